@@ -1,0 +1,108 @@
+"""Every refusal the server makes: code, HTTP status, close code and the metric's rejection reason.
+
+One table, so that the documents, the OpenAPI description and the metrics cannot drift from what is sent
+(CONTRACT A3, A7, A11). An operation refuses by raising `Refusal`; the dispatcher turns it into a response.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class FieldProblem(NamedTuple):
+    """One entry of `details`: a dotted field path and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class ErrorSpec(NamedTuple):
+    """A row of the table: `error` member, HTTP status, default sentence, default rejection reason (or None)."""
+
+    code: str
+    status: int
+    message: str
+    reason: str | None = None
+
+
+class ErrorCode(Enum):
+    """The `error` member of the typed error body (CONTRACT A3). Clients branch on `code`, people read `message`."""
+
+    # 400
+    INVALID_REQUEST = ErrorSpec("invalid_request", 400, "the request is not valid HTTP", "malformed_request")
+    INVALID_JSON = ErrorSpec("invalid_json", 400, "the request body is not valid JSON", "invalid_json")
+    VALIDATION = ErrorSpec("validation_error", 400, "the request has invalid fields", "validation")
+    INVALID_SINCE = ErrorSpec("invalid_since", 400, "since lies beyond the newest sequence of the channel", "invalid_since")
+    INVALID_HANDSHAKE = ErrorSpec("invalid_handshake", 400, "the WebSocket handshake is not valid", "invalid_handshake")
+    # 401, 403, 404, 405
+    UNAUTHORIZED = ErrorSpec("unauthorized", 401, "a valid bearer token is required", "unauthorized")
+    INVALID_CREDENTIALS = ErrorSpec("invalid_credentials", 401, "unknown user or wrong password", "invalid_credentials")
+    INVALID_REFRESH_TOKEN = ErrorSpec(
+        "invalid_refresh_token", 401, "the refresh token is unknown, used, revoked or expired", "invalid_refresh_token"
+    )
+    FORBIDDEN = ErrorSpec("forbidden", 403, "your role does not permit this", "forbidden")
+    SENDER_MISMATCH = ErrorSpec("sender_mismatch", 403, "sender must be the authenticated user", "sender_mismatch")
+    REGISTRATION_CLOSED = ErrorSpec("registration_closed", 403, "registration is closed on this server", "registration_closed")
+    NOT_FOUND = ErrorSpec("not_found", 404, "there is nothing at this address that you may see")
+    METHOD_NOT_ALLOWED = ErrorSpec("method_not_allowed", 405, "this address does not answer that method")
+    # 408, 409, 410, 413, 414, 415, 417, 426, 429, 431
+    TIMEOUT = ErrorSpec("request_timeout", 408, "the request did not arrive in time", "request_timeout")
+    USERNAME_TAKEN = ErrorSpec("username_taken", 409, "that username is taken", "username_taken")
+    NONCE_REUSED = ErrorSpec("nonce_reused", 409, "this nonce was used for other content", "nonce_reused")
+    LAST_OWNER = ErrorSpec("last_owner", 409, "a guild must keep at least one owner", "last_owner")
+    CONFLICT = ErrorSpec("conflict", 409, "the resource changed meanwhile; read it again and retry", "conflict")
+    INVITE_EXPIRED = ErrorSpec("invite_expired", 410, "this invite has expired or is used up", "invite_expired")
+    TOO_LARGE = ErrorSpec("payload_too_large", 413, "the request body is too large", "payload_too_large")
+    URI_TOO_LONG = ErrorSpec("uri_too_long", 414, "the request target is too long", "malformed_request")
+    UNSUPPORTED_MEDIA_TYPE = ErrorSpec(
+        "unsupported_media_type", 415, "send the body as application/json", "unsupported_media_type"
+    )
+    EXPECTATION_FAILED = ErrorSpec("expectation_failed", 417, "only Expect: 100-continue is supported", "malformed_request")
+    UPGRADE_REQUIRED = ErrorSpec("upgrade_required", 426, "this address speaks WebSocket version 13", "invalid_handshake")
+    MESSAGE_RATE_LIMIT = ErrorSpec("message_rate_limit", 429, "you are sending messages too fast", "message_rate_limit")
+    IP_RATE_LIMIT = ErrorSpec("ip_rate_limit", 429, "too many messages from this address", "ip_rate_limit")
+    LOGIN_RATE_LIMIT = ErrorSpec("login_rate_limit", 429, "too many attempts; wait before trying again", "login_rate_limit")
+    CONNECTION_LIMIT = ErrorSpec("connection_limit", 429, "connection limit reached", "websocket_limit")
+    HEADERS_TOO_LARGE = ErrorSpec("headers_too_large", 431, "the request head is too large", "malformed_request")
+    # 5xx
+    SERVER_ERROR = ErrorSpec("server_error", 500, "something went wrong here; quote the request id")
+    NOT_IMPLEMENTED = ErrorSpec("not_implemented", 501, "this server does not offer this yet")
+    DATABASE_UNAVAILABLE = ErrorSpec("database_unavailable", 503, "the database cannot be reached; retry later", "database_unavailable")
+    OVERLOADED = ErrorSpec("overloaded", 503, "the server is at its limit; retry later", "overloaded")
+    DRAINING = ErrorSpec("draining", 503, "this server is shutting down; retry elsewhere", "draining")
+    HTTP_VERSION = ErrorSpec("http_version_not_supported", 505, "this server speaks HTTP/1.1", "malformed_request")
+
+    @property
+    def spec(self) -> ErrorSpec:
+        return self.value
+
+
+class Refusal(Exception):
+    """Raised inside an operation to answer with a typed error; nothing has been done when it is raised.
+
+    `reason` overrides the counted rejection reason (CONTRACT 17, `openguild_messaging_rejections_total`),
+    `retry_after_secs` becomes `Retry-After`, `details` names the fields.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str | None = None,
+        *,
+        details: tuple[FieldProblem, ...] = (),
+        reason: str | None = None,
+        retry_after_secs: int | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(code.spec.code)
+        self.code = code
+        self.message = message or code.spec.message
+        self.details = details
+        self.reason = reason or code.spec.reason
+        self.retry_after_secs = retry_after_secs
+        self.headers = headers
+
+
+class LocalProtocolError(Exception):
+    """The caller broke the call contract (STYLE 6). Nothing was changed."""

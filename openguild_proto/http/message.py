@@ -1,0 +1,79 @@
+"""The request an operation receives and the response it returns: plain, frozen, complete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+Headers = tuple[tuple[str, str], ...]
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """A whole request: the head has passed strictness.py and the body is complete and within its limit."""
+
+    method: str
+    path: str  # raw path as sent, before percent-decoding, without the query
+    query: str  # raw query without '?', '' when absent
+    headers: Headers  # names lower case, values stripped, latin-1 decoded, in order of arrival
+    body: bytes = b""
+    http_version: str = "1.1"
+    request_id: str = ""  # accepted from the client or made here (CONTRACT 3.2)
+    client_address: str = ""  # socket peer or right-most untrusted hop (CONTRACT A14), no port
+    is_upgrade: bool = False  # asks for a WebSocket and passed handshake.py
+
+    def header(self, name: str) -> str | None:
+        """The first value of `name` (lower case), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def all_headers(self, name: str) -> list[str]:
+        """Every value of `name` (lower case), in order."""
+        return [value for key, value in self.headers if key == name]
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """A whole response. The connection adds framing, security headers, CORS and X-Request-Id (http/headers.py)."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = ()
+    content_type: str | None = None
+    rejection: str | None = None  # counted in openguild_messaging_rejections_total{reason}
+    route: str = "unmatched"  # template for the metrics; the dispatcher fills it in
+    close: bool = False  # close the connection after this response
+
+    @classmethod
+    def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> Response:
+        return cls(status=status, body=msgspec.json.encode(value), headers=headers, content_type=JSON)
+
+    @classmethod
+    def text(cls, text: str, *, status: int = 200) -> Response:
+        return cls(status=status, body=text.encode(), content_type=TEXT)
+
+    @classmethod
+    def empty(cls, status: int = 204) -> Response:
+        return cls(status=status)
+
+
+class OpenStream(msgspec.Struct, frozen=True, gc=False):
+    """What an operation returns in place of a response to have the upgrade accepted (CONTRACT 8, 9).
+
+    The runtime accepts the handshake, joins the stream, and releases the socket's place in
+    `ConnectionLimiter` when the socket is gone.
+    """
+
+    user_id: str
+    session_id: str
+    expires_ms: int  # UTC milliseconds at which the token ends: close 4401
+    channel_id: str | None  # None: the caller's notification stream
+    guild_id: str | None = None
+    since: int | None = None  # last sequence the client has; None: the newest replay_window events
+    head: int = 0  # the channel's newest sequence when access was checked
+    subprotocol: str | None = None  # "openguild.v1" when the client offered it
+    route: str = "unmatched"

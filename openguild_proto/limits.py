@@ -1,0 +1,50 @@
+"""Every bound of the protocol core, its unit in its name and its source beside it (STYLE 7).
+
+`Limits` holds what an embedder may tune; the module constants are fixed by the contract.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+# Names, texts and pages
+MAX_NAME_CHARS = 64  # CONTRACT 6, A13: guild, channel and user names, Unicode scalar values
+MAX_MESSAGE_CHARS = 4_000  # CONTRACT 7.1
+MIN_PASSWORD_CHARS = 8  # CONTRACT A13
+MAX_PASSWORD_CHARS = 1_024  # CONTRACT A13; bounds the work of Argon2id
+MAX_NONCE_CHARS = 64  # CONTRACT A5, visible ASCII
+MAX_DEVICE_FIELD_CHARS = 256  # ours: device id, device name, user agent as stored
+DEFAULT_PAGE_EVENTS = 50  # CONTRACT 7.2
+MAX_PAGE_EVENTS = 200  # CONTRACT 7.2
+MAX_JSON_DEPTH = 128  # CONTRACT 3.4
+MAX_SAFE_INTEGER = 2**53 - 1  # CONTRACT A15: numbers in content
+MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
+MAX_INVITE_USES = 1_000_000  # ours
+MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
+
+# WebSocket (RFC 6455)
+MAX_CONTROL_PAYLOAD_BYTES = 125  # RFC 6455 5.5
+MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
+
+
+class Limits(msgspec.Struct, frozen=True, gc=False):
+    """Bounds of one connection. All are checked before the work they bound is done."""
+
+    max_target_bytes: int = 8_192  # RFC 9112 3: at least 8000 octets
+    max_head_bytes: int = 32_768  # request line and headers together
+    max_header_count: int = 100
+    max_header_line_bytes: int = 8_192
+    max_body_bytes: int = 2 * 1024 * 1024  # CONTRACT 3.4
+    max_chunk_line_bytes: int = 256  # chunk size and extensions, RFC 9112 7.1.1
+    max_pipelined_bytes: int = 65_536  # kept unparsed while a request is being answered
+    max_message_bytes: int = 65_536  # CONTRACT A7 inbound message, else close 1009
+    max_message_fragments: int = 1_024  # unfinished message, ours
+    max_outbox_bytes: int = 1_048_576  # replies waiting for one peer, beyond it the connection is closed
+    head_timeout_secs: float = 10.0  # first byte of a request to its last header byte
+    body_timeout_secs: float = 30.0  # end of head to end of body
+    idle_timeout_secs: float = 75.0  # keep-alive between requests
+    handshake_timeout_secs: float = 10.0  # 101 queued to 101 sent
+    write_timeout_secs: float = 10.0  # CONTRACT A7: bytes waiting without progress
+    close_timeout_secs: float = 5.0  # our close frame to the peer's
+    ping_interval_secs: float = 25.0  # CONTRACT A7
+    max_missed_pongs: int = 2  # CONTRACT A7

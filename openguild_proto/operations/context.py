@@ -1,0 +1,50 @@
+"""What an operation is given besides its request: the time, entropy, and the service it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.sessions.tokens import TokenAuthority
+
+
+class Settings(msgspec.Struct, frozen=True, gc=False):
+    """The configuration that operations read. Times in seconds unless the name says otherwise."""
+
+    server_name: str = "localhost"
+    version: str = "0"
+    replay_window: int = 50  # CONTRACT A6
+    registration_enabled: bool = True
+    access_ttl_secs: int = 43_200  # CONTRACT 5.2: 12 h
+    refresh_ttl_secs: int = 2_592_000  # CONTRACT 5.2: 30 d
+    refresh_grace_secs: int = 10  # a lost answer to a rotation may be asked again
+    max_members_page: int = 1_000
+
+
+@dataclass(slots=True)
+class Service:
+    """The long-lived, pure state of one server: settings, keys, token cache, limiters. One per process."""
+
+    settings: Settings
+    tokens: TokenAuthority
+    signer: EventSigner | None  # None: local events are not signed (CONTRACT A15)
+    user_messages: SlidingWindow  # key: user id
+    address_messages: SlidingWindow  # key: client address
+    address_logins: SlidingWindow  # key: client address; login and register
+    account_logins: SlidingWindow  # key: username key
+    sockets: ConnectionLimiter
+
+
+@dataclass(slots=True, frozen=True)
+class Context:
+    """`now`: monotonic seconds. `wall_ms`: UTC milliseconds. `entropy(n)`: n random bytes for ids and codes."""
+
+    now: float
+    wall_ms: int
+    entropy: Callable[[int], bytes]
+    service: Service

@@ -1,0 +1,190 @@
+"""What storage holds, as the core sees it: frozen records that effects return.
+
+Identifiers are UUID text, hyphenated lower case. Times ending in `_ms` are UTC milliseconds since the epoch.
+Roles are the lower-case labels of CONTRACT 11.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """Base of every record."""
+
+
+class UserRecord(Record):
+    user_id: str
+    username: str  # as registered, NFKC
+    password_hash: str  # PHC string; never leaves the core and the store
+    created_at_ms: int
+    updated_at_ms: int
+
+
+class GuildRecord(Record):
+    guild_id: str
+    name: str
+    created_at_ms: int
+
+
+class ChannelRecord(Record):
+    channel_id: str
+    guild_id: str
+    name: str
+    created_at_ms: int
+
+
+class GuildMembership(Record):
+    """One line of `guilds` in /users/me."""
+
+    guild_id: str
+    name: str
+    role: str
+    joined_at_ms: int
+
+
+class ChannelMembership(Record):
+    """One line of `channels` in /users/me: an explicit channel role."""
+
+    channel_id: str
+    guild_id: str
+    name: str
+    role: str
+    joined_at_ms: int
+
+
+class UserProfile(Record):
+    """Everything /users/me shows, read in one snapshot."""
+
+    user: UserRecord
+    server_roles: tuple[str, ...]  # by (granted_at, role)
+    guilds: tuple[GuildMembership, ...]  # by guild creation
+    channels: tuple[ChannelMembership, ...]  # by joined_at
+
+
+class GuildAccess(Record):
+    """What one user may be in one guild. `role` None: no membership row."""
+
+    guild: GuildRecord
+    role: str | None
+    server_roles: tuple[str, ...]
+
+
+class ChannelAccess(Record):
+    """What one user may be in one channel, and where the channel's log stands."""
+
+    channel: ChannelRecord
+    guild_role: str | None  # None: not a member of the guild
+    channel_role: str | None  # None: no explicit role in the channel
+    server_roles: tuple[str, ...]
+    head: int  # newest sequence, 0 when the channel is empty
+
+
+class MemberRecord(Record):
+    """A member of a guild as `GET /guilds/{guild_id}/members` lists it."""
+
+    guild_id: str
+    user_id: str
+    username: str
+    role: str
+    joined_at_ms: int
+
+
+class InviteRecord(Record):
+    code: str
+    guild_id: str
+    guild_name: str
+    max_uses: int | None
+    uses: int
+    expires_at_ms: int | None
+    created_by: str
+    created_at_ms: int
+    member_count: int = 0  # filled by FindInvite
+
+
+class SessionRecord(Record):
+    """A live or ended session. A session ends by revocation of its family; rotation adds a session to the family."""
+
+    session_id: str
+    user_id: str
+    username: str | None  # None: the account is gone
+    revoked: bool
+
+
+class DeviceRecord(Record):
+    device_id: str
+    device_name: str | None
+    last_seen_at_ms: int
+    ip_address: str | None
+    user_agent: str | None
+    created_at_ms: int
+
+
+class StoredEvent(Record):
+    """One event of a channel's log. `wire` is the event's JSON object as bytes, event_id and signatures filled in."""
+
+    channel_id: str
+    sequence: int
+    event_id: str
+    wire: bytes
+    created_at_ms: int
+
+
+class ReadState(Record):
+    channel_id: str
+    last_read_sequence: int
+    latest_sequence: int
+
+
+class MemberChange(Enum):
+    """Outcome of changing or removing a member."""
+
+    DONE = "done"
+    NOT_MEMBER = "not_member"
+    LAST_OWNER = "last_owner"
+    CONFLICT = "conflict"  # the role was no longer the expected one
+
+
+class RotatedRefresh(Record):
+    """The refresh token was good: a new session of the same family is stored."""
+
+    user_id: str
+    username: str | None
+    family_id: str
+
+
+class ReusedRefresh(Record):
+    """A rotated token came back after its grace: the whole family has been revoked (CONTRACT A8)."""
+
+    user_id: str
+    family_id: str
+
+
+class ControlKind(Enum):
+    """What the replicas must hear about (architecture, "Control messages")."""
+
+    SESSIONS_REVOKED = "sessions_revoked"  # session_ids
+    MEMBER_JOINED = "member_joined"  # guild_id, user_id
+    MEMBER_CHANGED = "member_changed"  # guild_id, user_id: role changed, access is to be re-checked
+    MEMBER_REMOVED = "member_removed"  # guild_id, user_id
+    ACCESS_CHANGED = "access_changed"  # user_id: a server or channel role changed
+    CHANNEL_CREATED = "channel_created"  # guild_id, channel_id, body = channel JSON for the notification
+    CHANNEL_DELETED = "channel_deleted"  # guild_id, channel_id
+    GUILD_DELETED = "guild_deleted"  # guild_id
+
+
+class ControlRecord(Record):
+    """One line of the control log: dense sequence, stored in the transaction that made the change.
+
+    NATS carries it at once; a replica that missed it reads it at its next tail check.
+    """
+
+    sequence: int
+    kind: ControlKind
+    guild_id: str | None = None
+    channel_id: str | None = None
+    user_id: str | None = None
+    session_ids: tuple[str, ...] = ()
+    body: msgspec.Raw | None = None  # JSON for clients, where the kind has one

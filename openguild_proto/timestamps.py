@@ -1,0 +1,24 @@
+"""RFC 3339 timestamps from integers (CONTRACT 3.6): UTC, `Z`, shortest exact of 0, 3, 6 fractional digits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def from_micros(micros: int) -> str:
+    """`micros`: UTC microseconds since the epoch. Raises OverflowError outside the years 1 to 9999."""
+    moment = _EPOCH + timedelta(microseconds=micros)
+    base = moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]
+    fraction = moment.microsecond
+    if fraction == 0:
+        return f"{base}Z"
+    if fraction % 1000 == 0:
+        return f"{base}.{fraction // 1000:03d}Z"
+    return f"{base}.{fraction:06d}Z"
+
+
+def from_millis(millis: int) -> str:
+    """`millis`: UTC milliseconds since the epoch."""
+    return from_micros(millis * 1000)
