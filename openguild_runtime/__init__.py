@@ -1,0 +1,1 @@
+"""The thin runtime: anyio drives the I/O-free core against sockets, PostgreSQL and NATS."""

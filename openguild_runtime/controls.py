@@ -1,0 +1,155 @@
+"""Control messages: what changed about sessions, members and channels reaches every replica's sockets.
+
+Each is a row of the control log, stored with the change and numbered without holes. NATS carries it at once; the
+control sequencer notices what NATS lost, and the tail check reads it from PostgreSQL. A socket is closed by what
+the store says now (a re-check), so a repeated or late message does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.fanout.sequencer import Sequencer
+from openguild_proto.operations.streams import recheck_stream
+from openguild_proto.records import ControlKind, ControlRecord, ReadState
+from openguild_proto.schemas.stream import (
+    ReadHint,
+    channel_created_payload,
+    decode_control,
+    encode_control,
+    encode_read_hint,
+)
+from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.bus.base import Bus
+from openguild_runtime.peer import Peer
+from openguild_runtime.perform import Performer
+from openguild_runtime.storage.base import Storage
+from openguild_runtime.streams import Streams
+
+PAGE_RECORDS = 500
+
+log = structlog.get_logger("openguild.controls")
+
+
+class Controls:
+    """`start` reads where the log stands; from then on every record is applied in order, once."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        bus: Bus,
+        streams: Streams,
+        tokens: TokenAuthority,
+        performer: Callable[[], Performer],
+        tasks: TaskGroup,
+    ) -> None:
+        self._storage = storage
+        self._bus = bus
+        self._streams = streams
+        self._tokens = tokens
+        self._performer = performer
+        self._tasks = tasks
+        self._sequencer: Sequencer[ControlRecord] | None = None
+
+    async def start(self) -> None:
+        """Raises StorageUnavailable."""
+        self._sequencer = Sequencer(await self._storage.control_head())
+
+    # --- arrivals ----------------------------------------------------------------------------------
+
+    def stored(self, record: ControlRecord) -> None:
+        """This replica made the change: tell the others and apply it here."""
+        self._bus.publish_control(encode_control(record))
+        self._offer(record)
+
+    def announce_read(self, user_id: str, state: ReadState) -> None:
+        """A hint, best effort: the reader's other devices on every replica (D-14)."""
+        self._bus.publish_control(encode_read_hint(ReadHint(user_id=user_id, state=state)))
+        self._streams.notify_read(user_id, state)
+
+    def received(self, payload: bytes) -> None:
+        """From NATS."""
+        message = decode_control(payload)
+        if isinstance(message, ReadHint):
+            self._streams.notify_read(message.user_id, message.state)
+        else:
+            self._offer(message)
+
+    def _offer(self, record: ControlRecord) -> None:
+        if self._sequencer is None:
+            return  # not started: there is no socket yet that could care
+        for _, released in self._sequencer.offer(record.sequence, record):
+            self._apply(released)
+
+    async def check_tail(self) -> None:
+        """Read what neither this replica nor NATS has brought. Raises StorageUnavailable."""
+        if self._sequencer is None:
+            await self.start()
+            return
+        while True:
+            records = await self._storage.control_since(self._sequencer.head, PAGE_RECORDS)
+            for record in records:
+                self._offer(record)
+            if len(records) < PAGE_RECORDS:
+                return
+
+    # --- effects on sockets ------------------------------------------------------------------------
+
+    def _apply(self, record: ControlRecord) -> None:
+        streams = self._streams
+        match record.kind:
+            case ControlKind.SESSIONS_REVOKED:
+                for session_id in record.session_ids:
+                    self._tokens.revoke_session(session_id)
+                revoked = set(record.session_ids)
+                for peer in streams.peers():
+                    if peer.stream is not None and peer.stream.session_id in revoked:
+                        peer.close(CloseCode.TOKEN_ENDED, "session revoked")
+            case ControlKind.CHANNEL_DELETED if record.channel_id is not None:
+                streams.channel_gone(record.channel_id)
+            case ControlKind.GUILD_DELETED:
+                for peer in streams.peers():
+                    if peer.stream is not None and peer.stream.guild_id == record.guild_id:
+                        peer.close(CloseCode.CHANNEL_DELETED, "guild deleted")
+                for user_id in list(streams.watchers.of_guild(record.guild_id or "")):
+                    self._tasks.start_soon(self._refresh, user_id)
+            case ControlKind.CHANNEL_CREATED if record.guild_id is not None:
+                streams.notify_guild(record.guild_id, channel_created_payload(record))
+                for user_id in list(streams.watchers.of_guild(record.guild_id)):
+                    self._tasks.start_soon(self._refresh, user_id)
+            case _ if record.user_id is not None:
+                self._tasks.start_soon(self._recheck, record.user_id)
+
+    async def _recheck(self, user_id: str) -> None:
+        await self._refresh(user_id)
+        for peer in self._streams.peers_of(user_id):
+            await self._recheck_peer(peer)
+
+    async def _recheck_peer(self, peer: Peer) -> None:
+        stream = peer.stream
+        if stream is None or stream.channel_id is None:
+            return
+        try:
+            verdict = await self._performer().run(recheck_stream(stream))
+        except StorageUnavailable:
+            log.warning("access cannot be re-checked now: closing the stream", channel_id=stream.channel_id)
+            peer.close(CloseCode.SERVICE_RESTART, "access cannot be checked; reconnect")
+            return
+        if verdict is not None:
+            peer.close(verdict, "access ended")
+
+    async def _refresh(self, user_id: str) -> None:
+        if self._streams.watchers.is_watching(user_id):
+            try:
+                await self._streams.refresh_watcher(user_id)
+            except StorageUnavailable:
+                log.warning("a notification stream cannot be brought up to date: closing it", user_id=user_id)
+                for peer in self._streams.peers_of(user_id):
+                    if peer.stream is not None and peer.stream.channel_id is None:
+                        peer.close(CloseCode.SERVICE_RESTART, "notifications interrupted; reconnect")

@@ -1,0 +1,219 @@
+"""The one loop that drives a connection: bytes in, events out, operations performed, bytes to send.
+
+It holds no rule: what to answer is the core's decision. A failure that escapes is contained here, so that it never
+cancels the listener's task group, and the client gets a typed 500 where an answer is still possible.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.connection import ServerConnection
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.errors import ErrorCode
+from openguild_proto.events import DeadlineExpired, Event, PeerViolated, RequestReceived, WebSocketRequested
+from openguild_proto.http.headers import HeaderPolicy
+from openguild_proto.http.message import OpenStream, Request, Response
+from openguild_proto.http.refusal import error_response
+from openguild_proto.limits import Limits
+from openguild_proto.operations.context import Context, Service
+from openguild_proto.operations.dispatch import dispatch
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.metrics import Metrics
+from openguild_runtime.peer import Peer
+from openguild_runtime.perform import Performer
+from openguild_runtime.streams import Streams
+from openguild_runtime.timers import TimerWheel
+
+RECEIVE_BYTES = 65_536
+
+log = structlog.get_logger("openguild.http")
+
+
+class Driver:
+    """Serves accepted sockets; one per process, shared by all connections."""
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        limits: Limits,
+        policy: HeaderPolicy,
+        performer: Performer,
+        streams: Streams,
+        metrics: Metrics,
+        timers: TimerWheel,
+        tasks: TaskGroup,
+        max_connections: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.service = service
+        self.draining = False
+        self.peers: set[Peer] = set()
+        self._limits = limits
+        self._policy = policy
+        self._performer = performer
+        self._streams = streams
+        self._metrics = metrics
+        self._timers = timers
+        self._tasks = tasks
+        self._max_connections = max_connections
+        self._clock = clock
+
+    async def serve(self, sock: socket.socket, address: str) -> None:
+        """Drive one socket to its end; never raises but for cancellation."""
+        if len(self.peers) >= self._max_connections:
+            log.warning("connection refused: too many connections", limit=self._max_connections)
+            self._metrics.rejected("connection_limit")
+            sock.close()
+            return
+        connection = ServerConnection(
+            now=self._clock(),
+            random_bytes=secrets.token_bytes,
+            limits=self._limits,
+            policy=self._policy,
+            peer_address=address,
+        )
+        peer = Peer(sock, address, connection, clock=self._clock, timers=self._timers, tasks=self._tasks)
+        self.peers.add(peer)
+        self._metrics.connection_opened()
+        try:
+            await self._drive(peer)
+        except (OSError, anyio.ClosedResourceError):
+            log.debug("connection lost", peer=address)
+        except Exception:  # contained: one connection's failure must not end the listener's task group
+            log.exception("connection failed", peer=address)
+        finally:
+            self._release_stream(peer)
+            peer.finish()
+            self.peers.discard(peer)
+            self._metrics.connection_closed()
+
+    async def _drive(self, peer: Peer) -> None:
+        connection = peer.connection
+        peer.settle()
+        while data := await peer.receive(RECEIVE_BYTES):
+            for event in connection.receive_data(data, self._clock()):
+                await self._handle(peer, event)
+            peer.settle()
+        for event in connection.receive_eof(self._clock()):
+            await self._handle(peer, event)
+        if not peer.closing:
+            await peer.flush()
+
+    async def _handle(self, peer: Peer, event: Event) -> None:
+        match event:
+            case RequestReceived(request=request) | WebSocketRequested(request=request):
+                peer.in_request = True
+                try:
+                    await self._answer(peer, request)
+                finally:
+                    peer.in_request = False
+                if not peer.connection.is_websocket:
+                    await peer.flush()
+            case PeerViolated(rule=rule, status_hint=status, reason=reason):
+                log.info("peer broke a rule", rule=rule, peer=peer.address)
+                self._metrics.rejected(reason)
+                if status is not None:
+                    self._metrics.http_request("unmatched", status, 0.0)
+            case DeadlineExpired(name=name):
+                log.info("deadline passed", deadline=name, peer=peer.address)
+            case _:
+                pass  # client messages carry nothing that this protocol version acts on (CONTRACT 8, A7)
+
+    # --- requests ----------------------------------------------------------------------------------
+
+    async def _answer(self, peer: Peer, request: Request) -> None:
+        started = self._clock()
+        structlog.contextvars.bind_contextvars(request_id=request.request_id)
+        try:
+            result = await self._perform(request)
+            if isinstance(result, OpenStream):
+                result = await self._open_stream(peer, request, result)
+            if isinstance(result, Response):
+                peer.connection.respond(self._closing(result), self._clock())
+                status, route = result.status, result.route
+                if result.rejection is not None:
+                    self._metrics.rejected(result.rejection)
+            else:
+                status, route = 101, result.route
+            elapsed = self._clock() - started
+            self._metrics.http_request(route, status, elapsed)
+            log.info(
+                "request completed",
+                method=request.method,
+                route=route,
+                status=status,
+                latency_ms=round(elapsed * 1000, 2),
+                client=request.client_address,
+            )
+        finally:
+            structlog.contextvars.unbind_contextvars("request_id")
+
+    async def _perform(self, request: Request) -> Response | OpenStream:
+        context = Context(
+            now=self._clock(), wall_ms=time.time_ns() // 1_000_000, entropy=secrets.token_bytes, service=self.service
+        )
+        try:
+            return await self._performer.run(dispatch(context, request))
+        except Exception:  # a defect of ours: logged with its traceback, answered with a typed 500
+            log.exception("operation failed", method=request.method)
+            return error_response(ErrorCode.SERVER_ERROR, request.request_id)
+
+    def _closing(self, response: Response) -> Response:
+        """While draining, every answer is the connection's last one."""
+        if not self.draining or response.close:
+            return response
+        return Response(
+            status=response.status,
+            body=response.body,
+            headers=response.headers,
+            content_type=response.content_type,
+            rejection=response.rejection,
+            route=response.route,
+            close=True,
+        )
+
+    # --- streams -----------------------------------------------------------------------------------
+
+    async def _open_stream(self, peer: Peer, request: Request, stream: OpenStream) -> OpenStream | Response:
+        """Accept the upgrade and join the stream, or answer why not; the reserved place is given back then."""
+        try:
+            if self.draining:
+                refusal = ErrorCode.DRAINING
+            else:
+                await self._streams.prepare(stream)
+                refusal = None
+        except StorageUnavailable:
+            refusal = ErrorCode.DATABASE_UNAVAILABLE
+        except BaseException:
+            self._give_back(peer, stream)
+            raise
+        if refusal is not None:
+            self._give_back(peer, stream)
+            return error_response(refusal, request.request_id, route=stream.route)
+        now = self._clock()
+        peer.connection.accept(now, subprotocol=stream.subprotocol)
+        peer.connection.expire_at(
+            now + (stream.expires_ms / 1000 - time.time()), CloseCode.TOKEN_ENDED, "token expired"
+        )
+        self._streams.join(peer, stream)
+        self._metrics.socket_opened()
+        return stream
+
+    def _release_stream(self, peer: Peer) -> None:
+        stream = peer.stream
+        if stream is not None:
+            self._streams.leave(peer)
+            self._give_back(peer, stream)
+            self._metrics.socket_closed()
+
+    def _give_back(self, peer: Peer, stream: OpenStream) -> None:
+        self.service.sockets.release(stream.user_id, stream.address)

@@ -1,0 +1,230 @@
+"""Channel feeds: what this replica must hear, in order and once, whatever NATS does.
+
+A feed exists while something local depends on a channel (a stream, or a notification stream of a member). It joins
+three sources in one sequencer: this replica's own commits, NATS, and PostgreSQL, which is the truth. A hole that
+does not close by itself within `GAP_GRACE_SECS` is read from the log; a jittered tail check (one query for all
+feeds that heard nothing) finds a lost last message (architecture, "Many replicas").
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.effects import ReadEvents, StorageUnavailable
+from openguild_proto.fanout.sequencer import Sequencer
+from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
+from openguild_runtime.bus.base import Bus
+from openguild_runtime.metrics import Metrics
+from openguild_runtime.storage.base import Storage
+
+if TYPE_CHECKING:
+    from openguild_proto.records import StoredEvent
+
+GAP_GRACE_SECS = 0.05  # commits of one batch resume their posters in any order; NATS may overtake them
+TAIL_CHECK_SECS = 2.0
+PAGE_EVENTS = 200
+
+log = structlog.get_logger("openguild.feeds")
+
+
+class Feed:
+    """`sequencer` is None until the log's head has been read; `early` holds what arrived before that."""
+
+    __slots__ = ("backfilling", "channel_id", "early", "heard", "holders", "opened", "sequencer")
+
+    def __init__(self, channel_id: str) -> None:
+        self.channel_id = channel_id
+        self.holders = 0
+        self.sequencer: Sequencer[bytes] | None = None
+        self.opened: anyio.Event | None = None  # set when the opening in progress has ended
+        self.early: list[tuple[int, bytes]] = []
+        self.heard = False
+        self.backfilling = False
+
+    @property
+    def head(self) -> int:
+        return self.sequencer.head if self.sequencer is not None else 0
+
+
+class Feeds:
+    """All feeds of this replica. `released(channel_id, sequence, payload)` is called in order, once per event."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        bus: Bus,
+        metrics: Metrics,
+        tasks: TaskGroup,
+        released: Callable[[str, int, bytes], None],
+    ) -> None:
+        self._storage = storage
+        self._bus = bus
+        self._metrics = metrics
+        self._tasks = tasks
+        self._released = released
+        self._feeds: dict[str, Feed] = {}
+
+    def get(self, channel_id: str) -> Feed | None:
+        return self._feeds.get(channel_id)
+
+    # --- holding -----------------------------------------------------------------------------------
+
+    async def hold(self, channel_ids: Sequence[str]) -> None:
+        """Open the feeds that are not open yet, with one query for all heads. Raises StorageUnavailable.
+
+        NATS is subscribed to before the head is read, so nothing falls between the two.
+        """
+        feeds = [self._feeds.setdefault(channel_id, Feed(channel_id)) for channel_id in channel_ids]
+        for feed in feeds:
+            feed.holders += 1
+        mine = [feed for feed in feeds if feed.sequencer is None and feed.opened is None]
+        try:
+            if mine:
+                await self._open(mine)
+            for feed in feeds:
+                if feed.opened is not None:
+                    await feed.opened.wait()
+                if feed.sequencer is None:
+                    raise StorageUnavailable
+        except BaseException:
+            for feed in feeds:
+                self._let_go(feed)
+            raise
+
+    async def _open(self, feeds: list[Feed]) -> None:
+        for feed in feeds:
+            feed.opened = anyio.Event()
+        try:
+            for feed in feeds:
+                await self._bus.subscribe_channel(feed.channel_id)
+            heads = await self._storage.heads([feed.channel_id for feed in feeds])
+            for feed in feeds:
+                if feed.channel_id in heads:
+                    feed.sequencer = Sequencer(heads[feed.channel_id])
+                    early, feed.early = feed.early, []
+                    for sequence, payload in early:
+                        self._offer(feed, sequence, payload)
+        finally:
+            for feed in feeds:
+                if feed.opened is not None:
+                    feed.opened.set()
+                    feed.opened = None
+
+    def release(self, channel_ids: Iterable[str]) -> None:
+        """Undo one `hold` of each channel."""
+        for channel_id in channel_ids:
+            feed = self._feeds.get(channel_id)
+            if feed is not None:
+                self._let_go(feed)
+
+    def _let_go(self, feed: Feed) -> None:
+        feed.holders -= 1
+        if feed.holders == 0 and self._feeds.get(feed.channel_id) is feed:
+            del self._feeds[feed.channel_id]
+            self._tasks.start_soon(self._unsubscribe, feed.channel_id)
+
+    async def _unsubscribe(self, channel_id: str) -> None:
+        if channel_id not in self._feeds:  # nobody took it up again before this task ran
+            await self._bus.unsubscribe_channel(channel_id)
+
+    # --- what arrives ------------------------------------------------------------------------------
+
+    def committed(self, event: StoredEvent) -> bool:
+        """An event this replica stored. False: nothing local depends on its channel."""
+        feed = self._feeds.get(event.channel_id)
+        if feed is None:
+            return False
+        self._take(feed, event.sequence, event_frame_payload(event))
+        return True
+
+    def received(self, channel_id: str, payload: bytes) -> None:
+        """An event from NATS; own echoes and repeats are dropped by their sequence."""
+        feed = self._feeds.get(channel_id)
+        if feed is not None:
+            self._take(feed, payload_sequence(payload), payload)
+
+    def _take(self, feed: Feed, sequence: int, payload: bytes) -> None:
+        feed.heard = True
+        if feed.sequencer is None:
+            feed.early.append((sequence, payload))
+        else:
+            self._offer(feed, sequence, payload)
+
+    def _offer(self, feed: Feed, sequence: int, payload: bytes) -> None:
+        sequencer = feed.sequencer
+        if sequencer is None:
+            return
+        for released, item in sequencer.offer(sequence, payload):
+            self._released(feed.channel_id, released, item)
+        self._mend(feed)
+
+    # --- holes -------------------------------------------------------------------------------------
+
+    def _mend(self, feed: Feed) -> None:
+        if feed.sequencer is not None and feed.sequencer.missing() is not None and not feed.backfilling:
+            feed.backfilling = True
+            self._tasks.start_soon(self._mend_later, feed)
+
+    async def _mend_later(self, feed: Feed) -> None:
+        try:
+            await anyio.sleep(GAP_GRACE_SECS)
+            await self.backfill(feed)
+        except StorageUnavailable:
+            log.warning("a gap cannot be read from the log yet", channel_id=feed.channel_id)
+        finally:
+            feed.backfilling = False
+
+    async def backfill(self, feed: Feed) -> None:
+        """Read what is missing from the log until nothing is. Raises StorageUnavailable; the tail check tries again."""
+        sequencer = feed.sequencer
+        while sequencer is not None and feed.holders > 0 and (hole := sequencer.missing()) is not None:
+            after, before = hole
+            self._metrics.gap_found()
+            page = await self._storage.perform(
+                ReadEvents(channel_id=feed.channel_id, after=after, limit=min(PAGE_EVENTS, before - after - 1))
+            )
+            if not page:
+                return  # the channel is gone; its control message closes the streams
+            for event in page:
+                for released, item in sequencer.offer(event.sequence, event_frame_payload(event)):
+                    self._released(feed.channel_id, released, item)
+            self._metrics.gap_backfilled(len(page))
+
+    async def catch_up(self, channel_id: str, head: int) -> None:
+        """Make the feed of a held channel know at least the log up to `head`."""
+        feed = self._feeds.get(channel_id)
+        if feed is not None and feed.sequencer is not None and feed.head < head:
+            feed.sequencer.saw_head(head)
+            await self.backfill(feed)
+
+    # --- tail check --------------------------------------------------------------------------------
+
+    async def check_tails(self, *, everything: bool = False) -> None:
+        """Compare heads with the log: feeds that heard nothing since the last check, or all (after a NATS reconnect)."""
+        silent = [feed for feed in self._feeds.values() if feed.sequencer is not None and (everything or not feed.heard)]
+        for feed in self._feeds.values():
+            feed.heard = False
+        if not silent:
+            return
+        heads = await self._storage.heads([feed.channel_id for feed in silent])
+        for feed in silent:
+            head = heads.get(feed.channel_id)
+            if head is not None and feed.sequencer is not None and head > feed.head:
+                feed.sequencer.saw_head(head)
+                self._mend(feed)
+
+    async def run_tail_checks(self, also: Callable[[], Awaitable[None]]) -> None:
+        """For ever: a jittered check of all tails; `also` is awaited with it (the control log's tail)."""
+        while True:
+            await anyio.sleep(TAIL_CHECK_SECS * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+            try:
+                await self.check_tails()
+                await also()
+            except StorageUnavailable:
+                log.warning("tail check put off: the database cannot be reached")

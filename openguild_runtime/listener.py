@@ -1,0 +1,73 @@
+"""The accept loop: raw non-blocking listening sockets, one task per accepted connection."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+from collections.abc import Awaitable, Callable
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+BACKLOG = 4_096  # capped by net.core.somaxconn; a reconnect storm arrives in one burst
+ACCEPT_BATCH = 64  # connections between two turns of the loop
+OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+log = structlog.get_logger("openguild.listener")
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """A bound, listening, non-blocking socket. Raises OSError when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one; returns what is in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+async def accept_forever(
+    listener: socket.socket, tasks: TaskGroup, serve: Callable[[socket.socket, str], Awaitable[None]]
+) -> None:
+    """Accept until the listener is closed or the task cancelled; `serve(sock, peer_address)` owns each socket."""
+    while True:
+        try:
+            await anyio.wait_readable(listener)
+        except anyio.ClosedResourceError:
+            return
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError as failure:
+                if failure.errno not in OUT_OF_DESCRIPTORS:
+                    raise
+                log.error("cannot accept: out of file descriptors or memory", errno=failure.errno)
+                await anyio.sleep(0.1)  # the backlog holds the waiting ones until descriptors come free
+                break
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tasks.start_soon(serve, sock, _plain(address[0]))
+
+
+def _plain(address: str) -> str:
+    """An IPv4 peer of a dual-stack listener is shown as IPv4."""
+    return address.removeprefix("::ffff:")

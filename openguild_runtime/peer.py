@@ -1,0 +1,223 @@
+"""One accepted socket: the raw non-blocking socket, its I/O-free connection, and the only writer to it.
+
+Everything that leaves goes through `push` (what can be sent at once) or, when the peer reads too slowly or is
+being replayed to, through one transient `_pump` task. While that task exists the subscriber is parked and the
+fan-out flush leaves it alone, so two sources never interleave inside a frame (architecture, "One socket, one writer").
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from openguild_proto.connection import ServerConnection
+from openguild_proto.fanout.hub import Subscriber
+from openguild_proto.http.message import OpenStream
+
+if TYPE_CHECKING:
+    from openguild_runtime.streams import Streams
+    from openguild_runtime.timers import TimerWheel
+
+SEND_BYTES = 65_536
+LINGER_SECS = 2.0
+
+
+class Peer:
+    """`close` is decided here or in the core, but only the driver's task closes the socket (`finish`)."""
+
+    __slots__ = (
+        "_blocked", "_clock", "_closing", "_linger_until", "_pumping", "_tasks", "_timers", "address", "connection",
+        "in_request", "sock", "stream", "streams", "subscriber", "timer_tick",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        connection: ServerConnection,
+        *,
+        clock: Callable[[], float],
+        timers: TimerWheel,
+        tasks: TaskGroup,
+    ) -> None:
+        self.sock = sock
+        self.address = address
+        self.connection = connection
+        self.stream: OpenStream | None = None
+        self.streams: Streams | None = None
+        self.subscriber: Subscriber | None = None
+        self.in_request = False
+        self.timer_tick = -1
+        self._clock = clock
+        self._timers = timers
+        self._tasks = tasks
+        self._pumping = False
+        self._closing = False
+        self._blocked = False
+        self._linger_until: float | None = None
+
+    # --- deadlines ---------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        if self._closing:
+            return None
+        return self._linger_until if self._linger_until is not None else self.connection.next_deadline()
+
+    def deadline_passed(self, now: float) -> None:
+        if self._linger_until is not None:
+            self.abort()
+            return
+        for _ in self.connection.handle_deadline(now):
+            pass  # the connection has queued its reply and knows whether to close
+        self.settle()
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """True while the pump owns the socket's write side."""
+        return self._pumping
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    def settle(self) -> None:
+        """After anything that may have queued bytes or moved deadlines: send, close if asked, re-arm the timer."""
+        if self.connection.close_now:
+            self.abort()
+        elif not self._pumping:
+            if not self.push():
+                self._start_pump()
+            elif self.connection.wants_close:
+                self._linger()
+        if not self._closing:
+            self._timers.arm(self)
+
+    def push(self) -> bool:
+        """Send the outbox as far as the kernel takes it; False when bytes are left."""
+        outbox = self.connection.outbox
+        while outbox:
+            sent = self.send(outbox.peek(SEND_BYTES))
+            if sent < 0:
+                return self._closing
+            outbox.consume(sent)
+        if self._blocked:
+            self._blocked = False
+            self.connection.write_idle(self._clock())
+        return True
+
+    def send(self, data: bytes | memoryview) -> int:
+        """One send(2): bytes taken, or -1 when the kernel takes none or the peer is gone."""
+        if self._closing:
+            return -1
+        try:
+            sent = self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            self.write_blocked()
+            return -1
+        except OSError:
+            self.abort()
+            return -1
+        if self._blocked:
+            self.connection.wrote(sent, self._clock())
+        return sent
+
+    def write_blocked(self) -> None:
+        """The kernel took nothing: the write deadline runs from the first refusal to the next progress."""
+        if not self._blocked:
+            self._blocked = True
+            self.connection.write_blocked(self._clock())
+            self._timers.arm(self)
+
+    def park(self) -> None:
+        """The subscriber has something to be sent that the flush cannot send: the pump takes over."""
+        if not self._pumping and not self._closing:
+            self._start_pump()
+
+    def _start_pump(self) -> None:
+        self._pumping = True
+        if self.subscriber is not None:
+            self.subscriber.parked = True
+        self._tasks.start_soon(self._pump)
+
+    async def _pump(self) -> None:
+        """Own the write side until nothing is left: outbox, then replay pages, then the ring."""
+        try:
+            while not self._closing:
+                if not self.push():
+                    await anyio.wait_writable(self.sock)
+                elif self.connection.wants_close:
+                    break
+                elif self.subscriber is None or self.streams is None:
+                    break
+                elif not await self.streams.feed_parked(self):
+                    break
+        except (OSError, anyio.ClosedResourceError):
+            self.abort()
+        finally:
+            self._pumping = False
+            if self.subscriber is not None and not self._closing:
+                self.subscriber.parked = False
+        if not self._closing:
+            self.settle()
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    async def receive(self, size: int) -> bytes:
+        """Up to `size` bytes, b"" at the end of the stream or after `abort`."""
+        while not self._closing:
+            try:
+                return self.sock.recv(size)
+            except (BlockingIOError, InterruptedError):
+                await anyio.wait_readable(self.sock)
+            except OSError:
+                self.abort()
+        return b""
+
+    async def flush(self) -> None:
+        """Wait until the outbox is empty (HTTP phase: the next request is not read before)."""
+        while not self.push():
+            await anyio.wait_writable(self.sock)
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str) -> None:
+        """Ask for an orderly end: a close frame on a WebSocket, `wants_close` elsewhere."""
+        if not self._closing:
+            self.connection.close(code, reason, self._clock())
+            self.settle()
+
+    def _linger(self) -> None:
+        """Everything is sent: say so, and give the peer a moment to read it.
+
+        Closing at once with unread input would make the kernel send RST, which destroys an answer in flight
+        (RFC 9112 9.6). The driver's task reads and drops what still comes until the peer closes too.
+        """
+        if self._linger_until is None and not self._closing:
+            self._linger_until = self._clock() + LINGER_SECS
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.abort()
+
+    def abort(self) -> None:
+        """End both directions now; the driver's task wakes with an end of stream and cleans up."""
+        if self._closing:
+            return
+        self._closing = True
+        self._timers.disarm(self)
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # already disconnected: the reader sees that by itself
+
+    def finish(self) -> None:
+        """Close the descriptor: called once, by the driver's task, after the peer has left every ring."""
+        self.abort()
+        anyio.notify_closing(self.sock)
+        self.sock.close()

@@ -1,0 +1,92 @@
+"""Performs effects: drives an operation's generator and answers each effect it yields.
+
+An effect that was begun is finished even when its client has gone (architecture, "Cancellation"): performing is
+shielded, only the answer is dropped. Every effect is bounded in time by whoever performs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+
+from openguild_proto.effects import (
+    AnnounceRead,
+    AppendEvent,
+    Appended,
+    CheckReadiness,
+    Effect,
+    HashPassword,
+    Operation,
+    Readiness,
+    RenderMetrics,
+    StorageEffect,
+    VerifyPassword,
+)
+from openguild_proto.records import ReadState, StoredEvent
+from openguild_runtime.passwords import PasswordHasher
+from openguild_runtime.storage.base import Storage
+
+T = TypeVar("T")
+
+
+class Performer:
+    """Maps each effect type to the coroutine that performs it."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        hasher: PasswordHasher,
+        readiness: Callable[[], Awaitable[Readiness]],
+        render_metrics: Callable[[], bytes | None],
+        committed: Callable[[StoredEvent], None],
+        announce_read: Callable[[str, ReadState], None],
+    ) -> None:
+        self._storage = storage
+        self._hasher = hasher
+        self._readiness = readiness
+        self._render_metrics = render_metrics
+        self._committed = committed
+        self._announce_read = announce_read
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Drive `operation` to its end. Failures of effects are thrown into it; what it does not catch comes out."""
+        try:
+            effect = next(operation)
+            while True:
+                try:
+                    with anyio.CancelScope(shield=True):
+                        result = await self.perform(effect)
+                except Exception as failure:  # every failure belongs to the operation, which decides what it means
+                    effect = operation.throw(failure)
+                else:
+                    effect = operation.send(result)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            operation.close()
+
+    async def perform(self, effect: Effect[Any]) -> Any:
+        match effect:
+            case AppendEvent():
+                outcome = await self._storage.perform(effect)
+                if isinstance(outcome, Appended) and not outcome.repeated:
+                    self._committed(outcome.event)
+                return outcome
+            case StorageEffect():
+                return await self._storage.perform(effect)
+            case HashPassword(password=password):
+                return await self._hasher.hash(password)
+            case VerifyPassword(password_hash=password_hash, password=password):
+                return await self._hasher.verify(password_hash, password)
+            case CheckReadiness():
+                return await self._readiness()
+            case RenderMetrics():
+                return self._render_metrics()
+            case AnnounceRead(user_id=user_id, state=state):
+                return self._announce_read(user_id, state)
+            case _:
+                raise TypeError(f"no performer for effect {type(effect).__name__}")

@@ -1,0 +1,84 @@
+"""`/ready` (CONTRACT A10): probes PostgreSQL, migrations, NATS and the drain state, cached and limited in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import structlog
+
+from openguild_proto.effects import ComponentState, Readiness, StorageUnavailable
+from openguild_runtime.bus.base import Bus
+from openguild_runtime.storage.base import Storage, StorageHealth
+
+CACHE_SECS = 1.0
+PROBE_LIMIT_SECS = 0.5
+
+log = structlog.get_logger("openguild.readiness")
+
+
+class ReadinessProbe:
+    """`draining` is set by the shutdown; everything else is found out when asked, at most once a second."""
+
+    def __init__(self, storage: Storage, bus: Bus, clock: Callable[[], float], *, storage_is_memory: bool, has_nats: bool) -> None:
+        self.draining = False
+        self._storage = storage
+        self._bus = bus
+        self._clock = clock
+        self._started = clock()
+        self._memory = storage_is_memory
+        self._has_nats = has_nats
+        self._health = StorageHealth(database=False, migrations=False)
+        self._checked_at = float("-inf")
+        self._lock = anyio.Lock()
+
+    async def __call__(self) -> Readiness:
+        """The state now. Status: draining, unavailable, degraded (serving, NATS away) or ready."""
+        health = await self._storage_health()
+        nats = self._bus.connected
+        if self.draining:
+            status = "draining"
+        elif not (health.database and health.migrations):
+            status = "unavailable"
+        elif self._has_nats and not nats:
+            status = "degraded"
+        else:
+            status = "ready"
+        return Readiness(
+            status=status,
+            uptime_seconds=int(self._clock() - self._started),
+            components=(
+                self._database(health),
+                _component("migrations", health.migrations, "schema is current", "schema is not current"),
+                self._nats(nats),
+                ComponentState("drain", "pending" if self.draining else "configured", "draining" if self.draining else "not draining"),
+            ),
+        )
+
+    def _database(self, health: StorageHealth) -> ComponentState:
+        if self._memory:
+            return ComponentState("database", "configured", "memory storage: everything is lost at a restart")
+        return _component("database", health.database, "connection established", "not reachable")
+
+    def _nats(self, connected: bool) -> ComponentState:
+        if not self._has_nats:
+            return ComponentState("nats", "pending", "nats.url not configured: this process serves alone")
+        return _component("nats", connected, "connection established", "not reachable")
+
+    async def _storage_health(self) -> StorageHealth:
+        async with self._lock:
+            if self._clock() - self._checked_at < CACHE_SECS:
+                return self._health
+            health = StorageHealth(database=False, migrations=False)
+            with anyio.move_on_after(PROBE_LIMIT_SECS):
+                try:
+                    health = await self._storage.check()
+                except StorageUnavailable:
+                    log.debug("readiness probe: the database is not reachable")
+            self._health = health
+            self._checked_at = self._clock()
+            return health
+
+
+def _component(name: str, good: bool, yes: str, no: str) -> ComponentState:
+    return ComponentState(name, "configured" if good else "error", yes if good else no)

@@ -1,0 +1,79 @@
+"""Shutdown in phases, each with a deadline: unready, delay, drain in jittered waves, stop (CONTRACT A7, playbook "Deployments").
+
+1. `/ready` answers 503 at once; the drain delay lets load balancers notice.
+2. The listener closes. Idle keep-alive connections close; requests in flight are finished.
+3. Stream sockets are closed with 1012 over the drain window, each told how long to wait before it reconnects.
+4. What is still open when the window ends is cut.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import anyio
+import structlog
+
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.driver import Driver
+from openguild_runtime.metrics import Metrics
+from openguild_runtime.peer import Peer
+from openguild_runtime.readiness import ReadinessProbe
+
+WAVE_SECS = 0.1
+RECONNECT_SPREAD_MS = 5_000  # clients of one server come back over this span
+LAST_WORDS_SECS = 2.0  # for close handshakes and answers after the last wave
+
+log = structlog.get_logger("openguild.shutdown")
+
+
+async def wait_for_signal(receiver: AbstractContextManager[object]) -> None:
+    """Return at the first SIGTERM or SIGINT."""
+    with receiver as signals:
+        async for number in signals:  # type: ignore[attr-defined]  # anyio types the receiver loosely
+            log.info("shutdown signal received", signal=signal.Signals(number).name)
+            return
+
+
+async def drain(
+    driver: Driver,
+    readiness: ReadinessProbe,
+    metrics: Metrics,
+    stop_listening: Callable[[], None],
+    *,
+    delay_secs: float,
+    window_secs: float,
+) -> None:
+    """Run the phases; returns when every connection is gone or the window is over."""
+    readiness.draining = True
+    metrics.draining(True)
+    if delay_secs > 0:
+        await anyio.sleep(delay_secs)
+    stop_listening()
+    driver.draining = True
+    for peer in list(driver.peers):
+        if not peer.connection.is_websocket and not peer.in_request:
+            peer.abort()
+    with anyio.move_on_after(window_secs + LAST_WORDS_SECS):
+        await _close_in_waves([peer for peer in driver.peers if peer.connection.is_websocket], window_secs)
+        while driver.peers:
+            await anyio.sleep(0.02)
+    cut = len(driver.peers)
+    for peer in list(driver.peers):
+        peer.abort()
+    log.info("drained", connections_cut=cut)
+
+
+async def _close_in_waves(peers: list[Peer], window_secs: float) -> None:
+    """Spread the closes over half the window, so that the other half is left for the handshakes."""
+    random.shuffle(peers)
+    waves = max(1, int(window_secs / 2 / WAVE_SECS))
+    size = max(50, -(-len(peers) // waves))  # few sockets need no waves
+    for start in range(0, len(peers), size):
+        if start:
+            await anyio.sleep(WAVE_SECS)
+        for peer in peers[start : start + size]:
+            delay_ms = random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 - jitter, not a secret
+            peer.close(CloseCode.SERVICE_RESTART, f"server restarting; reconnect in {delay_ms} ms")

@@ -1,0 +1,284 @@
+"""The live streams of this replica: joins sockets to the hub, replays the log to them, and notifies users.
+
+Channel streams are rings named by the channel id; a user's notification stream is the ring `user:<user id>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.effects import ReadEvents, StorageUnavailable
+from openguild_proto.fanout.hub import Hub, SubscriberState
+from openguild_proto.http.message import OpenStream
+from openguild_proto.limits import MAX_PAGE_EVENTS
+from openguild_proto.records import ReadState, StoredEvent
+from openguild_proto.schemas.stream import (
+    channel_message_payload,
+    channel_read_payload,
+    event_frame_payload,
+)
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.frames import text_frame
+from openguild_runtime.feeds import Feeds
+from openguild_runtime.metrics import Metrics
+from openguild_runtime.peer import SEND_BYTES, Peer
+from openguild_runtime.storage.base import Storage
+from openguild_runtime.watchers import Watchers
+from openguild_runtime.writer import Flusher
+
+log = structlog.get_logger("openguild.streams")
+
+
+class ReplayPage:
+    """One read of the log, shared by every replay that asks for it while it is under way or just done."""
+
+    __slots__ = ("done", "frames", "last")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.frames: bytes | None = None  # None: the read failed
+        self.last = 0
+
+
+class Streams:
+    """Everything a socket needs after its upgrade, and everything an event needs to reach its sockets."""
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        storage: Storage,
+        metrics: Metrics,
+        tasks: TaskGroup,
+        clock: Callable[[], float],
+        replay_window: int,
+    ) -> None:
+        self.hub = hub
+        self.watchers = Watchers()
+        self.flusher = Flusher(hub, metrics, clock, self._close_lagged)
+        self.feeds: Feeds  # set by the app: feeds call back into `released`
+        self.replay_window = replay_window
+        self._storage = storage
+        self._metrics = metrics
+        self._tasks = tasks
+        self._pages: dict[tuple[str, int], ReplayPage] = {}
+        self._peers: dict[str, set[Peer]] = {}  # user id -> stream sockets
+
+    # --- joining and leaving -----------------------------------------------------------------------
+
+    async def prepare(self, stream: OpenStream) -> None:
+        """Before the upgrade is accepted: make this replica hear what the stream needs. Raises StorageUnavailable."""
+        if stream.channel_id is not None:
+            await self.feeds.hold([stream.channel_id])
+            try:
+                await self.feeds.catch_up(stream.channel_id, stream.head)
+            except BaseException:
+                self.feeds.release([stream.channel_id])
+                raise
+        else:
+            self.watchers.retain(stream.user_id)
+            try:
+                if not self.watchers.is_watching(stream.user_id):
+                    await self.refresh_watcher(stream.user_id)
+            except BaseException:
+                self.feeds.release(self.watchers.release(stream.user_id))
+                raise
+
+    async def refresh_watcher(self, user_id: str) -> None:
+        """What the user sees has changed, or his first notification socket opens. Raises StorageUnavailable."""
+        visible = await self._storage.visible(user_id)
+        held = set(visible.channel_ids) - self.watchers.channels_of(user_id)
+        await self.feeds.hold(list(held))
+        if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
+            self.feeds.release(held)
+            return
+        new, gone = self.watchers.update(user_id, visible.guild_ids, visible.channel_ids)
+        self.feeds.release(held - new)
+        self.feeds.release(gone)
+
+    def abandon(self, stream: OpenStream) -> None:
+        """Undo `prepare`: the upgrade was not accepted, or the socket is gone."""
+        if stream.channel_id is not None:
+            self.feeds.release([stream.channel_id])
+        else:
+            self.feeds.release(self.watchers.release(stream.user_id))
+
+    def join(self, peer: Peer, stream: OpenStream) -> None:
+        """Subscribe the accepted socket; from here it misses nothing and gets nothing twice."""
+        peer.stream = stream
+        peer.streams = self
+        self._peers.setdefault(stream.user_id, set()).add(peer)
+        if stream.channel_id is None:
+            ring = user_ring(stream.user_id)
+            if not self.hub.is_open(ring):
+                self.hub.open(ring, 0)
+            since = self.hub.head(ring)
+        else:
+            ring = stream.channel_id
+            feed = self.feeds.get(ring)
+            head = feed.head if feed is not None else stream.head
+            if not self.hub.is_open(ring):
+                self.hub.open(ring, head)
+            since = stream.since if stream.since is not None else max(0, head - self.replay_window)
+        peer.subscriber = self.hub.subscribe(ring, since, owner=peer)
+        self._metrics.subscriber_joined()
+        if peer.subscriber.state is SubscriberState.REPLAYING:
+            peer.park()
+        else:
+            self.flusher.mark(ring)
+
+    def leave(self, peer: Peer) -> None:
+        """The socket is going: out of its ring and out of the indexes."""
+        stream, subscriber = peer.stream, peer.subscriber
+        if stream is None:
+            return
+        peer.stream = None
+        peers = self._peers.get(stream.user_id)
+        if peers is not None:
+            peers.discard(peer)
+            if not peers:
+                del self._peers[stream.user_id]
+        if subscriber is not None:
+            self.hub.unsubscribe(subscriber)
+            peer.subscriber = None
+            self._metrics.subscriber_left()
+            if self.hub.is_open(subscriber.stream) and self.hub.subscriber_count(subscriber.stream) == 0:
+                self.hub.close(subscriber.stream)
+        self.abandon(stream)
+
+    # --- what a parked socket gets -----------------------------------------------------------------
+
+    async def feed_parked(self, peer: Peer) -> bool:
+        """One step for a socket owned by its pump: a replay page, or a span of the ring. False: nothing is left."""
+        subscriber = peer.subscriber
+        if subscriber is None:
+            return False
+        if subscriber.state is SubscriberState.REPLAYING:
+            hole = self.hub.replay_range(subscriber)
+            if hole is not None:
+                await self._replay(peer, hole)
+            return True
+        if subscriber.state is not SubscriberState.LIVE:
+            return False
+        span = self.hub.take(subscriber, SEND_BYTES)
+        if not span:
+            return False
+        sent = peer.send(span)
+        if sent < 0:
+            if not peer.closing:
+                await anyio.wait_writable(peer.sock)
+            return True
+        rest = self.hub.sent(subscriber, sent)
+        if rest:
+            peer.connection.outbox.append(rest)
+        return True
+
+    async def _replay(self, peer: Peer, hole: tuple[int, int]) -> None:
+        subscriber, after = peer.subscriber, hole[0]
+        if subscriber is None:
+            return
+        page = await self._page(subscriber.stream, after, min(hole[1] - after, MAX_PAGE_EVENTS))
+        if peer.subscriber is not subscriber:
+            return  # left while the log was read
+        if page.frames is None:
+            peer.close(CloseCode.INTERNAL_ERROR, f"the log cannot be read; resume with since={after}")
+            self.hub.unsubscribe(subscriber)
+            return
+        view = memoryview(page.frames)
+        for start in range(0, len(view), SEND_BYTES):
+            peer.connection.outbox.append(bytes(view[start : start + SEND_BYTES]))
+            while not peer.closing and not peer.push():
+                await anyio.wait_writable(peer.sock)
+        self.hub.replayed(subscriber, page.last)
+        self._metrics.replayed(page.last - after)
+
+    async def _page(self, channel_id: str, after: int, count: int) -> ReplayPage:
+        """Replays that start together share one read: the page is kept until its readers have woken."""
+        key = (channel_id, after)
+        page = self._pages.get(key)
+        if page is not None:
+            await page.done.wait()
+            return page
+        page = self._pages[key] = ReplayPage()
+        try:
+            events = await self._storage.perform(ReadEvents(channel_id=channel_id, after=after, limit=count))
+            if events:
+                page.frames = b"".join(text_frame(event_frame_payload(event)) for event in events)
+                page.last = events[-1].sequence
+        except StorageUnavailable:
+            log.warning("a replay was cut short: the log cannot be read", channel_id=channel_id)
+        finally:
+            del self._pages[key]
+            page.done.set()
+        return page
+
+    # --- what happens ------------------------------------------------------------------------------
+
+    def committed(self, event: StoredEvent) -> None:
+        """This replica stored an event: to its own subscribers at once."""
+        if not self.feeds.committed(event):
+            self._metrics.messaging_event("no_subscribers")
+
+    def released(self, channel_id: str, sequence: int, payload: bytes) -> None:
+        """The next event of a channel, in order and once."""
+        reached = False
+        if self.hub.is_open(channel_id):
+            self.hub.publish(channel_id, text_frame(payload), sequence)
+            self.flusher.mark(channel_id)
+            reached = True
+        users = self.watchers.of_channel(channel_id)
+        if users:
+            self._notify(users, channel_message_payload(payload))
+            reached = True
+        self._metrics.messaging_event("delivered" if reached else "no_subscribers")
+
+    def notify_guild(self, guild_id: str, payload: bytes) -> None:
+        self._notify(self.watchers.of_guild(guild_id), payload)
+
+    def notify_read(self, user_id: str, state: ReadState) -> None:
+        self._notify((user_id,), channel_read_payload(state))
+
+    def _notify(self, users: Iterable[str], payload: bytes) -> None:
+        frame = text_frame(payload)  # encoded once, whatever the number of users
+        for user_id in users:
+            ring = user_ring(user_id)
+            if self.hub.is_open(ring):
+                self.hub.publish(ring, frame, self.hub.head(ring) + 1)
+                self.flusher.mark(ring)
+
+    # --- ending streams ----------------------------------------------------------------------------
+
+    def _close_lagged(self) -> None:
+        for lagged in self.hub.take_lagged():
+            self._metrics.lagged(lagged.missed)
+            peer = lagged.subscriber.owner
+            if isinstance(peer, Peer):
+                if peer.stream is not None and peer.stream.channel_id is None:
+                    reason = f"lagged by {lagged.missed} notification messages"
+                else:
+                    reason = f"lagged by {lagged.missed} messages; resume with since={lagged.resume_from}"
+                peer.close(CloseCode.POLICY_VIOLATION, reason)
+
+    def channel_gone(self, channel_id: str) -> None:
+        """The channel was deleted: its streams end with 4404 and nobody is notified of it any more."""
+        for peer in self.peers():
+            if peer.stream is not None and peer.stream.channel_id == channel_id:
+                peer.close(CloseCode.CHANNEL_DELETED, "channel deleted")
+        if self.watchers.drop_channel(channel_id):
+            self.feeds.release([channel_id])
+
+    def peers(self) -> list[Peer]:
+        """Every stream socket of this replica."""
+        return [peer for peers in self._peers.values() for peer in peers]
+
+    def peers_of(self, user_id: str) -> list[Peer]:
+        return list(self._peers.get(user_id, ()))
+
+
+def user_ring(user_id: str) -> str:
+    """The ring of a user's notification stream."""
+    return f"user:{user_id}"

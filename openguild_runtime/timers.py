@@ -1,0 +1,74 @@
+"""One timer for all connections: coarse buckets instead of a task or a heap entry per deadline.
+
+Deadlines of idle sockets move all the time and almost never fire. A connection stands in one bucket; a deadline
+that moved later is noticed when the bucket comes up, one that moved earlier is put into an earlier bucket.
+So `arm` is one comparison in the common case, and an idle connection costs one set entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+TICK_SECS = 0.1  # a deadline fires at most this much late
+
+
+class Timed(Protocol):
+    """What the wheel turns: the next deadline in monotonic seconds, and what to do when it has passed."""
+
+    timer_tick: int  # the bucket the object stands in, -1 for none; owned by the wheel
+
+    def next_deadline(self) -> float | None: ...
+
+    def deadline_passed(self, now: float) -> None: ...
+
+
+class TimerWheel:
+    """Buckets of `TICK_SECS`; `clock` gives monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._buckets: dict[int, set[Timed]] = {}
+        self._done = int(clock() / TICK_SECS)
+
+    def arm(self, timed: Timed) -> None:
+        """Make sure that `timed` is looked at no later than its next deadline."""
+        deadline = timed.next_deadline()
+        if deadline is None:
+            return
+        tick = max(int(deadline / TICK_SECS) + 1, self._done + 1)
+        if timed.timer_tick == -1 or tick < timed.timer_tick:
+            self.disarm(timed)
+            timed.timer_tick = tick
+            self._buckets.setdefault(tick, set()).add(timed)
+
+    def disarm(self, timed: Timed) -> None:
+        """Forget `timed`; safe to repeat."""
+        if timed.timer_tick != -1:
+            bucket = self._buckets.get(timed.timer_tick)
+            if bucket is not None:
+                bucket.discard(timed)
+                if not bucket:
+                    del self._buckets[timed.timer_tick]
+            timed.timer_tick = -1
+
+    def turn(self) -> None:
+        """Fire what is due and put the rest into their new buckets."""
+        now = self._clock()
+        current = int(now / TICK_SECS)
+        while self._done < current:
+            self._done += 1
+            for timed in self._buckets.pop(self._done, ()):
+                timed.timer_tick = -1
+                deadline = timed.next_deadline()
+                if deadline is not None and deadline <= now:
+                    timed.deadline_passed(now)
+                self.arm(timed)
+
+    async def run(self) -> None:
+        """Turn for ever; cancel to stop."""
+        while True:
+            await anyio.sleep(TICK_SECS)
+            self.turn()
