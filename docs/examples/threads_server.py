@@ -1,0 +1,66 @@
+"""A complete chat echo server on blocking sockets and threads: the I/O-free core, and nothing else of OpenGuild.
+
+`python docs/examples/threads_server.py 8081`, then `curl http://127.0.0.1:8081/` or a WebSocket to `/echo`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+import threading
+from time import monotonic
+
+from openguild_proto import PeerClosed, PeerViolated, RequestReceived, Response, ServerConnection, TextReceived
+from openguild_proto import WebSocketRequested
+
+
+def serve_connection(sock: socket.socket, address: str) -> None:
+    """Drive one connection to its end: bytes in, events out, bytes to send."""
+    conn = ServerConnection(now=monotonic(), random_bytes=secrets.token_bytes, peer_address=address)
+    with sock:
+        while not conn.close_now:
+            deadline = conn.next_deadline()
+            sock.settimeout(None if deadline is None else max(0.01, deadline - monotonic()))
+            try:
+                data = sock.recv(65536)
+                events = conn.receive_data(data, monotonic()) if data else conn.receive_eof(monotonic())
+            except TimeoutError:
+                data, events = None, conn.handle_deadline(monotonic())
+            except ConnectionError:
+                return
+            for event in events:
+                match event:
+                    case RequestReceived(request=request):
+                        conn.respond(Response.text(f"you asked for {request.path}\n"), monotonic())
+                    case WebSocketRequested(request=request) if request.path == "/echo":
+                        conn.accept(monotonic())
+                    case WebSocketRequested():
+                        conn.respond(Response.text("no stream here\n", status=404), monotonic())
+                    case TextReceived(text=text):
+                        conn.send_text(text, monotonic())
+                    case PeerClosed(code=code):
+                        print(f"{address} closed with {code}", flush=True)
+                    case PeerViolated(rule=rule):  # the reply is already queued
+                        print(f"{address} broke a rule: {rule}", flush=True)
+            for part in conn.data_to_send():
+                sock.sendall(part)
+            if data == b"" or conn.wants_close:
+                return
+
+
+def serve(listener: socket.socket) -> None:
+    """Accept for ever, one thread per connection; ends when the listener is closed."""
+    while True:
+        try:
+            sock, address = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=serve_connection, args=(sock, address[0]), daemon=True).start()
+
+
+if __name__ == "__main__":
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8081
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        print(f"listening on 127.0.0.1:{listening.getsockname()[1]}", flush=True)
+        serve(listening)

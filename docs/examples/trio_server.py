@@ -1,0 +1,63 @@
+"""The same core under trio: one task per connection, deadlines by `trio.move_on_at`.
+
+`python docs/examples/trio_server.py 8082` (trio comes with the `dev` extra).
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import sys
+from collections.abc import Iterator
+
+import trio
+
+from openguild_proto import Event, RequestReceived, Response, ServerConnection, TextReceived, WebSocketRequested
+
+
+def decide(conn: ServerConnection, event: Event, now: float) -> None:
+    """The application: pure, so a test can call it without trio."""
+    match event:
+        case RequestReceived(request=request):
+            conn.respond(Response.json({"path": request.path, "request_id": request.request_id}), now)
+        case WebSocketRequested():
+            conn.accept(now)
+        case TextReceived(text=text):
+            conn.send_text(text.upper(), now)
+
+
+async def next_events(conn: ServerConnection, stream: trio.SocketStream) -> tuple[bool, Iterator[Event]]:
+    """Wait for bytes or for the connection's next deadline. The flag says that the peer has ended its side."""
+    deadline = conn.next_deadline()
+    with trio.move_on_at(math.inf if deadline is None else deadline):
+        data = await stream.receive_some(65536)
+        if data:
+            return False, conn.receive_data(bytes(data), trio.current_time())
+        return True, conn.receive_eof(trio.current_time())
+    return False, conn.handle_deadline(trio.current_time())
+
+
+async def serve_connection(stream: trio.SocketStream) -> None:
+    conn = ServerConnection(now=trio.current_time(), random_bytes=secrets.token_bytes)
+    ended = False
+    try:
+        while not (ended or conn.close_now or conn.wants_close):
+            ended, events = await next_events(conn, stream)
+            for event in events:
+                decide(conn, event, trio.current_time())
+            for part in conn.data_to_send():
+                await stream.send_all(part)
+    except trio.BrokenResourceError:
+        print("connection lost", flush=True)
+    finally:
+        await stream.aclose()
+
+
+async def main(port: int) -> None:
+    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    print(f"listening on 127.0.0.1:{listeners[0].socket.getsockname()[1]}", flush=True)
+    await trio.serve_listeners(serve_connection, listeners)
+
+
+if __name__ == "__main__":
+    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8082)

@@ -1,0 +1,277 @@
+# cython: language_level=3, embedsignature=True
+"""The broadcast ring in Cython: the same behaviour as openguild_proto/fanout/ring.py, which documents it.
+
+Frames lie back to back in one arena, so the span that a subscriber needs is contiguous and leaves in one send(2).
+The arena grows geometrically from a few hundred bytes: a quiet channel stays cheap. When the arena's end is reached
+the frames held are moved to its front; the arena is kept at least twice as large as what it holds, so each byte
+is moved at most about once (amortised O(1) publish).
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from openguild_proto.errors import LocalProtocolError
+
+cdef Py_ssize_t FIRST_ARENA_BYTES = 512
+cdef Py_ssize_t FIRST_SLOTS = 4
+cdef Py_ssize_t FIRST_INDEX = 8
+
+
+cdef class Ring:
+    """See openguild_proto.fanout.ring.Ring."""
+
+    def __cinit__(self, long long head, Py_ssize_t capacity_events=256, Py_ssize_t capacity_bytes=1 << 20):
+        if capacity_events < 1 or capacity_bytes < 1:
+            raise LocalProtocolError("a ring holds at least one event and one byte")
+        self.head = head
+        self._capacity_events = capacity_events
+        self._capacity_bytes = capacity_bytes
+        self._free = []
+        # everything else is zero: arena, index and slots are allocated when first used
+
+    def __dealloc__(self):
+        free(self._arena)
+        free(self._offsets)
+        free(self._cursors)
+        free(self._parked)
+
+    # --- publishing --------------------------------------------------------------------------------
+
+    cdef Py_ssize_t _offset(self, long long index) noexcept:
+        return self._offsets[index % self._index_size]
+
+    cdef Py_ssize_t _length(self, long long index) noexcept:
+        cdef Py_ssize_t end = self._end if index == self.head else self._offsets[(index + 1) % self._index_size]
+        return end - self._offsets[index % self._index_size]
+
+    cdef int _make_room(self, Py_ssize_t size) except -1:
+        """Room for one more frame of `size` bytes behind `_end`, and for its index entry."""
+        cdef Py_ssize_t held = self._end - self._start
+        cdef Py_ssize_t wanted, new_size, i, shift
+        cdef char* arena
+        cdef Py_ssize_t* offsets
+        cdef long long index
+        if self._count + 1 > self._index_size:
+            new_size = FIRST_INDEX if self._index_size == 0 else self._index_size * 2
+            offsets = <Py_ssize_t*>malloc(new_size * sizeof(Py_ssize_t))
+            if offsets == NULL:
+                raise MemoryError
+            for i in range(self._count):
+                index = self.head - self._count + 1 + i
+                offsets[index % new_size] = self._offsets[index % self._index_size]
+            free(self._offsets)
+            self._offsets = offsets
+            self._index_size = new_size
+        if self._end + size <= self._arena_size:
+            return 0
+        wanted = (held + size) * 2
+        if wanted > self._arena_size:
+            new_size = FIRST_ARENA_BYTES if self._arena_size == 0 else self._arena_size
+            while new_size < wanted:
+                new_size *= 2
+            arena = <char*>malloc(new_size)
+            if arena == NULL:
+                raise MemoryError
+            if held:
+                memcpy(arena, self._arena + self._start, held)
+            free(self._arena)
+            self._arena = arena
+            self._arena_size = new_size
+        else:
+            memmove(self._arena, self._arena + self._start, held)
+        shift = self._start
+        for i in range(self._count):
+            index = self.head - self._count + 1 + i
+            self._offsets[index % self._index_size] -= shift
+        self._start = 0
+        self._end = held
+        return 0
+
+    def publish(self, bytes frame not None):
+        """Append one frame; returns its index. The oldest frames leave when a bound is exceeded."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        # frames that the new one pushes out leave first, so that their room can be used again
+        while self._count > 0 and (
+            self._count + 1 > self._capacity_events or self._end - self._start + size > self._capacity_bytes
+        ):
+            self._start += self._length(self.head - self._count + 1)
+            self._count -= 1
+        if self._count == 0:
+            self._start = self._end = 0
+        self._make_room(size)
+        self._offsets[(self.head + 1) % self._index_size] = self._end
+        memcpy(self._arena + self._end, PyBytes_AS_STRING(frame), size)
+        self._end += size
+        self._count += 1
+        self.head += 1
+        return self.head
+
+    @property
+    def tail(self):
+        """Index of the oldest frame held; head + 1 when none is."""
+        return self.head - self._count + 1
+
+    @property
+    def nbytes(self):
+        """Bytes of the frames held."""
+        return self._end - self._start
+
+    @property
+    def allocated(self):
+        """Bytes allocated for frames, index and slots."""
+        return self._arena_size + self._index_size * sizeof(Py_ssize_t) + self._slot_size * (sizeof(long long) + 1)
+
+    def __len__(self):
+        return self._count
+
+    # --- slots -------------------------------------------------------------------------------------
+
+    cdef int _check(self, Py_ssize_t slot) except -1:
+        if slot < 0 or slot >= self._slot_count or self._cursors[slot] < 0:
+            raise LocalProtocolError("no such slot")
+        return 0
+
+    def attach(self, long long cursor):
+        """A new slot whose next frame is `cursor + 1`, which the ring must hold or publish next."""
+        cdef Py_ssize_t slot, new_size
+        cdef long long* cursors
+        cdef char* parked
+        if not self.head - self._count <= cursor <= self.head:
+            raise LocalProtocolError("the ring does not hold the frame after this cursor")
+        if cursor < 0:
+            raise LocalProtocolError("a cursor is not negative")
+        if self._free:
+            slot = self._free.pop()
+        else:
+            slot = self._slot_count
+            if slot == self._slot_size:
+                new_size = FIRST_SLOTS if self._slot_size == 0 else self._slot_size * 2
+                cursors = <long long*>realloc(self._cursors, new_size * sizeof(long long))
+                if cursors == NULL:
+                    raise MemoryError
+                self._cursors = cursors
+                parked = <char*>realloc(self._parked, new_size)
+                if parked == NULL:
+                    raise MemoryError
+                self._parked = parked
+                self._slot_size = new_size
+            self._slot_count += 1
+        self._cursors[slot] = cursor
+        self._parked[slot] = 0
+        self._attached += 1
+        return slot
+
+    def detach(self, Py_ssize_t slot):
+        """Free the slot; it may be given to another subscriber at once."""
+        self._check(slot)
+        self._cursors[slot] = -1
+        self._parked[slot] = 0
+        self._attached -= 1
+        self._free.append(slot)
+
+    def cursor(self, Py_ssize_t slot):
+        """Index of the last frame this slot has got."""
+        self._check(slot)
+        return self._cursors[slot]
+
+    def park(self, Py_ssize_t slot, bint parked):
+        self._check(slot)
+        self._parked[slot] = parked
+
+    def is_parked(self, Py_ssize_t slot):
+        self._check(slot)
+        return self._parked[slot] != 0
+
+    @property
+    def slots(self):
+        """Slots attached."""
+        return self._attached
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def take(self, Py_ssize_t slot, Py_ssize_t max_bytes):
+        """The next frames of the slot, whole and contiguous: at least one, further ones while within `max_bytes`."""
+        cdef long long first, index
+        cdef Py_ssize_t begin, end
+        self._check(slot)
+        first = self._cursors[slot] + 1
+        if first <= self.head - self._count or first > self.head:
+            return b""
+        begin = self._offset(first)
+        if self._end - begin <= max_bytes:
+            end = self._end
+        else:
+            end = begin + self._length(first)
+            index = first + 1
+            while index <= self.head and end + self._length(index) - begin <= max_bytes:
+                end += self._length(index)
+                index += 1
+        return PyBytes_FromStringAndSize(self._arena + begin, end - begin)
+
+    def sent(self, Py_ssize_t slot, Py_ssize_t nbytes):
+        """`nbytes` of the span that `take` gave are with the kernel: the cursor moves, in whole frames."""
+        cdef long long index
+        cdef Py_ssize_t length, begin
+        self._check(slot)
+        index = self._cursors[slot] + 1
+        if index <= self.head - self._count:
+            raise LocalProtocolError("the slot has lagged")
+        if nbytes > 0 and index <= self.head and nbytes == self._end - self._offset(index):
+            self._cursors[slot] = self.head  # the common case: all of it
+            return b""
+        while nbytes > 0:
+            if index > self.head:
+                raise LocalProtocolError("more was sent than the ring holds")
+            length = self._length(index)
+            self._cursors[slot] = index
+            if nbytes < length:
+                begin = self._offset(index) + nbytes
+                return PyBytes_FromStringAndSize(self._arena + begin, length - nbytes)
+            nbytes -= length
+            index += 1
+        return b""
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def pending(self, Py_ssize_t limit):
+        """Up to `limit` slots that are behind, not parked and not lagged, in turn."""
+        cdef list found = []
+        cdef long long oldest = self.head - self._count
+        cdef Py_ssize_t count = self._slot_count, step, slot, taken = 0
+        cdef Py_ssize_t start = self._next if self._next < count else 0
+        for step in range(count):
+            slot = start + step
+            if slot >= count:
+                slot -= count
+            if (
+                self._cursors[slot] < self.head
+                and self._cursors[slot] >= oldest
+                and self._cursors[slot] >= 0
+                and not self._parked[slot]
+            ):
+                found.append(slot)
+                taken += 1
+                if taken == limit:
+                    self._next = slot + 1
+                    break
+        return found
+
+    def lagged(self):
+        """Slots whose next frame has left the ring."""
+        cdef list found = []
+        cdef long long oldest = self.head - self._count
+        cdef Py_ssize_t slot
+        for slot in range(self._slot_count):
+            if 0 <= self._cursors[slot] < oldest:
+                found.append(slot)
+        return found
+
+    def depth(self):
+        """Frames that the deepest slot is behind; 0 without slots."""
+        cdef long long lowest = self.head
+        cdef Py_ssize_t slot
+        for slot in range(self._slot_count):
+            if 0 <= self._cursors[slot] < lowest:
+                lowest = self._cursors[slot]
+        return self.head - lowest

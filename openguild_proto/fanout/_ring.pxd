@@ -1,0 +1,25 @@
+# The native ring's layout, for `cimport` by the batched flush.
+
+cdef class Ring:
+    cdef char* _arena              # frames, back to back, oldest first from _start
+    cdef Py_ssize_t _arena_size    # bytes allocated
+    cdef Py_ssize_t _start         # offset of the oldest frame
+    cdef Py_ssize_t _end           # offset behind the newest frame
+    cdef Py_ssize_t* _offsets      # circular: offset of frame i at i % _index_size, and the end behind the newest
+    cdef Py_ssize_t _index_size
+    cdef Py_ssize_t _count         # frames held
+    cdef readonly long long head
+    cdef long long* _cursors       # -1: the slot is free
+    cdef char* _parked
+    cdef Py_ssize_t _slot_size     # slots allocated
+    cdef Py_ssize_t _slot_count    # slots ever used
+    cdef Py_ssize_t _attached
+    cdef Py_ssize_t _next
+    cdef list _free
+    cdef Py_ssize_t _capacity_events
+    cdef Py_ssize_t _capacity_bytes
+
+    cdef int _check(self, Py_ssize_t slot) except -1
+    cdef int _make_room(self, Py_ssize_t size) except -1
+    cdef Py_ssize_t _offset(self, long long index) noexcept
+    cdef Py_ssize_t _length(self, long long index) noexcept

@@ -1,0 +1,253 @@
+"""The hub: streams, their subscribers, gapless replay-to-live, depth, and the policy for slow consumers.
+
+How a runtime uses it:
+
+- commands: `open`, `publish`, `subscribe`, `replayed`, `unsubscribe`, `close`;
+- the flush: `flush_plan` names who is behind, `take` gives a span of whole frames, `sent` moves the cursor and
+  returns the rest of a cut frame, `take_lagged` names whom the ring has overrun;
+- getters: `head`, `depth`, `depths`, `subscriber_count`, `replay_range`.
+
+A subscriber has a single cursor, `position`. While the ring no longer holds `position + 1` it is *replaying*: storage
+supplies the log in pages, and as soon as the ring holds the next frame the subscriber goes *live*. One cursor, moved
+only forward, is why nothing is lost or repeated between the two.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.fanout import _native
+from openguild_proto.fanout.ring import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS
+from openguild_proto.fanout.ring import Ring as PureRing
+
+
+class SubscriberState(Enum):
+    REPLAYING = "replaying"  # storage must supply what comes next
+    LIVE = "live"  # the ring holds what comes next
+    LAGGED = "lagged"  # overrun by the ring; unsubscribed
+    GONE = "gone"  # unsubscribed
+
+
+class Subscriber:
+    """One reader of one stream. `owner` is the runtime's: whatever it needs to find the socket again."""
+
+    __slots__ = ("_hub", "_joined_head", "_position", "_slot", "owner", "state", "stream")
+
+    def __init__(self, hub: Hub, stream: str, position: int, head: int, owner: object) -> None:
+        self._hub = hub
+        self._position = position
+        self._joined_head = head
+        self._slot = -1
+        self.stream = stream
+        self.owner = owner
+        self.state = SubscriberState.REPLAYING
+
+    @property
+    def position(self) -> int:
+        """The last sequence handed over: what the reader resumes from."""
+        if self.state is SubscriberState.LIVE:
+            return self._hub.ring(self.stream).cursor(self._slot)
+        return self._position
+
+    @property
+    def parked(self) -> bool:
+        """True: the flush leaves this subscriber alone, something else serves it."""
+        return self.state is SubscriberState.LIVE and self._hub.ring(self.stream).is_parked(self._slot)
+
+    @parked.setter
+    def parked(self, parked: bool) -> None:
+        if self.state is SubscriberState.LIVE:
+            self._hub.ring(self.stream).park(self._slot, parked)
+
+
+class Lagged(NamedTuple):
+    """A subscriber the ring has overrun: how many frames it misses, and the sequence to resume from."""
+
+    subscriber: Subscriber
+    missed: int
+    resume_from: int
+
+
+class _Stream:
+    __slots__ = ("live", "replaying", "ring")
+
+    def __init__(self, ring: PureRing) -> None:
+        self.ring = ring
+        self.live: dict[int, Subscriber] = {}  # slot -> subscriber
+        self.replaying: set[Subscriber] = set()
+
+
+class Hub:
+    """All streams of one process. `capacity_events` and `capacity_bytes` bound each ring; `ring` picks the class."""
+
+    def __init__(
+        self,
+        *,
+        capacity_events: int = DEFAULT_CAPACITY_EVENTS,
+        capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        ring: type[PureRing] | None = None,
+    ) -> None:
+        self._capacity_events = capacity_events
+        self._capacity_bytes = capacity_bytes
+        self._ring_type: type[PureRing] = ring if ring is not None else _native.Ring
+        self._streams: dict[str, _Stream] = {}
+        self._published: set[str] = set()  # streams to be looked at by take_lagged
+
+    # --- streams -----------------------------------------------------------------------------------
+
+    def open(self, stream: str, head: int) -> None:
+        """Begin `stream` with an empty ring; the next event published must have the sequence `head + 1`."""
+        if stream in self._streams:
+            raise LocalProtocolError(f"stream {stream} is open")
+        self._streams[stream] = _Stream(self._ring_type(head, self._capacity_events, self._capacity_bytes))
+
+    def is_open(self, stream: str) -> bool:
+        return stream in self._streams
+
+    def close(self, stream: str) -> list[Subscriber]:
+        """End the stream and free its ring; returns the subscribers it still had."""
+        entry = self._streams.pop(stream, None)
+        self._published.discard(stream)
+        if entry is None:
+            return []
+        subscribers = [*entry.live.values(), *entry.replaying]
+        for subscriber in entry.live.values():
+            subscriber._position = entry.ring.cursor(subscriber._slot)
+        for subscriber in subscribers:
+            subscriber.state = SubscriberState.GONE
+        return subscribers
+
+    def ring(self, stream: str) -> PureRing:
+        """The stream's ring, for the native flush and for tests."""
+        return self._entry(stream).ring
+
+    def _entry(self, stream: str) -> _Stream:
+        entry = self._streams.get(stream)
+        if entry is None:
+            raise LocalProtocolError(f"stream {stream} is not open")
+        return entry
+
+    def publish(self, stream: str, frame: bytes, sequence: int) -> None:
+        """Append the prepared `frame`: O(1), whatever the number of subscribers."""
+        ring = self._entry(stream).ring
+        if sequence != ring.head + 1:
+            raise LocalProtocolError(f"sequence {sequence} does not follow {ring.head}")
+        ring.publish(frame)
+        self._published.add(stream)
+
+    # --- subscribers -------------------------------------------------------------------------------
+
+    def subscribe(self, stream: str, since: int, owner: object = None) -> Subscriber:
+        """A reader that has everything up to `since`. Raises LocalProtocolError when `since` is beyond the head."""
+        entry = self._entry(stream)
+        if not 0 <= since <= entry.ring.head:
+            raise LocalProtocolError(f"since {since} is not within 0 and {entry.ring.head}")
+        subscriber = Subscriber(self, stream, since, entry.ring.head, owner)
+        entry.replaying.add(subscriber)
+        self._try_live(entry, subscriber)
+        return subscriber
+
+    def _try_live(self, entry: _Stream, subscriber: Subscriber) -> None:
+        if subscriber._position + 1 >= entry.ring.tail:
+            entry.replaying.discard(subscriber)
+            subscriber._slot = entry.ring.attach(subscriber._position)
+            subscriber.state = SubscriberState.LIVE
+            entry.live[subscriber._slot] = subscriber
+
+    def replay_range(self, subscriber: Subscriber) -> tuple[int, int] | None:
+        """(after, upto): storage must supply after < sequence <= upto; the ring has the rest. None: live by now."""
+        if subscriber.state is not SubscriberState.REPLAYING:
+            return None
+        entry = self._entry(subscriber.stream)
+        self._try_live(entry, subscriber)
+        if subscriber.state is not SubscriberState.REPLAYING:
+            return None
+        return subscriber._position, entry.ring.tail - 1
+
+    def replayed(self, subscriber: Subscriber, upto: int) -> None:
+        """Everything up to `upto` has been handed to the socket; the subscriber goes live when the ring has the rest."""
+        if subscriber.state is not SubscriberState.REPLAYING:
+            raise LocalProtocolError("the subscriber is not replaying")
+        entry = self._entry(subscriber.stream)
+        if not subscriber._position <= upto <= entry.ring.head:
+            raise LocalProtocolError("a replay moves forward, up to the head")
+        subscriber._position = upto
+        self._try_live(entry, subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Leave the ring; safe to repeat."""
+        if subscriber.state is SubscriberState.LIVE:
+            entry = self._entry(subscriber.stream)
+            subscriber._position = entry.ring.cursor(subscriber._slot)
+            entry.ring.detach(subscriber._slot)
+            del entry.live[subscriber._slot]
+            subscriber.state = SubscriberState.GONE
+        elif subscriber.state is SubscriberState.REPLAYING:
+            self._entry(subscriber.stream).replaying.discard(subscriber)
+            subscriber.state = SubscriberState.GONE
+
+    # --- flush -------------------------------------------------------------------------------------
+
+    def flush_plan(self, stream: str, limit: int) -> list[Subscriber]:
+        """Up to `limit` live subscribers that are behind and not parked, in turn. Empty: the stream is flushed."""
+        entry = self._entry(stream)
+        live = entry.live
+        return [live[slot] for slot in entry.ring.pending(limit)]
+
+    def take(self, subscriber: Subscriber, max_bytes: int) -> bytes:
+        """A contiguous span of whole frames for this subscriber, b"" when there is nothing."""
+        if subscriber.state is not SubscriberState.LIVE:
+            return b""
+        return self._streams[subscriber.stream].ring.take(subscriber._slot, max_bytes)
+
+    def sent(self, subscriber: Subscriber, nbytes: int) -> bytes:
+        """`nbytes` of the span have left; returns the rest of the frame that was cut, for the socket's outbox."""
+        if subscriber.state is not SubscriberState.LIVE:
+            raise LocalProtocolError("the subscriber is not live")
+        return self._streams[subscriber.stream].ring.sent(subscriber._slot, nbytes)
+
+    def take_lagged(self) -> list[Lagged]:
+        """Subscribers that the rings have overrun since the last call; they are unsubscribed now."""
+        lagged: list[Lagged] = []
+        for stream in self._published:
+            entry = self._streams[stream]
+            for slot in entry.ring.lagged():
+                subscriber = entry.live.pop(slot)
+                subscriber._position = entry.ring.cursor(slot)
+                entry.ring.detach(slot)
+                subscriber.state = SubscriberState.LAGGED
+                lagged.append(Lagged(subscriber, entry.ring.head - subscriber._position, subscriber._position))
+        self._published.clear()
+        return lagged
+
+    # --- getters -----------------------------------------------------------------------------------
+
+    def head(self, stream: str) -> int:
+        """The last sequence published."""
+        return self._entry(stream).ring.head
+
+    def depth(self, stream: str) -> int:
+        """The deepest subscriber of the stream, in events; at most the capacity.
+
+        For one that replays it is what has been published since it joined: the log it asked for is no backlog.
+        """
+        entry = self._entry(stream)
+        depth = entry.ring.depth()
+        if entry.replaying:
+            depth = max(depth, entry.ring.head - min(subscriber._joined_head for subscriber in entry.replaying))
+        return min(depth, self._capacity_events)
+
+    def depths(self, limit: int) -> list[tuple[str, int]]:
+        """The deepest streams, deepest first, only those with a backlog."""
+        deep = [(stream, depth) for stream in self._streams if (depth := self.depth(stream)) > 0]
+        deep.sort(key=lambda item: -item[1])
+        return deep[:limit]
+
+    def streams(self) -> list[str]:
+        return list(self._streams)
+
+    def subscriber_count(self, stream: str) -> int:
+        entry = self._entry(stream)
+        return len(entry.live) + len(entry.replaying)

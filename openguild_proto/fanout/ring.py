@@ -1,0 +1,180 @@
+"""The broadcast ring in pure Python: the reference for the Cython ring (ext/ring.pyx), with the same behaviour.
+
+Frames have indices that grow by one. The ring holds the newest ones, from `tail` to `head`, bounded in events and
+in bytes; a subscriber is a slot with a cursor, the index of the last frame it has got. Publishing costs the same
+whatever the number of subscribers: nobody is visited.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from openguild_proto.errors import LocalProtocolError
+
+DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity
+DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
+
+
+class Ring:
+    """Bounded in `capacity_events` and `capacity_bytes` (one frame is always kept, however large).
+
+    A slot stays parked (left out of `pending`) while something else serves it. All methods raise
+    `LocalProtocolError` for a slot that is not attached.
+    """
+
+    __slots__ = ("_bytes", "_capacity_bytes", "_capacity_events", "_cursors", "_frames", "_free", "_next", "_parked", "head")
+
+    def __init__(
+        self, head: int, capacity_events: int = DEFAULT_CAPACITY_EVENTS, capacity_bytes: int = DEFAULT_CAPACITY_BYTES
+    ) -> None:
+        if capacity_events < 1 or capacity_bytes < 1:
+            raise LocalProtocolError("a ring holds at least one event and one byte")
+        self.head = head
+        self._capacity_events = capacity_events
+        self._capacity_bytes = capacity_bytes
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._cursors: list[int] = []  # -1: the slot is free
+        self._parked = bytearray()
+        self._free: list[int] = []
+        self._next = 0  # where the next `pending` starts looking, so that all slots get their turn
+
+    # --- publishing --------------------------------------------------------------------------------
+
+    def publish(self, frame: bytes) -> int:
+        """Append one frame; returns its index. The oldest frames leave when a bound is exceeded."""
+        frames = self._frames
+        frames.append(frame)
+        self._bytes += len(frame)
+        self.head += 1
+        while len(frames) > self._capacity_events or (self._bytes > self._capacity_bytes and len(frames) > 1):
+            self._bytes -= len(frames.popleft())
+        return self.head
+
+    @property
+    def tail(self) -> int:
+        """Index of the oldest frame held; head + 1 when none is."""
+        return self.head - len(self._frames) + 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames held."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        """Frames held."""
+        return len(self._frames)
+
+    # --- slots -------------------------------------------------------------------------------------
+
+    def attach(self, cursor: int) -> int:
+        """A new slot whose next frame is `cursor + 1`, which the ring must hold or publish next."""
+        if not self.tail - 1 <= cursor <= self.head:
+            raise LocalProtocolError("the ring does not hold the frame after this cursor")
+        if cursor < 0:
+            raise LocalProtocolError("a cursor is not negative")
+        if self._free:
+            slot = self._free.pop()
+            self._cursors[slot] = cursor
+        else:
+            slot = len(self._cursors)
+            self._cursors.append(cursor)
+            self._parked.append(0)
+        self._parked[slot] = 0
+        return slot
+
+    def detach(self, slot: int) -> None:
+        """Free the slot; it may be given to another subscriber at once."""
+        self.cursor(slot)
+        self._cursors[slot] = -1
+        self._parked[slot] = 0
+        self._free.append(slot)
+
+    def cursor(self, slot: int) -> int:
+        """Index of the last frame this slot has got."""
+        if not 0 <= slot < len(self._cursors) or self._cursors[slot] < 0:
+            raise LocalProtocolError("no such slot")
+        return self._cursors[slot]
+
+    def park(self, slot: int, parked: bool) -> None:
+        self.cursor(slot)
+        self._parked[slot] = parked
+
+    def is_parked(self, slot: int) -> bool:
+        self.cursor(slot)
+        return bool(self._parked[slot])
+
+    @property
+    def slots(self) -> int:
+        """Slots attached."""
+        return len(self._cursors) - len(self._free)
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def take(self, slot: int, max_bytes: int) -> bytes:
+        """The next frames of the slot, whole and contiguous: at least one, further ones while within `max_bytes`.
+
+        b"" when there is nothing, or when the slot has lagged.
+        """
+        first = self.cursor(slot) + 1 - self.tail
+        if first < 0 or first >= len(self._frames):
+            return b""
+        frames = self._frames
+        if first == len(frames) - 1:
+            return frames[first]
+        span = [frames[first]]
+        size = len(span[0])
+        for position in range(first + 1, len(frames)):
+            size += len(frames[position])
+            if size > max_bytes:
+                break
+            span.append(frames[position])
+        return b"".join(span)
+
+    def sent(self, slot: int, nbytes: int) -> bytes:
+        """`nbytes` of the span that `take` gave are with the kernel: the cursor moves, in whole frames.
+
+        Returns the rest of the frame that was cut, which must leave before anything else on that socket.
+        """
+        position = self.cursor(slot) + 1 - self.tail
+        if position < 0:
+            raise LocalProtocolError("the slot has lagged")
+        while nbytes > 0:
+            if position >= len(self._frames):
+                raise LocalProtocolError("more was sent than the ring holds")
+            frame = self._frames[position]
+            position += 1
+            self._cursors[slot] += 1
+            if nbytes < len(frame):
+                return frame[nbytes:]
+            nbytes -= len(frame)
+        return b""
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def pending(self, limit: int) -> list[int]:
+        """Up to `limit` slots that are behind, not parked and not lagged, in turn."""
+        found: list[int] = []
+        cursors, parked, head, oldest = self._cursors, self._parked, self.head, self.tail - 1
+        count = len(cursors)
+        start = self._next if self._next < count else 0
+        for step in range(count):
+            slot = start + step
+            if slot >= count:
+                slot -= count
+            if oldest <= cursors[slot] < head and cursors[slot] >= 0 and not parked[slot]:
+                found.append(slot)
+                if len(found) == limit:
+                    self._next = slot + 1
+                    break
+        return found
+
+    def lagged(self) -> list[int]:
+        """Slots whose next frame has left the ring."""
+        oldest = self.tail - 1
+        return [slot for slot, cursor in enumerate(self._cursors) if 0 <= cursor < oldest]
+
+    def depth(self) -> int:
+        """Frames that the deepest slot is behind; 0 without slots."""
+        lowest = min((cursor for cursor in self._cursors if cursor >= 0), default=self.head)
+        return self.head - lowest

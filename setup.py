@@ -1,0 +1,36 @@
+"""Builds the optional Cython extensions. Without Cython or a C compiler the install succeeds and the pure ring serves.
+
+OPENGUILD_PURE=1 leaves the extensions out; OPENGUILD_DEBUG_EXT=1 builds them with bounds checks and C assertions.
+"""
+
+import os
+
+from setuptools import Extension, setup
+
+
+def extensions() -> list[Extension]:
+    if os.environ.get("OPENGUILD_PURE") == "1":
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        print("Cython is not here: the pure-Python ring will serve")
+        return []
+    debug = os.environ.get("OPENGUILD_DEBUG_EXT") == "1"
+    modules = [
+        Extension(
+            "openguild_proto.fanout._ring",
+            ["ext/ring.pyx"],
+            extra_compile_args=["-O1", "-g", "-UNDEBUG"] if debug else ["-O2"],
+            optional=True,
+        )
+    ]
+    return cythonize(
+        modules,
+        include_path=["."],
+        compiler_directives={"boundscheck": debug, "wraparound": False, "cdivision": True, "initializedcheck": debug},
+        force=debug,
+    )
+
+
+setup(ext_modules=extensions())
