@@ -53,14 +53,14 @@ Operation: TypeAlias = Generator[Effect[Any], Any, T]
 """An operation that ends with a T."""
 
 
-class StorageEffect(Effect[T], Generic[T]):
+class StorageEffect(Effect[T], Generic[T], frozen=True):
     """Performed by the store (storage/postgres.py, storage/memory.py)."""
 
 
 # --- users ---------------------------------------------------------------------------------------
 
 
-class InsertUser(StorageEffect[bool]):
+class InsertUser(StorageEffect[bool], frozen=True):
     """False: the name is taken. `username_key` is the case-folded NFKC name, unique."""
 
     user_id: str
@@ -70,18 +70,18 @@ class InsertUser(StorageEffect[bool]):
     now_ms: int
 
 
-class FindUserByName(StorageEffect[UserRecord | None]):
+class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
     username_key: str
 
 
-class DescribeUser(StorageEffect[UserProfile | None]):
+class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
     user_id: str
 
 
 # --- sessions ------------------------------------------------------------------------------------
 
 
-class OpenSession(StorageEffect[None]):
+class OpenSession(StorageEffect[None], frozen=True):
     """A login: a new family for (user, device); the device's former family is revoked in the same transaction."""
 
     session_id: str
@@ -97,11 +97,11 @@ class OpenSession(StorageEffect[None]):
     refresh_expires_ms: int
 
 
-class FindSession(StorageEffect[SessionRecord | None]):
+class FindSession(StorageEffect[SessionRecord | None], frozen=True):
     session_id: str
 
 
-class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None]):
+class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None], frozen=True):
     """Exchange a refresh token for a new one, atomically (D-26).
 
     The current token of a family rotates. The token before it is accepted once more within `grace_ms` of its
@@ -117,21 +117,21 @@ class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None]):
     refresh_expires_ms: int
 
 
-class RevokeRefresh(StorageEffect[bool]):
+class RevokeRefresh(StorageEffect[bool], frozen=True):
     """End the family that owns this token. False: there is none alive."""
 
     refresh_hash: bytes
     now_ms: int
 
 
-class ListDevices(StorageEffect[tuple[DeviceRecord, ...]]):
+class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
     """The user's devices with a living family, latest seen first."""
 
     user_id: str
     now_ms: int
 
 
-class RevokeDevice(StorageEffect[bool]):
+class RevokeDevice(StorageEffect[bool], frozen=True):
     user_id: str
     device_id: str
     now_ms: int
@@ -140,7 +140,7 @@ class RevokeDevice(StorageEffect[bool]):
 # --- guilds, members, invites ----------------------------------------------------------------------
 
 
-class InsertGuild(StorageEffect[GuildRecord]):
+class InsertGuild(StorageEffect[GuildRecord], frozen=True):
     """The owner's membership is stored with the guild (CONTRACT A1)."""
 
     guild_id: str
@@ -149,7 +149,7 @@ class InsertGuild(StorageEffect[GuildRecord]):
     now_ms: int
 
 
-class ListGuilds(StorageEffect[tuple[GuildRecord, ...]]):
+class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
     """Guilds of the user, or all, oldest first; `after` is the guild id of the last one of the page before (D-61)."""
 
     user_id: str | None  # None: all guilds of the server
@@ -157,23 +157,23 @@ class ListGuilds(StorageEffect[tuple[GuildRecord, ...]]):
     after: str | None = None
 
 
-class FindGuildAccess(StorageEffect[GuildAccess | None]):
+class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
     """None: no such guild. Whether the user is a member stands in the record."""
 
     guild_id: str
     user_id: str
 
 
-class RenameGuild(StorageEffect[GuildRecord | None]):
+class RenameGuild(StorageEffect[GuildRecord | None], frozen=True):
     guild_id: str
     name: str
 
 
-class DeleteGuild(StorageEffect[bool]):
+class DeleteGuild(StorageEffect[bool], frozen=True):
     guild_id: str
 
 
-class ListMembers(StorageEffect[tuple[MemberRecord, ...]]):
+class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
     """By joined_at, then user id; `after` is the user id of the last one of the page before."""
 
     guild_id: str
@@ -181,12 +181,12 @@ class ListMembers(StorageEffect[tuple[MemberRecord, ...]]):
     after: str | None = None
 
 
-class FindMember(StorageEffect[MemberRecord | None]):
+class FindMember(StorageEffect[MemberRecord | None], frozen=True):
     guild_id: str
     user_id: str
 
 
-class SetMemberRole(StorageEffect[MemberChange]):
+class SetMemberRole(StorageEffect[MemberChange], frozen=True):
     """Compare and set: CONFLICT when the member's role is no longer `expected_role`."""
 
     guild_id: str
@@ -195,13 +195,13 @@ class SetMemberRole(StorageEffect[MemberChange]):
     expected_role: str
 
 
-class RemoveMember(StorageEffect[MemberChange]):
+class RemoveMember(StorageEffect[MemberChange], frozen=True):
     guild_id: str
     user_id: str
     expected_role: str
 
 
-class InsertInvite(StorageEffect[InviteRecord | None]):
+class InsertInvite(StorageEffect[InviteRecord | None], frozen=True):
     """None: the guild is gone."""
 
     code: str
@@ -212,13 +212,13 @@ class InsertInvite(StorageEffect[InviteRecord | None]):
     now_ms: int
 
 
-class FindInvite(StorageEffect[InviteRecord | None]):
+class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
     """Used-up and expired invites are found too: the operation decides (410)."""
 
     code: str
 
 
-class AcceptInvite(StorageEffect[MemberRecord | None]):
+class AcceptInvite(StorageEffect[MemberRecord | None], frozen=True):
     """Join with `role`, counting one use; a member already keeps his role and no use is counted.
 
     None: the invite is gone, used up or expired at `now_ms`, decided under its row's lock.
@@ -230,14 +230,14 @@ class AcceptInvite(StorageEffect[MemberRecord | None]):
     now_ms: int
 
 
-class DeleteInvite(StorageEffect[bool]):
+class DeleteInvite(StorageEffect[bool], frozen=True):
     code: str
 
 
 # --- channels --------------------------------------------------------------------------------------
 
 
-class InsertChannel(StorageEffect[ChannelRecord | None]):
+class InsertChannel(StorageEffect[ChannelRecord | None], frozen=True):
     """None: the guild is gone. The creator gets the channel role `moderator` (CONTRACT 6)."""
 
     channel_id: str
@@ -247,7 +247,7 @@ class InsertChannel(StorageEffect[ChannelRecord | None]):
     now_ms: int
 
 
-class ListChannels(StorageEffect[tuple[ChannelRecord, ...]]):
+class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
     """Oldest first; `after` is the channel id of the last one of the page before."""
 
     guild_id: str
@@ -255,19 +255,19 @@ class ListChannels(StorageEffect[tuple[ChannelRecord, ...]]):
     after: str | None = None
 
 
-class FindChannelAccess(StorageEffect[ChannelAccess | None]):
+class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
     """None: no such channel."""
 
     channel_id: str
     user_id: str
 
 
-class RenameChannel(StorageEffect[ChannelRecord | None]):
+class RenameChannel(StorageEffect[ChannelRecord | None], frozen=True):
     channel_id: str
     name: str
 
 
-class DeleteChannel(StorageEffect[bool]):
+class DeleteChannel(StorageEffect[bool], frozen=True):
     channel_id: str
 
 
@@ -287,7 +287,7 @@ class AppendFailure(msgspec.Struct, frozen=True, gc=False):
     kind: str
 
 
-class AppendEvent(StorageEffect[Appended | AppendFailure]):
+class AppendEvent(StorageEffect[Appended | AppendFailure], frozen=True):
     """Give the event the channel's next sequence and store it, in one transaction (CONTRACT A4, A5)."""
 
     channel_id: str
@@ -301,7 +301,7 @@ class AppendEvent(StorageEffect[Appended | AppendFailure]):
     now_ms: int
 
 
-class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None]):
+class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
     """A page of the log, always returned oldest first. None: no such channel.
 
     `after`: the first `limit` events with sequence > after. `before`: the last `limit` with sequence < before.
@@ -314,7 +314,7 @@ class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None]):
     before: int | None = None
 
 
-class MarkRead(StorageEffect[ReadState | None]):
+class MarkRead(StorageEffect[ReadState | None], frozen=True):
     """Raise the reader's position to `sequence` (None: newest), clamped to 0..newest; it never falls.
 
     Returns what is stored afterwards (D-14). None: no such channel.
@@ -326,7 +326,7 @@ class MarkRead(StorageEffect[ReadState | None]):
     now_ms: int
 
 
-class ListUnread(StorageEffect[tuple[ReadState, ...]]):
+class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
     """One line per channel of the user's guilds (and channels with an explicit role), by channel creation."""
 
     user_id: str
@@ -335,20 +335,20 @@ class ListUnread(StorageEffect[tuple[ReadState, ...]]):
 # --- roles by the command line -----------------------------------------------------------------------
 
 
-class GrantServerRole(StorageEffect[None]):
+class GrantServerRole(StorageEffect[None], frozen=True):
     user_id: str
     role: str
     now_ms: int
 
 
-class RevokeServerRole(StorageEffect[bool]):
+class RevokeServerRole(StorageEffect[bool], frozen=True):
     """False: the user did not have it."""
 
     user_id: str
     role: str
 
 
-class GrantGuildRole(StorageEffect[bool]):
+class GrantGuildRole(StorageEffect[bool], frozen=True):
     """Sets the role and makes the membership where there is none. False: no such guild."""
 
     guild_id: str
@@ -357,7 +357,7 @@ class GrantGuildRole(StorageEffect[bool]):
     now_ms: int
 
 
-class GrantChannelRole(StorageEffect[bool]):
+class GrantChannelRole(StorageEffect[bool], frozen=True):
     """Sets the role and makes the channel membership where there is none. False: no such channel."""
 
     channel_id: str
@@ -369,13 +369,13 @@ class GrantChannelRole(StorageEffect[bool]):
 # --- not storage -------------------------------------------------------------------------------------
 
 
-class HashPassword(Effect[str]):
+class HashPassword(Effect[str], frozen=True):
     """Argon2id v19, m=19456 KiB, t=2, p=1, PHC string (CONTRACT 5.1), in a bounded worker thread."""
 
     password: str
 
 
-class VerifyPassword(Effect[bool]):
+class VerifyPassword(Effect[bool], frozen=True):
     """`password_hash` None: verify against a fixed dummy and answer False, at the same cost (D-21)."""
 
     password_hash: str | None
@@ -398,15 +398,15 @@ class Readiness(msgspec.Struct, frozen=True, gc=False):
     components: tuple[ComponentState, ...]
 
 
-class CheckReadiness(Effect[Readiness]):
+class CheckReadiness(Effect[Readiness], frozen=True):
     """Cached for a second and limited to 500 ms by the runtime."""
 
 
-class RenderMetrics(Effect[bytes | None]):
+class RenderMetrics(Effect[bytes | None], frozen=True):
     """Prometheus text 0.0.4. None: metrics are off or on a listener of their own."""
 
 
-class AnnounceRead(Effect[None]):
+class AnnounceRead(Effect[None], frozen=True):
     """Tell the reader's other devices, best effort (D-14): notification kind `channel_read`."""
 
     user_id: str

@@ -15,7 +15,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """Base of every record."""
 
 
-class UserRecord(Record):
+class UserRecord(Record, frozen=True):
     user_id: str
     username: str  # as registered, NFKC
     password_hash: str  # PHC string; never leaves the core and the store
@@ -23,20 +23,20 @@ class UserRecord(Record):
     updated_at_ms: int
 
 
-class GuildRecord(Record):
+class GuildRecord(Record, frozen=True):
     guild_id: str
     name: str
     created_at_ms: int
 
 
-class ChannelRecord(Record):
+class ChannelRecord(Record, frozen=True):
     channel_id: str
     guild_id: str
     name: str
     created_at_ms: int
 
 
-class GuildMembership(Record):
+class GuildMembership(Record, frozen=True):
     """One line of `guilds` in /users/me."""
 
     guild_id: str
@@ -45,7 +45,7 @@ class GuildMembership(Record):
     joined_at_ms: int
 
 
-class ChannelMembership(Record):
+class ChannelMembership(Record, frozen=True):
     """One line of `channels` in /users/me: an explicit channel role."""
 
     channel_id: str
@@ -55,7 +55,7 @@ class ChannelMembership(Record):
     joined_at_ms: int
 
 
-class UserProfile(Record):
+class UserProfile(Record, frozen=True):
     """Everything /users/me shows, read in one snapshot."""
 
     user: UserRecord
@@ -64,7 +64,7 @@ class UserProfile(Record):
     channels: tuple[ChannelMembership, ...]  # by joined_at
 
 
-class GuildAccess(Record):
+class GuildAccess(Record, frozen=True):
     """What one user may be in one guild. `role` None: no membership row."""
 
     guild: GuildRecord
@@ -72,7 +72,7 @@ class GuildAccess(Record):
     server_roles: tuple[str, ...]
 
 
-class ChannelAccess(Record):
+class ChannelAccess(Record, frozen=True):
     """What one user may be in one channel, and where the channel's log stands."""
 
     channel: ChannelRecord
@@ -82,7 +82,7 @@ class ChannelAccess(Record):
     head: int  # newest sequence, 0 when the channel is empty
 
 
-class MemberRecord(Record):
+class MemberRecord(Record, frozen=True):
     """A member of a guild as `GET /guilds/{guild_id}/members` lists it."""
 
     guild_id: str
@@ -92,7 +92,7 @@ class MemberRecord(Record):
     joined_at_ms: int
 
 
-class InviteRecord(Record):
+class InviteRecord(Record, frozen=True):
     code: str
     guild_id: str
     guild_name: str
@@ -104,7 +104,7 @@ class InviteRecord(Record):
     member_count: int = 0  # filled by FindInvite
 
 
-class SessionRecord(Record):
+class SessionRecord(Record, frozen=True):
     """A live or ended session. A session ends by revocation of its family; rotation adds a session to the family."""
 
     session_id: str
@@ -113,7 +113,7 @@ class SessionRecord(Record):
     revoked: bool
 
 
-class DeviceRecord(Record):
+class DeviceRecord(Record, frozen=True):
     device_id: str
     device_name: str | None
     last_seen_at_ms: int
@@ -122,7 +122,7 @@ class DeviceRecord(Record):
     created_at_ms: int
 
 
-class StoredEvent(Record):
+class StoredEvent(Record, frozen=True):
     """One event of a channel's log. `wire` is the event's JSON object as bytes, event_id and signatures filled in."""
 
     channel_id: str
@@ -132,7 +132,7 @@ class StoredEvent(Record):
     created_at_ms: int
 
 
-class ReadState(Record):
+class ReadState(Record, frozen=True):
     channel_id: str
     last_read_sequence: int
     latest_sequence: int
@@ -147,7 +147,7 @@ class MemberChange(Enum):
     CONFLICT = "conflict"  # the role was no longer the expected one
 
 
-class RotatedRefresh(Record):
+class RotatedRefresh(Record, frozen=True):
     """The refresh token was good: a new session of the same family is stored."""
 
     user_id: str
@@ -155,7 +155,7 @@ class RotatedRefresh(Record):
     family_id: str
 
 
-class ReusedRefresh(Record):
+class ReusedRefresh(Record, frozen=True):
     """A rotated token came back after its grace: the whole family has been revoked (CONTRACT A8)."""
 
     user_id: str
@@ -175,7 +175,7 @@ class ControlKind(Enum):
     GUILD_DELETED = "guild_deleted"  # guild_id
 
 
-class ControlRecord(Record):
+class ControlRecord(Record, frozen=True):
     """One line of the control log: dense sequence, stored in the transaction that made the change.
 
     NATS carries it at once; a replica that missed it reads it at its next tail check.

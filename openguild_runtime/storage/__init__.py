@@ -1,0 +1,1 @@
+"""Where the log is kept: PostgreSQL, or memory when it is asked for by name (CONTRACT A9)."""

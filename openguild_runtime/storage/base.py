@@ -1,0 +1,117 @@
+"""What a store guarantees, whichever it is. One contract suite runs on all of them (D-13)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from openguild_proto.effects import StorageEffect
+from openguild_proto.records import ChannelRecord, ControlRecord
+from openguild_proto.timestamps import from_millis
+
+T = TypeVar("T")
+
+OWNER = "owner"  # a guild keeps at least one (CONTRACT A1)
+CREATOR_ROLE = "moderator"  # what the creator of a channel gets in it (CONTRACT 6)
+
+
+class StorageHealth(msgspec.Struct, frozen=True, gc=False):
+    """`database`: it answers now. `migrations`: its schema is the one this program was written for."""
+
+    database: bool
+    migrations: bool
+
+
+class Visible(msgspec.Struct, frozen=True, gc=False):
+    """What one user is notified of: the guilds he is a member of, their channels, and channels he has a role in."""
+
+    guild_ids: tuple[str, ...]
+    channel_ids: tuple[str, ...]
+
+
+class StorageStats(msgspec.Struct, frozen=True, gc=False):
+    """A snapshot for the metrics; zero where the store has no such thing."""
+
+    pool_size: int = 0  # connections open
+    pool_idle: int = 0  # of these, unused now
+    queue_events: int = 0  # appends waiting for the next commit
+    queue_bytes: int = 0
+    batches: int = 0  # commits of appends since the start
+    batched_events: int = 0  # events in them
+
+
+class Storage(ABC):
+    """Performs storage effects. Each is atomic and, once `perform` has returned, durable as far as the store is.
+
+    Errors raised by every method that reads or writes: `StorageUnavailable` (cannot be reached, or the fate of the
+    effect is unknown) and, for appends, `Overloaded` (refused at a full queue, nothing done). Texts of a driver
+    never come out.
+    """
+
+    def __init__(self) -> None:
+        self.on_control: Callable[[ControlRecord], None] = ignore_control
+        """Called on the loop after the commit, once per control record this store object wrote, in log order
+        per effect. Records of different effects may arrive in any order."""
+        self.on_batch: Callable[[int, float], None] = ignore_batch
+        """Called after each commit of appends: events in it, seconds it took."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Returns when the store can be used; waits (and says so in the log) while it cannot be reached."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Finish what was begun, then let go of everything. Idempotent."""
+
+    @abstractmethod
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        """Perform one effect. A cancelled caller does not undo it: what was begun is finished."""
+
+    @abstractmethod
+    async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
+        """The newest sequence of each channel that exists, in one query."""
+
+    @abstractmethod
+    async def control_head(self) -> int:
+        """The sequence of the newest control record, 0 when there is none."""
+
+    @abstractmethod
+    async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
+        """The first `limit` control records after `sequence`, in order."""
+
+    @abstractmethod
+    async def visible(self, user_id: str) -> Visible:
+        """What the user's notification stream covers, in one snapshot."""
+
+    @abstractmethod
+    async def check(self) -> StorageHealth:
+        """Probe for `/ready`. Never raises for an unreachable store: it says so."""
+
+    @abstractmethod
+    def stats(self) -> StorageStats:
+        """No I/O."""
+
+
+def ignore_control(record: ControlRecord) -> None:
+    """What `on_control` is until the application sets it."""
+
+
+def ignore_batch(events: int, seconds: float) -> None:
+    """What `on_batch` is until the application sets it."""
+
+
+def channel_body(channel: ChannelRecord) -> msgspec.Raw:
+    """The `event` member of a `channel_created` notification (CONTRACT 9)."""
+    return msgspec.Raw(
+        msgspec.json.encode(
+            {
+                "channel_id": channel.channel_id,
+                "guild_id": channel.guild_id,
+                "name": channel.name,
+                "created_at": from_millis(channel.created_at_ms),
+            }
+        )
+    )

@@ -1,0 +1,131 @@
+"""The memory store: for tests and simulations, and for a server that was told `--storage memory` (CONTRACT A9).
+
+`MemoryTables` is synchronous, so that operations are tested without an event loop; `MemoryStorage` puts it behind
+the `Storage` interface. Everything is lost when the process ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from openguild_proto import effects
+from openguild_proto.effects import StorageEffect
+from openguild_proto.records import ControlRecord
+from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
+from openguild_runtime.storage.memory import accounts, channels, guilds
+from openguild_runtime.storage.memory.state import State
+
+__all__ = ["MemoryStorage", "MemoryTables"]
+
+T = TypeVar("T")
+
+HANDLERS: dict[type[StorageEffect[Any]], Callable[[State, Any], Any]] = {
+    effects.InsertUser: accounts.insert_user,
+    effects.FindUserByName: accounts.find_user_by_name,
+    effects.DescribeUser: accounts.describe_user,
+    effects.GrantServerRole: accounts.grant_server_role,
+    effects.RevokeServerRole: accounts.revoke_server_role,
+    effects.OpenSession: accounts.open_session,
+    effects.FindSession: accounts.find_session,
+    effects.RotateRefresh: accounts.rotate_refresh,
+    effects.RevokeRefresh: accounts.revoke_refresh,
+    effects.ListDevices: accounts.list_devices,
+    effects.RevokeDevice: accounts.revoke_device,
+    effects.InsertGuild: guilds.insert_guild,
+    effects.ListGuilds: guilds.list_guilds,
+    effects.FindGuildAccess: guilds.find_guild_access,
+    effects.RenameGuild: guilds.rename_guild,
+    effects.DeleteGuild: guilds.delete_guild,
+    effects.ListMembers: guilds.list_members,
+    effects.FindMember: guilds.find_member,
+    effects.SetMemberRole: guilds.set_member_role,
+    effects.RemoveMember: guilds.remove_member,
+    effects.GrantGuildRole: guilds.grant_guild_role,
+    effects.InsertInvite: guilds.insert_invite,
+    effects.FindInvite: guilds.find_invite,
+    effects.AcceptInvite: guilds.accept_invite,
+    effects.DeleteInvite: guilds.delete_invite,
+    effects.InsertChannel: channels.insert_channel,
+    effects.ListChannels: channels.list_channels,
+    effects.FindChannelAccess: channels.find_channel_access,
+    effects.RenameChannel: channels.rename_channel,
+    effects.DeleteChannel: channels.delete_channel,
+    effects.GrantChannelRole: channels.grant_channel_role,
+    effects.AppendEvent: channels.append_event,
+    effects.ReadEvents: channels.read_events,
+    effects.MarkRead: channels.mark_read,
+    effects.ListUnread: channels.list_unread,
+}
+
+
+class MemoryTables:
+    """Performs storage effects at once. Not thread-safe; two replicas of a simulation may share one."""
+
+    def __init__(self) -> None:
+        self._state = State()
+
+    def perform(self, effect: StorageEffect[T]) -> T:
+        """Raises TypeError for an effect that is not storage's, LocalProtocolError where PostgreSQL would refuse."""
+        handler = HANDLERS.get(type(effect))
+        if handler is None:
+            raise TypeError(f"not a storage effect: {type(effect).__name__}")
+        return cast("T", handler(self._state, effect))
+
+    def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
+        known = self._state.channels
+        return {channel_id: len(known[channel_id].events) for channel_id in channel_ids if channel_id in known}
+
+    def control_head(self) -> int:
+        return len(self._state.control)
+
+    def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
+        start = max(0, sequence)
+        return self._state.control[start : start + limit]
+
+    def visible(self, user_id: str) -> Visible:
+        state = self._state
+        return Visible(
+            guild_ids=tuple(sorted(guild_id for guild_id, members in state.members.items() if user_id in members)),
+            channel_ids=tuple(channel.record.channel_id for channel in state.channels_seen_by(user_id)),
+        )
+
+
+class MemoryStorage(Storage):
+    """`Storage` over `MemoryTables`; give several of them the same tables to have replicas without PostgreSQL."""
+
+    def __init__(self, tables: MemoryTables | None = None) -> None:
+        super().__init__()
+        self.tables = tables if tables is not None else MemoryTables()
+
+    async def start(self) -> None:
+        return None
+
+    async def aclose(self) -> None:
+        return None
+
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        before = self.tables.control_head()
+        result = self.tables.perform(effect)
+        written = self.tables.control_head() - before
+        for record in self.tables.control_since(before, written):
+            self.on_control(record)
+        return result
+
+    async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
+        return self.tables.heads(channel_ids)
+
+    async def control_head(self) -> int:
+        return self.tables.control_head()
+
+    async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
+        return self.tables.control_since(sequence, limit)
+
+    async def visible(self, user_id: str) -> Visible:
+        return self.tables.visible(user_id)
+
+    async def check(self) -> StorageHealth:
+        return StorageHealth(database=True, migrations=True)
+
+    def stats(self) -> StorageStats:
+        return StorageStats()

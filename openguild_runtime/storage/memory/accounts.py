@@ -1,0 +1,250 @@
+"""Users, server roles, sessions and refresh families in memory."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import (
+    DescribeUser,
+    FindSession,
+    FindUserByName,
+    GrantServerRole,
+    InsertUser,
+    ListDevices,
+    OpenSession,
+    RevokeDevice,
+    RevokeRefresh,
+    RevokeServerRole,
+    RotateRefresh,
+)
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.records import (
+    ChannelMembership,
+    ControlKind,
+    DeviceRecord,
+    GuildMembership,
+    ReusedRefresh,
+    RotatedRefresh,
+    SessionRecord,
+    UserProfile,
+    UserRecord,
+)
+from openguild_proto.sessions.refresh import Rotation, decide_rotation
+from openguild_runtime.storage.memory.state import Family, Session, State
+
+
+def insert_user(state: State, effect: InsertUser) -> bool:
+    if effect.username_key in state.user_ids:
+        return False
+    state.user_ids[effect.username_key] = effect.user_id
+    state.users[effect.user_id] = UserRecord(
+        user_id=effect.user_id,
+        username=effect.username,
+        password_hash=effect.password_hash,
+        created_at_ms=effect.now_ms,
+        updated_at_ms=effect.now_ms,
+    )
+    return True
+
+
+def find_user_by_name(state: State, effect: FindUserByName) -> UserRecord | None:
+    user_id = state.user_ids.get(effect.username_key)
+    return state.users[user_id] if user_id is not None else None
+
+
+def describe_user(state: State, effect: DescribeUser) -> UserProfile | None:
+    user = state.users.get(effect.user_id)
+    if user is None:
+        return None
+    guilds = sorted(
+        (guild for guild in state.guilds.values() if effect.user_id in state.members[guild.guild_id]),
+        key=lambda guild: (guild.created_at_ms, guild.guild_id),
+    )
+    channels = sorted(
+        (channel for channel in state.channels.values() if effect.user_id in channel.roles),
+        key=lambda channel: (channel.roles[effect.user_id].joined_at_ms, channel.record.channel_id),
+    )
+    return UserProfile(
+        user=user,
+        server_roles=state.roles_of(effect.user_id),
+        guilds=tuple(
+            GuildMembership(
+                guild_id=guild.guild_id,
+                name=guild.name,
+                role=state.members[guild.guild_id][effect.user_id].role,
+                joined_at_ms=state.members[guild.guild_id][effect.user_id].joined_at_ms,
+            )
+            for guild in guilds
+        ),
+        channels=tuple(
+            ChannelMembership(
+                channel_id=channel.record.channel_id,
+                guild_id=channel.record.guild_id,
+                name=channel.record.name,
+                role=channel.roles[effect.user_id].role,
+                joined_at_ms=channel.roles[effect.user_id].joined_at_ms,
+            )
+            for channel in channels
+        ),
+    )
+
+
+def grant_server_role(state: State, effect: GrantServerRole) -> None:
+    if effect.user_id in state.users:
+        state.server_roles.setdefault(effect.user_id, {}).setdefault(effect.role, effect.now_ms)
+        state.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
+
+
+def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
+    if state.server_roles.get(effect.user_id, {}).pop(effect.role, None) is None:
+        return False
+    state.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
+    return True
+
+
+# --- sessions ------------------------------------------------------------------------------------
+
+
+def open_session(state: State, effect: OpenSession) -> None:
+    if effect.user_id not in state.users:
+        raise LocalProtocolError("a session needs an existing user")
+    _prune(state, effect.user_id, effect.now_ms)
+    former = [
+        family
+        for family in state.families.values()
+        if family.user_id == effect.user_id and family.device_id == effect.device_id and not family.revoked
+    ]
+    _revoke(state, effect.user_id, former, effect.now_ms)
+    state.families[effect.family_id] = Family(
+        family_id=effect.family_id,
+        user_id=effect.user_id,
+        device_id=effect.device_id,
+        device_name=effect.device_name,
+        user_agent=effect.user_agent,
+        ip_address=effect.ip_address,
+        created_at_ms=effect.now_ms,
+        last_seen_at_ms=effect.now_ms,
+        expires_at_ms=effect.refresh_expires_ms,
+        current_hash=effect.refresh_hash,
+    )
+    state.refresh_tokens[effect.refresh_hash] = (effect.family_id, effect.refresh_expires_ms)
+    state.sessions[effect.session_id] = Session(
+        effect.session_id, effect.family_id, effect.user_id, effect.access_expires_ms
+    )
+
+
+def find_session(state: State, effect: FindSession) -> SessionRecord | None:
+    session = state.sessions.get(effect.session_id)
+    if session is None:
+        return None
+    user = state.users.get(session.user_id)
+    return SessionRecord(
+        session_id=session.session_id,
+        user_id=session.user_id,
+        username=user.username if user is not None else None,
+        revoked=state.families[session.family_id].revoked,
+    )
+
+
+def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:
+    family = _family_of(state, effect.refresh_hash, effect.now_ms)
+    if family is None:
+        return None
+    decision = decide_rotation(
+        presented=effect.refresh_hash,
+        current=family.current_hash,
+        previous=family.previous_hash,
+        rotated_at_ms=family.rotated_at_ms,
+        revoked=family.revoked,
+        expires_at_ms=family.expires_at_ms,
+        now_ms=effect.now_ms,
+        grace_ms=effect.grace_ms,
+    )
+    match decision:
+        case Rotation.DEAD:
+            return None
+        case Rotation.REUSED:
+            _revoke(state, family.user_id, [family], effect.now_ms)
+            return ReusedRefresh(user_id=family.user_id, family_id=family.family_id)
+        case Rotation.ROTATE | Rotation.GRACE:
+            _prune(state, family.user_id, effect.now_ms)
+            family.previous_hash = family.current_hash
+            family.current_hash = effect.new_refresh_hash
+            family.rotated_at_ms = effect.now_ms
+            family.last_seen_at_ms = effect.now_ms
+            family.expires_at_ms = effect.refresh_expires_ms
+            state.refresh_tokens[effect.new_refresh_hash] = (family.family_id, effect.refresh_expires_ms)
+            state.sessions[effect.new_session_id] = Session(
+                effect.new_session_id, family.family_id, family.user_id, effect.access_expires_ms
+            )
+            return RotatedRefresh(
+                user_id=family.user_id, username=state.users[family.user_id].username, family_id=family.family_id
+            )
+
+
+def revoke_refresh(state: State, effect: RevokeRefresh) -> bool:
+    family = _family_of(state, effect.refresh_hash, effect.now_ms)
+    if family is None or family.revoked or family.expires_at_ms <= effect.now_ms:
+        return False
+    _revoke(state, family.user_id, [family], effect.now_ms)
+    return True
+
+
+def list_devices(state: State, effect: ListDevices) -> tuple[DeviceRecord, ...]:
+    alive = [family for family in state.families.values() if _is_alive(family, effect.user_id, effect.now_ms)]
+    alive.sort(key=lambda family: (-family.last_seen_at_ms, family.device_id))
+    return tuple(
+        DeviceRecord(
+            device_id=family.device_id,
+            device_name=family.device_name,
+            last_seen_at_ms=family.last_seen_at_ms,
+            ip_address=family.ip_address,
+            user_agent=family.user_agent,
+            created_at_ms=family.created_at_ms,
+        )
+        for family in alive
+    )
+
+
+def revoke_device(state: State, effect: RevokeDevice) -> bool:
+    families = [
+        family
+        for family in state.families.values()
+        if family.device_id == effect.device_id and _is_alive(family, effect.user_id, effect.now_ms)
+    ]
+    _revoke(state, effect.user_id, families, effect.now_ms)
+    return bool(families)
+
+
+def _is_alive(family: Family, user_id: str, now_ms: int) -> bool:
+    return family.user_id == user_id and not family.revoked and family.expires_at_ms > now_ms
+
+
+def _family_of(state: State, refresh_hash: bytes, now_ms: int) -> Family | None:
+    family_id, expires_at_ms = state.refresh_tokens.get(refresh_hash, ("", 0))
+    return state.families.get(family_id) if expires_at_ms > now_ms else None
+
+
+def _revoke(state: State, user_id: str, families: list[Family], now_ms: int) -> None:
+    """End the families; replicas need only hear of sessions whose access token could still be used."""
+    ended = set()
+    for family in families:
+        family.revoked = True
+        ended.add(family.family_id)
+    session_ids = sorted(
+        session.session_id
+        for session in state.sessions.values()
+        if session.family_id in ended and session.expires_at_ms > now_ms
+    )
+    if session_ids:
+        state.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=session_ids)
+
+
+def _prune(state: State, user_id: str, now_ms: int) -> None:
+    """Drop what has expired of one user, so that logins do not grow the tables for ever (D-29)."""
+    for session in [s for s in state.sessions.values() if s.user_id == user_id and s.expires_at_ms <= now_ms]:
+        del state.sessions[session.session_id]
+    for refresh_hash, (family_id, expires_at_ms) in list(state.refresh_tokens.items()):
+        if state.families[family_id].user_id == user_id and expires_at_ms <= now_ms:
+            del state.refresh_tokens[refresh_hash]
+    for family in [f for f in state.families.values() if f.user_id == user_id and f.expires_at_ms <= now_ms]:
+        if not any(session.family_id == family.family_id for session in state.sessions.values()):
+            del state.families[family.family_id]

@@ -1,0 +1,179 @@
+"""Channels, their logs and read positions in memory."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.effects import (
+    Appended,
+    AppendEvent,
+    AppendFailure,
+    DeleteChannel,
+    FindChannelAccess,
+    GrantChannelRole,
+    InsertChannel,
+    ListChannels,
+    ListUnread,
+    MarkRead,
+    ReadEvents,
+    RenameChannel,
+)
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, ReadState, StoredEvent
+from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
+from openguild_runtime.storage.memory.paging import page_after
+from openguild_runtime.storage.memory.state import Channel, Membership, State
+
+
+def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | None:
+    if effect.guild_id not in state.guilds:
+        return None
+    record = ChannelRecord(
+        channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
+    )
+    channel = Channel(record)
+    if effect.created_by in state.users:
+        channel.roles[effect.created_by] = Membership(CREATOR_ROLE, effect.now_ms)
+    state.channels[effect.channel_id] = channel
+    state.log(
+        ControlKind.CHANNEL_CREATED,
+        guild_id=effect.guild_id,
+        channel_id=effect.channel_id,
+        user_id=effect.created_by,
+        body=channel_body(record),
+    )
+    return record
+
+
+def list_channels(state: State, effect: ListChannels) -> tuple[ChannelRecord, ...]:
+    records = [channel.record for channel in state.channels_of_guild(effect.guild_id)]
+    anchor = next((record for record in records if record.channel_id == effect.after), None)
+    return page_after(
+        records,
+        key=lambda record: (record.created_at_ms, record.channel_id),
+        paged=effect.after is not None,
+        anchor=anchor,
+        limit=effect.limit,
+    )
+
+
+def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAccess | None:
+    channel = state.channels.get(effect.channel_id)
+    if channel is None:
+        return None
+    explicit = channel.roles.get(effect.user_id)
+    return ChannelAccess(
+        channel=channel.record,
+        guild_role=state.guild_role(channel.record.guild_id, effect.user_id),
+        channel_role=explicit.role if explicit is not None else None,
+        server_roles=state.roles_of(effect.user_id),
+        head=len(channel.events),
+    )
+
+
+def rename_channel(state: State, effect: RenameChannel) -> ChannelRecord | None:
+    channel = state.channels.get(effect.channel_id)
+    if channel is None:
+        return None
+    channel.record = msgspec.structs.replace(channel.record, name=effect.name)
+    return channel.record
+
+
+def delete_channel(state: State, effect: DeleteChannel) -> bool:
+    channel = state.channels.get(effect.channel_id)
+    if channel is None:
+        return False
+    drop_channel(state, channel)
+    state.log(ControlKind.CHANNEL_DELETED, guild_id=channel.record.guild_id, channel_id=effect.channel_id)
+    return True
+
+
+def drop_channel(state: State, channel: Channel) -> None:
+    """Forget the channel, its log and its roles, without a control record."""
+    del state.channels[channel.record.channel_id]
+    for event in channel.events:
+        del state.event_places[event.event_id]
+
+
+def grant_channel_role(state: State, effect: GrantChannelRole) -> bool:
+    channel = state.channels.get(effect.channel_id)
+    if channel is None or effect.user_id not in state.users:
+        return False
+    if effect.user_id in channel.roles:
+        channel.roles[effect.user_id].role = effect.role
+    else:
+        channel.roles[effect.user_id] = Membership(effect.role, effect.now_ms)
+    state.log(
+        ControlKind.ACCESS_CHANGED,
+        guild_id=channel.record.guild_id,
+        channel_id=effect.channel_id,
+        user_id=effect.user_id,
+    )
+    return True
+
+
+# --- the log -------------------------------------------------------------------------------------
+
+
+def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
+    channel = state.channels.get(effect.channel_id)
+    if channel is None:
+        return AppendFailure(kind="no_channel")
+    if effect.nonce is not None and (effect.sender_id, effect.nonce) in channel.nonces:
+        fingerprint, sequence = channel.nonces[effect.sender_id, effect.nonce]
+        if fingerprint != effect.fingerprint:
+            return AppendFailure(kind="nonce_reused")
+        return Appended(event=channel.events[sequence - 1], repeated=True)
+    if effect.event_id in state.event_places:
+        channel_id, sequence = state.event_places[effect.event_id]
+        if channel_id != effect.channel_id:
+            raise LocalProtocolError("an event id belongs to one channel")
+        return Appended(event=channel.events[sequence - 1], repeated=True)
+    event = StoredEvent(
+        channel_id=effect.channel_id,
+        sequence=len(channel.events) + 1,
+        event_id=effect.event_id,
+        wire=effect.wire,
+        created_at_ms=effect.now_ms,
+    )
+    channel.events.append(event)
+    state.event_places[effect.event_id] = (effect.channel_id, event.sequence)
+    if effect.nonce is not None:
+        channel.nonces[effect.sender_id, effect.nonce] = (effect.fingerprint, event.sequence)
+    return Appended(event=event)
+
+
+def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
+    if effect.after is not None and effect.before is not None:
+        raise LocalProtocolError("a page has one bound: after or before")
+    channel = state.channels.get(effect.channel_id)
+    if channel is None:
+        return None
+    limit = max(0, effect.limit)
+    if effect.after is not None:
+        start = max(0, effect.after)
+        return tuple(channel.events[start : start + limit])
+    end = len(channel.events) if effect.before is None else min(max(0, effect.before - 1), len(channel.events))
+    return tuple(channel.events[max(0, end - limit) : end])
+
+
+def mark_read(state: State, effect: MarkRead) -> ReadState | None:
+    channel = state.channels.get(effect.channel_id)
+    if channel is None or effect.user_id not in state.users:
+        return None
+    head = len(channel.events)
+    wanted = head if effect.sequence is None else min(max(0, effect.sequence), head)
+    channel.reads[effect.user_id] = max(wanted, channel.reads.get(effect.user_id, 0))
+    return _read_state(channel, effect.user_id)
+
+
+def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:
+    return tuple(_read_state(channel, effect.user_id) for channel in state.channels_seen_by(effect.user_id))
+
+
+def _read_state(channel: Channel, user_id: str) -> ReadState:
+    return ReadState(
+        channel_id=channel.record.channel_id,
+        last_read_sequence=channel.reads.get(user_id, 0),
+        latest_sequence=len(channel.events),
+    )

@@ -1,0 +1,220 @@
+"""Guilds, members, invites and guild roles in memory."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.effects import (
+    AcceptInvite,
+    DeleteGuild,
+    DeleteInvite,
+    FindGuildAccess,
+    FindInvite,
+    FindMember,
+    GrantGuildRole,
+    InsertGuild,
+    InsertInvite,
+    ListGuilds,
+    ListMembers,
+    RemoveMember,
+    RenameGuild,
+    SetMemberRole,
+)
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.records import (
+    ControlKind,
+    GuildAccess,
+    GuildRecord,
+    InviteRecord,
+    MemberChange,
+    MemberRecord,
+)
+from openguild_runtime.storage.base import OWNER
+from openguild_runtime.storage.memory.channels import drop_channel
+from openguild_runtime.storage.memory.paging import page_after
+from openguild_runtime.storage.memory.state import Membership, State
+
+
+def insert_guild(state: State, effect: InsertGuild) -> GuildRecord:
+    if effect.owner_id not in state.users:
+        raise LocalProtocolError("a guild needs an existing user as its owner")
+    guild = GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
+    state.guilds[effect.guild_id] = guild
+    state.members[effect.guild_id] = {effect.owner_id: Membership(OWNER, effect.now_ms)}
+    state.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=effect.owner_id)
+    return guild
+
+
+def list_guilds(state: State, effect: ListGuilds) -> tuple[GuildRecord, ...]:
+    guilds = sorted(
+        (g for g in state.guilds.values() if effect.user_id is None or effect.user_id in state.members[g.guild_id]),
+        key=lambda guild: (guild.created_at_ms, guild.guild_id),
+    )
+    anchor = state.guilds.get(effect.after) if effect.after is not None else None
+    return page_after(
+        guilds,
+        key=lambda guild: (guild.created_at_ms, guild.guild_id),
+        paged=effect.after is not None,
+        anchor=anchor,
+        limit=effect.limit,
+    )
+
+
+def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | None:
+    guild = state.guilds.get(effect.guild_id)
+    if guild is None:
+        return None
+    return GuildAccess(
+        guild=guild, role=state.guild_role(effect.guild_id, effect.user_id), server_roles=state.roles_of(effect.user_id)
+    )
+
+
+def rename_guild(state: State, effect: RenameGuild) -> GuildRecord | None:
+    guild = state.guilds.get(effect.guild_id)
+    if guild is None:
+        return None
+    state.guilds[effect.guild_id] = renamed = msgspec.structs.replace(guild, name=effect.name)
+    return renamed
+
+
+def delete_guild(state: State, effect: DeleteGuild) -> bool:
+    if state.guilds.pop(effect.guild_id, None) is None:
+        return False
+    for channel in state.channels_of_guild(effect.guild_id):
+        drop_channel(state, channel)
+    del state.members[effect.guild_id]
+    for invite in [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]:
+        del state.invites[invite.code]
+    state.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id)
+    return True
+
+
+# --- members -------------------------------------------------------------------------------------
+
+
+def list_members(state: State, effect: ListMembers) -> tuple[MemberRecord, ...]:
+    members = [_member(state, effect.guild_id, user_id) for user_id in state.members.get(effect.guild_id, {})]
+    present = sorted((m for m in members if m is not None), key=lambda member: (member.joined_at_ms, member.user_id))
+    anchor = _member(state, effect.guild_id, effect.after) if effect.after is not None else None
+    return page_after(
+        present,
+        key=lambda member: (member.joined_at_ms, member.user_id),
+        paged=effect.after is not None,
+        anchor=anchor,
+        limit=effect.limit,
+    )
+
+
+def find_member(state: State, effect: FindMember) -> MemberRecord | None:
+    return _member(state, effect.guild_id, effect.user_id)
+
+
+def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
+    verdict = _may_change(state, effect.guild_id, effect.user_id, effect.expected_role, leaves=effect.role != OWNER)
+    if verdict is MemberChange.DONE:
+        state.members[effect.guild_id][effect.user_id].role = effect.role
+        state.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=effect.user_id)
+    return verdict
+
+
+def remove_member(state: State, effect: RemoveMember) -> MemberChange:
+    verdict = _may_change(state, effect.guild_id, effect.user_id, effect.expected_role, leaves=True)
+    if verdict is MemberChange.DONE:
+        del state.members[effect.guild_id][effect.user_id]
+        for channel in state.channels_of_guild(effect.guild_id):
+            channel.roles.pop(effect.user_id, None)
+        state.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=effect.user_id)
+    return verdict
+
+
+def grant_guild_role(state: State, effect: GrantGuildRole) -> bool:
+    if effect.guild_id not in state.guilds or effect.user_id not in state.users:
+        return False
+    members = state.members[effect.guild_id]
+    if effect.user_id in members:
+        members[effect.user_id].role = effect.role
+        kind = ControlKind.MEMBER_CHANGED
+    else:
+        members[effect.user_id] = Membership(effect.role, effect.now_ms)
+        kind = ControlKind.MEMBER_JOINED
+    state.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
+    return True
+
+
+def _may_change(state: State, guild_id: str, user_id: str, expected_role: str, *, leaves: bool) -> MemberChange:
+    """`leaves`: the member will not be an owner afterwards."""
+    members = state.members.get(guild_id, {})
+    if user_id not in members:
+        return MemberChange.NOT_MEMBER
+    role = members[user_id].role
+    if role != expected_role:
+        return MemberChange.CONFLICT
+    if role == OWNER and leaves and sum(member.role == OWNER for member in members.values()) == 1:
+        return MemberChange.LAST_OWNER
+    return MemberChange.DONE
+
+
+def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
+    membership = state.members.get(guild_id, {}).get(user_id)
+    if membership is None:
+        return None
+    return MemberRecord(
+        guild_id=guild_id,
+        user_id=user_id,
+        username=state.users[user_id].username,
+        role=membership.role,
+        joined_at_ms=membership.joined_at_ms,
+    )
+
+
+# --- invites -------------------------------------------------------------------------------------
+
+
+def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | None:
+    guild = state.guilds.get(effect.guild_id)
+    if guild is None:
+        return None
+    invite = InviteRecord(
+        code=effect.code,
+        guild_id=effect.guild_id,
+        guild_name=guild.name,
+        max_uses=effect.max_uses,
+        uses=0,
+        expires_at_ms=effect.expires_at_ms,
+        created_by=effect.created_by,
+        created_at_ms=effect.now_ms,
+    )
+    state.invites[effect.code] = invite
+    return invite
+
+
+def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
+    invite = state.invites.get(effect.code)
+    if invite is None:
+        return None
+    return msgspec.structs.replace(
+        invite,
+        guild_name=state.guilds[invite.guild_id].name,
+        member_count=len(state.members[invite.guild_id]),
+    )
+
+
+def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | None:
+    invite = state.invites.get(effect.code)
+    if invite is None or effect.user_id not in state.users:
+        return None
+    already = _member(state, invite.guild_id, effect.user_id)
+    if already is not None:
+        return already
+    expired = invite.expires_at_ms is not None and invite.expires_at_ms <= effect.now_ms
+    used_up = invite.max_uses is not None and invite.uses >= invite.max_uses
+    if expired or used_up:
+        return None
+    state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
+    state.members[invite.guild_id][effect.user_id] = Membership(effect.role, effect.now_ms)
+    state.log(ControlKind.MEMBER_JOINED, guild_id=invite.guild_id, user_id=effect.user_id)
+    return _member(state, invite.guild_id, effect.user_id)
+
+
+def delete_invite(state: State, effect: DeleteInvite) -> bool:
+    return state.invites.pop(effect.code, None) is not None

@@ -1,0 +1,126 @@
+"""The tables of the memory store: plain dicts, one per noun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from openguild_proto.records import (
+    ChannelRecord,
+    ControlKind,
+    ControlRecord,
+    GuildRecord,
+    InviteRecord,
+    StoredEvent,
+    UserRecord,
+)
+
+
+@dataclass(slots=True)
+class Family:
+    """A login on one device and everything that was rotated out of it."""
+
+    family_id: str
+    user_id: str
+    device_id: str
+    device_name: str | None
+    user_agent: str | None
+    ip_address: str | None
+    created_at_ms: int
+    last_seen_at_ms: int
+    expires_at_ms: int
+    current_hash: bytes
+    previous_hash: bytes | None = None
+    rotated_at_ms: int | None = None
+    revoked: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    session_id: str
+    family_id: str
+    user_id: str
+    expires_at_ms: int
+
+
+@dataclass(slots=True)
+class Membership:
+    role: str
+    joined_at_ms: int
+
+
+@dataclass(slots=True)
+class Channel:
+    """A channel with its log; event n stands at index n - 1."""
+
+    record: ChannelRecord
+    events: list[StoredEvent] = field(default_factory=list)
+    nonces: dict[tuple[str, str], tuple[bytes, int]] = field(default_factory=dict)  # (sender, nonce): (fingerprint, n)
+    roles: dict[str, Membership] = field(default_factory=dict)  # user id: explicit role
+    reads: dict[str, int] = field(default_factory=dict)  # user id: last read sequence
+
+
+@dataclass(slots=True)
+class State:
+    users: dict[str, UserRecord] = field(default_factory=dict)
+    user_ids: dict[str, str] = field(default_factory=dict)  # username key: user id
+    server_roles: dict[str, dict[str, int]] = field(default_factory=dict)  # user id: role: granted at, ms
+    families: dict[str, Family] = field(default_factory=dict)
+    refresh_tokens: dict[bytes, tuple[str, int]] = field(default_factory=dict)  # hash: family id, expires at, ms
+    sessions: dict[str, Session] = field(default_factory=dict)
+    guilds: dict[str, GuildRecord] = field(default_factory=dict)
+    members: dict[str, dict[str, Membership]] = field(default_factory=dict)  # guild id: user id
+    invites: dict[str, InviteRecord] = field(default_factory=dict)
+    channels: dict[str, Channel] = field(default_factory=dict)
+    event_places: dict[str, tuple[str, int]] = field(default_factory=dict)  # event id: channel id, sequence
+    control: list[ControlRecord] = field(default_factory=list)
+
+    def log(
+        self,
+        kind: ControlKind,
+        *,
+        guild_id: str | None = None,
+        channel_id: str | None = None,
+        user_id: str | None = None,
+        session_ids: Iterable[str] = (),
+        body: msgspec.Raw | None = None,
+    ) -> None:
+        """Append to the control log."""
+        self.control.append(
+            ControlRecord(
+                sequence=len(self.control) + 1,
+                kind=kind,
+                guild_id=guild_id,
+                channel_id=channel_id,
+                user_id=user_id,
+                session_ids=tuple(session_ids),
+                body=body,
+            )
+        )
+
+    def roles_of(self, user_id: str) -> tuple[str, ...]:
+        """Server roles by (granted_at, role)."""
+        granted = self.server_roles.get(user_id, {})
+        return tuple(sorted(granted, key=lambda role: (granted[role], role)))
+
+    def guild_role(self, guild_id: str, user_id: str) -> str | None:
+        membership = self.members.get(guild_id, {}).get(user_id)
+        return membership.role if membership is not None else None
+
+    def channels_of_guild(self, guild_id: str) -> list[Channel]:
+        """Oldest first."""
+        return in_order_of_creation(c for c in self.channels.values() if c.record.guild_id == guild_id)
+
+    def channels_seen_by(self, user_id: str) -> list[Channel]:
+        """Channels of the user's guilds and channels with an explicit role, oldest first."""
+        return in_order_of_creation(
+            channel
+            for channel in self.channels.values()
+            if user_id in channel.roles or user_id in self.members.get(channel.record.guild_id, {})
+        )
+
+
+def in_order_of_creation(channels: Iterable[Channel]) -> list[Channel]:
+    return sorted(channels, key=lambda channel: (channel.record.created_at_ms, channel.record.channel_id))
