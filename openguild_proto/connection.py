@@ -1,0 +1,367 @@
+"""ServerConnection: HTTP/1.1, then perhaps WebSocket; one object owns both phases of a connection.
+
+The call contract, for every driver:
+
+1. feed: `receive_data`, `receive_eof` or `handle_deadline`; take **all** events from the iterator that comes back;
+2. answer: `respond` to each RequestReceived, `accept` or `respond` to each WebSocketRequested. Answering inside
+   the loop lets the next pipelined request come out of the same iterator; after answering later, call
+   `receive_data(b"")`;
+3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes);
+4. look: `close_now`, `wants_close` (once the outbox is empty), `next_deadline`; then go on.
+
+Getters: `phase`, `is_websocket`, `close_now`, `wants_close`, `next_deadline`. Commands: `respond`, `accept`, `send_text`,
+`close`, `expire_at`, `wrote`, `write_blocked`, `write_idle`. Commands in the wrong phase raise LocalProtocolError
+and change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+
+from openguild_proto.deadlines import Deadline, Deadlines
+from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
+from openguild_proto.events import DeadlineExpired, Event, PeerClosed, PeerGone, PeerViolated, RequestReceived, WebSocketRequested
+from openguild_proto.http.connection import HttpConnection
+from openguild_proto.http.headers import HeaderPolicy
+from openguild_proto.http.message import Request, Response
+from openguild_proto.http.refusal import refusal_response
+from openguild_proto.http.strictness import Rule
+from openguild_proto.limits import Limits
+from openguild_proto.outbox import Outbox
+from openguild_proto.ws import handshake
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.connection import PingReceived, PongReceived, WebSocketDecoder
+from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, pong_frame, text_frame
+from openguild_proto.ws.reassembly import WsRule
+
+
+class Phase(Enum):
+    HTTP = "http"
+    WEBSOCKET = "websocket"
+    CLOSING = "closing"  # our close frame is out, the peer's is awaited
+    CLOSED = "closed"  # nothing is interpreted any more; the outbox may still leave
+
+
+TRANSITIONS: dict[tuple[Phase, str], Phase] = {
+    (Phase.HTTP, "accept"): Phase.WEBSOCKET,
+    (Phase.HTTP, "end"): Phase.CLOSED,
+    (Phase.WEBSOCKET, "close"): Phase.CLOSING,
+    (Phase.WEBSOCKET, "end"): Phase.CLOSED,
+    (Phase.CLOSING, "close"): Phase.CLOSING,
+    (Phase.CLOSING, "end"): Phase.CLOSED,
+    (Phase.CLOSED, "close"): Phase.CLOSED,
+    (Phase.CLOSED, "end"): Phase.CLOSED,
+}
+"""The whole machine. What is not here is refused."""
+
+
+class ServerConnection:
+    """One accepted byte stream. `now`: monotonic seconds. `random_bytes(n)`: for request ids. `peer_address`: no port."""
+
+    __slots__ = (
+        "_close_now", "_deadlines", "_http", "_limits", "_missed_pongs", "_request", "_upgrade", "_wants_close", "_ws", "lifetime",
+        "outbox", "phase",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        now: float,
+        random_bytes: Callable[[int], bytes],
+        limits: Limits = Limits(),
+        policy: HeaderPolicy = HeaderPolicy(),
+        peer_address: str = "",
+    ) -> None:
+        self.phase = Phase.HTTP
+        self.outbox = Outbox(limits.max_outbox_bytes)
+        self._limits = limits
+        self._http: HttpConnection | None = HttpConnection(limits, policy, random_bytes, peer_address)
+        self._ws: WebSocketDecoder | None = None
+        self._deadlines = Deadlines()
+        self._deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)
+        self._request: Request | None = None  # being answered
+        self._upgrade = False
+        self._missed_pongs = 0
+        self._wants_close = False
+        self._close_now = False
+        self.lifetime: tuple[int, str] = (CloseCode.TOKEN_ENDED, "token expired")
+
+    def _move(self, command: str) -> None:
+        target = TRANSITIONS.get((self.phase, command))
+        if target is None:
+            raise LocalProtocolError(f"{command} is not possible while {self.phase.value}")
+        self.phase = target
+
+    # --- getters -----------------------------------------------------------------------------------
+
+    @property
+    def is_websocket(self) -> bool:
+        """True from `accept` on."""
+        return self._http is None
+
+    @property
+    def wants_close(self) -> bool:
+        """Close the socket as soon as the outbox is empty."""
+        return self._wants_close
+
+    @property
+    def close_now(self) -> bool:
+        """Close the socket without sending what waits."""
+        return self._close_now
+
+    def next_deadline(self) -> float | None:
+        """Monotonic seconds at which `handle_deadline` has something to do."""
+        return self._deadlines.next()
+
+    def data_to_send(self) -> list[bytes]:
+        """Take everything that waits to be sent."""
+        return self.outbox.take()
+
+    # --- feeding -----------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, now: float) -> Iterator[Event]:
+        """Bytes from the peer, cut anywhere. They are kept at once; the iterator works through them."""
+        if self._http is not None and self.phase is Phase.HTTP:
+            rule = self._http.feed(data)
+            return self._http_events(now) if rule is None else self._violated(rule)
+        if self._ws is not None and self.phase in {Phase.WEBSOCKET, Phase.CLOSING}:
+            self._ws.receive(data)
+            return self._ws_events(now)
+        return iter(())
+
+    def receive_eof(self, now: float) -> Iterator[Event]:
+        """The peer ended its side. A half-closed client still gets the answer to a whole request."""
+        del now  # part of every feeding call; nothing here depends on it
+        if self._request is None:
+            self._end()
+        self._wants_close = True
+        yield PeerGone()
+
+    def _http_events(self, now: float) -> Iterator[Event]:
+        http = self._http
+        while http is not None and self.phase is Phase.HTTP and self._request is None:
+            outcome = http.next_request()
+            if isinstance(outcome, Rule):
+                yield from self._violated(outcome)
+                return
+            if outcome is None:
+                self._await_more(http, now)
+                return
+            self._deadlines.clear(Deadline.HEAD, Deadline.BODY, Deadline.IDLE)
+            self._request = outcome
+            yield self._requested(outcome)
+            http = self._http
+        if self._ws is not None and self.phase in {Phase.WEBSOCKET, Phase.CLOSING}:
+            yield from self._ws_events(now)
+
+    def _await_more(self, http: HttpConnection, now: float) -> None:
+        deadlines, limits = self._deadlines, self._limits
+        if http.receiving_body:
+            if http.continue_due:
+                self.outbox.append(http.continue_bytes())
+            if Deadline.BODY not in deadlines:
+                deadlines.clear(Deadline.HEAD, Deadline.IDLE)
+                deadlines.set(Deadline.BODY, now + limits.body_timeout_secs)
+        elif http.head_begun and Deadline.HEAD not in deadlines:
+            deadlines.clear(Deadline.IDLE)
+            deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)
+
+    def _requested(self, request: Request) -> Event:
+        if not handshake.wants_upgrade(request):
+            self._upgrade = False
+            return RequestReceived(request)
+        refusal = handshake.check(request)
+        if refusal is not None:
+            self._refuse(refusal)
+            return PeerViolated(refusal.message, refusal.reason or "invalid_handshake", status_hint=refusal.code.spec.status)
+        self._upgrade = True
+        return WebSocketRequested(
+            Request(
+                method=request.method, path=request.path, query=request.query, headers=request.headers,
+                http_version=request.http_version, request_id=request.request_id, client_address=request.client_address,
+                is_upgrade=True,
+            )  # fmt: skip
+        )
+
+    def _violated(self, rule: Rule) -> Iterator[Event]:
+        refusal = Refusal(rule.code, rule.source)
+        self._refuse(refusal)
+        yield PeerViolated(rule.source, refusal.reason or "malformed_request", status_hint=rule.code.spec.status)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """The last answer of this connection."""
+        if self._http is None:
+            raise LocalProtocolError("there is no HTTP to refuse with")
+        request = self._http.request
+        request_id = request.request_id if request is not None else ""
+        self.outbox.append(self._http.refuse(refusal_response(refusal, request_id, close=True)))
+        self._finish()
+
+    def _ws_events(self, now: float) -> Iterator[Event]:
+        ws = self._ws
+        if ws is None:
+            return
+        for event in ws.events():
+            match event:
+                case PingReceived(payload=payload):
+                    if self.phase is Phase.WEBSOCKET:
+                        self.outbox.append(pong_frame(payload))
+                    if self.outbox.overflowed:
+                        self._drop()
+                        yield PeerViolated("RFC 6455 5.5.2: pings without reading the pongs", "slow_reader")
+                        return
+                case PongReceived():
+                    self._missed_pongs = 0
+                case PeerClosed():
+                    if self.phase is Phase.WEBSOCKET:
+                        self.outbox.append(close_frame(event.code, event.reason))
+                    self._finish()
+                    yield event
+                    return
+                case WsRule(source=source, code=code):
+                    if self.phase is Phase.WEBSOCKET:
+                        self.outbox.append(close_frame(code, source[:100]))
+                    self._finish()
+                    yield PeerViolated(source, "malformed_frame", close_hint=int(code))
+                    return
+                case _:
+                    if self.phase is Phase.WEBSOCKET:
+                        yield event
+        self._ping_from(now)
+
+    # --- deadlines ---------------------------------------------------------------------------------
+
+    def handle_deadline(self, now: float) -> Iterator[Event]:
+        """Act on the deadlines that have passed; early calls do nothing."""
+        for name in self._deadlines.expired(now):
+            expired = self._expired(name, now)
+            if expired:
+                yield DeadlineExpired(name.value)
+            if self.phase is Phase.CLOSED:
+                return
+
+    def _expired(self, name: Deadline, now: float) -> bool:
+        """True: the deadline ended the connection."""
+        if name is Deadline.PING:
+            if self._missed_pongs < self._limits.max_missed_pongs:
+                self._missed_pongs += 1
+                self.outbox.append(ping_frame())
+                self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
+                return False
+            self.outbox.append(close_frame(CloseCode.INTERNAL_ERROR, "no pong"))
+            self._finish()
+        elif name is Deadline.LIFETIME:
+            self.close(*self.lifetime, now)
+        elif name in {Deadline.HEAD, Deadline.BODY} and self._http is not None and (
+            self._http.head_begun or self._http.receiving_body
+        ):
+            self._refuse(Refusal(ErrorCode.TIMEOUT))
+        elif name is Deadline.IDLE or name is Deadline.HEAD:
+            self._finish()
+        else:  # WRITE, CLOSE: the peer takes nothing or answers nothing
+            self._drop()
+        return True
+
+    def wrote(self, nbytes: int, now: float) -> None:
+        """The peer's kernel took bytes after a refusal: the write deadline starts anew."""
+        if nbytes > 0 and Deadline.WRITE in self._deadlines:
+            self._deadlines.set(Deadline.WRITE, now + self._limits.write_timeout_secs)
+
+    def write_blocked(self, now: float) -> None:
+        """The peer's kernel takes nothing for now."""
+        if Deadline.WRITE not in self._deadlines and self.phase is not Phase.CLOSED:
+            self._deadlines.set(Deadline.WRITE, now + self._limits.write_timeout_secs)
+        elif Deadline.WRITE not in self._deadlines:
+            self._deadlines.set(Deadline.WRITE, now + self._limits.close_timeout_secs)
+
+    def write_idle(self, now: float) -> None:
+        """Nothing waits any more."""
+        del now
+        self._deadlines.clear(Deadline.WRITE)
+
+    def expire_at(self, deadline: float, code: int, reason: str) -> None:
+        """At `deadline` (monotonic seconds) the WebSocket is closed with `code`: its credentials have ended."""
+        self.lifetime = (code, reason)
+        self._deadlines.set(Deadline.LIFETIME, deadline)
+
+    def _ping_from(self, now: float) -> None:
+        """The peer was heard: the next ping is an interval away."""
+        if self.phase is Phase.WEBSOCKET:
+            self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
+
+    # --- commands ----------------------------------------------------------------------------------
+
+    def respond(self, response: Response, now: float) -> None:
+        """Answer the request that is waiting; refuses an upgrade too."""
+        if self.phase is Phase.CLOSED:
+            return  # the peer broke off meanwhile: nobody waits for this answer
+        if self._http is None or self._request is None:
+            raise LocalProtocolError("there is no request to answer")
+        data, alive = self._http.answer(response)
+        self.outbox.append(data)
+        self._request = None
+        if not alive or self._wants_close:
+            self._finish()
+        else:
+            self._deadlines.set(Deadline.IDLE, now + self._limits.idle_timeout_secs)
+
+    def accept(self, now: float, subprotocol: str | None = None) -> None:
+        """Accept the upgrade that is waiting: 101 is queued, and what came behind the handshake is WebSocket."""
+        if self._http is None or self._request is None or not self._upgrade:
+            raise LocalProtocolError("there is no upgrade to accept")
+        self._move("accept")
+        self.outbox.append(self._http.switch(handshake.accept_token(self._request), subprotocol))
+        self._ws = WebSocketDecoder(self._limits)
+        self._ws.receive(self._http.take_rest())
+        self._http = None  # an idle socket keeps neither h11 nor its request
+        self._request = None
+        self._deadlines.clear_all()
+        self._ping_from(now)
+
+    def send_text(self, payload: str | bytes, now: float) -> None:
+        """Queue one text message; bytes must be UTF-8."""
+        self._send(text_frame(payload.encode() if isinstance(payload, str) else payload), now)
+
+    def send_bytes(self, payload: bytes, now: float) -> None:
+        """Queue one binary message."""
+        self._send(binary_frame(payload), now)
+
+    def _send(self, frame: bytes, now: float) -> None:
+        del now
+        if self.phase is not Phase.WEBSOCKET:
+            raise LocalProtocolError(f"no message can be sent while {self.phase.value}")
+        self.outbox.append(frame)
+        if self.outbox.overflowed:
+            self._drop()
+
+    def close(self, code: int, reason: str, now: float) -> None:
+        """Begin an orderly end: a close frame on a WebSocket, the end of keep-alive on HTTP. Safe to repeat."""
+        if self.phase is Phase.WEBSOCKET:
+            self.outbox.append(close_frame(code, reason))
+            self._move("close")
+            self._deadlines.clear_all()
+            self._deadlines.set(Deadline.CLOSE, now + self._limits.close_timeout_secs)
+        elif self.phase is Phase.HTTP:
+            self._wants_close = True
+            if self._request is None:
+                self._end()
+
+    # --- ends --------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Send what waits, then close."""
+        self._end()
+        self._wants_close = True
+
+    def _drop(self) -> None:
+        """Close at once."""
+        self._end()
+        self._wants_close = self._close_now = True
+
+    def _end(self) -> None:
+        self._move("end")
+        self._request = None
+        self._deadlines.clear_all()
+        if self._http is not None:
+            self._http.end()

@@ -1,0 +1,50 @@
+"""Named deadlines in monotonic seconds: set, clear, next, expired."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Deadline(Enum):
+    """Each line: the moment by which something must have happened."""
+
+    HEAD = "head"  # a request's head has arrived (RFC 9112 9.5)
+    BODY = "body"  # a request's body has arrived
+    IDLE = "idle"  # the next request has begun
+    WRITE = "write"  # the peer has taken some of what waits for it
+    PING = "ping"  # the next ping is due
+    CLOSE = "close"  # the peer has answered our close frame (RFC 6455 7.1.1)
+    LIFETIME = "lifetime"  # the credentials of the connection end
+
+
+class Deadlines:
+    """A handful of named times. `next` is a pure getter; an early look at `expired` finds nothing."""
+
+    __slots__ = ("_times",)
+
+    def __init__(self) -> None:
+        self._times: dict[Deadline, float] = {}
+
+    def set(self, name: Deadline, at: float) -> None:
+        self._times[name] = at
+
+    def clear(self, *names: Deadline) -> None:
+        for name in names:
+            self._times.pop(name, None)
+
+    def clear_all(self) -> None:
+        self._times.clear()
+
+    def __contains__(self, name: Deadline) -> bool:
+        return name in self._times
+
+    def next(self) -> float | None:
+        """The earliest deadline, or None."""
+        return min(self._times.values(), default=None)
+
+    def expired(self, now: float) -> list[Deadline]:
+        """Take out what has passed, earliest first."""
+        due = sorted(((at, name) for name, at in self._times.items() if at <= now), key=lambda item: item[0])
+        for _, name in due:
+            del self._times[name]
+        return [name for _, name in due]

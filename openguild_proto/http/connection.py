@@ -1,0 +1,347 @@
+"""One side of HTTP/1.1: bounded line by line before h11 sees a byte, whole requests out, response bytes back.
+
+h11 is the authority on the wire; what it lets pass or checks too late is refused here first (strictness.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+import h11
+
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.http import strictness
+from openguild_proto.http.headers import HeaderPolicy, new_request_id, request_id_for
+from openguild_proto.http.message import Headers, Request, Response
+from openguild_proto.http.strictness import Framing, Rule
+from openguild_proto.limits import Limits
+
+
+class HttpPhase(Enum):
+    HEAD = "head"  # reading the request line and headers
+    BODY = "body"  # reading a body of known length
+    CHUNK_LINE = "chunk_line"
+    CHUNK_DATA = "chunk_data"
+    CHUNK_END = "chunk_end"  # CRLF behind a chunk
+    TRAILERS = "trailers"
+    ANSWERING = "answering"  # the request is with the caller; further bytes wait
+    ENDED = "ended"  # nothing is interpreted any more
+
+
+class HttpConnection:
+    """`next_request` is called until it gives None; a broken rule comes out as a `Rule`."""
+
+    __slots__ = (
+        "_buffer", "_chunk_left", "_chunked_bytes", "_empty_lines", "_framing", "_h11", "_head_bytes", "_header_count", "_limits",
+        "_line_start", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due", "http_version", "phase",
+    )  # fmt: skip
+
+    def __init__(self, limits: Limits, policy: HeaderPolicy, random_bytes: Callable[[int], bytes], peer: str) -> None:
+        self._limits = limits
+        self._policy = policy
+        self._random_bytes = random_bytes
+        self._peer = peer
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_head_bytes + limits.max_header_line_bytes)
+        self._buffer = bytearray()
+        self._request: Request | None = None
+        self._framing = Framing(0, False, False)
+        self.continue_due = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.phase = HttpPhase.HEAD
+        self._line_start = 0
+        self._head_bytes = 0
+        self._header_count = -1  # -1: the request line has not come yet
+        self._empty_lines = 0
+        self._chunk_left = 0
+        self._chunked_bytes = 0
+        self.body_parts: list[bytes] = []
+        self.http_version = "1.1"
+
+    # --- in ----------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> Rule | None:
+        """Keep `data`; `next_request` works on it. A Rule: more than is kept while a request is being answered."""
+        if self.phase is HttpPhase.ENDED:
+            return None
+        if self.phase is HttpPhase.ANSWERING and len(self._buffer) + len(data) > self._limits.max_pipelined_bytes:
+            return strictness.PIPELINE
+        self._buffer += data
+        return None
+
+    @property
+    def head_begun(self) -> bool:
+        return self.phase is HttpPhase.HEAD and (self._head_bytes > 0 or len(self._buffer) > 0)
+
+    @property
+    def receiving_body(self) -> bool:
+        return self.phase in _BODY_PHASES
+
+    def next_request(self) -> Request | Rule | None:
+        """The next whole request, the rule that was broken, or None: more bytes (or an answer) are needed first."""
+        while True:
+            step = _STEPS.get(self.phase)
+            if step is None:
+                return None
+            outcome = step(self)
+            if outcome is not True:
+                return outcome
+
+    # Each step returns True to go on, None for "more bytes", a Rule, or the finished Request.
+
+    def _read_line(self, limit: int, too_long: Rule) -> bytes | Rule | None:
+        end = self._buffer.find(b"\n", 0, limit + 2)
+        if end < 0:
+            return too_long if len(self._buffer) >= limit + 2 else None
+        line = bytes(self._buffer[: end + 1])
+        rule = strictness.check_line(line)
+        if rule is not None:
+            return rule
+        del self._buffer[: end + 1]
+        return line
+
+    def _step_head(self) -> Request | Rule | bool | None:
+        limits = self._limits
+        first = self._header_count < 0
+        if first:
+            limit, too_long = limits.max_target_bytes + 32, strictness.TARGET_TOO_LONG
+        else:
+            limit, too_long = limits.max_header_line_bytes, strictness.HEADER_TOO_LONG
+        line = self._read_line(limit, too_long)
+        if line is None or isinstance(line, Rule):
+            return line
+        if first and line == b"\r\n":
+            self._empty_lines += 1  # RFC 9112 2.2: one is to be ignored
+            return True if self._empty_lines == 1 else strictness.LEADING_EMPTY_LINES
+        self._head_bytes += len(line)
+        if self._head_bytes > limits.max_head_bytes:
+            return strictness.HEAD_TOO_LARGE
+        if first:
+            rule = strictness.check_request_line(line[:-2], limits.max_target_bytes)
+        elif line == b"\r\n":
+            self._h11.receive_data(line)
+            return self._finish_head()
+        elif self._header_count == limits.max_header_count:
+            rule = strictness.TOO_MANY_HEADERS
+        else:
+            rule = strictness.check_header_line(line[:-2])
+        if rule is not None:
+            return rule
+        self._header_count += 1
+        self._h11.receive_data(line)
+        return True
+
+    def _finish_head(self) -> Request | Rule | bool | None:
+        try:
+            event = self._h11.next_event()
+        except h11.RemoteProtocolError as fault:
+            return Rule(f"{strictness.LIBRARY.source}: {fault}")
+        if not isinstance(event, h11.Request):
+            return strictness.LIBRARY
+        self.http_version = event.http_version.decode()
+        headers: Headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
+        path, _, query = event.target.decode("ascii").partition("?")
+        self._request = Request(
+            method=event.method.decode("ascii"),
+            path=path,
+            query=query,
+            headers=headers,
+            http_version=self.http_version,
+            request_id=request_id_for(headers, self._random_bytes),
+            client_address=self._policy.client_address(self._peer, headers),
+        )
+        framing = strictness.check_head(self.http_version, headers, self._limits.max_body_bytes)
+        if isinstance(framing, Rule):
+            return framing
+        self._framing = framing
+        self._chunk_left = framing.length
+        self.continue_due = framing.expects_continue
+        if framing.chunked:
+            self.phase = HttpPhase.CHUNK_LINE
+        elif framing.length:
+            self.phase = HttpPhase.BODY
+        else:
+            return self._finish_request()
+        return True
+
+    def _step_body(self) -> Request | Rule | bool | None:
+        self._pass_on()
+        return None if self._chunk_left else self._finish_request()
+
+    def _pass_on(self) -> None:
+        """Body bytes that the framing has accounted for go through h11."""
+        data = bytes(self._buffer[: self._chunk_left])
+        if data:
+            del self._buffer[: len(data)]
+            self._chunk_left -= len(data)
+            self._h11.receive_data(data)
+            self._collect()
+
+    def _step_chunk_line(self) -> Request | Rule | bool | None:
+        line = self._read_line(self._limits.max_chunk_line_bytes, strictness.CHUNK_LINE_TOO_LONG)
+        if line is None or isinstance(line, Rule):
+            return line
+        size, rule = strictness.check_chunk_line(line[:-2])
+        if rule is not None:
+            return rule
+        self._chunked_bytes += size
+        if self._chunked_bytes > self._limits.max_body_bytes:
+            return strictness.BODY_TOO_LARGE
+        self._h11.receive_data(line)
+        self._chunk_left = size
+        self.phase = HttpPhase.CHUNK_DATA if size else HttpPhase.TRAILERS
+        self._head_bytes = 0  # from here it counts the trailer section
+        return True
+
+    def _step_chunk_data(self) -> Request | Rule | bool | None:
+        self._pass_on()
+        if self._chunk_left:
+            return None
+        self.phase = HttpPhase.CHUNK_END
+        return True
+
+    def _step_chunk_end(self) -> Request | Rule | bool | None:
+        if not self._buffer:
+            return None
+        if not b"\r\n".startswith(self._buffer[:2]):
+            return strictness.CHUNK_END
+        if len(self._buffer) < 2:
+            return None
+        del self._buffer[:2]
+        self._h11.receive_data(b"\r\n")
+        self._collect()
+        self.phase = HttpPhase.CHUNK_LINE
+        return True
+
+    def _step_trailers(self) -> Request | Rule | bool | None:
+        line = self._read_line(self._limits.max_header_line_bytes, strictness.TRAILER_TOO_LARGE)
+        if line is None or isinstance(line, Rule):
+            return line
+        self._head_bytes += len(line)
+        if self._head_bytes > self._limits.max_header_line_bytes:
+            return strictness.TRAILER_TOO_LARGE
+        if line != b"\r\n":
+            rule = strictness.check_header_line(line[:-2])
+            if rule is not None:
+                return rule
+            self._h11.receive_data(line)
+            return True
+        self._h11.receive_data(line)
+        return self._finish_request()
+
+    def _collect(self) -> None:
+        while isinstance(event := self._h11.next_event(), h11.Data):
+            self.body_parts.append(bytes(event.data))
+
+    def _finish_request(self) -> Request | Rule:
+        try:
+            self._collect()
+        except h11.RemoteProtocolError as fault:
+            return Rule(f"{strictness.LIBRARY.source}: {fault}")
+        if self._request is None or self._h11.their_state not in {h11.DONE, h11.MUST_CLOSE, h11.MIGHT_SWITCH_PROTOCOL}:
+            return strictness.LIBRARY
+        self.phase = HttpPhase.ANSWERING
+        body, self.body_parts = b"".join(self.body_parts), []
+        if body:
+            request = self._request
+            self._request = Request(
+                method=request.method, path=request.path, query=request.query, headers=request.headers, body=body,
+                http_version=request.http_version, request_id=request.request_id, client_address=request.client_address,
+            )  # fmt: skip
+        return self._request
+
+    # --- out ---------------------------------------------------------------------------------------
+
+    @property
+    def request(self) -> Request | None:
+        """The request being answered, or the one whose head came last."""
+        return self._request
+
+    def continue_bytes(self) -> bytes:
+        """The interim response to Expect: 100-continue (RFC 9110 10.1.1)."""
+        self.continue_due = False
+        return self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
+
+    def answer(self, response: Response) -> tuple[bytes, bool]:
+        """Bytes of the response to the request being answered, and whether the connection lives on."""
+        if self.phase is not HttpPhase.ANSWERING:
+            raise LocalProtocolError("there is no request to answer")
+        data = self._response_bytes(response)
+        if response.close or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            self.end()
+            return data, False
+        self._h11.start_next_cycle()
+        self._request = None
+        self._begin()
+        return data, True
+
+    def refuse(self, response: Response) -> bytes:
+        """Bytes of the last response of this connection: to a head or body that cannot be trusted."""
+        data = self._response_bytes(response)
+        self.end()
+        return data
+
+    def end(self) -> None:
+        self.phase = HttpPhase.ENDED
+        self._buffer.clear()
+
+    def _response_bytes(self, response: Response) -> bytes:
+        request_id = self._request.request_id if self._request is not None else new_request_id(self._random_bytes)
+        headers = self._policy.apply(response, self._request, request_id)
+        if response.status >= 200 and response.status not in {204, 304}:
+            headers.append((b"content-length", str(len(response.body)).encode()))
+        if response.close:
+            headers.append((b"connection", b"close"))
+        data = self._send(h11.Response(status_code=response.status, headers=headers, reason=_reason(response.status)))
+        head_only = self._request is not None and self._request.method == "HEAD"
+        if response.body and response.status not in {204, 304} and not head_only:
+            data += self._send(h11.Data(data=response.body))
+        if self._h11.our_state is h11.SEND_BODY:
+            data += self._send(h11.EndOfMessage())
+        return data
+
+    def switch(self, accept_token: bytes, subprotocol: str | None) -> bytes:
+        """Bytes of 101 Switching Protocols (RFC 6455 4.2.2)."""
+        if self.phase is not HttpPhase.ANSWERING or self._request is None:
+            raise LocalProtocolError("there is no upgrade to accept")
+        headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_token)]
+        if subprotocol is not None:
+            headers.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
+        headers += self._policy.apply(Response(status=101), self._request, self._request.request_id)
+        return self._send(h11.InformationalResponse(status_code=101, headers=headers, reason="Switching Protocols"))
+
+    def take_rest(self) -> bytes:
+        """Bytes that arrived behind the handshake: they belong to the WebSocket."""
+        rest = bytes(self._buffer)
+        self.end()
+        return rest
+
+    def _send(self, event: h11.Event) -> bytes:
+        return self._h11.send(event) or b""
+
+
+def _reason(status: int) -> str:
+    return _REASONS.get(status, "")
+
+
+_REASONS = {
+    200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 400: "Bad Request",
+    401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+    409: "Conflict", 410: "Gone", 413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type",
+    417: "Expectation Failed", 426: "Upgrade Required", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
+    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
+}  # fmt: skip
+
+_BODY_PHASES = {HttpPhase.BODY, HttpPhase.CHUNK_LINE, HttpPhase.CHUNK_DATA, HttpPhase.CHUNK_END, HttpPhase.TRAILERS}
+
+_STEPS: dict[HttpPhase, Callable[[HttpConnection], Request | Rule | bool | None]] = {
+    HttpPhase.HEAD: HttpConnection._step_head,
+    HttpPhase.BODY: HttpConnection._step_body,
+    HttpPhase.CHUNK_LINE: HttpConnection._step_chunk_line,
+    HttpPhase.CHUNK_DATA: HttpConnection._step_chunk_data,
+    HttpPhase.CHUNK_END: HttpConnection._step_chunk_end,
+    HttpPhase.TRAILERS: HttpConnection._step_trailers,
+}
+

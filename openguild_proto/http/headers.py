@@ -1,0 +1,128 @@
+"""Header policy: security headers, X-Request-Id, CORS, and who the client is behind trusted proxies.
+
+Applied to every response that leaves, whoever made it (playbook, "HTTP security headers"; CONTRACT 3.1 to 3.3, A14).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from openguild_proto.http.message import Headers, Request, Response
+from openguild_proto.limits import MAX_REQUEST_ID_CHARS
+
+SECURITY_HEADERS: Headers = (
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+)
+CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,OPTIONS"
+CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, idempotency-key"  # D-48
+CORS_MAX_AGE_SECS = 600
+VARY = "origin, access-control-request-method, access-control-request-headers"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,%d}" % MAX_REQUEST_ID_CHARS)
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://[a-z0-9.-]*")
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class HeaderPolicy(msgspec.Struct, frozen=True):
+    """`cors_allowed_origins`: exact origins; empty or "*" admits any. `trusted_proxies`: networks. Use `create`."""
+
+    cors_allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
+
+    @classmethod
+    def create(cls, *, cors_allowed_origins: tuple[str, ...] = (), trusted_proxies: tuple[str, ...] = ()) -> HeaderPolicy:
+        """Checks every entry; raises ValueError that names the bad one: a bad list never widens to "any" (D-48)."""
+        for origin in cors_allowed_origins:
+            if origin != "*" and _ORIGIN.fullmatch(origin) is None:
+                raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
+        return cls(cors_allowed_origins, tuple(ipaddress.ip_network(entry) for entry in trusted_proxies))
+
+    def apply(self, response: Response, request: Request | None, request_id: str) -> list[tuple[bytes, bytes]]:
+        """All headers of `response` but the framing ones; what the operation set itself is not set again."""
+        headers = list(response.headers)
+        if response.content_type is not None:
+            headers.append(("content-type", response.content_type))
+        present = {name for name, _ in headers}
+        headers.extend(header for header in SECURITY_HEADERS if header[0] not in present)
+        headers.append(("x-request-id", request_id))
+        headers.extend(self._cors(request))
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+    def _cors(self, request: Request | None) -> Headers:
+        origin = request.header("origin") if request is not None else None
+        allowed = self.cors_allowed_origins
+        headers: Headers = (("vary", VARY), ("access-control-expose-headers", "x-request-id"))
+        if not allowed or "*" in allowed:
+            headers += (("access-control-allow-origin", "*"),)
+        elif origin is not None and origin in allowed:
+            headers += (("access-control-allow-origin", origin),)
+        else:
+            return headers
+        if request is not None and request.method == "OPTIONS":
+            headers += (
+                ("access-control-allow-methods", CORS_METHODS),
+                ("access-control-allow-headers", CORS_REQUEST_HEADERS),
+                ("access-control-max-age", str(CORS_MAX_AGE_SECS)),
+            )
+        return headers
+
+    def client_address(self, peer: str, headers: Headers) -> str:
+        """The socket peer, or behind trusted proxies the right-most hop that is not one of them (A14, D-16)."""
+        if not self.trusted_proxies or not self._is_trusted(peer):
+            return peer
+        hops = [hop.strip() for name, value in headers if name == "x-forwarded-for" for hop in value.split(",")]
+        client = peer
+        for hop in reversed(hops):
+            address = _plain_address(hop)
+            if address is None:
+                break  # what stands left of garbage cannot be trusted either
+            client = address
+            if not self._is_trusted(address):
+                break
+        return client
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self.trusted_proxies if parsed.version == network.version)
+
+
+def _plain_address(hop: str) -> str | None:
+    """An address without port or brackets, or None."""
+    text = hop.strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+def request_id_for(headers: Headers, random_bytes: Callable[[int], bytes]) -> str:
+    """The client's id where it is harmless in logs and headers, else a new UUIDv4 (CONTRACT 3.2, D-44)."""
+    for name, value in headers:
+        if name == "x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value
+    return new_request_id(random_bytes)
+
+
+def new_request_id(random_bytes: Callable[[int], bytes]) -> str:
+    """UUIDv4 text (RFC 9562 5.4)."""
+    raw = bytearray(random_bytes(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,89 @@
+"""The open WebSocket: frames in, messages out; wsproto decodes, and exists only while a burst is being decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from wsproto import events as wsproto_events
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+
+from openguild_proto.events import BytesReceived, PeerClosed, TextReceived
+from openguild_proto.limits import Limits
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.reassembly import FrameCutter, WsRule
+
+
+class PingReceived:
+    """Internal: a ping to be answered."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+
+class PongReceived:
+    """Internal: an answer to a ping, or an unasked-for one."""
+
+    __slots__ = ()
+
+
+Decoded: TypeAlias = TextReceived | BytesReceived | PeerClosed | PingReceived | PongReceived | WsRule
+
+
+class WebSocketDecoder:
+    """`receive` feeds; `events` gives what is complete and ends after a PeerClosed or a WsRule."""
+
+    __slots__ = ("_cutter", "_data_parts", "_decoder", "_text_parts")
+
+    def __init__(self, limits: Limits) -> None:
+        self._cutter = FrameCutter(limits.max_message_bytes, limits.max_message_fragments)
+        self._decoder: Connection | None = None  # kept only inside a fragmented message
+        self._text_parts: list[str] = []
+        self._data_parts: list[bytes] = []
+
+    def receive(self, data: bytes) -> None:
+        self._cutter.feed(data)
+
+    def events(self) -> Iterator[Decoded]:
+        while (frame := self._cutter.next_frame()) is not None:
+            if isinstance(frame, WsRule):
+                yield frame
+                return
+            if self._decoder is None:
+                self._decoder = Connection(ConnectionType.SERVER)
+            self._decoder.receive_data(frame)
+            for event in self._decoder.events():
+                decoded = self._decode(event)
+                if decoded is not None:
+                    yield decoded
+                if isinstance(decoded, PeerClosed | WsRule):
+                    return
+        if not self._cutter.in_message:
+            self._decoder = None
+
+    def _decode(self, event: wsproto_events.Event) -> Decoded | None:
+        match event:
+            case wsproto_events.TextMessage(data=text, message_finished=finished):
+                self._text_parts.append(text)
+                if not finished:
+                    return None
+                parts, self._text_parts = self._text_parts, []
+                return TextReceived("".join(parts))
+            case wsproto_events.BytesMessage(data=data, message_finished=finished):
+                self._data_parts.append(bytes(data))
+                if not finished:
+                    return None
+                chunks, self._data_parts = self._data_parts, []
+                return BytesReceived(b"".join(chunks))
+            case wsproto_events.Ping(payload=payload):
+                return PingReceived(bytes(payload))
+            case wsproto_events.Pong():
+                return PongReceived()
+            case wsproto_events.CloseConnection(code=code, reason=reason):
+                if self._decoder is not None and self._decoder.state is ConnectionState.OPEN:
+                    # wsproto reports a framing fault as a close and leaves the reply to its caller
+                    return WsRule(f"RFC 6455: {reason}", CloseCode(code))
+                return PeerClosed(None if code == 1005 else int(code), reason or "")
+        return None

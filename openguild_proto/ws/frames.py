@@ -1,0 +1,56 @@
+"""Server frames as bytes: unmasked, unfragmented (RFC 6455 5.2). Built once, sent to any number of sockets."""
+
+from __future__ import annotations
+
+import struct
+
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.limits import MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES
+from openguild_proto.ws.close_codes import is_sendable
+
+FIN_TEXT, FIN_BINARY, FIN_CLOSE, FIN_PING, FIN_PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65_536:
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
+
+
+def text_frame(payload: bytes) -> bytes:
+    """`payload` must be UTF-8; whoever encoded it answers for that."""
+    return _frame(FIN_TEXT, payload)
+
+
+def binary_frame(payload: bytes) -> bytes:
+    return _frame(FIN_BINARY, payload)
+
+
+def ping_frame(payload: bytes = b"") -> bytes:
+    return _control(FIN_PING, payload)
+
+
+def pong_frame(payload: bytes = b"") -> bytes:
+    return _control(FIN_PONG, payload)
+
+
+def close_frame(code: int | None, reason: str = "") -> bytes:
+    """`code` None: a close frame without a body. Raises LocalProtocolError for a code that no endpoint may send,
+    where wsproto would quietly send 1000, and for a reason of more than 123 bytes."""
+    if code is None:
+        return _control(FIN_CLOSE, b"")
+    if not is_sendable(code):
+        raise LocalProtocolError(f"close code {code} must not be sent")
+    encoded = reason.encode()
+    if len(encoded) > MAX_CLOSE_REASON_BYTES:
+        raise LocalProtocolError("a close reason has at most 123 bytes")
+    return _control(FIN_CLOSE, struct.pack("!H", code) + encoded)
+
+
+def _control(first: int, payload: bytes) -> bytes:
+    if len(payload) > MAX_CONTROL_PAYLOAD_BYTES:
+        raise LocalProtocolError("a control frame carries at most 125 bytes")
+    return _frame(first, payload)

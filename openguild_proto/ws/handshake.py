@@ -1,0 +1,65 @@
+"""The opening handshake (RFC 6455 4.2), stricter than wsproto, and the bearer token as a subprotocol (for browsers)."""
+
+from __future__ import annotations
+
+import binascii
+import re
+
+from wsproto.utilities import generate_accept_token
+
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Request
+
+SUBPROTOCOL = "openguild.v1"
+_BEARER_PREFIX = "bearer."
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+
+
+def wants_upgrade(request: Request) -> bool:
+    """The client asks for some upgrade to WebSocket, validly or not."""
+    return any("websocket" in _tokens(value) for value in request.all_headers("upgrade"))
+
+
+def check(request: Request) -> Refusal | None:
+    """What is wrong with the handshake, or None."""
+    connection = [token for value in request.all_headers("connection") for token in _tokens(value)]
+    versions = request.all_headers("sec-websocket-version")
+    keys = request.all_headers("sec-websocket-key")
+    if request.method != "GET":
+        return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake is a GET request")
+    if request.http_version != "1.1":
+        return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake needs HTTP/1.1")
+    if request.body:
+        return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake has no body")
+    if "upgrade" not in connection:
+        return Refusal(ErrorCode.INVALID_HANDSHAKE, "Connection header did not include 'upgrade'")
+    if versions != ["13"]:
+        return Refusal(ErrorCode.UPGRADE_REQUIRED, headers=(("sec-websocket-version", "13"), ("upgrade", "websocket")))
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return Refusal(ErrorCode.INVALID_HANDSHAKE, "`Sec-WebSocket-Key` header missing, repeated or not 16 bytes in base64")
+    return None
+
+
+def _is_key(key: str) -> bool:
+    if _KEY.fullmatch(key) is None:
+        return False
+    return len(binascii.a2b_base64(key)) == 16
+
+
+def _tokens(value: str) -> list[str]:
+    return [token.strip().lower() for token in value.split(",")]
+
+
+def accept_token(request: Request) -> bytes:
+    """`Sec-WebSocket-Accept` for a checked handshake (RFC 6455 4.2.2)."""
+    return generate_accept_token((request.header("sec-websocket-key") or "").encode("ascii"))
+
+
+def bearer_subprotocol(request: Request) -> tuple[str | None, str | None]:
+    """(token, subprotocol to echo) from `Sec-WebSocket-Protocol: openguild.v1, bearer.<token>`.
+
+    Only `openguild.v1` is ever echoed: the token must not come back in a header that proxies log.
+    """
+    offered = [item.strip() for value in request.all_headers("sec-websocket-protocol") for item in value.split(",")]
+    tokens = [item.removeprefix(_BEARER_PREFIX) for item in offered if item.startswith(_BEARER_PREFIX)]
+    return (tokens[0] if tokens and tokens[0] else None), (SUBPROTOCOL if SUBPROTOCOL in offered else None)

@@ -1,0 +1,103 @@
+"""Cuts the peer's byte stream into whole frames before wsproto sees them, and fragments into bounded messages.
+
+wsproto has no bound on an unfinished message or on its fragments, and buffers a frame of any announced length. Here
+a frame is refused from its header alone: mask, reserved bits, opcode, length. So memory per connection is bounded
+by one message, and the answer does not depend on how TCP cut the bytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from openguild_proto.limits import MAX_CONTROL_PAYLOAD_BYTES
+from openguild_proto.ws.close_codes import CloseCode
+
+
+class WsRule(NamedTuple):
+    """A rule the peer broke: its source, and the close code that answers it."""
+
+    source: str
+    code: CloseCode
+
+
+RESERVED_BITS = WsRule("RFC 6455 5.2: reserved bits without an extension", CloseCode.PROTOCOL_ERROR)
+OPCODE = WsRule("RFC 6455 5.2: unknown opcode", CloseCode.PROTOCOL_ERROR)
+UNMASKED = WsRule("RFC 6455 5.1: a client frame must be masked", CloseCode.PROTOCOL_ERROR)
+CONTROL_FRAME = WsRule("RFC 6455 5.5: a control frame is short and unfragmented", CloseCode.PROTOCOL_ERROR)
+LENGTH_FORM = WsRule("RFC 6455 5.2: the length must use the shortest form", CloseCode.PROTOCOL_ERROR)
+TOO_BIG = WsRule("RFC 6455 10.4: the message is over the limit", CloseCode.MESSAGE_TOO_BIG)
+TOO_MANY_FRAGMENTS = WsRule("RFC 6455 10.4: the message has too many fragments", CloseCode.MESSAGE_TOO_BIG)
+SEQUENCE = WsRule("RFC 6455 5.4: fragments out of sequence", CloseCode.PROTOCOL_ERROR)
+
+_OPCODES = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
+
+
+class FrameCutter:
+    """Feeds on bytes, gives whole frames. Holds at most one unfinished frame, within the message limit."""
+
+    __slots__ = ("_buffer", "_fragments", "_max_fragments", "_max_message_bytes", "_message_bytes")
+
+    def __init__(self, max_message_bytes: int, max_fragments: int) -> None:
+        self._buffer = b""
+        self._max_message_bytes = max_message_bytes
+        self._max_fragments = max_fragments
+        self._message_bytes = 0  # of the unfinished message
+        self._fragments = 0
+
+    def feed(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+
+    @property
+    def in_message(self) -> bool:
+        """True between the first fragment of a message and its last."""
+        return self._fragments > 0
+
+    def next_frame(self) -> bytes | WsRule | None:
+        """The next whole frame, the rule it breaks, or None: more bytes are needed."""
+        buffer = self._buffer
+        available = len(buffer)
+        if available == 0:
+            return None
+        first = buffer[0]
+        opcode = first & 0x0F
+        if first & 0x70:
+            return RESERVED_BITS
+        if opcode not in _OPCODES:
+            return OPCODE
+        if available < 2:
+            return None
+        if not buffer[1] & 0x80:
+            return UNMASKED
+        size = buffer[1] & 0x7F
+        header = 6
+        if opcode & 0x08:
+            if size > MAX_CONTROL_PAYLOAD_BYTES or not first & 0x80:
+                return CONTROL_FRAME
+        elif size >= 126:
+            extra = 2 if size == 126 else 8
+            if available < 2 + extra:
+                return None
+            size = int.from_bytes(buffer[2 : 2 + extra], "big")
+            header += extra
+            if size < 126 or (extra == 8 and size < 65_536) or size >> 63:
+                return LENGTH_FORM
+        rule = None if opcode & 0x08 else self._check_message(opcode, size)
+        if rule is not None:
+            return rule
+        if available < header + size:
+            return None
+        if not opcode & 0x08:
+            self._count(size, last=bool(first & 0x80))
+        self._buffer = buffer[header + size :]
+        return buffer[: header + size]
+
+    def _check_message(self, opcode: int, size: int) -> WsRule | None:
+        if (opcode == 0) != (self._fragments > 0):
+            return SEQUENCE
+        if self._message_bytes + size > self._max_message_bytes:
+            return TOO_BIG
+        return TOO_MANY_FRAGMENTS if self._fragments >= self._max_fragments else None
+
+    def _count(self, size: int, *, last: bool) -> None:
+        self._message_bytes = 0 if last else self._message_bytes + size
+        self._fragments = 0 if last else self._fragments + 1
