@@ -149,22 +149,21 @@ class Hub:
         self._try_live(entry, subscriber)
         return subscriber
 
-    def _try_live(self, entry: _Stream, subscriber: Subscriber) -> None:
-        if subscriber._position + 1 >= entry.ring.tail:
-            entry.replaying.discard(subscriber)
-            subscriber._slot = entry.ring.attach(subscriber._position)
-            subscriber.state = SubscriberState.LIVE
-            entry.live[subscriber._slot] = subscriber
+    def _try_live(self, entry: _Stream, subscriber: Subscriber) -> bool:
+        if subscriber._position + 1 < entry.ring.tail:
+            return False
+        entry.replaying.discard(subscriber)
+        subscriber._slot = entry.ring.attach(subscriber._position)
+        subscriber.state = SubscriberState.LIVE
+        entry.live[subscriber._slot] = subscriber
+        return True
 
     def replay_range(self, subscriber: Subscriber) -> tuple[int, int] | None:
         """(after, upto): storage must supply after < sequence <= upto; the ring has the rest. None: live by now."""
         if subscriber.state is not SubscriberState.REPLAYING:
             return None
         entry = self._entry(subscriber.stream)
-        self._try_live(entry, subscriber)
-        if subscriber.state is not SubscriberState.REPLAYING:
-            return None
-        return subscriber._position, entry.ring.tail - 1
+        return None if self._try_live(entry, subscriber) else (subscriber._position, entry.ring.tail - 1)
 
     def replayed(self, subscriber: Subscriber, upto: int) -> None:
         """Everything up to `upto` has been handed to the socket; the subscriber goes live when the ring has the rest."""

@@ -86,7 +86,7 @@ class HttpConnection:
             if step is None:
                 return None
             outcome = step(self)
-            if outcome is not True:
+            if not isinstance(outcome, bool):
                 return outcome
 
     # Each step returns True to go on, None for "more bytes", a Rule, or the finished Request.
@@ -240,7 +240,7 @@ class HttpConnection:
             self._collect()
         except h11.RemoteProtocolError as fault:
             return Rule(f"{strictness.LIBRARY.source}: {fault}")
-        if self._request is None or self._h11.their_state not in {h11.DONE, h11.MUST_CLOSE, h11.MIGHT_SWITCH_PROTOCOL}:
+        if self._request is None or self._h11.their_state not in {h11.DONE, h11.MUST_CLOSE}:
             return strictness.LIBRARY
         self.phase = HttpPhase.ANSWERING
         body, self.body_parts = b"".join(self.body_parts), []

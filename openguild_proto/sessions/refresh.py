@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 
+from blake3 import blake3
+
+from openguild_proto.canonical.keys import decode_unpadded, encode_unpadded
+
+TOKEN_BYTES = 16
+_CONTEXT = "openguild 2026 refresh token at rest"
+
 
 class Rotation(Enum):
     """What the store does with a known refresh token."""
@@ -37,3 +44,21 @@ def decide_rotation(
     if presented == previous and rotated_at_ms is not None and now_ms - rotated_at_ms <= grace_ms:
         return Rotation.GRACE
     return Rotation.REUSED
+
+
+def new_refresh_token(random16: bytes) -> str:
+    """16 random bytes as 22 characters of base64url (CONTRACT 5.2)."""
+    if len(random16) != TOKEN_BYTES:
+        raise ValueError("a refresh token is made of 16 bytes")
+    return encode_unpadded(random16)
+
+
+def hash_refresh_token(token: str) -> bytes | None:
+    """What is stored in place of the token (D-25): 32 bytes. None: this text cannot be a token."""
+    try:
+        raw = decode_unpadded(token)
+    except ValueError:
+        return None
+    if len(raw) != TOKEN_BYTES:
+        return None
+    return blake3(raw, derive_key_context=_CONTEXT).digest()

@@ -1,0 +1,117 @@
+"""Canonical JSON (CONTRACT 10): compact, object keys sorted by their UTF-8 bytes, minimal escapes, one form per number."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SAFE_INTEGER
+
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_MIN_I64, _MAX_U64 = -(2**63), 2**64 - 1
+
+
+class CanonicalError(ValueError):
+    """The value has no canonical form; the message says why, without quoting the value."""
+
+
+def canonical_json(value: Any, *, strict: bool = True) -> bytes:
+    """Encode. `strict` (A15, local events): only integers within ±(2^53-1). Otherwise doubles as the original wrote them.
+
+    Raises CanonicalError for NaN, infinities, lone surrogates, keys that are not text and nesting beyond 128.
+    """
+    parts: list[str] = []
+    _write(value, parts, strict, MAX_JSON_DEPTH)
+    try:
+        return "".join(parts).encode()
+    except UnicodeEncodeError:
+        raise CanonicalError("text holds a lone surrogate") from None
+
+
+def _write(value: Any, parts: list[str], strict: bool, depth: int) -> None:
+    if depth < 0:
+        raise CanonicalError(f"nested deeper than {MAX_JSON_DEPTH}")
+    if value is None:
+        parts.append("null")
+    elif value is True:
+        parts.append("true")
+    elif value is False:
+        parts.append("false")
+    elif isinstance(value, str):
+        parts.append(_string(value))
+    elif isinstance(value, int | float):
+        parts.append(_number(value, strict))
+    elif isinstance(value, dict):
+        _write_object(value, parts, strict, depth)
+    elif isinstance(value, list | tuple):
+        parts.append("[")
+        for position, item in enumerate(value):
+            if position:
+                parts.append(",")
+            _write(item, parts, strict, depth - 1)
+        parts.append("]")
+    else:
+        raise CanonicalError(f"{type(value).__name__} is not JSON")
+
+
+def _write_object(value: dict[Any, Any], parts: list[str], strict: bool, depth: int) -> None:
+    if not all(isinstance(key, str) for key in value):
+        raise CanonicalError("an object key is not text")
+    parts.append("{")
+    # code point order is UTF-8 byte order
+    for position, key in enumerate(sorted(value)):
+        if position:
+            parts.append(",")
+        parts.append(_string(key))
+        parts.append(":")
+        _write(value[key], parts, strict, depth - 1)
+    parts.append("}")
+
+
+def _string(text: str) -> str:
+    return f'"{_ESCAPED.sub(_escape, text)}"'
+
+
+def _escape(matched: re.Match[str]) -> str:
+    character = matched[0]
+    return _SHORT.get(character) or f"\\u{ord(character):04x}"
+
+
+def _number(value: float, strict: bool) -> str:
+    if isinstance(value, int):
+        if strict and abs(value) > MAX_SAFE_INTEGER:
+            raise CanonicalError("an integer is outside ±(2^53-1)")
+        if _MIN_I64 <= value <= _MAX_U64:
+            return str(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise CanonicalError("a number is out of range") from None
+    if strict:
+        raise CanonicalError("a number is not an integer")
+    return format_double(value)
+
+
+def format_double(value: float) -> str:
+    """Shortest round-trip form: plain from 1e-5 below 1e16, else `1e16`, `1.5e-7`. Raises CanonicalError if not finite."""
+    if not math.isfinite(value):
+        raise CanonicalError("a number is not finite")
+    if value == 0:
+        return "-0.0" if math.copysign(1, value) < 0 else "0.0"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent_text = f"{abs(value)!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    leading_zeros = len(whole + fraction) - len(digits)
+    point = len(whole) + int(exponent_text or 0) - leading_zeros  # digits before the decimal point
+    digits = digits.rstrip("0") or "0"
+    if -4 <= point <= 16:
+        if point <= 0:
+            return f"{sign}0.{'0' * -point}{digits}"
+        if len(digits) <= point:
+            return f"{sign}{digits}{'0' * (point - len(digits))}.0"
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    rest = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{rest}e{point - 1}"

@@ -1,0 +1,112 @@
+"""The canonical event: the signed and hashed thing that a channel's log holds (CONTRACT 10)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from openguild_proto.canonical.encode import canonical_json
+from openguild_proto.canonical.keys import EventSigner
+
+_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_HEAD = b'{"schema_version":'
+_ID_SLOT = b',"event_id":"'
+_TAIL = b',"signatures":{}}'
+
+
+class CanonicalEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The 11 members in the order of their bytes. `origin_ts`: UTC milliseconds; it informs, it does not order."""
+
+    schema_version: int = 1
+    event_id: str
+    origin_server: str
+    room_id: str
+    event_type: str
+    sender: str
+    origin_ts: int
+    content: Any
+    prev_events: tuple[str, ...] = ()
+    auth_events: tuple[str, ...] = ()
+    signatures: dict[str, dict[str, str]] = {}
+
+
+class BuiltEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event ready to be stored: its id, the hashed bytes, and the bytes that clients see."""
+
+    event_id: str
+    canonical: bytes
+    wire: bytes
+
+
+def canonical_bytes(event: CanonicalEvent, *, strict: bool = True) -> bytes:
+    """The bytes that are hashed: event_id empty, signatures empty. Raises CanonicalError."""
+    encode = canonical_json
+    return b"".join(
+        (
+            _HEAD, str(event.schema_version).encode(), _ID_SLOT, b'","origin_server":', encode(event.origin_server),
+            b',"room_id":', encode(event.room_id), b',"event_type":', encode(event.event_type),
+            b',"sender":', encode(event.sender), b',"origin_ts":', str(event.origin_ts).encode(),
+            b',"content":', canonical_json(event.content, strict=strict),
+            b',"prev_events":', encode(event.prev_events), b',"auth_events":', encode(event.auth_events), _TAIL,
+        )
+    )  # fmt: skip
+
+
+def event_hash(canonical: bytes) -> bytes:
+    """BLAKE3-256 of the canonical bytes."""
+    return blake3(canonical).digest()
+
+
+def event_id(hash_bytes: bytes) -> str:
+    """`$` and the hash in base58."""
+    return "$" + base58(hash_bytes)
+
+
+def base58(raw: bytes) -> str:
+    """Bitcoin's alphabet; a leading zero byte becomes a leading `1`."""
+    number = int.from_bytes(raw, "big")
+    digits: list[str] = []
+    while number:
+        number, digit = divmod(number, 58)
+        digits.append(_ALPHABET[digit])
+    return "1" * (len(raw) - len(raw.lstrip(b"\0"))) + "".join(reversed(digits))
+
+
+def wire_bytes(canonical: bytes, identifier: str, signatures: dict[str, dict[str, str]]) -> bytes:
+    """The event as clients see it: the id and the signatures spliced into the canonical bytes, nothing encoded again."""
+    slot = canonical.index(_ID_SLOT) + len(_ID_SLOT)
+    wire = canonical[:slot] + identifier.encode("ascii") + canonical[slot:]
+    if not signatures:
+        return wire
+    return wire[: -len(b"{}}")] + msgspec.json.encode(signatures) + b"}"
+
+
+def build_message(
+    *,
+    server_name: str,
+    channel_id: str,
+    sender: str,
+    username: str,
+    text: str,
+    nonce: str,
+    origin_ts_ms: int,
+    signer: EventSigner | None,
+) -> BuiltEvent:
+    """A local message. `nonce` (the client's, or random) is part of the content, so that two equal texts in one
+    millisecond are two events (CONTRACT A5, D-09). Raises CanonicalError for text that has no canonical form."""
+    canonical = canonical_bytes(
+        CanonicalEvent(
+            event_id="",
+            origin_server=server_name,
+            room_id=channel_id,
+            event_type="message",
+            sender=sender,
+            origin_ts=origin_ts_ms,
+            content={"author": {"id": sender, "username": username}, "content": text, "nonce": nonce},
+        )
+    )
+    digest = event_hash(canonical)
+    identifier = event_id(digest)
+    return BuiltEvent(identifier, canonical, wire_bytes(canonical, identifier, signer.sign(digest) if signer else {}))

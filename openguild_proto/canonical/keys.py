@@ -1,0 +1,78 @@
+"""Keys as text, the ring of keys that verify tokens, and the signer of local events."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import msgspec
+
+from openguild_proto.canonical.signing import PUBLIC_BYTES, SEED_BYTES, SigningKey, verify
+
+
+class KeyFormatError(ValueError):
+    """A key is not 32 bytes in base64url without padding. The message never quotes it."""
+
+
+def encode_unpadded(raw: bytes) -> str:
+    """Base64url without padding (RFC 4648 5)."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def decode_unpadded(text: str) -> bytes:
+    """The strict inverse: one text per byte string. Raises ValueError."""
+    if not text.isascii() or "=" in text or "+" in text or "/" in text:
+        raise ValueError("not base64url without padding")
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise ValueError("not base64url without padding") from None
+    if encode_unpadded(raw) != text:
+        raise ValueError("not the canonical base64url form")
+    return raw
+
+
+def _parse(text: str, size: int, what: str) -> bytes:
+    try:
+        raw = decode_unpadded(text.strip())
+    except ValueError:
+        raise KeyFormatError(f"{what} must be base64url without padding") from None
+    if len(raw) != size:
+        raise KeyFormatError(f"{what} must decode to {size} bytes")
+    return raw
+
+
+def parse_seed(text: str) -> SigningKey:
+    """`session.signing_key`, `federation.signing_key`."""
+    return SigningKey(_parse(text, SEED_BYTES, "a signing key"))
+
+
+def parse_public(text: str) -> bytes:
+    """`session.fallback_verifying_keys`, `federation.trusted_servers[].verifying_key`."""
+    return _parse(text, PUBLIC_BYTES, "a verifying key")
+
+
+class KeyRing(msgspec.Struct, frozen=True):
+    """Tokens are signed with `signing` and verified with it, then with each of `fallback` (public keys)."""
+
+    signing: SigningKey
+    fallback: tuple[bytes, ...] = ()
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        return any(verify(public, message, signature) for public in (self.signing.public, *self.fallback))
+
+
+class EventSigner:
+    """Signs event hashes as `signatures[<server name>]["ed25519:<key id>"]` (CONTRACT 10)."""
+
+    __slots__ = ("_key", "key_id", "server_name")
+
+    def __init__(self, server_name: str, key_id: str, key: SigningKey) -> None:
+        self.server_name = server_name
+        self.key_id = key_id
+        self._key = key
+
+    def sign(self, event_hash: bytes) -> dict[str, dict[str, str]]:
+        """`event_hash`: the 32 hash bytes. Standard base64 with padding."""
+        signature = base64.b64encode(self._key.sign(event_hash)).decode("ascii")
+        return {self.server_name: {f"ed25519:{self.key_id}": signature}}

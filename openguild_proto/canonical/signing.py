@@ -1,0 +1,36 @@
+"""Ed25519 (RFC 8032) by libsodium, whose verification refuses non-canonical encodings and small-order keys."""
+
+from __future__ import annotations
+
+from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
+from nacl.exceptions import BadSignatureError
+
+SEED_BYTES = PUBLIC_BYTES = 32
+SIGNATURE_BYTES = 64
+
+
+class SigningKey:
+    """A 32-byte seed and what follows from it. Its repr shows the public key only."""
+
+    __slots__ = ("_secret", "public")
+
+    def __init__(self, seed: bytes) -> None:
+        self.public, self._secret = crypto_sign_seed_keypair(seed)
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte signature."""
+        return crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
+
+    def __repr__(self) -> str:
+        return f"SigningKey(public={self.public.hex()})"
+
+
+def verify(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Strict verification; False for any malformed part."""
+    if len(public) != PUBLIC_BYTES or len(signature) != SIGNATURE_BYTES:
+        return False
+    try:
+        crypto_sign_open(signature + message, public)
+    except BadSignatureError:
+        return False
+    return True

@@ -1,0 +1,58 @@
+"""Sliding-window limits (CONTRACT A14), exact and bounded in memory (D-28)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+MAX_KEYS = 100_000
+
+
+class SlidingWindow:
+    """At most `limit` admissions per key in any span of `window_secs`.
+
+    The times of a key's admissions are kept, so there is no burst at a window's edge. Keys are ordered by their
+    last admission and forgotten when it has left the window. When `max_keys` are alive at once, the key admitted
+    longest ago is forgotten; a limited key is refused without being touched, so to be forgiven early an attacker
+    must spend `max_keys` admissions on other keys, each of which he would also need to own.
+    """
+
+    def __init__(self, limit: int, window_secs: float, max_keys: int = MAX_KEYS) -> None:
+        self.limit = limit
+        self.window_secs = window_secs
+        self._max_keys = max_keys
+        self._admitted: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def hit(self, key: str, now: float) -> float | None:
+        """Admit one more: None, or the seconds after which it would be admitted. A refusal is not counted."""
+        wait = self.peek(key, now)
+        if wait is not None:
+            return wait
+        times = self._admitted.get(key)
+        if times is None:
+            self._expire(now)
+            times = self._admitted[key] = deque()
+        times.append(now)
+        self._admitted.move_to_end(key)
+        return None
+
+    def peek(self, key: str, now: float) -> float | None:
+        """What `hit` would answer, without admitting."""
+        times = self._admitted.get(key)
+        if times is None:
+            return None
+        start = now - self.window_secs
+        while times and times[0] <= start:
+            times.popleft()
+        return times[0] - start if len(times) >= self.limit else None
+
+    def _expire(self, now: float) -> None:
+        start = now - self.window_secs
+        while self._admitted:
+            key, times = next(iter(self._admitted.items()))
+            if len(self._admitted) < self._max_keys and times and times[-1] > start:
+                break
+            del self._admitted[key]
+
+    def __len__(self) -> int:
+        """Keys remembered."""
+        return len(self._admitted)

@@ -1,0 +1,41 @@
+"""What a username and a password must be (CONTRACT A13); the same rules for the routes and the command line (D-23)."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from openguild_proto.errors import FieldProblem
+from openguild_proto.limits import MAX_NAME_CHARS, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS
+from openguild_proto.policy.names import text_problem
+
+MUST = "must be provided"
+
+
+def normalise_username(text: str) -> tuple[str, str]:
+    """(name as kept, key that is unique): NFKC, trimmed; the key is case-folded (D-22)."""
+    name = unicodedata.normalize("NFKC", text).strip()
+    return name, unicodedata.normalize("NFKC", name.casefold())
+
+
+def username_problems(name: str) -> list[FieldProblem]:
+    """`name` as `normalise_username` gave it."""
+    if not name:
+        return [FieldProblem("username", MUST)]
+    problem = text_problem(name)
+    if problem is not None:
+        return [FieldProblem("username", problem)]
+    if len(name) > MAX_NAME_CHARS:
+        return [FieldProblem("username", f"must be at most {MAX_NAME_CHARS} characters long")]
+    return []
+
+
+def password_problems(password: str, field: str = "password") -> list[FieldProblem]:
+    """`password` already trimmed. Lengths count characters, not bytes."""
+    if not password:
+        return [FieldProblem(field, MUST)]
+    if len(password) < MIN_PASSWORD_CHARS:
+        return [FieldProblem(field, f"must be at least {MIN_PASSWORD_CHARS} characters long")]
+    if len(password) > MAX_PASSWORD_CHARS:
+        return [FieldProblem(field, f"must be at most {MAX_PASSWORD_CHARS} characters long")]
+    problem = text_problem(password)
+    return [FieldProblem(field, problem)] if problem is not None else []

@@ -1,0 +1,106 @@
+"""A small blocking client for tests: HTTP with httpx, streams with websockets."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+PASSWORD = "correct horse battery"  # noqa: S105 - the password of every test user
+_numbers = itertools.count(1)
+
+
+class Chat:
+    """One server, as a client without an account sees it."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self.http = httpx.Client(base_url=base_url, timeout=20.0, trust_env=False)
+
+    def close(self) -> None:
+        self.http.close()
+
+    def user(self, name: str | None = None, device: str = "test") -> User:
+        """Register (a new name unless given) and log in."""
+        name = name or f"user-{next(_numbers)}-{id(self):x}"
+        registered = self.http.post("/users/register", json={"username": name, "password": PASSWORD})
+        assert registered.status_code == 201, registered.text
+        return self.login(name, device)
+
+    def login(self, name: str, device: str = "test") -> User:
+        answer = self.http.post(
+            "/sessions/login", json={"identifier": name, "secret": PASSWORD, "device": {"device_id": device}}
+        )
+        assert answer.status_code == 200, answer.text
+        tokens = answer.json()
+        user = User(self, name, tokens["access_token"], tokens["refresh_token"], "")
+        user.user_id = user.get("/users/me").json()["user_id"]
+        return user
+
+
+@dataclass
+class User:
+    chat: Chat
+    name: str
+    token: str
+    refresh_token: str
+    user_id: str
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"}
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.chat.http.get(path, headers=self.auth, **more)
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return self.chat.http.request(method, path, headers={**self.auth, **more.pop("headers", {})}, **more)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        return self.chat.http.post(path, json={} if body is None else body, headers={**self.auth, **headers})
+
+    def ok(self, response: httpx.Response) -> Any:
+        assert response.is_success, f"{response.status_code} {response.text}"
+        return response.json() if response.content else None
+
+    def guild(self, name: str = "guild") -> str:
+        return self.ok(self.post("/guilds", {"name": name}))["guild_id"]
+
+    def channel(self, guild_id: str, name: str = "general") -> str:
+        return self.ok(self.post(f"/guilds/{guild_id}/channels", {"name": name}))["channel_id"]
+
+    def invite(self, guild_id: str, **body: Any) -> str:
+        return self.ok(self.post(f"/guilds/{guild_id}/invites", body))["code"]
+
+    def join(self, code: str) -> Any:
+        return self.ok(self.post(f"/invites/{code}/accept"))
+
+    def say(self, channel_id: str, text: str, **more: Any) -> Any:
+        return self.ok(self.post(f"/channels/{channel_id}/messages", {"content": text, **more}))
+
+    def history(self, channel_id: str, **params: Any) -> list[dict[str, Any]]:
+        return self.ok(self.get(f"/channels/{channel_id}/events", params=params))
+
+    def stream(self, channel_id: str, **query: Any) -> ClientConnection:
+        return self.socket(f"/channels/{channel_id}/ws", **query)
+
+    def notifications(self) -> ClientConnection:
+        return self.socket("/notifications/ws")
+
+    def socket(self, path: str, **query: Any) -> ClientConnection:
+        url = httpx.URL(self.chat.base_url).copy_with(scheme="ws", path=path, params=query or None)
+        return connect(str(url), additional_headers=self.auth, compression=None, proxy=None, open_timeout=10, close_timeout=2)
+
+
+def texts(events: list[dict[str, Any]]) -> list[str]:
+    """The message texts of events as they are listed or streamed."""
+    return [event["event"]["content"]["content"] for event in events]
+
+
+def receive(stream: ClientConnection, count: int, *, secs: float = 10.0) -> list[dict[str, Any]]:
+    """The next `count` frames, decoded."""
+    return [json.loads(stream.recv(timeout=secs)) for _ in range(count)]

@@ -1,0 +1,100 @@
+"""Real server processes: started with a configuration, waited for, stopped by signal, their output kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from tests.support.chat import Chat
+from tests.support.waiting import free_port, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # CONTRACT 5.2, the golden seed
+
+
+class ServerProcess:
+    """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
+
+    def __init__(self, directory: Path, *flags: str, port: int | None = None, **settings: object) -> None:
+        self.port = port or free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.log_path = directory / f"server-{self.port}-{time.monotonic_ns()}.log"
+        self._directory = directory
+        self._flags = flags
+        self._settings = {
+            "HOST": "127.0.0.1", "PORT": self.port, "LOG_FORMAT": "json", "SESSION__SIGNING_KEY": SIGNING_KEY,
+            "MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 1_000_000, "MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW": 1_000_000,
+            "SESSION__MAX_LOGINS_PER_ADDRESS_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
+        } | settings  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, ready: bool = True) -> ServerProcess:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_SERVER__")}
+        environment = kept | {f"OPENGUILD_SERVER__{key}": str(value) for key, value in self._settings.items()}
+        environment |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::ResourceWarning"}
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "openguild_runtime.cli", *self._flags],
+                cwd=self._directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        if ready:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, secs: float = 30.0) -> None:
+        wait_until(lambda: self.alive() and self.status("/ready") == 200, secs=secs, what=f"readiness: {self.tail()}")
+
+    def alive(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the server ended with {self.process.returncode}: {self.tail()}"
+        return True
+
+    def status(self, path: str) -> int:
+        """The status of GET `path`, 0 while nobody answers."""
+        try:
+            return httpx.get(self.base_url + path, timeout=5.0, trust_env=False).status_code
+        except httpx.TransportError:
+            return 0
+
+    def chat(self) -> Chat:
+        return Chat(self.base_url)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one sample, 0.0 when it is absent."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        for line in httpx.get(self.base_url + "/metrics", timeout=5.0, trust_env=False).text.splitlines():
+            sample, _, value = line.rpartition(" ")
+            if sample.partition("{")[0] == name and all(label in sample for label in wanted):
+                return float(value)
+        return 0.0
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, secs: float = 15.0) -> int:
+        """Signal and wait; returns the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(secs)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log, every line of which must be JSON."""
+        return [json.loads(line) for line in self.log_path.read_text().splitlines() if line.strip()]
+
+    def tail(self) -> str:
+        return self.log_path.read_text()[-3000:]
+
+    def __enter__(self) -> ServerProcess:
+        return self if self.process is not None else self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,49 @@
+"""Wait for a condition with a deadline; never for a fixed time."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+POLL_SECS = 0.02
+
+
+def wait_until(condition: Callable[[], T], *, secs: float = 10.0, what: str = "the condition") -> T:
+    """Poll `condition` until it is truthy; its value, or AssertionError after `secs`."""
+    deadline = time.monotonic() + secs
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {secs} s; last value: {value!r}")
+        threading_pause(POLL_SECS)
+
+
+def threading_pause(secs: float) -> None:
+    """The pause between two looks."""
+    time.sleep(secs)
+
+
+async def eventually(condition: Callable[[], T | Awaitable[T]], *, secs: float = 10.0, what: str = "the condition") -> T:
+    """The same without blocking the loop; `condition` may be a coroutine function."""
+    with anyio.fail_after(secs):
+        while True:
+            value = condition()
+            if isinstance(value, Awaitable):
+                value = await value
+            if value:
+                return value
+            await anyio.sleep(POLL_SECS)
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
