@@ -1,0 +1,60 @@
+"""Who is asking: the bearer token of a request or of a socket (CONTRACT 3.5, A7, A8)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import FindSession, Operation
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Request
+from openguild_proto.operations.context import Context
+from openguild_proto.schemas.decode import parse_query
+from openguild_proto.sessions.tokens import Claims, TokenInvalid
+from openguild_proto.ws.handshake import bearer_subprotocol
+
+
+def authenticate(ctx: Context, request: Request) -> Operation[Claims]:
+    """The claims of a live session. Raises Refusal 401. A token seen before costs no query."""
+    token = bearer_token(request)
+    claims = yield from _live_claims(ctx, token)
+    if claims is None:
+        raise Refusal(ErrorCode.UNAUTHORIZED)
+    return claims
+
+
+def authenticate_socket(ctx: Context, request: Request) -> Operation[tuple[Claims, str | None]]:
+    """The header first; where it is missing or invalid, the subprotocol, then the `access_token` of the query.
+
+    Returns the claims and the subprotocol to echo. Raises Refusal 401.
+    """
+    subprotocol_token, subprotocol = bearer_subprotocol(request)
+    query_token = parse_query(request, "access_token", "since", "client_id").get("access_token")
+    for token in (bearer_token(request), subprotocol_token, query_token):
+        claims = yield from _live_claims(ctx, token)
+        if claims is not None:
+            return claims, subprotocol
+    raise Refusal(ErrorCode.UNAUTHORIZED)
+
+
+def bearer_token(request: Request) -> str | None:
+    """The token of `Authorization: Bearer ...`, spelled `Bearer` or `bearer`."""
+    values = request.all_headers("authorization")
+    if len(values) != 1:
+        return None
+    scheme, _, token = values[0].strip().partition(" ")
+    token = token.strip()
+    return token if scheme in {"Bearer", "bearer"} and token and token.isascii() and token.isprintable() else None
+
+
+def _live_claims(ctx: Context, token: str | None) -> Operation[Claims | None]:
+    if token is None or not token.strip():
+        return None
+    tokens = ctx.service.tokens
+    try:
+        claims = tokens.verify(token, ctx.wall_ms)
+    except TokenInvalid:
+        return None
+    if not tokens.is_known(token):
+        session = yield from FindSession(session_id=claims.session_id)
+        if session is None or session.revoked or session.user_id != claims.user_id or session.username is None:
+            return None  # revoked, or the account is gone (D-20, D-57)
+        tokens.remember(token)
+    return claims

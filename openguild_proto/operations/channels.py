@@ -1,0 +1,84 @@
+"""Channels: list, create, show, rename, delete (CONTRACT 6, A1, A2)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import DeleteChannel, FindChannelAccess, InsertChannel, ListChannels, Operation, RenameChannel
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Request, Response
+from openguild_proto.operations.auth import authenticate
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.guilds import guild_access
+from openguild_proto.operations.ids import new_id
+from openguild_proto.operations.paging import page_response, parse_page
+from openguild_proto.policy.names import check_name
+from openguild_proto.policy.permissions import Permission, require_channel
+from openguild_proto.records import ChannelAccess
+from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.schemas.guilds import Channel, Name
+from openguild_proto.sessions.tokens import Claims
+
+
+def find_channel(channel_id: str, user_id: str, permission: Permission) -> Operation[ChannelAccess]:
+    """What the user may be in the channel. Raises Refusal 404 or 403."""
+    access = yield from FindChannelAccess(channel_id=channel_id, user_id=user_id)
+    require_channel(access, permission)
+    if access is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return access
+
+
+def channel_access(
+    ctx: Context, request: Request, channel_id: str, permission: Permission
+) -> Operation[tuple[Claims, ChannelAccess]]:
+    """Authenticate and decide. Raises Refusal 401, 404 or 403."""
+    claims = yield from authenticate(ctx, request)
+    access = yield from find_channel(channel_id, claims.user_id, permission)
+    return claims, access
+
+
+def list_channels(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """GET /guilds/{guild_id}/channels: reads, and writes nothing (D-04)."""
+    yield from guild_access(ctx, request, guild_id, Permission.READ)
+    page = parse_page(request)
+    channels = yield from ListChannels(guild_id=guild_id, limit=page.limit + 1, after=page.after)
+    return page_response(page, channels, Channel.of, lambda channel: channel.channel_id)
+
+
+def create_channel(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """POST /guilds/{guild_id}/channels -> 200; the guild's members are notified, nobody else (D-03)."""
+    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_CHANNELS)
+    parse_query(request)
+    name = check_name(decode_body(request, Name).name, "channel_name")
+    channel = yield from InsertChannel(
+        channel_id=new_id(ctx), guild_id=guild_id, name=name, created_by=claims.user_id, now_ms=ctx.wall_ms
+    )
+    if channel is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.json(Channel.of(channel))
+
+
+def show_channel(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
+    """GET /channels/{channel_id}"""
+    _, access = yield from channel_access(ctx, request, channel_id, Permission.READ)
+    parse_query(request)
+    return Response.json(Channel.of(access.channel))
+
+
+def rename_channel(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
+    """PATCH /channels/{channel_id}"""
+    yield from channel_access(ctx, request, channel_id, Permission.RENAME)
+    parse_query(request)
+    name = check_name(decode_body(request, Name).name, "channel_name")
+    channel = yield from RenameChannel(channel_id=channel_id, name=name)
+    if channel is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.json(Channel.of(channel))
+
+
+def delete_channel(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
+    """DELETE /channels/{channel_id} -> 204: its streams close with 4404."""
+    yield from channel_access(ctx, request, channel_id, Permission.DELETE)
+    parse_query(request)
+    if not (yield from DeleteChannel(channel_id=channel_id)):
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.empty()

@@ -1,0 +1,71 @@
+"""From a request to its operation, and from every refusal to the typed answer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.effects import Operation, Overloaded, StorageUnavailable
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http import routes
+from openguild_proto.http.message import OpenStream, Request, Response
+from openguild_proto.http.refusal import refusal_response
+from openguild_proto.http.routes import BadParameter, OperationFunction, WrongMethod
+from openguild_proto.operations import (
+    channels,
+    description,
+    guilds,
+    health,
+    invites,
+    members,
+    messages,
+    reads,
+    sessions,
+    streams,
+    users,
+)
+from openguild_proto.operations.context import Context
+
+_MODULES = {
+    "channels": channels, "description": description, "guilds": guilds, "health": health, "invites": invites,
+    "members": members, "messages": messages, "reads": reads, "sessions": sessions, "streams": streams, "users": users,
+}  # fmt: skip
+UNAVAILABLE_RETRY_SECS = 2
+OVERLOADED_RETRY_SECS = 1
+
+
+def find_operation(name: str) -> OperationFunction:
+    """The function behind a route's `operation`, such as `messages.post_message`."""
+    module, _, function = name.partition(".")
+    operation: OperationFunction = getattr(_MODULES[module], function)
+    return operation
+
+
+OPERATIONS: dict[str, OperationFunction] = {route.operation: find_operation(route.operation) for route in routes.ROUTES}
+
+
+def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
+    """Run the operation that answers `request`. Refusals and unavailable stores become typed responses;
+    any other exception is a defect and comes out."""
+    template = "unmatched"
+    try:
+        if request.method == "OPTIONS":
+            return Response(status=200, route="preflight")  # CORS headers are the policy's (CONTRACT 3.3)
+        matched = routes.match(request.method, request.path)
+        if matched is None:
+            raise Refusal(ErrorCode.NOT_FOUND)
+        template = matched.template
+        if isinstance(matched, WrongMethod):
+            raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, headers=(("allow", matched.allow),))
+        if isinstance(matched, BadParameter):
+            raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(matched.name, matched.message),))
+        operation = OPERATIONS[matched.route.operation]
+        result: Response | OpenStream = yield from operation(ctx, request, **matched.params)
+        return msgspec.structs.replace(result, route=template)
+    except Refusal as refusal:
+        return refusal_response(refusal, request.request_id, route=template)
+    except StorageUnavailable:
+        away = Refusal(ErrorCode.DATABASE_UNAVAILABLE, retry_after_secs=UNAVAILABLE_RETRY_SECS)
+        return refusal_response(away, request.request_id, route=template)
+    except Overloaded:
+        full = Refusal(ErrorCode.OVERLOADED, retry_after_secs=OVERLOADED_RETRY_SECS)
+        return refusal_response(full, request.request_id, route=template)

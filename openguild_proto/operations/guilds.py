@@ -1,0 +1,78 @@
+"""Guilds: list, create, show, rename, delete (CONTRACT 6, A1, A2)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import DeleteGuild, DescribeUser, FindGuildAccess, InsertGuild, ListGuilds, Operation, RenameGuild
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Request, Response
+from openguild_proto.operations.auth import authenticate
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.ids import new_id
+from openguild_proto.operations.paging import page_response, parse_page
+from openguild_proto.policy.names import check_name
+from openguild_proto.policy.permissions import Permission, require_guild, sees_all
+from openguild_proto.records import GuildAccess
+from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.schemas.guilds import Guild, Name
+from openguild_proto.sessions.tokens import Claims
+
+
+def guild_access(
+    ctx: Context, request: Request, guild_id: str, permission: Permission
+) -> Operation[tuple[Claims, GuildAccess, str]]:
+    """Authenticate and decide: (claims, access, effective role). Raises Refusal 401, 404 or 403."""
+    claims = yield from authenticate(ctx, request)
+    access = yield from FindGuildAccess(guild_id=guild_id, user_id=claims.user_id)
+    role = require_guild(access, permission)
+    if access is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return claims, access, role
+
+
+def list_guilds(ctx: Context, request: Request) -> Operation[Response]:
+    """GET /guilds: the caller's; `?all=true` for server moderators and above: every guild."""
+    claims = yield from authenticate(ctx, request)
+    page = parse_page(request, "all")
+    everything = page.query.get("all") == "true"
+    if everything:
+        profile = yield from DescribeUser(user_id=claims.user_id)
+        if profile is None or not sees_all(profile.server_roles):
+            raise Refusal(ErrorCode.FORBIDDEN)
+    guilds = yield from ListGuilds(user_id=None if everything else claims.user_id, limit=page.limit + 1, after=page.after)
+    return page_response(page, guilds, Guild.of, lambda guild: guild.guild_id)
+
+
+def create_guild(ctx: Context, request: Request) -> Operation[Response]:
+    """POST /guilds -> 200: the creator is its owner (D-06)."""
+    claims = yield from authenticate(ctx, request)
+    parse_query(request)
+    name = check_name(decode_body(request, Name).name, "guild_name")
+    guild = yield from InsertGuild(guild_id=new_id(ctx), name=name, owner_id=claims.user_id, now_ms=ctx.wall_ms)
+    return Response.json(Guild.of(guild))
+
+
+def show_guild(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """GET /guilds/{guild_id}"""
+    _, access, _ = yield from guild_access(ctx, request, guild_id, Permission.READ)
+    parse_query(request)
+    return Response.json(Guild.of(access.guild))
+
+
+def rename_guild(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """PATCH /guilds/{guild_id}"""
+    yield from guild_access(ctx, request, guild_id, Permission.RENAME)
+    parse_query(request)
+    name = check_name(decode_body(request, Name).name, "guild_name")
+    guild = yield from RenameGuild(guild_id=guild_id, name=name)
+    if guild is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.json(Guild.of(guild))
+
+
+def delete_guild(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """DELETE /guilds/{guild_id} -> 204: its channels' streams close with 4404."""
+    yield from guild_access(ctx, request, guild_id, Permission.DELETE)
+    parse_query(request)
+    if not (yield from DeleteGuild(guild_id=guild_id)):
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.empty()

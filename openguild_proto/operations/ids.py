@@ -1,0 +1,22 @@
+"""Identifiers from entropy."""
+
+from __future__ import annotations
+
+from openguild_proto.canonical.keys import encode_unpadded
+from openguild_proto.http.headers import new_request_id
+from openguild_proto.operations.context import Context
+
+
+def new_id(ctx: Context) -> str:
+    """A UUIDv4 as text."""
+    return new_request_id(ctx.entropy)
+
+
+def new_code(ctx: Context) -> str:
+    """An invite code: 72 random bits, 12 characters of base64url."""
+    return encode_unpadded(ctx.entropy(9))
+
+
+def new_nonce(ctx: Context) -> str:
+    """What makes two equal texts in one millisecond differ: 96 random bits."""
+    return encode_unpadded(ctx.entropy(12))

@@ -1,0 +1,92 @@
+"""Invites: the only way into a guild (CONTRACT A1)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import AcceptInvite, DeleteInvite, FindGuildAccess, FindInvite, InsertInvite, Operation
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import Request, Response
+from openguild_proto.limits import MAX_INVITE_TTL_SECS, MAX_INVITE_USES
+from openguild_proto.operations.auth import authenticate
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.guilds import guild_access
+from openguild_proto.operations.ids import new_code
+from openguild_proto.policy.permissions import Permission, require_guild
+from openguild_proto.records import InviteRecord
+from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
+
+JOIN_ROLE = "member"
+
+
+def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """POST /guilds/{guild_id}/invites `{max_uses?, expires_in_secs?}` -> 201."""
+    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
+    parse_query(request)
+    body = decode_body(request, NewInvite, required=False)
+    problems = tuple(
+        FieldProblem(field, f"must be between 1 and {most}")
+        for field, value, most in (
+            ("max_uses", body.max_uses, MAX_INVITE_USES),
+            ("expires_in_secs", body.expires_in_secs, MAX_INVITE_TTL_SECS),
+        )
+        if value is not None and not 1 <= value <= most
+    )
+    if problems:
+        raise Refusal(ErrorCode.VALIDATION, details=problems)
+    invite = yield from InsertInvite(
+        code=new_code(ctx),
+        guild_id=guild_id,
+        created_by=claims.user_id,
+        max_uses=body.max_uses,
+        expires_at_ms=ctx.wall_ms + body.expires_in_secs * 1000 if body.expires_in_secs is not None else None,
+        now_ms=ctx.wall_ms,
+    )
+    if invite is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.json(Invite.of(invite), status=201)
+
+
+def _find(code: str) -> Operation[InviteRecord]:
+    invite = yield from FindInvite(code=code)
+    if invite is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return invite
+
+
+def _is_spent(invite: InviteRecord, wall_ms: int) -> bool:
+    used_up = invite.max_uses is not None and invite.uses >= invite.max_uses
+    return used_up or (invite.expires_at_ms is not None and invite.expires_at_ms <= wall_ms)
+
+
+def preview_invite(ctx: Context, request: Request, code: str) -> Operation[Response]:
+    """GET /invites/{code}: where it leads. 410 when it leads nowhere any more."""
+    yield from authenticate(ctx, request)
+    parse_query(request)
+    invite = yield from _find(code)
+    if _is_spent(invite, ctx.wall_ms):
+        raise Refusal(ErrorCode.INVITE_EXPIRED)
+    return Response.json(InvitePreview.of(invite))
+
+
+def accept_invite(ctx: Context, request: Request, code: str) -> Operation[Response]:
+    """POST /invites/{code}/accept -> 200 membership; idempotent for who is a member already."""
+    claims = yield from authenticate(ctx, request)
+    parse_query(request)
+    member = yield from AcceptInvite(code=code, user_id=claims.user_id, role=JOIN_ROLE, now_ms=ctx.wall_ms)
+    if member is None:
+        yield from _find(code)  # 404 for one that never was or is deleted
+        raise Refusal(ErrorCode.INVITE_EXPIRED)
+    return Response.json(Member.of(member))
+
+
+def delete_invite(ctx: Context, request: Request, code: str) -> Operation[Response]:
+    """DELETE /invites/{code} -> 204: by its maker, or who manages members."""
+    claims = yield from authenticate(ctx, request)
+    parse_query(request)
+    invite = yield from _find(code)
+    access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=claims.user_id)
+    own = invite.created_by == claims.user_id
+    require_guild(access, Permission.READ if own else Permission.MANAGE_MEMBERS)
+    if not (yield from DeleteInvite(code=code)):
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.empty()

@@ -1,0 +1,81 @@
+"""Members of a guild: list, change roles, kick, leave (CONTRACT A1, A2)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import FindMember, ListMembers, Operation, RemoveMember, SetMemberRole
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import Request, Response
+from openguild_proto.operations.auth import authenticate
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.guilds import guild_access
+from openguild_proto.operations.paging import page_response, parse_page
+from openguild_proto.policy.permissions import Permission, normalise_role, rank
+from openguild_proto.records import MemberChange, MemberRecord
+from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.schemas.guilds import Member, RoleBody
+
+_FAILURES = {
+    MemberChange.NOT_MEMBER: ErrorCode.NOT_FOUND,
+    MemberChange.LAST_OWNER: ErrorCode.LAST_OWNER,
+    MemberChange.CONFLICT: ErrorCode.CONFLICT,
+}
+
+
+def _require_done(change: MemberChange) -> None:
+    if change is not MemberChange.DONE:
+        raise Refusal(_FAILURES[change])
+
+
+def _find_member(guild_id: str, user_id: str) -> Operation[MemberRecord]:
+    member = yield from FindMember(guild_id=guild_id, user_id=user_id)
+    if member is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return member
+
+
+def list_members(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """GET /guilds/{guild_id}/members"""
+    yield from guild_access(ctx, request, guild_id, Permission.READ)
+    page = parse_page(request)
+    members = yield from ListMembers(guild_id=guild_id, limit=page.limit + 1, after=page.after)
+    return page_response(page, members, Member.of, lambda member: member.user_id)
+
+
+def set_role(ctx: Context, request: Request, guild_id: str, user_id: str) -> Operation[Response]:
+    """PUT /guilds/{guild_id}/members/{user_id} `{role}`: nobody grants a role above his own, nor changes his betters."""
+    claims, _, own_role = yield from guild_access(ctx, request, guild_id, Permission.MANAGE_MEMBERS)
+    parse_query(request)
+    role = normalise_role(decode_body(request, RoleBody).role)
+    if role is None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("role", "is not a role"),))
+    member = yield from _find_member(guild_id, user_id)
+    if rank(role) > rank(own_role):
+        raise Refusal(ErrorCode.FORBIDDEN, "you cannot grant a role above your own")
+    among_owners = own_role == "owner" and member.role == "owner"
+    if user_id != claims.user_id and rank(member.role) >= rank(own_role) and not among_owners:
+        raise Refusal(ErrorCode.FORBIDDEN, "you can only change members below your own rank")
+    if member.role != role:
+        _require_done(
+            (yield from SetMemberRole(guild_id=guild_id, user_id=user_id, role=role, expected_role=member.role))
+        )
+    return Response.json(Member.of(MemberRecord(guild_id, user_id, member.username, role, member.joined_at_ms)))
+
+
+def kick(ctx: Context, request: Request, guild_id: str, user_id: str) -> Operation[Response]:
+    """DELETE /guilds/{guild_id}/members/{user_id} -> 204: below one's own rank only."""
+    claims, _, own_role = yield from guild_access(ctx, request, guild_id, Permission.MANAGE_MEMBERS)
+    parse_query(request)
+    member = yield from _find_member(guild_id, user_id)
+    if user_id != claims.user_id and rank(member.role) >= rank(own_role):
+        raise Refusal(ErrorCode.FORBIDDEN, "you can only remove members below your own rank")
+    _require_done((yield from RemoveMember(guild_id=guild_id, user_id=user_id, expected_role=member.role)))
+    return Response.empty()
+
+
+def leave(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """DELETE /guilds/{guild_id}/members/@me -> 204. The last owner stays (409)."""
+    claims = yield from authenticate(ctx, request)
+    parse_query(request)
+    member = yield from _find_member(guild_id, claims.user_id)
+    _require_done((yield from RemoveMember(guild_id=guild_id, user_id=claims.user_id, expected_role=member.role)))
+    return Response.empty()

@@ -1,0 +1,33 @@
+"""Read positions and unread counts (CONTRACT 7.3, 7.4, A4)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import AnnounceRead, ListUnread, MarkRead, Operation
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Request, Response
+from openguild_proto.operations.auth import authenticate
+from openguild_proto.operations.channels import channel_access
+from openguild_proto.operations.context import Context
+from openguild_proto.policy.permissions import Permission
+from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.schemas.messages import MarkReadBody, ReadPosition
+
+
+def mark_read(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
+    """POST /channels/{channel_id}/read `{sequence?}`: answers what is stored, and tells the reader's other devices (D-14)."""
+    claims, _ = yield from channel_access(ctx, request, channel_id, Permission.READ)
+    parse_query(request)
+    body = decode_body(request, MarkReadBody, required=False)
+    state = yield from MarkRead(channel_id=channel_id, user_id=claims.user_id, sequence=body.sequence, now_ms=ctx.wall_ms)
+    if state is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    yield from AnnounceRead(user_id=claims.user_id, state=state)
+    return Response.json(ReadPosition.of(state))
+
+
+def list_unread(ctx: Context, request: Request) -> Operation[Response]:
+    """GET /channels/unread: one line per channel the caller may read."""
+    claims = yield from authenticate(ctx, request)
+    parse_query(request)
+    states = yield from ListUnread(user_id=claims.user_id)
+    return Response.json([ReadPosition.of(state) for state in states])

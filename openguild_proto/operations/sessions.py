@@ -1,0 +1,172 @@
+"""Sessions: login, refresh, revoke, devices (CONTRACT 5.2 to 5.4, A8)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import (
+    FindUserByName,
+    ListDevices,
+    OpenSession,
+    Operation,
+    RevokeDevice,
+    RevokeRefresh,
+    RotateRefresh,
+    VerifyPassword,
+)
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import Request, Response
+from openguild_proto.limits import MAX_DEVICE_FIELD_CHARS, MAX_PASSWORD_CHARS
+from openguild_proto.operations.auth import authenticate
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.ids import new_id
+from openguild_proto.operations.users import limit_attempts
+from openguild_proto.policy.names import text_problem
+from openguild_proto.records import RotatedRefresh
+from openguild_proto.schemas.accounts import DeviceLine, Login, RefreshToken, TokenPair
+from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.sessions.passwords import MUST, normalise_username
+from openguild_proto.sessions.refresh import TOKEN_BYTES, hash_refresh_token, new_refresh_token
+from openguild_proto.sessions.tokens import Claims
+from openguild_proto.timestamps import from_millis
+
+NO_STORE = (("cache-control", "no-store"),)  # D-64
+
+
+def login(ctx: Context, request: Request) -> Operation[Response]:
+    """POST /sessions/login: a new session for the device; the device's former one ends."""
+    parse_query(request)
+    body = decode_body(request, Login)
+    identifier, secret = body.identifier.strip(), body.secret.strip()
+    device_id = body.device.device_id.strip() if body.device is not None else ""
+    device_name = (body.device.device_name or "").strip() or None if body.device is not None else None
+    problems = _login_problems(body, identifier, secret, device_id, device_name)
+    if problems:
+        raise Refusal(ErrorCode.VALIDATION, details=problems)
+    _, username_key = normalise_username(identifier)
+    limit_attempts(ctx.service.address_logins, request.client_address, ctx)
+    limit_attempts(ctx.service.account_logins, username_key, ctx)
+    user = yield from FindUserByName(username_key=username_key)
+    # an unknown user costs the same as a wrong password (D-21)
+    good = yield from VerifyPassword(password_hash=user.password_hash if user is not None else None, password=secret)
+    if user is None or not good:
+        raise Refusal(ErrorCode.INVALID_CREDENTIALS)
+    tokens = _Tokens(ctx)
+    agent = request.header("user-agent")
+    yield from OpenSession(
+        session_id=tokens.session_id,
+        family_id=new_id(ctx),
+        user_id=user.user_id,
+        refresh_hash=tokens.refresh_hash,
+        device_id=device_id,
+        device_name=device_name,
+        user_agent=agent[:MAX_DEVICE_FIELD_CHARS] if agent is not None else None,
+        ip_address=request.client_address or None,
+        now_ms=ctx.wall_ms,
+        access_expires_ms=tokens.access_expires_ms,
+        refresh_expires_ms=tokens.refresh_expires_ms,
+    )
+    return tokens.response(user.user_id, user.username)
+
+
+def _login_problems(
+    body: Login, identifier: str, secret: str, device_id: str, device_name: str | None
+) -> tuple[FieldProblem, ...]:
+    problems: list[FieldProblem] = []
+    if not identifier:
+        problems.append(FieldProblem("identifier", MUST))
+    if not secret:
+        problems.append(FieldProblem("secret", MUST))
+    elif len(secret) > MAX_PASSWORD_CHARS:
+        problems.append(FieldProblem("secret", f"must be at most {MAX_PASSWORD_CHARS} characters long"))
+    if body.device is None:
+        problems.append(FieldProblem("device", MUST))
+    elif not device_id:
+        problems.append(FieldProblem("device.device_id", MUST))
+    for field, text in (("identifier", identifier), ("device.device_id", device_id), ("device.device_name", device_name or "")):
+        if len(text) > MAX_DEVICE_FIELD_CHARS:
+            problems.append(FieldProblem(field, f"must be at most {MAX_DEVICE_FIELD_CHARS} characters long"))
+        elif (problem := text_problem(text)) is not None:
+            problems.append(FieldProblem(field, problem))
+    return tuple(problems)
+
+
+class _Tokens:
+    """A fresh session id and refresh token, and when they end."""
+
+    def __init__(self, ctx: Context) -> None:
+        settings = ctx.service.settings
+        self._ctx = ctx
+        self._refresh_token = new_refresh_token(ctx.entropy(TOKEN_BYTES))
+        self.session_id = new_id(ctx)
+        self.refresh_hash = hash_refresh_token(self._refresh_token) or b""
+        self.access_expires_ms = ctx.wall_ms + settings.access_ttl_secs * 1000
+        self.refresh_expires_ms = ctx.wall_ms + settings.refresh_ttl_secs * 1000
+
+    def response(self, user_id: str, username: str | None) -> Response:
+        access_token = self._ctx.service.tokens.issue(
+            Claims(self.session_id, user_id, username, self._ctx.wall_ms * 1000, self.access_expires_ms * 1000)
+        )
+        pair = TokenPair(
+            access_token, from_millis(self.access_expires_ms), self._refresh_token, from_millis(self.refresh_expires_ms)
+        )
+        return Response.json(pair, headers=NO_STORE)
+
+
+def _presented_hash(request: Request) -> bytes | None:
+    token = decode_body(request, RefreshToken).refresh_token.strip()
+    if not token:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("refresh_token", MUST),))
+    return hash_refresh_token(token)
+
+
+def refresh(ctx: Context, request: Request) -> Operation[Response]:
+    """POST /sessions/refresh: the old token is exchanged atomically; one that was used before ends its family."""
+    parse_query(request)
+    presented = _presented_hash(request)
+    if presented is None:
+        raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
+    tokens = _Tokens(ctx)
+    outcome = yield from RotateRefresh(
+        refresh_hash=presented,
+        new_refresh_hash=tokens.refresh_hash,
+        new_session_id=tokens.session_id,
+        now_ms=ctx.wall_ms,
+        grace_ms=ctx.service.settings.refresh_grace_secs * 1000,
+        access_expires_ms=tokens.access_expires_ms,
+        refresh_expires_ms=tokens.refresh_expires_ms,
+    )
+    if isinstance(outcome, RotatedRefresh):
+        return tokens.response(outcome.user_id, outcome.username)
+    # a reused token has ended its family by now; the answer does not tell it from garbage
+    reason = "refresh_token_reused" if outcome is not None else None
+    raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN, reason=reason)
+
+
+def revoke(ctx: Context, request: Request) -> Operation[Response]:
+    """POST /sessions/revoke -> 204, whether or not the token was known."""
+    parse_query(request)
+    presented = _presented_hash(request)
+    if presented is not None:
+        yield from RevokeRefresh(refresh_hash=presented, now_ms=ctx.wall_ms)
+    return Response.empty()
+
+
+def list_devices(ctx: Context, request: Request) -> Operation[Response]:
+    """GET /sessions/devices: the caller's devices with a living session."""
+    claims = yield from authenticate(ctx, request)
+    parse_query(request)
+    devices = yield from ListDevices(user_id=claims.user_id, now_ms=ctx.wall_ms)
+    lines = [
+        DeviceLine(device.device_id, device.device_name, from_millis(device.last_seen_at_ms), device.ip_address, device.user_agent)
+        for device in devices
+    ]
+    return Response.json(lines)
+
+
+def delete_device(ctx: Context, request: Request, device_id: str) -> Operation[Response]:
+    """DELETE /sessions/devices/{device_id} -> 204: its tokens and sockets end."""
+    claims = yield from authenticate(ctx, request)
+    parse_query(request)
+    ended = yield from RevokeDevice(user_id=claims.user_id, device_id=device_id, now_ms=ctx.wall_ms)
+    if not ended:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.empty()

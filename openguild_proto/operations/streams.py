@@ -1,0 +1,79 @@
+"""Opening a stream, and checking again whether it may stay open (CONTRACT 8, 9, A6, A7)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import FindChannelAccess, Operation
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import OpenStream, Request
+from openguild_proto.operations.auth import authenticate_socket
+from openguild_proto.operations.channels import find_channel
+from openguild_proto.operations.context import Context
+from openguild_proto.policy.permissions import Permission, require_channel
+from openguild_proto.schemas.decode import integer_parameter, parse_query
+from openguild_proto.sessions.tokens import Claims
+from openguild_proto.ws.close_codes import CloseCode
+
+
+def _require_upgrade(request: Request) -> None:
+    if not request.is_upgrade:
+        raise Refusal(ErrorCode.UPGRADE_REQUIRED, headers=(("upgrade", "websocket"), ("sec-websocket-version", "13")))
+
+
+def _reserve(ctx: Context, request: Request, claims: Claims) -> None:
+    """Last of all checks: whoever gets the place must give it back."""
+    if not ctx.service.sockets.reserve(claims.user_id, request.client_address):
+        raise Refusal(ErrorCode.CONNECTION_LIMIT, retry_after_secs=5)
+
+
+def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Operation[OpenStream]:
+    """GET /channels/{channel_id}/ws?since=: `since` is exclusive; beyond the head it is refused before the upgrade."""
+    _require_upgrade(request)
+    claims, subprotocol = yield from authenticate_socket(ctx, request)
+    access = yield from find_channel(channel_id, claims.user_id, Permission.READ)
+    since = integer_parameter(parse_query(request, "since", "access_token", "client_id"), "since")
+    if since is not None and since < 0:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("since", "must not be negative"),))
+    if since is not None and since > access.head:
+        raise Refusal(ErrorCode.INVALID_SINCE, details=(FieldProblem("since", f"the newest sequence is {access.head}"),))
+    _reserve(ctx, request, claims)
+    return OpenStream(
+        user_id=claims.user_id,
+        session_id=claims.session_id,
+        expires_ms=claims.expires_at_us // 1000,
+        channel_id=channel_id,
+        address=request.client_address,
+        guild_id=access.channel.guild_id,
+        since=since,
+        head=access.head,
+        subprotocol=subprotocol,
+    )
+
+
+def open_notification_stream(ctx: Context, request: Request) -> Operation[OpenStream]:
+    """GET /notifications/ws: what happens while connected, for all the caller may read."""
+    _require_upgrade(request)
+    claims, subprotocol = yield from authenticate_socket(ctx, request)
+    parse_query(request, "since", "access_token", "client_id")
+    _reserve(ctx, request, claims)
+    return OpenStream(
+        user_id=claims.user_id,
+        session_id=claims.session_id,
+        expires_ms=claims.expires_at_us // 1000,
+        channel_id=None,
+        address=request.client_address,
+        subprotocol=subprotocol,
+    )
+
+
+def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
+    """Whether an open channel stream may go on: None, or the close code that ends it."""
+    if stream.channel_id is None:
+        return None
+    access = yield from FindChannelAccess(channel_id=stream.channel_id, user_id=stream.user_id)
+    if access is None:
+        return CloseCode.CHANNEL_DELETED
+    try:
+        require_channel(access, Permission.READ)
+    except Refusal:
+        return CloseCode.MEMBERSHIP_LOST
+    return None

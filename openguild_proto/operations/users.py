@@ -1,0 +1,80 @@
+"""Accounts: register, and who am I (CONTRACT 5.1, 5.5, A13)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects import DescribeUser, HashPassword, InsertUser, Operation
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Request, Response
+from openguild_proto.operations.auth import authenticate
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.ids import new_id
+from openguild_proto.policy.permissions import effective_role
+from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.schemas.accounts import ChannelLine, Credentials, GuildLine, Me, Registered
+from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
+from openguild_proto.timestamps import from_millis
+
+
+def limit_attempts(window: SlidingWindow, key: str, ctx: Context) -> None:
+    """One more login or registration under `key`. Raises Refusal 429 with the seconds to wait."""
+    wait = window.hit(key, ctx.now)
+    if wait is not None:
+        raise Refusal(ErrorCode.LOGIN_RATE_LIMIT, retry_after_secs=int(wait) + 1)
+
+
+def register(ctx: Context, request: Request) -> Operation[Response]:
+    """POST /users/register -> 201 `{user_id, username}`."""
+    parse_query(request)
+    if not ctx.service.settings.registration_enabled:
+        raise Refusal(ErrorCode.REGISTRATION_CLOSED)
+    body = decode_body(request, Credentials)
+    username, username_key = normalise_username(body.username)
+    password = body.password.strip()
+    problems = (*username_problems(username), *password_problems(password))
+    if problems:
+        raise Refusal(ErrorCode.VALIDATION, details=problems)
+    limit_attempts(ctx.service.address_logins, request.client_address, ctx)
+    password_hash = yield from HashPassword(password=password)
+    user_id = new_id(ctx)
+    stored = yield from InsertUser(
+        user_id=user_id, username=username, username_key=username_key, password_hash=password_hash, now_ms=ctx.wall_ms
+    )
+    if not stored:
+        raise Refusal(ErrorCode.USERNAME_TAKEN)
+    return Response.json(Registered(user_id, username), status=201)
+
+
+def me(ctx: Context, request: Request) -> Operation[Response]:
+    """GET /users/me: empty lists are left out."""
+    claims = yield from authenticate(ctx, request)
+    parse_query(request)
+    profile = yield from DescribeUser(user_id=claims.user_id)
+    if profile is None:  # the account is gone (D-57)
+        raise Refusal(ErrorCode.UNAUTHORIZED)
+    guild_roles = {guild.guild_id: guild.role for guild in profile.guilds}
+    channels = tuple(
+        ChannelLine(
+            channel.channel_id,
+            channel.guild_id,
+            channel.name,
+            channel.role,
+            effective_role(profile.server_roles, guild_roles.get(channel.guild_id), channel.role) or channel.role,
+            from_millis(channel.joined_at_ms),
+        )
+        for channel in profile.channels
+    )
+    guilds = tuple(GuildLine(guild.guild_id, guild.name, guild.role, from_millis(guild.joined_at_ms)) for guild in profile.guilds)
+    return Response.json(
+        Me(
+            user_id=profile.user.user_id,
+            username=profile.user.username,
+            display_name=profile.user.username,
+            server_name=ctx.service.settings.server_name,
+            created_at=from_millis(profile.user.created_at_ms),
+            updated_at=from_millis(profile.user.updated_at_ms),
+            roles=profile.server_roles,
+            guilds=guilds,
+            channels=channels,
+        )
+    )

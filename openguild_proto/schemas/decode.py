@@ -1,0 +1,163 @@
+"""From untrusted bytes to typed values: bodies, queries, path identifiers. Every fault is a typed refusal."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import Request
+from openguild_proto.limits import MAX_JSON_DEPTH
+
+T = TypeVar("T")
+
+_MEDIA_TYPE = re.compile(r"application/(json|[a-z0-9!#$&^_.-]+\+json)")
+_HEX32 = re.compile(r"[0-9a-fA-F]{32}")
+_HYPHENATED = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_PATH = re.compile(r" - at `\$(?:\.)?(?P<path>[^`]*)`$")
+_NAMED = re.compile(r"(?:missing required field|unknown field) `(?P<name>[^`]+)`")
+
+
+def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
+    """The JSON body as `kind`, a msgspec Struct. Unknown members are ignored (CONTRACT 3.4).
+
+    Raises Refusal: 415 for another media type, 400 `invalid_json` for what is not JSON (nesting beyond 128 and lone
+    surrogates included), 400 `validation_error` naming the field for a wrong shape or a repeated member.
+    `required` False: an empty body stands for `{}`.
+    """
+    if not request.body and not required:
+        return msgspec.convert({}, kind)
+    _check_media_type(request)
+    value = parse_json(request.body)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as fault:
+        _refuse_shape(str(fault))
+
+
+def _check_media_type(request: Request) -> None:
+    values = request.all_headers("content-type")
+    media_type = values[0].partition(";")[0].strip().lower() if len(values) == 1 else ""
+    if _MEDIA_TYPE.fullmatch(media_type) is None:
+        raise Refusal(ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+
+
+def parse_json(body: bytes) -> Any:
+    """Strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, at most 128 deep. Raises Refusal."""
+    _check_depth(body)
+    try:
+        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except Refusal:
+        raise
+    except (ValueError, RecursionError):
+        raise Refusal(ErrorCode.INVALID_JSON) from None
+    if b"\\u" in body:
+        _check_surrogates(value)
+    return value
+
+
+def _check_depth(body: bytes) -> None:
+    """Before parsing, so that a deep body costs one scan and no recursion."""
+    depth = 0
+    for matched in _STRUCTURE.finditer(body):
+        token = matched[0]
+        if token in (b"[", b"{"):
+            depth += 1
+            if depth > MAX_JSON_DEPTH:
+                raise Refusal(ErrorCode.INVALID_JSON, f"the body is nested deeper than {MAX_JSON_DEPTH}")
+        elif token in (b"]", b"}"):
+            depth -= 1
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(name[:64], "must not be repeated"),))
+        members[name] = value
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Refusal(ErrorCode.INVALID_JSON, "the body holds a lone surrogate") from None
+
+
+def _refuse_shape(message: str) -> NoReturn:
+    """msgspec names the path at the end of its message; the client gets it as `details`."""
+    at = _PATH.search(message)
+    named = _NAMED.search(message)
+    path = at["path"] if at else ""
+    text = _PATH.sub("", message)
+    if named is not None:
+        path = f"{path}.{named['name']}" if path else named["name"]
+        text = "must be provided"
+    raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(path or "body", text[:200]),))
+
+
+def parse_uuid(text: str) -> str | None:
+    """Hyphenated, simple, braced or URN form, any case, as hyphenated lower case; None for anything else."""
+    lowered = text.lower().removeprefix("urn:uuid:")
+    if lowered.startswith("{") and lowered.endswith("}"):
+        lowered = lowered[1:-1]
+    if _HYPHENATED.fullmatch(lowered):
+        return lowered
+    if _HEX32.fullmatch(lowered):
+        return f"{lowered[:8]}-{lowered[8:12]}-{lowered[12:16]}-{lowered[16:20]}-{lowered[20:]}"
+    return None
+
+
+def decode_component(text: str, *, plus: bool = False) -> str | None:
+    """Percent-decoding of one path segment or query part; None where it is not valid UTF-8 or escaped badly."""
+    if plus:
+        text = text.replace("+", " ")
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        return None
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def parse_query(request: Request, *allowed: str) -> dict[str, str]:
+    """The query as a dict. Raises Refusal for a repeated, badly escaped or unknown parameter: a misspelt `limit`
+    must not silently mean the default."""
+    found: dict[str, str] = {}
+    for part in request.query.split("&"):
+        if not part:
+            continue
+        raw_name, _, raw_value = part.partition("=")
+        name, value = decode_component(raw_name, plus=True), decode_component(raw_value, plus=True)
+        if name is None or value is None:
+            raise _query_problem("query", "is not valid percent-encoded UTF-8")
+        if name not in allowed:
+            raise _query_problem(name[:64], "is not a parameter of this address")
+        if name in found:
+            raise _query_problem(name, "must not be repeated")
+        found[name] = value
+    return found
+
+
+def integer_parameter(query: dict[str, str], name: str) -> int | None:
+    """A decimal integer in the range of a signed 64-bit number, or None when absent."""
+    text = query.get(name)
+    if text is None:
+        return None
+    if re.fullmatch(r"-?[0-9]{1,19}", text) is None or not -(2**63) <= int(text) < 2**63:
+        raise _query_problem(name, "must be an integer")
+    return int(text)
+
+
+def _query_problem(field: str, message: str) -> Refusal:
+    return Refusal(ErrorCode.VALIDATION, details=(FieldProblem(field, message),))

@@ -1,0 +1,76 @@
+"""Socket messages and what replicas tell each other: built and read without I/O (CONTRACT 8, 9).
+
+An event's frame payload is made once, where the event is committed; other replicas and the notification streams
+splice those bytes instead of encoding again (D-63).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.schemas.messages import ReadPosition
+
+_KIND = b'{"kind":"channel_message",'
+
+
+def event_frame_payload(event: StoredEvent) -> bytes:
+    """`{"sequence":..,"channel_id":..,"event":{..}}`"""
+    return b'{"sequence":%d,"channel_id":"%b","event":%b}' % (event.sequence, event.channel_id.encode("ascii"), event.wire)
+
+
+class _Sequenced(msgspec.Struct):
+    sequence: int
+
+
+_sequenced = msgspec.json.Decoder(_Sequenced)
+
+
+def payload_sequence(payload: bytes) -> int:
+    """The sequence of a frame payload. Raises msgspec.DecodeError for bytes that are none."""
+    return _sequenced.decode(payload).sequence
+
+
+def channel_message_payload(payload: bytes) -> bytes:
+    """The notification for an event's frame payload: the same members behind a `kind`."""
+    return _KIND + payload[1:]
+
+
+def channel_created_payload(record: ControlRecord) -> bytes:
+    """The notification `channel_created`; the record carries the channel's JSON."""
+    return msgspec.json.encode(
+        {"kind": "channel_created", "channel_id": record.channel_id, "guild_id": record.guild_id, "event": record.body}
+    )
+
+
+def channel_read_payload(state: ReadState) -> bytes:
+    """The notification `channel_read`: the reader's position moved on another device (D-14)."""
+    return msgspec.json.encode({"kind": "channel_read", "channel_id": state.channel_id, "event": ReadPosition.of(state)})
+
+
+class ReadHint(msgspec.Struct, frozen=True, gc=False, tag="read", tag_field="type"):
+    """Best effort between replicas: not in the control log."""
+
+    user_id: str
+    state: ReadState
+
+
+class _Control(msgspec.Struct, frozen=True, gc=False, tag="control", tag_field="type"):
+    record: ControlRecord
+
+
+_messages = msgspec.json.Decoder(_Control | ReadHint)
+
+
+def encode_control(record: ControlRecord) -> bytes:
+    return msgspec.json.encode(_Control(record))
+
+
+def encode_read_hint(hint: ReadHint) -> bytes:
+    return msgspec.json.encode(hint)
+
+
+def decode_control(payload: bytes) -> ControlRecord | ReadHint:
+    """Raises msgspec.DecodeError for bytes that are neither."""
+    message = _messages.decode(payload)
+    return message.record if isinstance(message, _Control) else message
