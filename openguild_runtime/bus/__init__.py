@@ -1,0 +1,1 @@
+"""What carries committed events and control messages between replicas."""

@@ -1,0 +1,58 @@
+"""What a bus promises, which is little: it may drop, repeat, delay or reorder. The sequence is the truth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+
+class Bus(ABC):
+    """Callbacks are called on the loop. Publishing never blocks and never fails: what cannot be sent is dropped."""
+
+    def __init__(self) -> None:
+        self.on_channel: Callable[[str, bytes], None] = _ignore_channel
+        """(channel id, frame payload)"""
+        self.on_control: Callable[[bytes], None] = _ignore_control
+        self.on_reconnect: Callable[[], None] = _ignore_reconnect
+        """Something may have been missed: check every tail now."""
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """True while messages travel."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin; does not wait for a server that is away."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of the connection. Idempotent."""
+
+    @abstractmethod
+    def publish_channel(self, channel_id: str, payload: bytes) -> None:
+        """A committed event to the replicas that listen to its channel."""
+
+    @abstractmethod
+    def publish_control(self, payload: bytes) -> None:
+        """A control message to every replica."""
+
+    @abstractmethod
+    async def subscribe_channel(self, channel_id: str) -> None:
+        """Begin to hear a channel; safe to repeat."""
+
+    @abstractmethod
+    async def unsubscribe_channel(self, channel_id: str) -> None:
+        """Stop hearing a channel; safe to repeat."""
+
+
+def _ignore_channel(channel_id: str, payload: bytes) -> None:
+    """What `on_channel` is until the application sets it."""
+
+
+def _ignore_control(payload: bytes) -> None:
+    """What `on_control` is until the application sets it."""
+
+
+def _ignore_reconnect() -> None:
+    """What `on_reconnect` is until the application sets it."""

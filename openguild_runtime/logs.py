@@ -1,0 +1,127 @@
+"""Structured logs on stderr: one formatter for structlog and stdlib records, compact lines or JSON lines.
+
+Every record inside a request or a socket carries `request_id` (structlog's context variables). JSON mode is one
+JSON object per line, tracebacks included (D-51). Tokens, passwords and the userinfo of URLs are redacted wherever
+they might slip in.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+DEFAULT_FILTER = "info,openguild=info"
+LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "off": 100}
+SECRET_KEYS = frozenset({"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"})
+HIDDEN = "***"
+
+_PATTERNS = (
+    (re.compile(r"(?i)\b(access_token|refresh_token|password|secret)=[^&\s\"']+"), r"\1=" + HIDDEN),
+    (re.compile(r"(?i)\bbearer[ .][A-Za-z0-9._~+/=-]{8,}"), "Bearer " + HIDDEN),
+    (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s:@]*:?[^/\s@]*@"), r"\1" + HIDDEN + "@"),
+    (re.compile(r"\b[A-Za-z0-9_-]{40,}\.[A-Za-z0-9_-]{86}\b"), HIDDEN),  # an access token
+)
+
+
+def redact(text: str) -> str:
+    """The text without credentials."""
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _redact_record(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in record.items():
+        if key in SECRET_KEYS:
+            record[key] = HIDDEN
+        elif isinstance(value, str):
+            record[key] = redact(value)
+    return record
+
+
+def _rename(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """`event` becomes `message`, `logger` becomes `target`: the names the log shippers know (CONTRACT 18)."""
+    renamed: dict[str, Any] = {
+        "timestamp": record.pop("timestamp", None),
+        "level": str(record.pop("level", "")).upper(),
+        "target": record.pop("logger", "openguild"),
+        "message": record.pop("event", ""),
+    }
+    renamed.update(record)
+    return renamed
+
+
+def _compact(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> str:
+    """`time LEVEL target: message key=value ...`, one line; a traceback follows on its own lines."""
+    trace = record.pop("exception", None)
+    head = f"{record.pop('timestamp')} {record.pop('level'):>7} {record.pop('target')}: {record.pop('message')}"
+    fields = " ".join(f"{key}={_value(value)}" for key, value in record.items())
+    line = f"{head} {fields}" if fields else head
+    return line if trace is None else f"{line}\n{redact(trace)}"
+
+
+def _value(value: Any) -> str:
+    text = str(value)
+    return repr(text) if not text or any(character.isspace() for character in text) or not text.isprintable() else text
+
+
+def parse_filter(text: str) -> dict[str, int]:
+    """`info,openguild=debug` as logger name to level; the root is "". Raises ValueError naming the bad part."""
+    levels = {"": logging.INFO}
+    for part in text.split(","):
+        if not part.strip():
+            continue
+        target, equals, level = part.strip().rpartition("=")
+        if level.lower() not in LEVELS or (equals and not target):
+            raise ValueError(f"OPENGUILD_LOG: {part.strip()!r} is not a level or target=level; levels are {', '.join(LEVELS)}")
+        levels[target.replace("::", ".")] = LEVELS[level.lower()]
+    return levels
+
+
+def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO | None = None) -> None:
+    """Set up both structlog and logging. Raises ValueError for a bad filter."""
+    levels = parse_filter(log_filter)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer(ensure_ascii=False, default=str)] if log_format == "json" else [_compact]
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            _redact_record,
+            _rename,
+            *last,
+        ],
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    for name in ("alembic", "sqlalchemy", "asyncio", "nats"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("nats").setLevel(logging.ERROR)  # its errors come to the bus, which says what they mean
+    for name, level in levels.items():
+        logging.getLogger(name or None).setLevel(level)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )

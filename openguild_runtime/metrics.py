@@ -1,0 +1,210 @@
+"""The metrics of one process: names, labels and buckets of CONTRACT 17 and A11, with bounded cardinality.
+
+`route` is a template or `unmatched`; per-channel depth is computed when scraped, for the deepest channels only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # CONTRACT 17
+FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+DEPTH_SERIES = 100  # A11
+OUTCOMES = ("delivered", "no_subscribers", "dropped")
+
+Depths = Callable[[int], list[tuple[str, int]]]
+
+
+class _DepthCollector(Collector):
+    """Queue depth, read from the hub at scrape time: it falls as readers drain, and idle channels have no series (D-50)."""
+
+    def __init__(self) -> None:
+        self.depths: Depths = lambda _: []
+
+    def collect(self) -> Iterable[Metric]:
+        deepest = self.depths(DEPTH_SERIES)
+        family = GaugeMetricFamily(
+            "openguild_websocket_queue_depth", "Events the deepest subscriber of a channel is behind", labels=["channel_id"]
+        )
+        for channel_id, depth in deepest:
+            family.add_metric([channel_id], depth)
+        yield family
+        deepest_depth = deepest[0][1] if deepest else 0
+        yield GaugeMetricFamily(
+            "openguild_websocket_queue_depth_max", "Depth of the deepest channel of this process", value=deepest_depth
+        )
+
+
+class Metrics:
+    """One registry per process. Children are kept in dicts: a label lookup in the hot path is a dict lookup."""
+
+    def __init__(self, version: str, *, native_ring: bool) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._depths = _DepthCollector()
+        registry.register(self._depths)
+        self._requests = self._counter("openguild_http_requests", "HTTP requests answered", "route", "status")
+        self._durations = Histogram(
+            "openguild_http_request_duration_seconds", "From the request's last byte to its response queued",
+            ["route", "status"], buckets=HTTP_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._http: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._rejections = self._counter("openguild_messaging_rejections", "Requests refused", "reason")
+        self._rejected: dict[str, Counter] = {}
+        events = self._counter("openguild_messaging_events", "Events by what became of them", "outcome")
+        self._events = {outcome: events.labels(outcome) for outcome in OUTCOMES}
+        self._connections = self._gauge("openguild_connections", "TCP connections open")
+        self._sockets = self._gauge("openguild_websocket_connections", "WebSocket streams open")
+        self._accepted = self._counter("openguild_connections_accepted", "TCP connections accepted")
+        self._subscribers = self._gauge("openguild_subscribers", "Subscribers of all rings")
+        self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
+        self._replayed = self._counter("openguild_replay_events", "Events replayed from the log to joining streams")
+        self._batch_size = self._histogram("openguild_append_batch_size", "Events committed together", BATCH_BUCKETS)
+        self._batch_secs = self._histogram("openguild_append_duration_seconds", "One commit of appends", FAST_BUCKETS)
+        self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
+        self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
+        self._db_ready = self._gauge("openguild_db_ready", "1 when the last probe reached the database")
+        self._nats = self._gauge("openguild_nats_connected", "1 while connected to NATS")
+        self._nats_reconnects = self._counter("openguild_nats_reconnects", "Reconnects to NATS")
+        self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes dropped while NATS was away")
+        self._gaps = self._counter("openguild_gaps_found", "Holes found in what NATS brought")
+        self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill holes")
+        self._latency = self._histogram("openguild_delivery_seconds", "From an event's release to its channel flushed", FAST_BUCKETS)
+        self._stall = self._histogram("openguild_loop_stall_seconds", "How late the loop woke a timer", FAST_BUCKETS)
+        self._stall_max = self._gauge("openguild_loop_stall_max_seconds", "The longest stall since the last scrape")
+        self._longest_stall = 0.0
+        self._draining = self._gauge("openguild_draining", "1 while the server drains")
+        build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
+        build.labels(version, "native" if native_ring else "pure").set(1)
+        self.before_scrape: list[Callable[[], None]] = []
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self.registry)
+
+    # --- HTTP and messaging --------------------------------------------------------------------------
+
+    def http_request(self, route: str, status: int, seconds: float) -> None:
+        """`route`: a template, `preflight` or `unmatched`; never a path."""
+        children = self._http.get((route, status))
+        if children is None:
+            labels = (route, str(status))
+            children = self._http[route, status] = (self._requests.labels(*labels), self._durations.labels(*labels))
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """`reason` comes from the error table, which bounds the series."""
+        child = self._rejected.get(reason)
+        if child is None:
+            child = self._rejected[reason] = self._rejections.labels(reason)
+        child.inc()
+
+    def messaging_event(self, outcome: str, count: int = 1) -> None:
+        """`delivered`, `no_subscribers` or `dropped` (D-47)."""
+        self._events[outcome].inc(count)
+
+    # --- connections and streams -----------------------------------------------------------------------
+
+    def connection_opened(self) -> None:
+        self._connections.inc()
+        self._accepted.inc()
+
+    def connection_closed(self) -> None:
+        self._connections.dec()
+
+    def socket_opened(self) -> None:
+        self._sockets.inc()
+
+    def socket_closed(self) -> None:
+        self._sockets.dec()
+
+    def subscriber_joined(self) -> None:
+        self._subscribers.inc()
+
+    def subscriber_left(self) -> None:
+        self._subscribers.dec()
+
+    def lagged(self, missed: int) -> None:
+        """A subscriber was overrun: `missed` events did not reach it."""
+        self._lag_closes.inc()
+        self._events["dropped"].inc(missed)
+
+    def replayed(self, events: int) -> None:
+        self._replayed.inc(events)
+
+    def delivery_latency(self, seconds: float) -> None:
+        self._latency.observe(seconds)
+
+    def attach_depths(self, depths: Depths) -> None:
+        """`depths(limit)`: the deepest (channel id, depth) pairs, deepest first."""
+        self._depths.depths = depths
+
+    # --- storage and bus -------------------------------------------------------------------------------
+
+    def batch_committed(self, events: int, seconds: float) -> None:
+        self._batch_size.observe(events)
+        self._batch_secs.observe(seconds)
+
+    def commit_queue(self, depth: int) -> None:
+        self._queue_depth.set(depth)
+
+    def pool(self, size: int, idle: int) -> None:
+        self._pool.labels("idle").set(idle)
+        self._pool.labels("used").set(size - idle)
+
+    def db_ready(self, ready: bool) -> None:
+        self._db_ready.set(ready)
+
+    def nats_connected(self, connected: bool) -> None:
+        self._nats.set(connected)
+
+    def nats_reconnected(self) -> None:
+        self._nats_reconnects.inc()
+
+    def nats_dropped(self) -> None:
+        self._nats_dropped.inc()
+
+    def gap_found(self) -> None:
+        self._gaps.inc()
+
+    def gap_backfilled(self, events: int) -> None:
+        self._backfilled.inc(events)
+
+    # --- process ---------------------------------------------------------------------------------------
+
+    def loop_stall(self, seconds: float) -> None:
+        self._stall.observe(seconds)
+        self._longest_stall = max(self._longest_stall, seconds)
+
+    def draining(self, draining: bool) -> None:
+        self._draining.set(draining)
+
+    def render(self) -> bytes:
+        """Prometheus text 0.0.4."""
+        for refresh in self.before_scrape:
+            refresh()
+        self._stall_max.set(self._longest_stall)
+        self._longest_stall = 0.0
+        return generate_latest(self.registry)
