@@ -21,7 +21,15 @@ from enum import Enum
 
 from openguild_proto.deadlines import Deadline, Deadlines
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
-from openguild_proto.events import DeadlineExpired, Event, PeerClosed, PeerGone, PeerViolated, RequestReceived, WebSocketRequested
+from openguild_proto.events import (
+    DeadlineExpired,
+    Event,
+    PeerClosed,
+    PeerGone,
+    PeerViolated,
+    RequestReceived,
+    WebSocketRequested,
+)
 from openguild_proto.http.connection import HttpConnection
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
@@ -56,6 +64,10 @@ TRANSITIONS: dict[tuple[Phase, str], Phase] = {
 """The whole machine. What is not here is refused."""
 
 
+DEFAULT_LIMITS = Limits()
+DEFAULT_POLICY = HeaderPolicy()
+
+
 class ServerConnection:
     """One accepted byte stream. `now`: monotonic seconds. `random_bytes(n)`: for request ids. `peer_address`: no port."""
 
@@ -69,8 +81,8 @@ class ServerConnection:
         *,
         now: float,
         random_bytes: Callable[[int], bytes],
-        limits: Limits = Limits(),
-        policy: HeaderPolicy = HeaderPolicy(),
+        limits: Limits = DEFAULT_LIMITS,
+        policy: HeaderPolicy = DEFAULT_POLICY,
         peer_address: str = "",
     ) -> None:
         self.phase = Phase.HTTP
@@ -174,14 +186,21 @@ class ServerConnection:
         refusal = handshake.check(request)
         if refusal is not None:
             self._refuse(refusal)
-            return PeerViolated(refusal.message, refusal.reason or "invalid_handshake", status_hint=refusal.code.spec.status)
+            return PeerViolated(
+                refusal.message, refusal.reason or "invalid_handshake", status_hint=refusal.code.spec.status
+            )
         self._upgrade = True
         return WebSocketRequested(
             Request(
-                method=request.method, path=request.path, query=request.query, headers=request.headers,
-                http_version=request.http_version, request_id=request.request_id, client_address=request.client_address,
+                method=request.method,
+                path=request.path,
+                query=request.query,
+                headers=request.headers,
+                http_version=request.http_version,
+                request_id=request.request_id,
+                client_address=request.client_address,
                 is_upgrade=True,
-            )  # fmt: skip
+            )
         )
 
     def _violated(self, rule: Rule) -> Iterator[Event]:
@@ -253,8 +272,10 @@ class ServerConnection:
             self._finish()
         elif name is Deadline.LIFETIME:
             self.close(*self.lifetime, now)
-        elif name in {Deadline.HEAD, Deadline.BODY} and self._http is not None and (
-            self._http.head_begun or self._http.receiving_body
+        elif (
+            name in {Deadline.HEAD, Deadline.BODY}
+            and self._http is not None
+            and (self._http.head_begun or self._http.receiving_body)
         ):
             self._refuse(Refusal(ErrorCode.TIMEOUT))
         elif name is Deadline.IDLE or name is Deadline.HEAD:

@@ -33,7 +33,9 @@ class ErrorCode(Enum):
     INVALID_REQUEST = ErrorSpec("invalid_request", 400, "the request is not valid HTTP", "malformed_request")
     INVALID_JSON = ErrorSpec("invalid_json", 400, "the request body is not valid JSON", "invalid_json")
     VALIDATION = ErrorSpec("validation_error", 400, "the request has invalid fields", "validation")
-    INVALID_SINCE = ErrorSpec("invalid_since", 400, "since lies beyond the newest sequence of the channel", "invalid_since")
+    INVALID_SINCE = ErrorSpec(
+        "invalid_since", 400, "since lies beyond the newest sequence of the channel", "invalid_since"
+    )
     INVALID_HANDSHAKE = ErrorSpec("invalid_handshake", 400, "the WebSocket handshake is not valid", "invalid_handshake")
     # 401, 403, 404, 405
     UNAUTHORIZED = ErrorSpec("unauthorized", 401, "a valid bearer token is required", "unauthorized")
@@ -43,7 +45,9 @@ class ErrorCode(Enum):
     )
     FORBIDDEN = ErrorSpec("forbidden", 403, "your role does not permit this", "forbidden")
     SENDER_MISMATCH = ErrorSpec("sender_mismatch", 403, "sender must be the authenticated user", "sender_mismatch")
-    REGISTRATION_CLOSED = ErrorSpec("registration_closed", 403, "registration is closed on this server", "registration_closed")
+    REGISTRATION_CLOSED = ErrorSpec(
+        "registration_closed", 403, "registration is closed on this server", "registration_closed"
+    )
     NOT_FOUND = ErrorSpec("not_found", 404, "there is nothing at this address that you may see")
     METHOD_NOT_ALLOWED = ErrorSpec("method_not_allowed", 405, "this address does not answer that method")
     # 408, 409, 410, 413, 414, 415, 417, 426, 429, 431
@@ -58,17 +62,25 @@ class ErrorCode(Enum):
     UNSUPPORTED_MEDIA_TYPE = ErrorSpec(
         "unsupported_media_type", 415, "send the body as application/json", "unsupported_media_type"
     )
-    EXPECTATION_FAILED = ErrorSpec("expectation_failed", 417, "only Expect: 100-continue is supported", "malformed_request")
-    UPGRADE_REQUIRED = ErrorSpec("upgrade_required", 426, "this address speaks WebSocket version 13", "invalid_handshake")
+    EXPECTATION_FAILED = ErrorSpec(
+        "expectation_failed", 417, "only Expect: 100-continue is supported", "malformed_request"
+    )
+    UPGRADE_REQUIRED = ErrorSpec(
+        "upgrade_required", 426, "this address speaks WebSocket version 13", "invalid_handshake"
+    )
     MESSAGE_RATE_LIMIT = ErrorSpec("message_rate_limit", 429, "you are sending messages too fast", "message_rate_limit")
     IP_RATE_LIMIT = ErrorSpec("ip_rate_limit", 429, "too many messages from this address", "ip_rate_limit")
-    LOGIN_RATE_LIMIT = ErrorSpec("login_rate_limit", 429, "too many attempts; wait before trying again", "login_rate_limit")
+    LOGIN_RATE_LIMIT = ErrorSpec(
+        "login_rate_limit", 429, "too many attempts; wait before trying again", "login_rate_limit"
+    )
     CONNECTION_LIMIT = ErrorSpec("connection_limit", 429, "connection limit reached", "websocket_limit")
     HEADERS_TOO_LARGE = ErrorSpec("headers_too_large", 431, "the request head is too large", "malformed_request")
     # 5xx
     SERVER_ERROR = ErrorSpec("server_error", 500, "something went wrong here; quote the request id")
     NOT_IMPLEMENTED = ErrorSpec("not_implemented", 501, "this server does not offer this yet")
-    DATABASE_UNAVAILABLE = ErrorSpec("database_unavailable", 503, "the database cannot be reached; retry later", "database_unavailable")
+    DATABASE_UNAVAILABLE = ErrorSpec(
+        "database_unavailable", 503, "the database cannot be reached; retry later", "database_unavailable"
+    )
     OVERLOADED = ErrorSpec("overloaded", 503, "the server is at its limit; retry later", "overloaded")
     DRAINING = ErrorSpec("draining", 503, "this server is shutting down; retry elsewhere", "draining")
     HTTP_VERSION = ErrorSpec("http_version_not_supported", 505, "this server speaks HTTP/1.1", "malformed_request")

@@ -60,5 +60,12 @@ class DeadlineExpired(msgspec.Struct, frozen=True, gc=False):
 
 
 Event: TypeAlias = (
-    RequestReceived | WebSocketRequested | TextReceived | BytesReceived | PeerClosed | PeerGone | PeerViolated | DeadlineExpired
+    RequestReceived
+    | WebSocketRequested
+    | TextReceived
+    | BytesReceived
+    | PeerClosed
+    | PeerGone
+    | PeerViolated
+    | DeadlineExpired
 )

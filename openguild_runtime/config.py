@@ -7,16 +7,26 @@ Layers, later wins: defaults, `config/server.{toml,yaml,json}`, `config/server.l
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from openguild_proto.canonical.keys import KeyRing, parse_public, parse_seed
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_runtime.config_layers import ConfigError, collect, nearest
 
+HIDDEN = "***"
 MLS_CIPHERSUITE = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
 
 
@@ -198,7 +208,9 @@ class ServerConfig(Section):
         if self.mls.enabled and not self.mls.ciphersuite.strip():
             raise ValueError("invalid MLS configuration: mls.ciphersuite must be provided when MLS is enabled")
         if self.mls.enabled and not self.mls.identities:
-            raise ValueError("invalid MLS configuration: mls.identities must include at least one identity when MLS is enabled")
+            raise ValueError(
+                "invalid MLS configuration: mls.identities must include at least one identity when MLS is enabled"
+            )
         if self.embedded and (self.storage == "memory" or self.database_url is not None):
             raise ValueError("embedded: brings its own database: drop embedded, or drop database_url and storage")
         if self.storage == "memory" and self.database_url is not None:
@@ -210,12 +222,31 @@ class ServerConfig(Section):
         """Host and port of the main listener."""
         return split_address(self.bind_addr) if self.bind_addr is not None else (self.host, self.port)
 
+    def shown(self) -> dict[str, Any]:
+        """Every key and its value for people to read; a secret that is set is `***`."""
+        return dict(_flat(self, ""))
+
     def key_ring(self) -> KeyRing:
         """The token keys; `session.signing_key` must be set."""
         if self.session.signing_key is None:
-            raise ConfigError("session.signing_key: is not set: run `openguild-server keygen` and set it, the same on every replica")
+            raise ConfigError(
+                "session.signing_key: is not set: run `openguild-server keygen` and set it, the same on every replica"
+            )
         keys = tuple(parse_public(key) for key in self.session.fallback_verifying_keys)
         return KeyRing(parse_seed(self.session.signing_key.get_secret_value()), keys)
+
+
+def _flat(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, SecretStr):
+            yield prefix + name, HIDDEN
+        elif isinstance(value, tuple):
+            yield prefix + name, [item.model_dump() if isinstance(item, BaseModel) else item for item in value]
+        else:
+            yield prefix + name, str(value) if isinstance(value, Path) else value
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> ServerConfig:
@@ -231,7 +262,8 @@ def require_servable(config: ServerConfig) -> None:
     """What only a start needs (A8, A9). Raises ConfigError."""
     if not config.embedded and config.storage != "memory" and config.database_url is None:
         raise ConfigError(
-            "storage: none is chosen: pass --embedded for a private one, set database_url, or name --storage memory (everything is lost at a restart)"
+            "storage: none is chosen: pass --embedded for a private one, set database_url, "
+            "or name --storage memory (everything is lost at a restart)"
         )
     if not config.embedded:
         config.key_ring()
@@ -256,5 +288,3 @@ def _one_line(failure: ValidationError) -> str:
     if location.startswith("federation.trusted_servers"):
         return f"invalid federation configuration: {location}: {text}"
     return f"failed to build configuration: {location}: {text}"
-
-

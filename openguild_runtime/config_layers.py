@@ -26,7 +26,14 @@ FALLBACKS = {
     "MEDIA_SECRET_KEY": "media.secret_key",
 }
 SECRETS = frozenset(
-    {"database_url", "nats.url", "session.signing_key", "federation.signing_key", "media.access_key", "media.secret_key"}
+    {
+        "database_url",
+        "nats.url",
+        "session.signing_key",
+        "federation.signing_key",
+        "media.access_key",
+        "media.secret_key",
+    }
 )
 READ_SUFFIXES = (".toml", ".yaml", ".json")
 REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
@@ -52,7 +59,9 @@ def nearest(key: str, model: type[BaseModel]) -> str:
     return f"; did you mean {close[0]}?" if close else "; `openguild-server config dump` lists the keys"
 
 
-def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type[BaseModel]) -> dict[str, Any]:
+def collect(
+    flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type[BaseModel]
+) -> dict[str, Any]:
     """Merge all layers. Raises ConfigError for unreadable files and unknown environment names."""
     values: dict[str, Any] = {}
     for stem in ("server", "server.local"):
@@ -77,7 +86,9 @@ def _read_files(directory: Path, stem: str) -> dict[str, Any]:
     for suffix in REFUSED_SUFFIXES:
         path = directory / f"{stem}{suffix}"
         if path.exists():
-            raise ConfigError(f"failed to build configuration: {path.name}: this format is not read; use {stem}.toml, .yaml or .json")
+            raise ConfigError(
+                f"failed to build configuration: {path.name}: this format is not read; use {stem}.toml, .yaml or .json"
+            )
     for suffix in READ_SUFFIXES:
         path = directory / f"{stem}{suffix}"
         if path.exists():
@@ -92,7 +103,9 @@ def _read_file(path: Path) -> dict[str, Any]:
             return tomllib.loads(text)
         content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     except (OSError, ValueError, yaml.YAMLError) as failure:
-        raise ConfigError(f"failed to build configuration: {path}: cannot be read ({type(failure).__name__}); check its syntax") from None
+        raise ConfigError(
+            f"failed to build configuration: {path}: cannot be read ({type(failure).__name__}); check its syntax"
+        ) from None
     if not isinstance(content, dict):
         raise ConfigError(f"failed to build configuration: {path}: must hold a mapping of keys")
     return content
@@ -141,7 +154,9 @@ def _from_environment(environ: Mapping[str, str], model: type[BaseModel]) -> dic
 def _put_indexed(entries: dict[int, Any], name: str, rest: str, text: str) -> None:
     index, _, member = rest.partition(".")
     if not index.isdigit():
-        raise ConfigError(f"failed to build configuration: {name}: a list is set by index, as ...__0, or as a comma-separated value")
+        raise ConfigError(
+            f"failed to build configuration: {name}: a list is set by index, as ...__0, or as a comma-separated value"
+        )
     if member:
         entries.setdefault(int(index), {})[member] = text
     else:
@@ -154,7 +169,9 @@ def _from_file(name: str, path: str | None) -> str | None:
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"failed to build configuration: {name}: the file it names cannot be read; check path and permissions") from None
+        raise ConfigError(
+            f"failed to build configuration: {name}: the file it names cannot be read; check path and permissions"
+        ) from None
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -162,5 +179,3 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         values = values.setdefault(parent, {})
     values[last] = value
-
-

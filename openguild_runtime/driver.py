@@ -16,7 +16,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.connection import ServerConnection
-from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects import Operation, StorageUnavailable
 from openguild_proto.errors import ErrorCode
 from openguild_proto.events import DeadlineExpired, Event, PeerViolated, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
@@ -33,6 +33,8 @@ from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
 
 RECEIVE_BYTES = 65_536
+
+Answer = Callable[[Context, Request], Operation[Response | OpenStream]]
 
 log = structlog.get_logger("openguild.http")
 
@@ -52,11 +54,13 @@ class Driver:
         timers: TimerWheel,
         tasks: TaskGroup,
         max_connections: int,
+        answer: Answer = dispatch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service = service
         self.draining = False
         self.peers: set[Peer] = set()
+        self._emptied = anyio.Event()
         self._limits = limits
         self._policy = policy
         self._performer = performer
@@ -65,6 +69,7 @@ class Driver:
         self._timers = timers
         self._tasks = tasks
         self._max_connections = max_connections
+        self._operation = answer
         self._clock = clock
 
     async def serve(self, sock: socket.socket, address: str) -> None:
@@ -94,7 +99,15 @@ class Driver:
             self._release_stream(peer)
             peer.finish()
             self.peers.discard(peer)
+            if not self.peers:
+                self._emptied.set()
             self._metrics.connection_closed()
+
+    async def wait_empty(self) -> None:
+        """Return when no connection is open."""
+        while self.peers:
+            self._emptied = anyio.Event()
+            await self._emptied.wait()
 
     async def _drive(self, peer: Peer) -> None:
         connection = peer.connection
@@ -162,7 +175,7 @@ class Driver:
             now=self._clock(), wall_ms=time.time_ns() // 1_000_000, entropy=secrets.token_bytes, service=self.service
         )
         try:
-            return await self._performer.run(dispatch(context, request))
+            return await self._performer.run(self._operation(context, request))
         except Exception:  # a defect of ours: logged with its traceback, answered with a typed 500
             log.exception("operation failed", method=request.method)
             return error_response(ErrorCode.SERVER_ERROR, request.request_id)

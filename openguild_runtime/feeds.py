@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import anyio
 import structlog
@@ -22,9 +21,6 @@ from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage
-
-if TYPE_CHECKING:
-    from openguild_proto.records import StoredEvent
 
 GAP_GRACE_SECS = 0.05  # commits of one batch resume their posters in any order; NATS may overtake them
 TAIL_CHECK_SECS = 2.0
@@ -135,12 +131,12 @@ class Feeds:
 
     # --- what arrives ------------------------------------------------------------------------------
 
-    def committed(self, event: StoredEvent) -> bool:
+    def committed(self, channel_id: str, sequence: int, payload: bytes) -> bool:
         """An event this replica stored. False: nothing local depends on its channel."""
-        feed = self._feeds.get(event.channel_id)
+        feed = self._feeds.get(channel_id)
         if feed is None:
             return False
-        self._take(feed, event.sequence, event_frame_payload(event))
+        self._take(feed, sequence, payload)
         return True
 
     def received(self, channel_id: str, payload: bytes) -> None:
@@ -207,7 +203,9 @@ class Feeds:
 
     async def check_tails(self, *, everything: bool = False) -> None:
         """Compare heads with the log: feeds that heard nothing since the last check, or all (after a NATS reconnect)."""
-        silent = [feed for feed in self._feeds.values() if feed.sequencer is not None and (everything or not feed.heard)]
+        silent = [
+            feed for feed in self._feeds.values() if feed.sequencer is not None and (everything or not feed.heard)
+        ]
         for feed in self._feeds.values():
             feed.heard = False
         if not silent:
@@ -218,6 +216,14 @@ class Feeds:
             if head is not None and feed.sequencer is not None and head > feed.head:
                 feed.sequencer.saw_head(head)
                 self._mend(feed)
+
+    async def check_now(self, also: Callable[[], Awaitable[None]]) -> None:
+        """Every tail at once, and `also`: something may have been lost for all of them."""
+        try:
+            await self.check_tails(everything=True)
+            await also()
+        except StorageUnavailable:
+            log.warning("tail check put off: the database cannot be reached")
 
     async def run_tail_checks(self, also: Callable[[], Awaitable[None]]) -> None:
         """For ever: a jittered check of all tails; `also` is awaited with it (the control log's tail)."""

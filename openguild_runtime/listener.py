@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import resource
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import anyio
 import structlog
@@ -44,7 +45,7 @@ def raise_descriptor_limit() -> int:
 
 
 async def accept_forever(
-    listener: socket.socket, tasks: TaskGroup, serve: Callable[[socket.socket, str], Awaitable[None]]
+    listener: socket.socket, tasks: TaskGroup, serve: Callable[[socket.socket, str], Coroutine[Any, Any, None]]
 ) -> None:
     """Accept until the listener is closed or the task cancelled; `serve(sock, peer_address)` owns each socket."""
     while True:
@@ -60,7 +61,7 @@ async def accept_forever(
             except OSError as failure:
                 if failure.errno not in OUT_OF_DESCRIPTORS:
                     raise
-                log.error("cannot accept: out of file descriptors or memory", errno=failure.errno)
+                log.error("cannot accept: out of descriptors or memory", errno=failure.errno)  # noqa: TRY400 - no traceback
                 await anyio.sleep(0.1)  # the backlog holds the waiting ones until descriptors come free
                 break
             sock.setblocking(False)

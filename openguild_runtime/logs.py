@@ -17,7 +17,9 @@ import structlog
 
 DEFAULT_FILTER = "info,openguild=info"
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "off": 100}
-SECRET_KEYS = frozenset({"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"})
+SECRET_KEYS = frozenset(
+    {"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"}
+)
 HIDDEN = "***"
 
 _PATTERNS = (
@@ -78,7 +80,9 @@ def parse_filter(text: str) -> dict[str, int]:
             continue
         target, equals, level = part.strip().rpartition("=")
         if level.lower() not in LEVELS or (equals and not target):
-            raise ValueError(f"OPENGUILD_LOG: {part.strip()!r} is not a level or target=level; levels are {', '.join(LEVELS)}")
+            raise ValueError(
+                f"OPENGUILD_LOG: {part.strip()!r} is not a level or target=level; levels are {', '.join(LEVELS)}"
+            )
         levels[target.replace("::", ".")] = LEVELS[level.lower()]
     return levels
 

@@ -38,7 +38,9 @@ class _DepthCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         deepest = self.depths(DEPTH_SERIES)
         family = GaugeMetricFamily(
-            "openguild_websocket_queue_depth", "Events the deepest subscriber of a channel is behind", labels=["channel_id"]
+            "openguild_websocket_queue_depth",
+            "Events the deepest subscriber of a channel is behind",
+            labels=["channel_id"],
         )
         for channel_id, depth in deepest:
             family.add_metric([channel_id], depth)
@@ -85,7 +87,9 @@ class Metrics:
         self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes dropped while NATS was away")
         self._gaps = self._counter("openguild_gaps_found", "Holes found in what NATS brought")
         self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill holes")
-        self._latency = self._histogram("openguild_delivery_seconds", "From an event's release to its channel flushed", FAST_BUCKETS)
+        self._latency = self._histogram(
+            "openguild_delivery_seconds", "From an event's release to its channel flushed", FAST_BUCKETS
+        )
         self._stall = self._histogram("openguild_loop_stall_seconds", "How late the loop woke a timer", FAST_BUCKETS)
         self._stall_max = self._gauge("openguild_loop_stall_max_seconds", "The longest stall since the last scrape")
         self._longest_stall = 0.0

@@ -31,7 +31,9 @@ class PasswordHasher:
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
         """False for a wrong password, and for None at the cost of a real verification."""
-        matches = await anyio.to_thread.run_sync(self._verify, password_hash or self._dummy, password, limiter=self._slots())
+        matches = await anyio.to_thread.run_sync(
+            self._verify, password_hash or self._dummy, password, limiter=self._slots()
+        )
         return matches and password_hash is not None
 
     def _verify(self, password_hash: str, password: str) -> bool:

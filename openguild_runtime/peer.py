@@ -151,9 +151,7 @@ class Peer:
             while not self._closing:
                 if not self.push():
                     await anyio.wait_writable(self.sock)
-                elif self.connection.wants_close:
-                    break
-                elif self.subscriber is None or self.streams is None:
+                elif self.connection.wants_close or self.subscriber is None or self.streams is None:
                     break
                 elif not await self.streams.feed_parked(self):
                     break

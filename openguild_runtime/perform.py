@@ -13,8 +13,8 @@ import anyio
 
 from openguild_proto.effects import (
     AnnounceRead,
-    AppendEvent,
     Appended,
+    AppendEvent,
     CheckReadiness,
     Effect,
     HashPassword,
@@ -22,6 +22,7 @@ from openguild_proto.effects import (
     Readiness,
     RenderMetrics,
     StorageEffect,
+    StorageUnavailable,
     VerifyPassword,
 )
 from openguild_proto.records import ReadState, StoredEvent
@@ -50,6 +51,8 @@ class Performer:
         self._render_metrics = render_metrics
         self._committed = committed
         self._announce_read = announce_read
+        self.serving = False
+        """Set once this replica hears of revocations: before that nothing that depends on storage is answered."""
 
     async def run(self, operation: Operation[T]) -> T:
         """Drive `operation` to its end. Failures of effects are thrown into it; what it does not catch comes out."""
@@ -71,6 +74,8 @@ class Performer:
 
     async def perform(self, effect: Effect[Any]) -> Any:
         match effect:
+            case StorageEffect() if not self.serving:
+                raise StorageUnavailable
             case AppendEvent():
                 outcome = await self._storage.perform(effect)
                 if isinstance(outcome, Appended) and not outcome.repeated:

@@ -9,21 +9,34 @@ import structlog
 
 from openguild_proto.effects import ComponentState, Readiness, StorageUnavailable
 from openguild_runtime.bus.base import Bus
+from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage, StorageHealth
 
 CACHE_SECS = 1.0
 PROBE_LIMIT_SECS = 0.5
+WATCH_SECS = 2.0
 
 log = structlog.get_logger("openguild.readiness")
 
 
 class ReadinessProbe:
-    """`draining` is set by the shutdown; everything else is found out when asked, at most once a second."""
+    """`serving` is set at the end of the start, `draining` by the shutdown; the rest is found out, at most once a second."""
 
-    def __init__(self, storage: Storage, bus: Bus, clock: Callable[[], float], *, storage_is_memory: bool, has_nats: bool) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        bus: Bus,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        *,
+        storage_is_memory: bool,
+        has_nats: bool,
+    ) -> None:
         self.draining = False
+        self.serving = False
         self._storage = storage
         self._bus = bus
+        self._metrics = metrics
         self._clock = clock
         self._started = clock()
         self._memory = storage_is_memory
@@ -38,7 +51,7 @@ class ReadinessProbe:
         nats = self._bus.connected
         if self.draining:
             status = "draining"
-        elif not (health.database and health.migrations):
+        elif not (health.database and health.migrations and self.serving):
             status = "unavailable"
         elif self._has_nats and not nats:
             status = "degraded"
@@ -49,9 +62,13 @@ class ReadinessProbe:
             uptime_seconds=int(self._clock() - self._started),
             components=(
                 self._database(health),
-                _component("migrations", health.migrations, "schema is current", "schema is not current"),
+                self._migrations(health),
                 self._nats(nats),
-                ComponentState("drain", "pending" if self.draining else "configured", "draining" if self.draining else "not draining"),
+                ComponentState(
+                    "drain",
+                    "pending" if self.draining else "configured",
+                    "draining" if self.draining else "not draining",
+                ),
             ),
         )
 
@@ -59,6 +76,11 @@ class ReadinessProbe:
         if self._memory:
             return ComponentState("database", "configured", "memory storage: everything is lost at a restart")
         return _component("database", health.database, "connection established", "not reachable")
+
+    def _migrations(self, health: StorageHealth) -> ComponentState:
+        if not health.database:
+            return ComponentState("migrations", "pending", "unknown while the database is not reachable")
+        return _component("migrations", health.migrations, "schema is current", "schema is not current")
 
     def _nats(self, connected: bool) -> ComponentState:
         if not self._has_nats:
@@ -75,9 +97,18 @@ class ReadinessProbe:
                     health = await self._storage.check()
                 except StorageUnavailable:
                     log.debug("readiness probe: the database is not reachable")
+            if health.database != self._health.database:
+                log.info("database reachable") if health.database else log.warning("database not reachable")
+            self._metrics.db_ready(health.database and health.migrations)
             self._health = health
             self._checked_at = self._clock()
             return health
+
+    async def watch(self) -> None:
+        """Probe for ever, so that the gauge and the log are true when nobody asks (D-41)."""
+        while True:
+            await self._storage_health()
+            await anyio.sleep(WATCH_SECS)
 
 
 def _component(name: str, good: bool, yes: str, no: str) -> ComponentState:

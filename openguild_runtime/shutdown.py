@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import structlog
@@ -29,12 +28,11 @@ LAST_WORDS_SECS = 2.0  # for close handshakes and answers after the last wave
 log = structlog.get_logger("openguild.shutdown")
 
 
-async def wait_for_signal(receiver: AbstractContextManager[object]) -> None:
-    """Return at the first SIGTERM or SIGINT."""
-    with receiver as signals:
-        async for number in signals:  # type: ignore[attr-defined]  # anyio types the receiver loosely
-            log.info("shutdown signal received", signal=signal.Signals(number).name)
-            return
+async def wait_for_signal(signals: AsyncIterator[signal.Signals]) -> None:
+    """Return at the next SIGTERM or SIGINT."""
+    async for number in signals:
+        log.info("shutdown signal received", signal=number.name)
+        return
 
 
 async def drain(
@@ -58,8 +56,7 @@ async def drain(
             peer.abort()
     with anyio.move_on_after(window_secs + LAST_WORDS_SECS):
         await _close_in_waves([peer for peer in driver.peers if peer.connection.is_websocket], window_secs)
-        while driver.peers:
-            await anyio.sleep(0.02)
+        await driver.wait_empty()
     cut = len(driver.peers)
     for peer in list(driver.peers):
         peer.abort()

@@ -218,10 +218,12 @@ class Streams:
 
     # --- what happens ------------------------------------------------------------------------------
 
-    def committed(self, event: StoredEvent) -> None:
-        """This replica stored an event: to its own subscribers at once."""
-        if not self.feeds.committed(event):
+    def committed(self, event: StoredEvent) -> bytes:
+        """This replica stored an event: to its own subscribers at once. Returns the payload, for other replicas."""
+        payload = event_frame_payload(event)
+        if not self.feeds.committed(event.channel_id, event.sequence, payload):
             self._metrics.messaging_event("no_subscribers")
+        return payload
 
     def released(self, channel_id: str, sequence: int, payload: bytes) -> None:
         """The next event of a channel, in order and once."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 
 from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_runtime.metrics import Metrics
@@ -44,7 +45,7 @@ class Flusher:
                 for stream in list(self._dirty):
                     if self._flush_chunk(stream) == 0:
                         self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
                 self._lagged()
 
     def _flush_chunk(self, stream: str) -> int:

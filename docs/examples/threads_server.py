@@ -11,8 +11,15 @@ import sys
 import threading
 from time import monotonic
 
-from openguild_proto import PeerClosed, PeerViolated, RequestReceived, Response, ServerConnection, TextReceived
-from openguild_proto import WebSocketRequested
+from openguild_proto import (
+    PeerClosed,
+    PeerViolated,
+    RequestReceived,
+    Response,
+    ServerConnection,
+    TextReceived,
+    WebSocketRequested,
+)
 
 
 def serve_connection(sock: socket.socket, address: str) -> None:

@@ -22,7 +22,17 @@ class Ring:
     `LocalProtocolError` for a slot that is not attached.
     """
 
-    __slots__ = ("_bytes", "_capacity_bytes", "_capacity_events", "_cursors", "_frames", "_free", "_next", "_parked", "head")
+    __slots__ = (
+        "_bytes",
+        "_capacity_bytes",
+        "_capacity_events",
+        "_cursors",
+        "_frames",
+        "_free",
+        "_next",
+        "_parked",
+        "head",
+    )
 
     def __init__(
         self, head: int, capacity_events: int = DEFAULT_CAPACITY_EVENTS, capacity_bytes: int = DEFAULT_CAPACITY_BYTES

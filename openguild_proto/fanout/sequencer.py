@@ -27,8 +27,7 @@ class Sequencer(Generic[T]):
 
     def offer(self, sequence: int, item: T) -> list[tuple[int, T]]:
         """Take one item; returns what it releases, in order. Repeats return nothing."""
-        if sequence > self._seen:
-            self._seen = sequence
+        self._seen = max(self._seen, sequence)
         if sequence != self.head + 1:
             if sequence > self.head and len(self._held) < self._max_held:
                 self._held.setdefault(sequence, item)

@@ -42,7 +42,9 @@ class HttpConnection:
         self._policy = policy
         self._random_bytes = random_bytes
         self._peer = peer
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_head_bytes + limits.max_header_line_bytes)
+        self._h11 = h11.Connection(
+            h11.SERVER, max_incomplete_event_size=limits.max_head_bytes + limits.max_header_line_bytes
+        )
         self._buffer = bytearray()
         self._request: Request | None = None
         self._framing = Framing(0, False, False)
@@ -344,4 +346,3 @@ _STEPS: dict[HttpPhase, Callable[[HttpConnection], Request | Rule | bool | None]
     HttpPhase.CHUNK_END: HttpConnection._step_chunk_end,
     HttpPhase.TRAILERS: HttpConnection._step_trailers,
 }
-

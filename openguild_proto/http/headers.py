@@ -26,7 +26,7 @@ CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, 
 CORS_MAX_AGE_SECS = 600
 VARY = "origin, access-control-request-method, access-control-request-headers"
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,%d}" % MAX_REQUEST_ID_CHARS)
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID_CHARS}}}")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://[a-z0-9.-]*")
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -39,7 +39,9 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     trusted_proxies: tuple[Network, ...] = ()
 
     @classmethod
-    def create(cls, *, cors_allowed_origins: tuple[str, ...] = (), trusted_proxies: tuple[str, ...] = ()) -> HeaderPolicy:
+    def create(
+        cls, *, cors_allowed_origins: tuple[str, ...] = (), trusted_proxies: tuple[str, ...] = ()
+    ) -> HeaderPolicy:
         """Checks every entry; raises ValueError that names the bad one: a bad list never widens to "any" (D-48)."""
         for origin in cors_allowed_origins:
             if origin != "*" and _ORIGIN.fullmatch(origin) is None:

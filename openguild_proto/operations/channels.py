@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import DeleteChannel, FindChannelAccess, InsertChannel, ListChannels, Operation, RenameChannel
+from openguild_proto.effects import (
+    DeleteChannel,
+    FindChannelAccess,
+    InsertChannel,
+    ListChannels,
+    Operation,
+    RenameChannel,
+)
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.operations.auth import authenticate

@@ -40,6 +40,8 @@ def find_operation(name: str) -> OperationFunction:
     return operation
 
 
+METRICS_ROUTE = "/metrics"
+
 OPERATIONS: dict[str, OperationFunction] = {route.operation: find_operation(route.operation) for route in routes.ROUTES}
 
 
@@ -69,3 +71,10 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
     except Overloaded:
         full = Refusal(ErrorCode.OVERLOADED, retry_after_secs=OVERLOADED_RETRY_SECS)
         return refusal_response(full, request.request_id, route=template)
+
+
+def dispatch_metrics(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
+    """What a listener for metrics alone answers: `GET /metrics`, and 404 for everything else."""
+    if request.path == METRICS_ROUTE:
+        return (yield from dispatch(ctx, request))
+    return refusal_response(Refusal(ErrorCode.NOT_FOUND), request.request_id)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import DeleteGuild, DescribeUser, FindGuildAccess, InsertGuild, ListGuilds, Operation, RenameGuild
+from openguild_proto.effects import (
+    DeleteGuild,
+    DescribeUser,
+    FindGuildAccess,
+    InsertGuild,
+    ListGuilds,
+    Operation,
+    RenameGuild,
+)
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.operations.auth import authenticate
@@ -38,7 +46,9 @@ def list_guilds(ctx: Context, request: Request) -> Operation[Response]:
         profile = yield from DescribeUser(user_id=claims.user_id)
         if profile is None or not sees_all(profile.server_roles):
             raise Refusal(ErrorCode.FORBIDDEN)
-    guilds = yield from ListGuilds(user_id=None if everything else claims.user_id, limit=page.limit + 1, after=page.after)
+    guilds = yield from ListGuilds(
+        user_id=None if everything else claims.user_id, limit=page.limit + 1, after=page.after
+    )
     return page_response(page, guilds, Guild.of, lambda guild: guild.guild_id)
 
 

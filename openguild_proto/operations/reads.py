@@ -18,7 +18,9 @@ def mark_read(ctx: Context, request: Request, channel_id: str) -> Operation[Resp
     claims, _ = yield from channel_access(ctx, request, channel_id, Permission.READ)
     parse_query(request)
     body = decode_body(request, MarkReadBody, required=False)
-    state = yield from MarkRead(channel_id=channel_id, user_id=claims.user_id, sequence=body.sequence, now_ms=ctx.wall_ms)
+    state = yield from MarkRead(
+        channel_id=channel_id, user_id=claims.user_id, sequence=body.sequence, now_ms=ctx.wall_ms
+    )
     if state is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     yield from AnnounceRead(user_id=claims.user_id, state=state)

@@ -81,7 +81,11 @@ def _login_problems(
         problems.append(FieldProblem("device", MUST))
     elif not device_id:
         problems.append(FieldProblem("device.device_id", MUST))
-    for field, text in (("identifier", identifier), ("device.device_id", device_id), ("device.device_name", device_name or "")):
+    for field, text in (
+        ("identifier", identifier),
+        ("device.device_id", device_id),
+        ("device.device_name", device_name or ""),
+    ):
         if len(text) > MAX_DEVICE_FIELD_CHARS:
             problems.append(FieldProblem(field, f"must be at most {MAX_DEVICE_FIELD_CHARS} characters long"))
         elif (problem := text_problem(text)) is not None:
@@ -156,7 +160,13 @@ def list_devices(ctx: Context, request: Request) -> Operation[Response]:
     parse_query(request)
     devices = yield from ListDevices(user_id=claims.user_id, now_ms=ctx.wall_ms)
     lines = [
-        DeviceLine(device.device_id, device.device_name, from_millis(device.last_seen_at_ms), device.ip_address, device.user_agent)
+        DeviceLine(
+            device.device_id,
+            device.device_name,
+            from_millis(device.last_seen_at_ms),
+            device.ip_address,
+            device.user_agent,
+        )
         for device in devices
     ]
     return Response.json(lines)

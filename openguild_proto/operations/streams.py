@@ -34,7 +34,9 @@ def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Oper
     if since is not None and since < 0:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("since", "must not be negative"),))
     if since is not None and since > access.head:
-        raise Refusal(ErrorCode.INVALID_SINCE, details=(FieldProblem("since", f"the newest sequence is {access.head}"),))
+        raise Refusal(
+            ErrorCode.INVALID_SINCE, details=(FieldProblem("since", f"the newest sequence is {access.head}"),)
+        )
     _reserve(ctx, request, claims)
     return OpenStream(
         user_id=claims.user_id,

@@ -64,7 +64,9 @@ def me(ctx: Context, request: Request) -> Operation[Response]:
         )
         for channel in profile.channels
     )
-    guilds = tuple(GuildLine(guild.guild_id, guild.name, guild.role, from_millis(guild.joined_at_ms)) for guild in profile.guilds)
+    guilds = tuple(
+        GuildLine(guild.guild_id, guild.name, guild.role, from_millis(guild.joined_at_ms)) for guild in profile.guilds
+    )
     return Response.json(
         Me(
             user_id=profile.user.user_id,

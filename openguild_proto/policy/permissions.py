@@ -80,7 +80,9 @@ def require_guild(access: GuildAccess | None, permission: Permission) -> str:
 
 def require_channel(access: ChannelAccess | None, permission: Permission) -> str:
     """The effective role in the channel. Membership: of the guild, of the channel itself, or by server role."""
-    if access is None or (access.guild_role is None and access.channel_role is None and not sees_all(access.server_roles)):
+    if access is None or (
+        access.guild_role is None and access.channel_role is None and not sees_all(access.server_roles)
+    ):
         raise Refusal(ErrorCode.NOT_FOUND)
     return _require(effective_role(access.server_roles, access.guild_role, access.channel_role), permission)
 

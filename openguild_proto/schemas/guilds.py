@@ -81,5 +81,12 @@ class InvitePreview(Body, frozen=True, omit_defaults=False):
     def of(cls, record: InviteRecord) -> InvitePreview:
         line = Invite.of(record)
         return cls(
-            line.code, line.guild_id, record.guild_name, record.member_count, line.max_uses, line.uses, line.expires_at, line.created_by
+            line.code,
+            line.guild_id,
+            record.guild_name,
+            record.member_count,
+            line.max_uses,
+            line.uses,
+            line.expires_at,
+            line.created_by,
         )

@@ -54,7 +54,9 @@ def build_openapi(version: str) -> dict[str, Any]:
             "schemas": components | {"Error": _error_schema()},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
-        "x-close-codes": {str(int(code)): {"action": row.action, "meaning": row.meaning} for code, row in CLOSE_CODES.items()},
+        "x-close-codes": {
+            str(int(code)): {"action": row.action, "meaning": row.meaning} for code, row in CLOSE_CODES.items()
+        },
     }
 
 
@@ -105,7 +107,10 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _error_response() -> dict[str, Any]:
-    return {"description": "a typed error", "content": {"application/json": {"schema": {"$ref": _SCHEMA_PREFIX + "Error"}}}}
+    return {
+        "description": "a typed error",
+        "content": {"application/json": {"schema": {"$ref": _SCHEMA_PREFIX + "Error"}}},
+    }
 
 
 def _error_schema() -> dict[str, Any]:

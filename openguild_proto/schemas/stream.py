@@ -16,7 +16,11 @@ _KIND = b'{"kind":"channel_message",'
 
 def event_frame_payload(event: StoredEvent) -> bytes:
     """`{"sequence":..,"channel_id":..,"event":{..}}`"""
-    return b'{"sequence":%d,"channel_id":"%b","event":%b}' % (event.sequence, event.channel_id.encode("ascii"), event.wire)
+    return b'{"sequence":%d,"channel_id":"%b","event":%b}' % (
+        event.sequence,
+        event.channel_id.encode("ascii"),
+        event.wire,
+    )
 
 
 class _Sequenced(msgspec.Struct):
@@ -45,7 +49,9 @@ def channel_created_payload(record: ControlRecord) -> bytes:
 
 def channel_read_payload(state: ReadState) -> bytes:
     """The notification `channel_read`: the reader's position moved on another device (D-14)."""
-    return msgspec.json.encode({"kind": "channel_read", "channel_id": state.channel_id, "event": ReadPosition.of(state)})
+    return msgspec.json.encode(
+        {"kind": "channel_read", "channel_id": state.channel_id, "event": ReadPosition.of(state)}
+    )
 
 
 class ReadHint(msgspec.Struct, frozen=True, gc=False, tag="read", tag_field="type"):

@@ -107,7 +107,13 @@ class TokenAuthority:
             raise TokenInvalid
         try:
             fields = _payloads.decode(payload)
-            return Claims(fields.session_id, fields.user_id, fields.username, _micros(fields.issued_at), _micros(fields.expires_at))
+            return Claims(
+                fields.session_id,
+                fields.user_id,
+                fields.username,
+                _micros(fields.issued_at),
+                _micros(fields.expires_at),
+            )
         except (msgspec.DecodeError, ValueError, OverflowError):
             raise TokenInvalid from None
 

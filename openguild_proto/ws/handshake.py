@@ -36,7 +36,9 @@ def check(request: Request) -> Refusal | None:
     if versions != ["13"]:
         return Refusal(ErrorCode.UPGRADE_REQUIRED, headers=(("sec-websocket-version", "13"), ("upgrade", "websocket")))
     if len(keys) != 1 or not _is_key(keys[0]):
-        return Refusal(ErrorCode.INVALID_HANDSHAKE, "`Sec-WebSocket-Key` header missing, repeated or not 16 bytes in base64")
+        return Refusal(
+            ErrorCode.INVALID_HANDSHAKE, "`Sec-WebSocket-Key` header missing, repeated or not 16 bytes in base64"
+        )
     return None
 
 

@@ -129,7 +129,9 @@ class NatsBus(Bus):
                 closed_cb=on_closed,
                 error_cb=on_error,
             )
-            await client.subscribe(f"{self._prefix}.control", cb=self._received_control, pending_msgs_limit=PENDING_MESSAGES)
+            await client.subscribe(
+                f"{self._prefix}.control", cb=self._received_control, pending_msgs_limit=PENDING_MESSAGES
+            )
             for channel_id in list(self._wanted):
                 await self._subscribe(client, channel_id)
             await client.flush(CONNECT_TIMEOUT_SECS)

@@ -212,7 +212,7 @@ class RingMachine(RuleBasedStateMachine):
     def same_state(self) -> None:
         self.both(lambda ring: (ring.head, ring.tail, len(ring), ring.nbytes, ring.depth(), ring.lagged(), ring.slots))
         for slot in self.slots:
-            self.both(lambda ring: (ring.cursor(slot), ring.is_parked(slot)))
+            self.both(lambda ring, slot=slot: (ring.cursor(slot), ring.is_parked(slot)))
 
 
 RingMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

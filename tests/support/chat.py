@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-PASSWORD = "correct horse battery"  # noqa: S105 - the password of every test user
+PASSWORD = "correct horse battery"
 _numbers = itertools.count(1)
 
 
@@ -93,7 +93,9 @@ class User:
 
     def socket(self, path: str, **query: Any) -> ClientConnection:
         url = httpx.URL(self.chat.base_url).copy_with(scheme="ws", path=path, params=query or None)
-        return connect(str(url), additional_headers=self.auth, compression=None, proxy=None, open_timeout=10, close_timeout=2)
+        return connect(
+            str(url), additional_headers=self.auth, compression=None, proxy=None, open_timeout=10, close_timeout=2
+        )
 
 
 def texts(events: list[dict[str, Any]]) -> list[str]:

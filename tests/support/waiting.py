@@ -30,7 +30,9 @@ def threading_pause(secs: float) -> None:
     time.sleep(secs)
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], *, secs: float = 10.0, what: str = "the condition") -> T:
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]], *, secs: float = 10.0, what: str = "the condition"
+) -> T:
     """The same without blocking the loop; `condition` may be a coroutine function."""
     with anyio.fail_after(secs):
         while True:

@@ -9,6 +9,7 @@ import functools
 import io
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 from alembic import command
@@ -16,6 +17,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, pool
 from sqlalchemy.ext.asyncio import create_async_engine
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection as PostgresConnection
 
 LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint: nobody else's advisory lock by accident
 CONNECT_LIMIT_SECS = 10.0
@@ -59,7 +63,7 @@ def expected() -> str:
     return head
 
 
-async def current(connection: asyncpg.Connection[asyncpg.Record]) -> str | None:
+async def current(connection: PostgresConnection) -> str | None:
     """The revision of the schema; None where no migration ever ran."""
     try:
         revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")

@@ -156,7 +156,7 @@ CREATE TABLE control_log (
 COMMENT ON TABLE control_log IS 'what replicas must hear about; numbered without holes, in the order of commits';
 
 CREATE TABLE control_head (
-    only     boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single   boolean PRIMARY KEY DEFAULT true CHECK (single),
     sequence bigint NOT NULL
 );
 INSERT INTO control_head (sequence) VALUES (0);

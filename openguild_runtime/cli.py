@@ -1,0 +1,159 @@
+"""`openguild-server [flags] [subcommand]`: serve, and what an operator does beside it (CONTRACT 16, playbook).
+
+Flags stand before the subcommand. Exit status: 0 done, 1 a failure said in one line, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import asyncpg
+import sqlalchemy.exc
+
+import openguild_runtime
+from openguild_proto.canonical.keys import encode_unpadded, parse_seed
+from openguild_proto.canonical.signing import SEED_BYTES
+from openguild_proto.effects import StorageUnavailable
+from openguild_runtime import app, logs
+from openguild_runtime.cli_roles import COMMANDS, add_role_commands
+from openguild_runtime.config import ServerConfig, load, require_servable
+from openguild_runtime.config_layers import ConfigError, keys_of, overridden_names
+from openguild_runtime.embedded import EmbeddedError
+from openguild_runtime.failures import CommandFailed
+from openguild_runtime.private import private_servers
+from openguild_runtime.probe import probe
+from openguild_runtime.storage import migrations
+
+PLAIN_FLAGS = (
+    "bind_addr", "host", "port", "server_name", "log_format", "metrics.enabled", "metrics.bind_addr", "database_url",
+    "storage", "data_dir", "nats.url", "session.signing_key", "messaging.max_messages_per_user_per_window",
+    "messaging.max_messages_per_ip_per_window", "messaging.rate_limit_window_secs",
+)  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openguild-server",
+        description="OpenGuild homeserver. Without a subcommand it serves.",
+        epilog="Every key can also be set by environment (OPENGUILD_SERVER__...) or file: docs/configuration.md",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"openguild-server {openguild_runtime.__version__}")
+    for key in PLAIN_FLAGS:
+        parser.add_argument(f"--{key.replace('.', '-').replace('_', '-')}", dest=key, metavar="VALUE")
+    parser.add_argument("--session-fallback-verifying-key", dest="session.fallback_verifying_keys", action="append",
+                        metavar="KEY", help="may be repeated; replaces the list")  # fmt: skip
+    parser.add_argument("--embedded", dest="embedded", action="store_const", const=True,
+                        help="run a private PostgreSQL and NATS under --data-dir")  # fmt: skip
+    commands = parser.add_subparsers(dest="command", metavar="subcommand")
+    add_role_commands(commands)
+    migrate = commands.add_parser("migrate", help="bring the schema of database_url up to date")
+    migrate.add_argument("--sql", action="store_true", help="print the SQL for review and change nothing")
+    config = commands.add_parser("config", help="check or show the configuration")
+    config.add_argument("action", choices=("check", "dump"))
+    commands.add_parser("keygen", help="print a new signing key and its public key")
+    probing = commands.add_parser("probe", help="check a running server from outside, one line per step")
+    probing.add_argument("url")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    parsed = vars(build_parser().parse_args(arguments))
+    known = {key for key, _ in keys_of(ServerConfig)}
+    flags = {key: value for key, value in parsed.items() if key in known}
+    try:
+        return _run(parsed, flags)
+    except (ConfigError, CommandFailed, EmbeddedError, ValueError) as failure:
+        return _failed(str(failure))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlalchemy.exc.SQLAlchemyError) as failure:
+        return _failed(f"{parsed['command'] or 'serve'}: {_plain(failure)}")
+    except StorageUnavailable:
+        return _failed("the database cannot be reached: check database_url and that it runs")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
+    command = parsed["command"]
+    if command == "keygen":
+        return _keygen()
+    if command == "probe":
+        return probe(parsed["url"])
+    if command == "migrate" and parsed["sql"]:
+        sys.stdout.write(migrations.render_sql())
+        return 0
+    config = load(flags, os.environ, Path.cwd())
+    logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG", logs.DEFAULT_FILTER))
+    if command is None:
+        return _serve(config)
+    if command == "config":
+        return _config(config, parsed["action"])
+    if command == "migrate":
+        return anyio.run(_migrate, config)
+    return anyio.run(COMMANDS[command], config, parsed)
+
+
+def _serve(config: ServerConfig) -> int:
+    require_servable(config)
+    names = overridden_names(os.environ)
+    if names:
+        app.log.info("environment overrides", names=names)
+    fast = importlib.util.find_spec("uvloop") is not None
+    return anyio.run(app.serve, config, backend_options={"use_uvloop": fast})
+
+
+async def _migrate(config: ServerConfig) -> int:
+    async with private_servers(config) as completed:
+        if completed.database_url is None:
+            raise CommandFailed("database_url must be configured to migrate")
+        await migrations.upgrade(completed.database_url.get_secret_value())
+    _say(f"The schema is at revision {migrations.expected()}")
+    return 0
+
+
+def _config(config: ServerConfig, action: str) -> int:
+    if action == "check":
+        require_servable(config)
+        _say("The configuration is good")
+    else:
+        for key, value in config.shown().items():
+            _say(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    return 0
+
+
+def _keygen() -> int:
+    key = encode_unpadded(secrets.token_bytes(SEED_BYTES))
+    _say(f"signing_key = {key}")
+    _say(f"verifying_key = {encode_unpadded(parse_seed(key).public)}")
+    return 0
+
+
+def _plain(failure: Exception) -> str:
+    """One line without addresses or credentials."""
+    if isinstance(failure, OSError):
+        return failure.strerror or type(failure).__name__
+    cause = getattr(failure, "orig", None) or failure
+    return logs.redact(str(cause).splitlines()[0]) if str(cause) else type(cause).__name__
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _failed(line: str) -> int:
+    sys.stderr.write(f"openguild-server: {line}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

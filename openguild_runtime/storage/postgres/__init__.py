@@ -1,0 +1,291 @@
+"""PostgreSQL, the log: every effect one transaction, appends by group commit, reconnecting by itself.
+
+A connection that is lost is replaced at the next use. Failures of the driver become `StorageUnavailable`; its texts
+stay in the log of this process, without parameters or credentials.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+import asyncpg
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto import effects
+from openguild_proto.effects import AppendEvent, StorageEffect, StorageUnavailable
+from openguild_proto.records import ControlRecord
+from openguild_runtime.storage import migrations
+from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
+from openguild_runtime.storage.postgres import accounts, channels, guilds, invites, sessions
+from openguild_runtime.storage.postgres.append import append_batch
+from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
+from openguild_runtime.storage.postgres.values import texts
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection
+
+__all__ = ["PostgresStorage"]
+
+T = TypeVar("T")
+
+CONNECT_LIMIT_SECS = 5.0
+ACQUIRE_LIMIT_SECS = 5.0
+IDLE_LIFETIME_SECS = 300.0
+MAX_BACKOFF_SECS = 2.0
+
+# One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
+STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
+    effects.InsertUser: accounts.insert_user,
+    effects.FindUserByName: accounts.find_user_by_name,
+    effects.FindSession: sessions.find_session,
+    effects.ListDevices: sessions.list_devices,
+    effects.ListGuilds: guilds.list_guilds,
+    effects.FindGuildAccess: guilds.find_guild_access,
+    effects.RenameGuild: guilds.rename_guild,
+    effects.ListMembers: guilds.list_members,
+    effects.FindMember: guilds.find_member,
+    effects.InsertInvite: invites.insert_invite,
+    effects.FindInvite: invites.find_invite,
+    effects.DeleteInvite: invites.delete_invite,
+    effects.ListChannels: channels.list_channels,
+    effects.FindChannelAccess: channels.find_channel_access,
+    effects.RenameChannel: channels.rename_channel,
+    effects.ReadEvents: channels.read_events,
+    effects.MarkRead: channels.mark_read,
+    effects.ListUnread: channels.list_unread,
+}
+# Several statements, perhaps with a control record.
+TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaitable[Any]]] = {
+    effects.DescribeUser: accounts.describe_user,
+    effects.GrantServerRole: accounts.grant_server_role,
+    effects.RevokeServerRole: accounts.revoke_server_role,
+    effects.OpenSession: sessions.open_session,
+    effects.RotateRefresh: sessions.rotate_refresh,
+    effects.RevokeRefresh: sessions.revoke_refresh,
+    effects.RevokeDevice: sessions.revoke_device,
+    effects.InsertGuild: guilds.insert_guild,
+    effects.DeleteGuild: guilds.delete_guild,
+    effects.SetMemberRole: guilds.set_member_role,
+    effects.RemoveMember: guilds.remove_member,
+    effects.GrantGuildRole: guilds.grant_guild_role,
+    effects.AcceptInvite: invites.accept_invite,
+    effects.InsertChannel: channels.insert_channel,
+    effects.DeleteChannel: channels.delete_channel,
+    effects.GrantChannelRole: channels.grant_channel_role,
+}
+SNAPSHOTS = frozenset({effects.DescribeUser})  # read several tables as of one moment
+
+# The database is away, going away, overloaded, or has another schema: the effect may be tried again later.
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,  # shutdown, crash, starting up, statement timeout
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.TransactionRollbackError,  # deadlock, serialisation
+    asyncpg.ReadOnlySQLTransactionError,  # a replica that is being promoted
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.PostgresSystemError,  # I/O errors of its host
+)
+
+log = structlog.get_logger("openguild.storage")
+
+
+class PostgresStorage(Storage):
+    """`database_url`: a libpq URL. `tasks` runs the group commit until `aclose`."""
+
+    def __init__(
+        self,
+        database_url: str,
+        tasks: TaskGroup,
+        *,
+        pool_size: int = 10,
+        statement_timeout_secs: float = 10.0,
+        statement_cache_size: int = 100,
+    ) -> None:
+        super().__init__()
+        self._url = database_url
+        self._tasks = tasks
+        self._pool_size = pool_size
+        self._timeout = statement_timeout_secs
+        self._cache_size = statement_cache_size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._commits = CommitQueue(self._commit)
+        self._commit_scope = anyio.CancelScope()
+
+    # --- start and stop ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        await self.open()
+        attempt = 0
+        while True:
+            health = await self.check()
+            if health.database and health.migrations:
+                return
+            if attempt == 0:
+                missing = (
+                    "its schema is not current: run `openguild-server migrate`"
+                    if health.database
+                    else "it cannot be reached"
+                )
+                log.warning(f"waiting for the database: {missing}")
+            attempt += 1
+            await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
+
+    async def open(self) -> None:
+        """Make the pool and start the group commit; nothing is connected yet. Raises ValueError for a bad URL."""
+        if self._pool is None:
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=self._pool_size,
+                timeout=CONNECT_LIMIT_SECS,
+                command_timeout=self._timeout + 1,  # the server gives up first, and says so
+                max_inactive_connection_lifetime=IDLE_LIFETIME_SECS,
+                statement_cache_size=self._cache_size,
+                server_settings={
+                    "application_name": "openguild",
+                    "statement_timeout": str(int(self._timeout * 1000)),
+                    "jit": "off",  # short queries: compiling costs more than it saves
+                },
+            )
+            self._tasks.start_soon(self._run_commits)
+
+    async def aclose(self) -> None:
+        self._commit_scope.cancel()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            with anyio.move_on_after(CONNECT_LIMIT_SECS, shield=True) as limit, suppress(*UNAVAILABLE):
+                await pool.close()
+            if limit.cancelled_caught:
+                pool.terminate()
+
+    # --- effects -----------------------------------------------------------------------------------
+
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        if isinstance(effect, AppendEvent):
+            return cast("T", await self._commits.submit(effect))
+        kind = type(effect)
+        if statement := STATEMENTS.get(kind):
+            return cast("T", await self._with_connection(lambda connection: statement(connection, effect)))
+        transaction = TRANSACTIONS.get(kind)
+        if transaction is None:
+            raise TypeError(f"not a storage effect: {kind.__name__}")
+        snapshot = kind in SNAPSHOTS
+
+        async def run(connection: Connection) -> tuple[Any, list[ControlRecord]]:
+            tx = Transaction(connection)
+            async with connection.transaction(isolation="repeatable_read" if snapshot else None, readonly=snapshot):
+                result = await transaction(tx, effect)
+            return result, tx.records
+
+        result, records = await self._with_connection(run)
+        for record in records:
+            self.on_control(record)
+        return cast("T", result)
+
+    async def _with_connection(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+        if self._pool is None:
+            raise StorageUnavailable
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_LIMIT_SECS) as connection:
+                return await use(connection)
+        except UNAVAILABLE as failure:
+            log.debug("the database cannot be used", kind=type(failure).__name__)
+            raise StorageUnavailable from failure
+
+    # --- appends -----------------------------------------------------------------------------------
+
+    async def _run_commits(self) -> None:
+        with self._commit_scope:
+            await self._commits.run()
+
+    async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
+        started = time.monotonic()
+        try:
+            outcomes: Sequence[Outcome] = await self._with_connection(
+                lambda connection: append_batch(connection, batch)
+            )
+        except StorageUnavailable as away:
+            return [StorageUnavailable().with_traceback(away.__traceback__) for _ in batch]
+        except asyncpg.PostgresError as failure:
+            if len(batch) > 1:  # one event that cannot be stored fails alone
+                return [(await self._commit([effect]))[0] for effect in batch]
+            return [failure]
+        self.on_batch(len(batch), time.monotonic() - started)
+        return outcomes
+
+    # --- other reads -------------------------------------------------------------------------------
+
+    async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
+        rows = await self._with_connection(
+            lambda connection: connection.fetch(
+                "SELECT channel_id, head_sequence FROM channels WHERE channel_id = ANY ($1::uuid[])", list(channel_ids)
+            )
+        )
+        return {str(row["channel_id"]): row["head_sequence"] for row in rows}
+
+    async def control_head(self) -> int:
+        head = await self._with_connection(lambda connection: connection.fetchval("SELECT sequence FROM control_head"))
+        return int(head)
+
+    async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
+        rows = await self._with_connection(
+            lambda connection: connection.fetch(
+                f"SELECT {CONTROL_COLUMNS} FROM control_log WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+                sequence,
+                limit,
+            )
+        )
+        return [control_record(row) for row in rows]
+
+    async def visible(self, user_id: str) -> Visible:
+        row = await self._with_connection(
+            lambda connection: connection.fetchrow(
+                """
+                WITH mine AS (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
+                SELECT ARRAY(SELECT guild_id FROM mine ORDER BY guild_id) AS guilds, ARRAY(
+                    SELECT channel_id FROM channels WHERE guild_id IN (SELECT guild_id FROM mine)
+                    OR channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
+                    ORDER BY created_at, channel_id
+                ) AS channels
+                """,
+                user_id,
+            )
+        )
+        if row is None:
+            raise StorageUnavailable
+        return Visible(guild_ids=texts(row["guilds"]), channel_ids=texts(row["channels"]))
+
+    # --- health ------------------------------------------------------------------------------------
+
+    async def check(self) -> StorageHealth:
+        try:
+            revision = await self._with_connection(migrations.current)
+        except StorageUnavailable:
+            return StorageHealth(database=False, migrations=False)
+        return StorageHealth(database=True, migrations=migrations.serves(revision))
+
+    def stats(self) -> StorageStats:
+        pool = self._pool
+        return StorageStats(
+            pool_size=pool.get_size() if pool is not None else 0,
+            pool_idle=pool.get_idle_size() if pool is not None else 0,
+            queue_events=len(self._commits),
+            queue_bytes=self._commits.bytes,
+            batches=self._commits.batches,
+            batched_events=self._commits.events,
+        )

@@ -1,0 +1,118 @@
+"""Users and server roles in PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openguild_proto.effects import DescribeUser, FindUserByName, GrantServerRole, InsertUser, RevokeServerRole
+from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import moment, rows_changed, texts, to_millis
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection, Row
+
+# server roles of a user, by (granted_at, role); `$2` is the user id
+SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
+
+
+async def insert_user(connection: Connection, effect: InsertUser) -> bool:
+    status = await connection.execute(
+        """
+        INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (username_key) DO NOTHING
+        """,
+        effect.user_id,
+        effect.username,
+        effect.username_key,
+        effect.password_hash,
+        moment(effect.now_ms),
+    )
+    return rows_changed(status) == 1
+
+
+async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
+    row = await connection.fetchrow("SELECT * FROM users WHERE username_key = $1", effect.username_key)
+    return _user(row) if row is not None else None
+
+
+def _user(row: Row) -> UserRecord:
+    return UserRecord(
+        user_id=str(row["user_id"]),
+        username=row["username"],
+        password_hash=row["password_hash"],
+        created_at_ms=to_millis(row["created_at"]),
+        updated_at_ms=to_millis(row["updated_at"]),
+    )
+
+
+async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | None:
+    """Several reads in one REPEATABLE READ transaction: one snapshot."""
+    connection = tx.connection
+    user = await connection.fetchrow("SELECT * FROM users WHERE user_id = $1", effect.user_id)
+    if user is None:
+        return None
+    roles = await connection.fetch(
+        "SELECT role FROM user_roles WHERE user_id = $1 ORDER BY granted_at, role", effect.user_id
+    )
+    guilds = await connection.fetch(
+        """
+        SELECT guild_id, name, role, joined_at FROM guild_memberships JOIN guilds USING (guild_id)
+        WHERE user_id = $1 ORDER BY created_at, guild_id
+        """,
+        effect.user_id,
+    )
+    channels = await connection.fetch(
+        """
+        SELECT channel_id, guild_id, name, role, joined_at FROM channel_memberships JOIN channels USING (channel_id)
+        WHERE user_id = $1 ORDER BY joined_at, channel_id
+        """,
+        effect.user_id,
+    )
+    return UserProfile(
+        user=_user(user),
+        server_roles=texts(row["role"] for row in roles),
+        guilds=tuple(
+            GuildMembership(
+                guild_id=str(row["guild_id"]),
+                name=row["name"],
+                role=row["role"],
+                joined_at_ms=to_millis(row["joined_at"]),
+            )
+            for row in guilds
+        ),
+        channels=tuple(
+            ChannelMembership(
+                channel_id=str(row["channel_id"]),
+                guild_id=str(row["guild_id"]),
+                name=row["name"],
+                role=row["role"],
+                joined_at_ms=to_millis(row["joined_at"]),
+            )
+            for row in channels
+        ),
+    )
+
+
+async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
+    status = await tx.connection.execute(
+        """
+        INSERT INTO user_roles (user_id, role, granted_at) SELECT user_id, $2, $3 FROM users WHERE user_id = $1
+        ON CONFLICT (user_id, role) DO UPDATE SET granted_at = user_roles.granted_at
+        """,
+        effect.user_id,
+        effect.role,
+        moment(effect.now_ms),
+    )
+    if rows_changed(status):
+        await tx.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
+
+
+async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
+    status = await tx.connection.execute(
+        "DELETE FROM user_roles WHERE user_id = $1 AND role = $2", effect.user_id, effect.role
+    )
+    if not rows_changed(status):
+        return False
+    await tx.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
+    return True

@@ -1,0 +1,64 @@
+"""One batch of appends as one statement: `append_events_v1` of the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from openguild_proto.effects import Appended, AppendEvent, AppendFailure
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.records import StoredEvent
+from openguild_runtime.storage.postgres.commit_queue import Outcome
+from openguild_runtime.storage.postgres.values import moment, to_millis
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection, Row
+
+APPEND = "SELECT * FROM append_events_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+
+
+async def append_batch(connection: Connection, effects: Sequence[AppendEvent]) -> list[Outcome]:
+    """Store the batch; one outcome for each effect, in order. A statement alone is its own transaction."""
+    rows = await connection.fetch(
+        APPEND,
+        [effect.channel_id for effect in effects],
+        [effect.sender_id for effect in effects],
+        [effect.event_id for effect in effects],
+        [effect.event_type for effect in effects],
+        [effect.canonical for effect in effects],
+        [effect.wire for effect in effects],
+        [effect.nonce for effect in effects],
+        [effect.fingerprint for effect in effects],
+        [moment(effect.now_ms) for effect in effects],
+    )
+    by_place: dict[int, Row] = {row["place"]: row for row in rows}
+    return [_outcome(effect, by_place.get(place)) for place, effect in enumerate(effects, start=1)]
+
+
+def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
+    if row is None:
+        return AppendFailure(kind="no_channel")
+    if row["stored"]:
+        return Appended(
+            event=StoredEvent(
+                channel_id=effect.channel_id,
+                sequence=row["sequence"],
+                event_id=effect.event_id,
+                wire=effect.wire,
+                created_at_ms=effect.now_ms,
+            )
+        )
+    if row["sequence"] is None:
+        return LocalProtocolError("an event id belongs to one channel")
+    if row["fingerprint"] != effect.fingerprint and row["event_id"] != effect.event_id:
+        return AppendFailure(kind="nonce_reused")
+    return Appended(
+        event=StoredEvent(
+            channel_id=effect.channel_id,
+            sequence=row["sequence"],
+            event_id=row["event_id"],
+            wire=row["wire"],
+            created_at_ms=to_millis(row["created_at"]),
+        ),
+        repeated=True,
+    )

@@ -1,0 +1,230 @@
+"""Channels and their roles, reading their logs, and read positions in PostgreSQL. Appending: commit_queue.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openguild_proto.effects import (
+    DeleteChannel,
+    FindChannelAccess,
+    GrantChannelRole,
+    InsertChannel,
+    ListChannels,
+    ListUnread,
+    MarkRead,
+    ReadEvents,
+    RenameChannel,
+)
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, ReadState, StoredEvent
+from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
+from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import moment, rows_changed, texts, to_millis
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection, Row
+
+# One row per event of the page; a single row without an event when the channel exists and the page is empty.
+PAGE = """
+SELECT e.sequence, e.event_id, e.wire, e.created_at FROM channels AS c LEFT JOIN LATERAL (
+    SELECT * FROM channel_events WHERE channel_id = c.channel_id {bound} ORDER BY sequence {order} LIMIT $2
+) AS e ON true WHERE c.channel_id = $1 ORDER BY e.sequence
+"""
+PAGE_AFTER = PAGE.format(bound="AND sequence > $3", order="")
+PAGE_BEFORE = PAGE.format(bound="AND sequence < $3", order="DESC")
+PAGE_NEWEST = PAGE.format(bound="", order="DESC")
+
+
+def _channel(row: Row) -> ChannelRecord:
+    return ChannelRecord(
+        channel_id=str(row["channel_id"]),
+        guild_id=str(row["guild_id"]),
+        name=row["name"],
+        created_at_ms=to_millis(row["created_at"]),
+    )
+
+
+async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | None:
+    now = moment(effect.now_ms)
+    status = await tx.connection.execute(
+        """
+        INSERT INTO channels (channel_id, guild_id, name, created_at)
+        SELECT $1, guild_id, $3, $4 FROM guilds WHERE guild_id = $2 FOR KEY SHARE
+        """,
+        effect.channel_id,
+        effect.guild_id,
+        effect.name,
+        now,
+    )
+    if not rows_changed(status):
+        return None
+    await tx.connection.execute(
+        """
+        INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
+        SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2
+        """,
+        effect.channel_id,
+        effect.created_by,
+        CREATOR_ROLE,
+        now,
+    )
+    record = ChannelRecord(
+        channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
+    )
+    await tx.log(
+        ControlKind.CHANNEL_CREATED,
+        guild_id=effect.guild_id,
+        channel_id=effect.channel_id,
+        user_id=effect.created_by,
+        body=channel_body(record),
+    )
+    return record
+
+
+async def list_channels(connection: Connection, effect: ListChannels) -> tuple[ChannelRecord, ...]:
+    rows = await connection.fetch(
+        """
+        SELECT channel_id, guild_id, name, created_at FROM channels WHERE guild_id = $1
+          AND ($2::uuid IS NULL OR (created_at, channel_id) >
+            (SELECT created_at, channel_id FROM channels WHERE guild_id = $1 AND channel_id = $2))
+        ORDER BY created_at, channel_id LIMIT $3
+        """,
+        effect.guild_id,
+        effect.after,
+        effect.limit,
+    )
+    return tuple(_channel(row) for row in rows)
+
+
+async def find_channel_access(connection: Connection, effect: FindChannelAccess) -> ChannelAccess | None:
+    row = await connection.fetchrow(
+        f"""
+        SELECT c.*, g.role AS guild_role, m.role AS channel_role, {SERVER_ROLES} AS server_roles
+        FROM channels AS c
+        LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = $2
+        LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = $2
+        WHERE c.channel_id = $1
+        """,
+        effect.channel_id,
+        effect.user_id,
+    )
+    if row is None:
+        return None
+    return ChannelAccess(
+        channel=_channel(row),
+        guild_role=row["guild_role"],
+        channel_role=row["channel_role"],
+        server_roles=texts(row["server_roles"]),
+        head=row["head_sequence"],
+    )
+
+
+async def rename_channel(connection: Connection, effect: RenameChannel) -> ChannelRecord | None:
+    row = await connection.fetchrow(
+        "UPDATE channels SET name = $2 WHERE channel_id = $1 RETURNING *", effect.channel_id, effect.name
+    )
+    return _channel(row) if row is not None else None
+
+
+async def delete_channel(tx: Transaction, effect: DeleteChannel) -> bool:
+    guild_id = await tx.connection.fetchval(
+        "DELETE FROM channels WHERE channel_id = $1 RETURNING guild_id", effect.channel_id
+    )
+    if guild_id is None:
+        return False
+    await tx.log(ControlKind.CHANNEL_DELETED, guild_id=str(guild_id), channel_id=effect.channel_id)
+    return True
+
+
+async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
+    guild_id = await tx.connection.fetchval(
+        """
+        WITH granted AS (
+            INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
+            SELECT channel_id, user_id, $3, $4 FROM channels, users WHERE channel_id = $1 AND user_id = $2
+            ON CONFLICT (channel_id, user_id) DO UPDATE SET role = EXCLUDED.role RETURNING channel_id
+        ) SELECT guild_id FROM granted JOIN channels USING (channel_id)
+        """,
+        effect.channel_id,
+        effect.user_id,
+        effect.role,
+        moment(effect.now_ms),
+    )
+    if guild_id is None:
+        return False
+    await tx.log(
+        ControlKind.ACCESS_CHANGED, guild_id=str(guild_id), channel_id=effect.channel_id, user_id=effect.user_id
+    )
+    return True
+
+
+# --- the log, and who has read how far -------------------------------------------------------------
+
+
+async def read_events(connection: Connection, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
+    limit = max(0, effect.limit)
+    if effect.after is not None and effect.before is not None:
+        raise LocalProtocolError("a page has one bound: after or before")
+    if effect.after is not None:
+        rows = await connection.fetch(PAGE_AFTER, effect.channel_id, limit, effect.after)
+    elif effect.before is not None:
+        rows = await connection.fetch(PAGE_BEFORE, effect.channel_id, limit, effect.before)
+    else:
+        rows = await connection.fetch(PAGE_NEWEST, effect.channel_id, limit)
+    if not rows:
+        return None
+    return tuple(
+        StoredEvent(
+            channel_id=effect.channel_id,
+            sequence=row["sequence"],
+            event_id=row["event_id"],
+            wire=row["wire"],
+            created_at_ms=to_millis(row["created_at"]),
+        )
+        for row in rows
+        if row["sequence"] is not None
+    )
+
+
+def _read_state(row: Row) -> ReadState:
+    return ReadState(
+        channel_id=str(row["channel_id"]), last_read_sequence=row["last_read"], latest_sequence=row["head_sequence"]
+    )
+
+
+async def mark_read(connection: Connection, effect: MarkRead) -> ReadState | None:
+    row = await connection.fetchrow(
+        """
+        WITH channel AS (SELECT channel_id, head_sequence FROM channels WHERE channel_id = $1), kept AS (
+            INSERT INTO channel_read_state AS s (channel_id, user_id, last_read_sequence, updated_at)
+            SELECT channel_id, user_id, least(greatest(coalesce($3::bigint, head_sequence), 0), head_sequence), $4
+            FROM channel, users WHERE user_id = $2
+            ON CONFLICT (channel_id, user_id) DO UPDATE SET
+                last_read_sequence = greatest(s.last_read_sequence, EXCLUDED.last_read_sequence),
+                updated_at = CASE WHEN EXCLUDED.last_read_sequence > s.last_read_sequence
+                             THEN EXCLUDED.updated_at ELSE s.updated_at END
+            RETURNING channel_id, last_read_sequence AS last_read
+        ) SELECT channel_id, last_read, greatest(head_sequence, last_read) AS head_sequence
+        FROM kept JOIN channel USING (channel_id)
+        """,
+        effect.channel_id,
+        effect.user_id,
+        effect.sequence,
+        moment(effect.now_ms),
+    )
+    return _read_state(row) if row is not None else None
+
+
+async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadState, ...]:
+    rows = await connection.fetch(
+        """
+        SELECT c.channel_id, c.head_sequence, coalesce(s.last_read_sequence, 0) AS last_read
+        FROM channels AS c LEFT JOIN channel_read_state AS s ON s.channel_id = c.channel_id AND s.user_id = $1
+        WHERE c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
+           OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
+        ORDER BY c.created_at, c.channel_id
+        """,
+        effect.user_id,
+    )
+    return tuple(_read_state(row) for row in rows)

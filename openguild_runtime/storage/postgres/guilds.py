@@ -1,0 +1,212 @@
+"""Guilds, members and guild roles in PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openguild_proto.effects import (
+    DeleteGuild,
+    FindGuildAccess,
+    FindMember,
+    GrantGuildRole,
+    InsertGuild,
+    ListGuilds,
+    ListMembers,
+    RemoveMember,
+    RenameGuild,
+    SetMemberRole,
+)
+from openguild_proto.records import ControlKind, GuildAccess, GuildRecord, MemberChange, MemberRecord
+from openguild_runtime.storage.base import OWNER
+from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import moment, rows_changed, texts, to_millis
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection, Row
+
+MEMBER = "SELECT guild_id, user_id, username, role, joined_at FROM guild_memberships JOIN users USING (user_id)"
+
+
+def _guild(row: Row) -> GuildRecord:
+    return GuildRecord(guild_id=str(row["guild_id"]), name=row["name"], created_at_ms=to_millis(row["created_at"]))
+
+
+def member_record(row: Row) -> MemberRecord:
+    """A row of `MEMBER`."""
+    return MemberRecord(
+        guild_id=str(row["guild_id"]),
+        user_id=str(row["user_id"]),
+        username=row["username"],
+        role=row["role"],
+        joined_at_ms=to_millis(row["joined_at"]),
+    )
+
+
+async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord:
+    now = moment(effect.now_ms)
+    await tx.connection.execute(
+        "INSERT INTO guilds (guild_id, name, created_at) VALUES ($1, $2, $3)", effect.guild_id, effect.name, now
+    )
+    await tx.connection.execute(
+        "INSERT INTO guild_memberships (guild_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4)",
+        effect.guild_id,
+        effect.owner_id,
+        OWNER,
+        now,
+    )
+    await tx.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=effect.owner_id)
+    return GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
+
+
+async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[GuildRecord, ...]:
+    rows = await connection.fetch(
+        """
+        SELECT guild_id, name, created_at FROM guilds AS g
+        WHERE ($1::uuid IS NULL OR EXISTS (SELECT FROM guild_memberships AS m WHERE m.guild_id = g.guild_id AND m.user_id = $1))
+          AND ($2::uuid IS NULL OR (created_at, guild_id) > (SELECT created_at, guild_id FROM guilds WHERE guild_id = $2))
+        ORDER BY created_at, guild_id LIMIT $3
+        """,
+        effect.user_id,
+        effect.after,
+        effect.limit,
+    )
+    return tuple(_guild(row) for row in rows)
+
+
+async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> GuildAccess | None:
+    row = await connection.fetchrow(
+        f"""
+        SELECT g.*, m.role, {SERVER_ROLES} AS server_roles
+        FROM guilds AS g LEFT JOIN guild_memberships AS m ON m.guild_id = g.guild_id AND m.user_id = $2
+        WHERE g.guild_id = $1
+        """,
+        effect.guild_id,
+        effect.user_id,
+    )
+    if row is None:
+        return None
+    return GuildAccess(guild=_guild(row), role=row["role"], server_roles=texts(row["server_roles"]))
+
+
+async def rename_guild(connection: Connection, effect: RenameGuild) -> GuildRecord | None:
+    row = await connection.fetchrow(
+        "UPDATE guilds SET name = $2 WHERE guild_id = $1 RETURNING *", effect.guild_id, effect.name
+    )
+    return _guild(row) if row is not None else None
+
+
+async def delete_guild(tx: Transaction, effect: DeleteGuild) -> bool:
+    found = await tx.connection.fetchval("SELECT 1 FROM guilds WHERE guild_id = $1 FOR UPDATE", effect.guild_id)
+    if found is None:
+        return False
+    # in id order, as appends take them; the cascade would take them in any order
+    await tx.connection.execute(
+        "SELECT FROM channels WHERE guild_id = $1 ORDER BY channel_id FOR UPDATE", effect.guild_id
+    )
+    await tx.connection.execute("DELETE FROM guilds WHERE guild_id = $1", effect.guild_id)
+    await tx.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id)
+    return True
+
+
+# --- members -------------------------------------------------------------------------------------
+
+
+async def list_members(connection: Connection, effect: ListMembers) -> tuple[MemberRecord, ...]:
+    rows = await connection.fetch(
+        f"""
+        {MEMBER} WHERE guild_id = $1
+          AND ($2::uuid IS NULL OR (joined_at, user_id) >
+            (SELECT joined_at, user_id FROM guild_memberships WHERE guild_id = $1 AND user_id = $2))
+        ORDER BY joined_at, user_id LIMIT $3
+        """,
+        effect.guild_id,
+        effect.after,
+        effect.limit,
+    )
+    return tuple(member_record(row) for row in rows)
+
+
+async def find_member(connection: Connection, effect: FindMember) -> MemberRecord | None:
+    row = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.user_id)
+    return member_record(row) if row is not None else None
+
+
+async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChange:
+    leaves = effect.role != OWNER
+    verdict = await _may_change(tx, effect.guild_id, effect.user_id, effect.expected_role, leaves=leaves)
+    if verdict is MemberChange.DONE:
+        await tx.connection.execute(
+            "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2",
+            effect.guild_id,
+            effect.user_id,
+            effect.role,
+        )
+        await tx.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=effect.user_id)
+    return verdict
+
+
+async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
+    verdict = await _may_change(tx, effect.guild_id, effect.user_id, effect.expected_role, leaves=True)
+    if verdict is MemberChange.DONE:
+        await tx.connection.execute(
+            "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.user_id
+        )
+        await tx.connection.execute(
+            """
+            DELETE FROM channel_memberships AS m USING channels AS c
+            WHERE m.channel_id = c.channel_id AND c.guild_id = $1 AND m.user_id = $2
+            """,
+            effect.guild_id,
+            effect.user_id,
+        )
+        await tx.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=effect.user_id)
+    return verdict
+
+
+async def _may_change(
+    tx: Transaction, guild_id: str, user_id: str, expected_role: str, *, leaves: bool
+) -> MemberChange:
+    """`leaves`: the member will not be an owner afterwards. The guild's row makes changes of one guild take turns."""
+    await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", guild_id)
+    role = await tx.connection.fetchval(
+        "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", guild_id, user_id
+    )
+    if role is None:
+        return MemberChange.NOT_MEMBER
+    if role != expected_role:
+        return MemberChange.CONFLICT
+    if role == OWNER and leaves:
+        owners = await tx.connection.fetchval(
+            "SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $2", guild_id, OWNER
+        )
+        if owners == 1:
+            return MemberChange.LAST_OWNER
+    return MemberChange.DONE
+
+
+async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> bool:
+    await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", effect.guild_id)
+    status = await tx.connection.execute(
+        "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2",
+        effect.guild_id,
+        effect.user_id,
+        effect.role,
+    )
+    kind = ControlKind.MEMBER_CHANGED
+    if not rows_changed(status):
+        kind = ControlKind.MEMBER_JOINED
+        status = await tx.connection.execute(
+            """
+            INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
+            SELECT guild_id, user_id, $3, $4 FROM guilds, users WHERE guild_id = $1 AND user_id = $2
+            """,
+            effect.guild_id,
+            effect.user_id,
+            effect.role,
+            moment(effect.now_ms),
+        )
+        if not rows_changed(status):
+            return False
+    await tx.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
+    return True

@@ -1,0 +1,100 @@
+"""Invites in PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openguild_proto.effects import AcceptInvite, DeleteInvite, FindInvite, InsertInvite
+from openguild_proto.records import ControlKind, InviteRecord, MemberRecord
+from openguild_runtime.storage.postgres.guilds import MEMBER, member_record
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import moment, moment_or_none, rows_changed, to_millis, to_millis_or_none
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection
+
+
+async def insert_invite(connection: Connection, effect: InsertInvite) -> InviteRecord | None:
+    name = await connection.fetchval(
+        """
+        WITH guild AS (SELECT guild_id, name FROM guilds WHERE guild_id = $2), added AS (
+            INSERT INTO invites (code, guild_id, created_by, max_uses, expires_at, created_at)
+            SELECT $1, guild_id, $3, $4, $5, $6 FROM guild
+        ) SELECT name FROM guild
+        """,
+        effect.code,
+        effect.guild_id,
+        effect.created_by,
+        effect.max_uses,
+        moment_or_none(effect.expires_at_ms),
+        moment(effect.now_ms),
+    )
+    if name is None:
+        return None
+    return InviteRecord(
+        code=effect.code,
+        guild_id=effect.guild_id,
+        guild_name=name,
+        max_uses=effect.max_uses,
+        uses=0,
+        expires_at_ms=effect.expires_at_ms,
+        created_by=effect.created_by,
+        created_at_ms=effect.now_ms,
+    )
+
+
+async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecord | None:
+    row = await connection.fetchrow(
+        """
+        SELECT i.*, g.name, (SELECT count(*) FROM guild_memberships AS m WHERE m.guild_id = i.guild_id) AS members
+        FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE code = $1
+        """,
+        effect.code,
+    )
+    if row is None:
+        return None
+    return InviteRecord(
+        code=row["code"],
+        guild_id=str(row["guild_id"]),
+        guild_name=row["name"],
+        max_uses=row["max_uses"],
+        uses=row["uses"],
+        expires_at_ms=to_millis_or_none(row["expires_at"]),
+        created_by=str(row["created_by"]),
+        created_at_ms=to_millis(row["created_at"]),
+        member_count=row["members"],
+    )
+
+
+async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | None:
+    connection = tx.connection
+    invite = await connection.fetchrow("SELECT * FROM invites WHERE code = $1 FOR NO KEY UPDATE", effect.code)
+    if invite is None:
+        return None
+    guild_id = str(invite["guild_id"])
+    already = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, effect.user_id)
+    if already is not None:
+        return member_record(already)
+    expired = invite["expires_at"] is not None and to_millis(invite["expires_at"]) <= effect.now_ms
+    used_up = invite["max_uses"] is not None and invite["uses"] >= invite["max_uses"]
+    if expired or used_up:
+        return None
+    status = await connection.execute(
+        """
+        INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
+        SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2 ON CONFLICT (guild_id, user_id) DO NOTHING
+        """,
+        guild_id,
+        effect.user_id,
+        effect.role,
+        moment(effect.now_ms),
+    )
+    if rows_changed(status):  # not when another invite brought the same user in meanwhile
+        await connection.execute("UPDATE invites SET uses = uses + 1 WHERE code = $1", effect.code)
+        await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=effect.user_id)
+    member = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, effect.user_id)
+    return member_record(member) if member is not None else None
+
+
+async def delete_invite(connection: Connection, effect: DeleteInvite) -> bool:
+    return rows_changed(await connection.execute("DELETE FROM invites WHERE code = $1", effect.code)) == 1

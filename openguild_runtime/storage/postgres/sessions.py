@@ -1,0 +1,243 @@
+"""Sessions and refresh families in PostgreSQL. Tokens are stored as hashes only (D-25)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from openguild_proto.effects import FindSession, ListDevices, OpenSession, RevokeDevice, RevokeRefresh, RotateRefresh
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.records import ControlKind, DeviceRecord, ReusedRefresh, RotatedRefresh, SessionRecord
+from openguild_proto.sessions.refresh import Rotation, decide_rotation
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import moment, to_millis, to_millis_or_none
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection, Row
+
+
+async def open_session(tx: Transaction, effect: OpenSession) -> None:
+    connection, now = tx.connection, moment(effect.now_ms)
+    # logins of one user take turns: two of them on one device must not both think that they are the first
+    known = await connection.fetchval("SELECT 1 FROM users WHERE user_id = $1 FOR NO KEY UPDATE", effect.user_id)
+    if known is None:
+        raise LocalProtocolError("a session needs an existing user")
+    await _prune(tx, effect.user_id, effect.now_ms)
+    former = await connection.fetch(
+        "SELECT family_id FROM refresh_families WHERE user_id = $1 AND device_id = $2 AND revoked_at IS NULL",
+        effect.user_id,
+        effect.device_id,
+    )
+    ended = await _end_families(tx, [str(row["family_id"]) for row in former], effect.now_ms)
+    await connection.execute(
+        """
+        INSERT INTO refresh_families (family_id, user_id, device_id, device_name, user_agent, ip_address,
+            created_at, last_seen_at, expires_at, current_hash)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9)
+        """,
+        effect.family_id,
+        effect.user_id,
+        effect.device_id,
+        effect.device_name,
+        effect.user_agent,
+        effect.ip_address,
+        now,
+        moment(effect.refresh_expires_ms),
+        effect.refresh_hash,
+    )
+    await _add_token(
+        tx, effect.family_id, effect.user_id, effect.refresh_hash, effect.session_id,
+        effect.now_ms, effect.access_expires_ms, effect.refresh_expires_ms,
+    )  # fmt: skip
+    await _log_revoked(tx, effect.user_id, ended)
+
+
+async def find_session(connection: Connection, effect: FindSession) -> SessionRecord | None:
+    row = await connection.fetchrow(
+        """
+        SELECT s.user_id, u.username, f.revoked_at IS NOT NULL AS revoked
+        FROM sessions AS s JOIN refresh_families AS f USING (family_id) LEFT JOIN users AS u ON u.user_id = s.user_id
+        WHERE session_id = $1
+        """,
+        effect.session_id,
+    )
+    if row is None:
+        return None
+    return SessionRecord(
+        session_id=effect.session_id, user_id=str(row["user_id"]), username=row["username"], revoked=row["revoked"]
+    )
+
+
+async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:
+    family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
+    if family is None:
+        return None
+    user_id, family_id = str(family["user_id"]), str(family["family_id"])
+    decision = decide_rotation(
+        presented=effect.refresh_hash,
+        current=family["current_hash"],
+        previous=family["previous_hash"],
+        rotated_at_ms=to_millis_or_none(family["rotated_at"]),
+        revoked=family["revoked_at"] is not None,
+        expires_at_ms=to_millis(family["expires_at"]),
+        now_ms=effect.now_ms,
+        grace_ms=effect.grace_ms,
+    )
+    match decision:
+        case Rotation.DEAD:
+            return None
+        case Rotation.REUSED:
+            await _log_revoked(tx, user_id, await _end_families(tx, [family_id], effect.now_ms))
+            return ReusedRefresh(user_id=user_id, family_id=family_id)
+        case Rotation.ROTATE | Rotation.GRACE:
+            await tx.connection.execute(
+                """
+                UPDATE refresh_families SET previous_hash = current_hash, current_hash = $2, rotated_at = $3,
+                    last_seen_at = $3, expires_at = $4
+                WHERE family_id = $1
+                """,
+                family_id,
+                effect.new_refresh_hash,
+                moment(effect.now_ms),
+                moment(effect.refresh_expires_ms),
+            )
+            await _add_token(
+                tx, family_id, user_id, effect.new_refresh_hash, effect.new_session_id,
+                effect.now_ms, effect.access_expires_ms, effect.refresh_expires_ms,
+            )  # fmt: skip
+            await _prune(tx, user_id, effect.now_ms)
+            return RotatedRefresh(user_id=user_id, username=family["username"], family_id=family_id)
+
+
+async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
+    family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
+    if family is None or family["revoked_at"] is not None or to_millis(family["expires_at"]) <= effect.now_ms:
+        return False
+    await _log_revoked(tx, str(family["user_id"]), await _end_families(tx, [str(family["family_id"])], effect.now_ms))
+    return True
+
+
+async def list_devices(connection: Connection, effect: ListDevices) -> tuple[DeviceRecord, ...]:
+    rows = await connection.fetch(
+        """
+        SELECT * FROM refresh_families WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
+        ORDER BY last_seen_at DESC, device_id
+        """,
+        effect.user_id,
+        moment(effect.now_ms),
+    )
+    return tuple(
+        DeviceRecord(
+            device_id=row["device_id"],
+            device_name=row["device_name"],
+            last_seen_at_ms=to_millis(row["last_seen_at"]),
+            ip_address=row["ip_address"],
+            user_agent=row["user_agent"],
+            created_at_ms=to_millis(row["created_at"]),
+        )
+        for row in rows
+    )
+
+
+async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
+    rows = await tx.connection.fetch(
+        """
+        SELECT family_id FROM refresh_families
+        WHERE user_id = $1 AND device_id = $2 AND revoked_at IS NULL AND expires_at > $3
+        ORDER BY family_id FOR UPDATE
+        """,
+        effect.user_id,
+        effect.device_id,
+        moment(effect.now_ms),
+    )
+    await _log_revoked(
+        tx, effect.user_id, await _end_families(tx, [str(row["family_id"]) for row in rows], effect.now_ms)
+    )
+    return bool(rows)
+
+
+# --- families --------------------------------------------------------------------------------------
+
+
+async def _lock_family(tx: Transaction, refresh_hash: bytes, now_ms: int) -> Row | None:
+    """The family that owns a token which has not expired, locked: rotations of one family take turns (D-26)."""
+    row: asyncpg.Record | None = await tx.connection.fetchrow(
+        """
+        SELECT f.*, u.username FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
+        JOIN users AS u USING (user_id)
+        WHERE t.token_hash = $1 AND t.expires_at > $2 FOR UPDATE OF f
+        """,
+        refresh_hash,
+        moment(now_ms),
+    )
+    return row
+
+
+async def _add_token(
+    tx: Transaction,
+    family_id: str,
+    user_id: str,
+    refresh_hash: bytes,
+    session_id: str,
+    now_ms: int,
+    access_expires_ms: int,
+    refresh_expires_ms: int,
+) -> None:
+    await tx.connection.execute(
+        "INSERT INTO refresh_tokens (token_hash, family_id, expires_at) VALUES ($1, $2, $3)",
+        refresh_hash,
+        family_id,
+        moment(refresh_expires_ms),
+    )
+    await tx.connection.execute(
+        "INSERT INTO sessions (session_id, family_id, user_id, issued_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        session_id,
+        family_id,
+        user_id,
+        moment(now_ms),
+        moment(access_expires_ms),
+    )
+
+
+async def _end_families(tx: Transaction, family_ids: Sequence[str], now_ms: int) -> list[str]:
+    """Revoke; returns the sessions whose access token could still be used."""
+    if not family_ids:
+        return []
+    await tx.connection.execute(
+        "UPDATE refresh_families SET revoked_at = $2 WHERE family_id = ANY ($1::uuid[])", family_ids, moment(now_ms)
+    )
+    rows = await tx.connection.fetch(
+        "SELECT session_id FROM sessions WHERE family_id = ANY ($1::uuid[]) AND expires_at > $2 ORDER BY session_id",
+        family_ids,
+        moment(now_ms),
+    )
+    return [str(row["session_id"]) for row in rows]
+
+
+async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]) -> None:
+    if session_ids:
+        await tx.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=session_ids)
+
+
+async def _prune(tx: Transaction, user_id: str, now_ms: int) -> None:
+    """Drop what has expired of one user, so that logins do not grow the tables for ever (D-29)."""
+    now = moment(now_ms)
+    await tx.connection.execute("DELETE FROM sessions WHERE user_id = $1 AND expires_at <= $2", user_id, now)
+    await tx.connection.execute(
+        """
+        DELETE FROM refresh_tokens AS t USING refresh_families AS f
+        WHERE t.family_id = f.family_id AND f.user_id = $1 AND t.expires_at <= $2
+        """,
+        user_id,
+        now,
+    )
+    await tx.connection.execute(
+        """
+        DELETE FROM refresh_families AS f WHERE user_id = $1 AND expires_at <= $2
+        AND NOT EXISTS (SELECT FROM sessions AS s WHERE s.family_id = f.family_id)
+        """,
+        user_id,
+        now,
+    )

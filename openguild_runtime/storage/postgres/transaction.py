@@ -1,0 +1,73 @@
+"""One effect's transaction: its connection, and the control records it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from openguild_proto.records import ControlKind, ControlRecord
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection, Row
+
+CONTROL_COLUMNS = "sequence, kind, guild_id, channel_id, user_id, session_ids, body"
+
+# The counter's row is locked to the end of the transaction, so numbers become visible in order and without holes.
+APPEND_CONTROL = """
+WITH next AS (UPDATE control_head SET sequence = sequence + 1 RETURNING sequence)
+INSERT INTO control_log (sequence, kind, guild_id, channel_id, user_id, session_ids, body)
+SELECT next.sequence, $1, $2, $3, $4, $5, $6 FROM next
+RETURNING sequence
+"""
+
+
+class Transaction:
+    """`records` are announced after the commit. Lock order: users, guilds, channels by id, the control counter last."""
+
+    __slots__ = ("connection", "records")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.records: list[ControlRecord] = []
+
+    async def log(
+        self,
+        kind: ControlKind,
+        *,
+        guild_id: str | None = None,
+        channel_id: str | None = None,
+        user_id: str | None = None,
+        session_ids: Sequence[str] = (),
+        body: msgspec.Raw | None = None,
+    ) -> None:
+        """Append to the control log; the last statement of its transaction."""
+        text = bytes(body).decode() if body is not None else None
+        sequence = await self.connection.fetchval(
+            APPEND_CONTROL, kind.value, guild_id, channel_id, user_id, list(session_ids), text
+        )
+        self.records.append(
+            ControlRecord(
+                sequence=sequence,
+                kind=kind,
+                guild_id=guild_id,
+                channel_id=channel_id,
+                user_id=user_id,
+                session_ids=tuple(session_ids),
+                body=body,
+            )
+        )
+
+
+def control_record(row: Row) -> ControlRecord:
+    """A row of `CONTROL_COLUMNS`."""
+    return ControlRecord(
+        sequence=row["sequence"],
+        kind=ControlKind(row["kind"]),
+        guild_id=str(row["guild_id"]) if row["guild_id"] is not None else None,
+        channel_id=str(row["channel_id"]) if row["channel_id"] is not None else None,
+        user_id=str(row["user_id"]) if row["user_id"] is not None else None,
+        session_ids=tuple(str(session_id) for session_id in row["session_ids"]),
+        body=msgspec.Raw(row["body"].encode()) if row["body"] is not None else None,
+    )

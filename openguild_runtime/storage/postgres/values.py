@@ -1,0 +1,44 @@
+"""Between records and columns: milliseconds and timestamptz, UUID text and uuid."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+
+    Row: TypeAlias = asyncpg.Record
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def moment(millis: int) -> datetime:
+    """UTC milliseconds as a timestamptz value."""
+    return EPOCH + timedelta(milliseconds=millis)
+
+
+def moment_or_none(millis: int | None) -> datetime | None:
+    return moment(millis) if millis is not None else None
+
+
+def to_millis(value: datetime) -> int:
+    """A timestamptz value as UTC milliseconds."""
+    return (value - EPOCH) // MILLISECOND
+
+
+def to_millis_or_none(value: datetime | None) -> int | None:
+    return to_millis(value) if value is not None else None
+
+
+def rows_changed(status: str) -> int:
+    """The count in a command tag such as `DELETE 1`."""
+    return int(status.rpartition(" ")[2])
+
+
+def texts(values: Any) -> tuple[str, ...]:
+    """An array of uuid or text as strings."""
+    return tuple(str(value) for value in values)
