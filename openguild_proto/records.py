@@ -187,4 +187,4 @@ class ControlRecord(Record, frozen=True):
     channel_id: str | None = None
     user_id: str | None = None
     session_ids: tuple[str, ...] = ()
-    body: msgspec.Raw | None = None  # JSON for clients, where the kind has one
+    body: str | None = None  # JSON text for clients, where the kind has one

@@ -18,7 +18,6 @@ from openguild_proto.operations.streams import recheck_stream
 from openguild_proto.records import ControlKind, ControlRecord, ReadState
 from openguild_proto.schemas.stream import (
     ReadHint,
-    channel_created_payload,
     decode_control,
     encode_control,
     encode_read_hint,
@@ -119,10 +118,8 @@ class Controls:
                         peer.close(CloseCode.CHANNEL_DELETED, "guild deleted")
                 for user_id in list(streams.watchers.of_guild(record.guild_id or "")):
                     self._tasks.start_soon(self._refresh, user_id)
-            case ControlKind.CHANNEL_CREATED if record.guild_id is not None:
-                streams.notify_guild(record.guild_id, channel_created_payload(record))
-                for user_id in list(streams.watchers.of_guild(record.guild_id)):
-                    self._tasks.start_soon(self._refresh, user_id)
+            case ControlKind.CHANNEL_CREATED:
+                streams.channel_created(record)
             case _ if record.user_id is not None:
                 self._tasks.start_soon(self._recheck, record.user_id)
 

@@ -112,6 +112,26 @@ class Feeds:
                     feed.opened.set()
                     feed.opened = None
 
+    def hold_new(self, channel_id: str) -> None:
+        """A channel that was created just now: it is followed from its first event on, whenever the log is read."""
+        feed = self._feeds.get(channel_id)
+        if feed is None:
+            feed = self._feeds[channel_id] = Feed(channel_id)
+            feed.sequencer = Sequencer(0)
+            self._tasks.start_soon(self._follow_new, feed)
+        feed.holders += 1
+
+    async def _follow_new(self, feed: Feed) -> None:
+        await self._bus.subscribe_channel(feed.channel_id)
+        try:
+            heads = await self._storage.heads([feed.channel_id])
+        except StorageUnavailable:
+            log.info("a new channel waits for its tail check", channel_id=feed.channel_id)
+            return
+        if feed.sequencer is not None:
+            feed.sequencer.saw_head(heads.get(feed.channel_id, 0))
+            self._mend(feed)
+
     def release(self, channel_ids: Iterable[str]) -> None:
         """Undo one `hold` of each channel."""
         for channel_id in channel_ids:

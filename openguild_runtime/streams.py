@@ -15,8 +15,9 @@ from openguild_proto.effects import ReadEvents, StorageUnavailable
 from openguild_proto.fanout.hub import Hub, SubscriberState
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import MAX_PAGE_EVENTS
-from openguild_proto.records import ReadState, StoredEvent
+from openguild_proto.records import ControlRecord, ReadState, StoredEvent
 from openguild_proto.schemas.stream import (
+    channel_created_payload,
     channel_message_payload,
     channel_read_payload,
     event_frame_payload,
@@ -161,6 +162,7 @@ class Streams:
             hole = self.hub.replay_range(subscriber)
             if hole is not None:
                 await self._replay(peer, hole)
+            subscriber.parked = True  # live by now, perhaps, and still the pump's
             return True
         if subscriber.state is not SubscriberState.LIVE:
             return False
@@ -238,9 +240,6 @@ class Streams:
             reached = True
         self._metrics.messaging_event("delivered" if reached else "no_subscribers")
 
-    def notify_guild(self, guild_id: str, payload: bytes) -> None:
-        self._notify(self.watchers.of_guild(guild_id), payload)
-
     def notify_read(self, user_id: str, state: ReadState) -> None:
         self._notify((user_id,), channel_read_payload(state))
 
@@ -264,6 +263,15 @@ class Streams:
                 else:
                     reason = f"lagged by {lagged.missed} messages; resume with since={lagged.resume_from}"
                 peer.close(CloseCode.POLICY_VIOLATION, reason)
+
+    def channel_created(self, record: ControlRecord) -> None:
+        """Tell the guild's members, and let them have the channel's messages from the first one on."""
+        guild_id, channel_id = record.guild_id, record.channel_id
+        if guild_id is None or channel_id is None:
+            return
+        self._notify(self.watchers.of_guild(guild_id), channel_created_payload(record))
+        if self.watchers.add_channel(guild_id, channel_id):
+            self.feeds.hold_new(channel_id)
 
     def channel_gone(self, channel_id: str) -> None:
         """The channel was deleted: its streams end with 4404 and nobody is notified of it any more."""

@@ -242,7 +242,7 @@ class HttpConnection:
             self._collect()
         except h11.RemoteProtocolError as fault:
             return Rule(f"{strictness.LIBRARY.source}: {fault}")
-        if self._request is None or self._h11.their_state not in {h11.DONE, h11.MUST_CLOSE}:
+        if self._request is None or self._h11.their_state in _UNFINISHED:
             return strictness.LIBRARY
         self.phase = HttpPhase.ANSWERING
         body, self.body_parts = b"".join(self.body_parts), []
@@ -335,6 +335,8 @@ _REASONS = {
     417: "Expectation Failed", 426: "Upgrade Required", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
 }  # fmt: skip
+
+_UNFINISHED = {h11.IDLE, h11.SEND_BODY, h11.ERROR}  # of the peer: h11 has not got the whole request
 
 _BODY_PHASES = {HttpPhase.BODY, HttpPhase.CHUNK_LINE, HttpPhase.CHUNK_DATA, HttpPhase.CHUNK_END, HttpPhase.TRAILERS}
 

@@ -42,9 +42,8 @@ def channel_message_payload(payload: bytes) -> bytes:
 
 def channel_created_payload(record: ControlRecord) -> bytes:
     """The notification `channel_created`; the record carries the channel's JSON."""
-    return msgspec.json.encode(
-        {"kind": "channel_created", "channel_id": record.channel_id, "guild_id": record.guild_id, "event": record.body}
-    )
+    members = {"kind": "channel_created", "channel_id": record.channel_id, "guild_id": record.guild_id}
+    return msgspec.json.encode({**members, "event": msgspec.Raw((record.body or "null").encode())})
 
 
 def channel_read_payload(state: ReadState) -> bytes:

@@ -197,11 +197,12 @@ class NatsBus(Bus):
             self._metrics.nats_dropped()
 
     async def _publish_forever(self) -> None:
-        async for subject, payload in self._outgoing:
-            if self._client is None:
-                self._metrics.nats_dropped()
-                continue
-            try:
-                await self._client.publish(subject, payload)
-            except (nats.errors.Error, OSError):
-                self._metrics.nats_dropped()
+        async with self._outgoing:
+            async for subject, payload in self._outgoing:
+                if self._client is None:
+                    self._metrics.nats_dropped()
+                    continue
+                try:
+                    await self._client.publish(subject, payload)
+                except (nats.errors.Error, OSError):
+                    self._metrics.nats_dropped()

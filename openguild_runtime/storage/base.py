@@ -10,7 +10,7 @@ import msgspec
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.records import ChannelRecord, ControlRecord
-from openguild_proto.timestamps import from_millis
+from openguild_proto.schemas.guilds import Channel
 
 T = TypeVar("T")
 
@@ -103,15 +103,6 @@ def ignore_batch(events: int, seconds: float) -> None:
     """What `on_batch` is until the application sets it."""
 
 
-def channel_body(channel: ChannelRecord) -> msgspec.Raw:
-    """The `event` member of a `channel_created` notification (CONTRACT 9)."""
-    return msgspec.Raw(
-        msgspec.json.encode(
-            {
-                "channel_id": channel.channel_id,
-                "guild_id": channel.guild_id,
-                "name": channel.name,
-                "created_at": from_millis(channel.created_at_ms),
-            }
-        )
-    )
+def channel_body(channel: ChannelRecord) -> str:
+    """The `event` member of a `channel_created` notification as JSON (CONTRACT 9)."""
+    return msgspec.json.encode(Channel.of(channel)).decode()

@@ -35,6 +35,7 @@ class ServerProcess:
             "MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 1_000_000, "MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW": 1_000_000,
             "SESSION__MAX_LOGINS_PER_ADDRESS_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
         } | settings  # fmt: skip
+        self._chats: list[Chat] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, ready: bool = True) -> ServerProcess:
@@ -66,7 +67,10 @@ class ServerProcess:
             return 0
 
     def chat(self) -> Chat:
-        return Chat(self.base_url)
+        """A client, closed with the server."""
+        client = Chat(self.base_url)
+        self._chats.append(client)
+        return client
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one sample, 0.0 when it is absent."""
@@ -97,6 +101,8 @@ class ServerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for client in self._chats:
+            client.close()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()

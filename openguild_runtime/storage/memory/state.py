@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import msgspec
-
 from openguild_proto.records import (
     ChannelRecord,
     ControlKind,
@@ -85,7 +83,7 @@ class State:
         channel_id: str | None = None,
         user_id: str | None = None,
         session_ids: Iterable[str] = (),
-        body: msgspec.Raw | None = None,
+        body: str | None = None,
     ) -> None:
         """Append to the control log."""
         self.control.append(

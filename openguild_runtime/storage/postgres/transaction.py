@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from openguild_proto.records import ControlKind, ControlRecord
 
 if TYPE_CHECKING:
@@ -40,12 +38,11 @@ class Transaction:
         channel_id: str | None = None,
         user_id: str | None = None,
         session_ids: Sequence[str] = (),
-        body: msgspec.Raw | None = None,
+        body: str | None = None,
     ) -> None:
         """Append to the control log; the last statement of its transaction."""
-        text = bytes(body).decode() if body is not None else None
         sequence = await self.connection.fetchval(
-            APPEND_CONTROL, kind.value, guild_id, channel_id, user_id, list(session_ids), text
+            APPEND_CONTROL, kind.value, guild_id, channel_id, user_id, list(session_ids), body
         )
         self.records.append(
             ControlRecord(
@@ -69,5 +66,5 @@ def control_record(row: Row) -> ControlRecord:
         channel_id=str(row["channel_id"]) if row["channel_id"] is not None else None,
         user_id=str(row["user_id"]) if row["user_id"] is not None else None,
         session_ids=tuple(str(session_id) for session_id in row["session_ids"]),
-        body=msgspec.Raw(row["body"].encode()) if row["body"] is not None else None,
+        body=row["body"],
     )

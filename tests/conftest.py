@@ -1,0 +1,87 @@
+"""Real parts for every test that wants them: one private PostgreSQL and one nats-server for the whole run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import asyncpg
+import pytest
+
+from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
+from openguild_runtime.storage import migrations
+from tests.support.chat import Chat
+from tests.support.server import ServerProcess
+
+TEMPLATE = "openguild_template"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """The run's PostgreSQL; tests that stop or kill one start their own."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), fsync=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNats]:
+    server = EmbeddedNats(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
+    """Makes an empty, migrated database; returns its URL."""
+
+    async def create(name: str, template: str) -> None:
+        connection = await asyncpg.connect(postgres.url)
+        try:
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        finally:
+            await connection.close()
+
+    anyio.run(create, TEMPLATE, "template1")
+    anyio.run(migrations.upgrade, postgres.database_url(TEMPLATE))
+
+    def new() -> str:
+        name = f"openguild_{next(_numbers)}"
+        anyio.run(create, name, TEMPLATE)
+        return postgres.database_url(name)
+
+    return new
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.fixture(scope="session")
+def server(
+    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """One real server process on real parts, shared by tests that only talk to it."""
+    directory: Path = tmp_path_factory.mktemp("server")
+    process = ServerProcess(directory, DATABASE_URL=new_database(), NATS__URL=nats_server.url)
+    with process.start():
+        yield process
+        assert process.stop() == 0, process.tail()
+
+
+@pytest.fixture
+def chat(server: ServerProcess) -> Iterator[Chat]:
+    client = Chat(server.base_url)
+    yield client
+    client.close()
