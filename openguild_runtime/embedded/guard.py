@@ -1,6 +1,6 @@
 """The process between the server and a private PostgreSQL or NATS: it sees to it that none is left behind.
 
-Run as a script (`python -I -S embedded_guard.py`) with the standard library alone; `embedded.py` speaks to it through
+Run as a script (`python -I -S guard.py`) with the standard library alone; `server.py` speaks to it through
 its standard input and output:
 
 - first line in: the job as JSON (`Job` in embedded.py); later lines: `stop` (the program's own orderly stop) or

@@ -1,0 +1,80 @@
+"""Users and sessions."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import StorageEffect
+from openguild_proto.records import DeviceRecord, ReusedRefresh, RotatedRefresh, SessionRecord, UserProfile, UserRecord
+
+
+class InsertUser(StorageEffect[bool], frozen=True):
+    """False: the name is taken. `username_key` is the case-folded NFKC name, unique."""
+
+    user_id: str
+    username: str
+    username_key: str
+    password_hash: str
+    now_ms: int
+
+
+class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
+    username_key: str
+
+
+class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
+    user_id: str
+
+
+class OpenSession(StorageEffect[None], frozen=True):
+    """A login: a new family for (user, device); the device's former family is revoked in the same transaction."""
+
+    session_id: str
+    family_id: str
+    user_id: str
+    refresh_hash: bytes  # 32 bytes; the token itself is never stored (D-25)
+    device_id: str
+    device_name: str | None
+    user_agent: str | None
+    ip_address: str | None
+    now_ms: int
+    access_expires_ms: int
+    refresh_expires_ms: int
+
+
+class FindSession(StorageEffect[SessionRecord | None], frozen=True):
+    session_id: str
+
+
+class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None], frozen=True):
+    """Exchange a refresh token for a new one, atomically (D-26).
+
+    The current token of a family rotates. The token before it is accepted once more within `grace_ms` of its
+    rotation (a lost answer). Any other known token revokes its family (D-27). None: unknown, revoked or expired.
+    """
+
+    refresh_hash: bytes
+    new_refresh_hash: bytes
+    new_session_id: str
+    now_ms: int
+    grace_ms: int
+    access_expires_ms: int
+    refresh_expires_ms: int
+
+
+class RevokeRefresh(StorageEffect[bool], frozen=True):
+    """End the family that owns this token. False: there is none alive."""
+
+    refresh_hash: bytes
+    now_ms: int
+
+
+class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
+    """The user's devices with a living family, latest seen first."""
+
+    user_id: str
+    now_ms: int
+
+
+class RevokeDevice(StorageEffect[bool], frozen=True):
+    user_id: str
+    device_id: str
+    now_ms: int

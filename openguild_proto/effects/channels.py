@@ -1,0 +1,100 @@
+"""Channels, their logs, and who has read how far."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.effects.base import StorageEffect
+from openguild_proto.records import ChannelAccess, ChannelRecord, ReadState, StoredEvent
+
+
+class InsertChannel(StorageEffect[ChannelRecord | None], frozen=True):
+    """None: the guild is gone. The creator gets the channel role `moderator` (CONTRACT 6)."""
+
+    channel_id: str
+    guild_id: str
+    name: str
+    created_by: str
+    now_ms: int
+
+
+class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
+    """Oldest first; `after` is the channel id of the last one of the page before."""
+
+    guild_id: str
+    limit: int | None = None
+    after: str | None = None
+
+
+class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
+    """None: no such channel."""
+
+    channel_id: str
+    user_id: str
+
+
+class RenameChannel(StorageEffect[ChannelRecord | None], frozen=True):
+    channel_id: str
+    name: str
+
+
+class DeleteChannel(StorageEffect[bool], frozen=True):
+    channel_id: str
+
+
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    """The event is durable. `repeated`: an earlier post with this nonce; nothing was stored or sent now."""
+
+    event: StoredEvent
+    repeated: bool = False
+
+
+class AppendFailure(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was stored. `kind`: "no_channel" or "nonce_reused"."""
+
+    kind: str
+
+
+class AppendEvent(StorageEffect[Appended | AppendFailure], frozen=True):
+    """Give the event the channel's next sequence and store it, in one transaction (CONTRACT A4, A5)."""
+
+    channel_id: str
+    sender_id: str
+    event_id: str
+    event_type: str
+    canonical: bytes  # the hashed bytes (CONTRACT 10), kept beside jsonb (A15)
+    wire: bytes  # the event as clients see it
+    nonce: str | None
+    fingerprint: bytes  # 32 bytes over what a repeat must share with the first post
+    now_ms: int
+
+
+class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
+    """A page of the log, always returned oldest first. None: no such channel.
+
+    `after`: the first `limit` events with sequence > after. `before`: the last `limit` with sequence < before.
+    Neither: the newest `limit`. Both at once is the caller's mistake.
+    """
+
+    channel_id: str
+    limit: int
+    after: int | None = None
+    before: int | None = None
+
+
+class MarkRead(StorageEffect[ReadState | None], frozen=True):
+    """Raise the reader's position to `sequence` (None: newest), clamped to 0..newest; it never falls.
+
+    Returns what is stored afterwards (D-14). None: no such channel.
+    """
+
+    channel_id: str
+    user_id: str
+    sequence: int | None
+    now_ms: int
+
+
+class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
+    """One line per channel of the user's guilds (and channels with an explicit role), by channel creation."""
+
+    user_id: str

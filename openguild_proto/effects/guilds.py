@@ -1,0 +1,100 @@
+"""Guilds, members and invites."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import StorageEffect
+from openguild_proto.records import GuildAccess, GuildRecord, InviteRecord, MemberChange, MemberRecord
+
+
+class InsertGuild(StorageEffect[GuildRecord], frozen=True):
+    """The owner's membership is stored with the guild (CONTRACT A1)."""
+
+    guild_id: str
+    name: str
+    owner_id: str
+    now_ms: int
+
+
+class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
+    """Guilds of the user, or all, oldest first; `after` is the guild id of the last one of the page before (D-61)."""
+
+    user_id: str | None  # None: all guilds of the server
+    limit: int | None = None
+    after: str | None = None
+
+
+class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
+    """None: no such guild. Whether the user is a member stands in the record."""
+
+    guild_id: str
+    user_id: str
+
+
+class RenameGuild(StorageEffect[GuildRecord | None], frozen=True):
+    guild_id: str
+    name: str
+
+
+class DeleteGuild(StorageEffect[bool], frozen=True):
+    guild_id: str
+
+
+class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
+    """By joined_at, then user id; `after` is the user id of the last one of the page before."""
+
+    guild_id: str
+    limit: int | None = None
+    after: str | None = None
+
+
+class FindMember(StorageEffect[MemberRecord | None], frozen=True):
+    guild_id: str
+    user_id: str
+
+
+class SetMemberRole(StorageEffect[MemberChange], frozen=True):
+    """Compare and set: CONFLICT when the member's role is no longer `expected_role`."""
+
+    guild_id: str
+    user_id: str
+    role: str
+    expected_role: str
+
+
+class RemoveMember(StorageEffect[MemberChange], frozen=True):
+    guild_id: str
+    user_id: str
+    expected_role: str
+
+
+class InsertInvite(StorageEffect[InviteRecord | None], frozen=True):
+    """None: the guild is gone."""
+
+    code: str
+    guild_id: str
+    created_by: str
+    max_uses: int | None
+    expires_at_ms: int | None
+    now_ms: int
+
+
+class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
+    """Used-up and expired invites are found too: the operation decides (410)."""
+
+    code: str
+
+
+class AcceptInvite(StorageEffect[MemberRecord | None], frozen=True):
+    """Join with `role`, counting one use; a member already keeps his role and no use is counted.
+
+    None: the invite is gone, used up or expired at `now_ms`, decided under its row's lock.
+    """
+
+    code: str
+    user_id: str
+    role: str
+    now_ms: int
+
+
+class DeleteInvite(StorageEffect[bool], frozen=True):
+    code: str

