@@ -91,6 +91,8 @@ cdef class Ring:
     def publish(self, bytes frame not None):
         """Append one frame; returns its index. The oldest frames leave when a bound is exceeded."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        if size == 0:
+            raise LocalProtocolError("a frame is never empty")
         # frames that the new one pushes out leave first, so that their room can be used again
         while self._count > 0 and (
             self._count + 1 > self._capacity_events or self._end - self._start + size > self._capacity_bytes

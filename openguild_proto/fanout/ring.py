@@ -53,6 +53,8 @@ class Ring:
 
     def publish(self, frame: bytes) -> int:
         """Append one frame; returns its index. The oldest frames leave when a bound is exceeded."""
+        if not frame:
+            raise LocalProtocolError("a frame is never empty")
         frames = self._frames
         frames.append(frame)
         self._bytes += len(frame)

@@ -68,6 +68,12 @@ class TestRing:
         assert ring.take(slot, 1000) == b""
         assert ring.sent(slot, 0) == b""
 
+    def test_an_empty_frame_is_refused(self, ring_type: type[PureRing]) -> None:
+        ring = ring_type(0)
+        with pytest.raises(LocalProtocolError):
+            ring.publish(b"")
+        assert ring.head == 0
+
     def test_pending_takes_turns_and_skips_parked(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0)
         slots = [ring.attach(0) for _ in range(5)]
@@ -173,7 +179,7 @@ class RingMachine(RuleBasedStateMachine):
         assert answers.count(answers[0]) == len(answers)
         return answers[0]
 
-    @rule(frame=st.binary(max_size=25))
+    @rule(frame=st.binary(min_size=1, max_size=25))
     def publish(self, frame: bytes) -> None:
         self.both(lambda ring: ring.publish(frame))
 

@@ -1,0 +1,168 @@
+"""Users, sessions and refresh families on both stores (A8, D-19, D-25 to D-29)."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from openguild_proto.effects import (
+    DescribeUser,
+    FindSession,
+    FindUserByName,
+    GrantServerRole,
+    InsertUser,
+    ListDevices,
+    RevokeDevice,
+    RevokeRefresh,
+    RevokeServerRole,
+    RotateRefresh,
+)
+from openguild_proto.records import ControlKind, ReusedRefresh, RotatedRefresh
+from openguild_runtime.storage.base import Storage
+from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, login, new_id, token
+
+pytestmark = pytest.mark.anyio
+
+
+def rotate(old: int, new: int, now_ms: int = NOW + 60_000, grace_ms: int = 10_000) -> RotateRefresh:
+    return RotateRefresh(
+        refresh_hash=token(old),
+        new_refresh_hash=token(new),
+        new_session_id=new_id(),
+        now_ms=now_ms,
+        grace_ms=grace_ms,
+        access_expires_ms=now_ms + 3_600_000,
+        refresh_expires_ms=now_ms + 30 * DAY,
+    )
+
+
+async def revoked(storage: Storage, session_id: str) -> bool:
+    session = await storage.perform(FindSession(session_id=session_id))
+    assert session is not None
+    return session.revoked
+
+
+async def test_a_name_is_unique(storage: Storage) -> None:
+    user_id = await add_user(storage, "Alice")
+    again = InsertUser(user_id=new_id(), username="ALICE", username_key="alice", password_hash="x", now_ms=NOW)
+    assert await storage.perform(again) is False
+    user = await storage.perform(FindUserByName(username_key="alice"))
+    assert user is not None
+    assert (user.user_id, user.username, user.created_at_ms) == (user_id, "Alice", NOW)
+    assert await storage.perform(FindUserByName(username_key="bob")) is None
+
+
+async def test_describe_shows_roles_guilds_and_channels(storage: Storage) -> None:
+    user = await add_user(storage)
+    guild = await add_guild(storage, user)
+    channel = await add_channel(storage, guild, user)
+    for role, moment in (("viewer", NOW + 2), ("admin", NOW + 1), ("viewer", NOW)):
+        await storage.perform(GrantServerRole(user_id=user, role=role, now_ms=moment))
+    profile = await storage.perform(DescribeUser(user_id=user))
+    assert profile is not None
+    assert profile.server_roles == ("admin", "viewer"), "granted first comes first; a second grant changes nothing"
+    assert [(line.guild_id, line.role) for line in profile.guilds] == [(guild, "owner")]
+    assert [(line.channel_id, line.role) for line in profile.channels] == [(channel, "moderator")]
+    assert await storage.perform(RevokeServerRole(user_id=user, role="admin")) is True
+    assert await storage.perform(RevokeServerRole(user_id=user, role="admin")) is False
+    assert await storage.perform(DescribeUser(user_id=new_id())) is None
+
+
+async def test_rotation_exchanges_the_token(storage: Storage) -> None:
+    """D-19 and D-26: refreshing works on the real store, and two at once do not both win."""
+    user = await add_user(storage)
+    await storage.perform(login(user, 1))
+    outcomes: list[object] = []
+
+    async def refresh(new: int) -> None:
+        outcomes.append(await storage.perform(rotate(1, new, grace_ms=0)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(refresh, 2)
+        tasks.start_soon(refresh, 3)
+    assert sum(isinstance(outcome, RotatedRefresh) for outcome in outcomes) >= 1
+    assert not any(outcome is None for outcome in outcomes)
+
+
+async def test_a_lost_answer_may_be_asked_again_within_the_grace(storage: Storage) -> None:
+    user = await add_user(storage)
+    await storage.perform(login(user, 1))
+    assert isinstance(await storage.perform(rotate(1, 2, NOW + 1_000)), RotatedRefresh)
+    assert isinstance(await storage.perform(rotate(1, 3, NOW + 5_000)), RotatedRefresh)
+    assert isinstance(await storage.perform(rotate(1, 4, NOW + 6_000)), ReusedRefresh)
+
+
+async def test_reuse_of_a_rotated_token_ends_the_family(storage: Storage) -> None:
+    """D-27."""
+    user = await add_user(storage)
+    opened = login(user, 1)
+    await storage.perform(opened)
+    first = rotate(1, 2)
+    assert isinstance(await storage.perform(first), RotatedRefresh)
+    assert isinstance(await storage.perform(rotate(1, 3, NOW + 120_000)), ReusedRefresh)
+    assert await storage.perform(rotate(2, 4, NOW + 121_000)) is None
+    assert await revoked(storage, opened.session_id)
+    assert await revoked(storage, first.new_session_id)
+    record = (await storage.control_since(0, 100))[-1]
+    assert record.kind is ControlKind.SESSIONS_REVOKED
+    assert set(record.session_ids) == {opened.session_id, first.new_session_id}
+
+
+async def test_unknown_and_expired_tokens_are_worth_nothing(storage: Storage) -> None:
+    user = await add_user(storage)
+    await storage.perform(login(user, 1))
+    assert await storage.perform(rotate(9, 10)) is None
+    assert await storage.perform(rotate(1, 2, NOW + 31 * DAY)) is None
+    assert await storage.perform(RevokeRefresh(refresh_hash=token(9), now_ms=NOW)) is False
+
+
+async def test_a_new_login_on_a_device_ends_the_former_one(storage: Storage) -> None:
+    user = await add_user(storage)
+    first, second, laptop = login(user, 1), login(user, 2), login(user, 3, "laptop")
+    for effect in (first, laptop, second):
+        await storage.perform(effect)
+    assert await revoked(storage, first.session_id)
+    assert not await revoked(storage, second.session_id)
+    assert not await revoked(storage, laptop.session_id)
+    devices = await storage.perform(ListDevices(user_id=user, now_ms=NOW))
+    assert [device.device_id for device in devices] == ["laptop", "phone"]
+
+
+async def test_logins_on_one_device_at_once_leave_one_living(storage: Storage) -> None:
+    user = await add_user(storage)
+    logins = [login(user, number) for number in range(1, 9)]
+    async with anyio.create_task_group() as tasks:
+        for effect in logins:
+            tasks.start_soon(storage.perform, effect)
+    assert [await revoked(storage, effect.session_id) for effect in logins].count(False) == 1
+
+
+async def test_revoking_by_token_and_by_device(storage: Storage) -> None:
+    """D-20: every replica hears which sessions have ended."""
+    user = await add_user(storage)
+    phone, laptop = login(user, 1), login(user, 2, "laptop")
+    await storage.perform(phone)
+    await storage.perform(laptop)
+    heard: list[tuple[str, ...]] = []
+    storage.on_control = lambda record: heard.append(record.session_ids)
+    assert await storage.perform(RevokeRefresh(refresh_hash=token(1), now_ms=NOW + 1)) is True
+    assert await storage.perform(RevokeRefresh(refresh_hash=token(1), now_ms=NOW + 1)) is False
+    assert await storage.perform(RevokeDevice(user_id=user, device_id="laptop", now_ms=NOW + 1)) is True
+    assert await storage.perform(RevokeDevice(user_id=user, device_id="laptop", now_ms=NOW + 1)) is False
+    assert heard == [(phone.session_id,), (laptop.session_id,)]
+    assert await storage.perform(ListDevices(user_id=user, now_ms=NOW + 1)) == ()
+
+
+async def test_sessions_of_others_cannot_be_ended(storage: Storage) -> None:
+    alice, eve = await add_user(storage), await add_user(storage)
+    await storage.perform(login(alice, 1))
+    assert await storage.perform(RevokeDevice(user_id=eve, device_id="phone", now_ms=NOW)) is False
+
+
+async def test_what_has_expired_is_pruned_at_the_next_login(storage: Storage) -> None:
+    """D-29."""
+    user = await add_user(storage)
+    old = login(user, 1, "old")
+    await storage.perform(old)
+    await storage.perform(login(user, 2, "new", now_ms=NOW + 31 * DAY))
+    assert await storage.perform(FindSession(session_id=old.session_id)) is None

@@ -1,0 +1,253 @@
+"""Guilds, members, invites, channels and the control log on both stores (A1, D-03 to D-06, D-61)."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from openguild_proto.effects import (
+    AcceptInvite,
+    DeleteGuild,
+    DeleteInvite,
+    FindChannelAccess,
+    FindGuildAccess,
+    FindInvite,
+    FindMember,
+    GrantChannelRole,
+    GrantGuildRole,
+    InsertChannel,
+    InsertInvite,
+    ListChannels,
+    ListGuilds,
+    ListMembers,
+    RemoveMember,
+    RenameChannel,
+    RenameGuild,
+    SetMemberRole,
+)
+from openguild_proto.records import ControlKind, MemberChange
+from openguild_runtime.storage.base import Storage
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
+
+pytestmark = pytest.mark.anyio
+
+
+async def invite(storage: Storage, guild_id: str, by: str, max_uses: int | None = None, lives_ms: int | None = None) -> str:
+    code = new_id()[:12]
+    record = await storage.perform(
+        InsertInvite(
+            code=code,
+            guild_id=guild_id,
+            created_by=by,
+            max_uses=max_uses,
+            expires_at_ms=NOW + lives_ms if lives_ms is not None else None,
+            now_ms=NOW,
+        )
+    )
+    assert record is not None
+    return code
+
+
+def accept(code: str, user_id: str, now_ms: int = NOW) -> AcceptInvite:
+    return AcceptInvite(code=code, user_id=user_id, role="member", now_ms=now_ms)
+
+
+async def test_the_creator_is_the_owner(storage: Storage) -> None:
+    """D-06."""
+    user, other = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, user, "mine")
+    access = await storage.perform(FindGuildAccess(guild_id=guild, user_id=user))
+    stranger = await storage.perform(FindGuildAccess(guild_id=guild, user_id=other))
+    assert access is not None
+    assert stranger is not None
+    assert (access.guild.name, access.role, stranger.role) == ("mine", "owner", None)
+    assert await storage.perform(FindGuildAccess(guild_id=new_id(), user_id=user)) is None
+
+
+async def test_lists_are_paged_oldest_first(storage: Storage) -> None:
+    """D-61."""
+    user = await add_user(storage)
+    guilds = [await add_guild(storage, user, f"g{number}", NOW + number // 2) for number in range(5)]
+    listed = await storage.perform(ListGuilds(user_id=user))
+    expected = [guild.guild_id for guild in listed]
+    assert sorted(expected) == sorted(guilds)
+    assert [guild.created_at_ms for guild in listed] == sorted(guild.created_at_ms for guild in listed)
+    paged: list[str] = []
+    while page := await storage.perform(ListGuilds(user_id=user, limit=2, after=paged[-1] if paged else None)):
+        paged += [guild.guild_id for guild in page]
+    assert paged == expected
+    assert await storage.perform(ListGuilds(user_id=user, after=new_id())) == ()
+    assert await storage.perform(ListGuilds(user_id=await add_user(storage))) == ()
+    everything = await storage.perform(ListGuilds(user_id=None))
+    assert set(expected) <= {guild.guild_id for guild in everything}
+
+
+async def test_channels_and_members_are_paged(storage: Storage) -> None:
+    owner = await add_user(storage)
+    guild = await add_guild(storage, owner)
+    channels = [await add_channel(storage, guild, owner, f"c{number}", NOW + number) for number in range(3)]
+    page = await storage.perform(ListChannels(guild_id=guild, limit=2))
+    rest = await storage.perform(ListChannels(guild_id=guild, limit=2, after=page[-1].channel_id))
+    assert [channel.channel_id for channel in (*page, *rest)] == channels
+    code = await invite(storage, guild, owner)
+    users = [owner]
+    for number in range(3):
+        users.append(await add_user(storage))
+        await storage.perform(accept(code, users[-1], NOW + 1 + number))
+    first = await storage.perform(ListMembers(guild_id=guild, limit=3))
+    second = await storage.perform(ListMembers(guild_id=guild, limit=3, after=first[-1].user_id))
+    assert [member.user_id for member in (*first, *second)] == users
+
+
+async def test_an_invite_counts_each_user_once(storage: Storage) -> None:
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+    code = await invite(storage, guild, owner, max_uses=1)
+    for _ in range(2):
+        member = await storage.perform(accept(code, bob))
+        assert member is not None
+        assert (member.user_id, member.role) == (bob, "member")
+    record = await storage.perform(FindInvite(code=code))
+    assert record is not None
+    assert (record.uses, record.max_uses, record.member_count, record.guild_name) == (1, 1, 2, "guild")
+    assert await storage.perform(accept(code, await add_user(storage))) is None, "used up"
+    keeps = await storage.perform(accept(code, owner))
+    assert keeps is not None
+    assert keeps.role == "owner", "a member keeps his role"
+
+
+async def test_an_invite_for_one_lets_one_of_many_in(storage: Storage) -> None:
+    owner = await add_user(storage)
+    code = await invite(storage, await add_guild(storage, owner), owner, max_uses=1)
+    users = [await add_user(storage) for _ in range(8)]
+    joined: list[str] = []
+
+    async def join(user_id: str) -> None:
+        if await storage.perform(accept(code, user_id)) is not None:
+            joined.append(user_id)
+
+    async with anyio.create_task_group() as tasks:
+        for user_id in users:
+            tasks.start_soon(join, user_id)
+    assert len(joined) == 1
+
+
+async def test_expired_and_deleted_invites(storage: Storage) -> None:
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+    code = await invite(storage, guild, owner, lives_ms=1_000)
+    assert await storage.perform(accept(code, bob, NOW + 1_000)) is None
+    assert await storage.perform(DeleteInvite(code=code)) is True
+    assert await storage.perform(DeleteInvite(code=code)) is False
+    assert await storage.perform(FindInvite(code=code)) is None
+    gone = InsertInvite(
+        code="x", guild_id=new_id(), created_by=owner, max_uses=None, expires_at_ms=None, now_ms=NOW
+    )
+    assert await storage.perform(gone) is None
+
+
+async def test_the_last_owner_stays(storage: Storage) -> None:
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+
+    def role(user_id: str, new: str, expected: str) -> SetMemberRole:
+        return SetMemberRole(guild_id=guild, user_id=user_id, role=new, expected_role=expected)
+
+    assert await storage.perform(role(owner, "member", "owner")) is MemberChange.LAST_OWNER
+    leave = RemoveMember(guild_id=guild, user_id=owner, expected_role="owner")
+    assert await storage.perform(leave) is MemberChange.LAST_OWNER
+    assert await storage.perform(role(bob, "admin", "member")) is MemberChange.NOT_MEMBER
+    assert await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="viewer", now_ms=NOW)) is True
+    assert await storage.perform(role(bob, "owner", "member")) is MemberChange.CONFLICT
+    assert await storage.perform(role(bob, "owner", "viewer")) is MemberChange.DONE
+    assert await storage.perform(leave) is MemberChange.DONE
+    assert await storage.perform(FindMember(guild_id=guild, user_id=owner)) is None
+
+
+async def test_two_owners_cannot_both_leave(storage: Storage) -> None:
+    alice, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, alice)
+    await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="owner", now_ms=NOW))
+    outcomes: list[MemberChange] = []
+
+    async def leave(user_id: str) -> None:
+        effect = RemoveMember(guild_id=guild, user_id=user_id, expected_role="owner")
+        outcomes.append(await storage.perform(effect))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave, alice)
+        tasks.start_soon(leave, bob)
+    assert set(outcomes) == {MemberChange.DONE, MemberChange.LAST_OWNER}
+
+
+async def test_a_removed_member_loses_channel_roles_too(storage: Storage) -> None:
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+    channel = await add_channel(storage, guild, owner)
+    await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="member", now_ms=NOW))
+    assert await storage.perform(GrantChannelRole(channel_id=channel, user_id=bob, role="viewer", now_ms=NOW)) is True
+    before = await storage.perform(FindChannelAccess(channel_id=channel, user_id=bob))
+    await storage.perform(RemoveMember(guild_id=guild, user_id=bob, expected_role="member"))
+    after = await storage.perform(FindChannelAccess(channel_id=channel, user_id=bob))
+    assert before is not None
+    assert after is not None
+    assert (before.guild_role, before.channel_role) == ("member", "viewer")
+    assert (after.guild_role, after.channel_role) == (None, None)
+
+
+async def test_renaming_and_deleting(storage: Storage) -> None:
+    owner = await add_user(storage)
+    guild = await add_guild(storage, owner)
+    channel = await add_channel(storage, guild, owner)
+    renamed = await storage.perform(RenameGuild(guild_id=guild, name="new"))
+    assert renamed is not None
+    assert renamed.name == "new"
+    channel_renamed = await storage.perform(RenameChannel(channel_id=channel, name="new too"))
+    assert channel_renamed is not None
+    assert channel_renamed.name == "new too"
+    assert await storage.perform(RenameGuild(guild_id=new_id(), name="x")) is None
+    assert await storage.perform(RenameChannel(channel_id=new_id(), name="x")) is None
+    assert await storage.perform(DeleteGuild(guild_id=guild)) is True
+    assert await storage.perform(DeleteGuild(guild_id=guild)) is False
+    assert await storage.perform(FindChannelAccess(channel_id=channel, user_id=owner)) is None
+    orphan = InsertChannel(channel_id=new_id(), guild_id=guild, name="x", created_by=owner, now_ms=NOW)
+    assert await storage.perform(orphan) is None
+
+
+async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) -> None:
+    heard: list[int] = []
+    storage.on_control = lambda record: heard.append(record.sequence)
+    owner, bob = await add_user(storage), await add_user(storage)
+    start = await storage.control_head()
+    guild = await add_guild(storage, owner)
+    channel = await add_channel(storage, guild, owner, "news")
+    await storage.perform(accept(await invite(storage, guild, owner), bob))
+    await storage.perform(RemoveMember(guild_id=guild, user_id=bob, expected_role="member"))
+    await storage.perform(DeleteGuild(guild_id=guild))
+    records = await storage.control_since(start, 100)
+    assert [record.kind for record in records] == [
+        ControlKind.MEMBER_JOINED,
+        ControlKind.CHANNEL_CREATED,
+        ControlKind.MEMBER_JOINED,
+        ControlKind.MEMBER_REMOVED,
+        ControlKind.GUILD_DELETED,
+    ]
+    assert [record.sequence for record in records] == list(range(start + 1, start + 6)) == heard
+    assert await storage.control_head() == start + 5
+    assert await storage.control_since(start + 1, 1) == records[1:2]
+    body = records[1].body
+    assert body is not None
+    assert f'"channel_id":"{channel}"' in body
+    assert '"name":"news"' in body
+
+
+async def test_visible_covers_guilds_and_explicit_channels(storage: Storage) -> None:
+    owner, bob = await add_user(storage), await add_user(storage)
+    mine, other = await add_guild(storage, owner), await add_guild(storage, bob)
+    general = await add_channel(storage, mine, owner)
+    single = await add_channel(storage, other, bob)
+    await add_channel(storage, other, bob)
+    await storage.perform(GrantChannelRole(channel_id=single, user_id=owner, role="viewer", now_ms=NOW))
+    visible = await storage.visible(owner)
+    assert visible.guild_ids == (mine,)
+    assert set(visible.channel_ids) == {general, single}

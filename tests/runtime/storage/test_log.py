@@ -1,0 +1,185 @@
+"""The channel log on both stores: dense sequences, idempotent appends, pages, read positions (A4, A5, 7)."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from openguild_proto.effects import (
+    Appended,
+    AppendFailure,
+    DeleteChannel,
+    FindChannelAccess,
+    ListUnread,
+    MarkRead,
+    ReadEvents,
+)
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.records import StoredEvent
+from openguild_runtime.storage.base import Storage
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def channel_id(storage: Storage) -> str:
+    user = await add_user(storage)
+    return await add_channel(storage, await add_guild(storage, user), user)
+
+
+async def fill(storage: Storage, channel_id: str, count: int) -> list[StoredEvent]:
+    events = []
+    for number in range(1, count + 1):
+        outcome = await storage.perform(append(channel_id, text=str(number)))
+        assert isinstance(outcome, Appended)
+        events.append(outcome.event)
+    return events
+
+
+async def test_sequences_are_dense_per_channel(storage: Storage, channel_id: str) -> None:
+    """D-07: every channel counts for itself."""
+    access = await storage.perform(FindChannelAccess(channel_id=channel_id, user_id=new_id()))
+    assert access is not None
+    user = await add_user(storage)
+    other = await add_channel(storage, access.channel.guild_id, user, "other")
+    for number in range(1, 4):
+        for channel in (channel_id, other):
+            outcome = await storage.perform(append(channel))
+            assert isinstance(outcome, Appended)
+            assert outcome.event.sequence == number
+    assert await storage.heads([channel_id, other, new_id()]) == {channel_id: 3, other: 3}
+
+
+async def test_concurrent_appends_leave_no_hole_and_show_in_order(storage: Storage, channel_id: str) -> None:
+    """D-08: whoever reads while others write never sees n without everything before n."""
+    sequences: list[int] = []
+    seen: list[list[int]] = []
+
+    async def post() -> None:
+        outcome = await storage.perform(append(channel_id))
+        assert isinstance(outcome, Appended)
+        sequences.append(outcome.event.sequence)
+
+    async def read() -> None:
+        page = await storage.perform(ReadEvents(channel_id=channel_id, after=0, limit=200))
+        seen.append([event.sequence for event in page or ()])
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(post)
+            if number % 5 == 0:
+                tasks.start_soon(read)
+    assert sorted(sequences) == list(range(1, 101))
+    for page in seen:
+        assert page == list(range(1, len(page) + 1))
+
+
+async def test_a_repeated_nonce_stores_once(storage: Storage, channel_id: str) -> None:
+    """D-09: the repeat answers with the first event; other content under the same nonce is refused."""
+    first = await storage.perform(append(channel_id, "alice", "hello", nonce="n1"))
+    again = await storage.perform(append(channel_id, "alice", "hello", nonce="n1"))
+    assert isinstance(first, Appended)
+    assert isinstance(again, Appended)
+    assert (again.repeated, again.event) == (True, first.event)
+    assert await storage.perform(append(channel_id, "alice", "other", nonce="n1")) == AppendFailure("nonce_reused")
+    for sender, nonce in (("bob", "n1"), ("alice", "n2")):
+        other = await storage.perform(append(channel_id, sender, "hello", nonce=nonce))
+        assert isinstance(other, Appended)
+        assert not other.repeated
+    assert await storage.heads([channel_id]) == {channel_id: 3}
+
+
+async def test_the_same_nonce_at_the_same_time_stores_once(storage: Storage, channel_id: str) -> None:
+    outcomes: list[object] = []
+
+    async def post() -> None:
+        outcomes.append(await storage.perform(append(channel_id, "alice", "hello", nonce="same")))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(post)
+    repeats = [outcome.repeated for outcome in outcomes if isinstance(outcome, Appended)]
+    assert sorted(repeats) == [False] + [True] * 19
+    assert await storage.heads([channel_id]) == {channel_id: 1}
+
+
+async def test_one_bad_append_fails_alone(storage: Storage, channel_id: str) -> None:
+    outcomes: dict[str, object] = {}
+
+    async def post(name: str, channel: str) -> None:
+        outcomes[name] = await storage.perform(append(channel))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(post, "good", channel_id)
+        tasks.start_soon(post, "unknown", new_id())
+        tasks.start_soon(post, "good too", channel_id)
+    assert outcomes["unknown"] == AppendFailure("no_channel")
+    assert isinstance(outcomes["good"], Appended)
+    assert isinstance(outcomes["good too"], Appended)
+
+
+async def test_pages_after_before_and_newest(storage: Storage, channel_id: str) -> None:
+    """D-13: `after` gives the first events behind it, on both stores."""
+    events = await fill(storage, channel_id, 10)
+
+    async def page(**bounds: int) -> list[int]:
+        found = await storage.perform(ReadEvents(channel_id=channel_id, limit=3, **bounds))
+        assert found is not None
+        assert all(event == events[event.sequence - 1] for event in found)
+        return [event.sequence for event in found]
+
+    assert await page(after=0) == [1, 2, 3]
+    assert await page(after=4) == [5, 6, 7]
+    assert await page(after=9) == [10]
+    assert await page(after=10) == []
+    assert await page(after=99) == []
+    assert await page(before=11) == [8, 9, 10]
+    assert await page(before=5) == [2, 3, 4]
+    assert await page(before=2) == [1]
+    assert await page(before=1) == []
+    assert await page() == [8, 9, 10]
+
+
+async def test_pages_of_an_empty_and_of_an_unknown_channel(storage: Storage, channel_id: str) -> None:
+    assert await storage.perform(ReadEvents(channel_id=channel_id, limit=10)) == ()
+    assert await storage.perform(ReadEvents(channel_id=new_id(), limit=10)) is None
+    with pytest.raises(LocalProtocolError):
+        await storage.perform(ReadEvents(channel_id=channel_id, limit=10, after=1, before=5))
+
+
+async def test_the_read_position_never_falls_and_stays_within_the_log(storage: Storage, channel_id: str) -> None:
+    """D-14: what is answered is what is stored."""
+    reader = await add_user(storage)
+    await fill(storage, channel_id, 5)
+
+    async def mark(sequence: int | None) -> int:
+        state = await storage.perform(
+            MarkRead(channel_id=channel_id, user_id=reader, sequence=sequence, now_ms=NOW)
+        )
+        assert state is not None
+        assert state.latest_sequence == 5
+        return state.last_read_sequence
+
+    assert [await mark(sequence) for sequence in (2, 1, -7, 4, 99, None, 3)] == [2, 2, 2, 4, 5, 5, 5]
+    assert await storage.perform(MarkRead(channel_id=new_id(), user_id=reader, sequence=1, now_ms=NOW)) is None
+
+
+async def test_unread_lists_every_channel_the_user_may_see(storage: Storage, channel_id: str) -> None:
+    access = await storage.perform(FindChannelAccess(channel_id=channel_id, user_id=new_id()))
+    assert access is not None
+    owner = await add_user(storage)
+    mine = await add_channel(storage, await add_guild(storage, owner), owner, now_ms=NOW + 5)
+    await fill(storage, mine, 3)
+    await storage.perform(MarkRead(channel_id=mine, user_id=owner, sequence=1, now_ms=NOW))
+    (state,) = await storage.perform(ListUnread(user_id=owner))
+    assert (state.channel_id, state.last_read_sequence, state.latest_sequence) == (mine, 1, 3)
+
+
+async def test_a_deleted_channel_takes_its_log_along(storage: Storage, channel_id: str) -> None:
+    await fill(storage, channel_id, 2)
+    assert await storage.perform(DeleteChannel(channel_id=channel_id)) is True
+    assert await storage.perform(DeleteChannel(channel_id=channel_id)) is False
+    assert await storage.perform(append(channel_id)) == AppendFailure("no_channel")
+    assert await storage.perform(ReadEvents(channel_id=channel_id, limit=1)) is None
+    assert await storage.heads([channel_id]) == {}

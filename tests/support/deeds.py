@@ -1,0 +1,78 @@
+"""Effects with the members that a test does not care about filled in."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+
+from openguild_proto.effects import AppendEvent, InsertChannel, InsertGuild, InsertUser, OpenSession
+from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
+from openguild_runtime.storage.base import Storage
+
+NOW = 1_700_000_000_000
+DAY = 86_400_000
+_numbers = itertools.count(1)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def token(number: int) -> bytes:
+    """The stored hash of refresh token `number`."""
+    hashed = hash_refresh_token(new_refresh_token(number.to_bytes(16, "big")))
+    assert hashed is not None
+    return hashed
+
+
+async def add_user(storage: Storage, name: str | None = None) -> str:
+    user_id, name = new_id(), name or f"user{next(_numbers)}"
+    assert await storage.perform(
+        InsertUser(user_id=user_id, username=name, username_key=name.casefold(), password_hash="$argon2id$", now_ms=NOW)
+    )
+    return user_id
+
+
+async def add_guild(storage: Storage, owner_id: str, name: str = "guild", now_ms: int = NOW) -> str:
+    guild = await storage.perform(InsertGuild(guild_id=new_id(), name=name, owner_id=owner_id, now_ms=now_ms))
+    return guild.guild_id
+
+
+async def add_channel(storage: Storage, guild_id: str, user_id: str, name: str = "general", now_ms: int = NOW) -> str:
+    channel = await storage.perform(
+        InsertChannel(channel_id=new_id(), guild_id=guild_id, name=name, created_by=user_id, now_ms=now_ms)
+    )
+    assert channel is not None
+    return channel.channel_id
+
+
+def append(channel_id: str, sender_id: str = "someone", text: str = "hi", nonce: str | None = None) -> AppendEvent:
+    wire = b'{"content":{"content":"%b"}}' % text.encode()
+    return AppendEvent(
+        channel_id=channel_id,
+        sender_id=sender_id,
+        event_id=f"${new_id()}",
+        event_type="message",
+        canonical=wire,
+        wire=wire,
+        nonce=nonce,
+        fingerprint=text.encode().ljust(32, b"\0")[:32],
+        now_ms=NOW,
+    )
+
+
+def login(user_id: str, number: int, device_id: str = "phone", now_ms: int = NOW) -> OpenSession:
+    """A session whose refresh token is `token(number)`: access for an hour, refresh for a month."""
+    return OpenSession(
+        session_id=new_id(),
+        family_id=new_id(),
+        user_id=user_id,
+        refresh_hash=token(number),
+        device_id=device_id,
+        device_name="Phone",
+        user_agent="test",
+        ip_address="192.0.2.1",
+        now_ms=now_ms,
+        access_expires_ms=now_ms + 3_600_000,
+        refresh_expires_ms=now_ms + 30 * DAY,
+    )
