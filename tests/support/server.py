@@ -38,14 +38,23 @@ class ServerProcess:
         self._chats: list[Chat] = []
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, ready: bool = True) -> ServerProcess:
+    def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_SERVER__")}
         environment = kept | {f"OPENGUILD_SERVER__{key}": str(value) for key, value in self._settings.items()}
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::ResourceWarning"}
+        return environment | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::ResourceWarning"}
+
+    def run_command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """`openguild-server <flags> <arguments>` under the same settings, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "openguild_runtime.cli", *self._flags, *arguments],
+            cwd=self._directory, env=self._environment(), input=stdin, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    def start(self, *, ready: bool = True) -> ServerProcess:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "openguild_runtime.cli", *self._flags],
-                cwd=self._directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self._directory, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         if ready:
             self.wait_ready()

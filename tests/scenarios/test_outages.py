@@ -1,0 +1,177 @@
+"""What fails while the server serves, and how it comes back by itself (architecture, "Failing")."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
+from tests.support.chat import receive, texts
+from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(tmp_path / "data", fsync=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[EmbeddedNats]:
+    server = EmbeddedNats(tmp_path / "nats-data")
+    server.start()
+    yield server
+    server.stop()
+
+
+def migrate(server: ServerProcess) -> None:
+    assert server.run_command("migrate").returncode == 0
+
+
+def test_d_43_posts_are_refused_while_postgres_is_away_and_streams_stay(
+    own_postgres: EmbeddedPostgres, nats_server: EmbeddedNats, tmp_path: Path
+) -> None:
+    server = ServerProcess(tmp_path, DATABASE_URL=own_postgres.url, NATS__URL=nats_server.url)
+    migrate(server)
+    with server.start():
+        alice = server.chat().user()
+        channel = alice.channel(alice.guild())
+        with alice.stream(channel) as stream:
+            alice.say(channel, "before")
+            assert texts(receive(stream, 1)) == ["before"]
+            own_postgres.kill()
+            refused = alice.post(f"/channels/{channel}/messages", {"content": "lost?"})
+            assert refused.status_code == 503
+            assert refused.json()["error"] == "database_unavailable"
+            assert int(refused.headers["retry-after"]) > 0
+            wait_until(lambda: server.status("/ready") == 503)
+            ready = httpx.get(server.base_url + "/ready", trust_env=False)
+            assert ready.json()["status"] == "unavailable"
+            assert "127.0.0.1" not in ready.text  # D-59: no host, no driver text
+            assert server.status("/health") == server.status("/live") == 200
+            assert server.metric("openguild_db_ready") == 0
+            own_postgres.restart()
+            wait_until(lambda: server.status("/ready") == 200)
+            assert server.metric("openguild_db_ready") == 1
+            alice.say(channel, "after")
+            assert texts(receive(stream, 1)) == ["after"]
+        assert texts(alice.history(channel)) == ["before", "after"]
+        assert server.stop() == 0
+
+
+def test_the_server_starts_while_postgres_is_away(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, DATABASE_URL=own_postgres.url)
+    migrate(server)
+    own_postgres.kill()
+    with server.start(ready=False):
+        wait_until(lambda: server.status("/ready") == 503)
+        assert server.status("/live") == 200
+        answer = httpx.get(server.base_url + "/users/me", headers={"authorization": "Bearer x"}, trust_env=False)
+        assert answer.status_code == 401
+        wait_until(lambda: any("waiting for the database" in record["message"] for record in server.records()))
+        own_postgres.restart()
+        server.wait_ready()
+        alice = server.chat().user()
+        alice.say(alice.channel(alice.guild()), "served")
+        assert server.stop() == 0
+
+
+def test_d_39_an_unmigrated_schema_is_not_served(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, DATABASE_URL=own_postgres.url)
+    with server.start(ready=False):
+        wait_until(lambda: server.status("/ready") == 503)
+        components = {
+            line["name"]: line["status"]
+            for line in httpx.get(server.base_url + "/ready", trust_env=False).json()["components"]
+        }
+        assert (components["database"], components["migrations"]) == ("configured", "error")
+        assert server.stop() == 0
+
+
+def test_nats_away_degrades_and_delivery_goes_on(
+    database_url: str, own_nats: EmbeddedNats, tmp_path: Path
+) -> None:
+    """Local delivery at once, the other replica by its tail check; after the return both at once."""
+    servers = [ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=own_nats.url) for _ in range(2)]
+    with servers[0].start(), servers[1].start():
+        alice = servers[0].chat().user()
+        bob = servers[1].chat().login(alice.name, device="other")
+        channel = alice.channel(alice.guild())
+        with alice.stream(channel) as here, bob.stream(channel) as there:
+            own_nats.kill()
+            wait_until(lambda: "degraded" in httpx.get(servers[0].base_url + "/ready", trust_env=False).text)
+            assert servers[0].status("/ready") == 200
+            assert servers[0].metric("openguild_nats_connected") == 0
+            alice.say(channel, "one")
+            assert texts(receive(here, 1)) == ["one"]
+            assert texts(receive(there, 1)) == ["one"]
+            own_nats.restart()
+            wait_until(lambda: all(server.metric("openguild_nats_connected") for server in servers))
+            alice.say(channel, "two")
+            assert texts(receive(here, 1)) == texts(receive(there, 1)) == ["two"]
+        assert servers[0].metric("openguild_nats_reconnects_total") == 1
+        assert [server.stop() for server in servers] == [0, 0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_d_52_a_signal_drains(number: signal.Signals, database_url: str, tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, DATABASE_URL=database_url, DRAIN__DELAY_SECS=1)
+    with server.start():
+        alice = server.chat().user()
+        channel = alice.channel(alice.guild())
+        with alice.stream(channel) as stream, alice.notifications() as notifications:
+            assert server.process is not None
+            server.process.send_signal(number)
+            wait_until(lambda: server.status("/ready") == 503)  # first of all, while it still serves
+            alice.say(channel, "during the delay")
+            assert texts(receive(stream, 1)) == ["during the delay"]
+            for socket in (stream, notifications):
+                with pytest.raises(ConnectionClosed) as closed:
+                    for _ in range(10):
+                        socket.recv(timeout=10)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1012
+                assert "reconnect in" in closed.value.rcvd.reason
+        assert server.process.wait(10) == 0
+        assert server.records()[-1]["message"] == "stopped"
+
+
+def test_kill_9_of_the_server_loses_nothing_acknowledged(database_url: str, tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, DATABASE_URL=database_url)
+    with server.start():
+        alice = server.chat().user()
+        channel = alice.channel(alice.guild())
+        for number in range(20):
+            alice.say(channel, str(number))
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        server.start()
+        assert texts(alice.history(channel)) == [str(number) for number in range(20)]
+        assert server.stop() == 0
+
+
+def test_kill_9_of_postgres_while_posting_loses_nothing_acknowledged(
+    own_postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """What was answered 200 is there; what was answered 503 is retried with its nonce and stored once."""
+    server = ServerProcess(tmp_path, DATABASE_URL=own_postgres.url)
+    migrate(server)
+    with server.start():
+        alice = server.chat().user()
+        channel = alice.channel(alice.guild())
+        for number in range(60):
+            if number == 30:
+                own_postgres.kill()
+            message = {"content": str(number), "nonce": f"n{number}"}
+            if alice.post(f"/channels/{channel}/messages", message).status_code != 200:
+                own_postgres.restart()
+                wait_until(lambda message=message: alice.post(f"/channels/{channel}/messages", message).status_code == 200)
+        assert texts(alice.history(channel, limit=200)) == [str(number) for number in range(60)]
+        assert server.stop() == 0

@@ -1,0 +1,87 @@
+"""Two real replicas on one PostgreSQL and one NATS: every subscriber gets everything, in order, once (D-01)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from openguild_runtime.embedded import EmbeddedNats
+from tests.support.chat import User
+from tests.support.server import ServerProcess
+
+SUBSCRIBERS = 50  # on each replica
+POSTS = 1_000
+POSTERS = 8
+
+
+@pytest.fixture
+def replicas(new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path):
+    url = new_database()
+    settings = {"WEBSOCKET__MAX_CONNECTIONS_PER_USER": 1_000, "MESSAGING__QUEUE_CAPACITY": 2_048}
+    servers = [ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url, **settings) for _ in range(2)]
+    with servers[0], servers[1]:
+        yield servers
+        for server in servers:
+            assert server.stop() == 0
+
+
+async def subscriber(url: str, headers: dict[str, str], ready: anyio.abc.ObjectSendStream[None]) -> None:
+    """Check every frame as it comes; ends after the last one."""
+    async with connect(url, additional_headers=headers, compression=None, proxy=None, max_queue=None) as socket:
+        await ready.send(None)
+        for expected in range(1, POSTS + 1):
+            frame = json.loads(await socket.recv())
+            assert frame["sequence"] == expected
+
+
+async def post_all(replicas: list[ServerProcess], alice: User, channel: str) -> None:
+    """Each post goes to either replica, several at a time."""
+    waiting = iter(range(POSTS))
+
+    async def poster(client: httpx.AsyncClient, server: ServerProcess) -> None:
+        for number in waiting:
+            answer = await client.post(
+                f"{server.base_url}/channels/{channel}/messages", json={"content": f"m{number}"}, headers=alice.auth
+            )
+            assert answer.status_code == 200, answer.text
+
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client, anyio.create_task_group() as tasks:
+        for number in range(POSTERS):
+            tasks.start_soon(poster, client, replicas[number % 2])
+
+
+@pytest.mark.anyio
+async def test_d_01_every_subscriber_of_both_replicas_gets_every_event_once(replicas: list[ServerProcess]) -> None:
+    alice = await anyio.to_thread.run_sync(replicas[0].chat().user)
+    channel = alice.channel(alice.guild())
+    send, ready = anyio.create_memory_object_stream[None](2 * SUBSCRIBERS)
+    with anyio.fail_after(60):
+        async with send, ready, anyio.create_task_group() as streams:
+            for number in range(2 * SUBSCRIBERS):
+                url = f"ws://127.0.0.1:{replicas[number % 2].port}/channels/{channel}/ws?since=0"
+                streams.start_soon(subscriber, url, alice.auth, send)
+            for _ in range(2 * SUBSCRIBERS):
+                await ready.receive()
+            await post_all(replicas, alice, channel)
+    for server in replicas:
+        assert server.metric("openguild_websocket_lag_closes_total") == 0
+        assert server.metric("openguild_messaging_events_total", outcome="delivered") == POSTS
+
+
+def test_a_guild_made_on_one_replica_is_served_by_the_other(replicas: list[ServerProcess]) -> None:
+    here, there = replicas[0].chat(), replicas[1].chat()
+    alice, bob = here.user(), there.user()
+    guild = alice.guild()
+    bob.join(alice.invite(guild))
+    with bob.notifications() as stream:
+        channel = alice.channel(guild, "far away")
+        assert json.loads(stream.recv(timeout=10))["event"]["channel_id"] == channel
+        alice.say(channel, "hello")
+        assert json.loads(stream.recv(timeout=10))["kind"] == "channel_message"
