@@ -1,0 +1,42 @@
+"""Any order, any repeats: released in order, each once, and a hole is never forgotten."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from openguild_proto.fanout.sequencer import Sequencer
+
+
+@given(st.permutations(range(1, 15)), st.lists(st.integers(0, 14)), st.integers(1, 20))
+def test_everything_offered_is_released_in_order_once(order: list[int], repeats: list[int], max_held: int) -> None:
+    sequencer: Sequencer[int] = Sequencer(0, max_held)
+    released: list[tuple[int, int]] = []
+    for place, sequence in enumerate(order):
+        released += sequencer.offer(sequence, sequence * 10)
+        if place < len(repeats):
+            released += sequencer.offer(repeats[place], repeats[place] * 10)
+        assert sequencer.held <= max_held
+    while (hole := sequencer.missing()) is not None:  # whoever owns the log fills what was dropped at the bound
+        for sequence in range(hole[0] + 1, hole[1]):
+            released += sequencer.offer(sequence, sequence * 10)
+    assert released == [(sequence, sequence * 10) for sequence in range(1, 15)]
+
+
+@given(st.integers(0, 5), st.sets(st.integers(1, 20)))
+def test_missing_names_the_first_hole(head: int, offered: set[int]) -> None:
+    sequencer: Sequencer[str] = Sequencer(head)
+    for sequence in sorted(offered, reverse=True):
+        sequencer.offer(sequence, "")
+    waiting = [sequence for sequence in offered if sequence > sequencer.head]
+    assert sequencer.missing() == ((sequencer.head, min(waiting)) if waiting else None)
+
+
+def test_a_head_heard_of_is_missing_until_it_comes() -> None:
+    sequencer: Sequencer[str] = Sequencer(3)
+    sequencer.saw_head(5)
+    assert sequencer.missing() == (3, 6)
+    assert sequencer.offer(4, "a") == [(4, "a")]
+    assert sequencer.missing() == (4, 6)
+    assert sequencer.offer(5, "b") == [(5, "b")]
+    assert sequencer.missing() is None
