@@ -212,9 +212,7 @@ class ServerConnection:
         """The last answer of this connection."""
         if self._http is None:
             raise LocalProtocolError("there is no HTTP to refuse with")
-        request = self._http.request
-        request_id = request.request_id if request is not None else ""
-        self.outbox.append(self._http.refuse(refusal_response(refusal, request_id, close=True)))
+        self.outbox.append(self._http.refuse(refusal_response(refusal, self._http.request_id, close=True)))
         self._finish()
 
     def _ws_events(self, now: float) -> Iterator[Event]:

@@ -103,6 +103,12 @@ class MessagingSection(Section):
     queue_capacity: Annotated[int, Field(gt=0, le=65_536)] = 256
 
 
+class HttpSection(Section):
+    head_timeout_secs: PositiveSeconds = 10
+    body_timeout_secs: PositiveSeconds = 30
+    idle_timeout_secs: PositiveSeconds = 75
+
+
 class WebSocketSection(Section):
     max_connections: Positive = 20_000
     max_connections_per_user: Positive = 32
@@ -186,6 +192,7 @@ class ServerConfig(Section):
     metrics: MetricsSection = MetricsSection()
     cors: CorsSection = CorsSection()
     messaging: MessagingSection = MessagingSection()
+    http: HttpSection = HttpSection()
     websocket: WebSocketSection = WebSocketSection()
     federation: FederationSection = FederationSection()
     mls: MlsSection = MlsSection()

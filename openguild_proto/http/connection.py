@@ -34,7 +34,8 @@ class HttpConnection:
 
     __slots__ = (
         "_buffer", "_chunk_left", "_chunked_bytes", "_empty_lines", "_framing", "_h11", "_head_bytes", "_header_count", "_limits",
-        "_line_start", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due", "http_version", "phase",
+        "_line_start", "_made_id", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due",
+        "http_version", "phase",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, policy: HeaderPolicy, random_bytes: Callable[[int], bytes], peer: str) -> None:
@@ -57,6 +58,7 @@ class HttpConnection:
         self._head_bytes = 0
         self._header_count = -1  # -1: the request line has not come yet
         self._empty_lines = 0
+        self._made_id = ""
         self._chunk_left = 0
         self._chunked_bytes = 0
         self.body_parts: list[bytes] = []
@@ -261,6 +263,14 @@ class HttpConnection:
         """The request being answered, or the one whose head came last."""
         return self._request
 
+    @property
+    def request_id(self) -> str:
+        """Of that request; of a head that could not be read: one made here."""
+        if self._request is not None:
+            return self._request.request_id
+        self._made_id = self._made_id or new_request_id(self._random_bytes)
+        return self._made_id
+
     def continue_bytes(self) -> bytes:
         """The interim response to Expect: 100-continue (RFC 9110 10.1.1)."""
         self.continue_due = False
@@ -290,8 +300,7 @@ class HttpConnection:
         self._buffer.clear()
 
     def _response_bytes(self, response: Response) -> bytes:
-        request_id = self._request.request_id if self._request is not None else new_request_id(self._random_bytes)
-        headers = self._policy.apply(response, self._request, request_id)
+        headers = self._policy.apply(response, self._request, self.request_id)
         if response.status >= 200 and response.status not in {204, 304}:
             headers.append((b"content-length", str(len(response.body)).encode()))
         if response.close:

@@ -47,7 +47,8 @@ class ServerProcess:
         """`openguild-server <flags> <arguments>` under the same settings, to its end."""
         return subprocess.run(
             [sys.executable, "-m", "openguild_runtime.cli", *self._flags, *arguments],
-            cwd=self._directory, env=self._environment(), input=stdin, capture_output=True, text=True, timeout=60,
+            cwd=self._directory, env=self._environment(), input=stdin, capture_output=True, text=True,
+            timeout=60, check=False,
         )  # fmt: skip
 
     def start(self, *, ready: bool = True) -> ServerProcess:
