@@ -17,13 +17,12 @@ from typing import Any
 
 import anyio
 import asyncpg
-import sqlalchemy.exc
 
 import openguild_runtime
 from openguild_proto.canonical.keys import encode_unpadded, parse_seed
 from openguild_proto.canonical.signing import SEED_BYTES
 from openguild_proto.effects import StorageUnavailable
-from openguild_runtime import app, logs
+from openguild_runtime import logs
 from openguild_runtime.cli_roles import COMMANDS, add_role_commands
 from openguild_runtime.config import ServerConfig, load, require_servable
 from openguild_runtime.config_layers import ConfigError, keys_of, overridden_names
@@ -73,14 +72,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = {key: value for key, value in parsed.items() if key in known}
     try:
         return _run(parsed, flags)
-    except (ConfigError, CommandFailed, EmbeddedError, ValueError) as failure:
-        return _failed(str(failure))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlalchemy.exc.SQLAlchemyError) as failure:
-        return _failed(f"{parsed['command'] or 'serve'}: {_plain(failure)}")
-    except StorageUnavailable:
-        return _failed("the database cannot be reached: check database_url and that it runs")
     except KeyboardInterrupt:
         return 130
+    except BaseExceptionGroup as group:
+        line = _one_line(_first(group), parsed["command"])
+        if line is None:
+            raise
+    except Exception as failure:
+        line = _one_line(failure, parsed["command"])
+        if line is None:
+            raise
+    sys.stderr.write(f"openguild-server: {line}\n")
+    return 1
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group wrapped."""
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+def _one_line(failure: BaseException, command: str | None) -> str | None:
+    """What to tell the operator, without addresses or credentials; None: a defect, its traceback is wanted."""
+    match failure:
+        case ConfigError() | CommandFailed() | EmbeddedError():
+            return str(failure)
+        case StorageUnavailable():
+            return "the database cannot be reached: check database_url and that it runs"
+        case OSError():
+            return f"{command or 'serve'}: {failure.strerror or type(failure).__name__}"
+        case asyncpg.PostgresError() | asyncpg.InterfaceError():
+            return f"{command or 'serve'}: {logs.redact(str(failure).splitlines()[0])}"
+        case _:
+            original = getattr(failure, "orig", None)  # of SQLAlchemy's wrapper
+            return _one_line(original, command) if isinstance(original, Exception) else None
 
 
 def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
@@ -93,7 +120,10 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         sys.stdout.write(migrations.render_sql())
         return 0
     config = load(flags, os.environ, Path.cwd())
-    logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG", logs.DEFAULT_FILTER))
+    try:
+        logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG", logs.DEFAULT_FILTER))
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
     if command is None:
         return _serve(config)
     if command == "config":
@@ -104,6 +134,8 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
 
 
 def _serve(config: ServerConfig) -> int:
+    from openguild_runtime import app  # the other commands do without the server's parts
+
     require_servable(config)
     names = overridden_names(os.environ)
     if names:
@@ -138,21 +170,8 @@ def _keygen() -> int:
     return 0
 
 
-def _plain(failure: Exception) -> str:
-    """One line without addresses or credentials."""
-    if isinstance(failure, OSError):
-        return failure.strerror or type(failure).__name__
-    cause = getattr(failure, "orig", None) or failure
-    return logs.redact(str(cause).splitlines()[0]) if str(cause) else type(cause).__name__
-
-
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
-
-
-def _failed(line: str) -> int:
-    sys.stderr.write(f"openguild-server: {line}\n")
-    return 1
 
 
 if __name__ == "__main__":

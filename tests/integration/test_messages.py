@@ -85,7 +85,11 @@ def test_d_14_the_read_answer_is_what_is_stored_and_other_devices_hear_it(alice:
         assert alice.ok(alice.post(f"/channels/{channel}/read", {"sequence": 4}))["last_read_sequence"] == 4
         assert alice.ok(alice.post(f"/channels/{channel}/read", {"sequence": 2}))["last_read_sequence"] == 4
         heard = json.loads(other_device.recv(timeout=10))
-        assert (heard["kind"], heard["channel_id"], heard["event"]["last_read_sequence"]) == ("channel_read", channel, 4)
+        assert (heard["kind"], heard["channel_id"], heard["event"]["last_read_sequence"]) == (
+            "channel_read",
+            channel,
+            4,
+        )
 
 
 def test_sender_is_me_or_refused(chat: Chat, alice: User, channel: str) -> None:

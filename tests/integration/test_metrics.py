@@ -45,14 +45,22 @@ def test_d_41_the_contract_s_series_are_there(server: ServerProcess, alice: User
 def test_d_49_labels_are_templates(server: ServerProcess, alice: User) -> None:
     channel = alice.channel(alice.guild())
     before = server.metric("openguild_http_requests_total", route="unmatched", status="404")
-    for path in ("/secret/scanner/path", "/wp-admin.php", f"/channels/{channel}/events", f"/client/v1/channels/{channel}/events"):
+    for path in (
+        "/secret/scanner/path",
+        "/wp-admin.php",
+        f"/channels/{channel}/events",
+        f"/client/v1/channels/{channel}/events",
+    ):
         alice.get(path)
     text = httpx.get(server.base_url + "/metrics", trust_env=False).text
     assert "scanner" not in text
     assert channel not in text
     assert server.metric("openguild_http_requests_total", route="unmatched", status="404") == before + 2
     assert server.metric("openguild_http_requests_total", route="/channels/{channel_id}/events", status="200") > 0
-    assert server.metric("openguild_http_requests_total", route="/client/v1/channels/{channel_id}/events", status="200") > 0
+    assert (
+        server.metric("openguild_http_requests_total", route="/client/v1/channels/{channel_id}/events", status="200")
+        > 0
+    )
 
 
 def test_refusals_of_every_kind_are_counted(server: ServerProcess, alice: User) -> None:
@@ -147,7 +155,12 @@ def test_d_51_every_line_is_json_and_requests_carry_their_id(database_url: str, 
     completed = [record for record in records if record["message"] == "request completed"]
     assert all(record["request_id"] for record in completed)
     raw = server.log_path.read_text()
-    for secret in (alice.token, alice.refresh_token, "correct horse", database_url.partition("@")[0].rpartition(":")[2]):
+    for secret in (
+        alice.token,
+        alice.refresh_token,
+        "correct horse",
+        database_url.partition("@")[0].rpartition(":")[2],
+    ):
         assert secret not in raw
 
 
@@ -166,4 +179,6 @@ def test_memory_storage_warns_at_start_and_in_ready(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, "--storage", "memory").start() as server:
         ready = httpx.get(server.base_url + "/ready", trust_env=False).json()
         assert "lost at a restart" in ready["components"][0]["details"]
-        assert any(record["level"] == "WARNING" and "memory storage" in record["message"] for record in server.records())
+        assert any(
+            record["level"] == "WARNING" and "memory storage" in record["message"] for record in server.records()
+        )

@@ -139,7 +139,17 @@ def test_devices_are_listed_and_ended(chat: Chat, alice: User) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["", "Bearer", "Bearer ", "BEARER {token}", "Basic {token}", "Bearer {token}x", "Bearer x.y", "Bearer {token}.z", "Bearer é"],
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "BEARER {token}",
+        "Basic {token}",
+        "Bearer {token}x",
+        "Bearer x.y",
+        "Bearer {token}.z",
+        "Bearer é",
+    ],
 )
 def test_bad_bearer_headers(header: str, server: ServerProcess, alice: User) -> None:
     answer = me(server, header.format(token=alice.token))

@@ -144,7 +144,9 @@ def test_d_18_a_message_over_the_limit_closes_with_1009(alice: User, channel: st
         (b"\x88\x82\0\0\0\0\x03\xed", 1002),  # 1005 must not be sent
     ],
 )
-def test_close_codes_of_broken_frames(frame: bytes, code: int | None, alice: User, channel: str, server: ServerProcess) -> None:
+def test_close_codes_of_broken_frames(
+    frame: bytes, code: int | None, alice: User, channel: str, server: ServerProcess
+) -> None:
     with RawClient(server.port) as client:
         token = f"Authorization: Bearer {alice.token}\r\n\r\n".encode()
         client.send(f"GET /channels/{channel}/ws HTTP/1.1\r\n".encode() + UPGRADE + token)

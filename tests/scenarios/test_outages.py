@@ -96,9 +96,7 @@ def test_d_39_an_unmigrated_schema_is_not_served(own_postgres: EmbeddedPostgres,
         assert server.stop() == 0
 
 
-def test_nats_away_degrades_and_delivery_goes_on(
-    database_url: str, own_nats: EmbeddedNats, tmp_path: Path
-) -> None:
+def test_nats_away_degrades_and_delivery_goes_on(database_url: str, own_nats: EmbeddedNats, tmp_path: Path) -> None:
     """Local delivery at once, the other replica by its tail check; after the return both at once."""
     servers = [ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=own_nats.url) for _ in range(2)]
     with servers[0].start(), servers[1].start():
@@ -172,6 +170,8 @@ def test_kill_9_of_postgres_while_posting_loses_nothing_acknowledged(
             message = {"content": str(number), "nonce": f"n{number}"}
             if alice.post(f"/channels/{channel}/messages", message).status_code != 200:
                 own_postgres.restart()
-                wait_until(lambda message=message: alice.post(f"/channels/{channel}/messages", message).status_code == 200)
+                wait_until(
+                    lambda message=message: alice.post(f"/channels/{channel}/messages", message).status_code == 200
+                )
         assert texts(alice.history(channel, limit=200)) == [str(number) for number in range(60)]
         assert server.stop() == 0

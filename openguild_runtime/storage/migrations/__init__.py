@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, pool
-from sqlalchemy.ext.asyncio import create_async_engine
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # alembic and SQLAlchemy take a third of a second to import: done where they are used
+    from alembic.config import Config
+    from sqlalchemy import Connection
+
     from openguild_runtime.storage.postgres.values import Connection as PostgresConnection
 
 LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint: nobody else's advisory lock by accident
@@ -30,6 +28,9 @@ async def upgrade(database_url: str) -> None:
 
     Raises what asyncpg and SQLAlchemy raise; the transaction is then rolled back.
     """
+
+    from sqlalchemy import pool
+    from sqlalchemy.ext.asyncio import create_async_engine
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         return await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
@@ -49,6 +50,8 @@ async def upgrade(database_url: str) -> None:
 
 def render_sql() -> str:
     """The whole history as one SQL script, for review and for `psql` (`migrate --sql`). No database is touched."""
+    from alembic import command
+
     script = io.StringIO()
     command.upgrade(_config(script), "head", sql=True)
     return script.getvalue()
@@ -57,6 +60,8 @@ def render_sql() -> str:
 @functools.cache
 def expected() -> str:
     """The revision this program was written for."""
+    from alembic.script import ScriptDirectory
+
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
         raise LookupError("the migrations are missing from this installation")
@@ -82,10 +87,14 @@ def serves(revision: str | None) -> bool:
 
 @functools.cache
 def _known() -> frozenset[str]:
+    from alembic.script import ScriptDirectory
+
     return frozenset(step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _config(output: io.StringIO | None = None) -> Config:
+    from alembic.config import Config
+
     config = Config(output_buffer=output)
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -93,6 +102,8 @@ def _config(output: io.StringIO | None = None) -> Config:
 
 
 def _upgrade(connection: Connection) -> None:
+    from alembic import command
+
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

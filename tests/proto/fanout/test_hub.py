@@ -135,7 +135,12 @@ class HubMachine(RuleBasedStateMachine):
     @invariant()
     def depth_is_the_deepest_reader(self) -> None:
         depths = [
-            self.head - (reader.joined_head if reader.subscriber.state is SubscriberState.REPLAYING else reader.subscriber.position)
+            self.head
+            - (
+                reader.joined_head
+                if reader.subscriber.state is SubscriberState.REPLAYING
+                else reader.subscriber.position
+            )
             for reader in self.readers
         ]
         assert self.hub.depth(STREAM) == min(max(depths, default=0), CAPACITY)

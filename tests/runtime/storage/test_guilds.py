@@ -32,7 +32,9 @@ from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
 pytestmark = pytest.mark.anyio
 
 
-async def invite(storage: Storage, guild_id: str, by: str, max_uses: int | None = None, lives_ms: int | None = None) -> str:
+async def invite(
+    storage: Storage, guild_id: str, by: str, max_uses: int | None = None, lives_ms: int | None = None
+) -> str:
     code = new_id()[:12]
     record = await storage.perform(
         InsertInvite(
@@ -140,9 +142,7 @@ async def test_expired_and_deleted_invites(storage: Storage) -> None:
     assert await storage.perform(DeleteInvite(code=code)) is True
     assert await storage.perform(DeleteInvite(code=code)) is False
     assert await storage.perform(FindInvite(code=code)) is None
-    gone = InsertInvite(
-        code="x", guild_id=new_id(), created_by=owner, max_uses=None, expires_at_ms=None, now_ms=NOW
-    )
+    gone = InsertInvite(code="x", guild_id=new_id(), created_by=owner, max_uses=None, expires_at_ms=None, now_ms=NOW)
     assert await storage.perform(gone) is None
 
 

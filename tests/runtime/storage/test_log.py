@@ -154,9 +154,7 @@ async def test_the_read_position_never_falls_and_stays_within_the_log(storage: S
     await fill(storage, channel_id, 5)
 
     async def mark(sequence: int | None) -> int:
-        state = await storage.perform(
-            MarkRead(channel_id=channel_id, user_id=reader, sequence=sequence, now_ms=NOW)
-        )
+        state = await storage.perform(MarkRead(channel_id=channel_id, user_id=reader, sequence=sequence, now_ms=NOW))
         assert state is not None
         assert state.latest_sequence == 5
         return state.last_read_sequence

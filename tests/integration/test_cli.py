@@ -1,0 +1,190 @@
+"""`openguild-server` as operators type it: texts, exit statuses, effects (16, 16.1, D-23, D-39)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from openguild_runtime.embedded import EmbeddedPostgres
+from tests.support.chat import Chat
+from tests.support.deeds import new_id
+from tests.support.server import ServerProcess
+
+
+@pytest.fixture
+def seeded(server: ServerProcess, chat: Chat) -> str:
+    """The name of an account made by the command line on the shared server's database."""
+    name = f"Seed {new_id()[:8]}"
+    done = server.run_command("seed-user", "--username", f"  {name} ", "--password-stdin", stdin="  long enough \n")
+    assert re.fullmatch(rf"Seeded user '{name}' with id [0-9a-f-]{{36}}\n", done.stdout), done.stderr
+    assert done.returncode == 0
+    return name
+
+
+def test_d_23_a_seeded_user_can_log_in(seeded: str, server: ServerProcess, chat: Chat) -> None:
+    body = {"identifier": seeded, "secret": "long enough", "device": {"device_id": "d"}}
+    assert chat.http.post("/sessions/login", json=body).status_code == 200
+    again = server.run_command("seed-user", "--username", seeded, "--password", "whatever it is")
+    assert (again.stdout, again.returncode) == (f"User '{seeded}' already exists; skipping\n", 0)
+
+
+def test_server_roles(seeded: str, server: ServerProcess, chat: Chat) -> None:
+    def run(command: str) -> str:
+        done = server.run_command(command, "--username", seeded.upper(), "--role", "Moderator")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert re.fullmatch(
+        rf"Assigned server role 'moderator' to user '{seeded}' \(id: .{{36}}\)\n", run("assign-server-role")
+    )
+    assert re.fullmatch(
+        rf"Removed server role 'moderator' from user '{seeded}' \(id: .{{36}}\)\n", run("revoke-server-role")
+    )
+    assert re.fullmatch(
+        rf"User '{seeded}' \(id: .{{36}}\) did not have server role 'moderator'\n", run("revoke-server-role")
+    )
+
+
+def test_a_server_moderator_sees_every_guild_at_once(seeded: str, server: ServerProcess, chat: Chat) -> None:
+    owner = chat.user()
+    guild = owner.guild("hidden")
+    body = {"identifier": seeded, "secret": "long enough", "device": {"device_id": "d"}}
+    token = chat.http.post("/sessions/login", json=body).json()["access_token"]
+    headers = {"authorization": f"Bearer {token}"}
+    assert chat.http.get(f"/guilds/{guild}", headers=headers).status_code == 404
+    server.run_command("assign-server-role", "--username", seeded, "--role", "moderator")
+    assert chat.http.get(f"/guilds/{guild}", headers=headers).status_code == 200
+    listed = chat.http.get("/guilds?all=true", headers=headers).json()
+    assert guild in {line["guild_id"] for line in listed}
+
+
+def test_guild_and_channel_roles(seeded: str, server: ServerProcess, chat: Chat) -> None:
+    owner = chat.user()
+    guild = owner.guild()
+    channel = owner.channel(guild)
+    done = server.run_command("assign-guild-role", "--username", seeded, "--guild-id", guild, "--role", "admin")
+    assert done.stdout == f"Assigned guild role 'admin' to user '{seeded}' in guild {guild}\n"
+    done = server.run_command("assign-channel-role", "--username", seeded, "--channel-id", channel, "--role", "viewer")
+    assert done.stdout == f"Assigned channel role 'viewer' to user '{seeded}' in channel {channel}\n"
+    members = {line["username"]: line["role"] for line in owner.ok(owner.get(f"/guilds/{guild}/members"))}
+    assert members[seeded] == "admin"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("seed-user", "--username", " ", "--password", "long enough"), "username must be provided"),
+        (("seed-user", "--username", "x", "--password", "short"), "at least 8 characters"),
+        (("seed-user", "--username", "x", "--password-file", "/no/such/file"), "password-file cannot be read"),
+        (("assign-server-role", "--username", "x", "--role", " "), "role must be provided"),
+        (("assign-server-role", "--username", " ", "--role", "admin"), "username must be provided"),
+        (
+            ("assign-server-role", "--username", "x", "--role", "king"),
+            "unsupported role 'king'; expected one of [\"owner\"",
+        ),
+        (("assign-server-role", "--username", "nobody here", "--role", "admin"), "user 'nobody here' not found"),
+        (("assign-guild-role", "--username", "x", "--guild-id", "7", "--role", "admin"), "guild-id must be a UUID"),
+        (("probe", "nonsense"), "expected a URL"),
+    ],
+)
+def test_failures_are_one_line_and_exit_1(arguments: tuple[str, ...], expected: str, server: ServerProcess) -> None:
+    done = server.run_command(*arguments)
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "purpose"),
+    [("seed-user", "seed users"), ("assign-server-role", "assign server roles"), ("revoke-server-role", "revoke server roles"),
+     ("assign-guild-role", "assign guild roles"), ("assign-channel-role", "assign channel roles")],
+)  # fmt: skip
+def test_without_a_database(command: str, purpose: str, tmp_path: Path) -> None:
+    arguments = {"seed-user": ("--password", "long enough")}.get(command, ("--role", "admin"))
+    if "guild" in command or "channel" in command:
+        arguments += (f"--{command.split('-')[1]}-id", new_id())
+    done = ServerProcess(tmp_path).run_command(command, "--username", "x", *arguments)
+    assert (done.returncode, done.stderr) == (1, f"openguild-server: database_url must be configured to {purpose}\n")
+
+
+def test_usage_errors_exit_2(tmp_path: Path) -> None:
+    for arguments in (("--no-such-flag",), ("no-such-command",), ("seed-user",), ("config", "explode")):
+        assert ServerProcess(tmp_path).run_command(*arguments).returncode == 2
+
+
+def test_a_start_without_a_store_stops_with_one_line(tmp_path: Path) -> None:
+    done = ServerProcess(tmp_path).run_command()
+    assert done.returncode == 1
+    assert "storage: none is chosen" in done.stderr.splitlines()[-1]
+
+
+def test_a_taken_address_stops_the_start(server: ServerProcess, tmp_path: Path) -> None:
+    done = ServerProcess(tmp_path, "--storage", "memory", port=server.port).run_command()
+    assert done.returncode == 1
+    assert "address already in use" in done.stderr.splitlines()[-1].lower()
+
+
+def test_config_check_and_dump(server: ServerProcess, tmp_path: Path) -> None:
+    checked = server.run_command("config", "check")
+    assert (checked.returncode, checked.stdout) == (0, "The configuration is good\n")
+    dumped = server.run_command("config", "dump")
+    assert 'session.signing_key = "***"' in dumped.stdout
+    assert f"port = {server.port}" in dumped.stdout
+    assert "AAECAwQF" not in dumped.stdout
+    wrong = ServerProcess(tmp_path, MESSAGING__REPLAY_WINDOW="many").run_command("config", "check")
+    assert wrong.returncode == 1
+    assert "messaging.replay_window" in wrong.stderr
+
+
+def test_keygen_makes_a_usable_key(tmp_path: Path) -> None:
+    done = ServerProcess(tmp_path).run_command("keygen")
+    lines = dict(line.split(" = ") for line in done.stdout.splitlines())
+    assert lines.keys() == {"signing_key", "verifying_key"}
+    settings = {
+        "SESSION__SIGNING_KEY": lines["signing_key"],
+        "SESSION__FALLBACK_VERIFYING_KEYS": lines["verifying_key"],
+    }
+    assert ServerProcess(tmp_path, "--storage", "memory", **settings).run_command("config", "check").returncode == 0
+    assert ServerProcess(tmp_path).run_command("keygen").stdout != done.stdout
+
+
+def test_probe(server: ServerProcess, tmp_path: Path) -> None:
+    done = server.run_command("probe", server.base_url)
+    assert done.returncode == 0, done.stdout
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["ok", step] for step in ("live", "health", "ready", "version", "authentication", "headers")
+    ]
+    away = ServerProcess(tmp_path)
+    failed = away.run_command("probe", away.base_url)
+    assert failed.returncode == 1
+    assert failed.stdout.startswith("FAIL live")
+
+
+def test_d_39_migrate(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    shown = ServerProcess(tmp_path).run_command("migrate", "--sql")
+    assert shown.returncode == 0
+    assert "CREATE TABLE channel_events" in shown.stdout
+    assert "pg_advisory_xact_lock" in shown.stdout
+    migrating = ServerProcess(tmp_path, DATABASE_URL=postgres.url)
+    for _ in range(2):
+        done = migrating.run_command("migrate")
+        assert (done.returncode, done.stdout) == (0, "The schema is at revision 0001\n"), done.stderr
+    wrong = ServerProcess(tmp_path, DATABASE_URL=postgres.url.replace("@127", "x@127")).run_command("migrate")
+    assert wrong.returncode == 1
+    assert "password authentication failed" in wrong.stderr
+    assert postgres.url.rpartition("@")[0].rpartition(":")[2] not in wrong.stderr
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path)
+    assert server.run_command("--version").stdout == "openguild-server 0.1.0\n"
+    assert "subcommand" in server.run_command("--help").stdout
+
+
+def test_nothing_is_written_into_the_working_directory(tmp_path: Path) -> None:
+    done: subprocess.CompletedProcess[str] = ServerProcess(tmp_path).run_command("config", "dump")
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
