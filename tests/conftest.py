@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,12 @@ from tests.support.server import ServerProcess
 
 TEMPLATE = "openguild_template"
 _numbers = itertools.count(1)
+
+
+def run_apart(function: Callable[..., Awaitable[object]], *arguments: str) -> None:
+    """Run a coroutine function in a thread of its own: the test's loop may be running already."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(anyio.run, function, *arguments).result()
 
 
 @pytest.fixture
@@ -52,12 +59,12 @@ def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
         finally:
             await connection.close()
 
-    anyio.run(create, TEMPLATE, "template1")
-    anyio.run(migrations.upgrade, postgres.database_url(TEMPLATE))
+    run_apart(create, TEMPLATE, "template1")
+    run_apart(migrations.upgrade, postgres.database_url(TEMPLATE))
 
     def new() -> str:
         name = f"openguild_{next(_numbers)}"
-        anyio.run(create, name, TEMPLATE)
+        run_apart(create, name, TEMPLATE)
         return postgres.database_url(name)
 
     return new

@@ -24,7 +24,7 @@ SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # CONTRACT 5.2, the
 class ServerProcess:
     """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
 
-    def __init__(self, directory: Path, *flags: str, port: int | None = None, **settings: object) -> None:
+    def __init__(self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (), **settings: object) -> None:
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.log_path = directory / f"server-{self.port}-{time.monotonic_ns()}.log"
@@ -35,6 +35,8 @@ class ServerProcess:
             "MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 1_000_000, "MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW": 1_000_000,
             "SESSION__MAX_LOGINS_PER_ADDRESS_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
         } | settings  # fmt: skip
+        for key in without:
+            del self._settings[key]
         self._chats: list[Chat] = []
         self.process: subprocess.Popen[bytes] | None = None
 

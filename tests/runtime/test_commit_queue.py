@@ -1,0 +1,108 @@
+"""Group commit: what waits together commits together, bounded, each with its own outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded, StorageUnavailable
+from openguild_proto.records import StoredEvent
+from openguild_runtime.storage.postgres import commit_queue
+from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+from tests.support.deeds import append
+
+pytestmark = pytest.mark.anyio
+
+
+class Log:
+    """Commits that wait until they are let through."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[AppendEvent]] = []
+        self.gate = anyio.Event()
+        self.failure: Exception | None = None
+
+    async def commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
+        self.batches.append(list(batch))
+        await self.gate.wait()
+        if self.failure is not None:
+            return [self.failure for _ in batch]
+        return [Appended(StoredEvent(effect.channel_id, 1, effect.event_id, effect.wire, 0)) for effect in batch]
+
+
+async def test_what_waits_while_a_batch_commits_goes_together() -> None:
+    log = Log()
+    queue = CommitQueue(log.commit)
+    outcomes: list[Appended | AppendFailure] = []
+
+    async def post(effect: AppendEvent) -> None:
+        outcomes.append(await queue.submit(effect))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run)
+        tasks.start_soon(post, append("first"))
+        await anyio.wait_all_tasks_blocked()
+        for number in range(10):
+            tasks.start_soon(post, append(f"c{number}"))
+        await anyio.wait_all_tasks_blocked()
+        assert len(queue) == 10
+        log.gate.set()
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert [len(batch) for batch in log.batches] == [1, 10]
+    assert (queue.batches, queue.events, len(outcomes), queue.bytes) == (2, 11, 11, 0)
+
+
+async def test_equal_nonces_never_share_a_batch() -> None:
+    log = Log()
+    log.gate.set()
+    queue = CommitQueue(log.commit)
+    futures = [queue.submit(append("c", "alice", "x", nonce)) for nonce in ("a", "a", "b", "a", None, None)]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run)
+        for future in futures:
+            await future
+        tasks.cancel_scope.cancel()
+    assert [[effect.nonce for effect in batch] for batch in log.batches] == [["a", "b", None, None], ["a"], ["a"]]
+
+
+async def test_a_failure_reaches_every_caller_of_the_batch_and_no_other() -> None:
+    log = Log()
+    log.gate.set()
+    log.failure = StorageUnavailable()
+    queue = CommitQueue(log.commit)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run)
+        with pytest.raises(StorageUnavailable):
+            await queue.submit(append("c"))
+        log.failure = None
+        assert isinstance(await queue.submit(append("c")), Appended)
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_queue_is_bounded() -> None:
+    queue = CommitQueue(Log().commit)
+    small = append("c", text="x")
+    size = 2 * len(small.wire) + commit_queue.OVERHEAD_BYTES
+    fits = commit_queue.MAX_QUEUE_BYTES // size
+    accepted = 0
+    with pytest.raises(Overloaded):
+        while True:
+            queue.submit(append("c", text="x"))
+            accepted += 1
+    assert accepted == min(fits, commit_queue.MAX_QUEUE_EVENTS)
+
+
+async def test_a_caller_who_left_does_not_undo_the_append() -> None:
+    log = Log()
+    queue = CommitQueue(log.commit)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run)
+        with anyio.move_on_after(0.01):
+            await queue.submit(append("c"))
+        log.gate.set()
+        assert isinstance(await queue.submit(append("c")), Appended)
+        tasks.cancel_scope.cancel()
+    assert [len(batch) for batch in log.batches] == [1, 1]

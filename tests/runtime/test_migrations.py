@@ -1,0 +1,82 @@
+"""The schema's history on a real PostgreSQL (D-39)."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import anyio
+import asyncpg
+import pytest
+
+from openguild_runtime.embedded import EmbeddedPostgres
+from openguild_runtime.storage import migrations
+from tests.support.server import ServerProcess
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def empty_url(postgres: EmbeddedPostgres) -> str:
+    name = f"empty_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres.url)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return postgres.database_url(name)
+
+
+async def revision(url: str) -> str | None:
+    connection = await asyncpg.connect(url)
+    try:
+        return await migrations.current(connection)
+    finally:
+        await connection.close()
+
+
+async def test_replicas_that_migrate_at_once_do_it_once(empty_url: str, tmp_path: Path) -> None:
+    assert await revision(empty_url) is None
+    statuses: list[int] = []
+
+    def migrate() -> None:
+        statuses.append(ServerProcess(tmp_path, DATABASE_URL=empty_url).run_command("migrate").returncode)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(anyio.to_thread.run_sync, migrate)
+    assert statuses == [0, 0, 0]
+    assert await revision(empty_url) == migrations.expected()
+
+
+async def test_the_printed_sql_makes_the_same_schema(empty_url: str, database_url: str) -> None:
+    script = migrations.render_sql()
+    connection = await asyncpg.connect(empty_url)
+    await connection.execute(script)
+    await connection.close()
+
+    async def columns(url: str) -> list[tuple[object, ...]]:
+        connection = await asyncpg.connect(url)
+        rows = await connection.fetch(
+            "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+            "WHERE table_schema = 'public' ORDER BY 1, 2"
+        )
+        await connection.close()
+        return [tuple(row) for row in rows]
+
+    assert await columns(empty_url) == await columns(database_url)
+    assert await revision(empty_url) == migrations.expected()
+
+
+def test_a_newer_schema_is_served_and_an_older_one_is_not() -> None:
+    assert migrations.serves(migrations.expected())
+    assert migrations.serves("9999")  # expand and contract: the release before goes on serving
+    assert not migrations.serves(None)
+
+
+async def test_d_58_read_positions_end_with_their_user(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    found = await connection.fetchval(
+        "SELECT count(*) FROM information_schema.referential_constraints r JOIN information_schema.key_column_usage k "
+        "USING (constraint_name) WHERE k.table_name = 'channel_read_state' AND k.column_name = 'user_id'"
+    )
+    await connection.close()
+    assert found == 1
