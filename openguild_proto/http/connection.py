@@ -33,7 +33,7 @@ class HttpConnection:
     """`next_request` is called until it gives None; a broken rule comes out as a `Rule`."""
 
     __slots__ = (
-        "_buffer", "_chunk_left", "_chunked_bytes", "_empty_lines", "_framing", "_h11", "_head_bytes", "_header_count", "_limits",
+        "_buffer", "_chunk_left", "_chunked_bytes", "_empty_lines", "_framing", "_h11", "_head_bytes", "_headers", "_limits",
         "_line_start", "_made_id", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due",
         "http_version", "phase",
     )  # fmt: skip
@@ -56,7 +56,7 @@ class HttpConnection:
         self.phase = HttpPhase.HEAD
         self._line_start = 0
         self._head_bytes = 0
-        self._header_count = -1  # -1: the request line has not come yet
+        self._headers: list[tuple[str, str]] | None = None  # None: the request line has not come yet
         self._empty_lines = 0
         self._made_id = ""
         self._chunk_left = 0
@@ -108,44 +108,49 @@ class HttpConnection:
 
     def _step_head(self) -> Request | Rule | bool | None:
         limits = self._limits
-        first = self._header_count < 0
-        if first:
+        headers = self._headers
+        if headers is None:
             limit, too_long = limits.max_target_bytes + 32, strictness.TARGET_TOO_LONG
         else:
             limit, too_long = limits.max_header_line_bytes, strictness.HEADER_TOO_LONG
         line = self._read_line(limit, too_long)
         if line is None or isinstance(line, Rule):
             return line
-        if first and line == b"\r\n":
+        if headers is None and line == b"\r\n":
             self._empty_lines += 1  # RFC 9112 2.2: one is to be ignored
             return True if self._empty_lines == 1 else strictness.LEADING_EMPTY_LINES
         self._head_bytes += len(line)
         if self._head_bytes > limits.max_head_bytes:
             return strictness.HEAD_TOO_LARGE
-        if first:
+        if headers is None:
             rule = strictness.check_request_line(line[:-2], limits.max_target_bytes)
+            self._headers = []
+            self.http_version = line[-5:-2].decode("ascii", "replace")
         elif line == b"\r\n":
-            self._h11.receive_data(line)
-            return self._finish_head()
-        elif self._header_count == limits.max_header_count:
+            return self._finish_head(line, tuple(headers))
+        elif len(headers) == limits.max_header_count:
             rule = strictness.TOO_MANY_HEADERS
         else:
             rule = strictness.check_header_line(line[:-2])
+            name, _, value = line.decode("latin-1").partition(":")
+            headers.append((name.lower(), value.strip(" \t\r\n")))
         if rule is not None:
             return rule
-        self._header_count += 1
         self._h11.receive_data(line)
         return True
 
-    def _finish_head(self) -> Request | Rule | bool | None:
+    def _finish_head(self, line: bytes, headers: Headers) -> Request | Rule | bool | None:
+        """The head is complete; our rules first, because h11 joins repeated fields and refuses with 400 only."""
+        framing = strictness.check_head(self.http_version, headers, self._limits.max_body_bytes)
+        if isinstance(framing, Rule):
+            return framing
+        self._h11.receive_data(line)
         try:
             event = self._h11.next_event()
         except h11.RemoteProtocolError as fault:
             return Rule(f"{strictness.LIBRARY.source}: {fault}")
         if not isinstance(event, h11.Request):
             return strictness.LIBRARY
-        self.http_version = event.http_version.decode()
-        headers: Headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
         path, _, query = event.target.decode("ascii").partition("?")
         self._request = Request(
             method=event.method.decode("ascii"),
@@ -156,9 +161,6 @@ class HttpConnection:
             request_id=request_id_for(headers, self._random_bytes),
             client_address=self._policy.client_address(self._peer, headers),
         )
-        framing = strictness.check_head(self.http_version, headers, self._limits.max_body_bytes)
-        if isinstance(framing, Rule):
-            return framing
         self._framing = framing
         self._chunk_left = framing.length
         self.continue_due = framing.expects_continue

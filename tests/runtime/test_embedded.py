@@ -92,7 +92,9 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
 
 def test_an_embedded_server_keeps_everything_and_leaves_nothing(tmp_path: Path) -> None:
     """`make run` twice: the second finds the data and the signing key of the first."""
-    server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(tmp_path / "data"), without=("SESSION__SIGNING_KEY",))
+    server = ServerProcess(
+        tmp_path, "--embedded", "--data-dir", str(tmp_path / "data"), without=("SESSION__SIGNING_KEY",)
+    )
     with server.start():
         alice = server.chat().user("alice")
         channel = alice.channel(alice.guild("kept"))

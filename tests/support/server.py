@@ -24,7 +24,9 @@ SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # CONTRACT 5.2, the
 class ServerProcess:
     """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
 
-    def __init__(self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (), **settings: object) -> None:
+    def __init__(
+        self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (), **settings: object
+    ) -> None:
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.log_path = directory / f"server-{self.port}-{time.monotonic_ns()}.log"

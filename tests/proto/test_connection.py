@@ -1,0 +1,338 @@
+"""One connection through its phases: HTTP, the handshake, WebSocket, closing; deadlines; misuse."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from openguild_proto.connection import TRANSITIONS, Phase, ServerConnection
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.events import (
+    BytesReceived,
+    DeadlineExpired,
+    PeerClosed,
+    PeerGone,
+    PeerViolated,
+    RequestReceived,
+    TextReceived,
+    WebSocketRequested,
+)
+from openguild_proto.http.message import Response
+from openguild_proto.limits import Limits
+from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode, is_sendable
+from openguild_proto.ws.frames import close_frame, ping_frame
+from tests.support.wire import HANDSHAKE, HEAD, connection, cut, drive, masked
+
+ACCEPT = b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 1.3
+
+
+def opened(limits: Limits | None = None) -> ServerConnection:
+    conn = connection(limits)
+    drive(conn, [HANDSHAKE])
+    assert conn.is_websocket
+    return conn
+
+
+# --- HTTP ------------------------------------------------------------------------------------------
+
+
+def test_request_and_response() -> None:
+    conn = connection()
+    (event,) = conn.receive_data(HEAD + b"X-Request-Id: my-id\r\nCookie: a\r\nCookie: b\r\n\r\n", 0.0)
+    assert isinstance(event, RequestReceived)
+    request = event.request
+    assert (request.method, request.path, request.query, request.request_id) == ("GET", "/a", "b=c", "my-id")
+    assert request.all_headers("cookie") == ["a", "b"]
+    assert request.client_address == "192.0.2.7"
+    conn.respond(Response.json({"a": 1}), 0.0)
+    head, _, body = b"".join(conn.data_to_send()).partition(b"\r\n\r\n")
+    assert body == b'{"a":1}'
+    assert b"x-request-id: my-id" in head
+    assert b"content-length: 7" in head
+    assert not conn.wants_close
+
+
+def test_the_next_pipelined_request_waits_for_the_answer() -> None:
+    conn = connection()
+    events = conn.receive_data((HEAD + b"\r\n") * 2, 0.0)
+    assert isinstance(next(events), RequestReceived)
+    assert list(events) == [], "the first is not answered yet"
+    conn.respond(Response.empty(), 0.0)
+    assert isinstance(next(conn.receive_data(b"", 0.0)), RequestReceived)
+
+
+def test_a_half_closed_peer_still_gets_its_answer() -> None:
+    conn = connection()
+    list(conn.receive_data(HEAD + b"\r\n", 0.0))
+    assert list(conn.receive_eof(0.0)) == [PeerGone()]
+    conn.respond(Response.text("late"), 0.0)
+    assert b"late" in b"".join(conn.data_to_send())
+    assert conn.wants_close
+
+
+def test_continue_is_sent_once_before_the_body() -> None:
+    conn = connection()
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    assert list(conn.receive_data(head, 0.0)) == []
+    assert b"".join(conn.data_to_send()).startswith(b"HTTP/1.1 100 ")
+    events, sent = drive(conn, [b"h", b"i"])
+    assert isinstance(events[0], RequestReceived)
+    assert events[0].request.body == b"hi"
+    assert sent.startswith(b"HTTP/1.1 200 ")
+
+
+def test_head_has_no_body_but_its_length() -> None:
+    _, sent = drive(connection(), [b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"])
+    assert sent.endswith(b"content-length: 2\r\n\r\n")
+
+
+# --- the handshake ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, len(HANDSHAKE) + 20), max_size=8))
+@settings(deadline=None)
+def test_any_cut_of_a_handshake_and_its_first_frames(places: list[int]) -> None:
+    """What comes behind the handshake belongs to the WebSocket."""
+    data = HANDSHAKE + masked(0x81, b"hello") + masked(0x89, b"p") + masked(0x82, b"\0\1")
+    events, sent = drive(connection(), cut(data, places))
+    assert isinstance(events[0], WebSocketRequested)
+    assert events[1:] == [TextReceived("hello"), BytesReceived(b"\0\1")]
+    assert ACCEPT in sent
+    assert sent.endswith(b"\x8a\x01p")
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ((b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b""), 400),
+        ((b"dGhlIHNhbXBsZSBub25jZQ==", b""), 400),
+        ((b"dGhlIHNhbXBsZSBub25jZQ==", b"c2hvcnQ="), 400),
+        ((b"dGhlIHNhbXBsZSBub25jZQ==", b"!" * 24), 400),
+        (
+            (
+                b"dGhlIHNhbXBsZSBub25jZQ==\r\n",
+                b"dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+            ),
+            400,
+        ),
+        ((b"Version: 13", b"Version: 8"), 426),
+        ((b"Sec-WebSocket-Version: 13\r\n", b""), 426),
+        ((b"keep-alive, Upgrade", b"keep-alive"), 400),
+        ((b"HTTP/1.1", b"HTTP/1.0"), 400),
+        ((b"GET", b"POST"), 400),
+        ((b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\nhi"), 400),
+    ],
+)
+def test_bad_handshakes_are_refused(change: tuple[bytes, bytes], status: int) -> None:
+    conn = connection()
+    (event,), sent = drive(conn, [HANDSHAKE.replace(*change, 1)])
+    assert isinstance(event, PeerViolated)
+    assert event.status_hint == status
+    assert sent.startswith(b"HTTP/1.1 %d " % status)
+    assert conn.wants_close
+
+
+def test_an_upgrade_can_be_refused_with_a_response() -> None:
+    conn = connection()
+    list(conn.receive_data(HANDSHAKE, 0.0))
+    conn.respond(Response.text("no", status=403), 0.0)
+    assert b"".join(conn.data_to_send()).startswith(b"HTTP/1.1 403 ")
+    assert not conn.is_websocket
+
+
+# --- WebSocket -------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 400), max_size=10), st.lists(st.integers(0, 90), max_size=5))
+@settings(deadline=None)
+def test_any_fragmentation_and_any_cut_give_the_same_message(places: list[int], fragments: list[int]) -> None:
+    text = "fragmented — with ünïcödé \U0001f600 across the cuts"
+    parts = cut(text.encode(), fragments)
+    frames = [
+        masked((0x80 if place == len(parts) - 1 else 0) | (0x01 if place == 0 else 0), part)
+        for place, part in enumerate(parts)
+    ]
+    frames.insert(1, masked(0x89, b"between"))
+    events, sent = drive(opened(), cut(b"".join(frames), places))
+    assert events == [TextReceived(text)]
+    assert sent == b"\x8a\x07between"
+
+
+def test_the_message_limit_counts_all_fragments() -> None:
+    limits = Limits(max_message_bytes=100)
+    events, _ = drive(opened(limits), [masked(0x01, b"x" * 50), masked(0x80, b"x" * 50)])
+    assert events == [TextReceived("x" * 100)]
+    events, sent = drive(opened(limits), [masked(0x01, b"x" * 50), masked(0x80, b"x" * 51)])
+    assert [event.close_hint for event in events if isinstance(event, PeerViolated)] == [1009]
+    assert sent[:4] == b"\x88" + sent[1:2] + b"\x03\xf1"
+
+
+def test_the_number_of_fragments_is_limited() -> None:
+    conn = opened(Limits(max_message_fragments=10))
+    events, _ = drive(conn, [masked(0x01, b"")] + [masked(0x00, b"")] * 10)
+    assert [event.close_hint for event in events if isinstance(event, PeerViolated)] == [1009]
+
+
+def test_a_close_is_answered_with_the_same_code() -> None:
+    conn = opened()
+    events, sent = drive(conn, [masked(0x88, b"\x0f\xa1bye")])
+    assert events == [PeerClosed(4001, "bye")]
+    assert sent == close_frame(4001, "bye")
+    assert conn.wants_close
+
+
+def test_our_close_waits_for_the_peer_s() -> None:
+    conn = opened()
+    conn.close(CloseCode.SERVICE_RESTART, "bye", 0.0)
+    conn.close(CloseCode.NORMAL, "again", 0.0)
+    assert b"".join(conn.data_to_send()) == close_frame(1012, "bye")
+    assert conn.phase is Phase.CLOSING
+    assert not conn.wants_close
+    events, sent = drive(conn, [masked(0x81, b"ignored") + masked(0x88, b"\x03\xf4")])
+    assert events == [PeerClosed(1012, "")]
+    assert sent == b""
+    assert conn.wants_close
+
+
+def test_pings_that_nobody_reads_end_the_connection() -> None:
+    conn = opened(Limits(max_outbox_bytes=10_000))
+    flood = masked(0x89, b"p" * 125) * 200
+    events = list(conn.receive_data(flood, 0.0))  # nothing is taken out of the outbox
+    assert isinstance(events[-1], PeerViolated)
+    assert conn.close_now
+    assert len(conn.outbox) <= 10_000 + 127
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
+@settings(deadline=None, max_examples=300)
+def test_no_frames_raise_or_depend_on_cuts(data: bytes, places: list[int]) -> None:
+    assert drive(opened(), cut(data, places)) == drive(opened(), [data])
+
+
+def test_an_idle_socket_keeps_neither_parser() -> None:
+    conn = opened()
+    drive(conn, [masked(0x81, b"x")])
+    assert conn._http is None
+    assert conn._ws is not None
+    assert conn._ws._decoder is None
+
+
+# --- deadlines -------------------------------------------------------------------------------------
+
+
+def expire(conn: ServerConnection) -> tuple[list[object], bytes]:
+    """Let the next deadline pass."""
+    deadline = conn.next_deadline()
+    assert deadline is not None
+    assert list(conn.handle_deadline(deadline - 0.001)) == [], "an early call does nothing"
+    return list(conn.handle_deadline(deadline)), b"".join(conn.data_to_send())
+
+
+def test_d_53_silence_and_slow_heads_and_bodies() -> None:
+    silent = connection()
+    assert silent.next_deadline() == 10.0
+    assert expire(silent) == ([DeadlineExpired("head")], b"")
+    assert silent.wants_close
+    slow = connection()
+    list(slow.receive_data(b"GET /", 3.0))
+    events, sent = expire(slow)
+    assert events == [DeadlineExpired("head")]
+    assert sent.startswith(b"HTTP/1.1 408 ")
+    body = connection()
+    list(body.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx", 5.0))
+    assert body.next_deadline() == 35.0
+    events, sent = expire(body)
+    assert events == [DeadlineExpired("body")]
+    assert sent.startswith(b"HTTP/1.1 408 ")
+
+
+def test_d_53_a_slow_head_is_not_prolonged_by_more_bytes() -> None:
+    conn = connection()
+    for second in range(9):
+        list(conn.receive_data(b"G", float(second)))
+    assert conn.next_deadline() == 10.0
+
+
+def test_keep_alive_ends_after_the_idle_time() -> None:
+    conn = connection()
+    drive(conn, [HEAD + b"\r\n"], now=100.0)
+    assert conn.next_deadline() == 175.0
+    assert expire(conn) == ([DeadlineExpired("idle")], b"")
+
+
+def test_d_17_two_unanswered_pings_end_the_socket() -> None:
+    conn = opened()
+    for _ in range(2):
+        assert expire(conn) == ([], ping_frame())
+    events, sent = expire(conn)
+    assert events == [DeadlineExpired("ping")]
+    assert sent == close_frame(1011, "no pong")
+    assert conn.wants_close
+
+
+def test_d_17_anything_heard_puts_the_ping_off() -> None:
+    conn = opened()
+    assert conn.next_deadline() == 25.0
+    drive(conn, [masked(0x81, b'{"type":"ping","ts":1}')], now=20.0)
+    assert conn.next_deadline() == 45.0
+    expire(conn)
+    drive(conn, [masked(0x8A, b"")], now=46.0)
+    assert expire(conn) == ([], ping_frame()), "the count began anew"
+
+
+def test_the_write_deadline_runs_only_while_blocked() -> None:
+    conn = opened()
+    conn.write_blocked(1.0)
+    assert conn.next_deadline() == 11.0
+    conn.wrote(5, 6.0)
+    assert conn.next_deadline() == 16.0
+    conn.write_idle(7.0)
+    assert conn.next_deadline() == 25.0
+    conn.write_blocked(8.0)
+    assert expire(conn)[0] == [DeadlineExpired("write")]
+    assert conn.close_now
+
+
+def test_the_lifetime_closes_with_its_code() -> None:
+    conn = opened()
+    conn.expire_at(20.0, CloseCode.TOKEN_ENDED, "token expired")
+    events, sent = expire(conn)
+    assert events == [DeadlineExpired("lifetime")]
+    assert sent == close_frame(4401, "token expired")
+    assert expire(conn) == ([DeadlineExpired("close")], b"")
+    assert conn.close_now
+
+
+# --- misuse, tables --------------------------------------------------------------------------------
+
+
+def test_commands_in_the_wrong_phase_change_nothing() -> None:
+    conn = connection()
+    for command in (
+        lambda: conn.respond(Response.empty(), 0.0),
+        lambda: conn.accept(0.0),
+        lambda: conn.send_text("x", 0.0),
+    ):
+        with pytest.raises(LocalProtocolError):
+            command()
+    assert conn.phase is Phase.HTTP
+    assert len(conn.outbox) == 0
+    socket = opened()
+    with pytest.raises(LocalProtocolError):
+        socket.close(1005, "not sendable", 0.0)
+    with pytest.raises(LocalProtocolError):
+        socket.close(1000, "x" * 124, 0.0)
+    assert socket.phase is Phase.WEBSOCKET
+
+
+def test_every_transition_leads_forward() -> None:
+    order = list(Phase)
+    assert all(order.index(target) >= order.index(phase) for (phase, _), target in TRANSITIONS.items())
+
+
+def test_every_close_code_is_documented_and_sendable() -> None:
+    assert set(CLOSE_CODES) == set(CloseCode)
+    assert all(row.action in {"reconnect", "terminal"} for row in CLOSE_CODES.values())
+    assert all(is_sendable(code) for code in CloseCode)
+    assert not any(is_sendable(code) for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000))
