@@ -1,0 +1,129 @@
+"""The header policy and the route table (3.1 to 3.3, 2, A14, D-16, D-44, D-48, D-49)."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.http.headers import HeaderPolicy, request_id_for
+from openguild_proto.http.message import Request, Response
+from openguild_proto.http.routes import ROUTES, BadParameter, Matched, WrongMethod, match
+from tests.support.wire import fixed_bytes
+
+UUID = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
+
+
+def applied(policy: HeaderPolicy, method: str = "GET", **headers: str) -> dict[str, str]:
+    request = Request(method=method, path="/", query="", headers=tuple(headers.items()))
+    return {name.decode(): value.decode() for name, value in policy.apply(Response.empty(), request, "id")}
+
+
+def test_d_48_origins() -> None:
+    anyone = HeaderPolicy.create()
+    assert applied(anyone, origin="https://a.example")["access-control-allow-origin"] == "*"
+    listed = HeaderPolicy.create(cors_allowed_origins=("https://a.example",))
+    assert applied(listed, origin="https://a.example")["access-control-allow-origin"] == "https://a.example"
+    for headers in ({"origin": "https://b.example"}, {"origin": "https://a.example.evil"}, {}):
+        assert "access-control-allow-origin" not in applied(listed, **headers)
+        assert "access-control-allow-headers" not in applied(listed, "OPTIONS", **headers)
+    assert "authorization" in applied(listed, "OPTIONS", origin="https://a.example")["access-control-allow-headers"]
+    assert "access-control-allow-credentials" not in applied(anyone, "OPTIONS", origin="https://a.example")
+
+
+@pytest.mark.parametrize("entry", ["", "a.example", "https://a.example/", "https://a b", "javascript:x"])
+def test_d_48_a_bad_origin_stops_the_start(entry: str) -> None:
+    with pytest.raises(ValueError):
+        HeaderPolicy.create(cors_allowed_origins=(entry,))
+
+
+def test_what_the_operation_set_is_kept() -> None:
+    response = Response(status=200, headers=(("x-frame-options", "SAMEORIGIN"),))
+    headers = HeaderPolicy().apply(response, None, "id")
+    assert [value for name, value in headers if name == b"x-frame-options"] == [b"SAMEORIGIN"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("192.0.2.1", "1.1.1.1", "192.0.2.1"),  # not a trusted proxy
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "1.1.1.1", "1.1.1.1"),
+        ("10.0.0.1", "9.9.9.9, 1.1.1.1", "1.1.1.1"),
+        ("10.0.0.1", "9.9.9.9, 1.1.1.1, 10.0.0.2", "1.1.1.1"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "1.1.1.1, garbage", "10.0.0.1"),
+        ("10.0.0.1", "1.1.1.1, garbage, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "[2001:db8::1]:443", "2001:db8::1"),
+        ("10.0.0.1", '"1.1.1.1:80"', "1.1.1.1"),
+        ("fd00::1", "1.1.1.1", "1.1.1.1"),
+    ],
+)
+def test_d_16_the_right_most_untrusted_hop(peer: str, forwarded: str, expected: str) -> None:
+    policy = HeaderPolicy.create(trusted_proxies=("10.0.0.0/8", "fd00::/8"))
+    headers = (("x-forwarded-for", forwarded),) if forwarded else ()
+    assert policy.client_address(peer, headers) == expected
+
+
+def test_d_16_several_fields_are_one_chain() -> None:
+    policy = HeaderPolicy.create(trusted_proxies=("10.0.0.0/8",))
+    headers = (("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1"))
+    assert policy.client_address("10.0.0.1", headers) == "1.1.1.1"
+
+
+def test_d_44_request_ids() -> None:
+    assert request_id_for((("x-request-id", "ok-1.2:3_x"),), fixed_bytes) == "ok-1.2:3_x"
+    made = request_id_for((("x-request-id", "not ok"),), fixed_bytes)
+    assert made == request_id_for((), fixed_bytes) == "00010203-0405-4607-8809-0a0b0c0d0e0f"
+
+
+# --- routes ----------------------------------------------------------------------------------------
+
+
+def test_client_routes_stand_twice_and_operational_ones_once() -> None:
+    for path, template in (("/users/me", "/users/me"), ("/client/v1/users/me", "/client/v1/users/me")):
+        found = match("GET", path)
+        assert isinstance(found, Matched)
+        assert found.template == template
+    assert match("GET", "/client/v1/health") is None
+    assert match("GET", "/client/v1") is None
+    assert match("GET", "/client/v1/") is None
+
+
+def test_parameters_are_decoded_and_canonical() -> None:
+    found = match("GET", f"/guilds/%7B{UUID.upper()}%7D/channels")
+    assert isinstance(found, Matched)
+    assert found.params == {"guild_id": UUID}
+    assert found.template == "/guilds/{guild_id}/channels"
+    assert isinstance(match("GET", "/guilds/x/channels"), BadParameter)
+    assert isinstance(match("GET", "/invites/%ff"), BadParameter)
+    assert isinstance(match("GET", "/invites/%00"), BadParameter)
+
+
+def test_literal_segments_come_before_parameters() -> None:
+    unread = match("GET", "/channels/unread")
+    assert isinstance(unread, Matched)
+    assert unread.route.operation == "reads.list_unread"
+    leave = match("DELETE", f"/guilds/{UUID}/members/@me")
+    assert isinstance(leave, Matched)
+    assert leave.route.operation == "members.leave"
+
+
+@pytest.mark.parametrize("path", ["", "/", "//", "/health/", "/Health", "/guilds//channels", "/users/me/x", "*"])
+def test_unknown_paths(path: str) -> None:
+    assert match("GET", path) is None
+
+
+def test_wrong_methods_name_the_right_ones() -> None:
+    found = match("PATCH", "/guilds")
+    assert isinstance(found, WrongMethod)
+    assert found.allow == "GET, HEAD, OPTIONS, POST"
+    assert isinstance(match("HEAD", "/guilds"), Matched)
+    assert isinstance(match("HEAD", "/sessions/login"), WrongMethod)
+
+
+def test_every_route_finds_itself() -> None:
+    for route in ROUTES:
+        path = route.template.replace("{guild_id}", UUID).replace("{channel_id}", UUID).replace("{user_id}", UUID)
+        path = path.replace("{code}", "abc").replace("{device_id}", "phone").replace("{identity}", "me")
+        found = match(route.method, path)
+        assert isinstance(found, Matched)
+        assert found.route is route

@@ -1,0 +1,129 @@
+"""Roles, limits and counts of connections (A1, A2, A7, A14, 11, 12)."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.permissions import (
+    LOWEST_ROLE,
+    RANKS,
+    ROLES,
+    Permission,
+    effective_role,
+    normalise_role,
+    rank,
+    require_channel,
+    require_guild,
+)
+from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord
+
+GUILD = GuildRecord("g", "guild", 0)
+CHANNEL = ChannelRecord("c", "g", "channel", 0)
+roles = st.sampled_from([None, *ROLES])
+
+
+# --- roles -----------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(ROLES)), roles, roles)
+def test_the_effective_role_is_the_highest_of_the_three(
+    server: list[str], guild: str | None, channel: str | None
+) -> None:
+    best = effective_role(server, guild, channel)
+    assert rank(best) == max(map(rank, [*server, guild, channel]))
+
+
+def test_labels_are_case_insensitive() -> None:
+    assert normalise_role(" Owner ") == "owner"
+    assert normalise_role("king") is None
+    assert sorted(RANKS.values()) == list(range(8))
+
+
+@pytest.mark.parametrize("permission", Permission)
+@pytest.mark.parametrize("role", ROLES)
+def test_d_05_the_matrix(permission: Permission, role: str) -> None:
+    """A2."""
+    access = GuildAccess(GUILD, role, ())
+    if RANKS[role] >= RANKS[LOWEST_ROLE[permission]]:
+        assert require_guild(access, permission) == role
+    else:
+        with pytest.raises(Refusal) as refusal:
+            require_guild(access, permission)
+        assert refusal.value.code is ErrorCode.FORBIDDEN
+
+
+def test_strangers_get_404() -> None:
+    for access in (None, GuildAccess(GUILD, None, ()), GuildAccess(GUILD, None, ("maintainer",))):
+        with pytest.raises(Refusal) as refusal:
+            require_guild(access, Permission.READ)
+        assert refusal.value.code is ErrorCode.NOT_FOUND
+    assert require_guild(GuildAccess(GUILD, None, ("moderator",)), Permission.READ) == "moderator"
+
+
+def test_channels_also_admit_an_explicit_role() -> None:
+    assert require_channel(ChannelAccess(CHANNEL, None, "viewer", (), 0), Permission.READ) == "viewer"
+    assert require_channel(ChannelAccess(CHANNEL, "member", "viewer", (), 0), Permission.SEND_MESSAGES) == "member"
+    for access in (None, ChannelAccess(CHANNEL, None, None, (), 0)):
+        with pytest.raises(Refusal) as refusal:
+            require_channel(access, Permission.READ)
+        assert refusal.value.code is ErrorCode.NOT_FOUND
+
+
+# --- sliding windows -------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 30, allow_nan=False), max_size=60), st.integers(1, 5))
+def test_never_more_than_the_limit_in_any_window(gaps: list[float], limit: int) -> None:
+    """A14: also at the edge where fixed windows let twice as many through."""
+    window = SlidingWindow(limit, 60.0)
+    now, admitted = 0.0, []
+    for gap in gaps:
+        now += gap
+        wait = window.hit("k", now)
+        if wait is None:
+            admitted.append(now)
+        else:
+            assert 0 < wait <= 60.0
+            assert sum(now - 60.0 < at <= now for at in admitted) == limit, "refused only when it is full"
+    for end in admitted:
+        assert sum(end - 60.0 < at <= end for at in admitted) <= limit
+
+
+def test_the_wait_is_exact() -> None:
+    window = SlidingWindow(2, 10.0)
+    assert window.hit("k", 1.0) is None
+    assert window.hit("k", 4.0) is None
+    assert window.hit("k", 5.0) == pytest.approx(6.0)
+    assert window.peek("k", 5.0) == pytest.approx(6.0)
+    assert window.hit("k", 11.0) is None
+
+
+def test_d_28_keys_are_forgotten_and_bounded() -> None:
+    window = SlidingWindow(1, 10.0, max_keys=100)
+    for number in range(1_000):
+        window.hit(f"k{number}", 0.0)
+        assert len(window) <= 100
+    window.hit("later", 20.0)
+    assert len(window) == 1
+
+
+# --- places ----------------------------------------------------------------------------------------
+
+
+def test_d_15_places_are_limited_three_ways_and_given_back() -> None:
+    limiter = ConnectionLimiter(4, 2, 3)
+    assert limiter.reserve("a", "1")
+    assert limiter.reserve("a", "1")
+    assert not limiter.reserve("a", "2"), "per user"
+    assert limiter.reserve("b", "1")
+    assert not limiter.reserve("c", "1"), "per address"
+    assert limiter.reserve("c", "2")
+    assert not limiter.reserve("d", "3"), "in total"
+    limiter.release("a", "1")
+    assert limiter.total == 3
+    assert limiter.reserve("d", "1")

@@ -1,0 +1,150 @@
+"""Untrusted bytes to typed values; every fault a typed refusal (3.4, A3)."""
+
+from __future__ import annotations
+
+import json
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given
+
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Request
+from openguild_proto.http.routes import ROUTES
+from openguild_proto.operations.dispatch import OPERATIONS
+from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_json, parse_query, parse_uuid
+from openguild_proto.schemas.openapi import build_openapi
+
+UUID = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
+
+
+class Inner(msgspec.Struct):
+    number: int
+
+
+class Body(msgspec.Struct):
+    name: str
+    inner: Inner | None = None
+
+
+def request(body: bytes = b"", query: str = "", content_type: str | None = "application/json") -> Request:
+    headers = (("content-type", content_type),) if content_type is not None else ()
+    return Request(method="POST", path="/", query=query, headers=headers, body=body)
+
+
+def refusal(call: object, *arguments: object) -> Refusal:
+    with pytest.raises(Refusal) as raised:
+        call(*arguments)  # type: ignore[operator]  # any function
+    return raised.value
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8", "application/problem+json"])
+def test_json_media_types(kind: str) -> None:
+    assert decode_body(request(b'{"name":"x","unknown":1}', content_type=kind), Body) == Body("x")
+
+
+@pytest.mark.parametrize("kind", [None, "", "text/json", "application/jsonp", "application/x-www-form-urlencoded"])
+def test_other_media_types(kind: str | None) -> None:
+    assert refusal(decode_body, request(b"{}", content_type=kind), Body).code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"{}", "name"),
+        (b'{"name":1}', "name"),
+        (b'{"name":"x","inner":{}}', "inner.number"),
+        (b'{"name":"x","inner":{"number":"1"}}', "inner.number"),
+        (b'{"name":"x","inner":{"number":1,"number":2}}', "number"),
+        (b"[]", "body"),
+        (b'"text"', "body"),
+    ],
+)
+def test_wrong_shapes_name_the_field(body: bytes, field: str) -> None:
+    refused = refusal(decode_body, request(body), Body)
+    assert refused.code is ErrorCode.VALIDATION
+    assert refused.details[0].field == field
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"nul",
+        b"{}x",
+        b"\xff",
+        b'"\\ud800"',
+        b"NaN",
+        b"Infinity",
+        b"[" * 129 + b"]" * 129,
+        b"[" * 100_000,
+        b"\0",
+        b"01",
+    ],
+)
+def test_what_is_not_json(body: bytes) -> None:
+    assert refusal(parse_json, body).code is ErrorCode.INVALID_JSON
+
+
+def test_depth_counts_structure_and_not_text() -> None:
+    assert parse_json(b"[" * 128 + b"]" * 128)
+    assert parse_json(json.dumps("[" * 500 + '"' + "{" * 500).encode()) == "[" * 500 + '"' + "{" * 500
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_make_anything_but_a_refusal(body: bytes) -> None:
+    try:
+        parse_json(body)
+    except Refusal as refused:
+        assert refused.code in {ErrorCode.INVALID_JSON, ErrorCode.VALIDATION}
+
+
+def test_an_empty_body_may_stand_for_an_object() -> None:
+    class Optional(msgspec.Struct):
+        number: int | None = None
+
+    assert decode_body(request(b"", content_type=None), Optional, required=False) == Optional()
+
+
+@pytest.mark.parametrize(
+    "text", [UUID, UUID.upper(), UUID.replace("-", ""), "{" + UUID + "}", "urn:uuid:" + UUID, "URN:UUID:" + UUID]
+)
+def test_uuid_forms(text: str) -> None:
+    assert parse_uuid(text) == UUID
+
+
+@pytest.mark.parametrize("text", ["", "x", UUID[:-1], UUID + "0", UUID.replace("e", "g"), "{" + UUID, "٣" * 32])
+def test_what_is_no_uuid(text: str) -> None:
+    assert parse_uuid(text) is None
+
+
+def test_queries() -> None:
+    assert parse_query(request(query="a=1&b=x%20y+z&&"), "a", "b") == {"a": "1", "b": "x y z"}
+    for query in ("a=1&a=2", "c=1", "a=%zz", "a=%ff", "%00=1"):
+        assert refusal(parse_query, request(query=query), "a", "b").code is ErrorCode.VALIDATION
+    assert integer_parameter({"n": "-5"}, "n") == -5
+    assert integer_parameter({}, "n") is None
+    for text in ("", "x", "1.5", " 1", "1_000", "٣", "9" * 30, "+1"):
+        assert refusal(integer_parameter, {"n": text}, "n").details[0].field == "n"
+
+
+def test_every_route_has_its_operation_and_is_described() -> None:
+    document = build_openapi("1.2.3")
+    for route in ROUTES:
+        assert route.operation in OPERATIONS
+        described = document["paths"][route.template][route.method.lower()]
+        assert described["summary"] == route.summary
+        assert str(route.status) in described["responses"]
+    references = {node["$ref"] for node in walk(document) if isinstance(node, dict) and "$ref" in node}
+    names = {reference.rpartition("/")[2] for reference in references}
+    assert names <= document["components"]["schemas"].keys()
+    json.dumps(document)
+
+
+def walk(node: object):
+    yield node
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        yield from walk(child)

@@ -1,0 +1,70 @@
+"""What a refresh token is worth, and what names and passwords must be (A8, A13, D-22, D-25 to D-27)."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
+from openguild_proto.sessions.refresh import Rotation, decide_rotation, hash_refresh_token, new_refresh_token
+
+CURRENT, PREVIOUS, OLDER = b"c", b"p", b"o"
+
+
+def decide(presented: bytes, **changes: object) -> Rotation:
+    family = {
+        "current": CURRENT, "previous": PREVIOUS, "rotated_at_ms": 1_000, "revoked": False, "expires_at_ms": 100_000,
+        "now_ms": 5_000, "grace_ms": 10_000,
+    }  # fmt: skip
+    return decide_rotation(presented=presented, **(family | changes))  # type: ignore[arg-type]  # a table of changes
+
+
+@pytest.mark.parametrize(
+    ("presented", "changes", "expected"),
+    [
+        (CURRENT, {}, Rotation.ROTATE),
+        (PREVIOUS, {}, Rotation.GRACE),
+        (PREVIOUS, {"now_ms": 11_000}, Rotation.GRACE),
+        (PREVIOUS, {"now_ms": 11_001}, Rotation.REUSED),
+        (PREVIOUS, {"previous": None, "rotated_at_ms": None}, Rotation.REUSED),
+        (OLDER, {}, Rotation.REUSED),
+        (CURRENT, {"revoked": True}, Rotation.DEAD),
+        (OLDER, {"revoked": True}, Rotation.DEAD),
+        (CURRENT, {"expires_at_ms": 5_000}, Rotation.DEAD),
+        (CURRENT, {"expires_at_ms": 5_001}, Rotation.ROTATE),
+    ],
+)
+def test_decisions(presented: bytes, changes: dict[str, object], expected: Rotation) -> None:
+    assert decide(presented, **changes) is expected
+
+
+def test_d_25_the_hash_is_not_the_token() -> None:
+    token = new_refresh_token(bytes.fromhex("f5c4bc9c1ff357bad592be2ae11324ab"))
+    assert token == "9cS8nB_zV7rVkr4q4RMkqw"  # CONTRACT 5.2
+    hashed = hash_refresh_token(token)
+    assert hashed is not None
+    assert len(hashed) == 32
+    assert bytes.fromhex("f5c4bc9c") not in hashed
+    with pytest.raises(ValueError):
+        new_refresh_token(b"short")
+
+
+@pytest.mark.parametrize("text", ["", "x", "9cS8nB_zV7rVkr4q4RMkqw==", "9cS8nB_zV7rVkr4q4RMkqx", "é" * 22, "a" * 500])
+def test_what_cannot_be_a_token(text: str) -> None:
+    assert hash_refresh_token(text) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Alice", "ALICE"), ("straße", "STRASSE"), ("ﬁ", "FI"), (" bob ", "bob"), ("e\u0301", "é")]
+)
+def test_d_22_names_that_are_one(one: str, other: str) -> None:
+    assert normalise_username(one)[1] == normalise_username(other)[1]
+
+
+def test_d_22_names_and_passwords_count_characters() -> None:
+    assert username_problems("é" * 64) == []
+    assert username_problems("x" * 65)
+    assert username_problems("a\0")
+    assert password_problems("é" * 8) == []
+    assert password_problems("é" * 7)
+    assert password_problems("x" * 1_024) == []
+    assert password_problems("x" * 1_025)

@@ -1,0 +1,116 @@
+"""Access tokens: the golden vector of CONTRACT 5.2, forgeries, expiry, revocation, bounded caches (D-20, D-24)."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.canonical.keys import KeyRing, encode_unpadded, parse_seed
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.sessions.tokens import Claims, TokenAuthority, TokenInvalid
+
+SEED = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+GOLDEN = (
+    "eyJzZXNzaW9uX2lkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAxIiwidXNlcl9pZCI6ImVjN2M1MTM4LWVlMWEtNDExMi05NWVm"
+    "LWU1MzUxNGI2NzBjMiIsInVzZXJuYW1lIjoiYWxpY2UiLCJpc3N1ZWRfYXQiOiIyMDI1LTEwLTEyVDIxOjM0OjI2LjEyMzQ1NloiLCJleHBpcmVzX2F0"
+    "IjoiMjAyNS0xMC0xM1QwOTozNDoyNi4xMjM0NTZaIn0.zrNmUA9bFoV_92_HyT7DFVTPND4gLvE60QCWa_XgQ-YaW9EDq-91uJ5jXCmLkPYG114ry-aMZt"
+    "Qr0XRQiuQLBA"
+)
+ISSUED_US = 1_760_304_866_123_456
+CLAIMS = Claims(
+    "00000000-0000-4000-8000-000000000001",
+    "ec7c5138-ee1a-4112-95ef-e53514b670c2",
+    "alice",
+    ISSUED_US,
+    ISSUED_US + 12 * 3600 * 1_000_000,
+)
+NOW_MS = ISSUED_US // 1000 + 1
+
+
+@pytest.fixture
+def authority() -> TokenAuthority:
+    return TokenAuthority(KeyRing(parse_seed(SEED)), cache_size=4)
+
+
+def invalid(authority: TokenAuthority, token: str, wall_ms: int = NOW_MS) -> bool:
+    try:
+        authority.verify(token, wall_ms)
+    except TokenInvalid:
+        return True
+    return False
+
+
+def test_golden_vector(authority: TokenAuthority) -> None:
+    assert authority.issue(CLAIMS) == GOLDEN
+    assert authority.verify(GOLDEN, NOW_MS) == CLAIMS
+
+
+def test_expiry_is_exact(authority: TokenAuthority) -> None:
+    ends_ms = CLAIMS.expires_at_us // 1000
+    assert not invalid(authority, GOLDEN, ends_ms)
+    assert invalid(authority, GOLDEN, ends_ms + 1)
+    assert len(authority) == 0, "an expired token is forgotten"
+
+
+def test_any_changed_character_is_refused(authority: TokenAuthority) -> None:
+    for place in range(0, len(GOLDEN), 3):
+        changed = GOLDEN[:place] + ("A" if GOLDEN[place] != "A" else "B") + GOLDEN[place + 1 :]
+        assert invalid(authority, changed)
+    for bad in (
+        "",
+        ".",
+        "a.b",
+        GOLDEN + ".x",
+        GOLDEN + "=",
+        GOLDEN.replace(".", ""),
+        "é." * 3,
+        "\ud800.x",
+        "x" * 5_000,
+    ):
+        assert invalid(authority, bad)
+
+
+def test_a_signed_payload_of_another_shape_is_refused(authority: TokenAuthority) -> None:
+    key = parse_seed(SEED)
+    for payload in (
+        b"{}",
+        b"[]",
+        b"x",
+        b'{"session_id":1}',
+        b'{"session_id":"a","user_id":"b","expires_at":"yesterday"}',
+    ):
+        assert invalid(authority, f"{encode_unpadded(payload)}.{encode_unpadded(key.sign(payload))}")
+
+
+def test_d_24_fallback_keys_verify_and_rotation_keeps_tokens(authority: TokenAuthority) -> None:
+    new = SigningKey(bytes(32))
+    rotated = TokenAuthority(KeyRing(new, fallback=(parse_seed(SEED).public,)))
+    assert rotated.verify(GOLDEN, NOW_MS) == CLAIMS
+    authority.verify(GOLDEN, NOW_MS)
+    authority.remember(GOLDEN)
+    authority.replace_keys(KeyRing(new))
+    assert invalid(authority, GOLDEN)
+    assert not authority.is_known(GOLDEN)
+
+
+def test_d_20_a_revoked_session_is_refused_at_once(authority: TokenAuthority) -> None:
+    authority.verify(GOLDEN, NOW_MS)
+    authority.remember(GOLDEN)
+    assert authority.is_known(GOLDEN)
+    authority.revoke_session(CLAIMS.session_id)
+    assert not authority.is_known(GOLDEN)
+    assert invalid(authority, GOLDEN)
+
+
+def test_the_cache_is_bounded(authority: TokenAuthority) -> None:
+    for number in range(10):
+        claims = Claims(f"s{number}", "u", None, ISSUED_US, CLAIMS.expires_at_us)
+        token = authority.issue(claims)
+        assert authority.verify(token, NOW_MS) == claims
+        authority.remember(token)
+    assert len(authority) == 4
+    assert not authority.is_known(GOLDEN)
+
+
+def test_a_token_that_was_not_verified_is_not_remembered(authority: TokenAuthority) -> None:
+    authority.remember(GOLDEN)
+    assert not authority.is_known(GOLDEN)

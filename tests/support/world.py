@@ -1,0 +1,131 @@
+"""Operations without an event loop: a service, memory tables, a clock that is set by hand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from openguild_proto.canonical.keys import KeyRing
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.effects import (
+    AnnounceRead,
+    CheckReadiness,
+    Effect,
+    HashPassword,
+    Readiness,
+    RenderMetrics,
+    StorageEffect,
+    VerifyPassword,
+)
+from openguild_proto.http.message import OpenStream, Request, Response
+from openguild_proto.operations.context import Context, Service, Settings
+from openguild_proto.operations.dispatch import dispatch
+from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_runtime.storage.memory import MemoryTables
+
+START_MS = 1_700_000_000_000
+PASSWORD = "correct horse"
+
+
+class World:
+    """One server's core over memory tables. `ask` runs one request to its end."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.tables = MemoryTables()
+        self.wall_ms = START_MS
+        self.announced: list[AnnounceRead] = []
+        self._entropy = itertools.count(1)
+        self.service = Service(
+            settings=settings or Settings(),
+            tokens=TokenAuthority(KeyRing(SigningKey(bytes(32)))),
+            signer=None,
+            user_messages=SlidingWindow(1_000, 60),
+            address_messages=SlidingWindow(1_000, 60),
+            address_logins=SlidingWindow(1_000, 60),
+            account_logins=SlidingWindow(1_000, 60),
+            sockets=ConnectionLimiter(100, 10, 50),
+        )
+
+    def context(self) -> Context:
+        return Context(now=self.wall_ms / 1000, wall_ms=self.wall_ms, entropy=self._bytes, service=self.service)
+
+    def _bytes(self, count: int) -> bytes:
+        return next(self._entropy).to_bytes(count, "big")
+
+    def perform(self, effect: Effect[Any]) -> Any:
+        match effect:
+            case StorageEffect():
+                return self.tables.perform(effect)
+            case HashPassword(password=password):
+                return f"hashed {password}"
+            case VerifyPassword(password_hash=password_hash, password=password):
+                return password_hash == f"hashed {password}"
+            case CheckReadiness():
+                return Readiness("ready", 0, ())
+            case RenderMetrics():
+                return b"metrics"
+            case AnnounceRead():
+                self.announced.append(effect)
+                return None
+            case _:
+                raise TypeError(type(effect).__name__)
+
+    def run(
+        self,
+        request: Request,
+        before: Callable[[int, Effect[Any]], None] = lambda place, effect: None,
+        after: Callable[[int, Effect[Any]], None] = lambda place, effect: None,
+    ) -> Response | OpenStream:
+        """`before` and `after` see each effect; what they raise is thrown into the operation in its place."""
+        operation = dispatch(self.context(), request)
+        place = 0
+        try:
+            effect = next(operation)
+            while True:
+                try:
+                    before(place, effect)
+                    result = self.perform(effect)
+                    after(place, effect)
+                except Exception as failure:
+                    effect = operation.throw(failure)
+                else:
+                    effect = operation.send(result)
+                place += 1
+        except StopIteration as end:
+            answer: Response | OpenStream = end.value
+            return answer
+
+    def ask(self, method: str, path: str, body: Any = None, token: str | None = None, **hooks: Any) -> Response:
+        answer = self.run(request(method, path, body, token), **hooks)
+        assert isinstance(answer, Response)
+        return answer
+
+    def user(self, name: str) -> str:
+        """Register and log in; the access token."""
+        assert self.ask("POST", "/users/register", {"username": name, "password": PASSWORD}).status == 201
+        answer = self.ask(
+            "POST", "/sessions/login", {"identifier": name, "secret": PASSWORD, "device": {"device_id": "d"}}
+        )
+        return str(decoded(answer)["access_token"])
+
+
+def request(method: str, path: str, body: Any = None, token: str | None = None, *, upgrade: bool = False) -> Request:
+    path, _, query = path.partition("?")
+    headers: tuple[tuple[str, str], ...] = ()
+    if token is not None:
+        headers += (("authorization", f"Bearer {token}"),)
+    if body is not None:
+        headers += (("content-type", "application/json"),)
+    return Request(
+        method=method, path=path, query=query, headers=headers, request_id="r", client_address="192.0.2.1",
+        body=msgspec.json.encode(body) if body is not None else b"", is_upgrade=upgrade,
+    )  # fmt: skip
+
+
+def decoded(answer: Response) -> Any:
+    return msgspec.json.decode(answer.body)
