@@ -146,14 +146,11 @@ class TestRing:
     def test_large_and_small_frames_keep_their_bytes(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0, 256, 1 << 16)
         slot = ring.attach(0)
-        for size in [1, 30_000, 2, 40_000, 3, 50_000, 0, 126, 1] * 30:
+        for size in [1, 30_000, 2, 40_000, 3, 50_000, 126, 1] * 30:
             frame = bytes([size % 251]) * size
             ring.publish(frame)
             assert ring.take(slot, 1 << 20) == frame
             ring.sent(slot, size)
-            if size == 0:
-                ring.detach(slot)
-                slot = ring.attach(ring.head)
 
 
 @pytest.mark.skipif(PURE_RUN, reason="the pure run has nothing to compare with")

@@ -146,7 +146,7 @@ def test_no_bytes_raise(data: bytes, places: list[int]) -> None:
                 b"Upgrade: websocket",
                 b"Connection: upgrade",
                 b"Expect: 100-continue",
-            ]  # fmt: skip
+            ]
         ),
         max_size=14,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import hypothesis.strategies as st
 import msgspec
@@ -95,10 +96,8 @@ def test_depth_counts_structure_and_not_text() -> None:
 
 @given(st.binary(max_size=60))
 def test_no_bytes_make_anything_but_a_refusal(body: bytes) -> None:
-    try:
-        parse_json(body)
-    except Refusal as refused:
-        assert refused.code in {ErrorCode.INVALID_JSON, ErrorCode.VALIDATION}
+    with suppress(Refusal):
+        json.dumps(parse_json(body))
 
 
 def test_an_empty_body_may_stand_for_an_object() -> None:

@@ -1,0 +1,72 @@
+"""One operation driven step by step: what it asks for, and what it makes of the answers. No server, no store, no loop.
+
+`python docs/examples/operation_by_hand.py` posts a message; every answer below is made up by hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from openguild_proto import Request, Response
+from openguild_proto.canonical.keys import KeyRing
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.effects import Appended, AppendEvent, Effect, FindChannelAccess, FindSession
+from openguild_proto.operations.context import Context, Service, Settings
+from openguild_proto.operations.dispatch import dispatch
+from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.records import ChannelAccess, ChannelRecord, SessionRecord, StoredEvent
+from openguild_proto.sessions.tokens import Claims, TokenAuthority
+
+NOW_MS = 1_760_304_866_000  # time comes in as an argument, and so does randomness
+USER, SESSION = "ec7c5138-ee1a-4112-95ef-e53514b670c2", "00000000-0000-4000-8000-000000000001"
+CHANNEL = ChannelRecord("3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6", "6c0ae6a4-14f0-4d0e-b4ab-1d28d43c7f62", "tea", NOW_MS)
+
+numbers = itertools.count(1)
+service = Service(
+    settings=Settings(server_name="example.org"),
+    tokens=TokenAuthority(KeyRing(SigningKey(bytes(32)))),
+    signer=None,
+    user_messages=SlidingWindow(60, 60),
+    address_messages=SlidingWindow(200, 60),
+    address_logins=SlidingWindow(60, 60),
+    account_logins=SlidingWindow(10, 60),
+    sockets=ConnectionLimiter(100, 10, 10),
+)
+context = Context(now=0.0, wall_ms=NOW_MS, entropy=lambda count: next(numbers).to_bytes(count, "big"), service=service)
+
+
+def answer(effect: Effect[Any]) -> Any:
+    """What PostgreSQL would say."""
+    match effect:
+        case FindSession(session_id=session_id):
+            return SessionRecord(session_id, USER, "alice", revoked=False)
+        case FindChannelAccess():
+            return ChannelAccess(CHANNEL, guild_role="member", channel_role=None, server_roles=(), head=41)
+        case AppendEvent(channel_id=channel_id, event_id=event_id, wire=wire):
+            return Appended(StoredEvent(channel_id, 42, event_id, wire, NOW_MS))
+        case _:
+            raise AssertionError(f"not expected: {effect}")
+
+
+def post(text: str) -> Response:
+    """POST /channels/{channel_id}/messages, printing each effect as it is asked for."""
+    token = service.tokens.issue(Claims(SESSION, USER, "alice", NOW_MS * 1000, (NOW_MS + 60_000) * 1000))
+    headers = (("authorization", f"Bearer {token}"), ("content-type", "application/json"))
+    body = b'{"content": "%b"}' % text.encode()
+    request = Request("POST", f"/channels/{CHANNEL.channel_id}/messages", "", headers, body, request_id="by-hand")
+    operation = dispatch(context, request)
+    try:
+        effect = next(operation)
+        while True:
+            print("it asks for", type(effect).__name__)
+            effect = operation.send(answer(effect))
+    except StopIteration as end:
+        response: Response = end.value
+        return response
+
+
+if __name__ == "__main__":
+    done = post("hello")
+    print(done.status, done.body.decode())
