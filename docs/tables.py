@@ -1,0 +1,103 @@
+"""Writes the tables in docs/ that the code knows best, between `<!-- table: name -->` and `<!-- end -->`.
+
+`python docs/tables.py` rewrites them; a test fails when one is out of date.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from openguild_proto.connection import TRANSITIONS, Phase
+from openguild_proto.errors import ErrorCode
+from openguild_proto.http.routes import ROUTES
+from openguild_proto.policy.permissions import LOWEST_ROLE
+from openguild_proto.ws.close_codes import CLOSE_CODES
+from openguild_runtime.config import ServerConfig
+from openguild_runtime.config_layers import SECRETS, keys_of
+from openguild_runtime.metrics import Metrics
+
+DOCS = Path(__file__).parent
+PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def row(*cells: object) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def routes() -> Iterator[str]:
+    yield row("method and path", "what", "who", "body", "answer")
+    yield row(*["---"] * 5)
+    for route in ROUTES:
+        lowest = next((role for name, role in LOWEST_ROLE.items() if name.name == route.permission), None)
+        who = route.auth if lowest is None else f"{route.auth}, {lowest} and above"
+        path = f"{route.method} `{route.template}`" + ("" if route.client else " *")
+        yield row(path, route.summary, who, route.body or "", f"{route.status} {route.answer or ''}".strip())
+
+
+def errors() -> Iterator[str]:
+    yield row("status", "`error`", "meaning", "rejection reason")
+    yield row(*["---"] * 4)
+    for code in ErrorCode:
+        yield row(code.spec.status, f"`{code.spec.code}`", code.spec.message, code.spec.reason or "")
+
+
+def close_codes() -> Iterator[str]:
+    yield row("code", "client should", "meaning")
+    yield row(*["---"] * 3)
+    for code, line in CLOSE_CODES.items():
+        yield row(int(code), line.action, line.meaning)
+
+
+def connection() -> Iterator[str]:
+    yield "```mermaid"
+    yield "stateDiagram-v2"
+    yield f"    [*] --> {Phase.HTTP.value}"
+    for (phase, command), target in TRANSITIONS.items():
+        yield f"    {phase.value} --> {target.value}: {command}"
+    yield "```"
+
+
+def configuration() -> Iterator[str]:
+    yield row("key", "environment", "default")
+    yield row(*["---"] * 3)
+    shown = ServerConfig().shown()
+    for key, is_list in keys_of(ServerConfig):
+        name = "OPENGUILD_SERVER__" + key.upper().replace(".", "__")
+        notes = " (or `..._FILE`)" if key in SECRETS else " (list)" if is_list else ""
+        default = "" if shown[key] in (None, []) else f"`{shown[key]}`"
+        yield row(f"`{key}`", f"`{name}`{notes}", default)
+
+
+def metrics() -> Iterator[str]:
+    yield row("series", "type", "meaning")
+    yield row(*["---"] * 3)
+    for family in sorted(Metrics("0", native_ring=True).registry.collect(), key=lambda family: family.name):
+        if family.name.startswith("openguild"):
+            suffix = {"counter": "_total", "histogram": "_bucket, _sum, _count"}.get(family.type, "")
+            yield row(f"`{family.name}{suffix}`", family.type, family.documentation)
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    table.__name__: table for table in (routes, errors, close_codes, connection, configuration, metrics)
+}
+
+
+def filled(text: str) -> str:
+    """The document with every table as the code has it now."""
+    return PLACE.sub(lambda found: found[1] + "\n".join(TABLES[found[2]]()) + "\n" + found[3], text)
+
+
+def main() -> int:
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text()
+        if text != filled(text):
+            path.write_text(filled(text))
+            sys.stdout.write(f"rewrote {path.name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
