@@ -9,8 +9,8 @@ The call contract, for every driver:
 3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes);
 4. look: `close_now`, `wants_close` (once the outbox is empty), `next_deadline`; then go on.
 
-Getters: `phase`, `is_websocket`, `close_now`, `wants_close`, `next_deadline`. Commands: `respond`, `accept`, `send_text`,
-`close`, `expire_at`, `wrote`, `write_blocked`, `write_idle`. Commands in the wrong phase raise LocalProtocolError
+Getters: `phase`, `is_websocket`, `is_open`, `close_now`, `wants_close`, `next_deadline`. Commands: `respond`, `accept`,
+`send_text`, `close`, `expire_at`, `wrote`, `write_blocked`, `write_idle`. Commands in the wrong phase raise LocalProtocolError
 and change nothing.
 """
 
@@ -111,6 +111,11 @@ class ServerConnection:
     def is_websocket(self) -> bool:
         """True from `accept` on."""
         return self._http is None
+
+    @property
+    def is_open(self) -> bool:
+        """A WebSocket to which messages may still be sent: nothing follows a close frame (RFC 6455 5.5.1)."""
+        return self.phase is Phase.WEBSOCKET
 
     @property
     def wants_close(self) -> bool:
@@ -253,21 +258,24 @@ class ServerConnection:
         """Act on the deadlines that have passed; early calls do nothing."""
         for name in self._deadlines.expired(now):
             expired = self._expired(name, now)
-            if expired:
-                yield DeadlineExpired(name.value)
+            if expired is not None:
+                yield expired
             if self.phase is Phase.CLOSED:
                 return
 
-    def _expired(self, name: Deadline, now: float) -> bool:
-        """True: the deadline ended the connection."""
+    def _expired(self, name: Deadline, now: float) -> DeadlineExpired | None:
+        """None: the deadline did not end the connection."""
+        reason: str | None = None
+        status: int | None = None
         if name is Deadline.PING:
             if self._missed_pongs < self._limits.max_missed_pongs:
                 self._missed_pongs += 1
                 self.outbox.append(ping_frame())
                 self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
-                return False
+                return None
             self.outbox.append(close_frame(CloseCode.INTERNAL_ERROR, "no pong"))
             self._finish()
+            reason = "ping_timeout"
         elif name is Deadline.LIFETIME:
             self.close(*self.lifetime, now)
         elif (
@@ -275,12 +283,15 @@ class ServerConnection:
             and self._http is not None
             and (self._http.head_begun or self._http.receiving_body)
         ):
-            self._refuse(Refusal(ErrorCode.TIMEOUT))
+            refusal = Refusal(ErrorCode.TIMEOUT)
+            self._refuse(refusal)
+            reason, status = refusal.reason, refusal.code.spec.status
         elif name is Deadline.IDLE or name is Deadline.HEAD:
             self._finish()
         else:  # WRITE, CLOSE: the peer takes nothing or answers nothing
             self._drop()
-        return True
+            reason = "write_timeout" if name is Deadline.WRITE else None
+        return DeadlineExpired(name.value, reason, status)
 
     def wrote(self, nbytes: int, now: float) -> None:
         """The peer's kernel took bytes after a refusal: the write deadline starts anew."""

@@ -57,6 +57,8 @@ class DeadlineExpired(msgspec.Struct, frozen=True, gc=False):
     """A deadline has passed and ended the connection; what is to be said is queued."""
 
     name: str
+    reason: str | None = None  # rejection reason for the metric, where the peer is to blame
+    status_hint: int | None = None  # HTTP status of the reply
 
 
 Event: TypeAlias = (

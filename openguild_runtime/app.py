@@ -31,6 +31,7 @@ from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import StoredEvent
 from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_runtime.background import start_contained
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.bus.nats import NatsBus
@@ -164,7 +165,7 @@ class Server:
 
     def _check_everything(self) -> None:
         """NATS was away: whatever it lost is in the log."""
-        self.tasks.start_soon(self.feeds.check_now, self.controls.check_tail)
+        start_contained(self.tasks, self.feeds.check_now, self.controls.check_tail)
 
     # --- life --------------------------------------------------------------------------------------
 

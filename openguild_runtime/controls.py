@@ -24,6 +24,7 @@ from openguild_proto.schemas.stream import (
 )
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.background import start_contained
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.peer import Peer
 from openguild_runtime.perform import Performer
@@ -117,11 +118,11 @@ class Controls:
                     if peer.stream is not None and peer.stream.guild_id == record.guild_id:
                         peer.close(CloseCode.CHANNEL_DELETED, "guild deleted")
                 for user_id in list(streams.watchers.of_guild(record.guild_id or "")):
-                    self._tasks.start_soon(self._refresh, user_id)
+                    start_contained(self._tasks, self._refresh, user_id)
             case ControlKind.CHANNEL_CREATED:
                 streams.channel_created(record)
             case _ if record.user_id is not None:
-                self._tasks.start_soon(self._recheck, record.user_id)
+                start_contained(self._tasks, self._recheck, record.user_id)
 
     async def _recheck(self, user_id: str) -> None:
         await self._refresh(user_id)

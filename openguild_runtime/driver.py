@@ -86,7 +86,9 @@ class Driver:
             policy=self._policy,
             peer_address=address,
         )
-        peer = Peer(sock, address, connection, clock=self._clock, timers=self._timers, tasks=self._tasks)
+        peer = Peer(
+            sock, address, connection, clock=self._clock, timers=self._timers, tasks=self._tasks, report=self._report
+        )
         self.peers.add(peer)
         self._metrics.connection_opened()
         try:
@@ -131,15 +133,23 @@ class Driver:
                     peer.in_request = False
                 if not peer.connection.is_websocket:
                     await peer.flush()
+            case _:
+                self._report(peer, event)
+
+    def _report(self, peer: Peer, event: Event) -> None:
+        """Count and log what the core has decided by itself; client messages are ignored (CONTRACT 8, A7)."""
+        reason: str | None = None
+        status: int | None = None
+        match event:
             case PeerViolated(rule=rule, status_hint=status, reason=reason):
                 log.info("peer broke a rule", rule=rule, peer=peer.address)
-                self._metrics.rejected(reason)
-                if status is not None:
-                    self._metrics.http_request("unmatched", status, 0.0)
-            case DeadlineExpired(name=name):
+            case DeadlineExpired(name=name, status_hint=status, reason=reason):
                 log.info("deadline passed", deadline=name, peer=peer.address)
-            case _:
-                pass  # client messages carry nothing that this protocol version acts on (CONTRACT 8, A7)
+                self._streams.count_missed(peer)
+        if reason is not None:
+            self._metrics.rejected(reason)
+        if status is not None:
+            self._metrics.http_request("unmatched", status, 0.0)
 
     # --- requests ----------------------------------------------------------------------------------
 
@@ -168,7 +178,8 @@ class Driver:
                 client=request.client_address,
             )
         finally:
-            structlog.contextvars.unbind_contextvars("request_id")
+            if not peer.connection.is_websocket:  # a stream's records carry the id of its upgrade
+                structlog.contextvars.unbind_contextvars("request_id")
 
     async def _perform(self, request: Request) -> Response | OpenStream:
         context = Context(
@@ -227,6 +238,7 @@ class Driver:
             self._streams.leave(peer)
             self._give_back(peer, stream)
             self._metrics.socket_closed()
+            log.info("stream ended", channel_id=stream.channel_id, user_id=stream.user_id)
 
     def _give_back(self, peer: Peer, stream: OpenStream) -> None:
         self.service.sockets.release(stream.user_id, stream.address)

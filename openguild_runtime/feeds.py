@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from openguild_proto.effects import ReadEvents, StorageUnavailable
 from openguild_proto.fanout.sequencer import Sequencer
 from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
+from openguild_runtime.background import start_contained
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage
@@ -118,7 +119,7 @@ class Feeds:
         if feed is None:
             feed = self._feeds[channel_id] = Feed(channel_id)
             feed.sequencer = Sequencer(0)
-            self._tasks.start_soon(self._follow_new, feed)
+            start_contained(self._tasks, self._follow_new, feed)
         feed.holders += 1
 
     async def _follow_new(self, feed: Feed) -> None:
@@ -143,7 +144,7 @@ class Feeds:
         feed.holders -= 1
         if feed.holders == 0 and self._feeds.get(feed.channel_id) is feed:
             del self._feeds[feed.channel_id]
-            self._tasks.start_soon(self._unsubscribe, feed.channel_id)
+            start_contained(self._tasks, self._unsubscribe, feed.channel_id)
 
     async def _unsubscribe(self, channel_id: str) -> None:
         if channel_id not in self._feeds:  # nobody took it up again before this task ran
@@ -185,7 +186,7 @@ class Feeds:
     def _mend(self, feed: Feed) -> None:
         if feed.sequencer is not None and feed.sequencer.missing() is not None and not feed.backfilling:
             feed.backfilling = True
-            self._tasks.start_soon(self._mend_later, feed)
+            start_contained(self._tasks, self._mend_later, feed)
 
     async def _mend_later(self, feed: Feed) -> None:
         try:

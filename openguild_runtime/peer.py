@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
+import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.connection import ServerConnection
+from openguild_proto.events import Event
 from openguild_proto.fanout.hub import Subscriber
 from openguild_proto.http.message import OpenStream
 
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
 SEND_BYTES = 65_536
 LINGER_SECS = 2.0
 
+log = structlog.get_logger("openguild.peer")
+
 
 class Peer:
     """`close` is decided here or in the core, but only the driver's task closes the socket (`finish`)."""
 
     __slots__ = (
-        "_blocked", "_clock", "_closing", "_linger_until", "_pumping", "_tasks", "_timers", "address", "connection",
-        "in_request", "sock", "stream", "streams", "subscriber", "timer_tick",
+        "_blocked", "_clock", "_closing", "_idle", "_linger_until", "_pumping", "_report", "_tasks", "_timers",
+        "address", "connection", "in_request", "sock", "stream", "streams", "subscriber", "timer_tick",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +47,7 @@ class Peer:
         clock: Callable[[], float],
         timers: TimerWheel,
         tasks: TaskGroup,
+        report: Callable[[Peer, Event], None],
     ) -> None:
         self.sock = sock
         self.address = address
@@ -55,8 +60,10 @@ class Peer:
         self._clock = clock
         self._timers = timers
         self._tasks = tasks
+        self._report = report
         self._pumping = False
         self._closing = False
+        self._idle: anyio.Event | None = None  # somebody waits for the end of the pump
         self._blocked = False
         self._linger_until: float | None = None
 
@@ -71,8 +78,8 @@ class Peer:
         if self._linger_until is not None:
             self.abort()
             return
-        for _ in self.connection.handle_deadline(now):
-            pass  # the connection has queued its reply and knows whether to close
+        for event in self.connection.handle_deadline(now):
+            self._report(self, event)
         self.settle()
 
     # --- writing -----------------------------------------------------------------------------------
@@ -88,6 +95,8 @@ class Peer:
 
     def settle(self) -> None:
         """After anything that may have queued bytes or moved deadlines: send, close if asked, re-arm the timer."""
+        if self.subscriber is not None and self.streams is not None and not self.connection.is_open:
+            self.streams.hub.unsubscribe(self.subscriber)
         if self.connection.close_now:
             self.abort()
         elif not self._pumping:
@@ -157,8 +166,13 @@ class Peer:
                     break
         except (OSError, anyio.ClosedResourceError):
             self.abort()
+        except Exception:
+            log.exception("a socket's pump failed", peer=self.address)
+            self.abort()
         finally:
             self._pumping = False
+            if self._idle is not None:
+                self._idle.set()
             if self.subscriber is not None and not self._closing:
                 self.subscriber.parked = False
         if not self._closing:
@@ -178,9 +192,15 @@ class Peer:
         return b""
 
     async def flush(self) -> None:
-        """Wait until the outbox is empty (HTTP phase: the next request is not read before)."""
-        while not self.push():
-            await anyio.wait_writable(self.sock)
+        """Wait until the outbox is empty (HTTP phase: the next request is not read before).
+
+        Only the pump ever waits for the socket to take more: two waiters on one socket are an error.
+        """
+        while not self._closing and (self._pumping or not self.push()):
+            if not self._pumping:
+                self._start_pump()
+            self._idle = anyio.Event()
+            await self._idle.wait()
 
     # --- the end -----------------------------------------------------------------------------------
 

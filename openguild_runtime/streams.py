@@ -37,12 +37,11 @@ log = structlog.get_logger("openguild.streams")
 class ReplayPage:
     """One read of the log, shared by every replay that asks for it while it is under way or just done."""
 
-    __slots__ = ("done", "frames", "last")
+    __slots__ = ("done", "pieces")
 
     def __init__(self) -> None:
         self.done = anyio.Event()
-        self.frames: bytes | None = None  # None: the read failed
-        self.last = 0
+        self.pieces: list[tuple[int, bytes]] = []  # (last sequence in it, whole frames); none: the read failed
 
 
 class Streams:
@@ -184,19 +183,18 @@ class Streams:
         if subscriber is None:
             return
         page = await self._page(subscriber.stream, after, min(hole[1] - after, MAX_PAGE_EVENTS))
-        if peer.subscriber is not subscriber:
-            return  # left while the log was read
-        if page.frames is None:
+        if not page.pieces:
             peer.close(CloseCode.INTERNAL_ERROR, f"the log cannot be read; resume with since={after}")
-            self.hub.unsubscribe(subscriber)
             return
-        view = memoryview(page.frames)
-        for start in range(0, len(view), SEND_BYTES):
-            peer.connection.outbox.append(bytes(view[start : start + SEND_BYTES]))
-            while not peer.closing and not peer.push():
-                await anyio.wait_writable(peer.sock)
-        self.hub.replayed(subscriber, page.last)
-        self._metrics.replayed(page.last - after)
+        for last, piece in page.pieces:
+            if not subscriber.replaying:
+                return  # left or closed while the log was read
+            peer.connection.outbox.append(piece)
+            at_once = peer.push()
+            self._metrics.replayed(last - subscriber.position)
+            self.hub.replayed(subscriber, last)
+            if not at_once:
+                return  # a slow reader holds one piece; when it has taken that, the rest is read again
 
     async def _page(self, channel_id: str, after: int, count: int) -> ReplayPage:
         """Replays that start together share one read: the page is kept until its readers have woken."""
@@ -208,9 +206,7 @@ class Streams:
         page = self._pages[key] = ReplayPage()
         try:
             events = await self._storage.perform(ReadEvents(channel_id=channel_id, after=after, limit=count))
-            if events:
-                page.frames = b"".join(text_frame(event_frame_payload(event)) for event in events)
-                page.last = events[-1].sequence
+            page.pieces = in_pieces(events or ())
         except StorageUnavailable:
             log.warning("a replay was cut short: the log cannot be read", channel_id=channel_id)
         finally:
@@ -273,6 +269,12 @@ class Streams:
         if self.watchers.add_channel(guild_id, channel_id):
             self.feeds.hold_new(channel_id)
 
+    def count_missed(self, peer: Peer) -> None:
+        """The socket ends by a deadline: what it had not got is dropped (A11)."""
+        subscriber = peer.subscriber
+        if subscriber is not None and subscriber.state is SubscriberState.LIVE:
+            self._metrics.messaging_event("dropped", self.hub.head(subscriber.stream) - subscriber.position)
+
     def channel_gone(self, channel_id: str) -> None:
         """The channel was deleted: its streams end with 4404 and nobody is notified of it any more."""
         for peer in self.peers():
@@ -287,6 +289,24 @@ class Streams:
 
     def peers_of(self, user_id: str) -> list[Peer]:
         return list(self._peers.get(user_id, ()))
+
+
+def in_pieces(events: Iterable[StoredEvent]) -> list[tuple[int, bytes]]:
+    """Frames joined to pieces of about `SEND_BYTES`, each with the last sequence in it."""
+    pieces: list[tuple[int, bytes]] = []
+    frames: list[bytes] = []
+    size = last = 0
+    for event in events:
+        frame = text_frame(event_frame_payload(event))
+        if frames and size + len(frame) > SEND_BYTES:
+            pieces.append((last, b"".join(frames)))
+            frames, size = [], 0
+        frames.append(frame)
+        size += len(frame)
+        last = event.sequence
+    if frames:
+        pieces.append((last, b"".join(frames)))
+    return pieces
 
 
 def user_ring(user_id: str) -> str:

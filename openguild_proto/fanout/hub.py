@@ -52,6 +52,10 @@ class Subscriber:
         return self._position
 
     @property
+    def replaying(self) -> bool:
+        return self.state is SubscriberState.REPLAYING
+
+    @property
     def parked(self) -> bool:
         """True: the flush leaves this subscriber alone, something else serves it."""
         return self.state is SubscriberState.LIVE and self._hub.ring(self.stream).is_parked(self._slot)

@@ -217,6 +217,7 @@ class TestDeadlines:
             client.send(b"GET /health HTT")
             assert client.answer().json()["error"] == "request_timeout"
             assert client.read_to_end() == b""
+        assert hasty.metric("openguild_messaging_rejections_total", reason="request_timeout") >= 1
 
     def test_d_53_slow_body(self, hasty: ServerProcess) -> None:
         with RawClient(hasty.port) as client:

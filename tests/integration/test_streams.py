@@ -6,7 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -182,6 +182,36 @@ def test_losing_membership_closes_with_4403(how: str, chat: Chat, alice: User) -
         assert json.loads(notifications.recv(timeout=10))["event"]["channel_id"] == own
 
 
+def test_nothing_follows_a_close_frame(alice: User, channel: str, server: ServerProcess) -> None:
+    """RFC 6455 5.5.1, while messages pour in: the socket is closed in the middle of a stream of them."""
+    other = alice.chat.login(alice.name, "other")
+    with handshake(server, other, channel) as sock, ThreadPoolExecutor(4) as posters:
+        posting = [posters.submit(alice.say, channel, "x" * 500) for _ in range(120)]
+        wait_until(posting[30].done)
+        assert alice.request("DELETE", "/sessions/devices/other").status_code == 204
+        received = read_to_close(sock)
+        for post in posting:
+            post.result()
+    sequences, code, _ = frames(received)
+    assert code == 4401
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
+def test_nothing_follows_a_close_frame_in_a_replay(alice: User, channel: str, server: ServerProcess) -> None:
+    """The socket is closed while it is being replayed to and does not read."""
+    with ThreadPoolExecutor(8) as posters:
+        list(posters.map(lambda _: alice.say(channel, "\U0001f600" * 4_000), range(450)))
+    other = alice.chat.login(alice.name, "other")
+    with handshake(server, other, f"{channel}", receive_bytes=4_096, query="?since=0") as sock:
+        sock.recv(1_000, socket.MSG_PEEK)
+        assert alice.request("DELETE", "/sessions/devices/other").status_code == 204
+        received = read_to_close(sock)
+    sequences, code, _ = frames(received)
+    assert code == 4401
+    assert 0 < len(sequences) < 450
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
 @pytest.mark.parametrize("what", ["channel", "guild"])
 def test_deleting_closes_with_4404(what: str, alice: User) -> None:
     guild = alice.guild()
@@ -273,14 +303,16 @@ def test_the_replay_window_is_a_setting(anna: User) -> None:
 
 
 @contextmanager
-def handshake(server: ServerProcess, user: User, channel: str, receive_bytes: int = 65_536) -> Iterator[socket.socket]:
+def handshake(
+    server: ServerProcess, user: User, channel: str, *, receive_bytes: int = 65_536, query: str = ""
+) -> Iterator[socket.socket]:
     """A socket after its upgrade that reads and answers only when the test does."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         sock.settimeout(10)
         sock.connect(("127.0.0.1", server.port))
         token = f"Authorization: Bearer {user.token}\r\n\r\n".encode()
-        sock.sendall(f"GET /channels/{channel}/ws HTTP/1.1\r\n".encode() + UPGRADE + token)
+        sock.sendall(f"GET /channels/{channel}/ws{query} HTTP/1.1\r\n".encode() + UPGRADE + token)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += sock.recv(1)
@@ -310,7 +342,7 @@ def test_a_slow_reader_is_closed_with_1008_and_its_resume_point(small: ServerPro
     channel = anna.channel(anna.guild())
     reader = small.chat().login(anna.name, "reader")
     before = small.metric("openguild_websocket_lag_closes_total")
-    text = "x" * 4_000
+    text = "\U0001f600" * 4_000
     with handshake(small, reader, channel, receive_bytes=4_096) as sock, ThreadPoolExecutor(4) as posters:
 
         def overrun() -> bool:
@@ -319,14 +351,23 @@ def test_a_slow_reader_is_closed_with_1008_and_its_resume_point(small: ServerPro
 
         wait_until(overrun, secs=30)
         assert small.metric("openguild_messaging_events_total", outcome="dropped") > 8
-        received = bytearray()
-        while data := sock.recv(65_536):
-            received += data
-    sequences, code, reason = frames(bytes(received))
+        received = read_to_close(sock)
+    sequences, code, reason = frames(received)
     assert code == 1008
     assert sequences == list(range(1, len(sequences) + 1))
     assert reason.endswith(f"messages; resume with since={len(sequences)}")
     assert reason.startswith("lagged by ")
+
+
+def read_to_close(sock: socket.socket) -> bytes:
+    """Everything up to the end; the close frame is answered, so that the server does not wait for that."""
+    received = bytearray()
+    while data := sock.recv(65_536):
+        received += data
+        if received.rfind(b"\x88", max(0, len(received) - 127)) >= 0:
+            with suppress(OSError):
+                sock.sendall(b"\x88\x80\0\0\0\0")
+    return bytes(received)
 
 
 def frames(data: bytes) -> tuple[list[int], int, str]:

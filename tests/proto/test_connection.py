@@ -237,13 +237,13 @@ def test_d_53_silence_and_slow_heads_and_bodies() -> None:
     slow = connection()
     list(slow.receive_data(b"GET /", 3.0))
     events, sent = expire(slow)
-    assert events == [DeadlineExpired("head")]
+    assert events == [DeadlineExpired("head", "request_timeout", 408)]
     assert sent.startswith(b"HTTP/1.1 408 ")
     body = connection()
     list(body.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx", 5.0))
     assert body.next_deadline() == 35.0
     events, sent = expire(body)
-    assert events == [DeadlineExpired("body")]
+    assert events == [DeadlineExpired("body", "request_timeout", 408)]
     assert sent.startswith(b"HTTP/1.1 408 ")
 
 
@@ -266,7 +266,7 @@ def test_d_17_two_unanswered_pings_end_the_socket() -> None:
     for _ in range(2):
         assert expire(conn) == ([], ping_frame())
     events, sent = expire(conn)
-    assert events == [DeadlineExpired("ping")]
+    assert events == [DeadlineExpired("ping", "ping_timeout")]
     assert sent == close_frame(1011, "no pong")
     assert conn.wants_close
 
@@ -290,7 +290,7 @@ def test_the_write_deadline_runs_only_while_blocked() -> None:
     conn.write_idle(7.0)
     assert conn.next_deadline() == 25.0
     conn.write_blocked(8.0)
-    assert expire(conn)[0] == [DeadlineExpired("write")]
+    assert expire(conn)[0] == [DeadlineExpired("write", "write_timeout")]
     assert conn.close_now
 
 
