@@ -22,15 +22,17 @@ def extensions() -> list[Extension]:
             "openguild_proto.fanout._ring",
             ["ext/ring.pyx"],
             extra_compile_args=["-O1", "-g", "-UNDEBUG"] if debug else ["-O2"],
-            optional=True,
         )
     ]
-    return cythonize(
+    modules = cythonize(
         modules,
         include_path=["."],
         compiler_directives={"boundscheck": debug, "wraparound": False, "cdivision": True, "initializedcheck": debug},
         force=debug,
     )
+    for module in modules:  # afterwards: cythonize makes new objects and forgets this
+        module.optional = True
+    return modules
 
 
 setup(ext_modules=extensions())
