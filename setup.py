@@ -17,12 +17,10 @@ def extensions() -> list[Extension]:
         print("Cython is not here: the pure-Python ring will serve")
         return []
     debug = os.environ.get("OPENGUILD_DEBUG_EXT") == "1"
+    arguments = ["-O1", "-g", "-UNDEBUG"] if debug else ["-O2"]
     modules = [
-        Extension(
-            "openguild_proto.fanout._ring",
-            ["ext/ring.pyx"],
-            extra_compile_args=["-O1", "-g", "-UNDEBUG"] if debug else ["-O2"],
-        )
+        Extension("openguild_proto.fanout._ring", ["ext/ring.pyx"], extra_compile_args=arguments),
+        Extension("openguild_runtime._flush", ["ext/flush.pyx"], extra_compile_args=arguments),
     ]
     modules = cythonize(
         modules,

@@ -35,13 +35,14 @@ cdef class Ring:
         free(self._offsets)
         free(self._cursors)
         free(self._parked)
+        free(self._handles)
 
     # --- publishing --------------------------------------------------------------------------------
 
-    cdef Py_ssize_t _offset(self, long long index) noexcept:
+    cdef Py_ssize_t _offset(self, long long index) noexcept nogil:
         return self._offsets[index % self._index_size]
 
-    cdef Py_ssize_t _length(self, long long index) noexcept:
+    cdef Py_ssize_t _length(self, long long index) noexcept nogil:
         cdef Py_ssize_t end = self._end if index == self.head else self._offsets[(index + 1) % self._index_size]
         return end - self._offsets[index % self._index_size]
 
@@ -122,7 +123,7 @@ cdef class Ring:
     @property
     def allocated(self):
         """Bytes allocated for frames, index and slots."""
-        return self._arena_size + self._index_size * sizeof(Py_ssize_t) + self._slot_size * (sizeof(long long) + 1)
+        return self._arena_size + self._index_size * sizeof(Py_ssize_t) + self._slot_size * (sizeof(long long) + 1 + sizeof(int))
 
     def __len__(self):
         return self._count
@@ -139,6 +140,7 @@ cdef class Ring:
         cdef Py_ssize_t slot, new_size
         cdef long long* cursors
         cdef char* parked
+        cdef int* handles
         if not self.head - self._count <= cursor <= self.head:
             raise LocalProtocolError("the ring does not hold the frame after this cursor")
         if cursor < 0:
@@ -157,10 +159,15 @@ cdef class Ring:
                 if parked == NULL:
                     raise MemoryError
                 self._parked = parked
+                handles = <int*>realloc(self._handles, new_size * sizeof(int))
+                if handles == NULL:
+                    raise MemoryError
+                self._handles = handles
                 self._slot_size = new_size
             self._slot_count += 1
         self._cursors[slot] = cursor
         self._parked[slot] = 0
+        self._handles[slot] = -1
         self._attached += 1
         return slot
 
@@ -169,6 +176,7 @@ cdef class Ring:
         self._check(slot)
         self._cursors[slot] = -1
         self._parked[slot] = 0
+        self._handles[slot] = -1
         self._attached -= 1
         self._free.append(slot)
 
@@ -184,6 +192,16 @@ cdef class Ring:
     def is_parked(self, Py_ssize_t slot):
         self._check(slot)
         return self._parked[slot] != 0
+
+    def bind(self, Py_ssize_t slot, int handle):
+        """Keep a number of the caller's with the slot, until it is detached."""
+        self._check(slot)
+        self._handles[slot] = handle
+
+    def handle(self, Py_ssize_t slot):
+        """The number that was bound, -1 for none."""
+        self._check(slot)
+        return self._handles[slot]
 
     @property
     def slots(self):

@@ -124,7 +124,7 @@ class Streams:
             if not self.hub.is_open(ring):
                 self.hub.open(ring, head)
             since = stream.since if stream.since is not None else max(0, head - self.replay_window)
-        peer.subscriber = self.hub.subscribe(ring, since, owner=peer)
+        peer.subscriber = self.hub.subscribe(ring, since, owner=peer, handle=peer.sock.fileno())
         self._metrics.subscriber_joined()
         if peer.subscriber.state is SubscriberState.REPLAYING:
             peer.park()

@@ -11,6 +11,7 @@ cdef class Ring:
     cdef readonly long long head
     cdef long long* _cursors       # -1: the slot is free
     cdef char* _parked
+    cdef int* _handles             # -1: nothing is bound
     cdef Py_ssize_t _slot_size     # slots allocated
     cdef Py_ssize_t _slot_count    # slots ever used
     cdef Py_ssize_t _attached
@@ -21,5 +22,5 @@ cdef class Ring:
 
     cdef int _check(self, Py_ssize_t slot) except -1
     cdef int _make_room(self, Py_ssize_t size) except -1
-    cdef Py_ssize_t _offset(self, long long index) noexcept
-    cdef Py_ssize_t _length(self, long long index) noexcept
+    cdef Py_ssize_t _offset(self, long long index) noexcept nogil
+    cdef Py_ssize_t _length(self, long long index) noexcept nogil

@@ -33,9 +33,10 @@ class SubscriberState(Enum):
 class Subscriber:
     """One reader of one stream. `owner` is the runtime's: whatever it needs to find the socket again."""
 
-    __slots__ = ("_hub", "_joined_head", "_position", "_slot", "owner", "state", "stream")
+    __slots__ = ("_handle", "_hub", "_joined_head", "_position", "_slot", "owner", "state", "stream")
 
-    def __init__(self, hub: Hub, stream: str, position: int, head: int, owner: object) -> None:
+    def __init__(self, hub: Hub, stream: str, position: int, head: int, owner: object, handle: int) -> None:
+        self._handle = handle
         self._hub = hub
         self._position = position
         self._joined_head = head
@@ -95,7 +96,7 @@ class Hub:
     ) -> None:
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes
-        self._ring_type: type[PureRing] = ring if ring is not None else _native.Ring
+        self.ring_type: type[PureRing] = ring if ring is not None else _native.Ring
         self._streams: dict[str, _Stream] = {}
         self._published: set[str] = set()  # streams to be looked at by take_lagged
 
@@ -105,7 +106,7 @@ class Hub:
         """Begin `stream` with an empty ring; the next event published must have the sequence `head + 1`."""
         if stream in self._streams:
             raise LocalProtocolError(f"stream {stream} is open")
-        self._streams[stream] = _Stream(self._ring_type(head, self._capacity_events, self._capacity_bytes))
+        self._streams[stream] = _Stream(self.ring_type(head, self._capacity_events, self._capacity_bytes))
 
     def is_open(self, stream: str) -> bool:
         return stream in self._streams
@@ -143,12 +144,15 @@ class Hub:
 
     # --- subscribers -------------------------------------------------------------------------------
 
-    def subscribe(self, stream: str, since: int, owner: object = None) -> Subscriber:
-        """A reader that has everything up to `since`. Raises LocalProtocolError when `since` is beyond the head."""
+    def subscribe(self, stream: str, since: int, owner: object = None, handle: int = -1) -> Subscriber:
+        """A reader that has everything up to `since`. Raises LocalProtocolError when `since` is beyond the head.
+
+        `handle`: a number bound to its place in the ring for exactly as long as it has one.
+        """
         entry = self._entry(stream)
         if not 0 <= since <= entry.ring.head:
             raise LocalProtocolError(f"since {since} is not within 0 and {entry.ring.head}")
-        subscriber = Subscriber(self, stream, since, entry.ring.head, owner)
+        subscriber = Subscriber(self, stream, since, entry.ring.head, owner, handle)
         entry.replaying.add(subscriber)
         self._try_live(entry, subscriber)
         return subscriber
@@ -158,6 +162,7 @@ class Hub:
             return False
         entry.replaying.discard(subscriber)
         subscriber._slot = entry.ring.attach(subscriber._position)
+        entry.ring.bind(subscriber._slot, subscriber._handle)
         subscriber.state = SubscriberState.LIVE
         entry.live[subscriber._slot] = subscriber
         return True
@@ -198,6 +203,10 @@ class Hub:
         entry = self._entry(stream)
         live = entry.live
         return [live[slot] for slot in entry.ring.pending(limit)]
+
+    def at(self, stream: str, slot: int) -> Subscriber:
+        """The live subscriber at a slot of the stream's ring, for a flush that works on the ring itself."""
+        return self._entry(stream).live[slot]
 
     def take(self, subscriber: Subscriber, max_bytes: int) -> bytes:
         """A contiguous span of whole frames for this subscriber, b"" when there is nothing."""

@@ -29,6 +29,7 @@ class Ring:
         "_cursors",
         "_frames",
         "_free",
+        "_handles",
         "_next",
         "_parked",
         "head",
@@ -46,6 +47,7 @@ class Ring:
         self._bytes = 0
         self._cursors: list[int] = []  # -1: the slot is free
         self._parked = bytearray()
+        self._handles: list[int] = []
         self._free: list[int] = []
         self._next = 0  # where the next `pending` starts looking, so that all slots get their turn
 
@@ -92,6 +94,7 @@ class Ring:
             slot = len(self._cursors)
             self._cursors.append(cursor)
             self._parked.append(0)
+            self._handles.append(-1)
         self._parked[slot] = 0
         return slot
 
@@ -100,6 +103,7 @@ class Ring:
         self.cursor(slot)
         self._cursors[slot] = -1
         self._parked[slot] = 0
+        self._handles[slot] = -1
         self._free.append(slot)
 
     def cursor(self, slot: int) -> int:
@@ -115,6 +119,16 @@ class Ring:
     def is_parked(self, slot: int) -> bool:
         self.cursor(slot)
         return bool(self._parked[slot])
+
+    def bind(self, slot: int, handle: int) -> None:
+        """Keep a number of the caller's with the slot (a file descriptor, for the native flush), until it is detached."""
+        self.cursor(slot)
+        self._handles[slot] = handle
+
+    def handle(self, slot: int) -> int:
+        """The number that was bound, -1 for none."""
+        self.cursor(slot)
+        return self._handles[slot]
 
     @property
     def slots(self) -> int:

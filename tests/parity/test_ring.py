@@ -68,6 +68,21 @@ class TestRing:
         assert ring.take(slot, 1000) == b""
         assert ring.sent(slot, 0) == b""
 
+    def test_a_handle_lives_exactly_as_long_as_its_slot(self, ring_type: type[PureRing]) -> None:
+        """What makes a reused file descriptor harmless."""
+        ring = ring_type(0)
+        slot = ring.attach(0)
+        assert ring.handle(slot) == -1
+        ring.bind(slot, 17)
+        assert ring.handle(slot) == 17
+        ring.detach(slot)
+        with pytest.raises(LocalProtocolError):
+            ring.handle(slot)
+        with pytest.raises(LocalProtocolError):
+            ring.bind(slot, 18)
+        assert ring.attach(0) == slot
+        assert ring.handle(slot) == -1
+
     def test_an_empty_frame_is_refused(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0)
         with pytest.raises(LocalProtocolError):
@@ -215,7 +230,7 @@ class RingMachine(RuleBasedStateMachine):
     def same_state(self) -> None:
         self.both(lambda ring: (ring.head, ring.tail, len(ring), ring.nbytes, ring.depth(), ring.lagged(), ring.slots))
         for slot in self.slots:
-            self.both(lambda ring, slot=slot: (ring.cursor(slot), ring.is_parked(slot)))
+            self.both(lambda ring, slot=slot: (ring.cursor(slot), ring.is_parked(slot), ring.handle(slot)))
 
 
 RingMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +38,7 @@ class World:
         self.tables = MemoryTables()
         self.wall_ms = START_MS
         self.announced: list[AnnounceRead] = []
-        self._entropy = itertools.count(1)
+        self._entropy = 0
         self.service = Service(
             settings=settings or Settings(),
             tokens=TokenAuthority(KeyRing(SigningKey(bytes(32)))),
@@ -55,7 +54,8 @@ class World:
         return Context(now=self.wall_ms / 1000, wall_ms=self.wall_ms, entropy=self._bytes, service=self.service)
 
     def _bytes(self, count: int) -> bytes:
-        return next(self._entropy).to_bytes(count, "big")
+        self._entropy += 1
+        return self._entropy.to_bytes(count, "big")
 
     def perform(self, effect: Effect[Any]) -> Any:
         match effect:

@@ -1,0 +1,117 @@
+# cython: language_level=3, embedsignature=True
+"""The batched flush: send(2) of ring spans to a chunk of subscribers, straight from the arena, with the GIL released.
+
+The handle bound to a slot is its socket's file descriptor. The ring forgets it when the slot is detached, which the
+runtime does before it closes the socket, so a closed or reused descriptor cannot be written to.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdlib cimport free, malloc
+
+from openguild_proto.fanout._ring cimport Ring
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int fd, const void* buffer, size_t length, int flags)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+
+cdef struct Trouble:
+    Py_ssize_t slot
+    Py_ssize_t rest_begin  # of the frame that was cut, in the arena
+    Py_ssize_t rest_size
+    int error
+
+
+cdef Py_ssize_t span_end(Ring ring, long long first, Py_ssize_t max_bytes) noexcept nogil:
+    """Where the span that begins with frame `first` ends: whole frames, at least one, within `max_bytes`."""
+    cdef Py_ssize_t begin = ring._offset(first), end
+    cdef long long index
+    if ring._end - begin <= max_bytes:
+        return ring._end
+    end = begin + ring._length(first)
+    index = first + 1
+    while index <= ring.head and end + ring._length(index) - begin <= max_bytes:
+        end += ring._length(index)
+        index += 1
+    return end
+
+
+cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* trouble) noexcept nogil:
+    """One send(2). True: `trouble` tells what the caller must look after; the slot is parked then."""
+    cdef long long index = ring._cursors[slot] + 1
+    cdef Py_ssize_t begin = ring._offset(index), end = span_end(ring, index, max_bytes), length
+    cdef bint cut
+    cdef ssize_t taken = send(ring._handles[slot], ring._arena + begin, end - begin, MSG_DONTWAIT | MSG_NOSIGNAL)
+    trouble.slot = slot
+    trouble.rest_begin = trouble.rest_size = 0
+    trouble.error = 0
+    if taken < 0:
+        trouble.error = 0 if errno == EAGAIN or errno == EINTR else errno
+        ring._parked[slot] = 1
+        return True
+    if taken == ring._end - begin:
+        ring._cursors[slot] = ring.head  # the common case: everything
+        return False
+    cut = taken < end - begin
+    while taken > 0:
+        length = ring._length(index)
+        ring._cursors[slot] = index
+        if taken < length:
+            trouble.rest_begin = ring._offset(index) + taken
+            trouble.rest_size = length - taken
+            break
+        taken -= length
+        index += 1
+    if cut:
+        ring._parked[slot] = 1  # the kernel is full
+    return cut  # all of a span that was shorter than the backlog: its turn comes again
+
+
+def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes):
+    """Send to up to `limit` slots that are behind, not parked, not lagged and bound, in turn.
+
+    Returns (slots served, trouble); trouble holds (slot, rest, error) for each slot that is parked now: `rest` is what
+    is left of a frame that was cut and must leave first, `error` an errno, 0 when the kernel was merely full.
+    """
+    cdef Py_ssize_t count, step, slot, served = 0, troubled = 0, start
+    cdef long long oldest = ring.head - ring._count
+    cdef Trouble* troubles
+    cdef list found = []
+    if limit <= 0:
+        return 0, found
+    troubles = <Trouble*>malloc(limit * sizeof(Trouble))
+    if troubles == NULL:
+        raise MemoryError
+    try:
+        with nogil:
+            count = ring._slot_count
+            start = ring._next if ring._next < count else 0
+            for step in range(count):
+                slot = start + step
+                if slot >= count:
+                    slot -= count
+                if (
+                    ring._cursors[slot] >= ring.head
+                    or ring._cursors[slot] < oldest
+                    or ring._cursors[slot] < 0
+                    or ring._parked[slot]
+                    or ring._handles[slot] < 0
+                ):
+                    continue
+                if send_to(ring, slot, max_bytes, &troubles[troubled]):
+                    troubled += 1
+                served += 1
+                if served == limit:
+                    ring._next = slot + 1
+                    break
+        for step in range(troubled):
+            found.append((
+                troubles[step].slot,
+                PyBytes_FromStringAndSize(ring._arena + troubles[step].rest_begin, troubles[step].rest_size)
+                if troubles[step].rest_size else b"",
+                troubles[step].error,
+            ))
+    finally:
+        free(troubles)
+    return served, found

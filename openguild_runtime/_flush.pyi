@@ -1,0 +1,5 @@
+"""Types of the compiled flush (ext/flush.pyx)."""
+
+from openguild_proto.fanout.ring import Ring
+
+def flush(ring: Ring, limit: int, max_bytes: int) -> tuple[int, list[tuple[int, bytes, int]]]: ...
