@@ -252,6 +252,42 @@ cdef class Ring:
             index += 1
         return b""
 
+    def deliver(self, Py_ssize_t limit, Py_ssize_t max_bytes):
+        """`pending`, `take` and `sent` in one: (span, slots), neighbours at the same place share a span."""
+        cdef list found = [], slots = None
+        cdef long long oldest = self.head - self._count, place = -1, last = -1, cursor
+        cdef Py_ssize_t count = self._slot_count, step, slot, begin, end, served = 0
+        cdef Py_ssize_t start = self._next if self._next < count else 0
+        if limit <= 0:
+            return found
+        for step in range(count):
+            slot = start + step
+            if slot >= count:
+                slot -= count
+            cursor = self._cursors[slot]
+            if cursor >= self.head or cursor < oldest or cursor < 0 or self._parked[slot]:
+                continue
+            if cursor != place:
+                place = cursor
+                begin = self._offset(cursor + 1)
+                last = self.head
+                end = self._end
+                if end - begin > max_bytes:
+                    last = cursor + 1
+                    end = begin + self._length(last)
+                    while last < self.head and end + self._length(last + 1) - begin <= max_bytes:
+                        last += 1
+                        end += self._length(last)
+                slots = []
+                found.append((PyBytes_FromStringAndSize(self._arena + begin, end - begin), slots))
+            self._cursors[slot] = last
+            slots.append(slot)
+            served += 1
+            if served == limit:
+                self._next = slot + 1
+                break
+        return found
+
     # --- looking -----------------------------------------------------------------------------------
 
     def pending(self, Py_ssize_t limit):
@@ -260,6 +296,8 @@ cdef class Ring:
         cdef long long oldest = self.head - self._count
         cdef Py_ssize_t count = self._slot_count, step, slot, taken = 0
         cdef Py_ssize_t start = self._next if self._next < count else 0
+        if limit <= 0:
+            return found
         for step in range(count):
             slot = start + step
             if slot >= count:

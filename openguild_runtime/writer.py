@@ -53,6 +53,11 @@ class Flusher:
             self._dirty[stream] = self._clock()
             self._wake.set()
 
+    @property
+    def busy(self) -> bool:
+        """Some stream is not flushed yet."""
+        return bool(self._dirty)
+
     async def run(self) -> None:
         """Serve dirty streams for ever, round-robin."""
         while True:

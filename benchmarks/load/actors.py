@@ -1,0 +1,217 @@
+"""The processes of a load run: peers that broadcast, the real server, and the crowd that reads. All on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
+from tests.support.chat import Chat, User
+from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BUILD = ROOT / "build/bench"
+FRAME_BYTES = 300
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{HERE / 'peers'}", "WS_ROOT": str(BUILD / "node")}
+COMMANDS = {
+    "floor": [str(BUILD / "floor")],
+    "openguild": [sys.executable, str(HERE / "peers/openguild_peer.py")],
+    "picows": [sys.executable, str(HERE / "peers/picows_peer.py")],
+    "websockets": [sys.executable, str(HERE / "peers/websockets_peer.py")],
+    "aiohttp": [sys.executable, str(HERE / "peers/aiohttp_peer.py")],
+    "starlette": [sys.executable, str(HERE / "peers/starlette_peer.py")],
+    "anyio-tasks": [sys.executable, str(HERE / "peers/anyio_peer.py")],
+    "node-ws": ["node", str(HERE / "peers/ws_peer.mjs")],
+}
+
+
+def build() -> list[str]:
+    """Compile the floor, fetch node's ws where node is; the names of the peers that can run."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cc", "-O2", "-o", str(BUILD / "floor"), str(HERE / "floor.c")], check=True)
+    names = list(COMMANDS)
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        names.remove("node-ws")
+    elif not (BUILD / "node/node_modules/ws").exists():
+        (BUILD / "node").mkdir(exist_ok=True)
+        (BUILD / "node/package.json").write_text("{}")
+        done = subprocess.run(["npm", "install", "--silent", "--no-audit", "ws@8"], cwd=BUILD / "node", check=False)
+        if done.returncode:
+            names.remove("node-ws")
+    return names
+
+
+class Talker:
+    """A child that is told things on stdin and answers with one line of JSON each."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+        )
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args} ended with {self.process.wait()}")
+        return line
+
+    def ask(self, line: str) -> Any:
+        self.tell(line)
+        return json.loads(self.hear())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+class Crowd(Talker):
+    """`count` subscribers of one server; `secs`: how long they took to connect."""
+
+    def __init__(self, port: int, count: int, target: str = "/", token: str = "") -> None:
+        super().__init__([sys.executable, str(HERE / "generator.py"), str(port), str(count), target, *([token] if token else [])])
+        self.secs: float = json.loads(self.hear())["secs"]
+
+    def begin_reading(self, quiet_secs: float = 0.5) -> None:
+        self.tell(f"read {quiet_secs}")
+        time.sleep(0.1)  # it is in its poll by now; what arrives before is kept by the kernel
+
+    def result(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.hear())
+        return answer
+
+
+@contextmanager
+def peer(name: str) -> Iterator[tuple[Talker, int, str, str]]:
+    """A peer that is ready: (itself, port, target, token)."""
+    talker = Talker(COMMANDS[name])
+    try:
+        port = int(talker.hear().split()[1])
+        if name == "openguild":
+            user, channel = prepared(f"http://127.0.0.1:{port}")
+            yield talker, port, f"/channels/{channel}/ws", user.token
+        else:
+            yield talker, port, "/", ""
+    finally:
+        talker.close()
+
+
+def prepared(url: str) -> tuple[User, str]:
+    """A user with a guild and a channel."""
+
+    def ready() -> bool:
+        try:
+            return httpx.get(url + "/ready", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(ready, secs=30)
+    user = Chat(url).user()
+    return user, user.channel(user.guild())
+
+
+class RealServer:
+    """openguild-server with real PostgreSQL (fsync on) and NATS of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.postgres, self.nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
+        self.postgres.start()
+        self.nats.start()
+        limits = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 1_000_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
+        self.server = ServerProcess(directory, DATABASE_URL=self.postgres.url, NATS__URL=self.nats.url, **limits)
+        migrated = self.server.run_command("migrate")
+        if migrated.returncode:
+            raise RuntimeError(migrated.stderr)
+        self.server.start()
+        self.user, self.channel = prepared(self.server.base_url)
+
+    @property
+    def pid(self) -> int:
+        assert self.server.process is not None
+        return self.server.process.pid
+
+    @property
+    def target(self) -> str:
+        return f"/channels/{self.channel}/ws"
+
+    def crowd(self, count: int, since: int | None = None) -> Crowd:
+        target = self.target if since is None else f"{self.target}?since={since}"
+        return Crowd(self.server.port, count, target, self.user.token)
+
+    def post_at(self, rate: float, count: int) -> None:
+        """`count` posts at `rate`; each carries the moment it was made and is about a frame's size."""
+        due = time.monotonic()
+        for _ in range(count):
+            text = f'"t":{time.monotonic_ns():020d}'
+            self.user.say(self.channel, text)
+            due += 1 / rate
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    def close(self) -> None:
+        self.server.__exit__(None, None, None)
+        self.nats.stop()
+        self.postgres.stop()
+
+
+def cpu_secs(pid: int) -> float:
+    """CPU of a process so far, of all its threads."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def resident_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmRSS")
+
+
+class HealthWatch:
+    """Asks `/health` all the time; the longest answer is what a user of the loop would feel."""
+
+    def __init__(self, url: str) -> None:
+        self.longest = 0.0
+        self._stop = threading.Event()
+        self._url = url
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, trust_env=False) as client:
+            while not self._stop.wait(0.002):
+                started = time.monotonic()
+                client.get("/health")
+                self.longest = max(self.longest, time.monotonic() - started)
+
+    def __enter__(self) -> HealthWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,191 @@
+"""The subscribers: very many sockets in one process of its own, read in large pieces, counted in bytes.
+
+`python generator.py PORT CONNECTIONS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then obeys lines on stdin:
+`read SECS` reads until nothing has come for SECS and prints what came; `stop FRACTION` stops reading from a part of the
+sockets; `idle` does nothing but keep the sockets open. Every hundredth socket is parsed frame by frame: it gives
+the count of frames and the latencies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import select
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+READ_BYTES = 1 << 20
+IN_FLIGHT = 200  # handshakes under way at once
+SAMPLED = 100  # one in so many is parsed
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+MADE_AT = re.compile(rb'"t\W*:(\d{20})')
+
+
+class Subscriber:
+    __slots__ = ("buffer", "bytes", "frames", "latencies", "sampled", "sock", "upgraded")
+
+    def __init__(self, sock: socket.socket, *, sampled: bool) -> None:
+        self.sock = sock
+        self.sampled = sampled
+        self.upgraded = False
+        self.buffer = bytearray()
+        self.bytes = 0
+        self.frames = 0
+        self.latencies: list[float] = []
+
+    def parse(self, data: memoryview, now_ns: int) -> None:
+        buffer = self.buffer
+        buffer += data
+        while len(buffer) >= 2:
+            size, head = buffer[1] & 127, 2
+            if size >= 126:
+                head += 2 if size == 126 else 8
+                if len(buffer) < head:
+                    return
+                size = int.from_bytes(buffer[2:head], "big")
+            if len(buffer) < head + size:
+                return
+            if buffer[0] & 15 == 1:
+                self.frames += 1
+                made = MADE_AT.search(buffer, head, head + size)
+                if made is not None:
+                    self.latencies.append((now_ns - int(made[1])) / 1e9)
+            del buffer[: head + size]
+
+
+class Crowd:
+    def __init__(self, port: int, count: int, target: str, token: str | None) -> None:
+        self.poller = select.epoll()
+        self.subscribers: dict[int, Subscriber] = {}
+        self.scratch = bytearray(READ_BYTES)
+        self.view = memoryview(self.scratch)
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        self.request = (
+            f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{authorization}\r\n"
+        ).encode()
+        self.port = port
+        self.count = count
+
+    def connect(self) -> float:
+        """All of them, `IN_FLIGHT` at a time; the seconds it took."""
+        started = time.monotonic()
+        opened = upgraded = 0
+        while upgraded < self.count:
+            while opened < self.count and opened - upgraded < IN_FLIGHT:
+                self._open(sampled=opened % SAMPLED == 0)
+                opened += 1
+            for fd, _ in self.poller.poll(10):
+                subscriber = self.subscribers[fd]
+                data = subscriber.sock.recv(65_536)
+                if not data:
+                    raise ConnectionError(f"refused: {bytes(subscriber.buffer)[:300]!r}")
+                if subscriber.upgraded:
+                    subscriber.bytes += len(data)
+                    if subscriber.sampled:
+                        subscriber.parse(memoryview(data), time.monotonic_ns())
+                    continue
+                subscriber.buffer += data
+                head, end, rest = bytes(subscriber.buffer).partition(b"\r\n\r\n")
+                if end:
+                    if b" 101 " not in head[:16]:
+                        raise ConnectionError(f"refused: {bytes(subscriber.buffer)[:300]!r}")
+                    subscriber.upgraded = True
+                    subscriber.buffer.clear()
+                    subscriber.bytes += len(rest)
+                    if subscriber.sampled:
+                        subscriber.parse(memoryview(rest), time.monotonic_ns())
+                    upgraded += 1
+        return time.monotonic() - started
+
+    def _open(self, *, sampled: bool) -> None:
+        sock = socket.socket()
+        # 28,000 ports of one address are not enough for every crowd: spread over loopback addresses
+        sock.bind((f"127.0.0.{2 + len(self.subscribers) // 20_000}", 0))
+        sock.connect(("127.0.0.1", self.port))
+        sock.sendall(self.request)
+        sock.setblocking(False)
+        self.subscribers[sock.fileno()] = Subscriber(sock, sampled=sampled)
+        self.poller.register(sock, select.EPOLLIN)
+
+    def read_until_quiet(self, quiet_secs: float) -> None:
+        quiet = 0.0
+        began = False
+        while True:
+            started = time.monotonic()
+            ready = self.poller.poll(quiet_secs if began else 60, 4_096)
+            if not ready:
+                return
+            began = True
+            for fd, _ in ready:
+                subscriber = self.subscribers[fd]
+                try:
+                    size = subscriber.sock.recv_into(self.scratch)
+                except BlockingIOError:
+                    continue
+                if not size:
+                    self.poller.unregister(fd)
+                    continue
+                subscriber.bytes += size
+                if subscriber.sampled:
+                    subscriber.parse(self.view[:size], time.monotonic_ns())
+            quiet = time.monotonic() - started
+            if quiet > 60:
+                raise TimeoutError
+
+    def report(self) -> dict[str, object]:
+        sampled = [subscriber for subscriber in self.subscribers.values() if subscriber.sampled]
+        latencies = sorted(latency for subscriber in sampled for latency in subscriber.latencies)
+        answer = {
+            "bytes": sum(subscriber.bytes for subscriber in self.subscribers.values()),
+            "even": len({subscriber.bytes for subscriber in self.subscribers.values()}) == 1,
+            "frames": sorted({subscriber.frames for subscriber in sampled}),
+            "latencies": latencies[:: max(1, len(latencies) // 2_000)],
+            "p50": quantile(latencies, 0.5),
+            "p99": quantile(latencies, 0.99),
+            "p999": quantile(latencies, 0.999),
+        }
+        for subscriber in self.subscribers.values():
+            subscriber.bytes = subscriber.frames = 0
+            subscriber.latencies.clear()
+        return answer
+
+    def stop(self, fraction: float) -> None:
+        """That part of the crowd reads no more; sampled ones go on, so that they tell how the healthy fare."""
+        stopped = 0
+        for fd, subscriber in self.subscribers.items():
+            if not subscriber.sampled and stopped < fraction * len(self.subscribers):
+                self.poller.unregister(fd)
+                stopped += 1
+
+
+def quantile(values: list[float], part: float) -> float | None:
+    return values[min(len(values) - 1, int(part * len(values)))] if values else None
+
+
+def commands() -> Iterator[list[str]]:
+    while line := sys.stdin.readline():
+        yield line.split()
+
+
+def main() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    port, count, target, *token = sys.argv[1:]
+    crowd = Crowd(int(port), int(count), target, token[0] if token else None)
+    secs = crowd.connect()
+    print(json.dumps({"connected": len(crowd.subscribers), "secs": secs}), flush=True)
+    for command, *arguments in commands():
+        if command == "read":
+            crowd.read_until_quiet(float(arguments[0]))
+            print(json.dumps(crowd.report()), flush=True)
+        elif command == "stop":
+            crowd.stop(float(arguments[0]))
+            print("{}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

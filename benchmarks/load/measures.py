@@ -1,0 +1,164 @@
+"""What is measured, one function each; every result is a plain dict of numbers and, where compared, a ratio."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import timeit
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.load.actors import FRAME_BYTES, Crowd, HealthWatch, RealServer, cpu_secs, peer, resident_bytes
+from openguild_proto.fanout import _native
+from openguild_proto.fanout.ring import Ring as PureRing
+from openguild_proto.ws.frames import text_frame
+
+Result = dict[str, Any]
+
+
+def broadcast(name: str, subscribers: int, rate: float, count: int, burst: int) -> Result:
+    """One peer, one crowd: CPU microseconds per delivery, latency, whether everybody got everything."""
+    with peer(name) as (talker, port, target, token):
+        crowd = Crowd(port, subscribers, target, token)
+        try:
+            crowd.begin_reading()
+            spent = talker.ask(f"go {rate} {count} {burst} {FRAME_BYTES}")
+            heard = crowd.result()
+        finally:
+            crowd.close()
+    if heard["frames"] != [count * burst] or not heard["even"]:
+        raise RuntimeError(f"{name} lost messages: {heard['frames']}")
+    deliveries = subscribers * count * burst
+    return {
+        "cpu_us": spent["cpu"] / deliveries * 1e6,
+        "per_cpu_sec": deliveries / spent["cpu"],
+        "per_sec": deliveries / spent["wall"],
+        "connects_per_sec": subscribers / crowd.secs,
+        **{key: heard[key] for key in ("p50", "p99", "p999", "latencies")},
+    }
+
+
+def whole_server(server: RealServer, subscribers: int, rate: float, count: int) -> Result:
+    """HTTP post, token, permission, durable append, NATS, fan-out: CPU of the server process per delivery."""
+    crowd = server.crowd(subscribers, since=head(server))
+    try:
+        crowd.begin_reading(1.0)
+        before = cpu_secs(server.pid)
+        server.post_at(rate, count)
+        heard = crowd.result()
+        spent = cpu_secs(server.pid) - before
+    finally:
+        crowd.close()
+    if heard["frames"] != [count] or not heard["even"]:
+        raise RuntimeError(f"the server lost messages: {heard['frames']}")
+    return {"cpu_us": spent / subscribers / count * 1e6, **{key: heard[key] for key in ("p50", "p99", "p999", "latencies")}}
+
+
+def head(server: RealServer) -> int:
+    state = server.user.ok(server.user.post(f"/channels/{server.channel}/read"))
+    return int(state["latest_sequence"])
+
+
+def memory_of_peer(name: str, subscribers: int) -> Result:
+    with peer(name) as (talker, port, target, token):
+        Crowd(port, 50, target, token).close()  # what is allocated once is not the subscribers'
+        before = resident_bytes(talker.process.pid)
+        crowd = Crowd(port, subscribers, target, token)
+        try:
+            return {"bytes": (resident_bytes(talker.process.pid) - before) / subscribers}
+        finally:
+            crowd.close()
+
+
+def memory_of_server(server: RealServer, subscribers: int) -> Result:
+    server.crowd(50, since=head(server)).close()
+    before = resident_bytes(server.pid)
+    crowd = server.crowd(subscribers, since=head(server))
+    try:
+        return {"bytes": (resident_bytes(server.pid) - before) / subscribers}
+    finally:
+        crowd.close()
+
+
+def setup_with_replay(server: RealServer, subscribers: int) -> Result:
+    """Handshake, token, membership and a replay of 50 events, per second."""
+    while head(server) < 50:
+        server.user.say(server.channel, "something to replay")
+    crowd = server.crowd(subscribers)
+    crowd.close()
+    return {"connects_per_sec": subscribers / crowd.secs}
+
+
+def stall(server: RealServer, subscribers: int) -> Result:
+    """One message to very many: the longest time the loop was held, and what `/health` felt."""
+    crowd = server.crowd(subscribers, since=head(server))
+    try:
+        crowd.begin_reading(1.0)
+        server.server.metric("openguild_loop_stall_max_seconds")  # reading it resets it
+        with HealthWatch(server.server.base_url) as watch:
+            server.post_at(2, 5)
+            heard = crowd.result()
+        longest = server.server.metric("openguild_loop_stall_max_seconds")
+    finally:
+        crowd.close()
+    return {"stall_ms": longest * 1e3, "health_ms": watch.longest * 1e3, "p99": heard["p99"]}
+
+
+def slow_readers(server: RealServer, subscribers: int, rate: float, count: int, fraction: float) -> Result:
+    """p99 of the healthy, with a part of the crowd that has stopped reading."""
+    crowd = server.crowd(subscribers, since=head(server))
+    try:
+        crowd.ask(f"stop {fraction}")
+        crowd.begin_reading(1.0)
+        server.post_at(rate, count)
+        heard = crowd.result()
+    finally:
+        crowd.close()
+    return {key: heard[key] for key in ("p50", "p99", "p999")}
+
+
+# --- the rings alone ---------------------------------------------------------------------------------
+
+
+def _seconds(action: Callable[[], object], number: int) -> float:
+    return min(timeit.repeat(action, number=number, repeat=7)) / number
+
+
+def ring_scaling() -> Result:
+    """Publishing must not depend on the number of subscribers."""
+    frame = text_frame(b"x" * FRAME_BYTES)
+    found = {}
+    for slots in (10, 100_000):
+        ring = _native.Ring(0)
+        for _ in range(slots):
+            ring.attach(0)
+        found[slots] = _seconds(lambda ring=ring: ring.publish(frame), 20_000)
+    return {"ratio": found[100_000] / found[10], "ns": {str(slots): secs * 1e9 for slots, secs in found.items()}}
+
+
+def ring_native_against_pure(slots: int = 10_000) -> Result:
+    """Publish one frame and take it for every cursor; the native one as the flush does it, without sending."""
+    frame = text_frame(b"x" * FRAME_BYTES)
+    found = {}
+    for name, kind in (("native", _native.Ring), ("pure", PureRing)):
+        ring = kind(0)
+        for _ in range(slots):
+            ring.attach(0)
+
+        def once(ring: PureRing = ring) -> None:
+            ring.publish(frame)
+            ring.deliver(slots, 65_536)
+
+        found[name] = _seconds(once, 20 if name == "native" else 3)
+    return {"ratio": found["pure"] / found["native"], "us": {name: secs * 1e6 for name, secs in found.items()}}
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def quietly(action: Callable[[], Result]) -> Result | None:
+    """None where a peer cannot do it at this size."""
+    with contextlib.suppress(RuntimeError, TimeoutError):
+        return action()
+    return None

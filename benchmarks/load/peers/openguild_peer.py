@@ -1,0 +1,48 @@
+"""OpenGuild's fan-out path alone: the whole server with memory storage, events released straight into its streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+from common import control
+
+from openguild_runtime import app, logs
+from openguild_runtime.config import load
+from openguild_runtime.listener import open_listener
+
+sequence = 0
+
+
+async def main(port: int) -> None:
+    logs.configure("compact", "off")
+    flags = {"storage": "memory", "host": "127.0.0.1", "port": str(port), "websocket.max_connections_per_user": 10**6}
+    flags |= {"websocket.max_connections_per_address": 10**6, "websocket.max_connections": 10**6}
+    flags |= {"session.signing_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}
+    config = load(flags, {}, Path("/"))
+    descriptors = app.raise_descriptor_limit()
+    async with anyio.create_task_group() as tasks:
+        server = app.Server(config, tasks, descriptors)
+        tasks.start_soon(server.run)
+
+        def publish(payload: bytes) -> None:
+            global sequence
+            sequence += 1
+            channel = next(stream for stream in server.streams.hub.streams() if not stream.startswith("user:"))
+            server.streams.released(channel, sequence, payload)
+
+        async def flushed() -> None:
+            while server.streams.flusher.busy:
+                await anyio.sleep(0)
+
+        await control(port, publish, flushed)
+        tasks.cancel_scope.cancel()
+
+
+def free_port() -> int:
+    with open_listener("127.0.0.1", 0) as listener:
+        return int(listener.getsockname()[1])
+
+
+if __name__ == "__main__":
+    anyio.run(main, free_port(), backend_options={"use_uvloop": True})
