@@ -1,0 +1,129 @@
+"""`make bench-load`: the fan-out against its peers, alternating, in one run; about six minutes, stops by itself.
+
+`python -m benchmarks.load [--quick]`. Results: benchmarks/results/load.json, load.md and the plots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load import measures, report
+from benchmarks.load.actors import RealServer, build
+
+LIMIT_SECS = 900
+Result = dict[str, Any]
+
+
+class Progress:
+    """One line on stderr that says what runs and how much is left."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.done = 0
+        self.started = time.monotonic()
+
+    def step(self, what: str) -> None:
+        filled = int(30 * self.done / self.steps)
+        spent = time.monotonic() - self.started
+        sys.stderr.write(f"\r[{'#' * filled}{'.' * (30 - filled)}] {self.done}/{self.steps} {spent:4.0f} s  {what:<40}")
+        sys.stderr.flush()
+        self.done += 1
+
+
+def alternating(names: list[str], rounds: int, run: Callable[[str], Result]) -> dict[str, Result]:
+    """Each peer once per round, so that a slow minute of the machine hits all of them; medians over the rounds."""
+    found: dict[str, list[Result]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            found[name].append(run(name))
+    return {name: middle(lines) for name, lines in found.items()}
+
+
+def middle(lines: list[Result]) -> Result:
+    return {
+        key: statistics.median(line[key] for line in lines) if isinstance(value, int | float) else value
+        for key, value in lines[0].items()
+    }
+
+
+def run(quick: bool) -> Result:
+    names = build()
+    rounds, subscribers = (1, 300) if quick else (3, 1_000)
+    idle, crowd = (1_000, 2_000) if quick else (10_000, 15_000)
+    scales = (10, 100, 1_000) if quick else (10, 100, 1_000, 5_000)
+    progress = Progress(2 * rounds * len(names) + 2 * len(scales) + rounds + 8 + 4)
+
+    def fanout(name: str) -> Result:
+        progress.step(f"fan-out: {name}")
+        return measures.broadcast(name, subscribers, 40, 40 if quick else 120, 1)
+
+    def burst(name: str) -> Result:
+        progress.step(f"burst: {name}")
+        return measures.broadcast(name, subscribers, 2, 3, 200)
+
+    results: Result = {"machine": report.machine(), "subscribers": subscribers}
+    results["fanout"] = alternating(names, rounds, fanout)
+    results["burst"] = alternating(names, rounds, burst)
+    results["scaling"] = {}
+    for name in ("openguild", "floor"):
+        results["scaling"][name] = {}
+        for count in scales:
+            progress.step(f"scaling: {name}, {count}")
+            messages = max(20, min(400, 100_000 // count))
+            results["scaling"][name][str(count)] = measures.broadcast(name, count, 20_000 / count, messages, 1)["cpu_us"]
+    progress.step("rings")
+    results["ring"], results["native"] = measures.ring_scaling(), measures.ring_native_against_pure()
+    results["memory"] = {}
+    for name in ("picows", "websockets", "node-ws", "anyio-tasks"):
+        progress.step(f"memory: {name}")
+        results["memory"][name] = measures.quietly(lambda name=name: measures.memory_of_peer(name, idle)) if name in names else None
+    with tempfile.TemporaryDirectory() as directory:
+        server = RealServer(Path(directory))
+        try:
+            progress.step("memory: openguild")
+            results["memory"]["server"] = measures.memory_of_server(server, idle)
+            wholes = []
+            for _ in range(rounds):
+                progress.step("whole server")
+                wholes.append(measures.whole_server(server, subscribers, 40, 40 if quick else 120))
+            results["whole"] = middle(wholes)
+            results["whole_ratio"] = results["whole"]["cpu_us"] / results["fanout"]["floor"]["cpu_us"]
+            progress.step("set-up")
+            setup = measures.setup_with_replay(server, subscribers)
+            setup["ratio"] = setup["connects_per_sec"] / results["fanout"]["websockets"]["connects_per_sec"]
+            results["setup"] = setup
+            progress.step("stall")
+            results["stall"] = measures.stall(server, crowd)
+            slow = []
+            for fraction in (0.0, 0.01):
+                progress.step(f"stopped readers: {fraction:.0%}")
+                slow.append([measures.slow_readers(server, subscribers, 40, 200, fraction) for _ in range(rounds)])
+            results["slow"] = {
+                "none": middle(slow[0]), "one_percent": middle(slow[1]), "ratio": middle(slow[1])["p99"] / middle(slow[0])["p99"],
+            }  # fmt: skip
+        finally:
+            server.close()
+    progress.step("done\n")
+    return results
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small crowds, one round: does it run at all?")
+    signal.alarm(LIMIT_SECS)
+    results = run(parser.parse_args().quick)
+    report.write(results)
+    sys.stdout.write(report.markdown(results))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
