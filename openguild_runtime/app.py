@@ -195,6 +195,7 @@ class Server:
         finally:
             for listener in listeners:
                 _close(listener)
+            self.driver.end_all()
 
     async def _start_storage(self) -> None:
         await self.storage.start()

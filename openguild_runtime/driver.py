@@ -1,11 +1,15 @@
 """The one loop that drives a connection: bytes in, events out, operations performed, bytes to send.
 
+While a connection speaks HTTP a task drives it. A WebSocket gets its bytes from a callback of the loop instead: the
+task ends with the upgrade, because a waiting task costs several KiB and an idle stream needs none.
+
 It holds no rule: what to answer is the core's decision. A failure that escapes is contained here, so that it never
 cancels the listener's task group, and the client gets a typed 500 where an answer is still possible.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 import time
@@ -98,12 +102,29 @@ class Driver:
         except Exception:  # contained: one connection's failure must not end the listener's task group
             log.exception("connection failed", peer=address)
         finally:
-            self._release_stream(peer)
-            peer.finish()
-            self.peers.discard(peer)
-            if not self.peers:
-                self._emptied.set()
-            self._metrics.connection_closed()
+            if not peer.tended:
+                self._end(peer)
+
+    def _end(self, peer: Peer) -> None:
+        """The socket leaves its ring, then its descriptor is closed; in this order, so that nothing writes to a reused one."""
+        if peer not in self.peers:
+            return
+        self.peers.discard(peer)
+        self._release_stream(peer)
+        if peer.tended:
+            asyncio.get_running_loop().remove_reader(peer.sock)
+        peer.finish()
+        if not self.peers:
+            self._emptied.set()
+        self._metrics.connection_closed()
+
+    def end_all(self) -> None:
+        """Whatever is still open ends now."""
+        for peer in list(self.peers):
+            if peer.tended:
+                self._end(peer)
+            else:
+                peer.abort()
 
     async def wait_empty(self) -> None:
         """Return when no connection is open."""
@@ -118,10 +139,41 @@ class Driver:
             for event in connection.receive_data(data, self._clock()):
                 await self._handle(peer, event)
             peer.settle()
+            if connection.is_websocket:
+                self._tend(peer)
+                return
         for event in connection.receive_eof(self._clock()):
             await self._handle(peer, event)
         if not peer.closing:
             await peer.flush()
+
+    # --- streams: driven by callbacks ----------------------------------------------------------------
+
+    def _tend(self, peer: Peer) -> None:
+        """From here on the loop calls `_readable`; anyio has no such thing, and asyncio is the only backend served."""
+        peer.tended = True
+        asyncio.get_running_loop().add_reader(peer.sock, self._readable, peer)
+
+    def _readable(self, peer: Peer) -> None:
+        try:
+            data = peer.receive_now(RECEIVE_BYTES)
+            if data is None:
+                return
+            connection = peer.connection
+            if data:
+                for event in connection.receive_data(data, self._clock()):
+                    self._report(peer, event)
+                peer.settle()
+            else:
+                for event in connection.receive_eof(self._clock()):
+                    self._report(peer, event)
+                peer.push()
+                self._end(peer)
+        except Exception:  # contained: one connection's failure must not end the others
+            log.exception("connection failed", peer=peer.address)
+            self._end(peer)
+
+    # --- requests ----------------------------------------------------------------------------------
 
     async def _handle(self, peer: Peer, event: Event) -> None:
         match event:
@@ -150,8 +202,6 @@ class Driver:
             self._metrics.rejected(reason)
         if status is not None:
             self._metrics.http_request("unmatched", status, 0.0)
-
-    # --- requests ----------------------------------------------------------------------------------
 
     async def _answer(self, peer: Peer, request: Request) -> None:
         started = self._clock()

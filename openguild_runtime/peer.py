@@ -31,11 +31,12 @@ log = structlog.get_logger("openguild.peer")
 
 
 class Peer:
-    """`close` is decided here or in the core, but only the driver's task closes the socket (`finish`)."""
+    """`close` is decided here or in the core, but only the driver closes the socket (`finish`)."""
 
     __slots__ = (
         "_blocked", "_clock", "_closing", "_idle", "_linger_until", "_pumping", "_report", "_tasks", "_timers",
-        "address", "connection", "in_request", "sock", "stream", "streams", "subscriber", "timer_tick",
+        "address", "connection", "in_request", "sock", "stream", "streams", "subscriber",
+        "tended", "timer_tick",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,7 @@ class Peer:
         self.streams: Streams | None = None
         self.subscriber: Subscriber | None = None
         self.in_request = False
+        self.tended = False  # read by a callback of the loop, not by a task
         self.timer_tick = -1
         self._clock = clock
         self._timers = timers
@@ -182,14 +184,21 @@ class Peer:
 
     async def receive(self, size: int) -> bytes:
         """Up to `size` bytes, b"" at the end of the stream or after `abort`."""
-        while not self._closing:
-            try:
-                return self.sock.recv(size)
-            except (BlockingIOError, InterruptedError):
-                await anyio.wait_readable(self.sock)
-            except OSError:
-                self.abort()
-        return b""
+        while (data := self.receive_now(size)) is None:
+            await anyio.wait_readable(self.sock)
+        return data
+
+    def receive_now(self, size: int) -> bytes | None:
+        """The same without waiting; None: nothing has come."""
+        if self._closing:
+            return b""
+        try:
+            return self.sock.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            self.abort()
+            return b""
 
     async def flush(self) -> None:
         """Wait until the outbox is empty (HTTP phase: the next request is not read before).
@@ -214,7 +223,7 @@ class Peer:
         """Everything is sent: say so, and give the peer a moment to read it.
 
         Closing at once with unread input would make the kernel send RST, which destroys an answer in flight
-        (RFC 9112 9.6). The driver's task reads and drops what still comes until the peer closes too.
+        (RFC 9112 9.6). The driver reads and drops what still comes until the peer closes too.
         """
         if self._linger_until is None and not self._closing:
             self._linger_until = self._clock() + LINGER_SECS
@@ -224,7 +233,7 @@ class Peer:
                 self.abort()
 
     def abort(self) -> None:
-        """End both directions now; the driver's task wakes with an end of stream and cleans up."""
+        """End both directions now; the driver wakes with an end of stream and cleans up."""
         if self._closing:
             return
         self._closing = True
@@ -235,7 +244,7 @@ class Peer:
             return  # already disconnected: the reader sees that by itself
 
     def finish(self) -> None:
-        """Close the descriptor: called once, by the driver's task, after the peer has left every ring."""
+        """Close the descriptor: called once, by the driver, after the peer has left every ring."""
         self.abort()
         anyio.notify_closing(self.sock)
         self.sock.close()

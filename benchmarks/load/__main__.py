@@ -78,13 +78,17 @@ def run(quick: bool) -> Result:
         for count in scales:
             progress.step(f"scaling: {name}, {count}")
             messages = max(20, min(400, 100_000 // count))
-            results["scaling"][name][str(count)] = measures.broadcast(name, count, 20_000 / count, messages, 1)["cpu_us"]
+            results["scaling"][name][str(count)] = measures.broadcast(name, count, 20_000 / count, messages, 1)[
+                "cpu_us"
+            ]
     progress.step("rings")
     results["ring"], results["native"] = measures.ring_scaling(), measures.ring_native_against_pure()
     results["memory"] = {}
     for name in ("picows", "websockets", "node-ws", "anyio-tasks"):
         progress.step(f"memory: {name}")
-        results["memory"][name] = measures.quietly(lambda name=name: measures.memory_of_peer(name, idle)) if name in names else None
+        results["memory"][name] = (
+            measures.quietly(lambda name=name: measures.memory_of_peer(name, idle)) if name in names else None
+        )
     with tempfile.TemporaryDirectory() as directory:
         server = RealServer(Path(directory))
         try:

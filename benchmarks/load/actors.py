@@ -60,7 +60,12 @@ class Talker:
 
     def __init__(self, command: list[str]) -> None:
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            stderr=subprocess.DEVNULL,
         )
 
     def tell(self, line: str) -> None:
@@ -92,7 +97,9 @@ class Crowd(Talker):
     """`count` subscribers of one server; `secs`: how long they took to connect."""
 
     def __init__(self, port: int, count: int, target: str = "/", token: str = "") -> None:
-        super().__init__([sys.executable, str(HERE / "generator.py"), str(port), str(count), target, *([token] if token else [])])
+        super().__init__(
+            [sys.executable, str(HERE / "generator.py"), str(port), str(count), target, *([token] if token else [])]
+        )
         self.secs: float = json.loads(self.hear())["secs"]
 
     def begin_reading(self, quiet_secs: float = 0.5) -> None:

@@ -51,7 +51,10 @@ def whole_server(server: RealServer, subscribers: int, rate: float, count: int) 
         crowd.close()
     if heard["frames"] != [count] or not heard["even"]:
         raise RuntimeError(f"the server lost messages: {heard['frames']}")
-    return {"cpu_us": spent / subscribers / count * 1e6, **{key: heard[key] for key in ("p50", "p99", "p999", "latencies")}}
+    return {
+        "cpu_us": spent / subscribers / count * 1e6,
+        **{key: heard[key] for key in ("p50", "p99", "p999", "latencies")},
+    }
 
 
 def head(server: RealServer) -> int:

@@ -16,12 +16,26 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 RESULTS = Path(__file__).parents[1] / "results"
-LIBRARIES = ("openguild", "picows", "websockets", "aiohttp", "starlette", "uvicorn", "anyio", "uvloop", "asyncpg", "nats-py")
+LIBRARIES = (
+    "openguild",
+    "picows",
+    "websockets",
+    "aiohttp",
+    "starlette",
+    "uvicorn",
+    "anyio",
+    "uvloop",
+    "asyncpg",
+    "nats-py",
+)
 Results = dict[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "",
+    )
     return {
         "cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
         "node": _node(), "versions": {name: _version(name) for name in LIBRARIES},
@@ -45,7 +59,10 @@ def _node() -> str | None:
 def targets(results: Results) -> list[tuple[str, float | None, str, bool | None]]:
     """(measure, value, what is asked for, whether it is reached)."""
     fanout, burst = results["fanout"], results["burst"]
-    best = max((line["per_cpu_sec"] for name, line in burst.items() if name not in {"floor", "openguild", "node-ws"}), default=None)
+    best = max(
+        (line["per_cpu_sec"] for name, line in burst.items() if name not in {"floor", "openguild", "node-ws"}),
+        default=None,
+    )
     rows: list[tuple[str, float | None, str, float]] = [
         ("fan-out path, CPU per delivery, against the bare send(2) loop", _ratio(fanout, "floor"), "<=", 1.15),
         ("the same against picows", _ratio(fanout, "picows"), "<=", 0.75),
@@ -62,7 +79,12 @@ def targets(results: Results) -> list[tuple[str, float | None, str, bool | None]
         ("p99 of the healthy with 1% stopped readers against none", results["slow"]["ratio"], "<=", 1.3),
     ]  # fmt: skip
     return [
-        (name, value, f"{sign} {bound:g}", None if value is None else value <= bound if sign == "<=" else value >= bound)
+        (
+            name,
+            value,
+            f"{sign} {bound:g}",
+            None if value is None else value <= bound if sign == "<=" else value >= bound,
+        )
         for name, value, sign, bound in rows
     ]
 
@@ -76,7 +98,11 @@ def markdown(results: Results) -> str:
     for name, value, wanted, reached in targets(results):
         shown = "not run" if value is None else f"{value:.2f}"
         rows.append(f"| {name} | {shown} | {wanted} | {'' if reached is None else 'yes' if reached else '**no**'} |")
-    rows += ["", "| peer | CPU per delivery | burst | p99 ms | KiB per idle subscriber |", "| --- | --- | --- | --- | --- |"]
+    rows += [
+        "",
+        "| peer | CPU per delivery | burst | p99 ms | KiB per idle subscriber |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     floor, floor_burst = results["fanout"]["floor"]["cpu_us"], results["burst"]["floor"]["cpu_us"]
     for name, line in results["fanout"].items():
         memory = results["memory"].get(name)
@@ -100,7 +126,10 @@ def write(results: Results) -> None:
 def _bars(results: Results) -> None:
     names = list(results["fanout"])
     figure, axes = plt.subplots(1, 2, figsize=(11, 4))
-    for axis, key, title in ((axes[0], "fanout", "one event at a time"), (axes[1], "burst", "burst as large as the ring")):
+    for axis, key, title in (
+        (axes[0], "fanout", "one event at a time"),
+        (axes[1], "burst", "burst as large as the ring"),
+    ):
         floor = results[key]["floor"]["cpu_us"]
         axis.barh(names, [results[key][name]["cpu_us"] / floor for name in names])
         axis.set_title(f"CPU per delivery, {title}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 from common import control
 
 from openguild_runtime import app, logs
@@ -33,7 +34,7 @@ async def main(port: int) -> None:
 
         async def flushed() -> None:
             while server.streams.flusher.busy:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
         await control(port, publish, flushed)
         tasks.cancel_scope.cancel()

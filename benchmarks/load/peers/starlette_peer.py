@@ -38,7 +38,9 @@ async def flushed() -> None:
 async def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     app = Starlette(routes=[WebSocketRoute("/{path:path}", handler)])
-    config = uvicorn.Config(app, log_level="error", ws="websockets", ws_per_message_deflate=False, ws_ping_interval=None)
+    config = uvicorn.Config(
+        app, log_level="error", ws="websockets", ws_per_message_deflate=False, ws_ping_interval=None
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
