@@ -288,7 +288,7 @@ class Driver:
             self._streams.leave(peer)
             self._give_back(peer, stream)
             self._metrics.socket_closed()
-            log.info("stream ended", channel_id=stream.channel_id, user_id=stream.user_id)
+            log.debug("stream ended", channel_id=stream.channel_id, user_id=stream.user_id)
 
     def _give_back(self, peer: Peer, stream: OpenStream) -> None:
         self.service.sockets.release(stream.user_id, stream.address)

@@ -11,7 +11,6 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects import ReadEvents, StorageUnavailable
 from openguild_proto.fanout.hub import Hub, SubscriberState
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import MAX_PAGE_EVENTS
@@ -27,21 +26,12 @@ from openguild_proto.ws.frames import text_frame
 from openguild_runtime.feeds import Feeds
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import SEND_BYTES, Peer
+from openguild_runtime.replay import ReplayPages
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.watchers import Watchers
 from openguild_runtime.writer import Flusher
 
 log = structlog.get_logger("openguild.streams")
-
-
-class ReplayPage:
-    """One read of the log, shared by every replay that asks for it while it is under way or just done."""
-
-    __slots__ = ("done", "pieces")
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.pieces: list[tuple[int, bytes]] = []  # (last sequence in it, whole frames); none: the read failed
 
 
 class Streams:
@@ -65,7 +55,7 @@ class Streams:
         self._storage = storage
         self._metrics = metrics
         self._tasks = tasks
-        self._pages: dict[tuple[str, int], ReplayPage] = {}
+        self._pages = ReplayPages(storage)
         self._peers: dict[str, set[Peer]] = {}  # user id -> stream sockets
 
     # --- joining and leaving -----------------------------------------------------------------------
@@ -182,11 +172,11 @@ class Streams:
         subscriber, after = peer.subscriber, hole[0]
         if subscriber is None:
             return
-        page = await self._page(subscriber.stream, after, min(hole[1] - after, MAX_PAGE_EVENTS))
-        if not page.pieces:
+        pieces = await self._pages.read(subscriber.stream, after, min(hole[1] - after, MAX_PAGE_EVENTS))
+        if not pieces:
             peer.close(CloseCode.INTERNAL_ERROR, f"the log cannot be read; resume with since={after}")
             return
-        for last, piece in page.pieces:
+        for last, piece in pieces:
             if not subscriber.replaying:
                 return  # left or closed while the log was read
             peer.connection.outbox.append(piece)
@@ -195,24 +185,6 @@ class Streams:
             self.hub.replayed(subscriber, last)
             if not at_once:
                 return  # a slow reader holds one piece; when it has taken that, the rest is read again
-
-    async def _page(self, channel_id: str, after: int, count: int) -> ReplayPage:
-        """Replays that start together share one read: the page is kept until its readers have woken."""
-        key = (channel_id, after)
-        page = self._pages.get(key)
-        if page is not None:
-            await page.done.wait()
-            return page
-        page = self._pages[key] = ReplayPage()
-        try:
-            events = await self._storage.perform(ReadEvents(channel_id=channel_id, after=after, limit=count))
-            page.pieces = in_pieces(events or ())
-        except StorageUnavailable:
-            log.warning("a replay was cut short: the log cannot be read", channel_id=channel_id)
-        finally:
-            del self._pages[key]
-            page.done.set()
-        return page
 
     # --- what happens ------------------------------------------------------------------------------
 
@@ -280,6 +252,7 @@ class Streams:
         for peer in self.peers():
             if peer.stream is not None and peer.stream.channel_id == channel_id:
                 peer.close(CloseCode.CHANNEL_DELETED, "channel deleted")
+        self._pages.drop_channel(channel_id)
         if self.watchers.drop_channel(channel_id):
             self.feeds.release([channel_id])
 
@@ -289,24 +262,6 @@ class Streams:
 
     def peers_of(self, user_id: str) -> list[Peer]:
         return list(self._peers.get(user_id, ()))
-
-
-def in_pieces(events: Iterable[StoredEvent]) -> list[tuple[int, bytes]]:
-    """Frames joined to pieces of about `SEND_BYTES`, each with the last sequence in it."""
-    pieces: list[tuple[int, bytes]] = []
-    frames: list[bytes] = []
-    size = last = 0
-    for event in events:
-        frame = text_frame(event_frame_payload(event))
-        if frames and size + len(frame) > SEND_BYTES:
-            pieces.append((last, b"".join(frames)))
-            frames, size = [], 0
-        frames.append(frame)
-        size += len(frame)
-        last = event.sequence
-    if frames:
-        pieces.append((last, b"".join(frames)))
-    return pieces
 
 
 def user_ring(user_id: str) -> str:
