@@ -18,13 +18,14 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto import effects
-from openguild_proto.effects import AppendEvent, StorageEffect, StorageUnavailable
-from openguild_proto.records import ControlRecord
+from openguild_proto.effects import AppendEvent, FindChannelAccess, StorageEffect, StorageUnavailable
+from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
 from openguild_runtime.storage.postgres import accounts, channels, guilds, invites, sessions
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+from openguild_runtime.storage.postgres.gather import Gather
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
 from openguild_runtime.storage.postgres.values import texts
 
@@ -39,6 +40,7 @@ CONNECT_LIMIT_SECS = 5.0
 ACQUIRE_LIMIT_SECS = 5.0
 IDLE_LIFETIME_SECS = 300.0
 MAX_BACKOFF_SECS = 2.0
+ACCESS_READERS = 2  # connections of the pool that may answer "who may see this channel" at once
 
 # One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
 STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
@@ -55,7 +57,6 @@ STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]]
     effects.FindInvite: invites.find_invite,
     effects.DeleteInvite: invites.delete_invite,
     effects.ListChannels: channels.list_channels,
-    effects.FindChannelAccess: channels.find_channel_access,
     effects.RenameChannel: channels.rename_channel,
     effects.ReadEvents: channels.read_events,
     effects.MarkRead: channels.mark_read,
@@ -124,7 +125,8 @@ class PostgresStorage(Storage):
         self._cache_size = statement_cache_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._commits = CommitQueue(self._commit)
-        self._commit_scope = anyio.CancelScope()
+        self._accesses = Gather[FindChannelAccess, ChannelAccess | None](self._find_accesses)
+        self._workers = anyio.CancelScope()
 
     # --- start and stop ----------------------------------------------------------------------------
 
@@ -163,10 +165,10 @@ class PostgresStorage(Storage):
                     "jit": "off",  # short queries: compiling costs more than it saves
                 },
             )
-            self._tasks.start_soon(self._run_commits)
+            self._tasks.start_soon(self._run_workers)
 
     async def aclose(self) -> None:
-        self._commit_scope.cancel()
+        self._workers.cancel()
         pool, self._pool = self._pool, None
         if pool is not None:
             with anyio.move_on_after(CONNECT_LIMIT_SECS, shield=True) as limit, suppress(*UNAVAILABLE):
@@ -179,6 +181,8 @@ class PostgresStorage(Storage):
     async def perform(self, effect: StorageEffect[T]) -> T:
         if isinstance(effect, AppendEvent):
             return cast("T", await self._commits.submit(effect))
+        if isinstance(effect, FindChannelAccess):
+            return cast("T", await self._accesses.submit(effect))
         kind = type(effect)
         if statement := STATEMENTS.get(kind):
             return cast("T", await self._with_connection(lambda connection: statement(connection, effect)))
@@ -210,9 +214,15 @@ class PostgresStorage(Storage):
 
     # --- appends -----------------------------------------------------------------------------------
 
-    async def _run_commits(self) -> None:
-        with self._commit_scope:
-            await self._commits.run()
+    async def _run_workers(self) -> None:
+        with self._workers:
+            async with anyio.create_task_group() as workers:
+                workers.start_soon(self._commits.run)
+                for _ in range(ACCESS_READERS):
+                    workers.start_soon(self._accesses.run)
+
+    async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
+        return await self._with_connection(lambda connection: channels.find_channel_accesses(connection, questions))
 
     async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
         started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openguild_proto.effects import (
@@ -18,7 +19,6 @@ from openguild_proto.effects import (
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, ReadState, StoredEvent
 from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
-from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, rows_changed, texts, to_millis
 
@@ -97,27 +97,32 @@ async def list_channels(connection: Connection, effect: ListChannels) -> tuple[C
     return tuple(_channel(row) for row in rows)
 
 
-async def find_channel_access(connection: Connection, effect: FindChannelAccess) -> ChannelAccess | None:
-    row = await connection.fetchrow(
-        f"""
-        SELECT c.*, g.role AS guild_role, m.role AS channel_role, {SERVER_ROLES} AS server_roles
-        FROM channels AS c
-        LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = $2
-        LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = $2
-        WHERE c.channel_id = $1
+async def find_channel_accesses(
+    connection: Connection, effects: Sequence[FindChannelAccess]
+) -> list[ChannelAccess | None]:
+    """One answer for each effect, in order."""
+    rows = await connection.fetch(
+        """
+        SELECT given.place, c.*, g.role AS guild_role, m.role AS channel_role,
+            ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.user_id ORDER BY granted_at, role) AS server_roles
+        FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (channel_id, user_id, place)
+        JOIN channels AS c ON c.channel_id = given.channel_id
+        LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.user_id
+        LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.user_id
         """,
-        effect.channel_id,
-        effect.user_id,
+        [effect.channel_id for effect in effects],
+        [effect.user_id for effect in effects],
     )
-    if row is None:
-        return None
-    return ChannelAccess(
-        channel=_channel(row),
-        guild_role=row["guild_role"],
-        channel_role=row["channel_role"],
-        server_roles=texts(row["server_roles"]),
-        head=row["head_sequence"],
-    )
+    found: list[ChannelAccess | None] = [None] * len(effects)
+    for row in rows:
+        found[row["place"] - 1] = ChannelAccess(
+            channel=_channel(row),
+            guild_role=row["guild_role"],
+            channel_role=row["channel_role"],
+            server_roles=texts(row["server_roles"]),
+            head=row["head_sequence"],
+        )
+    return found
 
 
 async def rename_channel(connection: Connection, effect: RenameChannel) -> ChannelRecord | None:
