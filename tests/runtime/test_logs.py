@@ -62,6 +62,13 @@ def test_filter_by_target(logged: Callable[..., io.StringIO]) -> None:
     assert stream.getvalue().count("shown") == 2
 
 
+@pytest.mark.parametrize("log_filter", ["off", "trace", "off,openguild.http=error"])
+def test_every_level_can_be_named(log_filter: str, logged: Callable[..., io.StringIO]) -> None:
+    stream = logged("compact", log_filter)
+    structlog.get_logger("openguild.http").error("shown unless off")
+    assert bool(stream.getvalue()) is (log_filter != "off")
+
+
 @pytest.mark.parametrize("text", ["loud", "openguild=", "=info", "a=b=info,x=verbose"])
 def test_a_bad_filter_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="OPENGUILD_LOG"):
