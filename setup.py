@@ -1,6 +1,7 @@
 """Builds the optional Cython extensions. Without Cython or a C compiler the install succeeds and the pure ring serves.
 
-OPENGUILD_PURE=1 leaves the extensions out; OPENGUILD_DEBUG_EXT=1 builds them with bounds checks and C assertions.
+OPENGUILD_PURE=1 leaves the extensions out; OPENGUILD_DEBUG_EXT=1 builds them with bounds checks and C assertions,
+OPENGUILD_DEBUG_EXT=sanitize under the address and undefined-behaviour sanitizers too (`make test-native`).
 """
 
 import os
@@ -16,11 +17,13 @@ def extensions() -> list[Extension]:
     except ImportError:
         print("Cython is not here: the pure-Python ring will serve")
         return []
-    debug = os.environ.get("OPENGUILD_DEBUG_EXT") == "1"
+    how = os.environ.get("OPENGUILD_DEBUG_EXT", "")
+    debug = how in {"1", "sanitize"}
     arguments = ["-O1", "-g", "-UNDEBUG"] if debug else ["-O2"]
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if how == "sanitize" else []
     modules = [
-        Extension("openguild_proto.fanout._ring", ["ext/ring.pyx"], extra_compile_args=arguments),
-        Extension("openguild_runtime._flush", ["ext/flush.pyx"], extra_compile_args=arguments),
+        Extension("openguild_proto.fanout._ring", ["ext/ring.pyx"], extra_compile_args=arguments + sanitizers, extra_link_args=sanitizers),
+        Extension("openguild_runtime._flush", ["ext/flush.pyx"], extra_compile_args=arguments + sanitizers, extra_link_args=sanitizers),
     ]
     modules = cythonize(
         modules,

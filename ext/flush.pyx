@@ -16,6 +16,9 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
+cdef extern from "<assert.h>" nogil:
+    void c_assert "assert" (bint)  # nothing but in the debug build
+
 cdef struct Trouble:
     Py_ssize_t slot
     Py_ssize_t rest_begin  # of the frame that was cut, in the arena
@@ -42,6 +45,7 @@ cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* tro
     cdef long long index = ring._cursors[slot] + 1
     cdef Py_ssize_t begin = ring._offset(index), end = span_end(ring, index, max_bytes), length
     cdef bint cut
+    c_assert(0 <= slot < ring._slot_count and ring._handles[slot] >= 0 and begin < end <= ring._end)
     cdef ssize_t taken = send(ring._handles[slot], ring._arena + begin, end - begin, MSG_DONTWAIT | MSG_NOSIGNAL)
     trouble.slot = slot
     trouble.rest_begin = trouble.rest_size = 0

@@ -13,6 +13,9 @@ from libc.string cimport memcpy, memmove
 
 from openguild_proto.errors import LocalProtocolError
 
+cdef extern from "<assert.h>" nogil:
+    void c_assert "assert" (bint)  # nothing but in the debug build (OPENGUILD_DEBUG_EXT=1)
+
 cdef Py_ssize_t FIRST_ARENA_BYTES = 512
 cdef Py_ssize_t FIRST_SLOTS = 4
 cdef Py_ssize_t FIRST_INDEX = 8
@@ -40,11 +43,14 @@ cdef class Ring:
     # --- publishing --------------------------------------------------------------------------------
 
     cdef Py_ssize_t _offset(self, long long index) noexcept nogil:
+        c_assert(self.head - self._count < index <= self.head)
         return self._offsets[index % self._index_size]
 
     cdef Py_ssize_t _length(self, long long index) noexcept nogil:
-        cdef Py_ssize_t end = self._end if index == self.head else self._offsets[(index + 1) % self._index_size]
-        return end - self._offsets[index % self._index_size]
+        cdef Py_ssize_t end = self._end if index == self.head else self._offset(index + 1)
+        cdef Py_ssize_t begin = self._offset(index)
+        c_assert(self._start <= begin < end <= self._end <= self._arena_size)
+        return end - begin
 
     cdef int _make_room(self, Py_ssize_t size) except -1:
         """Room for one more frame of `size` bytes behind `_end`, and for its index entry."""
@@ -103,6 +109,7 @@ cdef class Ring:
         if self._count == 0:
             self._start = self._end = 0
         self._make_room(size)
+        c_assert(self._count < self._index_size and self._end + size <= self._arena_size)
         self._offsets[(self.head + 1) % self._index_size] = self._end
         memcpy(self._arena + self._end, PyBytes_AS_STRING(frame), size)
         self._end += size

@@ -1,6 +1,6 @@
 """The subscribers: very many sockets in one process of its own, read in large pieces, counted in bytes.
 
-`python generator.py PORT CONNECTIONS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then obeys lines on stdin:
+`python generator.py PORT CONNECTIONS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then obeys lines:
 `read SECS` reads until nothing has come for SECS and prints what came; `stop FRACTION` stops reading from a part of the
 sockets; `idle` does nothing but keep the sockets open. Every hundredth socket is parsed frame by frame: it gives
 the count of frames and the latencies.
@@ -9,6 +9,7 @@ the count of frames and the latencies.
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import select
@@ -69,6 +70,8 @@ class Crowd:
         ).encode()
         self.port = port
         self.count = count
+        # the ports of one address would be used up by a few crowds, which leave them in TIME_WAIT
+        self.source = f"127.{1 + os.getpid() // 250 % 250}.{os.getpid() % 250}.2"
 
     def connect(self) -> float:
         """All of them, `IN_FLIGHT` at a time; the seconds it took."""
@@ -103,8 +106,7 @@ class Crowd:
 
     def _open(self, *, sampled: bool) -> None:
         sock = socket.socket()
-        # 28,000 ports of one address are not enough for every crowd: spread over loopback addresses
-        sock.bind((f"127.0.0.{2 + len(self.subscribers) // 20_000}", 0))
+        sock.bind((self.source, 0))
         sock.connect(("127.0.0.1", self.port))
         sock.sendall(self.request)
         sock.setblocking(False)
