@@ -32,7 +32,7 @@ def _load_native() -> NativeFlush | None:
     return flush
 
 
-CHUNK_SENDS = 256  # sends between two turns of the loop: about a millisecond
+CHUNK_SENDS = 128  # sends between two turns of the loop: about a millisecond
 
 
 class Flusher:
