@@ -22,8 +22,11 @@ def extensions() -> list[Extension]:
     arguments = ["-O1", "-g", "-UNDEBUG"] if debug else ["-O2"]
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if how == "sanitize" else []
     modules = [
-        Extension("openguild_proto.fanout._ring", ["ext/ring.pyx"], extra_compile_args=arguments + sanitizers, extra_link_args=sanitizers),
-        Extension("openguild_runtime._flush", ["ext/flush.pyx"], extra_compile_args=arguments + sanitizers, extra_link_args=sanitizers),
+        Extension(name, [source], extra_compile_args=arguments + sanitizers, extra_link_args=sanitizers)
+        for name, source in (
+            ("openguild_proto.fanout._ring", "ext/ring.pyx"),
+            ("openguild_runtime._flush", "ext/flush.pyx"),
+        )
     ]
     modules = cythonize(
         modules,

@@ -59,7 +59,7 @@ def run(quick: bool) -> Result:
     rounds, subscribers = (1, 300) if quick else (3, 1_000)
     idle, crowd = (1_000, 2_000) if quick else (10_000, 15_000)
     scales = (10, 100, 1_000) if quick else (10, 100, 1_000, 5_000)
-    progress = Progress(2 * rounds * len(names) + 2 * len(scales) + rounds + 8 + 4)
+    progress = Progress(2 * rounds * len(names) + 2 * len(scales) + rounds + 8 + 5)
 
     def fanout(name: str) -> Result:
         progress.step(f"fan-out: {name}")
@@ -83,6 +83,8 @@ def run(quick: bool) -> Result:
             ]
     progress.step("rings")
     results["ring"], results["native"] = measures.ring_scaling(), measures.ring_native_against_pure()
+    progress.step("many channels")
+    results["many_channels"] = measures.many_channels(500 if quick else 5_000, 3)
     results["memory"] = {}
     for name in ("picows", "websockets", "node-ws", "anyio-tasks"):
         progress.step(f"memory: {name}")

@@ -1,9 +1,9 @@
 """The subscribers: very many sockets in one process of its own, read in large pieces, counted in bytes.
 
-`python generator.py PORT CONNECTIONS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then obeys lines:
-`read SECS` reads until nothing has come for SECS and prints what came; `stop FRACTION` stops reading from a part of the
-sockets; `idle` does nothing but keep the sockets open. Every hundredth socket is parsed frame by frame: it gives
-the count of frames and the latencies.
+`python generator.py PORT CONNECTIONS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then obeys lines on
+stdin: `read SECS` reads until nothing has come for SECS and prints what came; `stop FRACTION` stops reading from a part of
+the sockets. TARGET may be `@FILE` with a target on each line, taken in turn. Every hundredth socket is parsed frame by frame:
+it gives the count of frames and the latencies.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 READ_BYTES = 1 << 20
 IN_FLIGHT = 200  # handshakes under way at once
@@ -64,10 +65,14 @@ class Crowd:
         self.scratch = bytearray(READ_BYTES)
         self.view = memoryview(self.scratch)
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-        self.request = (
-            f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{authorization}\r\n"
-        ).encode()
+        targets = Path(target[1:]).read_text().split() if target.startswith("@") else [target]
+        self.requests = [
+            (
+                f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{authorization}\r\n"
+            ).encode()
+            for path in targets
+        ]
         self.port = port
         self.count = count
         # the ports of one address would be used up by a few crowds, which leave them in TIME_WAIT
@@ -108,7 +113,7 @@ class Crowd:
         sock = socket.socket()
         sock.bind((self.source, 0))
         sock.connect(("127.0.0.1", self.port))
-        sock.sendall(self.request)
+        sock.sendall(self.requests[len(self.subscribers) % len(self.requests)])
         sock.setblocking(False)
         self.subscribers[sock.fileno()] = Subscriber(sock, sampled=sampled)
         self.poller.register(sock, select.EPOLLIN)

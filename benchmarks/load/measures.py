@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import tempfile
 import timeit
 from collections.abc import Callable
 from typing import Any
+
+import httpx
 
 from benchmarks.load.actors import FRAME_BYTES, Crowd, HealthWatch, RealServer, cpu_secs, peer, resident_bytes
 from openguild_proto.fanout import _native
@@ -118,6 +121,32 @@ def slow_readers(server: RealServer, subscribers: int, rate: float, count: int, 
     finally:
         crowd.close()
     return {key: heard[key] for key in ("p50", "p99", "p999")}
+
+
+def many_channels(channels: int, each: int) -> Result:
+    """One message to each of very many small channels: what a channel costs beside its deliveries."""
+    with (
+        peer("openguild") as (talker, port, _, token),
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {token}"}, trust_env=False
+        ) as client,
+        tempfile.NamedTemporaryFile("w") as targets,
+    ):
+        guild = client.post("/guilds", json={"name": "many"}).json()["guild_id"]
+        for number in range(channels):
+            made = client.post(f"/guilds/{guild}/channels", json={"name": str(number)}).json()
+            targets.write(f"/channels/{made['channel_id']}/ws\n")
+        targets.flush()
+        crowd = Crowd(port, channels * each, f"@{targets.name}", token)
+        try:
+            crowd.begin_reading(1.0)
+            spent = talker.ask(f"go 1 4 1 {FRAME_BYTES}")
+            heard = crowd.result()
+        finally:
+            crowd.close()
+    if heard["frames"] != [4] or not heard["even"]:
+        raise RuntimeError(f"messages were lost: {heard['frames']}")
+    return {"cpu_us": spent["cpu"] / (channels * each * 4) * 1e6, "p99": heard["p99"]}
 
 
 # --- the rings alone ---------------------------------------------------------------------------------

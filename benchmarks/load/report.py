@@ -110,6 +110,11 @@ def markdown(results: Results) -> str:
             f"| {name} | {line['cpu_us'] / floor:.2f} | {results['burst'][name]['cpu_us'] / floor_burst:.3f} "
             f"| {line['p99'] * 1e3:.1f} | {'' if memory is None else format(memory['bytes'] / 1024, '.1f')} |"
         )
+    many = results["many_channels"]["cpu_us"] / results["fanout"]["openguild"]["cpu_us"]
+    rows += [
+        "",
+        f"5,000 channels with 3 subscribers each: {many:.2f} times the CPU per delivery of one channel with 1,000.",
+    ]
     rows += ["", "CPU as multiples of the bare send(2) loop in the same run."]
     return "\n".join(rows) + "\n"
 

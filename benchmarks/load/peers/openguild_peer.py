@@ -12,8 +12,6 @@ from openguild_runtime import app, logs
 from openguild_runtime.config import load
 from openguild_runtime.listener import open_listener
 
-sequence = 0
-
 
 async def main(port: int) -> None:
     logs.configure("compact", "off")
@@ -26,11 +24,13 @@ async def main(port: int) -> None:
         server = app.Server(config, tasks, descriptors)
         tasks.start_soon(server.run)
 
+        hub = server.streams.hub
+
         def publish(payload: bytes) -> None:
-            global sequence
-            sequence += 1
-            channel = next(stream for stream in server.streams.hub.streams() if not stream.startswith("user:"))
-            server.streams.released(channel, sequence, payload)
+            """To every channel that somebody listens to: one, or thousands."""
+            for stream in hub.streams():
+                if not stream.startswith("user:"):
+                    server.streams.released(stream, hub.head(stream) + 1, payload)
 
         async def flushed() -> None:
             while server.streams.flusher.busy:
