@@ -90,6 +90,9 @@ class Metrics:
         self._latency = self._histogram(
             "openguild_delivery_seconds", "From an event's release to its channel flushed", FAST_BUCKETS
         )
+        self._flush_sends = self._counter(
+            "openguild_flush_sends", "Sends of ring spans; fewer than deliveries under load"
+        )
         self._stall = self._histogram("openguild_loop_stall_seconds", "How late the loop woke a timer", FAST_BUCKETS)
         self._stall_max = self._gauge("openguild_loop_stall_max_seconds", "The longest stall since the last scrape")
         self._longest_stall = 0.0
@@ -160,6 +163,9 @@ class Metrics:
 
     def delivery_latency(self, seconds: float) -> None:
         self._latency.observe(seconds)
+
+    def flushed(self, sends: int) -> None:
+        self._flush_sends.inc(sends)
 
     def attach_depths(self, depths: Depths) -> None:
         """`depths(limit)`: the deepest (channel id, depth) pairs, deepest first."""

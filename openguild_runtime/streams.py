@@ -5,7 +5,7 @@ Channel streams are rings named by the channel id; a user's notification stream 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 import anyio
 import structlog
@@ -34,6 +34,16 @@ from openguild_runtime.writer import Flusher
 log = structlog.get_logger("openguild.streams")
 
 
+class Refresh:
+    """A reading of what a user sees, in progress; `created` are channels that appeared meanwhile, and whether he was told."""
+
+    __slots__ = ("created", "ended")
+
+    def __init__(self) -> None:
+        self.created: dict[str, tuple[ControlRecord, bool]] = {}
+        self.ended = anyio.Event()
+
+
 class Streams:
     """Everything a socket needs after its upgrade, and everything an event needs to reach its sockets."""
 
@@ -56,6 +66,7 @@ class Streams:
         self._metrics = metrics
         self._tasks = tasks
         self._pages = ReplayPages(storage)
+        self._refreshing: dict[str, Refresh] = {}  # user id -> the reading of what he sees
         self._peers: dict[str, set[Peer]] = {}  # user id -> stream sockets
 
     # --- joining and leaving -----------------------------------------------------------------------
@@ -79,16 +90,31 @@ class Streams:
                 raise
 
     async def refresh_watcher(self, user_id: str) -> None:
-        """What the user sees has changed, or his first notification socket opens. Raises StorageUnavailable."""
-        visible = await self._storage.visible(user_id)
-        held = set(visible.channel_ids) - self.watchers.channels_of(user_id)
-        await self.feeds.hold(list(held))
-        if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
-            self.feeds.release(held)
-            return
-        new, gone = self.watchers.update(user_id, visible.guild_ids, visible.channel_ids)
-        self.feeds.release(held - new)
-        self.feeds.release(gone)
+        """What the user sees has changed, or his first notification socket opens. Raises StorageUnavailable.
+
+        One refresh of a user runs at a time: a second one waits for it and then reads the store again.
+        """
+        while (running := self._refreshing.get(user_id)) is not None:
+            await running.ended.wait()
+        running = self._refreshing[user_id] = Refresh()
+        try:
+            visible = await self._storage.visible(user_id)
+            watched = self.watchers.channels_of(user_id)
+            held = set(visible.channel_ids) - watched - running.created.keys()
+            await self.feeds.hold(list(held))
+            if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
+                self.feeds.release(held)
+                return
+            kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
+            new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
+            self.feeds.release(held - new)
+            self.feeds.release(gone)
+            for record, told in running.created.values():
+                if not told and record.guild_id in visible.guild_ids:
+                    self._announce(record, {user_id})
+        finally:
+            del self._refreshing[user_id]
+            running.ended.set()
 
     def abandon(self, stream: OpenStream) -> None:
         """Undo `prepare`: the upgrade was not accepted, or the socket is gone."""
@@ -233,13 +259,22 @@ class Streams:
                 peer.close(CloseCode.POLICY_VIOLATION, reason)
 
     def channel_created(self, record: ControlRecord) -> None:
-        """Tell the guild's members, and let them have the channel's messages from the first one on."""
-        guild_id, channel_id = record.guild_id, record.channel_id
-        if guild_id is None or channel_id is None:
+        """Tell the guild's members, and let them have the channel's messages from the first one on.
+
+        Whoever is being refreshed has perhaps just become a member: he hears of it when that is known.
+        """
+        if record.guild_id is None or record.channel_id is None:
             return
-        self._notify(self.watchers.of_guild(guild_id), channel_created_payload(record))
-        if self.watchers.add_channel(guild_id, channel_id):
-            self.feeds.hold_new(channel_id)
+        members = self.watchers.of_guild(record.guild_id)
+        for user_id, running in self._refreshing.items():
+            running.created[record.channel_id] = record, user_id in members
+        if members:
+            self._announce(record, members)
+
+    def _announce(self, record: ControlRecord, users: Set[str]) -> None:
+        self._notify(users, channel_created_payload(record))
+        if record.channel_id is not None and self.watchers.add_channel(users, record.channel_id):
+            self.feeds.hold_new(record.channel_id)
 
     def count_missed(self, peer: Peer) -> None:
         """The socket ends by a deadline: what it had not got is dropped (A11)."""
@@ -253,6 +288,8 @@ class Streams:
             if peer.stream is not None and peer.stream.channel_id == channel_id:
                 peer.close(CloseCode.CHANNEL_DELETED, "channel deleted")
         self._pages.drop_channel(channel_id)
+        for running in self._refreshing.values():
+            running.created.pop(channel_id, None)
         if self.watchers.drop_channel(channel_id):
             self.feeds.release([channel_id])
 

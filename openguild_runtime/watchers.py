@@ -54,14 +54,12 @@ class Watchers:
         self._channels[user_id] = wanted
         return moved
 
-    def add_channel(self, guild_id: str, channel_id: str) -> bool:
-        """A new channel of the guild. True: somebody watches it from now on, and nobody did before."""
-        users = self.of_guild(guild_id)
+    def add_channel(self, users: Set[str], channel_id: str) -> bool:
+        """A new channel that these watching users see. True: nobody watched it before."""
         for user_id in users:
             self._channels[user_id].add(channel_id)
-        new = bool(users) and channel_id not in self._by_channel
-        if users:
-            self._by_channel.setdefault(channel_id, set()).update(users)
+        new = channel_id not in self._by_channel
+        self._by_channel.setdefault(channel_id, set()).update(users)
         return new
 
     def drop_channel(self, channel_id: str) -> bool:

@@ -71,6 +71,7 @@ class Flusher:
         budget = CHUNK_SENDS
         for stream in list(self._dirty):
             served = self._flush_chunk(stream, budget)
+            self._metrics.flushed(served)
             if served < budget:
                 self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
             budget -= max(served, 1)

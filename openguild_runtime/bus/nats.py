@@ -119,6 +119,7 @@ class NatsBus(Bus):
             await client.connect(
                 servers=[self._url],
                 allow_reconnect=False,
+                no_echo=True,  # what this replica published it has already
                 max_reconnect_attempts=0,
                 connect_timeout=CONNECT_TIMEOUT_SECS,
                 ping_interval=PING_INTERVAL_SECS,

@@ -98,6 +98,17 @@ def test_d_03_only_members_hear_of_a_new_channel(chat: Chat, owner: User, guild:
         assert heard["event"]["channel_id"] == own, "the first thing that eve hears is her own channel"
 
 
+def test_a_channel_made_right_after_its_guild_is_heard_of(chat: Chat) -> None:
+    eve = chat.user()
+    with eve.notifications() as stream:
+        for number in range(40):  # the guild's membership is still being read when the channel comes
+            own = eve.channel(eve.guild("eve's"), f"c{number}")
+            heard = json.loads(stream.recv(timeout=10))
+            assert heard["event"]["channel_id"] == own
+            eve.say(own, "first")
+            assert json.loads(stream.recv(timeout=10))["kind"] == "channel_message"
+
+
 def test_invites(chat: Chat, owner: User, guild: str) -> None:
     bob, carol = chat.user(), chat.user()
     created = owner.post(f"/guilds/{guild}/invites", {"max_uses": 1, "expires_in_secs": 60})

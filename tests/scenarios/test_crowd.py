@@ -1,0 +1,124 @@
+"""A crowd on one channel: everybody gets everything, the loop stays free, and bursts leave in few sends."""
+
+from __future__ import annotations
+
+import resource
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from openguild_runtime.embedded import EmbeddedNats
+from tests.support.chat import User
+from tests.support.raw import UPGRADE
+from tests.support.server import ServerProcess
+
+CROWD = 800
+POSTS = 30
+
+
+@pytest.fixture
+def server(database_url: str, nats_server: EmbeddedNats, tmp_path: Path) -> Iterator[ServerProcess]:
+    limits = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 10_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
+    with ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=nats_server.url, **limits).start() as process:
+        yield process
+        assert process.stop() == 0
+
+
+@contextmanager
+def crowd(server: ServerProcess, user: User, channel: str, count: int) -> Iterator[list[socket.socket]]:
+    """`count` sockets behind their upgrade."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    request = f"GET /channels/{channel}/ws HTTP/1.1\r\n".encode() + UPGRADE
+    request += f"Authorization: Bearer {user.token}\r\n\r\n".encode()
+    sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.sendall(request)
+        for sock in sockets:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += sock.recv(1)
+            assert head.startswith(b"HTTP/1.1 101"), head
+        yield sockets
+    finally:
+        for sock in sockets:
+            sock.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def read_all(sockets: list[socket.socket], last: bytes, secs: float = 30.0) -> list[bytes]:
+    """What each socket gets, until it holds `last`."""
+    got = {sock: bytearray() for sock in sockets}
+    deadline = time.monotonic() + secs
+    with selectors.DefaultSelector() as selector:
+        for sock in sockets:
+            sock.setblocking(False)
+            selector.register(sock, selectors.EVENT_READ)
+        while selector.get_map():
+            assert time.monotonic() < deadline, f"{len(selector.get_map())} sockets miss something"
+            for key, _ in selector.select(1.0):
+                sock = key.fileobj
+                assert isinstance(sock, socket.socket)
+                data = sock.recv(1 << 20)
+                assert data, "closed"
+                got[sock] += data
+                if last in got[sock]:
+                    selector.unregister(sock)
+    return [bytes(data) for data in got.values()]
+
+
+def test_everybody_gets_everything_while_health_answers(server: ServerProcess) -> None:
+    alice = server.chat().user()
+    channel = alice.channel(alice.guild())
+    longest = 0.0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal longest
+        with httpx.Client(base_url=server.base_url, trust_env=False) as client:
+            while not done.wait(0.005):
+                started = time.monotonic()
+                assert client.get("/health").text == "ok"
+                longest = max(longest, time.monotonic() - started)
+
+    with crowd(server, alice, channel, CROWD) as sockets, ThreadPoolExecutor(2) as others:
+        server.metric("openguild_loop_stall_max_seconds")  # reading it resets it
+        watching = others.submit(watch)
+        posting = others.submit(lambda: [alice.say(channel, f"n{number}") for number in range(POSTS)])
+        received = read_all(sockets, f'"n{POSTS - 1}"'.encode())
+        posting.result()
+        done.set()
+        watching.result()
+    for data in received:
+        places = [data.index(f'"content":"n{number}"'.encode()) for number in range(POSTS)]
+        assert places == sorted(places)
+        assert data.count(b'"event_type":"message"') == POSTS
+    assert longest < 0.5
+    assert server.metric("openguild_loop_stall_max_seconds") < 0.25  # generous: tests share two cores
+    assert server.metric("openguild_messaging_events_total", outcome="dropped") == 0
+
+
+def test_a_burst_leaves_in_few_sends_and_a_single_event_at_once(server: ServerProcess) -> None:
+    alice = server.chat().user()
+    channel = alice.channel(alice.guild())
+    with crowd(server, alice, channel, 50) as sockets:
+        alice.say(channel, "alone")
+        read_all(sockets, b'"alone"')
+        assert server.metric("openguild_flush_sends_total") == 50
+        with ThreadPoolExecutor(32) as posters:
+            list(posters.map(lambda number: alice.say(channel, f"b{number}"), range(200)))
+        alice.say(channel, "the end")
+        received = read_all(sockets, b'"the end"')
+        for data in received:
+            assert data.count(b'"event_type":"message"') == 201
+        sends = server.metric("openguild_flush_sends_total") - 50
+        assert 50 <= sends < 0.9 * 50 * 201, "events that wait together leave together"
