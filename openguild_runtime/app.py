@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -20,36 +19,28 @@ import structlog
 from anyio.abc import TaskGroup
 
 import openguild_runtime
-from openguild_proto.canonical.keys import EventSigner, parse_seed
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.fanout import _native, ring
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.headers import HeaderPolicy
-from openguild_proto.limits import Limits
-from openguild_proto.operations.context import Service, Settings
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
-from openguild_proto.policy.connections import ConnectionLimiter
-from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import StoredEvent
-from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.background import start_contained
 from openguild_runtime.bus.base import Bus
-from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
 from openguild_runtime.driver import Driver
 from openguild_runtime.feeds import Feeds
 from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
 from openguild_runtime.metrics import Metrics
+from openguild_runtime.parts import make_bus, make_limits, make_service, make_storage
 from openguild_runtime.passwords import PasswordHasher
 from openguild_runtime.perform import Performer
 from openguild_runtime.private import private_servers
 from openguild_runtime.readiness import ReadinessProbe
 from openguild_runtime.shutdown import drain, wait_for_signal
+from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
 
@@ -66,17 +57,30 @@ def native_ring() -> bool:
 
 
 class Server:
-    """Every part of one replica. `tasks` runs what lives as long as the replica does."""
+    """Every part of one replica. `tasks` runs what lives as long as the replica does.
 
-    def __init__(self, config: ServerConfig, tasks: TaskGroup, descriptors: int) -> None:
-        clock = time.monotonic
+    `storage`, `bus` and `sources` are what the configuration and the system give, unless the caller brings its own.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        tasks: TaskGroup,
+        descriptors: int,
+        *,
+        storage: Storage | None = None,
+        bus: Bus | None = None,
+        sources: Sources | None = None,
+    ) -> None:
+        self.sources = sources or Sources()
+        clock = self.sources.monotonic
         self.config = config
         self.tasks = tasks
         native = native_ring()
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native)
-        self.storage = _storage(config, tasks)
-        self.bus = _bus(config, self.metrics, tasks)
-        self.service = _service(config)
+        self.storage = storage or make_storage(config, tasks)
+        self.bus = bus or make_bus(config, self.metrics, tasks)
+        self.service = make_service(config)
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring=None if native else ring.Ring)
         self.streams = Streams(
             hub=hub,
@@ -125,14 +129,7 @@ class Server:
         config = self.config
         return Driver(
             service=self.service,
-            limits=Limits(
-                head_timeout_secs=config.http.head_timeout_secs,
-                body_timeout_secs=config.http.body_timeout_secs,
-                idle_timeout_secs=config.http.idle_timeout_secs,
-                max_message_bytes=config.websocket.max_message_bytes,
-                ping_interval_secs=config.websocket.ping_interval_secs,
-                write_timeout_secs=config.websocket.write_timeout_secs,
-            ),
+            limits=make_limits(config),
             policy=HeaderPolicy.create(
                 cors_allowed_origins=config.cors.allowed_origins, trusted_proxies=config.trusted_proxies
             ),
@@ -143,6 +140,7 @@ class Server:
             tasks=self.tasks,
             max_connections=max_connections,
             answer=dispatch_metrics if metrics_only else dispatch,
+            sources=self.sources,
         )
 
     def _committed(self, event: StoredEvent) -> None:
@@ -170,21 +168,25 @@ class Server:
 
     # --- life --------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Listen, start in the background, serve until a signal, drain."""
-        listeners = [open_listener(*self.config.listen)]
+    async def start_parts(self) -> None:
+        """Begin everything but listening; returns at once, `readiness` tells when requests are served."""
         self.tasks.start_soon(self.timers.run)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
         self.tasks.start_soon(self.streams.flusher.run)
         await self.bus.start()
+        self.tasks.start_soon(self._start_storage)
+
+    async def run(self) -> None:
+        """Listen, start in the background, serve until a signal, drain."""
+        listeners = [open_listener(*self.config.listen)]
+        await self.start_parts()
         self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
         if self.config.metrics.enabled and self.config.metrics.bind_addr is not None:
             listeners.append(open_listener(*split_address(self.config.metrics.bind_addr)))
             scraper = self._driver(self._performer(metrics_shown=True), max_connections=64, metrics_only=True)
             self.tasks.start_soon(accept_forever, listeners[1], self.tasks, scraper.serve)
             log.info(f"metrics listening on {_shown(listeners[1])}")
-        self.tasks.start_soon(self._start_storage)
         log.info(f"listening on {_shown(listeners[0])}")
         try:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -219,9 +221,9 @@ class Server:
     async def _watch_loop(self) -> None:
         """How late the loop wakes a timer: whatever holds it shows here."""
         while True:
-            due = time.monotonic() + STALL_PROBE_SECS
+            due = self.sources.monotonic() + STALL_PROBE_SECS
             await anyio.sleep(STALL_PROBE_SECS)
-            self.metrics.loop_stall(max(0.0, time.monotonic() - due))
+            self.metrics.loop_stall(max(0.0, self.sources.monotonic() - due))
 
 
 async def serve(config: ServerConfig) -> int:
@@ -275,57 +277,6 @@ def _announce(config: ServerConfig) -> None:
         log.warning("memory storage: everything is lost when this process ends")
     if config.nats.url is None and config.storage != "memory":
         log.warning("nats.url is not set: other replicas hear of this one's events only by their tail check")
-
-
-def _service(config: ServerConfig) -> Service:
-    messaging, session, sockets = config.messaging, config.session, config.websocket
-    signing = config.federation.signing_key
-    return Service(
-        settings=Settings(
-            server_name=config.server_name,
-            version=openguild_runtime.__version__,
-            replay_window=messaging.replay_window,
-            registration_enabled=config.registration.enabled,
-            access_ttl_secs=session.access_ttl_secs,
-            refresh_ttl_secs=session.refresh_ttl_secs,
-        ),
-        tokens=TokenAuthority(config.key_ring()),
-        signer=EventSigner(config.server_name, config.federation.key_id, parse_seed(signing.get_secret_value()))
-        if signing is not None
-        else None,
-        user_messages=SlidingWindow(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs),
-        address_messages=SlidingWindow(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs),
-        address_logins=SlidingWindow(session.max_logins_per_address_per_window, session.login_window_secs),
-        account_logins=SlidingWindow(session.max_logins_per_account_per_window, session.login_window_secs),
-        sockets=ConnectionLimiter(
-            sockets.max_connections, sockets.max_connections_per_user, sockets.max_connections_per_address
-        ),
-    )
-
-
-def _storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
-    if config.storage == "memory" or config.database_url is None:
-        return MemoryStorage()
-    return PostgresStorage(
-        config.database_url.get_secret_value(),
-        tasks,
-        pool_size=config.database.pool_size,
-        statement_timeout_secs=config.database.statement_timeout_secs,
-        statement_cache_size=config.database.statement_cache_size,
-    )
-
-
-def _bus(config: ServerConfig, metrics: Metrics, tasks: TaskGroup) -> Bus:
-    if config.nats.url is None:
-        return LocalBus()
-    return NatsBus(
-        config.nats.url.get_secret_value(),
-        config.server_name,
-        metrics,
-        tasks,
-        credentials_file=str(config.nats.credentials_file) if config.nats.credentials_file is not None else None,
-        ca_file=str(config.nats.ca_file) if config.nats.ca_file is not None else None,
-    )
 
 
 def _close(listener: socket.socket) -> None:

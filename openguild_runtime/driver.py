@@ -10,9 +10,7 @@ cancels the listener's task group, and the client gets a typed 500 where an answ
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
-import time
 from collections.abc import Callable
 
 import anyio
@@ -33,6 +31,7 @@ from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
 from openguild_runtime.perform import Performer
+from openguild_runtime.sources import Sources
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
 
@@ -59,7 +58,7 @@ class Driver:
         tasks: TaskGroup,
         max_connections: int,
         answer: Answer = dispatch,
-        clock: Callable[[], float] = time.monotonic,
+        sources: Sources,
     ) -> None:
         self.service = service
         self.draining = False
@@ -74,7 +73,8 @@ class Driver:
         self._tasks = tasks
         self._max_connections = max_connections
         self._operation = answer
-        self._clock = clock
+        self._sources = sources
+        self._clock = sources.monotonic
 
     async def serve(self, sock: socket.socket, address: str) -> None:
         """Drive one socket to its end; never raises but for cancellation."""
@@ -85,7 +85,7 @@ class Driver:
             return
         connection = ServerConnection(
             now=self._clock(),
-            random_bytes=secrets.token_bytes,
+            random_bytes=self._sources.random_bytes,
             limits=self._limits,
             policy=self._policy,
             peer_address=address,
@@ -233,7 +233,10 @@ class Driver:
 
     async def _perform(self, request: Request) -> Response | OpenStream:
         context = Context(
-            now=self._clock(), wall_ms=time.time_ns() // 1_000_000, entropy=secrets.token_bytes, service=self.service
+            now=self._clock(),
+            wall_ms=int(self._sources.wall() * 1000),
+            entropy=self._sources.random_bytes,
+            service=self.service,
         )
         try:
             return await self._performer.run(self._operation(context, request))
@@ -276,7 +279,7 @@ class Driver:
         now = self._clock()
         peer.connection.accept(now, subprotocol=stream.subprotocol)
         peer.connection.expire_at(
-            now + (stream.expires_ms / 1000 - time.time()), CloseCode.TOKEN_ENDED, "token expired"
+            now + (stream.expires_ms / 1000 - self._sources.wall()), CloseCode.TOKEN_ENDED, "token expired"
         )
         self._streams.join(peer, stream)
         self._metrics.socket_opened()
