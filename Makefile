@@ -13,7 +13,7 @@ DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native ci lint fmt bench bench-core bench-load clean
+.PHONY: help run test test-pure test-native simulate chaos ci lint fmt bench bench-core bench-load clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,11 @@ test-native: $(VENV)/.dev  ## the compiled parts with assertions, under the addr
 	OPENGUILD_DEBUG_EXT=sanitize $(BIN)/python setup.py -q build_ext --inplace --force
 	LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 $(PYTEST) -p no:cacheprovider $(NATIVE_TESTS); \
 	status=$$?; $(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
+
+SEEDS ?= 1000
+
+simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time, on all cores; stops at the first violation
+	PYTHONHASHSEED=0 PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
 	$(BIN)/ruff check .

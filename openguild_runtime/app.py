@@ -59,7 +59,7 @@ def native_ring() -> bool:
 class Server:
     """Every part of one replica. `tasks` runs what lives as long as the replica does.
 
-    `storage`, `bus` and `sources` are what the configuration and the system give, unless the caller brings its own.
+    What is None here is what the configuration and the system give; a test or a simulation brings its own.
     """
 
     def __init__(
@@ -71,12 +71,15 @@ class Server:
         storage: Storage | None = None,
         bus: Bus | None = None,
         sources: Sources | None = None,
+        hasher: PasswordHasher | None = None,
+        native: bool | None = None,
     ) -> None:
         self.sources = sources or Sources()
         clock = self.sources.monotonic
         self.config = config
         self.tasks = tasks
-        native = native_ring()
+        native = native_ring() if native is None else native
+        self._hasher = hasher or PasswordHasher()
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
@@ -118,7 +121,7 @@ class Server:
     def _performer(self, *, metrics_shown: bool) -> Performer:
         return Performer(
             storage=self.storage,
-            hasher=PasswordHasher(),
+            hasher=self._hasher,
             readiness=self.readiness,
             render_metrics=lambda: self.metrics.render() if metrics_shown else None,
             committed=self._committed,
@@ -149,6 +152,7 @@ class Server:
 
     def _join(self, hub: Hub) -> None:
         """The callbacks between parts that must not know each other."""
+        self.streams.recheck = self.controls.recheck_joined
         self.storage.on_control = self.controls.stored
         self.storage.on_batch = self.metrics.batch_committed
         self.bus.on_channel = self.feeds.received

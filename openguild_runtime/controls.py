@@ -101,8 +101,21 @@ class Controls:
 
     # --- effects on sockets ------------------------------------------------------------------------
 
+    def recheck_joined(self, peer: Peer) -> None:
+        """Something changed while this stream was being opened: what was checked before may not be true any more."""
+        stream = peer.stream
+        if stream is None:
+            return
+        if self._tokens.is_revoked(stream.session_id):
+            peer.close(CloseCode.TOKEN_ENDED, "session revoked")
+        elif stream.channel_id is None:
+            start_contained(self._tasks, self._refresh, stream.user_id)
+        else:
+            start_contained(self._tasks, self._recheck_peer, peer)
+
     def _apply(self, record: ControlRecord) -> None:
         streams = self._streams
+        streams.changes += 1
         match record.kind:
             case ControlKind.SESSIONS_REVOKED:
                 for session_id in record.session_ids:

@@ -62,7 +62,7 @@ class Driver:
     ) -> None:
         self.service = service
         self.draining = False
-        self.peers: set[Peer] = set()
+        self.peers: dict[Peer, None] = {}  # in the order of their coming
         self._emptied = anyio.Event()
         self._limits = limits
         self._policy = policy
@@ -93,7 +93,7 @@ class Driver:
         peer = Peer(
             sock, address, connection, clock=self._clock, timers=self._timers, tasks=self._tasks, report=self._report
         )
-        self.peers.add(peer)
+        self.peers[peer] = None
         self._metrics.connection_opened()
         try:
             await self._drive(peer)
@@ -109,7 +109,7 @@ class Driver:
         """The socket leaves its ring, then its descriptor is closed; in this order, so that nothing writes to a reused one."""
         if peer not in self.peers:
             return
-        self.peers.discard(peer)
+        del self.peers[peer]
         self._release_stream(peer)
         if peer.tended:
             asyncio.get_running_loop().remove_reader(peer.sock)
@@ -204,12 +204,12 @@ class Driver:
             self._metrics.http_request("unmatched", status, 0.0)
 
     async def _answer(self, peer: Peer, request: Request) -> None:
-        started = self._clock()
+        started, changes = self._clock(), self._streams.changes
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         try:
             result = await self._perform(request)
             if isinstance(result, OpenStream):
-                result = await self._open_stream(peer, request, result)
+                result = await self._open_stream(peer, request, result, changes)
             if isinstance(result, Response):
                 peer.connection.respond(self._closing(result), self._clock())
                 status, route = result.status, result.route
@@ -260,7 +260,9 @@ class Driver:
 
     # --- streams -----------------------------------------------------------------------------------
 
-    async def _open_stream(self, peer: Peer, request: Request, stream: OpenStream) -> OpenStream | Response:
+    async def _open_stream(
+        self, peer: Peer, request: Request, stream: OpenStream, changes: int
+    ) -> OpenStream | Response:
         """Accept the upgrade and join the stream, or answer why not; the reserved place is given back then."""
         try:
             if self.draining:
@@ -281,7 +283,7 @@ class Driver:
         peer.connection.expire_at(
             now + (stream.expires_ms / 1000 - self._sources.wall()), CloseCode.TOKEN_ENDED, "token expired"
         )
-        self._streams.join(peer, stream)
+        self._streams.join(peer, stream, changes)
         self._metrics.socket_opened()
         return stream
 

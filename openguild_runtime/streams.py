@@ -62,12 +62,14 @@ class Streams:
         self.flusher = Flusher(hub, metrics, clock, self._close_lagged)
         self.feeds: Feeds  # set by the app: feeds call back into `released`
         self.replay_window = replay_window
+        self.changes = 0  # control records applied: who joins compares it with what it was when access was checked
+        self.recheck: Callable[[Peer], None]  # set by the app: controls know how
         self._storage = storage
         self._metrics = metrics
         self._tasks = tasks
         self._pages = ReplayPages(storage)
         self._refreshing: dict[str, Refresh] = {}  # user id -> the reading of what he sees
-        self._peers: dict[str, set[Peer]] = {}  # user id -> stream sockets
+        self._peers: dict[str, dict[Peer, None]] = {}  # user id -> stream sockets, in the order of their coming
 
     # --- joining and leaving -----------------------------------------------------------------------
 
@@ -123,11 +125,14 @@ class Streams:
         else:
             self.feeds.release(self.watchers.release(stream.user_id))
 
-    def join(self, peer: Peer, stream: OpenStream) -> None:
-        """Subscribe the accepted socket; from here it misses nothing and gets nothing twice."""
+    def join(self, peer: Peer, stream: OpenStream, changes: int) -> None:
+        """Subscribe the accepted socket; from here it misses nothing and gets nothing twice.
+
+        `changes`: the count when its access was checked. What came since has not seen this socket, so it is checked again.
+        """
         peer.stream = stream
         peer.streams = self
-        self._peers.setdefault(stream.user_id, set()).add(peer)
+        self._peers.setdefault(stream.user_id, {})[peer] = None
         if stream.channel_id is None:
             ring = user_ring(stream.user_id)
             if not self.hub.is_open(ring):
@@ -146,6 +151,8 @@ class Streams:
             peer.park()
         else:
             self.flusher.mark(ring)
+        if changes != self.changes:
+            self.recheck(peer)
 
     def leave(self, peer: Peer) -> None:
         """The socket is going: out of its ring and out of the indexes."""
@@ -155,7 +162,7 @@ class Streams:
         peer.stream = None
         peers = self._peers.get(stream.user_id)
         if peers is not None:
-            peers.discard(peer)
+            peers.pop(peer, None)
             if not peers:
                 del self._peers[stream.user_id]
         if subscriber is not None:

@@ -2,7 +2,7 @@
 
 Deadlines of idle sockets move all the time and almost never fire. A connection stands in one bucket; a deadline
 that moved later is noticed when the bucket comes up, one that moved earlier is put into an earlier bucket.
-So `arm` is one comparison in the common case, and an idle connection costs one set entry.
+So `arm` is one comparison in the common case, and an idle connection costs one dict entry.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TimerWheel:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._buckets: dict[int, set[Timed]] = {}
+        self._buckets: dict[int, dict[Timed, None]] = {}
         self._done = int(clock() / TICK_SECS)
 
     def arm(self, timed: Timed) -> None:
@@ -42,14 +42,14 @@ class TimerWheel:
         if timed.timer_tick == -1 or tick < timed.timer_tick:
             self.disarm(timed)
             timed.timer_tick = tick
-            self._buckets.setdefault(tick, set()).add(timed)
+            self._buckets.setdefault(tick, {})[timed] = None
 
     def disarm(self, timed: Timed) -> None:
         """Forget `timed`; safe to repeat."""
         if timed.timer_tick != -1:
             bucket = self._buckets.get(timed.timer_tick)
             if bucket is not None:
-                bucket.discard(timed)
+                bucket.pop(timed, None)
                 if not bucket:
                     del self._buckets[timed.timer_tick]
             timed.timer_tick = -1

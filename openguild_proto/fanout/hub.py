@@ -98,7 +98,7 @@ class Hub:
         self._capacity_bytes = capacity_bytes
         self.ring_type: type[PureRing] = ring if ring is not None else _native.Ring
         self._streams: dict[str, _Stream] = {}
-        self._published: set[str] = set()  # streams to be looked at by take_lagged
+        self._published: dict[str, None] = {}  # streams to be looked at by take_lagged
 
     # --- streams -----------------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ class Hub:
     def close(self, stream: str) -> list[Subscriber]:
         """End the stream and free its ring; returns the subscribers it still had."""
         entry = self._streams.pop(stream, None)
-        self._published.discard(stream)
+        self._published.pop(stream, None)
         if entry is None:
             return []
         subscribers = [*entry.live.values(), *entry.replaying]
@@ -140,7 +140,7 @@ class Hub:
         if sequence != ring.head + 1:
             raise LocalProtocolError(f"sequence {sequence} does not follow {ring.head}")
         ring.publish(frame)
-        self._published.add(stream)
+        self._published[stream] = None
 
     # --- subscribers -------------------------------------------------------------------------------
 

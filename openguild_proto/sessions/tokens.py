@@ -138,6 +138,10 @@ class TokenAuthority:
         for key in list(self._by_session.get(session_id, ())):
             self._forget(key)
 
+    def is_revoked(self, session_id: str) -> bool:
+        """The session's end was announced here."""
+        return session_id in self._revoked
+
     # --- cache ---------------------------------------------------------------------------------------
 
     def _keep(self, key: bytes, claims: Claims) -> None:

@@ -65,7 +65,7 @@ async def test_equal_nonces_never_share_a_batch() -> None:
         for future in futures:
             await future
         tasks.cancel_scope.cancel()
-    assert [[effect.nonce for effect in batch] for batch in log.batches] == [["a", "b", None, None], ["a"], ["a"]]
+    assert [[effect.nonce for effect in batch] for batch in log.batches] == [["a"], ["a", "b"], ["a", None, None]]
 
 
 async def test_a_failure_reaches_every_caller_of_the_batch_and_no_other() -> None:
@@ -87,12 +87,44 @@ async def test_the_queue_is_bounded() -> None:
     small = append("c", text="x")
     size = 2 * len(small.wire) + commit_queue.OVERHEAD_BYTES
     fits = commit_queue.MAX_QUEUE_BYTES // size
-    accepted = 0
-    with pytest.raises(Overloaded):
-        while True:
-            queue.submit(append("c", text="x"))
-            accepted += 1
-    assert accepted == min(fits, commit_queue.MAX_QUEUE_EVENTS)
+
+    def fill(channel: str) -> int:
+        accepted = 0
+        with pytest.raises(Overloaded):
+            while True:
+                queue.submit(append(channel, text="x"))
+                accepted += 1
+        return accepted
+
+    assert fill("c") == commit_queue.MAX_CHANNEL_EVENTS, "one channel leaves room for the others"
+    assert fill("d") == min(fits, commit_queue.MAX_QUEUE_EVENTS) - commit_queue.MAX_CHANNEL_EVENTS
+
+
+async def test_channels_take_turns() -> None:
+    log = Log()
+    log.gate.set()
+    queue = CommitQueue(log.commit)
+    futures = [queue.submit(append("busy", text=str(number))) for number in range(1_000)]
+    futures.append(queue.submit(append("quiet")))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run)
+        for future in futures:
+            await future
+        tasks.cancel_scope.cancel()
+    assert [effect.channel_id for effect in log.batches[0]][:3] == ["busy", "quiet", "busy"]
+    texts = [effect.wire for batch in log.batches for effect in batch if effect.channel_id == "busy"]
+    assert texts == [append("busy", text=str(number)).wire for number in range(1_000)], "a channel keeps its order"
+
+
+async def test_nobody_waits_for_a_queue_that_is_closed() -> None:
+    queue = CommitQueue(Log().commit)
+    waiting = queue.submit(append("c"))
+    queue.close()
+    with pytest.raises(StorageUnavailable):
+        await waiting
+    with pytest.raises(StorageUnavailable):
+        queue.submit(append("c"))
+    assert (len(queue), queue.bytes) == (0, 0)
 
 
 async def test_a_caller_who_left_does_not_undo_the_append() -> None:

@@ -169,6 +169,8 @@ class PostgresStorage(Storage):
 
     async def aclose(self) -> None:
         self._workers.cancel()
+        self._commits.close()
+        self._accesses.close()
         pool, self._pool = self._pool, None
         if pool is not None:
             with anyio.move_on_after(CONNECT_LIMIT_SECS, shield=True) as limit, suppress(*UNAVAILABLE):

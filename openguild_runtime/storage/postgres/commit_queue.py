@@ -1,7 +1,9 @@
 """Group commit: appends that wait together are stored by one transaction (architecture, "Many replicas").
 
 While one batch is on its way to the disk the next one gathers, so under load the cost of a commit is shared, and an
-append alone starts at once. The queue is bounded in events and bytes; beyond it an append is refused, not kept.
+append alone starts at once. Channels take turns, so a busy one does not hold up the others; within a channel appends
+keep their order. The queue is bounded in events and bytes, and in events per channel; beyond it an append is refused,
+not kept.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded
+from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded, StorageUnavailable
 
 Outcome: TypeAlias = Appended | AppendFailure | Exception
 Commit: TypeAlias = Callable[[Sequence[AppendEvent]], Awaitable[Sequence[Outcome]]]
 
 MAX_QUEUE_EVENTS = 8_192
+MAX_CHANNEL_EVENTS = 4_096  # so that one channel's flood leaves room for the others
 MAX_QUEUE_BYTES = 32 * 1024 * 1024
 MAX_BATCH_EVENTS = 256
 MAX_BATCH_BYTES = 2 * 1024 * 1024
@@ -43,33 +46,52 @@ class CommitQueue:
 
     def __init__(self, commit: Commit) -> None:
         self._commit = commit
-        self._waiting: deque[Waiting] = deque()
+        self._channels: dict[str, deque[Waiting]] = {}  # the next turn is the first one's
+        self._events = 0
         self._bytes = 0
         self._wake = asyncio.Event()
+        self._closed = False
         self.batches = 0
         self.events = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._events
 
     @property
     def bytes(self) -> int:
         return self._bytes
 
     def submit(self, effect: AppendEvent) -> asyncio.Future[Appended | AppendFailure]:
-        """Queue an append; await the result. Raises Overloaded at the bound, with nothing done."""
+        """Queue an append; await the result. Raises Overloaded at a bound, with nothing done."""
+        if self._closed:
+            raise StorageUnavailable
         waiting = Waiting(effect, asyncio.get_running_loop().create_future())
-        if len(self._waiting) >= MAX_QUEUE_EVENTS or self._bytes + waiting.size > MAX_QUEUE_BYTES:
+        if self._events >= MAX_QUEUE_EVENTS or self._bytes + waiting.size > MAX_QUEUE_BYTES:
             raise Overloaded
-        self._waiting.append(waiting)
+        line = self._channels.get(effect.channel_id)
+        if line is None:
+            line = self._channels[effect.channel_id] = deque()
+        elif len(line) >= MAX_CHANNEL_EVENTS:
+            raise Overloaded
+        line.append(waiting)
+        self._events += 1
         self._bytes += waiting.size
         self._wake.set()
         return waiting.future
 
+    def close(self) -> None:
+        """No batch will be committed any more: whoever waits is told so, nobody waits for ever."""
+        self._closed = True
+        lines, self._channels = self._channels, {}
+        self._events = self._bytes = 0
+        for line in lines.values():
+            for waiting in line:
+                _settle(waiting, StorageUnavailable())
+
     async def run(self) -> None:
         """Commit batches for ever; cancel to stop. Several may run at once, one per connection."""
         while True:
-            while not self._waiting:
+            while not self._events:
                 self._wake.clear()
                 await self._wake.wait()
             batch = self._take()
@@ -85,23 +107,30 @@ class CommitQueue:
                 _settle(waiting, outcome)
 
     def _take(self) -> list[Waiting]:
+        """One append of each channel in turn, until the batch is full."""
         batch: list[Waiting] = []
-        later: list[Waiting] = []
         taken: set[tuple[str, str, str] | str] = set()
         size = 0
-        while self._waiting and len(batch) < MAX_BATCH_EVENTS and size < MAX_BATCH_BYTES:
-            waiting = self._waiting.popleft()
+        turns = deque(self._channels)
+        while turns and len(batch) < MAX_BATCH_EVENTS and size < MAX_BATCH_BYTES:
+            channel_id = turns.popleft()
+            line = self._channels.pop(channel_id)
+            waiting = line[0]
             effect = waiting.effect
             names: set[tuple[str, str, str] | str] = {effect.event_id}
             if effect.nonce is not None:
-                names.add((effect.channel_id, effect.sender_id, effect.nonce))
+                names.add((channel_id, effect.sender_id, effect.nonce))
             if names & taken:
-                later.append(waiting)
+                self._channels[channel_id] = line  # the rest of this channel waits for the next batch
                 continue
+            line.popleft()
             taken |= names
             batch.append(waiting)
             size += waiting.size
-        self._waiting.extendleft(reversed(later))
+            if line:
+                self._channels[channel_id] = line  # behind those that have not had a turn
+                turns.append(channel_id)
+        self._events -= len(batch)
         self._bytes -= sum(waiting.size for waiting in batch)
         return batch
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from openguild_proto.effects import Overloaded
+from openguild_proto.effects import Overloaded, StorageUnavailable
 
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
@@ -26,9 +26,20 @@ class Gather(Generic[Question, Reply]):
         self._read = read
         self._waiting: list[tuple[Question, asyncio.Future[Reply]]] = []
         self._wake = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        """Nothing will be read any more: whoever waits is told so."""
+        self._closed = True
+        waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(StorageUnavailable())
 
     def submit(self, question: Question) -> asyncio.Future[Reply]:
-        """Raises Overloaded at the bound."""
+        """Raises Overloaded at the bound, StorageUnavailable after `close`."""
+        if self._closed:
+            raise StorageUnavailable
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

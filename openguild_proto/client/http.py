@@ -1,0 +1,93 @@
+"""One keep-alive HTTP/1.1 connection, the client's side, without I/O: h11 parses."""
+
+from __future__ import annotations
+
+import h11
+import msgspec
+
+from openguild_proto.errors import LocalProtocolError
+
+MAX_BODY_BYTES = 32 * 1024 * 1024  # a page of 200 events of 4,000 characters is far below
+MAX_HEAD_BYTES = 65_536
+
+
+class ClientResponse(msgspec.Struct, frozen=True, gc=False):
+    """A complete answer. Header names are lower case."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class ConnectionBroken(Exception):
+    """The server ended or broke the connection before the answer was complete; the request's fate is unknown."""
+
+
+class HttpClient:
+    """Call `send_request`, send what it returns, feed `receive_data` until it gives the response, and begin again.
+
+    `host` is the Host header's value. One request at a time.
+    """
+
+    __slots__ = ("_body", "_connection", "_head", "_host", "_size")
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._head: h11.Response | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+
+    @property
+    def reusable(self) -> bool:
+        """Another request may be sent on this connection."""
+        return self._connection.our_state is h11.IDLE and self._connection.their_state is h11.IDLE
+
+    def send_request(
+        self, method: str, target: str, headers: tuple[tuple[str, str], ...] = (), body: bytes = b""
+    ) -> bytes:
+        """The bytes of a request. Raises LocalProtocolError while another one is under way."""
+        if not self.reusable:
+            raise LocalProtocolError("the connection cannot take a request now")
+        fields = [("host", self._host), *headers, ("content-length", str(len(body)))]
+        sent = self._connection.send(h11.Request(method=method, target=target, headers=fields)) or b""
+        if body:
+            sent += self._connection.send(h11.Data(data=body)) or b""
+        return sent + (self._connection.send(h11.EndOfMessage()) or b"")
+
+    def receive_data(self, data: bytes) -> ClientResponse | None:
+        """Feed bytes, b"" for the end of the stream. The response when it is complete. Raises ConnectionBroken."""
+        try:
+            self._connection.receive_data(data)
+            while True:
+                event = self._connection.next_event()
+                if event is h11.NEED_DATA:
+                    return None
+                match event:
+                    case h11.Response():
+                        self._head = event
+                    case h11.Data(data=part):
+                        self._size += len(part)
+                        if self._size > MAX_BODY_BYTES:
+                            raise ConnectionBroken("the answer is too large")
+                        self._body.append(bytes(part))
+                    case h11.EndOfMessage():
+                        return self._complete()
+                    case h11.ConnectionClosed():
+                        raise ConnectionBroken("closed before an answer")
+        except h11.RemoteProtocolError as failure:
+            raise ConnectionBroken(str(failure)) from failure
+
+    def _complete(self) -> ClientResponse:
+        head, self._head = self._head, None
+        body, self._body, self._size = b"".join(self._body), [], 0
+        if head is None:
+            raise ConnectionBroken("an answer without a head")
+        if self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE:
+            self._connection.start_next_cycle()
+        headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in head.headers)
+        return ClientResponse(head.status_code, headers, body)

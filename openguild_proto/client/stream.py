@@ -1,0 +1,263 @@
+"""A subscription to one channel across any number of connections, without I/O: resume, dedup, and when to come back.
+
+For each connection: `connect`, send `data_to_send()`, feed `receive_data` and deadlines, take the events. A
+`Disconnected` says how long to wait before the next `connect`; an `Ended` is final. Sequences decide what is new:
+a repeat is dropped, and a hole ends the connection, because the log has what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+from wsproto import ConnectionType, WSConnection, events
+from wsproto.utilities import LocalProtocolError as WsprotoMisuse
+from wsproto.utilities import RemoteProtocolError
+
+from openguild_proto.client.backoff import Backoff, advised_by_header, advised_by_reason
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
+
+HANDSHAKE_SECS = 10.0
+SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of them have not come
+MAX_MESSAGE_CHARS = 4 * 1024 * 1024
+
+
+class Opened(msgspec.Struct, frozen=True, gc=False):
+    """The server has accepted; `since` is what was asked for."""
+
+    since: int | None
+
+
+class Delivered(msgspec.Struct, frozen=True, gc=False):
+    """The next event of the channel, in order and once. `payload`: the frame's JSON text."""
+
+    sequence: int
+    payload: str
+
+
+class Notified(msgspec.Struct, frozen=True, gc=False):
+    """A message of the notification stream, as JSON text."""
+
+    payload: str
+
+
+class Disconnected(msgspec.Struct, frozen=True, gc=False):
+    """Come back after `retry_secs`; with a new token first if `needs_token`."""
+
+    retry_secs: float
+    reason: str
+    needs_token: bool = False
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """Coming back would not help: an HTTP status, or a close code that CONTRACT A7 calls terminal."""
+
+    code: int
+    reason: str
+
+
+StreamEvent: TypeAlias = Opened | Delivered | Notified | Disconnected | Ended
+
+
+class _Sequenced(msgspec.Struct):
+    sequence: int
+
+
+_decoder = msgspec.json.Decoder(_Sequenced)
+
+
+class StreamClient:
+    """`channel_id` None: the notification stream, which has no sequences. `since`: exclusive, None for the newest ones.
+
+    `position` is the last sequence delivered. `uniform()` gives a number in [0, 1).
+    """
+
+    def __init__(self, channel_id: str | None, since: int | None, uniform: Callable[[], float]) -> None:
+        self.channel_id = channel_id
+        self.position = since
+        self.holes = 0  # times the server left events out; it never should
+        self.repeats = 0  # events that came again, and were dropped
+        self._backoff = Backoff(uniform)
+        self._opened_before = False
+        self._refused_token = False
+        self._ws: WSConnection | None = None
+        self._open = False
+        self._out: list[bytes] = []
+        self._text: list[str] = []
+        self._chars = 0
+        self._deadline: float | None = None
+        self._status: tuple[int, float | None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """A connection is under way or open."""
+        return self._ws is not None
+
+    def connect(self, host: str, token: str, now: float) -> None:
+        """Begin a handshake on a fresh transport. Raises LocalProtocolError while another connection is used."""
+        if self._ws is not None:
+            raise LocalProtocolError("the stream is connected")
+        if self.channel_id is None:
+            target = "/notifications/ws"
+        else:
+            target = f"/channels/{self.channel_id}/ws"
+            if self.position is None and self._opened_before:
+                self.position = 0  # nothing had been said there: whatever comes is new
+            if self.position is not None:
+                target += f"?since={self.position}"
+        self._ws = WSConnection(ConnectionType.CLIENT)
+        self._open = False
+        self._status = None
+        self._text, self._chars = [], 0
+        authorization = (b"authorization", b"Bearer " + token.encode("ascii"))
+        self._out = [
+            self._ws.send(events.Request(host=host, target=target, extra_headers=[authorization]))  # no subprotocol
+        ]
+        self._deadline = now + HANDSHAKE_SECS
+
+    def data_to_send(self) -> bytes:
+        """Everything queued for the transport."""
+        parts, self._out = self._out, []
+        return b"".join(parts)
+
+    # --- input ---------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, now: float) -> list[StreamEvent]:
+        """Bytes from the server; b"" for the end of the transport."""
+        ws = self._ws
+        if ws is None:
+            return []
+        if not data:
+            return [self._lost("the connection ended")]
+        found: list[StreamEvent] = []
+        if self._open:
+            self._deadline = now + SILENCE_SECS
+        try:
+            ws.receive_data(data)
+            for event in ws.events():
+                outcome = self._take(event, now)
+                if outcome is not None:
+                    found.append(outcome)
+                if self._ws is None:
+                    break
+        except RemoteProtocolError as failure:
+            found.append(self._lost(f"not a WebSocket answer: {failure}"))
+        return found
+
+    def failed(self, reason: str) -> Disconnected:
+        """The transport could not be opened, or broke."""
+        return self._lost(reason)
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` is due, monotonic seconds; None while not connected."""
+        return self._deadline if self._ws is not None else None
+
+    def handle_deadline(self, now: float) -> list[StreamEvent]:
+        """The server is silent for too long."""
+        if self._ws is None or self._deadline is None or now < self._deadline:
+            return []
+        return [self._lost("the server is silent")]
+
+    def close(self) -> None:
+        """Queue a close frame; the stream is over for this side."""
+        if self._ws is not None and self._open:
+            self._out.append(self._ws.send(events.CloseConnection(code=CloseCode.NORMAL)))
+        self._drop()
+
+    # --- what came -----------------------------------------------------------------------------------
+
+    def _take(self, event: events.Event, now: float) -> StreamEvent | None:
+        match event:
+            case events.AcceptConnection():
+                self._open = self._opened_before = True
+                self._refused_token = False
+                self._deadline = now + SILENCE_SECS
+                return Opened(self.position)
+            case events.RejectConnection(status_code=status, headers=headers, has_body=has_body):
+                fields = {bytes(name).lower(): bytes(value).decode("latin-1") for name, value in headers}
+                self._status = status, advised_by_header(fields.get(b"retry-after"))
+                return None if has_body else self._refused("")
+            case events.RejectData(data=data, body_finished=finished):
+                self._text.append(bytes(data[:2_000]).decode(errors="replace"))
+                return self._refused("".join(self._text)) if finished else None
+            case events.TextMessage(data=text, message_finished=finished):
+                return self._message(text, finished)
+            case events.Ping():
+                self._reply(event.response())
+                return None
+            case events.CloseConnection(code=code, reason=reason):
+                self._reply(event.response())
+                return self._closed(code, reason or "")
+        return None
+
+    def _reply(self, answer: events.Event) -> None:
+        if self._ws is not None:
+            try:
+                self._out.append(self._ws.send(answer))
+            except WsprotoMisuse:  # this side has sent its close frame already: nothing may follow
+                return
+
+    def _message(self, text: str, finished: bool) -> StreamEvent | None:
+        self._chars += len(text)
+        if self._chars > MAX_MESSAGE_CHARS:
+            return self._lost("a message is too large")
+        if self._text or not finished:
+            self._text.append(text)
+            if not finished:
+                return None
+            text = "".join(self._text)
+            self._text = []
+        self._chars = 0
+        if self.channel_id is None:
+            self._backoff.reset()
+            return Notified(text)
+        try:
+            sequence = _decoder.decode(text).sequence
+        except msgspec.MsgspecError:
+            return self._lost("a message is not an event")
+        if self.position is not None:
+            if sequence <= self.position:
+                self.repeats += 1
+                return None
+            if sequence != self.position + 1:
+                self.holes += 1
+                return self._lost(f"events {self.position + 1} to {sequence - 1} are missing")
+        self.position = sequence
+        self._backoff.reset()
+        return Delivered(sequence, text)
+
+    # --- ends ----------------------------------------------------------------------------------------
+
+    def _refused(self, body: str) -> StreamEvent:
+        """An HTTP answer in place of the upgrade."""
+        status, advised = self._status or (0, None)
+        if status == 401 and not self._refused_token:
+            self._refused_token = True
+            return self._lost("the token is not accepted", needs_token=True)
+        if status in {408, 429} or status >= 500:
+            return self._lost(f"HTTP {status}", advised)
+        self._drop()
+        return Ended(status, body)
+
+    def _closed(self, code: int, reason: str) -> StreamEvent:
+        if code == CloseCode.TOKEN_ENDED and not self._refused_token:
+            self._refused_token = True
+            return self._lost(f"{code} {reason}", needs_token=True)
+        row = CLOSE_CODES.get(CloseCode(code)) if code in set(CloseCode) else None
+        if row is not None and row.action == "terminal":
+            self._drop()
+            return Ended(code, reason)
+        if code == CloseCode.SERVICE_RESTART:
+            self._backoff.reset()  # an orderly farewell, not a failure
+        return self._lost(f"{code} {reason}", advised_by_reason(reason))
+
+    def _lost(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
+        self._drop()
+        return Disconnected(self._backoff.next_delay(advised), reason, needs_token)
+
+    def _drop(self) -> None:
+        self._ws = None
+        self._open = False
+        self._deadline = None

@@ -1,0 +1,112 @@
+"""A database that commits, aborts, or does either and loses the answer; shared by all replicas, dead for none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from openguild_proto.effects import AppendEvent, StorageEffect, StorageUnavailable
+from openguild_proto.records import ControlRecord
+from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
+from openguild_runtime.storage.memory import MemoryTables
+from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+
+T = TypeVar("T")
+
+
+class SimDatabase:
+    """`abort_share` and `unknown_share`: how often a transaction fails before, or loses its answer after, the commit."""
+
+    def __init__(self, tables: MemoryTables, rng: Random, abort_share: float, unknown_share: float) -> None:
+        self.tables = tables
+        self.rng = rng
+        self.abort_share = abort_share
+        self.unknown_share = unknown_share
+        self.down = False
+
+    def delay(self) -> float:
+        return self.rng.choice((0.0005, 0.001, 0.002, 0.01, 0.05))
+
+
+class SimStorage(Storage):
+    """One replica's connection. `effects` counts what it was asked for; `at_effect` may crash the replica there."""
+
+    def __init__(self, database: SimDatabase, tasks: TaskGroup) -> None:
+        super().__init__()
+        self._database = database
+        self._tasks = tasks
+        self.commits = CommitQueue(self._commit)
+        self.effects = 0
+        self.at_effect: Callable[[int, str], None] = lambda number, moment: None
+        self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # where a planted bug acts
+        self.dead = False
+
+    async def start(self) -> None:
+        while not (await self.check()).database:  # noqa: ASYNC110 - simulated time costs nothing
+            await anyio.sleep(0.2)
+        self._tasks.start_soon(self.commits.run)
+
+    async def aclose(self) -> None:
+        self.die()
+
+    def die(self) -> None:
+        self.dead = True
+        self.commits.close()
+
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        if isinstance(effect, AppendEvent):
+            return await self.commits.submit(effect)  # type: ignore[return-value]  # T is the append's result here
+        return await self._transact(lambda: self._database.tables.perform(effect))
+
+    async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
+        self.early(batch)
+        tables = self._database.tables
+        try:
+            return await self._transact(lambda: [tables.perform(effect) for effect in batch])
+        except StorageUnavailable:
+            return [StorageUnavailable() for _ in batch]
+
+    async def _transact(self, action: Callable[[], T], *, reads_only: bool = False) -> T:
+        """There, done or not, and back again; each of the three may be where it ends."""
+        database = self._database
+        if not reads_only:
+            self.effects += 1
+            self.at_effect(self.effects, "before")
+        await anyio.sleep(database.delay())
+        if self.dead or database.down or database.rng.random() < database.abort_share:
+            raise StorageUnavailable
+        before = database.tables.control_head()
+        result = action()
+        records = database.tables.control_since(before, database.tables.control_head() - before)
+        if not reads_only:
+            self.at_effect(self.effects, "after")
+        lost = database.rng.random() < database.unknown_share
+        await anyio.sleep(database.delay())
+        if self.dead or lost:
+            raise StorageUnavailable
+        for record in records:
+            self.on_control(record)
+        return result
+
+    async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
+        return await self._transact(lambda: self._database.tables.heads(channel_ids), reads_only=True)
+
+    async def control_head(self) -> int:
+        return await self._transact(self._database.tables.control_head, reads_only=True)
+
+    async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
+        return await self._transact(lambda: self._database.tables.control_since(sequence, limit), reads_only=True)
+
+    async def visible(self, user_id: str) -> Visible:
+        return await self._transact(lambda: self._database.tables.visible(user_id), reads_only=True)
+
+    async def check(self) -> StorageHealth:
+        up = not (self._database.down or self.dead)
+        return StorageHealth(database=up, migrations=up)
+
+    def stats(self) -> StorageStats:
+        return StorageStats(queue_events=len(self.commits))

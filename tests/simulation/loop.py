@@ -1,0 +1,95 @@
+"""An asyncio loop whose clock is set by hand: when nothing can run, time jumps to the next timer.
+
+It has no selector and no threads. Sockets of the simulated network say themselves when they can be read or written.
+"""
+
+from __future__ import annotations
+
+from asyncio import base_events
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+
+
+class Stalled(Exception):
+    """Nothing can ever run again: everybody waits for somebody."""
+
+
+class _Clockwork:
+    """Stands where the selector would: waiting for I/O becomes moving the clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def select(self, timeout: float | None) -> list[Any]:
+        if timeout is None:
+            raise Stalled
+        self.now += timeout
+        return []
+
+
+class SimLoop(base_events.BaseEventLoop):
+    """`time()` is simulated monotonic seconds. Readiness is told by `can_read` and `can_write`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._selector = _Clockwork()
+        self._clock_resolution = 1e-9
+        self._callbacks: dict[tuple[str, int], tuple[Callable[..., None], tuple[Any, ...]]] = {}
+        self.is_ready: Callable[[str, int], bool] = lambda kind, descriptor: False
+
+    def time(self) -> float:
+        return self._selector.now
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        return None
+
+    def _write_to_self(self) -> None:
+        return None
+
+    # --- descriptors ---------------------------------------------------------------------------------
+
+    def add_reader(self, fd: Any, callback: Callable[..., None], *args: Any) -> None:
+        self._add("read", fd, callback, args)
+
+    def add_writer(self, fd: Any, callback: Callable[..., None], *args: Any) -> None:
+        self._add("write", fd, callback, args)
+
+    def remove_reader(self, fd: Any) -> bool:
+        return self._callbacks.pop(("read", _number(fd)), None) is not None
+
+    def remove_writer(self, fd: Any) -> bool:
+        return self._callbacks.pop(("write", _number(fd)), None) is not None
+
+    def _add(self, kind: str, fd: Any, callback: Callable[..., None], args: tuple[Any, ...]) -> None:
+        key = kind, _number(fd)
+        self._callbacks[key] = callback, args
+        if self.is_ready(*key):
+            self.call_soon(self._fire, key)
+
+    def tell(self, kind: str, descriptor: int) -> None:
+        """The descriptor can be read or written now."""
+        key = kind, descriptor
+        if key in self._callbacks:
+            self.call_soon(self._fire, key)
+
+    def _fire(self, key: tuple[str, int]) -> None:
+        """Level-triggered, as a selector is: asked again while it stays ready."""
+        entry = self._callbacks.get(key)
+        if entry is None or not self.is_ready(*key):
+            return
+        callback, args = entry
+        callback(*args)
+        if self._callbacks.get(key) is entry and self.is_ready(*key):
+            self.call_soon(self._fire, key)
+
+
+def _number(fd: Any) -> int:
+    return fd if isinstance(fd, int) else fd.fileno()
+
+
+def run(main: Callable[[SimLoop], Awaitable[None]]) -> None:
+    """Run a coroutine function to its end on a new simulated loop. Raises Stalled."""
+    loop = SimLoop()
+    anyio.run(main, loop, backend_options={"loop_factory": lambda: loop})

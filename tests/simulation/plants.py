@@ -1,0 +1,63 @@
+"""Bugs to be planted: each is a mistake that was made before, and that the simulation must find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from openguild_proto.effects import AppendEvent, ReadEvents
+from openguild_proto.http.message import OpenStream
+from openguild_proto.records import StoredEvent
+from openguild_proto.schemas.stream import event_frame_payload
+from openguild_proto.ws.frames import text_frame
+from openguild_runtime.feeds import Feed
+from openguild_runtime.peer import Peer
+from tests.simulation.cluster import Replica
+
+
+def publish_before_commit(replica: Replica) -> None:
+    """Subscribers and NATS get an event whose transaction may still abort."""
+    server, tables = replica.server, replica.cluster.database.tables
+
+    def early(batch: Sequence[AppendEvent]) -> None:
+        heads = tables.heads([effect.channel_id for effect in batch])
+        for effect in batch:
+            heads[effect.channel_id] += 1
+            server._committed(
+                StoredEvent(effect.channel_id, heads[effect.channel_id], effect.event_id, effect.wire, effect.now_ms)
+            )
+
+    replica.storage.early = early
+
+
+def trust_nats(replica: Replica) -> None:
+    """The sequencer takes what NATS brings for all there is: what was lost stays lost."""
+    feeds, streams = replica.server.feeds, replica.server.streams
+
+    def offer(feed: Feed, sequence: int, payload: bytes) -> None:
+        if feed.sequencer is not None and sequence > feed.head:
+            feed.sequencer.head = feed.sequencer._seen = sequence
+            streams.released(feed.channel_id, sequence, payload)
+
+    feeds._offer = offer  # type: ignore[method-assign]  # this is the bug
+
+
+def replay_before_subscribe(replica: Replica) -> None:
+    """The log is read up to where it stood at the request; what came since falls between (D-11)."""
+    streams, tables = replica.server.streams, replica.cluster.database.tables
+    join = streams.join
+
+    def late(peer: Peer, stream: OpenStream, changes: int) -> None:
+        feed = streams.feeds.get(stream.channel_id or "")
+        if feed is not None and stream.since is not None and stream.since < stream.head:
+            for event in tables.perform(ReadEvents(channel_id=feed.channel_id, after=stream.since, limit=200)) or ():
+                if event.sequence <= stream.head:
+                    peer.connection.outbox.append(text_frame(event_frame_payload(event)))
+            stream = msgspec.structs.replace(stream, since=feed.head)
+        join(peer, stream, changes)
+
+    streams.join = late  # type: ignore[method-assign]  # this is the bug
+
+
+PLANTS = {plant.__name__: plant for plant in (publish_before_commit, trust_nats, replay_before_subscribe)}

@@ -1,0 +1,344 @@
+"""One run from one seed: clients post and follow channels while everything goes wrong; then the books are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import anyio
+import msgspec
+import structlog
+
+from openguild_proto.client import Delivered, Session
+from openguild_proto.effects import ReadEvents
+from openguild_proto.limits import MAX_PAGE_EVENTS
+from openguild_runtime.client import ApiError, ChannelEvent, Client, GaveUp, StreamEnded, Subscription
+from openguild_runtime.storage.postgres import commit_queue
+from tests.simulation import loop as simulated
+from tests.simulation.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
+from tests.simulation.loop import SimLoop, Stalled
+from tests.support.world import START_MS, World, decoded
+
+REPLICAS = 3
+CLIENTS = 20
+CHANNELS = 3
+POSTS = 3  # per client
+TROUBLE_SECS = 12.0  # simulated; after that everything heals
+SETTLE_SECS = 90.0  # by then everybody must have everything
+SAMPLE_SECS = 0.5
+
+
+def no_plant(replica: Replica) -> None:
+    """No bug is planted."""
+
+
+@dataclass
+class Report:
+    """What was found wrong; empty is good. `digest` tells whether two runs were the same."""
+
+    seed: int
+    violations: list[str] = field(default_factory=list)
+    posts: int = 0
+    deliveries: int = 0
+    reconnects: int = 0
+    crashes: int = 0
+    digest: str = ""
+
+
+@dataclass
+class Person:
+    number: int
+    client: Client
+    channel_id: str
+    acknowledged: dict[tuple[str, int], str] = field(default_factory=dict)  # (channel, sequence) -> text
+    attempted: set[str] = field(default_factory=set)
+    received: list[tuple[int, str]] = field(default_factory=list)
+    subscription: Subscription | None = None
+    reconnects: int = 0
+
+
+class Run:
+    def __init__(self, seed: int, plant: Plant = no_plant) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.plant = plant
+        self.report = Report(seed)
+        self.people: list[Person] = []
+        self.posters = 0
+        self.watched = True  # the stream of the one who is removed has not ended
+        self._trace = hashlib.blake2b(digest_size=8)
+        self.world = World()
+        self.channels: list[str] = []
+        self.owner: Client
+        self.victim: Person
+        self.removal = ""
+
+    # --- set-up --------------------------------------------------------------------------------------
+
+    def _populate(self, cluster: Cluster) -> None:
+        """A guild, its channels and its members, stored before the trouble begins."""
+        world = self.world
+        owner = world.user("owner")
+        guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, owner))["guild_id"]
+        for number in range(CHANNELS):
+            answer = world.ask("POST", f"/guilds/{guild}/channels", {"name": f"c{number}"}, owner)
+            self.channels.append(decoded(answer)["channel_id"])
+        invite = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner))["code"]
+        self.owner = self._client(cluster, owner, 0)
+        for number in range(CLIENTS + 1):
+            token = world.user(f"user{number}")
+            assert world.ask("POST", f"/invites/{invite}/accept", {}, token).status == 200
+            person = Person(number, self._client(cluster, token, number), self.channels[number % CHANNELS])
+            if number < CLIENTS:
+                self.people.append(person)
+            else:
+                victim = decoded(world.ask("GET", "/users/me", token=token))["user_id"]
+                self.victim, self.removal = person, f"/guilds/{guild}/members/{victim}"
+
+    def _client(self, cluster: Cluster, token: str, first: int) -> Client:
+        urls = [replica.url for replica in cluster.replicas]
+        place = first % REPLICAS
+        return Client(
+            tuple(urls[place:] + urls[:place]), patience_secs=60, connect=cluster.network.connect,
+            sources=cluster.sources, uniform=self.rng.random, session=Session(token, "", START_MS + 86_400_000),
+        )  # fmt: skip
+
+    # --- what people do ------------------------------------------------------------------------------
+
+    async def _read(self, person: Person) -> None:
+        slow = self.rng.random() < 0.15
+        person.subscription = subscription = person.client.subscribe(person.channel_id, since=0)
+        try:
+            while True:
+                event = await subscription.next_event()
+                if isinstance(event, Delivered):
+                    text = decode(event.payload).text
+                    person.received.append((event.sequence, text))
+                    self._note("got", person.number, event.sequence, text)
+                    if slow and self.rng.random() < 0.3:
+                        await anyio.sleep(self.rng.uniform(0, 2))
+                else:
+                    person.reconnects += 1
+        except StreamEnded as ended:
+            self._violation(f"client {person.number}: its stream ended with {ended}")
+
+    async def _post(self, person: Person) -> None:
+        for number in range(POSTS):
+            await anyio.sleep(self.rng.uniform(0, TROUBLE_SECS / POSTS))
+            text = f"{person.number}.{number}" + "x" * self.rng.choice((0, 0, 500, 3_900))
+            channel = self.rng.choice(self.channels)
+            person.attempted.add(text)
+            try:
+                posted = await person.client.post(channel, text)
+            except (ApiError, GaveUp) as failure:
+                self._note("unanswered", person.number, 0, type(failure).__name__)
+                continue
+            person.acknowledged[channel, posted.sequence] = text
+            self._note("acknowledged", person.number, posted.sequence, text)
+        self.posters -= 1
+
+    async def _remove(self) -> None:
+        """The owner removes a member; his stream ends on whatever replica it is, and does not come back."""
+        await anyio.sleep(self.rng.uniform(0, TROUBLE_SECS))
+        while True:
+            try:
+                await self.owner.request("DELETE", self.removal)
+            except GaveUp:
+                continue
+            except ApiError as refused:
+                if refused.status == 404:
+                    return  # an earlier attempt had done it
+                if refused.status != 503:
+                    raise
+                await anyio.sleep(0.5)
+            else:
+                return
+
+    async def _follow_until_removed(self) -> None:
+        subscription = self.victim.client.subscribe(self.victim.channel_id)
+        try:
+            while True:
+                await subscription.next_event()
+        except StreamEnded as ended:
+            if ended.code not in {404, 4403}:
+                self._violation(f"who was removed was told {ended}")
+            self.watched = False
+
+    # --- what goes wrong -----------------------------------------------------------------------------
+
+    async def _trouble(self, cluster: Cluster) -> None:
+        rng = self.rng
+        deeds: tuple[Callable[[], None], ...] = (
+            lambda: self._crash(cluster, rng.choice(cluster.replicas)),
+            lambda: self._crash_at(cluster, rng.choice(cluster.replicas)),
+            lambda: rng.choice(cluster.replicas).bus.cut(rng.uniform(0.2, 5)),
+            lambda: self._cut_nats(cluster),
+            lambda: self._database_down(cluster, rng.uniform(0.2, 3)),
+            lambda: cluster.network.cut(rng.choice(cluster.replicas).port, rng.random()),
+            lambda: cluster.tasks.start_soon(rng.choice(cluster.replicas).roll),
+        )
+        count = rng.randrange(9)
+        for _ in range(count):
+            await anyio.sleep(rng.uniform(0, 2 * TROUBLE_SECS / count))
+            if cluster.loop.time() > TROUBLE_SECS:
+                break
+            deed = rng.randrange(len(deeds))
+            self._note("trouble", deed, 0, "")
+            deeds[deed]()
+
+    def _crash(self, cluster: Cluster, replica: Replica) -> None:
+        self.report.crashes += 1
+        replica.crash()
+        cluster.loop.call_later(self.rng.uniform(0.3, 3), replica.start)
+
+    def _crash_at(self, cluster: Cluster, replica: Replica) -> None:
+        if replica.alive:
+            self.report.crashes += 1
+            replica.crash_at(self.rng.randrange(1, 12), self.rng.choice(("before", "after")))
+
+    def _cut_nats(self, cluster: Cluster) -> None:
+        for replica in cluster.replicas:
+            replica.bus.cut(self.rng.uniform(0.2, 5))
+
+    def _database_down(self, cluster: Cluster, secs: float) -> None:
+        cluster.database.down = True
+        cluster.loop.call_later(secs, setattr, cluster.database, "down", False)
+
+    # --- the run -------------------------------------------------------------------------------------
+
+    async def main(self, loop: SimLoop) -> None:
+        rng = self.rng
+        loop.set_exception_handler(lambda _, context: self._violation(f"escaped: {context.get('exception')!r}"))
+        faults = Faults(
+            abort_share=rng.choice((0.0, 0.02, 0.1)), unknown_share=rng.choice((0.0, 0.02, 0.1)),
+            drop=rng.choice((0.0, 0.05, 0.5)), repeat=rng.choice((0.0, 0.2)), late=rng.choice((0.0, 0.1, 0.5)),
+        )  # fmt: skip
+        async with anyio.create_task_group() as tasks:
+            cluster = Cluster(loop, rng, self.world.tables, faults, tasks, self.plant)
+            cluster.replicas += [Replica(cluster, 8_000 + number) for number in range(REPLICAS)]
+            self._populate(cluster)
+            for replica in cluster.replicas:
+                replica.start()
+            await anyio.sleep(0.01)
+            self.posters = len(self.people)
+            for person in self.people:
+                tasks.start_soon(self._read, person)
+                tasks.start_soon(self._post, person)
+            tasks.start_soon(self._sample, cluster)
+            tasks.start_soon(self._follow_until_removed)
+            tasks.start_soon(self._remove)
+            await self._trouble(cluster)
+            await anyio.sleep(max(0.0, TROUBLE_SECS - loop.time()))
+            cluster.heal()
+            for replica in cluster.replicas:
+                replica.start()
+            with anyio.move_on_after(SETTLE_SECS):
+                await self._settled()
+            if self.posters:
+                self._violation(f"{self.posters} posters still wait: an operation hangs")
+            if self.watched:
+                self._violation("the stream of a member who was removed is still open")
+            self._check()
+            tasks.cancel_scope.cancel()
+
+    async def _settled(self) -> None:
+        while self.posters or self.watched or not self._all_caught_up():  # noqa: ASYNC110 - simulated time costs nothing
+            await anyio.sleep(0.1)
+
+    def _all_caught_up(self) -> bool:
+        heads = self.world.tables.heads(self.channels)
+        return all(len(person.received) >= heads[person.channel_id] for person in self.people)
+
+    async def _sample(self, cluster: Cluster) -> None:
+        """Queue bounds hold at any moment."""
+        while True:
+            await anyio.sleep(SAMPLE_SECS)
+            for replica in cluster.replicas:
+                if not replica.alive:
+                    continue
+                for stream, depth in replica.server.streams.hub.depths(100):
+                    if depth > QUEUE_CAPACITY:
+                        self._violation(f"stream {stream} is {depth} deep")
+                if len(replica.storage.commits) > commit_queue.MAX_QUEUE_EVENTS:
+                    self._violation("the commit queue is over its bound")
+
+    # --- the books -----------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        log = {channel: self._log(channel) for channel in self.channels}
+        everything = [text for texts in log.values() for text in texts]
+        if len(everything) != len(set(everything)):
+            self._violation("a post is in the log twice")
+        for person in self.people:
+            self.report.reconnects += person.reconnects
+            self.report.posts += len(person.acknowledged)
+            self.report.deliveries += len(person.received)
+            for (channel, sequence), text in person.acknowledged.items():
+                if log[channel][sequence - 1 : sequence] != [text]:
+                    self._violation(f"client {person.number}: acknowledged {text[:8]} is not at {sequence}")
+            wanted = list(enumerate(log[person.channel_id], start=1))
+            if person.received != wanted:
+                self._violation(
+                    f"client {person.number}: has {[n for n, _ in person.received]}, the log has {len(wanted)} events"
+                )
+            state = person.subscription.state if person.subscription is not None else None
+            if state is not None and (state.holes or state.repeats):
+                self._violation(f"client {person.number}: was sent {state.holes} holes and {state.repeats} repeats")
+
+    def _log(self, channel: str) -> list[str]:
+        texts: list[str] = []
+        while True:
+            page = self.world.tables.perform(ReadEvents(channel_id=channel, after=len(texts), limit=MAX_PAGE_EVENTS))
+            if not page:
+                return texts
+            for event in page:
+                if event.sequence != len(texts) + 1:
+                    self._violation(f"the log of {channel} has a hole before {event.sequence}")
+                texts.append(decode(b'{"sequence":1,"channel_id":"","event":%b}' % event.wire).text)
+
+    def _violation(self, text: str) -> None:
+        self.report.violations.append(text)
+
+    def _note(self, kind: str, who: int, sequence: int, text: str) -> None:
+        self._trace.update(f"{kind} {who} {sequence} {text}\n".encode())
+
+    def finish(self) -> Report:
+        self.report.digest = self._trace.hexdigest()
+        return self.report
+
+
+def decode(payload: str | bytes) -> ChannelEvent:
+    return msgspec.json.decode(payload, type=ChannelEvent)
+
+
+def run_seed(seed: int, plant: Plant = no_plant) -> Report:
+    """Run one seed to its end. What a replica logs as an error is a violation too."""
+    run = Run(seed, plant)
+    violations = run.report.violations
+
+    def heard(logger: object, method: str, record: structlog.typing.EventDict) -> str:
+        violations.append(f"{method}: {record.get('event')} {sys.exc_info()[1]!r}")
+        raise structlog.DropEvent
+
+    before, configured = random.getstate(), structlog.get_config()
+    random.seed(seed)  # the jitter of the runtime
+    structlog.configure(
+        processors=[heard],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        simulated.run(run.main)
+    except Stalled:
+        violations.append("everybody waits for somebody: the run has stalled")
+    except Exception as failure:  # whatever escapes is what is looked for
+        violations.append(f"a replica fell: {failure!r}")
+    finally:
+        random.setstate(before)
+        structlog.configure(**configured)
+    return run.finish()

@@ -1,0 +1,35 @@
+"""A few hundred seeds of the whole cluster, and proof that the search finds what it is for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.__main__ import replay_command
+from tests.simulation.plants import PLANTS
+from tests.simulation.scenario import run_seed
+
+SEEDS = 300
+BATCHES = 6
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_nothing_acknowledged_is_lost_repeated_or_out_of_order(batch: int) -> None:
+    for seed in range(batch * SEEDS // BATCHES, (batch + 1) * SEEDS // BATCHES):
+        report = run_seed(seed)
+        assert report.violations == [], f"replay: {replay_command(seed)}"
+        assert report.posts > 0
+        assert report.deliveries > report.posts
+
+
+def test_a_seed_is_one_run() -> None:
+    first, second = run_seed(9), run_seed(9)
+    assert first == second
+    assert first.digest != run_seed(10).digest
+
+
+@pytest.mark.parametrize("plant", sorted(PLANTS))
+def test_a_planted_bug_is_found_within_200_seeds(plant: str) -> None:
+    for seed in range(200):
+        if run_seed(seed, PLANTS[plant]).violations:
+            return
+    pytest.fail(f"{plant} was not found")
