@@ -177,7 +177,7 @@ class Client:
         """Raises ApiError, GaveUp."""
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id}}
         answer = await self._attempts("POST", "/sessions/login", body, authorized=False, repeatable=True)
-        self.session = Session.of(answer.body)
+        self.session = Session.of(answer.body, self._wall_ms())
 
     async def logout(self) -> None:
         """End the session on every replica. Raises ApiError, GaveUp."""
@@ -288,9 +288,12 @@ class Client:
         """An access token that is good for a while. Raises ApiError, GaveUp, and RuntimeError before a login."""
         if self.session is None:
             raise RuntimeError("log in first")
-        if self.session.is_stale(int(self.sources.wall() * 1000)):
+        if self.session.is_stale(self._wall_ms()):
             await self.refresh(self.session.access_token)
         return self.session.access_token
+
+    def _wall_ms(self) -> int:
+        return int(self.sources.wall() * 1000)
 
     async def refresh(self, refused: str | None) -> None:
         """Get a new pair, once for all who ask. `refused`: the access token that was not accepted."""
@@ -300,7 +303,7 @@ class Client:
                 return
             body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (CONTRACT 5)
             answer = await self._attempts("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
-            self.session = Session.of(answer.body)
+            self.session = Session.of(answer.body, self._wall_ms())
 
     # --- streams -------------------------------------------------------------------------------------
 

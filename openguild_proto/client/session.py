@@ -11,7 +11,7 @@ from openguild_proto.client.backoff import advised_by_header
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.schemas.accounts import TokenPair
 
-REFRESH_AHEAD_MS = 60_000  # before the token ends, so that no request meets the end
+REFRESH_AHEAD_MS = 60_000  # before the token ends, so that no request meets the end; a tenth of a shorter life
 
 
 class ApiError(Exception):
@@ -36,25 +36,26 @@ class _ErrorBody(msgspec.Struct):
 
 
 class Session:
-    """The token pair of one login. `refresh_token` changes with every refresh."""
+    """The token pair of one login. `refresh_token` changes with every refresh; times are UTC milliseconds."""
 
-    __slots__ = ("access_token", "expires_ms", "refresh_token")
+    __slots__ = ("access_token", "refresh_at_ms", "refresh_token")
 
-    def __init__(self, access_token: str, refresh_token: str, expires_ms: int) -> None:
+    def __init__(self, access_token: str, refresh_token: str, refresh_at_ms: int) -> None:
         self.access_token = access_token
         self.refresh_token = refresh_token
-        self.expires_ms = expires_ms
+        self.refresh_at_ms = refresh_at_ms
 
     @classmethod
-    def of(cls, body: bytes) -> Session:
-        """From the answer to a login or refresh. Raises msgspec.DecodeError."""
+    def of(cls, body: bytes, wall_ms: int) -> Session:
+        """From the answer to a login or refresh. Raises msgspec.DecodeError, ValueError."""
         pair = msgspec.json.decode(body, type=TokenPair)
-        expires = datetime.fromisoformat(pair.access_expires_at)
-        return cls(pair.access_token, pair.refresh_token, int(expires.timestamp() * 1000))
+        expires_ms = int(datetime.fromisoformat(pair.access_expires_at).timestamp() * 1000)
+        ahead = min(REFRESH_AHEAD_MS, max(0, expires_ms - wall_ms) // 10)
+        return cls(pair.access_token, pair.refresh_token, expires_ms - ahead)
 
     def is_stale(self, wall_ms: int) -> bool:
         """The access token has ended or is about to."""
-        return wall_ms >= self.expires_ms - REFRESH_AHEAD_MS
+        return wall_ms >= self.refresh_at_ms
 
 
 class Step(Enum):
