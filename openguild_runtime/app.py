@@ -43,6 +43,7 @@ from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
+from openguild_runtime.workers.siblings import Seat, gather, serve_siblings
 
 RESERVED_DESCRIPTORS = 256  # database, NATS, logs, listeners
 SPARE_CONNECTIONS = 10_000  # HTTP connections beside the sockets
@@ -73,10 +74,12 @@ class Server:
         sources: Sources | None = None,
         hasher: PasswordHasher | None = None,
         native: bool | None = None,
+        seat: Seat | None = None,
     ) -> None:
         self.sources = sources or Sources()
         clock = self.sources.monotonic
         self.config = config
+        self.seat = seat
         self.tasks = tasks
         native = native_ring() if native is None else native
         self._hasher = hasher or PasswordHasher()
@@ -123,10 +126,15 @@ class Server:
             storage=self.storage,
             hasher=self._hasher,
             readiness=self.readiness,
-            render_metrics=lambda: self.metrics.render() if metrics_shown else None,
+            render_metrics=self._render_metrics if metrics_shown else _no_metrics,
             committed=self._committed,
             announce_read=self.controls.announce_read,
         )
+
+    async def _render_metrics(self) -> bytes:
+        if self.seat is None:
+            return self.metrics.render()
+        return await gather(self.seat, self.metrics.render)
 
     def _driver(self, performer: Performer, max_connections: int, *, metrics_only: bool = False) -> Driver:
         config = self.config
@@ -183,11 +191,14 @@ class Server:
 
     async def run(self) -> None:
         """Listen, start in the background, serve until a signal, drain."""
-        listeners = [open_listener(*self.config.listen)]
+        shared = self.seat is not None
+        listeners = [open_listener(*self.config.listen, shared=shared)]
         await self.start_parts()
+        if self.seat is not None:
+            self.tasks.start_soon(serve_siblings, self.seat, self.metrics.render, self.tasks)
         self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
         if self.config.metrics.enabled and self.config.metrics.bind_addr is not None:
-            listeners.append(open_listener(*split_address(self.config.metrics.bind_addr)))
+            listeners.append(open_listener(*split_address(self.config.metrics.bind_addr), shared=shared))
             scraper = self._driver(self._performer(metrics_shown=True), max_connections=64, metrics_only=True)
             self.tasks.start_soon(accept_forever, listeners[1], self.tasks, scraper.serve)
             log.info(f"metrics listening on {_shown(listeners[1])}")
@@ -230,14 +241,14 @@ class Server:
             self.metrics.loop_stall(max(0.0, self.sources.monotonic() - due))
 
 
-async def serve(config: ServerConfig) -> int:
+async def serve(config: ServerConfig, seat: Seat | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit status. Raises OSError (address), EmbeddedError, and what asyncpg raises."""
     descriptors = raise_descriptor_limit()
     tune_collector()
     async with AsyncExitStack() as stack:
         config = await stack.enter_async_context(private_servers(config))
         async with anyio.create_task_group() as tasks:
-            server = Server(config, tasks, descriptors)
+            server = Server(config, tasks, descriptors, seat=seat)
             _announce(config)
             try:
                 await server.run()
@@ -255,6 +266,10 @@ def tune_collector() -> None:
     gc.collect()
     gc.freeze()  # what was imported stays
     gc.set_threshold(20_000, 20, 50)
+
+
+async def _no_metrics() -> None:
+    """They are off, or on a listener of their own."""
 
 
 async def _until_available(action: Callable[[], Awaitable[None]]) -> None:

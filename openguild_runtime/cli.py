@@ -11,12 +11,13 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import asyncpg
+import structlog
 
 import openguild_runtime
 from openguild_proto.canonical.keys import encode_unpadded, parse_seed
@@ -31,10 +32,11 @@ from openguild_runtime.failures import CommandFailed
 from openguild_runtime.private import private_servers
 from openguild_runtime.probe import probe
 from openguild_runtime.storage import migrations
+from openguild_runtime.workers import Seat
 
 PLAIN_FLAGS = (
     "bind_addr", "host", "port", "server_name", "log_format", "metrics.enabled", "metrics.bind_addr", "database_url",
-    "storage", "data_dir", "nats.url", "session.signing_key", "messaging.max_messages_per_user_per_window",
+    "storage", "data_dir", "workers", "nats.url", "session.signing_key", "messaging.max_messages_per_user_per_window",
     "messaging.max_messages_per_ip_per_window", "messaging.rate_limit_window_secs",
 )  # fmt: skip
 
@@ -70,16 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = vars(build_parser().parse_args(arguments))
     known = {key for key, _ in keys_of(ServerConfig)}
     flags = {key: value for key, value in parsed.items() if key in known}
+    return answer_failures(lambda: _run(parsed, flags), parsed["command"])
+
+
+def answer_failures(run: Callable[[], int], command: str | None) -> int:
+    """`run()`, and what the operator is told when it fails: one line, and exit status 1."""
     try:
-        return _run(parsed, flags)
+        return run()
     except KeyboardInterrupt:
         return 130
     except BaseExceptionGroup as group:
-        line = _one_line(_first(group), parsed["command"])
+        line = _one_line(_first(group), command)
         if line is None:
             raise
     except Exception as failure:
-        line = _one_line(failure, parsed["command"])
+        line = _one_line(failure, command)
         if line is None:
             raise
     sys.stderr.write(f"openguild-server: {line}\n")
@@ -120,10 +127,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         sys.stdout.write(migrations.render_sql())
         return 0
     config = load(flags, os.environ, Path.cwd())
-    try:
-        logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG", logs.DEFAULT_FILTER))
-    except ValueError as problem:
-        raise ConfigError(str(problem)) from None
+    set_up_logs(config)
     if command is None:
         return _serve(config)
     if command == "config":
@@ -133,15 +137,32 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     return anyio.run(COMMANDS[command], config, parsed)
 
 
-def _serve(config: ServerConfig) -> int:
-    from openguild_runtime import app  # the other commands do without the server's parts
+def set_up_logs(config: ServerConfig) -> None:
+    """Raises ConfigError for a bad OPENGUILD_LOG."""
+    try:
+        logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG", logs.DEFAULT_FILTER))
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
 
+
+def _serve(config: ServerConfig) -> int:
     require_servable(config)
     names = overridden_names(os.environ)
     if names:
-        app.log.info("environment overrides", names=names)
+        structlog.get_logger("openguild.server").info("environment overrides", names=names)
+    if config.workers == 1:
+        return serve_here(config)
+    from openguild_runtime.workers.supervisor import supervise
+
+    return anyio.run(supervise, config)
+
+
+def serve_here(config: ServerConfig, seat: Seat | None = None) -> int:
+    """Serve in this process; `seat`: as one of several workers."""
+    from openguild_runtime import app  # the other commands do without the server's parts
+
     fast = importlib.util.find_spec("uvloop") is not None
-    return anyio.run(app.serve, config, backend_options={"use_uvloop": fast})
+    return anyio.run(app.serve, config, seat, backend_options={"use_uvloop": fast})
 
 
 async def _migrate(config: ServerConfig) -> int:

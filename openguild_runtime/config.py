@@ -188,6 +188,7 @@ class ServerConfig(Section):
     storage: Literal["postgres", "memory"] | None = None
     embedded: bool = False
     data_dir: Path = Path("data")
+    workers: Annotated[int, Field(gt=0, le=64)] = 1
     trusted_proxies: tuple[Network, ...] = ()
     metrics: MetricsSection = MetricsSection()
     cors: CorsSection = CorsSection()
@@ -222,6 +223,12 @@ class ServerConfig(Section):
             raise ValueError("embedded: brings its own database: drop embedded, or drop database_url and storage")
         if self.storage == "memory" and self.database_url is not None:
             raise ValueError("storage: memory and database_url contradict each other: drop one of them")
+        if self.workers > 1 and self.storage == "memory":
+            raise ValueError(
+                "workers: more than one cannot share memory storage: set workers to 1 or storage to postgres"
+            )
+        if self.workers > 1 and not self.embedded and self.nats.url is None:
+            raise ValueError("workers: more than one need NATS between them: set nats.url, or workers to 1")
         return self
 
     @property

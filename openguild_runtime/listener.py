@@ -19,12 +19,17 @@ OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 log = structlog.get_logger("openguild.listener")
 
 
-def open_listener(host: str, port: int) -> socket.socket:
-    """A bound, listening, non-blocking socket. Raises OSError when the address is taken or not ours."""
+def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound, listening, non-blocking socket. Raises OSError when the address is taken or not ours.
+
+    `shared`: with the other workers of this host; the kernel spreads connections over them.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((host, port))

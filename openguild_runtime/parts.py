@@ -42,7 +42,9 @@ def make_service(config: ServerConfig) -> Service:
         address_logins=SlidingWindow(session.max_logins_per_address_per_window, session.login_window_secs),
         account_logins=SlidingWindow(session.max_logins_per_account_per_window, session.login_window_secs),
         sockets=ConnectionLimiter(
-            sockets.max_connections, sockets.max_connections_per_user, sockets.max_connections_per_address
+            -(-sockets.max_connections // config.workers),
+            sockets.max_connections_per_user,
+            sockets.max_connections_per_address,
         ),
     )
 

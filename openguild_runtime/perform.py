@@ -41,7 +41,7 @@ class Performer:
         storage: Storage,
         hasher: PasswordHasher,
         readiness: Callable[[], Awaitable[Readiness]],
-        render_metrics: Callable[[], bytes | None],
+        render_metrics: Callable[[], Awaitable[bytes | None]],
         committed: Callable[[StoredEvent], None],
         announce_read: Callable[[str, ReadState], None],
     ) -> None:
@@ -90,7 +90,7 @@ class Performer:
             case CheckReadiness():
                 return await self._readiness()
             case RenderMetrics():
-                return self._render_metrics()
+                return await self._render_metrics()
             case AnnounceRead(user_id=user_id, state=state):
                 return self._announce_read(user_id, state)
             case _:

@@ -1,24 +1,11 @@
-"""A client on anyio: log in, post without doubles, follow a channel across restarts.
-
-    async with Client("http://127.0.0.1:8080") as client:
-        await client.login("alice", "correct horse battery")
-        await client.post(channel_id, "hello")
-        async for event in client.subscribe(channel_id):
-            print(event.sequence, event.text)
-
-Every decision (what to retry, when, from where to resume) is `openguild_proto.client`'s. Several addresses of one
-service may be given: the next one is tried when one fails.
-"""
+"""The client itself: tokens, requests that are tried again, kept connections."""
 
 from __future__ import annotations
 
 import random
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -26,80 +13,29 @@ from anyio.abc import ByteStream
 
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.client import (
-    ApiError,
     Backoff,
     ClientResponse,
     ConnectionBroken,
-    Delivered,
-    Disconnected,
-    Ended,
     HttpClient,
     Notified,
     Session,
     Step,
     StreamClient,
-    StreamEvent,
     api_error,
     next_step,
 )
+from openguild_runtime.client.subscription import Subscription
+from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, Connect, close, connect_tcp, receive
 from openguild_runtime.sources import Sources
 
-RECEIVE_BYTES = 65_536
-ATTEMPT_SECS = 20.0
 IDLE_CONNECTIONS = 8
 
-__all__ = ["Address", "ApiError", "ChannelEvent", "Client", "GaveUp", "Posted", "StreamEnded", "Subscription"]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens."""
-
-    host: str
-    port: int
-    tls: bool
-
-    @classmethod
-    def of(cls, url: str) -> Address:
-        """From `http://host:port` or `https://host`. Raises ValueError."""
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
-            raise ValueError(f"not a server's address: {url!r}: expected http://host:port")
-        tls = parts.scheme == "https"
-        return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
-
-    @property
-    def authority(self) -> str:
-        """The Host header's value."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-Connect: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 Uniform: TypeAlias = Callable[[], float]
 uniform = random.random  # jitter, not a secret
-
-# The transport failed: nothing is known but that it is gone.
-TRANSPORT = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
-
-
-async def connect_tcp(address: Address) -> ByteStream:
-    """TCP, with TLS where the address says so. Raises OSError."""
-    if address.tls:
-        return await anyio.connect_tcp(address.host, address.port, ssl_context=ssl.create_default_context())
-    return await anyio.connect_tcp(address.host, address.port)
 
 
 class GaveUp(Exception):
     """No attempt within the time allowed was answered. A post that was sent may have been stored: see `nonce`."""
-
-
-class StreamEnded(Exception):
-    """The stream is over for good: `code` is a close code (CONTRACT A7) or an HTTP status."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"{code} {reason}".strip())
-        self.code = code
-        self.reason = reason
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
@@ -108,19 +44,6 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
     sequence: int
     event_id: str
     created_at: str
-
-
-class ChannelEvent(msgspec.Struct, frozen=True):
-    """One event of a channel as it is streamed (CONTRACT 8)."""
-
-    sequence: int
-    channel_id: str
-    event: dict[str, Any]
-
-    @property
-    def text(self) -> str:
-        """The message's text, "" for other kinds of events."""
-        return str(self.event.get("content", {}).get("content", ""))
 
 
 @dataclass(slots=True)
@@ -164,7 +87,7 @@ class Client:
         """Close idle connections. Subscriptions close by themselves."""
         while self._idle:
             _, connection = self._idle.pop()
-            await _close(connection.stream)
+            await close(connection.stream)
 
     # --- accounts ------------------------------------------------------------------------------------
 
@@ -250,17 +173,17 @@ class Client:
             with anyio.fail_after(ATTEMPT_SECS):
                 connection = await self._connection(address, fresh=fresh)
                 await connection.stream.send(connection.http.send_request(method, path, headers, data))
-                while (response := connection.http.receive_data(await _receive(connection.stream))) is None:
+                while (response := connection.http.receive_data(await receive(connection.stream))) is None:
                     continue
         except (*TRANSPORT, ConnectionBroken) as failure:
             self.avoid(address)
             if connection is not None:
-                await _close(connection.stream)
+                await close(connection.stream)
             return None, f"{type(failure).__name__}: {failure}"
         if connection.http.reusable and len(self._idle) < IDLE_CONNECTIONS:
             self._idle.append((address, connection))
         else:
-            await _close(connection.stream)
+            await close(connection.stream)
         if response.status == 503:  # this one is going away or cannot serve now
             self.avoid(address)
         return response, ""
@@ -321,115 +244,3 @@ class Client:
                     yield msgspec.json.decode(event.payload)
         finally:
             await subscription.aclose()
-
-
-class Subscription:
-    """An async iterator of `ChannelEvent`. It reads in its caller's task: whoever stops asking stops the stream.
-
-    `next_event` also gives `Opened` and `Disconnected`. Raises StreamEnded; ApiError when the session is over.
-    """
-
-    def __init__(self, client: Client, stream: StreamClient) -> None:
-        self.state = stream
-        self._client = client
-        self._transport: ByteStream | None = None
-        self._address: Address | None = None
-        self._ready: list[StreamEvent] = []
-        self._wait_secs = 0.0
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> ChannelEvent:
-        while True:
-            event = await self.next_event()
-            if isinstance(event, Delivered):
-                return msgspec.json.decode(event.payload, type=ChannelEvent)
-
-    async def __aenter__(self) -> Subscription:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Leave the stream. Idempotent."""
-        self.state.close()
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT):
-                await transport.send(self.state.data_to_send())
-            await _close(transport)
-
-    async def next_event(self) -> StreamEvent:
-        """The next event, whatever it is; reconnects by itself after a `Disconnected`."""
-        while not self._ready:
-            if not self.state.connected:
-                await self._connect()
-            else:
-                await self._read()
-        event = self._ready.pop(0)
-        if isinstance(event, Disconnected):
-            self._wait_secs = event.retry_secs
-            if self._address is not None:
-                self._client.avoid(self._address)
-            await self._let_go()
-            if event.needs_token and self._client.session is not None:
-                await self._client.refresh(self._client.session.access_token)
-        elif isinstance(event, Ended):
-            await self._let_go()
-            raise StreamEnded(event.code, event.reason)
-        return event
-
-    async def _let_go(self) -> None:
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            await _close(transport)
-
-    async def _connect(self) -> None:
-        wait, self._wait_secs = self._wait_secs, 0.0
-        if wait:
-            await anyio.sleep(wait)
-        token = await self._client.fresh_token()
-        self._address = address = self._client.address
-        self.state.connect(address.authority, token, self._client.sources.monotonic())
-        try:
-            with anyio.fail_after(ATTEMPT_SECS):
-                self._transport = await self._client.connect(address)
-                await self._transport.send(self.state.data_to_send())
-        except TRANSPORT as failure:
-            self._ready.append(self.state.failed(f"{type(failure).__name__}: {failure}"))
-
-    async def _read(self) -> None:
-        transport, clock = self._transport, self._client.sources.monotonic
-        if transport is None:
-            self._ready.append(self.state.failed("no transport"))
-            return
-        deadline = self.state.next_deadline()
-        data: bytes | None = None
-        try:
-            with anyio.move_on_after(max(0.0, deadline - clock()) if deadline is not None else None):
-                data = await _receive(transport)
-            if data is None:
-                self._ready += self.state.handle_deadline(clock())
-                return
-            self._ready += self.state.receive_data(data, clock())
-            answer = self.state.data_to_send()
-            if answer:
-                await transport.send(answer)
-        except TRANSPORT as failure:
-            if self.state.connected:
-                self._ready.append(self.state.failed(f"{type(failure).__name__}: {failure}"))
-
-
-async def _receive(stream: ByteStream) -> bytes:
-    """b"" at the end of the stream."""
-    try:
-        return await stream.receive(RECEIVE_BYTES)
-    except anyio.EndOfStream:
-        return b""
-
-
-async def _close(stream: ByteStream) -> None:
-    with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT):
-        await stream.aclose()

@@ -1,0 +1,137 @@
+"""One stream that comes back by itself; every decision is `openguild_proto.client.StreamClient`'s."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+from anyio.abc import ByteStream
+
+from openguild_proto.client import Delivered, Disconnected, Ended, StreamClient, StreamEvent
+from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, close, receive
+
+if TYPE_CHECKING:
+    from openguild_runtime.client.session import Client
+
+
+class StreamEnded(Exception):
+    """The stream is over for good: `code` is a close code (CONTRACT A7) or an HTTP status."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}".strip())
+        self.code = code
+        self.reason = reason
+
+
+class ChannelEvent(msgspec.Struct, frozen=True):
+    """One event of a channel as it is streamed (CONTRACT 8)."""
+
+    sequence: int
+    channel_id: str
+    event: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The message's text, "" for other kinds of events."""
+        return str(self.event.get("content", {}).get("content", ""))
+
+
+class Subscription:
+    """An async iterator of `ChannelEvent`. It reads in its caller's task: whoever stops asking stops the stream.
+
+    `next_event` also gives `Opened` and `Disconnected`. Raises StreamEnded; ApiError when the session is over.
+    """
+
+    def __init__(self, client: Client, stream: StreamClient) -> None:
+        self.state = stream
+        self._client = client
+        self._transport: ByteStream | None = None
+        self._address: Address | None = None
+        self._ready: list[StreamEvent] = []
+        self._wait_secs = 0.0
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> ChannelEvent:
+        while True:
+            event = await self.next_event()
+            if isinstance(event, Delivered):
+                return msgspec.json.decode(event.payload, type=ChannelEvent)
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Leave the stream. Idempotent."""
+        self.state.close()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT):
+                await transport.send(self.state.data_to_send())
+            await close(transport)
+
+    async def next_event(self) -> StreamEvent:
+        """The next event, whatever it is; reconnects by itself after a `Disconnected`."""
+        while not self._ready:
+            if not self.state.connected:
+                await self._connect()
+            else:
+                await self._read()
+        event = self._ready.pop(0)
+        if isinstance(event, Disconnected):
+            self._wait_secs = event.retry_secs
+            if self._address is not None:
+                self._client.avoid(self._address)
+            await self._let_go()
+            if event.needs_token and self._client.session is not None:
+                await self._client.refresh(self._client.session.access_token)
+        elif isinstance(event, Ended):
+            await self._let_go()
+            raise StreamEnded(event.code, event.reason)
+        return event
+
+    async def _let_go(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await close(transport)
+
+    async def _connect(self) -> None:
+        wait, self._wait_secs = self._wait_secs, 0.0
+        if wait:
+            await anyio.sleep(wait)
+        token = await self._client.fresh_token()
+        self._address = address = self._client.address
+        self.state.connect(address.authority, token, self._client.sources.monotonic())
+        try:
+            with anyio.fail_after(ATTEMPT_SECS):
+                self._transport = await self._client.connect(address)
+                await self._transport.send(self.state.data_to_send())
+        except TRANSPORT as failure:
+            self._ready.append(self.state.failed(f"{type(failure).__name__}: {failure}"))
+
+    async def _read(self) -> None:
+        transport, clock = self._transport, self._client.sources.monotonic
+        if transport is None:
+            self._ready.append(self.state.failed("no transport"))
+            return
+        deadline = self.state.next_deadline()
+        data: bytes | None = None
+        try:
+            with anyio.move_on_after(max(0.0, deadline - clock()) if deadline is not None else None):
+                data = await receive(transport)
+            if data is None:
+                self._ready += self.state.handle_deadline(clock())
+                return
+            self._ready += self.state.receive_data(data, clock())
+            answer = self.state.data_to_send()
+            if answer:
+                await transport.send(answer)
+        except TRANSPORT as failure:
+            if self.state.connected:
+                self._ready.append(self.state.failed(f"{type(failure).__name__}: {failure}"))

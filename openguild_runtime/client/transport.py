@@ -1,0 +1,65 @@
+"""How the client reaches a server: an address, and bytes to and from it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import ByteStream
+
+RECEIVE_BYTES = 65_536
+ATTEMPT_SECS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """From `http://host:port` or `https://host`. Raises ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+            raise ValueError(f"not a server's address: {url!r}: expected http://host:port")
+        tls = parts.scheme == "https"
+        return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
+
+    @property
+    def authority(self) -> str:
+        """The Host header's value."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+Connect: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
+
+# The transport failed: nothing is known but that it is gone.
+TRANSPORT = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+
+
+async def connect_tcp(address: Address) -> ByteStream:
+    """TCP, with TLS where the address says so. Raises OSError."""
+    if address.tls:
+        return await anyio.connect_tcp(address.host, address.port, ssl_context=ssl.create_default_context())
+    return await anyio.connect_tcp(address.host, address.port)
+
+
+async def receive(stream: ByteStream) -> bytes:
+    """b"" at the end of the stream."""
+    try:
+        return await stream.receive(RECEIVE_BYTES)
+    except anyio.EndOfStream:
+        return b""
+
+
+async def close(stream: ByteStream) -> None:
+    with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT):
+        await stream.aclose()

@@ -1,0 +1,116 @@
+"""`--workers 2`: one port, two processes, one chat; who dies comes back, and all end together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from openguild_runtime.embedded import EmbeddedNats
+from openguild_runtime.workers.siblings import merge
+from tests.support.chat import receive, texts
+from tests.support.server import ServerProcess
+from tests.support.waiting import free_port, wait_until
+
+
+@pytest.fixture
+def pair(new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path) -> Iterator[ServerProcess]:
+    server = ServerProcess(tmp_path, "--workers", "2", DATABASE_URL=new_database(), NATS__URL=nats_server.url)
+    with server.start():
+        wait_until(lambda: len(workers(server)) == 2, what="two workers")
+        yield server
+
+
+def metrics(server: ServerProcess) -> str:
+    return httpx.get(server.base_url + "/metrics", timeout=5.0, trust_env=False).text
+
+
+def workers(server: ServerProcess) -> dict[str, int]:
+    """The process ids of the workers that answer, by their number, from one scrape."""
+    text = metrics(server)
+    up = set(re.findall(r'openguild_worker_up\{worker="(\d+)"\} 1', text))
+    serving = set(re.findall(r'openguild_db_ready\{worker="(\d+)"\} 1\.0', text))
+    return {number: child for number, child in children(server).items() if number in up & serving}
+
+
+def children(server: ServerProcess) -> dict[str, int]:
+    """Process ids by worker number, from the socket that each holds open."""
+    assert server.process is not None
+    found: dict[str, int] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if parent == server.process.pid:
+            found[str(len(found))] = int(entry.name)
+    return found
+
+
+def test_one_chat_over_both_workers(pair: ServerProcess) -> None:
+    alice = pair.chat().user()
+    channel = alice.channel(alice.guild())
+    with ExitStack() as stack:
+        streams = [stack.enter_context(alice.stream(channel, since=0)) for _ in range(8)]  # the kernel spreads them
+        for number in range(20):
+            pair.chat().http.post(
+                f"/channels/{channel}/messages", json={"content": f"m{number}"}, headers=alice.auth
+            ).raise_for_status()
+        for stream in streams:
+            assert sorted(texts(receive(stream, 20))) == sorted(f"m{number}" for number in range(20))
+        open_here = [
+            float(value) for value in re.findall(r'openguild_websocket_connections\{worker="\d"\} (.*)', metrics(pair))
+        ]
+        assert sum(open_here) == 8
+        assert len(open_here) == 2
+
+
+def test_a_dead_worker_is_replaced_and_the_rest_goes_on(pair: ServerProcess) -> None:
+    alice = pair.chat().user()
+    channel = alice.channel(alice.guild())
+    before = set(children(pair).values())
+    os.kill(min(before), signal.SIGKILL)
+    wait_until(lambda: len(workers(pair)) == 2 and set(workers(pair).values()) != before, secs=20, what="a new worker")
+    assert alice.say(channel, "still here")["sequence"] == 1
+    assert pair.stop() == 0, pair.tail()
+    assert any("started again" in record["message"] for record in pair.records())
+    assert {record.get("worker") for record in pair.records()} >= {0, 1}
+
+
+def test_workers_do_not_outlive_their_supervisor(pair: ServerProcess) -> None:
+    left = set(children(pair).values())
+    assert pair.process is not None
+    pair.process.kill()
+    pair.process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), secs=15, what="the workers' end")
+
+
+def test_what_workers_need(tmp_path: Path, nats_server: EmbeddedNats) -> None:
+    def refused(*flags: str, **settings: object) -> str:
+        done = ServerProcess(tmp_path, "--workers", "2", *flags, **settings).run_command()
+        assert done.returncode == 1
+        return done.stderr
+
+    assert "memory storage" in refused("--storage", "memory")
+    assert "need NATS" in refused(DATABASE_URL="postgresql://127.0.0.1/x")
+    port = free_port()
+    with ServerProcess(tmp_path, "--storage", "memory", port=port).start():
+        taken = refused(DATABASE_URL="postgresql://127.0.0.1/x", NATS__URL=nats_server.url, PORT=port)
+        assert "in use" in taken
+
+
+def test_families_of_all_workers_are_joined() -> None:
+    one = b'# HELP a_total text here\n# TYPE a_total counter\na_total{x="1"} 2.0\n# HELP b b\n# TYPE b gauge\nb 3.0\n'
+    joined = merge({0: one, 1: one, 2: None}).decode()
+    assert joined.count("# TYPE a_total counter") == 1
+    assert 'a_total{worker="0",x="1"} 2.0' in joined
+    assert 'b{worker="1"} 3.0' in joined
+    assert 'openguild_worker_up{worker="2"} 0' in joined
