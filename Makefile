@@ -13,7 +13,7 @@ DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos ci lint fmt bench bench-core bench-load clean
+.PHONY: help run test test-pure test-native simulate chaos ci lint fmt bench bench-core bench-load bench-cluster clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,8 +42,8 @@ run: $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and
 test: $(VENV)/.dev  ## the whole suite, on a real PostgreSQL and a real nats-server, in random order
 	$(PYTEST)
 
-test-pure: $(VENV)/.dev  ## the same suite with the pure-Python ring, with coverage
-	OPENGUILD_PURE=1 $(PYTEST) --cov --cov-report=term
+test-pure: $(VENV)/.dev  ## the suite with the pure-Python ring, with coverage; without simulation and chaos
+	OPENGUILD_PURE=1 $(PYTEST) --cov --cov-report=term --ignore=tests/simulation --ignore=tests/scenarios/test_chaos.py
 
 SANITIZERS = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
 NATIVE_TESTS := tests/parity tests/runtime/test_flush.py tests/proto/fanout
@@ -58,6 +58,9 @@ SEEDS ?= 1000
 simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time, on all cores; stops at the first violation
 	PYTHONHASHSEED=0 PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
+chaos: $(VENV)/.dev  ## three real replicas, 200 clients, 20,000 posts, ten faults: about five minutes
+	PYTHONPATH=. $(BIN)/python -m tests.scenarios.chaos
+
 lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,10 +73,13 @@ fmt: $(VENV)/.dev  ## format and sort imports
 
 ci: lint test test-pure  ## all that CI runs
 
-bench: bench-core bench-load  ## all benchmarks
+bench: bench-core bench-load bench-cluster  ## all benchmarks
 
 bench-load: $(VENV)/.bench  ## the fan-out against its peers, alternating, in one run: about eight minutes
 	PYTHONPATH=. $(BIN)/python -m benchmarks.load
+
+bench-cluster: $(VENV)/.bench  ## appends, replicas, workers, storms and outages: about five minutes
+	PYTHONPATH=. $(BIN)/python -m benchmarks.cluster
 
 bench-core: $(VENV)/.dev  ## ring, hub, framing, canonical events and parsing: pure Python and Cython side by side
 	$(PYTEST) -o python_files="bench_*.py" benchmarks/core --benchmark-only --benchmark-columns=min,median,ops --benchmark-sort=name -p no:randomly

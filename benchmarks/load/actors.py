@@ -96,10 +96,9 @@ class Talker:
 class Crowd(Talker):
     """`count` subscribers of one server; `secs`: how long they took to connect."""
 
-    def __init__(self, port: int, count: int, target: str = "/", token: str = "") -> None:
-        super().__init__(
-            [sys.executable, str(HERE / "generator.py"), str(port), str(count), target, *([token] if token else [])]
-        )
+    def __init__(self, port: int, count: int, target: str = "/", token: str = "", over_secs: float = 0.0) -> None:
+        command = [sys.executable, str(HERE / "generator.py"), str(port), str(count), str(over_secs), target]
+        super().__init__([*command, token] if token else command)
         self.secs: float = json.loads(self.hear())["secs"]
 
     def begin_reading(self, quiet_secs: float = 0.5) -> None:

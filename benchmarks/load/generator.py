@@ -1,9 +1,9 @@
 """The subscribers: very many sockets in one process of its own, read in large pieces, counted in bytes.
 
-`python generator.py PORT CONNECTIONS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then obeys lines on
-stdin: `read SECS` reads until nothing has come for SECS and prints what came; `stop FRACTION` stops reading from a part of
-the sockets. TARGET may be `@FILE` with a target on each line, taken in turn. Every hundredth socket is parsed frame by frame:
-it gives the count of frames and the latencies.
+`python generator.py PORT CONNECTIONS OVER_SECS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then
+obeys lines on stdin: `read SECS` reads until nothing has come for SECS and prints what came; `stop FRACTION` stops reading
+from a part of the sockets. TARGET may be `@FILE` with a target on each line, taken in turn. Every hundredth socket is
+parsed frame by frame: it gives the count of frames and the latencies.
 """
 
 from __future__ import annotations
@@ -78,15 +78,19 @@ class Crowd:
         # the ports of one address would be used up by a few crowds, which leave them in TIME_WAIT
         self.source = f"127.{1 + os.getpid() // 250 % 250}.{os.getpid() % 250}.2"
 
-    def connect(self) -> float:
-        """All of them, `IN_FLIGHT` at a time; the seconds it took."""
+    def connect(self, over_secs: float) -> float:
+        """All of them, `IN_FLIGHT` at a time, not before their turn within `over_secs`; the seconds it took."""
         started = time.monotonic()
         opened = upgraded = 0
         while upgraded < self.count:
-            while opened < self.count and opened - upgraded < IN_FLIGHT:
+            while (
+                opened < self.count
+                and opened - upgraded < IN_FLIGHT
+                and time.monotonic() - started >= over_secs * opened / self.count
+            ):
                 self._open(sampled=opened % SAMPLED == 0)
                 opened += 1
-            for fd, _ in self.poller.poll(10):
+            for fd, _ in self.poller.poll(0.01 if over_secs else 10):
                 subscriber = self.subscribers[fd]
                 data = subscriber.sock.recv(65_536)
                 if not data:
@@ -154,6 +158,7 @@ class Crowd:
             "p50": quantile(latencies, 0.5),
             "p99": quantile(latencies, 0.99),
             "p999": quantile(latencies, 0.999),
+            "max": latencies[-1] if latencies else None,
         }
         for subscriber in self.subscribers.values():
             subscriber.bytes = subscriber.frames = 0
@@ -181,9 +186,9 @@ def commands() -> Iterator[list[str]]:
 def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    port, count, target, *token = sys.argv[1:]
+    port, count, over_secs, target, *token = sys.argv[1:]
     crowd = Crowd(int(port), int(count), target, token[0] if token else None)
-    secs = crowd.connect()
+    secs = crowd.connect(float(over_secs))
     print(json.dumps({"connected": len(crowd.subscribers), "secs": secs}), flush=True)
     for command, *arguments in commands():
         if command == "read":

@@ -8,7 +8,7 @@ from tests.simulation.__main__ import replay_command
 from tests.simulation.plants import PLANTS
 from tests.simulation.scenario import run_seed
 
-SEEDS = 300
+SEEDS = 240
 BATCHES = 6
 
 

@@ -1,0 +1,107 @@
+"""Durable appends: one INSERT per commit on one connection, the commit queue alone, and all of the server over HTTP."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import anyio
+import asyncpg
+
+from benchmarks.load.actors import RealServer
+from openguild_proto.effects import Appended
+from openguild_runtime.storage.postgres import PostgresStorage
+from tests.support.deeds import add_channel, add_guild, add_user, append
+
+POSTERS = 256
+CHANNELS = 16
+SECS = 5.0
+
+
+async def one_by_one(url: str, secs: float = SECS) -> float:
+    """Commits per second of one connection that inserts one row at a time into a table like `events`."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("CREATE TABLE IF NOT EXISTS bench_events (LIKE channel_events INCLUDING ALL)")
+        channel = uuid.uuid4()
+        statement = await connection.prepare(
+            "INSERT INTO bench_events (channel_id, sequence, sender_id, event_id, event_type, canonical, wire, body,"
+            " fingerprint, created_at) VALUES ($1, $2, $3, $4, 'message', $5, $6, $7, $8, now())"
+        )
+        sample = append(str(channel), text="x" * 100)
+        done, started = 0, time.monotonic()
+        while time.monotonic() < started + secs:
+            done += 1
+            await statement.fetch(
+                channel,
+                done,
+                str(uuid.uuid4()),
+                f"${uuid.uuid4()}",
+                sample.canonical,
+                sample.wire,
+                sample.wire.decode(),
+                sample.fingerprint,
+            )
+        return done / (time.monotonic() - started)
+    finally:
+        await connection.execute("DROP TABLE IF EXISTS bench_events")
+        await connection.close()
+
+
+async def queue_alone(url: str, secs: float = SECS) -> float:
+    """Appends per second of `PostgresStorage` with 256 waiting callers over 16 channels."""
+    async with anyio.create_task_group() as tasks:
+        storage = PostgresStorage(url, tasks)
+        await storage.start()
+        owner = await add_user(storage, f"bench{uuid.uuid4().hex[:8]}")
+        guild = await add_guild(storage, owner)
+        channels = [await add_channel(storage, guild, owner, f"c{number}") for number in range(CHANNELS)]
+        done = 0
+        started = time.monotonic()
+
+        async def post(number: int) -> None:
+            nonlocal done
+            while time.monotonic() < started + secs:
+                outcome = await storage.perform(append(channels[number % CHANNELS], owner, "x" * 100))
+                assert isinstance(outcome, Appended)
+                done += 1
+
+        async with anyio.create_task_group() as posters:
+            for number in range(POSTERS):
+                posters.start_soon(post, number)
+        rate = done / (time.monotonic() - started)
+        await storage.aclose()
+        tasks.cancel_scope.cancel()
+        return rate
+
+
+def posted_over_http(port: int, posters: int, secs: float, token: str, channels: list[str]) -> dict[str, Any]:
+    """What `poster.py` reports."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("poster.py")), str(port), str(posters), str(secs), token, *channels],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return dict(json.loads(done.stdout))
+
+
+def over_http(server: RealServer, secs: float = SECS) -> dict[str, Any]:
+    """Posts per second of the whole server, 256 keep-alive connections."""
+    guild = server.user.guild("bench")
+    channels = [server.user.channel(guild, f"c{number}") for number in range(CHANNELS)]
+    return posted_over_http(server.server.port, POSTERS, secs, server.user.token, channels)
+
+
+def measure(server: RealServer) -> dict[str, Any]:
+    url = server.postgres.url
+    single = anyio.run(one_by_one, url)
+    http = over_http(server)
+    alone = anyio.run(queue_alone, url, backend_options={"use_uvloop": True})
+    return {
+        "one_by_one_per_sec": single, "http": http, "queue_per_sec": alone,
+        "http_ratio": http["per_sec"] / single, "queue_ratio": alone / single,
+    }  # fmt: skip

@@ -1,0 +1,141 @@
+"""Several servers on one PostgreSQL and one NATS: latency between replicas, workers, storms, NATS away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.cluster.appends import posted_over_http
+from benchmarks.load.actors import Crowd, RealServer, cpu_secs
+from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
+
+LIMITS = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 1_000_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
+
+
+def beside(server: RealServer, directory: Path, *flags: str, **settings: object) -> ServerProcess:
+    """Another server on the same database and NATS; not started."""
+    return ServerProcess(
+        directory, *flags, DATABASE_URL=server.postgres.url, NATS__URL=server.nats.url, **LIMITS, **settings
+    )
+
+
+def between_replicas(server: RealServer, directory: Path, rate: float = 200, secs: float = 10) -> dict[str, Any]:
+    """Post to delivery, on the replica that took the post and on another one."""
+    count = int(rate * secs)
+    with beside(server, directory).start() as other:
+        here = Crowd(server.server.port, 20, server.target, server.user.token)
+        there = Crowd(other.port, 20, server.target, server.user.token)
+        for crowd in (here, there):
+            crowd.begin_reading(1.0)
+        server.post_at(rate, count)
+        heard = {"same": here.result(), "other": there.result()}
+        here.close()
+        there.close()
+    return {
+        name: {"p50_ms": line["p50"] * 1e3, "p99_ms": line["p99"] * 1e3, "frames": line["frames"]}
+        for name, line in heard.items()
+    } | {"count": count}
+
+
+def workers(server: RealServer, directory: Path, subscribers: int = 1_000) -> dict[str, Any]:
+    """Deliveries per second when posts come as fast as 32 connections can, with one worker and with two."""
+    found: dict[str, Any] = {}
+    for count in (1, 2):
+        flags = ("--workers", str(count)) if count > 1 else ()
+        with beside(server, directory, *flags).start() as other:
+            if count > 1:
+                wait_until(lambda other=other: 'db_ready{worker="1"} 1' in text(other), what="both workers")
+            channel = server.user.channel(server.user.guild())
+            crowd = Crowd(other.port, subscribers, f"/channels/{channel}/ws?since=0", server.user.token)
+            crowd.begin_reading(2.0)
+            own = cpu_secs(crowd.process.pid)
+            started = time.monotonic()
+            posted = posted_over_http(other.port, 32, 5.0, server.user.token, [channel])
+            heard = crowd.result()
+            wall = time.monotonic() - started - 2.0
+            found[str(count)] = {
+                "deliveries_per_sec": posted["posts"] * subscribers / wall, "posts_per_sec": posted["per_sec"],
+                "generator_cpu_share": (cpu_secs(crowd.process.pid) - own) / wall, "frames": heard["frames"],
+            }  # fmt: skip
+            crowd.close()
+    found["ratio"] = found["2"]["deliveries_per_sec"] / found["1"]["deliveries_per_sec"]
+    return found
+
+
+def text(server: ServerProcess) -> str:
+    return httpx.get(server.base_url + "/metrics", trust_env=False).text
+
+
+class Health:
+    """Asks `/health` every 5 ms; `p99` of the answers."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.times: list[float] = []
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, trust_env=False, timeout=30) as client:
+            while not self._stop.wait(0.005):
+                started = time.monotonic()
+                client.get("/health").raise_for_status()
+                self.times.append(time.monotonic() - started)
+
+    @property
+    def p99(self) -> float:
+        return sorted(self.times)[int(len(self.times) * 0.99)]
+
+    def __enter__(self) -> Health:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def storm(server: RealServer, directory: Path, clients: int = 5_000, window_secs: float = 5.0) -> dict[str, Any]:
+    """A replica with 5,000 streams drains; all come back to another one within the jitter window, each with a replay."""
+    for number in range(50):
+        server.user.say(server.channel, f"m{number}")
+    with ExitStack() as stack:
+        old = stack.enter_context(beside(server, directory).start())
+        new = stack.enter_context(beside(server, directory).start())
+        crowd = Crowd(old.port, clients, f"{server.target}?since=0", server.user.token)
+        stopped = threading.Thread(target=old.stop)
+        stopped.start()
+        stopped.join()
+        crowd.close()
+        with Health(new.base_url) as health:
+            back = Crowd(new.port, clients, f"{server.target}?since=0", server.user.token, over_secs=window_secs)
+            secs = back.secs
+        back.close()
+    return {"clients": clients, "window_secs": window_secs, "secs": secs, "health_p99_ms": health.p99 * 1e3}
+
+
+def nats_away(server: RealServer, directory: Path, secs: float = 60.0, rate: float = 20.0) -> dict[str, Any]:
+    """Posts on one replica while NATS is dead; how late the other replica's subscribers get them."""
+    with beside(server, directory).start() as other:
+        there = Crowd(other.port, 20, server.target, server.user.token)
+        there.begin_reading(5.0)
+        server.nats.kill()
+        try:
+            server.post_at(rate, int(rate * secs))
+            heard = there.result()
+        finally:
+            server.nats.restart()
+        there.close()
+    return {
+        "secs": secs,
+        "p50_secs": heard["p50"],
+        "longest_secs": heard["max"],
+        "frames": heard["frames"],
+        "posts": int(rate * secs),
+    }
