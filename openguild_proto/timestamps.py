@@ -10,7 +10,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def from_micros(micros: int) -> str:
     """`micros`: UTC microseconds since the epoch. Raises OverflowError outside the years 1 to 9999."""
     moment = _EPOCH + timedelta(microseconds=micros)
-    base = moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]
+    base = moment.isoformat()[:19]
     fraction = moment.microsecond
     if fraction == 0:
         return f"{base}Z"

@@ -21,6 +21,7 @@ LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error
 SECRET_KEYS = frozenset(
     {"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"}
 )
+PLAIN_KEYS = frozenset({"timestamp", "level", "logger", "route", "client"})  # made here, never by a client
 HIDDEN = "***"
 
 _PATTERNS = (
@@ -47,7 +48,7 @@ def _redact_record(_logger: Any, _method: str, record: MutableMapping[str, Any])
     for key, value in record.items():
         if key in SECRET_KEYS:
             record[key] = HIDDEN
-        elif isinstance(value, str):
+        elif isinstance(value, str) and key not in PLAIN_KEYS:
             record[key] = redact(value)
     return record
 

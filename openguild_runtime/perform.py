@@ -1,6 +1,6 @@
 """Performs effects: drives an operation's generator and answers each effect it yields.
 
-An effect that was begun is finished even when its client has gone (architecture, "Cancellation"): performing is
+An operation that asked for an effect is finished even when its client has gone (architecture, "Cancellation"): it is
 shielded, only the answer is dropped. Every effect is bounded in time by whoever performs it.
 """
 
@@ -56,12 +56,16 @@ class Performer:
 
     async def run(self, operation: Operation[T]) -> T:
         """Drive `operation` to its end. Failures of effects are thrown into it; what it does not catch comes out."""
+        with anyio.CancelScope(shield=True):
+            result = await self._drive(operation)
+        return result  # noqa: RET504 - to mypy a cancel scope may swallow what leaves it
+
+    async def _drive(self, operation: Operation[T]) -> T:
         try:
             effect = next(operation)
             while True:
                 try:
-                    with anyio.CancelScope(shield=True):
-                        result = await self.perform(effect)
+                    result = await self.perform(effect)
                 except Exception as failure:  # every failure belongs to the operation, which decides what it means
                     effect = operation.throw(failure)
                 else:

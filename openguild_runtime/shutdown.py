@@ -22,7 +22,8 @@ from openguild_runtime.peer import Peer
 from openguild_runtime.readiness import ReadinessProbe
 
 WAVE_SECS = 0.1
-RECONNECT_SPREAD_MS = 5_000  # clients of one server come back over this span
+RECONNECTS_PER_SEC = 1_000  # what another replica takes without its other clients noticing
+MAX_SPREAD_MS = 10_000
 LAST_WORDS_SECS = 2.0  # for close handshakes and answers after the last wave
 
 log = structlog.get_logger("openguild.shutdown")
@@ -66,11 +67,12 @@ async def drain(
 async def _close_in_waves(peers: list[Peer], window_secs: float) -> None:
     """Spread the closes over half the window, so that the other half is left for the handshakes."""
     random.shuffle(peers)
+    spread_ms = min(MAX_SPREAD_MS, 100 + 1_000 * len(peers) // RECONNECTS_PER_SEC)
     waves = max(1, int(window_secs / 2 / WAVE_SECS))
     size = max(50, -(-len(peers) // waves))  # few sockets need no waves
     for start in range(0, len(peers), size):
         if start:
             await anyio.sleep(WAVE_SECS)
         for peer in peers[start : start + size]:
-            delay_ms = random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 - jitter, not a secret
+            delay_ms = random.randrange(spread_ms)  # noqa: S311 - jitter, not a secret
             peer.close(CloseCode.SERVICE_RESTART, f"server restarting; reconnect in {delay_ms} ms")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from benchmarks.load.actors import RealServer
 from openguild_proto.effects import Appended
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append
+from tests.support.server import ServerProcess
 
 POSTERS = 256
 CHANNELS = 16
@@ -89,19 +91,25 @@ def posted_over_http(port: int, posters: int, secs: float, token: str, channels:
     return dict(json.loads(done.stdout))
 
 
-def over_http(server: RealServer, secs: float = SECS) -> dict[str, Any]:
-    """Posts per second of the whole server, 256 keep-alive connections."""
+def over_http(server: RealServer, port: int, secs: float = SECS) -> dict[str, Any]:
+    """Posts per second of a whole server, 256 keep-alive connections."""
     guild = server.user.guild("bench")
     channels = [server.user.channel(guild, f"c{number}") for number in range(CHANNELS)]
-    return posted_over_http(server.server.port, POSTERS, secs, server.user.token, channels)
+    return posted_over_http(port, POSTERS, secs, server.user.token, channels)
 
 
-def measure(server: RealServer) -> dict[str, Any]:
+def measure(server: RealServer, pair: ServerProcess) -> dict[str, Any]:
+    """`pair`: two workers on the same database; both ways are measured between two runs of the baseline."""
     url = server.postgres.url
-    single = anyio.run(one_by_one, url)
-    http = over_http(server)
+    singles = [anyio.run(one_by_one, url)]
+    http = over_http(server, server.server.port)
+    two = over_http(server, pair.port)
+    singles.append(anyio.run(one_by_one, url))
     alone = anyio.run(queue_alone, url, backend_options={"use_uvloop": True})
+    singles.append(anyio.run(one_by_one, url))
+    single = statistics.median(singles)
     return {
-        "one_by_one_per_sec": single, "http": http, "queue_per_sec": alone,
-        "http_ratio": http["per_sec"] / single, "queue_ratio": alone / single,
+        "one_by_one_per_sec": single, "http": http, "http_two_workers": two, "queue_per_sec": alone,
+        "http_ratio": http["per_sec"] / single, "http_two_workers_ratio": two["per_sec"] / single,
+        "queue_ratio": alone / single,
     }  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ def beside(server: RealServer, directory: Path, *flags: str, **settings: object)
     return ServerProcess(
         directory, *flags, DATABASE_URL=server.postgres.url, NATS__URL=server.nats.url, **LIMITS, **settings
     )
+
+
+@contextmanager
+def two_workers(server: RealServer, directory: Path) -> Iterator[ServerProcess]:
+    """A server of two worker processes, both of them serving."""
+    with beside(server, directory, "--workers", "2").start() as pair:
+        wait_until(lambda: 'openguild_db_ready{worker="0"} 1' in text(pair), what="the first worker")
+        wait_until(lambda: 'openguild_db_ready{worker="1"} 1' in text(pair), what="the second worker")
+        yield pair
 
 
 def between_replicas(server: RealServer, directory: Path, rate: float = 200, secs: float = 10) -> dict[str, Any]:
@@ -46,11 +56,8 @@ def between_replicas(server: RealServer, directory: Path, rate: float = 200, sec
 def workers(server: RealServer, directory: Path, subscribers: int = 1_000) -> dict[str, Any]:
     """Deliveries per second when posts come as fast as 32 connections can, with one worker and with two."""
     found: dict[str, Any] = {}
-    for count in (1, 2):
-        flags = ("--workers", str(count)) if count > 1 else ()
-        with beside(server, directory, *flags).start() as other:
-            if count > 1:
-                wait_until(lambda other=other: 'db_ready{worker="1"} 1' in text(other), what="both workers")
+    for count, made in ((1, beside(server, directory).start), (2, lambda: two_workers(server, directory))):
+        with made() as other:
             channel = server.user.channel(server.user.guild())
             crowd = Crowd(other.port, subscribers, f"/channels/{channel}/ws?since=0", server.user.token)
             crowd.begin_reading(2.0)
@@ -123,7 +130,8 @@ def storm(server: RealServer, directory: Path, clients: int = 5_000, window_secs
 def nats_away(server: RealServer, directory: Path, secs: float = 60.0, rate: float = 20.0) -> dict[str, Any]:
     """Posts on one replica while NATS is dead; how late the other replica's subscribers get them."""
     with beside(server, directory).start() as other:
-        there = Crowd(other.port, 20, server.target, server.user.token)
+        since = server.user.history(server.channel, before=1 << 53, limit=1)[-1]["sequence"]
+        there = Crowd(other.port, 20, f"{server.target}?since={since}", server.user.token)
         there.begin_reading(5.0)
         server.nats.kill()
         try:

@@ -11,7 +11,7 @@ from enum import Enum
 import h11
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.http import strictness
+from openguild_proto.http import quick, strictness
 from openguild_proto.http.headers import HeaderPolicy, new_request_id, request_id_for
 from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.http.strictness import Framing, Rule
@@ -33,7 +33,8 @@ class HttpConnection:
     """`next_request` is called until it gives None; a broken rule comes out as a `Rule`."""
 
     __slots__ = (
-        "_buffer", "_chunk_left", "_chunked_bytes", "_empty_lines", "_framing", "_h11", "_head_bytes", "_headers", "_limits",
+        "_buffer", "_chunk_left", "_chunked_bytes", "_direct", "_empty_lines", "_framing", "_h11", "_head_bytes", "_headers",
+        "_limits",
         "_line_start", "_made_id", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due",
         "http_version", "phase",
     )  # fmt: skip
@@ -61,6 +62,7 @@ class HttpConnection:
         self._made_id = ""
         self._chunk_left = 0
         self._chunked_bytes = 0
+        self._direct = False  # a common request, which h11 does not see (quick.py)
         self.body_parts: list[bytes] = []
         self.http_version = "1.1"
 
@@ -106,10 +108,35 @@ class HttpConnection:
         del self._buffer[: end + 1]
         return line
 
+    def _take_quick(self) -> Request | Rule | bool | None:
+        """A whole head of the common kind, or None."""
+        head = quick.read_head(self._buffer, self._limits)
+        if head is None:
+            return None
+        del self._buffer[: head.size]
+        self._direct = True
+        self._request = Request(
+            method=head.method,
+            path=head.path,
+            query=head.query,
+            headers=head.headers,
+            request_id=request_id_for(head.headers, self._random_bytes),
+            client_address=self._policy.client_address(self._peer, head.headers),
+        )
+        self.continue_due = False
+        if not head.length:
+            return self._finish_request()
+        self._chunk_left = head.length
+        self.phase = HttpPhase.BODY
+        return True
+
     def _step_head(self) -> Request | Rule | bool | None:
         limits = self._limits
         headers = self._headers
         if headers is None:
+            taken = self._take_quick() if self._empty_lines == 0 else None
+            if taken is not None:
+                return taken
             limit, too_long = limits.max_target_bytes + 32, strictness.TARGET_TOO_LONG
         else:
             limit, too_long = limits.max_header_line_bytes, strictness.HEADER_TOO_LONG
@@ -182,8 +209,11 @@ class HttpConnection:
         if data:
             del self._buffer[: len(data)]
             self._chunk_left -= len(data)
-            self._h11.receive_data(data)
-            self._collect()
+            if self._direct:
+                self.body_parts.append(data)
+            else:
+                self._h11.receive_data(data)
+                self._collect()
 
     def _step_chunk_line(self) -> Request | Rule | bool | None:
         line = self._read_line(self._limits.max_chunk_line_bytes, strictness.CHUNK_LINE_TOO_LONG)
@@ -243,10 +273,11 @@ class HttpConnection:
 
     def _finish_request(self) -> Request | Rule:
         try:
-            self._collect()
+            if not self._direct:
+                self._collect()
         except h11.RemoteProtocolError as fault:
             return Rule(f"{strictness.LIBRARY.source}: {fault}")
-        if self._request is None or self._h11.their_state in _UNFINISHED:
+        if self._request is None or not (self._direct or self._h11.their_state not in _UNFINISHED):
             return strictness.LIBRARY
         self.phase = HttpPhase.ANSWERING
         body, self.body_parts = b"".join(self.body_parts), []
@@ -283,13 +314,18 @@ class HttpConnection:
         if self.phase is not HttpPhase.ANSWERING:
             raise LocalProtocolError("there is no request to answer")
         data = self._response_bytes(response)
-        if response.close or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+        if response.close or not (self._direct or self._h11_is_done):
             self.end()
             return data, False
-        self._h11.start_next_cycle()
+        if not self._direct:
+            self._h11.start_next_cycle()
         self._request = None
         self._begin()
         return data, True
+
+    @property
+    def _h11_is_done(self) -> bool:
+        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     def refuse(self, response: Response) -> bytes:
         """Bytes of the last response of this connection: to a head or body that cannot be trusted."""
@@ -307,10 +343,13 @@ class HttpConnection:
             headers.append((b"content-length", str(len(response.body)).encode()))
         if response.close:
             headers.append((b"connection", b"close"))
-        data = self._send(h11.Response(status_code=response.status, headers=headers, reason=_reason(response.status)))
         head_only = self._request is not None and self._request.method == "HEAD"
-        if response.body and response.status not in {204, 304} and not head_only:
-            data += self._send(h11.Data(data=response.body))
+        body = b"" if head_only or response.status in {204, 304} else response.body
+        if self._direct:
+            return quick.response_bytes(response.status, _reason(response.status), headers, body)
+        data = self._send(h11.Response(status_code=response.status, headers=headers, reason=_reason(response.status)))
+        if body:
+            data += self._send(h11.Data(data=body))
         if self._h11.our_state is h11.SEND_BODY:
             data += self._send(h11.EndOfMessage())
         return data

@@ -32,6 +32,13 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?|[a-z
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+_SECURITY = _encoded(SECURITY_HEADERS)
+
+
 class HeaderPolicy(msgspec.Struct, frozen=True):
     """`cors_allowed_origins`: exact origins; empty or "*" admits any. `trusted_proxies`: networks. Use `create`."""
 
@@ -50,14 +57,14 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
 
     def apply(self, response: Response, request: Request | None, request_id: str) -> list[tuple[bytes, bytes]]:
         """All headers of `response` but the framing ones; what the operation set itself is not set again."""
-        headers = list(response.headers)
+        headers = _encoded(response.headers)
         if response.content_type is not None:
-            headers.append(("content-type", response.content_type))
+            headers.append((b"content-type", response.content_type.encode("latin-1")))
         present = {name for name, _ in headers}
-        headers.extend(header for header in SECURITY_HEADERS if header[0] not in present)
-        headers.append(("x-request-id", request_id))
-        headers.extend(self._cors(request))
-        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        headers.extend(header for header in _SECURITY if header[0] not in present)
+        headers.append((b"x-request-id", request_id.encode("latin-1")))
+        headers.extend(_encoded(self._cors(request)))
+        return headers
 
     def _cors(self, request: Request | None) -> Headers:
         origin = request.header("origin") if request is not None else None

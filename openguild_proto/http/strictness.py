@@ -52,12 +52,12 @@ TRAILER_TOO_LARGE = Rule("RFC 9112 7.1.2: trailer section too large", ErrorCode.
 LIBRARY = Rule("RFC 9112: refused by the parser")
 PIPELINE = Rule("RFC 9112 9.3.2: more pipelined bytes than the server keeps")
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
-_HEADER = re.compile(rb"(" + _TOKEN + rb"):[\t -~\x80-\xff]*")
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
+_HEADER = re.compile(rb"(" + TOKEN + rb"):[\t -~\x80-\xff]*")
 _BAD_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TARGET = re.compile(rb"[!-~]+")  # visible ASCII; '#' is looked for apart
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]{0,5})?")
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]{0,5})?")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})([\t ]*;[\t -~\x80-\xff]*)?")
 
 
@@ -121,7 +121,7 @@ def check_head(version: str, headers: Headers, max_body_bytes: int) -> Framing |
     )
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         return HOST_COUNT
-    if hosts and _HOST.fullmatch(hosts[0]) is None:
+    if hosts and HOST.fullmatch(hosts[0]) is None:
         return HOST_VALUE
     if lengths and codings:
         return LENGTH_WITH_CODING

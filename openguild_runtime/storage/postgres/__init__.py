@@ -40,6 +40,9 @@ CONNECT_LIMIT_SECS = 5.0
 ACQUIRE_LIMIT_SECS = 5.0
 IDLE_LIFETIME_SECS = 300.0
 MAX_BACKOFF_SECS = 2.0
+COMMITTERS = (
+    2  # connections of the pool that store appends: one batch is prepared while the other is on its way to disk
+)
 ACCESS_READERS = 2  # connections of the pool that may answer "who may see this channel" at once
 
 # One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
@@ -219,7 +222,8 @@ class PostgresStorage(Storage):
     async def _run_workers(self) -> None:
         with self._workers:
             async with anyio.create_task_group() as workers:
-                workers.start_soon(self._commits.run)
+                for _ in range(COMMITTERS):
+                    workers.start_soon(self._commits.run)
                 for _ in range(ACCESS_READERS):
                     workers.start_soon(self._accesses.run)
 
