@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import asyncpg
@@ -14,6 +15,7 @@ import pytest
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.storage import migrations
 from tests.support.chat import Chat
+from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
 TEMPLATE = "openguild_template"
@@ -24,6 +26,14 @@ def run_apart(function: Callable[..., Awaitable[object]], *arguments: str) -> No
     """Run a coroutine function in a thread of its own: the test's loop may be running already."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(anyio.run, function, *arguments).result()
+
+
+async def _create_database(server_url: str, name: str, template: str) -> None:
+    connection = await asyncpg.connect(server_url)
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    finally:
+        await connection.close()
 
 
 @pytest.fixture
@@ -51,23 +61,36 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNa
 @pytest.fixture(scope="session")
 def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
     """Makes an empty, migrated database; returns its URL."""
-
-    async def create(name: str, template: str) -> None:
-        connection = await asyncpg.connect(postgres.url)
-        try:
-            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        finally:
-            await connection.close()
-
-    run_apart(create, TEMPLATE, "template1")
+    run_apart(_create_database, postgres.url, TEMPLATE, "template1")
     run_apart(migrations.upgrade, postgres.database_url(TEMPLATE))
 
     def new() -> str:
         name = f"openguild_{next(_numbers)}"
-        run_apart(create, name, TEMPLATE)
+        run_apart(_create_database, postgres.url, name, TEMPLATE)
         return postgres.database_url(name)
 
     return new
+
+
+@pytest.fixture
+def empty_url(postgres: EmbeddedPostgres) -> str:
+    """A database without a schema."""
+    name = f"empty_{next(_numbers)}"
+    run_apart(_create_database, postgres.url, name, "template1")
+    return postgres.database_url(name)
+
+
+@pytest.fixture(scope="session")
+def pooled(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+    """Turns a database URL into one through a pooler in transaction mode."""
+    program = pooler_program()
+    if program is None:
+        pytest.skip("no pgbouncer on this machine")
+    with (
+        TemporaryDirectory(prefix="openguild-pooler-") as directory,  # open to the account it runs as
+        transaction_pooler(program, postgres.url, Path(directory)) as through,
+    ):
+        yield through
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from openguild_runtime.bus.base import Bus
 from openguild_runtime.metrics import Metrics
 
 CONNECT_TIMEOUT_SECS = 2
+CLOSE_LIMIT_SECS = 0.5
 PING_INTERVAL_SECS = 5  # a black-holed connection is given up after two of them
 MAX_OUTSTANDING_PINGS = 2
 MAX_BACKOFF_SECS = 2.0
@@ -57,6 +58,7 @@ class NatsBus(Bus):
         self._credentials_file = credentials_file
         self._tls = ssl.create_default_context(cafile=ca_file) if ca_file or url.startswith("tls://") else None
         self._client: Client | None = None
+        self.refusals = 0  # attempts to connect that failed since the last connection
         self._wanted: set[str] = set()
         self._subscriptions: dict[str, Subscription] = {}
         self._outgoing_send, self._outgoing = anyio.create_memory_object_stream[tuple[str, bytes]](OUTGOING_MESSAGES)
@@ -75,23 +77,22 @@ class NatsBus(Bus):
         self._outgoing_send.close()
         client, self._client = self._client, None
         if client is not None:
-            with anyio.move_on_after(CONNECT_TIMEOUT_SECS, shield=True):
-                await client.close()
+            await _close(client)
 
     # --- the connection ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        attempt = 0
         connected_before = False
         with self._scope:
             while True:
                 ended = anyio.Event()
                 client = await self._connect(ended)
                 if client is None:
-                    attempt += 1
-                    await anyio.sleep(random.uniform(0.05, min(MAX_BACKOFF_SECS, 0.1 * 2**attempt)))  # noqa: S311 - jitter
+                    self.refusals += 1
+                    longest = min(MAX_BACKOFF_SECS, 0.1 * 2 ** min(self.refusals, 8))
+                    await anyio.sleep(random.uniform(0.05, longest))  # noqa: S311 - jitter
                     continue
-                attempt = 0
+                self.refusals = 0
                 self._client = client
                 self._metrics.nats_connected(True)
                 log.info("connected to NATS")
@@ -139,7 +140,7 @@ class NatsBus(Bus):
         except (OSError, nats.errors.Error, TimeoutError) as failure:
             log.info("NATS cannot be reached", kind=type(failure).__name__)
             self._subscriptions.clear()
-            await client.close()
+            await _close(client)
             return None
         return client
 
@@ -207,3 +208,9 @@ class NatsBus(Bus):
                     await self._client.publish(subject, payload)
                 except (nats.errors.Error, OSError):
                     self._metrics.nats_dropped()
+
+
+async def _close(client: Client) -> None:
+    """After TLS, or a TLS handshake that failed, nats-py closes the socket and then waits for an end nobody reports."""
+    with anyio.move_on_after(CLOSE_LIMIT_SECS, shield=True):
+        await client.close()

@@ -23,7 +23,7 @@ class EmbeddedNats(EmbeddedServer):
         return f"nats://{ROLE}:{self._password}@127.0.0.1:{self._port}"
 
     def _prepare(self) -> None:
-        self._program = _nats_program()
+        self._program = find_program()
         self._password = self._secret()
         if not self._directory.exists():
             self._own_directory(self._directory)
@@ -49,7 +49,8 @@ class EmbeddedNats(EmbeddedServer):
             return False
 
 
-def _nats_program() -> Path:
+def find_program() -> Path:
+    """The wheel's nats-server. Raises EmbeddedError where it is not installed."""
     beside = Path(sysconfig.get_path("scripts")) / "nats-server"
     if beside.exists():
         return beside

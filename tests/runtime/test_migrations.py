@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 import anyio
 import asyncpg
 import pytest
 
-from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.storage import migrations
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def empty_url(postgres: EmbeddedPostgres) -> str:
-    name = f"empty_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(postgres.url)
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    return postgres.database_url(name)
 
 
 async def revision(url: str) -> str | None:

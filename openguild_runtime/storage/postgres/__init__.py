@@ -40,9 +40,7 @@ CONNECT_LIMIT_SECS = 5.0
 ACQUIRE_LIMIT_SECS = 5.0
 IDLE_LIFETIME_SECS = 300.0
 MAX_BACKOFF_SECS = 2.0
-COMMITTERS = (
-    2  # connections of the pool that store appends: one batch is prepared while the other is on its way to disk
-)
+COMMITTERS = 2  # connections that store appends: one batch is prepared while the other is on its way to disk
 ACCESS_READERS = 2  # connections of the pool that may answer "who may see this channel" at once
 
 # One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
@@ -109,7 +107,11 @@ log = structlog.get_logger("openguild.storage")
 
 
 class PostgresStorage(Storage):
-    """`database_url`: a libpq URL. `tasks` runs the group commit until `aclose`."""
+    """`database_url`: a libpq URL. `tasks` runs the group commit until `aclose`.
+
+    `statement_cache_size` 0 is for PgBouncer in transaction mode: nothing is prepared and nothing set in a session;
+    `statement_timeout_secs` is then kept on this side (and by `ALTER ROLE … SET statement_timeout` on the other).
+    """
 
     def __init__(
         self,
@@ -162,13 +164,19 @@ class PostgresStorage(Storage):
                 max_inactive_connection_lifetime=IDLE_LIFETIME_SECS,
                 statement_cache_size=self._cache_size,
                 reset=_keep_session,
-                server_settings={
-                    "application_name": "openguild",
-                    "statement_timeout": str(int(self._timeout * 1000)),
-                    "jit": "off",  # short queries: compiling costs more than it saves
-                },
+                server_settings=self._settings(),
             )
             self._tasks.start_soon(self._run_workers)
+
+    def _settings(self) -> dict[str, str]:
+        """Of each session. A pooler shares sessions and refuses what is none of its business to set."""
+        if self._cache_size == 0:
+            return {"application_name": "openguild"}
+        return {
+            "application_name": "openguild",
+            "statement_timeout": str(int(self._timeout * 1000)),
+            "jit": "off",  # short queries: compiling costs more than it saves
+        }
 
     async def aclose(self) -> None:
         self._workers.cancel()
@@ -214,6 +222,8 @@ class PostgresStorage(Storage):
             async with self._pool.acquire(timeout=ACQUIRE_LIMIT_SECS) as connection:
                 return await use(connection)
         except UNAVAILABLE as failure:
+            if isinstance(failure, asyncpg.ProtocolViolationError) and self._cache_size > 0:
+                log.warning("a pooler refuses our session: set database.statement_cache_size to 0 to go through one")
             log.debug("the database cannot be used", kind=type(failure).__name__)
             raise StorageUnavailable from failure
 
