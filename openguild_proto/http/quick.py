@@ -17,7 +17,7 @@ from openguild_proto.limits import Limits
 
 _HEAD = re.compile(rb"(" + TOKEN + rb") (/[!-\"$-~]*) HTTP/1\.1\r\n((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
 _LONG_WAY = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
-_UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_VALUE = re.compile(rb"(?:[!-~\x80-\xff]+(?:[\t ]+[!-~\x80-\xff]+)*)?")  # RFC 9110 5.5
 
 
 class QuickHead(NamedTuple):
@@ -63,11 +63,11 @@ def read_head(buffer: bytearray, limits: Limits) -> QuickHead | None:
 
 
 def response_bytes(status: int, reason: str, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """A response as h11 would write it. Raises LocalProtocolError for a value that would end its line."""
+    """A response as h11 would write it. Raises LocalProtocolError for a value that no field may have."""
     parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("ascii"))]
     for name, value in headers:
-        if _UNSAFE.search(value) is not None:
-            raise LocalProtocolError(f"the value of {name.decode()} holds control characters")
+        if _VALUE.fullmatch(value) is None:
+            raise LocalProtocolError(f"the value of {name.decode()} holds control characters or ends with spaces")
         parts.append(b"%b: %b\r\n" % (name, value))
     parts.append(b"\r\n")
     parts.append(body)
