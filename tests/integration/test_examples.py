@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.support.raw import HOST, ask
-from tests.support.server import ROOT
+from tests.support.server import ROOT, ServerProcess
 
 EXAMPLES = ROOT / "docs/examples"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -39,7 +39,7 @@ def running(name: str) -> Iterator[int]:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_each_is_short_and_shown_in_the_guide(path: Path) -> None:
     assert path.read_text().count("\n") < 80
-    assert path.name in (ROOT / "docs/embedding.md").read_text()
+    assert path.name in (ROOT / "docs/embedding.md").read_text() + (ROOT / "docs/client.md").read_text()
 
 
 def test_threads() -> None:
@@ -75,6 +75,18 @@ def test_an_operation_by_hand() -> None:
     assert (status, json.loads(body)["sequence"]) == ("200", 42)
 
 
-def test_the_python_of_the_guide_runs() -> None:
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/embedding.md").read_text(), re.DOTALL):
-        exec(compile(block, "docs/embedding.md", "exec"), {})
+def test_the_client_chats(server: ServerProcess) -> None:
+    for _ in range(2):  # accounts that exist already do not stop it
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / "client_chat.py"), server.base_url],
+            capture_output=True, text=True, check=True, timeout=60, env=ENVIRONMENT,
+        )  # fmt: skip
+        assert done.stdout.splitlines()[-1] == "bob reads 3 bye"
+
+
+@pytest.mark.parametrize("name", ["embedding.md", "client.md"])
+def test_the_python_of_the_guides_runs(name: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, name, "exec"), {})

@@ -1,0 +1,45 @@
+"""Two people chat through one or several replicas: `python docs/examples/client_chat.py URL...`."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+
+from openguild_runtime.client import ApiError, Client
+
+PASSWORD = "correct horse battery"
+
+
+async def entered(urls: tuple[str, ...], name: str) -> Client:
+    """A client that is logged in; registers the account where it is missing."""
+    client = Client(urls)
+    try:
+        await client.register(name, PASSWORD)
+    except ApiError as refusal:
+        if refusal.status != 409:  # taken: by the last run of this example
+            raise
+    await client.login(name, PASSWORD)
+    return client
+
+
+async def main(urls: tuple[str, ...]) -> None:
+    alice, bob = await entered(urls, "alice.example"), await entered(urls, "bob.example")
+    async with alice, bob:
+        guild = (await alice.request("POST", "/guilds", {"name": "Tea room"}))["guild_id"]
+        channel = (await alice.request("POST", f"/guilds/{guild}/channels", {"name": "general"}))["channel_id"]
+        invite = (await alice.request("POST", f"/guilds/{guild}/invites", {"max_uses": 1}))["code"]
+        await bob.request("POST", f"/invites/{invite}/accept", {})
+
+        async with bob.subscribe(channel, since=0) as events:
+            for text in ("Hello Bob", "are you there?", "bye"):
+                posted = await alice.post(channel, text)
+                print("posted", posted.sequence)
+            async for event in events:
+                print("bob reads", event.sequence, event.text)
+                if event.text == "bye":
+                    break
+
+
+if __name__ == "__main__":
+    anyio.run(main, tuple(sys.argv[1:]) or ("http://127.0.0.1:8080",))
