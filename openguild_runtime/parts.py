@@ -18,7 +18,7 @@ from openguild_runtime.config import ServerConfig
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.storage.postgres import COMMITTERS, PostgresStorage
 
 
 def make_service(config: ServerConfig) -> Service:
@@ -58,6 +58,7 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
         pool_size=config.database.pool_size,
         statement_timeout_secs=config.database.statement_timeout_secs,
         statement_cache_size=config.database.statement_cache_size,
+        committers=COMMITTERS if config.workers == 1 else 1,  # of siblings the batches overlap already
     )
 
 

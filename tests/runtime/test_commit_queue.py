@@ -96,8 +96,8 @@ async def test_the_queue_is_bounded() -> None:
                 accepted += 1
         return accepted
 
-    assert fill("c") == commit_queue.MAX_CHANNEL_EVENTS, "one channel leaves room for the others"
-    assert fill("d") == min(fits, commit_queue.MAX_QUEUE_EVENTS) - commit_queue.MAX_CHANNEL_EVENTS
+    assert fill("c") == commit_queue.MAX_QUEUE_EVENTS // 2, "one channel leaves room for the others"
+    assert fill("d") == min(fits, commit_queue.MAX_QUEUE_EVENTS) - commit_queue.MAX_QUEUE_EVENTS // 2
 
 
 async def test_channels_take_turns() -> None:
@@ -138,3 +138,15 @@ async def test_a_caller_who_left_does_not_undo_the_append() -> None:
         assert isinstance(await queue.submit(append("c")), Appended)
         tasks.cancel_scope.cancel()
     assert [len(batch) for batch in log.batches] == [1, 1]
+
+
+async def test_queues_that_share_divide_the_bounds() -> None:
+    async def fill() -> int:
+        queue, accepted = CommitQueue(Log().commit, share=2), 0
+        with pytest.raises(Overloaded):
+            while True:
+                queue.submit(append(f"c{accepted % 7}", text="x"))
+                accepted += 1
+        return accepted
+
+    assert await fill() == commit_queue.MAX_QUEUE_EVENTS // 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -40,7 +41,7 @@ CONNECT_LIMIT_SECS = 5.0
 ACQUIRE_LIMIT_SECS = 5.0
 IDLE_LIFETIME_SECS = 300.0
 MAX_BACKOFF_SECS = 2.0
-COMMITTERS = 2  # connections that store appends: one batch is prepared while the other is on its way to disk
+COMMITTERS = 2  # batches of appends at once: one is prepared while the other is on its way to disk
 ACCESS_READERS = 2  # connections of the pool that may answer "who may see this channel" at once
 
 # One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
@@ -121,6 +122,7 @@ class PostgresStorage(Storage):
         pool_size: int = 10,
         statement_timeout_secs: float = 10.0,
         statement_cache_size: int = 100,
+        committers: int = COMMITTERS,
     ) -> None:
         super().__init__()
         self._url = database_url
@@ -129,7 +131,7 @@ class PostgresStorage(Storage):
         self._timeout = statement_timeout_secs
         self._cache_size = statement_cache_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._commits = CommitQueue(self._commit)
+        self._commits = [CommitQueue(self._commit, share=committers) for _ in range(committers)]
         self._accesses = Gather[FindChannelAccess, ChannelAccess | None](self._find_accesses)
         self._workers = anyio.CancelScope()
 
@@ -180,7 +182,8 @@ class PostgresStorage(Storage):
 
     async def aclose(self) -> None:
         self._workers.cancel()
-        self._commits.close()
+        for queue in self._commits:
+            queue.close()
         self._accesses.close()
         pool, self._pool = self._pool, None
         if pool is not None:
@@ -193,7 +196,7 @@ class PostgresStorage(Storage):
 
     async def perform(self, effect: StorageEffect[T]) -> T:
         if isinstance(effect, AppendEvent):
-            return cast("T", await self._commits.submit(effect))
+            return cast("T", await self._queue_of(effect.channel_id).submit(effect))
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
         kind = type(effect)
@@ -232,10 +235,14 @@ class PostgresStorage(Storage):
     async def _run_workers(self) -> None:
         with self._workers:
             async with anyio.create_task_group() as workers:
-                for _ in range(COMMITTERS):
-                    workers.start_soon(self._commits.run)
+                for queue in self._commits:
+                    workers.start_soon(queue.run)
                 for _ in range(ACCESS_READERS):
                     workers.start_soon(self._accesses.run)
+
+    def _queue_of(self, channel_id: str) -> CommitQueue:
+        """Each channel has its queue: batches that are stored at once then never wait for each other's row locks."""
+        return self._commits[zlib.crc32(channel_id.encode()) % len(self._commits)]
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
         return await self._with_connection(lambda connection: channels.find_channel_accesses(connection, questions))
@@ -311,10 +318,10 @@ class PostgresStorage(Storage):
         return StorageStats(
             pool_size=pool.get_size() if pool is not None else 0,
             pool_idle=pool.get_idle_size() if pool is not None else 0,
-            queue_events=len(self._commits),
-            queue_bytes=self._commits.bytes,
-            batches=self._commits.batches,
-            batched_events=self._commits.events,
+            queue_events=sum(len(queue) for queue in self._commits),
+            queue_bytes=sum(queue.bytes for queue in self._commits),
+            batches=sum(queue.batches for queue in self._commits),
+            batched_events=sum(queue.events for queue in self._commits),
         )
 
 

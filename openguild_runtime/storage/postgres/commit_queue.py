@@ -19,7 +19,6 @@ Outcome: TypeAlias = Appended | AppendFailure | Exception
 Commit: TypeAlias = Callable[[Sequence[AppendEvent]], Awaitable[Sequence[Outcome]]]
 
 MAX_QUEUE_EVENTS = 8_192
-MAX_CHANNEL_EVENTS = 4_096  # so that one channel's flood leaves room for the others
 MAX_QUEUE_BYTES = 32 * 1024 * 1024
 MAX_BATCH_EVENTS = 256
 MAX_BATCH_BYTES = 2 * 1024 * 1024
@@ -41,14 +40,17 @@ class CommitQueue:
     """`commit(effects)` stores a batch in one transaction and returns one outcome for each, in order.
 
     No two effects of a batch share a nonce or an event id: the later one waits for the next batch and finds the
-    earlier one stored.
+    earlier one stored. `share`: how many queues divide the bounds among them.
     """
 
-    def __init__(self, commit: Commit) -> None:
+    def __init__(self, commit: Commit, *, share: int = 1) -> None:
         self._commit = commit
         self._channels: dict[str, deque[Waiting]] = {}  # the next turn is the first one's
         self._events = 0
         self._bytes = 0
+        self._max_events = MAX_QUEUE_EVENTS // share
+        self._max_bytes = MAX_QUEUE_BYTES // share
+        self._max_channel_events = self._max_events // 2  # so that one channel's flood leaves room for the others
         self._wake = asyncio.Event()
         self._closed = False
         self.batches = 0
@@ -66,12 +68,12 @@ class CommitQueue:
         if self._closed:
             raise StorageUnavailable
         waiting = Waiting(effect, asyncio.get_running_loop().create_future())
-        if self._events >= MAX_QUEUE_EVENTS or self._bytes + waiting.size > MAX_QUEUE_BYTES:
+        if self._events >= self._max_events or self._bytes + waiting.size > self._max_bytes:
             raise Overloaded
         line = self._channels.get(effect.channel_id)
         if line is None:
             line = self._channels[effect.channel_id] = deque()
-        elif len(line) >= MAX_CHANNEL_EVENTS:
+        elif len(line) >= self._max_channel_events:
             raise Overloaded
         line.append(waiting)
         self._events += 1
