@@ -1,0 +1,81 @@
+"""An echo server on the core's connection and asyncio, with the limits opened that the fuzzing client goes beyond."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from time import monotonic
+
+from openguild_proto import BytesReceived, Event, RequestReceived, ServerConnection, TextReceived, WebSocketRequested
+from openguild_proto.http.message import Response
+from openguild_proto.limits import Limits
+
+LIMITS = Limits(
+    max_message_bytes=32 * 1024 * 1024,  # cases 9.* send up to 16 MiB
+    max_message_fragments=1_000_000,
+    max_outbox_bytes=64 * 1024 * 1024,
+)
+
+
+class Echo(asyncio.Protocol):
+    """One connection: what comes in goes back."""
+
+    def __init__(self) -> None:
+        self._conn = ServerConnection(now=monotonic(), random_bytes=secrets.token_bytes, limits=LIMITS)
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for event in self._conn.receive_data(data, monotonic()):
+            self._answer(event)
+            self._send()
+        self._send()
+
+    def eof_received(self) -> None:
+        for event in self._conn.receive_eof(monotonic()):
+            self._answer(event)
+        self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _answer(self, event: Event) -> None:
+        match event:
+            case WebSocketRequested():
+                self._conn.accept(monotonic())
+            case TextReceived(text=text):
+                self._conn.send_text(text, monotonic())
+            case BytesReceived(data=data):
+                self._conn.send_bytes(data, monotonic())
+            case RequestReceived():
+                self._conn.respond(Response.text("an echo server for WebSockets\n"), monotonic())
+
+    def _send(self) -> None:
+        assert self._transport is not None
+        now = monotonic()
+        for part in self._conn.data_to_send():
+            self._transport.write(part)
+            self._conn.wrote(len(part), now)
+        if self._conn.wants_close or self._conn.close_now:
+            self._transport.close()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self._conn.next_deadline()
+        if deadline is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - now), self._expire)
+
+    def _expire(self) -> None:
+        for event in self._conn.handle_deadline(monotonic()):
+            self._answer(event)
+        self._send()
+
+
+async def serve(port: int = 0) -> asyncio.Server:
+    """Listening on 127.0.0.1; the port is the first socket's."""
+    return await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", port)

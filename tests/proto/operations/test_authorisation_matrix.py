@@ -1,0 +1,184 @@
+"""Every route and socket × every role × own and foreign guild, generated from the route table (CONTRACT A1, A2, 3.5).
+
+The rules are written down here a second time, from the contract's text and not from the code; the code must answer what
+they say. A new route without a rule fails.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+
+import pytest
+
+from openguild_proto.effects import GrantChannelRole, GrantGuildRole, GrantServerRole
+from openguild_proto.http.message import OpenStream
+from openguild_proto.http.routes import ROUTES, Route
+from openguild_proto.policy.connections import ConnectionLimiter
+from tests.support.world import PASSWORD, World, decoded, request
+
+RANK = ["guest", "viewer", "contributor", "member", "maintainer", "moderator", "admin", "owner"]
+LOWEST = {
+    "READ": "guest", "SEND_MESSAGES": "contributor", "CREATE_CHANNELS": "maintainer", "CREATE_INVITES": "maintainer",
+    "MANAGE_MEMBERS": "moderator", "RENAME": "moderator", "DELETE": "admin",
+}  # fmt: skip
+OPEN = {  # nothing to steal: probes, the description, and what makes an account or a session
+    "GET /health", "GET /live", "GET /ready", "GET /version", "GET /metrics", "GET /openapi.json",
+    "POST /users/register", "POST /sessions/login",
+    "POST /federation/transactions", "GET /federation/channels/{channel_id}/events",
+    "GET /mls/key-packages", "GET /mls/handshake-test-vectors", "POST /mls/key-packages/{identity}/rotate",
+}  # fmt: skip
+OWN = {  # everybody's own things: any account; `True`: only where the caller is a member
+    "GET /users/me": False, "GET /sessions/devices": False, "DELETE /sessions/devices/{device_id}": False, "GET /guilds": False,
+    "POST /guilds": False, "GET /channels/unread": False, "GET /notifications/ws": False, "GET /invites/{code}": False,
+    "POST /invites/{code}/accept": False, "DELETE /guilds/{guild_id}/members/@me": True,
+}  # fmt: skip
+ROLES = [None, *RANK]
+BODIES = {
+    "Credentials": {"username": "newcomer", "password": PASSWORD}, "Name": {"name": "x"}, "RoleBody": {"role": "guest"},
+    "NewInvite": {}, "PostMessage": {"content": "x"}, "MarkReadBody": {},
+    "Login": {"identifier": "owner", "secret": PASSWORD, "device": {"device_id": "d"}},
+}  # fmt: skip
+
+
+@dataclass
+class Scene:
+    """An owner's guild with a channel, an invite and a guest; and one who asks."""
+
+    world: World
+    guild: str
+    channel: str
+    code: str
+    guest: str
+    asking: str
+    asking_id: str
+
+    def answer(self, route: Route, token: str | None, prefix: str = "") -> int:
+        """The status on a copy of the scene, 101 for a stream that opens."""
+        tables, self.world.tables = self.world.tables, copy.deepcopy(self.world.tables)
+        service, self.world.service = self.world.service, copy.copy(self.world.service)
+        self.world.service.sockets = ConnectionLimiter(10, 10, 10)
+        try:
+            path = route.template.replace("{guild_id}", self.guild).replace("{channel_id}", self.channel)
+            path = path.replace("{user_id}", self.guest).replace("{code}", self.code).replace("{device_id}", "d")
+            body = BODIES[route.body] if route.body is not None and route.auth != "refresh" else None
+            asked = request(route.method, prefix + path, body, token, upgrade=route.auth == "socket")
+            answered = self.world.run(asked)
+            return 101 if isinstance(answered, OpenStream) else answered.status
+        finally:
+            self.world.tables, self.world.service = tables, service
+
+
+@pytest.fixture(scope="module")
+def stage() -> Scene:
+    world = World()
+    owner, guest, asking = (world.user(name) for name in ("owner", "guest", "asking"))
+    ids = [decoded(world.ask("GET", "/users/me", token=token))["user_id"] for token in (owner, guest, asking)]
+    guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, owner))["guild_id"]
+    channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, owner))["channel_id"]
+    code = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner))["code"]
+    world.perform(GrantGuildRole(guild_id=guild, user_id=ids[1], role="guest", now_ms=0))
+    return Scene(world, guild, channel, code, ids[1], asking, ids[2])
+
+
+def with_roles(stage: Scene, server: str | None, guild: str | None, channel: str | None) -> Scene:
+    scene = copy.copy(stage)
+    scene.world = copy.copy(stage.world)
+    scene.world.tables = copy.deepcopy(stage.world.tables)
+    if server is not None:
+        scene.world.perform(GrantServerRole(user_id=scene.asking_id, role=server, now_ms=0))
+    if guild is not None:
+        scene.world.perform(GrantGuildRole(guild_id=scene.guild, user_id=scene.asking_id, role=guild, now_ms=0))
+    if channel is not None:
+        scene.world.perform(GrantChannelRole(channel_id=scene.channel, user_id=scene.asking_id, role=channel, now_ms=0))
+    return scene
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.template}"
+
+
+def rank(role: str | None) -> int:
+    return RANK.index(role) if role is not None else -1
+
+
+def expected(route: Route, server: str | None, guild: str | None, channel: str | None) -> int:
+    """What the contract says an account with these roles gets."""
+    if name_of(route) in OWN:
+        return 404 if OWN[name_of(route)] and guild is None else route.status
+    in_channel = "{channel_id}" in route.template
+    member = guild is not None or (in_channel and channel is not None)
+    if not member and rank(server) < rank("moderator"):
+        return 404  # existence does not leak
+    needed = "MANAGE_MEMBERS" if route.permission == "self or MANAGE_MEMBERS" else route.permission
+    highest = max(rank(server), rank(guild), rank(channel) if in_channel else -1)
+    return route.status if highest >= rank(LOWEST[needed]) else 403
+
+
+def test_every_route_has_a_rule() -> None:
+    for route in ROUTES:
+        name = name_of(route)
+        if route.auth in {"none", "refresh"}:
+            assert name in OPEN or (route.auth == "refresh" and route.body == "RefreshToken"), name
+        else:
+            assert (name in OWN) == (route.permission == "self"), name
+            assert name in OWN or route.permission in {*LOWEST, "self or MANAGE_MEMBERS"}, name
+        assert route.body is None or route.body in BODIES or route.auth == "refresh", f"give {name} a body here"
+
+
+GUARDED = [route for route in ROUTES if route.auth in {"bearer", "socket"}]
+guarded = pytest.mark.parametrize("route", GUARDED, ids=name_of)
+
+
+@guarded
+def test_roles(stage: Scene, route: Route) -> None:
+    """All combinations of server, guild and channel roles; a guild without the role is the foreign one."""
+    channels = ROLES if "{channel_id}" in route.template else [None]
+    surprises = []
+    for roles in itertools.product(ROLES, ROLES, channels):
+        found = with_roles(stage, *roles).answer(route, stage.asking)
+        if found != expected(route, *roles):
+            surprises.append(f"server {roles[0]}, guild {roles[1]}, channel {roles[2]}: {found}")
+    assert surprises == []
+
+
+@guarded
+@pytest.mark.parametrize("token", [None, "", "x", "a.b", "expired", "revoked"])
+def test_without_a_living_token_nothing_is_answered(stage: Scene, route: Route, token: str | None) -> None:
+    scene = with_roles(stage, "owner", "owner", None)
+    if token == "revoked":
+        token = scene.asking
+        claims = scene.world.service.tokens.verify(token, scene.world.wall_ms)
+        scene.world.service = copy.copy(scene.world.service)
+        scene.world.service.tokens = copy.deepcopy(scene.world.service.tokens)
+        scene.world.service.tokens.revoke_session(claims.session_id)
+    elif token == "expired":
+        token, scene.world.wall_ms = scene.asking, scene.world.wall_ms + 43_201_000
+    for prefix in ("", "/client/v1"):
+        assert scene.answer(route, token, prefix) == 401
+
+
+@guarded
+def test_the_prefix_changes_nothing(stage: Scene, route: Route) -> None:
+    for roles in itertools.product([None, "moderator"], ROLES):
+        scene = with_roles(stage, *roles, None)
+        assert scene.answer(route, stage.asking, "/client/v1") == expected(route, *roles, None)
+
+
+def test_nobody_gives_a_role_above_their_own_or_removes_an_equal(stage: Scene) -> None:
+    """A1, over all ranks; owners are equals who may change each other's role, and the last one's cannot be changed."""
+    for giver, given, held in itertools.product(RANK, RANK, RANK):
+        scene = with_roles(stage, None, giver, None)
+        scene.world.perform(GrantGuildRole(guild_id=scene.guild, user_id=scene.guest, role=held, now_ms=0))
+        path = f"/guilds/{scene.guild}/members/{scene.guest}"
+        may = rank(giver) >= rank("moderator")
+        put = may and rank(given) <= rank(giver) and (rank(held) < rank(giver) or giver == held == "owner")
+        kicked = may and rank(held) < rank(giver)
+        assert scene.world.ask("PUT", path, {"role": given}, scene.asking).status == (200 if put else 403), (
+            giver,
+            given,
+            held,
+        )
+        scene.world.perform(GrantGuildRole(guild_id=scene.guild, user_id=scene.guest, role=held, now_ms=0))
+        assert scene.world.ask("DELETE", path, None, scene.asking).status == (204 if kicked else 403), (giver, held)
