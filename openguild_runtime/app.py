@@ -38,6 +38,7 @@ from openguild_runtime.passwords import PasswordHasher
 from openguild_runtime.perform import Performer
 from openguild_runtime.private import private_servers
 from openguild_runtime.readiness import ReadinessProbe
+from openguild_runtime.reload import reload
 from openguild_runtime.shutdown import drain, wait_for_signal
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
@@ -75,10 +76,12 @@ class Server:
         hasher: PasswordHasher | None = None,
         native: bool | None = None,
         seat: Seat | None = None,
+        reread: Callable[[], ServerConfig] | None = None,
     ) -> None:
         self.sources = sources or Sources()
         clock = self.sources.monotonic
         self.config = config
+        self.reread = reread or (lambda: config)
         self.seat = seat
         self.tasks = tasks
         native = native_ring() if native is None else native
@@ -196,6 +199,7 @@ class Server:
         await self.start_parts()
         if self.seat is not None:
             self.tasks.start_soon(serve_siblings, self.seat, self.metrics.render, self.tasks)
+        self.tasks.start_soon(self._reload_at_hangup)
         self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
         if self.config.metrics.enabled and self.config.metrics.bind_addr is not None:
             listeners.append(open_listener(*split_address(self.config.metrics.bind_addr), shared=shared))
@@ -214,6 +218,11 @@ class Server:
             for listener in listeners:
                 _close(listener)
             self.driver.end_all()
+
+    async def _reload_at_hangup(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
+            async for _ in hangups:
+                reload(self)
 
     async def _start_storage(self) -> None:
         await self.storage.start()
@@ -241,14 +250,19 @@ class Server:
             self.metrics.loop_stall(max(0.0, self.sources.monotonic() - due))
 
 
-async def serve(config: ServerConfig, seat: Seat | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. Raises OSError (address), EmbeddedError, and what asyncpg raises."""
+async def serve(
+    config: ServerConfig, seat: Seat | None = None, reread: Callable[[], ServerConfig] | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. SIGHUP applies what `reread` gives.
+
+    Raises OSError (address), EmbeddedError, and what asyncpg raises.
+    """
     descriptors = raise_descriptor_limit()
     tune_collector()
     async with AsyncExitStack() as stack:
         config = await stack.enter_async_context(private_servers(config))
         async with anyio.create_task_group() as tasks:
-            server = Server(config, tasks, descriptors, seat=seat)
+            server = Server(config, tasks, descriptors, seat=seat, reread=reread)
             _announce(config)
             try:
                 await server.run()

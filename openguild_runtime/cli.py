@@ -129,7 +129,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     config = load(flags, os.environ, Path.cwd())
     set_up_logs(config)
     if command is None:
-        return _serve(config)
+        return _serve(config, lambda: load(flags, os.environ, Path.cwd()))
     if command == "config":
         return _config(config, parsed["action"])
     if command == "migrate":
@@ -145,24 +145,24 @@ def set_up_logs(config: ServerConfig) -> None:
         raise ConfigError(str(problem)) from None
 
 
-def _serve(config: ServerConfig) -> int:
+def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
     require_servable(config)
     names = overridden_names(os.environ)
     if names:
         structlog.get_logger("openguild.server").info("environment overrides", names=names)
     if config.workers == 1:
-        return serve_here(config)
+        return serve_here(config, reread)
     from openguild_runtime.workers.supervisor import supervise
 
-    return anyio.run(supervise, config)
+    return anyio.run(supervise, config, reread)
 
 
-def serve_here(config: ServerConfig, seat: Seat | None = None) -> int:
+def serve_here(config: ServerConfig, reread: Callable[[], ServerConfig], seat: Seat | None = None) -> int:
     """Serve in this process; `seat`: as one of several workers."""
     from openguild_runtime import app  # the other commands do without the server's parts
 
     fast = importlib.util.find_spec("uvloop") is not None
-    return anyio.run(app.serve, config, seat, backend_options={"use_uvloop": fast})
+    return anyio.run(app.serve, config, seat, reread, backend_options={"use_uvloop": fast})
 
 
 async def _migrate(config: ServerConfig) -> int:

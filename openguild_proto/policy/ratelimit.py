@@ -22,6 +22,11 @@ class SlidingWindow:
         self._max_keys = max_keys
         self._admitted: OrderedDict[str, deque[float]] = OrderedDict()
 
+    def change(self, limit: int, window_secs: float) -> None:
+        """Other bounds from now on; what was admitted stays counted."""
+        self.limit = limit
+        self.window_secs = window_secs
+
     def hit(self, key: str, now: float) -> float | None:
         """Admit one more: None, or the seconds after which it would be admitted. A refusal is not counted."""
         wait = self.peek(key, now)

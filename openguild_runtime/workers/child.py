@@ -1,5 +1,5 @@
-"""One worker process. Its whole configuration comes as one line on standard input, which then stays open: when it
-ends, the supervisor is gone, and the worker drains as it would at SIGTERM."""
+"""One worker process. Its whole configuration comes as one line on standard input, which then stays open: a further line
+is a configuration that was read again, and when it ends, the supervisor is gone and the worker drains as at SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import threading
+from io import FileIO
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGHUP, SIGTERM
 
 import structlog
 
@@ -19,19 +20,22 @@ from openguild_runtime.workers.siblings import Seat
 
 def main() -> int:
     """The exit status."""
-    orders = json.loads(sys.stdin.buffer.readline())
+    lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
+    orders = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(orders["config"])
     seat = Seat(orders["number"], orders["count"], Path(orders["directory"]))
-    threading.Thread(target=_end_with, args=(sys.stdin.fileno(),), daemon=True).start()
+    latest = [config]
+    threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
     structlog.contextvars.bind_contextvars(worker=seat.number)
-    return answer_failures(lambda: serve_here(config, seat), None)
+    return answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None)
 
 
-def _end_with(lifeline: int) -> None:
-    """Nothing more is written to it; a read returns when the supervisor is gone."""
-    while os.read(lifeline, 1):
-        continue
+def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:
+    """Keep the newest configuration and have it applied; reading ends when the supervisor is gone."""
+    for line in lifeline:
+        latest[0] = ServerConfig.model_validate(json.loads(line)["config"])
+        os.kill(os.getpid(), SIGHUP)
     os.kill(os.getpid(), SIGTERM)
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from anyio.abc import ByteSendStream, Process
 from pydantic import BaseModel, SecretStr
 
 from openguild_runtime.config import ServerConfig, split_address
+from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.failures import CommandFailed
 from openguild_runtime.private import private_servers
+from openguild_runtime.reload import live_part
 
 MAX_BACKOFF_SECS = 5.0
 STEADY_SECS = 10.0  # who lived as long as this is restarted at once
@@ -32,18 +35,19 @@ STEADY_SECS = 10.0  # who lived as long as this is restarted at once
 log = structlog.get_logger("openguild.workers")
 
 
-async def supervise(config: ServerConfig) -> int:
+async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
     """Serve with `config.workers` processes until SIGTERM or SIGINT. The exit status: 0 when every worker drained."""
     for host, port in _addresses(config):
         _require_free(host, port)
     async with private_servers(config) as completed:
         with tempfile.TemporaryDirectory(prefix="openguild-") as directory:
-            return await Supervisor(completed, Path(directory)).run()
+            return await Supervisor(completed, Path(directory), reread).run()
 
 
 class Supervisor:
-    def __init__(self, config: ServerConfig, directory: Path) -> None:
+    def __init__(self, config: ServerConfig, directory: Path, reread: Callable[[], ServerConfig]) -> None:
         self._config = config
+        self._reread = reread
         self._directory = directory
         self._processes: dict[int, Process] = {}
         self._stopping = anyio.Event()
@@ -53,6 +57,7 @@ class Supervisor:
         async with anyio.create_task_group() as tasks:
             for number in range(self._config.workers):
                 tasks.start_soon(self._keep, number)
+            tasks.start_soon(self._reload_at_hangup)
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 tasks.start_soon(self._cancel_when_ended, tasks.cancel_scope)
                 async for received in signals:
@@ -104,6 +109,10 @@ class Supervisor:
             start_new_session=True,
         )
         self._processes[number] = process
+        await self._order(number, process)
+        return process
+
+    async def _order(self, number: int, process: Process) -> None:
         orders = {
             "config": plain(self._config.model_copy(update={"embedded": False})),
             "number": number,
@@ -114,7 +123,18 @@ class Supervisor:
         if stdin is not None:
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it ended at once: `_keep` sees that
                 await stdin.send(json.dumps(orders).encode() + b"\n")
-        return process
+
+    async def _reload_at_hangup(self) -> None:
+        """SIGHUP: what may change while serving goes to every worker."""
+        with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
+            async for _ in hangups:
+                try:
+                    self._config = live_part(self._config, self._reread())
+                except ConfigError as problem:
+                    log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line
+                    continue
+                for number, process in self._processes.items():
+                    await self._order(number, process)
 
 
 def plain(section: BaseModel) -> dict[str, Any]:

@@ -64,9 +64,11 @@ def test_what_it_reads_h11_reads_alike(data: bytes) -> None:
 @given(COMMON)
 @settings(deadline=None, max_examples=300)
 def test_byte_by_byte_which_is_the_long_way_gives_the_same_requests_and_answers(data: bytes) -> None:
-    quick = drive(connection(), [data])
-    event("a request" if any(isinstance(fact, RequestReceived) for fact in quick[0]) else "none")
-    assert drive(connection(), [data[place : place + 1] for place in range(len(data))]) == quick
+    facts, sent = drive(connection(), [data])
+    event("a request" if any(isinstance(fact, RequestReceived) for fact in facts) else "none")
+    slowly, sent_slowly = drive(connection(), [data[place : place + 1] for place in range(len(data))])
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"  # only sent while the body has not begun to come
+    assert (slowly, sent_slowly.replace(interim, b"")) == (facts, sent.replace(interim, b""))
 
 
 HEADER_VALUES = st.text(st.sampled_from("\0\n\r\t az;,\x80\xff"), max_size=20).map(lambda text: text.encode("latin-1"))

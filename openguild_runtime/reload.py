@@ -1,0 +1,89 @@
+"""SIGHUP: read the configuration again and apply what may change while serving; the rest is named and left for a restart.
+
+Key rotation without a restart: put the new seed into `session.signing_key`, the old key's public half into
+`session.fallback_verifying_keys`, and send SIGHUP. Every cached verdict on a token is dropped with the old ring.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from openguild_runtime.config import ServerConfig
+from openguild_runtime.config_layers import ConfigError
+
+if TYPE_CHECKING:
+    from openguild_runtime.app import Server
+
+KEYS = ("session.signing_key", "session.fallback_verifying_keys")
+LIMITS = (
+    "messaging.max_messages_per_user_per_window", "messaging.max_messages_per_ip_per_window",
+    "messaging.rate_limit_window_secs", "session.max_logins_per_address_per_window",
+    "session.max_logins_per_account_per_window", "session.login_window_secs",
+)  # fmt: skip
+OTHERS = ("messaging.replay_window", "registration.enabled", "session.access_ttl_secs", "session.refresh_ttl_secs")
+OURS = ("embedded", "database_url", "nats.url", "workers")  # of a server that brought its own
+LIVE = frozenset({*KEYS, *LIMITS, *OTHERS})
+
+log = structlog.get_logger("openguild.server")
+
+
+def value_of(config: ServerConfig, key: str) -> Any:
+    """What stands under a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def changed(before: ServerConfig, after: ServerConfig) -> list[str]:
+    """Dotted keys whose values differ."""
+    return [key for key in after.shown() if key not in OURS and value_of(before, key) != value_of(after, key)]
+
+
+def reload(server: Server) -> None:
+    """Read again and apply. A configuration that cannot be read changes nothing and is said in one line."""
+    try:
+        fresh = server.reread()
+        apply(server, fresh)
+    except ConfigError as problem:
+        log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line, no traceback
+
+
+def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
+    """`before` with the live keys of `fresh`. Raises ConfigError."""
+    session = fresh.session
+    if session.signing_key is None and fresh.embedded:  # it made its own, once
+        session = session.model_copy(update={"signing_key": before.session.signing_key})
+    messaging = fresh.messaging.model_copy(update={"queue_capacity": before.messaging.queue_capacity})
+    after = before.model_copy(update={"messaging": messaging, "session": session, "registration": fresh.registration})
+    after.key_ring()
+    waiting = [name for name in changed(before, fresh) if name not in LIVE]
+    if waiting:
+        log.warning("some changes wait for the next start", keys=waiting)
+    return after
+
+
+def apply(server: Server, fresh: ServerConfig) -> None:
+    """Take over the live keys of `fresh`. Raises ConfigError with nothing changed."""
+    after = live_part(server.config, fresh)
+    applied = changed(server.config, after)
+    service, messaging, session = server.service, after.messaging, after.session
+    if any(name in KEYS for name in applied):
+        service.tokens.replace_keys(after.key_ring())
+    service.user_messages.change(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs)
+    service.address_messages.change(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs)
+    service.address_logins.change(session.max_logins_per_address_per_window, session.login_window_secs)
+    service.account_logins.change(session.max_logins_per_account_per_window, session.login_window_secs)
+    service.settings = msgspec.structs.replace(
+        service.settings,
+        replay_window=messaging.replay_window,
+        registration_enabled=after.registration.enabled,
+        access_ttl_secs=session.access_ttl_secs,
+        refresh_ttl_secs=session.refresh_ttl_secs,
+    )
+    server.streams.replay_window = messaging.replay_window
+    server.config = after
+    log.info("the configuration was read again", applied=applied)

@@ -1,0 +1,113 @@
+"""SIGHUP: keys rotate without a restart, limits change, a bad configuration changes nothing (A8)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from openguild_proto.canonical.keys import encode_unpadded, parse_seed
+from openguild_runtime.embedded import EmbeddedNats
+from tests.support.chat import User
+from tests.support.server import SIGNING_KEY, ServerProcess
+from tests.support.waiting import wait_until
+
+OTHER_KEY = encode_unpadded(bytes(range(32, 64)))
+OLD_PUBLIC = encode_unpadded(parse_seed(SIGNING_KEY).public)
+
+
+class Rotating:
+    """A server whose keys and limits stand in files that a test rewrites."""
+
+    def __init__(self, directory: Path, *flags: str, **settings: object) -> None:
+        self.key, self.file = directory / "key", directory / "config" / "server.toml"
+        self.file.parent.mkdir()
+        self.key.write_text(SIGNING_KEY)
+        self.file.write_text("")
+        self.process = ServerProcess(
+            directory, *flags, without=("SESSION__SIGNING_KEY", "MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW"),
+            SESSION__SIGNING_KEY_FILE=str(self.key), **settings,
+        )  # fmt: skip
+
+    def hang_up(self, said: str) -> None:
+        """SIGHUP, and wait for what the log says about it."""
+        before = self.process.log_path.read_text().count(said)
+        assert self.process.process is not None
+        self.process.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.process.log_path.read_text().count(said) > before, what=f"{said!r} in the log")
+
+
+def works(user: User) -> bool:
+    return user.get("/users/me").status_code == 200
+
+
+@pytest.fixture
+def rotating(tmp_path: Path, database_url: str) -> Rotating:
+    return Rotating(tmp_path, DATABASE_URL=database_url)
+
+
+def test_keys_rotate_with_a_fallback_and_without(rotating: Rotating) -> None:
+    with rotating.process.start() as server:
+        chat = server.chat()
+        old = chat.user("old")
+        assert works(old)
+        with old.notifications() as stream:
+            rotating.key.write_text(OTHER_KEY)
+            rotating.file.write_text(f'session.fallback_verifying_keys = ["{OLD_PUBLIC}"]\n')
+            rotating.hang_up("the configuration was read again")
+            new = chat.login("old", "second")
+            assert works(old), "the old key still verifies"
+            assert works(new)
+            rotating.file.write_text("")
+            rotating.hang_up("the configuration was read again")
+            assert not works(old), "its key has gone, and no cache remembers it"
+            assert works(new)
+            stream.ping().wait(5)  # an open stream had its token checked when it began
+        text = rotating.process.log_path.read_text()
+        assert SIGNING_KEY not in text
+        assert OTHER_KEY not in text
+
+
+def test_limits_change(rotating: Rotating) -> None:
+    with rotating.process.start() as server:
+        user = server.chat().user()
+        channel = user.channel(user.guild())
+        user.say(channel, "one")
+        rotating.file.write_text("messaging.max_messages_per_user_per_window = 2\nhttp.idle_timeout_secs = 9\n")
+        rotating.hang_up("the configuration was read again")
+        user.say(channel, "two")
+        assert user.post(f"/channels/{channel}/messages", {"content": "three"}).status_code == 429
+        assert "some changes wait for the next start" in server.tail()
+
+
+def test_a_bad_configuration_changes_nothing(rotating: Rotating) -> None:
+    with rotating.process.start() as server:
+        user = server.chat().user()
+        for bad in ("messaging.no_such_key = 1\n", "messaging.replay_window = -1\n", "not toml"):
+            rotating.file.write_text(bad)
+            rotating.hang_up("the configuration was not applied")
+        rotating.file.write_text("")
+        rotating.key.write_text("not a key")
+        rotating.hang_up("the configuration was not applied")
+        assert works(user)
+        assert works(server.chat().user())
+
+
+def test_every_worker_gets_the_new_key(
+    tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
+) -> None:
+    rotating = Rotating(tmp_path, "--workers", "2", DATABASE_URL=new_database(), NATS__URL=nats_server.url)
+    with rotating.process.start() as server:
+        old = server.chat().user()
+        rotating.key.write_text(OTHER_KEY)
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+        said = "the configuration was read again"
+        wait_until(lambda: server.log_path.read_text().count(said) == 2, what="both workers' word")
+        for _ in range(20):
+            fresh = User(server.chat(), "x", old.token, "", "")  # a connection of its own, so either worker may answer
+            assert not works(fresh)
+        assert works(server.chat().user())
+        assert server.stop() == 0, server.tail()
