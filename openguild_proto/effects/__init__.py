@@ -13,6 +13,7 @@ from openguild_proto.effects.accounts import (
     RevokeRefresh,
     RotateRefresh,
 )
+from openguild_proto.effects.attempts import AttemptKey, CountAttempt
 from openguild_proto.effects.base import Effect, Operation, Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import (
     Appended,
@@ -59,8 +60,10 @@ __all__ = [
     "AppendEvent",
     "AppendFailure",
     "Appended",
+    "AttemptKey",
     "CheckReadiness",
     "ComponentState",
+    "CountAttempt",
     "DeleteChannel",
     "DeleteGuild",
     "DeleteInvite",

@@ -42,8 +42,7 @@ def login(ctx: Context, request: Request) -> Operation[Response]:
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=problems)
     _, username_key = normalise_username(identifier)
-    limit_attempts(ctx.service.address_logins, request.client_address, ctx)
-    limit_attempts(ctx.service.account_logins, username_key, ctx)
+    yield from limit_attempts(ctx, request.client_address, username_key)
     user = yield from FindUserByName(username_key=username_key)
     # an unknown user costs the same as a wrong password (D-21)
     good = yield from VerifyPassword(password_hash=user.password_hash if user is not None else None, password=secret)

@@ -171,7 +171,7 @@ def test_d_39_migrate(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     migrating = ServerProcess(tmp_path, DATABASE_URL=postgres.url)
     for _ in range(2):
         done = migrating.run_command("migrate")
-        assert (done.returncode, done.stdout) == (0, "The schema is at revision 0001\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "The schema is at revision 0002\n"), done.stderr
     wrong = ServerProcess(tmp_path, DATABASE_URL=postgres.url.replace("@127", "x@127")).run_command("migrate")
     assert wrong.returncode == 1
     assert "password authentication failed" in wrong.stderr

@@ -85,3 +85,20 @@ def test_a_guild_made_on_one_replica_is_served_by_the_other(replicas: list[Serve
         assert json.loads(stream.recv(timeout=10))["event"]["channel_id"] == channel
         alice.say(channel, "hello")
         assert json.loads(stream.recv(timeout=10))["kind"] == "channel_message"
+
+
+def test_d_21_guesses_at_a_password_are_counted_on_all_replicas_together(
+    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
+) -> None:
+    url = new_database()
+    limits = {"SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW": 4}
+    servers = [ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url, **limits) for _ in range(2)]
+    with servers[0], servers[1]:
+        name = servers[0].chat().user().name  # one attempt, which succeeded
+        body = {"identifier": name, "secret": "a guess at it", "device": {"device_id": "x"}}
+        answers = [
+            httpx.post(f"{servers[number % 2].base_url}/sessions/login", json=body, trust_env=False)
+            for number in range(8)
+        ]
+    assert [answer.status_code for answer in answers] == [401] * 3 + [429] * 5
+    assert all(1 <= int(answer.headers["retry-after"]) <= 62 for answer in answers[3:])

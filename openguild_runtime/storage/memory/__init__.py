@@ -13,7 +13,7 @@ from openguild_proto import effects
 from openguild_proto.effects import StorageEffect
 from openguild_proto.records import ControlRecord
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
-from openguild_runtime.storage.memory import accounts, channels, guilds
+from openguild_runtime.storage.memory import accounts, attempts, channels, guilds
 from openguild_runtime.storage.memory.state import State
 
 __all__ = ["MemoryStorage", "MemoryTables"]
@@ -56,6 +56,7 @@ HANDLERS: dict[type[StorageEffect[Any]], Callable[[State, Any], Any]] = {
     effects.ReadEvents: channels.read_events,
     effects.MarkRead: channels.mark_read,
     effects.ListUnread: channels.list_unread,
+    effects.CountAttempt: attempts.count_attempt,
 }
 
 

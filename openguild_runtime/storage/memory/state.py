@@ -74,6 +74,7 @@ class State:
     channels: dict[str, Channel] = field(default_factory=dict)
     event_places: dict[str, tuple[str, int]] = field(default_factory=dict)  # event id: channel id, sequence
     control: list[ControlRecord] = field(default_factory=list)
+    attempts: dict[bytes, dict[int, int]] = field(default_factory=dict)  # digest: start of bin, ms: how many
 
     def log(
         self,

@@ -23,7 +23,7 @@ from openguild_proto.effects import AppendEvent, FindChannelAccess, StorageEffec
 from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
-from openguild_runtime.storage.postgres import accounts, channels, guilds, invites, sessions
+from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, sessions
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
 from openguild_runtime.storage.postgres.gather import Gather
@@ -63,6 +63,7 @@ STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]]
     effects.ReadEvents: channels.read_events,
     effects.MarkRead: channels.mark_read,
     effects.ListUnread: channels.list_unread,
+    effects.CountAttempt: attempts.count_attempt,
 }
 # Several statements, perhaps with a control record.
 TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaitable[Any]]] = {

@@ -124,8 +124,10 @@ def fail(at: int, failure: Exception) -> Callable[[int, Effect[Any]], None]:
 
 
 def state(scene: Scene) -> object:
-    """Everything stored, without what a token cache or a limiter keeps."""
-    return copy.deepcopy(scene.world.tables._state)
+    """Everything stored, without what a token cache or a limiter keeps: an attempt counts even when it fails."""
+    stored = copy.deepcopy(scene.world.tables._state)
+    stored.attempts.clear()
+    return stored
 
 
 @acts

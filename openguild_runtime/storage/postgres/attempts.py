@@ -1,0 +1,22 @@
+"""Attempts counted in PostgreSQL, for all replicas: `count_attempt_v1` of the schema."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openguild_proto.effects import CountAttempt
+from openguild_runtime.storage.postgres.values import moment
+
+if TYPE_CHECKING:
+    from openguild_runtime.storage.postgres.values import Connection
+
+
+async def count_attempt(connection: Connection, effect: CountAttempt) -> float | None:
+    wait: float | None = await connection.fetchval(
+        "SELECT count_attempt_v1($1, $2, $3, $4)",
+        [key.digest for key in effect.keys],
+        [key.limit for key in effect.keys],
+        effect.window_secs,
+        moment(effect.now_ms),
+    )
+    return wait
