@@ -24,6 +24,7 @@ from openguild_proto.fanout import _native, ring
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
+from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
 from openguild_runtime.background import start_contained
 from openguild_runtime.bus.base import Bus
@@ -39,6 +40,7 @@ from openguild_runtime.perform import Performer
 from openguild_runtime.private import private_servers
 from openguild_runtime.readiness import ReadinessProbe
 from openguild_runtime.reload import reload
+from openguild_runtime.sharing import share_limits
 from openguild_runtime.shutdown import drain, wait_for_signal
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
@@ -189,6 +191,10 @@ class Server:
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
         self.tasks.start_soon(self.streams.flusher.run)
+        if self.config.nats.url is not None:
+            windows = {"user": self.service.user_messages, "address": self.service.address_messages}
+            sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows)
+            self.tasks.start_soon(share_limits, sharing, self.bus, self.sources.monotonic)
         await self.bus.start()
         self.tasks.start_soon(self._start_storage)
 

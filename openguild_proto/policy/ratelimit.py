@@ -21,6 +21,8 @@ class SlidingWindow:
         self.window_secs = window_secs
         self._max_keys = max_keys
         self._admitted: OrderedDict[str, deque[float]] = OrderedDict()
+        self.divisor = 1  # replicas that share the limit without hearing of each other
+        self.fresh: dict[str, int] | None = None  # admissions that other replicas have not been told (sharing.py)
 
     def change(self, limit: int, window_secs: float) -> None:
         """Other bounds from now on; what was admitted stays counted."""
@@ -32,13 +34,29 @@ class SlidingWindow:
         wait = self.peek(key, now)
         if wait is not None:
             return wait
+        self._keep(key, 1, now)
+        if self.fresh is not None and len(self.fresh) < self._max_keys:
+            self.fresh[key] = self.fresh.get(key, 0) + 1
+        return None
+
+    def absorb(self, key: str, count: int, now: float) -> None:
+        """Another replica has admitted `count`."""
+        self._keep(key, min(count, self.limit), now)
+
+    def take_fresh(self) -> dict[str, int]:
+        """What was admitted here since the last call, by key."""
+        fresh, self.fresh = self.fresh or {}, {}
+        return fresh
+
+    def _keep(self, key: str, count: int, now: float) -> None:
         times = self._admitted.get(key)
         if times is None:
             self._expire(now)
             times = self._admitted[key] = deque()
-        times.append(now)
+        times.extend([now] * count)
+        while len(times) > self.limit:
+            times.popleft()  # bounded: the newest `limit` decide
         self._admitted.move_to_end(key)
-        return None
 
     def peek(self, key: str, now: float) -> float | None:
         """What `hit` would answer, without admitting."""
@@ -48,7 +66,8 @@ class SlidingWindow:
         start = now - self.window_secs
         while times and times[0] <= start:
             times.popleft()
-        return times[0] - start if len(times) >= self.limit else None
+        limit = max(1, self.limit // self.divisor)
+        return times[-limit] - start if len(times) >= limit else None
 
     def _expire(self, now: float) -> None:
         start = now - self.window_secs

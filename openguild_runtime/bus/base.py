@@ -13,6 +13,7 @@ class Bus(ABC):
         self.on_channel: Callable[[str, bytes], None] = _ignore_channel
         """(channel id, frame payload)"""
         self.on_control: Callable[[bytes], None] = _ignore_control
+        self.on_limits: Callable[[bytes], None] = _ignore_limits
         self.on_reconnect: Callable[[], None] = _ignore_reconnect
         """Something may have been missed: check every tail now."""
 
@@ -38,6 +39,10 @@ class Bus(ABC):
         """A control message to every replica."""
 
     @abstractmethod
+    def publish_limits(self, payload: bytes) -> None:
+        """What this replica has admitted, to every other one (policy/sharing)."""
+
+    @abstractmethod
     async def subscribe_channel(self, channel_id: str) -> None:
         """Begin to hear a channel; safe to repeat."""
 
@@ -52,6 +57,10 @@ def _ignore_channel(channel_id: str, payload: bytes) -> None:
 
 def _ignore_control(payload: bytes) -> None:
     """What `on_control` is until the application sets it."""
+
+
+def _ignore_limits(payload: bytes) -> None:
+    """What `on_limits` is until the application sets it."""
 
 
 def _ignore_reconnect() -> None:

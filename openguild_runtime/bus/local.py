@@ -24,6 +24,9 @@ class LocalBus(Bus):
     def publish_control(self, payload: bytes) -> None:
         """Nobody listens."""
 
+    def publish_limits(self, payload: bytes) -> None:
+        """Nobody listens."""
+
     async def subscribe_channel(self, channel_id: str) -> None:
         """Everything is heard already."""
 

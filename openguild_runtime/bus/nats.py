@@ -5,7 +5,7 @@ while `flush` may still succeed. Here one task connects, subscribes to what is w
 connection, and begins again with full jitter. Nothing is kept for a server that is away: the log has it, and the
 tail check of each replica finds it (architecture, "Many replicas").
 
-Subjects: `openguild.<server>.channel.<channel id>` and `openguild.<server>.control`.
+Subjects: `openguild.<server>.channel.<channel id>`, `openguild.<server>.control`, `openguild.<server>.limits`.
 """
 
 from __future__ import annotations
@@ -134,6 +134,9 @@ class NatsBus(Bus):
             await client.subscribe(
                 f"{self._prefix}.control", cb=self._received_control, pending_msgs_limit=PENDING_MESSAGES
             )
+            await client.subscribe(
+                f"{self._prefix}.limits", cb=self._received_limits, pending_msgs_limit=PENDING_MESSAGES
+            )
             for channel_id in list(self._wanted):
                 await self._subscribe(client, channel_id)
             await client.flush(CONNECT_TIMEOUT_SECS)
@@ -181,6 +184,12 @@ class NatsBus(Bus):
         except ValueError:
             log.warning("a NATS message was not a control message", subject=message.subject)
 
+    async def _received_limits(self, message: Msg) -> None:
+        try:
+            self.on_limits(message.data)
+        except ValueError:
+            log.warning("a NATS message was not about limits", subject=message.subject)
+
     # --- publishing ----------------------------------------------------------------------------------
 
     def publish_channel(self, channel_id: str, payload: bytes) -> None:
@@ -188,6 +197,9 @@ class NatsBus(Bus):
 
     def publish_control(self, payload: bytes) -> None:
         self._publish(f"{self._prefix}.control", payload)
+
+    def publish_limits(self, payload: bytes) -> None:
+        self._publish(f"{self._prefix}.limits", payload)
 
     def _publish(self, subject: str, payload: bytes) -> None:
         if self._client is None:

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import User
 from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
 
 SUBSCRIBERS = 50  # on each replica
 POSTS = 1_000
@@ -102,3 +103,21 @@ def test_d_21_guesses_at_a_password_are_counted_on_all_replicas_together(
         ]
     assert [answer.status_code for answer in answers] == [401] * 3 + [429] * 5
     assert all(1 <= int(answer.headers["retry-after"]) <= 62 for answer in answers[3:])
+
+
+def test_messages_are_limited_on_all_replicas_together(
+    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
+) -> None:
+    url = new_database()
+    limits = {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 60}
+    servers = [ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url, **limits) for _ in range(2)]
+    with servers[0], servers[1]:
+        alice = servers[0].chat().user()
+        channel = alice.channel(alice.guild())
+        for number in range(60):
+            alice.say(channel, str(number))
+        elsewhere = User(servers[1].chat(), alice.name, alice.token, "", "")
+        path = f"/channels/{channel}/messages"
+        wait_until(lambda: elsewhere.post(path, {"content": "x"}).status_code == 429, what="the other replica's word")
+        assert alice.post(path, {"content": "x"}).status_code == 429
+        assert len(alice.history(channel, limit=200)) < 100, "a quarter of a second's worth too much, not twice"

@@ -76,6 +76,9 @@ class SimBus(Bus):
         if self._up:
             self._nats.publish(self, lambda bus: bus.bring(None, payload))
 
+    def publish_limits(self, payload: bytes) -> None:
+        """Its replicas have no `nats.url`: nothing is shared."""
+
     def bring(self, channel_id: str | None, payload: bytes) -> None:
         if not self._up:
             return

@@ -112,6 +112,13 @@ def test_d_28_keys_are_forgotten_and_bounded() -> None:
     assert len(window) == 1
 
 
+def test_a_million_keys_are_bounded() -> None:
+    window = SlidingWindow(60, 60.0)
+    for number in range(1_000_000):
+        window.hit(str(number), number / 20_000)
+    assert len(window) <= 100_000
+
+
 # --- places ----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,71 @@
+"""Message limits that hold for all replicas together: each tells the others what it has admitted.
+
+Every quarter of a second a replica publishes its admissions since the last time; the others count them as if they
+had been their own. Between two messages the replicas together may admit up to that interval's worth too much.
+While the wire is away nobody hears: each replica then allows its share, the limit divided by how many replicas there
+were, so that the limit never fails open. A replica that nobody has heard for `FORGOTTEN_SECS` is gone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.policy.ratelimit import SlidingWindow
+
+PUBLISH_SECS = 0.25
+HEARTBEAT_SECS = 1.0
+FORGOTTEN_SECS = 10.0
+MAX_REPLICAS = 1_000
+
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """One replica's admissions since its last message: window name, then key to how many."""
+
+    replica: str
+    counts: dict[str, dict[str, int]]
+
+
+_decoder = msgspec.json.Decoder(Admitted)
+
+
+class LimitSharing:
+    """`windows` by name, the same names on every replica. `replica`: an id that no other replica has."""
+
+    def __init__(self, replica: str, windows: dict[str, SlidingWindow]) -> None:
+        self._replica = replica
+        self._windows = windows
+        self._heard: dict[str, float] = {}  # replica: when, monotonic seconds
+        self._told_at = float("-inf")
+        for window in windows.values():
+            window.fresh = {}
+
+    def tick(self, now: float, *, connected: bool) -> bytes | None:
+        """Call every PUBLISH_SECS: what is to be published, if anything. `connected`: the wire carries."""
+        if connected:
+            self._heard = {replica: at for replica, at in self._heard.items() if now - at < FORGOTTEN_SECS}
+        for window in self._windows.values():
+            window.divisor = 1 if connected else 1 + len(self._heard)
+        counts = {name: window.take_fresh() for name, window in self._windows.items()}
+        if not connected or (not any(counts.values()) and now - self._told_at < HEARTBEAT_SECS):
+            return None
+        self._told_at = now
+        return msgspec.json.encode(Admitted(self._replica, {name: found for name, found in counts.items() if found}))
+
+    def received(self, payload: bytes, now: float) -> None:
+        """Another replica's message. Raises msgspec.DecodeError for bytes that are none."""
+        message = _decoder.decode(payload)
+        if message.replica == self._replica or (
+            message.replica not in self._heard and len(self._heard) >= MAX_REPLICAS
+        ):
+            return
+        self._heard[message.replica] = now
+        for name, counts in message.counts.items():
+            window = self._windows.get(name)
+            if window is not None:
+                for key, count in counts.items():
+                    window.absorb(key, count, now)
+
+    @property
+    def replicas(self) -> int:
+        """Known to be alive, this one included."""
+        return 1 + len(self._heard)

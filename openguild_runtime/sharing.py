@@ -1,0 +1,20 @@
+"""Drives `LimitSharing`: its clock, and the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from openguild_proto.policy.sharing import PUBLISH_SECS, LimitSharing
+from openguild_runtime.bus.base import Bus
+
+
+async def share_limits(sharing: LimitSharing, bus: Bus, clock: Callable[[], float]) -> None:
+    """Until cancelled."""
+    bus.on_limits = lambda payload: sharing.received(payload, clock())
+    while True:
+        payload = sharing.tick(clock(), connected=bus.connected)
+        if payload is not None:
+            bus.publish_limits(payload)
+        await anyio.sleep(PUBLISH_SECS)
