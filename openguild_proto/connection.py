@@ -224,7 +224,7 @@ class ServerConnection:
         ws = self._ws
         if ws is None:
             return
-        for event in ws.events():
+        for event in ws.events(now):
             match event:
                 case PingReceived(payload=payload):
                     if self.phase is Phase.WEBSOCKET:
@@ -241,11 +241,11 @@ class ServerConnection:
                     self._finish()
                     yield event
                     return
-                case WsRule(source=source, code=code):
+                case WsRule(source=source, code=code, reason=reason):
                     if self.phase is Phase.WEBSOCKET:
                         self.outbox.append(close_frame(code, source[:100]))
                     self._finish()
-                    yield PeerViolated(source, "malformed_frame", close_hint=int(code))
+                    yield PeerViolated(source, reason, close_hint=int(code))
                     return
                 case _:
                     if self.phase is Phase.WEBSOCKET:

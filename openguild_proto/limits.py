@@ -39,6 +39,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     max_pipelined_bytes: int = 65_536  # kept unparsed while a request is being answered
     max_message_bytes: int = 65_536  # CONTRACT A7 inbound message, else close 1009
     max_message_fragments: int = 1_024  # unfinished message, ours
+    max_frames_per_minute: int = 0  # of a WebSocket's peer, each fragment and pong counted; 0: any number
     max_outbox_bytes: int = 1_048_576  # replies waiting for one peer, beyond it the connection is closed
     head_timeout_secs: float = 10.0  # first byte of a request to its last header byte
     body_timeout_secs: float = 30.0  # end of head to end of body

@@ -113,6 +113,7 @@ class WebSocketSection(Section):
     max_connections: Positive = 20_000
     max_connections_per_user: Positive = 32
     max_connections_per_address: Positive = 1_024
+    max_frames_per_minute: Annotated[int, Field(ge=0)] = 600
     max_message_bytes: Annotated[int, Field(ge=1_024, le=16 * 1024 * 1024)] = 65_536
     ping_interval_secs: PositiveSeconds = 25
     write_timeout_secs: PositiveSeconds = 10

@@ -142,7 +142,7 @@ class StreamClient:
                     found.append(outcome)
                 if self._ws is None:
                     break
-        except RemoteProtocolError as failure:
+        except (RemoteProtocolError, UnicodeDecodeError) as failure:  # wsproto decodes header values as ASCII
             found.append(self._lost(f"not a WebSocket answer: {failure}"))
         return found
 

@@ -225,7 +225,7 @@ class HttpConnection:
         self._chunked_bytes += size
         if self._chunked_bytes > self._limits.max_body_bytes:
             return strictness.BODY_TOO_LARGE
-        self._h11.receive_data(line)
+        self._h11.receive_data(b"%x\r\n" % size)  # extensions are ignored, and h11 knows no space before them
         self._chunk_left = size
         self.phase = HttpPhase.CHUNK_DATA if size else HttpPhase.TRAILERS
         self._head_bytes = 0  # from here it counts the trailer section

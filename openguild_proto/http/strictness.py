@@ -82,7 +82,8 @@ def check_request_line(line: bytes, max_target_bytes: int) -> Rule | None:
         return VERSION
     if _TARGET.fullmatch(target) is None or b"#" in target:
         return TARGET_CHARACTERS
-    if not target.startswith(b"/") and not (target == b"*" and matched[1] == b"OPTIONS"):
+    origin_form = target.startswith(b"/") and matched[1] != b"CONNECT"
+    if not origin_form and not (target == b"*" and matched[1] == b"OPTIONS"):
         return TARGET_FORM
     return None
 

@@ -37,7 +37,8 @@ CLOSE_CODES: dict[CloseCode, CloseRow] = {
     CloseCode.UNSUPPORTED_DATA: CloseRow("terminal", "a kind of data this stream does not take"),
     CloseCode.INVALID_PAYLOAD: CloseRow("terminal", "a text message was not valid UTF-8"),
     CloseCode.POLICY_VIOLATION: CloseRow(
-        "reconnect", "lagged: the client read too slowly; the reason names the sequence to resume from"
+        "reconnect",
+        "lagged: read too slowly, the reason names the sequence to resume from; or too many frames were sent",
     ),
     CloseCode.MESSAGE_TOO_BIG: CloseRow("terminal", "a message was larger than websocket.max_message_bytes"),
     CloseCode.INTERNAL_ERROR: CloseRow("reconnect", "the server failed, or two pings went unanswered"),

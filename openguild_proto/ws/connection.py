@@ -11,7 +11,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from openguild_proto.events import BytesReceived, PeerClosed, TextReceived
 from openguild_proto.limits import Limits
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_proto.ws.reassembly import FrameCutter, WsRule
+from openguild_proto.ws.reassembly import FRAME_RATE, FrameCutter, WsRule
 
 
 class PingReceived:
@@ -35,10 +35,12 @@ Decoded: TypeAlias = TextReceived | BytesReceived | PeerClosed | PingReceived | 
 class WebSocketDecoder:
     """`receive` feeds; `events` gives what is complete and ends after a PeerClosed or a WsRule."""
 
-    __slots__ = ("_cutter", "_data_parts", "_decoder", "_text_parts")
+    __slots__ = ("_cutter", "_data_parts", "_decoder", "_frame_secs", "_paid_until", "_text_parts")
 
     def __init__(self, limits: Limits) -> None:
         self._cutter = FrameCutter(limits.max_message_bytes, limits.max_message_fragments)
+        self._frame_secs = 60.0 / limits.max_frames_per_minute if limits.max_frames_per_minute else 0.0
+        self._paid_until = 0.0  # each frame costs `_frame_secs` of time; a minute may be owed
         self._decoder: Connection | None = None  # kept only inside a fragmented message
         self._text_parts: list[str] = []
         self._data_parts: list[bytes] = []
@@ -46,10 +48,13 @@ class WebSocketDecoder:
     def receive(self, data: bytes) -> None:
         self._cutter.feed(data)
 
-    def events(self) -> Iterator[Decoded]:
+    def events(self, now: float) -> Iterator[Decoded]:
         while (frame := self._cutter.next_frame()) is not None:
             if isinstance(frame, WsRule):
                 yield frame
+                return
+            if self._frame_secs and self._is_over_rate(now):
+                yield FRAME_RATE
                 return
             if self._decoder is None:
                 self._decoder = Connection(ConnectionType.SERVER)
@@ -62,6 +67,11 @@ class WebSocketDecoder:
                     return
         if not self._cutter.in_message:
             self._decoder = None
+
+    def _is_over_rate(self, now: float) -> bool:
+        """Counts one frame."""
+        self._paid_until = max(self._paid_until, now) + self._frame_secs
+        return self._paid_until - now > 60.0 + self._frame_secs / 2
 
     def _decode(self, event: wsproto_events.Event) -> Decoded | None:
         match event:

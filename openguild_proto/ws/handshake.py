@@ -29,7 +29,7 @@ def check(request: Request) -> Refusal | None:
         return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake is a GET request")
     if request.http_version != "1.1":
         return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake needs HTTP/1.1")
-    if request.body:
+    if request.body or request.header("transfer-encoding") is not None:
         return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake has no body")
     if "upgrade" not in connection:
         return Refusal(ErrorCode.INVALID_HANDSHAKE, "Connection header did not include 'upgrade'")

@@ -18,6 +18,7 @@ class WsRule(NamedTuple):
 
     source: str
     code: CloseCode
+    reason: str = "malformed_frame"  # for the metric
 
 
 RESERVED_BITS = WsRule("RFC 6455 5.2: reserved bits without an extension", CloseCode.PROTOCOL_ERROR)
@@ -28,6 +29,7 @@ LENGTH_FORM = WsRule("RFC 6455 5.2: the length must use the shortest form", Clos
 TOO_BIG = WsRule("RFC 6455 10.4: the message is over the limit", CloseCode.MESSAGE_TOO_BIG)
 TOO_MANY_FRAGMENTS = WsRule("RFC 6455 10.4: the message has too many fragments", CloseCode.MESSAGE_TOO_BIG)
 SEQUENCE = WsRule("RFC 6455 5.4: fragments out of sequence", CloseCode.PROTOCOL_ERROR)
+FRAME_RATE = WsRule("RFC 6455 10.4: more frames than the limit", CloseCode.POLICY_VIOLATION, "frame_rate_limit")
 
 _OPCODES = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 
@@ -35,17 +37,19 @@ _OPCODES = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 class FrameCutter:
     """Feeds on bytes, gives whole frames. Holds at most one unfinished frame, within the message limit."""
 
-    __slots__ = ("_buffer", "_fragments", "_max_fragments", "_max_message_bytes", "_message_bytes")
+    __slots__ = ("_at", "_buffer", "_fragments", "_max_fragments", "_max_message_bytes", "_message_bytes")
 
     def __init__(self, max_message_bytes: int, max_fragments: int) -> None:
         self._buffer = b""
+        self._at = 0  # where the next frame begins
         self._max_message_bytes = max_message_bytes
         self._max_fragments = max_fragments
         self._message_bytes = 0  # of the unfinished message
         self._fragments = 0
 
     def feed(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
+        self._at = 0
 
     @property
     def in_message(self) -> bool:
@@ -54,11 +58,12 @@ class FrameCutter:
 
     def next_frame(self) -> bytes | WsRule | None:
         """The next whole frame, the rule it breaks, or None: more bytes are needed."""
-        buffer = self._buffer
-        available = len(buffer)
+        buffer, at = self._buffer, self._at
+        available = len(buffer) - at
         if available == 0:
+            self._buffer, self._at = b"", 0
             return None
-        first = buffer[0]
+        first = buffer[at]
         opcode = first & 0x0F
         if first & 0x70:
             return RESERVED_BITS
@@ -66,9 +71,9 @@ class FrameCutter:
             return OPCODE
         if available < 2:
             return None
-        if not buffer[1] & 0x80:
+        if not buffer[at + 1] & 0x80:
             return UNMASKED
-        size = buffer[1] & 0x7F
+        size = buffer[at + 1] & 0x7F
         header = 6
         if opcode & 0x08:
             if size > MAX_CONTROL_PAYLOAD_BYTES or not first & 0x80:
@@ -77,7 +82,7 @@ class FrameCutter:
             extra = 2 if size == 126 else 8
             if available < 2 + extra:
                 return None
-            size = int.from_bytes(buffer[2 : 2 + extra], "big")
+            size = int.from_bytes(buffer[at + 2 : at + 2 + extra], "big")
             header += extra
             if size < 126 or (extra == 8 and size < 65_536) or size >> 63:
                 return LENGTH_FORM
@@ -88,8 +93,8 @@ class FrameCutter:
             return None
         if not opcode & 0x08:
             self._count(size, last=bool(first & 0x80))
-        self._buffer = buffer[header + size :]
-        return buffer[: header + size]
+        self._at = at + header + size
+        return buffer[at : self._at]
 
     def _check_message(self, opcode: int, size: int) -> WsRule | None:
         if (opcode == 0) != (self._fragments > 0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -336,3 +338,32 @@ def test_every_close_code_is_documented_and_sendable() -> None:
     assert all(row.action in {"reconnect", "terminal"} for row in CLOSE_CODES.values())
     assert all(is_sendable(code) for code in CloseCode)
     assert not any(is_sendable(code) for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000))
+
+
+def test_frames_are_limited_per_minute_whatever_they_are() -> None:
+    """Pings, pongs, fragments and messages each cost one; what is not used up comes back with time."""
+    limits = Limits(max_frames_per_minute=60)
+    conn = connection(limits)
+    drive(conn, [HANDSHAKE])
+    frames = [masked(0x89, b"p"), masked(0x8A, b""), masked(0x01, b"a"), masked(0x80, b"b")]
+    assert drive(conn, [b"".join(frames) * 15])[0] == [TextReceived("ab")] * 15
+    assert drive(conn, [frames[0]] * 10, now=10.0)[0] == [], "ten seconds later ten more"
+    (violation,), sent = drive(conn, [b"".join(frames) * 1_000], now=10.0)
+    assert isinstance(violation, PeerViolated)
+    assert (violation.reason, violation.close_hint) == ("frame_rate_limit", 1008)
+    assert sent.startswith(b"\x88")
+    assert conn.wants_close
+
+
+def test_a_flood_of_tiny_frames_costs_linear_time() -> None:
+    conn = connection(Limits(max_message_fragments=10**6, max_outbox_bytes=10**9))
+    drive(conn, [HANDSHAKE])
+
+    def cost(count: int) -> float:
+        data = masked(0x8A, b"") * count
+        started = time.perf_counter()
+        assert drive(conn, [data])[0] == []
+        return time.perf_counter() - started
+
+    cost(1_000)
+    assert cost(40_000) < 40 * cost(4_000)
