@@ -13,7 +13,7 @@ DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos ci lint fmt bench bench-core bench-load bench-cluster clean
+.PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint fmt bench bench-core bench-load bench-cluster bench-hostile clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,10 @@ $(VENV)/.dev: $(BUILD_INPUTS) | $(BIN)/python
 	$(PIP) install --upgrade pip
 	$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.embedded
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(PIP) install --editable '.[fuzz]'
+	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) install --editable '.[bench]'
@@ -60,6 +64,17 @@ simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time,
 
 chaos: $(VENV)/.dev  ## three real replicas, 200 clients, 20,000 posts, ten faults: about five minutes
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.chaos
+
+conformance: $(VENV)/.dev  ## the Autobahn server cases against the core's connection, where Python 2.7 is found
+	PYTHONPATH=. $(BIN)/python -m tests.conformance
+
+SECONDS ?= 300
+
+fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS=300 over all targets; what is found stops it
+	PYTHONPATH=. $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+bench-hostile: $(VENV)/.dev  ## slow, hostile and guessing peers: what other clients notice, and whether login times tell names
+	PYTHONPATH=. $(BIN)/python -m benchmarks.hostile
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
 	$(BIN)/ruff check .
