@@ -73,7 +73,7 @@ SECONDS ?= 300
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS=300 over all targets; what is found stops it
 	PYTHONPATH=. $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-bench-hostile: $(VENV)/.dev  ## slow, hostile and guessing peers: what other clients notice, and whether login times tell names
+bench-hostile: $(VENV)/.bench  ## slow, hostile and guessing peers: what other clients notice, and whether login times tell names
 	PYTHONPATH=. $(BIN)/python -m benchmarks.hostile
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts

@@ -205,6 +205,7 @@ class Driver:
 
     async def _answer(self, peer: Peer, request: Request) -> None:
         started, changes = self._clock(), self._streams.changes
+        refused: dict[str, str] = {}
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         try:
             result = await self._perform(request)
@@ -215,6 +216,7 @@ class Driver:
                 status, route = result.status, result.route
                 if result.rejection is not None:
                     self._metrics.rejected(result.rejection)
+                    refused["rejection"] = result.rejection
             else:
                 status, route = 101, result.route
             elapsed = self._clock() - started
@@ -226,6 +228,7 @@ class Driver:
                 status=status,
                 latency_ms=round(elapsed * 1000, 2),
                 client=request.client_address,
+                **refused,
             )
         finally:
             if not peer.connection.is_websocket:  # a stream's records carry the id of its upgrade

@@ -13,6 +13,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 BACKLOG = 4_096  # capped by net.core.somaxconn; a reconnect storm arrives in one burst
+UNSENT_BYTES = 131_072
 ACCEPT_BATCH = 64  # connections between two turns of the loop
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -32,6 +33,7 @@ def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socke
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        _set_for_accepted(sock)
         sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
@@ -39,6 +41,17 @@ def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socke
         sock.close()
         raise
     return sock
+
+
+def _set_for_accepted(listener: socket.socket) -> None:
+    """Options that accepted sockets inherit, so that connection set-up saves the calls.
+
+    Linux: a peer that does not read may keep UNSENT_BYTES in the kernel, not the megabytes that it would take
+    otherwise; a fast reader is not slowed, because what is in flight does not count.
+    """
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def raise_descriptor_limit() -> int:
@@ -70,7 +83,6 @@ async def accept_forever(
                 await anyio.sleep(0.1)  # the backlog holds the waiting ones until descriptors come free
                 break
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tasks.start_soon(serve, sock, _plain(address[0]))
 
 

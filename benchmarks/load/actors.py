@@ -142,12 +142,14 @@ def prepared(url: str) -> tuple[User, str]:
 class RealServer:
     """openguild-server with real PostgreSQL (fsync on) and NATS of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: object) -> None:
         self.postgres, self.nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
         self.postgres.start()
         self.nats.start()
         limits = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 1_000_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
-        self.server = ServerProcess(directory, DATABASE_URL=self.postgres.url, NATS__URL=self.nats.url, **limits)
+        self.server = ServerProcess(
+            directory, DATABASE_URL=self.postgres.url, NATS__URL=self.nats.url, **limits, **settings
+        )
         migrated = self.server.run_command("migrate")
         if migrated.returncode:
             raise RuntimeError(migrated.stderr)

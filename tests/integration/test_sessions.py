@@ -114,7 +114,7 @@ def test_d_26_parallel_refreshes_leave_a_working_session(chat: Chat, alice: User
     assert sorted(refresh(chat, answer.json()["refresh_token"]).status_code for answer in answers)[0] == 200
 
 
-def test_d_27_reuse_of_a_rotated_token_ends_the_family(chat: Chat, alice: User) -> None:
+def test_d_27_reuse_of_a_rotated_token_ends_the_family(chat: Chat, alice: User, server: ServerProcess) -> None:
     token = alice.refresh_token
     newest = ""
     for _ in range(3):
@@ -122,6 +122,7 @@ def test_d_27_reuse_of_a_rotated_token_ends_the_family(chat: Chat, alice: User) 
     assert refresh(chat, token).status_code == 401  # two rotations old: somebody has a copy
     assert refresh(chat, newest).status_code == 401
     wait_until(lambda: alice.get("/users/me").status_code == 401)
+    assert any(record.get("rejection") == "refresh_token_reused" for record in server.records()), "and the log says so"
 
 
 def test_devices_are_listed_and_ended(chat: Chat, alice: User) -> None:

@@ -1,0 +1,189 @@
+"""`python -m benchmarks.hostile`: about two minutes. Results: benchmarks/results/hostile.json and hostile.md."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.load.actors import RealServer, resident_bytes
+from benchmarks.load.report import RESULTS, machine
+from tests.support.chat import PASSWORD
+
+CROWD = 500
+LIMIT_SECS = 45.0
+OTHERS = ("slow body", "silent", "ping flood", "fragments", "huge frame")
+GUESSES = 200
+
+
+class Bystander:
+    """Another client: posts and reads at a steady pace; its latencies are what it notices."""
+
+    def __init__(self, server: RealServer) -> None:
+        user = server.user
+        self._client = httpx.Client(base_url=server.server.base_url, headers=user.auth, trust_env=False, timeout=30)
+        self._path = f"/channels/{user.channel(user.guild('bystander'), 'quiet')}/messages"
+
+    def watch(self, secs: float) -> list[float]:
+        """Latencies of 50 posts a second."""
+        latencies = []
+        due = started = time.monotonic()
+        while (now := time.monotonic()) < started + secs:
+            self._client.post(self._path, json={"content": "x"}).raise_for_status()
+            latencies.append(time.monotonic() - now)
+            due += 0.02
+            time.sleep(max(0.0, due - time.monotonic()))
+        return latencies
+
+
+def p99(latencies: list[float]) -> float:
+    return statistics.quantiles(latencies, n=100)[98]
+
+
+def attack(server: RealServer, kind: str, count: int, secs: float = LIMIT_SECS) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("attackers.py")
+    arguments = [str(server.server.port), server.user.token, server.channel, kind, str(count), str(secs)]
+    return subprocess.Popen([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def outcome(process: subprocess.Popen[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(process.communicate(timeout=LIMIT_SECS * 2)[0])
+    return found
+
+
+def crowd(server: RealServer) -> dict[str, Any]:
+    """500 slow heads and 500 slow readers at once; somebody talks in the readers' channel, before and while they are there."""
+    bystander = Bystander(server)
+    ended = threading.Event()
+    peak = 0
+
+    def chatter() -> None:
+        nonlocal peak
+        while not ended.wait(0.1):
+            server.user.say(server.channel, "y" * 3_500)
+            peak = max(peak, resident_bytes(server.pid))
+
+    talking = threading.Thread(target=chatter)
+    talking.start()
+    idle = p99(bystander.watch(10.0))
+    before, peak = resident_bytes(server.pid), 0
+    started = time.monotonic()
+    attackers = [attack(server, kind, CROWD) for kind in ("slow header", "slow reader")]
+    during = p99(bystander.watch(20.0))
+    while (
+        left := int(server.server.metric("openguild_websocket_connections"))
+    ) and time.monotonic() < started + LIMIT_SECS:
+        time.sleep(0.1)
+    readers = {"kind": "slow reader", "count": CROWD, "closed": CROWD - left, "last_secs": time.monotonic() - started}
+    found = outcome(attackers[0])
+    attackers[1].kill()
+    attackers[1].communicate()
+    ended.set()
+    talking.join()
+    return {
+        "idle_p99_ms": idle * 1e3, "p99_ms": during * 1e3, "p99_ratio": during / idle, "attacks": [found, readers],
+        "growth_mib": (peak - before) / 2**20, "left_mib": (resident_bytes(server.pid) - before) / 2**20,
+    }  # fmt: skip
+
+
+def alone(server: RealServer, kind: str) -> dict[str, Any]:
+    before = resident_bytes(server.pid)
+    found = outcome(attack(server, kind, 20))
+    return found | {"growth_mib": (resident_bytes(server.pid) - before) / 2**20}
+
+
+def rank_test(left: list[float], right: list[float]) -> float:
+    """Mann-Whitney, two-sided, normal approximation: how likely such a difference is among equals."""
+    ordered = sorted([(value, 0) for value in left] + [(value, 1) for value in right])
+    rank_sum = sum(place for place, (_, group) in enumerate(ordered, start=1) if group == 0)
+    mean = len(left) * (len(ordered) + 1) / 2
+    deviation = math.sqrt(len(left) * len(right) * (len(ordered) + 1) / 12)
+    return math.erfc(abs(rank_sum - mean) / deviation / math.sqrt(2))
+
+
+def login_times(server: RealServer) -> dict[str, Any]:
+    """Wrong passwords of known names against unknown names, taking turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    known = [server.server.chat().user().name for _ in range(20)]
+    with httpx.Client(base_url=server.server.base_url, trust_env=False, timeout=30) as client:
+        for number in range(2 * GUESSES + 20):
+            unknown = number % 2
+            name = f"nobody-{number % 40}-{'x' * 12}" if unknown else known[number // 2 % len(known)]
+            body = {"identifier": name, "secret": PASSWORD + "?", "device": {"device_id": "x"}}
+            started = time.perf_counter()
+            answer = client.post("/sessions/login", json=body)
+            elapsed = time.perf_counter() - started
+            if answer.status_code != 401:
+                raise RuntimeError(answer.text)
+            if number >= 20:  # the first ones warm up
+                times[unknown].append(elapsed)
+    medians = [statistics.median(values) for values in times]
+    return {"guesses": GUESSES, "median_ratio": medians[1] / medians[0], "p_value": rank_test(*times)}
+
+
+def run() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        server = RealServer(Path(name), SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW=100_000)
+        try:
+            return {
+                "machine": machine(),
+                "login": login_times(server),
+                "others": [alone(server, kind) for kind in OTHERS],
+                "crowd": crowd(server),
+            }
+        finally:
+            server.close()
+
+
+def rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    found, login = results["crowd"], results["login"]
+    lines = [
+        (
+            "other clients' p99 with 500 slow heads and 500 slow readers, against idle",
+            f"{found['p99_ratio']:.2f}",
+            "<= 1.5",
+        ),
+        ("memory they take at most, MiB", f"{found['growth_mib']:.1f}", "reported"),
+    ]
+    for attack_found in (*found["attacks"], *results["others"]):
+        last = attack_found["last_secs"]
+        when = f"closed, the last after {last:.1f} s" if last is not None else "closed"
+        growth = f", {attack_found['growth_mib']:+.1f} MiB" if "growth_mib" in attack_found else ""
+        lines.append(
+            (
+                f"{attack_found['count']} × {attack_found['kind']}",
+                f"{attack_found['closed']} {when}{growth}",
+                "all closed",
+            )
+        )
+    lines += [
+        ("login, unknown name against wrong password: median", f"{login['median_ratio']:.3f}", "1"),
+        ("the same: p of Mann-Whitney, 200 of each", f"{login['p_value']:.2f}", "> 0.05"),
+    ]
+    return lines
+
+
+def main() -> int:
+    results = run()
+    (RESULTS / "hostile.json").write_text(json.dumps(results, indent=2) + "\n")
+    lines = [
+        "| measure | value | asked for |",
+        "| --- | --- | --- |",
+        *(f"| {' | '.join(row)} |" for row in rows(results)),
+    ]
+    (RESULTS / "hostile.md").write_text("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
