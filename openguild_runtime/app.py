@@ -26,6 +26,7 @@ from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
+from openguild_runtime.admin import serve_admin
 from openguild_runtime.background import start_contained
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.config import ServerConfig, split_address
@@ -206,6 +207,10 @@ class Server:
         if self.seat is not None:
             self.tasks.start_soon(serve_siblings, self.seat, self.metrics.render, self.tasks)
         self.tasks.start_soon(self._reload_at_hangup)
+        admin = self.config.admin_path
+        if admin is not None:
+            path = admin if self.seat is None else admin.with_name(f"{admin.name}.{self.seat.number}")
+            self.tasks.start_soon(serve_admin, self, path)
         self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
         if self.config.metrics.enabled and self.config.metrics.bind_addr is not None:
             listeners.append(open_listener(*split_address(self.config.metrics.bind_addr), shared=shared))

@@ -24,20 +24,22 @@ from openguild_proto.canonical.keys import encode_unpadded, parse_seed
 from openguild_proto.canonical.signing import SEED_BYTES
 from openguild_proto.effects import StorageUnavailable
 from openguild_runtime import logs
+from openguild_runtime.cli_admin import add_admin_commands, run_admin
 from openguild_runtime.cli_roles import COMMANDS, add_role_commands
 from openguild_runtime.config import ServerConfig, load, require_servable
 from openguild_runtime.config_layers import ConfigError, keys_of, overridden_names
 from openguild_runtime.embedded import EmbeddedError
 from openguild_runtime.failures import CommandFailed
 from openguild_runtime.private import private_servers
-from openguild_runtime.probe import probe
+from openguild_runtime.probe import Options, probe
 from openguild_runtime.storage import migrations
+from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.workers import Seat
 
 PLAIN_FLAGS = (
     "bind_addr", "host", "port", "server_name", "log_format", "metrics.enabled", "metrics.bind_addr", "database_url",
-    "storage", "data_dir", "workers", "nats.url", "session.signing_key", "messaging.max_messages_per_user_per_window",
-    "messaging.max_messages_per_ip_per_window", "messaging.rate_limit_window_secs",
+    "storage", "data_dir", "admin_socket", "workers", "nats.url", "session.signing_key",
+    "messaging.max_messages_per_user_per_window", "messaging.max_messages_per_ip_per_window", "messaging.rate_limit_window_secs",
 )  # fmt: skip
 
 
@@ -57,13 +59,21 @@ def build_parser() -> argparse.ArgumentParser:
                         help="run a private PostgreSQL and NATS under --data-dir")  # fmt: skip
     commands = parser.add_subparsers(dest="command", metavar="subcommand")
     add_role_commands(commands)
+    add_admin_commands(commands)
     migrate = commands.add_parser("migrate", help="bring the schema of database_url up to date")
+    migrate.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is up to date")
     migrate.add_argument("--sql", action="store_true", help="print the SQL for review and change nothing")
     config = commands.add_parser("config", help="check or show the configuration")
     config.add_argument("action", choices=("check", "dump"))
     commands.add_parser("keygen", help="print a new signing key and its public key")
     probing = commands.add_parser("probe", help="check a running server from outside, one line per step")
     probing.add_argument("url")
+    probing.add_argument("--only", help="take one step alone, such as ready")
+    probing.add_argument("--username", help="log in, post and hear it on a stream; the password on standard input")
+    probing.add_argument("--password-file", help="the password of --username")
+    probing.add_argument("--slo", action="store_true", help="compare the metrics with the playbook's thresholds")
+    probing.add_argument("--metrics-url", help="where the metrics are, if not at URL/metrics")
+    probing.add_argument("--prometheus", metavar="FILE", help="write the results for a textfile collector")
     return parser
 
 
@@ -122,7 +132,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     if command == "keygen":
         return _keygen()
     if command == "probe":
-        return probe(parsed["url"])
+        return probe(Options(**{name: parsed[name] for name in Options._fields}))
     if command == "migrate" and parsed["sql"]:
         sys.stdout.write(migrations.render_sql())
         return 0
@@ -130,10 +140,12 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     set_up_logs(config)
     if command is None:
         return _serve(config, lambda: load(flags, os.environ, Path.cwd()))
+    if command == "admin":
+        return run_admin(config, parsed)
     if command == "config":
         return _config(config, parsed["action"])
     if command == "migrate":
-        return anyio.run(_migrate, config)
+        return anyio.run(_wait_for_schema if parsed["wait"] else _migrate, config)
     return anyio.run(COMMANDS[command], config, parsed)
 
 
@@ -171,6 +183,19 @@ async def _migrate(config: ServerConfig) -> int:
             raise CommandFailed("database_url must be configured to migrate")
         await migrations.upgrade(completed.database_url.get_secret_value())
     _say(f"The schema is at revision {migrations.expected()}")
+    return 0
+
+
+async def _wait_for_schema(config: ServerConfig) -> int:
+    """What a rollout waits for before it starts the new release (deploy/k8s)."""
+    if config.database_url is None:
+        raise CommandFailed("database_url must be configured to wait for its schema")
+    async with anyio.create_task_group() as tasks:
+        storage = PostgresStorage(config.database_url.get_secret_value(), tasks, pool_size=1)
+        await storage.start()
+        await storage.aclose()
+        tasks.cancel_scope.cancel()
+    _say(f"The schema serves revision {migrations.expected()}")
     return 0
 
 

@@ -7,6 +7,7 @@ Layers, later wins: defaults, `config/server.{toml,yaml,json}`, `config/server.l
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,6 +79,9 @@ Network = Annotated[str, AfterValidator(_network)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(ge=0, le=3_600)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=3_600)]
+
+
+MAX_SOCKET_PATH_BYTES = 100  # 108 with the end and a worker's number
 
 
 class Section(BaseModel):
@@ -189,6 +193,7 @@ class ServerConfig(Section):
     storage: Literal["postgres", "memory"] | None = None
     embedded: bool = False
     data_dir: Path = Path("data")
+    admin_socket: Path | None = None
     workers: Annotated[int, Field(gt=0, le=64)] = 1
     trusted_proxies: tuple[Network, ...] = ()
     metrics: MetricsSection = MetricsSection()
@@ -220,6 +225,8 @@ class ServerConfig(Section):
             raise ValueError(
                 "invalid MLS configuration: mls.identities must include at least one identity when MLS is enabled"
             )
+        if self.admin_socket is not None and len(os.fsencode(self.admin_socket)) > MAX_SOCKET_PATH_BYTES:
+            raise ValueError(f"admin_socket: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
         if self.embedded and (self.storage == "memory" or self.database_url is not None):
             raise ValueError("embedded: brings its own database: drop embedded, or drop database_url and storage")
         if self.storage == "memory" and self.database_url is not None:
@@ -240,6 +247,14 @@ class ServerConfig(Section):
     def shown(self) -> dict[str, Any]:
         """Every key and its value for people to read; a secret that is set is `***`."""
         return dict(_flat(self, ""))
+
+    @property
+    def admin_path(self) -> Path | None:
+        """Where the admin socket is; an embedded server has one in its data directory."""
+        if self.admin_socket is not None:
+            return self.admin_socket
+        path = (self.data_dir / "admin.sock").absolute()
+        return path if self.embedded and len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES else None
 
     def key_ring(self) -> KeyRing:
         """The token keys; `session.signing_key` must be set."""

@@ -1,23 +1,34 @@
-"""`openguild-server probe URL`: a synthetic check from outside, one line per step (CONTRACT A12, playbook).
+"""`openguild-server probe URL`: synthetic checks from outside, one line per step (CONTRACT A12, playbook).
 
-It needs no account and leaves nothing behind.
+Without an account it looks and leaves nothing behind. With `--username` and a password it also logs in, posts a message in
+a guild of its own and hears it on a stream; the message stays, its session is ended. `--slo` reads the server's metrics
+and compares them with the playbook's thresholds. `--prometheus FILE` writes what a textfile collector reads.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import anyio
+
+from openguild_proto.client import ApiError
 from openguild_proto.http.headers import SECURITY_HEADERS
+from openguild_runtime.client import Client, GaveUp, StreamEnded
 from openguild_runtime.failures import CommandFailed
+from openguild_runtime.probe_slo import check_slo
 
 STEP_LIMIT_SECS = 5.0
-MAX_BODY_BYTES = 1_048_576
+MAX_BODY_BYTES = 16 * 1_048_576
+GUILD_NAME = "synthetic checks"
+FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, GaveUp, StreamEnded, TimeoutError)
 
 
 class Answer(NamedTuple):
@@ -26,7 +37,20 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Options(NamedTuple):
+    """`url`: the server's; `metrics_url`: where `/metrics` is, if not there."""
+
+    url: str
+    only: str | None = None
+    username: str | None = None
+    password_file: str | None = None
+    slo: bool = False
+    metrics_url: str | None = None
+    prometheus: str | None = None
+
+
 Get = Callable[[str], Answer]
+Step = Callable[[], str | None]  # the problem, or None
 
 
 def _live(get: Get) -> str | None:
@@ -63,7 +87,7 @@ def _headers(get: Get) -> str | None:
     return f"missing {', '.join(missing)}" if missing else None
 
 
-STEPS: dict[str, Callable[[Get], str | None]] = {
+LOOKS: dict[str, Callable[[Get], str | None]] = {
     "live": _live,
     "health": _health,
     "ready": _ready,
@@ -73,24 +97,132 @@ STEPS: dict[str, Callable[[Get], str | None]] = {
 }
 
 
-def probe(url: str) -> int:
-    """0 when every step passed, else 1. Raises CommandFailed for a URL that is none."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise CommandFailed("probe: expected a URL such as http://127.0.0.1:8080")
-    failed = False
-    for name, step in STEPS.items():
+class RoundTrip:
+    """Log in, post, hear it: three steps that share a client."""
+
+    def __init__(self, url: str, username: str, password: str) -> None:
+        self._client = Client(url, patience_secs=STEP_LIMIT_SECS)
+        self._username = username
+        self._password = password
+
+    async def run(self, report: Callable[[str, float, str | None], None]) -> None:
+        """`report(step, seconds, problem)` for each step; stops at the first problem."""
+        async with self._client as client:
+            channel = ""
+            for name, step in (("login", self._login), ("channel", self._channel)):
+                started, problem = time.monotonic(), None
+                try:
+                    with anyio.fail_after(STEP_LIMIT_SECS):
+                        channel = await step() or channel
+                except FAILURES as failure:
+                    problem = _short(failure)
+                report(name, time.monotonic() - started, problem)
+                if problem is not None:
+                    return
+            await self._post_and_hear(channel, report)
+            try:
+                await client.logout()
+            except FAILURES as failure:
+                report("logout", 0.0, _short(failure))
+
+    async def _login(self) -> None:
+        await self._client.login(self._username, self._password, device_id="probe")
+
+    async def _channel(self) -> str:
+        """The id of the guild's channel; both are made where they are missing."""
+        guilds = await self._client.request("GET", "/guilds")
+        guild = next((line["guild_id"] for line in guilds if line["name"] == GUILD_NAME), None)
+        if guild is None:
+            guild = (await self._client.request("POST", "/guilds", {"name": GUILD_NAME}))["guild_id"]
+        channels = await self._client.request("GET", f"/guilds/{guild}/channels")
+        if not channels:
+            channels = [await self._client.request("POST", f"/guilds/{guild}/channels", {"name": "round trip"})]
+        return str(channels[0]["channel_id"])
+
+    async def _post_and_hear(self, channel: str, report: Callable[[str, float, str | None], None]) -> None:
         started = time.monotonic()
         try:
-            problem = step(lambda path: _get(parts.scheme, parts.netloc, parts.path.rstrip("/") + path))
-        except (OSError, http.client.HTTPException, ValueError) as failure:
-            problem = getattr(failure, "strerror", None) or type(failure).__name__
-        elapsed_ms = (time.monotonic() - started) * 1000
-        sys.stdout.write(
-            f"{'ok  ' if problem is None else 'FAIL'} {name} {elapsed_ms:.0f} ms{f': {problem}' if problem else ''}\n"
-        )
-        failed = failed or problem is not None
-    return int(failed)
+            with anyio.fail_after(STEP_LIMIT_SECS):
+                newest = await self._client.request("GET", f"/channels/{channel}/events?limit=1")
+                since = newest[-1]["sequence"] if newest else 0
+                started = time.monotonic()
+                posted = await self._client.post(channel, f"probe {time.time():.3f}")
+                report("post", time.monotonic() - started, None)
+                started = time.monotonic()
+                async with self._client.subscribe(channel, since) as events:
+                    while (await anext(events)).sequence < posted.sequence:
+                        continue
+                report("stream", time.monotonic() - started, None)
+        except FAILURES as failure:
+            report("round trip", time.monotonic() - started, _short(failure))
+
+
+def probe(options: Options) -> int:
+    """0 when every step passed, else 1. Raises CommandFailed for arguments that are none."""
+    parts = urlsplit(options.url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise CommandFailed("probe: expected a URL such as http://127.0.0.1:8080")
+    if options.only is not None and options.only not in LOOKS:
+        raise CommandFailed(f"probe: --only: expected one of {', '.join(LOOKS)}")
+    results: list[tuple[str, float, str | None]] = []
+
+    def report(name: str, secs: float, problem: str | None) -> None:
+        results.append((name, secs, problem))
+        mark, text = ("ok  ", "") if problem is None else ("FAIL", f": {problem}")
+        sys.stdout.write(f"{mark} {name} {secs * 1000:.0f} ms{text}\n")
+
+    def take(name: str, step: Step) -> None:
+        started = time.monotonic()
+        try:
+            problem = step()
+        except FAILURES as failure:
+            problem = _short(failure)
+        report(name, time.monotonic() - started, problem)
+
+    def get(path: str) -> Answer:
+        return _get(parts.scheme, parts.netloc, parts.path.rstrip("/") + path)
+
+    for name, look in LOOKS.items():
+        if options.only in {None, name}:
+            take(name, lambda look=look: look(get))  # type: ignore[misc]  # mypy does not see the default's type
+    if options.username is not None:
+        anyio.run(RoundTrip(options.url, options.username, _password(options)).run, report)
+    if options.slo:
+        metrics = urlsplit(options.metrics_url or options.url.rstrip("/") + "/metrics")
+        text = _get(metrics.scheme, metrics.netloc, metrics.path).body.decode()
+        for name, problem in check_slo(text).items():
+            report(f"slo {name}", 0.0, problem)
+    if options.prometheus is not None:
+        _write_for_prometheus(Path(options.prometheus), results)
+    return int(any(problem is not None for _, _, problem in results))
+
+
+def _password(options: Options) -> str:
+    """From the file, or from standard input: never an argument, which the process list shows."""
+    if options.password_file is None:
+        return sys.stdin.readline().rstrip("\n")
+    try:
+        return Path(options.password_file).read_text().strip()
+    except OSError as failure:
+        raise CommandFailed(f"probe: --password-file: {failure.strerror}") from None
+
+
+def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None]]) -> None:
+    """A textfile collector's file, replaced at once."""
+    lines = ["# TYPE openguild_probe_success gauge"]
+    lines += [f'openguild_probe_success{{step="{name}"}} {int(problem is None)}' for name, _, problem in results]
+    lines += ["# TYPE openguild_probe_duration_seconds gauge"]
+    lines += [f'openguild_probe_duration_seconds{{step="{name}"}} {secs:.6f}' for name, secs, _ in results]
+    lines += ["# TYPE openguild_probe_timestamp_seconds gauge", f"openguild_probe_timestamp_seconds {time.time():.0f}"]
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text("\n".join(lines) + "\n")
+    fresh.replace(path)
+
+
+def _short(failure: BaseException) -> str:
+    if isinstance(failure, ApiError):
+        return f"{failure.status} {failure.code}"
+    return getattr(failure, "strerror", None) or type(failure).__name__
 
 
 def _get(scheme: str, netloc: str, path: str) -> Answer:

@@ -24,7 +24,7 @@ LIMITS = (
     "session.max_logins_per_account_per_window", "session.login_window_secs",
 )  # fmt: skip
 OTHERS = ("messaging.replay_window", "registration.enabled", "session.access_ttl_secs", "session.refresh_ttl_secs")
-OURS = ("embedded", "database_url", "nats.url", "workers")  # of a server that brought its own
+OURS = ("embedded", "database_url", "nats.url", "workers", "admin_socket")  # of a server that brought its own
 LIVE = frozenset({*KEYS, *LIMITS, *OTHERS})
 
 log = structlog.get_logger("openguild.server")

@@ -114,7 +114,9 @@ class Supervisor:
 
     async def _order(self, number: int, process: Process) -> None:
         orders = {
-            "config": plain(self._config.model_copy(update={"embedded": False})),
+            "config": plain(
+                self._config.model_copy(update={"embedded": False, "admin_socket": self._config.admin_path})
+            ),
             "number": number,
             "count": self._config.workers,
             "directory": str(self._directory),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from openguild_runtime.embedded import EmbeddedPostgres
-from tests.support.chat import Chat
+from tests.support.chat import PASSWORD, Chat
 from tests.support.deeds import new_id
-from tests.support.server import ServerProcess
+from tests.support.server import ROOT, ServerProcess
 
 
 @pytest.fixture
@@ -188,3 +190,44 @@ def test_nothing_is_written_into_the_working_directory(tmp_path: Path) -> None:
     done: subprocess.CompletedProcess[str] = ServerProcess(tmp_path).run_command("config", "dump")
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_probe_with_an_account_posts_and_hears_it(server: ServerProcess, chat: Chat, tmp_path: Path) -> None:
+    user = chat.user()
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    textfile = tmp_path / "openguild_probe.prom"
+    for _ in range(2):  # the guild and its channel are made once
+        done = server.run_command(
+            "probe", "--username", user.name, "--password-file", str(tmp_path / "password"),
+            "--slo", "--prometheus", str(textfile), server.base_url,
+        )  # fmt: skip
+        steps = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok  ")]
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert steps[:10] == [
+            "live", "health", "ready", "version", "authentication", "headers", "login", "channel", "post", "stream",
+        ]  # fmt: skip
+        assert steps.count("slo") == 6
+    assert len(user.ok(user.get("/guilds"))) == 1
+    written = textfile.read_text()
+    assert 'openguild_probe_success{step="stream"} 1' in written
+    assert 'openguild_probe_duration_seconds{step="post"} 0.' in written
+    wrong = server.run_command("probe", "--username", user.name, server.base_url, stdin="not the password\n")
+    assert (wrong.returncode, "FAIL login" in wrong.stdout, "401 invalid_credentials" in wrong.stdout) == (
+        1,
+        True,
+        True,
+    )
+    only = server.run_command("probe", "--only", "ready", server.base_url)
+    assert (only.returncode, len(only.stdout.splitlines())) == (0, 1)
+
+
+def test_migrate_wait_ends_when_somebody_has_migrated(empty_url: str, tmp_path: Path) -> None:
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "openguild_runtime.cli", "--database-url", empty_url, "migrate", "--wait"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert waiting.stderr is not None
+    assert "schema is not current" in waiting.stderr.readline()
+    assert ServerProcess(tmp_path, DATABASE_URL=empty_url).run_command("migrate").returncode == 0
+    stdout, _ = waiting.communicate(timeout=20)
+    assert (waiting.returncode, stdout) == (0, "The schema serves revision 0002\n")

@@ -1,0 +1,200 @@
+"""What an operator may ask of a running server, over a unix socket that only its user may open (`admin_socket`).
+
+One JSON line each way. Whatever changes something is written to the audit log (`openguild.audit`) with the uid that asked.
+Changes live until the next start or SIGHUP: what is to stay belongs into the configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import structlog
+from anyio.abc import SocketStream
+from pydantic import ValidationError
+
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime import logs
+from openguild_runtime.config import ServerConfig
+from openguild_runtime.config_layers import ConfigError
+from openguild_runtime.reload import KEYS, LIVE, apply, value_of
+
+if TYPE_CHECKING:
+    from openguild_runtime.app import Server
+
+ANSWER_SECS = 5.0
+MAX_REQUEST_BYTES = 4_096
+MAX_LINES = 1_000
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+audit = structlog.get_logger("openguild.audit")
+
+
+class Refused(Exception):
+    """The request cannot be done; the text is for the operator."""
+
+
+def list_channels(server: Server, request: Request) -> Answer:
+    """Channels with a backlog, the deepest first, and who is slowest in each."""
+    hub, lines = server.streams.hub, []
+    for channel_id, depth in hub.depths(_limit(request)):
+        head = hub.head(channel_id)
+        behind = [
+            (head - peer.subscriber.position, peer)
+            for peer in server.streams.peers()
+            if peer.subscriber is not None and peer.stream is not None and peer.stream.channel_id == channel_id
+        ]
+        slowest = max(behind, key=lambda found: found[0], default=None)
+        line: Answer = {
+            "channel_id": channel_id,
+            "depth": depth,
+            "subscribers": hub.subscriber_count(channel_id),
+            "head": head,
+        }
+        if slowest is not None and slowest[1].stream is not None:
+            line |= {
+                "slowest_user": slowest[1].stream.user_id,
+                "slowest_address": slowest[1].address,
+                "behind": slowest[0],
+            }
+        lines.append(line)
+    return {"channels": lines}
+
+
+def list_sessions(server: Server, request: Request) -> Answer:
+    """Open streams, those furthest behind first; `user` narrows it."""
+    lines = []
+    for peer in server.streams.peers():
+        stream = peer.stream
+        if stream is None or request.get("user") not in {None, stream.user_id}:
+            continue
+        behind = 0
+        if peer.subscriber is not None and stream.channel_id is not None:
+            behind = server.streams.hub.head(stream.channel_id) - peer.subscriber.position
+        lines.append(
+            {"user_id": stream.user_id, "session_id": stream.session_id, "address": peer.address,
+             "channel_id": stream.channel_id, "behind": behind}
+        )  # fmt: skip
+    lines.sort(key=lambda line: -int(str(line["behind"])))
+    return {"sessions": lines[: _limit(request)], "total": len(lines)}
+
+
+def show(server: Server, request: Request) -> Answer:
+    """What may be changed while it serves, and what it is."""
+    del request
+    return {"settings": {key: value_of(server.config, key) for key in sorted(LIVE - set(KEYS))}}
+
+
+def change(server: Server, request: Request) -> Answer:
+    """Another value for one live key."""
+    key, value = str(request.get("key")), request.get("value")
+    if key not in LIVE or key in KEYS:
+        raise Refused(f"{key} cannot be changed while serving; what can: {', '.join(sorted(LIVE - set(KEYS)))}")
+    section, _, name = key.partition(".")
+    part = getattr(server.config, section)
+    try:
+        checked = type(part).model_validate({**dict(part), name: value})
+        apply(server, ServerConfig.model_copy(server.config, update={section: checked}))
+    except ValidationError as problem:
+        raise Refused(f"{key}: {problem.errors(include_url=False)[0]['msg']}") from None
+    except ConfigError as problem:
+        raise Refused(str(problem)) from None
+    return {"changed": key, "value": value_of(server.config, key)}
+
+
+def change_log(server: Server, request: Request) -> Answer:
+    """Another log filter, such as `info,openguild=debug`."""
+    wanted = str(request.get("filter"))
+    try:
+        logs.configure(server.config.log_format, wanted)
+    except ValueError as problem:
+        raise Refused(str(problem)) from None
+    return {"log": wanted}
+
+
+def close_sessions(server: Server, request: Request) -> Answer:
+    """Close a user's streams; the clients are told to come back, to whichever replica takes them."""
+    user = request.get("user")
+    if not user:
+        raise Refused("name the user")
+    found = [peer for peer in server.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
+    for peer in found:
+        peer.close(CloseCode.SERVICE_RESTART, "closed by the operator; reconnect in 1000 ms")
+    return {"closed": len(found)}
+
+
+def begin_drain(server: Server, request: Request) -> Answer:
+    """As SIGTERM does."""
+    del server, request
+    os.kill(os.getpid(), signal.SIGTERM)
+    return {"draining": True}
+
+
+COMMANDS: dict[str, Callable[[Server, Request], Answer]] = {
+    "channels": list_channels, "sessions": list_sessions, "show": show, "set": change, "log": change_log,
+    "close": close_sessions, "drain": begin_drain,
+}  # fmt: skip
+CHANGES = frozenset({"set", "log", "close", "drain"})
+
+
+def _limit(request: Request) -> int:
+    limit = request.get("limit", 20)
+    if not isinstance(limit, int) or not 0 < limit <= MAX_LINES:
+        raise Refused(f"limit: expected 1 to {MAX_LINES}")
+    return limit
+
+
+def answer_to(server: Server, line: bytes, uid: int) -> Answer:
+    """The answer to one request; `error` says why there is none."""
+    try:
+        request = json.loads(line)
+        command = COMMANDS[request["command"]]
+    except (ValueError, KeyError, TypeError):
+        return {"error": f"expected a command: {', '.join(COMMANDS)}"}
+    try:
+        answer = command(server, request)
+    except Refused as problem:
+        answer = {"error": str(problem)}
+    if request["command"] in CHANGES:
+        audit.warning("admin action", uid=uid, request=request, answer=answer)
+    return answer
+
+
+async def serve_admin(server: Server, path: Path) -> None:
+    """Answer at `path` until cancelled. Whoever may open the socket may ask: the server's user, and root."""
+
+    async def handle(stream: SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                with anyio.move_on_after(ANSWER_SECS):
+                    line = b""
+                    while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
+                        line += await stream.receive(MAX_REQUEST_BYTES)
+                    await stream.send(json.dumps(answer_to(server, line, _uid_of(stream))).encode() + b"\n")
+
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served; of the process before
+    listener = await anyio.create_unix_listener(path, mode=0o600)
+    try:
+        async with listener:
+            await listener.serve(handle)
+    finally:
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the end
+
+
+def _uid_of(stream: SocketStream) -> int:
+    """Linux tells who has connected; elsewhere -1."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return -1
+    raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
+    credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])

@@ -1,0 +1,81 @@
+"""`openguild-server admin ...`: asks the servers of this host over their admin sockets, and prints what they say."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from openguild_runtime.config import ServerConfig
+from openguild_runtime.failures import CommandFailed
+
+ANSWER_SECS = 10.0
+
+
+def add_admin_commands(commands: Any) -> None:
+    """`admin channels|sessions|show|set|log|close|drain`."""
+    admin = commands.add_parser("admin", help="ask a running server of this host (admin_socket)")
+    asking = admin.add_subparsers(dest="ask", metavar="what", required=True)
+    for name, text in (("channels", "which channels are backed up, and who is slowest"), ("sessions", "open streams")):
+        listing = asking.add_parser(name, help=text)
+        listing.add_argument("--limit", type=int, default=20)
+        if name == "sessions":
+            listing.add_argument("--user", help="a user id")
+    asking.add_parser("show", help="the settings that may be changed while it serves")
+    setting = asking.add_parser("set", help="change one until the next start")
+    setting.add_argument("key")
+    setting.add_argument("value")
+    window = asking.add_parser("replay-window", help="short for: set messaging.replay_window")
+    window.add_argument("value")
+    level = asking.add_parser("log", help="another log filter, such as info,openguild=debug")
+    level.add_argument("filter")
+    closing = asking.add_parser("close", help="close a user's streams: the clients come back")
+    closing.add_argument("--user", required=True)
+    asking.add_parser("drain", help="as SIGTERM: unready, drain, end")
+
+
+def run_admin(config: ServerConfig, parsed: argparse.Namespace | dict[str, Any]) -> int:
+    """Ask every server that listens: one, or all workers. Raises CommandFailed."""
+    arguments = dict(parsed) if isinstance(parsed, dict) else vars(parsed)
+    path = config.admin_path
+    if path is None:
+        raise CommandFailed("admin_socket: is not set: the server does not listen for administrators")
+    request = _request(arguments)
+    paths = [path] if path.exists() else sorted(path.parent.glob(f"{path.name}.*"))
+    if not paths:
+        raise CommandFailed(f"admin: no server listens at {path}")
+    failed = False
+    for each in paths:
+        answer = _ask(each, request)
+        failed = failed or "error" in answer
+        worker = {"worker": int(each.suffix[1:])} if each != path else {}
+        sys.stdout.write(json.dumps(worker | answer, indent=2, ensure_ascii=False) + "\n")
+    return int(failed)
+
+
+def _request(arguments: dict[str, Any]) -> dict[str, Any]:
+    command = arguments["ask"]
+    if command == "replay-window":
+        return {"command": "set", "key": "messaging.replay_window", "value": arguments["value"]}
+    names = ("limit", "user", "key", "value", "filter")
+    return {"command": command} | {name: arguments[name] for name in names if arguments.get(name) is not None}
+
+
+def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(ANSWER_SECS)
+        try:
+            client.connect(str(path))
+            client.sendall(json.dumps(request).encode() + b"\n")
+            text = b""
+            while not text.endswith(b"\n") and (data := client.recv(65_536)):
+                text += data
+        except OSError as failure:
+            raise CommandFailed(f"admin: {path}: {failure.strerror or type(failure).__name__}") from None
+    if not text:
+        raise CommandFailed(f"admin: {path}: no answer")
+    answer: dict[str, Any] = json.loads(text)
+    return answer

@@ -1,0 +1,193 @@
+"""Rules and dashboard against what the server really exports; real Prometheus, where the machine has it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from openguild_runtime.embedded import EmbeddedNats
+from tests.support.chat import Chat
+from tests.support.server import ROOT, ServerProcess
+from tests.support.waiting import free_port, wait_until
+
+OBSERVABILITY = ROOT / "deploy/observability"
+RULES = OBSERVABILITY / "alerts/openguild.rules.yaml"
+METRIC = re.compile(r"\b(?:openguild|process)_[a-z0-9_]+")
+OURS = re.compile(r"\bjob:[a-z0-9_:]+")
+FROM_PROBE = frozenset({"openguild_probe_success"})  # written by `openguild-server probe --prometheus`
+
+
+def dashboard() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dashboard", OBSERVABILITY / "grafana/dashboard.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+@pytest.fixture(scope="module")
+def exported(server: ServerProcess) -> dict[str, set[str]]:
+    """Every series name that a server in use shows, and its labels."""
+    chat = server.chat()
+    alice = chat.user()
+    channel = alice.channel(alice.guild())
+    with alice.stream(channel):
+        alice.say(channel, "x")
+    chat.http.get("/users/me")
+    text = httpx.get(server.base_url + "/metrics", trust_env=False).text
+    names: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("# TYPE"):
+            names.setdefault(line.split()[2], set())
+        elif not line.startswith("#"):
+            name, _, labels = line.rpartition(" ")[0].partition("{")
+            names.setdefault(name, set()).update(re.findall(r"(\w+)=", labels))
+    return names
+
+
+def test_every_panel_asks_for_what_is_exported(exported: dict[str, set[str]]) -> None:
+    for _, panel in dashboard().panels():
+        for query, legend in panel.queries:
+            for name in METRIC.findall(query):
+                assert name in exported, f"{panel.title}: {name}"
+            grouped = {word for group in re.findall(r"by \(([^)]*)\)", query) for word in group.split(", ")}
+            known = set().union(*(exported[name] for name in METRIC.findall(query)))
+            assert grouped <= known | {"instance", "job", "channel_id"}, panel.title
+            assert set(re.findall(r"{{(\w+)}}", legend)) <= grouped, panel.title
+
+
+def test_the_dashboard_file_is_its_table() -> None:
+    module = dashboard()
+    assert module.TARGET.read_text() == module.text(), "run: python deploy/observability/grafana/dashboard.py"
+    built = json.loads(module.text())
+    assert (built["uid"], built["title"]) == ("openguild-overview", "OpenGuild Overview")
+    assert len({panel["id"] for panel in built["panels"]}) == len(built["panels"]) > 25
+
+
+def test_every_rule_asks_for_what_is_exported(exported: dict[str, set[str]]) -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    for rule in rules():
+        for name in METRIC.findall(re.sub(OURS, "", rule["expr"])):
+            assert name in exported or name in FROM_PROBE, f"{rule.get('alert')}: {name}"
+        assert set(OURS.findall(rule["expr"])) <= recorded
+
+
+def test_every_alert_has_a_severity_a_runbook_and_tests() -> None:
+    operations = (ROOT / "docs/OPERATIONS.md").read_text()
+    anchors = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+               for line in operations.splitlines() if line.startswith("#")}  # fmt: skip
+    tested = yaml.safe_load((OBSERVABILITY / "alerts/tests/openguild.tests.yaml").read_text())["tests"]
+    names = {test["name"] for test in tested}
+    for rule in rules():
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in {"page", "warning", "info"}
+            document, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+            assert document == "docs/OPERATIONS.md"
+            assert anchor in anchors, anchor
+            assert {f"{rule['alert']} fires", f"{rule['alert']} does not"} <= names
+
+
+def test_promtool_agrees() -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool on this machine")
+    for arguments in (["check", "rules", str(RULES)], ["test", "rules", "openguild.tests.yaml"]):
+        done = subprocess.run(
+            ["promtool", *arguments], cwd=OBSERVABILITY / "alerts/tests", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Prometheus:
+    """A real one, scraping every second, with the rules' durations shortened."""
+
+    def __init__(self, directory: Path, target: str) -> None:
+        self.port = free_port()
+        shortened = re.sub(r"\[5m\]", "[10s]", re.sub(r"for: \d+m", "for: 2s", RULES.read_text()))
+        (directory / "openguild.rules.yaml").write_text(shortened)
+        configuration = yaml.safe_load((OBSERVABILITY / "prometheus/prometheus.yaml").read_text())
+        configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        configuration["rule_files"] = [str(directory / "openguild.rules.yaml")]
+        configuration["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+        del configuration["alerting"]
+        (directory / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
+        self.log = directory / "prometheus.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                ["prometheus", f"--config.file={directory}/prometheus.yaml", f"--storage.tsdb.path={directory}/data",
+                 f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def get(self, path: str, **query: str) -> Any:
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", params=query, trust_env=False)
+        except httpx.TransportError:
+            return None
+        return answer.json()["data"] if answer.status_code == 200 else None
+
+    def alert(self, name: str) -> str:
+        """pending, firing, or "" when it is quiet."""
+        found = (self.get("/api/v1/alerts") or {"alerts": []})["alerts"]
+        return next((alert["state"] for alert in found if alert["labels"]["alertname"] == name), "")
+
+
+def test_real_prometheus_fires_for_a_stopped_reader_and_resolves(
+    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
+) -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("no Prometheus on this machine")
+    metrics_port = free_port()
+    server = ServerProcess(
+        tmp_path, DATABASE_URL=new_database(), NATS__URL=nats_server.url,
+        METRICS__BIND_ADDR=f"127.0.0.1:{metrics_port}", WEBSOCKET__WRITE_TIMEOUT_SECS=120,
+    )  # fmt: skip
+    with server.start():
+        prometheus = Prometheus(tmp_path, f"127.0.0.1:{metrics_port}")
+        try:
+            wait_until(lambda: (prometheus.get("/api/v1/targets?state=active") or {}).get("activeTargets"), secs=30)
+            wait_until(
+                lambda: prometheus.get("/api/v1/targets?state=active")["activeTargets"][0]["health"] == "up", secs=30
+            )
+            loaded = prometheus.get("/api/v1/rules")["groups"]
+            assert sum(len(group["rules"]) for group in loaded) == len(rules())
+            _stop_reading_until_it_fires(server.chat(), prometheus)
+        finally:
+            prometheus.process.terminate()
+            prometheus.process.wait()
+        assert server.stop() == 0, server.tail()
+
+
+def _stop_reading_until_it_fires(chat: Chat, prometheus: Prometheus) -> None:
+    alice = chat.user()
+    channel = alice.channel(alice.guild())
+    with alice.stream(channel):  # nobody asks it for anything
+        path = f"/channels/{channel}/messages"
+        behind = 0.0
+        while behind <= 196:  # the kernel and the client's queue take the first ones
+            alice.post(path, {"content": "y" * 4_000})
+            if alice.history(channel, limit=1)[0]["sequence"] % 10 == 0:
+                behind = _depth(prometheus, channel)
+        wait_until(lambda: prometheus.alert("OpenGuildQueueDepthHigh") == "firing", secs=30, what="the alert")
+    wait_until(lambda: prometheus.alert("OpenGuildQueueDepthHigh") == "", secs=30, what="its end")
+
+
+def _depth(prometheus: Prometheus, channel: str) -> float:
+    target = prometheus.get("/api/v1/targets?state=active")["activeTargets"][0]["scrapeUrl"]
+    text = httpx.get(target, trust_env=False).text
+    found = re.search(rf'openguild_websocket_queue_depth{{channel_id="{channel}"}} (\S+)', text)
+    return float(found[1]) if found else 0.0

@@ -1,0 +1,129 @@
+"""The admin socket: what an operator sees and changes while it serves, and who else cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from openguild_runtime.embedded import EmbeddedNats
+from tests.support.chat import User
+from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="og-") as directory:  # short enough for a socket
+        yield Path(directory) / "admin.sock"
+
+
+@pytest.fixture
+def server(tmp_path: Path, database_url: str, path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, DATABASE_URL=database_url, ADMIN_SOCKET=str(path)).start() as process:
+        yield process
+
+
+def admin(server: ServerProcess, *arguments: str) -> Any:
+    done = server.run_command("admin", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def alice(server: ServerProcess) -> User:
+    return server.chat().user()
+
+
+def test_who_is_slow_and_where(server: ServerProcess, alice: User) -> None:
+    channel = alice.channel(alice.guild())
+    assert admin(server, "channels") == {"channels": []}
+    with alice.stream(channel), alice.notifications():
+        assert admin(server, "sessions", "--user", alice.user_id)["total"] == 2
+        for _ in range(1_000):
+            alice.say(channel, "y" * 4_000)
+            if server.metric("openguild_websocket_queue_depth_max") > 20:
+                break
+        (found,) = [line for line in admin(server, "channels")["channels"] if line["channel_id"] == channel]
+        assert found["subscribers"] == 1
+        assert (found["slowest_user"], found["slowest_address"]) == (alice.user_id, "127.0.0.1")
+        assert 20 < found["behind"] <= found["depth"]
+        listed = admin(server, "sessions", "--limit", "1")
+        assert (listed["total"], listed["sessions"][0]["channel_id"]) == (2, channel)
+
+
+def test_settings_change_at_once_and_are_audited(server: ServerProcess, alice: User) -> None:
+    channel = alice.channel(alice.guild())
+    for number in range(5):
+        alice.say(channel, str(number))
+    assert admin(server, "show")["settings"]["messaging.replay_window"] == 50
+    assert admin(server, "replay-window", "2") == {"changed": "messaging.replay_window", "value": 2}
+    with alice.stream(channel) as stream:
+        assert [json.loads(stream.recv(timeout=5))["sequence"] for _ in range(2)] == [4, 5]
+    admin(server, "set", "messaging.max_messages_per_user_per_window", "5")
+    assert alice.post(f"/channels/{channel}/messages", {"content": "x"}).status_code == 429
+    admin(server, "log", "info,openguild=debug")
+    alice.get("/guilds")
+    assert admin(server, "close", "--user", alice.user_id) == {"closed": 0}
+    audited = [record for record in server.records() if record["target"] == "openguild.audit"]
+    assert [record["request"]["command"] for record in audited] == ["set", "set", "log", "close"]
+    assert all(record["uid"] == os.getuid() for record in audited)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("set", "messaging.replay_window", "-1"), "greater than or equal to 0"),
+        (("set", "messaging.replay_window", "many"), "valid integer"),
+        (("set", "session.signing_key", "x"), "cannot be changed while serving"),
+        (("set", "port", "1"), "cannot be changed while serving"),
+        (("log", "loud"), "is not a level"),
+        (("channels", "--limit", "0"), "expected 1 to 1000"),
+    ],
+)
+def test_a_bad_request_changes_nothing(server: ServerProcess, arguments: tuple[str, ...], said: str) -> None:
+    before = admin(server, "show")
+    done = server.run_command("admin", *arguments)
+    assert done.returncode == 1
+    assert said in json.loads(done.stdout)["error"]
+    assert admin(server, "show") == before
+
+
+def test_only_its_user_may_open_it_and_noise_is_survived(server: ServerProcess, path: Path) -> None:
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for noise in (b"", b"\n", b"{}\n", b'{"command": "reboot"}\n', b"[1]\n", b"x" * 10_000):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(noise)
+            client.shutdown(socket.SHUT_WR)
+            answered = client.recv(4_096)
+            assert not answered or "expected a command" in json.loads(answered)["error"]
+    assert admin(server, "sessions")["total"] == 0
+
+
+def test_drain_ends_it_orderly(server: ServerProcess, path: Path) -> None:
+    assert admin(server, "drain") == {"draining": True}
+    assert server.process is not None
+    assert server.process.wait(15) == 0
+    assert not path.exists()
+    gone = server.run_command("admin", "show")
+    assert (gone.returncode, "no server listens" in gone.stderr) == (1, True)
+
+
+def test_every_worker_is_asked(
+    tmp_path: Path, path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
+) -> None:
+    settings = {"DATABASE_URL": new_database(), "NATS__URL": nats_server.url, "ADMIN_SOCKET": str(path)}
+    with ServerProcess(tmp_path, "--workers", "2", **settings).start() as pair:
+        wait_until(lambda: len(list(path.parent.glob("admin.sock.*"))) == 2, what="both sockets")
+        done = pair.run_command("admin", "replay-window", "7")
+        answers = [json.loads(text + "}") for text in done.stdout.split("}\n") if text]
+        assert [(answer["worker"], answer["value"]) for answer in answers] == [(0, 7), (1, 7)]
+        assert pair.stop() == 0
