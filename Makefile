@@ -13,7 +13,7 @@ DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint fmt bench bench-core bench-load bench-cluster bench-hostile clean
+.PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint validate predeploy image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,11 +82,21 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+validate: $(VENV)/.dev  ## everything under deploy/, as far as this machine has the tools: it names what it skips
+	$(BIN)/python deploy/validate.py
+
+predeploy: ci  ## the checklist before a deploy: all that CI runs, then the migrations to review
+	$(BIN)/openguild-server migrate --sql
+
+image-layout: $(BIN)/python  ## the image's build without Docker, into build/image/app
+	rm -rf build/image && mkdir -p build/image
+	deploy/image/build.sh $(CURDIR)/build/image/app
+
 fmt: $(VENV)/.dev  ## format and sort imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ci: lint test test-pure  ## all that CI runs
+ci: lint validate test test-pure  ## all that CI runs
 
 bench: bench-core bench-load bench-cluster  ## all benchmarks
 

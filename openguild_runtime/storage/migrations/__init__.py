@@ -23,10 +23,10 @@ LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint: nobody else's advisory 
 CONNECT_LIMIT_SECS = 10.0
 
 
-async def upgrade(database_url: str) -> None:
-    """Bring the schema to the newest step; does nothing when it is there. Waits for whoever is migrating now.
+async def upgrade(database_url: str, revision: str = "head") -> None:
+    """Bring the schema to `revision` (the newest step, unless a test wants an older one) where it is not there yet.
 
-    Raises what asyncpg and SQLAlchemy raise; the transaction is then rolled back.
+    Waits for whoever is migrating now. Raises what asyncpg and SQLAlchemy raise; the transaction is then rolled back.
     """
 
     from sqlalchemy import pool
@@ -43,7 +43,7 @@ async def upgrade(database_url: str) -> None:
     )
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, revision)
     finally:
         await engine.dispose()
 
@@ -101,12 +101,12 @@ def _config(output: io.StringIO | None = None) -> Config:
     return config
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, revision: str) -> None:
     from alembic import command
 
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def _statement_name() -> str:

@@ -1,0 +1,115 @@
+"""`make validate`: everything under deploy/ that can be checked without a cluster, a registry or Docker.
+
+Tools that this machine does not have are skipped and named. Exit status 1 where one that ran found something.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOY = ROOT / "deploy"
+OVERLAYS = ("dev", "staging", "prod")
+
+
+class Skipped(Exception):
+    """A tool is missing."""
+
+
+def tool(name: str) -> str:
+    """Beside this Python, or on the path. Raises Skipped."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise Skipped(f"{name} is not on this machine")
+    return found
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
+    """What it says. Raises RuntimeError with it when it fails."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError((done.stdout + done.stderr).strip())
+    return done.stdout
+
+
+def dockerfile() -> None:
+    run(tool("hadolint"), DEPLOY / "Dockerfile")
+
+
+def yaml_files() -> None:
+    run(tool("yamllint"), "--strict", "-c", DEPLOY / ".yamllint", DEPLOY)
+
+
+def shell_scripts() -> None:
+    for script in (*DEPLOY.glob("*.sh"), DEPLOY / "image/build.sh"):
+        run(tool("sh"), "-n", script)
+
+
+def alert_rules() -> None:
+    promtool, alerts = tool("promtool"), DEPLOY / "observability/alerts"
+    run(promtool, "check", "rules", alerts / "openguild.rules.yaml")
+    run(promtool, "test", "rules", "openguild.tests.yaml", cwd=alerts / "tests")
+
+
+def prometheus_configuration() -> None:
+    promtool = tool("promtool")
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copytree(DEPLOY / "observability/prometheus", directory, dirs_exist_ok=True)
+        shutil.copytree(DEPLOY / "observability/alerts", Path(directory) / "alerts")
+        run(promtool, "check", "config", Path(directory) / "prometheus.yaml")
+
+
+def kustomize(overlay: str) -> str:
+    """The rendered manifests of one overlay. Raises Skipped."""
+    if shutil.which("kustomize"):
+        return run("kustomize", "build", DEPLOY / "k8s/overlays" / overlay)
+    return run(tool("kubectl"), "kustomize", DEPLOY / "k8s/overlays" / overlay)
+
+
+def manifests() -> None:
+    validator = tool("kubernetes-validate")
+    with tempfile.TemporaryDirectory() as directory:
+        for overlay in OVERLAYS:
+            rendered = Path(directory) / f"{overlay}.yaml"
+            rendered.write_text(kustomize(overlay))
+            run(validator, "--strict", rendered)
+
+
+def compose() -> None:
+    docker = tool("docker")
+    try:
+        run(docker, "compose", "version")
+    except RuntimeError:
+        raise Skipped("docker has no compose plugin here") from None
+    run(docker, "compose", "-f", DEPLOY / "compose.yaml", "config", "--quiet")
+
+
+CHECKS: tuple[Callable[[], None], ...] = (
+    dockerfile, yaml_files, shell_scripts, alert_rules, prometheus_configuration, manifests, compose,
+)  # fmt: skip
+
+
+def main() -> int:
+    failed = False
+    for check in CHECKS:
+        name = check.__name__.replace("_", " ")
+        try:
+            check()
+        except Skipped as reason:
+            sys.stdout.write(f"skip  {name}: {reason}\n")
+        except RuntimeError as problem:
+            failed = True
+            sys.stdout.write(f"FAIL  {name}\n{problem}\n")
+        else:
+            sys.stdout.write(f"ok    {name}\n")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

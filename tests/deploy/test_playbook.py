@@ -1,0 +1,208 @@
+"""What docs/OPERATIONS.md promises, tried: headers on every answer, bounded series, the schema's gate, backup and restore."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from openguild_proto.http.routes import ROUTES
+from openguild_runtime.embedded import EmbeddedPostgres
+from openguild_runtime.storage import migrations
+from tests.conftest import run_apart
+from tests.deploy.test_manifests import DEPLOY
+from tests.support.chat import Chat, texts
+from tests.support.raw import HOST, UPGRADE, RawClient, ask
+from tests.support.server import ROOT, ServerProcess
+from tests.support.waiting import wait_until
+
+OPERATIONS = (ROOT / "docs/OPERATIONS.md").read_text()
+
+
+def promised_headers() -> dict[str, str]:
+    """As the document lists them."""
+    section = OPERATIONS.partition("## HTTP security headers")[2].partition("\n## ")[0]
+    return {name.lower(): value for name, value in re.findall(r"^- `([A-Za-z-]+): (.+)`$", section, re.MULTILINE)}
+
+
+def test_the_document_lists_four() -> None:
+    assert len(promised_headers()) == 4
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.template}")
+def test_the_headers_are_on_every_route(route, server: ServerProcess, chat: Chat) -> None:
+    """Without a token, with one, with a body that is none, by another method, and for HEAD."""
+    path = re.sub(r"\{\w+\}", str(uuid.uuid4()), route.template)
+    user = chat.user()
+    for method, headers in (
+        (route.method, {}),
+        (route.method, user.auth),
+        ("PATCH", {}),
+        ("HEAD", user.auth),
+        ("OPTIONS", {}),
+    ):
+        answer = chat.http.request(method, path, headers=headers, content=b"{" if method == "POST" else None)
+        for name, value in promised_headers().items():
+            assert answer.headers.get(name) == value, (method, answer.status_code)
+        assert answer.headers["x-request-id"]
+
+
+ERRORS = [
+    b"GET /no/such HTTP/1.1\r\n" + HOST + b"\r\n", b"GET / HTTP/2.0\r\n\r\n", b"\0\r\n", b"GET / HTTP/1.1\r\n\r\n",
+    b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+    b"POST /sessions/login HTTP/1.1\r\n" + HOST + b"Content-Length: 9999999\r\n\r\n",
+    b"POST /sessions/login HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip\r\n\r\n",
+    b"POST /sessions/login HTTP/1.1\r\n" + HOST + b"Expect: x\r\n\r\n", b"GET /notifications/ws HTTP/1.1\r\n" + UPGRADE + b"\r\n",
+    b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", ERRORS, ids=lambda data: data[:30].decode("latin-1"))
+def test_the_headers_are_on_every_error_of_the_framing(data: bytes, server: ServerProcess) -> None:
+    answer = ask(server.port, data)
+    assert promised_headers().items() <= answer.headers.items()
+
+
+def test_the_headers_are_on_an_upgrade(server: ServerProcess, chat: Chat) -> None:
+    user = chat.user()
+    with RawClient(server.port) as client:
+        client.send(
+            b"GET /notifications/ws HTTP/1.1\r\n" + UPGRADE + f"Authorization: Bearer {user.token}\r\n\r\n".encode()
+        )
+        answer = client.answer()
+    assert answer.status == 101
+    assert promised_headers().items() <= answer.headers.items()
+
+
+def test_ten_thousand_channels_paths_and_users_make_no_series(
+    tmp_path: Path, postgres: EmbeddedPostgres, database_url: str
+) -> None:
+    """Made in the database, seen by the server: what counts is what labels would hold."""
+    with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
+        alice = server.chat().user()
+        guild = alice.guild()
+        first = alice.channel(guild)
+        run_apart(_multiply, database_url, guild)
+        channels = [
+            line["channel_id"] for line in alice.ok(alice.get(f"/guilds/{guild}/channels", params={"limit": "1000"}))
+        ]
+        series = _series(server)
+        with alice.stream(first):
+            for number in range(10_000):
+                kind = number % 4
+                if kind == 0:
+                    alice.chat.http.get(f"/no/such/{uuid.uuid4()}")
+                elif kind == 1:
+                    alice.get(f"/channels/{channels[number % len(channels)]}")
+                elif kind == 2:
+                    alice.get(f"/guilds/{uuid.uuid4()}/members", params={"x" + str(number): "1"})
+                else:
+                    alice.chat.http.get("/users/me", headers={"authorization": f"Bearer {uuid.uuid4()}"})
+        after = _series(server)
+    assert after - series < 150, "route templates, statuses and reasons, whatever comes"
+    assert after < 1_000
+
+
+async def _multiply(url: str, guild: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "INSERT INTO channels (channel_id, guild_id, name, created_at) SELECT gen_random_uuid(), $1, 'c' || n, now() "
+        "FROM generate_series(1, 10000) AS n", guild,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at) "
+        "SELECT gen_random_uuid(), 'many' || n, 'many' || n, 'x', now(), now() FROM generate_series(1, 10000) AS n"
+    )
+    await connection.close()
+
+
+def _series(server: ServerProcess) -> int:
+    text = httpx.get(server.base_url + "/metrics", trust_env=False).text
+    return sum(not line.startswith("#") for line in text.splitlines())
+
+
+def test_a_release_waits_for_its_schema_and_then_serves(tmp_path: Path, empty_url: str) -> None:
+    """Expand and contract: the new code on the schema before says so and begins when the step is done."""
+    run_apart(migrations.upgrade, empty_url, "0001")
+    with ServerProcess(tmp_path, DATABASE_URL=empty_url).start(ready=False) as server:
+        wait_until(lambda: server.status("/ready") == 503, what="an answer")
+        components = httpx.get(server.base_url + "/ready", trust_env=False).json()["components"]
+        assert {line["name"]: line["status"] for line in components}["migrations"] != "ready"
+        assert server.chat().http.get("/guilds").status_code in {401, 503}
+        assert server.run_command("migrate").returncode == 0
+        server.wait_ready()
+        server.chat().user()
+
+
+def test_the_schema_of_a_later_release_is_served(tmp_path: Path, database_url: str) -> None:
+    async def step_ahead(url: str) -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute("ALTER TABLE channel_events ADD COLUMN later text NOT NULL DEFAULT ''")
+        await connection.execute("CREATE TABLE of_a_later_release (id bigint PRIMARY KEY)")
+        await connection.execute("UPDATE alembic_version SET version_num = '0099'")
+        await connection.close()
+
+    run_apart(step_ahead, database_url)
+    with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
+        alice = server.chat().user()
+        channel = alice.channel(alice.guild())
+        alice.say(channel, "still here")
+        assert texts(alice.history(channel)) == ["still here"]
+
+
+def test_backup_and_restore(tmp_path: Path, database_url: str, new_database: Callable[[], str], empty_url: str) -> None:
+    """While the server serves; every event comes back."""
+    if shutil.which("pg_dump") is None:
+        pytest.skip("no pg_dump on this machine")
+    version = subprocess.run(["pg_dump", "--version"], capture_output=True, text=True, check=True).stdout
+    if int(re.findall(r"\d+", version)[0]) < 18:
+        pytest.skip(f"pg_dump is older than the server: {version.strip()}")
+    with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
+        alice = server.chat().user()
+        channel = alice.channel(alice.guild())
+        for number in range(50):
+            alice.say(channel, str(number))
+        subprocess.run([DEPLOY / "backup.sh", database_url, tmp_path / "backup"], check=True)
+        subprocess.run([DEPLOY / "restore.sh", tmp_path / "backup", empty_url], check=True)
+    with ServerProcess(tmp_path, DATABASE_URL=empty_url).start() as restored:
+        again = restored.chat().login(alice.name)
+        assert texts(again.history(channel)) == [str(number) for number in range(50)]
+        again.say(channel, "and on")
+
+
+def test_the_image_builds_without_docker_and_runs_as_its_user(tmp_path: Path) -> None:
+    """The same script as in the Dockerfile, in a clean directory; the server runs as uid 1000 and writes nothing."""
+    if os.environ.get("OPENGUILD_IMAGE_TEST") != "1":
+        pytest.skip("slow: OPENGUILD_IMAGE_TEST=1 runs it")
+    source = tmp_path / "src"
+    copied = (
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+        "ext",
+        "openguild_proto",
+        "openguild_runtime",
+        "deploy/image",
+    )
+    for name in copied:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target)
+    app = tmp_path / "app"
+    subprocess.run(["deploy/image/build.sh", app], cwd=source, check=True, env=os.environ | {"PYTHON": sys.executable})
+    done = subprocess.run([app / "bin/openguild-server", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("openguild-server ")
+    assert not (app / "bin/pip").exists()
