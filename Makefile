@@ -13,7 +13,7 @@ DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint validate predeploy image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
+.PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +87,9 @@ validate: $(VENV)/.dev  ## everything under deploy/, as far as this machine has 
 
 predeploy: ci  ## the checklist before a deploy: all that CI runs, then the migrations to review
 	$(BIN)/openguild-server migrate --sql
+
+dashboard-picture: $(VENV)/.bench  ## docs/dashboard.svg from a real server and a real Prometheus
+	PYTHONPATH=. $(BIN)/python deploy/observability/grafana/picture.py
 
 image-layout: $(BIN)/python  ## the image's build without Docker, into build/image/app
 	rm -rf build/image && mkdir -p build/image

@@ -11,10 +11,11 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
 import anyio
+import anyio.to_thread
 import structlog
 from anyio.abc import TaskGroup
 
@@ -28,14 +29,14 @@ from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
 from openguild_runtime.admin import serve_admin
 from openguild_runtime.background import start_contained
-from openguild_runtime.bus.base import Bus
+from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
 from openguild_runtime.driver import Driver
 from openguild_runtime.feeds import Feeds
 from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
 from openguild_runtime.metrics import Metrics
-from openguild_runtime.parts import make_bus, make_limits, make_service, make_storage
+from openguild_runtime.parts import make_bus, make_limits, make_service, make_storage, make_tracing
 from openguild_runtime.passwords import PasswordHasher
 from openguild_runtime.perform import Performer
 from openguild_runtime.private import private_servers
@@ -90,6 +91,7 @@ class Server:
         native = native_ring() if native is None else native
         self._hasher = hasher or PasswordHasher()
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native)
+        self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
@@ -104,6 +106,8 @@ class Server:
         )
         self.feeds = Feeds(self.storage, self.bus, self.metrics, tasks, self.streams.released)
         self.streams.feeds = self.feeds
+        if self.tracing is not None:
+            self.streams.flusher.flushed = self.tracing.flushed
         self.controls = Controls(
             storage=self.storage,
             bus=self.bus,
@@ -135,6 +139,7 @@ class Server:
             render_metrics=self._render_metrics if metrics_shown else _no_metrics,
             committed=self._committed,
             announce_read=self.controls.announce_read,
+            tracing=self.tracing,
         )
 
     async def _render_metrics(self) -> bytes:
@@ -157,19 +162,34 @@ class Server:
             tasks=self.tasks,
             max_connections=max_connections,
             answer=dispatch_metrics if metrics_only else dispatch,
+            tracing=None if metrics_only else self.tracing,
             sources=self.sources,
         )
 
-    def _committed(self, event: StoredEvent) -> None:
+    def _committed(self, event: StoredEvent, request_id: str) -> None:
         """After the commit: to this replica's subscribers, then to the other replicas."""
-        self.bus.publish_channel(event.channel_id, self.streams.committed(event))
+        headers = {REQUEST_ID: request_id}
+        if self.tracing is None:
+            self.bus.publish_channel(event.channel_id, self.streams.committed(event), headers)
+            return
+        self.tracing.flush_begins(event.channel_id)
+        with self.tracing.step("publish"):
+            payload = self.streams.committed(event)
+            self.bus.publish_channel(event.channel_id, payload, headers | self.tracing.carrier())
+
+    def _heard(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Another replica has stored an event; its request's id finds both logs."""
+        log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
+        if self.tracing is not None:
+            self.tracing.flush_begins(channel_id, headers)
+        self.feeds.received(channel_id, payload)
 
     def _join(self, hub: Hub) -> None:
         """The callbacks between parts that must not know each other."""
         self.streams.recheck = self.controls.recheck_joined
         self.storage.on_control = self.controls.stored
         self.storage.on_batch = self.metrics.batch_committed
-        self.bus.on_channel = self.feeds.received
+        self.bus.on_channel = self._heard
         self.bus.on_control = self.controls.received
         self.bus.on_reconnect = self._check_everything
         self.metrics.attach_depths(hub.depths)
@@ -281,6 +301,8 @@ async def serve(
                 with anyio.CancelScope(shield=True):
                     await server.bus.aclose()
                     await server.storage.aclose()
+                    if server.tracing is not None:
+                        await anyio.to_thread.run_sync(server.tracing.close)
                 tasks.cancel_scope.cancel()
     log.info("stopped")
     return 0

@@ -168,6 +168,10 @@ class DatabaseSection(Section):
     statement_cache_size: Annotated[int, Field(ge=0)] = 100
 
 
+class TracingSection(Section):
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+
+
 class RegistrationSection(Section):
     enabled: bool = True
 
@@ -208,6 +212,7 @@ class ServerConfig(Section):
     drain: DrainSection = DrainSection()
     database: DatabaseSection = DatabaseSection()
     registration: RegistrationSection = RegistrationSection()
+    tracing: TracingSection = TracingSection()
     media: MediaSection = MediaSection()
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ from openguild_runtime.perform import Performer
 from openguild_runtime.sources import Sources
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
+from openguild_runtime.tracing import Tracing
 
 RECEIVE_BYTES = 65_536
 
@@ -58,6 +59,7 @@ class Driver:
         tasks: TaskGroup,
         max_connections: int,
         answer: Answer = dispatch,
+        tracing: Tracing | None = None,
         sources: Sources,
     ) -> None:
         self.service = service
@@ -67,6 +69,7 @@ class Driver:
         self._limits = limits
         self._policy = policy
         self._performer = performer
+        self._tracing = tracing
         self._streams = streams
         self._metrics = metrics
         self._timers = timers
@@ -208,7 +211,7 @@ class Driver:
         refused: dict[str, str] = {}
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         try:
-            result = await self._perform(request)
+            result = await self._traced(request)
             if isinstance(result, OpenStream):
                 result = await self._open_stream(peer, request, result, changes)
             if isinstance(result, Response):
@@ -234,6 +237,18 @@ class Driver:
             if not peer.connection.is_websocket:  # a stream's records carry the id of its upgrade
                 structlog.contextvars.unbind_contextvars("request_id")
 
+    async def _traced(self, request: Request) -> Response | OpenStream:
+        """`_perform` within a span, where there is tracing."""
+        if self._tracing is None:
+            return await self._perform(request)
+        with self._tracing.request(request) as span:
+            result = await self._perform(request)
+            route = result.route or "unmatched"
+            span.update_name(f"{request.method} {route}")
+            span.set_attribute("http.route", route)
+            span.set_attribute("http.response.status_code", result.status if isinstance(result, Response) else 101)
+        return result
+
     async def _perform(self, request: Request) -> Response | OpenStream:
         context = Context(
             now=self._clock(),
@@ -242,7 +257,7 @@ class Driver:
             service=self.service,
         )
         try:
-            return await self._performer.run(self._operation(context, request))
+            return await self._performer.run(self._operation(context, request), request.request_id)
         except Exception:  # a defect of ours: logged with its traceback, answered with a typed 500
             log.exception("operation failed", method=request.method)
             return error_response(ErrorCode.SERVER_ERROR, request.request_id)

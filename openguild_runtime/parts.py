@@ -19,6 +19,7 @@ from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.storage.postgres import COMMITTERS, PostgresStorage
+from openguild_runtime.tracing import Tracing
 
 
 def make_service(config: ServerConfig) -> Service:
@@ -73,6 +74,13 @@ def make_bus(config: ServerConfig, metrics: Metrics, tasks: TaskGroup) -> Bus:
         credentials_file=str(config.nats.credentials_file) if config.nats.credentials_file is not None else None,
         ca_file=str(config.nats.ca_file) if config.nats.ca_file is not None else None,
     )
+
+
+def make_tracing(config: ServerConfig) -> Tracing | None:
+    """None where no collector is configured. Raises ConfigError where one is and OpenTelemetry is not installed."""
+    if config.tracing.otlp_endpoint is None:
+        return None
+    return Tracing(config.tracing.otlp_endpoint, openguild_runtime.__version__, config.server_name)
 
 
 def make_limits(config: ServerConfig) -> Limits:

@@ -28,6 +28,7 @@ from openguild_proto.effects import (
 from openguild_proto.records import ReadState, StoredEvent
 from openguild_runtime.passwords import PasswordHasher
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.tracing import Tracing
 
 T = TypeVar("T")
 
@@ -42,8 +43,9 @@ class Performer:
         hasher: PasswordHasher,
         readiness: Callable[[], Awaitable[Readiness]],
         render_metrics: Callable[[], Awaitable[bytes | None]],
-        committed: Callable[[StoredEvent], None],
+        committed: Callable[[StoredEvent, str], None],
         announce_read: Callable[[str, ReadState], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self._storage = storage
         self._hasher = hasher
@@ -51,21 +53,25 @@ class Performer:
         self._render_metrics = render_metrics
         self._committed = committed
         self._announce_read = announce_read
+        self._tracing = tracing
         self.serving = False
         """Set once this replica hears of revocations: before that nothing that depends on storage is answered."""
 
-    async def run(self, operation: Operation[T]) -> T:
-        """Drive `operation` to its end. Failures of effects are thrown into it; what it does not catch comes out."""
+    async def run(self, operation: Operation[T], request_id: str = "") -> T:
+        """Drive `operation`, which `request_id` asked for, to its end.
+
+        Failures of effects are thrown into it; what it does not catch comes out.
+        """
         with anyio.CancelScope(shield=True):
-            result = await self._drive(operation)
+            result = await self._drive(operation, request_id)
         return result  # noqa: RET504 - to mypy a cancel scope may swallow what leaves it
 
-    async def _drive(self, operation: Operation[T]) -> T:
+    async def _drive(self, operation: Operation[T], request_id: str) -> T:
         try:
             effect = next(operation)
             while True:
                 try:
-                    result = await self.perform(effect)
+                    result = await self.perform(effect, request_id)
                 except Exception as failure:  # every failure belongs to the operation, which decides what it means
                     effect = operation.throw(failure)
                 else:
@@ -76,14 +82,18 @@ class Performer:
         finally:
             operation.close()
 
-    async def perform(self, effect: Effect[Any]) -> Any:
+    async def perform(self, effect: Effect[Any], request_id: str = "") -> Any:
         match effect:
             case StorageEffect() if not self.serving:
                 raise StorageUnavailable
             case AppendEvent():
-                outcome = await self._storage.perform(effect)
+                if self._tracing is None:
+                    outcome = await self._storage.perform(effect)
+                else:
+                    with self._tracing.step("append"):
+                        outcome = await self._storage.perform(effect)
                 if isinstance(outcome, Appended) and not outcome.repeated:
-                    self._committed(outcome.event)
+                    self._committed(outcome.event, request_id)
                 return outcome
             case StorageEffect():
                 return await self._storage.perform(effect)

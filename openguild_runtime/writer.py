@@ -43,6 +43,7 @@ class Flusher:
         self._metrics = metrics
         self._clock = clock
         self._lagged = lagged
+        self.flushed: Callable[[str], None] | None = None  # called for each stream that all have got (tracing)
         self._dirty: dict[str, float] = {}
         self._wake = anyio.Event()
         self._native = _load_native() if _native.NATIVE and hub.ring_type is _native.Ring else None
@@ -74,6 +75,8 @@ class Flusher:
             self._metrics.flushed(served)
             if served < budget:
                 self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
+                if self.flushed is not None:
+                    self.flushed(stream)
             budget -= max(served, 1)
             if budget <= 0:
                 self._lagged()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+REQUEST_ID = "X-Request-Id"
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Bus(ABC):
     """Callbacks are called on the loop. Publishing never blocks and never fails: what cannot be sent is dropped."""
 
     def __init__(self) -> None:
-        self.on_channel: Callable[[str, bytes], None] = _ignore_channel
-        """(channel id, frame payload)"""
+        self.on_channel: Callable[[str, bytes, Mapping[str, str]], None] = _ignore_channel
+        """(channel id, frame payload, headers)"""
         self.on_control: Callable[[bytes], None] = _ignore_control
         self.on_limits: Callable[[bytes], None] = _ignore_limits
         self.on_reconnect: Callable[[], None] = _ignore_reconnect
@@ -31,8 +35,8 @@ class Bus(ABC):
         """Let go of the connection. Idempotent."""
 
     @abstractmethod
-    def publish_channel(self, channel_id: str, payload: bytes) -> None:
-        """A committed event to the replicas that listen to its channel."""
+    def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """A committed event to the replicas that listen to its channel; `headers` say where it comes from."""
 
     @abstractmethod
     def publish_control(self, payload: bytes) -> None:
@@ -51,7 +55,7 @@ class Bus(ABC):
         """Stop hearing a channel; safe to repeat."""
 
 
-def _ignore_channel(channel_id: str, payload: bytes) -> None:
+def _ignore_channel(channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
     """What `on_channel` is until the application sets it."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from openguild_runtime.bus.base import Bus
+from collections.abc import Mapping
+
+from openguild_runtime.bus.base import NO_HEADERS, Bus
 
 
 class LocalBus(Bus):
@@ -18,7 +20,7 @@ class LocalBus(Bus):
     async def aclose(self) -> None:
         """Nothing to let go of."""
 
-    def publish_channel(self, channel_id: str, payload: bytes) -> None:
+    def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """Nobody listens."""
 
     def publish_control(self, payload: bytes) -> None:

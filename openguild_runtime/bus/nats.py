@@ -13,6 +13,8 @@ from __future__ import annotations
 import random
 import re
 import ssl
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import anyio
 import nats.errors
@@ -22,7 +24,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from openguild_runtime.bus.base import Bus
+from openguild_runtime.bus.base import NO_HEADERS, Bus
 from openguild_runtime.metrics import Metrics
 
 CONNECT_TIMEOUT_SECS = 2
@@ -33,6 +35,8 @@ MAX_BACKOFF_SECS = 2.0
 OUTGOING_MESSAGES = 8_192  # waiting for the client library; beyond them publishes are dropped
 OUTGOING_BYTES = 8 * 1024 * 1024
 PENDING_MESSAGES = 4_096  # per subscription, unprocessed
+
+Outgoing: TypeAlias = tuple[str, bytes, Mapping[str, str]]  # subject, payload, headers
 
 log = structlog.get_logger("openguild.nats")
 
@@ -61,7 +65,7 @@ class NatsBus(Bus):
         self.refusals = 0  # attempts to connect that failed since the last connection
         self._wanted: set[str] = set()
         self._subscriptions: dict[str, Subscription] = {}
-        self._outgoing_send, self._outgoing = anyio.create_memory_object_stream[tuple[str, bytes]](OUTGOING_MESSAGES)
+        self._outgoing_send, self._outgoing = anyio.create_memory_object_stream[Outgoing](OUTGOING_MESSAGES)
         self._scope = anyio.CancelScope()
 
     @property
@@ -174,7 +178,7 @@ class NatsBus(Bus):
 
     async def _received_event(self, message: Msg) -> None:
         try:
-            self.on_channel(message.subject.rpartition(".")[2], message.data)
+            self.on_channel(message.subject.rpartition(".")[2], message.data, message.headers or NO_HEADERS)
         except ValueError:
             log.warning("a NATS message was not an event", subject=message.subject)
 
@@ -192,8 +196,8 @@ class NatsBus(Bus):
 
     # --- publishing ----------------------------------------------------------------------------------
 
-    def publish_channel(self, channel_id: str, payload: bytes) -> None:
-        self._publish(f"{self._prefix}.channel.{channel_id}", payload)
+    def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        self._publish(f"{self._prefix}.channel.{channel_id}", payload, headers)
 
     def publish_control(self, payload: bytes) -> None:
         self._publish(f"{self._prefix}.control", payload)
@@ -201,23 +205,23 @@ class NatsBus(Bus):
     def publish_limits(self, payload: bytes) -> None:
         self._publish(f"{self._prefix}.limits", payload)
 
-    def _publish(self, subject: str, payload: bytes) -> None:
+    def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         if self._client is None:
             self._metrics.nats_dropped()
             return
         try:
-            self._outgoing_send.send_nowait((subject, payload))
+            self._outgoing_send.send_nowait((subject, payload, headers))
         except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._metrics.nats_dropped()
 
     async def _publish_forever(self) -> None:
         async with self._outgoing:
-            async for subject, payload in self._outgoing:
+            async for subject, payload, headers in self._outgoing:
                 if self._client is None:
                     self._metrics.nats_dropped()
                     continue
                 try:
-                    await self._client.publish(subject, payload)
+                    await self._client.publish(subject, payload, headers=dict(headers) or None)
                 except (nats.errors.Error, OSError):
                     self._metrics.nats_dropped()
 

@@ -185,3 +185,8 @@ def _postgres_install() -> Path:
         if (install / "bin" / "postgres").exists():
             return install
     raise EmbeddedError("embedded PostgreSQL is not installed: pip install 'openguild[embedded]'")
+
+
+def postgres_programs() -> Path:
+    """The directory of the wheel's pg_dump, pg_restore, psql. Raises EmbeddedError where it is not installed."""
+    return _postgres_install() / "bin"

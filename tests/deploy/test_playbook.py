@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
@@ -17,6 +16,7 @@ import pytest
 
 from openguild_proto.http.routes import ROUTES
 from openguild_runtime.embedded import EmbeddedPostgres
+from openguild_runtime.embedded.postgres import postgres_programs
 from openguild_runtime.storage import migrations
 from tests.conftest import run_apart
 from tests.deploy.test_manifests import DEPLOY
@@ -159,20 +159,17 @@ def test_the_schema_of_a_later_release_is_served(tmp_path: Path, database_url: s
         assert texts(alice.history(channel)) == ["still here"]
 
 
-def test_backup_and_restore(tmp_path: Path, database_url: str, new_database: Callable[[], str], empty_url: str) -> None:
+def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -> None:
     """While the server serves; every event comes back."""
-    if shutil.which("pg_dump") is None:
-        pytest.skip("no pg_dump on this machine")
-    version = subprocess.run(["pg_dump", "--version"], capture_output=True, text=True, check=True).stdout
-    if int(re.findall(r"\d+", version)[0]) < 18:
-        pytest.skip(f"pg_dump is older than the server: {version.strip()}")
+    environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}  # of the server's version
     with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
         alice = server.chat().user()
         channel = alice.channel(alice.guild())
         for number in range(50):
             alice.say(channel, str(number))
-        subprocess.run([DEPLOY / "backup.sh", database_url, tmp_path / "backup"], check=True)
-        subprocess.run([DEPLOY / "restore.sh", tmp_path / "backup", empty_url], check=True)
+        subprocess.run([DEPLOY / "backup.sh", database_url, tmp_path / "backup"], check=True, env=environment)
+        assert (tmp_path / "backup").stat().st_mode & 0o077 == 0
+        subprocess.run([DEPLOY / "restore.sh", tmp_path / "backup", empty_url], check=True, env=environment)
     with ServerProcess(tmp_path, DATABASE_URL=empty_url).start() as restored:
         again = restored.chat().login(alice.name)
         assert texts(again.history(channel)) == [str(number) for number in range(50)]

@@ -33,7 +33,7 @@ class Ears:
         self.events: list[tuple[str, bytes]] = []
         self.controls: list[bytes] = []
         self.reconnects = 0
-        bus.on_channel = lambda channel, payload: self.events.append((channel, payload))
+        bus.on_channel = lambda channel, payload, headers: self.events.append((channel, payload))
         bus.on_control = self.controls.append
         bus.on_reconnect = self._reconnected
 

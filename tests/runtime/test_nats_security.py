@@ -36,7 +36,7 @@ async def test_with_the_authority_and_credentials_the_bus_carries_also_after_a_c
             )
             for _ in range(2)
         )
-        there.on_channel = lambda channel, payload: heard.append((channel, payload))
+        there.on_channel = lambda channel, payload, headers: heard.append((channel, payload))
         await here.start()
         await there.start()
         await eventually(lambda: here.connected and there.connected)

@@ -25,7 +25,8 @@ def publish_before_commit(replica: Replica) -> None:
         for effect in batch:
             heads[effect.channel_id] += 1
             server._committed(
-                StoredEvent(effect.channel_id, heads[effect.channel_id], effect.event_id, effect.wire, effect.now_ms)
+                StoredEvent(effect.channel_id, heads[effect.channel_id], effect.event_id, effect.wire, effect.now_ms),
+                "",
             )
 
     replica.storage.early = early

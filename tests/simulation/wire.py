@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
-from openguild_runtime.bus.base import Bus
+from openguild_runtime.bus.base import NO_HEADERS, Bus
 from tests.simulation.loop import SimLoop
 
 
@@ -68,7 +68,7 @@ class SimBus(Bus):
             self._up = True
             self.on_reconnect()
 
-    def publish_channel(self, channel_id: str, payload: bytes) -> None:
+    def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         if self._up:
             self._nats.publish(self, lambda bus: bus.bring(channel_id, payload))
 
@@ -85,7 +85,7 @@ class SimBus(Bus):
         if channel_id is None:
             self.on_control(payload)
         elif channel_id in self._subscribed:
-            self.on_channel(channel_id, payload)
+            self.on_channel(channel_id, payload, NO_HEADERS)
 
     async def subscribe_channel(self, channel_id: str) -> None:
         """Returns before the server knows of it, as the real one does."""
