@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SERVICE = "openguild-server"
 HEADER = "traceparent"
+EXPORT_SECS = 2  # a collector that is away must not hold the end of the server
 MAX_FLUSHES = 1_000  # spans of flushes that have not come yet, per channel; beyond it they end unflushed
 
 
@@ -38,8 +39,9 @@ class Tracing:
         resource = Resource.create(
             {"service.name": SERVICE, "service.version": version, "service.namespace": server_name}
         )
+        exporter = OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces", timeout=EXPORT_SECS)
         self._provider = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces")))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("openguild")
         self._propagator = TraceContextTextMapPropagator()
         self._flushes: dict[str, list[Span]] = {}

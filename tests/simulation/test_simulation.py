@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+
 import pytest
 
 from tests.simulation.__main__ import replay_command
@@ -9,16 +13,15 @@ from tests.simulation.plants import PLANTS
 from tests.simulation.scenario import run_seed
 
 SEEDS = 240
-BATCHES = 6
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
-def test_nothing_acknowledged_is_lost_repeated_or_out_of_order(batch: int) -> None:
-    for seed in range(batch * SEEDS // BATCHES, (batch + 1) * SEEDS // BATCHES):
-        report = run_seed(seed)
-        assert report.violations == [], f"replay: {replay_command(seed)}"
-        assert report.posts > 0
-        assert report.deliveries > report.posts
+def test_nothing_acknowledged_is_lost_repeated_or_out_of_order() -> None:
+    context = multiprocessing.get_context("spawn")  # nothing of this process goes along
+    with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=context) as pool:
+        for report in pool.map(run_seed, range(SEEDS), chunksize=8):
+            assert report.violations == [], f"replay: {replay_command(report.seed)}"
+            assert report.posts > 0
+            assert report.deliveries > report.posts
 
 
 def test_a_seed_is_one_run() -> None:
