@@ -53,6 +53,7 @@ from openguild_runtime.workers.siblings import Seat, gather, serve_siblings
 RESERVED_DESCRIPTORS = 256  # database, NATS, logs, listeners
 SPARE_CONNECTIONS = 10_000  # HTTP connections beside the sockets
 STALL_PROBE_SECS = 0.05
+SEAT_PATIENCE_SECS = 3.0
 
 log = structlog.get_logger("openguild.server")
 
@@ -85,6 +86,7 @@ class Server:
         self.sources = sources or Sources()
         clock = self.sources.monotonic
         self.config = config
+        self._started = anyio.Event()
         self.reread = reread or (lambda: config)
         self.seat = seat
         self.tasks = tasks
@@ -222,10 +224,15 @@ class Server:
     async def run(self) -> None:
         """Listen, start in the background, serve until a signal, drain."""
         shared = self.seat is not None
-        listeners = [open_listener(*self.config.listen, shared=shared)]
+        listeners = [] if shared else [open_listener(*self.config.listen)]
         await self.start_parts()
         if self.seat is not None:
             self.tasks.start_soon(serve_siblings, self.seat, self.metrics.render, self.tasks)
+            with anyio.move_on_after(
+                SEAT_PATIENCE_SECS
+            ):  # a worker that cannot serve yet leaves the port to its siblings
+                await self._started.wait()
+            listeners.append(open_listener(*self.config.listen, shared=True))
         self.tasks.start_soon(self._reload_at_hangup)
         admin = self.config.admin_path
         if admin is not None:
@@ -260,6 +267,7 @@ class Server:
         await _until_available(self.controls.start)
         self.performer.serving = True
         self.readiness.serving = True
+        self._started.set()
         log.info("serving")
         await self.feeds.run_tail_checks(self.controls.check_tail)
 

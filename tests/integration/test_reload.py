@@ -100,6 +100,7 @@ def test_every_worker_gets_the_new_key(
 ) -> None:
     rotating = Rotating(tmp_path, "--workers", "2", DATABASE_URL=new_database(), NATS__URL=nats_server.url)
     with rotating.process.start() as server:
+        wait_until(lambda: server.log_path.read_text().count('"message":"serving"') == 2, what="both workers")
         old = server.chat().user()
         rotating.key.write_text(OTHER_KEY)
         assert server.process is not None
