@@ -14,7 +14,7 @@ import pytest
 
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.storage import migrations
-from tests.support.chat import Chat
+from tests.support.chat import Chat, User
 from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
@@ -115,3 +115,13 @@ def chat(server: ServerProcess) -> Iterator[Chat]:
     client = Chat(server.base_url)
     yield client
     client.close()
+
+
+@pytest.fixture
+def alice(chat: Chat) -> User:
+    return chat.user()
+
+
+@pytest.fixture
+def channel(alice: User) -> str:
+    return alice.channel(alice.guild())

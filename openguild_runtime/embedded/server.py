@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class Job(msgspec.Struct, frozen=True):
     input: str = ""
 
 
-class EmbeddedServer:
+class EmbeddedServer(ABC):
     """What both have in common: data directory, lock, guard. Use `EmbeddedPostgres` or `EmbeddedNats`."""
 
     name = "server"
@@ -113,14 +114,17 @@ class EmbeddedServer:
 
     # --- the program -------------------------------------------------------------------------------
 
+    @abstractmethod
     def _prepare(self) -> None:
-        raise NotImplementedError
+        """Directories and files, before the first start."""
 
+    @abstractmethod
     def _job(self) -> Job:
-        raise NotImplementedError
+        """What the guard runs, on `self._port`."""
 
+    @abstractmethod
     def _is_ready(self) -> bool:
-        raise NotImplementedError
+        """Whether it answers by now."""
 
     def _launch_on_free_port(self) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):

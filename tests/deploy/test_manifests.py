@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
 import openguild_runtime
+from tests.support.scripts import script
 from tests.support.server import ROOT, SIGNING_KEY, ServerProcess
 
 DEPLOY = ROOT / "deploy"
@@ -22,21 +21,12 @@ NAMES = {"dev": "dev.openguild.local", "staging": "staging.api.openguild.dev", "
 overlays = pytest.mark.parametrize("overlay", NAMES)
 
 
-def validate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("validate", DEPLOY / "validate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def rendered() -> dict[str, dict[tuple[str, str], Any]]:
     """For each overlay, (kind, name) to manifest."""
     if shutil.which("kubectl") is None and shutil.which("kustomize") is None:
         pytest.skip("neither kubectl nor kustomize on this machine")
-    tool = validate()
+    tool = script("deploy/validate.py")
     return {
         overlay: {
             (found["kind"], found["metadata"]["name"]): found for found in yaml.safe_load_all(tool.kustomize(overlay))

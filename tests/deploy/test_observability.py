@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
@@ -18,23 +16,16 @@ import yaml
 
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import Chat
+from tests.support.scripts import script
 from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import free_port, wait_until
 
 OBSERVABILITY = ROOT / "deploy/observability"
 RULES = OBSERVABILITY / "alerts/openguild.rules.yaml"
+DASHBOARD = "deploy/observability/grafana/dashboard.py"
 METRIC = re.compile(r"\b(?:openguild|process)_[a-z0-9_]+")
 OURS = re.compile(r"\bjob:[a-z0-9_:]+")
 FROM_PROBE = frozenset({"openguild_probe_success"})  # written by `openguild-server probe --prometheus`
-
-
-def dashboard() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dashboard", OBSERVABILITY / "grafana/dashboard.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def rules() -> list[dict[str, Any]]:
@@ -62,7 +53,7 @@ def exported(server: ServerProcess) -> dict[str, set[str]]:
 
 
 def test_every_panel_asks_for_what_is_exported(exported: dict[str, set[str]]) -> None:
-    for _, panel in dashboard().panels():
+    for _, panel in script(DASHBOARD).panels():
         for query, legend in panel.queries:
             for name in METRIC.findall(query):
                 assert name in exported, f"{panel.title}: {name}"
@@ -73,7 +64,7 @@ def test_every_panel_asks_for_what_is_exported(exported: dict[str, set[str]]) ->
 
 
 def test_the_dashboard_file_is_its_table() -> None:
-    module = dashboard()
+    module = script(DASHBOARD)
     assert module.TARGET.read_text() == module.text(), "run: python deploy/observability/grafana/dashboard.py"
     built = json.loads(module.text())
     assert (built["uid"], built["title"]) == ("openguild-overview", "OpenGuild Overview")

@@ -41,16 +41,6 @@ REFUSED_BODIES = {
 }
 
 
-@pytest.fixture
-def alice(chat: Chat) -> User:
-    return chat.user()
-
-
-@pytest.fixture
-def channel(alice: User) -> str:
-    return alice.channel(alice.guild())
-
-
 @pytest.mark.parametrize("name", REFUSED_BODIES)
 def test_d_10_a_refused_message_body_stores_nothing(name: str, alice: User, channel: str) -> None:
     body, code = REFUSED_BODIES[name]

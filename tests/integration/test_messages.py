@@ -6,21 +6,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
-import pytest
 
 from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash, event_id
 from tests.support.chat import Chat, User, receive, texts
 from tests.support.server import ServerProcess
-
-
-@pytest.fixture
-def alice(chat: Chat) -> User:
-    return chat.user()
-
-
-@pytest.fixture
-def channel(alice: User) -> str:
-    return alice.channel(alice.guild())
 
 
 def test_d_07_unread_counts_are_differences_of_one_channel(alice: User, channel: str) -> None:

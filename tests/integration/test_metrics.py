@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from openguild_runtime.embedded import EmbeddedNats
-from tests.support.chat import Chat, User, receive
+from tests.support.chat import User, receive
 from tests.support.raw import HOST, ask
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until
@@ -23,11 +23,6 @@ CONTRACT = (
     "openguild_gap_events_backfilled_total", "openguild_delivery_seconds_bucket", "openguild_loop_stall_seconds_bucket",
     "openguild_draining", "openguild_build_info", "process_resident_memory_bytes", "process_open_fds",
 )  # fmt: skip
-
-
-@pytest.fixture
-def alice(chat: Chat) -> User:
-    return chat.user()
 
 
 def test_d_41_the_contract_s_series_are_there(server: ServerProcess, alice: User) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,10 +27,11 @@ class Overheard:
         self._server = server
         self.said: list[str] = []
 
-    def ask(self, user: User | None, method: str, path: str, **more: object) -> None:
+    def ask(
+        self, user: User | None, method: str, path: str, headers: dict[str, str] | None = None, **more: Any
+    ) -> None:
         client = self._server.chat().http
-        headers = {**(user.auth if user else {}), **dict(more.pop("headers", {}))}  # type: ignore[call-overload]
-        answer = client.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
+        answer = client.request(method, path, headers={**(user.auth if user else {}), **(headers or {})}, **more)
         if path.partition("?")[0] in TRUSTED and answer.is_success:
             assert answer.headers["cache-control"] == "no-store"
         else:

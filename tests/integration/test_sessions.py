@@ -15,11 +15,6 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
 
-@pytest.fixture
-def alice(chat: Chat) -> User:
-    return chat.user()
-
-
 def refresh(chat: Chat, token: str):
     return chat.http.post("/sessions/refresh", json={"refresh_token": token})
 

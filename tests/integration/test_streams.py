@@ -19,16 +19,6 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
 
-@pytest.fixture
-def alice(chat: Chat) -> User:
-    return chat.user()
-
-
-@pytest.fixture
-def channel(alice: User) -> str:
-    return alice.channel(alice.guild())
-
-
 def close_of(stream: ClientConnection) -> tuple[int, str]:
     with pytest.raises(ConnectionClosed) as closed:
         while True:

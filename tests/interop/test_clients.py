@@ -16,21 +16,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.chat import Chat, User, receive, texts
+from tests.support.chat import User, receive, texts
 from tests.support.server import ServerProcess
 
 ROOT = Path(__file__).parent
 NODE_MODULES = Path(__file__).resolve().parents[2] / "build" / "interop"
-
-
-@pytest.fixture
-def alice(chat: Chat) -> User:
-    return chat.user()
-
-
-@pytest.fixture
-def channel(alice: User) -> str:
-    return alice.channel(alice.guild())
 
 
 @pytest.mark.anyio
