@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def from_micros(micros: int) -> str:
     """`micros`: UTC microseconds since the epoch. Raises OverflowError outside the years 1 to 9999."""
-    moment = _EPOCH + timedelta(microseconds=micros)
-    base = moment.isoformat()[:19]
-    fraction = moment.microsecond
+    seconds, fraction = divmod(micros, 1_000_000)
+    base = _second(seconds)
     if fraction == 0:
         return f"{base}Z"
     if fraction % 1000 == 0:
         return f"{base}.{fraction // 1000:03d}Z"
     return f"{base}.{fraction:06d}Z"
+
+
+@lru_cache(maxsize=64)  # what happens now falls into few seconds
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 
 
 def from_millis(millis: int) -> str:

@@ -9,7 +9,6 @@ cancels the listener's task group, and the client gets a typed 500 where an answ
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable
 
@@ -114,8 +113,6 @@ class Driver:
             return
         del self.peers[peer]
         self._release_stream(peer)
-        if peer.tended:
-            asyncio.get_running_loop().remove_reader(peer.sock)
         peer.finish()
         if not self.peers:
             self._emptied.set()
@@ -155,7 +152,7 @@ class Driver:
     def _tend(self, peer: Peer) -> None:
         """From here on the loop calls `_readable`; anyio has no such thing, and asyncio is the only backend served."""
         peer.tended = True
-        asyncio.get_running_loop().add_reader(peer.sock, self._readable, peer)
+        peer.watch(self._readable, peer)
 
     def _readable(self, peer: Peer) -> None:
         try:

@@ -7,6 +7,7 @@ fan-out flush leaves it alone, so two sources never interleave inside a frame (a
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ class Peer:
 
     __slots__ = (
         "_blocked", "_clock", "_closing", "_idle", "_linger_until", "_pumping", "_report", "_tasks", "_timers",
-        "address", "connection", "in_request", "sock", "stream", "streams", "subscriber",
+        "_waiter", "_watched", "address", "connection", "in_request", "sock", "stream", "streams", "subscriber",
         "tended", "timer_tick",
     )  # fmt: skip
 
@@ -65,6 +66,8 @@ class Peer:
         self._report = report
         self._pumping = False
         self._closing = False
+        self._watched = False  # the loop tells when there is something to read
+        self._waiter: asyncio.Future[None] | None = None  # whom it tells
         self._idle: anyio.Event | None = None  # somebody waits for the end of the pump
         self._blocked = False
         self._linger_until: float | None = None
@@ -183,10 +186,42 @@ class Peer:
     # --- reading -----------------------------------------------------------------------------------
 
     async def receive(self, size: int) -> bytes:
-        """Up to `size` bytes, b"" at the end of the stream or after `abort`."""
+        """Up to `size` bytes, b"" at the end of the stream or after `abort`.
+
+        Only a new connection is read without a wait: one that has just been read has rarely more, and each
+        connection gets its turn.
+        """
+        if self._watched:
+            await self._wait_readable()
         while (data := self.receive_now(size)) is None:
-            await anyio.wait_readable(self.sock)
+            await self._wait_readable()
         return data
+
+    async def _wait_readable(self) -> None:
+        """Like `anyio.wait_readable`, but the loop goes on watching between two waits: a request needs no new watch."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        if not self._watched:
+            self.watch(self._readable)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _readable(self) -> None:
+        if self._waiter is None:
+            self.unwatch()  # the peer sends while its request is under way: it will be read after that
+        elif not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def watch(self, readable: Callable[..., None], *arguments: object) -> None:
+        """Let the loop call `readable` whenever there is something to read; a former watch ends."""
+        asyncio.get_running_loop().add_reader(self.sock, readable, *arguments)
+        self._watched = True
+
+    def unwatch(self) -> None:
+        if self._watched:
+            asyncio.get_running_loop().remove_reader(self.sock)
+            self._watched = False
 
     def receive_now(self, size: int) -> bytes | None:
         """The same without waiting; None: nothing has come."""
@@ -246,5 +281,6 @@ class Peer:
     def finish(self) -> None:
         """Close the descriptor: called once, by the driver, after the peer has left every ring."""
         self.abort()
+        self.unwatch()
         anyio.notify_closing(self.sock)
         self.sock.close()

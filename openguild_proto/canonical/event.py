@@ -11,6 +11,7 @@ from openguild_proto.canonical.encode import canonical_json
 from openguild_proto.canonical.keys import EventSigner
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _HEAD = b'{"schema_version":'
 _ID_SLOT = b',"event_id":"'
 _TAIL = b',"signatures":{}}'
@@ -67,11 +68,12 @@ def event_id(hash_bytes: bytes) -> str:
 def base58(raw: bytes) -> str:
     """Bitcoin's alphabet; a leading zero byte becomes a leading `1`."""
     number = int.from_bytes(raw, "big")
-    digits: list[str] = []
+    pairs: list[str] = []
     while number:
-        number, digit = divmod(number, 58)
-        digits.append(_ALPHABET[digit])
-    return "1" * (len(raw) - len(raw.lstrip(b"\0"))) + "".join(reversed(digits))
+        number, pair = divmod(number, 58 * 58)
+        pairs.append(_PAIRS[pair])
+    digits = "".join(reversed(pairs)).lstrip("1")  # the first pair may begin with a zero
+    return "1" * (len(raw) - len(raw.lstrip(b"\0"))) + digits
 
 
 def wire_bytes(canonical: bytes, identifier: str, signatures: dict[str, dict[str, str]]) -> bytes:

@@ -49,9 +49,10 @@ def _check_media_type(request: Request) -> None:
 
 def parse_json(body: bytes) -> Any:
     """Strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, at most 128 deep. Raises Refusal."""
-    _check_depth(body)
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:  # texts included: too many only asks for a closer look
+        _check_depth(body)
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = _DECODER.decode(body.decode())
     except Refusal:
         raise
     except (ValueError, RecursionError):
@@ -85,6 +86,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _check_surrogates(value: Any) -> None:
