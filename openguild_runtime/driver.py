@@ -9,6 +9,7 @@ cancels the listener's task group, and the client gets a typed 500 where an answ
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 
@@ -136,7 +137,9 @@ class Driver:
         connection = peer.connection
         peer.settle()
         while data := await peer.receive(RECEIVE_BYTES):
-            for event in connection.receive_data(data, self._clock()):
+            for number, event in enumerate(connection.receive_data(data, self._clock())):
+                if number:  # pipelined: everybody else has a turn before it
+                    await asyncio.sleep(0)
                 await self._handle(peer, event)
             peer.settle()
             if connection.is_websocket:

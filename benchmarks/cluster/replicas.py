@@ -30,7 +30,9 @@ def beside(server: RealServer, directory: Path, *flags: str, **settings: object)
 def two_workers(server: RealServer, directory: Path) -> Iterator[ServerProcess]:
     """A server of two worker processes, both of them serving."""
     with beside(server, directory, "--workers", "2").start() as pair:
-        wait_until(lambda: pair.log_path.read_text().count('"message":"listening on') == 2, what="both workers' listeners")
+        wait_until(
+            lambda: pair.log_path.read_text().count('"message":"listening on') == 2, what="both workers' listeners"
+        )
         yield pair
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,17 @@ def test_a_half_closed_client_still_gets_its_answer(server: ServerProcess) -> No
         client.sock.shutdown(socket.SHUT_WR)
         assert client.answer().body == b"ok"
         assert client.read_to_end() == b""
+
+
+def test_nobody_waits_for_the_pipelines_of_others(server: ServerProcess) -> None:
+    flood = (b"GET /live HTTP/1.1\r\n" + HOST + b"\r\n") * 1_000
+    with ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(RawClient(server.port)).send(flood)
+        started = time.monotonic()
+        assert server.status("/live") == 200
+        waited = time.monotonic() - started
+    assert waited < 0.5
 
 
 def test_head_is_answered_without_a_body(server: ServerProcess) -> None:
