@@ -42,7 +42,9 @@ def run_admin(config: ServerConfig, parsed: argparse.Namespace | dict[str, Any])
     arguments = dict(parsed) if isinstance(parsed, dict) else vars(parsed)
     path = config.admin_path
     if path is None:
-        raise CommandFailed("admin_socket: is not set: the server does not listen for administrators")
+        raise CommandFailed(
+            "admin_socket: is not set: give the settings that the server runs with, such as --embedded --data-dir .data"
+        )
     request = _request(arguments)
     paths = [path] if path.exists() else sorted(path.parent.glob(f"{path.name}.*"))
     if not paths:
