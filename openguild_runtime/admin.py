@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import anyio
 import structlog
@@ -25,10 +25,8 @@ from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime import logs
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import ConfigError
-from openguild_runtime.reload import KEYS, LIVE, apply, value_of
-
-if TYPE_CHECKING:
-    from openguild_runtime.app import Server
+from openguild_runtime.reload import KEYS, LIVE, LiveConfig, value_of
+from openguild_runtime.streams import Streams
 
 ANSWER_SECS = 5.0
 MAX_REQUEST_BYTES = 4_096
@@ -44,14 +42,21 @@ class Refused(Exception):
     """The request cannot be done; the text is for the operator."""
 
 
-def list_channels(server: Server, request: Request) -> Answer:
+class Replica(NamedTuple):
+    """What an operator may see and change of it."""
+
+    live: LiveConfig
+    streams: Streams
+
+
+def list_channels(replica: Replica, request: Request) -> Answer:
     """Channels with a backlog, the deepest first, and who is slowest in each."""
-    hub, lines = server.streams.hub, []
+    hub, lines = replica.streams.hub, []
     for channel_id, depth in hub.depths(_limit(request)):
         head = hub.head(channel_id)
         behind = [
             (head - peer.subscriber.position, peer)
-            for peer in server.streams.peers()
+            for peer in replica.streams.peers()
             if peer.subscriber is not None and peer.stream is not None and peer.stream.channel_id == channel_id
         ]
         slowest = max(behind, key=lambda found: found[0], default=None)
@@ -71,16 +76,16 @@ def list_channels(server: Server, request: Request) -> Answer:
     return {"channels": lines}
 
 
-def list_sessions(server: Server, request: Request) -> Answer:
+def list_sessions(replica: Replica, request: Request) -> Answer:
     """Open streams, those furthest behind first; `user` narrows it."""
     lines = []
-    for peer in server.streams.peers():
+    for peer in replica.streams.peers():
         stream = peer.stream
         if stream is None or request.get("user") not in {None, stream.user_id}:
             continue
         behind = 0
         if peer.subscriber is not None and stream.channel_id is not None:
-            behind = server.streams.hub.head(stream.channel_id) - peer.subscriber.position
+            behind = replica.streams.hub.head(stream.channel_id) - peer.subscriber.position
         lines.append(
             {"user_id": stream.user_id, "session_id": stream.session_id, "address": peer.address,
              "channel_id": stream.channel_id, "behind": behind}
@@ -89,58 +94,58 @@ def list_sessions(server: Server, request: Request) -> Answer:
     return {"sessions": lines[: _limit(request)], "total": len(lines)}
 
 
-def show(server: Server, request: Request) -> Answer:
+def show(replica: Replica, request: Request) -> Answer:
     """What may be changed while it serves, and what it is."""
     del request
-    return {"settings": {key: value_of(server.config, key) for key in sorted(LIVE - set(KEYS))}}
+    return {"settings": {key: value_of(replica.live.config, key) for key in sorted(LIVE - set(KEYS))}}
 
 
-def change(server: Server, request: Request) -> Answer:
+def change(replica: Replica, request: Request) -> Answer:
     """Another value for one live key."""
     key, value = str(request.get("key")), request.get("value")
     if key not in LIVE or key in KEYS:
         raise Refused(f"{key} cannot be changed while serving; what can: {', '.join(sorted(LIVE - set(KEYS)))}")
     section, _, name = key.partition(".")
-    part = getattr(server.config, section)
+    part = getattr(replica.live.config, section)
     try:
         checked = type(part).model_validate({**dict(part), name: value})
-        apply(server, ServerConfig.model_copy(server.config, update={section: checked}))
+        replica.live.apply(ServerConfig.model_copy(replica.live.config, update={section: checked}))
     except ValidationError as problem:
         raise Refused(f"{key}: {problem.errors(include_url=False)[0]['msg']}") from None
     except ConfigError as problem:
         raise Refused(str(problem)) from None
-    return {"changed": key, "value": value_of(server.config, key)}
+    return {"changed": key, "value": value_of(replica.live.config, key)}
 
 
-def change_log(server: Server, request: Request) -> Answer:
+def change_log(replica: Replica, request: Request) -> Answer:
     """Another log filter, such as `info,openguild=debug`."""
     wanted = str(request.get("filter"))
     try:
-        logs.configure(server.config.log_format, wanted)
+        logs.configure(replica.live.config.log_format, wanted)
     except ValueError as problem:
         raise Refused(str(problem)) from None
     return {"log": wanted}
 
 
-def close_sessions(server: Server, request: Request) -> Answer:
+def close_sessions(replica: Replica, request: Request) -> Answer:
     """Close a user's streams; the clients are told to come back, to whichever replica takes them."""
     user = request.get("user")
     if not user:
         raise Refused("name the user")
-    found = [peer for peer in server.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
+    found = [peer for peer in replica.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
     for peer in found:
         peer.close(CloseCode.SERVICE_RESTART, "closed by the operator; reconnect in 1000 ms")
     return {"closed": len(found)}
 
 
-def begin_drain(server: Server, request: Request) -> Answer:
+def begin_drain(replica: Replica, request: Request) -> Answer:
     """As SIGTERM does."""
-    del server, request
+    del replica, request
     os.kill(os.getpid(), signal.SIGTERM)
     return {"draining": True}
 
 
-COMMANDS: dict[str, Callable[[Server, Request], Answer]] = {
+COMMANDS: dict[str, Callable[[Replica, Request], Answer]] = {
     "channels": list_channels, "sessions": list_sessions, "show": show, "set": change, "log": change_log,
     "close": close_sessions, "drain": begin_drain,
 }  # fmt: skip
@@ -154,7 +159,7 @@ def _limit(request: Request) -> int:
     return limit
 
 
-def answer_to(server: Server, line: bytes, uid: int) -> Answer:
+def answer_to(replica: Replica, line: bytes, uid: int) -> Answer:
     """The answer to one request; `error` says why there is none."""
     try:
         request = json.loads(line)
@@ -162,7 +167,7 @@ def answer_to(server: Server, line: bytes, uid: int) -> Answer:
     except (ValueError, KeyError, TypeError):
         return {"error": f"expected a command: {', '.join(COMMANDS)}"}
     try:
-        answer = command(server, request)
+        answer = command(replica, request)
     except Refused as problem:
         answer = {"error": str(problem)}
     if request["command"] in CHANGES:
@@ -170,7 +175,7 @@ def answer_to(server: Server, line: bytes, uid: int) -> Answer:
     return answer
 
 
-async def serve_admin(server: Server, path: Path) -> None:
+async def serve_admin(replica: Replica, path: Path) -> None:
     """Answer at `path` until cancelled. Whoever may open the socket may ask: the server's user, and root."""
 
     async def handle(stream: SocketStream) -> None:
@@ -180,7 +185,7 @@ async def serve_admin(server: Server, path: Path) -> None:
                     line = b""
                     while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
                         line += await stream.receive(MAX_REQUEST_BYTES)
-                    await stream.send(json.dumps(answer_to(server, line, _uid_of(stream))).encode() + b"\n")
+                    await stream.send(json.dumps(answer_to(replica, line, _uid_of(stream))).encode() + b"\n")
 
     path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served; of the process before
     listener = await anyio.create_unix_listener(path, mode=0o600)

@@ -27,7 +27,7 @@ from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
-from openguild_runtime.admin import serve_admin
+from openguild_runtime.admin import Replica, serve_admin
 from openguild_runtime.background import start_contained
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
@@ -41,7 +41,7 @@ from openguild_runtime.passwords import PasswordHasher
 from openguild_runtime.perform import Performer
 from openguild_runtime.private import private_servers
 from openguild_runtime.readiness import ReadinessProbe
-from openguild_runtime.reload import reload
+from openguild_runtime.reload import LiveConfig
 from openguild_runtime.sharing import share_limits
 from openguild_runtime.shutdown import drain, wait_for_signal
 from openguild_runtime.sources import Sources
@@ -87,7 +87,6 @@ class Server:
         clock = self.sources.monotonic
         self.config = config
         self._started = anyio.Event()
-        self.reread = reread or (lambda: config)
         self.seat = seat
         self.tasks = tasks
         native = native_ring() if native is None else native
@@ -110,6 +109,7 @@ class Server:
         self.streams.feeds = self.feeds
         if self.tracing is not None:
             self.streams.flusher.flushed = self.tracing.flushed
+        self.live = LiveConfig(config, self.service, self.streams, reread or (lambda: config))
         self.controls = Controls(
             storage=self.storage,
             bus=self.bus,
@@ -237,7 +237,7 @@ class Server:
         admin = self.config.admin_path
         if admin is not None:
             path = admin if self.seat is None else admin.with_name(f"{admin.name}.{self.seat.number}")
-            self.tasks.start_soon(serve_admin, self, path)
+            self.tasks.start_soon(serve_admin, Replica(self.live, self.streams), path)
         self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
         if self.config.metrics.enabled and self.config.metrics.bind_addr is not None:
             listeners.append(open_listener(*split_address(self.config.metrics.bind_addr), shared=shared))
@@ -260,7 +260,7 @@ class Server:
     async def _reload_at_hangup(self) -> None:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
             async for _ in hangups:
-                reload(self)
+                self.live.reload()
 
     async def _start_storage(self) -> None:
         await self.storage.start()

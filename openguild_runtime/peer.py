@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 import structlog
@@ -18,17 +18,23 @@ from anyio.abc import TaskGroup
 
 from openguild_proto.connection import ServerConnection
 from openguild_proto.events import Event
-from openguild_proto.fanout.hub import Subscriber
+from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.http.message import OpenStream
-
-if TYPE_CHECKING:
-    from openguild_runtime.streams import Streams
-    from openguild_runtime.timers import TimerWheel
+from openguild_runtime.timers import TimerWheel
 
 SEND_BYTES = 65_536
 LINGER_SECS = 2.0
 
 log = structlog.get_logger("openguild.peer")
+
+
+class Feeder(Protocol):
+    """What a subscribed peer needs of the streams."""
+
+    hub: Hub
+
+    async def feed_parked(self, peer: Peer) -> bool:
+        """Put what comes next into the outbox; False: nothing is left, or the stream is over."""
 
 
 class Peer:
@@ -55,7 +61,7 @@ class Peer:
         self.address = address
         self.connection = connection
         self.stream: OpenStream | None = None
-        self.streams: Streams | None = None
+        self.streams: Feeder | None = None
         self.subscriber: Subscriber | None = None
         self.in_request = False
         self.tended = False  # read by a callback of the loop, not by a task

@@ -6,16 +6,16 @@ Key rotation without a restart: put the new seed into `session.signing_key`, the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import structlog
 
+from openguild_proto.operations.context import Service
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import ConfigError
-
-if TYPE_CHECKING:
-    from openguild_runtime.app import Server
+from openguild_runtime.streams import Streams
 
 KEYS = ("session.signing_key", "session.fallback_verifying_keys")
 LIMITS = (
@@ -43,15 +43,6 @@ def changed(before: ServerConfig, after: ServerConfig) -> list[str]:
     return [key for key in after.shown() if key not in OURS and value_of(before, key) != value_of(after, key)]
 
 
-def reload(server: Server) -> None:
-    """Read again and apply. A configuration that cannot be read changes nothing and is said in one line."""
-    try:
-        fresh = server.reread()
-        apply(server, fresh)
-    except ConfigError as problem:
-        log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line, no traceback
-
-
 def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
     """`before` with the live keys of `fresh`. Raises ConfigError."""
     session = fresh.session
@@ -66,24 +57,42 @@ def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
     return after
 
 
-def apply(server: Server, fresh: ServerConfig) -> None:
-    """Take over the live keys of `fresh`. Raises ConfigError with nothing changed."""
-    after = live_part(server.config, fresh)
-    applied = changed(server.config, after)
-    service, messaging, session = server.service, after.messaging, after.session
-    if any(name in KEYS for name in applied):
-        service.tokens.replace_keys(after.key_ring())
-    service.user_messages.change(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs)
-    service.address_messages.change(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs)
-    service.address_logins.change(session.max_logins_per_address_per_window, session.login_window_secs)
-    service.account_logins.change(session.max_logins_per_account_per_window, session.login_window_secs)
-    service.settings = msgspec.structs.replace(
-        service.settings,
-        replay_window=messaging.replay_window,
-        registration_enabled=after.registration.enabled,
-        access_ttl_secs=session.access_ttl_secs,
-        refresh_ttl_secs=session.refresh_ttl_secs,
-    )
-    server.streams.replay_window = messaging.replay_window
-    server.config = after
-    log.info("the configuration was read again", applied=applied)
+class LiveConfig:
+    """The configuration that serves, and the parts that a change of it reaches. `reread` gives what stands now."""
+
+    def __init__(
+        self, config: ServerConfig, service: Service, streams: Streams, reread: Callable[[], ServerConfig]
+    ) -> None:
+        self.config = config
+        self._service = service
+        self._streams = streams
+        self._reread = reread
+
+    def reload(self) -> None:
+        """Read again and apply. A configuration that cannot be read changes nothing and is said in one line."""
+        try:
+            self.apply(self._reread())
+        except ConfigError as problem:
+            log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line, no traceback
+
+    def apply(self, fresh: ServerConfig) -> None:
+        """Take over the live keys of `fresh`. Raises ConfigError with nothing changed."""
+        after = live_part(self.config, fresh)
+        applied = changed(self.config, after)
+        service, messaging, session = self._service, after.messaging, after.session
+        if any(name in KEYS for name in applied):
+            service.tokens.replace_keys(after.key_ring())
+        service.user_messages.change(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs)
+        service.address_messages.change(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs)
+        service.address_logins.change(session.max_logins_per_address_per_window, session.login_window_secs)
+        service.account_logins.change(session.max_logins_per_account_per_window, session.login_window_secs)
+        service.settings = msgspec.structs.replace(
+            service.settings,
+            replay_window=messaging.replay_window,
+            registration_enabled=after.registration.enabled,
+            access_ttl_secs=session.access_ttl_secs,
+            refresh_ttl_secs=session.refresh_ttl_secs,
+        )
+        self._streams.replay_window = messaging.replay_window
+        self.config = after
+        log.info("the configuration was read again", applied=applied)

@@ -1,4 +1,4 @@
-"""The client itself: tokens, requests that are tried again, kept connections."""
+"""The client itself: tokens, and requests that are tried again."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from typing import Any, TypeAlias
 
 import anyio
 import msgspec
-from anyio.abc import ByteStream
 
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.client import (
     Backoff,
     ClientResponse,
-    ConnectionBroken,
-    HttpClient,
     Notified,
     Session,
     Step,
@@ -24,11 +21,10 @@ from openguild_proto.client import (
     api_error,
     next_step,
 )
+from openguild_runtime.client.replicas import Replicas
 from openguild_runtime.client.subscription import Subscription
-from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, Connect, close, connect_tcp, receive
+from openguild_runtime.client.transport import Connect, connect_tcp
 from openguild_runtime.sources import Sources
-
-IDLE_CONNECTIONS = 8
 
 Uniform: TypeAlias = Callable[[], float]
 uniform = random.random  # jitter, not a secret
@@ -47,12 +43,6 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(slots=True)
-class _Connection:
-    stream: ByteStream
-    http: HttpClient
-
-
-@dataclass(slots=True)
 class Client:
     """`urls`: addresses of one service. `patience_secs`: how long a request is tried again before `GaveUp`.
 
@@ -66,16 +56,11 @@ class Client:
     uniform: Uniform = uniform
     session: Session | None = None
     on_retry: Callable[[str], None] = lambda reason: None
-    _addresses: tuple[Address, ...] = ()
-    _preferred: int = 0
-    _idle: list[tuple[Address, _Connection]] = field(default_factory=list)
+    _replicas: Replicas = field(init=False)
     _refreshing: anyio.Lock = field(default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
-        urls = (self.urls,) if isinstance(self.urls, str) else self.urls
-        self._addresses = tuple(Address.of(url) for url in urls)
-        if not self._addresses:
-            raise ValueError("at least one address is needed")
+        self._replicas = Replicas((self.urls,) if isinstance(self.urls, str) else self.urls, self.connect)
 
     async def __aenter__(self) -> Client:
         return self
@@ -85,9 +70,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Close idle connections. Subscriptions close by themselves."""
-        while self._idle:
-            _, connection = self._idle.pop()
-            await close(connection.stream)
+        await self._replicas.aclose()
 
     # --- accounts ------------------------------------------------------------------------------------
 
@@ -135,7 +118,7 @@ class Client:
         refreshed = False
         while True:
             token = await self.fresh_token() if authorized else None
-            response, reason = await self._attempt(method, path, data, token, fresh=not repeatable)
+            response, reason = await self._replicas.exchange(method, path, data, token, fresh=not repeatable)
             step, advised = next_step(response, repeatable=repeatable) if response else (Step.RETRY, None)
             if response is not None:
                 if step is Step.DONE:
@@ -155,56 +138,6 @@ class Client:
             self.on_retry(reason)
             await anyio.sleep(delay)
 
-    async def _attempt(
-        self, method: str, path: str, data: bytes, token: str | None, *, fresh: bool
-    ) -> tuple[ClientResponse | None, str]:
-        """One exchange; None and a reason when the transport failed.
-
-        `fresh`: on a new connection, because a kept one may be ending just now and the request is not to be repeated.
-        """
-        headers: tuple[tuple[str, str], ...] = ()
-        if data:
-            headers += (("content-type", "application/json"),)
-        if token is not None:
-            headers += (("authorization", f"Bearer {token}"),)
-        address = self._addresses[self._preferred]
-        connection: _Connection | None = None
-        try:
-            with anyio.fail_after(ATTEMPT_SECS):
-                connection = await self._connection(address, fresh=fresh)
-                await connection.stream.send(connection.http.send_request(method, path, headers, data))
-                while (response := connection.http.receive_data(await receive(connection.stream))) is None:
-                    continue
-        except (*TRANSPORT, ConnectionBroken) as failure:
-            self.avoid(address)
-            if connection is not None:
-                await close(connection.stream)
-            return None, f"{type(failure).__name__}: {failure}"
-        if connection.http.reusable and len(self._idle) < IDLE_CONNECTIONS:
-            self._idle.append((address, connection))
-        else:
-            await close(connection.stream)
-        if response.status == 503:  # this one is going away or cannot serve now
-            self.avoid(address)
-        return response, ""
-
-    async def _connection(self, address: Address, *, fresh: bool) -> _Connection:
-        for place, (there, connection) in enumerate(self._idle):
-            if there == address and not fresh:
-                del self._idle[place]
-                return connection
-        return _Connection(await self.connect(address), HttpClient(address.authority))
-
-    @property
-    def address(self) -> Address:
-        """The address that is tried next."""
-        return self._addresses[self._preferred]
-
-    def avoid(self, address: Address) -> None:
-        """`address` failed: try the next one, unless somebody has moved on already."""
-        if self._addresses[self._preferred] == address:
-            self._preferred = (self._preferred + 1) % len(self._addresses)
-
     # --- tokens --------------------------------------------------------------------------------------
 
     async def fresh_token(self) -> str:
@@ -217,6 +150,11 @@ class Client:
 
     def _wall_ms(self) -> int:
         return int(self.sources.wall() * 1000)
+
+    async def _renew(self) -> None:
+        """A stream's token was not accepted."""
+        if self.session is not None:
+            await self.refresh(self.session.access_token)
 
     async def refresh(self, refused: str | None) -> None:
         """Get a new pair, once for all who ask. `refused`: the access token that was not accepted."""
@@ -232,11 +170,11 @@ class Client:
 
     def subscribe(self, channel_id: str, since: int | None = None) -> Subscription:
         """Events after `since` (exclusive; None: the newest ones and on), in order, once, across reconnects."""
-        return Subscription(self, StreamClient(channel_id, since, self.uniform))
+        return self._subscription(StreamClient(channel_id, since, self.uniform))
 
     async def notifications(self) -> AsyncIterator[dict[str, Any]]:
         """What happens in all that the user may read, while connected (CONTRACT 9); nothing is replayed."""
-        subscription = Subscription(self, StreamClient(None, None, self.uniform))
+        subscription = self._subscription(StreamClient(None, None, self.uniform))
         try:
             while True:
                 event = await subscription.next_event()
@@ -244,3 +182,8 @@ class Client:
                     yield msgspec.json.decode(event.payload)
         finally:
             await subscription.aclose()
+
+    def _subscription(self, stream: StreamClient) -> Subscription:
+        return Subscription(
+            stream, self._replicas, self.sources.monotonic, fresh_token=self.fresh_token, renew=self._renew
+        )

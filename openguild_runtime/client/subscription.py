@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import msgspec
 from anyio.abc import ByteStream
 
 from openguild_proto.client import Delivered, Disconnected, Ended, StreamClient, StreamEvent
+from openguild_runtime.client.replicas import Replicas
 from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, close, receive
-
-if TYPE_CHECKING:
-    from openguild_runtime.client.session import Client
 
 
 class StreamEnded(Exception):
@@ -44,9 +43,20 @@ class Subscription:
     `next_event` also gives `Opened` and `Disconnected`. Raises StreamEnded; ApiError when the session is over.
     """
 
-    def __init__(self, client: Client, stream: StreamClient) -> None:
+    def __init__(
+        self,
+        stream: StreamClient,
+        replicas: Replicas,
+        clock: Callable[[], float],
+        *,
+        fresh_token: Callable[[], Awaitable[str]],
+        renew: Callable[[], Awaitable[None]],
+    ) -> None:
         self.state = stream
-        self._client = client
+        self._replicas = replicas
+        self._clock = clock
+        self._fresh_token = fresh_token
+        self._renew = renew
         self._transport: ByteStream | None = None
         self._address: Address | None = None
         self._ready: list[StreamEvent] = []
@@ -87,10 +97,10 @@ class Subscription:
         if isinstance(event, Disconnected):
             self._wait_secs = event.retry_secs
             if self._address is not None:
-                self._client.avoid(self._address)
+                self._replicas.avoid(self._address)
             await self._let_go()
-            if event.needs_token and self._client.session is not None:
-                await self._client.refresh(self._client.session.access_token)
+            if event.needs_token:
+                await self._renew()
         elif isinstance(event, Ended):
             await self._let_go()
             raise StreamEnded(event.code, event.reason)
@@ -105,18 +115,18 @@ class Subscription:
         wait, self._wait_secs = self._wait_secs, 0.0
         if wait:
             await anyio.sleep(wait)
-        token = await self._client.fresh_token()
-        self._address = address = self._client.address
-        self.state.connect(address.authority, token, self._client.sources.monotonic())
+        token = await self._fresh_token()
+        self._address = address = self._replicas.address
+        self.state.connect(address.authority, token, self._clock())
         try:
             with anyio.fail_after(ATTEMPT_SECS):
-                self._transport = await self._client.connect(address)
+                self._transport = await self._replicas.connect(address)
                 await self._transport.send(self.state.data_to_send())
         except TRANSPORT as failure:
             self._ready.append(self.state.failed(f"{type(failure).__name__}: {failure}"))
 
     async def _read(self) -> None:
-        transport, clock = self._transport, self._client.sources.monotonic
+        transport, clock = self._transport, self._clock
         if transport is None:
             self._ready.append(self.state.failed("no transport"))
             return
