@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import re
 import ssl
+from collections import deque
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -32,7 +33,7 @@ CLOSE_LIMIT_SECS = 0.5
 PING_INTERVAL_SECS = 5  # a black-holed connection is given up after two of them
 MAX_OUTSTANDING_PINGS = 2
 MAX_BACKOFF_SECS = 2.0
-OUTGOING_MESSAGES = 8_192  # waiting for the client library; beyond them publishes are dropped
+OUTGOING_MESSAGES = 8_192  # waiting for the client library; beyond these bounds publishes are dropped
 OUTGOING_BYTES = 8 * 1024 * 1024
 PENDING_MESSAGES = 4_096  # per subscription, unprocessed
 
@@ -65,7 +66,9 @@ class NatsBus(Bus):
         self.refusals = 0  # attempts to connect that failed since the last connection
         self._wanted: set[str] = set()
         self._subscriptions: dict[str, Subscription] = {}
-        self._outgoing_send, self._outgoing = anyio.create_memory_object_stream[Outgoing](OUTGOING_MESSAGES)
+        self._outgoing: deque[Outgoing] = deque()
+        self._outgoing_bytes = 0
+        self._publishable = anyio.Event()
         self._scope = anyio.CancelScope()
 
     @property
@@ -74,11 +77,9 @@ class NatsBus(Bus):
 
     async def start(self) -> None:
         self._tasks.start_soon(self._run)
-        self._tasks.start_soon(self._publish_forever)
 
     async def aclose(self) -> None:
         self._scope.cancel()
-        self._outgoing_send.close()
         client, self._client = self._client, None
         if client is not None:
             await _close(client)
@@ -86,29 +87,34 @@ class NatsBus(Bus):
     # --- the connection ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        connected_before = False
         with self._scope:
-            while True:
-                ended = anyio.Event()
-                client = await self._connect(ended)
-                if client is None:
-                    self.refusals += 1
-                    longest = min(MAX_BACKOFF_SECS, 0.1 * 2 ** min(self.refusals, 8))
-                    await anyio.sleep(random.uniform(0.05, longest))  # noqa: S311 - jitter
-                    continue
-                self.refusals = 0
-                self._client = client
-                self._metrics.nats_connected(True)
-                log.info("connected to NATS")
-                if connected_before:
-                    self._metrics.nats_reconnected()
-                    self.on_reconnect()
-                connected_before = True
-                await ended.wait()
-                self._client = None
-                self._subscriptions.clear()
-                self._metrics.nats_connected(False)
-                log.warning("the connection to NATS has ended: events reach other replicas by their tail check")
+            async with anyio.create_task_group() as parts:
+                parts.start_soon(self._publish_forever)
+                await self._keep_connected()
+
+    async def _keep_connected(self) -> None:
+        connected_before = False
+        while True:
+            ended = anyio.Event()
+            client = await self._connect(ended)
+            if client is None:
+                self.refusals += 1
+                longest = min(MAX_BACKOFF_SECS, 0.1 * 2 ** min(self.refusals, 8))
+                await anyio.sleep(random.uniform(0.05, longest))  # noqa: S311 - jitter
+                continue
+            self.refusals = 0
+            self._client = client
+            self._metrics.nats_connected(True)
+            log.info("connected to NATS")
+            if connected_before:
+                self._metrics.nats_reconnected()
+                self.on_reconnect()
+            connected_before = True
+            await ended.wait()
+            self._client = None
+            self._subscriptions.clear()
+            self._metrics.nats_connected(False)
+            log.warning("the connection to NATS has ended: events reach other replicas by their tail check")
 
     async def _connect(self, ended: anyio.Event) -> Client | None:
         """A connection with every wanted subscription, or None."""
@@ -206,24 +212,33 @@ class NatsBus(Bus):
         self._publish(f"{self._prefix}.limits", payload)
 
     def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        size = len(payload)
+        full = len(self._outgoing) >= OUTGOING_MESSAGES or self._outgoing_bytes + size > OUTGOING_BYTES
+        if self._client is None or full:
+            self._metrics.nats_dropped()
+            return
+        self._outgoing.append((subject, payload, headers))
+        self._outgoing_bytes += size
+        self._publishable.set()
+
+    async def _publish_forever(self) -> None:
+        """What one turn of the loop has published goes out together: the events of a commit leave in one write."""
+        while True:
+            await self._publishable.wait()
+            self._publishable = anyio.Event()
+            while self._outgoing:
+                subject, payload, headers = self._outgoing.popleft()
+                self._outgoing_bytes -= len(payload)
+                await self._publish_now(subject, payload, headers)
+
+    async def _publish_now(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
         if self._client is None:
             self._metrics.nats_dropped()
             return
         try:
-            self._outgoing_send.send_nowait((subject, payload, headers))
-        except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            await self._client.publish(subject, payload, headers=dict(headers) or None)
+        except (nats.errors.Error, OSError):
             self._metrics.nats_dropped()
-
-    async def _publish_forever(self) -> None:
-        async with self._outgoing:
-            async for subject, payload, headers in self._outgoing:
-                if self._client is None:
-                    self._metrics.nats_dropped()
-                    continue
-                try:
-                    await self._client.publish(subject, payload, headers=dict(headers) or None)
-                except (nats.errors.Error, OSError):
-                    self._metrics.nats_dropped()
 
 
 async def _close(client: Client) -> None:
