@@ -22,6 +22,10 @@ MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
 MAX_INVITE_USES = 1_000_000  # ours
 MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
 
+# Fan-out
+MAX_HELD_ITEMS = 4_096  # ours: behind a hole of one channel; what is not kept is read from the log
+MAX_HELD_BYTES = 4 * 1024 * 1024  # ours: the same, as in a ring
+
 # WebSocket (RFC 6455)
 MAX_CONTROL_PAYLOAD_BYTES = 125  # RFC 6455 5.5
 MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code

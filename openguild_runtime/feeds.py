@@ -31,22 +31,21 @@ log = structlog.get_logger("openguild.feeds")
 
 
 class Feed:
-    """`sequencer` is None until the log's head has been read; `early` holds what arrived before that."""
+    """One channel as this replica hears it. Its sequencer begins when the log's head has been read."""
 
-    __slots__ = ("backfilling", "channel_id", "early", "heard", "holders", "opened", "sequencer")
+    __slots__ = ("backfilling", "channel_id", "heard", "holders", "opened", "sequencer")
 
     def __init__(self, channel_id: str) -> None:
         self.channel_id = channel_id
         self.holders = 0
-        self.sequencer: Sequencer[bytes] | None = None
+        self.sequencer: Sequencer[bytes] = Sequencer()
         self.opened: anyio.Event | None = None  # set when the opening in progress has ended
-        self.early: list[tuple[int, bytes]] = []
         self.heard = False
         self.backfilling = False
 
     @property
     def head(self) -> int:
-        return self.sequencer.head if self.sequencer is not None else 0
+        return self.sequencer.head
 
 
 class Feeds:
@@ -80,14 +79,14 @@ class Feeds:
         feeds = [self._feeds.setdefault(channel_id, Feed(channel_id)) for channel_id in channel_ids]
         for feed in feeds:
             feed.holders += 1
-        mine = [feed for feed in feeds if feed.sequencer is None and feed.opened is None]
+        mine = [feed for feed in feeds if not feed.sequencer.begun and feed.opened is None]
         try:
             if mine:
                 await self._open(mine)
             for feed in feeds:
                 if feed.opened is not None:
                     await feed.opened.wait()
-                if feed.sequencer is None:
+                if not feed.sequencer.begun:
                     raise StorageUnavailable
         except BaseException:
             for feed in feeds:
@@ -103,10 +102,7 @@ class Feeds:
             heads = await self._storage.heads([feed.channel_id for feed in feeds])
             for feed in feeds:
                 if feed.channel_id in heads:
-                    feed.sequencer = Sequencer(heads[feed.channel_id])
-                    early, feed.early = feed.early, []
-                    for sequence, payload in early:
-                        self._offer(feed, sequence, payload)
+                    self._release(feed, feed.sequencer.begin(heads[feed.channel_id]))
         finally:
             for feed in feeds:
                 if feed.opened is not None:
@@ -118,7 +114,7 @@ class Feeds:
         feed = self._feeds.get(channel_id)
         if feed is None:
             feed = self._feeds[channel_id] = Feed(channel_id)
-            feed.sequencer = Sequencer(0)
+            feed.sequencer.begin(0)
             start_contained(self._tasks, self._follow_new, feed)
         feed.holders += 1
 
@@ -129,9 +125,8 @@ class Feeds:
         except StorageUnavailable:
             log.info("a new channel waits for its tail check", channel_id=feed.channel_id)
             return
-        if feed.sequencer is not None:
-            feed.sequencer.saw_head(heads.get(feed.channel_id, 0))
-            self._mend(feed)
+        feed.sequencer.saw_head(heads.get(feed.channel_id, 0))
+        self._schedule_backfill(feed)
 
     def release(self, channel_ids: Iterable[str]) -> None:
         """Undo one `hold` of each channel."""
@@ -168,27 +163,21 @@ class Feeds:
 
     def _take(self, feed: Feed, sequence: int, payload: bytes) -> None:
         feed.heard = True
-        if feed.sequencer is None:
-            feed.early.append((sequence, payload))
-        else:
-            self._offer(feed, sequence, payload)
+        self._release(feed, feed.sequencer.offer(sequence, payload, len(payload)))
 
-    def _offer(self, feed: Feed, sequence: int, payload: bytes) -> None:
-        sequencer = feed.sequencer
-        if sequencer is None:
-            return
-        for released, item in sequencer.offer(sequence, payload):
-            self._released(feed.channel_id, released, item)
-        self._mend(feed)
+    def _release(self, feed: Feed, events: list[tuple[int, bytes]]) -> None:
+        for sequence, payload in events:
+            self._released(feed.channel_id, sequence, payload)
+        self._schedule_backfill(feed)
 
     # --- holes -------------------------------------------------------------------------------------
 
-    def _mend(self, feed: Feed) -> None:
-        if feed.sequencer is not None and feed.sequencer.missing() is not None and not feed.backfilling:
+    def _schedule_backfill(self, feed: Feed) -> None:
+        if feed.sequencer.missing() is not None and not feed.backfilling:
             feed.backfilling = True
-            start_contained(self._tasks, self._mend_later, feed)
+            start_contained(self._tasks, self._backfill_after_grace, feed)
 
-    async def _mend_later(self, feed: Feed) -> None:
+    async def _backfill_after_grace(self, feed: Feed) -> None:
         try:
             await anyio.sleep(GAP_GRACE_SECS)
             await self.backfill(feed)
@@ -200,7 +189,7 @@ class Feeds:
     async def backfill(self, feed: Feed) -> None:
         """Read what is missing from the log until nothing is. Raises StorageUnavailable; the tail check tries again."""
         sequencer = feed.sequencer
-        while sequencer is not None and feed.holders > 0 and (hole := sequencer.missing()) is not None:
+        while feed.holders > 0 and (hole := sequencer.missing()) is not None:
             after, before = hole
             self._metrics.gap_found()
             page = await self._storage.perform(
@@ -209,14 +198,14 @@ class Feeds:
             if not page:
                 return  # the channel is gone; its control message closes the streams
             for event in page:
-                for released, item in sequencer.offer(event.sequence, event_frame_payload(event)):
-                    self._released(feed.channel_id, released, item)
+                for released, payload in sequencer.offer(event.sequence, event_frame_payload(event)):
+                    self._released(feed.channel_id, released, payload)
             self._metrics.gap_backfilled(len(page))
 
     async def catch_up(self, channel_id: str, head: int) -> None:
         """Make the feed of a held channel know at least the log up to `head`."""
         feed = self._feeds.get(channel_id)
-        if feed is not None and feed.sequencer is not None and feed.head < head:
+        if feed is not None and feed.sequencer.begun and feed.head < head:
             feed.sequencer.saw_head(head)
             await self.backfill(feed)
 
@@ -224,9 +213,7 @@ class Feeds:
 
     async def check_tails(self, *, everything: bool = False) -> None:
         """Compare heads with the log: feeds that heard nothing since the last check, or all (after a NATS reconnect)."""
-        silent = [
-            feed for feed in self._feeds.values() if feed.sequencer is not None and (everything or not feed.heard)
-        ]
+        silent = [feed for feed in self._feeds.values() if feed.sequencer.begun and (everything or not feed.heard)]
         for feed in self._feeds.values():
             feed.heard = False
         if not silent:
@@ -234,9 +221,9 @@ class Feeds:
         heads = await self._storage.heads([feed.channel_id for feed in silent])
         for feed in silent:
             head = heads.get(feed.channel_id)
-            if head is not None and feed.sequencer is not None and head > feed.head:
+            if head is not None and head > feed.head:
                 feed.sequencer.saw_head(head)
-                self._mend(feed)
+                self._schedule_backfill(feed)
 
     async def check_now(self, also: Callable[[], Awaitable[None]]) -> None:
         """Every tail at once, and `also`: something may have been lost for all of them."""

@@ -4,41 +4,73 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+from openguild_proto.limits import MAX_HELD_BYTES, MAX_HELD_ITEMS
 
-MAX_HELD = 4_096  # items kept behind a hole; beyond it the newest is dropped and read from the log later
+T = TypeVar("T")
 
 
 class Sequencer(Generic[T]):
     """Releases items in sequence order, each once. `head` is the last sequence released.
 
-    A hole is reported by `missing`; whoever owns the log reads the range and offers it here. Items may be offered
-    in any order, any number of times. The highest sequence heard of, by `offer` or by `saw_head`, is never
-    forgotten, so an item dropped at the bound is still missed.
+    Without a head nothing is released before `begin` gives it. A hole is reported by `missing`; whoever owns the log
+    reads the range and offers it here. Items may be offered in any order, any number of times. Of those that wait
+    behind a hole only so many are kept, in count and in bytes; but the highest sequence heard of, by `offer` or by
+    `saw_head`, is never forgotten, so an item that was not kept is still missed.
     """
 
-    __slots__ = ("_held", "_max_held", "_seen", "head")
+    __slots__ = ("_held", "_held_bytes", "_max_held", "_max_held_bytes", "_seen", "begun", "head")
 
-    def __init__(self, head: int, max_held: int = MAX_HELD) -> None:
-        self.head = head
-        self._held: dict[int, T] = {}
-        self._seen = head
+    def __init__(
+        self, head: int | None = None, *, max_held: int = MAX_HELD_ITEMS, max_held_bytes: int = MAX_HELD_BYTES
+    ) -> None:
+        self.begun = head is not None
+        self.head = head or 0
+        self._held: dict[int, tuple[T, int]] = {}  # sequence -> item and its size in bytes
+        self._held_bytes = 0
+        self._seen = self.head
         self._max_held = max_held
+        self._max_held_bytes = max_held_bytes
 
-    def offer(self, sequence: int, item: T) -> list[tuple[int, T]]:
-        """Take one item; returns what it releases, in order. Repeats return nothing."""
+    def begin(self, head: int) -> list[tuple[int, T]]:
+        """The log stands at `head`; returns what was offered before this and follows it."""
+        self.begun = True
+        self.head = head
+        self._seen = max(self._seen, head)
+        for sequence in [sequence for sequence in self._held if sequence <= head]:
+            self._take(sequence)
+        return self._following()
+
+    def offer(self, sequence: int, item: T, nbytes: int = 0) -> list[tuple[int, T]]:
+        """Take one item of `nbytes`; returns what it releases, in order. Repeats return nothing."""
         self._seen = max(self._seen, sequence)
-        if sequence != self.head + 1:
-            if sequence > self.head and len(self._held) < self._max_held:
-                self._held.setdefault(sequence, item)
+        if sequence != self.head + 1 or not self.begun:
+            if sequence > self.head and sequence not in self._held:
+                self._hold(sequence, item, nbytes)
             return []
         self.head = sequence
         released = [(sequence, item)]
         if self._held:
-            self._held.pop(sequence, None)
-            while (following := self._held.pop(self.head + 1, None)) is not None:
-                self.head += 1
-                released.append((self.head, following))
+            self._take(sequence)
+            released += self._following()
+        return released
+
+    def _hold(self, sequence: int, item: T, nbytes: int) -> None:
+        if len(self._held) < self._max_held and self._held_bytes + nbytes <= self._max_held_bytes:
+            self._held[sequence] = item, nbytes
+            self._held_bytes += nbytes
+
+    def _take(self, sequence: int) -> list[tuple[int, T]]:
+        item, nbytes = self._held.pop(sequence, (None, 0))
+        if item is None:
+            return []
+        self._held_bytes -= nbytes
+        return [(sequence, item)]
+
+    def _following(self) -> list[tuple[int, T]]:
+        released: list[tuple[int, T]] = []
+        while following := self._take(self.head + 1):
+            self.head += 1
+            released += following
         return released
 
     def saw_head(self, sequence: int) -> None:
@@ -47,7 +79,7 @@ class Sequencer(Generic[T]):
 
     def missing(self) -> tuple[int, int] | None:
         """The first hole as (after, before), both exclusive, or None."""
-        if self._seen == self.head:
+        if self._seen == self.head or not self.begun:
             return None
         return self.head, min(self._held) if self._held else self._seen + 1
 

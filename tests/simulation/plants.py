@@ -36,12 +36,12 @@ def trust_nats(replica: Replica) -> None:
     """The sequencer takes what NATS brings for all there is: what was lost stays lost."""
     feeds, streams = replica.server.feeds, replica.server.streams
 
-    def offer(feed: Feed, sequence: int, payload: bytes) -> None:
-        if feed.sequencer is not None and sequence > feed.head:
+    def take(feed: Feed, sequence: int, payload: bytes) -> None:
+        if feed.sequencer.begun and sequence > feed.head:
             feed.sequencer.head = feed.sequencer._seen = sequence
             streams.released(feed.channel_id, sequence, payload)
 
-    feeds._offer = offer  # type: ignore[method-assign]  # this is the bug
+    feeds._take = take  # type: ignore[method-assign]  # this is the bug
 
 
 def replay_before_subscribe(replica: Replica) -> None:

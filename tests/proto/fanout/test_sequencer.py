@@ -10,7 +10,7 @@ from openguild_proto.fanout.sequencer import Sequencer
 
 @given(st.permutations(range(1, 15)), st.lists(st.integers(0, 14)), st.integers(1, 20))
 def test_everything_offered_is_released_in_order_once(order: list[int], repeats: list[int], max_held: int) -> None:
-    sequencer: Sequencer[int] = Sequencer(0, max_held)
+    sequencer: Sequencer[int] = Sequencer(0, max_held=max_held)
     released: list[tuple[int, int]] = []
     for place, sequence in enumerate(order):
         released += sequencer.offer(sequence, sequence * 10)
@@ -40,3 +40,27 @@ def test_a_head_heard_of_is_missing_until_it_comes() -> None:
     assert sequencer.missing() == (4, 6)
     assert sequencer.offer(5, "b") == [(5, "b")]
     assert sequencer.missing() is None
+
+
+@given(st.lists(st.integers(1, 12), max_size=20), st.integers(0, 12))
+def test_what_came_before_the_head_was_known_is_released_behind_it(early: list[int], head: int) -> None:
+    sequencer: Sequencer[int] = Sequencer()
+    for sequence in early:
+        assert sequencer.offer(sequence, sequence) == []
+        assert sequencer.missing() is None, "without a head nothing is missing yet"
+    released = sequencer.begin(head)
+    while (hole := sequencer.missing()) is not None:
+        for sequence in range(hole[0] + 1, hole[1]):
+            released += sequencer.offer(sequence, sequence)
+    assert released == [(sequence, sequence) for sequence in range(head + 1, max([head, *early]) + 1)]
+
+
+def test_what_waits_is_bounded_in_bytes_and_still_missed() -> None:
+    sequencer: Sequencer[bytes] = Sequencer(0, max_held_bytes=100)
+    sequencer.offer(2, b"a", 60)
+    sequencer.offer(3, b"b", 60)
+    assert sequencer.held == 1
+    assert sequencer.offer(1, b"c", 60) == [(1, b"c"), (2, b"a")]
+    assert sequencer.missing() == (2, 4)
+    sequencer.offer(4, b"d", 100)
+    assert sequencer.held == 1, "what was released gives its place back"
