@@ -9,15 +9,17 @@ The call contract, for every driver:
 3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes);
 4. look: `close_now`, `wants_close` (once the outbox is empty), `next_deadline`; then go on.
 
-Getters: `phase`, `is_websocket`, `is_open`, `close_now`, `wants_close`, `next_deadline`. Commands: `respond`, `accept`,
-`send_text`, `close`, `expire_at`, `wrote`, `write_blocked`, `write_idle`. Commands in the wrong phase raise LocalProtocolError
-and change nothing.
+Getters: `phase`, `is_websocket`, `is_open`, `is_answering`, `close_now`, `wants_close`, `next_deadline`. Commands:
+`respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`, `write_blocked`, `write_idle`. Commands in
+the wrong phase raise LocalProtocolError and change nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import Enum
+
+import msgspec
 
 from openguild_proto.deadlines import Deadline, Deadlines
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
@@ -72,8 +74,8 @@ class ServerConnection:
     """One accepted byte stream. `now`: monotonic seconds. `random_bytes(n)`: for request ids. `peer_address`: no port."""
 
     __slots__ = (
-        "_close_now", "_deadlines", "_http", "_limits", "_missed_pongs", "_request", "_upgrade", "_wants_close", "_ws", "lifetime",
-        "outbox", "phase",
+        "_close_now", "_deadlines", "_http", "_is_last", "_lifetime_close", "_limits", "_missed_pongs",
+        "_request", "_upgrade", "_wants_close", "_ws", "outbox", "phase",
     )  # fmt: skip
 
     def __init__(
@@ -95,9 +97,10 @@ class ServerConnection:
         self._request: Request | None = None  # being answered
         self._upgrade = False
         self._missed_pongs = 0
+        self._is_last = False  # the request under way is answered, and no other one
         self._wants_close = False
         self._close_now = False
-        self.lifetime: tuple[int, str] = (CloseCode.TOKEN_ENDED, "token expired")
+        self._lifetime_close: tuple[int, str] = (CloseCode.TOKEN_ENDED, "token expired")
 
     def _move(self, command: str) -> None:
         target = TRANSITIONS.get((self.phase, command))
@@ -116,6 +119,11 @@ class ServerConnection:
     def is_open(self) -> bool:
         """A WebSocket to which messages may still be sent: nothing follows a close frame (RFC 6455 5.5.1)."""
         return self.phase is Phase.WEBSOCKET
+
+    @property
+    def is_answering(self) -> bool:
+        """A whole request is with the caller, who has not answered it."""
+        return self._request is not None
 
     @property
     def wants_close(self) -> bool:
@@ -195,18 +203,7 @@ class ServerConnection:
                 refusal.message, refusal.reason or "invalid_handshake", status_hint=refusal.code.spec.status
             )
         self._upgrade = True
-        return WebSocketRequested(
-            Request(
-                method=request.method,
-                path=request.path,
-                query=request.query,
-                headers=request.headers,
-                http_version=request.http_version,
-                request_id=request.request_id,
-                client_address=request.client_address,
-                is_upgrade=True,
-            )
-        )
+        return WebSocketRequested(msgspec.structs.replace(request, is_upgrade=True))
 
     def _violated(self, rule: Rule) -> Iterator[Event]:
         refusal = Refusal(rule.code, rule.source)
@@ -256,7 +253,7 @@ class ServerConnection:
 
     def handle_deadline(self, now: float) -> Iterator[Event]:
         """Act on the deadlines that have passed; early calls do nothing."""
-        for name in self._deadlines.expired(now):
+        while (name := self._deadlines.take_expired(now)) is not None:
             expired = self._expired(name, now)
             if expired is not None:
                 yield expired
@@ -277,7 +274,7 @@ class ServerConnection:
             self._finish()
             reason = "ping_timeout"
         elif name is Deadline.LIFETIME:
-            self.close(*self.lifetime, now)
+            self.close(*self._lifetime_close, now)
         elif (
             name in {Deadline.HEAD, Deadline.BODY}
             and self._http is not None
@@ -294,9 +291,17 @@ class ServerConnection:
         return DeadlineExpired(name.value, reason, status)
 
     def wrote(self, nbytes: int, now: float) -> None:
-        """The peer's kernel took bytes after a refusal: the write deadline starts anew."""
-        if nbytes > 0 and Deadline.WRITE in self._deadlines:
-            self._deadlines.set(Deadline.WRITE, now + self._limits.write_timeout_secs)
+        """The peer's kernel took bytes after a refusal: the write deadline moves.
+
+        On HTTP each byte buys its share of time only, so that nobody keeps a large answer waiting by taking it in crumbs;
+        what waits for a WebSocket is bounded by its ring.
+        """
+        if nbytes <= 0 or Deadline.WRITE not in self._deadlines:
+            return
+        by = now + self._limits.write_timeout_secs
+        if self._ws is None:
+            by = min(by, self._deadlines[Deadline.WRITE] + nbytes / self._limits.min_write_bytes_per_sec)
+        self._deadlines.set(Deadline.WRITE, by)
 
     def write_blocked(self, now: float) -> None:
         """The peer's kernel takes nothing for now."""
@@ -312,7 +317,9 @@ class ServerConnection:
 
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
         """At `deadline` (monotonic seconds) the WebSocket is closed with `code`: its credentials have ended."""
-        self.lifetime = (code, reason)
+        if self.phase is not Phase.WEBSOCKET:
+            raise LocalProtocolError(f"there is no WebSocket to end while {self.phase.value}")
+        self._lifetime_close = (code, reason)
         self._deadlines.set(Deadline.LIFETIME, deadline)
 
     def _ping_from(self, now: float) -> None:
@@ -328,6 +335,8 @@ class ServerConnection:
             return  # the peer broke off meanwhile: nobody waits for this answer
         if self._http is None or self._request is None:
             raise LocalProtocolError("there is no request to answer")
+        if self._is_last and not response.close:
+            response = msgspec.structs.replace(response, close=True)
         data, alive = self._http.answer(response)
         self.outbox.append(data)
         self._request = None
@@ -340,8 +349,9 @@ class ServerConnection:
         """Accept the upgrade that is waiting: 101 is queued, and what came behind the handshake is WebSocket."""
         if self._http is None or self._request is None or not self._upgrade:
             raise LocalProtocolError("there is no upgrade to accept")
+        switched = self._http.switch(handshake.accept_token(self._request), subprotocol)
         self._move("accept")
-        self.outbox.append(self._http.switch(handshake.accept_token(self._request), subprotocol))
+        self.outbox.append(switched)
         self._ws = WebSocketDecoder(self._limits)
         self._ws.receive(self._http.take_rest())
         self._http = None  # an idle socket keeps neither h11 nor its request
@@ -366,16 +376,21 @@ class ServerConnection:
             self._drop()
 
     def close(self, code: int, reason: str, now: float) -> None:
-        """Begin an orderly end: a close frame on a WebSocket, the end of keep-alive on HTTP. Safe to repeat."""
+        """Begin an orderly end. Safe to repeat.
+
+        A WebSocket gets a close frame. On HTTP a request that has begun is still answered, as the last one; without one
+        the connection ends when what waits is sent. `code` and `reason` are for WebSockets.
+        """
         if self.phase is Phase.WEBSOCKET:
             self.outbox.append(close_frame(code, reason))
             self._move("close")
-            self._deadlines.clear_all()
+            self._deadlines.clear_all_but(Deadline.WRITE)
             self._deadlines.set(Deadline.CLOSE, now + self._limits.close_timeout_secs)
-        elif self.phase is Phase.HTTP:
-            self._wants_close = True
-            if self._request is None:
-                self._end()
+        elif self._http is not None and self.phase is Phase.HTTP:
+            if self._request is None and not self._http.head_begun and not self._http.receiving_body:
+                self._finish()
+            else:
+                self._is_last = True
 
     # --- ends --------------------------------------------------------------------------------------
 
@@ -392,6 +407,6 @@ class ServerConnection:
     def _end(self) -> None:
         self._move("end")
         self._request = None
-        self._deadlines.clear_all()
+        self._deadlines.clear_all_but(Deadline.WRITE)  # a peer that takes nothing is still given up
         if self._http is not None:
             self._http.end()

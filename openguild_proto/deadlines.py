@@ -35,6 +35,9 @@ class Deadlines:
     def clear_all(self) -> None:
         self._times.clear()
 
+    def clear_all_but(self, kept: Deadline) -> None:
+        self._times = {name: at for name, at in self._times.items() if name is kept}
+
     def __contains__(self, name: Deadline) -> bool:
         return name in self._times
 
@@ -42,9 +45,14 @@ class Deadlines:
         """The earliest deadline, or None."""
         return min(self._times.values(), default=None)
 
-    def expired(self, now: float) -> list[Deadline]:
-        """Take out what has passed, earliest first."""
-        due = sorted(((at, name) for name, at in self._times.items() if at <= now), key=lambda item: item[0])
-        for _, name in due:
-            del self._times[name]
-        return [name for _, name in due]
+    def take_expired(self, now: float) -> Deadline | None:
+        """Take out the earliest that has passed; None: none has. One at a time, because acting on it may stop others."""
+        name = min(self._times, key=self._times.__getitem__, default=None)
+        if name is None or self._times[name] > now:
+            return None
+        del self._times[name]
+        return name
+
+    def __getitem__(self, name: Deadline) -> float:
+        """Raises KeyError where it is not set."""
+        return self._times[name]

@@ -40,6 +40,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     max_header_line_bytes: int = 8_192
     max_body_bytes: int = 2 * 1024 * 1024  # CONTRACT 3.4
     max_chunk_line_bytes: int = 256  # chunk size and extensions, RFC 9112 7.1.1
+    max_body_chunks: int = 4_096  # ours: chunks cost work that their bytes do not show
     max_pipelined_bytes: int = 65_536  # kept unparsed while a request is being answered
     max_message_bytes: int = 65_536  # CONTRACT A7 inbound message, else close 1009
     max_message_fragments: int = 1_024  # unfinished message, ours
@@ -48,8 +49,8 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     head_timeout_secs: float = 10.0  # first byte of a request to its last header byte
     body_timeout_secs: float = 30.0  # end of head to end of body
     idle_timeout_secs: float = 75.0  # keep-alive between requests
-    handshake_timeout_secs: float = 10.0  # 101 queued to 101 sent
     write_timeout_secs: float = 10.0  # CONTRACT A7: bytes waiting without progress
+    min_write_bytes_per_sec: int = 8_192  # ours: at which a waiting HTTP answer must leave, in the long run
     close_timeout_secs: float = 5.0  # our close frame to the peer's
     ping_interval_secs: float = 25.0  # CONTRACT A7
     max_missed_pongs: int = 2  # CONTRACT A7

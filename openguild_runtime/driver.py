@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import islice
 
 import anyio
 import structlog
@@ -37,6 +39,7 @@ from openguild_runtime.timers import TimerWheel
 from openguild_runtime.tracing import Tracing
 
 RECEIVE_BYTES = 65_536
+SHED_LOOKS = 256  # connections looked at for one that can make room
 
 Answer = Callable[[Context, Request], Operation[Response | OpenStream]]
 
@@ -65,6 +68,7 @@ class Driver:
         self.service = service
         self.draining = False
         self.peers: dict[Peer, None] = {}  # in the order of their coming
+        self._http: dict[Peer, None] = {}  # those of them that are no streams yet
         self._emptied = anyio.Event()
         self._limits = limits
         self._policy = policy
@@ -80,9 +84,17 @@ class Driver:
         self._clock = sources.monotonic
 
     async def serve(self, sock: socket.socket, address: str) -> None:
-        """Drive one socket to its end; never raises but for cancellation."""
-        if len(self.peers) >= self._max_connections:
-            log.warning("connection refused: too many connections", limit=self._max_connections)
+        """Drive one socket to its end; never raises.
+
+        It is not cancelled either: what a request has begun is finished (architecture, "Cancellation"). `end_all` ends
+        connections, and the effects they wait for are bounded in time.
+        """
+        with anyio.CancelScope(shield=True):
+            await self._serve(sock, address)
+
+    async def _serve(self, sock: socket.socket, address: str) -> None:
+        if self.draining or (len(self.peers) >= self._max_connections and not self._shed()):
+            log.warning("connection refused", draining=self.draining, limit=self._max_connections)
             self._metrics.rejected("connection_limit")
             sock.close()
             return
@@ -96,7 +108,7 @@ class Driver:
         peer = Peer(
             sock, address, connection, clock=self._clock, timers=self._timers, tasks=self._tasks, report=self._report
         )
-        self.peers[peer] = None
+        self.peers[peer] = self._http[peer] = None
         self._metrics.connection_opened()
         try:
             await self._drive(peer)
@@ -113,11 +125,20 @@ class Driver:
         if peer not in self.peers:
             return
         del self.peers[peer]
+        self._http.pop(peer, None)
         self._release_stream(peer)
         peer.finish()
         if not self.peers:
             self._emptied.set()
         self._metrics.connection_closed()
+
+    def _shed(self) -> bool:
+        """There is no room: the oldest connection that waits for its client makes some. False: none was found."""
+        for peer in islice(self._http, SHED_LOOKS):
+            if not peer.connection.is_answering and not peer.closing:
+                peer.abort()
+                return True
+        return False
 
     def end_all(self) -> None:
         """Whatever is still open ends now."""
@@ -155,6 +176,7 @@ class Driver:
     def _tend(self, peer: Peer) -> None:
         """From here on the loop calls `_readable`; anyio has no such thing, and asyncio is the only backend served."""
         peer.tended = True
+        del self._http[peer]
         peer.watch(self._readable, peer)
 
     def _readable(self, peer: Peer) -> None:
@@ -181,11 +203,7 @@ class Driver:
     async def _handle(self, peer: Peer, event: Event) -> None:
         match event:
             case RequestReceived(request=request) | WebSocketRequested(request=request):
-                peer.in_request = True
-                try:
-                    await self._answer(peer, request)
-                finally:
-                    peer.in_request = False
+                await self._answer(peer, request)
                 if not peer.connection.is_websocket:
                     await peer.flush()
             case _:
@@ -215,7 +233,7 @@ class Driver:
             if isinstance(result, OpenStream):
                 result = await self._open_stream(peer, request, result, changes)
             if isinstance(result, Response):
-                peer.connection.respond(self._closing(result), self._clock())
+                peer.connection.respond(result, self._clock())
                 status, route = result.status, result.route
                 if result.rejection is not None:
                     self._metrics.rejected(result.rejection)
@@ -262,42 +280,27 @@ class Driver:
             log.exception("operation failed", method=request.method)
             return error_response(ErrorCode.SERVER_ERROR, request.request_id)
 
-    def _closing(self, response: Response) -> Response:
-        """While draining, every answer is the connection's last one."""
-        if not self.draining or response.close:
-            return response
-        return Response(
-            status=response.status,
-            body=response.body,
-            headers=response.headers,
-            content_type=response.content_type,
-            rejection=response.rejection,
-            route=response.route,
-            close=True,
-        )
-
     # --- streams -----------------------------------------------------------------------------------
 
     async def _open_stream(
         self, peer: Peer, request: Request, stream: OpenStream, changes: int
     ) -> OpenStream | Response:
         """Accept the upgrade and join the stream, or answer why not; the reserved place is given back then."""
-        try:
-            if self.draining:
-                refusal = ErrorCode.DRAINING
-            else:
+        refusal: ErrorCode | None = None
+        with ExitStack() as undo:
+            undo.callback(self._give_back, stream)
+            try:
                 await self._streams.prepare(stream)
-                refusal = None
-        except StorageUnavailable:
-            refusal = ErrorCode.DATABASE_UNAVAILABLE
-        except BaseException:
-            self._give_back(peer, stream)
-            raise
-        if refusal is not None:
-            self._give_back(peer, stream)
-            return error_response(refusal, request.request_id, route=stream.route)
-        now = self._clock()
-        peer.connection.accept(now, subprotocol=stream.subprotocol)
+                undo.callback(self._streams.abandon, stream)
+            except StorageUnavailable:
+                refusal = ErrorCode.DATABASE_UNAVAILABLE
+            if self.draining:  # looked at after the wait: from then on the drain closes every stream there is
+                refusal = ErrorCode.DRAINING
+            if refusal is not None:
+                return error_response(refusal, request.request_id, route=stream.route)
+            now = self._clock()
+            peer.connection.accept(now, subprotocol=stream.subprotocol)
+            undo.pop_all()  # from here on the peer has the stream, and gives it back when it ends
         peer.connection.expire_at(
             now + (stream.expires_ms / 1000 - self._sources.wall()), CloseCode.TOKEN_ENDED, "token expired"
         )
@@ -309,9 +312,9 @@ class Driver:
         stream = peer.stream
         if stream is not None:
             self._streams.leave(peer)
-            self._give_back(peer, stream)
+            self._give_back(stream)
             self._metrics.socket_closed()
             log.debug("stream ended", channel_id=stream.channel_id, user_id=stream.user_id)
 
-    def _give_back(self, peer: Peer, stream: OpenStream) -> None:
+    def _give_back(self, stream: OpenStream) -> None:
         self.service.sockets.release(stream.user_id, stream.address)

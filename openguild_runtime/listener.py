@@ -67,6 +67,8 @@ async def accept_forever(
 ) -> None:
     """Accept until the listener is closed or the task cancelled; `serve(sock, peer_address)` owns each socket."""
     while True:
+        if listener.fileno() < 0:
+            return
         try:
             await anyio.wait_readable(listener)
         except anyio.ClosedResourceError:
@@ -77,10 +79,11 @@ async def accept_forever(
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError as failure:
-                if failure.errno not in OUT_OF_DESCRIPTORS:
-                    raise
-                log.error("cannot accept: out of descriptors or memory", errno=failure.errno)  # noqa: TRY400 - no traceback
-                await anyio.sleep(0.1)  # the backlog holds the waiting ones until descriptors come free
+                if failure.errno in OUT_OF_DESCRIPTORS:
+                    log.error("cannot accept: out of descriptors or memory", errno=failure.errno)  # noqa: TRY400 - no traceback
+                    await anyio.sleep(0.1)  # the backlog holds the waiting ones until descriptors come free
+                else:  # accept(2): an error of the new connection, such as EPROTO or EPERM, is to be passed over
+                    log.warning("a connection was lost before it was accepted", errno=failure.errno)
                 break
             sock.setblocking(False)
             tasks.start_soon(serve, sock, _plain(address[0]))

@@ -42,8 +42,7 @@ class Peer:
 
     __slots__ = (
         "_blocked", "_clock", "_closing", "_idle", "_linger_until", "_pumping", "_report", "_tasks", "_timers",
-        "_waiter", "_watched", "address", "connection", "in_request", "sock", "stream", "streams", "subscriber",
-        "tended", "timer_tick",
+        "_waiter", "_watched", "address", "connection", "sock", "stream", "streams", "subscriber", "tended", "timer_tick",
     )  # fmt: skip
 
     def __init__(
@@ -63,7 +62,6 @@ class Peer:
         self.stream: OpenStream | None = None
         self.streams: Feeder | None = None
         self.subscriber: Subscriber | None = None
-        self.in_request = False
         self.tended = False  # read by a callback of the loop, not by a task
         self.timer_tick = -1
         self._clock = clock
@@ -89,9 +87,13 @@ class Peer:
         if self._linger_until is not None:
             self.abort()
             return
-        for event in self.connection.handle_deadline(now):
-            self._report(self, event)
-        self.settle()
+        try:
+            for event in self.connection.handle_deadline(now):
+                self._report(self, event)
+            self.settle()
+        except Exception:  # contained: one connection's failure must not end the others
+            log.exception("a deadline failed", peer=self.address)
+            self.abort()
 
     # --- writing -----------------------------------------------------------------------------------
 

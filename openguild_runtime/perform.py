@@ -1,7 +1,6 @@
 """Performs effects: drives an operation's generator and answers each effect it yields.
 
-An operation that asked for an effect is finished even when its client has gone (architecture, "Cancellation"): it is
-shielded, only the answer is dropped. Every effect is bounded in time by whoever performs it.
+Every effect is bounded in time by whoever performs it.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import anyio
+import structlog
 
 from openguild_proto.effects import (
     AnnounceRead,
@@ -31,6 +30,8 @@ from openguild_runtime.storage.base import Storage
 from openguild_runtime.tracing import Tracing
 
 T = TypeVar("T")
+
+log = structlog.get_logger("openguild.perform")
 
 
 class Performer:
@@ -62,11 +63,6 @@ class Performer:
 
         Failures of effects are thrown into it; what it does not catch comes out.
         """
-        with anyio.CancelScope(shield=True):
-            result = await self._drive(operation, request_id)
-        return result  # noqa: RET504 - to mypy a cancel scope may swallow what leaves it
-
-    async def _drive(self, operation: Operation[T], request_id: str) -> T:
         try:
             effect = next(operation)
             while True:
@@ -82,6 +78,13 @@ class Performer:
         finally:
             operation.close()
 
+    def _announce(self, event: StoredEvent, request_id: str) -> None:
+        """The event is stored whatever becomes of its delivery: a defect there must not say otherwise to its sender."""
+        try:
+            self._committed(event, request_id)
+        except Exception:
+            log.exception("a stored event was not delivered", channel_id=event.channel_id, sequence=event.sequence)
+
     async def perform(self, effect: Effect[Any], request_id: str = "") -> Any:
         match effect:
             case StorageEffect() if not self.serving:
@@ -93,7 +96,7 @@ class Performer:
                     with self._tracing.step("append"):
                         outcome = await self._storage.perform(effect)
                 if isinstance(outcome, Appended) and not outcome.repeated:
-                    self._committed(outcome.event, request_id)
+                    self._announce(outcome.event, request_id)
                 return outcome
             case StorageEffect():
                 return await self._storage.perform(effect)

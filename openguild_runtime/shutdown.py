@@ -1,7 +1,7 @@
 """Shutdown in phases, each with a deadline: unready, delay, drain in jittered waves, stop (CONTRACT A7, playbook "Deployments").
 
 1. `/ready` answers 503 at once; the drain delay lets load balancers notice.
-2. The listener closes. Idle keep-alive connections close; requests in flight are finished.
+2. The listener closes. Idle keep-alive connections close; requests that have begun are answered, each as the last one.
 3. Stream sockets are closed with 1012 over the drain window, each told how long to wait before it reconnects.
 4. What is still open when the window ends is cut.
 """
@@ -51,10 +51,10 @@ async def drain(
     if delay_secs > 0:
         await anyio.sleep(delay_secs)
     stop_listening()
-    driver.draining = True
+    driver.draining = True  # no stream opens from here on
     for peer in list(driver.peers):
-        if not peer.connection.is_websocket and not peer.in_request:
-            peer.abort()
+        if not peer.connection.is_websocket:
+            peer.close(CloseCode.SERVICE_RESTART, "server restarting")
     with anyio.move_on_after(window_secs + LAST_WORDS_SECS):
         await _close_in_waves([peer for peer in driver.peers if peer.connection.is_websocket], window_secs)
         await driver.wait_empty()

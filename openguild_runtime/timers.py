@@ -12,7 +12,7 @@ from typing import Protocol
 
 import anyio
 
-TICK_SECS = 0.1  # a deadline fires at most this much late
+TICK_SECS = 0.1  # a deadline fires up to two of these late
 
 
 class Timed(Protocol):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
+import structlog
 
 from openguild_proto.fanout import _native
 from openguild_proto.fanout.hub import Hub, Subscriber
@@ -33,6 +34,9 @@ def _load_native() -> NativeFlush | None:
 
 
 CHUNK_SENDS = 128  # sends between two turns of the loop: about a millisecond
+
+
+log = structlog.get_logger("openguild.writer")
 
 
 class Flusher:
@@ -71,7 +75,7 @@ class Flusher:
         """One chunk for each dirty stream; many small ones share a turn of the loop."""
         budget = CHUNK_SENDS
         for stream in list(self._dirty):
-            served = self._flush_chunk(stream, budget)
+            served = self._contained_chunk(stream, budget)
             self._metrics.flushed(served)
             if served < budget:
                 self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
@@ -84,6 +88,13 @@ class Flusher:
                 budget = CHUNK_SENDS
         self._lagged()
         await anyio.lowlevel.checkpoint()
+
+    def _contained_chunk(self, stream: str, limit: int) -> int:
+        try:
+            return self._flush_chunk(stream, limit)
+        except Exception:  # one stream's failure must not end the others
+            log.exception("a stream could not be flushed", stream=stream)
+            return 0
 
     def _flush_chunk(self, stream: str, limit: int) -> int:
         """Serve up to `limit` subscribers; fewer than that: the stream is flushed."""

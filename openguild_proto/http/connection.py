@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 import h11
 
@@ -14,7 +15,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http import quick, strictness
 from openguild_proto.http.headers import HeaderPolicy, new_request_id, request_id_for
 from openguild_proto.http.message import Headers, Request, Response
-from openguild_proto.http.strictness import Framing, Rule
+from openguild_proto.http.strictness import Rule
 from openguild_proto.limits import Limits
 
 
@@ -33,9 +34,8 @@ class HttpConnection:
     """`next_request` is called until it gives None; a broken rule comes out as a `Rule`."""
 
     __slots__ = (
-        "_buffer", "_chunk_left", "_chunked_bytes", "_direct", "_empty_lines", "_framing", "_h11", "_head_bytes", "_headers",
-        "_limits",
-        "_line_start", "_made_id", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due",
+        "_buffer", "_chunk_left", "_chunked_bytes", "_chunks", "_direct", "_empty_lines", "_h11", "_head_bytes", "_headers",
+        "_limits", "_made_id", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due",
         "http_version", "phase",
     )  # fmt: skip
 
@@ -49,19 +49,17 @@ class HttpConnection:
         )
         self._buffer = bytearray()
         self._request: Request | None = None
-        self._framing = Framing(0, False, False)
         self.continue_due = False
         self._begin()
 
     def _begin(self) -> None:
         self.phase = HttpPhase.HEAD
-        self._line_start = 0
         self._head_bytes = 0
         self._headers: list[tuple[str, str]] | None = None  # None: the request line has not come yet
         self._empty_lines = 0
         self._made_id = ""
         self._chunk_left = 0
-        self._chunked_bytes = 0
+        self._chunked_bytes = self._chunks = 0
         self._direct = False  # a common request, which h11 does not see (quick.py)
         self.body_parts: list[bytes] = []
         self.http_version = "1.1"
@@ -178,7 +176,7 @@ class HttpConnection:
             return Rule(f"{strictness.LIBRARY.source}: {fault}")
         if not isinstance(event, h11.Request):
             return strictness.LIBRARY
-        path, _, query = event.target.decode("ascii").partition("?")
+        path, query = strictness.path_and_query(event.target.decode("ascii"))
         self._request = Request(
             method=event.method.decode("ascii"),
             path=path,
@@ -188,7 +186,6 @@ class HttpConnection:
             request_id=request_id_for(headers, self._random_bytes),
             client_address=self._policy.client_address(self._peer, headers),
         )
-        self._framing = framing
         self._chunk_left = framing.length
         self.continue_due = framing.expects_continue
         if framing.chunked:
@@ -204,12 +201,12 @@ class HttpConnection:
         return None if self._chunk_left else self._finish_request()
 
     def _pass_on(self) -> None:
-        """Body bytes that the framing has accounted for go through h11."""
+        """Keep body bytes that the framing has accounted for; those of a known length go through h11."""
         data = bytes(self._buffer[: self._chunk_left])
         if data:
             del self._buffer[: len(data)]
             self._chunk_left -= len(data)
-            if self._direct:
+            if self._direct or self.phase is HttpPhase.CHUNK_DATA:
                 self.body_parts.append(data)
             else:
                 self._h11.receive_data(data)
@@ -225,7 +222,13 @@ class HttpConnection:
         self._chunked_bytes += size
         if self._chunked_bytes > self._limits.max_body_bytes:
             return strictness.BODY_TOO_LARGE
-        self._h11.receive_data(b"%x\r\n" % size)  # extensions are ignored, and h11 knows no space before them
+        self._chunks += 1
+        if self._chunks > self._limits.max_body_chunks:
+            return strictness.CHUNK_COUNT
+        if not size:
+            self._h11.receive_data(
+                b"0\r\n"
+            )  # h11 sees only the end of the body: each chunk through it costs ten times as much
         self._chunk_left = size
         self.phase = HttpPhase.CHUNK_DATA if size else HttpPhase.TRAILERS
         self._head_bytes = 0  # from here it counts the trailer section
@@ -246,8 +249,6 @@ class HttpConnection:
         if len(self._buffer) < 2:
             return None
         del self._buffer[:2]
-        self._h11.receive_data(b"\r\n")
-        self._collect()
         self.phase = HttpPhase.CHUNK_LINE
         return True
 
@@ -307,7 +308,7 @@ class HttpConnection:
     def continue_bytes(self) -> bytes:
         """The interim response to Expect: 100-continue (RFC 9110 10.1.1)."""
         self.continue_due = False
-        return self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
+        return self._send(h11.InformationalResponse, status_code=100, headers=[], reason="Continue")
 
     def answer(self, response: Response) -> tuple[bytes, bool]:
         """Bytes of the response to the request being answered, and whether the connection lives on."""
@@ -347,11 +348,11 @@ class HttpConnection:
         body = b"" if head_only or response.status in {204, 304} else response.body
         if self._direct:
             return quick.response_bytes(response.status, _reason(response.status), headers, body)
-        data = self._send(h11.Response(status_code=response.status, headers=headers, reason=_reason(response.status)))
+        data = self._send(h11.Response, status_code=response.status, headers=headers, reason=_reason(response.status))
         if body:
-            data += self._send(h11.Data(data=body))
+            data += self._send(h11.Data, data=body)
         if self._h11.our_state is h11.SEND_BODY:
-            data += self._send(h11.EndOfMessage())
+            data += self._send(h11.EndOfMessage)
         return data
 
     def switch(self, accept_token: bytes, subprotocol: str | None) -> bytes:
@@ -360,9 +361,9 @@ class HttpConnection:
             raise LocalProtocolError("there is no upgrade to accept")
         headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_token)]
         if subprotocol is not None:
-            headers.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
+            headers.append((b"sec-websocket-protocol", _token(subprotocol)))
         headers += self._policy.apply(Response(status=101), self._request, self._request.request_id)
-        return self._send(h11.InformationalResponse(status_code=101, headers=headers, reason="Switching Protocols"))
+        return self._send(h11.InformationalResponse, status_code=101, headers=headers, reason="Switching Protocols")
 
     def take_rest(self) -> bytes:
         """Bytes that arrived behind the handshake: they belong to the WebSocket."""
@@ -370,8 +371,18 @@ class HttpConnection:
         self.end()
         return rest
 
-    def _send(self, event: h11.Event) -> bytes:
-        return self._h11.send(event) or b""
+    def _send(self, event: type[h11.Event], **fields: Any) -> bytes:
+        try:
+            return self._h11.send(event(**fields)) or b""
+        except h11.LocalProtocolError as misuse:
+            raise LocalProtocolError(str(misuse)) from misuse
+
+
+def _token(value: str) -> bytes:
+    """Raises LocalProtocolError for what no token may hold (RFC 9110 5.6.2)."""
+    if not value.isascii() or strictness.WHOLE_TOKEN.fullmatch(value.encode()) is None:
+        raise LocalProtocolError(f"{value!r} is not a token")
+    return value.encode()
 
 
 def _reason(status: int) -> str:

@@ -27,7 +27,7 @@ LEADING_EMPTY_LINES = Rule("RFC 9112 2.2: more than one empty line before the re
 TARGET_TOO_LONG = Rule("RFC 9112 3: request target too long", ErrorCode.URI_TOO_LONG)
 REQUEST_LINE = Rule("RFC 9112 3: malformed request line")
 VERSION = Rule("RFC 9110 2.5: only HTTP/1.0 and HTTP/1.1 are spoken", ErrorCode.HTTP_VERSION)
-TARGET_FORM = Rule("RFC 9112 3.2: only the origin form of the target, or * for OPTIONS, is served")
+TARGET_FORM = Rule("RFC 9112 3.2: only the origin and absolute forms of the target, or * for OPTIONS, are served")
 TARGET_CHARACTERS = Rule("RFC 3986 2: characters that a target may not hold")
 OBS_FOLD = Rule("RFC 9112 5.2: obsolete line folding")
 HEADER_LINE = Rule("RFC 9112 5: malformed header field")
@@ -47,17 +47,21 @@ EXPECTATION = Rule("RFC 9110 10.1.1: unknown expectation", ErrorCode.EXPECTATION
 CHUNK_SIZE = Rule("RFC 9112 7.1: malformed chunk size")
 CHUNK_LINE_TOO_LONG = Rule("RFC 9112 7.1.1: chunk extensions too long")
 CHUNK_EXTENSION = Rule("RFC 9112 7.1.1: malformed chunk extension")
+CHUNK_COUNT = Rule("RFC 9112 7.1: more chunks than a body may have here", ErrorCode.TOO_LARGE)
 CHUNK_END = Rule("RFC 9112 7.1: a chunk must end with CRLF")
 TRAILER_TOO_LARGE = Rule("RFC 9112 7.1.2: trailer section too large", ErrorCode.HEADERS_TOO_LARGE)
 LIBRARY = Rule("RFC 9112: refused by the parser")
 PIPELINE = Rule("RFC 9112 9.3.2: more pipelined bytes than the server keeps")
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+WHOLE_TOKEN = re.compile(TOKEN)
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
 _HEADER = re.compile(rb"(" + TOKEN + rb"):[\t -~\x80-\xff]*")
 _BAD_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TARGET = re.compile(rb"[!-~]+")  # visible ASCII; '#' is looked for apart
-HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]{0,5})?")
+_NAME = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]"
+HOST = re.compile(_NAME + "*)(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile("https?://" + _NAME + "+)(?::[0-9]{0,5})?((?:[/?].*)?)", re.IGNORECASE)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})([\t ]*;[\t -~\x80-\xff]*)?")
 
 
@@ -82,10 +86,19 @@ def check_request_line(line: bytes, max_target_bytes: int) -> Rule | None:
         return VERSION
     if _TARGET.fullmatch(target) is None or b"#" in target:
         return TARGET_CHARACTERS
-    origin_form = target.startswith(b"/") and matched[1] != b"CONNECT"
-    if not origin_form and not (target == b"*" and matched[1] == b"OPTIONS"):
+    path_form = (target.startswith(b"/") or _ABSOLUTE.fullmatch(target.decode("ascii"))) and matched[1] != b"CONNECT"
+    if not path_form and not (target == b"*" and matched[1] == b"OPTIONS"):
         return TARGET_FORM
     return None
+
+
+def path_and_query(target: str) -> tuple[str, str]:
+    """Of a target that passed `check_request_line`; the host of an absolute form names this server (RFC 9112 3.2.2)."""
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is not None:
+        target = absolute[1]
+    path, _, query = target.partition("?")
+    return path or "/", query
 
 
 def check_header_line(line: bytes) -> Rule | None:

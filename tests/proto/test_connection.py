@@ -296,6 +296,67 @@ def test_the_write_deadline_runs_only_while_blocked() -> None:
     assert conn.close_now
 
 
+@pytest.mark.parametrize("ending", [close_frame(1000, ""), b"\x00", b"\x89\x80"])
+def test_a_peer_that_takes_nothing_is_given_up_after_the_close_too(ending: bytes) -> None:
+    conn = opened()
+    conn.write_blocked(1.0)
+    ours = masked(0x88, b"\x03\xe8") if ending[:1] == b"\x88" else ending
+    list(conn.receive_data(ours, 2.0))
+    if conn.is_open:
+        conn.close(1001, "", 2.0)
+    while conn.next_deadline() is not None:
+        expire(conn)
+    assert conn.close_now
+
+
+def test_an_answer_taken_in_crumbs_is_given_up() -> None:
+    """8 KiB/s in the long run; a fast spell buys no more than the write deadline."""
+    conn = connection()
+    list(conn.receive_data(HEAD + b"\r\n", 0.0))
+    conn.respond(Response.text("x" * 1_000_000), 0.0)
+    conn.write_blocked(0.0)
+    for second in range(1, 10):
+        conn.wrote(40_960, float(second))
+        assert conn.next_deadline() == second + 10.0
+    for second in range(10, 21):
+        conn.wrote(1_024, float(second))
+    assert conn.next_deadline() == pytest.approx(19.0 + 11 / 8)
+    assert expire(conn)[0] == [DeadlineExpired("write", "write_timeout")]
+    assert conn.close_now
+
+
+def test_nothing_follows_the_close_frame_of_a_deadline() -> None:
+    conn = opened()
+    conn.expire_at(24.9, CloseCode.TOKEN_ENDED, "token expired")  # just before a ping is due
+    assert list(conn.handle_deadline(26.0)) == [DeadlineExpired("lifetime")]
+    assert b"".join(conn.data_to_send()) == close_frame(4401, "token expired")
+
+
+@pytest.mark.parametrize("begun", [HEAD, HEAD + b"Content-Length: 2\r\n\r\na"])
+def test_a_request_that_has_begun_is_answered_as_the_last_one(begun: bytes) -> None:
+    conn = connection()
+    assert list(conn.receive_data(begun, 0.0)) == []
+    conn.close(CloseCode.SERVICE_RESTART, "", 0.0)
+    assert not conn.wants_close
+    rest = b"\r\n" if begun == HEAD else b"b"
+    (event,) = conn.receive_data(rest + HEAD + b"\r\n", 0.0)
+    assert isinstance(event, RequestReceived)
+    conn.respond(Response.text("last"), 0.0)
+    assert b"connection: close" in b"".join(conn.data_to_send())
+    assert conn.wants_close
+    assert list(conn.receive_data(HEAD + b"\r\n", 0.0)) == []
+
+
+def test_an_idle_connection_ends_behind_what_waits() -> None:
+    conn = connection()
+    list(conn.receive_data(HEAD + b"\r\n", 0.0))
+    conn.respond(Response.text("whole"), 0.0)
+    conn.close(CloseCode.SERVICE_RESTART, "", 0.0)
+    assert conn.wants_close
+    assert not conn.close_now
+    assert b"".join(conn.data_to_send()).endswith(b"whole")
+
+
 def test_the_lifetime_closes_with_its_code() -> None:
     conn = opened()
     conn.expire_at(20.0, CloseCode.TOKEN_ENDED, "token expired")
@@ -315,6 +376,7 @@ def test_commands_in_the_wrong_phase_change_nothing() -> None:
         lambda: conn.respond(Response.empty(), 0.0),
         lambda: conn.accept(0.0),
         lambda: conn.send_text("x", 0.0),
+        lambda: conn.expire_at(1.0, CloseCode.TOKEN_ENDED, "token expired"),
     ):
         with pytest.raises(LocalProtocolError):
             command()
@@ -326,6 +388,29 @@ def test_commands_in_the_wrong_phase_change_nothing() -> None:
     with pytest.raises(LocalProtocolError):
         socket.close(1000, "x" * 124, 0.0)
     assert socket.phase is Phase.WEBSOCKET
+
+
+@pytest.mark.parametrize("bad", ["\r\n", "a\0", " a"])
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"HTTP/1.1", b"HTTP/1.0")], ids=["quick", "through h11"])
+def test_a_header_that_cannot_be_sent_is_misuse(head: bytes, bad: str) -> None:
+    conn = connection()
+    list(conn.receive_data(head + b"\r\n", 0.0))
+    with pytest.raises(LocalProtocolError):
+        conn.respond(Response(200, headers=(("x-bad", bad),)), 0.0)
+    assert len(conn.outbox) == 0
+    conn.respond(Response.empty(), 0.0)
+    assert b"".join(conn.data_to_send()).startswith(b"HTTP/1.1 204")
+
+
+@pytest.mark.parametrize("subprotocol", ["é", "a b", ""])
+def test_a_subprotocol_that_is_no_token_is_misuse(subprotocol: str) -> None:
+    conn = connection()
+    list(conn.receive_data(HANDSHAKE, 0.0))
+    with pytest.raises(LocalProtocolError):
+        conn.accept(0.0, subprotocol)
+    assert conn.phase is Phase.HTTP
+    conn.accept(0.0)
+    assert ACCEPT in b"".join(conn.data_to_send()).lower().replace(ACCEPT.lower(), ACCEPT)
 
 
 def test_every_transition_leads_forward() -> None:

@@ -20,9 +20,11 @@ def test_deadlines_come_in_order_and_once() -> None:
     deadlines.set(Deadline.HEAD, 3.0)
     deadlines.set(Deadline.IDLE, 9.0)
     assert deadlines.next() == 3.0
-    assert deadlines.expired(2.9) == []
-    assert deadlines.expired(5.0) == [Deadline.HEAD, Deadline.PING]
-    assert deadlines.expired(5.0) == []
+    assert deadlines.take_expired(2.9) is None
+    assert [deadlines.take_expired(5.0) for _ in range(3)] == [Deadline.HEAD, Deadline.PING, None]
+    deadlines.set(Deadline.WRITE, 7.0)
+    deadlines.clear_all_but(Deadline.WRITE)
+    assert deadlines.next() == deadlines[Deadline.WRITE] == 7.0
     deadlines.clear(Deadline.IDLE, Deadline.WRITE)
     assert deadlines.next() is None
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.chat import receive, texts
@@ -117,29 +116,6 @@ def test_nats_away_degrades_and_delivery_goes_on(database_url: str, own_nats: Em
             assert texts(receive(here, 1)) == texts(receive(there, 1)) == ["two"]
         assert servers[0].metric("openguild_nats_reconnects_total") == 1
         assert [server.stop() for server in servers] == [0, 0]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_d_52_a_signal_drains(number: signal.Signals, database_url: str, tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, DATABASE_URL=database_url, DRAIN__DELAY_SECS=1)
-    with server.start():
-        alice = server.chat().user()
-        channel = alice.channel(alice.guild())
-        with alice.stream(channel) as stream, alice.notifications() as notifications:
-            assert server.process is not None
-            server.process.send_signal(number)
-            wait_until(lambda: server.status("/ready") == 503)  # first of all, while it still serves
-            alice.say(channel, "during the delay")
-            assert texts(receive(stream, 1)) == ["during the delay"]
-            for socket in (stream, notifications):
-                with pytest.raises(ConnectionClosed) as closed:
-                    for _ in range(10):
-                        socket.recv(timeout=10)
-                assert closed.value.rcvd is not None
-                assert closed.value.rcvd.code == 1012
-                assert "reconnect in" in closed.value.rcvd.reason
-        assert server.process.wait(10) == 0
-        assert server.records()[-1]["message"] == "stopped"
 
 
 def test_kill_9_of_the_server_loses_nothing_acknowledged(database_url: str, tmp_path: Path) -> None:

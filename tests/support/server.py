@@ -25,8 +25,9 @@ class ServerProcess:
     """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
 
     def __init__(
-        self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (), **settings: object
-    ) -> None:
+        self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (),
+        descriptors: int | None = None, **settings: object,
+    ) -> None:  # fmt: skip
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.log_path = directory / f"server-{self.port}-{time.monotonic_ns()}.log"
@@ -39,6 +40,7 @@ class ServerProcess:
         } | settings  # fmt: skip
         for key in without:
             del self._settings[key]
+        self._descriptors = descriptors  # the most files that it may have open
         self._chats: list[Chat] = []
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -56,11 +58,13 @@ class ServerProcess:
         )  # fmt: skip
 
     def start(self, *, ready: bool = True) -> ServerProcess:
+        command = [sys.executable, "-m", "openguild_runtime.cli", *self._flags]
+        if self._descriptors is not None:
+            command = ["bash", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "bash", *command]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "openguild_runtime.cli", *self._flags],
-                cwd=self._directory, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+                command, cwd=self._directory, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         if ready:
             self.wait_ready()
         return self

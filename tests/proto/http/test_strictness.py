@@ -29,7 +29,7 @@ REFUSED: dict[str, tuple[bytes, Rule]] = {
     "HTTP/2.0": (b"GET / HTTP/2.0\r\n", strictness.VERSION),
     "HTTP/9.9": (b"GET / HTTP/9.9\r\n", strictness.VERSION),
     "HTTP/1.2": (b"GET / HTTP/1.2\r\n", strictness.VERSION),
-    "absolute form": (b"GET http://x/ HTTP/1.1\r\n", strictness.TARGET_FORM),
+    "absolute form without a host": (b"GET http:///a HTTP/1.1\r\n", strictness.TARGET_FORM),
     "authority form": (b"CONNECT x:1 HTTP/1.1\r\n", strictness.TARGET_FORM),
     "asterisk": (b"GET * HTTP/1.1\r\n", strictness.TARGET_FORM),
     "fragment": (b"GET /#a HTTP/1.1\r\n", strictness.TARGET_CHARACTERS),
