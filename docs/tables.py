@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from openguild_proto.connection import TRANSITIONS, Phase
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.routes import ROUTES
+from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.policy.permissions import LOWEST_ROLE
 from openguild_proto.ws.close_codes import CLOSE_CODES
 from openguild_runtime.config import ServerConfig

@@ -17,7 +17,6 @@ the wrong phase raise LocalProtocolError and change nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
 
 import msgspec
 
@@ -39,32 +38,12 @@ from openguild_proto.http.refusal import refusal_response
 from openguild_proto.http.strictness import Rule
 from openguild_proto.limits import Limits
 from openguild_proto.outbox import Outbox
+from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.ws import handshake
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.connection import PingReceived, PongReceived, WebSocketDecoder
 from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, pong_frame, text_frame
 from openguild_proto.ws.reassembly import WsRule
-
-
-class Phase(Enum):
-    HTTP = "http"
-    WEBSOCKET = "websocket"
-    CLOSING = "closing"  # our close frame is out, the peer's is awaited
-    CLOSED = "closed"  # nothing is interpreted any more; the outbox may still leave
-
-
-TRANSITIONS: dict[tuple[Phase, str], Phase] = {
-    (Phase.HTTP, "accept"): Phase.WEBSOCKET,
-    (Phase.HTTP, "end"): Phase.CLOSED,
-    (Phase.WEBSOCKET, "close"): Phase.CLOSING,
-    (Phase.WEBSOCKET, "end"): Phase.CLOSED,
-    (Phase.CLOSING, "close"): Phase.CLOSING,
-    (Phase.CLOSING, "end"): Phase.CLOSED,
-    (Phase.CLOSED, "close"): Phase.CLOSED,
-    (Phase.CLOSED, "end"): Phase.CLOSED,
-}
-"""The whole machine. What is not here is refused."""
-
 
 DEFAULT_LIMITS = Limits()
 DEFAULT_POLICY = HeaderPolicy()

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from openguild_proto.connection import TRANSITIONS, Phase, ServerConnection
+from openguild_proto.connection import ServerConnection
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import (
     BytesReceived,
@@ -22,6 +22,7 @@ from openguild_proto.events import (
 )
 from openguild_proto.http.message import Response
 from openguild_proto.limits import Limits
+from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode, is_sendable
 from openguild_proto.ws.frames import close_frame, ping_frame
 from tests.support.wire import HANDSHAKE, HEAD, connection, cut, drive, masked
