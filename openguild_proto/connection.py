@@ -2,7 +2,8 @@
 
 The call contract, for every driver:
 
-1. feed: `receive_data`, `receive_eof` or `handle_deadline`; take **all** events from the iterator that comes back;
+1. feed: `receive_data`, `receive_eof` or `handle_deadline`; take **all** events from the iterator that comes back
+   (an assertion says so where it is forgotten);
 2. answer: `respond` to each RequestReceived, `accept` or `respond` to each WebSocketRequested. Answering inside
    the loop lets the next pipelined request come out of the same iterator; after answering later, call
    `receive_data(b"")`;
@@ -54,7 +55,7 @@ class ServerConnection:
 
     __slots__ = (
         "_close_now", "_deadlines", "_http", "_is_last", "_lifetime_close", "_limits", "_missed_pongs",
-        "_request", "_upgrade", "_wants_close", "_ws", "outbox", "phase",
+        "_request", "_untaken", "_upgrade", "_wants_close", "_ws", "outbox", "phase",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class ServerConnection:
         self._request: Request | None = None  # being answered
         self._upgrade = False
         self._missed_pongs = 0
+        self._untaken = False
         self._is_last = False  # the request under way is answered, and no other one
         self._wants_close = False
         self._close_now = False
@@ -126,13 +128,25 @@ class ServerConnection:
 
     def receive_data(self, data: bytes, now: float) -> Iterator[Event]:
         """Bytes from the peer, cut anywhere. They are kept at once; the iterator works through them."""
+        assert not self._untaken, "take all events of one feeding before the next"
+        events: Iterator[Event] = iter(())
         if self._http is not None and self.phase is Phase.HTTP:
             rule = self._http.feed(data)
-            return self._http_events(now) if rule is None else self._violated(rule)
-        if self._ws is not None and self.phase in {Phase.WEBSOCKET, Phase.CLOSING}:
+            events = self._http_events(now) if rule is None else self._violated(rule)
+        elif self._ws is not None and self.phase in {Phase.WEBSOCKET, Phase.CLOSING}:
             self._ws.receive(data)
-            return self._ws_events(now)
-        return iter(())
+            events = self._ws_events(now)
+        return self._watched(events) if __debug__ else events
+
+    def _watched(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The same events, and a note that somebody has still to take them."""
+        self._untaken = True
+
+        def watched() -> Iterator[Event]:
+            yield from events
+            self._untaken = False
+
+        return watched()
 
     def receive_eof(self, now: float) -> Iterator[Event]:
         """The peer ended its side. A half-closed client still gets the answer to a whole request."""

@@ -403,6 +403,13 @@ def test_a_header_that_cannot_be_sent_is_misuse(head: bytes, bad: str) -> None:
     assert b"".join(conn.data_to_send()).startswith(b"HTTP/1.1 204")
 
 
+def test_events_that_are_not_taken_are_said() -> None:
+    conn = connection()
+    conn.receive_data(HEAD + b"\r\n", 0.0)
+    with pytest.raises(AssertionError, match="take all events"):
+        conn.receive_data(b"", 0.0)
+
+
 @pytest.mark.parametrize("subprotocol", ["é", "a b", ""])
 def test_a_subprotocol_that_is_no_token_is_misuse(subprotocol: str) -> None:
     conn = connection()
