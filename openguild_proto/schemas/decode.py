@@ -18,7 +18,8 @@ T = TypeVar("T")
 _MEDIA_TYPE = re.compile(r"application/(json|[a-z0-9!#$&^_.-]+\+json)")
 _HEX32 = re.compile(r"[0-9a-fA-F]{32}")
 _HYPHENATED = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and an open text counts to the end: nothing is looked at twice, whatever the bytes are.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _PATH = re.compile(r" - at `\$(?:\.)?(?P<path>[^`]*)`$")
 _NAMED = re.compile(r"(?:missing required field|unknown field) `(?P<name>[^`]+)`")
 
@@ -79,6 +80,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
+            _check_surrogates(name)  # the refusal holds the name, and must be text that can be sent
             raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(name[:64], "must not be repeated"),))
         members[name] = value
     return members

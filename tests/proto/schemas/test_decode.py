@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 
 import hypothesis.strategies as st
@@ -12,6 +13,7 @@ from hypothesis import given
 
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request
+from openguild_proto.http.refusal import refusal_response
 from openguild_proto.http.routes import ROUTES
 from openguild_proto.operations.dispatch import OPERATIONS
 from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_json, parse_query, parse_uuid
@@ -83,6 +85,7 @@ def test_wrong_shapes_name_the_field(body: bytes, field: str) -> None:
         b"[" * 100_000,
         b"\0",
         b"01",
+        b'{"\\ud800":1,"\\ud800":2}',
     ],
 )
 def test_what_is_not_json(body: bytes) -> None:
@@ -92,6 +95,37 @@ def test_what_is_not_json(body: bytes) -> None:
 def test_depth_counts_structure_and_not_text() -> None:
     assert parse_json(b"[" * 128 + b"]" * 128)
     assert parse_json(json.dumps("[" * 500 + '"' + "{" * 500).encode()) == "[" * 500 + '"' + "{" * 500
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]" * 129 + b'"' + b'\\"' * (1 << 20),
+        b"[]" * 129 + b'"' + b"\\" * (1 << 21),
+        b"[]" * 129 + b'"' + b"x" * (1 << 21),
+        b"[]" * 129 + b'"' * (1 << 21),
+    ],
+    ids=["quotes", "backslashes", "text", "texts"],
+)
+def test_the_depth_of_any_two_mebibytes_is_found_in_one_scan(body: bytes) -> None:
+    started = time.process_time()
+    assert refusal(parse_json, body).code is ErrorCode.INVALID_JSON
+    assert time.process_time() - started < 5, "it takes 0.2 s at most; going back for each quote took minutes"
+
+
+names = st.text(st.sampled_from("ab\ud800\udfff"), max_size=3)
+
+
+@given(st.lists(st.tuples(names, names), max_size=4))
+def test_every_refusal_can_be_sent(members: list[tuple[str, str]]) -> None:
+    """Also of names that are no Unicode."""
+    body = "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in members) + "}"
+    refused = None
+    try:
+        parse_json(body.encode())
+    except Refusal as raised:
+        refused = raised
+    assert refused is None or refusal_response(refused, "r").status == 400
 
 
 @given(st.binary(max_size=60))
