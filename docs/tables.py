@@ -34,7 +34,8 @@ def routes() -> Iterator[str]:
         lowest = next((role for name, role in LOWEST_ROLE.items() if name.name == route.permission), None)
         who = route.auth if lowest is None else f"{route.auth}, {lowest} and above"
         path = f"{route.method} `{route.template}`" + ("" if route.client else " *")
-        yield row(path, route.summary, who, route.body or "", f"{route.status} {route.answer or ''}".strip())
+        body = f"{route.body}, {route.max_body_bytes // 1024} KiB" if route.body else ""
+        yield row(path, route.summary, who, body, f"{route.status} {route.answer or ''}".strip())
 
 
 def errors() -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
+from openguild_proto.limits import MAX_BODY_BYTES, MAX_MESSAGE_BODY_BYTES, MAX_SMALL_BODY_BYTES
 from openguild_proto.schemas.decode import decode_component, parse_uuid
 
 CLIENT_PREFIX = "/client/v1"
@@ -17,7 +18,8 @@ OperationFunction = Callable[..., Generator[Any, Any, Any]]
 
 class Route(NamedTuple):
     """`auth`: none, bearer, socket, or refresh (a refresh token in the body). `permission`: the rule of policy/permissions
-    that decides, "self" for the caller's own things, or "-". `body`, `answer`: schema names for the OpenAPI document."""
+    that decides, "self" for the caller's own things, or "-". `body`, `answer`: schema names for the OpenAPI document.
+    `max_body_bytes`: a longer body is refused unread, because everybody waits while one is decoded."""
 
     method: str
     template: str
@@ -29,6 +31,7 @@ class Route(NamedTuple):
     answer: str | None = None  # "[Name]" for an array
     status: int = 200
     client: bool = True  # also under /client/v1
+    max_body_bytes: int = MAX_SMALL_BODY_BYTES
 
 
 ROUTES: tuple[Route, ...] = (
@@ -75,7 +78,7 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/channels/{channel_id}", "channels.delete_channel", "Delete a channel", permission="DELETE", status=204),
     Route(
         "POST", "/channels/{channel_id}/messages", "messages.post_message", "Post a message",
-        permission="SEND_MESSAGES", body="PostMessage", answer="PostedMessage",
+        permission="SEND_MESSAGES", body="PostMessage", answer="PostedMessage", max_body_bytes=MAX_MESSAGE_BODY_BYTES,
     ),
     Route("GET", "/channels/{channel_id}/events", "messages.list_events", "Read the log", permission="READ", answer="[ListedEvent]"),
     Route(
@@ -84,7 +87,10 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("GET", "/channels/{channel_id}/ws", "streams.open_channel_stream", "Stream a channel", "socket", "READ", status=101),
     Route("GET", "/notifications/ws", "streams.open_notification_stream", "Stream notifications", "socket", "self", status=101),
-    Route("POST", "/federation/transactions", "health.not_implemented", "Federation", "none", status=501, client=False),
+    Route(
+        "POST", "/federation/transactions", "health.not_implemented", "Federation", "none",
+        status=501, client=False, max_body_bytes=MAX_BODY_BYTES,
+    ),
     Route("GET", "/federation/channels/{channel_id}/events", "health.not_implemented", "Federation", "none", status=501, client=False),
     Route("GET", "/mls/key-packages", "health.not_implemented", "MLS", "none", status=501, client=False),
     Route("GET", "/mls/handshake-test-vectors", "health.not_implemented", "MLS", "none", status=501, client=False),

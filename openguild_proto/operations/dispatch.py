@@ -60,6 +60,8 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
             raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, headers=(("allow", matched.allow),))
         if isinstance(matched, BadParameter):
             raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(matched.name, matched.message),))
+        if len(request.body) > matched.route.max_body_bytes:
+            raise Refusal(ErrorCode.TOO_LARGE, f"the request body is over {matched.route.max_body_bytes} bytes")
         operation = OPERATIONS[matched.route.operation]
         result: Response | OpenStream = yield from operation(ctx, request, **matched.params)
         return msgspec.structs.replace(result, route=template)

@@ -96,6 +96,8 @@ def test_media_type_and_size(alice: User, channel: str) -> None:
         client.send(f"POST {path} HTTP/1.1\r\n".encode() + HOST + b"Content-Length: 2097153\r\n\r\n")
         assert client.answer().json()["error"] == "payload_too_large"  # refused from the head alone
         assert client.read_to_end() == b""
+    longer = alice.request("POST", path, content=b" " * 65_537, headers={"content-type": "application/json"})
+    assert (longer.status_code, longer.json()["error"]) == (413, "payload_too_large")
     assert alice.history(channel) == []
 
 

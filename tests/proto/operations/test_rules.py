@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 
 import msgspec
 import pytest
@@ -11,7 +13,8 @@ from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, eve
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey, verify
 from openguild_proto.effects import FindMember, RemoveMember
-from openguild_proto.http.message import OpenStream
+from openguild_proto.http.message import OpenStream, Response
+from openguild_proto.http.routes import ROUTES, Route
 from openguild_proto.operations.context import Settings
 from openguild_proto.operations.streams import recheck_stream
 from openguild_proto.policy.connections import ConnectionLimiter
@@ -59,6 +62,33 @@ def test_a_refused_message_is_charged_to_nobody(world: World, alice: str, channe
     world.service.user_messages = SlidingWindow(10, 60)
     assert world.ask("POST", path, {"content": "x"}, alice).status == 200, "the refusals cost the address nothing"
     assert decoded(world.ask("POST", path, {"content": "x"}, alice))["error"] == "ip_rate_limit"
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.template}")
+def test_a_body_over_its_route_s_limit_is_refused_unread(world: World, alice: str, route: Route) -> None:
+    path = re.sub(r"{(\w+)}", "00000000-0000-4000-8000-000000000000", route.template)
+    most = (
+        65_536 if route.body == "PostMessage" else 2_097_152 if route.template == "/federation/transactions" else 32_768
+    )
+    assert route.max_body_bytes == most
+    asked = request(route.method, path, {}, alice)
+    longer = world.run(msgspec.structs.replace(asked, body=b"[" * (most + 1)))
+    assert isinstance(longer, Response)
+    assert (longer.status, decoded(longer)["error"], longer.route) == (413, "payload_too_large", route.template)
+    just = world.run(msgspec.structs.replace(asked, body=b"[" * most))
+    assert getattr(just, "status", 101) != 413
+
+
+def test_what_the_contract_allows_fits_however_it_is_written(world: World, alice: str, channel: str) -> None:
+    """Every character as a pair of escapes: twelve bytes each."""
+    wide = "\U0001f600"
+    body = json.dumps({"content": wide * 4_000, "nonce": "n" * 64}).encode()
+    posted = request("POST", f"/channels/{channel}/messages", {}, alice)
+    assert getattr(world.run(msgspec.structs.replace(posted, body=body)), "status", None) == 200
+    device = {"device_id": wide * 256, "device_name": wide * 256}
+    body = json.dumps({"identifier": wide * 256, "secret": wide * 1_024, "device": device}).encode()
+    login = request("POST", "/sessions/login", {})
+    assert getattr(world.run(msgspec.structs.replace(login, body=body)), "status", None) == 401
 
 
 def test_registration_can_be_closed() -> None:
