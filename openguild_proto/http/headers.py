@@ -14,6 +14,7 @@ import msgspec
 
 from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
+from openguild_proto.policy.addresses import parse_address
 
 SECURITY_HEADERS: Headers = (
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
@@ -85,7 +86,10 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         return headers
 
     def client_address(self, peer: str, headers: Headers) -> str:
-        """The socket peer, or behind trusted proxies the right-most hop that is not one of them (A14, D-16)."""
+        """The socket peer, or behind trusted proxies the right-most hop that is not one of them (A14, D-16).
+
+        The whole address; `policy.addresses.limit_key` is what limits are counted by.
+        """
         if not self.trusted_proxies or not self._is_trusted(peer):
             return peer
         hops = [hop.strip() for name, value in headers if name == "x-forwarded-for" for hop in value.split(",")]
@@ -100,11 +104,10 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         return client
 
     def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self.trusted_proxies if parsed.version == network.version)
+        parsed = parse_address(address)
+        return parsed is not None and any(
+            parsed in network for network in self.trusted_proxies if parsed.version == network.version
+        )
 
 
 def _plain_address(hop: str) -> str | None:
@@ -114,10 +117,8 @@ def _plain_address(hop: str) -> str | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return None
+    parsed = parse_address(text)
+    return str(parsed) if parsed is not None else None
 
 
 def request_id_for(headers: Headers, random_bytes: Callable[[int], bytes]) -> str:

@@ -72,7 +72,7 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     session_id: str
     expires_ms: int  # UTC milliseconds at which the token ends: close 4401
     channel_id: str | None  # None: the caller's notification stream
-    address: str = ""  # client address under which the socket's place is reserved
+    address: str = ""  # key under which the socket's place is reserved (policy/addresses.py)
     guild_id: str | None = None
     since: int | None = None  # last sequence the client has; None: the newest replay_window events
     head: int = 0  # the channel's newest sequence when access was checked

@@ -34,8 +34,8 @@ class Service:
     tokens: TokenAuthority
     signer: EventSigner | None  # None: local events are not signed (CONTRACT A15)
     user_messages: SlidingWindow  # key: user id
-    address_messages: SlidingWindow  # key: client address
-    address_logins: SlidingWindow  # key: client address; login and register
+    address_messages: SlidingWindow  # key: limit_key of the client's address
+    address_logins: SlidingWindow  # key: the same; login and register
     account_logins: SlidingWindow  # key: username key
     sockets: ConnectionLimiter
 

@@ -14,6 +14,7 @@ from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.channels import channel_access, find_channel
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_nonce
+from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_query
@@ -97,7 +98,7 @@ def _limit_messages(ctx: Context, user_id: str, address: str) -> None:
     """Both windows are looked at before either is charged: a refused message costs nobody anything."""
     service = ctx.service
     checks: tuple[tuple[SlidingWindow, str, ErrorCode], ...] = (
-        (service.address_messages, address, ErrorCode.IP_RATE_LIMIT),
+        (service.address_messages, limit_key(address), ErrorCode.IP_RATE_LIMIT),
         (service.user_messages, user_id, ErrorCode.MESSAGE_RATE_LIMIT),
     )
     for window, key, code in checks:

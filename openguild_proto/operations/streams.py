@@ -8,6 +8,7 @@ from openguild_proto.http.message import OpenStream, Request
 from openguild_proto.operations.auth import authenticate_socket
 from openguild_proto.operations.channels import find_channel
 from openguild_proto.operations.context import Context
+from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import Permission, require_channel
 from openguild_proto.schemas.decode import integer_parameter, parse_query
 from openguild_proto.sessions.tokens import Claims
@@ -19,10 +20,12 @@ def _require_upgrade(request: Request) -> None:
         raise Refusal(ErrorCode.UPGRADE_REQUIRED, headers=(("upgrade", "websocket"), ("sec-websocket-version", "13")))
 
 
-def _reserve(ctx: Context, request: Request, claims: Claims) -> None:
-    """Last of all checks: whoever gets the place must give it back."""
-    if not ctx.service.sockets.reserve(claims.user_id, request.client_address):
+def _reserve(ctx: Context, request: Request, claims: Claims) -> str:
+    """Last of all checks: whoever gets the place must give it back, under the address that is returned."""
+    address = limit_key(request.client_address)
+    if not ctx.service.sockets.reserve(claims.user_id, address):
         raise Refusal(ErrorCode.CONNECTION_LIMIT, retry_after_secs=5)
+    return address
 
 
 def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Operation[OpenStream]:
@@ -37,13 +40,13 @@ def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Oper
         raise Refusal(
             ErrorCode.INVALID_SINCE, details=(FieldProblem("since", f"the newest sequence is {access.head}"),)
         )
-    _reserve(ctx, request, claims)
+    address = _reserve(ctx, request, claims)
     return OpenStream(
         user_id=claims.user_id,
         session_id=claims.session_id,
         expires_ms=claims.expires_at_us // 1000,
         channel_id=channel_id,
-        address=request.client_address,
+        address=address,
         guild_id=access.channel.guild_id,
         since=since,
         head=access.head,
@@ -56,13 +59,13 @@ def open_notification_stream(ctx: Context, request: Request) -> Operation[OpenSt
     _require_upgrade(request)
     claims, subprotocol = yield from authenticate_socket(ctx, request)
     parse_query(request, "since", "access_token", "client_id")
-    _reserve(ctx, request, claims)
+    address = _reserve(ctx, request, claims)
     return OpenStream(
         user_id=claims.user_id,
         session_id=claims.session_id,
         expires_ms=claims.expires_at_us // 1000,
         channel_id=None,
-        address=request.client_address,
+        address=address,
         subprotocol=subprotocol,
     )
 

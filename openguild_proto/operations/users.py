@@ -10,6 +10,7 @@ from openguild_proto.http.message import Request, Response
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
+from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import effective_role
 from openguild_proto.schemas.accounts import ChannelLine, Credentials, GuildLine, Me, Registered
 from openguild_proto.schemas.decode import decode_body, parse_query
@@ -24,7 +25,7 @@ def limit_attempts(ctx: Context, address: str, username_key: str | None = None) 
     it is away there is no login either, so the limit never fails open.
     """
     service = ctx.service
-    asked = [(service.address_logins, "address", address)]
+    asked = [(service.address_logins, "address", limit_key(address))]
     if username_key is not None:
         asked.append((service.account_logins, "account", username_key))
     for window, _, key in asked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ConnectionLimiter:
-    """Counts places; an entry lives only while somebody holds a place under its key."""
+    """Counts places; an entry lives only while somebody holds a place under its key. `address`: its `limit_key`."""
 
     def __init__(self, max_total: int, max_per_user: int, max_per_address: int) -> None:
         self._max_total = max_total

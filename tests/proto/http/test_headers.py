@@ -55,6 +55,10 @@ def test_what_the_operation_set_is_kept() -> None:
         ("10.0.0.1", "[2001:db8::1]:443", "2001:db8::1"),
         ("10.0.0.1", '"1.1.1.1:80"', "1.1.1.1"),
         ("fd00::1", "1.1.1.1", "1.1.1.1"),
+        ("::ffff:10.0.0.1", "::ffff:1.1.1.1", "1.1.1.1"),  # IPv4 in a dual-stack proxy's words
+        ("10.0.0.1", "1.1.1.1, ::ffff:10.0.0.2", "1.1.1.1"),
+        ("10.0.0.1", "fe80::1%eth0", "10.0.0.1"),
+        ("10.0.0.1", "1.1.1.1, [fe80::1%25eth0]:80", "10.0.0.1"),
     ],
 )
 def test_d_16_the_right_most_untrusted_hop(peer: str, forwarded: str, expected: str) -> None:

@@ -118,6 +118,26 @@ def test_a_socket_takes_its_place_last_and_beyond_the_limit_is_refused(world: Wo
     assert refused.status == 429
 
 
+def test_every_limit_per_address_counts_the_64_of_ipv6(world: World, alice: str, channel: str) -> None:
+    """Messages, sockets and logins: who has one address of a /64 has all of them."""
+    world.service.address_messages = SlidingWindow(3, 60)
+    world.service.address_logins = SlidingWindow(3, 60)
+    world.service.sockets = ConnectionLimiter(9, 9, 3)
+    login = {"identifier": "alice", "secret": PASSWORD, "device": {"device_id": "d"}}
+    for asked in (
+        request("POST", f"/channels/{channel}/messages", {"content": "x"}, alice),
+        request("POST", "/sessions/login", login),
+        request("GET", "/notifications/ws", token=alice, upgrade=True),
+    ):
+        statuses = [
+            getattr(world.run(msgspec.structs.replace(asked, client_address=f"2001:db8::{number}")), "status", 200)
+            for number in range(5)
+        ]
+        assert statuses == [200, 200, 200, 429, 429], asked.path
+        elsewhere = msgspec.structs.replace(asked, client_address="2001:db8:0:1::1")
+        assert getattr(world.run(elsewhere), "status", 200) == 200
+
+
 def test_rechecking_an_open_stream(world: World, alice: str, channel: str) -> None:
     """Whether it may stay open is what the store says now."""
     stream = world.run(request("GET", f"/channels/{channel}/ws", token=alice, upgrade=True))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.permissions import (
     LOWEST_ROLE,
@@ -72,6 +75,36 @@ def test_channels_also_admit_an_explicit_role() -> None:
         with pytest.raises(Refusal) as refusal:
             require_channel(access, Permission.READ)
         assert refusal.value.code is ErrorCode.NOT_FOUND
+
+
+# --- addresses -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("2001:DB8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::1", "2001:db8:0:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),  # a socket's peer on the same link
+        ("::1", "::/64"),
+        ("", ""),
+        ("/run/a.sock", "/run/a.sock"),
+    ],
+)
+def test_an_address_counts_as_what_one_host_may_have(address: str, key: str) -> None:
+    assert limit_key(address) == key
+
+
+@given(st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1))
+def test_all_of_a_64_is_one(number: int, other: int) -> None:
+    first = IPv6Address(number)
+    second = IPv6Address(number >> 64 << 64 | other)
+    if first.ipv4_mapped is None and second.ipv4_mapped is None:
+        assert limit_key(str(first)) == limit_key(str(second))
 
 
 # --- sliding windows -------------------------------------------------------------------------------

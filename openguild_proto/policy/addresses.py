@@ -1,0 +1,33 @@
+"""What counts as one address: the key of every limit that is kept per address (CONTRACT A14)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TypeAlias
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+PREFIX_BITS = 64  # RFC 6177 2: the least that one site is given, so one host may have 2^64 addresses of it
+
+
+def parse_address(text: str) -> Address | None:
+    """IPv4 inside IPv6 (`::ffff:192.0.2.1`, RFC 4291 2.5.5.2) is IPv4. None: not an address, or one with a zone id,
+    which says something to one host only (RFC 4007 11.2)."""
+    if "%" in text:
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return mapped or address
+
+
+def limit_key(address: str) -> str:
+    """`address`, or for IPv6 its /64. What is no address, such as a socket's path, stands for itself."""
+    parsed = parse_address(address.partition("%")[0])
+    if parsed is None:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    return str(ipaddress.IPv6Network((int(parsed), PREFIX_BITS), strict=False))
