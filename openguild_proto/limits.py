@@ -22,6 +22,7 @@ MAX_SMALL_BODY_BYTES = 32_768  # ours: the largest login, 1,024 and 3 x 256 char
 MAX_MESSAGE_BODY_BYTES = 65_536  # ours: 4,000 characters as \u pairs have 48,000
 MAX_SAFE_INTEGER = 2**53 - 1  # CONTRACT A15: numbers in content
 MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
+MAX_ACCOUNT_ADDRESSES = 10  # ours: addresses' worth of login attempts on one account in a window, from all together
 MAX_INVITE_USES = 1_000_000  # ours
 MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
 

@@ -36,7 +36,7 @@ class Service:
     user_messages: SlidingWindow  # key: user id
     address_messages: SlidingWindow  # key: limit_key of the client's address
     address_logins: SlidingWindow  # key: the same; login and register
-    account_logins: SlidingWindow  # key: username key
+    account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
     sockets: ConnectionLimiter
 
 

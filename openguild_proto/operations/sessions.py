@@ -15,10 +15,10 @@ from openguild_proto.effects import (
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import MAX_DEVICE_FIELD_CHARS, MAX_PASSWORD_CHARS
+from openguild_proto.operations.attempts import attempt_from, count_attempt
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
-from openguild_proto.operations.users import limit_attempts
 from openguild_proto.policy.names import text_problem
 from openguild_proto.records import RotatedRefresh
 from openguild_proto.schemas.accounts import DeviceLine, Login, RefreshToken, TokenPair
@@ -34,15 +34,16 @@ NO_STORE = (("cache-control", "no-store"),)  # D-64
 def login(ctx: Context, request: Request) -> Operation[Response]:
     """POST /sessions/login: a new session for the device; the device's former one ends."""
     parse_query(request)
-    body = decode_body(request, Login)
-    identifier, secret = body.identifier.strip(), body.secret.strip()
-    device_id = body.device.device_id.strip() if body.device is not None else ""
-    device_name = (body.device.device_name or "").strip() or None if body.device is not None else None
-    problems = _login_problems(body, identifier, secret, device_id, device_name)
-    if problems:
-        raise Refusal(ErrorCode.VALIDATION, details=problems)
+    with attempt_from(ctx, request.client_address):
+        body = decode_body(request, Login)
+        identifier, secret = body.identifier.strip(), body.secret.strip()
+        device_id = body.device.device_id.strip() if body.device is not None else ""
+        device_name = (body.device.device_name or "").strip() or None if body.device is not None else None
+        problems = _login_problems(body, identifier, secret, device_id, device_name)
+        if problems:
+            raise Refusal(ErrorCode.VALIDATION, details=problems)
     _, username_key = normalise_username(identifier)
-    yield from limit_attempts(ctx, request.client_address, username_key)
+    yield from count_attempt(ctx, request.client_address, username_key)
     user = yield from FindUserByName(username_key=username_key)
     # an unknown user costs the same as a wrong password (D-21)
     good = yield from VerifyPassword(password_hash=user.password_hash if user is not None else None, password=secret)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from blake3 import blake3
-
-from openguild_proto.effects import AttemptKey, CountAttempt, DescribeUser, HashPassword, InsertUser, Operation
+from openguild_proto.effects import DescribeUser, HashPassword, InsertUser, Operation
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request, Response
+from openguild_proto.operations.attempts import attempt_from, count_attempt
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
-from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import effective_role
 from openguild_proto.schemas.accounts import ChannelLine, Credentials, GuildLine, Me, Registered
 from openguild_proto.schemas.decode import decode_body, parse_query
@@ -18,40 +16,19 @@ from openguild_proto.sessions.passwords import normalise_username, password_prob
 from openguild_proto.timestamps import from_millis
 
 
-def limit_attempts(ctx: Context, address: str, username_key: str | None = None) -> Operation[None]:
-    """One more login or registration. Raises Refusal 429 with the seconds to wait.
-
-    This replica's windows are asked first and cost nothing; the store then counts for all replicas together. Where
-    it is away there is no login either, so the limit never fails open.
-    """
-    service = ctx.service
-    asked = [(service.address_logins, "address", limit_key(address))]
-    if username_key is not None:
-        asked.append((service.account_logins, "account", username_key))
-    for window, _, key in asked:
-        _require_admitted(window.hit(key, ctx.now))
-    keys = tuple(AttemptKey(blake3(f"{kind} {key}".encode()).digest(), window.limit) for window, kind, key in asked)
-    window_secs = int(service.address_logins.window_secs)
-    _require_admitted((yield from CountAttempt(keys=keys, window_secs=window_secs, now_ms=ctx.wall_ms)))
-
-
-def _require_admitted(wait_secs: float | None) -> None:
-    if wait_secs is not None:
-        raise Refusal(ErrorCode.LOGIN_RATE_LIMIT, retry_after_secs=int(wait_secs) + 1)
-
-
 def register(ctx: Context, request: Request) -> Operation[Response]:
     """POST /users/register -> 201 `{user_id, username}`."""
     parse_query(request)
     if not ctx.service.settings.registration_enabled:
         raise Refusal(ErrorCode.REGISTRATION_CLOSED)
-    body = decode_body(request, Credentials)
-    username, username_key = normalise_username(body.username)
-    password = body.password.strip()
-    problems = (*username_problems(username), *password_problems(password))
-    if problems:
-        raise Refusal(ErrorCode.VALIDATION, details=problems)
-    yield from limit_attempts(ctx, request.client_address)
+    with attempt_from(ctx, request.client_address):
+        body = decode_body(request, Credentials)
+        username, username_key = normalise_username(body.username)
+        password = body.password.strip()
+        problems = (*username_problems(username), *password_problems(password))
+        if problems:
+            raise Refusal(ErrorCode.VALIDATION, details=problems)
+    yield from count_attempt(ctx, request.client_address)
     password_hash = yield from HashPassword(password=password)
     user_id = new_id(ctx)
     stored = yield from InsertUser(

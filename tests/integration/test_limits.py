@@ -75,16 +75,20 @@ def test_d_16_the_address_is_the_right_most_untrusted_hop(alice: User, address: 
     assert [line["ip_address"] for line in devices] == [address]
 
 
-def test_d_21_attempts_on_one_account_are_limited(strict: ServerProcess, alice: User) -> None:
+def test_d_21_attempts_on_one_account_are_limited(alice: User, address: str) -> None:
     def attempt(secret: str, forwarded: str) -> httpx.Response:
         body = {"identifier": alice.name, "secret": secret, "device": {"device_id": "d"}}
         return alice.chat.http.post("/sessions/login", json=body, headers={"x-forwarded-for": forwarded})
 
-    statuses = [attempt("wrong password", f"192.0.2.{number}").status_code for number in range(5)]
-    assert statuses == [401, 401, 401, 429, 429]  # the fixture's own login was the first
-    refused = attempt(PASSWORD, "192.0.2.99")
+    statuses = [attempt("wrong password", "192.0.2.1").status_code for _ in range(6)]
+    assert statuses == [401, 401, 401, 401, 429, 429]
+    refused = attempt(PASSWORD, "192.0.2.1")
     assert (refused.status_code, refused.json()["error"]) == (429, "login_rate_limit")
     assert int(refused.headers["retry-after"]) > 0
+    assert attempt(PASSWORD, "192.0.2.99").status_code == 200, "one guesser locks nobody out"
+    many = [attempt("wrong password", f"203.0.113.{number // 4}").status_code for number in range(45)]
+    assert many == [401] * 34 + [429] * 11, "40 from all addresses together, the fixture's login among them"
+    assert attempt(PASSWORD, address).status_code == 200, "many guessers neither: the owner has a session there"
 
 
 def test_d_21_registrations_from_one_address_are_limited(strict: ServerProcess, address: str) -> None:
