@@ -83,7 +83,7 @@ class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
 
 
 class MarkRead(StorageEffect[ReadState | None], frozen=True):
-    """Raise the reader's position to `sequence` (None: newest), clamped to 0..newest; it never falls.
+    """Raise the reader's position to `sequence` (None: newest; at most MAX_SEQUENCE), clamped to 0..newest; it never falls.
 
     Returns what is stored afterwards (D-14). None: no such channel.
     """

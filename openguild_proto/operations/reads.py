@@ -5,6 +5,7 @@ from __future__ import annotations
 from openguild_proto.effects import AnnounceRead, ListUnread, MarkRead, Operation
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request, Response
+from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.channels import channel_access
 from openguild_proto.operations.context import Context
@@ -17,10 +18,9 @@ def mark_read(ctx: Context, request: Request, channel_id: str) -> Operation[Resp
     """POST /channels/{channel_id}/read `{sequence?}`: answers what is stored, and tells the reader's other devices (D-14)."""
     claims, _ = yield from channel_access(ctx, request, channel_id, Permission.READ)
     parse_query(request)
-    body = decode_body(request, MarkReadBody, required=False)
-    state = yield from MarkRead(
-        channel_id=channel_id, user_id=claims.user_id, sequence=body.sequence, now_ms=ctx.wall_ms
-    )
+    wanted = decode_body(request, MarkReadBody, required=False).sequence
+    sequence = min(max(wanted, 0), MAX_SEQUENCE) if wanted is not None else None  # JSON's numbers have no end
+    state = yield from MarkRead(channel_id=channel_id, user_id=claims.user_id, sequence=sequence, now_ms=ctx.wall_ms)
     if state is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     yield from AnnounceRead(user_id=claims.user_id, state=state)

@@ -11,7 +11,7 @@ import msgspec
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request
-from openguild_proto.limits import MAX_JSON_DEPTH
+from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SEQUENCE
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ def integer_parameter(query: dict[str, str], name: str) -> int | None:
     text = query.get(name)
     if text is None:
         return None
-    if re.fullmatch(r"-?[0-9]{1,19}", text) is None or not -(2**63) <= int(text) < 2**63:
+    if re.fullmatch(r"-?[0-9]{1,19}", text) is None or not -MAX_SEQUENCE - 1 <= int(text) <= MAX_SEQUENCE:
         raise _query_problem(name, "must be an integer")
     return int(text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey, verify
-from openguild_proto.effects import FindMember, RemoveMember
+from openguild_proto.effects import Effect, FindMember, RemoveMember
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.http.routes import ROUTES, Route
 from openguild_proto.operations.context import Settings
@@ -116,6 +117,39 @@ def test_a_socket_takes_its_place_last_and_beyond_the_limit_is_refused(world: Wo
     refused = world.run(request("GET", path, token=alice, upgrade=True))
     assert not isinstance(refused, OpenStream)
     assert refused.status == 429
+
+
+ENDS = [2**63 - 1, 2**63, 2**64, 10**3_999, -(2**63), -(2**63) - 1, -(10**3_999)]
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: f"{number:.0e}" if abs(number) < 2**65 else "4000 digits")
+def test_no_number_of_a_client_is_more_than_a_store_can_hold(
+    world: World, alice: str, channel: str, number: int
+) -> None:
+    """PostgreSQL's bigint; memory would take them all. A read position is clamped (7.3), the others refused or clamped."""
+    guild = decoded(world.ask("GET", "/guilds", token=alice))[0]["guild_id"]
+    digits = str(number)
+
+    def in_range(place: int, effect: Effect[Any]) -> None:
+        for name in effect.__struct_fields__:
+            value = getattr(effect, name)
+            assert not isinstance(value, int) or -(2**63) <= value < 2**63, (effect, name)
+
+    for method, path, body, statuses in (
+        ("POST", f"/channels/{channel}/read", f'{{"sequence":{digits}}}', {200}),
+        ("POST", f"/guilds/{guild}/invites", f'{{"max_uses":{digits}}}', {400}),
+        ("POST", f"/guilds/{guild}/invites", f'{{"expires_in_secs":{digits}}}', {400}),
+        ("GET", f"/channels/{channel}/events?since={digits}", "", {200, 400}),
+        ("GET", f"/channels/{channel}/events?before={digits}", "", {200, 400}),
+        ("GET", f"/channels/{channel}/events?limit={digits}", "", {200, 400}),
+        ("GET", f"/guilds?limit={digits}", "", {200, 400}),
+        ("GET", f"/channels/{channel}/ws?since={digits}", "", {400}),
+    ):
+        asked = request(method, path, {} if body else None, alice, upgrade=path.endswith(f"/ws?since={digits}"))
+        answer = world.run(msgspec.structs.replace(asked, body=body.encode()), before=in_range)
+        assert isinstance(answer, Response)
+        assert answer.status in statuses, path
+        assert answer.status == 200 or "details" in decoded(answer)
 
 
 class Guessing:

@@ -15,6 +15,7 @@ from openguild_proto.effects import (
     ReadEvents,
 )
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.records import StoredEvent
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
@@ -139,6 +140,8 @@ async def test_pages_after_before_and_newest(storage: Storage, channel_id: str) 
     assert await page(before=2) == [1]
     assert await page(before=1) == []
     assert await page() == [8, 9, 10]
+    assert await page(after=MAX_SEQUENCE) == []
+    assert await page(before=MAX_SEQUENCE) == [8, 9, 10]
 
 
 async def test_pages_of_an_empty_and_of_an_unknown_channel(storage: Storage, channel_id: str) -> None:
@@ -160,6 +163,7 @@ async def test_the_read_position_never_falls_and_stays_within_the_log(storage: S
         return state.last_read_sequence
 
     assert [await mark(sequence) for sequence in (2, 1, -7, 4, 99, None, 3)] == [2, 2, 2, 4, 5, 5, 5]
+    assert [await mark(sequence) for sequence in (-MAX_SEQUENCE - 1, MAX_SEQUENCE)] == [5, 5]
     assert await storage.perform(MarkRead(channel_id=new_id(), user_id=reader, sequence=1, now_ms=NOW)) is None
 
 
