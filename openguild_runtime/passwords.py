@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import anyio
 import anyio.to_thread
 from argon2 import PasswordHasher as Argon2
 from argon2 import Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from openguild_proto.effects import Overloaded
+
 MAX_CONCURRENT = 2  # each takes 19 MiB and some tens of milliseconds of a core
+MAX_WAITING = 64  # a second's work or two: who would wait longer is told to come again instead
+
+T = TypeVar("T")
 
 
 class PasswordHasher:
-    """Parameters of CONTRACT 5.1: v19, m=19456 KiB, t=2, p=1."""
+    """Parameters of CONTRACT 5.1: v19, m=19456 KiB, t=2, p=1. Raises Overloaded where `waiting` wait already."""
 
-    def __init__(self, concurrent: int = MAX_CONCURRENT) -> None:
+    def __init__(self, concurrent: int = MAX_CONCURRENT, waiting: int = MAX_WAITING) -> None:
         self._argon2 = Argon2(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
         self._dummy = self._argon2.hash("the password of nobody")
         self._concurrent = concurrent
+        self._waiting = waiting
         self._limiter: anyio.CapacityLimiter | None = None
+        self._unfinished = 0  # being hashed, or waiting for a thread
 
-    def _slots(self) -> anyio.CapacityLimiter:
+    async def _run(self, function: Callable[..., T], *arguments: str) -> T:
+        if self._unfinished >= self._concurrent + self._waiting:
+            raise Overloaded
         if self._limiter is None:  # a limiter belongs to the loop it is first used in
             self._limiter = anyio.CapacityLimiter(self._concurrent)
-        return self._limiter
+        self._unfinished += 1
+        try:
+            return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
+        finally:
+            self._unfinished -= 1
 
     async def hash(self, password: str) -> str:
         """The PHC string."""
-        return await anyio.to_thread.run_sync(self._argon2.hash, password, limiter=self._slots())
+        return await self._run(self._argon2.hash, password)
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
         """False for a wrong password, and for None at the cost of a real verification."""
-        matches = await anyio.to_thread.run_sync(
-            self._verify, password_hash or self._dummy, password, limiter=self._slots()
-        )
+        matches = await self._run(self._verify, password_hash or self._dummy, password)
         return matches and password_hash is not None
 
     def _verify(self, password_hash: str, password: str) -> bool:
