@@ -29,6 +29,12 @@ class PongReceived:
     __slots__ = ()
 
 
+NOT_UTF_8 = WsRule("RFC 6455 8.1: text or a close reason that is not UTF-8", CloseCode.INVALID_PAYLOAD)
+MALFORMED = WsRule(
+    "RFC 6455 5.5.1: malformed close frame", CloseCode.PROTOCOL_ERROR
+)  # all that reassembly.py lets pass
+_FAULTS: dict[int, WsRule] = {CloseCode.INVALID_PAYLOAD: NOT_UTF_8}
+
 Decoded: TypeAlias = TextReceived | BytesReceived | PeerClosed | PingReceived | PongReceived | WsRule
 
 
@@ -93,7 +99,8 @@ class WebSocketDecoder:
                 return PongReceived()
             case wsproto_events.CloseConnection(code=code, reason=reason):
                 if self._decoder is not None and self._decoder.state is ConnectionState.OPEN:
-                    # wsproto reports a framing fault as a close and leaves the reply to its caller
-                    return WsRule(f"RFC 6455: {reason}", CloseCode(code))
+                    # wsproto reports a framing fault as a close and leaves the reply to its caller; its words, which
+                    # may be those of a Python exception, stay here
+                    return _FAULTS.get(code, MALFORMED)
                 return PeerClosed(None if code == 1005 else int(code), reason or "")
         return None

@@ -185,6 +185,26 @@ def test_a_close_is_answered_with_the_same_code() -> None:
     assert conn.wants_close
 
 
+@pytest.mark.parametrize(
+    ("frame", "code", "rule"),
+    [
+        (masked(0x81, b"\xff"), 1007, "RFC 6455 8.1: text or a close reason that is not UTF-8"),
+        (masked(0x81, b"\xc3"), 1007, "RFC 6455 8.1: text or a close reason that is not UTF-8"),
+        (masked(0x88, b"\x03\xe8\xff"), 1007, "RFC 6455 8.1: text or a close reason that is not UTF-8"),
+        (masked(0x88, b"\x03"), 1002, "RFC 6455 5.5.1: malformed close frame"),
+        (masked(0x88, b"\x00\x01"), 1002, "RFC 6455 5.5.1: malformed close frame"),
+        (masked(0x88, b"\x03\xed"), 1002, "RFC 6455 5.5.1: malformed close frame"),
+    ],
+)
+def test_a_fault_is_named_in_the_rfc_s_words(frame: bytes, code: int, rule: str) -> None:
+    """And never in those of a Python exception."""
+    events, sent = drive(opened(), [frame])
+    (violation,) = events
+    assert isinstance(violation, PeerViolated)
+    assert (violation.rule, violation.close_hint) == (rule, code)
+    assert sent == close_frame(code, rule)
+
+
 def test_our_close_waits_for_the_peer_s() -> None:
     conn = opened()
     conn.close(CloseCode.SERVICE_RESTART, "bye", 0.0)
