@@ -6,22 +6,22 @@ import unicodedata
 
 from openguild_proto.errors import FieldProblem
 from openguild_proto.limits import MAX_NAME_CHARS, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS
-from openguild_proto.policy.names import text_problem
+from openguild_proto.policy.names import text_problem, username_problem
 
 MUST = "must be provided"
 
 
 def normalise_username(text: str) -> tuple[str, str]:
-    """(name as kept, key that is unique): NFKC, trimmed; the key is case-folded (D-22)."""
+    """(name as kept, key that is unique): NFKC, trimmed; the key is case-folded, and NFKC again (D-22)."""
     name = unicodedata.normalize("NFKC", text).strip()
     return name, unicodedata.normalize("NFKC", name.casefold())
 
 
 def username_problems(name: str) -> list[FieldProblem]:
-    """`name` as `normalise_username` gave it."""
+    """`name` as `normalise_username` gave it. Asked of new names only: who has an older one may log in by it."""
     if not name:
         return [FieldProblem("username", MUST)]
-    problem = text_problem(name)
+    problem = username_problem(name)
     if problem is not None:
         return [FieldProblem("username", problem)]
     if len(name) > MAX_NAME_CHARS:

@@ -35,6 +35,7 @@ def closed_with(stream: ClientConnection) -> int:
         ("x" * 65, PASSWORD, "username"),
         ("a\x00b", PASSWORD, "username"),
         ("bell\x07", PASSWORD, "username"),
+        ("ali\u200bce", PASSWORD, "username"),
         ("someone", "", "password"),
         ("someone", "7 chars", "password"),
         ("someone", "x" * 1025, "password"),
