@@ -19,6 +19,14 @@ BODIES = (
     b'{"max_uses":1,"expires_in_secs":9}',
     b'{"sequence":1}',
 )
+NUMBERS = (2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400)
+SURROGATES = b'{"\\ud800":1,"\\ud800":2,"name":"\\udfff"}'
+LARGE = (
+    b"[]",
+    b"{},",
+    b'[[]]"' + b'\\"' * 8,
+    b'{"content":"' + b"\\ud83d\\ude00" * 8 + b'"}',
+)  # repeated, to about 32 or 64 KiB
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:
@@ -34,6 +42,20 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         method = {"GET": "h", "POST": "a", "PUT": "b", "PATCH": "c", "DELETE": "d"}[route.method]
         for body in BODIES if route.body is not None else (b"",):
             yield "requests", f"{method} {target}\nx: y\n\n".encode() + body
+        if route.body in {"Credentials", "PostMessage", "MarkReadBody"}:
+            yield "requests", f"{method} {target}\n\n".encode() + SURROGATES
+            for unit in LARGE:
+                for size in "lL":
+                    yield "requests", f"{method}{size} {target}\n\n".encode() + unit
+        for figure in NUMBERS:
+            if route.body in {"MarkReadBody", "NewInvite"}:
+                members = f'{{"sequence":{figure},"max_uses":{figure},"expires_in_secs":{figure}}}'
+                yield "requests", f"{method} {target}\n\n{members}".encode()
+            elif route.operation == "messages.list_events":
+                for name in ("since", "before", "limit"):
+                    yield "requests", f"{method} {target}?{name}={figure}\n\n".encode()
+            elif route.operation == "streams.open_channel_stream":
+                yield "requests", f"{method}u {target}?since={figure}\n\n".encode()
         if number % 5 == 0:
             yield "requests", f"{method} {target}?limit=5&since=1&before=2\n\n".encode()
         yield "requests", f"{method}u /client/v1{target}?since=0\n\n".encode()

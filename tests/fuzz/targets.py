@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -12,9 +14,12 @@ from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, eve
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.client import ConnectionBroken, HttpClient, StreamClient
+from openguild_proto.effects import Effect
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http.message import Request
 from openguild_proto.limits import Limits
+from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.stream import decode_control, payload_sequence
 from openguild_proto.sessions.refresh import hash_refresh_token
 from openguild_proto.sessions.tokens import Claims, TokenAuthority, TokenInvalid
@@ -68,11 +73,16 @@ def _populated() -> tuple[World, tuple[str, ...]]:
     return world, (token, guild, channel)
 
 
+SIZES = {"l": 32_000, "L": 65_400}
 WORLD, (TOKEN, GUILD, CHANNEL) = _populated()
 
 
 def fuzz_requests(data: bytes) -> None:
-    """Line by line: method, target, headers, an empty line, a body. Every request has an answer, whatever it holds."""
+    """Line by line: method, target, headers, an empty line, a body. Every request has an answer, whatever it holds.
+
+    Behind the method's letter `u` asks for an upgrade, `l` and `L` repeat the body until a route's limit is passed or
+    nearly so. No effect holds an integer that PostgreSQL's bigint cannot: memory would not notice.
+    """
     head, _, body = data.partition(b"\n\n")
     first, *lines = head.decode("latin-1").split("\n")
     number, _, target = first.partition(" ")
@@ -80,14 +90,26 @@ def fuzz_requests(data: bytes) -> None:
     path, _, query = target.partition("?")
     headers = [("authorization", f"Bearer {TOKEN}"), ("content-type", "application/json")]
     headers += [(name.lower(), value) for name, _, value in (line.partition(":") for line in lines)]
+    for letter, size in SIZES.items():
+        if letter in number[1:] and body:
+            body *= 1 + size // len(body)
     world = copy.copy(WORLD)
     world.tables = copy.deepcopy(WORLD.tables)
+    world.service = dataclasses.replace(
+        WORLD.service, address_logins=SlidingWindow(9, 60), account_logins=SlidingWindow(9, 60),
+        address_messages=SlidingWindow(9, 60), user_messages=SlidingWindow(9, 60), sockets=ConnectionLimiter(9, 9, 9),
+    )  # fmt: skip
     request = Request(
         method=METHODS[ord(number[0]) % len(METHODS)] if number else "GET", path=path, query=query, headers=tuple(headers),
         body=body, request_id="r", client_address="192.0.2.1", is_upgrade=number.endswith("u"),
     )  # fmt: skip
-    answer = world.run(request)
+    answer = world.run(request, before=_check_integers)
     assert getattr(answer, "status", 101) != 500
+
+
+def _check_integers(place: int, effect: Effect[Any]) -> None:
+    for value in msgspec.structs.asdict(effect).values():
+        assert not isinstance(value, int) or -(2**63) <= value < 2**63, effect
 
 
 KEYS = SigningKey(bytes(32))
