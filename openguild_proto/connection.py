@@ -51,7 +51,10 @@ DEFAULT_POLICY = HeaderPolicy()
 
 
 class ServerConnection:
-    """One accepted byte stream. `now`: monotonic seconds. `random_bytes(n)`: for request ids. `peer_address`: no port."""
+    """One accepted byte stream. `now`: monotonic seconds. `random_bytes(n)`: for request ids. `peer_address`: no port.
+
+    `max_body_of(method, path)`: bytes that a request's body may have; without it `limits.max_body_bytes` holds alone.
+    """
 
     __slots__ = (
         "_close_now", "_deadlines", "_http", "_is_last", "_lifetime_close", "_limits", "_missed_pongs",
@@ -66,11 +69,12 @@ class ServerConnection:
         limits: Limits = DEFAULT_LIMITS,
         policy: HeaderPolicy = DEFAULT_POLICY,
         peer_address: str = "",
+        max_body_of: Callable[[str, str], int] | None = None,
     ) -> None:
         self.phase = Phase.HTTP
         self.outbox = Outbox(limits.max_outbox_bytes)
         self._limits = limits
-        self._http: HttpConnection | None = HttpConnection(limits, policy, random_bytes, peer_address)
+        self._http: HttpConnection | None = HttpConnection(limits, policy, random_bytes, peer_address, max_body_of)
         self._ws: WebSocketDecoder | None = None
         self._deadlines = Deadlines()
         self._deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)

@@ -44,6 +44,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     max_header_count: int = 100
     max_header_line_bytes: int = 8_192
     max_body_bytes: int = MAX_BODY_BYTES
+    unquestioned_body_bytes: int = MAX_SMALL_BODY_BYTES  # a longer one is held to what its route takes
     max_chunk_line_bytes: int = 256  # chunk size and extensions, RFC 9112 7.1.1
     max_body_chunks: int = 4_096  # ours: chunks cost work that their bytes do not show
     max_pipelined_bytes: int = 65_536  # kept unparsed while a request is being answered

@@ -26,6 +26,7 @@ from openguild_proto.events import DeadlineExpired, Event, PeerViolated, Request
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
+from openguild_proto.http.routes import max_body_bytes
 from openguild_proto.limits import Limits
 from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.dispatch import dispatch
@@ -104,6 +105,7 @@ class Driver:
             limits=self._limits,
             policy=self._policy,
             peer_address=address,
+            max_body_of=max_body_bytes,
         )
         peer = Peer(
             sock, address, connection, clock=self._clock, timers=self._timers, tasks=self._tasks, report=self._report

@@ -33,12 +33,20 @@ class RequestReader:
 
     __slots__ = (
         "_buffer", "_chunk_left", "_chunked_bytes", "_chunks", "_direct", "_empty_lines", "_h11", "_head_bytes", "_headers",
-        "_limits", "_made_id", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due",
+        "_limits", "_made_id", "_max_body_of", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due",
         "http_version", "phase",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits, policy: HeaderPolicy, random_bytes: Callable[[int], bytes], peer: str) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        policy: HeaderPolicy,
+        random_bytes: Callable[[int], bytes],
+        peer: str,
+        max_body_of: Callable[[str, str], int] | None = None,
+    ) -> None:
         self._limits = limits
+        self._max_body_of = max_body_of
         self._policy = policy
         self._random_bytes = random_bytes
         self._peer = peer
@@ -120,6 +128,8 @@ class RequestReader:
         self.continue_due = False
         if not head.length:
             return self._finish_request()
+        if self._is_too_large(head.length):
+            return strictness.BODY_TOO_LARGE
         self._chunk_left = head.length
         self.phase = HttpPhase.BODY
         return True
@@ -186,11 +196,22 @@ class RequestReader:
         self.continue_due = framing.expects_continue
         if framing.chunked:
             self.phase = HttpPhase.CHUNK_LINE
+        elif self._is_too_large(framing.length):
+            return strictness.BODY_TOO_LARGE
         elif framing.length:
             self.phase = HttpPhase.BODY
         else:
             return self._finish_request()
         return True
+
+    def _is_too_large(self, length: int) -> bool:
+        """For the request whose head has come."""
+        limits, request = self._limits, self._request
+        if length <= limits.unquestioned_body_bytes or request is None:
+            return False
+        return length > limits.max_body_bytes or (
+            self._max_body_of is not None and length > self._max_body_of(request.method, request.path)
+        )
 
     def _step_body(self) -> Request | Rule | bool | None:
         self._pass_on()
@@ -216,7 +237,7 @@ class RequestReader:
         if rule is not None:
             return rule
         self._chunked_bytes += size
-        if self._chunked_bytes > self._limits.max_body_bytes:
+        if self._is_too_large(self._chunked_bytes):
             return strictness.BODY_TOO_LARGE
         self._chunks += 1
         if self._chunks > self._limits.max_body_chunks:

@@ -19,7 +19,7 @@ OperationFunction = Callable[..., Generator[Any, Any, Any]]
 class Route(NamedTuple):
     """`auth`: none, bearer, socket, or refresh (a refresh token in the body). `permission`: the rule of policy/permissions
     that decides, "self" for the caller's own things, or "-". `body`, `answer`: schema names for the OpenAPI document.
-    `max_body_bytes`: a longer body is refused unread, because everybody waits while one is decoded."""
+    `max_body_bytes`: a longer body is refused from its declaration, unread: nobody's memory or time is spent on it."""
 
     method: str
     template: str
@@ -150,6 +150,12 @@ def match(method: str, path: str) -> Matched | BadParameter | WrongMethod | None
                     return BadParameter(template, name, "must be a UUID")
             params[name] = value
     return Matched(route, template, params)
+
+
+def max_body_bytes(method: str, path: str) -> int:
+    """What the route that answers `method` at the raw `path` takes; a path without one takes a small body."""
+    matched = match(method, path)
+    return matched.route.max_body_bytes if isinstance(matched, Matched) else MAX_SMALL_BODY_BYTES
 
 
 def _find(segments: list[str], client: bool) -> list[Route]:

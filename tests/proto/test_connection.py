@@ -21,11 +21,12 @@ from openguild_proto.events import (
     WebSocketRequested,
 )
 from openguild_proto.http.message import Response
+from openguild_proto.http.routes import max_body_bytes
 from openguild_proto.limits import Limits
 from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode, is_sendable
 from openguild_proto.ws.frames import close_frame, ping_frame
-from tests.support.wire import HANDSHAKE, HEAD, connection, cut, drive, masked
+from tests.support.wire import HANDSHAKE, HEAD, connection, cut, drive, fixed_bytes, masked
 
 ACCEPT = b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 1.3
 
@@ -421,6 +422,16 @@ def test_a_header_that_cannot_be_sent_is_misuse(head: bytes, bad: str) -> None:
     assert len(conn.outbox) == 0
     conn.respond(Response.empty(), 0.0)
     assert b"".join(conn.data_to_send()).startswith(b"HTTP/1.1 204")
+
+
+@pytest.mark.parametrize("declared", [b"Content-Length: 32769\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n8001\r\n"])
+@pytest.mark.parametrize(("path", "taken"), [(b"/users/register", False), (b"/federation/transactions", True)])
+def test_a_body_is_held_to_its_route_from_its_declaration(path: bytes, taken: bool, declared: bytes) -> None:
+    conn = ServerConnection(now=0.0, random_bytes=fixed_bytes, max_body_of=max_body_bytes)
+    events = list(conn.receive_data(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + declared, 0.0))
+    assert (events == []) is taken
+    assert conn.wants_close is not taken
+    assert b"".join(conn.data_to_send()).startswith(b"" if taken else b"HTTP/1.1 413 ")
 
 
 def test_events_that_are_not_taken_are_said() -> None:
