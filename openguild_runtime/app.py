@@ -52,6 +52,7 @@ from openguild_runtime.workers.siblings import Seat, gather, serve_siblings
 
 RESERVED_DESCRIPTORS = 256  # database, NATS, logs, listeners
 SPARE_CONNECTIONS = 10_000  # HTTP connections beside the sockets
+SPARE_PER_ADDRESS = 256  # of them, from one address
 STALL_PROBE_SECS = 0.05
 SEAT_PATIENCE_SECS = 3.0
 
@@ -163,6 +164,7 @@ class Server:
             timers=self.timers,
             tasks=self.tasks,
             max_connections=max_connections,
+            max_per_address=config.websocket.max_connections_per_address + SPARE_PER_ADDRESS,
             answer=dispatch_metrics if metrics_only else dispatch,
             tracing=None if metrics_only else self.tracing,
             sources=self.sources,

@@ -30,6 +30,8 @@ from openguild_proto.http.routes import max_body_bytes
 from openguild_proto.limits import Limits
 from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.dispatch import dispatch
+from openguild_proto.policy.addresses import limit_key
+from openguild_proto.policy.connections import Places
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
@@ -62,6 +64,7 @@ class Driver:
         timers: TimerWheel,
         tasks: TaskGroup,
         max_connections: int,
+        max_per_address: int,
         answer: Answer = dispatch,
         tracing: Tracing | None = None,
         sources: Sources,
@@ -80,6 +83,7 @@ class Driver:
         self._timers = timers
         self._tasks = tasks
         self._max_connections = max_connections
+        self._places = Places(max_per_address)
         self._operation = answer
         self._sources = sources
         self._clock = sources.monotonic
@@ -90,15 +94,21 @@ class Driver:
         It is not cancelled either: what a request has begun is finished (architecture, "Cancellation"). `end_all` ends
         connections, and the effects they wait for are bounded in time.
         """
-        with anyio.CancelScope(shield=True):
-            await self._serve(sock, address)
-
-    async def _serve(self, sock: socket.socket, address: str) -> None:
-        if self.draining or (len(self.peers) >= self._max_connections and not self._shed()):
-            log.warning("connection refused", draining=self.draining, limit=self._max_connections)
+        if not self._has_room(address):
+            log.debug("connection refused", peer=address)
             self._metrics.rejected("connection_limit")
             sock.close()
             return
+        with anyio.CancelScope(shield=True):
+            await self._serve(sock, address)
+
+    def _has_room(self, address: str) -> bool:
+        """A trusted proxy brings the connections of many clients."""
+        if self.draining or not (self._places.has_room(limit_key(address)) or self._policy.is_trusted(address)):
+            return False
+        return len(self.peers) < self._max_connections or self._shed()
+
+    async def _serve(self, sock: socket.socket, address: str) -> None:
         connection = ServerConnection(
             now=self._clock(),
             random_bytes=self._sources.random_bytes,
@@ -111,6 +121,7 @@ class Driver:
             sock, address, connection, clock=self._clock, timers=self._timers, tasks=self._tasks, report=self._report
         )
         self.peers[peer] = self._http[peer] = None
+        self._places.take(limit_key(address))
         self._metrics.connection_opened()
         try:
             await self._drive(peer)
@@ -128,6 +139,7 @@ class Driver:
             return
         del self.peers[peer]
         self._http.pop(peer, None)
+        self._places.give_back(limit_key(peer.address))
         self._release_stream(peer)
         peer.finish()
         if not self.peers:

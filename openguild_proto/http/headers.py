@@ -90,7 +90,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
 
         The whole address; `policy.addresses.limit_key` is what limits are counted by.
         """
-        if not self.trusted_proxies or not self._is_trusted(peer):
+        if not self.trusted_proxies or not self.is_trusted(peer):
             return peer
         hops = [hop.strip() for name, value in headers if name == "x-forwarded-for" for hop in value.split(",")]
         client = peer
@@ -99,11 +99,12 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
             if address is None:
                 break  # what stands left of garbage cannot be trusted either
             client = address
-            if not self._is_trusted(address):
+            if not self.is_trusted(address):
                 break
         return client
 
-    def _is_trusted(self, address: str) -> bool:
+    def is_trusted(self, address: str) -> bool:
+        """A proxy of ours, which speaks for many clients."""
         parsed = parse_address(address)
         return parsed is not None and any(
             parsed in network for network in self.trusted_proxies if parsed.version == network.version

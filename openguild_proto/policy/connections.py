@@ -1,39 +1,51 @@
-"""How many streams may be open: in total, per user, per address (CONTRACT A7, D-15)."""
+"""How many connections and streams may be open: in total, per user, per address (CONTRACT A7, D-15)."""
 
 from __future__ import annotations
 
 
+class Places:
+    """At most `most` places under each key; a key costs memory only while somebody holds a place under it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[str, int] = {}
+
+    def has_room(self, key: str) -> bool:
+        return self._held.get(key, 0) < self._most
+
+    def take(self, key: str) -> None:
+        """Take a place, whether there is room or not: look first."""
+        self._held[key] = self._held.get(key, 0) + 1
+
+    def give_back(self, key: str) -> None:
+        left = self._held[key] - 1
+        if left:
+            self._held[key] = left
+        else:
+            del self._held[key]
+
+
 class ConnectionLimiter:
-    """Counts places; an entry lives only while somebody holds a place under its key. `address`: its `limit_key`."""
+    """Places of streams. `address`: its `limit_key`."""
 
     def __init__(self, max_total: int, max_per_user: int, max_per_address: int) -> None:
         self._max_total = max_total
-        self._max_per_user = max_per_user
-        self._max_per_address = max_per_address
-        self._users: dict[str, int] = {}
-        self._addresses: dict[str, int] = {}
+        self._users = Places(max_per_user)
+        self._addresses = Places(max_per_address)
         self.total = 0
 
     def reserve(self, user_id: str, address: str) -> bool:
         """Take a place, or change nothing and answer False."""
-        users, addresses = self._users.get(user_id, 0), self._addresses.get(address, 0)
-        if self.total >= self._max_total or users >= self._max_per_user or addresses >= self._max_per_address:
+        has_room = self._users.has_room(user_id) and self._addresses.has_room(address)
+        if self.total >= self._max_total or not has_room:
             return False
         self.total += 1
-        self._users[user_id] = users + 1
-        self._addresses[address] = addresses + 1
+        self._users.take(user_id)
+        self._addresses.take(address)
         return True
 
     def release(self, user_id: str, address: str) -> None:
         """Give a reserved place back."""
         self.total -= 1
-        _count_down(self._users, user_id)
-        _count_down(self._addresses, address)
-
-
-def _count_down(counts: dict[str, int], key: str) -> None:
-    left = counts[key] - 1
-    if left:
-        counts[key] = left
-    else:
-        del counts[key]
+        self._users.give_back(user_id)
+        self._addresses.give_back(address)

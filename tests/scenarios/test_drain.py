@@ -123,13 +123,3 @@ def test_no_stream_opens_while_the_others_are_closed(database_url: str, tmp_path
             assert (answer.status, answer.json()["error"]) == (503, "draining")
         assert server.process is not None
         assert server.process.wait(5) == 0, "nothing is left to wait for"
-
-
-def test_idle_connections_make_room(database_url: str, tmp_path: Path) -> None:
-    """More connections than descriptors, all silent: somebody else is still served."""
-    with ServerProcess(tmp_path, DATABASE_URL=database_url, descriptors=320).start() as server:
-        silent = [RawClient(server.port) for _ in range(100)]
-        for _ in range(3):
-            assert server.status("/live") == 200
-        for client in silent:
-            client.sock.close()
