@@ -174,6 +174,21 @@ class ControlKind(Enum):
     CHANNEL_DELETED = "channel_deleted"  # guild_id, channel_id
     GUILD_DELETED = "guild_deleted"  # guild_id
 
+    @classmethod
+    def _missing_(cls, value: object) -> ControlKind:
+        """A kind of a newer release: it keeps its name and its place in the order, and changes nothing here.
+
+        In a rolling update one row that raised would stop every replica of the release before.
+        """
+        kind = object.__new__(cls)
+        kind._name_, kind._value_ = "UNKNOWN", str(value)
+        return kind
+
+    @property
+    def is_known(self) -> bool:
+        """This release knows what it means."""
+        return self.name != "UNKNOWN"
+
 
 class ControlRecord(Record, frozen=True):
     """One line of the control log: dense sequence, stored in the transaction that made the change.

@@ -1,14 +1,30 @@
-"""Tasks that live beside the connections: a failure of one is logged and must not end the others."""
+"""What lives beside the connections: a failure of one part is logged and must not end the others."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from anyio.abc import TaskGroup
 
 log = structlog.get_logger("openguild.background")
+
+
+@contextmanager
+def contained(what: str, *expected: type[Exception]) -> Iterator[None]:
+    """Around one turn of a loop that must go on, or one callback: an exception ends in the log, not in the root task group.
+
+    `expected` exceptions are an outage, said in one line; any other is a defect of ours, logged with its traceback.
+    Cancellation passes.
+    """
+    try:
+        yield
+    except expected as failure:
+        log.warning(f"{what}: put off", kind=type(failure).__name__)
+    except Exception:
+        log.exception(f"{what}: failed")
 
 
 def start_contained(tasks: TaskGroup, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:

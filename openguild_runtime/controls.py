@@ -24,7 +24,7 @@ from openguild_proto.schemas.stream import (
 )
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_runtime.background import start_contained
+from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.peer import Peer
 from openguild_runtime.perform import Performer
@@ -56,6 +56,7 @@ class Controls:
         self._performer = performer
         self._tasks = tasks
         self._sequencer: Sequencer[ControlRecord] | None = None
+        self._unknown: set[str] = set()  # kinds of a newer release that the log has mentioned
 
     async def start(self) -> None:
         """Raises StorageUnavailable."""
@@ -85,7 +86,8 @@ class Controls:
         if self._sequencer is None:
             return  # not started: there is no socket yet that could care
         for _, released in self._sequencer.offer(record.sequence, record):
-            self._apply(released)
+            with contained("applying a control record"):  # the ones behind it do not suffer
+                self._apply(released)
 
     async def check_tail(self) -> None:
         """Read what neither this replica nor NATS has brought. Raises StorageUnavailable."""
@@ -134,8 +136,15 @@ class Controls:
                     start_contained(self._tasks, self._refresh, user_id)
             case ControlKind.CHANNEL_CREATED:
                 streams.channel_created(record)
+            case kind if not kind.is_known:
+                self._pass_over(kind)
             case _ if record.user_id is not None:
                 start_contained(self._tasks, self._recheck, record.user_id)
+
+    def _pass_over(self, kind: ControlKind) -> None:
+        if kind.value not in self._unknown:
+            self._unknown.add(kind.value)
+            log.warning("a newer release writes control records that this one does not know", kind=kind.value)
 
     async def _recheck(self, user_id: str) -> None:
         await self._refresh(user_id)

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from openguild_proto.effects import ReadEvents, StorageUnavailable
 from openguild_proto.fanout.sequencer import Sequencer
 from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
-from openguild_runtime.background import start_contained
+from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage
@@ -227,18 +227,16 @@ class Feeds:
 
     async def check_now(self, also: Callable[[], Awaitable[None]]) -> None:
         """Every tail at once, and `also`: something may have been lost for all of them."""
-        try:
-            await self.check_tails(everything=True)
-            await also()
-        except StorageUnavailable:
-            log.warning("tail check put off: the database cannot be reached")
+        await self._check(also, everything=True)
 
     async def run_tail_checks(self, also: Callable[[], Awaitable[None]]) -> None:
         """For ever: a jittered check of all tails; `also` is awaited with it (the control log's tail)."""
         while True:
             await anyio.sleep(TAIL_CHECK_SECS * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
-            try:
-                await self.check_tails()
-                await also()
-            except StorageUnavailable:
-                log.warning("tail check put off: the database cannot be reached")
+            await self._check(also)
+
+    async def _check(self, also: Callable[[], Awaitable[None]], *, everything: bool = False) -> None:
+        with contained("tail check", StorageUnavailable):
+            await self.check_tails(everything=everything)
+        with contained("tail check of the control log", StorageUnavailable):
+            await also()

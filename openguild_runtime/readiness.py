@@ -8,6 +8,7 @@ import anyio
 import structlog
 
 from openguild_proto.effects import ComponentState, Readiness, StorageUnavailable
+from openguild_runtime.background import contained
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage, StorageHealth
@@ -107,7 +108,8 @@ class ReadinessProbe:
     async def watch(self) -> None:
         """Probe for ever, so that the gauge and the log are true when nobody asks (D-41)."""
         while True:
-            await self._storage_health()
+            with contained("readiness probe"):
+                await self._storage_health()
             await anyio.sleep(WATCH_SECS)
 
 

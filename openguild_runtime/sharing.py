@@ -7,6 +7,7 @@ from collections.abc import Callable
 import anyio
 
 from openguild_proto.policy.sharing import PUBLISH_SECS, LimitSharing
+from openguild_runtime.background import contained
 from openguild_runtime.bus.base import Bus
 
 
@@ -14,7 +15,8 @@ async def share_limits(sharing: LimitSharing, bus: Bus, clock: Callable[[], floa
     """Until cancelled."""
     bus.on_limits = lambda payload: sharing.received(payload, clock())
     while True:
-        payload = sharing.tick(clock(), connected=bus.connected)
-        if payload is not None:
-            bus.publish_limits(payload)
+        with contained("sharing limits"):
+            payload = sharing.tick(clock(), connected=bus.connected)
+            if payload is not None:
+                bus.publish_limits(payload)
         await anyio.sleep(PUBLISH_SECS)

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import anyio
 
+from openguild_runtime.background import contained
+
 TICK_SECS = 0.1  # a deadline fires up to two of these late
 
 
@@ -62,10 +64,11 @@ class TimerWheel:
             self._done += 1
             for timed in self._buckets.pop(self._done, ()):
                 timed.timer_tick = -1
-                deadline = timed.next_deadline()
-                if deadline is not None and deadline <= now:
-                    timed.deadline_passed(now)
-                self.arm(timed)
+                with contained("a deadline"):  # the other connections of this bucket have theirs
+                    deadline = timed.next_deadline()
+                    if deadline is not None and deadline <= now:
+                        timed.deadline_passed(now)
+                    self.arm(timed)
 
     async def run(self) -> None:
         """Turn for ever; cancel to stop."""

@@ -87,3 +87,17 @@ def test_a_stalled_loop_fires_everything_that_is_due() -> None:
     clock.now = 110.0
     wheel.turn()
     assert [len(alarm.rung) for alarm in alarms] == [1] * 10 + [0] * 10
+
+
+def test_a_deadline_that_fails_leaves_the_others_alone() -> None:
+    class Broken(Alarm):
+        def deadline_passed(self, now: float) -> None:
+            raise RuntimeError("a defect")
+
+    clock = Clock()
+    wheel = TimerWheel(clock)
+    broken, alarm = Broken(103.0), Alarm(103.0)
+    wheel.arm(broken)
+    wheel.arm(alarm)
+    turn_until(wheel, clock, 105.0)
+    assert len(alarm.rung) == 1
