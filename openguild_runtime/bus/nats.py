@@ -14,7 +14,8 @@ import random
 import re
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
 import anyio
@@ -25,17 +26,23 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from openguild_runtime.background import contained
 from openguild_runtime.bus.base import NO_HEADERS, Bus
 from openguild_runtime.metrics import Metrics
 
 CONNECT_TIMEOUT_SECS = 2
+CONNECT_LIMIT_SECS = 8  # all of it: greeting, TLS, subscriptions and the answer to a ping
 CLOSE_LIMIT_SECS = 0.5
+WATCH_SECS = 1.0
 PING_INTERVAL_SECS = 5  # a black-holed connection is given up after two of them
 MAX_OUTSTANDING_PINGS = 2
 MAX_BACKOFF_SECS = 2.0
 OUTGOING_MESSAGES = 8_192  # waiting for the client library; beyond these bounds publishes are dropped
 OUTGOING_BYTES = 8 * 1024 * 1024
 PENDING_MESSAGES = 4_096  # per subscription, unprocessed
+HEADER_LINE_BYTES = 14  # "NATS/1.0", its line ends and the empty line; `max_payload` counts headers
+
+FAILURES = (OSError, nats.errors.Error, TimeoutError)  # what a connection that ends, or cannot be made, raises
 
 Outgoing: TypeAlias = tuple[str, bytes, Mapping[str, str]]  # subject, payload, headers
 
@@ -66,6 +73,8 @@ class NatsBus(Bus):
         self.refusals = 0  # attempts to connect that failed since the last connection
         self._wanted: set[str] = set()
         self._subscriptions: dict[str, Subscription] = {}
+        self._unsettled: dict[str, None] = {}  # channels whose subscription may not be what is wanted
+        self._changed = anyio.Event()
         self._outgoing: deque[Outgoing] = deque()
         self._outgoing_bytes = 0
         self._publishable = anyio.Event()
@@ -73,51 +82,70 @@ class NatsBus(Bus):
 
     @property
     def connected(self) -> bool:
-        return self._client is not None
+        return self._client is not None and self._client.is_connected
 
     async def start(self) -> None:
         self._tasks.start_soon(self._run)
 
     async def aclose(self) -> None:
+        client = self._client
+        if client is not None:
+            with anyio.move_on_after(CLOSE_LIMIT_SECS, shield=True), suppress(*FAILURES):
+                await self._publish_queued(client)
+                await client.flush()
         self._scope.cancel()
-        client, self._client = self._client, None
         if client is not None:
             await _close(client)
 
     # --- the connection ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        with self._scope:
-            async with anyio.create_task_group() as parts:
-                parts.start_soon(self._publish_forever)
-                await self._keep_connected()
-
-    async def _keep_connected(self) -> None:
         connected_before = False
-        while True:
-            ended = anyio.Event()
-            client = await self._connect(ended)
-            if client is None:
-                self.refusals += 1
-                longest = min(MAX_BACKOFF_SECS, 0.1 * 2 ** min(self.refusals, 8))
-                await anyio.sleep(random.uniform(0.05, longest))  # noqa: S311 - jitter
-                continue
-            self.refusals = 0
-            self._client = client
-            self._metrics.nats_connected(True)
-            log.info("connected to NATS")
-            if connected_before:
+        with self._scope:
+            while True:
+                ended = anyio.Event()
+                client = await self._connect(ended)
+                if client is None:
+                    self.refusals += 1
+                    longest = min(MAX_BACKOFF_SECS, 0.1 * 2 ** min(self.refusals, 8))
+                    await anyio.sleep(random.uniform(0.05, longest))  # noqa: S311 - jitter
+                    continue
+                self.refusals = 0
+                await self._serve(client, ended, reconnected=connected_before)
+                connected_before = True
+
+    async def _serve(self, client: Client, ended: anyio.Event, *, reconnected: bool) -> None:
+        """Until the connection ends.
+
+        One whose peer does not read is given up by nats-py after its pings, but it then waits for what is still to be
+        sent and never reports the end: so its state is looked at, too.
+        """
+        self._client = client
+        self._metrics.nats_connected(True)
+        log.info("connected to NATS")
+        try:
+            if reconnected:
                 self._metrics.nats_reconnected()
-                self.on_reconnect()
-            connected_before = True
-            await ended.wait()
-            self._client = None
-            self._subscriptions.clear()
-            self._metrics.nats_connected(False)
+                with contained("what follows a reconnect to NATS"):
+                    self.on_reconnect()
+            async with anyio.create_task_group() as parts:
+                parts.start_soon(self._publish_forever, client)
+                parts.start_soon(self._settle_forever, client)
+                while client.is_connected:
+                    with anyio.move_on_after(WATCH_SECS):
+                        await ended.wait()
+                parts.cancel_scope.cancel()
             log.warning("the connection to NATS has ended: events reach other replicas by their tail check")
+        finally:
+            self._client = None
+            self._metrics.nats_connected(False)
+            while self._outgoing:
+                self._next_outgoing()
+                self._metrics.nats_dropped()
+            await _close(client)
 
     async def _connect(self, ended: anyio.Event) -> Client | None:
-        """A connection with every wanted subscription, or None."""
+        """A connection with every subscription that was wanted when it was made, or None."""
         client = Client()
 
         async def on_closed() -> None:
@@ -127,78 +155,93 @@ class NatsBus(Bus):
             log.debug("NATS client error", kind=type(failure).__name__)
 
         try:
-            await client.connect(
-                servers=[self._url],
-                allow_reconnect=False,
-                no_echo=True,  # what this replica published it has already
-                max_reconnect_attempts=0,
-                connect_timeout=CONNECT_TIMEOUT_SECS,
-                ping_interval=PING_INTERVAL_SECS,
-                max_outstanding_pings=MAX_OUTSTANDING_PINGS,
-                pending_size=OUTGOING_BYTES,
-                user_credentials=self._credentials_file,
-                tls=self._tls,
-                closed_cb=on_closed,
-                error_cb=on_error,
-            )
-            await client.subscribe(
-                f"{self._prefix}.control", cb=self._received_control, pending_msgs_limit=PENDING_MESSAGES
-            )
-            await client.subscribe(
-                f"{self._prefix}.limits", cb=self._received_limits, pending_msgs_limit=PENDING_MESSAGES
-            )
-            for channel_id in list(self._wanted):
-                await self._subscribe(client, channel_id)
-            await client.flush(CONNECT_TIMEOUT_SECS)
-        except (OSError, nats.errors.Error, TimeoutError) as failure:
+            with anyio.fail_after(CONNECT_LIMIT_SECS):
+                await self._greet(client, on_closed, on_error)
+        except FAILURES as failure:
             log.info("NATS cannot be reached", kind=type(failure).__name__)
-            self._subscriptions.clear()
+        except Exception:
+            log.exception("connecting to NATS failed")
+        except BaseException:
             await _close(client)
-            return None
-        return client
+            raise
+        else:
+            return client
+        await _close(client)
+        return None
+
+    async def _greet(
+        self, client: Client, on_closed: Callable[[], Awaitable[None]], on_error: Callable[[Exception], Awaitable[None]]
+    ) -> None:
+        self._subscriptions.clear()
+        self._unsettled = dict.fromkeys(self._wanted)
+        await client.connect(
+            servers=[self._url],
+            allow_reconnect=False,
+            no_echo=True,  # what this replica published it has already
+            max_reconnect_attempts=0,
+            connect_timeout=CONNECT_TIMEOUT_SECS,
+            ping_interval=PING_INTERVAL_SECS,
+            max_outstanding_pings=MAX_OUTSTANDING_PINGS,
+            pending_size=OUTGOING_BYTES,
+            user_credentials=self._credentials_file,
+            tls=self._tls,
+            closed_cb=on_closed,
+            error_cb=on_error,
+        )
+        await self._subscribe(client, "control", self._received_control)
+        await self._subscribe(client, "limits", self._received_limits)
+        await self._settle(client)
+        await client.flush(CONNECT_TIMEOUT_SECS)
 
     # --- receiving -----------------------------------------------------------------------------------
 
     async def subscribe_channel(self, channel_id: str) -> None:
         self._wanted.add(channel_id)
-        if self._client is not None:
-            try:
-                await self._subscribe(self._client, channel_id)
-            except nats.errors.Error as failure:
-                log.info("subscribing waits for the next connection", kind=type(failure).__name__)
-
-    async def _subscribe(self, client: Client, channel_id: str) -> None:
-        if channel_id not in self._subscriptions:
-            self._subscriptions[channel_id] = await client.subscribe(
-                f"{self._prefix}.channel.{channel_id}", cb=self._received_event, pending_msgs_limit=PENDING_MESSAGES
-            )
+        self._unsettle(channel_id)
 
     async def unsubscribe_channel(self, channel_id: str) -> None:
         self._wanted.discard(channel_id)
-        subscription = self._subscriptions.pop(channel_id, None)
-        if subscription is not None and self._client is not None:
+        self._unsettle(channel_id)
+
+    def _unsettle(self, channel_id: str) -> None:
+        self._unsettled[channel_id] = None
+        self._changed.set()
+
+    async def _settle_forever(self, client: Client) -> None:
+        while True:
+            await self._settle(client)  # first of all what was asked for while the connection was being made
+            await self._changed.wait()
+            self._changed = anyio.Event()
+
+    async def _settle(self, client: Client) -> None:
+        """Make the subscriptions what is wanted. One task at a time does this, so no request overtakes another."""
+        while self._unsettled:
+            channel_id, _ = self._unsettled.popitem()
+            subscription = self._subscriptions.pop(channel_id, None)
             try:
-                await subscription.unsubscribe()
+                if channel_id in self._wanted:
+                    self._subscriptions[channel_id] = subscription or await self._subscribe(
+                        client, f"channel.{channel_id}", self._received_event
+                    )
+                elif subscription is not None:
+                    await subscription.unsubscribe()
             except nats.errors.Error as failure:
-                log.debug("the subscription had ended", kind=type(failure).__name__)
+                log.info("subscribing waits for the next connection", kind=type(failure).__name__)
+
+    async def _subscribe(self, client: Client, name: str, heard: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        return await client.subscribe(f"{self._prefix}.{name}", cb=heard, pending_msgs_limit=PENDING_MESSAGES)
 
     async def _received_event(self, message: Msg) -> None:
-        try:
+        with _one_message(message):
             self.on_channel(message.subject.rpartition(".")[2], message.data, message.headers or NO_HEADERS)
-        except ValueError:
-            log.warning("a NATS message was not an event", subject=message.subject)
 
     async def _received_control(self, message: Msg) -> None:
-        try:
+        with _one_message(message):
             self.on_control(message.data)
-        except ValueError:
-            log.warning("a NATS message was not a control message", subject=message.subject)
 
     async def _received_limits(self, message: Msg) -> None:
-        try:
+        with _one_message(message):
             self.on_limits(message.data)
-        except ValueError:
-            log.warning("a NATS message was not about limits", subject=message.subject)
 
     # --- publishing ----------------------------------------------------------------------------------
 
@@ -214,34 +257,54 @@ class NatsBus(Bus):
     def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         size = len(payload)
         full = len(self._outgoing) >= OUTGOING_MESSAGES or self._outgoing_bytes + size > OUTGOING_BYTES
-        if self._client is None or full:
+        if not self.connected or full:
             self._metrics.nats_dropped()
             return
         self._outgoing.append((subject, payload, headers))
         self._outgoing_bytes += size
         self._publishable.set()
 
-    async def _publish_forever(self) -> None:
+    def _next_outgoing(self) -> Outgoing:
+        subject, payload, headers = self._outgoing.popleft()
+        self._outgoing_bytes -= len(payload)
+        return subject, payload, headers
+
+    async def _publish_forever(self, client: Client) -> None:
         """What one turn of the loop has published goes out together: the events of a commit leave in one write."""
         while True:
             await self._publishable.wait()
             self._publishable = anyio.Event()
-            while self._outgoing:
-                subject, payload, headers = self._outgoing.popleft()
-                self._outgoing_bytes -= len(payload)
-                await self._publish_now(subject, payload, headers)
+            await self._publish_queued(client)
 
-    async def _publish_now(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        if self._client is None:
-            self._metrics.nats_dropped()
-            return
-        try:
-            await self._client.publish(subject, payload, headers=dict(headers) or None)
-        except (nats.errors.Error, OSError):
-            self._metrics.nats_dropped()
+    async def _publish_queued(self, client: Client) -> None:
+        while self._outgoing:
+            subject, payload, headers = self._next_outgoing()
+            size = len(payload) + sum(len(name) + len(value) + 4 for name, value in headers.items())
+            if size + HEADER_LINE_BYTES > client.max_payload:  # a server that gets it all the same ends the connection
+                self._metrics.nats_dropped()
+                log.warning("a message is larger than NATS takes (max_payload)", subject=subject, nbytes=size)
+                continue
+            try:
+                await client.publish(subject, payload, headers=dict(headers) or None)
+            except FAILURES:
+                self._metrics.nats_dropped()
+
+
+@contextmanager
+def _one_message(message: Msg) -> Iterator[None]:
+    """Whatever is wrong with it, or with us, the next one is heard."""
+    try:
+        yield
+    except ValueError as failure:
+        log.warning("a NATS message was not understood", subject=message.subject, kind=type(failure).__name__)
+    except Exception:
+        log.exception("a NATS message could not be taken", subject=message.subject)
 
 
 async def _close(client: Client) -> None:
-    """After TLS, or a TLS handshake that failed, nats-py closes the socket and then waits for an end nobody reports."""
-    with anyio.move_on_after(CLOSE_LIMIT_SECS, shield=True):
+    """Orderly if that is quick. nats-py may wait for ever: for a peer that does not read, and after TLS."""
+    with anyio.move_on_after(CLOSE_LIMIT_SECS, shield=True), suppress(*FAILURES):
         await client.close()
+    writer = getattr(client._transport, "_io_writer", None)  # it offers no other way to let go of a socket at once
+    if writer is not None:
+        writer.transport.abort()

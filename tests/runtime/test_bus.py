@@ -7,11 +7,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
+from structlog.testing import capture_logs
 
+from openguild_runtime.bus import nats
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.embedded import EmbeddedNats
 from openguild_runtime.metrics import Metrics
+from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -101,3 +105,106 @@ async def test_a_message_that_is_none_is_survived(nats_server: EmbeddedNats) -> 
         a.bus.publish_control(b"bad")
         a.bus.publish_control(b"good")
         await eventually(lambda: b.controls == [b"good"])
+
+
+@asynccontextmanager
+async def proxied(server: EmbeddedNats, **options: int) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy before the server, and the URL through it."""
+    url = httpx.URL(server.url)
+    assert url.port is not None
+    proxy = Proxy(url.port)
+    async with anyio.create_task_group() as tasks:
+        await proxy.start(tasks, **options)
+        yield proxy, str(url.copy_with(port=proxy.port))
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_peer_that_stops_reading_under_traffic_is_given_up(
+    nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "PING_INTERVAL_SECS", 0.2)
+    async with (
+        proxied(nats_server, receive_buffer=4_096) as (proxy, url),
+        listening((url, "stalled"), (nats_server.url, "stalled")) as (a, b),
+    ):
+        await a.bus.subscribe_channel("c1")
+        proxy.black_hole()
+        for _ in range(200):
+            a.bus.publish_channel("c2", bytes(32_768))
+        await eventually(lambda: not a.bus.connected, what="the end of a connection that does not move")
+        proxy.heal()
+        await eventually(lambda: a.bus.connected)
+        assert a.reconnects == 1
+        await eventually(lambda: (b.bus.publish_channel("c1", b"again"), a.events)[1])
+        await eventually(lambda: proxy.connections == 1, what="the socket that was given up, closed")
+
+
+async def test_what_is_wanted_changes_while_it_connects(nats_server: EmbeddedNats) -> None:
+    async with (
+        proxied(nats_server) as (proxy, url),
+        listening((nats_server.url, "slow")) as (a,),
+        anyio.create_task_group() as tasks,
+    ):
+        b = Ears(NatsBus(url, "slow", Metrics("0", native_ring=False), tasks))
+        await b.bus.subscribe_channel("unwanted")
+        proxy.delay_secs = 0.2
+        await b.bus.start()
+        await eventually(lambda: "unwanted" in b.bus._subscriptions)
+        assert not b.bus.connected
+        await b.bus.unsubscribe_channel("unwanted")
+        await b.bus.subscribe_channel("wanted")
+        await eventually(lambda: b.bus.connected)
+        proxy.delay_secs = 0.0
+        await eventually(lambda: (a.bus.publish_channel("wanted", b"event"), b.events)[1])
+        a.bus.publish_channel("unwanted", b"event")
+        a.bus.publish_control(b"end")
+        await eventually(lambda: b.controls == [b"end"])
+        assert {channel for channel, _ in b.events} == {"wanted"}
+        await b.bus.aclose()
+
+
+async def test_a_defect_of_ours_is_logged_and_the_next_message_heard(nats_server: EmbeddedNats) -> None:
+    async with listening((nats_server.url, "four"), (nats_server.url, "four")) as (a, b):
+
+        def defective(payload: bytes) -> None:
+            if payload == b"first":
+                raise KeyError("a defect")
+            b.controls.append(payload)
+
+        b.bus.on_control = defective
+        with capture_logs() as records:
+            a.bus.publish_control(b"first")
+            a.bus.publish_control(b"second")
+            await eventually(lambda: b.controls == [b"second"])
+    assert [line["subject"] for line in records if line["log_level"] == "error"] == ["openguild.four.control"]
+
+
+async def test_what_is_queued_leaves_before_it_closes(nats_server: EmbeddedNats) -> None:
+    async with listening((nats_server.url, "five"), (nats_server.url, "five")) as (a, b):
+        for number in range(1_000):
+            a.bus.publish_control(b"%d" % number)
+        await a.bus.aclose()
+        await eventually(lambda: b.controls == [b"%d" % number for number in range(1_000)])
+
+
+async def test_it_stops_while_it_connects(nats_server: EmbeddedNats) -> None:
+    async with proxied(nats_server) as (proxy, url), anyio.create_task_group() as tasks:
+        proxy.black_hole()
+        bus = NatsBus(url, "six", Metrics("0", native_ring=False), tasks)
+        await bus.start()
+        await eventually(lambda: proxy.connections == 1)
+        await bus.aclose()
+        proxy.heal()
+        await eventually(lambda: proxy.connections == 0, secs=1.0)
+
+
+async def test_a_message_that_nats_would_not_take_is_counted(nats_server: EmbeddedNats) -> None:
+    async with listening((nats_server.url, "seven"), (nats_server.url, "seven")) as (a, b):
+        await b.bus.subscribe_channel("c1")
+        with capture_logs() as records:
+            a.bus.publish_channel("c1", bytes(1_048_576 - 20), {"X-Request-Id": "r" * 20})
+            a.bus.publish_control(b"after it")
+            await eventually(lambda: b.controls == [b"after it"])
+        assert [line["nbytes"] for line in records if "max_payload" in line["event"]] == [1_048_576 + 16]
+        assert a.bus.connected
+        assert a.reconnects == 0

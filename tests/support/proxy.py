@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 
 import anyio
@@ -23,8 +24,12 @@ class Proxy:
         self.delay_secs = 0.0
         self.refusing = False
 
-    async def start(self, tasks: TaskGroup) -> None:
+    async def start(self, tasks: TaskGroup, *, receive_buffer: int | None = None) -> None:
+        """`receive_buffer`: bytes the kernel takes from a client that nobody reads."""
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        if receive_buffer is not None:
+            raw = listener.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.port = listener.extra(SocketAttribute.local_port)
         tasks.start_soon(self._listen, listener)
 
@@ -38,8 +43,13 @@ class Proxy:
         for scope in list(self._scopes):
             scope.cancel()
 
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self._scopes)
+
     def black_hole(self) -> None:
-        """Connections stay, and nothing comes through."""
+        """Connections stay, and nothing comes through: of each direction one piece is read, then no more."""
         self._open = anyio.Event()
 
     def heal(self) -> None:
