@@ -172,7 +172,7 @@ class ControlKind(Enum):
     ACCESS_CHANGED = "access_changed"  # user_id: a server or channel role changed
     CHANNEL_CREATED = "channel_created"  # guild_id, channel_id, body = channel JSON for the notification
     CHANNEL_DELETED = "channel_deleted"  # guild_id, channel_id
-    GUILD_DELETED = "guild_deleted"  # guild_id
+    GUILD_DELETED = "guild_deleted"  # guild_id, body = JSON array of the ids of its channels
 
     @classmethod
     def _missing_(cls, value: object) -> ControlKind:
@@ -202,4 +202,4 @@ class ControlRecord(Record, frozen=True):
     channel_id: str | None = None
     user_id: str | None = None
     session_ids: tuple[str, ...] = ()
-    body: str | None = None  # JSON text for clients, where the kind has one
+    body: str | None = None  # JSON text, where the kind has one

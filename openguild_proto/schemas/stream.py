@@ -46,6 +46,11 @@ def channel_created_payload(record: ControlRecord) -> bytes:
     return msgspec.json.encode({**members, "event": msgspec.Raw((record.body or "null").encode())})
 
 
+def channels_deleted(record: ControlRecord) -> list[str]:
+    """The channels that went with their guild; none in a record of a release that did not write them."""
+    return msgspec.json.decode(record.body, type=list[str]) if record.body is not None else []
+
+
 def channel_read_payload(state: ReadState) -> bytes:
     """The notification `channel_read`: the reader's position moved on another device (D-14)."""
     return msgspec.json.encode(

@@ -103,6 +103,11 @@ def ignore_batch(events: int, seconds: float) -> None:
     """What `on_batch` is until the application sets it."""
 
 
+def channel_ids_body(channel_ids: Sequence[str]) -> str:
+    """The body of a `guild_deleted` record."""
+    return msgspec.json.encode(list(channel_ids)).decode()
+
+
 def channel_body(channel: ChannelRecord) -> str:
     """The `event` member of a `channel_created` notification as JSON (CONTRACT 9)."""
     return msgspec.json.encode(Channel.of(channel)).decode()

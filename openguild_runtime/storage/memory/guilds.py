@@ -29,7 +29,7 @@ from openguild_proto.records import (
     MemberChange,
     MemberRecord,
 )
-from openguild_runtime.storage.base import OWNER
+from openguild_runtime.storage.base import OWNER, channel_ids_body
 from openguild_runtime.storage.memory.channels import drop_channel
 from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Membership, State
@@ -80,12 +80,14 @@ def rename_guild(state: State, effect: RenameGuild) -> GuildRecord | None:
 def delete_guild(state: State, effect: DeleteGuild) -> bool:
     if state.guilds.pop(effect.guild_id, None) is None:
         return False
-    for channel in state.channels_of_guild(effect.guild_id):
+    channels = state.channels_of_guild(effect.guild_id)
+    for channel in channels:
         drop_channel(state, channel)
     del state.members[effect.guild_id]
     for invite in [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]:
         del state.invites[invite.code]
-    state.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id)
+    body = channel_ids_body([channel.record.channel_id for channel in channels])
+    state.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id, body=body)
     return True
 
 

@@ -17,7 +17,7 @@ from openguild_proto.effects import (
     SetMemberRole,
 )
 from openguild_proto.records import ControlKind, GuildAccess, GuildRecord, MemberChange, MemberRecord
-from openguild_runtime.storage.base import OWNER
+from openguild_runtime.storage.base import OWNER, channel_ids_body
 from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, rows_changed, texts, to_millis
@@ -101,11 +101,12 @@ async def delete_guild(tx: Transaction, effect: DeleteGuild) -> bool:
     if found is None:
         return False
     # in id order, as appends take them; the cascade would take them in any order
-    await tx.connection.execute(
-        "SELECT FROM channels WHERE guild_id = $1 ORDER BY channel_id FOR UPDATE", effect.guild_id
+    channels = await tx.connection.fetch(
+        "SELECT channel_id FROM channels WHERE guild_id = $1 ORDER BY channel_id FOR UPDATE", effect.guild_id
     )
     await tx.connection.execute("DELETE FROM guilds WHERE guild_id = $1", effect.guild_id)
-    await tx.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id)
+    body = channel_ids_body([str(row["channel_id"]) for row in channels])
+    await tx.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id, body=body)
     return True
 
 

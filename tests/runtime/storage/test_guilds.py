@@ -26,6 +26,7 @@ from openguild_proto.effects import (
     SetMemberRole,
 )
 from openguild_proto.records import ControlKind, MemberChange
+from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
 
@@ -239,6 +240,7 @@ async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) 
     assert body is not None
     assert f'"channel_id":"{channel}"' in body
     assert '"name":"news"' in body
+    assert channels_deleted(records[4]) == [channel]
 
 
 async def test_visible_covers_guilds_and_explicit_channels(storage: Storage) -> None:
