@@ -108,6 +108,7 @@ class Server:
         )
         self.feeds = Feeds(self.storage, self.bus, self.metrics, tasks, self.streams.released)
         self.streams.feeds = self.feeds
+        self.feeds.on_restart = self.streams.log_went_back
         if self.tracing is not None:
             self.streams.flusher.flushed = self.tracing.flushed
         self.live = LiveConfig(config, self.service, self.streams, reread or (lambda: config))

@@ -8,16 +8,20 @@ the store says now (a re-check), so a repeated or late message does no harm.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
+import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects import Operation, StorageUnavailable
 from openguild_proto.fanout.sequencer import Sequencer
-from openguild_proto.operations.streams import recheck_stream
+from openguild_proto.http.message import OpenStream
+from openguild_proto.operations.streams import recheck_session, recheck_stream
 from openguild_proto.records import ControlKind, ControlRecord, ReadState
 from openguild_proto.schemas.stream import (
     ReadHint,
+    channels_deleted,
     decode_control,
     encode_control,
     encode_read_hint,
@@ -26,12 +30,15 @@ from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import Bus
+from openguild_runtime.feeds import GAP_GRACE_SECS
 from openguild_runtime.peer import Peer
 from openguild_runtime.perform import Performer
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
 
 PAGE_RECORDS = 500
+
+Recheck: TypeAlias = Callable[[OpenStream], Operation[CloseCode | None]]
 
 log = structlog.get_logger("openguild.controls")
 
@@ -56,6 +63,7 @@ class Controls:
         self._performer = performer
         self._tasks = tasks
         self._sequencer: Sequencer[ControlRecord] | None = None
+        self._backfilling = False
         self._unknown: set[str] = set()  # kinds of a newer release that the log has mentioned
 
     async def start(self) -> None:
@@ -83,23 +91,73 @@ class Controls:
             self._offer(message)
 
     def _offer(self, record: ControlRecord) -> None:
-        if self._sequencer is None:
+        sequencer = self._sequencer
+        if sequencer is None:
             return  # not started: there is no socket yet that could care
-        for _, released in self._sequencer.offer(record.sequence, record):
-            with contained("applying a control record"):  # the ones behind it do not suffer
-                self._apply(released)
+        for _, released in sequencer.offer(record.sequence, record):
+            self._apply_contained(released)
+        if record.sequence > sequencer.head and record.kind is ControlKind.SESSIONS_REVOKED:
+            self._apply_contained(record)  # needs nothing of what came before, and does no harm twice
+        if sequencer.missing() is not None and not self._backfilling:
+            self._backfilling = True
+            start_contained(self._tasks, self._backfill_after_grace)
+
+    def _apply_contained(self, record: ControlRecord) -> None:
+        with contained("applying a control record"):  # the ones behind it do not suffer
+            self._apply(record)
+
+    async def _backfill_after_grace(self) -> None:
+        try:
+            await anyio.sleep(GAP_GRACE_SECS)
+            if self._sequencer is not None and self._sequencer.missing() is not None:
+                await self.check_tail()
+        except StorageUnavailable:
+            log.warning("a lost control message cannot be read yet")
+        finally:
+            self._backfilling = False
 
     async def check_tail(self) -> None:
         """Read what neither this replica nor NATS has brought. Raises StorageUnavailable."""
         if self._sequencer is None:
             await self.start()
             return
+        sequencer = self._sequencer
         while True:
-            records = await self._storage.control_since(self._sequencer.head, PAGE_RECORDS)
+            known = sequencer.head
+            head = await self._storage.control_head()  # before the records: they reach at least as far
+            if head < known:
+                again = await self._storage.control_head()
+                if sequencer.went_back(known, head, again):
+                    self._restart(again, "the control log went back")
+                return
+            if head == known:
+                return
+            records = await self._storage.control_since(known, PAGE_RECORDS)
+            oldest = records[0].sequence if records else head + 1
+            if oldest > max(known, sequencer.head) + 1:
+                self._restart(oldest - 1, "control records were missed and are no longer in the log")
             for record in records:
                 self._offer(record)
             if len(records) < PAGE_RECORDS:
                 return
+
+    def _restart(self, head: int, why: str) -> None:
+        """Anything may have changed: sessions, members, channels. Every stream is checked again, and every token."""
+        if self._sequencer is None:
+            return
+        log.error(f"{why}: every stream is checked again", head=head)
+        self._sequencer.restart(head)
+        self._streams.changes += 1
+        self._streams.forget_pages()
+        self._tokens.confirm_again()
+        start_contained(self._tasks, self._recheck_everything)
+
+    async def _recheck_everything(self) -> None:
+        """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile."""
+        for peer in self._streams.peers():
+            await self._recheck_peer(peer, recheck_session)
+        for user_id in self._streams.watchers.users():
+            await self._refresh(user_id)
 
     # --- effects on sockets ------------------------------------------------------------------------
 
@@ -132,6 +190,8 @@ class Controls:
                 for peer in streams.peers():
                     if peer.stream is not None and peer.stream.guild_id == record.guild_id:
                         peer.close(CloseCode.CHANNEL_DELETED, "guild deleted")
+                for channel_id in channels_deleted(record):  # who had a role in one need not have been a member
+                    streams.forget_channel(channel_id)
                 for user_id in list(streams.watchers.of_guild(record.guild_id or "")):
                     start_contained(self._tasks, self._refresh, user_id)
             case ControlKind.CHANNEL_CREATED:
@@ -151,12 +211,12 @@ class Controls:
         for peer in self._streams.peers_of(user_id):
             await self._recheck_peer(peer)
 
-    async def _recheck_peer(self, peer: Peer) -> None:
+    async def _recheck_peer(self, peer: Peer, check: Recheck = recheck_stream) -> None:
         stream = peer.stream
-        if stream is None or stream.channel_id is None:
+        if stream is None:
             return
         try:
-            verdict = await self._performer().run(recheck_stream(stream))
+            verdict = await self._performer().run(check(stream))
         except StorageUnavailable:
             log.warning("access cannot be re-checked now: closing the stream", channel_id=stream.channel_id)
             peer.close(CloseCode.SERVICE_RESTART, "access cannot be checked; reconnect")

@@ -40,7 +40,7 @@ class Feed:
         self.holders = 0
         self.sequencer: Sequencer[bytes] = Sequencer()
         self.opened: anyio.Event | None = None  # set when the opening in progress has ended
-        self.heard = False
+        self.heard = False  # NATS has brought something new since the last tail check
         self.backfilling = False
 
     @property
@@ -65,6 +65,8 @@ class Feeds:
         self._tasks = tasks
         self._released = released
         self._feeds: dict[str, Feed] = {}
+        self.on_restart: Callable[[str], None] = lambda channel_id: None
+        """The channel's log is not the one that was released from (it went back): set by the app."""
 
     def get(self, channel_id: str) -> Feed | None:
         return self._feeds.get(channel_id)
@@ -159,10 +161,11 @@ class Feeds:
         """An event from NATS; own echoes and repeats are dropped by their sequence."""
         feed = self._feeds.get(channel_id)
         if feed is not None:
-            self._take(feed, payload_sequence(payload), payload)
+            sequence = payload_sequence(payload)
+            feed.heard = feed.heard or sequence > feed.head  # a repeat proves nothing, nor does what was stored here
+            self._take(feed, sequence, payload)
 
     def _take(self, feed: Feed, sequence: int, payload: bytes) -> None:
-        feed.heard = True
         self._release(feed, feed.sequencer.offer(sequence, payload, len(payload)))
 
     def _release(self, feed: Feed, events: list[tuple[int, bytes]]) -> None:
@@ -213,17 +216,34 @@ class Feeds:
 
     async def check_tails(self, *, everything: bool = False) -> None:
         """Compare heads with the log: feeds that heard nothing since the last check, or all (after a NATS reconnect)."""
+        everything = everything or not self._bus.connected
         silent = [feed for feed in self._feeds.values() if feed.sequencer.begun and (everything or not feed.heard)]
         for feed in self._feeds.values():
             feed.heard = False
         if not silent:
             return
+        released = {feed: feed.head for feed in silent}
         heads = await self._storage.heads([feed.channel_id for feed in silent])
-        for feed in silent:
-            head = heads.get(feed.channel_id)
-            if head is not None and head > feed.head:
+        short: dict[Feed, int] = {}
+        for feed, known in released.items():
+            head = heads.get(feed.channel_id, known)  # a channel that is gone: its control message closes the streams
+            if head > feed.head:
                 feed.sequencer.saw_head(head)
                 self._schedule_backfill(feed)
+            elif head < known:
+                short[feed] = head
+        if short:
+            again = await self._storage.heads([feed.channel_id for feed in short])
+            for feed, head in short.items():
+                second = again.get(feed.channel_id)
+                if second is not None and feed.sequencer.went_back(released[feed], head, second):
+                    self._restart(feed, second)
+
+    def _restart(self, feed: Feed, head: int) -> None:
+        """Sequences that were sent mean something else from now on, so the channel's streams cannot go on."""
+        log.error("the log of a channel went back: its streams begin anew", channel_id=feed.channel_id, head=head)
+        feed.sequencer.restart(head)
+        self.on_restart(feed.channel_id)
 
     async def check_now(self, also: Callable[[], Awaitable[None]]) -> None:
         """Every tail at once, and `also`: something may have been lost for all of them."""

@@ -1,4 +1,5 @@
-"""Pages of the log for replays: read once for all who ask together, and kept a while, because a log never changes.
+"""Pages of the log for replays: read once for all who ask together, and kept a while, because a log never changes
+until its database is restored.
 
 A reconnect storm asks for the same few pages thousands of times (architecture, "Storm cost"). What is kept is bounded
 in bytes; pages go when their channel is deleted.
@@ -86,6 +87,11 @@ class ReplayPages:
 
     def drop_channel(self, channel_id: str) -> None:
         for key, page in [item for item in self._pages.items() if item[0][0] == channel_id]:
+            self._forget(key, page)
+
+    def drop_all(self) -> None:
+        """The log is not the one these were read from."""
+        for key, page in list(self._pages.items()):
             self._forget(key, page)
 
     @property

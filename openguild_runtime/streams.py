@@ -294,11 +294,26 @@ class Streams:
         for peer in self.peers():
             if peer.stream is not None and peer.stream.channel_id == channel_id:
                 peer.close(CloseCode.CHANNEL_DELETED, "channel deleted")
+        self.forget_channel(channel_id)
+
+    def forget_channel(self, channel_id: str) -> None:
+        """What is kept of a channel that is gone, and who was to be notified of it."""
         self._pages.drop_channel(channel_id)
         for running in self._refreshing.values():
             running.created.pop(channel_id, None)
         if self.watchers.drop_channel(channel_id):
             self.feeds.release([channel_id])
+
+    def log_went_back(self, channel_id: str) -> None:
+        """The database was restored to an earlier state: who comes back with a later `since` is told so by a 400."""
+        self.forget_pages()
+        for subscriber in self.hub.close(channel_id):
+            if isinstance(subscriber.owner, Peer):
+                subscriber.owner.close(CloseCode.SERVICE_RESTART, "the log of this channel went back; begin anew")
+
+    def forget_pages(self) -> None:
+        """Of all channels: what one has shown is true of the database."""
+        self._pages.drop_all()
 
     def peers(self) -> list[Peer]:
         """Every stream socket of this replica."""

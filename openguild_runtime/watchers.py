@@ -21,6 +21,10 @@ class Watchers:
     def is_retained(self, user_id: str) -> bool:
         return user_id in self._sockets
 
+    def users(self) -> list[str]:
+        """Whoever watches."""
+        return list(self._channels)
+
     def channels_of(self, user_id: str) -> Set[str]:
         return self._channels.get(user_id, set())
 

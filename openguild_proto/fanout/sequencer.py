@@ -40,6 +40,13 @@ class Sequencer(Generic[T]):
             self._take(sequence)
         return self._following()
 
+    def restart(self, head: int) -> None:
+        """Another log, which stands at `head`, before or behind what was released: nothing that waits belongs to it."""
+        self.begun = True
+        self.head = self._seen = head
+        self._held.clear()
+        self._held_bytes = 0
+
     def offer(self, sequence: int, item: T, nbytes: int = 0) -> list[tuple[int, T]]:
         """Take one item of `nbytes`; returns what it releases, in order. Repeats return nothing."""
         self._seen = max(self._seen, sequence)
@@ -82,6 +89,14 @@ class Sequencer(Generic[T]):
         if self._seen == self.head or not self.begun:
             return None
         return self.head, min(self._held) if self._held else self._seen + 1
+
+    def went_back(self, released: int, first: int, second: int) -> bool:
+        """The log has lost what it had when `released` was the head here (a restore, a failover that lost commits).
+
+        Both readings of its head were begun after that; one alone may be stale, from a standby behind a pooler.
+        False when `restart` has been called meanwhile.
+        """
+        return max(first, second) < released <= self.head
 
     @property
     def held(self) -> int:

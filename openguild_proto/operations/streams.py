@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import FindChannelAccess, Operation
+from openguild_proto.effects import FindChannelAccess, FindSession, Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import OpenStream, Request
 from openguild_proto.operations.auth import authenticate_socket
@@ -82,3 +82,11 @@ def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
     except Refusal:
         return CloseCode.MEMBERSHIP_LOST
     return None
+
+
+def recheck_session(stream: OpenStream) -> Operation[CloseCode | None]:
+    """The same for a stream of any kind when even a revocation may have been missed."""
+    session = yield from FindSession(session_id=stream.session_id)
+    if session is None or session.revoked:
+        return CloseCode.TOKEN_ENDED
+    return (yield from recheck_stream(stream))

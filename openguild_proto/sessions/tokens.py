@@ -129,6 +129,10 @@ class TokenAuthority:
         if key in self._verified:
             self._known.add(key)
 
+    def confirm_again(self) -> None:
+        """Revocations may have been missed: the store is asked about every session once more."""
+        self._known.clear()
+
     def revoke_session(self, session_id: str) -> None:
         """Every token of the session is invalid from now on."""
         self._revoked[session_id] = None

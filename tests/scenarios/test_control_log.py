@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from tests.conftest import run_apart
@@ -96,3 +98,58 @@ def test_a_tail_check_that_fails_is_tried_again(replicas: list[ServerProcess], a
         )
         alice.say(channel, "on")
         assert texts(receive(stream, 1)) == ["on"]
+
+
+def test_the_log_of_a_channel_goes_back(replicas: list[ServerProcess], alice: User, database_url: str) -> None:
+    """What a restored backup, or a failover that lost commits, looks like to a replica."""
+    channel = alice.channel(alice.guild())
+    bob = elsewhere(replicas[1], alice)
+    with bob.stream(channel) as stream:
+        for text in ("kept", "lost", "lost too"):
+            alice.say(channel, text)
+        assert len(receive(stream, 3)) == 3
+        execute(
+            database_url,
+            f"DELETE FROM channel_events WHERE channel_id = '{channel}' AND sequence > 1",
+            f"UPDATE channels SET head_sequence = 1 WHERE channel_id = '{channel}'",
+        )
+        assert close_code(stream) == (1012, "the log of this channel went back; begin anew")
+    with pytest.raises(InvalidStatus) as refused, bob.stream(channel, since=3):
+        pass
+    assert refused.value.response.status_code == 400
+    assert json.loads(refused.value.response.body)["error"] == "invalid_since"
+    with bob.stream(channel, since=0) as stream:
+        assert texts(receive(stream, 1)) == ["kept"]
+        alice.say(channel, "new")
+        assert [(event["sequence"], *texts([event])) for event in receive(stream, 1)] == [(2, "new")]
+
+
+def test_the_control_log_goes_back(replicas: list[ServerProcess], alice: User, database_url: str) -> None:
+    """Sessions that the restored database does not have are over, and what is revoked then is heard of."""
+    bob = replicas[0].chat().user()
+    channel = bob.channel(bob.guild())
+    execute(database_url, FROM_THE_FUTURE)
+    wait_until(lambda: any("does not know" in text for text in messages(replicas[1])))
+    with elsewhere(replicas[1], alice).notifications() as first, elsewhere(replicas[1], bob).stream(channel) as second:
+        execute(
+            database_url,
+            f"UPDATE refresh_families SET revoked_at = now() WHERE user_id = '{alice.user_id}'",
+            "DELETE FROM control_log",
+            "UPDATE control_head SET sequence = 0",
+        )
+        assert close_code(first)[0] == 4401
+        assert elsewhere(replicas[1], alice).get("/users/me").status_code == 401
+        bob.chat.login(bob.name)
+        assert close_code(second)[0] == 4401
+
+
+def test_records_that_were_missed_and_pruned(replicas: list[ServerProcess], alice: User, database_url: str) -> None:
+    channel = alice.channel(alice.guild())
+    behind = replicas[1]
+    with elsewhere(behind, alice).stream(channel) as stream:
+        assert behind.process is not None
+        behind.process.send_signal(signal.SIGSTOP)
+        alice.chat.login(alice.name)  # the same device: the session before ends
+        execute(database_url, "DELETE FROM control_log")
+        behind.process.send_signal(signal.SIGCONT)
+        assert close_code(stream)[0] == 4401

@@ -118,6 +118,26 @@ def test_nats_away_degrades_and_delivery_goes_on(database_url: str, own_nats: Em
         assert [server.stop() for server in servers] == [0, 0]
 
 
+def test_posts_on_both_replicas_while_nats_is_away_arrive_within_3_s(
+    database_url: str, own_nats: EmbeddedNats, tmp_path: Path
+) -> None:
+    """A replica's own post tells it nothing of what NATS has lost."""
+    servers = [ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=own_nats.url) for _ in range(2)]
+    with servers[0].start(), servers[1].start():
+        alice = servers[0].chat().user()
+        bob = servers[1].chat().login(alice.name, device="other")
+        channel = alice.channel(alice.guild())
+        with alice.stream(channel) as here, bob.stream(channel) as there:
+            own_nats.kill()
+            wait_until(lambda: not any(server.metric("openguild_nats_connected") for server in servers))
+            for number in range(3):
+                bob.say(channel, f"bob {number}")
+                alice.say(channel, f"alice {number}")
+                assert texts(receive(there, 2, secs=3)) == [f"bob {number}", f"alice {number}"]
+                assert texts(receive(here, 2, secs=3)) == [f"bob {number}", f"alice {number}"]
+        assert [server.stop() for server in servers] == [0, 0]
+
+
 def test_kill_9_of_the_server_loses_nothing_acknowledged(database_url: str, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=database_url)
     with server.start():

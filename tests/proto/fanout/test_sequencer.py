@@ -55,6 +55,18 @@ def test_what_came_before_the_head_was_known_is_released_behind_it(early: list[i
     assert released == [(sequence, sequence) for sequence in range(head + 1, max([head, *early]) + 1)]
 
 
+def test_a_log_that_went_back_is_believed_at_the_second_reading() -> None:
+    sequencer: Sequencer[str] = Sequencer(9)
+    sequencer.offer(12, "of the other log")
+    assert not sequencer.went_back(9, 7, 9), "the first reading was stale"
+    assert not sequencer.went_back(9, 9, 9)
+    assert sequencer.went_back(9, 7, 8)
+    sequencer.restart(8)
+    assert not sequencer.went_back(9, 7, 8), "done already"
+    assert (sequencer.held, sequencer.missing()) == (0, None)
+    assert sequencer.offer(9, "again") == [(9, "again")]
+
+
 def test_what_waits_is_bounded_in_bytes_and_still_missed() -> None:
     sequencer: Sequencer[bytes] = Sequencer(0, max_held_bytes=100)
     sequencer.offer(2, b"a", 60)
