@@ -42,6 +42,7 @@ from openguild_runtime.perform import Performer
 from openguild_runtime.private import private_servers
 from openguild_runtime.readiness import ReadinessProbe
 from openguild_runtime.reload import LiveConfig
+from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
 from openguild_runtime.shutdown import drain, wait_for_signal
 from openguild_runtime.sources import Sources
@@ -272,6 +273,7 @@ class Server:
         self.readiness.serving = True
         self._started.set()
         log.info("serving")
+        self.tasks.start_soon(prune_forever, self.storage, self.sources, self.config.session.login_window_secs)
         await self.feeds.run_tail_checks(self.controls.check_tail)
 
     async def _drain(self, listener: socket.socket) -> None:

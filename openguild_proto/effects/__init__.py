@@ -52,6 +52,7 @@ from openguild_proto.effects.process import (
     RenderMetrics,
     VerifyPassword,
 )
+from openguild_proto.effects.retention import PruneExpired
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "OpenSession",
     "Operation",
     "Overloaded",
+    "PruneExpired",
     "ReadEvents",
     "Readiness",
     "RemoveMember",

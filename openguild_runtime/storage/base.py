@@ -80,7 +80,8 @@ class Storage(ABC):
 
     @abstractmethod
     async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        """The first `limit` control records after `sequence`, in order."""
+        """The first `limit` control records after `sequence`, in order. Old ones may be gone (`PruneExpired`): then the
+        first does not follow `sequence`, or there is none although the head is beyond it."""
 
     @abstractmethod
     async def visible(self, user_id: str) -> Visible:

@@ -13,7 +13,7 @@ from openguild_proto import effects
 from openguild_proto.effects import StorageEffect
 from openguild_proto.records import ControlRecord
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
-from openguild_runtime.storage.memory import accounts, attempts, channels, guilds
+from openguild_runtime.storage.memory import accounts, attempts, channels, guilds, retention
 from openguild_runtime.storage.memory.state import State
 
 __all__ = ["MemoryStorage", "MemoryTables"]
@@ -57,6 +57,7 @@ HANDLERS: dict[type[StorageEffect[Any]], Callable[[State, Any], Any]] = {
     effects.MarkRead: channels.mark_read,
     effects.ListUnread: channels.list_unread,
     effects.CountAttempt: attempts.count_attempt,
+    effects.PruneExpired: retention.prune_expired,
 }
 
 
@@ -78,10 +79,10 @@ class MemoryTables:
         return {channel_id: len(known[channel_id].events) for channel_id in channel_ids if channel_id in known}
 
     def control_head(self) -> int:
-        return len(self._state.control)
+        return self._state.control_head
 
     def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        start = max(0, sequence)
+        start = max(0, sequence - self._state.control_pruned)
         return self._state.control[start : start + limit]
 
     def visible(self, user_id: str) -> Visible:

@@ -106,7 +106,7 @@ def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
 def open_session(state: State, effect: OpenSession) -> None:
     if effect.user_id not in state.users:
         raise LocalProtocolError("a session needs an existing user")
-    _prune(state, effect.user_id, effect.now_ms)
+    prune_user(state, effect.user_id, effect.now_ms)
     former = [
         family
         for family in state.families.values()
@@ -165,7 +165,7 @@ def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | Reus
             _revoke(state, family.user_id, [family], effect.now_ms)
             return ReusedRefresh(user_id=family.user_id, family_id=family.family_id)
         case Rotation.ROTATE | Rotation.GRACE:
-            _prune(state, family.user_id, effect.now_ms)
+            prune_user(state, family.user_id, effect.now_ms)
             family.previous_hash = family.current_hash
             family.current_hash = effect.new_refresh_hash
             family.rotated_at_ms = effect.now_ms
@@ -238,7 +238,7 @@ def _revoke(state: State, user_id: str, families: list[Family], now_ms: int) -> 
         state.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=session_ids)
 
 
-def _prune(state: State, user_id: str, now_ms: int) -> None:
+def prune_user(state: State, user_id: str, now_ms: int) -> None:
     """Drop what has expired of one user, so that logins do not grow the tables for ever (D-29)."""
     for session in [s for s in state.sessions.values() if s.user_id == user_id and s.expires_at_ms <= now_ms]:
         del state.sessions[session.session_id]

@@ -73,7 +73,9 @@ class State:
     invites: dict[str, InviteRecord] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
     event_places: dict[str, tuple[str, int]] = field(default_factory=dict)  # event id: channel id, sequence
-    control: list[ControlRecord] = field(default_factory=list)
+    control: list[ControlRecord] = field(default_factory=list)  # those that are kept
+    control_pruned: int = 0  # records before them
+    control_marks: list[tuple[int, int]] = field(default_factory=list)  # when retention looked, ms: the head it saw
     attempts: dict[bytes, dict[int, int]] = field(default_factory=dict)  # digest: start of bin, ms: how many
 
     def log(
@@ -89,7 +91,7 @@ class State:
         """Append to the control log."""
         self.control.append(
             ControlRecord(
-                sequence=len(self.control) + 1,
+                sequence=self.control_head + 1,
                 kind=kind,
                 guild_id=guild_id,
                 channel_id=channel_id,
@@ -98,6 +100,10 @@ class State:
                 body=body,
             )
         )
+
+    @property
+    def control_head(self) -> int:
+        return self.control_pruned + len(self.control)
 
     def roles_of(self, user_id: str) -> tuple[str, ...]:
         """Server roles by (granted_at, role)."""

@@ -23,7 +23,7 @@ from openguild_proto.effects import AppendEvent, FindChannelAccess, StorageEffec
 from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
-from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, sessions
+from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, retention, sessions
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
 from openguild_runtime.storage.postgres.gather import Gather
@@ -83,6 +83,7 @@ TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaita
     effects.InsertChannel: channels.insert_channel,
     effects.DeleteChannel: channels.delete_channel,
     effects.GrantChannelRole: channels.grant_channel_role,
+    effects.PruneExpired: retention.prune_expired,
 }
 SNAPSHOTS = frozenset({effects.DescribeUser})  # read several tables as of one moment
 

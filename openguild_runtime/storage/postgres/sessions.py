@@ -24,7 +24,7 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
     known = await connection.fetchval("SELECT 1 FROM users WHERE user_id = $1 FOR NO KEY UPDATE", effect.user_id)
     if known is None:
         raise LocalProtocolError("a session needs an existing user")
-    await _prune(tx, effect.user_id, effect.now_ms)
+    await prune_users(tx, [effect.user_id], effect.now_ms)
     former = await connection.fetch(
         "SELECT family_id FROM refresh_families WHERE user_id = $1 AND device_id = $2 AND revoked_at IS NULL",
         effect.user_id,
@@ -107,7 +107,7 @@ async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefre
                 tx, family_id, user_id, effect.new_refresh_hash, effect.new_session_id,
                 effect.now_ms, effect.access_expires_ms, effect.refresh_expires_ms,
             )  # fmt: skip
-            await _prune(tx, user_id, effect.now_ms)
+            await prune_users(tx, [user_id], effect.now_ms)
             return RotatedRefresh(user_id=user_id, username=family["username"], family_id=family_id)
 
 
@@ -221,23 +221,25 @@ async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]
         await tx.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=session_ids)
 
 
-async def _prune(tx: Transaction, user_id: str, now_ms: int) -> None:
-    """Drop what has expired of one user, so that logins do not grow the tables for ever (D-29)."""
+async def prune_users(tx: Transaction, user_ids: Sequence[str], now_ms: int) -> None:
+    """Drop what has expired of these users, so that logins do not grow the tables for ever (D-29)."""
     now = moment(now_ms)
-    await tx.connection.execute("DELETE FROM sessions WHERE user_id = $1 AND expires_at <= $2", user_id, now)
+    await tx.connection.execute(
+        "DELETE FROM sessions WHERE user_id = ANY ($1::uuid[]) AND expires_at <= $2", user_ids, now
+    )
     await tx.connection.execute(
         """
         DELETE FROM refresh_tokens AS t USING refresh_families AS f
-        WHERE t.family_id = f.family_id AND f.user_id = $1 AND t.expires_at <= $2
+        WHERE t.family_id = f.family_id AND f.user_id = ANY ($1::uuid[]) AND t.expires_at <= $2
         """,
-        user_id,
+        user_ids,
         now,
     )
     await tx.connection.execute(
         """
-        DELETE FROM refresh_families AS f WHERE user_id = $1 AND expires_at <= $2
+        DELETE FROM refresh_families AS f WHERE user_id = ANY ($1::uuid[]) AND expires_at <= $2
         AND NOT EXISTS (SELECT FROM sessions AS s WHERE s.family_id = f.family_id)
         """,
-        user_id,
+        user_ids,
         now,
     )

@@ -1,0 +1,35 @@
+"""Forgets what has expired, a little at a time, as PostgreSQL does."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from openguild_proto.effects import PruneExpired
+from openguild_runtime.storage.memory.accounts import prune_user
+from openguild_runtime.storage.memory.state import State
+
+
+def prune_expired(state: State, effect: PruneExpired) -> bool:
+    for user_id in sorted(user_id for user_id in state.users if user_id >= effect.from_user)[: effect.limit]:
+        prune_user(state, user_id, effect.now_ms)
+    return any([_prune_control(state, effect), _prune_attempts(state, effect)])
+
+
+def _prune_control(state: State, effect: PruneExpired) -> bool:
+    """Records have no time here: one is older than a call that found it there."""
+    old = [head for at_ms, head in state.control_marks if at_ms < effect.control_before_ms]
+    dropped = min(effect.limit, max(old, default=0) - state.control_pruned)
+    if dropped > 0:
+        del state.control[:dropped]
+        state.control_pruned += dropped
+    state.control_marks = [mark for mark in state.control_marks if mark[1] > state.control_pruned]
+    state.control_marks.append((effect.now_ms, state.control_head))
+    return dropped == effect.limit
+
+
+def _prune_attempts(state: State, effect: PruneExpired) -> bool:
+    old = (digest for digest, bins in state.attempts.items() if max(bins, default=0) < effect.attempts_before_ms)
+    digests = list(islice(old, effect.limit))
+    for digest in digests:
+        del state.attempts[digest]
+    return len(digests) == effect.limit
