@@ -28,7 +28,7 @@ from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
 from openguild_runtime.admin import Replica, serve_admin
-from openguild_runtime.background import start_contained
+from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
@@ -264,7 +264,8 @@ class Server:
     async def _reload_at_hangup(self) -> None:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
             async for _ in hangups:
-                self.live.reload()
+                with contained("reading the configuration again"):
+                    self.live.reload()
 
     async def _start_storage(self) -> None:
         await self.storage.start()

@@ -13,9 +13,11 @@ import httpx
 
 from benchmarks.cluster.appends import posted_over_http
 from benchmarks.load.actors import Crowd, RealServer, cpu_secs
+from tests.support.chat import User
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
+PAUSE_SECS = 3.5  # longer than a tail check takes to come
 LIMITS = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 1_000_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
 
 
@@ -128,23 +130,39 @@ def storm(server: RealServer, directory: Path, clients: int = 5_000, window_secs
     return {"clients": clients, "window_secs": window_secs, "secs": secs, "health_p99_ms": health.p99 * 1e3}
 
 
-def nats_away(server: RealServer, directory: Path, secs: float = 60.0, rate: float = 20.0) -> dict[str, Any]:
-    """Posts on one replica while NATS is dead; how late the other replica's subscribers get them."""
+def nats_away(
+    server: RealServer, directory: Path, secs: float = 60.0, rate: float = 20.0, pairs: int = 10
+) -> dict[str, Any]:
+    """How late the other replica's subscribers get what is posted on this one while NATS is dead.
+
+    First a stream of posts here alone; then `pairs` of a post there and one here, with a pause behind them: nothing that
+    follows shows the hole, and the other replica's own post must not make it think that it has heard enough.
+    """
     with beside(server, directory).start() as other:
         since = server.user.history(server.channel, before=1 << 53, limit=1)[-1]["sequence"]
-        there = Crowd(other.port, 20, f"{server.target}?since={since}", server.user.token)
-        there.begin_reading(5.0)
         server.nats.kill()
         try:
+            there = Crowd(other.port, 20, f"{server.target}?since={since}", server.user.token)
+            there.begin_reading(5.0)
             server.post_at(rate, int(rate * secs))
             heard = there.result()
+            there.close()
+            beyond = since + int(rate * secs)
+            there = Crowd(other.port, 20, f"{server.target}?since={beyond}", server.user.token)
+            there.begin_reading(5.0)
+            user = User(other.chat(), server.user.name, server.user.token, "", "")
+            for _ in range(pairs):
+                user.say(server.channel, f'"t":{time.monotonic_ns():020d}')
+                server.post_at(1 / PAUSE_SECS, 1)
+            both = there.result()
+            there.close()
         finally:
             server.nats.restart()
-        there.close()
     return {
         "secs": secs,
         "p50_secs": heard["p50"],
         "longest_secs": heard["max"],
         "frames": heard["frames"],
         "posts": int(rate * secs),
+        "both": {"longest_secs": both["max"], "frames": both["frames"], "posts": 2 * pairs},
     }

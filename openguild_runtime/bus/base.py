@@ -48,7 +48,7 @@ class Bus(ABC):
 
     @abstractmethod
     async def subscribe_channel(self, channel_id: str) -> None:
-        """Begin to hear a channel; safe to repeat."""
+        """Begin to hear a channel; safe to repeat. Returns before the server knows of it."""
 
     @abstractmethod
     async def unsubscribe_channel(self, channel_id: str) -> None:
