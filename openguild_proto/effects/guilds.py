@@ -53,7 +53,10 @@ class FindMember(StorageEffect[MemberRecord | None], frozen=True):
 
 
 class SetMemberRole(StorageEffect[MemberChange], frozen=True):
-    """Compare and set: CONFLICT when the member's role is no longer `expected_role`."""
+    """Compare and set: CONFLICT when the member's role is no longer `expected_role`.
+
+    With a role that may not create invites, the invites that the member created end in the same transaction.
+    """
 
     guild_id: str
     user_id: str
@@ -62,17 +65,20 @@ class SetMemberRole(StorageEffect[MemberChange], frozen=True):
 
 
 class RemoveMember(StorageEffect[MemberChange], frozen=True):
+    """The invites that the member created end with his membership: he would let himself in again."""
+
     guild_id: str
     user_id: str
     expected_role: str
 
 
 class InsertInvite(StorageEffect[InviteRecord | None], frozen=True):
-    """None: the guild is gone."""
+    """None: the guild is gone, or its creator's role in it is no longer `member_role`."""
 
     code: str
     guild_id: str
     created_by: str
+    member_role: str | None  # when access was decided; None: not a member, a server role decided
     max_uses: int | None
     expires_at_ms: int | None
     now_ms: int

@@ -19,7 +19,7 @@ class RevokeServerRole(StorageEffect[bool], frozen=True):
 
 
 class GrantGuildRole(StorageEffect[bool], frozen=True):
-    """Sets the role and makes the membership where there is none. False: no such guild."""
+    """Sets the role and makes the membership where there is none; ends invites as SetMemberRole does. False: no such guild."""
 
     guild_id: str
     user_id: str

@@ -20,7 +20,7 @@ JOIN_ROLE = "member"
 
 def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
     """POST /guilds/{guild_id}/invites `{max_uses?, expires_in_secs?}` -> 201."""
-    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
+    claims, access, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
     parse_query(request)
     body = decode_body(request, NewInvite, required=False)
     problems = tuple(
@@ -37,6 +37,7 @@ def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Re
         code=new_code(ctx),
         guild_id=guild_id,
         created_by=claims.user_id,
+        member_role=access.role,
         max_uses=body.max_uses,
         expires_at_ms=ctx.wall_ms + body.expires_in_secs * 1000 if body.expires_in_secs is not None else None,
         now_ms=ctx.wall_ms,

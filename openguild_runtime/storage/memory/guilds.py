@@ -21,6 +21,7 @@ from openguild_proto.effects import (
     SetMemberRole,
 )
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.permissions import Permission, allows
 from openguild_proto.records import (
     ControlKind,
     GuildAccess,
@@ -115,6 +116,7 @@ def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
     verdict = _may_change(state, effect.guild_id, effect.user_id, effect.expected_role, leaves=effect.role != OWNER)
     if verdict is MemberChange.DONE:
         state.members[effect.guild_id][effect.user_id].role = effect.role
+        _end_invites(state, effect.guild_id, effect.user_id, effect.role)
         state.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=effect.user_id)
     return verdict
 
@@ -125,8 +127,17 @@ def remove_member(state: State, effect: RemoveMember) -> MemberChange:
         del state.members[effect.guild_id][effect.user_id]
         for channel in state.channels_of_guild(effect.guild_id):
             channel.roles.pop(effect.user_id, None)
+        _end_invites(state, effect.guild_id, effect.user_id, None)
         state.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=effect.user_id)
     return verdict
+
+
+def _end_invites(state: State, guild_id: str, user_id: str, role: str | None) -> None:
+    """Unless `role`, the creator's from now on, may still create them: an invite is worth what its creator may do."""
+    if not allows(role, Permission.CREATE_INVITES):
+        for code, invite in list(state.invites.items()):
+            if invite.guild_id == guild_id and invite.created_by == user_id:
+                del state.invites[code]
 
 
 def grant_guild_role(state: State, effect: GrantGuildRole) -> bool:
@@ -139,6 +150,7 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> bool:
     else:
         members[effect.user_id] = Membership(effect.role, effect.now_ms)
         kind = ControlKind.MEMBER_JOINED
+    _end_invites(state, effect.guild_id, effect.user_id, effect.role)
     state.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
     return True
 
@@ -174,7 +186,7 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
 
 def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | None:
     guild = state.guilds.get(effect.guild_id)
-    if guild is None:
+    if guild is None or state.guild_role(effect.guild_id, effect.created_by) != effect.member_role:
         return None
     invite = InviteRecord(
         code=effect.code,

@@ -16,6 +16,7 @@ from openguild_proto.effects import (
     RenameGuild,
     SetMemberRole,
 )
+from openguild_proto.policy.permissions import Permission, allows
 from openguild_proto.records import ControlKind, GuildAccess, GuildRecord, MemberChange, MemberRecord
 from openguild_runtime.storage.base import OWNER, channel_ids_body
 from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
@@ -143,6 +144,7 @@ async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChang
             effect.user_id,
             effect.role,
         )
+        await _end_invites(tx, effect.guild_id, effect.user_id, effect.role)
         await tx.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=effect.user_id)
     return verdict
 
@@ -161,8 +163,15 @@ async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
             effect.guild_id,
             effect.user_id,
         )
+        await _end_invites(tx, effect.guild_id, effect.user_id, None)
         await tx.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=effect.user_id)
     return verdict
+
+
+async def _end_invites(tx: Transaction, guild_id: str, user_id: str, role: str | None) -> None:
+    """Unless `role`, the creator's from now on, may still create them: an invite is worth what its creator may do."""
+    if not allows(role, Permission.CREATE_INVITES):
+        await tx.connection.execute("DELETE FROM invites WHERE guild_id = $1 AND created_by = $2", guild_id, user_id)
 
 
 async def _may_change(
@@ -209,5 +218,6 @@ async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> bool:
         )
         if not rows_changed(status):
             return False
+    await _end_invites(tx, effect.guild_id, effect.user_id, effect.role)
     await tx.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
     return True

@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     from openguild_runtime.storage.postgres.values import Connection
 
 
-async def insert_invite(connection: Connection, effect: InsertInvite) -> InviteRecord | None:
-    name = await connection.fetchval(
+async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | None:
+    connection = tx.connection
+    # changes of one guild's members take turns with this: no invite is left behind by who is just being removed
+    name = await connection.fetchval("SELECT name FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", effect.guild_id)
+    role = await connection.fetchval(
+        "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.created_by
+    )
+    if name is None or role != effect.member_role:
+        return None
+    await connection.execute(
         """
-        WITH guild AS (SELECT guild_id, name FROM guilds WHERE guild_id = $2), added AS (
-            INSERT INTO invites (code, guild_id, created_by, max_uses, expires_at, created_at)
-            SELECT $1, guild_id, $3, $4, $5, $6 FROM guild
-        ) SELECT name FROM guild
+        INSERT INTO invites (code, guild_id, created_by, max_uses, expires_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6)
         """,
         effect.code,
         effect.guild_id,
@@ -29,8 +35,6 @@ async def insert_invite(connection: Connection, effect: InsertInvite) -> InviteR
         moment_or_none(effect.expires_at_ms),
         moment(effect.now_ms),
     )
-    if name is None:
-        return None
     return InviteRecord(
         code=effect.code,
         guild_id=effect.guild_id,

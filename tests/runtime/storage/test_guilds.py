@@ -25,7 +25,7 @@ from openguild_proto.effects import (
     RenameGuild,
     SetMemberRole,
 )
-from openguild_proto.records import ControlKind, MemberChange
+from openguild_proto.records import ControlKind, InviteRecord, MemberChange
 from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
@@ -34,21 +34,30 @@ pytestmark = pytest.mark.anyio
 
 
 async def invite(
-    storage: Storage, guild_id: str, by: str, max_uses: int | None = None, lives_ms: int | None = None
+    storage: Storage,
+    guild_id: str,
+    by: str,
+    max_uses: int | None = None,
+    lives_ms: int | None = None,
+    role: str | None = "owner",
 ) -> str:
-    code = new_id()[:12]
-    record = await storage.perform(
-        InsertInvite(
-            code=code,
-            guild_id=guild_id,
-            created_by=by,
-            max_uses=max_uses,
-            expires_at_ms=NOW + lives_ms if lives_ms is not None else None,
-            now_ms=NOW,
-        )
+    effect = new_invite(guild_id, by, max_uses, lives_ms, role)
+    assert isinstance(await storage.perform(effect), InviteRecord)
+    return effect.code
+
+
+def new_invite(
+    guild_id: str, by: str, max_uses: int | None = None, lives_ms: int | None = None, role: str | None = "owner"
+) -> InsertInvite:
+    return InsertInvite(
+        code=new_id()[:12],
+        guild_id=guild_id,
+        created_by=by,
+        member_role=role,
+        max_uses=max_uses,
+        expires_at_ms=NOW + lives_ms if lives_ms is not None else None,
+        now_ms=NOW,
     )
-    assert record is not None
-    return code
 
 
 def accept(code: str, user_id: str, now_ms: int = NOW) -> AcceptInvite:
@@ -143,8 +152,37 @@ async def test_expired_and_deleted_invites(storage: Storage) -> None:
     assert await storage.perform(DeleteInvite(code=code)) is True
     assert await storage.perform(DeleteInvite(code=code)) is False
     assert await storage.perform(FindInvite(code=code)) is None
-    gone = InsertInvite(code="x", guild_id=new_id(), created_by=owner, max_uses=None, expires_at_ms=None, now_ms=NOW)
-    assert await storage.perform(gone) is None
+    assert await storage.perform(new_invite(new_id(), owner)) is None
+
+
+@pytest.mark.parametrize("end", ["removed", "demoted", "granted less"])
+async def test_invites_end_with_the_right_to_create_them(storage: Storage, end: str) -> None:
+    """Whoever is kicked would let himself in again with his own invite."""
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild, other = await add_guild(storage, owner), await add_guild(storage, bob)
+    await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="admin", now_ms=NOW))
+    bobs = await invite(storage, guild, bob, role="admin")
+    owners, elsewhere = await invite(storage, guild, owner), await invite(storage, other, bob)
+
+    def role(new: str, expected: str) -> SetMemberRole:
+        return SetMemberRole(guild_id=guild, user_id=bob, role=new, expected_role=expected)
+
+    assert await storage.perform(role("maintainer", "admin")) is MemberChange.DONE
+    assert await storage.perform(FindInvite(code=bobs)) is not None, "he may still create invites"
+    match end:
+        case "removed":
+            change = RemoveMember(guild_id=guild, user_id=bob, expected_role="maintainer")
+            assert await storage.perform(change) is MemberChange.DONE
+        case "demoted":
+            assert await storage.perform(role("member", "maintainer")) is MemberChange.DONE
+        case _:
+            await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="viewer", now_ms=NOW))
+    assert await storage.perform(FindInvite(code=bobs)) is None
+    assert await storage.perform(accept(bobs, bob)) is None
+    for code in (owners, elsewhere):
+        assert await storage.perform(FindInvite(code=code)) is not None
+    late = new_invite(guild, bob, role="maintainer")
+    assert await storage.perform(late) is None, "it was decided before he lost the right"
 
 
 async def test_the_last_owner_stays(storage: Storage) -> None:
