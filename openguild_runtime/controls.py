@@ -180,8 +180,8 @@ class Controls:
             case ControlKind.SESSIONS_REVOKED:
                 for session_id in record.session_ids:
                     self._tokens.revoke_session(session_id)
-                revoked = set(record.session_ids)
-                for peer in streams.peers():
+                revoked = set(record.session_ids)  # all of one user
+                for peer in streams.peers_of(record.user_id) if record.user_id is not None else streams.peers():
                     if peer.stream is not None and peer.stream.session_id in revoked:
                         peer.close(CloseCode.TOKEN_ENDED, "session revoked")
             case ControlKind.CHANNEL_DELETED if record.channel_id is not None:

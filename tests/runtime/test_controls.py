@@ -1,0 +1,106 @@
+"""Control records, applied to the sockets of this replica (A8)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from openguild_proto.canonical.keys import KeyRing
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.connection import ServerConnection
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.http.message import OpenStream
+from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_runtime.bus.local import LocalBus
+from openguild_runtime.controls import Controls
+from openguild_runtime.feeds import Feeds
+from openguild_runtime.metrics import Metrics
+from openguild_runtime.peer import Peer
+from openguild_runtime.perform import Performer
+from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.streams import Streams
+from openguild_runtime.timers import TimerWheel
+from tests.support.deeds import add_user, login
+
+pytestmark = pytest.mark.anyio
+
+
+class WatchedStreams(Streams):
+    """Counts who walks over every socket."""
+
+    walks = 0
+
+    def peers(self) -> list[Peer]:
+        self.walks += 1
+        return super().peers()
+
+
+class Replica:
+    """Streams, controls and a store, without a listener."""
+
+    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
+        metrics = Metrics("0", native_ring=True)
+        self.storage, self.tasks = MemoryStorage(), tasks
+        self.tokens = TokenAuthority(KeyRing(SigningKey(bytes(32))))
+        self.streams = WatchedStreams(
+            hub=Hub(), storage=self.storage, metrics=metrics, tasks=tasks, clock=time.monotonic, replay_window=0
+        )
+        self.streams.feeds = Feeds(self.storage, LocalBus(), metrics, tasks, self.streams.released)
+        self.controls = Controls(
+            storage=self.storage, bus=LocalBus(), streams=self.streams, tokens=self.tokens,
+            performer=self._performer, tasks=tasks,
+        )  # fmt: skip
+        self.streams.recheck = self.controls.recheck_joined
+        self.storage.on_control = self.controls.stored
+        self.timers = TimerWheel(time.monotonic)
+        self._ends: list[socket.socket] = []
+
+    def _performer(self) -> Performer:
+        raise AssertionError("nothing is re-checked here")
+
+    async def socket(self, user_id: str, session_id: str) -> Peer:
+        """An open notification stream of the session."""
+        stream = OpenStream(user_id=user_id, session_id=session_id, expires_ms=0, channel_id=None)
+        sock, other = socket.socketpair()
+        sock.setblocking(False)
+        self._ends += [sock, other]
+        connection = ServerConnection(now=time.monotonic(), random_bytes=os.urandom)
+        peer = Peer(
+            sock, "", connection, clock=time.monotonic, timers=self.timers, tasks=self.tasks, report=lambda *_: None
+        )
+        changes = self.streams.changes
+        await self.streams.prepare(stream)
+        self.streams.join(peer, stream, changes)
+        return peer
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+
+
+@asynccontextmanager
+async def replica() -> AsyncIterator[Replica]:
+    async with anyio.create_task_group() as tasks:
+        one = Replica(tasks)
+        await one.controls.start()
+        yield one
+        one.close()
+        tasks.cancel_scope.cancel()
+
+
+async def test_revoked_sessions_are_looked_for_among_their_user_s_sockets_only() -> None:
+    async with replica() as one:
+        alice, bob = await add_user(one.storage), await add_user(one.storage)
+        logins = [login(alice, 1), login(alice, 2, "laptop"), login(bob, 3)]
+        for effect in logins:
+            await one.storage.perform(effect)
+        peers = [await one.socket(effect.user_id, effect.session_id) for effect in logins]
+        await one.storage.perform(login(alice, 4))  # on the phone: its former session ends
+        assert [peer.connection.wants_close for peer in peers] == [True, False, False]
+        assert one.streams.walks == 0
