@@ -73,6 +73,9 @@ class ErrorCode(Enum):
     LOGIN_RATE_LIMIT = ErrorSpec(
         "login_rate_limit", 429, "too many attempts; wait before trying again", "login_rate_limit"
     )
+    REFRESH_RATE_LIMIT = ErrorSpec(
+        "refresh_rate_limit", 429, "too many refreshes; wait before trying again", "refresh_rate_limit"
+    )
     CONNECTION_LIMIT = ErrorSpec("connection_limit", 429, "connection limit reached", "websocket_limit")
     HEADERS_TOO_LARGE = ErrorSpec("headers_too_large", 431, "the request head is too large", "malformed_request")
     # 5xx

@@ -148,6 +148,8 @@ class SessionSection(Section):
     refresh_ttl_secs: Positive = 2_592_000
     max_logins_per_address_per_window: Positive = 60
     max_logins_per_account_per_window: Positive = 10
+    max_refreshes_per_address_per_window: Positive = 600
+    max_refreshes_per_account_per_window: Positive = 60
     login_window_secs: Positive = 60
 
 

@@ -42,6 +42,8 @@ def make_service(config: ServerConfig) -> Service:
         address_messages=SlidingWindow(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs),
         address_logins=SlidingWindow(session.max_logins_per_address_per_window, session.login_window_secs),
         account_logins=SlidingWindow(session.max_logins_per_account_per_window, session.login_window_secs),
+        address_refreshes=SlidingWindow(session.max_refreshes_per_address_per_window, session.login_window_secs),
+        account_refreshes=SlidingWindow(session.max_refreshes_per_account_per_window, session.login_window_secs),
         sockets=ConnectionLimiter(
             -(-sockets.max_connections // config.workers),
             sockets.max_connections_per_user,

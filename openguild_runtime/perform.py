@@ -23,6 +23,7 @@ from openguild_proto.effects import (
     StorageEffect,
     StorageUnavailable,
     VerifyPassword,
+    WarnOperator,
 )
 from openguild_proto.records import ReadState, StoredEvent
 from openguild_runtime.passwords import PasswordHasher
@@ -31,7 +32,7 @@ from openguild_runtime.tracing import Tracing
 
 T = TypeVar("T")
 
-log = structlog.get_logger("openguild.perform")
+log = structlog.get_logger("openguild.operations")
 
 
 class Performer:
@@ -110,5 +111,7 @@ class Performer:
                 return await self._render_metrics()
             case AnnounceRead(user_id=user_id, state=state):
                 return self._announce_read(user_id, state)
+            case WarnOperator(message=message, fields=fields):
+                return log.warning(message, **dict(fields))
             case _:
                 raise TypeError(f"no performer for effect {type(effect).__name__}")

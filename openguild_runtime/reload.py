@@ -22,6 +22,7 @@ LIMITS = (
     "messaging.max_messages_per_user_per_window", "messaging.max_messages_per_ip_per_window",
     "messaging.rate_limit_window_secs", "session.max_logins_per_address_per_window",
     "session.max_logins_per_account_per_window", "session.login_window_secs",
+    "session.max_refreshes_per_address_per_window", "session.max_refreshes_per_account_per_window",
 )  # fmt: skip
 OTHERS = ("messaging.replay_window", "registration.enabled", "session.access_ttl_secs", "session.refresh_ttl_secs")
 OURS = ("embedded", "database_url", "nats.url", "workers", "admin_socket")  # of a server that brought its own
@@ -86,6 +87,8 @@ class LiveConfig:
         service.address_messages.change(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs)
         service.address_logins.change(session.max_logins_per_address_per_window, session.login_window_secs)
         service.account_logins.change(session.max_logins_per_account_per_window, session.login_window_secs)
+        service.address_refreshes.change(session.max_refreshes_per_address_per_window, session.login_window_secs)
+        service.account_refreshes.change(session.max_refreshes_per_account_per_window, session.login_window_secs)
         service.settings = msgspec.structs.replace(
             service.settings,
             replay_window=messaging.replay_window,

@@ -32,6 +32,8 @@ service = Service(
     address_messages=SlidingWindow(200, 60),
     address_logins=SlidingWindow(60, 60),
     account_logins=SlidingWindow(10, 60),
+    address_refreshes=SlidingWindow(600, 60),
+    account_refreshes=SlidingWindow(60, 60),
     sockets=ConnectionLimiter(100, 10, 10),
 )
 context = Context(now=0.0, wall_ms=NOW_MS, entropy=lambda count: next(numbers).to_bytes(count, "big"), service=service)

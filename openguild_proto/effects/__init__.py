@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.effects.accounts import (
     DescribeUser,
+    FindRefreshUser,
     FindSession,
     FindUserByName,
     InsertUser,
@@ -51,6 +52,7 @@ from openguild_proto.effects.process import (
     Readiness,
     RenderMetrics,
     VerifyPassword,
+    WarnOperator,
 )
 from openguild_proto.effects.retention import PruneExpired
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
@@ -74,6 +76,7 @@ __all__ = [
     "FindGuildAccess",
     "FindInvite",
     "FindMember",
+    "FindRefreshUser",
     "FindSession",
     "FindUserByName",
     "GrantChannelRole",
@@ -108,4 +111,5 @@ __all__ = [
     "StorageEffect",
     "StorageUnavailable",
     "VerifyPassword",
+    "WarnOperator",
 ]

@@ -44,11 +44,19 @@ class FindSession(StorageEffect[SessionRecord | None], frozen=True):
     session_id: str
 
 
+class FindRefreshUser(StorageEffect[str | None], frozen=True):
+    """The user whose living family the token belongs to, current or not; None: there is none."""
+
+    refresh_hash: bytes
+    now_ms: int
+
+
 class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None], frozen=True):
     """Exchange a refresh token for a new one, atomically (D-26).
 
-    The current token of a family rotates. The token before it is accepted once more within `grace_ms` of its
-    rotation (a lost answer). Any other known token revokes its family (D-27). None: unknown, revoked or expired.
+    The current token of a family rotates to `new_refresh_hash`, its successor. The token before it is answered again
+    within `grace_ms` of its rotation, each time with a session of its own and the same successor (sessions/refresh).
+    Any other known token revokes its family (D-27). None: unknown, revoked or expired.
     """
 
     refresh_hash: bytes

@@ -50,3 +50,10 @@ class AnnounceRead(Effect[None], frozen=True):
 
     user_id: str
     state: ReadState
+
+
+class WarnOperator(Effect[None], frozen=True):
+    """One record of the log at WARNING: what somebody should look into. `fields` are ids, never a secret."""
+
+    message: str
+    fields: tuple[tuple[str, str], ...]

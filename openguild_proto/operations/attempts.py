@@ -1,15 +1,18 @@
-"""Attempts to log in or register, limited before a password is hashed (CONTRACT A13, A14, D-21).
+"""Attempts that are counted for all replicas together: logins, registrations, refreshes (CONTRACT A13, A14, D-21).
 
-The order of both routes: `attempt_from` looks at this replica's window of the address, so that a full one refuses
-before the body is decoded, and charges it for a body that is refused; `count_attempt` then looks at all windows, charges
-all of them or none, and asks the store, which counts for all replicas together and just so. The store is not asked about
-malformed bodies: nothing was guessed. Where it is away there is no login either, so the limit never fails open.
+Each replica looks at its own windows first, which costs no query, and charges all of them or none; then the store counts
+for all replicas together. Where it is away nothing is admitted, so the limits never fail open.
+
+Login and registration: `attempt_from` looks at this replica's window of the address, so that a full one refuses before
+the body is decoded, and charges it for a body that is refused; `count_attempt` does the rest. The store is not asked
+about malformed bodies: nothing was guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -19,13 +22,56 @@ from openguild_proto.limits import MAX_ACCOUNT_ADDRESSES
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
 from openguild_proto.policy.addresses import limit_key
+from openguild_proto.policy.ratelimit import SlidingWindow
+
+
+class Asked(NamedTuple):
+    """One limit: this replica's window, and the key in it. `kind` keeps keys of different limits apart in the store."""
+
+    window: SlidingWindow
+    kind: str
+    key: str
+
+    @property
+    def stored(self) -> AttemptKey:
+        return _stored(f"{self.kind} {self.key}", self.window.limit)
+
+
+def _stored(text: str, limit: int) -> AttemptKey:
+    return AttemptKey(blake3(text.encode()).digest(), limit)
+
+
+def admit(ctx: Context, attempts: tuple[Asked, ...], code: ErrorCode) -> None:
+    """One more in each of this replica's windows, or in none. Raises Refusal 429 with the seconds to wait."""
+    for window, _, key in attempts:
+        _require_admitted(window.peek(key, ctx.now), code)
+    for window, _, key in attempts:
+        window.hit(key, ctx.now)
+
+
+def count(ctx: Context, attempts: tuple[Asked, ...], code: ErrorCode) -> Operation[None]:
+    """One more for all replicas together. Raises Refusal 429 with the seconds to wait."""
+    _require_admitted((yield from _count(ctx, attempts)), code)
+
+
+def _count(ctx: Context, attempts: tuple[Asked, ...], *more: AttemptKey) -> Operation[float | None]:
+    keys = (*(asked.stored for asked in attempts), *more)
+    return (yield from CountAttempt(keys=keys, window_secs=int(attempts[0].window.window_secs), now_ms=ctx.wall_ms))
+
+
+def _require_admitted(wait_secs: float | None, code: ErrorCode) -> None:
+    if wait_secs is not None:
+        raise Refusal(code, retry_after_secs=int(wait_secs) + 1)
+
+
+# --- login and registration ------------------------------------------------------------------------
 
 
 @contextmanager
 def attempt_from(ctx: Context, address: str) -> Iterator[None]:
     """The body is read and checked within: what is refused there costs the address an attempt. Raises Refusal 429."""
     window, key = ctx.service.address_logins, limit_key(address)
-    _require_admitted(window.peek(key, ctx.now))
+    _require_admitted(window.peek(key, ctx.now), ErrorCode.LOGIN_RATE_LIMIT)
     try:
         yield
     except Refusal:
@@ -39,32 +85,19 @@ def count_attempt(ctx: Context, address: str, username_key: str | None = None) -
     An account is limited for each address, and with MAX_ACCOUNT_ADDRESSES times that for all addresses together, but
     for those at which it has a session: others' guesses must not keep its owner out, and nobody can pretend an address.
     """
-    service, address = ctx.service, limit_key(address)
-    asked = [(service.address_logins, address, "address")]
-    if username_key is not None:
-        asked.append((service.account_logins, f"{address} {username_key}", "account at"))
-    for window, key, _ in asked:
-        _require_admitted(window.peek(key, ctx.now))
-    for window, key, _ in asked:
-        window.hit(key, ctx.now)
-    keys = tuple(_digest(f"{kind} {key}", window.limit) for window, key, kind in asked)
+    service, address, code = ctx.service, limit_key(address), ErrorCode.LOGIN_RATE_LIMIT
+    attempts: tuple[Asked, ...] = (Asked(service.address_logins, "address", address),)
     if username_key is None:
-        _require_admitted((yield from _count(ctx, keys)))
+        admit(ctx, attempts, code)
+        yield from count(ctx, attempts, code)
         return
-    everywhere = _digest(f"account {username_key}", service.account_logins.limit * MAX_ACCOUNT_ADDRESSES)
-    wait_secs = yield from _count(ctx, (*keys, everywhere))
+    attempts += (Asked(service.account_logins, "account at", f"{address} {username_key}"),)
+    admit(ctx, attempts, code)
+    everywhere = _stored(f"account {username_key}", service.account_logins.limit * MAX_ACCOUNT_ADDRESSES)
+    wait_secs = yield from _count(ctx, attempts, everywhere)
     if wait_secs is not None and (yield from _has_session_at(ctx, address, username_key)):
-        wait_secs = yield from _count(ctx, keys)
-    _require_admitted(wait_secs)
-
-
-def _count(ctx: Context, keys: tuple[AttemptKey, ...]) -> Operation[float | None]:
-    window_secs = int(ctx.service.address_logins.window_secs)
-    return (yield from CountAttempt(keys=keys, window_secs=window_secs, now_ms=ctx.wall_ms))
-
-
-def _digest(text: str, limit: int) -> AttemptKey:
-    return AttemptKey(blake3(text.encode()).digest(), limit)
+        wait_secs = yield from _count(ctx, attempts)
+    _require_admitted(wait_secs, code)
 
 
 def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[bool]:
@@ -73,8 +106,3 @@ def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[
     user_id = user.user_id if user is not None else new_id(ctx)
     devices = yield from ListDevices(user_id=user_id, now_ms=ctx.wall_ms)
     return any(device.ip_address is not None and limit_key(device.ip_address) == address for device in devices)
-
-
-def _require_admitted(wait_secs: float | None) -> None:
-    if wait_secs is not None:
-        raise Refusal(ErrorCode.LOGIN_RATE_LIMIT, retry_after_secs=int(wait_secs) + 1)

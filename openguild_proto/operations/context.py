@@ -37,6 +37,8 @@ class Service:
     address_messages: SlidingWindow  # key: limit_key of the client's address
     address_logins: SlidingWindow  # key: the same; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
+    address_refreshes: SlidingWindow  # key: limit_key of the client's address
+    account_refreshes: SlidingWindow  # key: user id
     sockets: ConnectionLimiter
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects import (
+    FindRefreshUser,
     FindUserByName,
     ListDevices,
     OpenSession,
@@ -11,14 +12,16 @@ from openguild_proto.effects import (
     RevokeRefresh,
     RotateRefresh,
     VerifyPassword,
+    WarnOperator,
 )
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import MAX_DEVICE_FIELD_CHARS, MAX_PASSWORD_CHARS
-from openguild_proto.operations.attempts import attempt_from, count_attempt
+from openguild_proto.operations.attempts import Asked, admit, attempt_from, count, count_attempt
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
+from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.names import text_problem
 from openguild_proto.records import RotatedRefresh
 from openguild_proto.schemas.accounts import DeviceLine, Login, RefreshToken, TokenPair
@@ -49,7 +52,7 @@ def login(ctx: Context, request: Request) -> Operation[Response]:
     good = yield from VerifyPassword(password_hash=user.password_hash if user is not None else None, password=secret)
     if user is None or not good:
         raise Refusal(ErrorCode.INVALID_CREDENTIALS)
-    tokens = _Tokens(ctx)
+    tokens = _Tokens(ctx, new_refresh_token(ctx.entropy(TOKEN_BYTES)))
     agent = request.header("user-agent")
     yield from OpenSession(
         session_id=tokens.session_id,
@@ -94,14 +97,14 @@ def _login_problems(
 
 
 class _Tokens:
-    """A fresh session id and refresh token, and when they end."""
+    """A fresh session id, the refresh token that goes with it, and when they end."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, refresh_token: str) -> None:
         settings = ctx.service.settings
         self._ctx = ctx
-        self._refresh_token = new_refresh_token(ctx.entropy(TOKEN_BYTES))
+        self._refresh_token = refresh_token
         self.session_id = new_id(ctx)
-        self.refresh_hash = hash_refresh_token(self._refresh_token) or b""
+        self.refresh_hash = hash_refresh_token(refresh_token) or b""
         self.access_expires_ms = ctx.wall_ms + settings.access_ttl_secs * 1000
         self.refresh_expires_ms = ctx.wall_ms + settings.refresh_ttl_secs * 1000
 
@@ -115,20 +118,42 @@ class _Tokens:
         return Response.json(pair, headers=NO_STORE)
 
 
-def _presented_hash(request: Request) -> bytes | None:
+def _presented(request: Request) -> tuple[str, bytes | None]:
+    """The refresh token of the body and its hash; None: this text cannot be a token."""
     token = decode_body(request, RefreshToken).refresh_token.strip()
     if not token:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("refresh_token", MUST),))
-    return hash_refresh_token(token)
+    return token, hash_refresh_token(token)
+
+
+def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operation[None]:
+    """One more refresh. Raises Refusal 429, or 401 for a token that no living family has.
+
+    Each refresh leaves a session that lives as long as its access token: without a limit one account's family grows
+    until ending it is slow everywhere.
+    """
+    service, code = ctx.service, ErrorCode.REFRESH_RATE_LIMIT
+    by_address = Asked(service.address_refreshes, "refresh address", limit_key(address))
+    admit(ctx, (by_address,), code)
+    user_id = yield from FindRefreshUser(refresh_hash=refresh_hash, now_ms=ctx.wall_ms)
+    if user_id is None:
+        raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
+    by_account = Asked(service.account_refreshes, "refresh account", user_id)
+    admit(ctx, (by_account,), code)
+    yield from count(ctx, (by_address, by_account), code)
 
 
 def refresh(ctx: Context, request: Request) -> Operation[Response]:
-    """POST /sessions/refresh: the old token is exchanged atomically; one that was used before ends its family."""
+    """POST /sessions/refresh: the token is exchanged atomically for its successor.
+
+    Asked again within the grace, it is answered again; one that was used before that ends its family.
+    """
     parse_query(request)
-    presented = _presented_hash(request)
+    token, presented = _presented(request)
     if presented is None:
         raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
-    tokens = _Tokens(ctx)
+    yield from _limit_refreshes(ctx, request.client_address, presented)
+    tokens = _Tokens(ctx, ctx.service.tokens.next_refresh_token(token))
     outcome = yield from RotateRefresh(
         refresh_hash=presented,
         new_refresh_hash=tokens.refresh_hash,
@@ -140,15 +165,19 @@ def refresh(ctx: Context, request: Request) -> Operation[Response]:
     )
     if isinstance(outcome, RotatedRefresh):
         return tokens.response(outcome.user_id, outcome.username)
-    # a reused token has ended its family by now; the answer does not tell it from garbage
-    reason = "refresh_token_reused" if outcome is not None else None
-    raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN, reason=reason)
+    if outcome is None:
+        raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
+    yield from WarnOperator(
+        message="refresh token reused: its family is revoked",
+        fields=(("user_id", outcome.user_id), ("family_id", outcome.family_id)),
+    )
+    raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN, reason="refresh_token_reused")  # the answer does not tell
 
 
 def revoke(ctx: Context, request: Request) -> Operation[Response]:
     """POST /sessions/revoke -> 204, whether or not the token was known."""
     parse_query(request)
-    presented = _presented_hash(request)
+    _, presented = _presented(request)
     if presented is not None:
         yield from RevokeRefresh(refresh_hash=presented, now_ms=ctx.wall_ms)
     return Response.empty()

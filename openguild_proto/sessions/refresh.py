@@ -1,4 +1,13 @@
-"""Refresh families: what a presented refresh token is worth (CONTRACT A8, D-26, D-27)."""
+"""Refresh families: what a presented refresh token is worth, and which one follows it (CONTRACT A8, D-26, D-27).
+
+A rotation answers with the successor of the token it was shown, which only the server can compute, and always the
+same one. So a client that lost the answer, or that asks from several tabs at once, gets one and the same new token
+however often it asks within the grace, and whichever of the answers it keeps is good.
+
+A thief who shows a stolen token within the grace gets that same successor, which is what he would have got by being
+first. There is still one living token in the family, now in two hands: whoever uses it second, after the grace, is
+noticed and the family ends. Asking again does not make the grace longer.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +16,18 @@ from enum import Enum
 from blake3 import blake3
 
 from openguild_proto.canonical.keys import decode_unpadded, encode_unpadded
+from openguild_proto.canonical.signing import SigningKey
 
 TOKEN_BYTES = 16
 _CONTEXT = "openguild 2026 refresh token at rest"
+_SUCCESSOR = "openguild 2026 refresh token that follows another"
 
 
 class Rotation(Enum):
     """What the store does with a known refresh token."""
 
     ROTATE = "rotate"  # the current token: exchange it
-    GRACE = "grace"  # the token before it, soon enough: the answer to its rotation may have been lost
+    GRACE = "grace"  # the token before it, soon enough: the answer to its rotation may have been lost; answer again
     REUSED = "reused"  # any other token of the family: somebody has a copy, the family ends
     DEAD = "dead"  # the family is revoked or expired
 
@@ -34,8 +45,8 @@ def decide_rotation(
 ) -> Rotation:
     """Decide over hashes of tokens of one family. Both stores call this while they hold the family.
 
-    `previous`: the token that the last rotation replaced, at `rotated_at_ms`. After GRACE the store makes the token it
-    replaces the previous one, so a token is accepted at most once more.
+    `previous`: the token that the last rotation replaced, at `rotated_at_ms`. GRACE changes neither of them, so it is
+    answered any number of times, and ends `grace_ms` after the rotation.
     """
     if revoked or expires_at_ms <= now_ms:
         return Rotation.DEAD
@@ -51,6 +62,12 @@ def new_refresh_token(random16: bytes) -> str:
     if len(random16) != TOKEN_BYTES:
         raise ValueError("a refresh token is made of 16 bytes")
     return encode_unpadded(random16)
+
+
+def next_refresh_token(token: str, signing: SigningKey) -> str:
+    """The successor of `token`, for who holds the server's signing key. Raises ValueError for what cannot be a token."""
+    key = blake3(signing.sign(_SUCCESSOR.encode()), derive_key_context=_SUCCESSOR).digest()
+    return new_refresh_token(blake3(decode_unpadded(token), key=key).digest(TOKEN_BYTES))
 
 
 def hash_refresh_token(token: str) -> bytes | None:

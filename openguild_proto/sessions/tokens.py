@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from openguild_proto.canonical.keys import KeyRing, decode_unpadded, encode_unpadded
 from openguild_proto.canonical.signing import SIGNATURE_BYTES
+from openguild_proto.sessions.refresh import next_refresh_token
 from openguild_proto.timestamps import from_micros
 
 MAX_TOKEN_CHARS = 2_048  # checked before any work
@@ -77,6 +78,10 @@ class TokenAuthority:
             )
         )
         return f"{encode_unpadded(payload)}.{encode_unpadded(self._keys.signing.sign(payload))}"
+
+    def next_refresh_token(self, token: str) -> str:
+        """The successor of a refresh token under this server's signing key (sessions/refresh)."""
+        return next_refresh_token(token, self._keys.signing)
 
     def verify(self, token: str, wall_ms: int) -> Claims:
         """Raises TokenInvalid. `wall_ms`: UTC milliseconds."""

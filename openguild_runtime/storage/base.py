@@ -15,6 +15,7 @@ from openguild_proto.schemas.guilds import Channel
 T = TypeVar("T")
 
 OWNER = "owner"  # a guild keeps at least one (CONTRACT A1)
+MAX_SESSIONS_PER_RECORD = 1_000  # 39 KB of JSON: far below NATS' 1 MiB, and no long stop of a replica's loop
 CREATOR_ROLE = "moderator"  # what the creator of a channel gets in it (CONTRACT 6)
 
 

@@ -36,7 +36,8 @@ class ServerProcess:
         self._settings = {
             "HOST": "127.0.0.1", "PORT": self.port, "LOG_FORMAT": "json", "SESSION__SIGNING_KEY": SIGNING_KEY,
             "MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 1_000_000, "MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW": 1_000_000,
-            "SESSION__MAX_LOGINS_PER_ADDRESS_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
+            "SESSION__MAX_LOGINS_PER_ADDRESS_PER_WINDOW": 1_000_000, "SESSION__MAX_REFRESHES_PER_ADDRESS_PER_WINDOW": 1_000_000,
+            "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
         } | settings  # fmt: skip
         for key in without:
             del self._settings[key]

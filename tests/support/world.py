@@ -18,6 +18,7 @@ from openguild_proto.effects import (
     RenderMetrics,
     StorageEffect,
     VerifyPassword,
+    WarnOperator,
 )
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.operations.context import Context, Service, Settings
@@ -38,6 +39,7 @@ class World:
         self.tables = MemoryTables()
         self.wall_ms = START_MS
         self.announced: list[AnnounceRead] = []
+        self.warned: list[WarnOperator] = []
         self._entropy = 0
         self.service = Service(
             settings=settings or Settings(),
@@ -47,6 +49,8 @@ class World:
             address_messages=SlidingWindow(1_000, 60),
             address_logins=SlidingWindow(1_000, 60),
             account_logins=SlidingWindow(1_000, 60),
+            address_refreshes=SlidingWindow(1_000, 60),
+            account_refreshes=SlidingWindow(1_000, 60),
             sockets=ConnectionLimiter(100, 10, 50),
         )
 
@@ -71,6 +75,9 @@ class World:
                 return b"metrics"
             case AnnounceRead():
                 self.announced.append(effect)
+                return None
+            case WarnOperator():
+                self.warned.append(effect)
                 return None
             case _:
                 raise TypeError(type(effect).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.effects import (
     DescribeUser,
+    FindRefreshUser,
     FindSession,
     FindUserByName,
     GrantServerRole,
@@ -28,6 +29,7 @@ from openguild_proto.records import (
     UserRecord,
 )
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
+from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
 from openguild_runtime.storage.memory.state import Family, Session, State
 
 
@@ -144,6 +146,11 @@ def find_session(state: State, effect: FindSession) -> SessionRecord | None:
     )
 
 
+def find_refresh_user(state: State, effect: FindRefreshUser) -> str | None:
+    family = _family_of(state, effect.refresh_hash, effect.now_ms)
+    return family.user_id if family is not None and _is_alive(family, family.user_id, effect.now_ms) else None
+
+
 def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:
     family = _family_of(state, effect.refresh_hash, effect.now_ms)
     if family is None:
@@ -166,9 +173,10 @@ def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | Reus
             return ReusedRefresh(user_id=family.user_id, family_id=family.family_id)
         case Rotation.ROTATE | Rotation.GRACE:
             prune_user(state, family.user_id, effect.now_ms)
-            family.previous_hash = family.current_hash
+            family.previous_hash = effect.refresh_hash
             family.current_hash = effect.new_refresh_hash
-            family.rotated_at_ms = effect.now_ms
+            if decision is Rotation.ROTATE:
+                family.rotated_at_ms = effect.now_ms
             family.last_seen_at_ms = effect.now_ms
             family.expires_at_ms = effect.refresh_expires_ms
             state.refresh_tokens[effect.new_refresh_hash] = (family.family_id, effect.refresh_expires_ms)
@@ -234,8 +242,9 @@ def _revoke(state: State, user_id: str, families: list[Family], now_ms: int) -> 
         for session in state.sessions.values()
         if session.family_id in ended and session.expires_at_ms > now_ms
     )
-    if session_ids:
-        state.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=session_ids)
+    for start in range(0, len(session_ids), MAX_SESSIONS_PER_RECORD):
+        some = session_ids[start : start + MAX_SESSIONS_PER_RECORD]
+        state.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=some)
 
 
 def prune_user(state: State, user_id: str, now_ms: int) -> None:

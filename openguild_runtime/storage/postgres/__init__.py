@@ -48,6 +48,7 @@ ACCESS_READERS = 2  # connections of the pool that may answer "who may see this 
 STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
     effects.InsertUser: accounts.insert_user,
     effects.FindUserByName: accounts.find_user_by_name,
+    effects.FindRefreshUser: sessions.find_refresh_user,
     effects.FindSession: sessions.find_session,
     effects.ListDevices: sessions.list_devices,
     effects.ListGuilds: guilds.list_guilds,

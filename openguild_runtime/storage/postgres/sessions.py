@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from openguild_proto.effects import FindSession, ListDevices, OpenSession, RevokeDevice, RevokeRefresh, RotateRefresh
+from openguild_proto.effects import (
+    FindRefreshUser,
+    FindSession,
+    ListDevices,
+    OpenSession,
+    RevokeDevice,
+    RevokeRefresh,
+    RotateRefresh,
+)
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.records import ControlKind, DeviceRecord, ReusedRefresh, RotatedRefresh, SessionRecord
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
+from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, to_millis, to_millis_or_none
 
@@ -70,6 +79,18 @@ async def find_session(connection: Connection, effect: FindSession) -> SessionRe
     )
 
 
+async def find_refresh_user(connection: Connection, effect: FindRefreshUser) -> str | None:
+    user_id = await connection.fetchval(
+        """
+        SELECT f.user_id FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
+        WHERE t.token_hash = $1 AND t.expires_at > $2 AND f.expires_at > $2 AND f.revoked_at IS NULL
+        """,
+        effect.refresh_hash,
+        moment(effect.now_ms),
+    )
+    return str(user_id) if user_id is not None else None
+
+
 async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:
     family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
     if family is None:
@@ -94,12 +115,14 @@ async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefre
         case Rotation.ROTATE | Rotation.GRACE:
             await tx.connection.execute(
                 """
-                UPDATE refresh_families SET previous_hash = current_hash, current_hash = $2, rotated_at = $3,
-                    last_seen_at = $3, expires_at = $4
+                UPDATE refresh_families SET previous_hash = $2, current_hash = $3, rotated_at = $4,
+                    last_seen_at = $5, expires_at = $6
                 WHERE family_id = $1
                 """,
                 family_id,
+                effect.refresh_hash,
                 effect.new_refresh_hash,
+                moment(effect.now_ms) if decision is Rotation.ROTATE else family["rotated_at"],
                 moment(effect.now_ms),
                 moment(effect.refresh_expires_ms),
             )
@@ -186,7 +209,9 @@ async def _add_token(
     refresh_expires_ms: int,
 ) -> None:
     await tx.connection.execute(
-        "INSERT INTO refresh_tokens (token_hash, family_id, expires_at) VALUES ($1, $2, $3)",
+        # known already where a rotation is answered again
+        "INSERT INTO refresh_tokens (token_hash, family_id, expires_at) VALUES ($1, $2, $3) "
+        "ON CONFLICT (token_hash) DO UPDATE SET expires_at = EXCLUDED.expires_at",
         refresh_hash,
         family_id,
         moment(refresh_expires_ms),
@@ -217,8 +242,9 @@ async def _end_families(tx: Transaction, family_ids: Sequence[str], now_ms: int)
 
 
 async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]) -> None:
-    if session_ids:
-        await tx.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=session_ids)
+    for start in range(0, len(session_ids), MAX_SESSIONS_PER_RECORD):
+        some = session_ids[start : start + MAX_SESSIONS_PER_RECORD]
+        await tx.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=some)
 
 
 async def prune_users(tx: Transaction, user_ids: Sequence[str], now_ms: int) -> None:

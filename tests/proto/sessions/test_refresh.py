@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
-from openguild_proto.sessions.refresh import Rotation, decide_rotation, hash_refresh_token, new_refresh_token
+from openguild_proto.sessions.refresh import (
+    Rotation,
+    decide_rotation,
+    hash_refresh_token,
+    new_refresh_token,
+    next_refresh_token,
+)
 
 CURRENT, PREVIOUS, OLDER = b"c", b"p", b"o"
 
@@ -46,6 +53,19 @@ def test_d_25_the_hash_is_not_the_token() -> None:
     assert bytes.fromhex("f5c4bc9c") not in hashed
     with pytest.raises(ValueError):
         new_refresh_token(b"short")
+
+
+def test_the_successor_is_the_server_s_secret() -> None:
+    token = new_refresh_token(bytes(16))
+    following = next_refresh_token(token, SigningKey(bytes(32)))
+    assert hash_refresh_token(following) is not None, "it is a token itself"
+    assert following == next_refresh_token(token, SigningKey(bytes(32))), "however often it is asked"
+    others = {
+        next_refresh_token(following, SigningKey(bytes(32))),
+        next_refresh_token(token, SigningKey(bytes([1]) * 32)),
+        next_refresh_token(new_refresh_token(bytes([1]) * 16), SigningKey(bytes(32))),
+    }
+    assert len(others | {token, following}) == 5
 
 
 @pytest.mark.parametrize("text", ["", "x", "9cS8nB_zV7rVkr4q4RMkqw==", "9cS8nB_zV7rVkr4q4RMkqx", "é" * 22, "a" * 500])

@@ -7,6 +7,7 @@ import pytest
 
 from openguild_proto.effects import (
     DescribeUser,
+    FindRefreshUser,
     FindSession,
     FindUserByName,
     GrantServerRole,
@@ -18,6 +19,7 @@ from openguild_proto.effects import (
     RotateRefresh,
 )
 from openguild_proto.records import ControlKind, ReusedRefresh, RotatedRefresh
+from openguild_proto.schemas.stream import encode_control
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, login, new_id, token
 
@@ -88,8 +90,66 @@ async def test_a_lost_answer_may_be_asked_again_within_the_grace(storage: Storag
     user = await add_user(storage)
     await storage.perform(login(user, 1))
     assert isinstance(await storage.perform(rotate(1, 2, NOW + 1_000)), RotatedRefresh)
-    assert isinstance(await storage.perform(rotate(1, 3, NOW + 5_000)), RotatedRefresh)
-    assert isinstance(await storage.perform(rotate(1, 4, NOW + 6_000)), ReusedRefresh)
+    for moment in (NOW + 5_000, NOW + 6_000, NOW + 11_000):
+        assert isinstance(await storage.perform(rotate(1, 2, moment)), RotatedRefresh)
+    assert isinstance(await storage.perform(rotate(2, 3, NOW + DAY)), RotatedRefresh), "whichever answer was kept"
+
+
+async def test_asking_again_does_not_make_the_grace_longer(storage: Storage) -> None:
+    user = await add_user(storage)
+    await storage.perform(login(user, 1))
+    for moment in (NOW + 1_000, NOW + 10_000):
+        assert isinstance(await storage.perform(rotate(1, 2, moment)), RotatedRefresh)
+    assert isinstance(await storage.perform(rotate(1, 2, NOW + 11_001)), ReusedRefresh)
+    assert await storage.perform(rotate(2, 3, NOW + 12_000)) is None, "the family has ended"
+
+
+async def test_many_refreshes_at_once_with_one_token_all_get_its_successor(storage: Storage) -> None:
+    user = await add_user(storage)
+    await storage.perform(login(user, 1))
+    outcomes: list[object] = []
+
+    async def refresh() -> None:
+        outcomes.append(await storage.perform(rotate(1, 2)))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(refresh)
+    assert [type(outcome) for outcome in outcomes] == [RotatedRefresh] * 8
+    assert isinstance(await storage.perform(rotate(2, 3, NOW + 90_000)), RotatedRefresh)
+
+
+async def test_whose_token_it_is(storage: Storage) -> None:
+    user = await add_user(storage)
+    await storage.perform(login(user, 1))
+    await storage.perform(rotate(1, 2))
+
+    async def owner(number: int, now_ms: int = NOW + 60_000) -> str | None:
+        return await storage.perform(FindRefreshUser(refresh_hash=token(number), now_ms=now_ms))
+
+    assert [await owner(1), await owner(2), await owner(3)] == [user, user, None]
+    assert await owner(1, NOW + 30 * DAY) is None, "expired"
+    await storage.perform(RevokeRefresh(refresh_hash=token(2), now_ms=NOW + 60_000))
+    assert await owner(2) is None
+
+
+async def test_the_end_of_a_huge_family_is_told_in_small_records(storage: Storage) -> None:
+    """One record of all its sessions would be larger than NATS carries."""
+    user = await add_user(storage)
+    first = login(user, 1)
+    await storage.perform(first)
+    sessions = {first.session_id}
+    for number in range(1, 2_200):
+        effect = rotate(number, number + 1)
+        assert isinstance(await storage.perform(effect), RotatedRefresh)
+        sessions.add(effect.new_session_id)
+    before = await storage.control_head()
+    await storage.perform(login(user, 9_999, now_ms=NOW + 60_000))
+    records = await storage.control_since(before, 100)
+    assert [record.kind for record in records] == [ControlKind.SESSIONS_REVOKED] * 3
+    assert {record.user_id for record in records} == {user}
+    assert all(len(encode_control(record)) < 50_000 for record in records)
+    assert {session_id for record in records for session_id in record.session_ids} == sessions
 
 
 async def test_reuse_of_a_rotated_token_ends_the_family(storage: Storage) -> None:
