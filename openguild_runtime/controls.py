@@ -168,6 +168,8 @@ class Controls:
             return
         if self._tokens.is_revoked(stream.session_id):
             peer.close(CloseCode.TOKEN_ENDED, "session revoked")
+        elif not self._tokens.trusts(stream.verified_by):
+            peer.close(CloseCode.TOKEN_ENDED, "the key of this token was withdrawn")
         elif stream.channel_id is None:
             start_contained(self._tasks, self._refresh, stream.user_id)
         else:

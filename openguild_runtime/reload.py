@@ -1,7 +1,8 @@
 """SIGHUP: read the configuration again and apply what may change while serving; the rest is named and left for a restart.
 
 Key rotation without a restart: put the new seed into `session.signing_key`, the old key's public half into
-`session.fallback_verifying_keys`, and send SIGHUP. Every cached verdict on a token is dropped with the old ring.
+`session.fallback_verifying_keys`, and send SIGHUP. Every cached verdict on a token is dropped with the old ring, and
+streams whose token was signed by a key that is not in the new one are closed.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class LiveConfig:
         service, messaging, session = self._service, after.messaging, after.session
         if any(name in KEYS for name in applied):
             service.tokens.replace_keys(after.key_ring())
+            self._streams.keys_replaced(service.tokens.trusts)
         service.user_messages.change(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs)
         service.address_messages.change(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs)
         service.address_logins.change(session.max_logins_per_address_per_window, session.login_window_secs)

@@ -315,6 +315,16 @@ class Streams:
         """Of all channels: what one has shown is true of the database."""
         self._pages.drop_all()
 
+    def keys_replaced(self, trusts: Callable[[bytes], bool]) -> None:
+        """The key ring has changed: streams whose token was signed by a key that has left it end with 4401.
+
+        Counted as a change, so that who is joining just now is looked at again.
+        """
+        self.changes += 1
+        for peer in self.peers():
+            if peer.stream is not None and not trusts(peer.stream.verified_by):
+                peer.close(CloseCode.TOKEN_ENDED, "the key of this token was withdrawn")
+
     def peers(self) -> list[Peer]:
         """Every stream socket of this replica."""
         return [peer for peers in self._peers.values() for peer in peers]

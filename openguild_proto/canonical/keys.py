@@ -58,8 +58,14 @@ class KeyRing(msgspec.Struct, frozen=True):
     signing: SigningKey
     fallback: tuple[bytes, ...] = ()
 
-    def verifies(self, message: bytes, signature: bytes) -> bool:
-        return any(verify(public, message, signature) for public in (self.signing.public, *self.fallback))
+    @property
+    def publics(self) -> tuple[bytes, ...]:
+        """What verifies, in the order in which it is tried."""
+        return (self.signing.public, *self.fallback)
+
+    def verifier(self, message: bytes, signature: bytes) -> bytes | None:
+        """The public key that vouches for the message; None: no key of the ring does."""
+        return next((public for public in self.publics if verify(public, message, signature)), None)
 
 
 class EventSigner:

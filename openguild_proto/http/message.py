@@ -70,6 +70,7 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
 
     user_id: str
     session_id: str
+    verified_by: bytes  # public key that vouched for the token: when it leaves the ring, close 4401
     expires_ms: int  # UTC milliseconds at which the token ends: close 4401
     channel_id: str | None  # None: the caller's notification stream
     address: str = ""  # key under which the socket's place is reserved (policy/addresses.py)

@@ -44,6 +44,7 @@ def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Oper
     return OpenStream(
         user_id=claims.user_id,
         session_id=claims.session_id,
+        verified_by=claims.verified_by,
         expires_ms=claims.expires_at_us // 1000,
         channel_id=channel_id,
         address=address,
@@ -63,6 +64,7 @@ def open_notification_stream(ctx: Context, request: Request) -> Operation[OpenSt
     return OpenStream(
         user_id=claims.user_id,
         session_id=claims.session_id,
+        verified_by=claims.verified_by,
         expires_ms=claims.expires_at_us // 1000,
         channel_id=None,
         address=address,

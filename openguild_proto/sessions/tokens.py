@@ -35,6 +35,7 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
     username: str | None
     issued_at_us: int
     expires_at_us: int
+    verified_by: bytes = b""  # public key of the ring that vouched; not part of the token
 
 
 class _Payload(msgspec.Struct, omit_defaults=True):
@@ -60,7 +61,7 @@ class TokenAuthority:
         self._revoked: OrderedDict[str, None] = OrderedDict()
 
     def replace_keys(self, keys: KeyRing) -> None:
-        """Rotation: every token is checked anew against the new ring."""
+        """Rotation: every token is checked anew against the new ring. Open streams: `trusts` tells which may stay."""
         self._keys = keys
         self._verified.clear()
         self._known.clear()
@@ -78,6 +79,10 @@ class TokenAuthority:
             )
         )
         return f"{encode_unpadded(payload)}.{encode_unpadded(self._keys.signing.sign(payload))}"
+
+    def trusts(self, public: bytes) -> bool:
+        """Whether tokens that this key signed are still worth anything."""
+        return public in self._keys.publics
 
     def next_refresh_token(self, token: str) -> str:
         """The successor of a refresh token under this server's signing key (sessions/refresh)."""
@@ -108,7 +113,8 @@ class TokenAuthority:
         except ValueError:
             raise TokenInvalid from None
         # the signature comes first: nothing unsigned is parsed
-        if len(signature) != SIGNATURE_BYTES or not self._keys.verifies(payload, signature):
+        public = self._keys.verifier(payload, signature) if len(signature) == SIGNATURE_BYTES else None
+        if public is None:
             raise TokenInvalid
         try:
             fields = _payloads.decode(payload)
@@ -118,6 +124,7 @@ class TokenAuthority:
                 fields.username,
                 _micros(fields.issued_at),
                 _micros(fields.expires_at),
+                public,
             )
         except (msgspec.DecodeError, ValueError, OverflowError):
             raise TokenInvalid from None

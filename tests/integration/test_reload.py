@@ -10,7 +10,7 @@ import pytest
 
 from openguild_proto.canonical.keys import encode_unpadded, parse_seed
 from openguild_runtime.embedded import EmbeddedNats
-from tests.support.chat import User
+from tests.support.chat import User, closed_with
 from tests.support.server import SIGNING_KEY, ServerProcess
 from tests.support.waiting import wait_until
 
@@ -53,18 +53,23 @@ def test_keys_rotate_with_a_fallback_and_without(rotating: Rotating) -> None:
         chat = server.chat()
         old = chat.user("old")
         assert works(old)
-        with old.notifications() as stream:
+        channel = old.channel(old.guild())
+        with old.notifications() as stream, old.stream(channel) as other:
             rotating.key.write_text(OTHER_KEY)
             rotating.file.write_text(f'session.fallback_verifying_keys = ["{OLD_PUBLIC}"]\n')
             rotating.hang_up("the configuration was read again")
             new = chat.login("old", "second")
             assert works(old), "the old key still verifies"
             assert works(new)
-            rotating.file.write_text("")
-            rotating.hang_up("the configuration was read again")
-            assert not works(old), "its key has gone, and no cache remembers it"
-            assert works(new)
-            stream.ping().wait(5)  # an open stream had its token checked when it began
+            for kept in (stream, other):
+                kept.ping().wait(5)  # it is vouched for still
+            with new.notifications() as newer:
+                rotating.file.write_text("")
+                rotating.hang_up("the configuration was read again")
+                assert not works(old), "its key has gone, and no cache remembers it"
+                assert works(new)
+                assert closed_with(stream) == closed_with(other) == 4401
+                newer.ping().wait(5)
         text = rotating.process.log_path.read_text()
         assert SIGNING_KEY not in text
         assert OTHER_KEY not in text

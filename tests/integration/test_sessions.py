@@ -6,10 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection
 
-from tests.support.chat import PASSWORD, Chat, User
+from tests.support.chat import PASSWORD, Chat, User, closed_with
 from tests.support.raw import HOST, RawAnswer, ask
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
@@ -17,14 +15,6 @@ from tests.support.waiting import wait_until
 
 def refresh(chat: Chat, token: str):
     return chat.http.post("/sessions/refresh", json={"refresh_token": token})
-
-
-def closed_with(stream: ClientConnection) -> int:
-    with pytest.raises(ConnectionClosed) as closed:
-        while True:
-            stream.recv(timeout=10)
-    assert closed.value.rcvd is not None
-    return closed.value.rcvd.code
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ class Replica:
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
         metrics = Metrics("0", native_ring=True)
         self.storage, self.tasks = MemoryStorage(), tasks
-        self.tokens = TokenAuthority(KeyRing(SigningKey(bytes(32))))
+        self.keys = KeyRing(SigningKey(bytes(32)))
+        self.tokens = TokenAuthority(self.keys)
         self.streams = WatchedStreams(
             hub=Hub(), storage=self.storage, metrics=metrics, tasks=tasks, clock=time.monotonic, replay_window=0
         )
@@ -64,9 +65,11 @@ class Replica:
     def _performer(self) -> Performer:
         raise AssertionError("nothing is re-checked here")
 
-    async def socket(self, user_id: str, session_id: str) -> Peer:
-        """An open notification stream of the session."""
-        stream = OpenStream(user_id=user_id, session_id=session_id, expires_ms=0, channel_id=None)
+    async def socket(self, user_id: str, session_id: str, changes: int | None = None) -> Peer:
+        """An open notification stream of the session, whose access was checked at `changes` (now)."""
+        stream = OpenStream(
+            user_id=user_id, session_id=session_id, verified_by=self.keys.signing.public, expires_ms=0, channel_id=None
+        )
         sock, other = socket.socketpair()
         sock.setblocking(False)
         self._ends += [sock, other]
@@ -74,7 +77,7 @@ class Replica:
         peer = Peer(
             sock, "", connection, clock=time.monotonic, timers=self.timers, tasks=self.tasks, report=lambda *_: None
         )
-        changes = self.streams.changes
+        changes = self.streams.changes if changes is None else changes
         await self.streams.prepare(stream)
         self.streams.join(peer, stream, changes)
         return peer
@@ -104,3 +107,18 @@ async def test_revoked_sessions_are_looked_for_among_their_user_s_sockets_only()
         await one.storage.perform(login(alice, 4))  # on the phone: its former session ends
         assert [peer.connection.wants_close for peer in peers] == [True, False, False]
         assert one.streams.walks == 0
+
+
+async def test_streams_end_with_the_key_that_vouched_for_their_token() -> None:
+    async with replica() as one:
+        user = await add_user(one.storage)
+        before, changes = await one.socket(user, "s"), one.streams.changes
+        new = SigningKey(bytes([1]) * 32)
+        one.tokens.replace_keys(KeyRing(new, fallback=(one.keys.signing.public,)))
+        one.streams.keys_replaced(one.tokens.trusts)
+        assert not before.connection.wants_close, "the fallback key still vouches"
+        one.tokens.replace_keys(KeyRing(new))
+        one.streams.keys_replaced(one.tokens.trusts)
+        assert before.connection.wants_close
+        late = await one.socket(user, "s", changes)
+        assert late.connection.wants_close, "it was checked under the old ring and joined under the new one"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 PASSWORD = "correct horse battery"
@@ -106,3 +108,12 @@ def texts(events: list[dict[str, Any]]) -> list[str]:
 def receive(stream: ClientConnection, count: int, *, secs: float = 10.0) -> list[dict[str, Any]]:
     """The next `count` frames, decoded."""
     return [json.loads(stream.recv(timeout=secs)) for _ in range(count)]
+
+
+def closed_with(stream: ClientConnection) -> int:
+    """The close code with which the server ends the stream; what comes before it is dropped."""
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            stream.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
