@@ -55,6 +55,7 @@ class ErrorCode(Enum):
     USERNAME_TAKEN = ErrorSpec("username_taken", 409, "that username is taken", "username_taken")
     NONCE_REUSED = ErrorSpec("nonce_reused", 409, "this nonce was used for other content", "nonce_reused")
     LAST_OWNER = ErrorSpec("last_owner", 409, "a guild must keep at least one owner", "last_owner")
+    LIMIT_REACHED = ErrorSpec("limit_reached", 409, "there are as many of these as there may be", "limit_reached")
     CONFLICT = ErrorSpec("conflict", 409, "the resource changed meanwhile; read it again and retry", "conflict")
     INVITE_EXPIRED = ErrorSpec("invite_expired", 410, "this invite has expired or is used up", "invite_expired")
     TOO_LARGE = ErrorSpec("payload_too_large", 413, "the request body is too large", "payload_too_large")
@@ -70,6 +71,7 @@ class ErrorCode(Enum):
     )
     MESSAGE_RATE_LIMIT = ErrorSpec("message_rate_limit", 429, "you are sending messages too fast", "message_rate_limit")
     IP_RATE_LIMIT = ErrorSpec("ip_rate_limit", 429, "too many messages from this address", "ip_rate_limit")
+    WRITE_RATE_LIMIT = ErrorSpec("write_rate_limit", 429, "you are changing things too fast", "write_rate_limit")
     LOGIN_RATE_LIMIT = ErrorSpec(
         "login_rate_limit", 429, "too many attempts; wait before trying again", "login_rate_limit"
     )

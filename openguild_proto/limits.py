@@ -27,6 +27,11 @@ MAX_ACCOUNT_ADDRESSES = 10  # ours: addresses' worth of login attempts on one ac
 MAX_INVITE_USES = 1_000_000  # ours
 MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
 
+# What one account may own and one guild may hold; defaults of `guilds.*`
+MAX_GUILDS_OWNED = 100  # ours: per user
+MAX_CHANNELS_PER_GUILD = 500  # ours: what a notification stream follows and an unread list shows grows with it
+MAX_INVITES_PER_GUILD = 100  # ours: living ones
+
 # Fan-out
 MAX_HELD_ITEMS = 4_096  # ours: behind a hole of one channel; what is not kept is read from the log
 MAX_HELD_BYTES = 4 * 1024 * 1024  # ours: the same, as in a ring

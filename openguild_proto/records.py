@@ -138,6 +138,12 @@ class ReadState(Record, frozen=True):
     latest_sequence: int
 
 
+class LimitReached(Record, frozen=True):
+    """Nothing was stored: there are as many as there may be."""
+
+    limit: int
+
+
 class MemberChange(Enum):
     """Outcome of changing or removing a member."""
 
@@ -145,6 +151,7 @@ class MemberChange(Enum):
     NOT_MEMBER = "not_member"
     LAST_OWNER = "last_owner"
     CONFLICT = "conflict"  # the role was no longer the expected one
+    LIMIT_REACHED = "limit_reached"  # he owns as many guilds as one may
 
 
 class RotatedRefresh(Record, frozen=True):

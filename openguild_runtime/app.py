@@ -219,7 +219,10 @@ class Server:
         self.tasks.start_soon(self._watch_loop)
         self.tasks.start_soon(self.streams.flusher.run)
         if self.config.nats.url is not None:
-            windows = {"user": self.service.user_messages, "address": self.service.address_messages}
+            service = self.service
+            windows = {
+                "user": service.user_messages, "address": service.address_messages, "writes": service.user_writes,
+            }  # fmt: skip
             sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows)
             self.tasks.start_soon(share_limits, sharing, self.bus, self.sources.monotonic)
         await self.bus.start()

@@ -25,6 +25,7 @@ from pydantic import (
 
 from openguild_proto.canonical.keys import KeyRing, parse_public, parse_seed
 from openguild_proto.http.headers import HeaderPolicy
+from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
 from openguild_runtime.config_layers import ConfigError, collect, nearest
 
 HIDDEN = "***"
@@ -153,6 +154,14 @@ class SessionSection(Section):
     login_window_secs: Positive = 60
 
 
+class GuildsSection(Section):
+    max_owned_per_user: Positive = MAX_GUILDS_OWNED
+    max_channels_per_guild: Positive = MAX_CHANNELS_PER_GUILD
+    max_invites_per_guild: Positive = MAX_INVITES_PER_GUILD
+    max_writes_per_user_per_window: Positive = 120
+    write_window_secs: Positive = 60
+
+
 class NatsSection(Section):
     url: SecretStr | None = None
     credentials_file: Path | None = None
@@ -210,6 +219,7 @@ class ServerConfig(Section):
     federation: FederationSection = FederationSection()
     mls: MlsSection = MlsSection()
     session: SessionSection = SessionSection()
+    guilds: GuildsSection = GuildsSection()
     nats: NatsSection = NatsSection()
     drain: DrainSection = DrainSection()
     database: DatabaseSection = DatabaseSection()

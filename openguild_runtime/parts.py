@@ -23,7 +23,7 @@ from openguild_runtime.tracing import Tracing
 
 
 def make_service(config: ServerConfig) -> Service:
-    messaging, session, sockets = config.messaging, config.session, config.websocket
+    messaging, session, guilds, sockets = config.messaging, config.session, config.guilds, config.websocket
     signing = config.federation.signing_key
     return Service(
         settings=Settings(
@@ -33,6 +33,9 @@ def make_service(config: ServerConfig) -> Service:
             registration_enabled=config.registration.enabled,
             access_ttl_secs=session.access_ttl_secs,
             refresh_ttl_secs=session.refresh_ttl_secs,
+            max_guilds_owned=guilds.max_owned_per_user,
+            max_channels_per_guild=guilds.max_channels_per_guild,
+            max_invites_per_guild=guilds.max_invites_per_guild,
         ),
         tokens=TokenAuthority(config.key_ring()),
         signer=EventSigner(config.server_name, config.federation.key_id, parse_seed(signing.get_secret_value()))
@@ -40,6 +43,7 @@ def make_service(config: ServerConfig) -> Service:
         else None,
         user_messages=SlidingWindow(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs),
         address_messages=SlidingWindow(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs),
+        user_writes=SlidingWindow(guilds.max_writes_per_user_per_window, guilds.write_window_secs),
         address_logins=SlidingWindow(session.max_logins_per_address_per_window, session.login_window_secs),
         account_logins=SlidingWindow(session.max_logins_per_account_per_window, session.login_window_secs),
         address_refreshes=SlidingWindow(session.max_refreshes_per_address_per_window, session.login_window_secs),

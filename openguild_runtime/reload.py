@@ -23,6 +23,8 @@ LIMITS = (
     "messaging.max_messages_per_user_per_window", "messaging.max_messages_per_ip_per_window",
     "messaging.rate_limit_window_secs", "session.max_logins_per_address_per_window",
     "session.max_logins_per_account_per_window", "session.login_window_secs",
+    "guilds.max_owned_per_user", "guilds.max_channels_per_guild", "guilds.max_invites_per_guild",
+    "guilds.max_writes_per_user_per_window", "guilds.write_window_secs",
     "session.max_refreshes_per_address_per_window", "session.max_refreshes_per_account_per_window",
 )  # fmt: skip
 OTHERS = ("messaging.replay_window", "registration.enabled", "session.access_ttl_secs", "session.refresh_ttl_secs")
@@ -51,7 +53,8 @@ def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
     if session.signing_key is None and fresh.embedded:  # it made its own, once
         session = session.model_copy(update={"signing_key": before.session.signing_key})
     messaging = fresh.messaging.model_copy(update={"queue_capacity": before.messaging.queue_capacity})
-    after = before.model_copy(update={"messaging": messaging, "session": session, "registration": fresh.registration})
+    update = {"messaging": messaging, "session": session, "guilds": fresh.guilds, "registration": fresh.registration}
+    after = before.model_copy(update=update)
     after.key_ring()
     waiting = [name for name in changed(before, fresh) if name not in LIVE]
     if waiting:
@@ -81,7 +84,7 @@ class LiveConfig:
         """Take over the live keys of `fresh`. Raises ConfigError with nothing changed."""
         after = live_part(self.config, fresh)
         applied = changed(self.config, after)
-        service, messaging, session = self._service, after.messaging, after.session
+        service, messaging, session, guilds = self._service, after.messaging, after.session, after.guilds
         if any(name in KEYS for name in applied):
             service.tokens.replace_keys(after.key_ring())
             self._streams.keys_replaced(service.tokens.trusts)
@@ -91,12 +94,16 @@ class LiveConfig:
         service.account_logins.change(session.max_logins_per_account_per_window, session.login_window_secs)
         service.address_refreshes.change(session.max_refreshes_per_address_per_window, session.login_window_secs)
         service.account_refreshes.change(session.max_refreshes_per_account_per_window, session.login_window_secs)
+        service.user_writes.change(guilds.max_writes_per_user_per_window, guilds.write_window_secs)
         service.settings = msgspec.structs.replace(
             service.settings,
             replay_window=messaging.replay_window,
             registration_enabled=after.registration.enabled,
             access_ttl_secs=session.access_ttl_secs,
             refresh_ttl_secs=session.refresh_ttl_secs,
+            max_guilds_owned=guilds.max_owned_per_user,
+            max_channels_per_guild=guilds.max_channels_per_guild,
+            max_invites_per_guild=guilds.max_invites_per_guild,
         )
         self._streams.replay_window = messaging.replay_window
         self.config = after

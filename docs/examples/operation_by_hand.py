@@ -30,6 +30,7 @@ service = Service(
     signer=None,
     user_messages=SlidingWindow(60, 60),
     address_messages=SlidingWindow(200, 60),
+    user_writes=SlidingWindow(120, 60),
     address_logins=SlidingWindow(60, 60),
     account_logins=SlidingWindow(10, 60),
     address_refreshes=SlidingWindow(600, 60),

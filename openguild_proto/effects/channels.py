@@ -5,17 +5,22 @@ from __future__ import annotations
 import msgspec
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.records import ChannelAccess, ChannelRecord, ReadState, StoredEvent
+from openguild_proto.limits import MAX_CHANNELS_PER_GUILD
+from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, ReadState, StoredEvent
 
 
-class InsertChannel(StorageEffect[ChannelRecord | None], frozen=True):
-    """None: the guild is gone. The creator gets the channel role `moderator` (CONTRACT 6)."""
+class InsertChannel(StorageEffect[ChannelRecord | LimitReached | None], frozen=True):
+    """None: the guild is gone. The creator gets the channel role `moderator` (CONTRACT 6).
+
+    `limit`: channels of the guild.
+    """
 
     channel_id: str
     guild_id: str
     name: str
     created_by: str
     now_ms: int
+    limit: int = MAX_CHANNELS_PER_GUILD
 
 
 class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
@@ -95,6 +100,11 @@ class MarkRead(StorageEffect[ReadState | None], frozen=True):
 
 
 class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
-    """One line per channel of the user's guilds (and channels with an explicit role), by channel creation."""
+    """One line per channel of the user's guilds (and channels with an explicit role), by channel creation.
+
+    `after`: the channel id of the last one of the page before.
+    """
 
     user_id: str
+    limit: int | None = None
+    after: str | None = None

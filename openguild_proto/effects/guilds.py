@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.records import GuildAccess, GuildRecord, InviteRecord, MemberChange, MemberRecord
+from openguild_proto.limits import MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
+from openguild_proto.records import GuildAccess, GuildRecord, InviteRecord, LimitReached, MemberChange, MemberRecord
 
 
-class InsertGuild(StorageEffect[GuildRecord], frozen=True):
-    """The owner's membership is stored with the guild (CONTRACT A1)."""
+class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
+    """The owner's membership is stored with the guild (CONTRACT A1). `limit`: guilds that he may own."""
 
     guild_id: str
     name: str
     owner_id: str
     now_ms: int
+    limit: int = MAX_GUILDS_OWNED
 
 
 class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
@@ -56,12 +58,14 @@ class SetMemberRole(StorageEffect[MemberChange], frozen=True):
     """Compare and set: CONFLICT when the member's role is no longer `expected_role`.
 
     With a role that may not create invites, the invites that the member created end in the same transaction.
+    `limit`: guilds that he may own, this one included, where the new role is `owner`.
     """
 
     guild_id: str
     user_id: str
     role: str
     expected_role: str
+    limit: int = MAX_GUILDS_OWNED
 
 
 class RemoveMember(StorageEffect[MemberChange], frozen=True):
@@ -72,8 +76,12 @@ class RemoveMember(StorageEffect[MemberChange], frozen=True):
     expected_role: str
 
 
-class InsertInvite(StorageEffect[InviteRecord | None], frozen=True):
-    """None: the guild is gone, or its creator's role in it is no longer `member_role`."""
+class InsertInvite(StorageEffect[InviteRecord | LimitReached | None], frozen=True):
+    """None: the guild is gone, or its creator's role in it is no longer `member_role`.
+
+    `limit`: living invites of the guild. Of the spent and expired ones, which only tell why they lead nowhere (410),
+    the newest `limit` are kept.
+    """
 
     code: str
     guild_id: str
@@ -82,6 +90,7 @@ class InsertInvite(StorageEffect[InviteRecord | None], frozen=True):
     max_uses: int | None
     expires_at_ms: int | None
     now_ms: int
+    limit: int = MAX_INVITES_PER_GUILD
 
 
 class FindInvite(StorageEffect[InviteRecord | None], frozen=True):

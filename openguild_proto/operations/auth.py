@@ -10,13 +10,23 @@ from openguild_proto.schemas.decode import parse_query
 from openguild_proto.sessions.tokens import Claims, TokenInvalid
 from openguild_proto.ws.handshake import bearer_subprotocol
 
+READING = frozenset({"GET", "HEAD"})
 
-def authenticate(ctx: Context, request: Request) -> Operation[Claims]:
-    """The claims of a live session. Raises Refusal 401. A token seen before costs no query."""
+
+def authenticate(ctx: Context, request: Request, *, limits_itself: bool = False) -> Operation[Claims]:
+    """The claims of a live session. Raises Refusal 401. A token seen before costs no query.
+
+    Whatever changes something counts against the user's window for writes (429), here, so that no route forgets it;
+    but for the one that has limits of its own.
+    """
     token = bearer_token(request)
     claims = yield from _live_claims(ctx, token)
     if claims is None:
         raise Refusal(ErrorCode.UNAUTHORIZED)
+    if request.method not in READING and not limits_itself:
+        wait_secs = ctx.service.user_writes.hit(claims.user_id, ctx.now)
+        if wait_secs is not None:
+            raise Refusal(ErrorCode.WRITE_RATE_LIMIT, retry_after_secs=int(wait_secs) + 1)
     return claims
 
 

@@ -19,7 +19,7 @@ from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.paging import page_response, parse_page
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, require_channel
-from openguild_proto.records import ChannelAccess
+from openguild_proto.records import ChannelAccess, LimitReached
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Channel, Name
 from openguild_proto.sessions.tokens import Claims
@@ -57,8 +57,15 @@ def create_channel(ctx: Context, request: Request, guild_id: str) -> Operation[R
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "channel_name")
     channel = yield from InsertChannel(
-        channel_id=new_id(ctx), guild_id=guild_id, name=name, created_by=claims.user_id, now_ms=ctx.wall_ms
+        channel_id=new_id(ctx),
+        guild_id=guild_id,
+        name=name,
+        created_by=claims.user_id,
+        now_ms=ctx.wall_ms,
+        limit=ctx.service.settings.max_channels_per_guild,
     )
+    if isinstance(channel, LimitReached):
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {channel.limit} channels")
     if channel is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response.json(Channel.of(channel))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
@@ -24,6 +25,9 @@ class Settings(msgspec.Struct, frozen=True, gc=False):
     refresh_ttl_secs: int = 2_592_000  # CONTRACT 5.2: 30 d
     refresh_grace_secs: int = 10  # a lost answer to a rotation may be asked again
     max_members_page: int = 1_000
+    max_guilds_owned: int = MAX_GUILDS_OWNED  # per user
+    max_channels_per_guild: int = MAX_CHANNELS_PER_GUILD
+    max_invites_per_guild: int = MAX_INVITES_PER_GUILD
 
 
 @dataclass(slots=True)
@@ -35,7 +39,8 @@ class Service:
     signer: EventSigner | None  # None: local events are not signed (CONTRACT A15)
     user_messages: SlidingWindow  # key: user id
     address_messages: SlidingWindow  # key: limit_key of the client's address
-    address_logins: SlidingWindow  # key: the same; login and register
+    user_writes: SlidingWindow  # key: user id; every change but a message
+    address_logins: SlidingWindow  # key: limit_key of the client's address; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
     address_refreshes: SlidingWindow  # key: limit_key of the client's address
     account_refreshes: SlidingWindow  # key: user id

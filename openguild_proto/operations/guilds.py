@@ -19,7 +19,7 @@ from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.paging import page_response, parse_page
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, require_guild, sees_all
-from openguild_proto.records import GuildAccess
+from openguild_proto.records import GuildAccess, LimitReached
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Guild, Name
 from openguild_proto.sessions.tokens import Claims
@@ -57,7 +57,15 @@ def create_guild(ctx: Context, request: Request) -> Operation[Response]:
     claims = yield from authenticate(ctx, request)
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "guild_name")
-    guild = yield from InsertGuild(guild_id=new_id(ctx), name=name, owner_id=claims.user_id, now_ms=ctx.wall_ms)
+    guild = yield from InsertGuild(
+        guild_id=new_id(ctx),
+        name=name,
+        owner_id=claims.user_id,
+        now_ms=ctx.wall_ms,
+        limit=ctx.service.settings.max_guilds_owned,
+    )
+    if isinstance(guild, LimitReached):
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"you may own at most {guild.limit} guilds")
     return Response.json(Guild.of(guild))
 
 

@@ -11,7 +11,7 @@ from openguild_proto.operations.context import Context
 from openguild_proto.operations.guilds import guild_access
 from openguild_proto.operations.ids import new_code
 from openguild_proto.policy.permissions import Permission, require_guild
-from openguild_proto.records import InviteRecord
+from openguild_proto.records import InviteRecord, LimitReached
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
 
@@ -41,9 +41,12 @@ def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Re
         max_uses=body.max_uses,
         expires_at_ms=ctx.wall_ms + body.expires_in_secs * 1000 if body.expires_in_secs is not None else None,
         now_ms=ctx.wall_ms,
+        limit=ctx.service.settings.max_invites_per_guild,
     )
     if invite is None:
         raise Refusal(ErrorCode.NOT_FOUND)
+    if isinstance(invite, LimitReached):
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {invite.limit} living invites; delete some")
     return Response.json(Invite.of(invite), status=201)
 
 

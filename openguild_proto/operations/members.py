@@ -18,6 +18,7 @@ _FAILURES = {
     MemberChange.NOT_MEMBER: ErrorCode.NOT_FOUND,
     MemberChange.LAST_OWNER: ErrorCode.LAST_OWNER,
     MemberChange.CONFLICT: ErrorCode.CONFLICT,
+    MemberChange.LIMIT_REACHED: ErrorCode.LIMIT_REACHED,
 }
 
 
@@ -56,7 +57,15 @@ def set_role(ctx: Context, request: Request, guild_id: str, user_id: str) -> Ope
         raise Refusal(ErrorCode.FORBIDDEN, "you can only change members below your own rank")
     if member.role != role:
         _require_done(
-            (yield from SetMemberRole(guild_id=guild_id, user_id=user_id, role=role, expected_role=member.role))
+            (
+                yield from SetMemberRole(
+                    guild_id=guild_id,
+                    user_id=user_id,
+                    role=role,
+                    expected_role=member.role,
+                    limit=ctx.service.settings.max_guilds_owned,
+                )
+            )
         )
     return Response.json(Member.of(MemberRecord(guild_id, user_id, member.username, role, member.joined_at_ms)))
 

@@ -27,7 +27,7 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
 
     Order of checks: CONTRACT 7.1. A repeat of a nonce answers as the first post did, and stores and sends nothing.
     """
-    claims = yield from authenticate(ctx, request)
+    claims = yield from authenticate(ctx, request, limits_itself=True)
     parse_query(request)
     body = decode_body(request, PostMessage)
     text = _checked_text(body.content)

@@ -35,6 +35,7 @@ CONFIG = ServerConfig.model_validate(
             "max_messages_per_ip_per_window": 1_000_000,
             "queue_capacity": QUEUE_CAPACITY,
         },
+        "guilds": {"max_writes_per_user_per_window": 1_000_000},
         "drain": {"delay_secs": 0.2, "window_secs": 2},
     }
 )

@@ -6,6 +6,7 @@ import itertools
 import uuid
 
 from openguild_proto.effects import AppendEvent, InsertChannel, InsertGuild, InsertUser, OpenSession
+from openguild_proto.records import ChannelRecord, GuildRecord
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage
 
@@ -35,6 +36,7 @@ async def add_user(storage: Storage, name: str | None = None) -> str:
 
 async def add_guild(storage: Storage, owner_id: str, name: str = "guild", now_ms: int = NOW) -> str:
     guild = await storage.perform(InsertGuild(guild_id=new_id(), name=name, owner_id=owner_id, now_ms=now_ms))
+    assert isinstance(guild, GuildRecord)
     return guild.guild_id
 
 
@@ -42,7 +44,7 @@ async def add_channel(storage: Storage, guild_id: str, user_id: str, name: str =
     channel = await storage.perform(
         InsertChannel(channel_id=new_id(), guild_id=guild_id, name=name, created_by=user_id, now_ms=now_ms)
     )
-    assert channel is not None
+    assert isinstance(channel, ChannelRecord)
     return channel.channel_id
 
 

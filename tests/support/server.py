@@ -37,7 +37,7 @@ class ServerProcess:
             "HOST": "127.0.0.1", "PORT": self.port, "LOG_FORMAT": "json", "SESSION__SIGNING_KEY": SIGNING_KEY,
             "MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 1_000_000, "MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW": 1_000_000,
             "SESSION__MAX_LOGINS_PER_ADDRESS_PER_WINDOW": 1_000_000, "SESSION__MAX_REFRESHES_PER_ADDRESS_PER_WINDOW": 1_000_000,
-            "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
+            "GUILDS__MAX_WRITES_PER_USER_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
         } | settings  # fmt: skip
         for key in without:
             del self._settings[key]

@@ -17,6 +17,7 @@ async def main(port: int) -> None:
     logs.configure("compact", "off")
     flags = {"storage": "memory", "host": "127.0.0.1", "port": str(port), "websocket.max_connections_per_user": 10**6}
     flags |= {"websocket.max_connections_per_address": 10**6, "websocket.max_connections": 10**6}
+    flags |= {"guilds.max_channels_per_guild": 10**6, "guilds.max_writes_per_user_per_window": 10**6}
     flags |= {"session.signing_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}
     config = load(flags, {}, Path("/"))
     descriptors = app.raise_descriptor_limit()

@@ -19,15 +19,17 @@ from openguild_proto.effects import (
     RenameChannel,
 )
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, ReadState, StoredEvent
+from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
 from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Channel, Membership, State
 
 
-def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | None:
+def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached | None:
     if effect.guild_id not in state.guilds:
         return None
+    if len(state.channels_of_guild(effect.guild_id)) >= effect.limit:
+        return LimitReached(effect.limit)
     record = ChannelRecord(
         channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
     )
@@ -168,7 +170,14 @@ def mark_read(state: State, effect: MarkRead) -> ReadState | None:
 
 
 def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:
-    return tuple(_read_state(channel, effect.user_id) for channel in state.channels_seen_by(effect.user_id))
+    page = page_after(
+        state.channels_seen_by(effect.user_id),
+        key=lambda channel: (channel.record.created_at_ms, channel.record.channel_id),
+        paged=effect.after is not None,
+        anchor=state.channels.get(effect.after) if effect.after is not None else None,
+        limit=effect.limit,
+    )
+    return tuple(_read_state(channel, effect.user_id) for channel in page)
 
 
 def _read_state(channel: Channel, user_id: str) -> ReadState:

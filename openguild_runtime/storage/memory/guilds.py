@@ -27,6 +27,7 @@ from openguild_proto.records import (
     GuildAccess,
     GuildRecord,
     InviteRecord,
+    LimitReached,
     MemberChange,
     MemberRecord,
 )
@@ -36,14 +37,20 @@ from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Membership, State
 
 
-def insert_guild(state: State, effect: InsertGuild) -> GuildRecord:
+def insert_guild(state: State, effect: InsertGuild) -> GuildRecord | LimitReached:
     if effect.owner_id not in state.users:
         raise LocalProtocolError("a guild needs an existing user as its owner")
+    if _guilds_owned(state, effect.owner_id) >= effect.limit:
+        return LimitReached(effect.limit)
     guild = GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
     state.guilds[effect.guild_id] = guild
     state.members[effect.guild_id] = {effect.owner_id: Membership(OWNER, effect.now_ms)}
     state.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=effect.owner_id)
     return guild
+
+
+def _guilds_owned(state: State, user_id: str) -> int:
+    return sum(state.guild_role(guild_id, user_id) == OWNER for guild_id in state.guilds)
 
 
 def list_guilds(state: State, effect: ListGuilds) -> tuple[GuildRecord, ...]:
@@ -114,6 +121,9 @@ def find_member(state: State, effect: FindMember) -> MemberRecord | None:
 
 def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
     verdict = _may_change(state, effect.guild_id, effect.user_id, effect.expected_role, leaves=effect.role != OWNER)
+    full = effect.role == OWNER and _guilds_owned(state, effect.user_id) >= effect.limit
+    if verdict is MemberChange.DONE and full:
+        return MemberChange.LIMIT_REACHED
     if verdict is MemberChange.DONE:
         state.members[effect.guild_id][effect.user_id].role = effect.role
         _end_invites(state, effect.guild_id, effect.user_id, effect.role)
@@ -184,10 +194,22 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
 # --- invites -------------------------------------------------------------------------------------
 
 
-def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | None:
+def _lives(invite: InviteRecord, now_ms: int) -> bool:
+    expired = invite.expires_at_ms is not None and invite.expires_at_ms <= now_ms
+    return not expired and (invite.max_uses is None or invite.uses < invite.max_uses)
+
+
+def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitReached | None:
     guild = state.guilds.get(effect.guild_id)
     if guild is None or state.guild_role(effect.guild_id, effect.created_by) != effect.member_role:
         return None
+    others = [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]
+    spent = [invite for invite in others if not _lives(invite, effect.now_ms)]
+    if len(others) - len(spent) >= effect.limit:
+        return LimitReached(effect.limit)
+    spent.sort(key=lambda invite: (-invite.created_at_ms, invite.code))
+    for old in spent[effect.limit :]:
+        del state.invites[old.code]
     invite = InviteRecord(
         code=effect.code,
         guild_id=effect.guild_id,
@@ -220,9 +242,7 @@ def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | None:
     already = _member(state, invite.guild_id, effect.user_id)
     if already is not None:
         return already
-    expired = invite.expires_at_ms is not None and invite.expires_at_ms <= effect.now_ms
-    used_up = invite.max_uses is not None and invite.uses >= invite.max_uses
-    if expired or used_up:
+    if not _lives(invite, effect.now_ms):
         return None
     state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
     state.members[invite.guild_id][effect.user_id] = Membership(effect.role, effect.now_ms)

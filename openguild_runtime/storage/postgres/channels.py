@@ -17,10 +17,10 @@ from openguild_proto.effects import (
     RenameChannel,
 )
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, ReadState, StoredEvent
+from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import moment, rows_changed, texts, to_millis
+from openguild_runtime.storage.postgres.values import moment, texts, to_millis
 
 if TYPE_CHECKING:
     from openguild_runtime.storage.postgres.values import Connection, Row
@@ -45,20 +45,22 @@ def _channel(row: Row) -> ChannelRecord:
     )
 
 
-async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | None:
+async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | LimitReached | None:
     now = moment(effect.now_ms)
-    status = await tx.connection.execute(
-        """
-        INSERT INTO channels (channel_id, guild_id, name, created_at)
-        SELECT $1, guild_id, $3, $4 FROM guilds WHERE guild_id = $2 FOR KEY SHARE
-        """,
+    # whoever adds a channel to the guild takes turns, so that the count holds
+    found = await tx.connection.fetchval("SELECT 1 FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", effect.guild_id)
+    if found is None:
+        return None
+    count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
+    if count >= effect.limit:
+        return LimitReached(effect.limit)
+    await tx.connection.execute(
+        "INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, $3, $4)",
         effect.channel_id,
         effect.guild_id,
         effect.name,
         now,
     )
-    if not rows_changed(status):
-        return None
     await tx.connection.execute(
         """
         INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
@@ -226,10 +228,14 @@ async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadS
         """
         SELECT c.channel_id, c.head_sequence, coalesce(s.last_read_sequence, 0) AS last_read
         FROM channels AS c LEFT JOIN channel_read_state AS s ON s.channel_id = c.channel_id AND s.user_id = $1
-        WHERE c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
-           OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
-        ORDER BY c.created_at, c.channel_id
+        WHERE (c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
+            OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1))
+          AND ($2::uuid IS NULL OR (c.created_at, c.channel_id) >
+            (SELECT created_at, channel_id FROM channels WHERE channel_id = $2))
+        ORDER BY c.created_at, c.channel_id LIMIT $3
         """,
         effect.user_id,
+        effect.after,
+        effect.limit,
     )
     return tuple(_read_state(row) for row in rows)

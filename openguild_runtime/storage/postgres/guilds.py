@@ -17,7 +17,7 @@ from openguild_proto.effects import (
     SetMemberRole,
 )
 from openguild_proto.policy.permissions import Permission, allows
-from openguild_proto.records import ControlKind, GuildAccess, GuildRecord, MemberChange, MemberRecord
+from openguild_proto.records import ControlKind, GuildAccess, GuildRecord, LimitReached, MemberChange, MemberRecord
 from openguild_runtime.storage.base import OWNER, channel_ids_body
 from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -44,8 +44,10 @@ def member_record(row: Row) -> MemberRecord:
     )
 
 
-async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord:
+async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | LimitReached:
     now = moment(effect.now_ms)
+    if await _guilds_owned(tx, effect.owner_id) >= effect.limit:
+        return LimitReached(effect.limit)
     await tx.connection.execute(
         "INSERT INTO guilds (guild_id, name, created_at) VALUES ($1, $2, $3)", effect.guild_id, effect.name, now
     )
@@ -58,6 +60,15 @@ async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord:
     )
     await tx.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=effect.owner_id)
     return GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
+
+
+async def _guilds_owned(tx: Transaction, user_id: str) -> int:
+    """How many; until the transaction ends there will be no more, because the user's row is locked."""
+    await tx.connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
+    owned: int = await tx.connection.fetchval(
+        "SELECT count(*) FROM guild_memberships WHERE user_id = $1 AND role = $2", user_id, OWNER
+    )
+    return owned
 
 
 async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[GuildRecord, ...]:
@@ -136,7 +147,10 @@ async def find_member(connection: Connection, effect: FindMember) -> MemberRecor
 
 async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChange:
     leaves = effect.role != OWNER
+    owned = 0 if leaves else await _guilds_owned(tx, effect.user_id)
     verdict = await _may_change(tx, effect.guild_id, effect.user_id, effect.expected_role, leaves=leaves)
+    if verdict is MemberChange.DONE and not leaves and owned >= effect.limit:
+        return MemberChange.LIMIT_REACHED
     if verdict is MemberChange.DONE:
         await tx.connection.execute(
             "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openguild_proto.effects import AcceptInvite, DeleteInvite, FindInvite, InsertInvite
-from openguild_proto.records import ControlKind, InviteRecord, MemberRecord
+from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
 from openguild_runtime.storage.postgres.guilds import MEMBER, member_record
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, moment_or_none, rows_changed, to_millis, to_millis_or_none
@@ -14,15 +14,36 @@ if TYPE_CHECKING:
     from openguild_runtime.storage.postgres.values import Connection
 
 
-async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | None:
+# An invite that still lets somebody in at $2.
+LIVING = "((expires_at IS NULL OR expires_at > $2) AND (max_uses IS NULL OR uses < max_uses))"
+
+
+async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | LimitReached | None:
     connection = tx.connection
-    # changes of one guild's members take turns with this: no invite is left behind by who is just being removed
+    # changes of one guild's members take turns with this: no invite is left behind by who is just being removed,
+    # and the count holds
     name = await connection.fetchval("SELECT name FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", effect.guild_id)
     role = await connection.fetchval(
         "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.created_by
     )
     if name is None or role != effect.member_role:
         return None
+    now = moment(effect.now_ms)
+    living = await connection.fetchval(
+        f"SELECT count(*) FROM invites WHERE guild_id = $1 AND {LIVING}", effect.guild_id, now
+    )
+    if living >= effect.limit:
+        return LimitReached(effect.limit)
+    await connection.execute(
+        f"""
+        DELETE FROM invites WHERE code IN (
+            SELECT code FROM invites WHERE guild_id = $1 AND NOT {LIVING} ORDER BY created_at DESC, code OFFSET $3
+        )
+        """,
+        effect.guild_id,
+        now,
+        effect.limit,
+    )
     await connection.execute(
         """
         INSERT INTO invites (code, guild_id, created_by, max_uses, expires_at, created_at)
@@ -33,7 +54,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
         effect.created_by,
         effect.max_uses,
         moment_or_none(effect.expires_at_ms),
-        moment(effect.now_ms),
+        now,
     )
     return InviteRecord(
         code=effect.code,

@@ -1,0 +1,70 @@
+"""What one account may change in a minute, and how much there may be of what it makes (`guilds.*`)."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+import pytest
+
+from openguild_proto.http.routes import ROUTES, Route
+from openguild_proto.operations.context import Settings
+from openguild_proto.policy.ratelimit import SlidingWindow
+from tests.support.world import World, decoded
+
+CHANGES = [
+    route
+    for route in ROUTES
+    if route.auth == "bearer" and route.method != "GET" and route.operation != "messages.post_message"
+]
+
+
+@pytest.mark.parametrize("route", CHANGES, ids=lambda route: f"{route.method} {route.template}")
+def test_every_change_counts_against_the_user_s_window(route: Route) -> None:
+    world = World()
+    world.service.user_writes = SlidingWindow(1, 60)
+    alice, bob = world.user("alice"), world.user("bob")
+    path = re.sub(r"\{\w+\}", str(uuid.uuid4()), route.template)
+    assert world.ask(route.method, path, {}, alice).status != 429
+    refused = world.ask(route.method, path, {}, alice)
+    assert (refused.status, decoded(refused)["error"], refused.rejection) == (
+        429,
+        "write_rate_limit",
+        "write_rate_limit",
+    )
+    assert 0 < int(dict(refused.headers)["retry-after"]) <= 61
+    assert world.ask(route.method, path, {}, bob).status != 429
+    assert world.ask("GET", "/guilds", token=alice).status == 200, "reading goes on"
+    world.wall_ms += 61_000
+    assert world.ask(route.method, path, {}, alice).status != 429
+
+
+def test_messages_have_limits_of_their_own() -> None:
+    world = World()
+    alice = world.user("alice")
+    guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, alice))["guild_id"]
+    channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, alice))["channel_id"]
+    world.service.user_writes = SlidingWindow(1, 60)
+    for _ in range(3):
+        assert world.ask("POST", f"/channels/{channel}/messages", {"content": "x"}, alice).status == 200
+
+
+def test_a_cap_is_said_and_what_was_removed_makes_room() -> None:
+    world = World(Settings(max_guilds_owned=2, max_channels_per_guild=1, max_invites_per_guild=1))
+    alice = world.user("alice")
+    guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, alice))["guild_id"]
+    for path, body in (
+        ("/guilds", {"name": "g"}),
+        (f"/guilds/{guild}/channels", {"name": "c"}),
+        (f"/guilds/{guild}/invites", {}),
+    ):
+        made = world.ask("POST", path, body, alice)
+        assert made.status in {200, 201}
+        refused = world.ask("POST", path, body, alice)
+        assert (refused.status, decoded(refused)["error"], refused.rejection) == (409, "limit_reached", "limit_reached")
+        assert "at most" in decoded(refused)["message"]
+        thing = decoded(made)
+        name = "invites" if "code" in thing else "channels" if "channel_id" in thing else "guilds"
+        key = thing.get("code") or thing.get("channel_id") or thing["guild_id"]
+        assert world.ask("DELETE", f"/{name}/{key}", token=alice).status == 204
+        assert world.ask("POST", path, body, alice).status in {200, 201}
