@@ -9,6 +9,7 @@ from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.channels import channel_access
 from openguild_proto.operations.context import Context
+from openguild_proto.operations.paging import page_response, parse_page
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.messages import MarkReadBody, ReadPosition
@@ -28,8 +29,8 @@ def mark_read(ctx: Context, request: Request, channel_id: str) -> Operation[Resp
 
 
 def list_unread(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /channels/unread: one line per channel the caller may read."""
+    """GET /channels/unread: one line per channel the caller may read, in pages: he may be in any number of guilds."""
     claims = yield from authenticate(ctx, request)
-    parse_query(request)
-    states = yield from ListUnread(user_id=claims.user_id)
-    return Response.json([ReadPosition.of(state) for state in states])
+    page = parse_page(request)
+    states = yield from ListUnread(user_id=claims.user_id, limit=page.limit + 1, after=page.after)
+    return page_response(page, states, ReadPosition.of, lambda state: state.channel_id)

@@ -34,7 +34,7 @@ _QUERY: dict[str, tuple[tuple[str, str, str], ...]] = {
     "streams.open_notification_stream": (("access_token", "string", "where no header can be sent"),),
     "guilds.list_guilds": (("all", "boolean", "every guild: server moderators and above"),),
 }
-_PAGED = {"guilds.list_guilds", "channels.list_channels", "members.list_members"}
+_PAGED = {"guilds.list_guilds", "channels.list_channels", "members.list_members", "reads.list_unread"}
 _PAGE = (("limit", "integer", "1 to 1000, default 1000"), ("after", "string", "id of the last line of the page before"))
 
 

@@ -178,6 +178,18 @@ async def test_unread_lists_every_channel_the_user_may_see(storage: Storage, cha
     assert (state.channel_id, state.last_read_sequence, state.latest_sequence) == (mine, 1, 3)
 
 
+async def test_unread_lines_are_paged_oldest_channel_first(storage: Storage) -> None:
+    owner = await add_user(storage)
+    guilds = [await add_guild(storage, owner) for _ in range(2)]
+    channels = [await add_channel(storage, guilds[n % 2], owner, now_ms=NOW + n) for n in range(5)]
+    paged: list[str] = []
+    while page := await storage.perform(ListUnread(user_id=owner, limit=2, after=paged[-1] if paged else None)):
+        assert len(page) <= 2
+        paged += [state.channel_id for state in page]
+    assert paged == channels
+    assert await storage.perform(ListUnread(user_id=owner, after=new_id())) == ()
+
+
 async def test_a_deleted_channel_takes_its_log_along(storage: Storage, channel_id: str) -> None:
     await fill(storage, channel_id, 2)
     assert await storage.perform(DeleteChannel(channel_id=channel_id)) is True
