@@ -33,6 +33,7 @@ from openguild_proto.operations.dispatch import dispatch
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import Places
 from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.feeds import ChannelGone
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
 from openguild_runtime.perform import Performer
@@ -306,6 +307,8 @@ class Driver:
             try:
                 await self._streams.prepare(stream)
                 undo.callback(self._streams.abandon, stream)
+            except ChannelGone:
+                refusal = ErrorCode.NOT_FOUND
             except StorageUnavailable:
                 refusal = ErrorCode.DATABASE_UNAVAILABLE
             if self.draining:  # looked at after the wait: from then on the drain closes every stream there is

@@ -9,9 +9,11 @@ feeds that heard nothing) finds a lost last message (architecture, "Many replica
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 import structlog
 from anyio.abc import TaskGroup
 
@@ -26,20 +28,28 @@ from openguild_runtime.storage.base import Storage
 GAP_GRACE_SECS = 0.05  # commits of one batch resume their posters in any order; NATS may overtake them
 TAIL_CHECK_SECS = 2.0
 PAGE_EVENTS = 200
+TURN_CHANNELS = 200  # opened or let go between two turns of the loop: 5 to 20 ms
+
+T = TypeVar("T")
 
 log = structlog.get_logger("openguild.feeds")
+
+
+class ChannelGone(Exception):
+    """The channel that was to be followed has been deleted meanwhile."""
 
 
 class Feed:
     """One channel as this replica hears it. Its sequencer begins when the log's head has been read."""
 
-    __slots__ = ("backfilling", "channel_id", "heard", "holders", "opened", "sequencer")
+    __slots__ = ("backfilling", "channel_id", "gone", "heard", "holders", "opened", "sequencer")
 
     def __init__(self, channel_id: str) -> None:
         self.channel_id = channel_id
         self.holders = 0
         self.sequencer: Sequencer[bytes] = Sequencer()
         self.opened: anyio.Event | None = None  # set when the opening in progress has ended
+        self.gone = False  # the log has no such channel
         self.heard = False  # NATS has brought something new since the last tail check
         self.backfilling = False
 
@@ -73,9 +83,10 @@ class Feeds:
 
     # --- holding -----------------------------------------------------------------------------------
 
-    async def hold(self, channel_ids: Sequence[str]) -> None:
+    async def hold(self, channel_ids: Sequence[str]) -> set[str]:
         """Open the feeds that are not open yet, with one query for all heads. Raises StorageUnavailable.
 
+        Returns the channels that are held: not those that have been deleted since somebody read of them.
         NATS is subscribed to before the head is read, so nothing falls between the two.
         """
         feeds = [self._feeds.setdefault(channel_id, Feed(channel_id)) for channel_id in channel_ids]
@@ -88,23 +99,29 @@ class Feeds:
             for feed in feeds:
                 if feed.opened is not None:
                     await feed.opened.wait()
-                if not feed.sequencer.begun:
+                if not feed.sequencer.begun and not feed.gone:
                     raise StorageUnavailable
         except BaseException:
-            for feed in feeds:
-                self._let_go(feed)
+            self._let_go(feeds)
             raise
+        self._let_go([feed for feed in feeds if feed.gone])
+        return {feed.channel_id for feed in feeds if not feed.gone}
 
     async def _open(self, feeds: list[Feed]) -> None:
         for feed in feeds:
             feed.opened = anyio.Event()
         try:
-            for feed in feeds:
-                await self._bus.subscribe_channel(feed.channel_id)
+            for some in batched(feeds):
+                for feed in some:
+                    await self._bus.subscribe_channel(feed.channel_id)
+                await anyio.lowlevel.checkpoint()
             heads = await self._storage.heads([feed.channel_id for feed in feeds])
-            for feed in feeds:
-                if feed.channel_id in heads:
-                    self._release(feed, feed.sequencer.begin(heads[feed.channel_id]))
+            for some in batched(feeds):
+                for feed in some:
+                    feed.gone = feed.channel_id not in heads
+                    if not feed.gone:
+                        self._release(feed, feed.sequencer.begin(heads[feed.channel_id]))
+                await anyio.lowlevel.checkpoint()
         finally:
             for feed in feeds:
                 if feed.opened is not None:
@@ -131,21 +148,25 @@ class Feeds:
         self._schedule_backfill(feed)
 
     def release(self, channel_ids: Iterable[str]) -> None:
-        """Undo one `hold` of each channel."""
-        for channel_id in channel_ids:
-            feed = self._feeds.get(channel_id)
-            if feed is not None:
-                self._let_go(feed)
+        """Undo one `hold` of each channel: in the background, so that the end of a wide stream holds nobody up."""
+        self._let_go([feed for channel_id in channel_ids if (feed := self._feeds.get(channel_id)) is not None])
 
-    def _let_go(self, feed: Feed) -> None:
-        feed.holders -= 1
-        if feed.holders == 0 and self._feeds.get(feed.channel_id) is feed:
-            del self._feeds[feed.channel_id]
-            start_contained(self._tasks, self._unsubscribe, feed.channel_id)
+    def _let_go(self, feeds: Sequence[Feed]) -> None:
+        unheld = []
+        for feed in feeds:
+            feed.holders -= 1
+            if feed.holders == 0 and self._feeds.get(feed.channel_id) is feed:
+                del self._feeds[feed.channel_id]
+                unheld.append(feed.channel_id)
+        if unheld:
+            start_contained(self._tasks, self._unsubscribe, unheld)
 
-    async def _unsubscribe(self, channel_id: str) -> None:
-        if channel_id not in self._feeds:  # nobody took it up again before this task ran
-            await self._bus.unsubscribe_channel(channel_id)
+    async def _unsubscribe(self, channel_ids: Sequence[str]) -> None:
+        for some in batched(channel_ids):
+            for channel_id in some:
+                if channel_id not in self._feeds:  # nobody has taken it up again meanwhile
+                    await self._bus.unsubscribe_channel(channel_id)
+            await anyio.lowlevel.checkpoint()
 
     # --- what arrives ------------------------------------------------------------------------------
 
@@ -260,3 +281,8 @@ class Feeds:
             await self.check_tails(everything=everything)
         with contained("tail check of the control log", StorageUnavailable):
             await also()
+
+
+def batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Pieces of what one turn of the loop may take."""
+    return (items[start : start + TURN_CHANNELS] for start in range(0, len(items), TURN_CHANNELS))

@@ -23,7 +23,7 @@ from openguild_proto.schemas.stream import (
 )
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.feeds import Feeds
+from openguild_runtime.feeds import ChannelGone, Feeds
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import SEND_BYTES, Peer
 from openguild_runtime.replay import ReplayPages
@@ -74,9 +74,10 @@ class Streams:
     # --- joining and leaving -----------------------------------------------------------------------
 
     async def prepare(self, stream: OpenStream) -> None:
-        """Before the upgrade is accepted: make this replica hear what the stream needs. Raises StorageUnavailable."""
+        """Before the upgrade is accepted: make this replica hear what the stream needs. Raises StorageUnavailable, ChannelGone."""
         if stream.channel_id is not None:
-            await self.feeds.hold([stream.channel_id])
+            if not await self.feeds.hold([stream.channel_id]):
+                raise ChannelGone
             try:
                 await self.feeds.catch_up(stream.channel_id, stream.head)
             except BaseException:
@@ -102,8 +103,7 @@ class Streams:
         try:
             visible = await self._storage.visible(user_id)
             watched = self.watchers.channels_of(user_id)
-            held = set(visible.channel_ids) - watched - running.created.keys()
-            await self.feeds.hold(list(held))
+            held = await self.feeds.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
             if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
                 self.feeds.release(held)
                 return
