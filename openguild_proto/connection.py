@@ -58,7 +58,7 @@ class ServerConnection:
 
     __slots__ = (
         "_close_now", "_deadlines", "_http", "_is_last", "_lifetime_close", "_limits", "_missed_pongs",
-        "_request", "_untaken", "_upgrade", "_wants_close", "_ws", "outbox", "phase",
+        "_policy", "_request", "_untaken", "_upgrade", "_wants_close", "_ws", "outbox", "phase",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,7 @@ class ServerConnection:
         self.phase = Phase.HTTP
         self.outbox = Outbox(limits.max_outbox_bytes)
         self._limits = limits
+        self._policy = policy
         self._http: HttpConnection | None = HttpConnection(limits, policy, random_bytes, peer_address, max_body_of)
         self._ws: WebSocketDecoder | None = None
         self._deadlines = Deadlines()
@@ -194,6 +195,8 @@ class ServerConnection:
             self._upgrade = False
             return RequestReceived(request)
         refusal = handshake.check(request)
+        if refusal is None and not self._policy.admits_stream(request):
+            refusal = Refusal(ErrorCode.ORIGIN_NOT_ALLOWED)
         if refusal is not None:
             self._refuse(refusal)
             return PeerViolated(

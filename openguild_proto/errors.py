@@ -44,6 +44,9 @@ class ErrorCode(Enum):
         "invalid_refresh_token", 401, "the refresh token is unknown, used, revoked or expired", "invalid_refresh_token"
     )
     FORBIDDEN = ErrorSpec("forbidden", 403, "your role does not permit this", "forbidden")
+    ORIGIN_NOT_ALLOWED = ErrorSpec(
+        "origin_not_allowed", 403, "pages of this origin may not open streams here", "origin_not_allowed"
+    )
     SENDER_MISMATCH = ErrorSpec("sender_mismatch", 403, "sender must be the authenticated user", "sender_mismatch")
     REGISTRATION_CLOSED = ErrorSpec(
         "registration_closed", 403, "registration is closed on this server", "registration_closed"

@@ -41,7 +41,7 @@ _SECURITY = _encoded(SECURITY_HEADERS)
 
 
 class HeaderPolicy(msgspec.Struct, frozen=True):
-    """`cors_allowed_origins`: exact origins; empty or "*" admits any. `trusted_proxies`: networks. Use `create`."""
+    """Use `create`. `cors_allowed_origins`: exact, for streams too; empty or "*" admits any. `trusted_proxies`: networks."""
 
     cors_allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
@@ -84,6 +84,17 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
                 ("access-control-max-age", str(CORS_MAX_AGE_SECS)),
             )
         return headers
+
+    def admits_stream(self, request: Request) -> bool:
+        """Whether a page may open a WebSocket, for which browsers ask no CORS: its Origin must be listed (RFC 6455 10.2).
+
+        A client that is no browser sends none and is not meant; `null` and a repeated header are no listed origin.
+        """
+        origins = request.all_headers("origin")
+        allowed = self.cors_allowed_origins
+        if not origins or not allowed or "*" in allowed:
+            return True
+        return len(origins) == 1 and origins[0] in allowed
 
     def client_address(self, peer: str, headers: Headers) -> str:
         """The socket peer, or behind trusted proxies the right-most hop that is not one of them (A14, D-16).

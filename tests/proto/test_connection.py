@@ -20,6 +20,7 @@ from openguild_proto.events import (
     TextReceived,
     WebSocketRequested,
 )
+from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Response
 from openguild_proto.http.routes import max_body_bytes
 from openguild_proto.limits import Limits
@@ -134,6 +135,25 @@ def test_bad_handshakes_are_refused(change: tuple[bytes, bytes], status: int) ->
     assert isinstance(event, PeerViolated)
     assert event.status_hint == status
     assert sent.startswith(b"HTTP/1.1 %d " % status)
+    assert conn.wants_close
+
+
+@pytest.mark.parametrize(
+    ("origin", "admitted"),
+    [(b"", True), (b"Origin: https://a.example\r\n", True), (b"Origin: https://b.example\r\n", False)],
+)
+def test_a_page_of_another_origin_cannot_open_a_stream(origin: bytes, admitted: bool) -> None:
+    policy = HeaderPolicy.create(cors_allowed_origins=("https://a.example",))
+    conn = connection(policy=policy)
+    (event, *_) = conn.receive_data(HANDSHAKE.replace(b"\r\n\r\n", b"\r\n" + origin + b"\r\n"), 0.0)
+    if admitted:
+        assert isinstance(event, WebSocketRequested)
+        return
+    assert isinstance(event, PeerViolated)
+    assert (event.status_hint, event.reason) == (403, "origin_not_allowed")
+    answer = b"".join(conn.data_to_send())
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b'"error":"origin_not_allowed"' in answer
     assert conn.wants_close
 
 

@@ -29,6 +29,30 @@ def test_d_48_origins() -> None:
     assert "access-control-allow-credentials" not in applied(anyone, "OPTIONS", origin="https://a.example")
 
 
+@pytest.mark.parametrize(
+    ("allowed", "origins", "admitted"),
+    [
+        ((), ("https://b.example",), True),
+        (("*",), ("https://b.example",), True),
+        (("https://a.example",), (), True),
+        (("https://a.example",), ("https://a.example",), True),
+        (("https://a.example", "https://b.example"), ("https://b.example",), True),
+        (("https://a.example",), ("https://b.example",), False),
+        (("https://a.example",), ("https://a.example.evil",), False),
+        (("https://a.example",), ("http://a.example",), False),
+        (("https://a.example",), ("null",), False),
+        (("https://a.example",), ("",), False),
+        (("https://a.example",), ("https://a.example", "https://b.example"), False),
+    ],
+)
+def test_streams_are_opened_from_listed_origins_only(
+    allowed: tuple[str, ...], origins: tuple[str, ...], admitted: bool
+) -> None:
+    headers = tuple(("origin", origin) for origin in origins)
+    request = Request(method="GET", path="/", query="", headers=headers)
+    assert HeaderPolicy.create(cors_allowed_origins=allowed).admits_stream(request) is admitted
+
+
 @pytest.mark.parametrize("entry", ["", "a.example", "https://a.example/", "https://a b", "javascript:x"])
 def test_d_48_a_bad_origin_stops_the_start(entry: str) -> None:
     with pytest.raises(ValueError):
