@@ -119,9 +119,10 @@ def change(replica: Replica, request: Request) -> Answer:
 
 def change_log(replica: Replica, request: Request) -> Answer:
     """Another log filter, such as `info,openguild=debug`."""
+    del replica
     wanted = str(request.get("filter"))
     try:
-        logs.configure(replica.live.config.log_format, wanted)
+        logs.set_filter(logs.parse_filter(wanted))
     except ValueError as problem:
         raise Refused(str(problem)) from None
     return {"log": wanted}

@@ -1,16 +1,24 @@
-"""Structured logs on stderr: one formatter for structlog and stdlib records, compact lines or JSON lines.
+"""Structured logs on stderr: one path for structlog's and stdlib's records, compact lines or JSON lines.
 
 Every record inside a request or a socket carries `request_id` (structlog's context variables). JSON mode is one
 JSON object per line, tracebacks included (D-51). Tokens, passwords and the userinfo of URLs are redacted wherever
 they might slip in.
+
+The access log is on the path of every request. So our own records go neither through `logging` nor through a chain of
+processors, and the lines of one turn of the event loop leave in one write(2); errors are written at once.
 """
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 import msgspec
@@ -21,8 +29,8 @@ LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error
 SECRET_KEYS = frozenset(
     {"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"}
 )
-PLAIN_KEYS = frozenset({"timestamp", "level", "logger", "route", "client"})  # made here, never by a client
 HIDDEN = "***"
+MAX_WAITING_LINES = 256  # lines of one turn of the loop; beyond it they are written before its end
 
 _PATTERNS = (
     (re.compile(r"(?i)\b(access_token|refresh_token|password|secret)=[^&\s\"']+"), r"\1=" + HIDDEN),
@@ -30,53 +38,223 @@ _PATTERNS = (
     (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s:@]*:?[^/\s@]*@"), r"\1" + HIDDEN + "@"),
     (re.compile(r"\b[A-Za-z0-9_-]{40,}\.[A-Za-z0-9_-]{86}\b"), HIDDEN),  # an access token
 )
+_TOKEN_END = re.compile(r"\.[A-Za-z0-9_-]{86}")
+
+Record = dict[str, Any]
 
 
-_SUSPECT = re.compile(r"(?i)token=|password=|secret=|bearer|://|[A-Za-z0-9_-]{40}")
+# --- redaction -------------------------------------------------------------------------------------
+
+
+def suspect(text: str) -> bool:
+    """Whether a pattern or a secret key may be in it. Both look the same within JSON and `repr`, so one look at a whole line
+    stands for a look at each of its fields."""
+    low = text.lower()
+    return (
+        "://" in low
+        or "token" in low
+        or "password" in low
+        or "secret" in low
+        or "signing_key" in low
+        or "authorization" in low
+        or "bearer" in low
+        or _TOKEN_END.search(text) is not None
+    )
 
 
 def redact(text: str) -> str:
     """The text without credentials."""
-    if _SUSPECT.search(text) is None:
+    if not suspect(text):
         return text
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
 
 
-def _redact_record(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in record.items():
-        if key in SECRET_KEYS:
-            record[key] = HIDDEN
-        elif isinstance(value, str) and key not in PLAIN_KEYS:
-            record[key] = redact(value)
-    return record
+def _redacted(value: Any) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case None | bool() | int() | float():
+            return value
+        case Mapping():
+            return {str(key): HIDDEN if key in SECRET_KEYS else _redacted(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_redacted(item) for item in value]
+        case _:
+            return redact(str(value))
 
 
-def _rename(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """`event` becomes `message`, `logger` becomes `target`: the names the log shippers know (CONTRACT 18)."""
-    renamed: dict[str, Any] = {
-        "timestamp": record.pop("timestamp", None),
-        "level": str(record.pop("level", "")).upper(),
-        "target": record.pop("logger", "openguild"),
-        "message": record.pop("event", ""),
-    }
-    renamed.update(record)
-    return renamed
+# --- lines -----------------------------------------------------------------------------------------
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def _compact(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> str:
+def _json(record: Record) -> str:
+    return _encode(record).decode() + "\n"
+
+
+def _compact(record: Record) -> str:
     """`time LEVEL target: message key=value ...`, one line; a traceback follows on its own lines."""
-    trace = record.pop("exception", None)
-    head = f"{record.pop('timestamp')} {record.pop('level'):>7} {record.pop('target')}: {record.pop('message')}"
-    fields = " ".join(f"{key}={_value(value)}" for key, value in record.items())
-    line = f"{head} {fields}" if fields else head
-    return line if trace is None else f"{line}\n{redact(trace)}"
+    line = f"{record['timestamp']} {record['level']:>7} {record['target']}: {record['message']}"
+    for key, value in record.items():
+        if key not in _HEAD_KEYS:
+            line += f" {key}={_value(value)}"
+    trace = record.get("exception")
+    return f"{line}\n" if trace is None else f"{line}\n{trace}\n"
+
+
+_HEAD_KEYS = frozenset({"timestamp", "level", "target", "message", "exception"})
 
 
 def _value(value: Any) -> str:
     text = str(value)
-    return repr(text) if not text or any(character.isspace() for character in text) or not text.isprintable() else text
+    return text if text and text.isprintable() and " " not in text else repr(text)
+
+
+def _render(level: str, target: str, message: object, fields: Record) -> str:
+    """The finished line. `message` and `target` are the names the log shippers know (CONTRACT 18)."""
+    record: Record = {"timestamp": _timestamp(), "level": level, "target": target, "message": message}
+    record |= structlog.contextvars.get_contextvars()
+    record |= fields
+    try:
+        line = _state.format(record)
+        if suspect(line):
+            line = _state.format(_redacted(record))
+    except (ValueError, OverflowError):  # half a surrogate pair, a number beyond 64 bits: what JSON has no place for
+        safe = _redacted(record)
+        line = _state.format({key: ascii(safe[key]) if key in fields else safe[key] for key in record})
+    return line
+
+
+def _timestamp() -> str:
+    """ISO 8601 in UTC; the part down to the second is made once a second."""
+    second, nanos = divmod(time.time_ns(), 1_000_000_000)
+    if second != _state.second:
+        _state.second, _state.shown = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+    return f"{_state.shown}.{nanos // 1000:06d}Z"
+
+
+# --- where they go ---------------------------------------------------------------------------------
+
+
+class _Sink:
+    """The stream, behind the lines of this turn of the loop. A thread without a loop writes at once.
+
+    Nothing here takes a lock: a finalizer may log at any point, on any thread, and a deque is safe without one.
+    """
+
+    def __init__(self) -> None:
+        self.stream: TextIO = sys.stderr
+        self._waiting: deque[str] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None  # which has been asked to flush
+
+    def append(self, line: str) -> None:
+        self._waiting.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if loop is not self._loop:  # another loop: the one that was asked ended before it came to it
+            self._loop = loop
+            loop.call_soon(self.flush)
+        elif len(self._waiting) >= MAX_WAITING_LINES:
+            self.flush()
+
+    def write(self, text: str) -> None:
+        """For `logging`, whose handler flushes after each record."""
+        self._waiting.append(text)
+
+    def flush(self) -> None:
+        self._loop = None
+        lines: list[str] = []
+        while self._waiting:
+            try:
+                lines.append(self._waiting.popleft())
+            except IndexError:  # another thread was faster
+                break
+        if not lines:
+            return
+        try:
+            self.stream.write("".join(lines))
+            self.stream.flush()
+        except (OSError, ValueError):  # whoever took the log has gone: the server goes on without it
+            return
+
+
+class _State:
+    """What `configure` sets. Loggers that were used before look here too, so a change reaches them."""
+
+    def __init__(self) -> None:
+        self.levels: dict[str, int] = {"": logging.INFO}
+        self.targets: dict[str, _Target] = {}
+        self.named: set[str] = set()  # stdlib loggers that the filter before has set
+        self.format: Callable[[Record], str] = _compact
+        self.sink = _Sink()
+        self.second, self.shown = -1, ""
+
+
+class _Target:
+    """One logger name and its level in force."""
+
+    __slots__ = ("level", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.level = _level_of(name, _state.levels)
+
+
+_state = _State()
+atexit.register(_state.sink.flush)
+
+
+def _target(name: str = "openguild") -> _Target:
+    return _state.targets.setdefault(name, _Target(name))
+
+
+class _Logger(structlog.BoundLoggerBase):
+    """What `structlog.get_logger(name)` gives: a record below its target's level costs one comparison."""
+
+    _logger: _Target
+
+    def debug(self, event: object, /, **fields: Any) -> None:
+        if self._logger.level <= logging.DEBUG:
+            self._write("DEBUG", event, fields)
+
+    def info(self, event: object, /, **fields: Any) -> None:
+        if self._logger.level <= logging.INFO:
+            self._write("INFO", event, fields)
+
+    def warning(self, event: object, /, **fields: Any) -> None:
+        if self._logger.level <= logging.WARNING:
+            self._write("WARNING", event, fields)
+
+    def error(self, event: object, /, **fields: Any) -> None:
+        if self._logger.level <= logging.ERROR:
+            self._write("ERROR", event, fields)
+            _state.sink.flush()
+
+    def exception(self, event: object, /, **fields: Any) -> None:
+        if self._logger.level <= logging.ERROR:
+            self._write("ERROR", event, fields | {"exception": traceback.format_exc().rstrip("\n")})
+            _state.sink.flush()
+
+    def _write(self, level: str, event: object, fields: Record) -> None:
+        _state.sink.append(
+            _render(level, self._logger.name, event, self._context | fields if self._context else fields)
+        )
+
+
+class _Formatter(logging.Formatter):
+    """A library's record as one of ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"exception": self.formatException(record.exc_info)} if record.exc_info else {}
+        return _render(record.levelname, record.name, record.getMessage(), fields)
+
+
+# --- setting up ------------------------------------------------------------------------------------
 
 
 def parse_filter(text: str) -> dict[str, int]:
@@ -94,35 +272,6 @@ def parse_filter(text: str) -> dict[str, int]:
     return levels
 
 
-class _Target:
-    """What one logger name writes through: its level and the stream. Our own records do not go through `logging`,
-    which costs three times as much; the access log is on the path of every request."""
-
-    __slots__ = ("level", "name", "stream")
-
-    def __init__(self, name: str, level: int, stream: TextIO) -> None:
-        self.name = name
-        self.level = level
-        self.stream = stream
-
-    def write(self, line: str) -> None:
-        self.stream.write(line + "\n")
-        self.stream.flush()
-
-    debug = info = warning = error = critical = exception = write
-
-
-def _drop_below_level(target: _Target, method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if LEVELS["error" if method in {"exception", "critical"} else method] < target.level:
-        raise structlog.DropEvent
-    record["logger"] = target.name
-    return record
-
-
-def _json(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> str:
-    return msgspec.json.encode(record, enc_hook=str).decode()
-
-
 def _level_of(name: str, levels: dict[str, int]) -> int:
     """Of the longest target that the name begins with."""
     while name and name not in levels:
@@ -131,37 +280,29 @@ def _level_of(name: str, levels: dict[str, int]) -> int:
 
 
 def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO | None = None) -> None:
-    """Set up both structlog and logging. Raises ValueError for a bad filter."""
+    """Set up both structlog and logging. Raises ValueError for a bad filter, with nothing changed."""
     levels = parse_filter(log_filter)
-    output = stream or sys.stderr
-    last: list[structlog.typing.Processor] = [
-        structlog.processors.format_exc_info,
-        _redact_record,
-        _rename,
-        _json if log_format == "json" else _compact,
-    ]
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[_drop_below_level, *shared, *last],
-        logger_factory=lambda name="openguild": _Target(name, _level_of(name, levels), output),
-        wrapper_class=structlog.make_filtering_bound_logger(min(min(levels.values()) // 10 * 10, logging.CRITICAL)),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(output)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
+    _state.sink.flush()  # what was logged so far goes where it was meant to go
+    _state.sink.stream = stream or sys.stderr
+    _state.format = _json if log_format == "json" else _compact
+    structlog.configure(processors=[], logger_factory=_target, wrapper_class=_Logger, cache_logger_on_first_use=True)
+    handler = logging.StreamHandler(_state.sink)
+    handler.terminator = ""
+    handler.setFormatter(_Formatter())
+    logging.getLogger().handlers[:] = [handler]
+    set_filter(levels)
+
+
+def set_filter(levels: dict[str, int]) -> None:
+    """Other levels, for loggers in use as well; `levels` comes from `parse_filter`."""
+    _state.levels = levels
+    for target in _state.targets.values():
+        target.level = _level_of(target.name, levels)
+    for name in _state.named:
+        logging.getLogger(name).setLevel(logging.NOTSET)
     for name in ("alembic", "sqlalchemy", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("nats").setLevel(logging.ERROR)  # its errors come to the bus, which says what they mean
     for name, level in levels.items():
         logging.getLogger(name or None).setLevel(level)
+    _state.named = {name for name in levels if name}

@@ -74,7 +74,6 @@ def test_settings_change_at_once_and_are_audited(server: ServerProcess, alice: U
     admin(server, "set", "messaging.max_messages_per_user_per_window", "5")
     assert alice.post(f"/channels/{channel}/messages", {"content": "x"}).status_code == 429
     admin(server, "log", "info,openguild=debug")
-    alice.get("/guilds")
     assert admin(server, "close", "--user", alice.user_id) == {"closed": 0}
     admin(server, "log", "info")
     admin(server, "set", "messaging.max_messages_per_user_per_window", "1000000")
@@ -86,6 +85,21 @@ def test_settings_change_at_once_and_are_audited(server: ServerProcess, alice: U
     ]
     assert [record["request"]["command"] for record in audited] == ["set", "set", "log", "close", "log", "set", "set"]
     assert all(record["uid"] == os.getuid() for record in audited)
+
+
+def test_the_log_filter_reaches_loggers_in_use(server: ServerProcess, alice: User) -> None:
+    def ended() -> int:
+        """Debug records of the logger that writes the access log."""
+        with alice.notifications():
+            assert admin(server, "sessions")["total"] == 1
+        wait_until(lambda: admin(server, "sessions")["total"] == 0, what="the stream's end")
+        return sum((record["level"], record["message"]) == ("DEBUG", "stream ended") for record in server.records())
+
+    assert ended() == 0
+    admin(server, "log", "info,openguild=debug")
+    assert ended() == 1
+    admin(server, "log", "info")
+    assert ended() == 1
 
 
 @pytest.mark.parametrize(

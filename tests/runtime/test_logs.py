@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -67,6 +68,99 @@ def test_every_level_can_be_named(log_filter: str, logged: Callable[..., io.Stri
     stream = logged("compact", log_filter)
     structlog.get_logger("openguild.http").error("shown unless off")
     assert bool(stream.getvalue()) is (log_filter != "off")
+
+
+def test_a_logger_in_use_gets_another_level_and_another_format(logged: Callable[..., io.StringIO]) -> None:
+    own, foreign = structlog.get_logger("openguild.used"), logging.getLogger("openguild.foreign")
+    stream = logged("compact", "info")
+    own.info("one")
+    logs.set_filter(logs.parse_filter("warn,openguild=debug"))
+    own.debug("two")
+    foreign.debug("three")
+    logs.set_filter(logs.parse_filter("info"))
+    own.debug("hidden")
+    foreign.debug("hidden")
+    assert [line.rpartition(" ")[2] for line in stream.getvalue().splitlines()] == ["one", "two", "three"]
+    stream = logged("json", "info")
+    own.info("four")
+    assert json.loads(stream.getvalue())["message"] == "four"
+
+
+class Writes(io.StringIO):
+    """Counts what would be a write(2) each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def write(self, text: str) -> int:
+        self.sizes.append(text.count("\n"))
+        return super().write(text)
+
+
+def test_the_lines_of_one_turn_leave_in_one_write_and_errors_at_once(logged: Callable[..., io.StringIO]) -> None:
+    logged()
+    writes = Writes()
+    logs.configure("json", "info", writes)
+    log = structlog.get_logger("openguild.test")
+
+    async def turns() -> None:
+        for number in range(3):
+            log.info("waits", number=number)
+        logging.getLogger("library").info("and takes along what waits")
+        log.info("waits for the next turn")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        log.info("waits")
+        log.error("takes it along")
+        for number in range(logs.MAX_WAITING_LINES + 1):
+            log.info("many", number=number)
+
+    asyncio.run(turns())
+    logs.configure("json", "info", writes)  # the last one waited for a turn that never came
+    assert writes.sizes == [4, 1, 2, logs.MAX_WAITING_LINES, 1]
+
+
+def test_no_line_is_lost_where_threads_write_too(logged: Callable[..., io.StringIO]) -> None:
+    stream = logged()
+    log = structlog.get_logger("openguild.test")
+
+    def write(thread: int) -> None:
+        for number in range(200):
+            log.info("line", thread=thread, number=number)
+
+    async def all_at_once() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for thread in range(4):
+                tasks.create_task(asyncio.to_thread(write, thread))
+            for number in range(200):
+                log.info("line", thread=-1, number=number)
+                await asyncio.sleep(0)
+
+    asyncio.run(all_at_once())
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert {(line["thread"], line["number"]) for line in lines} == {
+        (thread, number) for thread in range(-1, 4) for number in range(200)
+    }
+    assert len(lines) == 1_000
+
+
+def test_what_json_cannot_hold_is_logged_all_the_same(logged: Callable[..., io.StringIO]) -> None:
+    stream = logged()
+    structlog.get_logger("t").info("odd", half="\ud800", large=2**70, token="abc")
+    record = json.loads(stream.getvalue())
+    assert (record["message"], record["half"], record["large"]) == ("odd", "'\\ud800'", str(2**70))
+    assert record["token"] == "'***'"
+
+
+def test_credentials_within_structures_are_redacted(logged: Callable[..., io.StringIO]) -> None:
+    stream = logged()
+    structlog.get_logger("t").info(
+        "x", request={"password": "pa55"}, urls={"of": ["nats://u:pa55@host"]}, kept=[1, None]
+    )
+    record = json.loads(stream.getvalue())
+    assert (record["request"], record["urls"]) == ({"password": "***"}, {"of": ["nats://***@host"]})
+    assert record["kept"] == [1, None]
 
 
 @pytest.mark.parametrize("text", ["loud", "openguild=", "=info", "a=b=info,x=verbose"])
