@@ -6,7 +6,6 @@ Changes live until the next start or SIGHUP: what is to stay belongs into the co
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -21,10 +20,13 @@ import structlog
 from anyio.abc import SocketStream
 from pydantic import ValidationError
 
+from openguild_proto.fanout.hub import Hub
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime import logs
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import ConfigError
+from openguild_runtime.local_socket import serve_local
+from openguild_runtime.peer import Peer
 from openguild_runtime.reload import KEYS, LIVE, LiveConfig, value_of
 from openguild_runtime.streams import Streams
 
@@ -35,6 +37,7 @@ MAX_LINES = 1_000
 Request = dict[str, Any]
 Answer = dict[str, Any]
 
+log = structlog.get_logger("openguild.server")
 audit = structlog.get_logger("openguild.audit")
 
 
@@ -49,49 +52,46 @@ class Replica(NamedTuple):
     streams: Streams
 
 
+def _behind(hub: Hub, peer: Peer) -> int:
+    """Events that the peer has not got. One that was overrun is listed until it has gone, perhaps after its ring."""
+    subscriber = peer.subscriber
+    if subscriber is None or not hub.is_open(subscriber.stream):
+        return 0
+    return hub.head(subscriber.stream) - subscriber.position
+
+
 def list_channels(replica: Replica, request: Request) -> Answer:
     """Channels with a backlog, the deepest first, and who is slowest in each."""
     hub, lines = replica.streams.hub, []
-    for channel_id, depth in hub.depths(_limit(request)):
-        head = hub.head(channel_id)
+    for channel_id, depth in replica.streams.depths().channels[: _limit(request)]:
         behind = [
-            (head - peer.subscriber.position, peer)
+            (_behind(hub, peer), peer.stream.user_id, peer.address)
             for peer in replica.streams.peers()
-            if peer.subscriber is not None and peer.stream is not None and peer.stream.channel_id == channel_id
+            if peer.stream is not None and peer.stream.channel_id == channel_id
         ]
-        slowest = max(behind, key=lambda found: found[0], default=None)
         line: Answer = {
             "channel_id": channel_id,
             "depth": depth,
             "subscribers": hub.subscriber_count(channel_id),
-            "head": head,
+            "head": hub.head(channel_id),
         }
-        if slowest is not None and slowest[1].stream is not None:
-            line |= {
-                "slowest_user": slowest[1].stream.user_id,
-                "slowest_address": slowest[1].address,
-                "behind": slowest[0],
-            }
+        if behind:
+            line["behind"], line["slowest_user"], line["slowest_address"] = max(behind)
         lines.append(line)
     return {"channels": lines}
 
 
 def list_sessions(replica: Replica, request: Request) -> Answer:
     """Open streams, those furthest behind first; `user` narrows it."""
-    lines = []
-    for peer in replica.streams.peers():
-        stream = peer.stream
-        if stream is None or request.get("user") not in {None, stream.user_id}:
-            continue
-        behind = 0
-        if peer.subscriber is not None and stream.channel_id is not None:
-            behind = replica.streams.hub.head(stream.channel_id) - peer.subscriber.position
-        lines.append(
-            {"user_id": stream.user_id, "session_id": stream.session_id, "address": peer.address,
-             "channel_id": stream.channel_id, "behind": behind}
-        )  # fmt: skip
-    lines.sort(key=lambda line: -int(str(line["behind"])))
-    return {"sessions": lines[: _limit(request)], "total": len(lines)}
+    user, limit = _user(request), _limit(request)
+    lines: list[Answer] = [
+        {"user_id": peer.stream.user_id, "session_id": peer.stream.session_id, "address": peer.address,
+         "channel_id": peer.stream.channel_id, "behind": _behind(replica.streams.hub, peer)}
+        for peer in replica.streams.peers()
+        if peer.stream is not None and user in (None, peer.stream.user_id)
+    ]  # fmt: skip
+    lines.sort(key=lambda line: -line["behind"])
+    return {"sessions": lines[:limit], "total": len(lines)}
 
 
 def show(replica: Replica, request: Request) -> Answer:
@@ -130,7 +130,7 @@ def change_log(replica: Replica, request: Request) -> Answer:
 
 def close_sessions(replica: Replica, request: Request) -> Answer:
     """Close a user's streams; the clients are told to come back, to whichever replica takes them."""
-    user = request.get("user")
+    user = _user(request)
     if not user:
         raise Refused("name the user")
     found = [peer for peer in replica.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
@@ -160,17 +160,27 @@ def _limit(request: Request) -> int:
     return limit
 
 
+def _user(request: Request) -> str | None:
+    user = request.get("user")
+    if user is not None and not isinstance(user, str):
+        raise Refused("user: expected a user id")
+    return user
+
+
 def answer_to(replica: Replica, line: bytes, uid: int) -> Answer:
     """The answer to one request; `error` says why there is none."""
     try:
         request = json.loads(line)
         command = COMMANDS[request["command"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {"error": f"expected a command: {', '.join(COMMANDS)}"}
     try:
         answer = command(replica, request)
     except Refused as problem:
         answer = {"error": str(problem)}
+    except Exception:  # a defect of ours must not end the server
+        log.exception("admin request failed", command=request["command"])
+        answer = {"error": "internal error"}
     if request["command"] in CHANGES:
         audit.warning("admin action", uid=uid, request=request, answer=answer)
     return answer
@@ -179,22 +189,14 @@ def answer_to(replica: Replica, line: bytes, uid: int) -> Answer:
 async def serve_admin(replica: Replica, path: Path) -> None:
     """Answer at `path` until cancelled. Whoever may open the socket may ask: the server's user, and root."""
 
-    async def handle(stream: SocketStream) -> None:
-        async with stream:
-            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                with anyio.move_on_after(ANSWER_SECS):
-                    line = b""
-                    while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
-                        line += await stream.receive(MAX_REQUEST_BYTES)
-                    await stream.send(json.dumps(answer_to(replica, line, _uid_of(stream))).encode() + b"\n")
+    async def answer(stream: SocketStream) -> None:
+        with anyio.move_on_after(ANSWER_SECS):
+            line = b""
+            while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
+                line += await stream.receive(MAX_REQUEST_BYTES)
+            await stream.send(json.dumps(answer_to(replica, line, _uid_of(stream))).encode() + b"\n")
 
-    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served; of the process before
-    listener = await anyio.create_unix_listener(path, mode=0o600)
-    try:
-        async with listener:
-            await listener.serve(handle)
-    finally:
-        path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the end
+    await serve_local(path, answer)
 
 
 def _uid_of(stream: SocketStream) -> int:

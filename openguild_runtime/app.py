@@ -134,7 +134,7 @@ class Server:
         self.timers = TimerWheel(clock)
         max_connections = min(descriptors - RESERVED_DESCRIPTORS, config.websocket.max_connections + SPARE_CONNECTIONS)
         self.driver = self._driver(self.performer, max_connections)
-        self._join(hub)
+        self._join()
 
     def _performer(self, *, metrics_shown: bool) -> Performer:
         return Performer(
@@ -190,7 +190,7 @@ class Server:
             self.tracing.flush_begins(channel_id, headers)
         self.feeds.received(channel_id, payload)
 
-    def _join(self, hub: Hub) -> None:
+    def _join(self) -> None:
         """The callbacks between parts that must not know each other."""
         self.streams.recheck = self.controls.recheck_joined
         self.storage.on_control = self.controls.stored
@@ -198,7 +198,7 @@ class Server:
         self.bus.on_channel = self._heard
         self.bus.on_control = self.controls.received
         self.bus.on_reconnect = self._check_everything
-        self.metrics.attach_depths(hub.depths)
+        self.metrics.attach_depths(self.streams.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
 
     def _scrape_storage(self) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,28 +27,39 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DEPTH_SERIES = 100  # A11
 OUTCOMES = ("delivered", "no_subscribers", "dropped")
 
-Depths = Callable[[int], list[tuple[str, int]]]
+
+class Depths(NamedTuple):
+    """How far the deepest subscribers are behind."""
+
+    channels: list[tuple[str, int]]  # (channel id, events), deepest first, only channels with a backlog
+    notifications: int  # of the deepest notification stream; whose it is belongs into no label
 
 
 class _DepthCollector(Collector):
     """Queue depth, read from the hub at scrape time: it falls as readers drain, and idle channels have no series (D-50)."""
 
     def __init__(self) -> None:
-        self.depths: Depths = lambda _: []
+        self.depths: Callable[[], Depths] = lambda: Depths([], 0)
 
     def collect(self) -> Iterable[Metric]:
-        deepest = self.depths(DEPTH_SERIES)
+        channels, notifications = self.depths()
         family = GaugeMetricFamily(
             "openguild_websocket_queue_depth",
             "Events the deepest subscriber of a channel is behind",
             labels=["channel_id"],
         )
-        for channel_id, depth in deepest:
+        for channel_id, depth in channels[:DEPTH_SERIES]:
             family.add_metric([channel_id], depth)
         yield family
-        deepest_depth = deepest[0][1] if deepest else 0
         yield GaugeMetricFamily(
-            "openguild_websocket_queue_depth_max", "Depth of the deepest channel of this process", value=deepest_depth
+            "openguild_websocket_queue_depth_max",
+            "Depth of the deepest channel of this process",
+            value=channels[0][1] if channels else 0,
+        )
+        yield GaugeMetricFamily(
+            "openguild_notification_queue_depth_max",
+            "Events the deepest notification stream of this process is behind",
+            value=notifications,
         )
 
 
@@ -167,8 +179,8 @@ class Metrics:
     def flushed(self, sends: int) -> None:
         self._flush_sends.inc(sends)
 
-    def attach_depths(self, depths: Depths) -> None:
-        """`depths(limit)`: the deepest (channel id, depth) pairs, deepest first."""
+    def attach_depths(self, depths: Callable[[], Depths]) -> None:
+        """Asked at each scrape."""
         self._depths.depths = depths
 
     # --- storage and bus -------------------------------------------------------------------------------

@@ -24,12 +24,14 @@ from openguild_proto.schemas.stream import (
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.feeds import ChannelGone, Feeds
-from openguild_runtime.metrics import Metrics
+from openguild_runtime.metrics import Depths, Metrics
 from openguild_runtime.peer import SEND_BYTES, Peer
 from openguild_runtime.replay import ReplayPages
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.watchers import Watchers
 from openguild_runtime.writer import Flusher
+
+USER_RING = "user:"
 
 log = structlog.get_logger("openguild.streams")
 
@@ -325,6 +327,13 @@ class Streams:
             if peer.stream is not None and not trusts(peer.stream.verified_by):
                 peer.close(CloseCode.TOKEN_ENDED, "the key of this token was withdrawn")
 
+    def depths(self) -> Depths:
+        """What is waiting here, for metrics and operators."""
+        deep = self.hub.depths()
+        channels = [(ring, depth) for ring, depth in deep if not ring.startswith(USER_RING)]
+        notifications = next((depth for ring, depth in deep if ring.startswith(USER_RING)), 0)
+        return Depths(channels, notifications)
+
     def peers(self) -> list[Peer]:
         """Every stream socket of this replica."""
         return [peer for peers in self._peers.values() for peer in peers]
@@ -335,4 +344,4 @@ class Streams:
 
 def user_ring(user_id: str) -> str:
     """The ring of a user's notification stream."""
-    return f"user:{user_id}"
+    return USER_RING + user_id

@@ -251,8 +251,8 @@ class Hub:
             depth = max(depth, entry.ring.head - min(subscriber._joined_head for subscriber in entry.replaying))
         return min(depth, self._capacity_events)
 
-    def depths(self, limit: int) -> list[tuple[str, int]]:
-        """The deepest streams, deepest first, only those with a backlog."""
+    def depths(self, limit: int | None = None) -> list[tuple[str, int]]:
+        """The deepest streams, deepest first, only those with a backlog; all of them without `limit`."""
         deep = [(stream, depth) for stream in self._streams if (depth := self.depth(stream)) > 0]
         deep.sort(key=lambda item: -item[1])
         return deep[:limit]

@@ -123,13 +123,18 @@ def test_a_bad_request_changes_nothing(server: ServerProcess, arguments: tuple[s
 
 def test_only_its_user_may_open_it_and_noise_is_survived(server: ServerProcess, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    for noise in (b"", b"\n", b"{}\n", b'{"command": "reboot"}\n', b"[1]\n", b"x" * 10_000):
+    for noise in (b"", b"\n", b"{}\n", b'{"command": "reboot"}\n', b"[1]\n", b"x" * 10_000, b"[" * 4_000 + b"\n"):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(noise)
             client.shutdown(socket.SHUT_WR)
             answered = client.recv(4_096)
             assert not answered or "expected a command" in json.loads(answered)["error"]
+    for request in ({"command": "sessions", "user": []}, {"command": []}, {"command": "log", "filter": "\ud800"}):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(json.dumps(request).encode() + b"\n")
+            assert "error" in json.loads(client.recv(4_096))
     assert admin(server, "sessions")["total"] == 0
 
 

@@ -67,7 +67,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Deepest queue",
             "short",
-            ((gauge("openguild_websocket_queue_depth_max", "max by (instance)"), "{{instance}}"),),
+            (
+                (gauge("openguild_websocket_queue_depth_max", "max by (instance)"), "{{instance}}"),
+                (gauge("openguild_notification_queue_depth_max", "max by (instance)"), "{{instance}} notifications"),
+            ),
             196,
         ),
         Panel(
