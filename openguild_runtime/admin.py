@@ -1,7 +1,8 @@
 """What an operator may ask of a running server, over a unix socket that only its user may open (`admin_socket`).
 
 One JSON line each way. Whatever changes something is written to the audit log (`openguild.audit`) with the uid that asked.
-Changes live until the next start or SIGHUP: what is to stay belongs into the configuration.
+Changes live until the next start or SIGHUP, and a replaced worker has them too: what is to stay belongs into the
+configuration.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from pydantic import ValidationError
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime import logs
-from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.local_socket import serve_local
 from openguild_runtime.peer import Peer
-from openguild_runtime.reload import KEYS, LIVE, LiveConfig, value_of
+from openguild_runtime.reload import SETTABLE, LiveConfig, value_of, with_value
 from openguild_runtime.streams import Streams
 
 ANSWER_SECS = 5.0
@@ -97,19 +97,16 @@ def list_sessions(replica: Replica, request: Request) -> Answer:
 def show(replica: Replica, request: Request) -> Answer:
     """What may be changed while it serves, and what it is."""
     del request
-    return {"settings": {key: value_of(replica.live.config, key) for key in sorted(LIVE - set(KEYS))}}
+    return {"settings": {key: value_of(replica.live.config, key) for key in sorted(SETTABLE)}}
 
 
 def change(replica: Replica, request: Request) -> Answer:
     """Another value for one live key."""
     key, value = str(request.get("key")), request.get("value")
-    if key not in LIVE or key in KEYS:
-        raise Refused(f"{key} cannot be changed while serving; what can: {', '.join(sorted(LIVE - set(KEYS)))}")
-    section, _, name = key.partition(".")
-    part = getattr(replica.live.config, section)
+    if key not in SETTABLE:
+        raise Refused(f"{key} cannot be changed while serving; what can: {', '.join(sorted(SETTABLE))}")
     try:
-        checked = type(part).model_validate({**dict(part), name: value})
-        replica.live.apply(ServerConfig.model_copy(replica.live.config, update={section: checked}))
+        replica.live.apply(with_value(replica.live.config, key, value))
     except ValidationError as problem:
         raise Refused(f"{key}: {problem.errors(include_url=False)[0]['msg']}") from None
     except ConfigError as problem:

@@ -13,9 +13,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -34,7 +36,9 @@ from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
 from openguild_runtime.driver import Driver
 from openguild_runtime.feeds import Feeds
+from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
+from openguild_runtime.local_socket import forget, worker_path
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.parts import make_bus, make_limits, make_service, make_storage, make_tracing
 from openguild_runtime.passwords import PasswordHasher
@@ -49,7 +53,7 @@ from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
-from openguild_runtime.workers.siblings import Seat, gather, serve_siblings
+from openguild_runtime.workers.siblings import METRICS, PULSE, Pulse, Seat, gather, serve_siblings
 
 RESERVED_DESCRIPTORS = 256  # database, NATS, logs, listeners
 SPARE_CONNECTIONS = 10_000  # HTTP connections beside the sockets
@@ -87,8 +91,8 @@ class Server:
     ) -> None:
         self.sources = sources or Sources()
         clock = self.sources.monotonic
-        self.config = config
         self._started = anyio.Event()
+        self._listening = False
         self.seat = seat
         self.tasks = tasks
         native = native_ring() if native is None else native
@@ -153,7 +157,7 @@ class Server:
         return await gather(self.seat, self.metrics.render)
 
     def _driver(self, performer: Performer, max_connections: int, *, metrics_only: bool = False) -> Driver:
-        config = self.config
+        config = self.live.config
         return Driver(
             service=self.service,
             limits=make_limits(config),
@@ -218,7 +222,7 @@ class Server:
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
         self.tasks.start_soon(self.streams.flusher.run)
-        if self.config.nats.url is not None:
+        if self.live.config.nats.url is not None:
             service = self.service
             windows = {
                 "user": service.user_messages, "address": service.address_messages, "writes": service.user_writes,
@@ -228,47 +232,55 @@ class Server:
         await self.bus.start()
         self.tasks.start_soon(self._start_storage)
 
-    async def run(self) -> None:
-        """Listen, start in the background, serve until a signal, drain."""
-        shared = self.seat is not None
-        listeners = [] if shared else [open_listener(*self.config.listen)]
+    async def run(self, ends: AsyncIterator[signal.Signals], hangups: AsyncIterator[signal.Signals]) -> None:
+        """Listen, start in the background, serve until one of `ends`, drain. At one of `hangups`: read the configuration again."""
+        shared, config = self.seat is not None, self.live.config
+        listeners = [] if shared else [open_listener(*config.listen)]
         await self.start_parts()
         if self.seat is not None:
-            self.tasks.start_soon(serve_siblings, self.seat, self.metrics.render, self.tasks)
-            with anyio.move_on_after(
-                SEAT_PATIENCE_SECS
-            ):  # a worker that cannot serve yet leaves the port to its siblings
+            answers = {METRICS: self.metrics.render, PULSE: self._pulse}
+            self.tasks.start_soon(serve_siblings, self.seat, answers)
+            # a worker that cannot serve yet leaves the port to its siblings
+            with anyio.move_on_after(SEAT_PATIENCE_SECS):
                 await self._started.wait()
-            listeners.append(open_listener(*self.config.listen, shared=True))
-        self.tasks.start_soon(self._reload_at_hangup)
-        admin = self.config.admin_path
-        if admin is not None:
-            path = admin if self.seat is None else admin.with_name(f"{admin.name}.{self.seat.number}")
-            self.tasks.start_soon(serve_admin, Replica(self.live, self.streams), path)
+            listeners.append(open_listener(*config.listen, shared=True))
+        self.tasks.start_soon(self._reload_at_hangup, hangups)
+        self._start_admin(config.admin_path)
         self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
-        if self.config.metrics.enabled and self.config.metrics.bind_addr is not None:
-            listeners.append(open_listener(*split_address(self.config.metrics.bind_addr), shared=shared))
+        if config.metrics.enabled and config.metrics.bind_addr is not None:
+            listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
             scraper = self._driver(self._performer(metrics_shown=True), max_connections=64, metrics_only=True)
             self.tasks.start_soon(accept_forever, listeners[1], self.tasks, scraper.serve)
             log.info(f"metrics listening on {_shown(listeners[1])}")
         log.info(f"listening on {_shown(listeners[0])}")
+        self._listening = True
         try:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                await wait_for_signal(signals)
-                async with anyio.create_task_group() as ending:
-                    ending.start_soon(_cancel_at_signal, signals, ending.cancel_scope)
-                    await self._drain(listeners[0])
-                    ending.cancel_scope.cancel()
+            await wait_for_signal(ends)
+            async with anyio.create_task_group() as ending:
+                ending.start_soon(_cancel_at_signal, ends, ending.cancel_scope)
+                await self._drain(listeners[0])
+                ending.cancel_scope.cancel()
         finally:
             for listener in listeners:
                 _close(listener)
             self.driver.end_all()
 
-    async def _reload_at_hangup(self) -> None:
-        with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
-            async for _ in hangups:
-                with contained("reading the configuration again"):
-                    self.live.reload()
+    def _start_admin(self, path: Path | None) -> None:
+        if path is None:
+            return
+        if self.seat is None:
+            forget(path)
+        else:
+            path = worker_path(path, self.seat.number)
+        self.tasks.start_soon(serve_admin, Replica(self.live, self.streams), path)
+
+    def _pulse(self) -> bytes:
+        return msgspec.json.encode(Pulse(self._listening, self.live.changes()))
+
+    async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
+        async for _ in hangups:
+            with contained("reading the configuration again"):
+                self.live.reload()
 
     async def _start_storage(self) -> None:
         await self.storage.start()
@@ -286,8 +298,8 @@ class Server:
             self.readiness,
             self.metrics,
             lambda: _close(listener),
-            delay_secs=self.config.drain.delay_secs,
-            window_secs=self.config.drain.window_secs,
+            delay_secs=self.live.config.drain.delay_secs,
+            window_secs=self.live.config.drain.window_secs,
         )
 
     async def _watch_loop(self) -> None:
@@ -307,20 +319,25 @@ async def serve(
     """
     descriptors = raise_descriptor_limit()
     tune_collector()
-    async with AsyncExitStack() as stack:
-        config = await stack.enter_async_context(private_servers(config))
-        async with anyio.create_task_group() as tasks:
-            server = Server(config, tasks, descriptors, seat=seat, reread=reread)
-            _announce(config)
-            try:
-                await server.run()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await server.bus.aclose()
-                    await server.storage.aclose()
-                    if server.tracing is not None:
-                        await anyio.to_thread.run_sync(server.tracing.close)
-                tasks.cancel_scope.cancel()
+    try:
+        async with AsyncExitStack() as stack:
+            hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
+            config = await stack.enter_async_context(private_servers(config))
+            ends = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+            async with anyio.create_task_group() as tasks:
+                server = Server(config, tasks, descriptors, seat=seat, reread=reread)
+                _announce(config)
+                try:
+                    await server.run(ends, hangups)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await server.bus.aclose()
+                        await server.storage.aclose()
+                        if server.tracing is not None:
+                            await anyio.to_thread.run_sync(server.tracing.close)
+                    tasks.cancel_scope.cancel()
+    finally:
+        ignore_hangups()  # the receiver is gone, and its end gave SIGHUP its default back
     log.info("stopped")
     return 0
 

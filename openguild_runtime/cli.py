@@ -30,6 +30,7 @@ from openguild_runtime.config import ServerConfig, load, require_servable
 from openguild_runtime.config_layers import ConfigError, keys_of, overridden_names
 from openguild_runtime.embedded import EmbeddedError
 from openguild_runtime.failures import CommandFailed
+from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.private import private_servers
 from openguild_runtime.probe import Options, probe
 from openguild_runtime.storage import migrations
@@ -158,6 +159,7 @@ def set_up_logs(config: ServerConfig) -> None:
 
 
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
+    ignore_hangups()
     require_servable(config)
     names = overridden_names(os.environ)
     if names:

@@ -11,11 +11,12 @@ from typing import Any
 
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.failures import CommandFailed
+from openguild_runtime.local_socket import worker_paths
 
 ANSWER_SECS = 10.0
 
 
-def add_admin_commands(commands: Any) -> None:
+def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`admin channels|sessions|show|set|log|close|drain`."""
     admin = commands.add_parser("admin", help="ask a running server of this host (admin_socket)")
     asking = admin.add_subparsers(dest="ask", metavar="what", required=True)
@@ -25,7 +26,7 @@ def add_admin_commands(commands: Any) -> None:
         if name == "sessions":
             listing.add_argument("--user", help="a user id")
     asking.add_parser("show", help="the settings that may be changed while it serves")
-    setting = asking.add_parser("set", help="change one until the next start")
+    setting = asking.add_parser("set", help="change one until the next start or SIGHUP")
     setting.add_argument("key")
     setting.add_argument("value")
     window = asking.add_parser("replay-window", help="short for: set messaging.replay_window")
@@ -37,25 +38,27 @@ def add_admin_commands(commands: Any) -> None:
     asking.add_parser("drain", help="as SIGTERM: unready, drain, end")
 
 
-def run_admin(config: ServerConfig, parsed: argparse.Namespace | dict[str, Any]) -> int:
-    """Ask every server that listens: one, or all workers. Raises CommandFailed."""
-    arguments = dict(parsed) if isinstance(parsed, dict) else vars(parsed)
+def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
+    """Ask every server that listens: one, or all workers. The exit status: 1 if any of them failed. Raises CommandFailed."""
     path = config.admin_path
     if path is None:
         raise CommandFailed(
             "admin_socket: is not set: give the settings that the server runs with, such as --embedded --data-dir .data"
         )
     request = _request(arguments)
-    paths = [path] if path.exists() else sorted(path.parent.glob(f"{path.name}.*"))
-    if not paths:
+    answer = _ask(path, request)
+    if answer is not None:
+        return _print([answer])
+    workers = {number: _ask(each, request) for number, each in worker_paths(path).items()}
+    if not any(workers.values()):  # what is there, killed processes have left
         raise CommandFailed(f"admin: no server listens at {path}")
-    failed = False
-    for each in paths:
-        answer = _ask(each, request)
-        failed = failed or "error" in answer
-        worker = {"worker": int(each.suffix[1:])} if each != path else {}
-        sys.stdout.write(json.dumps(worker | answer, indent=2, ensure_ascii=False) + "\n")
-    return int(failed)
+    return _print([{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()])
+
+
+def _print(answers: list[dict[str, Any]]) -> int:
+    for answer in answers:
+        sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    return int(any("error" in answer for answer in answers))
 
 
 def _request(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -66,18 +69,21 @@ def _request(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"command": command} | {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 
-def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer; None: nobody listens there."""
+    text = b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER_SECS)
         try:
             client.connect(str(path))
             client.sendall(json.dumps(request).encode() + b"\n")
-            text = b""
             while not text.endswith(b"\n") and (data := client.recv(65_536)):
                 text += data
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
         except OSError as failure:
-            raise CommandFailed(f"admin: {path}: {failure.strerror or type(failure).__name__}") from None
+            return {"error": failure.strerror or str(failure)}
     if not text:
-        raise CommandFailed(f"admin: {path}: no answer")
+        return {"error": "no answer"}
     answer: dict[str, Any] = json.loads(text)
     return answer

@@ -30,6 +30,7 @@ LIMITS = (
 OTHERS = ("messaging.replay_window", "registration.enabled", "session.access_ttl_secs", "session.refresh_ttl_secs")
 OURS = ("embedded", "database_url", "nats.url", "workers", "admin_socket")  # of a server that brought its own
 LIVE = frozenset({*KEYS, *LIMITS, *OTHERS})
+SETTABLE = LIVE - set(KEYS)  # one by one, over the admin socket
 
 log = structlog.get_logger("openguild.server")
 
@@ -40,6 +41,13 @@ def value_of(config: ServerConfig, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
+
+
+def with_value(config: ServerConfig, key: str, value: Any) -> ServerConfig:
+    """`config` with another value for one dotted key. Raises pydantic's ValidationError."""
+    section, _, name = key.partition(".")
+    part = getattr(config, section)
+    return config.model_copy(update={section: type(part).model_validate({**dict(part), name: value})})
 
 
 def changed(before: ServerConfig, after: ServerConfig) -> list[str]:
@@ -80,6 +88,15 @@ class LiveConfig:
         except ConfigError as problem:
             log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line, no traceback
 
+    def changes(self) -> dict[str, Any]:
+        """What differs from what would be read again: values that the operator set."""
+        stands = self._reread()
+        return {
+            key: value_of(self.config, key)
+            for key in sorted(SETTABLE)
+            if value_of(self.config, key) != value_of(stands, key)
+        }
+
     def apply(self, fresh: ServerConfig) -> None:
         """Take over the live keys of `fresh`. Raises ConfigError with nothing changed."""
         after = live_part(self.config, fresh)
@@ -107,4 +124,4 @@ class LiveConfig:
         )
         self._streams.replay_window = messaging.replay_window
         self.config = after
-        log.info("the configuration was read again", applied=applied)
+        log.info("configuration applied", applied=applied)

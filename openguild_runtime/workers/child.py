@@ -1,41 +1,55 @@
 """One worker process. Its whole configuration comes as one line on standard input, which then stays open: a further line
-is a configuration that was read again, and when it ends, the supervisor is gone and the worker drains as at SIGTERM."""
+is a configuration that was read again, and when it ends, the supervisor is gone and the worker drains as at SIGTERM.
+
+With the first line come the settings that `admin set` gave to the worker that had the seat before."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 from io import FileIO
 from pathlib import Path
-from signal import SIGHUP, SIGTERM
+from typing import NoReturn
 
 import structlog
 
 from openguild_runtime.cli import answer_failures, serve_here, set_up_logs
 from openguild_runtime.config import ServerConfig
+from openguild_runtime.hangups import ignore_hangups
+from openguild_runtime.reload import with_value
 from openguild_runtime.workers.siblings import Seat
 
 
 def main() -> int:
     """The exit status."""
+    signal.signal(signal.SIGTERM, _leave)  # until the server listens for it
+    ignore_hangups()
     lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
     orders = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(orders["config"])
     seat = Seat(orders["number"], orders["count"], Path(orders["directory"]))
     latest = [config]
+    for key, value in orders["changes"].items():
+        config = with_value(config, key, value)
     threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
     structlog.contextvars.bind_contextvars(worker=seat.number)
     return answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None)
 
 
+def _leave(number: int, frame: object) -> NoReturn:
+    """Nothing is served yet, so there is nothing to drain."""
+    raise SystemExit(0)
+
+
 def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:
     """Keep the newest configuration and have it applied; reading ends when the supervisor is gone."""
     for line in lifeline:
         latest[0] = ServerConfig.model_validate(json.loads(line)["config"])
-        os.kill(os.getpid(), SIGHUP)
-    os.kill(os.getpid(), SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,26 @@
-"""The metrics of all workers at whichever of them is scraped: each answers its siblings on a unix socket.
+"""What workers and their supervisor ask each other on unix sockets: a question as one word, the answer to the end.
 
-A sample gets the label `worker`; `openguild_worker_up` says who answered. The directory belongs to the supervisor
+`metrics`: those of all workers are shown at whichever of them is scraped. A sample gets the label `worker`;
+`openguild_worker_up` says who answered. `pulse`: the supervisor sees who hangs. The directory belongs to the supervisor
 and only its user may enter it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
-from anyio.abc import SocketStream, TaskGroup
+import msgspec
+from anyio.abc import SocketStream
 
+from openguild_runtime.local_socket import serve_local
+
+METRICS, PULSE = "metrics", "pulse"
 SIBLING_SECS = 1.0
+MAX_QUESTION_BYTES = 64
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
@@ -29,41 +36,50 @@ class Seat:
         return self.directory / f"worker-{number}.sock"
 
 
-async def serve_siblings(seat: Seat, render: Callable[[], bytes], tasks: TaskGroup) -> None:
-    """Answer every connection to this worker's socket with its metrics, until cancelled."""
-    path = seat.socket(seat.number)
-    path.unlink(missing_ok=True)  # of the worker that had this seat before
+class Pulse(msgspec.Struct, frozen=True):
+    """A worker's loop turns."""
+
+    listening: bool  # it takes connections
+    changes: dict[str, Any]  # settings that `admin set` gave it: who takes its seat gets them
+
+
+async def serve_siblings(seat: Seat, answers: Mapping[str, Callable[[], bytes]]) -> None:
+    """Answer every question to this worker, until cancelled."""
 
     async def answer(stream: SocketStream) -> None:
-        async with stream:
-            try:
-                with anyio.fail_after(SIBLING_SECS):
-                    await stream.send(render())
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError):
-                return  # the sibling that asked has given up
+        with anyio.move_on_after(SIBLING_SECS):
+            question = await stream.receive(MAX_QUESTION_BYTES)
+            await stream.send(answers[question.decode()]())
 
-    listener = await anyio.create_unix_listener(path, mode=0o600)
-    async with listener:
-        await listener.serve(answer, tasks)
+    await serve_local(seat.socket(seat.number), answer)
+
+
+async def ask(path: Path, question: str, secs: float = SIBLING_SECS) -> bytes:
+    """The answer of the worker behind `path`. Raises OSError when there is none in time."""
+    try:
+        with anyio.fail_after(secs):
+            async with await anyio.connect_unix(path) as stream:
+                await stream.send(question.encode())
+                return await _all(stream)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError) as failure:
+        raise OSError(str(failure)) from None
 
 
 async def gather(seat: Seat, render: Callable[[], bytes]) -> bytes:
     """The exposition of all workers; who does not answer in time is missing, and down."""
     texts: dict[int, bytes] = {seat.number: render()}
 
-    async def ask(number: int) -> None:
+    async def collect(number: int) -> None:
         try:
-            with anyio.fail_after(SIBLING_SECS):
-                async with await anyio.connect_unix(seat.socket(number)) as stream:
-                    texts[number] = await _all(stream)
-        except (OSError, TimeoutError, anyio.BrokenResourceError):
-            return  # it is starting, or gone: `openguild_worker_up` shows it
+            texts[number] = await ask(seat.socket(number), METRICS)
+        except OSError:  # it is starting, or gone: `openguild_worker_up` shows it
+            return
 
     async with anyio.create_task_group() as tasks:
         for number in range(seat.count):
             if number != seat.number:
-                tasks.start_soon(ask, number)
-    return merge({number: texts.get(number) for number in range(seat.count)})
+                tasks.start_soon(collect, number)
+    return merge({number: texts.get(number) or None for number in range(seat.count)})
 
 
 async def _all(stream: SocketStream) -> bytes:

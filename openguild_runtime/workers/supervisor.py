@@ -1,6 +1,8 @@
-"""Starts the workers, restarts who dies, hands signals on, and ends when all have ended.
+"""Starts the workers, restarts who dies or hangs, hands signals on, and ends when all have ended.
 
-Workers are processes of sessions of their own: a Ctrl-C reaches the supervisor alone, which sends SIGTERM on.
+A worker that cannot take its seat the first time ends all: its configuration is theirs. Once a seat has served, whoever
+leaves it is replaced, however often. Workers are processes of sessions of their own: a Ctrl-C reaches the supervisor
+alone, which sends SIGTERM on.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import structlog
 from anyio.abc import ByteSendStream, Process
 from pydantic import BaseModel, SecretStr
@@ -26,11 +29,20 @@ from pydantic import BaseModel, SecretStr
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.failures import CommandFailed
+from openguild_runtime.hangups import ignore_hangups
+from openguild_runtime.local_socket import forget
 from openguild_runtime.private import private_servers
 from openguild_runtime.reload import live_part
+from openguild_runtime.workers.siblings import PULSE, Pulse, Seat, ask
 
 MAX_BACKOFF_SECS = 5.0
 STEADY_SECS = 10.0  # who lived as long as this is restarted at once
+PULSE_SECS = 2.0  # between two questions, and as long an answer may take
+STARTING_PULSE_SECS = 0.2
+MAX_MISSED_PULSES = 5
+START_SECS = 60.0  # until the first answer
+ORDER_SECS = 1.0  # for a configuration to go down the pipe
+END_GRACE_SECS = 12.0  # beyond the drain: last words, last commits
 
 log = structlog.get_logger("openguild.workers")
 
@@ -39,104 +51,184 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
     """Serve with `config.workers` processes until SIGTERM or SIGINT. The exit status: 0 when every worker drained."""
     for host, port in _addresses(config):
         _require_free(host, port)
-    async with private_servers(config) as completed:
-        with tempfile.TemporaryDirectory(prefix="openguild-") as directory:
-            return await Supervisor(completed, Path(directory), reread).run()
+    if config.admin_path is not None:
+        forget(config.admin_path)
+    try:
+        with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
+            async with private_servers(config) as completed:
+                with tempfile.TemporaryDirectory(prefix="openguild-") as directory:
+                    return await Supervisor(completed, Path(directory), reread).run(hangups)
+    finally:
+        ignore_hangups()  # the receiver's end gave SIGHUP its default back
+
+
+class Worker:
+    """One seat, and the process that has it now."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self.process: Process | None = None
+        self.served = False  # some process in this seat took connections
+        self.failures = 0  # in a row
+        self.changes: dict[str, Any] = {}  # what `admin set` gave the process, for the next one
+
+    @property
+    def number(self) -> int:
+        return self.seat.number
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            with suppress(ProcessLookupError):  # it has just ended
+                self.process.send_signal(number)
+
+    async def order(self, config: ServerConfig) -> None:
+        """The configuration, at the start and when it was read again."""
+        own = config.model_copy(update={"embedded": False, "admin_socket": config.admin_path})
+        orders = {
+            "config": plain(own),
+            "changes": self.changes,
+            "number": self.number,
+            "count": self.seat.count,
+            "directory": str(self.seat.directory),
+        }
+        stdin: ByteSendStream | None = None if self.process is None else self.process.stdin
+        if stdin is not None:
+            # it ended at once, which `_keep` sees, or hangs, which `watch` sees
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError), anyio.move_on_after(ORDER_SECS):
+                await stdin.send(json.dumps(orders).encode() + b"\n")
+
+    async def watch(self) -> None:
+        """Ask for the pulse until there is none for too long; returns when the process is to be replaced."""
+        started, missed, answered, listened = time.monotonic(), 0, False, False
+        while missed < MAX_MISSED_PULSES and (answered or time.monotonic() - started < START_SECS):
+            asked = time.monotonic()
+            pause = PULSE_SECS if listened else STARTING_PULSE_SECS
+            try:
+                pulse = msgspec.json.decode(await ask(self.seat.socket(self.number), PULSE, PULSE_SECS), type=Pulse)
+            except (OSError, msgspec.DecodeError):
+                missed += answered
+                pause = PULSE_SECS if answered else pause
+            else:
+                missed, answered = 0, True
+                listened = self._learn(pulse, listened)
+            await anyio.sleep(max(0.0, asked + pause - time.monotonic()))
+
+    def _learn(self, pulse: Pulse, listened: bool) -> bool:
+        """What the process says of itself; `listened`: it took connections at the last pulse. Returns whether it does now."""
+        if pulse.listening and not listened:
+            self.served = True
+            log.info("a worker serves", worker=self.number, process=self.process and self.process.pid)
+        if pulse.changes != self.changes:
+            self.changes = pulse.changes
+            log.info("a worker's settings are kept for its seat", worker=self.number, settings=self.changes)
+        return pulse.listening
 
 
 class Supervisor:
     def __init__(self, config: ServerConfig, directory: Path, reread: Callable[[], ServerConfig]) -> None:
         self._config = config
         self._reread = reread
-        self._directory = directory
-        self._processes: dict[int, Process] = {}
+        self._workers = [Worker(Seat(number, config.workers, directory)) for number in range(config.workers)]
         self._stopping = anyio.Event()
         self._status = 0
 
-    async def run(self) -> int:
-        async with anyio.create_task_group() as tasks:
-            for number in range(self._config.workers):
-                tasks.start_soon(self._keep, number)
-            tasks.start_soon(self._reload_at_hangup)
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                tasks.start_soon(self._cancel_when_ended, tasks.cancel_scope)
-                async for received in signals:
-                    log.info("shutdown signal received", signal=received.name)
-                    self._stopping.set()
-                    self._hand_on(signal.SIGTERM)
+    async def run(self, hangups: AsyncIterator[signal.Signals]) -> int:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as ends:
+            async with anyio.create_task_group() as helpers:
+                helpers.start_soon(self._hand_on_ends, ends)
+                helpers.start_soon(self._reload_at_hangup, hangups)
+                async with anyio.create_task_group() as seats:
+                    for worker in self._workers:
+                        seats.start_soon(self._keep, worker)
+                helpers.cancel_scope.cancel()
         log.info("stopped")
         return self._status
 
-    def _hand_on(self, number: signal.Signals) -> None:
-        for process in self._processes.values():
-            if process.returncode is None:
-                process.send_signal(number)
+    async def _hand_on_ends(self, ends: AsyncIterator[signal.Signals]) -> None:
+        """The first one makes the workers drain, a second one makes them end at once."""
+        async for received in ends:
+            log.info("shutdown signal received", signal=received.name)
+            self._stop()
 
-    async def _cancel_when_ended(self, scope: anyio.CancelScope) -> None:
-        """The signal receiver never ends by itself."""
-        await self._stopping.wait()
-        for process in list(self._processes.values()):
-            self._status = max(self._status, abs(await process.wait()))
-        scope.cancel()
+    def _stop(self) -> None:
+        self._stopping.set()
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
 
-    async def _keep(self, number: int) -> None:
-        """One seat: there is always a worker in it, until the end."""
-        failures = 0
+    async def _keep(self, worker: Worker) -> None:
+        """There is always a process in the seat, until the end."""
         while not self._stopping.is_set():
             started = time.monotonic()
-            process = await self._start(number)
-            status = await process.wait()
+            await self._start(worker)
+            status = await self._follow(worker)
+            lived = time.monotonic() - started
             if self._stopping.is_set():
+                # it was told to end, or died before it could hear that: only what it says itself is a failure
+                self._status = max(self._status, status)
                 return
-            if status == 1 and failures == 0 and time.monotonic() - started < STEADY_SECS:
-                log.error("a worker cannot start: the others end too", worker=number)  # it has said why
+            if status == 1 and not worker.served:
+                log.error("a worker cannot start: the others end too", worker=worker.number)  # it has said why
                 self._status = 1
-                self._stopping.set()
-                self._hand_on(signal.SIGTERM)
+                self._stop()
                 return
-            failures = 0 if time.monotonic() - started > STEADY_SECS else failures + 1
-            delay = 0.0 if failures == 0 else random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2**failures))  # noqa: S311 - jitter
-            log.error("a worker died and is started again", worker=number, status=status, delay_secs=round(delay, 2))
+            worker.failures = 0 if lived > STEADY_SECS else worker.failures + 1
+            most = min(MAX_BACKOFF_SECS, 0.2 * 2**worker.failures)
+            delay = 0.0 if worker.failures == 0 else random.uniform(0.1, most)  # noqa: S311 - jitter
+            log.error(
+                "a worker died and is started again", worker=worker.number, status=status, delay_secs=round(delay, 2)
+            )
             with anyio.move_on_after(delay):
                 await self._stopping.wait()
 
-    async def _start(self, number: int) -> Process:
-        process = await anyio.open_process(
+    async def _start(self, worker: Worker) -> None:
+        worker.process = await anyio.open_process(
             [sys.executable, "-m", "openguild_runtime.workers.child"],
             stdin=subprocess.PIPE,
             stdout=None,
             stderr=None,
             start_new_session=True,
         )
-        self._processes[number] = process
-        await self._order(number, process)
-        return process
+        if self._stopping.is_set():  # nobody could tell it before
+            worker.signal(signal.SIGTERM)
+        await worker.order(self._config)
 
-    async def _order(self, number: int, process: Process) -> None:
-        orders = {
-            "config": plain(
-                self._config.model_copy(update={"embedded": False, "admin_socket": self._config.admin_path})
-            ),
-            "number": number,
-            "count": self._config.workers,
-            "directory": str(self._directory),
-        }
-        stdin: ByteSendStream | None = process.stdin
-        if stdin is not None:
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it ended at once: `_keep` sees that
-                await stdin.send(json.dumps(orders).encode() + b"\n")
+    async def _follow(self, worker: Worker) -> int:
+        """The exit status of the seat's process, which is killed when it hangs and when it does not end in time."""
+        process = worker.process
+        if process is None:
+            return 0
+        async with anyio.create_task_group() as following:
+            following.start_soon(self._kill_when_hung, worker)
+            following.start_soon(self._kill_when_late, worker)
+            status = await process.wait()
+            following.cancel_scope.cancel()
+        return status
 
-    async def _reload_at_hangup(self) -> None:
+    async def _kill_when_hung(self, worker: Worker) -> None:
+        await worker.watch()
+        if not self._stopping.is_set():  # else `_kill_when_late` gives it its time
+            log.error("a worker does not answer and is killed", worker=worker.number)
+            worker.signal(signal.SIGKILL)
+
+    async def _kill_when_late(self, worker: Worker) -> None:
+        await self._stopping.wait()
+        drain = self._config.drain
+        await anyio.sleep(drain.delay_secs + drain.window_secs + END_GRACE_SECS)
+        log.error("a worker does not end and is killed", worker=worker.number)
+        self._status = 1
+        worker.signal(signal.SIGKILL)
+
+    async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
         """SIGHUP: what may change while serving goes to every worker."""
-        with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
-            async for _ in hangups:
-                try:
-                    self._config = live_part(self._config, self._reread())
-                except ConfigError as problem:
-                    log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line
-                    continue
-                for number, process in self._processes.items():
-                    await self._order(number, process)
+        async for _ in hangups:
+            try:
+                self._config = live_part(self._config, self._reread())
+            except ConfigError as problem:
+                log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line
+                continue
+            for worker in self._workers:
+                worker.changes = {}  # what was read stands against what was set
+                await worker.order(self._config)
 
 
 def plain(section: BaseModel) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_keys_rotate_with_a_fallback_and_without(rotating: Rotating) -> None:
         with old.notifications() as stream, old.stream(channel) as other:
             rotating.key.write_text(OTHER_KEY)
             rotating.file.write_text(f'session.fallback_verifying_keys = ["{OLD_PUBLIC}"]\n')
-            rotating.hang_up("the configuration was read again")
+            rotating.hang_up("configuration applied")
             new = chat.login("old", "second")
             assert works(old), "the old key still verifies"
             assert works(new)
@@ -65,7 +65,7 @@ def test_keys_rotate_with_a_fallback_and_without(rotating: Rotating) -> None:
                 kept.ping().wait(5)  # it is vouched for still
             with new.notifications() as newer:
                 rotating.file.write_text("")
-                rotating.hang_up("the configuration was read again")
+                rotating.hang_up("configuration applied")
                 assert not works(old), "its key has gone, and no cache remembers it"
                 assert works(new)
                 assert closed_with(stream) == closed_with(other) == 4401
@@ -75,13 +75,22 @@ def test_keys_rotate_with_a_fallback_and_without(rotating: Rotating) -> None:
         assert OTHER_KEY not in text
 
 
+def test_a_hangup_before_it_serves_ends_nothing(rotating: Rotating) -> None:
+    with rotating.process.start(ready=False) as server:
+        wait_until(lambda: "environment overrides" in server.log_path.read_text(), what="the start")
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_ready()
+        rotating.hang_up("configuration applied")
+
+
 def test_limits_change(rotating: Rotating) -> None:
     with rotating.process.start() as server:
         user = server.chat().user()
         channel = user.channel(user.guild())
         user.say(channel, "one")
         rotating.file.write_text("messaging.max_messages_per_user_per_window = 2\nhttp.idle_timeout_secs = 9\n")
-        rotating.hang_up("the configuration was read again")
+        rotating.hang_up("configuration applied")
         user.say(channel, "two")
         assert user.post(f"/channels/{channel}/messages", {"content": "three"}).status_code == 429
         assert "some changes wait for the next start" in server.tail()
@@ -110,7 +119,7 @@ def test_every_worker_gets_the_new_key(
         rotating.key.write_text(OTHER_KEY)
         assert server.process is not None
         server.process.send_signal(signal.SIGHUP)
-        said = "the configuration was read again"
+        said = "configuration applied"
         wait_until(lambda: server.log_path.read_text().count(said) == 2, what="both workers' word")
         for _ in range(20):
             fresh = User(server.chat(), "x", old.token, "", "")  # a connection of its own, so either worker may answer

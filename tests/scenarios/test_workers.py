@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -91,6 +94,102 @@ def test_workers_do_not_outlive_their_supervisor(pair: ServerProcess) -> None:
     pair.process.kill()
     pair.process.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), secs=15, what="the workers' end")
+
+
+def said(server: ServerProcess, message: str, **fields: object) -> int:
+    """Records with this message and these fields; what a dying worker says on stderr is no record."""
+    whole, _, _ = server.log_path.read_text().rpartition("\n")  # the last line may be on its way
+    lines = whole.split("\n")
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    return sum(
+        message in record["message"] and all(record.get(name) == value for name, value in fields.items())
+        for record in records
+    )
+
+
+def start_pair(
+    tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats, **settings: object
+) -> ServerProcess:
+    return ServerProcess(
+        tmp_path, "--workers", "2", DATABASE_URL=new_database(), NATS__URL=nats_server.url, **settings
+    ).start(ready=False)
+
+
+@pytest.mark.parametrize("moment", ["two processes", "one configuration"])
+def test_sigterm_during_the_start_is_an_orderly_end(
+    tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats, moment: str
+) -> None:
+    with start_pair(tmp_path, new_database, nats_server) as server:
+        if moment == "two processes":
+            wait_until(lambda: len(children(server)) == 2, what=moment)
+        else:
+            wait_until(lambda: said(server, "resolved server configuration"), what=moment)
+        assert server.stop() == 0, server.tail()
+
+
+def test_sigterm_after_a_worker_died_is_an_orderly_end(pair: ServerProcess) -> None:
+    os.kill(min(children(pair).values()), signal.SIGKILL)
+    assert pair.stop() == 0, pair.tail()
+
+
+def test_sighup_during_the_start_ends_nobody(
+    tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
+) -> None:
+    with start_pair(tmp_path, new_database, nats_server) as server:
+        assert server.process is not None
+        wait_until(lambda: len(children(server)) == 2, what="two processes")
+        hang_up = partial(server.process.send_signal, signal.SIGHUP)  # at each look, so at every point of the start
+        wait_until(lambda: said(server, "a worker serves") == 2 or hang_up(), secs=30, what="both workers")
+        assert said(server, "a worker died") == 0
+        assert server.stop() == 0, server.tail()
+
+
+def test_a_hung_worker_is_replaced_even_if_its_seat_cannot_be_taken_at_once(
+    tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
+) -> None:
+    with TemporaryDirectory(prefix="og-") as short:
+        directory, away = Path(short) / "here", Path(short) / "away"
+        directory.mkdir()
+        with start_pair(tmp_path, new_database, nats_server, ADMIN_SOCKET=str(directory / "admin.sock")) as server:
+            wait_until(lambda: said(server, "a worker serves") == 2, secs=30, what="both seats")
+            directory.rename(away)  # who starts now fails: it cannot have its admin socket
+            os.kill(min(children(server).values()), signal.SIGSTOP)
+            wait_until(lambda: said(server, "does not answer and is killed"), secs=30, what="the kill")
+            wait_until(lambda: said(server, "started again", status=1), secs=30, what="a failed start")
+            away.rename(directory)
+            wait_until(lambda: said(server, "a worker serves") >= 3 and len(workers(server)) == 2, secs=30)
+            assert server.stop() == 0, server.tail()
+
+
+def test_a_hung_worker_does_not_hold_the_end(pair: ServerProcess) -> None:
+    os.kill(min(children(pair).values()), signal.SIGSTOP)
+    assert pair.stop(secs=30) == 1
+    assert said(pair, "a worker does not end and is killed") == 1
+
+
+def test_what_an_operator_set_survives_a_worker(
+    tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
+) -> None:
+    with (
+        TemporaryDirectory(prefix="og-") as short,
+        start_pair(tmp_path, new_database, nats_server, ADMIN_SOCKET=str(Path(short) / "admin.sock")) as server,
+    ):
+        wait_until(lambda: said(server, "a worker serves") == 2, secs=30, what="both seats")
+        kept = {"messaging.replay_window": 7}
+        assert server.run_command("admin", "replay-window", "7").returncode == 0
+        wait_until(lambda: said(server, "settings are kept", settings=kept) == 2, what="the supervisor's knowledge")
+        for served in (3, 4):  # the second one has it from the first
+            os.kill(max(children(server).values()), signal.SIGKILL)
+            wait_until(lambda: said(server, "a worker serves") == served, secs=30, what="the new one")  # noqa: B023
+            shown = server.run_command("admin", "show")
+            assert (shown.returncode, shown.stdout.count('"messaging.replay_window": 7')) == (0, 2)
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(
+            lambda: said(server, "configuration applied", applied=["messaging.replay_window"]) == 4, what="its end"
+        )
+        assert server.run_command("admin", "show").stdout.count('"messaging.replay_window": 50') == 2
+        assert server.stop() == 0, server.tail()
 
 
 def test_what_workers_need(tmp_path: Path, nats_server: EmbeddedNats) -> None:
