@@ -115,6 +115,7 @@ class Server:
         self.streams.feeds = self.feeds
         self.feeds.on_restart = self.streams.log_went_back
         if self.tracing is not None:
+            self.streams.flush_begins = self.tracing.flush_begins
             self.streams.flusher.flushed = self.tracing.flushed
         self.live = LiveConfig(config, self.service, self.streams, reread or (lambda: config))
         self.controls = Controls(
@@ -178,21 +179,21 @@ class Server:
 
     def _committed(self, event: StoredEvent, request_id: str) -> None:
         """After the commit: to this replica's subscribers, then to the other replicas."""
-        headers = {REQUEST_ID: request_id}
+        headers, payload = {REQUEST_ID: request_id}, self.streams.committed(event)
         if self.tracing is None:
-            self.bus.publish_channel(event.channel_id, self.streams.committed(event), headers)
+            self.bus.publish_channel(event.channel_id, payload, headers)
             return
-        self.tracing.flush_begins(event.channel_id)
         with self.tracing.step("publish"):
-            payload = self.streams.committed(event)
             self.bus.publish_channel(event.channel_id, payload, headers | self.tracing.carrier())
 
     def _heard(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Another replica has stored an event; its request's id finds both logs."""
         log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
-        if self.tracing is not None:
-            self.tracing.flush_begins(channel_id, headers)
-        self.feeds.received(channel_id, payload)
+        if self.tracing is None:
+            self.feeds.received(channel_id, payload)
+            return
+        with self.tracing.heard(headers):
+            self.feeds.received(channel_id, payload)
 
     def _join(self) -> None:
         """The callbacks between parts that must not know each other."""
@@ -252,8 +253,8 @@ class Server:
             scraper = self._driver(self._performer(metrics_shown=True), max_connections=64, metrics_only=True)
             self.tasks.start_soon(accept_forever, listeners[1], self.tasks, scraper.serve)
             log.info(f"metrics listening on {_shown(listeners[1])}")
-        log.info(f"listening on {_shown(listeners[0])}")
         self._listening = True
+        log.info(f"listening on {_shown(listeners[0])}")
         try:
             await wait_for_signal(ends)
             async with anyio.create_task_group() as ending:

@@ -66,6 +66,7 @@ class Streams:
         self.replay_window = replay_window
         self.changes = 0  # control records applied: who joins compares it with what it was when access was checked
         self.recheck: Callable[[Peer], None]  # set by the app: controls know how
+        self.flush_begins: Callable[[str], None] | None = None  # called for each event that enters a ring (tracing)
         self._storage = storage
         self._metrics = metrics
         self._tasks = tasks
@@ -236,6 +237,8 @@ class Streams:
         if self.hub.is_open(channel_id):
             self.hub.publish(channel_id, text_frame(payload), sequence)
             self.flusher.mark(channel_id)
+            if self.flush_begins is not None:
+                self.flush_begins(channel_id)
             reached = True
         users = self.watchers.of_channel(channel_id)
         if users:

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 SERVICE = "openguild-server"
-HEADER = "traceparent"
 EXPORT_SECS = 2  # a collector that is away must not hold the end of the server
-MAX_FLUSHES = 1_000  # spans of flushes that have not come yet, per channel; beyond it they end unflushed
+MAX_FLUSHES = 1_000  # spans of flushes that have not come yet, of all channels; events beyond it go without
 
 
 class Tracing:
@@ -44,7 +43,8 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("openguild")
         self._propagator = TraceContextTextMapPropagator()
-        self._flushes: dict[str, list[Span]] = {}
+        self._flushes: dict[str, list[Span]] = {}  # by ring, while it waits for its flush
+        self.waiting = 0  # spans in there
 
     @contextmanager
     def request(self, request: Request) -> Iterator[Span]:
@@ -63,10 +63,21 @@ class Tracing:
             yield span
 
     @contextmanager
-    def step(self, name: str, **attributes: str | int) -> Iterator[None]:
+    def step(self, name: str) -> Iterator[None]:
         """A span within the current one."""
-        with self._tracer.start_as_current_span(name, attributes=attributes):
+        with self._tracer.start_as_current_span(name):
             yield
+
+    @contextmanager
+    def heard(self, carrier: Mapping[str, str]) -> Iterator[None]:
+        """Within it, what begins belongs to the trace that came with an event of another replica."""
+        from opentelemetry import context
+
+        token = context.attach(self._propagator.extract(dict(carrier)))
+        try:
+            yield
+        finally:
+            context.detach(token)
 
     def carrier(self) -> dict[str, str]:
         """The current span's place, for another process."""
@@ -74,20 +85,21 @@ class Tracing:
         self._propagator.inject(headers)
         return headers
 
-    def flush_begins(self, channel_id: str, carrier: Mapping[str, str] | None = None) -> None:
-        """An event is on its way to this replica's subscribers; `carrier` came with it from another one."""
-        waiting = self._flushes.setdefault(channel_id, [])
-        if len(waiting) >= MAX_FLUSHES:
-            self.flushed(channel_id)
-        parent = self._propagator.extract(dict(carrier)) if carrier is not None else None
-        attributes = {"openguild.channel_id": channel_id}
-        self._flushes.setdefault(channel_id, []).append(
-            self._tracer.start_span("flush", context=parent, attributes=attributes)
-        )
+    def flush_begins(self, channel_id: str) -> None:
+        """An event of the current trace is in the channel's ring, on its way to this replica's subscribers."""
+        from opentelemetry.trace import get_current_span
+
+        if self.waiting >= MAX_FLUSHES or not get_current_span().get_span_context().is_valid:
+            return
+        self.waiting += 1
+        span = self._tracer.start_span("flush", attributes={"openguild.channel_id": channel_id})
+        self._flushes.setdefault(channel_id, []).append(span)
 
     def flushed(self, channel_id: str) -> None:
         """All subscribers of the channel that take bytes have them."""
-        for span in self._flushes.pop(channel_id, ()):
+        spans = self._flushes.pop(channel_id, [])
+        self.waiting -= len(spans)
+        for span in spans:
             span.end()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from openguild_runtime.embedded import EmbeddedNats
+from openguild_runtime.tracing import MAX_FLUSHES, Tracing
 from tests.support.chat import User, receive
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until
@@ -98,6 +99,36 @@ def test_a_post_is_followed_to_the_other_replica(
     parents = sorted(by_id[span.parent_span_id].name.split()[0] for span in spans if span.name == "flush")
     assert parents == ["POST", "publish"], "here within the request, there behind what NATS carried"
     assert all(span.end_time_unix_nano >= span.start_time_unix_nano > 0 for span in spans)
+
+
+def test_an_event_that_nobody_listens_to_has_no_flush(
+    collector: Collector, new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
+) -> None:
+    settings = {"DATABASE_URL": new_database(), "NATS__URL": nats_server.url, "TRACING__OTLP_ENDPOINT": collector.url}
+    with ServerProcess(tmp_path, **settings).start() as here, ServerProcess(tmp_path, **settings).start() as there:
+        alice = here.chat().user()
+        channel = alice.channel(alice.guild())
+        elsewhere = User(there.chat(), alice.name, alice.token, "", "")
+        with elsewhere.notifications() as heard:  # it hears the channel, and has no ring for it
+            headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+            assert alice.post(f"/channels/{channel}/messages", {"content": "x"}, **headers).status_code == 200
+            receive(heard, 1)
+        assert here.stop() == there.stop() == 0, "whatever was begun is ended and sent"
+    wait_until(lambda: len(traced(collector)) >= 3, what="the spans")
+    assert sorted(span.name.split()[0] for span in traced(collector)) == ["POST", "append", "publish"]
+
+
+def test_what_waits_for_its_flush_is_bounded() -> None:
+    tracing = Tracing(f"http://127.0.0.1:{free_port()}", "0", "here")
+    with tracing.step("a request"):
+        for number in range(MAX_FLUSHES + 10):
+            tracing.flush_begins(str(number % 7))
+    tracing.flush_begins("outside of any trace")
+    assert tracing.waiting == MAX_FLUSHES
+    tracing.flushed("0")
+    assert tracing.waiting == MAX_FLUSHES - 143
+    tracing.close()
+    assert tracing.waiting == 0
 
 
 def traced(collector: Collector) -> list[Span]:
