@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
-BUILD_INPUTS := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd)
+BUILD_INPUTS := pyproject.toml setup.py $(wildcard ext/*.pyx openguild_proto/fanout/*.pxd)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
@@ -20,6 +20,7 @@ from openguild_proto.effects import (
     GrantServerRole,
     InsertUser,
     RevokeServerRole,
+    StorageEffect,
 )
 from openguild_proto.http.headers import new_request_id
 from openguild_proto.policy.permissions import RANKS, normalise_role
@@ -33,6 +34,7 @@ from openguild_runtime.private import private_servers
 from openguild_runtime.storage.postgres import PostgresStorage
 
 Arguments: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 MAX_SECRET_BYTES = 8_192  # read from a file or stdin
 
 
@@ -111,44 +113,59 @@ def _password(arguments: Arguments) -> str:
     return password
 
 
+async def _change(
+    config: ServerConfig, arguments: Arguments, purpose: str, change: Callable[[str], StorageEffect[T]]
+) -> tuple[UserRecord, T]:
+    """The named user, and the result of `change(user_id)`."""
+    async with _storage(config, purpose) as storage:
+        user = await _user(storage, arguments)
+        return user, await storage.perform(change(user.user_id))
+
+
 async def assign_server_role(config: ServerConfig, arguments: Arguments) -> int:
     role = _role(arguments)
-    async with _storage(config, "assign server roles") as storage:
-        user = await _user(storage, arguments)
-        await storage.perform(GrantServerRole(user_id=user.user_id, role=role, now_ms=_now_ms()))
+    user, _ = await _change(
+        config, arguments, "assign server roles",
+        lambda user_id: GrantServerRole(user_id=user_id, role=role, now_ms=_now_ms()),
+    )  # fmt: skip
     return _say(f"Assigned server role '{role}' to user '{user.username}' (id: {user.user_id})")
 
 
 async def revoke_server_role(config: ServerConfig, arguments: Arguments) -> int:
     role = _role(arguments)
-    async with _storage(config, "revoke server roles") as storage:
-        user = await _user(storage, arguments)
-        had = await storage.perform(RevokeServerRole(user_id=user.user_id, role=role))
+    user, had = await _change(
+        config, arguments, "revoke server roles", lambda user_id: RevokeServerRole(user_id=user_id, role=role)
+    )
     if had:
         return _say(f"Removed server role '{role}' from user '{user.username}' (id: {user.user_id})")
     return _say(f"User '{user.username}' (id: {user.user_id}) did not have server role '{role}'")
 
 
 async def assign_guild_role(config: ServerConfig, arguments: Arguments) -> int:
-    role, guild_id = _role(arguments), _uuid(arguments, "guild_id")
-    async with _storage(config, "assign guild roles") as storage:
-        user = await _user(storage, arguments)
-        if not await storage.perform(
-            GrantGuildRole(guild_id=guild_id, user_id=user.user_id, role=role, now_ms=_now_ms())
-        ):
-            raise CommandFailed(f"guild '{guild_id}' not found")
-    return _say(f"Assigned guild role '{role}' to user '{user.username}' in guild {guild_id}")
+    return await _assign_within(
+        "guild", config, arguments,
+        lambda guild_id, user_id, role: GrantGuildRole(guild_id=guild_id, user_id=user_id, role=role, now_ms=_now_ms()),
+    )  # fmt: skip
 
 
 async def assign_channel_role(config: ServerConfig, arguments: Arguments) -> int:
-    role, channel_id = _role(arguments), _uuid(arguments, "channel_id")
-    async with _storage(config, "assign channel roles") as storage:
-        user = await _user(storage, arguments)
-        if not await storage.perform(
-            GrantChannelRole(channel_id=channel_id, user_id=user.user_id, role=role, now_ms=_now_ms())
-        ):
-            raise CommandFailed(f"channel '{channel_id}' not found")
-    return _say(f"Assigned channel role '{role}' to user '{user.username}' in channel {channel_id}")
+    return await _assign_within(
+        "channel", config, arguments,
+        lambda channel_id, user_id, role: GrantChannelRole(channel_id=channel_id, user_id=user_id, role=role, now_ms=_now_ms()),
+    )  # fmt: skip
+
+
+async def _assign_within(
+    noun: str, config: ServerConfig, arguments: Arguments, grant: Callable[[str, str, str], StorageEffect[bool]]
+) -> int:
+    """A role within one guild or channel; `grant(its id, user id, role)` tells whether that is there."""
+    role, scope_id = _role(arguments), _uuid(arguments, f"{noun}_id")
+    user, found = await _change(
+        config, arguments, f"assign {noun} roles", lambda user_id: grant(scope_id, user_id, role)
+    )
+    if not found:
+        raise CommandFailed(f"{noun} '{scope_id}' not found")
+    return _say(f"Assigned {noun} role '{role}' to user '{user.username}' in {noun} {scope_id}")
 
 
 COMMANDS: dict[str, Callable[[ServerConfig, Arguments], Awaitable[int]]] = {

