@@ -290,7 +290,7 @@ class Server:
         self.readiness.serving = True
         self._started.set()
         log.info("serving")
-        self.tasks.start_soon(prune_forever, self.storage, self.sources, self.config.session.login_window_secs)
+        self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
         await self.feeds.run_tail_checks(self.controls.check_tail)
 
     async def _drain(self, listener: socket.socket) -> None:
