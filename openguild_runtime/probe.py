@@ -2,7 +2,7 @@
 
 Without an account it looks and leaves nothing behind. With `--username` and a password it also logs in, posts a message in
 a guild of its own and hears it on a stream; the message stays, its session is ended. `--slo` reads the server's metrics
-and compares them with the playbook's thresholds. `--prometheus FILE` writes what a textfile collector reads.
+and compares them with the playbook's thresholds. `--prometheus FILE` writes what a textfile collector reads, whatever failed.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Options(NamedTuple):
 
 Get = Callable[[str], Answer]
 Step = Callable[[], str | None]  # the problem, or None
+Report = Callable[[str, float, str | None], None]  # step, seconds, problem
 
 
 def _live(get: Get) -> str | None:
@@ -83,8 +84,14 @@ def _authentication(get: Get) -> str | None:
 
 def _headers(get: Get) -> str | None:
     headers = get("/no-such-route").headers
-    missing = [name for name in (*(name for name, _ in SECURITY_HEADERS), "x-request-id") if name not in headers]
-    return f"missing {', '.join(missing)}" if missing else None
+    problems = [
+        f"missing {name}" if name not in headers else f"another {name}"
+        for name, value in SECURITY_HEADERS
+        if headers.get(name) != value
+    ]
+    if not headers.get("x-request-id"):
+        problems.append("missing x-request-id")
+    return ", ".join(problems) or None
 
 
 LOOKS: dict[str, Callable[[Get], str | None]] = {
@@ -105,7 +112,7 @@ class RoundTrip:
         self._username = username
         self._password = password
 
-    async def run(self, report: Callable[[str, float, str | None], None]) -> None:
+    async def run(self, report: Report) -> None:
         """`report(step, seconds, problem)` for each step; stops at the first problem."""
         async with self._client as client:
             channel = ""
@@ -139,7 +146,7 @@ class RoundTrip:
             channels = [await self._client.request("POST", f"/guilds/{guild}/channels", {"name": "round trip"})]
         return str(channels[0]["channel_id"])
 
-    async def _post_and_hear(self, channel: str, report: Callable[[str, float, str | None], None]) -> None:
+    async def _post_and_hear(self, channel: str, report: Report) -> None:
         started = time.monotonic()
         try:
             with anyio.fail_after(STEP_LIMIT_SECS):
@@ -182,29 +189,57 @@ def probe(options: Options) -> int:
     def get(path: str) -> Answer:
         return _get(parts.scheme, parts.netloc, parts.path.rstrip("/") + path)
 
-    for name, look in LOOKS.items():
-        if options.only in {None, name}:
-            take(name, lambda look=look: look(get))  # type: ignore[misc]  # mypy does not see the default's type
-    if options.username is not None:
-        anyio.run(RoundTrip(options.url, options.username, _password(options)).run, report)
-    if options.slo:
-        metrics = urlsplit(options.metrics_url or options.url.rstrip("/") + "/metrics")
-        text = _get(metrics.scheme, metrics.netloc, metrics.path).body.decode()
-        for name, problem in check_slo(text).items():
-            report(f"slo {name}", 0.0, problem)
-    if options.prometheus is not None:
-        _write_for_prometheus(Path(options.prometheus), results)
+    try:
+        for name, look in LOOKS.items():
+            if options.only in {None, name}:
+                take(name, lambda look=look: look(get))  # type: ignore[misc]  # mypy does not see the default's type
+        if options.username is not None:
+            _round_trip(options, options.username, report)
+        if options.slo:
+            _objectives(options, take, report)
+    finally:
+        if options.prometheus is not None:
+            _write_for_prometheus(Path(options.prometheus), results)
     return int(any(problem is not None for _, _, problem in results))
 
 
+def _round_trip(options: Options, username: str, report: Report) -> None:
+    try:
+        password = _password(options)
+    except OSError as failure:
+        report("login", 0.0, f"--password-file: {failure.strerror}")
+    else:
+        anyio.run(RoundTrip(options.url, username, password).run, report)
+
+
+def _objectives(options: Options, take: Callable[[str, Step], None], report: Report) -> None:
+    """The step `metrics` fetches them; each objective is a step of its own, where there is something to look at."""
+    found: dict[str, str | None] = {}
+
+    def metrics() -> str | None:
+        parts = urlsplit(options.metrics_url or options.url.rstrip("/") + "/metrics")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            return "expected a URL such as http://127.0.0.1:9100/metrics"
+        answer = _get(parts.scheme, parts.netloc, parts.path + (f"?{parts.query}" if parts.query else ""))
+        if answer.status != 200:
+            hint = "" if options.metrics_url else "; --metrics-url says where they are"
+            return f"status {answer.status}{hint}"
+        try:
+            found.update(check_slo(answer.body.decode()))
+        except (ValueError, LookupError) as failure:
+            return f"not a server's metrics: {str(failure)[:100]}"
+        return None
+
+    take("metrics", metrics)
+    for name, problem in found.items():
+        report(f"slo {name}", 0.0, problem)
+
+
 def _password(options: Options) -> str:
-    """From the file, or from standard input: never an argument, which the process list shows."""
+    """From the file, or from standard input: never an argument, which the process list shows. Raises OSError."""
     if options.password_file is None:
         return sys.stdin.readline().rstrip("\n")
-    try:
-        return Path(options.password_file).read_text().strip()
-    except OSError as failure:
-        raise CommandFailed(f"probe: --password-file: {failure.strerror}") from None
+    return Path(options.password_file).read_text().strip()
 
 
 def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None]]) -> None:

@@ -1,0 +1,208 @@
+"""`openguild-server probe` against servers that lie: other headers, metrics that are none or incomplete, files that are away."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from openguild_proto.errors import ErrorCode
+from openguild_proto.http.headers import SECURITY_HEADERS
+from openguild_runtime.embedded import EmbeddedNats
+from openguild_runtime.metrics import REASONS, Metrics
+from openguild_runtime.probe import Options, probe
+from openguild_runtime.probe_slo import SERVER_FAULTS, check_slo
+from tests.support.server import ROOT, ServerProcess
+from tests.support.waiting import free_port
+
+Page = tuple[int, str]
+
+
+def exposition() -> str:
+    """What a server shows that has answered one request."""
+    metrics = Metrics("1", native_ring=False)
+    metrics.db_ready(True)
+    metrics.nats_connected(True)
+    metrics.http_request("/ready", 200, 0.001)
+    return metrics.render().decode()
+
+
+@pytest.fixture
+def pages() -> Iterator[tuple[str, dict[str, Page], dict[str, str]]]:
+    """A server's address, its pages by path, and the headers that all of them have."""
+    found: dict[str, Page] = {
+        "/live": (200, ""), "/health": (200, "ok"), "/ready": (200, '{"status": "ready"}'), "/version": (200, '{"version": "1"}'),
+        "/users/me": (401, '{"error": "unauthorized"}'), "/metrics": (200, exposition()),
+    }  # fmt: skip
+    shown = {**{name.title(): value for name, value in SECURITY_HEADERS}, "X-Request-Id": "1"}
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = found.get(self.path, (404, "{}"))
+            self.send_response(status)
+            for name, value in shown.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *arguments: object) -> None:
+            """The test's output is not the place for it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", found, shown
+        server.shutdown()
+        thread.join()
+
+
+def failed(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Steps that failed, with what was said."""
+    lines = re.findall(r"^FAIL (.+?) \d+ ms: (.+)$", capsys.readouterr().out, re.MULTILINE)
+    return dict(lines)
+
+
+Site = tuple[str, dict[str, Page], dict[str, str]]
+
+
+def test_a_good_server_passes(pages: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert probe(Options(pages[0], slo=True)) == 0
+    assert failed(capsys) == {}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in SECURITY_HEADERS])
+def test_a_header_with_another_value_is_told(name: str, pages: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    pages[2][name.title()] = "unsafe"
+    assert probe(Options(pages[0], only="headers")) == 1
+    assert failed(capsys) == {"headers": f"another {name}"}
+    del pages[2][name.title()]
+    assert probe(Options(pages[0], only="headers")) == 1
+    assert failed(capsys) == {"headers": f"missing {name}"}
+
+
+WRONG_METRICS: dict[str, tuple[Page, str]] = {
+    "away": ((404, '{"error": "not_found"}'), "status 404; --metrics-url says where they are"),
+    "health": ((200, "ok"), "not a server's metrics: "),
+    "page": ((200, "<html><body class=x>no</body></html>\n"), "not a server's metrics: "),
+    "empty": ((200, ""), "not a server's metrics: openguild_build_info is missing"),
+    "other": ((200, "up 1\n"), "not a server's metrics: openguild_build_info is missing"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_METRICS)
+def test_metrics_that_are_none_fail_and_the_file_is_written(
+    case: str, pages: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pages[1]["/metrics"], said = WRONG_METRICS[case]
+    assert probe(Options(pages[0], only="ready", slo=True, prometheus=str(tmp_path / "out"))) == 1
+    problems = failed(capsys)
+    assert problems.keys() == {"metrics"}
+    assert problems["metrics"].startswith(said)
+    assert 'openguild_probe_success{step="metrics"} 0' in (tmp_path / "out").read_text()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/metrics", "nonsense", "ftp://x/", "http://[::1/"])
+def test_a_metrics_url_that_nobody_answers(url: str, pages: Site, tmp_path: Path) -> None:
+    options = Options(
+        pages[0], only="ready", slo=True, metrics_url=url.format(port=free_port()), prometheus=str(tmp_path / "out")
+    )
+    assert probe(options) == 1
+    written = (tmp_path / "out").read_text()
+    assert 'openguild_probe_success{step="metrics"} 0' in written
+    assert 'openguild_probe_success{step="ready"} 1' in written
+
+
+def test_a_password_file_that_is_away_is_a_failed_step(
+    pages: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = Options(
+        pages[0], only="ready", username="x", password_file=str(tmp_path / "none"), prometheus=str(tmp_path / "out")
+    )
+    assert probe(options) == 1
+    assert failed(capsys) == {"login": "--password-file: No such file or directory"}
+    assert 'openguild_probe_success{step="login"} 0' in (tmp_path / "out").read_text()
+
+
+def without(text: str, name: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.startswith(name)) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("objective", "series"),
+    [
+        ("latency", "openguild_http_request_duration_seconds_bucket"),
+        ("errors", "openguild_http_requests_total"),
+        ("dropped", "openguild_messaging_events_total"),
+        ("dropped", 'openguild_messaging_events_total{outcome="dropped"}'),
+        ("queue depth", "openguild_websocket_queue_depth_max"),
+        ("database", "openguild_db_ready"),
+        ("nats", "openguild_nats_connected"),
+    ],
+)
+def test_an_absent_series_is_no_success(objective: str, series: str) -> None:
+    problems = {name: problem for name, problem in check_slo(without(exposition(), series)).items() if problem}
+    assert problems == {objective: f"{series} is missing"}
+
+
+def test_each_objective_is_missed_by_what_misses_it() -> None:
+    def slow(metrics: Metrics) -> None:
+        metrics.http_request("/ready", 200, 3.0)
+
+    def fault(status: int) -> Callable[[Metrics], None]:
+        return lambda metrics: metrics.http_request("/ready", status, 0.001)
+
+    cases: list[tuple[Callable[[Metrics], None], set[str]]] = [
+        (slow, {"latency"}), (lambda metrics: metrics.lagged(3), {"dropped"}),
+        (lambda metrics: metrics.attach_depths(lambda _: [("c", 197)]), {"queue depth"}),
+        (lambda metrics: metrics.db_ready(False), {"database"}), (lambda metrics: metrics.nats_connected(False), {"nats"}),
+        *((fault(status), {"errors"} if str(status) in SERVER_FAULTS else set()) for status in range(500, 506)),
+    ]  # fmt: skip
+    for spoil, missed in cases:
+        metrics = Metrics("1", native_ring=False)
+        metrics.db_ready(True)
+        metrics.nats_connected(True)
+        metrics.http_request("/ready", 200, 0.001)
+        spoil(metrics)
+        assert {name for name, problem in check_slo(metrics.render().decode()).items() if problem} == missed
+
+
+def test_a_server_whose_metrics_have_their_own_listener(
+    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
+) -> None:
+    port = free_port()
+    with ServerProcess(
+        tmp_path, DATABASE_URL=new_database(), NATS__URL=nats_server.url, METRICS__BIND_ADDR=f"127.0.0.1:{port}"
+    ).start() as server:
+        here = server.run_command("probe", "--slo", server.base_url)
+        assert (here.returncode, here.stderr) == (1, "")
+        assert "FAIL metrics" in here.stdout
+        there = server.run_command(
+            "probe", "--slo", "--metrics-url", f"http://127.0.0.1:{port}/metrics", server.base_url
+        )
+        assert (there.returncode, there.stdout.count("ok   slo")) == (0, 6), there.stdout
+
+
+def test_every_reason_is_there_before_it_happens() -> None:
+    """So that `increase()` sees the first; the list is held to what the sources say."""
+    text = Metrics("1", native_ring=False).render().decode()
+    shown = set(re.findall(r'openguild_messaging_rejections_total{reason="(\w+)"} 0', text))
+    assert shown == REASONS
+    for outcome in ("delivered", "no_subscribers", "dropped"):
+        assert f'openguild_messaging_events_total{{outcome="{outcome}"}} 0' in text
+    assert {code.spec.reason for code in ErrorCode} - {None} <= shown
+    names = {f"{kind}_{end}" for kind in ("guild_name", "channel_name") for end in ("empty", "length")}
+    assert names <= shown
+    said = re.compile(
+        r'reason: str = "(\w+)"|reason = "(\w+)"|_content_problem\([^)]*, "(\w+)"\)|rejected\("(\w+)"\)'
+        r'|PeerViolated\([^)]*, "(\w+)"|WsRule\([^)]*, "(\w+)"\)'
+    )
+    for package in ("openguild_proto", "openguild_runtime"):
+        for path in (ROOT / package).rglob("*.py"):
+            if "client" not in path.parts:
+                found = {name for groups in said.findall(path.read_text()) for name in groups if name}
+                assert found <= shown, (path, found - shown)
