@@ -1,10 +1,16 @@
 #!/bin/sh
-# One version everywhere: `deploy/set-version.sh v0.2.0` writes it to pyproject.toml and to the overlays' image tag and Job.
+# One version everywhere: `deploy/set-version.sh v0.2.0` (or v0.2.0rc1) writes it to pyproject.toml, from where the package has it,
+# and to the overlays' image tag and Job. The form is one that Python, image tags and Kubernetes names all take as it is.
 set -eu
-case $1 in v[0-9]*.[0-9]*.[0-9]*) version=${1#v} ;; *) echo "expected a version such as v0.2.0" >&2; exit 1 ;; esac
+form='v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)((a|b|rc)(0|[1-9][0-9]*))?'
+if [ $# -ne 1 ] || [ "$(printf '%s\n' "$1" | wc -l)" -ne 1 ] || ! printf '%s\n' "$1" | grep -qxE "$form"; then
+    echo "usage: deploy/set-version.sh VERSION, such as v0.2.0 or v0.2.0rc1" >&2
+    exit 2
+fi
+version=${1#v}
 cd "$(dirname "$0")/.."
 sed -i "s/^version = \".*\"/version = \"$version\"/" pyproject.toml
 for overlay in deploy/k8s/overlays/*/kustomization.yaml; do
     sed -i -e "s/newTag: v.*/newTag: v$version/" \
-        -e "s/value: openguild-migrate-v.*/value: openguild-migrate-v$(echo "$version" | tr . -)/" "$overlay"
+        -e "s/value: openguild-migrate-v.*/value: openguild-migrate-v$(printf %s "$version" | tr . -)/" "$overlay"
 done

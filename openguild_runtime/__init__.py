@@ -1,3 +1,8 @@
 """The thin runtime: anyio drives the I/O-free core against sockets, PostgreSQL and NATS."""
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("openguild")  # pyproject.toml's
+except PackageNotFoundError:  # run from a checkout that nobody installed
+    __version__ = "0.0.0"

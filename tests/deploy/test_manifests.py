@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +142,46 @@ def test_compose_has_the_whole_environment_in_order() -> None:
             assert not source.startswith(".") or (DEPLOY / source).exists(), volume
 
 
-def test_the_version_comes_from_one_place(tmp_path: Path) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what the version stands in."""
     copy = tmp_path / "checkout"
     (copy / "deploy").mkdir(parents=True)
     shutil.copy(ROOT / "pyproject.toml", copy)
     shutil.copy(DEPLOY / "set-version.sh", copy / "deploy")
     shutil.copytree(DEPLOY / "k8s", copy / "deploy/k8s")
-    subprocess.run([copy / "deploy/set-version.sh", "v9.8.7"], check=True)
-    assert 'version = "9.8.7"' in (copy / "pyproject.toml").read_text()
+    return copy
+
+
+@pytest.mark.parametrize("version", ["9.8.7", "9.8.7rc1"])
+def test_the_version_comes_from_one_place(checkout: Path, version: str) -> None:
+    subprocess.run([checkout / "deploy/set-version.sh", f"v{version}"], check=True)
+    assert tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["version"] == version
     for overlay in NAMES:
-        text = (copy / "deploy/k8s/overlays" / overlay / "kustomization.yaml").read_text()
-        assert re.findall(r"v9[.-]8[.-]7", text) == ["v9.8.7", "v9-8-7"]
-    assert subprocess.run([copy / "deploy/set-version.sh", "latest"], check=False, capture_output=True).returncode == 1
+        text = (checkout / "deploy/k8s/overlays" / overlay / "kustomization.yaml").read_text()
+        assert re.findall(r"v9[.-]8[.-]7\w*", text) == [f"v{version}", f"v{version.replace('.', '-')}"]
+    assert not re.search(r"version.*\d+\.\d+", (ROOT / "openguild_runtime/__init__.py").read_text()), "pyproject.toml's"
+    assert openguild_runtime.__version__ == importlib.metadata.version("openguild")
+
+
+JUNK = [
+    "latest",
+    "0.2.0",
+    "v0.2",
+    "v0.2.0 beta",
+    "v0.2.0+b1",
+    "v0.2.0-RC1",
+    "v0.2.0RC1",
+    "v0.2.0/x",
+    "v01.2.0",
+    "v0.2.0\nv0.3.0",
+    "",
+]
+
+
+@pytest.mark.parametrize("arguments", [[], ["v0.2.0", "v0.3.0"], *([text] for text in JUNK)], ids=repr)
+def test_what_is_no_version_changes_nothing(checkout: Path, arguments: list[str]) -> None:
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    done = subprocess.run([checkout / "deploy/set-version.sh", *arguments], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr[:6], len(done.stderr.splitlines())) == (2, "usage:", 1)
+    assert {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()} == before
