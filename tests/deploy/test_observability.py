@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from openguild_runtime.embedded import EmbeddedNats
+from openguild_runtime.probe_slo import SERVER_FAULTS
 from tests.support.chat import Chat
 from tests.support.scripts import script
 from tests.support.server import ROOT, ServerProcess
@@ -24,8 +25,10 @@ OBSERVABILITY = ROOT / "deploy/observability"
 RULES = OBSERVABILITY / "alerts/openguild.rules.yaml"
 DASHBOARD = "deploy/observability/grafana/dashboard.py"
 METRIC = re.compile(r"\b(?:openguild|process)_[a-z0-9_]+")
-OURS = re.compile(r"\bjob:[a-z0-9_:]+")
-FROM_PROBE = frozenset({"openguild_probe_success"})  # written by `openguild-server probe --prometheus`
+OURS = re.compile(r"\bnamespace_job:[a-z0-9_:]+")
+FROM_PROBE = frozenset(
+    {"openguild_probe_success", "openguild_probe_timestamp_seconds"}
+)  # `probe --prometheus` writes them
 
 
 def rules() -> list[dict[str, Any]]:
@@ -61,6 +64,7 @@ def test_every_panel_asks_for_what_is_exported(exported: dict[str, set[str]]) ->
             known = set().union(*(exported[name] for name in METRIC.findall(query)))
             assert grouped <= known | {"instance", "job", "channel_id"}, panel.title
             assert set(re.findall(r"{{(\w+)}}", legend)) <= grouped, panel.title
+            assert query.count('{namespace=~"$namespace", job=~"$job"') == len(METRIC.findall(query)), panel.title
 
 
 def test_the_dashboard_file_is_its_table() -> None:
@@ -69,6 +73,11 @@ def test_the_dashboard_file_is_its_table() -> None:
     built = json.loads(module.text())
     assert (built["uid"], built["title"]) == ("openguild-overview", "OpenGuild Overview")
     assert len({panel["id"] for panel in built["panels"]}) == len(built["panels"]) > 25
+    assert [(line["name"], line["allValue"]) for line in built["templating"]["list"]] == [
+        ("namespace", ".*"),
+        ("job", ".*"),
+    ]
+    assert {"p95 by route", "p99 by route"} <= {panel["title"] for panel in built["panels"]}
 
 
 def test_every_rule_asks_for_what_is_exported(exported: dict[str, set[str]]) -> None:
@@ -89,9 +98,49 @@ def test_every_alert_has_a_severity_a_runbook_and_tests() -> None:
         if "alert" in rule:
             assert rule["labels"]["severity"] in {"page", "warning", "info"}
             document, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-            assert document == "docs/OPERATIONS.md"
+            assert document == "{{ $externalLabels.runbooks }}/OPERATIONS.md", "a link that works from Alertmanager"
             assert anchor in anchors, anchor
             assert {f"{rule['alert']} fires", f"{rule['alert']} does not"} <= names
+
+
+def test_no_rule_throws_environments_together() -> None:
+    """Where a rule adds up, the namespace stays: it says who is paged, and for what."""
+    for rule in rules():
+        for group in re.findall(r"(?<!label_)\b(?:sum|max|min|count|group)\s*(?:by \(([^)]*)\))?\s*\(", rule["expr"]):
+            assert "namespace" in group.split(", "), rule
+
+
+def test_one_list_says_what_the_servers_faults_are() -> None:
+    recorded = [rule["expr"] for rule in rules() if "error_ratio" in rule.get("record", "")]
+    assert len(recorded) == 4
+    for expression in recorded:
+        assert re.findall(r'status=~"([^"]*)"', expression) == ["|".join(sorted(SERVER_FAULTS))]
+
+
+def receiver_of(labels: dict[str, str]) -> str:
+    """As Alertmanager takes it: the first route whose matchers all match, else the root."""
+    route = yaml.safe_load((OBSERVABILITY / "alertmanager/alertmanager.yaml").read_text())["route"]
+    for child in route["routes"]:
+        matchers = [re.fullmatch(r'(\w+)(=~?)"(.*)"', text) for text in child["matchers"]]
+        if all(
+            re.fullmatch(found[3] if found[2] == "=~" else re.escape(found[3]), labels.get(found[1], ""))
+            for found in matchers
+            if found
+        ):
+            return str(child["receiver"])
+    return str(route["receiver"])
+
+
+def test_development_does_not_page() -> None:
+    for severity in ("page", "warning", "info"):
+        for namespace in ("dev", "compose"):
+            assert receiver_of({"namespace": namespace, "severity": severity}) == "quiet"
+    for namespace in ("staging", "prod", ""):
+        assert receiver_of({"namespace": namespace, "severity": "page"}) == "page"
+        assert receiver_of({"namespace": namespace, "severity": "warning"}) == "ticket"
+    found = yaml.safe_load((OBSERVABILITY / "alertmanager/alertmanager.yaml").read_text())
+    assert "namespace" in found["route"]["group_by"]
+    assert all("namespace" in rule["equal"] for rule in found["inhibit_rules"])
 
 
 def test_promtool_agrees() -> None:

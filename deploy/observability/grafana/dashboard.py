@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 TARGET = Path(__file__).with_name("dashboards") / "overview.json"
 DATASOURCE = {"type": "prometheus", "uid": "PBFAFD06EF2E8156"}
-JOB = 'job=~"$job"'
+JOB = 'namespace=~"$namespace", job=~"$job"'  # an environment is a namespace; a server without one is in "All"
 
 
 class Panel(NamedTuple):
@@ -43,6 +43,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "HTTP": (
         Panel("p95 and p99", "s", ((quantile(0.95, HTTP), "p95"), (quantile(0.99, HTTP), "p99")), 0.75),
         Panel("p95 by route", "s", ((quantile(0.95, HTTP, "route"), "{{route}}"),), 0.75),
+        Panel("p99 by route", "s", ((quantile(0.99, HTTP, "route"), "{{route}}"),), 0.75),
         Panel("Requests by route", "reqps", ((rate("openguild_http_requests_total", "route"), "{{route}}"),)),
         Panel(
             "Server errors",
@@ -197,20 +198,28 @@ def build() -> dict[str, Any]:
         "editable": True,
         "templating": {
             "list": [
-                {
-                    "name": "job",
-                    "label": "Job",
-                    "type": "query",
-                    "datasource": DATASOURCE,
-                    "refresh": 2,
-                    "includeAll": True,
-                    "query": {"query": "label_values(openguild_build_info, job)", "refId": "job"},
-                    "current": {"text": "All", "value": "$__all"},
-                }
+                _variable("namespace", "Environment", "label_values(openguild_build_info, namespace)"),
+                _variable("job", "Job", 'label_values(openguild_build_info{namespace=~"$namespace"}, job)'),
             ]
         },
         "annotations": {"list": []},
         "panels": drawn,
+    }
+
+
+def _variable(name: str, label: str, query: str) -> dict[str, Any]:
+    """ "All" matches series that do not have the label too."""
+    return {
+        "name": name,
+        "label": label,
+        "type": "query",
+        "datasource": DATASOURCE,
+        "refresh": 2,
+        "includeAll": True,
+        "allValue": ".*",
+        "multi": True,
+        "query": {"query": query, "refId": name},
+        "current": {"text": "All", "value": "$__all"},
     }
 
 

@@ -104,7 +104,7 @@ def draw(address: str, module: ModuleType, start: float, end: float) -> None:
         axis.set_title(f"{row}: {panel.title} ({panel.unit})", fontsize=8, loc="left")
         axis.tick_params(labelsize=6)
         for query, legend in panel.queries:
-            expression = query.replace("$__rate_interval", "10s").replace("$job", ".*")
+            expression = query.replace("$__rate_interval", "10s").replace("$namespace", ".*").replace("$job", ".*")
             asked = {"query": expression, "start": str(start), "end": str(end), "step": "1"}
             answer = httpx.get(f"{address}/api/v1/query_range", params=asked, trust_env=False).raise_for_status()
             for series in answer.json()["data"]["result"][:10]:
