@@ -1,0 +1,21 @@
+# Read by backup.sh and restore.sh (`. database-url.sh`, then `use_database URL`): the password of a database's URL goes to libpq by the
+# environment, because the process list shows arguments. `URL` may also be a file that holds it, such as the server's database-url.
+# shellcheck shell=sh
+
+use_database() { # sets `database`, the URL without its password, and PGPASSWORD where it had one
+    case $1 in *://*) database=$1 ;; *) database=$(cat -- "$1") ;; esac
+    case $database in *[?\&]password=*) echo "put the password before the @ of the URL, not behind its ?" >&2; exit 2 ;; esac
+    secret=$(printf '%s\n' "$database" | sed -n 's|^[a-z]*://[^:@/?]*:\([^@/?]*\)@.*|\1|p')
+    [ -n "$secret" ] || return 0
+    database=$(printf '%s\n' "$database" | sed 's|^\([a-z]*://[^:@/?]*\):[^@/?]*@|\1@|')
+    PGPASSWORD=$(printf '%s\n' "$secret" | LC_ALL=C awk '{ # percent-decoded, which libpq does in URLs only
+        while (match($0, /%[0-9A-Fa-f][0-9A-Fa-f]/)) {
+            high = index("0123456789abcdef", tolower(substr($0, RSTART + 1, 1))) - 1
+            low = index("0123456789abcdef", tolower(substr($0, RSTART + 2, 1))) - 1
+            printf "%s%c", substr($0, 1, RSTART - 1), high * 16 + low
+            $0 = substr($0, RSTART + 3)
+        }
+        print
+    }')
+    export PGPASSWORD
+}
