@@ -5,6 +5,7 @@ Tools that this machine does not have are skipped and named. Exit status 1 where
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def yaml_files() -> None:
 
 
 def shell_scripts() -> None:
-    for script in (*DEPLOY.glob("*.sh"), DEPLOY / "image/build.sh"):
+    for script in (*DEPLOY.glob("*.sh"), DEPLOY / "image/build.sh", DEPLOY / "ci/tools.sh"):
         run(tool("sh"), "-n", script)
 
 
@@ -60,9 +61,44 @@ def alert_rules() -> None:
 def prometheus_configuration() -> None:
     promtool = tool("promtool")
     with tempfile.TemporaryDirectory() as directory:
-        shutil.copytree(DEPLOY / "observability/prometheus", directory, dirs_exist_ok=True)
-        shutil.copytree(DEPLOY / "observability/alerts", Path(directory) / "alerts")
-        run(promtool, "check", "config", Path(directory) / "prometheus.yaml")
+        configuration = (DEPLOY / "observability/prometheus/prometheus.yaml").read_text()
+        here = configuration.replace("/etc/openguild-alerts", str(DEPLOY / "observability/alerts"))
+        if here == configuration:
+            raise RuntimeError("rule_files does not name /etc/openguild-alerts, where Compose puts the rules")
+        (Path(directory) / "prometheus.yaml").write_text(here)
+        said = run(promtool, "check", "config", Path(directory) / "prometheus.yaml")
+    if "1 rule files found" not in said:
+        raise RuntimeError(said)
+
+
+CONTRACTS = (
+    (r"\bDROP\s+(?!NOT\s+NULL|DEFAULT)\w+", "takes something away"),
+    (r"\bRENAME\b", "renames"),
+    (r"\bALTER\s+(COLUMN\s+)?\S+\s+(SET\s+DATA\s+)?TYPE\b", "changes a type"),
+    (r"\bSET\s+NOT\s+NULL\b", "refuses what the release before may write"),
+    (
+        r"\bADD\s+(COLUMN\s+)?(?!CONSTRAINT|PRIMARY|UNIQUE|CHECK|FOREIGN)\w+\s(?![^,;]*\bDEFAULT\b)[^,;]*\bNOT\s+NULL\b",
+        "needs a DEFAULT",
+    ),
+    (r"\bADD\s+(CONSTRAINT|PRIMARY|UNIQUE|CHECK|FOREIGN)\b", "refuses what the release before may write"),
+    (r"\bTRUNCATE\b", "takes something away"),
+    (r"\bCREATE\s+OR\s+REPLACE\b", "changes what the release before calls: give it a new name"),
+    (r"\bop\.(drop|rename|alter)_\w+", "use SQL that only expands"),
+)  # what a step after the first may not do: the release before it goes on serving (docs/OPERATIONS.md, Migrations)
+
+
+def contractions(text: str) -> list[str]:
+    """What in a step's SQL takes away or changes something that the release before uses."""
+    text = re.sub(r"--[^\n]*|#[^\n]*|'[^'\n]*'", "", text)
+    words = [(re.search(pattern, text, re.IGNORECASE), problem) for pattern, problem in CONTRACTS]
+    return [f"{' '.join(found[0].split())}: {problem}" for found, problem in words if found]
+
+
+def migration_steps() -> None:
+    steps = sorted((ROOT / "openguild_runtime/storage/migrations/versions").glob("v*.py"))
+    problems = [f"{step.name}: {problem}" for step in steps[1:] for problem in contractions(step.read_text())]
+    if problems:
+        raise RuntimeError("\n".join(problems))
 
 
 def kustomize(overlay: str) -> str:
@@ -91,7 +127,7 @@ def compose() -> None:
 
 
 CHECKS: tuple[Callable[[], None], ...] = (
-    dockerfile, yaml_files, shell_scripts, alert_rules, prometheus_configuration, manifests, compose,
+    dockerfile, yaml_files, shell_scripts, alert_rules, prometheus_configuration, migration_steps, manifests, compose,
 )  # fmt: skip
 
 
