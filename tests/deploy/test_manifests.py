@@ -40,7 +40,7 @@ def rendered() -> dict[str, dict[tuple[str, str], Any]]:
 def test_everything_that_can_be_checked_offline_is_good() -> None:
     done = subprocess.run([sys.executable, DEPLOY / "validate.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("ok  ") + done.stdout.count("skip") == 7
+    assert done.stdout.count("ok  ") + done.stdout.count("skip") == 8
 
 
 @overlays
@@ -58,8 +58,72 @@ def test_the_deployment_is_as_the_playbook_calls_it(overlay: str, rendered: dict
     version = openguild_runtime.__version__.replace(".", "-")
     job = found["Job", f"openguild-migrate-v{version}"]
     assert job["spec"]["template"]["spec"]["containers"][0]["image"] == server["image"]
-    wanted = {"PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "Ingress", "ServiceMonitor", "CronJob"}
-    assert wanted <= {kind for kind, _ in found}
+    assert {"PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "Ingress", "CronJob"} <= {
+        kind for kind, _ in found
+    }
+    assert "replicas" not in deployment["spec"], "the autoscaler's: an apply would set the fleet back"
+    assert found["PodDisruptionBudget", "openguild-server"]["spec"].keys() & {"minAvailable", "maxUnavailable"} == {
+        "maxUnavailable"
+    }
+
+
+def test_only_what_has_the_operator_asks_for_its_kinds(rendered: dict[str, Any]) -> None:
+    """An unknown kind stops the whole apply. With the component, rules and dashboard are those of deploy/observability."""
+    foreign = {
+        overlay: {found["kind"] for found in manifests.values() if "monitoring.coreos.com" in found["apiVersion"]}
+        for overlay, manifests in rendered.items()
+    }
+    assert foreign == {
+        "dev": set(), "staging": {"ServiceMonitor", "PrometheusRule"}, "prod": {"ServiceMonitor", "PrometheusRule"},
+    }  # fmt: skip
+    for overlay in ("staging", "prod"):
+        found = rendered[overlay]
+        rules = yaml.safe_load((DEPLOY / "observability/alerts/openguild.rules.yaml").read_text())
+        assert found["PrometheusRule", "openguild-server"]["spec"] == rules
+        dashboard = found["ConfigMap", "openguild-dashboard"]
+        assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert dashboard["data"] == {
+            "overview.json": (DEPLOY / "observability/grafana/dashboards/overview.json").read_text()
+        }
+
+
+def test_the_operators_rules_are_written_from_the_others() -> None:
+    module = script("deploy/observability/prometheus_rule.py")
+    assert module.TARGET.read_text() == module.text(), "run: python deploy/observability/prometheus_rule.py"
+
+
+@overlays
+def test_an_edit_of_the_settings_leaves_the_job_alone(overlay: str, rendered: dict[str, Any], tmp_path: Path) -> None:
+    """A Job's template cannot be changed: `kubectl apply -k` would fail."""
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    with (tmp_path / "deploy/k8s/overlays" / overlay / "server.env").open("a") as settings:
+        settings.write("OPENGUILD_SERVER__MESSAGING__REPLAY_WINDOW=10\n")
+    done = subprocess.run(
+        ["kubectl", "kustomize", tmp_path / "deploy/k8s/overlays" / overlay], capture_output=True, text=True, check=True
+    )
+    edited = {(found["kind"], found["metadata"]["name"]): found for found in yaml.safe_load_all(done.stdout)}
+    (key,) = [key for key in edited if key[0] == "Job"]
+    assert edited[key] == rendered[overlay][key]
+    assert edited["Deployment", "openguild-server"] != rendered[overlay]["Deployment", "openguild-server"]
+
+
+def test_the_migration_job_has_all_that_it_needs(rendered: dict[str, Any], tmp_path: Path, empty_url: str) -> None:
+    (job,) = [found for (kind, _), found in rendered["prod"].items() if kind == "Job"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (tmp_path / "database-url").write_text(empty_url)
+    settings = {
+        line["name"].removeprefix("OPENGUILD_SERVER__"): line["value"].replace("/run/secrets/openguild", str(tmp_path))
+        for line in container["env"]
+    }
+    done = ServerProcess(tmp_path, without=("SESSION__SIGNING_KEY",), **settings).run_command(*container["args"])
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@overlays
+def test_traces_may_leave_for_the_collector(overlay: str, rendered: dict[str, Any]) -> None:
+    rules = rendered[overlay]["NetworkPolicy", "openguild-server"]["spec"]["egress"]
+    (found,) = [rule for rule in rules if {4317, 4318} <= {port["port"] for port in rule["ports"]}]
+    assert found["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
 
 
 @overlays
@@ -93,7 +157,7 @@ def test_every_container_is_restricted(overlay: str, rendered: dict[str, Any]) -
             assert (context["readOnlyRootFilesystem"], context["allowPrivilegeEscalation"]) == (True, False)
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert "limits" in container["resources"]
-            assert not any("secret" in str(item).lower() for item in container.get("env", ())), "secrets come as files"
+            assert not any("valueFrom" in item for item in container.get("env", ())), "secrets come as files"
 
 
 @overlays
@@ -106,7 +170,9 @@ def test_metrics_are_for_monitoring_only(overlay: str, rendered: dict[str, Any])
 
 
 def environment_of(found: dict[tuple[str, str], Any]) -> dict[str, str]:
-    (data,) = [item["data"] for (kind, _), item in found.items() if kind == "ConfigMap"]
+    (data,) = [
+        item["data"] for (kind, name), item in found.items() if kind == "ConfigMap" and name != "openguild-dashboard"
+    ]
     return data
 
 
@@ -136,10 +202,38 @@ def test_compose_has_the_whole_environment_in_order() -> None:
     assert services["server"]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
     assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
     assert "-js" in services["nats"]["command"]
+    assert "127.0.0.1" in services["postgres"]["healthcheck"]["test"], "not while the cluster is made"
+    assert services["migrate"]["restart"].startswith("on-failure")
+    assert services["server"]["environment"]["OPENGUILD_SERVER__ADMIN_SOCKET"]
+    for name in services.keys() - {"keys", "migrate"}:
+        assert services[name]["restart"] == "unless-stopped", name
+        assert services[name]["healthcheck"], name
+    for service in services.values():
+        assert re.search(r":(dev|v?\d+\.\d+)", service["image"]), "an exact version"
     for service in services.values():
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
             assert not source.startswith(".") or (DEPLOY / source).exists(), volume
+
+
+def test_no_mount_of_compose_lies_within_a_read_only_one() -> None:
+    """Docker would have to make the directory in it, and cannot."""
+    for name, service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].items():
+        mounts = [volume.split(":") for volume in service.get("volumes", ())]
+        for _, outer, *mode in mounts:
+            inner = [target for _, target, *_ in mounts if target.startswith(outer.rstrip("/") + "/")]
+            assert not (inner and mode == ["ro"]), (name, outer, inner)
+
+
+def test_compose_gives_prometheus_the_rules_that_it_reads() -> None:
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["prometheus"]
+    mounted = {volume.split(":")[1]: DEPLOY / volume.split(":")[0] for volume in service["volumes"]}
+    configuration = yaml.safe_load((DEPLOY / "observability/prometheus/prometheus.yaml").read_text())
+    for pattern in configuration["rule_files"]:
+        directory, _, name = pattern.rpartition("/")
+        assert list(mounted[directory].glob(name)), pattern
+    variable = configuration["global"]["external_labels"]["runbooks"].strip("${}")
+    assert re.fullmatch(r"\$\{OPENGUILD_RUNBOOKS:-https://.+\}", service["environment"][variable])
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.conftest import run_apart
 from tests.deploy.test_manifests import DEPLOY
 from tests.support.chat import Chat, User, texts
 from tests.support.raw import HOST, UPGRADE, RawClient, ask
+from tests.support.scripts import script
 from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import wait_until
 
@@ -41,6 +42,19 @@ def user(server: ServerProcess) -> User:
 
 def test_the_document_lists_four() -> None:
     assert len(promised_headers()) == 4
+
+
+def test_every_line_of_the_original_has_its_answer_and_a_command() -> None:
+    """Or says that it is a human act."""
+    rows = [line for line in OPERATIONS.partition("## Line by line")[2].splitlines() if line.startswith("| ")][2:]
+    for row in rows:
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+        assert len(cells) == 3, row
+        assert all(cells), row
+        assert "`" in cells[2] or "a human act" in cells[2], row
+    said = " ".join(rows).lower()
+    for part in ("postmortem", "status page", "#ops", "retro", "clone per-environment dashboards", "thresholds"):
+        assert part in said, part
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.template}")
@@ -190,6 +204,95 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
         again = restored.chat().login(alice.name)
         assert texts(again.history(channel)) == [str(number) for number in range(50)]
         again.say(channel, "and on")
+
+
+def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
+    """A stand-in for pg_dump and pg_restore writes down its arguments and what it got by the environment."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("pg_dump", "pg_restore"):
+        stand_in = programs / name
+        stand_in.write_text(
+            f'#!/bin/sh\nprintf "%s\\n" "$@" "$PGPASSWORD" > {tmp_path}/seen\ntouch {tmp_path}/backup.part\n'
+        )
+        stand_in.chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    url = "postgresql://me:s%3Acr%40t%2F%C3%BC%25%7e@db:5432/chat?sslmode=require"
+    (tmp_path / "database-url").write_text(url + "\n")
+    for given in (url, str(tmp_path / "database-url")):
+        for command in (
+            ["backup.sh", given, str(tmp_path / "backup")],
+            ["restore.sh", str(tmp_path / "backup"), given],
+        ):
+            subprocess.run([DEPLOY / command[0], *command[1:]], check=True, env=environment)
+            *arguments, password = (tmp_path / "seen").read_text().splitlines()
+            assert "--dbname=postgresql://me@db:5432/chat?sslmode=require" in arguments
+            assert password == "s:cr@t/ü%~"
+    for refused in ("postgresql://db/chat?password=x", "postgresql://db/chat?a=b&password=x"):
+        assert subprocess.run([DEPLOY / "backup.sh", refused, "x"], check=False, capture_output=True).returncode == 2
+
+
+def test_a_backup_that_fails_leaves_nothing(tmp_path: Path, postgres: EmbeddedPostgres) -> None:
+    environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [DEPLOY / "backup.sh", postgres.database_url("nowhere"), tmp_path / "backup"],
+        env=environment, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+    stand_in = tmp_path / "bin/pg_dump"
+    stand_in.parent.mkdir()
+    stand_in.write_text('#!/bin/sh\ntouch "$PART"\nexit 1\n')
+    stand_in.chmod(0o755)
+    part = tmp_path / "full/backup.part"
+    part.parent.mkdir()
+    environment = os.environ | {"PATH": f"{stand_in.parent}:{os.environ['PATH']}", "PART": str(part)}
+    done = subprocess.run([DEPLOY / "backup.sh", postgres.url, tmp_path / "full/backup"], env=environment, check=False)
+    assert (done.returncode, list(part.parent.iterdir())) == (1, [])
+
+
+STEPS = {
+    "DROP TABLE channels": True, "ALTER TABLE users DROP COLUMN username": True, "ALTER TABLE a DROP b": True,
+    "ALTER TABLE a RENAME TO b": True, "ALTER TABLE a RENAME COLUMN b TO c": True, "ALTER TABLE a ALTER COLUMN b TYPE text": True,
+    "ALTER TABLE a ALTER b SET DATA TYPE text": True, "ALTER TABLE a ALTER COLUMN b SET NOT NULL": True,
+    "ALTER TABLE a ADD COLUMN b text NOT NULL": True, "ALTER TABLE a ADD COLUMN b text NOT NULL, ADD COLUMN c text DEFAULT 1": True,
+    "alter table a\n    drop column b": True, "DROP FUNCTION append_events_v1": True, "TRUNCATE sessions": True,
+    "ALTER TABLE a ADD CONSTRAINT c CHECK (b > 0)": True, "op.drop_column('a', 'b')": True, "CREATE OR REPLACE FUNCTION f()": True,
+    "CREATE TABLE b (id bigint NOT NULL PRIMARY KEY)": False, "ALTER TABLE a ADD COLUMN b text": False,
+    "ALTER TABLE a ADD COLUMN b text NOT NULL DEFAULT ''": False, "ALTER TABLE a ADD COLUMN b text DEFAULT '' NOT NULL": False,
+    "CREATE INDEX CONCURRENTLY a_b ON a (b)": False, "ALTER TABLE a ALTER COLUMN b DROP NOT NULL": False,
+    "COMMENT ON TABLE a IS 'never DROP TABLE it'": False, "# RENAME nothing": False, "DELETE FROM a WHERE b": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_contracts_is_refused(step: str) -> None:
+    """Forward only, expand and contract: the release before goes on serving while a step runs and after it."""
+    assert bool(script("deploy/validate.py").contractions(step)) is STEPS[step]
+
+
+def test_every_step_after_the_first_only_expands() -> None:
+    script("deploy/validate.py").migration_steps()
+
+
+def test_the_tools_of_ci_are_asked_for_first_and_cannot_fail_it(tmp_path: Path) -> None:
+    """Where there is nothing to install with, it says what is not there and goes on."""
+    for name in ("id", "timeout", "tr", "env"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    done = subprocess.run(
+        ["/bin/sh", DEPLOY / "ci/tools.sh"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tools: no prometheus here, its tests are skipped" in done.stdout
+    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith(("make", "deploy"))]
+    assert commands[0] == "deploy/ci/tools.sh"
+
+
+def test_the_image_can_trace() -> None:
+    assert "'.[server,otel]'" in (DEPLOY / "image/build.sh").read_text()
+    pinned = (DEPLOY / "image/constraints.txt").read_text()
+    for name in ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "protobuf", "requests"):
+        assert re.search(rf"^{name}==\d", pinned, re.MULTILINE), name
 
 
 def test_the_image_builds_without_docker_and_runs_as_its_user(tmp_path: Path) -> None:
