@@ -26,8 +26,16 @@ from openguild_proto.effects import StorageUnavailable
 from openguild_runtime import logs
 from openguild_runtime.cli_admin import add_admin_commands, run_admin
 from openguild_runtime.cli_roles import COMMANDS, add_role_commands
-from openguild_runtime.config import ServerConfig, load, require_servable
-from openguild_runtime.config_layers import ConfigError, keys_of, overridden_names
+from openguild_runtime.config import ServerConfig, load
+from openguild_runtime.config_layers import (
+    PREFIX,
+    SECRETS,
+    ConfigError,
+    keys_of,
+    overridden_names,
+    passed_over_names,
+)
+from openguild_runtime.config_start import require_addresses, require_servable
 from openguild_runtime.embedded import EmbeddedError
 from openguild_runtime.failures import CommandFailed
 from openguild_runtime.hangups import ignore_hangups
@@ -43,6 +51,8 @@ PLAIN_FLAGS = (
     "messaging.max_messages_per_user_per_window", "messaging.max_messages_per_ip_per_window", "messaging.rate_limit_window_secs",
 )  # fmt: skip
 
+log = structlog.get_logger("openguild.server")
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -53,7 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"openguild-server {openguild_runtime.__version__}")
     for key in PLAIN_FLAGS:
-        parser.add_argument(f"--{key.replace('.', '-').replace('_', '-')}", dest=key, metavar="VALUE")
+        flag = f"--{key.replace('.', '-').replace('_', '-')}"
+        parser.add_argument(flag, dest=key, metavar="VALUE", help=_flag_help(key))
     parser.add_argument("--session-fallback-verifying-key", dest="session.fallback_verifying_keys", action="append",
                         metavar="KEY", help="may be repeated; replaces the list")  # fmt: skip
     parser.add_argument("--embedded", dest="embedded", action="store_const", const=True,
@@ -76,6 +87,13 @@ def build_parser() -> argparse.ArgumentParser:
     probing.add_argument("--metrics-url", help="where the metrics are, if not at URL/metrics")
     probing.add_argument("--prometheus", metavar="FILE", help="write the results for a textfile collector")
     return parser
+
+
+def _flag_help(key: str) -> str:
+    name = PREFIX + key.upper().replace(".", "__")
+    if key in SECRETS:
+        return f"a secret, and it shows in process lists: prefer {name}_FILE, the name of a file, or {name}"
+    return f"also {name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,6 +157,8 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         return 0
     config = load(flags, os.environ, Path.cwd())
     set_up_logs(config)
+    if config.embedded and (names := passed_over_names(os.environ)):
+        log.warning("not followed: an embedded server brings its own PostgreSQL and NATS", names=names)
     if command is None:
         return _serve(config, lambda: load(flags, os.environ, Path.cwd()))
     if command == "admin":
@@ -161,9 +181,11 @@ def set_up_logs(config: ServerConfig) -> None:
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
     ignore_hangups()
     require_servable(config)
-    names = overridden_names(os.environ)
+    require_addresses(config)
+    passed_over = passed_over_names(os.environ) if config.embedded else []
+    names = [name for name in overridden_names(os.environ) if name not in passed_over]
     if names:
-        structlog.get_logger("openguild.server").info("environment overrides", names=names)
+        log.info("environment overrides", names=names)
     if config.workers == 1:
         return serve_here(config, reread)
     from openguild_runtime.workers.supervisor import supervise

@@ -11,10 +11,10 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, NamedTuple, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 PREFIX = "OPENGUILD_SERVER__"
 FALLBACKS = {
@@ -25,6 +25,7 @@ FALLBACKS = {
     "MEDIA_ACCESS_KEY": "media.access_key",
     "MEDIA_SECRET_KEY": "media.secret_key",
 }
+BROUGHT = frozenset({"database_url", "nats.url"})  # by an embedded server
 SECRETS = frozenset(
     {
         "database_url",
@@ -35,6 +36,7 @@ SECRETS = frozenset(
         "media.secret_key",
     }
 )
+MAX_INDEX_DIGITS = 4  # of a list in the environment
 READ_SUFFIXES = (".toml", ".yaml", ".json")
 REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
 
@@ -59,18 +61,24 @@ def nearest(key: str, model: type[BaseModel]) -> str:
     return f"; did you mean {close[0]}?" if close else "; `openguild-server config dump` lists the keys"
 
 
-def collect(
-    flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type[BaseModel]
-) -> dict[str, Any]:
+class Collected(NamedTuple):
+    """`values`: nested, as the model takes them. `sources`: for each dotted key that is set, who has set it."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+
+
+def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type[BaseModel]) -> Collected:
     """Merge all layers. Raises ConfigError for unreadable files and unknown environment names."""
-    values: dict[str, Any] = {}
+    collected = Collected({}, {})
     for stem in ("server", "server.local"):
-        _merge(values, _read_files(directory / "config", stem))
-    _merge(values, _from_environment(environ, model))
+        _read_files(collected, directory / "config", stem)
+    _from_environment(collected, environ, model)
     for key, value in flags.items():
         if value is not None:
-            _put(values, key, value)
-    return values
+            _put(collected, key, value, "--" + key.replace(".", "-").replace("_", "-"))
+    _fall_back(collected, environ)
+    return collected
 
 
 def overridden_names(environ: Mapping[str, str]) -> list[str]:
@@ -78,11 +86,36 @@ def overridden_names(environ: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environ if name.upper().startswith(PREFIX) or name in FALLBACKS)
 
 
+def passed_over_names(environ: Mapping[str, str]) -> list[str]:
+    """Fall-back names that an embedded server does not follow: it brings its own of both."""
+    names = (variant for name, key in FALLBACKS.items() if key in BROUGHT for variant in (name, f"{name}_FILE"))
+    return [name for name in names if environ.get(name)]
+
+
+def _fall_back(collected: Collected, environ: Mapping[str, str]) -> None:
+    """`DATABASE_URL` and its like count where no layer has set the key."""
+    embedded = _is_on(collected.values.get("embedded"))
+    for name, key in FALLBACKS.items():
+        if key in collected.sources or (embedded and key in BROUGHT):
+            continue
+        text = environ.get(name)
+        if text:
+            _put(collected, key, text, name)
+        elif text := _from_file(f"{name}_FILE", environ.get(f"{name}_FILE")):
+            _put(collected, key, text, f"{name}_FILE")
+
+
+def _is_on(value: Any) -> bool:
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:  # the model says what is wrong with it
+        return False
+
+
 # --- files -------------------------------------------------------------------------------------------
 
 
-def _read_files(directory: Path, stem: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _read_files(collected: Collected, directory: Path, stem: str) -> None:
     for suffix in REFUSED_SUFFIXES:
         path = directory / f"{stem}{suffix}"
         if path.exists():
@@ -92,8 +125,7 @@ def _read_files(directory: Path, stem: str) -> dict[str, Any]:
     for suffix in READ_SUFFIXES:
         path = directory / f"{stem}{suffix}"
         if path.exists():
-            _merge(values, _read_file(path))
-    return values
+            _merge(collected, collected.values, _read_file(path), f"config/{path.name}")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -111,26 +143,31 @@ def _read_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], source: str, prefix: str = "") -> None:
+    """A section is merged, anything else replaced. Raises ConfigError where a key is both."""
+    for name, value in more.items():
+        key = f"{prefix}{name}"
+        former = into.get(name)
+        if former is not None and isinstance(former, dict) != isinstance(value, Mapping):
+            raise ConfigError(
+                f"failed to build configuration: {key}: is a section and not a value; write its own keys under it "
+                f"(set by {source})"
+            )
+        collected.sources[key] = source
+        if isinstance(value, Mapping):
+            _merge(collected, into.setdefault(str(name), {}), value, source, f"{key}.")
         else:
-            into[key] = dict(value) if isinstance(value, Mapping) else value
+            into[str(name)] = value
 
 
 # --- environment -------------------------------------------------------------------------------------
 
 
-def _from_environment(environ: Mapping[str, str], model: type[BaseModel]) -> dict[str, Any]:
+def _from_environment(collected: Collected, environ: Mapping[str, str], model: type[BaseModel]) -> None:
     lists = {key for key, is_list in keys_of(model) if is_list}
     known = {key for key, _ in keys_of(model)}
-    values: dict[str, Any] = {}
-    for name, key in FALLBACKS.items():
-        text = environ.get(name) or _from_file(name, environ.get(f"{name}_FILE"))
-        if text:
-            _put(values, key, text)
     indexed: dict[str, dict[int, Any]] = {}
+    named: dict[str, str] = {}
     for name in sorted(environ):
         if not name.upper().startswith(PREFIX):
             continue
@@ -138,29 +175,50 @@ def _from_environment(environ: Mapping[str, str], model: type[BaseModel]) -> dic
         if key.endswith("_file") and key not in known and key.removesuffix("_file") in SECRETS:
             key, text = key.removesuffix("_file"), _from_file(name, text) or ""
         base = next((listed for listed in lists if key.startswith(listed + ".")), None)
+        other = named.setdefault(key, name)
+        if other != name:
+            raise ConfigError(
+                f"failed to build configuration: {key}: is set by {other} and by {name}; drop one of them"
+            )
         if base is not None:
             _put_indexed(indexed.setdefault(base, {}), name, key[len(base) + 1 :], text)
         elif key in lists:
-            _put(values, key, [part.strip() for part in text.split(",") if part.strip()])
+            _put(collected, key, [part.strip() for part in text.split(",") if part.strip()], name)
         elif key in known:
-            _put(values, key, text)
+            _put(collected, key, text, name)
         else:
             raise ConfigError(f"failed to build configuration: {name}: unknown key{nearest(key, model)}")
     for base, entries in indexed.items():
-        _put(values, base, [entries[index] for index in sorted(entries)])
-    return values
+        _put_list(collected, base, entries, named.get(base))
 
 
 def _put_indexed(entries: dict[int, Any], name: str, rest: str, text: str) -> None:
     index, _, member = rest.partition(".")
-    if not index.isdigit():
+    if not (index.isascii() and index.isdigit() and len(index) <= MAX_INDEX_DIGITS and str(int(index)) == index):
         raise ConfigError(
             f"failed to build configuration: {name}: a list is set by index, as ...__0, or as a comma-separated value"
         )
-    if member:
-        entries.setdefault(int(index), {})[member] = text
-    else:
-        entries[int(index)] = text
+    entry = entries.setdefault(int(index), {} if member else text)
+    if member and isinstance(entry, dict):
+        entry[member] = text
+    elif member or entry is not text:
+        raise ConfigError(f"failed to build configuration: {name}: its entry is set as a whole too; drop one of them")
+
+
+def _put_list(collected: Collected, key: str, entries: dict[int, Any], whole: str | None) -> None:
+    """A list by index, whole and from 0; `whole`: the name that sets it by commas."""
+    name = PREFIX + key.upper().replace(".", "__")
+    if whole is not None:
+        raise ConfigError(
+            f"failed to build configuration: {key}: is set by {whole} and by {name}__{min(entries)}; drop one of them"
+        )
+    missing = next((index for index in range(len(entries)) if index not in entries), None)
+    if missing is not None:
+        raise ConfigError(
+            f"failed to build configuration: {key}: {name}__{missing} is missing before {name}__{max(entries)}; "
+            "number the entries from 0 without a gap"
+        )
+    _put(collected, key, [entries[index] for index in sorted(entries)], f"{name}__...")
 
 
 def _from_file(name: str, path: str | None) -> str | None:
@@ -174,8 +232,9 @@ def _from_file(name: str, path: str | None) -> str | None:
         ) from None
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def _put(collected: Collected, key: str, value: Any, source: str) -> None:
     *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-    values[last] = value
+    nested: dict[str, Any] = {last: value}
+    for parent in reversed(parents):
+        nested = {parent: nested}
+    _merge(collected, collected.values, nested, source)

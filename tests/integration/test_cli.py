@@ -185,7 +185,11 @@ def test_version_and_help(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert server.run_command("--version").stdout == f"openguild-server {version}\n", "stale? make lint installs anew"
-    assert "subcommand" in server.run_command("--help").stdout
+    usage = " ".join(server.run_command("--help").stdout.split())
+    assert "subcommand" in usage
+    for flag, name in (("--database-url", "DATABASE_URL"), ("--nats-url", "NATS__URL"),
+                       ("--session-signing-key", "SESSION__SIGNING_KEY")):  # fmt: skip
+        assert f"{flag} VALUE a secret, and it shows in process lists: prefer OPENGUILD_SERVER__{name}_FILE" in usage
 
 
 def test_nothing_is_written_into_the_working_directory(tmp_path: Path) -> None:

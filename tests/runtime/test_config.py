@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from openguild_runtime.config import ServerConfig, load, require_servable
-from openguild_runtime.config_layers import ConfigError, keys_of, overridden_names
+from openguild_runtime.config import ServerConfig, load
+from openguild_runtime.config_layers import ConfigError, keys_of, overridden_names, passed_over_names
+from openguild_runtime.config_start import require_servable
 
 SEED = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 PUBLIC = "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg"
@@ -90,6 +91,55 @@ def test_d_43_plain_names_are_fallbacks(tmp_path: Path) -> None:
     assert both.database_url.get_secret_value() == "postgresql://own"
 
 
+def test_a12_a_plain_name_is_the_last_to_be_asked(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/server.toml").write_text('database_url = "postgresql://file"\n[nats]\nurl = "nats://file"\n')
+    config = configured(tmp_path, DATABASE_URL="not even a URL", NATS_URL_FILE="/nope")
+    assert config.database_url is not None
+    assert config.database_url.get_secret_value() == "postgresql://file"
+    assert config.nats.url is not None
+    assert config.nats.url.get_secret_value() == "nats://file"
+
+
+def test_a_line_names_where_the_value_was_set(tmp_path: Path) -> None:
+    assert refused(tmp_path, DATABASE_URL="mysql://x").endswith("(set by DATABASE_URL)")
+    line = refused(tmp_path, {"storage": "memory"}, DATABASE_URL="postgresql://x")
+    assert line.endswith("(storage is set by --storage, database_url is set by DATABASE_URL)")
+    line = refused(tmp_path, {"embedded": True}, **{P + "DATABASE_URL": "postgresql://x"})
+    assert f"database_url is set by {P}DATABASE_URL" in line
+    assert "embedded is set by --embedded" in line
+
+
+def test_an_embedded_server_passes_over_plain_names(tmp_path: Path) -> None:
+    environ = {"DATABASE_URL": "postgresql://x", "NATS_URL": "nats://x"}
+    config = configured(tmp_path, {"embedded": True}, **environ)
+    assert (config.database_url, config.nats.url) == (None, None)
+    assert passed_over_names(environ) == ["DATABASE_URL", "NATS_URL"]
+    assert "nats.url" in refused(tmp_path, {"embedded": True}, **{P + "NATS__URL": "nats://x"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"CORS__ALLOWED_ORIGINS": "https://a.example", "CORS__ALLOWED_ORIGINS__0": "https://b.example"},
+         f"cors.allowed_origins: is set by {P}CORS__ALLOWED_ORIGINS and by {P}CORS__ALLOWED_ORIGINS__0; drop one"),
+        ({"CORS__ALLOWED_ORIGINS__0": "https://a.example", "CORS__ALLOWED_ORIGINS__2": "https://b.example"},
+         f"{P}CORS__ALLOWED_ORIGINS__1 is missing before {P}CORS__ALLOWED_ORIGINS__2"),
+        ({"MLS__IDENTITIES__1": "a"}, f"{P}MLS__IDENTITIES__0 is missing"),
+        ({"MLS__IDENTITIES__x": "a"}, "a list is set by index"),
+        ({"MLS__IDENTITIES__00": "a"}, "a list is set by index"),
+        ({"FEDERATION__TRUSTED_SERVERS__0": "a", "FEDERATION__TRUSTED_SERVERS__0__KEY_ID": "a"},
+         "its entry is set as a whole too"),
+        ({"PORT": "1", "port": "2"}, f"port: is set by {P}PORT and by {P}port; drop one of them"),
+        ({"NATS__URL": "nats://a", "NATS__URL_FILE": "{here}"}, "nats.url: is set by"),
+    ],
+)  # fmt: skip
+def test_what_is_set_twice_or_with_gaps_is_refused(environ: dict[str, str], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("nats://b")
+    here = {P + name: value.replace("{here}", str(tmp_path / "here")) for name, value in environ.items()}
+    assert expected in refused(tmp_path, **here)
+
+
 def test_secrets_from_files(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SEED + "\n")
     (tmp_path / "url").write_text("postgresql://from-file\n")
@@ -151,9 +201,10 @@ def test_unknown_keys_in_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a9_a_start_needs_a_named_store(tmp_path: Path) -> None:
-    for environ in ({}, {P + "STORAGE": "postgres"}):
-        with pytest.raises(ConfigError, match="storage: none is chosen"):
-            require_servable(configured(tmp_path, **environ))
+    with pytest.raises(ConfigError, match="storage: none is chosen"):
+        require_servable(configured(tmp_path))
+    with pytest.raises(ConfigError, match="storage: postgres needs its database"):
+        require_servable(configured(tmp_path, **{P + "STORAGE": "postgres"}))
     with pytest.raises(ConfigError, match=r"session\.signing_key: is not set"):
         require_servable(configured(tmp_path, **{P + "DATABASE_URL": "postgresql://x"}))
     require_servable(configured(tmp_path, {"embedded": True}))

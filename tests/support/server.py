@@ -50,11 +50,11 @@ class ServerProcess:
         environment = kept | {f"OPENGUILD_SERVER__{key}": str(value) for key, value in self._settings.items()}
         return environment | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::ResourceWarning"}
 
-    def run_command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """`openguild-server <flags> <arguments>` under the same settings, to its end."""
+    def run_command(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """`openguild-server <flags> <arguments>` under the same settings, to its end; `environment` is set too."""
         return subprocess.run(
             [sys.executable, "-m", "openguild_runtime.cli", *self._flags, *arguments],
-            cwd=self._directory, env=self._environment(), input=stdin, capture_output=True, text=True,
+            cwd=self._directory, env=self._environment() | environment, input=stdin, capture_output=True, text=True,
             timeout=60, check=False,
         )  # fmt: skip
 
