@@ -39,7 +39,7 @@ from openguild_runtime.config_start import require_addresses, require_servable
 from openguild_runtime.embedded import EmbeddedError
 from openguild_runtime.failures import CommandFailed
 from openguild_runtime.hangups import ignore_hangups
-from openguild_runtime.private import private_servers
+from openguild_runtime.private import beside_running, private_servers
 from openguild_runtime.probe import Options, probe
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
@@ -111,7 +111,7 @@ def answer_failures(run: Callable[[], int], command: str | None) -> int:
     except KeyboardInterrupt:
         return 130
     except BaseExceptionGroup as group:
-        line = _one_line(_first(group), command)
+        line = _one_line(_first(group.subgroup(EmbeddedError) or group), command)  # the cause, where others followed
         if line is None:
             raise
     except Exception as failure:
@@ -165,6 +165,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         return run_admin(config, parsed)
     if command == "config":
         return _config(config, parsed["action"])
+    config = beside_running(config)
     if command == "migrate":
         return anyio.run(_wait_for_schema if parsed["wait"] else _migrate, config)
     return anyio.run(COMMANDS[command], config, parsed)

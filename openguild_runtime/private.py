@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +17,19 @@ from pydantic import SecretStr
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.canonical.signing import SEED_BYTES
 from openguild_runtime.config import ServerConfig
-from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres, write_private
+from openguild_runtime.embedded import (
+    EmbeddedError,
+    EmbeddedNats,
+    EmbeddedPostgres,
+    EmbeddedServer,
+    running_url,
+    write_private,
+)
 from openguild_runtime.storage import migrations
+
+STEADY_SECS = 10.0  # what lived as long as this is started again at once
+MAX_BACKOFF_SECS = 5.0
+MAX_FAILURES = 5  # in a row
 
 log = structlog.get_logger("openguild.embedded")
 
@@ -25,7 +38,8 @@ log = structlog.get_logger("openguild.embedded")
 async def private_servers(config: ServerConfig) -> AsyncIterator[ServerConfig]:
     """Start both, bring the schema up to date, yield the completed configuration; stop both at the end.
 
-    Raises EmbeddedError with one line for the operator. Without `embedded` the configuration comes back as it is.
+    While the body runs, one that dies is started again; when that does not help the body is cancelled. Raises
+    EmbeddedError with one line for the operator, perhaps within a group. Without `embedded` the configuration comes back as it is.
     """
     if not config.embedded:
         yield config
@@ -38,11 +52,48 @@ async def private_servers(config: ServerConfig) -> AsyncIterator[ServerConfig]:
         postgres, nats = servers
         await migrations.upgrade(postgres.url)
         log.info("private PostgreSQL and NATS started", data_dir=str(config.data_dir))
-        yield completed(config, postgres.url, nats.url)
+        async with anyio.create_task_group() as keeping:
+            for server in servers:
+                keeping.start_soon(_keep, server)
+            yield completed(config, postgres.url, nats.url)
+            keeping.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             for server in reversed(servers):
                 await anyio.to_thread.run_sync(server.stop)
+
+
+async def _keep(server: EmbeddedServer) -> None:
+    """Until cancelled: what ended is started again, at once where it had lived for a while. Raises EmbeddedError."""
+    failures, started, problem = 0, time.monotonic(), "it ends soon after each start"
+    while True:
+        if server.lifeline is not None:
+            await anyio.wait_readable(server.lifeline)
+        failures = 0 if time.monotonic() - started > STEADY_SECS else failures + 1
+        if failures > MAX_FAILURES:
+            raise EmbeddedError(f"embedded {server.name} cannot be kept running: {problem}")
+        delay = 0.0 if failures == 0 else random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2**failures))  # noqa: S311 - jitter
+        log.error("a private server died and is started again", server=server.name, delay_secs=round(delay, 2))
+        await anyio.sleep(delay)
+        started = time.monotonic()
+        try:
+            await anyio.to_thread.run_sync(server.revive)
+        except (EmbeddedError, OSError) as failure:
+            problem = str(failure)
+            log.error("a private server cannot be started", server=server.name, problem=problem)  # noqa: TRY400 - one line
+        else:
+            log.info("a private server serves again", server=server.name)
+
+
+def beside_running(config: ServerConfig) -> ServerConfig:
+    """For a command: `config`, or where a server runs on its data directory, one that leads to that server's database.
+
+    Raises EmbeddedError. Blocks while a server is starting there.
+    """
+    url = running_url(config.data_dir) if config.embedded else None
+    if url is None:
+        return config
+    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url)})
 
 
 def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:

@@ -2,7 +2,7 @@
 
 from openguild_runtime.embedded.files import write_private
 from openguild_runtime.embedded.nats import EmbeddedNats
-from openguild_runtime.embedded.postgres import EmbeddedPostgres
-from openguild_runtime.embedded.server import EmbeddedError
+from openguild_runtime.embedded.postgres import EmbeddedPostgres, running_url
+from openguild_runtime.embedded.server import EmbeddedError, EmbeddedServer
 
-__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "write_private"]
+__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "EmbeddedServer", "running_url", "write_private"]

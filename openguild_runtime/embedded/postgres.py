@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import importlib.util
 import os
@@ -12,10 +11,11 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from openguild_runtime.embedded.files import lines_of, trim_log, write_private
+from openguild_runtime.embedded.files import is_locked, lines_of, trim_log, write_private
 from openguild_runtime.embedded.server import POLL_SECS, ROLE, START_LIMIT_SECS, EmbeddedError, EmbeddedServer, Job
 
 
@@ -41,7 +41,9 @@ class EmbeddedPostgres(EmbeddedServer):
     def _prepare(self) -> None:
         self._install = _postgres_install()
         if self._directory.exists() and not os.access(self._directory, os.R_OK | os.X_OK):
-            raise EmbeddedError(f"data directory {self._directory} belongs to another user")
+            raise EmbeddedError(
+                f"data_dir: {self._directory} belongs to another user: run as that user, or name another with --data-dir"
+            )
         had_password = (self._root / f"{self.name}.password").exists()
         self._password = self._secret()
         if not self._directory.exists():
@@ -113,9 +115,8 @@ class EmbeddedPostgres(EmbeddedServer):
         return self._make_job(argv, self._directory, self._programs())
 
     def _is_ready(self) -> bool:
-        """The last line of postmaster.pid says so (what pg_ctl waits for)."""
-        lines = lines_of(self._directory / "postmaster.pid")
-        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        found = _read_pid_file(self._directory)
+        return found is not None and found.is_ready and found.pid == self.pid
 
     def _programs(self) -> list[Path]:
         return [self._install / "bin" / "postgres", self._install / "lib", self._install / "share"]
@@ -149,13 +150,11 @@ class EmbeddedPostgres(EmbeddedServer):
                 signalled = True
             time.sleep(POLL_SECS)
 
+    def _clear_remains(self) -> None:
+        self._clear_stale_pid()
+
     def _guard_is_gone(self) -> bool:
-        with open(self._root / f"{self.name}.guard.lock", "ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
+        return not is_locked(self._root / f"{self.name}.guard.lock")
 
     def _launch(self) -> None:
         """After SIGKILL the backends take a moment to notice, and hold the shared memory until then."""
@@ -168,6 +167,51 @@ class EmbeddedPostgres(EmbeddedServer):
                 if "still in use" not in "\n".join(lines_of(self._log)[-3:]) or time.monotonic() >= deadline:
                     raise
             time.sleep(POLL_SECS)
+
+
+class _PidFile(NamedTuple):
+    pid: int
+    port: int
+    is_ready: bool  # what pg_ctl waits for
+
+
+def _read_pid_file(directory: Path) -> _PidFile | None:
+    """postmaster.pid, once it is whole."""
+    lines = [line.strip() for line in lines_of(directory / "postmaster.pid")]
+    if len(lines) < 8 or not (lines[0].isdigit() and lines[3].isdigit()):
+        return None
+    return _PidFile(int(lines[0]), int(lines[3]), lines[7] == "ready")
+
+
+def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | None:
+    """The URL of the PostgreSQL that another process of this user runs in `data_dir`; None: nobody uses it.
+
+    Waits for one that starts or stops. Raises EmbeddedError where it does not answer or belongs to somebody else.
+    """
+    root = data_dir.absolute()
+    directory = root / EmbeddedPostgres.name
+    deadline = time.monotonic() + limit_secs
+    try:
+        while is_locked(root / f"{EmbeddedPostgres.name}.lock"):
+            found = _read_pid_file(directory)
+            if found is not None and found.is_ready and _works_in(found.pid, directory):
+                password = (root / f"{EmbeddedPostgres.name}.password").read_text().strip()
+                return f"postgresql://{ROLE}:{password}@127.0.0.1:{found.port}/{ROLE}"
+            if time.monotonic() >= deadline:
+                raise EmbeddedError(
+                    f"data_dir: {root} is in use by a server whose PostgreSQL does not answer: "
+                    "wait until it serves, or end it"
+                )
+            time.sleep(POLL_SECS)
+    except PermissionError:
+        raise EmbeddedError(
+            f"data_dir: {root} belongs to another user: run this as the user of its server, or name another"
+        ) from None
+    return None
+
+
+def _works_in(pid: int, directory: Path) -> bool:
+    return sys.platform != "linux" or _is_same(Path("/proc") / str(pid) / "cwd", directory)
 
 
 def _is_same(link: Path, directory: Path) -> bool:

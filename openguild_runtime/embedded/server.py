@@ -28,6 +28,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -35,6 +36,7 @@ from openguild_runtime.embedded import guard as guard_script
 from openguild_runtime.embedded.files import free_port, is_taken, write_private
 
 START_LIMIT_SECS = 30.0
+LOCK_LIMIT_SECS = 0.5  # a command looks at the lock for an instant (`is_locked`)
 STOP_LIMIT_SECS = guard_script.KILL_AFTER_SECS + 5.0
 POLL_SECS = 0.01
 PORT_ATTEMPTS = 5
@@ -91,9 +93,11 @@ class EmbeddedServer(ABC):
         try:
             self._prepare()
             self._launch_on_free_port()
-        except BaseException:
+        except BaseException as failure:
             self._end_guard(b"stop")
             self._release_lock()
+            if isinstance(failure, OSError):
+                raise self._unusable(failure) from failure
             raise
 
     def stop(self) -> None:
@@ -112,11 +116,25 @@ class EmbeddedServer(ABC):
             self._take_lock()
         self._launch()
 
+    @property
+    def lifeline(self) -> IO[bytes] | None:
+        """Becomes readable when the program has ended, or its guard has; None: it does not run."""
+        return self._guard.stdout if self._guard is not None else None
+
+    def revive(self) -> None:
+        """Start again what ended by itself. Data, port and password are the same. Raises EmbeddedError."""
+        self._end_guard(b"kill")
+        self._clear_remains()
+        self._launch()
+
     # --- the program -------------------------------------------------------------------------------
 
     @abstractmethod
     def _prepare(self) -> None:
         """Directories and files, before the first start."""
+
+    def _clear_remains(self) -> None:  # noqa: B027 - not every program leaves something
+        """What a program that was killed has left, and what would hinder the next."""
 
     @abstractmethod
     def _job(self) -> Job:
@@ -209,13 +227,25 @@ class EmbeddedServer(ABC):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._root / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise EmbeddedError(f"data directory {self._root} cannot be used: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise EmbeddedError(f"data directory {self._root} is in use by another server") from None
-        self._lock = descriptor
+            raise self._unusable(error) from error
+        deadline = time.monotonic() + LOCK_LIMIT_SECS
+        while self._lock is None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock = descriptor
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    raise EmbeddedError(
+                        f"data_dir: {self._root} is in use by another server: end it, or name another with --data-dir"
+                    ) from None
+                time.sleep(POLL_SECS)
+
+    def _unusable(self, failure: OSError) -> EmbeddedError:
+        reason = (failure.strerror or type(failure).__name__).lower()
+        return EmbeddedError(
+            f"data_dir: {self._root} cannot be used ({reason}): mend that, or name another with --data-dir"
+        )
 
     def _release_lock(self) -> None:
         descriptor, self._lock = self._lock, None

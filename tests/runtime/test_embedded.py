@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import anyio
 import asyncpg
 import pytest
 
-from openguild_runtime.embedded import EmbeddedError, EmbeddedNats, EmbeddedPostgres
+from openguild_runtime.embedded import EmbeddedError, EmbeddedNats, EmbeddedPostgres, running_url
 from tests.support.chat import texts
 from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import wait_until
@@ -106,6 +107,96 @@ def test_an_embedded_server_keeps_everything_and_leaves_nothing(tmp_path: Path) 
         assert texts(alice.history(channel)) == ["before"], "the token is good: the key was kept"
         assert server.stop() == 0
     assert children_in(tmp_path) == []
+
+
+def processes_in(directory: Path, program: str) -> list[int]:
+    """The pids of the private programs themselves, without their guards and helpers."""
+    ours = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it ended meanwhile
+            if command[0].decode().endswith(f"/{program}") and str(directory).encode() in b" ".join(command):
+                ours.append(int(entry.name))
+    return ours
+
+
+def test_a_private_server_that_is_killed_comes_back(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(data), without=("SESSION__SIGNING_KEY",))
+    with server.start():
+        alice = server.chat().user("alice")
+        channel = alice.channel(alice.guild("kept"))
+        for program in ("nats-server", "postgres"):
+            [victim] = processes_in(data, program)
+            os.kill(victim, signal.SIGKILL)
+            wait_until(
+                lambda program=program, victim=victim: processes_in(data, program) not in ([], [victim]), secs=30
+            )
+            body = {"content": f"after {program}", "nonce": program}
+            wait_until(lambda body=body: alice.post(f"/channels/{channel}/messages", body).is_success, secs=30)
+            wait_until(lambda: server.get("/ready").get("status") == "ready", secs=30, what="readiness")
+        assert texts(alice.history(channel)) == ["after nats-server", "after postgres"]
+        lines = [line for line in server.records() if line["logger"] == "openguild.embedded"]
+        assert [line["server"] for line in lines if "serves again" in line["message"]] == ["nats", "postgres"]
+        assert server.stop() == 0
+    assert children_in(tmp_path) == []
+
+
+def test_a_private_server_that_cannot_come_back_ends_the_server(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(data), without=("SESSION__SIGNING_KEY",))
+    with server.start():
+        [victim] = processes_in(data, "nats-server")
+        (data / "nats").rename(data / "moved")
+        (data / "nats").write_text("no directory")
+        os.kill(victim, signal.SIGKILL)
+        assert server.process is not None
+        assert server.process.wait(60) == 1
+    last = server.log_path.read_text().splitlines()[-1]
+    assert last.startswith("openguild-server: embedded nats cannot be kept running: ")
+    assert children_in(tmp_path) == []
+
+
+def test_commands_work_through_the_server_that_runs(tmp_path: Path) -> None:
+    """The first administrator, while `make run` serves."""
+    flags = ("--embedded", "--data-dir", str(tmp_path / "data"))
+    server = ServerProcess(tmp_path, *flags, without=("SESSION__SIGNING_KEY",))
+    with server.start():
+        seeded = server.run_command("seed-user", "--username", "root", "--password-stdin", stdin="long enough\n")
+        assert (seeded.returncode, seeded.stdout[:18]) == (0, "Seeded user 'root'"), seeded.stderr
+        given = server.run_command("assign-server-role", "--username", "root", "--role", "owner")
+        assert given.returncode == 0, given.stderr
+        migrated = server.run_command("migrate")
+        assert migrated.returncode == 0, migrated.stderr
+        body = {"identifier": "root", "secret": "long enough", "device": {"device_id": "d"}}
+        answer = server.chat().http.post("/sessions/login", json=body).json()
+        headers = {"authorization": f"Bearer {answer['access_token']}"}
+        assert server.chat().http.get("/guilds?all=true", headers=headers).status_code == 200
+        second = ServerProcess(tmp_path, *flags).run_command()
+        assert second.returncode == 1
+        assert "is in use by another server: end it, or name another with --data-dir" in second.stderr
+        assert server.stop() == 0
+    alone = server.run_command("seed-user", "--username", "root", "--password-stdin", stdin="long enough\n")
+    assert alone.stdout == "User 'root' already exists; skipping\n"
+
+
+def test_a_directory_that_is_held_and_does_not_answer(tmp_path: Path) -> None:
+    with (tmp_path / "postgres.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(EmbeddedError, match="does not answer: wait until it serves, or end it"):
+            running_url(tmp_path, limit_secs=0)
+    assert running_url(tmp_path) is None
+
+
+@pytest.mark.parametrize("path", ["file", "x" * 300, "file/below"])
+def test_a_data_directory_that_cannot_be_is_one_line(path: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = ServerProcess(tmp_path, "--embedded", "--data-dir", path).run_command()
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"openguild-server: data_dir: {tmp_path / path} cannot be used (")
 
 
 def children_in(directory: Path) -> list[str]:

@@ -73,6 +73,10 @@ class ServerProcess:
     def wait_ready(self, secs: float = 30.0) -> None:
         wait_until(lambda: self.alive() and self.status("/ready") == 200, secs=secs, what=f"readiness: {self.tail()}")
 
+    def wait_answers(self, secs: float = 30.0) -> None:
+        """Until it answers at all, ready or not."""
+        wait_until(lambda: self.alive() and self.status("/live") == 200, secs=secs, what=f"an answer: {self.tail()}")
+
     def alive(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"the server ended with {self.process.returncode}: {self.tail()}"
@@ -84,6 +88,13 @@ class ServerProcess:
             return httpx.get(self.base_url + path, timeout=5.0, trust_env=False).status_code
         except httpx.TransportError:
             return 0
+
+    def get(self, path: str) -> Any:
+        """The JSON of GET `path`; `{}` while nobody answers."""
+        try:
+            return httpx.get(self.base_url + path, timeout=5.0, trust_env=False).json()
+        except httpx.TransportError:
+            return {}
 
     def chat(self) -> Chat:
         """A client, closed with the server."""
