@@ -16,6 +16,7 @@ MAX_NONCE_CHARS = 64  # CONTRACT A5, visible ASCII
 MAX_DEVICE_FIELD_CHARS = 256  # ours: device id, device name, user agent as stored
 DEFAULT_PAGE_EVENTS = 50  # CONTRACT 7.2
 MAX_PAGE_EVENTS = 200  # CONTRACT 7.2
+MAX_PAGE_LINES = 1_000  # ours (D-61): guilds, channels, members; also the default
 MAX_JSON_DEPTH = 128  # CONTRACT 3.4
 MAX_BODY_BYTES = 2 * 1024 * 1024  # CONTRACT 3.4: of any request; what a route takes is less
 MAX_SMALL_BODY_BYTES = 32_768  # ours: the largest login, 1,024 and 3 x 256 characters as \u pairs, has 21,504

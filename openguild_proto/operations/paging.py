@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
+from openguild_proto.limits import MAX_PAGE_LINES
 from openguild_proto.schemas.decode import integer_parameter, parse_query, parse_uuid
 
 T = TypeVar("T")
-MAX_PAGE = 1_000
 
 
 class Page(NamedTuple):
@@ -29,7 +29,7 @@ def parse_page(request: Request, *more: str) -> Page:
     parsed = parse_uuid(after) if after is not None else None
     if after is not None and parsed is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("after", "must be a UUID"),))
-    return Page(MAX_PAGE if limit is None else min(max(limit, 1), MAX_PAGE), parsed, query)
+    return Page(MAX_PAGE_LINES if limit is None else min(max(limit, 1), MAX_PAGE_LINES), parsed, query)
 
 
 def page_response(page: Page, records: Sequence[T], show: Callable[[T], Any], key: Callable[[T], str]) -> Response:

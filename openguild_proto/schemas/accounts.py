@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from openguild_proto.schemas.fields import MANDATORY, DeviceText, NameText, Password, Role, Secret, Timestamp, Uuid
 
 
 class Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -12,69 +16,69 @@ class Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Credentials(Body, frozen=True):
     """Absent members read as blank, so that every problem is reported at once (CONTRACT 5.1)."""
 
-    username: str = ""
-    password: str = ""
+    username: Annotated[NameText, MANDATORY] = ""
+    password: Annotated[Password, MANDATORY] = ""
 
 
 class Registered(Body, frozen=True):
-    user_id: str
-    username: str
+    user_id: Uuid
+    username: NameText
 
 
 class Device(Body, frozen=True):
-    device_id: str = ""
-    device_name: str | None = None
+    device_id: Annotated[DeviceText, MANDATORY] = ""
+    device_name: DeviceText | None = None
     ip_address: str | None = None  # accepted for old clients, never believed (CONTRACT 3.7)
 
 
 class Login(Body, frozen=True):
-    identifier: str = ""
-    secret: str = ""
-    device: Device | None = None
+    identifier: Annotated[DeviceText, MANDATORY] = ""
+    secret: Annotated[Secret, MANDATORY] = ""
+    device: Annotated[Device | None, MANDATORY] = None
 
 
 class RefreshToken(Body, frozen=True):
-    refresh_token: str = ""
+    refresh_token: Annotated[str, MANDATORY] = ""
 
 
 class TokenPair(Body, frozen=True):
     access_token: str
-    access_expires_at: str
+    access_expires_at: Timestamp
     refresh_token: str
-    refresh_expires_at: str
+    refresh_expires_at: Timestamp
 
 
 class DeviceLine(Body, frozen=True):
     device_id: str
     device_name: str | None = None
-    last_seen_at: str | None = None
+    last_seen_at: Timestamp | None = None
     ip_address: str | None = None
     user_agent: str | None = None
 
 
 class GuildLine(Body, frozen=True):
-    guild_id: str
-    name: str
-    role: str
-    joined_at: str
+    guild_id: Uuid
+    name: NameText
+    role: Role
+    joined_at: Timestamp
 
 
 class ChannelLine(Body, frozen=True):
-    channel_id: str
-    guild_id: str
-    name: str
-    role: str
-    effective_role: str
-    joined_at: str
+    channel_id: Uuid
+    guild_id: Uuid
+    name: NameText
+    role: Role
+    effective_role: Role
+    joined_at: Timestamp
 
 
 class Me(Body, frozen=True):
-    user_id: str
+    user_id: Uuid
     username: str
     display_name: str
     server_name: str
-    created_at: str | None = None
-    updated_at: str | None = None
-    roles: tuple[str, ...] = ()
+    created_at: Timestamp | None = None
+    updated_at: Timestamp | None = None
+    roles: tuple[Role, ...] = ()
     guilds: tuple[GuildLine, ...] = ()
     channels: tuple[ChannelLine, ...] = ()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from openguild_proto.records import ChannelRecord, GuildRecord, InviteRecord, MemberRecord
 from openguild_proto.schemas.accounts import Body
+from openguild_proto.schemas.fields import Count, InviteSeconds, InviteUses, NameText, Role, Timestamp, Uuid
 from openguild_proto.timestamps import from_millis
 
 
 class Name(Body, frozen=True):
-    name: str
+    name: NameText
 
 
 class Guild(Body, frozen=True):
-    guild_id: str
-    name: str
-    created_at: str
+    guild_id: Uuid
+    name: NameText
+    created_at: Timestamp
 
     @classmethod
     def of(cls, record: GuildRecord) -> Guild:
@@ -22,10 +23,10 @@ class Guild(Body, frozen=True):
 
 
 class Channel(Body, frozen=True):
-    channel_id: str
-    guild_id: str
-    name: str
-    created_at: str
+    channel_id: Uuid
+    guild_id: Uuid
+    name: NameText
+    created_at: Timestamp
 
     @classmethod
     def of(cls, record: ChannelRecord) -> Channel:
@@ -33,15 +34,15 @@ class Channel(Body, frozen=True):
 
 
 class RoleBody(Body, frozen=True):
-    role: str
+    role: Role
 
 
 class Member(Body, frozen=True):
-    guild_id: str
-    user_id: str
+    guild_id: Uuid
+    user_id: Uuid
     username: str
-    role: str
-    joined_at: str
+    role: Role
+    joined_at: Timestamp
 
     @classmethod
     def of(cls, record: MemberRecord) -> Member:
@@ -49,17 +50,17 @@ class Member(Body, frozen=True):
 
 
 class NewInvite(Body, frozen=True):
-    max_uses: int | None = None
-    expires_in_secs: int | None = None
+    max_uses: InviteUses | None = None
+    expires_in_secs: InviteSeconds | None = None
 
 
 class Invite(Body, frozen=True, omit_defaults=False):
     code: str
-    guild_id: str
-    max_uses: int | None
-    uses: int
-    expires_at: str | None
-    created_by: str
+    guild_id: Uuid
+    max_uses: InviteUses | None
+    uses: Count
+    expires_at: Timestamp | None
+    created_by: Uuid
 
     @classmethod
     def of(cls, record: InviteRecord) -> Invite:
@@ -69,13 +70,13 @@ class Invite(Body, frozen=True, omit_defaults=False):
 
 class InvitePreview(Body, frozen=True, omit_defaults=False):
     code: str
-    guild_id: str
-    guild_name: str
-    member_count: int
-    max_uses: int | None
-    uses: int
-    expires_at: str | None
-    created_by: str
+    guild_id: Uuid
+    guild_name: NameText
+    member_count: Count
+    max_uses: InviteUses | None
+    uses: Count
+    expires_at: Timestamp | None
+    created_by: Uuid
 
     @classmethod
     def of(cls, record: InviteRecord) -> InvitePreview:

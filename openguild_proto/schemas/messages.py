@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from openguild_proto.records import ReadState
 from openguild_proto.schemas.accounts import Body
+from openguild_proto.schemas.fields import EVENT, Count, MessageText, Nonce, Sequence, Timestamp, Uuid
 
 
 class PostMessage(Body, frozen=True):
-    content: str
+    content: MessageText
     sender: str | None = None  # blank or absent means "me"
-    nonce: str | None = None
+    nonce: Nonce | None = None
 
 
 class PostedMessage(Body, frozen=True):
-    sequence: int
+    sequence: Sequence
     event_id: str
-    created_at: str
+    created_at: Timestamp
 
 
 class ListedEvent(Body, frozen=True):
-    sequence: int
-    channel_id: str
-    event: msgspec.Raw
+    sequence: Sequence
+    channel_id: Uuid
+    event: Annotated[msgspec.Raw, EVENT]
 
 
 class MarkReadBody(Body, frozen=True):
-    sequence: int | None = None
+    sequence: Count | None = None  # absent: the newest
 
 
 class ReadPosition(Body, frozen=True):
-    channel_id: str
-    last_read_sequence: int
-    latest_sequence: int
-    unread: int
+    channel_id: Uuid
+    last_read_sequence: Count
+    latest_sequence: Count
+    unread: Count
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:

@@ -1,0 +1,49 @@
+"""Types of members that tell the OpenAPI document what the operations check.
+
+They change nothing in decoding: an operation trims first and names every problem in the typed error, which a check
+inside the decoder could not.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
+
+from openguild_proto.limits import (
+    MAX_DEVICE_FIELD_CHARS,
+    MAX_INVITE_TTL_SECS,
+    MAX_INVITE_USES,
+    MAX_MESSAGE_CHARS,
+    MAX_NAME_CHARS,
+    MAX_NONCE_CHARS,
+    MAX_PASSWORD_CHARS,
+    MIN_PASSWORD_CHARS,
+)
+from openguild_proto.policy.permissions import ROLES
+
+SCHEMA_PREFIX = "#/components/schemas/"
+MANDATORY_MARK = "x-mandatory"
+NONCE_PATTERN = f"^[!-~]{{1,{MAX_NONCE_CHARS}}}$"
+
+MANDATORY = Meta(extra_json_schema={MANDATORY_MARK: True})  # absent reads as blank, and blank is refused
+EVENT = Meta(extra_json_schema={"$ref": SCHEMA_PREFIX + "CanonicalEvent"})
+
+Uuid: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Timestamp: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+NameText: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_CHARS})]
+MessageText: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_MESSAGE_CHARS})]
+Password: TypeAlias = Annotated[
+    str,
+    Meta(extra_json_schema={"format": "password", "minLength": MIN_PASSWORD_CHARS, "maxLength": MAX_PASSWORD_CHARS}),
+]
+Secret: TypeAlias = Annotated[
+    str, Meta(extra_json_schema={"format": "password", "minLength": 1, "maxLength": MAX_PASSWORD_CHARS})
+]
+DeviceText: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_DEVICE_FIELD_CHARS})]
+Nonce: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": NONCE_PATTERN})]
+Role: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
+Sequence: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+Count: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+InviteUses: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_INVITE_USES})]
+InviteSeconds: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_INVITE_TTL_SECS})]

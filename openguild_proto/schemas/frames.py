@@ -1,0 +1,55 @@
+"""What the sockets send, for the description: stream.py splices these bytes and does not encode the Structs."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from openguild_proto.schemas.accounts import Body
+from openguild_proto.schemas.fields import EVENT, MessageText, NameText, Sequence, Uuid
+from openguild_proto.schemas.guilds import Channel
+from openguild_proto.schemas.messages import ReadPosition
+
+
+class Author(Body, frozen=True):
+    id: Uuid
+    username: NameText
+
+
+class MessageContent(Body, frozen=True):
+    """`content` of a canonical event whose `event_type` is `message`."""
+
+    author: Author
+    content: MessageText
+    nonce: str
+
+
+class StreamFrame(Body, frozen=True):
+    """One text frame of a channel's stream."""
+
+    sequence: Sequence
+    channel_id: Uuid
+    event: Annotated[msgspec.Raw, EVENT]
+
+
+class ChannelMessage(Body, frozen=True, tag_field="kind", tag="channel_message"):
+    sequence: Sequence
+    channel_id: Uuid
+    event: Annotated[msgspec.Raw, EVENT]
+
+
+class ChannelCreated(Body, frozen=True, tag_field="kind", tag="channel_created"):
+    channel_id: Uuid
+    guild_id: Uuid
+    event: Channel
+
+
+class ChannelRead(Body, frozen=True, tag_field="kind", tag="channel_read"):
+    """The caller's own read position moved on another device."""
+
+    channel_id: Uuid
+    event: ReadPosition
+
+
+NotificationFrame: TypeAlias = ChannelMessage | ChannelCreated | ChannelRead  # one text frame of `/notifications/ws`
