@@ -9,11 +9,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.routes import ROUTES
 from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.policy.permissions import LOWEST_ROLE
+from openguild_proto.schemas.openapi import build_schemas
 from openguild_proto.ws.close_codes import CLOSE_CODES
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import SECRETS, keys_of
@@ -36,6 +38,46 @@ def routes() -> Iterator[str]:
         path = f"{route.method} `{route.template}`" + ("" if route.client else " *")
         body = f"{route.body}, {route.max_body_bytes // 1024} KiB" if route.body else ""
         yield row(path, route.summary, who, body, f"{route.status} {route.answer or ''}".strip())
+
+
+def bodies() -> Iterator[str]:
+    yield row("body", "member", "type", "")
+    yield row(*["---"] * 4)
+    for name, schema in build_schemas().items():
+        required = schema.get("required", ())
+        for member, described in schema.get("properties", {}).items():
+            notes = [] if member in required else ["optional"]
+            yield row(f"`{name}`", f"`{member}`", kind_of(described), ", ".join([*notes, *bounds_of(described)]))
+
+
+def kind_of(schema: dict[str, Any]) -> str:
+    """A JSON schema's type in a word or two."""
+    if "$ref" in schema:
+        return schema["$ref"].rpartition("/")[2]
+    if "anyOf" in schema:
+        return " or ".join(kind_of(kind) for kind in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"[{kind_of(schema['items'])}]"
+    known = {"uuid": "UUID", "date-time": "timestamp"}
+    return known.get(schema.get("format", "")) or schema.get("type") or "string"
+
+
+def bounds_of(schema: dict[str, Any]) -> Iterator[str]:
+    """What a value must be beside its type."""
+    for kind in schema.get("anyOf", ()):
+        yield from bounds_of(kind)
+    if schema.get("type") == "array":
+        yield from bounds_of(schema["items"])
+    if "maxLength" in schema:
+        yield f"{schema['minLength']} to {schema['maxLength']:,} characters"
+    if "maximum" in schema:
+        yield f"{schema['minimum']} to {schema['maximum']:,}"
+    elif schema.get("minimum"):
+        yield f"from {schema['minimum']}"
+    if "pattern" in schema:
+        yield f"`{schema['pattern']}`"
+    if 1 <= len(schema.get("enum", ())) <= 8:  # the codes of errors have a table of their own
+        yield ", ".join(f"`{value}`" for value in schema["enum"])
 
 
 def errors() -> Iterator[str]:
@@ -82,7 +124,7 @@ def metrics() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    table.__name__: table for table in (routes, errors, close_codes, connection, configuration, metrics)
+    table.__name__: table for table in (routes, bodies, errors, close_codes, connection, configuration, metrics)
 }
 
 

@@ -1,6 +1,6 @@
 """The same core under trio: one task per connection, deadlines by `trio.move_on_at`.
 
-`python docs/examples/trio_server.py 8082` (trio comes with the `dev` extra).
+`pip install trio` (OpenGuild does not bring it), then `python docs/examples/trio_server.py 8082`.
 """
 
 from __future__ import annotations

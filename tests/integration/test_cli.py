@@ -237,3 +237,23 @@ def test_migrate_wait_ends_when_somebody_has_migrated(empty_url: str, tmp_path: 
     assert ServerProcess(tmp_path, DATABASE_URL=empty_url).run_command("migrate").returncode == 0
     stdout, _ = waiting.communicate(timeout=20)
     assert (waiting.returncode, stdout) == (0, "The schema serves revision 0002\n")
+
+
+def test_the_core_alone_says_what_to_install(tmp_path: Path) -> None:
+    """`pip install openguild` without its extra `server`: an interpreter that sees no installed package at all."""
+    module, _, function = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][
+        "openguild-server"
+    ].partition(":")
+    script = f"import sys; sys.path.append({str(ROOT)!r}); from {module} import {function}; sys.exit({function}())"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"openguild-server: anyio is not installed: pip install 'openguild\[server\]' .*\n", done.stderr
+    )

@@ -7,15 +7,16 @@ import re
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from openguild_proto import limits
-from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash, event_id
 from openguild_proto.schemas.openapi import build_openapi
 from tests.support.chat import PASSWORD, Chat, User, receive
-from tests.support.server import ServerProcess
+from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import free_port
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(build_openapi("1")))
@@ -161,3 +162,12 @@ def test_not_ready_is_as_described(tmp_path: Any) -> None:
         assert re.fullmatch("[0-9]+", answer.headers["retry-after"])
         check_answer("get", "/ready", answer)
         server.stop()
+
+
+def test_the_event_in_the_documents_is_a_real_one() -> None:
+    [text] = re.findall(r"```json\n(.*?)```", (ROOT / "docs/API.md").read_text(), re.DOTALL)
+    shown = json.loads(text)
+    check({"$ref": "#/components/schemas/CanonicalEvent"}, shown)
+    assert list(shown) == list(CanonicalEvent.__struct_fields__)
+    event = msgspec.convert(shown, CanonicalEvent)
+    assert event_id(event_hash(canonical_bytes(event))) == shown["event_id"]
