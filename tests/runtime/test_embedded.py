@@ -139,7 +139,7 @@ def test_a_private_server_that_is_killed_comes_back(tmp_path: Path) -> None:
             wait_until(lambda body=body: alice.post(f"/channels/{channel}/messages", body).is_success, secs=30)
             wait_until(lambda: server.get("/ready").get("status") == "ready", secs=30, what="readiness")
         assert texts(alice.history(channel)) == ["after nats-server", "after postgres"]
-        lines = [line for line in server.records() if line["logger"] == "openguild.embedded"]
+        lines = [line for line in server.records() if line["target"] == "openguild.embedded"]
         assert [line["server"] for line in lines if "serves again" in line["message"]] == ["nats", "postgres"]
         assert server.stop() == 0
     assert children_in(tmp_path) == []
