@@ -27,7 +27,9 @@ def require_servable(config: ServerConfig) -> None:
             "storage: none is chosen: pass --embedded for a private one, set database_url, "
             "or name --storage memory (everything is lost at a restart)"
         )
-    if not config.embedded:
+    if config.embedded:
+        _require_usable("data_dir", config.data_dir)
+    else:
         config.key_ring()
     _require_readable("nats.ca_file", config.nats.ca_file)
     _require_readable("nats.credentials_file", config.nats.credentials_file)
@@ -61,12 +63,32 @@ def _require_readable(key: str, path: Path | None) -> None:
 def _require_directory(key: str, path: Path) -> None:
     """Of a socket that is to be made at `path`."""
     directory = path.absolute().parent
-    if not directory.is_dir():
-        raise ConfigError(f"{key}: the directory {directory} does not exist: make it, or choose another path")
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise ConfigError(f"{key}: the directory {directory} cannot be written: allow it, or choose another path")
-    if path.exists() and not path.is_socket():
-        raise ConfigError(f"{key}: {path} is there and no socket: remove it, or choose another path")
+    try:
+        if not directory.is_dir():
+            raise ConfigError(f"{key}: the directory {directory} does not exist: make it, or choose another path")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigError(f"{key}: the directory {directory} cannot be written: allow it, or choose another path")
+        if path.exists() and not path.is_socket():
+            raise ConfigError(f"{key}: {path} is there and no socket: remove it, or choose another path")
+    except OSError as failure:
+        raise ConfigError(f"{key}: {path} cannot be used ({_reason(failure)}): choose another path") from None
+
+
+def _require_usable(key: str, path: Path) -> None:
+    """A directory to write into, or one that can be made."""
+    reason = ""
+    try:
+        standing = path.absolute()
+        while not standing.exists():
+            standing = standing.parent
+        if not standing.is_dir():
+            reason = f"{standing} is no directory"
+        elif not os.access(standing, os.W_OK | os.X_OK):
+            reason = f"{standing} cannot be written"
+    except OSError as failure:
+        reason = _reason(failure)
+    if reason:
+        raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): mend that, or name another")
 
 
 def _has_opentelemetry() -> bool:

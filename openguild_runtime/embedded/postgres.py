@@ -16,7 +16,15 @@ from typing import NamedTuple
 import msgspec
 
 from openguild_runtime.embedded.files import is_locked, lines_of, trim_log, write_private
-from openguild_runtime.embedded.server import POLL_SECS, ROLE, START_LIMIT_SECS, EmbeddedError, EmbeddedServer, Job
+from openguild_runtime.embedded.server import (
+    POLL_SECS,
+    ROLE,
+    START_LIMIT_SECS,
+    EmbeddedError,
+    EmbeddedServer,
+    Job,
+    unusable,
+)
 
 
 class EmbeddedPostgres(EmbeddedServer):
@@ -207,6 +215,8 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
         raise EmbeddedError(
             f"data_dir: {root} belongs to another user: run this as the user of its server, or name another"
         ) from None
+    except OSError as failure:
+        raise unusable(root, failure) from None
     return None
 
 

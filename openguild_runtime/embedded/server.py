@@ -48,6 +48,12 @@ class EmbeddedError(Exception):
     """A private server could not be started; the text is one line for the operator."""
 
 
+def unusable(directory: Path, failure: OSError) -> EmbeddedError:
+    """What the system has against the data directory, and the mend."""
+    reason = (failure.strerror or type(failure).__name__).lower()
+    return EmbeddedError(f"data_dir: {directory} cannot be used ({reason}): mend that, or name another with --data-dir")
+
+
 class Job(msgspec.Struct, frozen=True):
     """What the guard is to run; sent to it as one line of JSON."""
 
@@ -97,7 +103,7 @@ class EmbeddedServer(ABC):
             self._end_guard(b"stop")
             self._release_lock()
             if isinstance(failure, OSError):
-                raise self._unusable(failure) from failure
+                raise unusable(self._root, failure) from failure
             raise
 
     def stop(self) -> None:
@@ -227,7 +233,7 @@ class EmbeddedServer(ABC):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._root / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise unusable(self._root, error) from error
         deadline = time.monotonic() + LOCK_LIMIT_SECS
         while self._lock is None:
             try:
@@ -240,12 +246,6 @@ class EmbeddedServer(ABC):
                         f"data_dir: {self._root} is in use by another server: end it, or name another with --data-dir"
                     ) from None
                 time.sleep(POLL_SECS)
-
-    def _unusable(self, failure: OSError) -> EmbeddedError:
-        reason = (failure.strerror or type(failure).__name__).lower()
-        return EmbeddedError(
-            f"data_dir: {self._root} cannot be used ({reason}): mend that, or name another with --data-dir"
-        )
 
     def _release_lock(self) -> None:
         descriptor, self._lock = self._lock, None

@@ -179,7 +179,11 @@ def test_commands_work_through_the_server_that_runs(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert "is in use by another server: end it, or name another with --data-dir" in second.stderr
         assert server.stop() == 0
-    alone = server.run_command("seed-user", "--username", "root", "--password-stdin", stdin="long enough\n")
+    alone = server.run_command(
+        "seed-user", "--username", "root", "--password-stdin", stdin="long enough\n", DATABASE_URL="postgresql://other"
+    )
+    assert "not followed: an embedded server brings its own" in alone.stderr, "what `make run` meets in many a shell"
+    assert '["DATABASE_URL"]' in alone.stderr
     assert alone.stdout == "User 'root' already exists; skipping\n"
 
 
@@ -194,9 +198,12 @@ def test_a_directory_that_is_held_and_does_not_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["file", "x" * 300, "file/below"])
 def test_a_data_directory_that_cannot_be_is_one_line(path: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = ServerProcess(tmp_path, "--embedded", "--data-dir", path).run_command()
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"openguild-server: data_dir: {tmp_path / path} cannot be used (")
+    server = ServerProcess(tmp_path, "--embedded", "--data-dir", path)
+    for command in (("config", "check"), (), ("migrate",)):
+        done = server.run_command(*command)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"openguild-server: data_dir: {tmp_path / path} cannot be used (")
+        assert done.stderr.count("\n") == 1
 
 
 def children_in(directory: Path) -> list[str]:
