@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import asyncpg
@@ -28,10 +28,7 @@ from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
 from openguild_runtime.storage.postgres.gather import Gather
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
-from openguild_runtime.storage.postgres.values import texts
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.storage.postgres.values import Connection, texts
 
 __all__ = ["PostgresStorage"]
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from openguild_proto.effects import DescribeUser, FindUserByName, GrantServerRole, InsertUser, RevokeServerRole
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import moment, rows_changed, texts, to_millis
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection, Row
+from openguild_runtime.storage.postgres.values import Connection, Row, moment, rows_changed, texts, to_millis
 
 # server roles of a user, by (granted_at, role); `$2` is the user id
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from openguild_proto.effects import Appended, AppendEvent, AppendFailure
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.records import StoredEvent
 from openguild_runtime.storage.postgres.commit_queue import Outcome
-from openguild_runtime.storage.postgres.values import moment, to_millis
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection, Row
+from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis
 
 APPEND = "SELECT * FROM append_events_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 

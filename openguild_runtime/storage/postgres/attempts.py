@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from openguild_proto.effects import CountAttempt
-from openguild_runtime.storage.postgres.values import moment
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.storage.postgres.values import Connection, moment
 
 
 async def count_attempt(connection: Connection, effect: CountAttempt) -> float | None:

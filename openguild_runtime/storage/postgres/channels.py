@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from openguild_proto.effects import (
     DeleteChannel,
@@ -20,10 +19,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import moment, texts, to_millis
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection, Row
+from openguild_runtime.storage.postgres.values import Connection, Row, moment, texts, to_millis
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = """

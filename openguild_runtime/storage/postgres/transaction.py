@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from openguild_proto.records import ControlKind, ControlRecord
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection, Row
+from openguild_runtime.storage.postgres.values import Connection, Row
 
 CONTROL_COLUMNS = "sequence, kind, guild_id, channel_id, user_id, session_ids, body"
 
