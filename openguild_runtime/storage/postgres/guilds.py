@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from openguild_proto.effects import (
     DeleteGuild,
     FindGuildAccess,
@@ -21,10 +19,7 @@ from openguild_proto.records import ControlKind, GuildAccess, GuildRecord, Limit
 from openguild_runtime.storage.base import OWNER, channel_ids_body
 from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import moment, rows_changed, texts, to_millis
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection, Row
+from openguild_runtime.storage.postgres.values import Connection, Row, moment, rows_changed, texts, to_millis
 
 MEMBER = "SELECT guild_id, user_id, username, role, joined_at FROM guild_memberships JOIN users USING (user_id)"
 

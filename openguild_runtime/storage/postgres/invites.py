@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from openguild_proto.effects import AcceptInvite, DeleteInvite, FindInvite, InsertInvite
 from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
 from openguild_runtime.storage.postgres.guilds import MEMBER, member_record
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import moment, moment_or_none, rows_changed, to_millis, to_millis_or_none
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.storage.postgres.values import (
+    Connection,
+    moment,
+    moment_or_none,
+    rows_changed,
+    to_millis,
+    to_millis_or_none,
+)
 
 
 # An invite that still lets somebody in at $2.

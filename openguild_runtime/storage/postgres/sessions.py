@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -21,10 +20,7 @@ from openguild_proto.records import ControlKind, DeviceRecord, ReusedRefresh, Ro
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import moment, to_millis, to_millis_or_none
-
-if TYPE_CHECKING:
-    from openguild_runtime.storage.postgres.values import Connection, Row
+from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
 
 
 async def open_session(tx: Transaction, effect: OpenSession) -> None:
