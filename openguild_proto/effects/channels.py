@@ -74,6 +74,21 @@ class AppendEvent(StorageEffect[Appended | AppendFailure], frozen=True):
     now_ms: int
 
 
+class Posted(msgspec.Struct, frozen=True, gc=False):
+    """A durable event and the `fingerprint` it was appended with."""
+
+    event: StoredEvent
+    fingerprint: bytes
+
+
+class FindPosted(StorageEffect[Posted | None], frozen=True):
+    """What the sender has posted into the channel under this nonce. None: nothing that is durable."""
+
+    channel_id: str
+    sender_id: str
+    nonce: str
+
+
 class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
     """A page of the log, always returned oldest first. None: no such channel.
 

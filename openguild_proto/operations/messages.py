@@ -6,7 +6,7 @@ import msgspec
 from blake3 import blake3
 
 from openguild_proto.canonical.event import build_message
-from openguild_proto.effects import AppendEvent, AppendFailure, Operation, ReadEvents
+from openguild_proto.effects import AppendEvent, AppendFailure, FindPosted, Operation, ReadEvents
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_MESSAGE_CHARS, MAX_NONCE_CHARS, MAX_PAGE_EVENTS
@@ -17,6 +17,7 @@ from openguild_proto.operations.ids import new_nonce
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_query
 from openguild_proto.schemas.messages import ListedEvent, PostedMessage, PostMessage
 from openguild_proto.timestamps import from_millis
@@ -25,7 +26,8 @@ from openguild_proto.timestamps import from_millis
 def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
     """POST /channels/{channel_id}/messages -> 200 `{sequence, event_id, created_at}`: the event is durable.
 
-    Order of checks: CONTRACT 7.1. A repeat of a nonce answers as the first post did, and stores and sends nothing.
+    Order of checks: CONTRACT 7.1. A repeat of a nonce answers as the first post did, stores and sends nothing, and
+    counts for no limit: whoever did not get his answer may ask again (CONTRACT A5).
     """
     claims = yield from authenticate(ctx, request, limits_itself=True)
     parse_query(request)
@@ -36,8 +38,18 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
     if sender and sender != claims.user_id:
         raise Refusal(ErrorCode.SENDER_MISMATCH)
     yield from find_channel(channel_id, claims.user_id, Permission.SEND_MESSAGES)
-    _limit_messages(ctx, claims.user_id, request.client_address)
     service = ctx.service
+    fingerprint = blake3(text.encode()).digest()
+    refusal = _limit_messages(ctx, claims.user_id, request.client_address)
+    if refusal is not None:
+        if nonce is None:
+            raise refusal
+        posted = yield from FindPosted(channel_id=channel_id, sender_id=claims.user_id, nonce=nonce)
+        if posted is None:
+            raise refusal
+        if posted.fingerprint != fingerprint:
+            raise Refusal(ErrorCode.NONCE_REUSED)
+        return _acknowledged(posted.event)
     built = build_message(
         server_name=service.settings.server_name,
         channel_id=channel_id,
@@ -56,12 +68,18 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
         canonical=built.canonical,
         wire=built.wire,
         nonce=nonce,
-        fingerprint=blake3(text.encode()).digest(),
+        fingerprint=fingerprint,
         now_ms=ctx.wall_ms,
     )
     if isinstance(outcome, AppendFailure):
         raise Refusal(ErrorCode.NONCE_REUSED if outcome.kind == "nonce_reused" else ErrorCode.NOT_FOUND)
-    event = outcome.event
+    if outcome.repeated:
+        service.user_messages.refund(claims.user_id)
+        service.address_messages.refund(request.client_address)
+    return _acknowledged(outcome.event)
+
+
+def _acknowledged(event: StoredEvent) -> Response:
     return Response.json(PostedMessage(event.sequence, event.event_id, from_millis(event.created_at_ms)))
 
 
@@ -94,8 +112,8 @@ def _nonce(request: Request, body: PostMessage) -> str | None:
     return None
 
 
-def _limit_messages(ctx: Context, user_id: str, address: str) -> None:
-    """Both windows are looked at before either is charged: a refused message costs nobody anything."""
+def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
+    """Charge both windows, or neither and say why: a refused message costs nobody anything."""
     service = ctx.service
     checks: tuple[tuple[SlidingWindow, str, ErrorCode], ...] = (
         (service.address_messages, limit_key(address), ErrorCode.IP_RATE_LIMIT),
@@ -104,9 +122,10 @@ def _limit_messages(ctx: Context, user_id: str, address: str) -> None:
     for window, key, code in checks:
         wait = window.peek(key, ctx.now)
         if wait is not None:
-            raise Refusal(code, retry_after_secs=int(wait) + 1)
+            return Refusal(code, retry_after_secs=int(wait) + 1)
     for window, key, _ in checks:
         window.hit(key, ctx.now)
+    return None
 
 
 def list_events(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:

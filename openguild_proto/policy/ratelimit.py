@@ -39,6 +39,16 @@ class SlidingWindow:
             self.fresh[key] = self.fresh.get(key, 0) + 1
         return None
 
+    def refund(self, key: str) -> None:
+        """Take back the newest admission. Replicas that have been told of it go on counting it."""
+        times = self._admitted.get(key)
+        if times:
+            times.pop()
+        if self.fresh and key in self.fresh:
+            self.fresh[key] -= 1
+            if not self.fresh[key]:
+                del self.fresh[key]
+
     def absorb(self, key: str, count: int, now: float) -> None:
         """Another replica has admitted `count`."""
         self._keep(key, min(count, self.limit), now)

@@ -54,6 +54,7 @@ HANDLERS: dict[type[StorageEffect[Any]], Callable[[State, Any], Any]] = {
     effects.DeleteChannel: channels.delete_channel,
     effects.GrantChannelRole: channels.grant_channel_role,
     effects.AppendEvent: channels.append_event,
+    effects.FindPosted: channels.find_posted,
     effects.ReadEvents: channels.read_events,
     effects.MarkRead: channels.mark_read,
     effects.ListUnread: channels.list_unread,

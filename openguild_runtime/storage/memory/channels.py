@@ -10,11 +10,13 @@ from openguild_proto.effects import (
     AppendFailure,
     DeleteChannel,
     FindChannelAccess,
+    FindPosted,
     GrantChannelRole,
     InsertChannel,
     ListChannels,
     ListUnread,
     MarkRead,
+    Posted,
     ReadEvents,
     RenameChannel,
 )
@@ -143,6 +145,15 @@ def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
     if effect.nonce is not None:
         channel.nonces[effect.sender_id, effect.nonce] = (effect.fingerprint, event.sequence)
     return Appended(event=event)
+
+
+def find_posted(state: State, effect: FindPosted) -> Posted | None:
+    channel = state.channels.get(effect.channel_id)
+    known = channel.nonces.get((effect.sender_id, effect.nonce)) if channel is not None else None
+    if channel is None or known is None:
+        return None
+    fingerprint, sequence = known
+    return Posted(event=channel.events[sequence - 1], fingerprint=fingerprint)
 
 
 def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:

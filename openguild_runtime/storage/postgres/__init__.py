@@ -57,6 +57,7 @@ STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]]
     effects.DeleteInvite: invites.delete_invite,
     effects.ListChannels: channels.list_channels,
     effects.RenameChannel: channels.rename_channel,
+    effects.FindPosted: channels.find_posted,
     effects.ReadEvents: channels.read_events,
     effects.MarkRead: channels.mark_read,
     effects.ListUnread: channels.list_unread,

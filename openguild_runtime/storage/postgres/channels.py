@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from openguild_proto.effects import (
     DeleteChannel,
     FindChannelAccess,
+    FindPosted,
     GrantChannelRole,
     InsertChannel,
     ListChannels,
     ListUnread,
     MarkRead,
+    Posted,
     ReadEvents,
     RenameChannel,
 )
@@ -177,16 +179,29 @@ async def read_events(connection: Connection, effect: ReadEvents) -> tuple[Store
         rows = await connection.fetch(PAGE_NEWEST, effect.channel_id, limit)
     if not rows:
         return None
-    return tuple(
-        StoredEvent(
-            channel_id=effect.channel_id,
-            sequence=row["sequence"],
-            event_id=row["event_id"],
-            wire=row["wire"],
-            created_at_ms=to_millis(row["created_at"]),
-        )
-        for row in rows
-        if row["sequence"] is not None
+    return tuple(_event(effect.channel_id, row) for row in rows if row["sequence"] is not None)
+
+
+async def find_posted(connection: Connection, effect: FindPosted) -> Posted | None:
+    row = await connection.fetchrow(
+        """
+        SELECT sequence, event_id, wire, created_at, fingerprint FROM channel_events
+        WHERE channel_id = $1 AND sender_id = $2 AND nonce = $3
+        """,
+        effect.channel_id,
+        effect.sender_id,
+        effect.nonce,
+    )
+    return Posted(event=_event(effect.channel_id, row), fingerprint=row["fingerprint"]) if row is not None else None
+
+
+def _event(channel_id: str, row: Row) -> StoredEvent:
+    return StoredEvent(
+        channel_id=channel_id,
+        sequence=row["sequence"],
+        event_id=row["event_id"],
+        wire=row["wire"],
+        created_at_ms=to_millis(row["created_at"]),
     )
 
 

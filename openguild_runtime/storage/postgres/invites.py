@@ -15,7 +15,6 @@ from openguild_runtime.storage.postgres.values import (
     to_millis_or_none,
 )
 
-
 # An invite that still lets somebody in at $2.
 LIVING = "((expires_at IS NULL OR expires_at > $2) AND (max_uses IS NULL OR uses < max_uses))"
 

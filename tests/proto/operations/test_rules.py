@@ -51,6 +51,28 @@ def test_d_31_events_are_signed_when_there_is_a_key(world: World, alice: str, ch
     assert verify(key.public, event_hash(canonical_bytes(event)), signature)
 
 
+def test_a5_the_repeat_of_an_acknowledged_post_is_answered_at_the_limit(world: World, alice: str, channel: str) -> None:
+    """Whoever lost the answer to his last admitted post gets it, not 429."""
+    world.service.user_messages = SlidingWindow(1, 60)
+    path = f"/channels/{channel}/messages"
+    first = world.ask("POST", path, {"content": "x", "nonce": "n"}, alice)
+    again = world.ask("POST", path, {"content": "x", "nonce": "n"}, alice)
+    assert (again.status, again.body) == (200, first.body)
+    assert decoded(world.ask("POST", path, {"content": "other", "nonce": "n"}, alice))["error"] == "nonce_reused"
+    assert decoded(world.ask("POST", path, {"content": "x", "nonce": "new"}, alice))["error"] == "message_rate_limit"
+    assert decoded(world.ask("POST", path, {"content": "x"}, alice))["error"] == "message_rate_limit"
+
+
+def test_a5_a_repeat_counts_for_no_limit(world: World, alice: str, channel: str) -> None:
+    world.service.user_messages = SlidingWindow(2, 60)
+    world.service.address_messages = SlidingWindow(2, 60)
+    path = f"/channels/{channel}/messages"
+    for _ in range(5):
+        assert world.ask("POST", path, {"content": "x", "nonce": "n"}, alice).status == 200
+    assert world.ask("POST", path, {"content": "y"}, alice).status == 200
+    assert world.ask("POST", path, {"content": "z"}, alice).status == 429
+
+
 def test_a_refused_message_is_charged_to_nobody(world: World, alice: str, channel: str) -> None:
     world.service.user_messages = SlidingWindow(1, 60)
     world.service.address_messages = SlidingWindow(2, 60)

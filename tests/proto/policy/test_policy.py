@@ -136,6 +136,27 @@ def test_the_wait_is_exact() -> None:
     assert window.hit("k", 11.0) is None
 
 
+def test_what_is_refunded_was_never_admitted() -> None:
+    window = SlidingWindow(2, 10.0)
+    window.fresh = {}
+    for moment in (1.0, 2.0, 3.0):
+        assert window.hit("k", moment) is None
+        if moment == 2.0:
+            window.refund("k")
+    assert window.hit("k", 4.0) == pytest.approx(7.0)
+    assert window.take_fresh() == {"k": 2}, "the other replicas are told the same"
+    window.refund("k")
+    window.refund("never seen")
+    assert window.hit("k", 5.0) is None
+    for _ in range(3):
+        window.refund("k")
+    assert window.take_fresh() == {}
+    assert window.hit("k", 6.0) is None
+    assert window.hit("k", 6.0) is None
+    assert window.hit("other", 50.0) is None
+    assert len(window) == 1
+
+
 def test_d_28_keys_are_forgotten_and_bounded() -> None:
     window = SlidingWindow(1, 10.0, max_keys=100)
     for number in range(1_000):

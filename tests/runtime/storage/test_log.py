@@ -10,8 +10,10 @@ from openguild_proto.effects import (
     AppendFailure,
     DeleteChannel,
     FindChannelAccess,
+    FindPosted,
     ListUnread,
     MarkRead,
+    Posted,
     ReadEvents,
 )
 from openguild_proto.errors import LocalProtocolError
@@ -89,6 +91,21 @@ async def test_a_repeated_nonce_stores_once(storage: Storage, channel_id: str) -
         assert isinstance(other, Appended)
         assert not other.repeated
     assert await storage.heads([channel_id]) == {channel_id: 3}
+
+
+async def test_a_post_is_found_by_its_nonce(storage: Storage, channel_id: str) -> None:
+    """A5: by channel, sender and nonce together."""
+    effect = append(channel_id, "alice", "hello", nonce="n1")
+    stored = await storage.perform(effect)
+    assert isinstance(stored, Appended)
+    await storage.perform(append(channel_id, "alice", "without"))
+
+    async def find(channel: str, sender: str, nonce: str) -> Posted | None:
+        return await storage.perform(FindPosted(channel_id=channel, sender_id=sender, nonce=nonce))
+
+    assert await find(channel_id, "alice", "n1") == Posted(stored.event, effect.fingerprint)
+    assert [await find(channel_id, "bob", "n1"), await find(channel_id, "alice", "n2")] == [None, None]
+    assert await find(new_id(), "alice", "n1") is None
 
 
 async def test_the_same_nonce_at_the_same_time_stores_once(storage: Storage, channel_id: str) -> None:
