@@ -19,8 +19,8 @@ class StorageUnavailable(Exception):
     """Thrown into an operation whose effect could not reach the store; its fate may be unknown. Answered with 503."""
 
 
-class Overloaded(Exception):
-    """Thrown into an operation whose effect was refused at a full queue; nothing was done. Answered with 503."""
+class Overloaded(StorageUnavailable):
+    """The store is there, but at a bound: the effect was refused and nothing was done. Answered with 503, too."""
 
 
 class Effect(msgspec.Struct, Generic[T], frozen=True, gc=False):

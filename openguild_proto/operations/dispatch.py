@@ -67,12 +67,12 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
         return msgspec.structs.replace(result, route=template)
     except Refusal as refusal:
         return refusal_response(refusal, request.request_id, route=template)
-    except StorageUnavailable:
-        away = Refusal(ErrorCode.DATABASE_UNAVAILABLE, retry_after_secs=UNAVAILABLE_RETRY_SECS)
-        return refusal_response(away, request.request_id, route=template)
     except Overloaded:
         full = Refusal(ErrorCode.OVERLOADED, retry_after_secs=OVERLOADED_RETRY_SECS)
         return refusal_response(full, request.request_id, route=template)
+    except StorageUnavailable:
+        away = Refusal(ErrorCode.DATABASE_UNAVAILABLE, retry_after_secs=UNAVAILABLE_RETRY_SECS)
+        return refusal_response(away, request.request_id, route=template)
 
 
 def dispatch_metrics(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
