@@ -39,17 +39,13 @@ class StorageStats(msgspec.Struct, frozen=True, gc=False):
     pool_size: int = 0  # connections open
     pool_idle: int = 0  # of these, unused now
     queue_events: int = 0  # appends waiting for the next commit
-    queue_bytes: int = 0
-    batches: int = 0  # commits of appends since the start
-    batched_events: int = 0  # events in them
 
 
 class Storage(ABC):
     """Performs storage effects. Each is atomic and, once `perform` has returned, durable as far as the store is.
 
     Errors raised by every method that reads or writes: `StorageUnavailable` (cannot be reached, or the fate of the
-    effect is unknown) and, for appends, `Overloaded` (refused at a full queue, nothing done). Texts of a driver
-    never come out.
+    effect is unknown) and its kind `Overloaded` (refused at a bound, nothing done). Texts of a driver never come out.
     """
 
     def __init__(self) -> None:
@@ -65,7 +61,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Finish what was begun, then let go of everything. Idempotent."""
+        """Finish what was begun, within a bound; refuse what waits; let go of everything. Idempotent."""
 
     @abstractmethod
     async def perform(self, effect: StorageEffect[T]) -> T:

@@ -52,7 +52,7 @@ async def test_what_waits_while_a_batch_commits_goes_together() -> None:
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     assert [len(batch) for batch in log.batches] == [1, 10]
-    assert (queue.batches, queue.events, len(outcomes), queue.bytes) == (2, 11, 11, 0)
+    assert (len(queue), len(outcomes), queue.bytes) == (0, 11, 0)
 
 
 async def test_equal_nonces_never_share_a_batch() -> None:
@@ -80,6 +80,74 @@ async def test_a_failure_reaches_every_caller_of_the_batch_and_no_other() -> Non
         log.failure = None
         assert isinstance(await queue.submit(append("c")), Appended)
         tasks.cancel_scope.cancel()
+
+
+async def test_a_defect_reaches_every_caller_and_the_next_batch_is_committed() -> None:
+    """A committer that ended would leave its channels, and their callers, waiting for ever."""
+
+    class BrokenLog(Log):
+        async def commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
+            if not self.batches:
+                self.batches.append(list(batch))
+                raise ZeroDivisionError
+            return await super().commit(batch)
+
+    log = BrokenLog()
+    log.gate.set()
+    queue = CommitQueue(log.commit)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run)
+        futures = [queue.submit(append(f"c{number}")) for number in range(3)]
+        for future in futures:
+            with pytest.raises(ZeroDivisionError):
+                await future
+        assert isinstance(await queue.submit(append("c")), Appended)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_blocked_channel_is_refused_at_once_and_nobody_else_is() -> None:
+    queue = CommitQueue(Log().commit)
+    waiting = queue.submit(append("blocked"))
+    queue.block("blocked")
+    with pytest.raises(Overloaded):
+        await waiting
+    with pytest.raises(Overloaded):
+        queue.submit(append("blocked"))
+    queue.submit(append("free"))
+    assert len(queue) == 1
+    queue.trust("blocked")
+    queue.submit(append("blocked"))
+
+
+async def test_a_suspect_channel_is_tried_alone_until_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit_queue, "BLOCKED_SECS", 0.0)
+    log = Log()
+    log.gate.set()
+    queue = CommitQueue(log.commit)
+
+    async def commit_all() -> list[list[str]]:
+        log.batches.clear()
+        futures = [queue.submit(append(channel)) for channel in ("a", "suspect", "b", "suspect", "c")]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(queue.run)
+            for future in futures:
+                await future
+            tasks.cancel_scope.cancel()
+        return [sorted(effect.channel_id for effect in batch) for batch in log.batches]
+
+    queue.block("suspect")
+    assert await commit_all() == [["a"], ["suspect", "suspect"], ["b", "c"]]
+    queue.trust("suspect")
+    assert await commit_all() == [["a", "b", "c", "suspect", "suspect"]]
+
+
+async def test_what_is_remembered_of_blocked_channels_is_bounded() -> None:
+    queue = CommitQueue(Log().commit)
+    for number in range(2 * commit_queue.MAX_BLOCKED):
+        queue.block(f"c{number}")
+    assert (
+        sum(queue.suspects(f"c{number}") for number in range(2 * commit_queue.MAX_BLOCKED)) == commit_queue.MAX_BLOCKED
+    )
 
 
 async def test_the_queue_is_bounded() -> None:

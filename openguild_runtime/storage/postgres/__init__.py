@@ -1,14 +1,13 @@
 """PostgreSQL, the log: every effect one transaction, appends by group commit, reconnecting by itself.
 
-A connection that is lost is replaced at the next use. Failures of the driver become `StorageUnavailable`; its texts
-stay in the log of this process, without parameters or credentials.
+A connection that is lost is replaced at the next use. Posting, the questions that every post and every joining stream
+asks, the control log and the health check have connections that nothing else may take. Failures of the driver become
+`StorageUnavailable`; its texts stay in the log of this process, without parameters or credentials.
 """
 
 from __future__ import annotations
 
 import random
-import time
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
@@ -19,27 +18,29 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto import effects
-from openguild_proto.effects import AppendEvent, FindChannelAccess, StorageEffect, StorageUnavailable
+from openguild_proto.effects import AppendEvent, FindChannelAccess, Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
 from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, retention, sessions
-from openguild_runtime.storage.postgres.append import append_batch
-from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.gather import Gather
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
 from openguild_runtime.storage.postgres.values import Connection, texts
 
-__all__ = ["PostgresStorage"]
+__all__ = ["COMMITTERS", "MIN_POOL_SIZE", "PostgresStorage"]
 
 T = TypeVar("T")
 
 CONNECT_LIMIT_SECS = 5.0
 ACQUIRE_LIMIT_SECS = 5.0
+FINISH_LIMIT_SECS = 5.0  # for the batches under way at the end
 IDLE_LIFETIME_SECS = 300.0
 MAX_BACKOFF_SECS = 2.0
 COMMITTERS = 2  # batches of appends at once: one is prepared while the other is on its way to disk
-ACCESS_READERS = 2  # connections of the pool that may answer "who may see this channel" at once
+ACCESS_READERS = 2  # connections that answer "who may see this channel"
+WATCHERS = 2  # for the control log (revocations) and the health check
+MIN_POOL_SIZE = COMMITTERS + ACCESS_READERS + WATCHERS + 1
 
 # One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
 STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
@@ -95,6 +96,7 @@ UNAVAILABLE = (
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,  # shutdown, crash, starting up, statement timeout
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in the middle
     asyncpg.TransactionRollbackError,  # deadlock, serialisation
     asyncpg.ReadOnlySQLTransactionError,  # a replica that is being promoted
     asyncpg.InvalidCatalogNameError,
@@ -111,6 +113,7 @@ log = structlog.get_logger("openguild.storage")
 class PostgresStorage(Storage):
     """`database_url`: a libpq URL. `tasks` runs the group commit until `aclose`.
 
+    `pool_size`: connections at most, of which some are reserved (below MIN_POOL_SIZE everything competes).
     `statement_cache_size` 0 is for PgBouncer in transaction mode: nothing is prepared and nothing set in a session;
     `statement_timeout_secs` is then kept on this side (and by `ALTER ROLE … SET statement_timeout` on the other).
     """
@@ -132,9 +135,14 @@ class PostgresStorage(Storage):
         self._timeout = statement_timeout_secs
         self._cache_size = statement_cache_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._commits = [CommitQueue(self._commit, share=committers) for _ in range(committers)]
-        self._accesses = Gather[FindChannelAccess, ChannelAccess | None](self._find_accesses)
+        self._committer = Committer(self._borrow, self._committed, count=committers)
+        self._accesses = Gather(self._find_accesses)
         self._workers = anyio.CancelScope()
+        self._workers_ended: anyio.Event | None = None
+        # Each worker uses one connection at a time: what is left is for everything else.
+        reserved = committers + ACCESS_READERS + WATCHERS
+        self._shared = anyio.Semaphore(max(1, pool_size - reserved), fast_acquire=True)
+        self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
 
     # --- start and stop ----------------------------------------------------------------------------
 
@@ -178,14 +186,18 @@ class PostgresStorage(Storage):
         return {
             "application_name": "openguild",
             "statement_timeout": str(int(self._timeout * 1000)),
+            # A process that stands still within a transaction holds its locks no longer than a statement may take.
+            "idle_in_transaction_session_timeout": str(int(self._timeout * 1000)),
             "jit": "off",  # short queries: compiling costs more than it saves
         }
 
     async def aclose(self) -> None:
-        self._workers.cancel()
-        for queue in self._commits:
-            queue.close()
+        self._committer.close()
         self._accesses.close()
+        if self._workers_ended is not None:
+            with anyio.move_on_after(FINISH_LIMIT_SECS, shield=True):
+                await self._workers_ended.wait()
+        self._workers.cancel()
         pool, self._pool = self._pool, None
         if pool is not None:
             with anyio.move_on_after(CONNECT_LIMIT_SECS, shield=True) as limit, suppress(*UNAVAILABLE):
@@ -197,7 +209,7 @@ class PostgresStorage(Storage):
 
     async def perform(self, effect: StorageEffect[T]) -> T:
         if isinstance(effect, AppendEvent):
-            return cast("T", await self._queue_of(effect.channel_id).submit(effect))
+            return cast("T", await self._committer.submit(effect))
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
         kind = type(effect)
@@ -220,6 +232,21 @@ class PostgresStorage(Storage):
         return cast("T", result)
 
     async def _with_connection(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+        """With one of the connections that are for everybody. Raises Overloaded where none comes free in time."""
+        return await self._in_turn(self._shared, use)
+
+    async def _in_turn(self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]]) -> T:
+        with anyio.move_on_after(ACQUIRE_LIMIT_SECS) as waiting:
+            await places.acquire()
+        if waiting.cancelled_caught:
+            raise Overloaded
+        try:
+            return await self._borrow(use)
+        finally:
+            places.release()
+
+    async def _borrow(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+        """With a connection of the pool, which never has to be waited for: whoever comes here has a place in it."""
         if self._pool is None:
             raise StorageUnavailable
         try:
@@ -231,37 +258,25 @@ class PostgresStorage(Storage):
             log.debug("the database cannot be used", kind=type(failure).__name__)
             raise StorageUnavailable from failure
 
-    # --- appends -----------------------------------------------------------------------------------
+    # --- in batches --------------------------------------------------------------------------------
 
     async def _run_workers(self) -> None:
-        with self._workers:
-            async with anyio.create_task_group() as workers:
-                for queue in self._commits:
-                    workers.start_soon(queue.run)
-                for _ in range(ACCESS_READERS):
-                    workers.start_soon(self._accesses.run)
+        self._workers_ended = anyio.Event()
+        try:
+            with self._workers:
+                async with anyio.create_task_group() as workers:
+                    for queue in self._committer.queues:
+                        workers.start_soon(queue.run)
+                    for _ in range(ACCESS_READERS):
+                        workers.start_soon(self._accesses.run)
+        finally:
+            self._workers_ended.set()
 
-    def _queue_of(self, channel_id: str) -> CommitQueue:
-        """Each channel has its queue: batches that are stored at once then never wait for each other's row locks."""
-        return self._commits[zlib.crc32(channel_id.encode()) % len(self._commits)]
+    def _committed(self, events: int, secs: float) -> None:
+        self.on_batch(events, secs)
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
-        return await self._with_connection(lambda connection: channels.find_channel_accesses(connection, questions))
-
-    async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
-        started = time.monotonic()
-        try:
-            outcomes: Sequence[Outcome] = await self._with_connection(
-                lambda connection: append_batch(connection, batch)
-            )
-        except StorageUnavailable as away:
-            return [StorageUnavailable().with_traceback(away.__traceback__) for _ in batch]
-        except asyncpg.PostgresError as failure:
-            if len(batch) > 1:  # one event that cannot be stored fails alone
-                return [(await self._commit([effect]))[0] for effect in batch]
-            return [failure]
-        self.on_batch(len(batch), time.monotonic() - started)
-        return outcomes
+        return await self._borrow(lambda connection: channels.find_channel_accesses(connection, questions))
 
     # --- other reads -------------------------------------------------------------------------------
 
@@ -274,16 +289,19 @@ class PostgresStorage(Storage):
         return {str(row["channel_id"]): row["head_sequence"] for row in rows}
 
     async def control_head(self) -> int:
-        head = await self._with_connection(lambda connection: connection.fetchval("SELECT sequence FROM control_head"))
+        head = await self._in_turn(
+            self._watching, lambda connection: connection.fetchval("SELECT sequence FROM control_head")
+        )
         return int(head)
 
     async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        rows = await self._with_connection(
+        rows = await self._in_turn(
+            self._watching,
             lambda connection: connection.fetch(
                 f"SELECT {CONTROL_COLUMNS} FROM control_log WHERE sequence > $1 ORDER BY sequence LIMIT $2",
                 sequence,
                 limit,
-            )
+            ),
         )
         return [control_record(row) for row in rows]
 
@@ -309,7 +327,7 @@ class PostgresStorage(Storage):
 
     async def check(self) -> StorageHealth:
         try:
-            revision = await self._with_connection(migrations.current)
+            revision = await self._in_turn(self._watching, migrations.current)
         except StorageUnavailable:
             return StorageHealth(database=False, migrations=False)
         return StorageHealth(database=True, migrations=migrations.serves(revision))
@@ -319,10 +337,7 @@ class PostgresStorage(Storage):
         return StorageStats(
             pool_size=pool.get_size() if pool is not None else 0,
             pool_idle=pool.get_idle_size() if pool is not None else 0,
-            queue_events=sum(len(queue) for queue in self._commits),
-            queue_bytes=sum(queue.bytes for queue in self._commits),
-            batches=sum(queue.batches for queue in self._commits),
-            batched_events=sum(queue.events for queue in self._commits),
+            queue_events=len(self._committer),
         )
 
 

@@ -10,11 +10,20 @@ from openguild_proto.records import StoredEvent
 from openguild_runtime.storage.postgres.commit_queue import Outcome
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis
 
-APPEND = "SELECT * FROM append_events_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+# `lock_timeout` is set for this transaction alone, so it works behind a pooler as well. The append refers to what was
+# set: it cannot be run first. The limit is for each lock.
+APPEND = """
+SELECT appended.* FROM set_config('lock_timeout', $10, true) AS patience, LATERAL append_events_v1(
+    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN patience IS NOT NULL THEN $9::timestamptz[] END
+) AS appended
+"""
 
 
-async def append_batch(connection: Connection, effects: Sequence[AppendEvent]) -> list[Outcome]:
-    """Store the batch; one outcome for each effect, in order. A statement alone is its own transaction."""
+async def append_batch(connection: Connection, effects: Sequence[AppendEvent], patience_ms: int) -> list[Outcome]:
+    """Store the batch; one outcome for each effect, in order. A statement alone is its own transaction.
+
+    Raises asyncpg's LockNotAvailableError after `patience_ms` for a lock, and PostgresError; nothing is stored then.
+    """
     rows = await connection.fetch(
         APPEND,
         [effect.channel_id for effect in effects],
@@ -26,6 +35,7 @@ async def append_batch(connection: Connection, effects: Sequence[AppendEvent]) -
         [effect.nonce for effect in effects],
         [effect.fingerprint for effect in effects],
         [moment(effect.now_ms) for effect in effects],
+        f"{patience_ms}ms",
     )
     by_place: dict[int, Row] = {row["place"]: row for row in rows}
     return [_outcome(effect, by_place.get(place)) for place, effect in enumerate(effects, start=1)]

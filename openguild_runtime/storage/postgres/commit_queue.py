@@ -1,42 +1,30 @@
 """Group commit: appends that wait together are stored by one transaction (architecture, "Many replicas").
 
-While one batch is on its way to the disk the next one gathers, so under load the cost of a commit is shared, and an
-append alone starts at once. Channels take turns, so a busy one does not hold up the others; within a channel appends
-keep their order. The queue is bounded in events and bytes, and in events per channel; beyond it an append is refused,
-not kept.
+Channels take turns, so a busy one does not hold up the others; within a channel appends keep their order. The queue is
+bounded in events and bytes, and in events per channel; beyond it an append is refused, not kept.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded, StorageUnavailable
+from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded
+from openguild_runtime.storage.postgres.batcher import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, Batcher, Perform, Waiting
 
+Append: TypeAlias = Waiting[AppendEvent, Appended | AppendFailure]
 Outcome: TypeAlias = Appended | AppendFailure | Exception
-Commit: TypeAlias = Callable[[Sequence[AppendEvent]], Awaitable[Sequence[Outcome]]]
+Commit: TypeAlias = Perform[AppendEvent, Appended | AppendFailure]
 
 MAX_QUEUE_EVENTS = 8_192
 MAX_QUEUE_BYTES = 32 * 1024 * 1024
-MAX_BATCH_EVENTS = 256
-MAX_BATCH_BYTES = 2 * 1024 * 1024
 OVERHEAD_BYTES = 512  # of a waiting append, beside its two texts
+BLOCKED_SECS = 1.0  # what an `overloaded` client is told to wait
+MAX_BLOCKED = 1_024  # remembered; the oldest are forgotten first, and then cost one batch its patience again
 
 
-class Waiting:
-    """One append and the future its caller waits for."""
-
-    __slots__ = ("effect", "future", "size")
-
-    def __init__(self, effect: AppendEvent, future: asyncio.Future[Appended | AppendFailure]) -> None:
-        self.effect = effect
-        self.future = future
-        self.size = len(effect.canonical) + len(effect.wire) + OVERHEAD_BYTES
-
-
-class CommitQueue:
+class CommitQueue(Batcher[AppendEvent, Appended | AppendFailure]):
     """`commit(effects)` stores a batch in one transaction and returns one outcome for each, in order.
 
     No two effects of a batch share a nonce or an event id: the later one waits for the next batch and finds the
@@ -44,81 +32,57 @@ class CommitQueue:
     """
 
     def __init__(self, commit: Commit, *, share: int = 1) -> None:
-        self._commit = commit
-        self._channels: dict[str, deque[Waiting]] = {}  # the next turn is the first one's
-        self._events = 0
-        self._bytes = 0
-        self._max_events = MAX_QUEUE_EVENTS // share
-        self._max_bytes = MAX_QUEUE_BYTES // share
-        self._max_channel_events = self._max_events // 2  # so that one channel's flood leaves room for the others
-        self._wake = asyncio.Event()
-        self._closed = False
-        self.batches = 0
-        self.events = 0
+        super().__init__(commit, max_items=MAX_QUEUE_EVENTS // share, max_bytes=MAX_QUEUE_BYTES // share)
+        self._channels: dict[str, deque[Append]] = {}  # the next turn is the first one's
+        self._max_channel_events = self._max_items // 2  # so that one channel's flood leaves room for the others
+        self._blocked: dict[str, float] = {}  # channels that somebody else holds: refused until then, then suspect
 
-    def __len__(self) -> int:
-        return self._events
+    # --- a channel whose row somebody holds --------------------------------------------------------
 
-    @property
-    def bytes(self) -> int:
-        return self._bytes
+    def block(self, channel_id: str) -> None:
+        """Refuse what waits for this channel, and for a moment what comes. After that it is suspect."""
+        self._blocked.pop(channel_id, None)
+        self._blocked[channel_id] = time.monotonic() + BLOCKED_SECS
+        while len(self._blocked) > MAX_BLOCKED:
+            del self._blocked[next(iter(self._blocked))]
+        line = self._channels.pop(channel_id, deque())
+        self._let_go(line)
+        for waiting in line:
+            waiting.settle(Overloaded())
 
-    def submit(self, effect: AppendEvent) -> asyncio.Future[Appended | AppendFailure]:
-        """Queue an append; await the result. Raises Overloaded at a bound, with nothing done."""
-        if self._closed:
-            raise StorageUnavailable
-        waiting = Waiting(effect, asyncio.get_running_loop().create_future())
-        if self._events >= self._max_events or self._bytes + waiting.size > self._max_bytes:
+    def suspects(self, channel_id: str) -> bool:
+        """It was blocked and has stored nothing since: its next batch is its own, so that nobody waits with it."""
+        return channel_id in self._blocked
+
+    def trust(self, channel_id: str) -> None:
+        """An append to it has been stored."""
+        self._blocked.pop(channel_id, None)
+
+    # --- turns -------------------------------------------------------------------------------------
+
+    def _size(self, item: AppendEvent) -> int:
+        return len(item.canonical) + len(item.wire) + OVERHEAD_BYTES
+
+    def _put(self, waiting: Append) -> None:
+        channel_id = waiting.item.channel_id
+        if channel_id in self._blocked and time.monotonic() < self._blocked[channel_id]:
             raise Overloaded
-        line = self._channels.get(effect.channel_id)
-        if line is None:
-            line = self._channels[effect.channel_id] = deque()
-        elif len(line) >= self._max_channel_events:
+        line = self._channels.setdefault(channel_id, deque())
+        if len(line) >= self._max_channel_events:
             raise Overloaded
         line.append(waiting)
-        self._events += 1
-        self._bytes += waiting.size
-        self._wake.set()
-        return waiting.future
 
-    def close(self) -> None:
-        """No batch will be committed any more: whoever waits is told so, nobody waits for ever."""
-        self._closed = True
-        lines, self._channels = self._channels, {}
-        self._events = self._bytes = 0
-        for line in lines.values():
-            for waiting in line:
-                _settle(waiting, StorageUnavailable())
-
-    async def run(self) -> None:
-        """Commit batches for ever; cancel to stop. Several may run at once, one per connection."""
-        while True:
-            while not self._events:
-                self._wake.clear()
-                await self._wake.wait()
-            batch = self._take()
-            try:
-                outcomes = await self._commit([waiting.effect for waiting in batch])
-            except BaseException as failure:
-                for waiting in batch:
-                    _settle(waiting, failure if isinstance(failure, Exception) else asyncio.CancelledError())
-                raise
-            self.batches += 1
-            self.events += len(batch)
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                _settle(waiting, outcome)
-
-    def _take(self) -> list[Waiting]:
+    def _take(self) -> list[Append]:
         """One append of each channel in turn, until the batch is full."""
-        batch: list[Waiting] = []
+        batch: list[Append] = []
         taken: set[tuple[str, str, str] | str] = set()
         size = 0
-        turns = deque(self._channels)
-        while turns and len(batch) < MAX_BATCH_EVENTS and size < MAX_BATCH_BYTES:
+        turns = self._turns()
+        while turns and len(batch) < MAX_BATCH_ITEMS and size < MAX_BATCH_BYTES:
             channel_id = turns.popleft()
             line = self._channels.pop(channel_id)
             waiting = line[0]
-            effect = waiting.effect
+            effect = waiting.item
             names: set[tuple[str, str, str] | str] = {effect.event_id}
             if effect.nonce is not None:
                 names.add((channel_id, effect.sender_id, effect.nonce))
@@ -132,17 +96,15 @@ class CommitQueue:
             if line:
                 self._channels[channel_id] = line  # behind those that have not had a turn
                 turns.append(channel_id)
-        self._events -= len(batch)
-        self._bytes -= sum(waiting.size for waiting in batch)
         return batch
 
-
-def _settle(waiting: Waiting, outcome: Outcome | asyncio.CancelledError) -> None:
-    if waiting.future.done():
-        return  # its caller was cancelled; the event is stored all the same
-    if isinstance(outcome, asyncio.CancelledError):
-        waiting.future.cancel()
-    elif isinstance(outcome, Exception):
-        waiting.future.set_exception(outcome)
-    else:
-        waiting.future.set_result(outcome)
+    def _turns(self) -> deque[str]:
+        """The channels of the next batch: a suspect one alone, or those before the next suspect one."""
+        if not self._blocked:
+            return deque(self._channels)
+        turns: deque[str] = deque()
+        for channel_id in self._channels:
+            if self.suspects(channel_id):
+                return turns or deque([channel_id])
+            turns.append(channel_id)
+        return turns

@@ -1,70 +1,33 @@
-"""Reads that wait together become one query: who may see a channel is asked by every post and every joining stream.
-
-A read alone starts at once. While a query is under way the next reads gather, so in a reconnect storm thousands of
-questions become tens of queries.
-"""
+"""Who may see a channel is asked by every post and every joining stream: in a reconnect storm thousands of questions
+become tens of queries."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections import deque
+from typing import TypeAlias
 
-from openguild_proto.effects import Overloaded, StorageUnavailable
-
-Question = TypeVar("Question")
-Reply = TypeVar("Reply")
+from openguild_proto.effects import FindChannelAccess
+from openguild_proto.records import ChannelAccess
+from openguild_runtime.storage.postgres.batcher import MAX_BATCH_ITEMS, Batcher, Perform, Waiting
 
 MAX_WAITING = 20_000
-MAX_BATCH = 256
+QUESTION_BYTES = 512  # two identifiers, a future, their places
+
+Question: TypeAlias = Waiting[FindChannelAccess, ChannelAccess | None]
 
 
-class Gather(Generic[Question, Reply]):
-    """`read(questions)` returns one reply for each, in order."""
+class Gather(Batcher[FindChannelAccess, ChannelAccess | None]):
+    """First come, first served; every question is of one size, so their number bounds their bytes (10 MiB)."""
 
-    def __init__(self, read: Callable[[Sequence[Question]], Awaitable[Sequence[Reply]]]) -> None:
-        self._read = read
-        self._waiting: list[tuple[Question, asyncio.Future[Reply]]] = []
-        self._wake = asyncio.Event()
-        self._closed = False
+    def __init__(self, read: Perform[FindChannelAccess, ChannelAccess | None]) -> None:
+        super().__init__(read, max_items=MAX_WAITING, max_bytes=MAX_WAITING * QUESTION_BYTES)
+        self._line: deque[Question] = deque()
 
-    def close(self) -> None:
-        """Nothing will be read any more: whoever waits is told so."""
-        self._closed = True
-        waiting, self._waiting = self._waiting, []
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(StorageUnavailable())
+    def _size(self, item: FindChannelAccess) -> int:
+        return QUESTION_BYTES
 
-    def submit(self, question: Question) -> asyncio.Future[Reply]:
-        """Raises Overloaded at the bound, StorageUnavailable after `close`."""
-        if self._closed:
-            raise StorageUnavailable
-        if len(self._waiting) >= MAX_WAITING:
-            raise Overloaded
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
-        self._wake.set()
-        return future
+    def _put(self, waiting: Question) -> None:
+        self._line.append(waiting)
 
-    async def run(self) -> None:
-        """Answer for ever; cancel to stop. Several may run at once."""
-        while True:
-            while not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
-            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            try:
-                replies = await self._read([question for question, _ in batch])
-            except Exception as failure:  # every asker hears of it, each with an exception of his own
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(type(failure)(*failure.args))
-            except BaseException:
-                for _, future in batch:
-                    future.cancel()
-                raise
-            else:
-                for (_, future), reply in zip(batch, replies, strict=True):
-                    if not future.done():
-                        future.set_result(reply)
+    def _take(self) -> list[Question]:
+        return [self._line.popleft() for _ in range(min(len(self._line), MAX_BATCH_ITEMS))]

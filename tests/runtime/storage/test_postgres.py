@@ -1,0 +1,230 @@
+"""What only PostgreSQL does: locks that others hold, events it refuses, commits under way at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import asyncpg
+import msgspec
+import pytest
+import structlog
+
+from openguild_proto.effects import Appended, AppendEvent, FindChannelAccess, Overloaded, StorageUnavailable
+from openguild_proto.errors import LocalProtocolError
+from openguild_runtime.storage.postgres import PostgresStorage, committer
+from openguild_runtime.storage.postgres.values import Connection
+from tests.support.deeds import add_channel, add_guild, add_user, append, new_id
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def opened(
+    url: str, *, committers: int = 1, statement_timeout_secs: float = 10.0
+) -> AsyncIterator[PostgresStorage]:
+    """With one committer all channels share its batches."""
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(url, tasks, committers=committers, statement_timeout_secs=statement_timeout_secs)
+        await store.start()
+        yield store
+        await store.aclose()
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[PostgresStorage]:
+    async with opened(database_url) as store:
+        yield store
+
+
+@pytest.fixture
+async def rival(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """Somebody else at the same database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def add_channels(store: PostgresStorage, count: int) -> list[str]:
+    owner = await add_user(store)
+    guild = await add_guild(store, owner)
+    return [await add_channel(store, guild, owner, f"c{number}") for number in range(count)]
+
+
+async def perform_all(store: PostgresStorage, *effects: AppendEvent) -> list[Appended | Exception]:
+    """Asked for at once, so they share a batch; the outcome of each."""
+    outcomes: dict[str, Appended | Exception] = {}
+
+    async def perform(effect: AppendEvent) -> None:
+        try:
+            outcome = await store.perform(effect)
+        except Exception as failure:
+            outcomes[effect.event_id] = failure
+        else:
+            assert isinstance(outcome, Appended)
+            outcomes[effect.event_id] = outcome
+
+    async with anyio.create_task_group() as tasks:
+        for effect in effects:
+            tasks.start_soon(perform, effect)
+    return [outcomes[effect.event_id] for effect in effects]
+
+
+async def somebody_waits_for(rival: Connection) -> bool:
+    return bool(
+        await rival.fetchval(
+            "SELECT count(DISTINCT pid) FROM pg_locks WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        )
+    )
+
+
+# --- locks -----------------------------------------------------------------------------------------
+
+
+async def test_a_locked_channel_is_refused_and_holds_up_no_other(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    locked, free = await add_channels(store, 2)
+    async with rival.transaction():
+        await rival.execute("SELECT FROM channels WHERE channel_id = $1 FOR UPDATE", locked)
+        with anyio.fail_after(3):
+            refused, stored, also_refused = await perform_all(store, append(locked), append(free), append(locked))
+        assert isinstance(refused, Overloaded)
+        assert isinstance(also_refused, Overloaded)
+        assert isinstance(stored, Appended)
+        with pytest.raises(Overloaded), anyio.fail_after(0.2):  # at once: it does not ask the database
+            await store.perform(append(locked))
+        with anyio.fail_after(3):
+            for _ in range(50):
+                await store.perform(append(free))
+
+    async def stored_at_last() -> bool:
+        try:
+            return isinstance(await store.perform(append(locked)), Appended)
+        except Overloaded:
+            return False
+
+    await eventually(stored_at_last)
+    assert await store.heads([locked, free]) == {locked: 1, free: 51}, "dense, and nothing of what was refused"
+
+
+async def test_a_locked_table_refuses_every_channel_in_bounded_time(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    channels = await add_channels(store, 60)
+    async with rival.transaction():
+        await rival.execute("LOCK TABLE channel_events")
+        with anyio.fail_after(4):
+            outcomes = await perform_all(store, *[append(channel) for channel in channels])
+        assert {type(outcome) for outcome in outcomes} == {Overloaded}
+    assert set((await store.heads(channels)).values()) == {0}
+
+
+async def test_replicas_that_post_into_one_channel_refuse_nothing(database_url: str) -> None:
+    """The ordinary wait for another replica's commit is no reason to refuse."""
+    async with opened(database_url) as here, opened(database_url) as there:
+        (channel,) = await add_channels(here, 1)
+        sequences: list[int] = []
+
+        async def post(store: PostgresStorage) -> None:
+            for _ in range(20):
+                outcome = await store.perform(append(channel))
+                assert isinstance(outcome, Appended)
+                sequences.append(outcome.event.sequence)
+
+        async with anyio.create_task_group() as posters:
+            for _ in range(32):
+                posters.start_soon(post, here)
+                posters.start_soon(post, there)
+        assert sorted(sequences) == list(range(1, 1_281))
+
+
+async def test_a_process_that_stands_still_in_a_transaction_loses_its_locks(database_url: str) -> None:
+    async with opened(database_url, statement_timeout_secs=1) as still, opened(database_url) as other:
+        (channel,) = await add_channels(other, 1)
+        locked, awake = anyio.Event(), anyio.Event()
+
+        async def stand_still(connection: Connection) -> None:
+            async with connection.transaction():
+                await connection.execute("SELECT FROM channels WHERE channel_id = $1 FOR UPDATE", channel)
+                locked.set()
+                await awake.wait()
+
+        async def hold() -> None:
+            with pytest.raises(StorageUnavailable):
+                await still._with_connection(stand_still)
+
+        async def stored() -> bool:
+            try:
+                return isinstance(await other.perform(append(channel)), Appended)
+            except Overloaded:
+                return False
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold)
+            await locked.wait()
+            await eventually(stored)
+            awake.set()
+
+
+# --- events that PostgreSQL refuses ----------------------------------------------------------------
+
+
+async def test_an_event_that_cannot_be_stored_fails_alone_and_is_logged_without_its_content(
+    store: PostgresStorage,
+) -> None:
+    (channel,) = await add_channels(store, 1)
+    batches: list[int] = []
+    store.on_batch = lambda events, secs: batches.append(events)
+    effects = [append(channel, text=f"number {number}") for number in range(100)]
+    effects[37] = msgspec.structs.replace(effects[37], wire=b"secret \xff")
+    effects[80] = msgspec.structs.replace(effects[80], channel_id="no identifier")
+    with structlog.testing.capture_logs() as logged:
+        outcomes = await perform_all(store, *effects)
+    failed = {place for place, outcome in enumerate(outcomes) if not isinstance(outcome, Appended)}
+    assert failed == {37, 80}
+    assert isinstance(outcomes[37], LocalProtocolError)
+    assert isinstance(outcomes[80], LocalProtocolError)
+    assert sum(batches) == 98
+    assert len(batches) < 20, "not one by one"
+    sequences = [outcome.event.sequence for outcome in outcomes if isinstance(outcome, Appended)]
+    assert sequences == list(range(1, 99)), "in order, without holes"
+    errors = {record["event_id"] for record in logged if record["log_level"] == "error"}
+    assert errors == {effects[37].event_id, effects[80].event_id}
+    assert "secret" not in str([outcomes[37], outcomes[80], logged])
+
+
+# --- the end ---------------------------------------------------------------------------------------
+
+
+async def test_what_was_begun_is_finished_and_what_waits_is_refused(
+    database_url: str, rival: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "PATIENCE_MS", 10_000)
+    outcomes: dict[str, object] = {}
+    async with opened(database_url) as store:
+        (channel,) = await add_channels(store, 1)
+
+        async def post(name: str) -> None:
+            try:
+                outcomes[name] = await store.perform(append(channel))
+            except StorageUnavailable as failure:
+                outcomes[name] = type(failure)
+
+        async with anyio.create_task_group() as tasks, rival.transaction():
+            await rival.execute("SELECT FROM channels WHERE channel_id = $1 FOR UPDATE", channel)
+            tasks.start_soon(post, "begun")
+            await eventually(lambda: somebody_waits_for(rival))
+            tasks.start_soon(post, "waiting")
+            await eventually(lambda: store.stats().queue_events)
+            tasks.start_soon(store.aclose)
+            await eventually(lambda: "waiting" in outcomes)
+            assert "begun" not in outcomes
+        assert isinstance(outcomes["begun"], Appended)
+        assert outcomes["waiting"] is StorageUnavailable
+        with pytest.raises(StorageUnavailable):
+            await store.perform(append(channel))
+        with pytest.raises(StorageUnavailable):
+            await store.perform(FindChannelAccess(channel_id=channel, user_id=new_id()))
