@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from openguild_proto.canonical.keys import KeyRing, parse_public, parse_seed
 from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
@@ -39,11 +39,23 @@ from openguild_runtime.config_values import (
     split_address,
     without_userinfo,
 )
+from openguild_runtime.storage.base import MIN_POOL_SIZE
 
 __all__ = ["ServerConfig", "load", "split_address"]
 
 HIDDEN = "***"
 MLS_CIPHERSUITE = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
+
+
+def _pool_size(value: int) -> int:
+    reserved = MIN_POOL_SIZE - 1
+    if value <= reserved:
+        raise ValueError(
+            f"leaves none beside the {reserved} reserved for posts, access and health; write at least {MIN_POOL_SIZE}"
+        )
+    return value
+
+
 MAX_SOCKET_PATH_BYTES = 100  # 108 with the end and a worker's number
 
 
@@ -147,7 +159,7 @@ class DrainSection(Section):
 
 
 class DatabaseSection(Section):
-    pool_size: Annotated[Whole, Field(gt=0, le=500)] = 10
+    pool_size: Annotated[Whole, Field(le=500), AfterValidator(_pool_size)] = 10
     statement_timeout_secs: PositiveSeconds = 10
     statement_cache_size: Annotated[Whole, Field(ge=0)] = 100
 

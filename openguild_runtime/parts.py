@@ -16,9 +16,9 @@ from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.metrics import Metrics
-from openguild_runtime.storage.base import Storage
+from openguild_runtime.storage.base import COMMITTERS, Storage
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.storage.postgres import COMMITTERS, PostgresStorage
+from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.tracing import Tracing
 
 

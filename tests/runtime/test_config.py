@@ -41,6 +41,15 @@ def test_defaults(tmp_path: Path) -> None:
     assert config.metrics.enabled is True
 
 
+def test_a_pool_has_room_for_more_than_what_is_reserved(tmp_path: Path) -> None:
+    line = refused(tmp_path, **{P + "DATABASE__POOL_SIZE": "6"})
+    assert line == (
+        "failed to build configuration: database.pool_size: must be at least 7: "
+        "6 connections are reserved for posts, access and health"
+    )
+    assert configured(tmp_path, **{P + "DATABASE__POOL_SIZE": "7"}).database.pool_size == 7
+
+
 def test_later_layers_win(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config/server.toml").write_text('port = 1001\nserver_name = "file"\n[messaging]\nreplay_window = 7\n')

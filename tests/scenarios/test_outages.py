@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.chat import receive, texts
@@ -29,6 +34,19 @@ def own_nats(tmp_path: Path) -> Iterator[EmbeddedNats]:
     server.start()
     yield server
     server.stop()
+
+
+@contextmanager
+def locked_table(url: str, table: str) -> Iterator[Callable[[], int]]:
+    """While somebody else holds it; gives the number of statements that wait for a lock."""
+    with start_blocking_portal() as portal:
+        connection = portal.call(partial(asyncpg.connect, url))
+        portal.call(connection.execute, f"BEGIN; LOCK TABLE {table}")
+        waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        try:
+            yield lambda: portal.call(connection.fetchval, waiting)
+        finally:
+            portal.call(connection.close)
 
 
 def migrate(server: ServerProcess) -> None:
@@ -63,6 +81,26 @@ def test_d_43_posts_are_refused_while_postgres_is_away_and_streams_stay(
             alice.say(channel, "after")
             assert texts(receive(stream, 1)) == ["after"]
         assert texts(alice.history(channel)) == ["before", "after"]
+        assert server.stop() == 0
+
+
+def test_slow_reads_leave_posts_and_readiness_alone(database_url: str, tmp_path: Path) -> None:
+    """Reads that hang hold the connections that are for everybody: those that find none are `overloaded`."""
+    server = ServerProcess(tmp_path, DATABASE_URL=database_url)
+    with server.start(), ThreadPoolExecutor(12) as readers:
+        alice = server.chat().user()
+        channel = alice.channel(alice.guild())
+        with locked_table(database_url, "channel_read_state") as waiting:
+            unread = [readers.submit(alice.get, "/channels/unread") for _ in range(12)]
+            wait_until(lambda: waiting() == 4)
+            alice.say(channel, "while they hang")
+            assert server.status("/ready") == 200
+            refused = next(as_completed(unread)).result()
+            assert (refused.status_code, refused.json()["error"]) == (503, "overloaded")
+            assert int(refused.headers["retry-after"]) > 0
+            alice.say(channel, "still")
+            assert server.status("/ready") == 200
+        assert sorted(answer.result().status_code for answer in unread) == [200] * 4 + [503] * 8
         assert server.stop() == 0
 
 

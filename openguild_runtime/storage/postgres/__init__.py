@@ -21,14 +21,22 @@ from openguild_proto import effects
 from openguild_proto.effects import AppendEvent, FindChannelAccess, Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage import migrations
-from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
+from openguild_runtime.storage.base import (
+    ACCESS_READERS,
+    COMMITTERS,
+    WATCHERS,
+    Storage,
+    StorageHealth,
+    StorageStats,
+    Visible,
+)
 from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, retention, sessions
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.gather import Gather
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
 from openguild_runtime.storage.postgres.values import Connection, texts
 
-__all__ = ["COMMITTERS", "MIN_POOL_SIZE", "PostgresStorage"]
+__all__ = ["PostgresStorage"]
 
 T = TypeVar("T")
 
@@ -37,10 +45,6 @@ ACQUIRE_LIMIT_SECS = 5.0
 FINISH_LIMIT_SECS = 5.0  # for the batches under way at the end
 IDLE_LIFETIME_SECS = 300.0
 MAX_BACKOFF_SECS = 2.0
-COMMITTERS = 2  # batches of appends at once: one is prepared while the other is on its way to disk
-ACCESS_READERS = 2  # connections that answer "who may see this channel"
-WATCHERS = 2  # for the control log (revocations) and the health check
-MIN_POOL_SIZE = COMMITTERS + ACCESS_READERS + WATCHERS + 1
 
 # One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
 STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
