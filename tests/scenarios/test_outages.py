@@ -92,7 +92,7 @@ def test_slow_reads_leave_posts_and_readiness_alone(database_url: str, tmp_path:
         channel = alice.channel(alice.guild())
         with locked_table(database_url, "channel_read_state") as waiting:
             unread = [readers.submit(alice.get, "/channels/unread") for _ in range(12)]
-            wait_until(lambda: waiting() == 4)
+            wait_until(lambda: waiting() >= 4)
             alice.say(channel, "while they hang")
             assert server.status("/ready") == 200
             refused = next(as_completed(unread)).result()
