@@ -39,12 +39,12 @@ class Waiting(Generic[Item, Reply]):
         """Answer, once: a caller who was cancelled does not undo what was done."""
         if self.future.done():
             return
-        if isinstance(outcome, Exception):
-            self.future.set_exception(outcome)
-        elif isinstance(outcome, BaseException):
-            self.future.cancel()  # whoever performs batches was cancelled
-        else:
+        if not isinstance(outcome, BaseException):
             self.future.set_result(outcome)
+        elif isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.cancel()  # whoever performs batches was cancelled
 
 
 class Batcher(ABC, Generic[Item, Reply]):
@@ -86,7 +86,7 @@ class Batcher(ABC, Generic[Item, Reply]):
         """Queue an item; await the result. Raises Overloaded at a bound, StorageUnavailable after `close`."""
         if self._closed:
             raise StorageUnavailable
-        waiting = Waiting[Item, Reply](item, self._size(item))
+        waiting: Waiting[Item, Reply] = Waiting(item, self._size(item))
         if self._items >= self._max_items or self._bytes + waiting.size > self._max_bytes:
             raise Overloaded
         self._put(waiting)

@@ -67,8 +67,10 @@ class CommitQueue(Batcher[AppendEvent, Appended | AppendFailure]):
         channel_id = waiting.item.channel_id
         if channel_id in self._blocked and time.monotonic() < self._blocked[channel_id]:
             raise Overloaded
-        line = self._channels.setdefault(channel_id, deque())
-        if len(line) >= self._max_channel_events:
+        line = self._channels.get(channel_id)
+        if line is None:
+            line = self._channels[channel_id] = deque()
+        elif len(line) >= self._max_channel_events:
             raise Overloaded
         line.append(waiting)
 
