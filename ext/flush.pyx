@@ -77,11 +77,14 @@ def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes):
 
     Returns (slots served, trouble); trouble holds (slot, rest, error) for each slot that is parked now: `rest` is what
     is left of a frame that was cut and must leave first, `error` an errno, 0 when the kernel was merely full.
+
+    The GIL is released while it sends: no other thread may touch the ring meanwhile. The runtime's one loop does both.
     """
     cdef Py_ssize_t count, step, slot, served = 0, troubled = 0, start
     cdef long long oldest = ring.head - ring._count
     cdef Trouble* troubles
     cdef list found = []
+    limit = min(limit, ring._slot_count)
     if limit <= 0:
         return 0, found
     troubles = <Trouble*>malloc(limit * sizeof(Trouble))

@@ -12,6 +12,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.fanout.ring import MAX_HEAD
 
 cdef extern from "<assert.h>" nogil:
     void c_assert "assert" (bint)  # nothing but in the debug build (OPENGUILD_DEBUG_EXT=1)
@@ -24,9 +25,11 @@ cdef Py_ssize_t FIRST_INDEX = 8
 cdef class Ring:
     """See openguild_proto.fanout.ring.Ring."""
 
-    def __cinit__(self, long long head, Py_ssize_t capacity_events=256, Py_ssize_t capacity_bytes=1 << 20):
+    def __cinit__(self, head, Py_ssize_t capacity_events=256, Py_ssize_t capacity_bytes=1 << 20):
         if capacity_events < 1 or capacity_bytes < 1:
             raise LocalProtocolError("a ring holds at least one event and one byte")
+        if not 0 <= head <= MAX_HEAD:  # a negative index would be taken modulo the index's size, and miss it
+            raise LocalProtocolError(f"a head is within 0 and {MAX_HEAD}")
         self.head = head
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes
@@ -239,17 +242,20 @@ cdef class Ring:
     def sent(self, Py_ssize_t slot, Py_ssize_t nbytes):
         """`nbytes` of the span that `take` gave are with the kernel: the cursor moves, in whole frames."""
         cdef long long index
-        cdef Py_ssize_t length, begin
+        cdef Py_ssize_t length, begin, behind
         self._check(slot)
         index = self._cursors[slot] + 1
         if index <= self.head - self._count:
             raise LocalProtocolError("the slot has lagged")
-        if nbytes > 0 and index <= self.head and nbytes == self._end - self._offset(index):
+        if nbytes <= 0:
+            return b""
+        behind = self._end - self._offset(index) if index <= self.head else 0
+        if nbytes > behind:
+            raise LocalProtocolError("more was sent than the ring holds")
+        if nbytes == behind:
             self._cursors[slot] = self.head  # the common case: all of it
             return b""
         while nbytes > 0:
-            if index > self.head:
-                raise LocalProtocolError("more was sent than the ring holds")
             length = self._length(index)
             self._cursors[slot] = index
             if nbytes < length:

@@ -13,6 +13,7 @@ from openguild_proto.errors import LocalProtocolError
 
 DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity
 DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
+MAX_HEAD = 1 << 62  # ours: far beyond any sequence, and room to count on in the compiled ring's 64 bits
 
 
 class Ring:
@@ -40,6 +41,8 @@ class Ring:
     ) -> None:
         if capacity_events < 1 or capacity_bytes < 1:
             raise LocalProtocolError("a ring holds at least one event and one byte")
+        if not 0 <= head <= MAX_HEAD:
+            raise LocalProtocolError(f"a head is within 0 and {MAX_HEAD}")
         self.head = head
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes
@@ -165,16 +168,16 @@ class Ring:
         position = self.cursor(slot) + 1 - self.tail
         if position < 0:
             raise LocalProtocolError("the slot has lagged")
+        moved, rest = 0, b""
         while nbytes > 0:
-            if position >= len(self._frames):
+            if position + moved >= len(self._frames):
                 raise LocalProtocolError("more was sent than the ring holds")
-            frame = self._frames[position]
-            position += 1
-            self._cursors[slot] += 1
-            if nbytes < len(frame):
-                return frame[nbytes:]
+            frame = self._frames[position + moved]
+            moved += 1
+            rest = frame[nbytes:]
             nbytes -= len(frame)
-        return b""
+        self._cursors[slot] += moved
+        return rest
 
     def deliver(self, limit: int, max_bytes: int) -> list[tuple[bytes, list[int]]]:
         """`pending`, `take` and `sent` in one, for callers whose transports take everything.

@@ -11,6 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.fanout import _native
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.fanout.ring import MAX_HEAD
 from openguild_proto.fanout.ring import Ring as PureRing
 
 PURE_RUN = os.environ.get("OPENGUILD_PURE") == "1"
@@ -162,6 +164,33 @@ class TestRing:
     def test_misuse_is_refused(self, ring_type: type[PureRing], misuse) -> None:
         with pytest.raises(LocalProtocolError):
             misuse(ring_type(5))
+
+    @pytest.mark.parametrize("head", [-1, -100_000, MAX_HEAD + 1, (1 << 63) - 1, 1 << 70])
+    def test_a_head_that_cannot_be_counted_on_from_is_refused(self, ring_type: type[PureRing], head: int) -> None:
+        with pytest.raises(LocalProtocolError):
+            ring_type(head)
+        hub = Hub(ring=ring_type)
+        with pytest.raises(LocalProtocolError):
+            hub.open("c", head)
+        assert not hub.is_open("c")
+
+    def test_the_highest_head_can_be_published_to(self, ring_type: type[PureRing]) -> None:
+        ring = ring_type(MAX_HEAD)
+        slot = ring.attach(MAX_HEAD)
+        assert ring.publish(b"x") == MAX_HEAD + 1
+        assert ring.take(slot, 1) == b"x"
+
+    def test_what_was_not_held_is_not_sent_and_moves_nothing(self, ring_type: type[PureRing]) -> None:
+        ring = ring_type(0)
+        slot = ring.attach(0)
+        with pytest.raises(LocalProtocolError):
+            ring.sent(slot, 1)
+        for frame in (b"one", b"two"):
+            ring.publish(frame)
+        with pytest.raises(LocalProtocolError):
+            ring.sent(slot, 7)
+        assert ring.cursor(slot) == 0
+        assert ring.take(slot, 100) == b"onetwo"
 
     def test_misuse_of_bounds_is_refused(self, ring_type: type[PureRing]) -> None:
         with pytest.raises(LocalProtocolError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 
 import hypothesis.strategies as st
@@ -80,6 +81,21 @@ def test_the_limit_takes_turns(pairs: list[Pair]) -> None:
     assert [flush(ring, 2, 100)[0] for _ in range(3)] == [2, 1, 0]
     assert [bytes(pair.read()) for pair in pairs] == [b"x"] * 3
     assert flush(ring, 0, 100) == (0, [])
+
+
+def test_a_limit_beyond_the_slots_asks_for_no_more_memory_than_they_need(pairs: list[Pair]) -> None:
+    """2**61 entries of 32 bytes are 0 bytes, modulo 2**64: what the slots report must not be written behind them."""
+    ring = Ring(0)
+    assert flush(ring, sys.maxsize, 100) == (0, [])
+    slots = [attach(ring, pair) for pair in pairs]
+    for pair in pairs:
+        pair.client.close()
+    ring.publish(b"x")
+    for limit in (1 << 61, sys.maxsize):
+        served, troubles = flush(ring, limit, 100)
+        assert (served, [slot for slot, _, _ in troubles]) == (3, slots)
+        for slot in slots:
+            ring.park(slot, False)
 
 
 def test_a_full_kernel_parks_and_a_cut_frame_s_rest_is_handed_over(pairs: list[Pair]) -> None:
