@@ -9,7 +9,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport free, malloc
 
-from openguild_proto.fanout._ring cimport Ring
+from openguild_proto.fanout._ring cimport Ring, span_end
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void* buffer, size_t length, int flags)
@@ -24,20 +24,6 @@ cdef struct Trouble:
     Py_ssize_t rest_begin  # of the frame that was cut, in the arena
     Py_ssize_t rest_size
     int error
-
-
-cdef Py_ssize_t span_end(Ring ring, long long first, Py_ssize_t max_bytes) noexcept nogil:
-    """Where the span that begins with frame `first` ends: whole frames, at least one, within `max_bytes`."""
-    cdef Py_ssize_t begin = ring._offset(first), end
-    cdef long long index
-    if ring._end - begin <= max_bytes:
-        return ring._end
-    end = begin + ring._length(first)
-    index = first + 1
-    while index <= ring.head and end + ring._length(index) - begin <= max_bytes:
-        end += ring._length(index)
-        index += 1
-    return end
 
 
 cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* trouble) noexcept nogil:

@@ -222,21 +222,14 @@ cdef class Ring:
 
     def take(self, Py_ssize_t slot, Py_ssize_t max_bytes):
         """The next frames of the slot, whole and contiguous: at least one, further ones while within `max_bytes`."""
-        cdef long long first, index
+        cdef long long first
         cdef Py_ssize_t begin, end
         self._check(slot)
         first = self._cursors[slot] + 1
         if first <= self.head - self._count or first > self.head:
             return b""
         begin = self._offset(first)
-        if self._end - begin <= max_bytes:
-            end = self._end
-        else:
-            end = begin + self._length(first)
-            index = first + 1
-            while index <= self.head and end + self._length(index) - begin <= max_bytes:
-                end += self._length(index)
-                index += 1
+        end = span_end(self, first, max_bytes)
         return PyBytes_FromStringAndSize(self._arena + begin, end - begin)
 
     def sent(self, Py_ssize_t slot, Py_ssize_t nbytes):
@@ -264,42 +257,6 @@ cdef class Ring:
             nbytes -= length
             index += 1
         return b""
-
-    def deliver(self, Py_ssize_t limit, Py_ssize_t max_bytes):
-        """`pending`, `take` and `sent` in one: (span, slots), neighbours at the same place share a span."""
-        cdef list found = [], slots = None
-        cdef long long oldest = self.head - self._count, place = -1, last = -1, cursor
-        cdef Py_ssize_t count = self._slot_count, step, slot, begin, end, served = 0
-        cdef Py_ssize_t start = self._next if self._next < count else 0
-        if limit <= 0:
-            return found
-        for step in range(count):
-            slot = start + step
-            if slot >= count:
-                slot -= count
-            cursor = self._cursors[slot]
-            if cursor >= self.head or cursor < oldest or cursor < 0 or self._parked[slot]:
-                continue
-            if cursor != place:
-                place = cursor
-                begin = self._offset(cursor + 1)
-                last = self.head
-                end = self._end
-                if end - begin > max_bytes:
-                    last = cursor + 1
-                    end = begin + self._length(last)
-                    while last < self.head and end + self._length(last + 1) - begin <= max_bytes:
-                        last += 1
-                        end += self._length(last)
-                slots = []
-                found.append((PyBytes_FromStringAndSize(self._arena + begin, end - begin), slots))
-            self._cursors[slot] = last
-            slots.append(slot)
-            served += 1
-            if served == limit:
-                self._next = slot + 1
-                break
-        return found
 
     # --- looking -----------------------------------------------------------------------------------
 

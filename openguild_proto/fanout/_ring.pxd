@@ -1,4 +1,4 @@
-# The native ring's layout, for `cimport` by the batched flush.
+# The native ring's layout and its span rule, for `cimport` by the batched flush.
 
 cdef class Ring:
     cdef char* _arena              # frames, back to back, oldest first from _start
@@ -24,3 +24,17 @@ cdef class Ring:
     cdef int _make_room(self, Py_ssize_t size) except -1
     cdef Py_ssize_t _offset(self, long long index) noexcept nogil
     cdef Py_ssize_t _length(self, long long index) noexcept nogil
+
+
+cdef inline Py_ssize_t span_end(Ring ring, long long first, Py_ssize_t max_bytes) noexcept nogil:
+    """Where the span that begins with frame `first` ends: whole frames, at least one, further ones while within `max_bytes`."""
+    cdef Py_ssize_t begin = ring._offset(first), end
+    cdef long long index
+    if ring._end - begin <= max_bytes:
+        return ring._end
+    end = begin + ring._length(first)
+    index = first + 1
+    while index <= ring.head and end + ring._length(index) - begin <= max_bytes:
+        end += ring._length(index)
+        index += 1
+    return end
