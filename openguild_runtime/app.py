@@ -23,8 +23,9 @@ from anyio.abc import TaskGroup
 
 import openguild_runtime
 from openguild_proto.effects import StorageUnavailable
-from openguild_proto.fanout import _native, ring
+from openguild_proto.fanout import ring
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.fanout.native import NATIVE
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
@@ -66,7 +67,7 @@ log = structlog.get_logger("openguild.server")
 
 def native_ring() -> bool:
     """Whether the compiled ring serves. OPENGUILD_PURE=1 declines it."""
-    return _native.NATIVE and os.environ.get("OPENGUILD_PURE") != "1"
+    return NATIVE and os.environ.get("OPENGUILD_PURE") != "1"
 
 
 class Server:

@@ -16,8 +16,9 @@ import anyio
 import anyio.lowlevel
 import structlog
 
-from openguild_proto.fanout import _native
 from openguild_proto.fanout.hub import Hub, Subscriber
+from openguild_proto.fanout.native import NATIVE
+from openguild_proto.fanout.native import Ring as NativeRing
 from openguild_proto.fanout.ring import Ring as PureRing
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import SEND_BYTES, Peer
@@ -50,7 +51,7 @@ class Flusher:
         self.flushed: Callable[[str], None] | None = None  # called for each stream that all have got (tracing)
         self._dirty: dict[str, float] = {}
         self._wake = anyio.Event()
-        self._native = _load_native() if _native.NATIVE and hub.ring_type is _native.Ring else None
+        self._native = _load_native() if NATIVE and hub.ring_type is NativeRing else None
 
     def mark(self, stream: str) -> None:
         """`stream` has frames that some subscriber has not got."""

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from openguild_proto.fanout import _native
+from openguild_proto.fanout import native
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.fanout.ring import Ring as PureRing
 from openguild_proto.ws.frames import text_frame
 
-RINGS = {"pure": PureRing} | ({"native": _native.Ring} if _native.NATIVE else {})
+RINGS = {"pure": PureRing} | ({"native": native.Ring} if native.NATIVE else {})
 rings = pytest.mark.parametrize("ring", RINGS.values(), ids=RINGS.keys())
 PAYLOAD = b"x" * 300
 SUBSCRIBERS = 1_000

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from benchmarks.load.actors import FRAME_BYTES, Crowd, HealthWatch, RealServer, cpu_secs, peer, resident_bytes
-from openguild_proto.fanout import _native
+from openguild_proto.fanout import native
 from openguild_proto.fanout.ring import Ring as PureRing
 from openguild_proto.ws.frames import text_frame
 
@@ -161,7 +161,7 @@ def ring_scaling() -> Result:
     frame = text_frame(b"x" * FRAME_BYTES)
     found = {}
     for slots in (10, 100_000):
-        ring = _native.Ring(0)
+        ring = native.Ring(0)
         for _ in range(slots):
             ring.attach(0)
         found[slots] = _seconds(lambda ring=ring: ring.publish(frame), 20_000)
@@ -172,7 +172,7 @@ def ring_native_against_pure(slots: int = 10_000) -> Result:
     """Publish one frame and take it for every cursor, step by step as the pure flush does."""
     frame = text_frame(b"x" * FRAME_BYTES)
     found = {}
-    for name, kind in (("native", _native.Ring), ("pure", PureRing)):
+    for name, kind in (("native", native.Ring), ("pure", PureRing)):
         ring = kind(0)
         for _ in range(slots):
             ring.attach(0)

@@ -9,7 +9,7 @@ constraints=$(pwd)/deploy/image/constraints.txt
 "$python" -m venv "$prefix"
 export PIP_CONSTRAINT="$constraints" PIP_BUILD_CONSTRAINT="$constraints" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 "$prefix/bin/pip" install --quiet '.[server,otel]' # tracing is a setting, not another image
-"$prefix/bin/python" -I -c 'from openguild_proto.fanout import _native; raise SystemExit(not _native.NATIVE)' || {
+"$prefix/bin/python" -I -c 'from openguild_proto.fanout import native; raise SystemExit(not native.NATIVE)' || {
     echo "the compiled ring was not built: a C compiler is needed here" >&2
     exit 1
 }

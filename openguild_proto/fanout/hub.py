@@ -18,7 +18,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.fanout import _native
+from openguild_proto.fanout import native
 from openguild_proto.fanout.ring import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS
 from openguild_proto.fanout.ring import Ring as PureRing
 
@@ -96,7 +96,7 @@ class Hub:
     ) -> None:
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes
-        self.ring_type: type[PureRing] = ring if ring is not None else _native.Ring
+        self.ring_type: type[PureRing] = ring if ring is not None else native.Ring
         self._streams: dict[str, _Stream] = {}
         self._published: dict[str, None] = {}  # streams to be looked at by take_lagged
 
@@ -256,9 +256,6 @@ class Hub:
         deep = [(stream, depth) for stream in self._streams if (depth := self.depth(stream)) > 0]
         deep.sort(key=lambda item: -item[1])
         return deep[:limit]
-
-    def streams(self) -> list[str]:
-        return list(self._streams)
 
     def subscriber_count(self, stream: str) -> int:
         entry = self._entry(stream)

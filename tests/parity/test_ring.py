@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.fanout import _native
+from openguild_proto.fanout import native
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.fanout.ring import MAX_HEAD
 from openguild_proto.fanout.ring import Ring as PureRing
 
 PURE_RUN = os.environ.get("OPENGUILD_PURE") == "1"
-RINGS = [PureRing] if PURE_RUN else [PureRing, _native.Ring]
+RINGS = [PureRing] if PURE_RUN else [PureRing, native.Ring]
 
 
 def test_the_compiled_ring_is_there_unless_the_pure_run_was_asked_for() -> None:
-    assert _native.NATIVE or PURE_RUN, "the extension is not built: run `make test`, or set OPENGUILD_PURE=1 on purpose"
+    assert native.NATIVE or PURE_RUN, "the extension is not built: run `make test`, or set OPENGUILD_PURE=1 on purpose"
 
 
 @pytest.fixture(params=RINGS, ids=lambda ring: ring.__module__.rpartition(".")[2])
@@ -200,7 +200,7 @@ class TestRing:
 @pytest.mark.skipif(PURE_RUN, reason="the pure run has nothing to compare with")
 class TestNativeMemory:
     def test_a_quiet_ring_is_cheap(self) -> None:
-        ring = _native.Ring(0)
+        ring = native.Ring(0)
         assert ring.allocated == 0
         ring.attach(0)
         ring.publish(b"x" * 300)

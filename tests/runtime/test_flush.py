@@ -11,16 +11,16 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from openguild_proto.fanout import _native
+from openguild_proto.fanout import native
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.ws.frames import text_frame
 
-if not _native.NATIVE or os.environ.get("OPENGUILD_PURE") == "1":
+if not native.NATIVE or os.environ.get("OPENGUILD_PURE") == "1":
     pytest.skip("the flush is compiled, and this run declines compiled parts", allow_module_level=True)
 
 from openguild_runtime._flush import flush
 
-Ring = _native.Ring
+Ring = native.Ring
 
 
 class Pair:

@@ -8,11 +8,11 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.fanout import _native
+from openguild_proto.fanout import native
 from openguild_proto.fanout.hub import Hub, Subscriber, SubscriberState
 from openguild_proto.fanout.ring import Ring as PureRing
 
-RINGS = sorted({PureRing, _native.Ring}, key=str)
+RINGS = sorted({PureRing, native.Ring}, key=str)
 CAPACITY = 6
 STREAM = "channel"
 
