@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.reasons import reconnect_after
 from openguild_runtime import logs
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.local_socket import serve_local
@@ -132,7 +133,7 @@ def close_sessions(replica: Replica, request: Request) -> Answer:
         raise Refused("name the user")
     found = [peer for peer in replica.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
     for peer in found:
-        peer.close(CloseCode.SERVICE_RESTART, "closed by the operator; reconnect in 1000 ms")
+        peer.close(CloseCode.SERVICE_RESTART, reconnect_after("closed by the operator", 1_000))
     return {"closed": len(found)}
 
 

@@ -16,6 +16,7 @@ import anyio
 import structlog
 
 from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.reasons import reconnect_after
 from openguild_runtime.driver import Driver
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
@@ -75,4 +76,4 @@ async def _close_in_waves(peers: list[Peer], window_secs: float) -> None:
             await anyio.sleep(WAVE_SECS)
         for peer in peers[start : start + size]:
             delay_ms = random.randrange(spread_ms)  # noqa: S311 - jitter, not a secret
-            peer.close(CloseCode.SERVICE_RESTART, f"server restarting; reconnect in {delay_ms} ms")
+            peer.close(CloseCode.SERVICE_RESTART, reconnect_after("server restarting", delay_ms))

@@ -21,6 +21,7 @@ from openguild_proto.schemas.stream import (
     channel_read_payload,
     event_frame_payload,
 )
+from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.feeds import ChannelGone, Feeds
@@ -264,10 +265,8 @@ class Streams:
             self._metrics.lagged(lagged.missed)
             peer = lagged.subscriber.owner
             if isinstance(peer, Peer):
-                if peer.stream is not None and peer.stream.channel_id is None:
-                    reason = f"lagged by {lagged.missed} notification messages"
-                else:
-                    reason = f"lagged by {lagged.missed} messages; resume with since={lagged.resume_from}"
+                notifications = peer.stream is not None and peer.stream.channel_id is None
+                reason = reasons.lagged(lagged.missed, None if notifications else lagged.resume_from)
                 peer.close(CloseCode.POLICY_VIOLATION, reason)
 
     def channel_created(self, record: ControlRecord) -> None:
