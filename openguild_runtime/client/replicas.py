@@ -20,7 +20,7 @@ class _Connection:
 
 
 class Replicas:
-    """`urls`: at least one. Raises ValueError."""
+    """Picks the address to try next, keeps idle connections, makes one exchange. Raises ValueError without addresses."""
 
     def __init__(self, urls: tuple[str, ...], connect: Connect) -> None:
         self.connect = connect
@@ -71,6 +71,10 @@ class Replicas:
             if connection is not None:
                 await close(connection.stream)
             return None, f"{type(failure).__name__}: {failure}"
+        except BaseException:  # its caller was cancelled: half an exchange is on it, so nobody can use it again
+            if connection is not None:
+                await close(connection.stream)
+            raise
         if connection.http.reusable and len(self._idle) < IDLE_CONNECTIONS:
             self._idle.append((address, connection))
         else:
