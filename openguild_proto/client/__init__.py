@@ -3,7 +3,7 @@
 `openguild_runtime.client.Client` drives it with anyio; an embedder may drive it with anything.
 """
 
-from openguild_proto.client.backoff import Backoff
+from openguild_proto.client.backoff import Backoff, is_passing
 from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient
 from openguild_proto.client.session import ApiError, Session, Step, api_error, next_step
 from openguild_proto.client.stream import (
@@ -18,5 +18,6 @@ from openguild_proto.client.stream import (
 
 __all__ = [
     "ApiError", "Backoff", "ClientResponse", "ConnectionBroken", "Delivered", "Disconnected", "Ended", "HttpClient",
-    "Notified", "Opened", "Session", "Step", "StreamClient", "StreamEvent", "api_error", "next_step",
+    "Notified", "Opened", "Session", "Step", "StreamClient", "StreamEvent", "api_error", "is_passing",
+    "next_step",
 ]  # fmt: skip

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 BASE_SECS = 0.25
 MAX_SECS = 15.0
 
-_ADVICE = re.compile(r"reconnect in (\d{1,7}) ms")
-
 
 class Backoff:
     """Delays drawn from 0 to `min(max_secs, base_secs * 2**attempt)`, so that many clients do not come back at once.
 
-    `uniform()` gives a number in [0, 1).
+    `jitter()` gives a number in [0, 1).
     """
 
-    __slots__ = ("_attempt", "_base", "_max", "_uniform")
+    __slots__ = ("_attempt", "_base", "_jitter", "_max")
 
     def __init__(
-        self, uniform: Callable[[], float], *, base_secs: float = BASE_SECS, max_secs: float = MAX_SECS
+        self, jitter: Callable[[], float], *, base_secs: float = BASE_SECS, max_secs: float = MAX_SECS
     ) -> None:
-        self._uniform = uniform
+        self._jitter = jitter
         self._base = base_secs
         self._max = max_secs
         self._attempt = 0
@@ -31,19 +28,18 @@ class Backoff:
         """Seconds to wait now. Advice (`Retry-After`, a 1012 close) is a floor; the jitter comes on top of it."""
         ceiling = min(self._max, self._base * float(1 << min(self._attempt, 16)))
         self._attempt += 1
-        return (advised_secs or 0.0) + self._uniform() * ceiling
+        return (advised_secs or 0.0) + self._jitter() * ceiling
 
     def reset(self) -> None:
         """Something worked."""
         self._attempt = 0
 
 
-def advised_by_reason(reason: str) -> float | None:
-    """The delay that a 1012 close names, in seconds (CONTRACT A7)."""
-    found = _ADVICE.search(reason)
-    return int(found[1]) / 1000 if found else None
-
-
 def advised_by_header(value: str | None) -> float | None:
     """`Retry-After` in seconds (RFC 9110 10.2.3); a date is not understood and gives None."""
     return float(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 6 else None
+
+
+def is_passing(status: int) -> bool:
+    """A refusal that says nothing about what was asked: overload, an outage, or a server that is going away."""
+    return status in {408, 429} or status >= 500

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from enum import Enum
 
 import msgspec
 
-from openguild_proto.client.backoff import advised_by_header
+from openguild_proto.client.backoff import advised_by_header, is_passing
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.schemas.accounts import TokenPair
+from openguild_proto.sessions.tokens import unverified_issue_us
 
-REFRESH_AHEAD_MS = 60_000  # before the token ends, so that no request meets the end; a tenth of a shorter life
+REFRESH_AHEAD_SECS = 60.0  # before the token ends, so that no request meets the end; a tenth of a shorter life
 
 
 class ApiError(Exception):
@@ -36,26 +38,41 @@ class _ErrorBody(msgspec.Struct):
 
 
 class Session:
-    """The token pair of one login. `refresh_token` changes with every refresh; times are UTC milliseconds."""
+    """The token pair of one login. `refresh_token` changes with every refresh.
 
-    __slots__ = ("access_token", "refresh_at_ms", "refresh_token")
+    `refresh_at`: monotonic seconds. Without it, as for a pair that was kept on disk, the server's refusal says when.
+    """
 
-    def __init__(self, access_token: str, refresh_token: str, refresh_at_ms: int) -> None:
+    __slots__ = ("access_token", "refresh_at", "refresh_token")
+
+    def __init__(self, access_token: str, refresh_token: str, refresh_at: float = math.inf) -> None:
         self.access_token = access_token
         self.refresh_token = refresh_token
-        self.refresh_at_ms = refresh_at_ms
+        self.refresh_at = refresh_at
 
     @classmethod
-    def of(cls, body: bytes, wall_ms: int) -> Session:
-        """From the answer to a login or refresh. Raises msgspec.DecodeError, ValueError."""
+    def of(cls, body: bytes, now: float) -> Session:
+        """From the answer to a login or refresh that came at `now`. Raises msgspec.DecodeError, ValueError."""
         pair = msgspec.json.decode(body, type=TokenPair)
-        expires_ms = int(datetime.fromisoformat(pair.access_expires_at).timestamp() * 1000)
-        ahead = min(REFRESH_AHEAD_MS, max(0, expires_ms - wall_ms) // 10)
-        return cls(pair.access_token, pair.refresh_token, expires_ms - ahead)
+        life = _life_secs(pair)
+        if life <= 0:
+            return cls(pair.access_token, pair.refresh_token)
+        return cls(pair.access_token, pair.refresh_token, now + life - min(REFRESH_AHEAD_SECS, life / 10))
 
-    def is_stale(self, wall_ms: int) -> bool:
+    def is_stale(self, now: float) -> bool:
         """The access token has ended or is about to."""
-        return wall_ms >= self.refresh_at_ms
+        return now >= self.refresh_at
+
+
+def _life_secs(pair: TokenPair) -> float:
+    """How long the access token lives by the server's clock alone: this machine's may be hours off. 0: it does not say.
+
+    The token's own time of issue is used, not a Date header: a proxy may write that by another clock.
+    """
+    issued_us = unverified_issue_us(pair.access_token)
+    if issued_us is None:
+        return 0.0
+    return datetime.fromisoformat(pair.access_expires_at).timestamp() - issued_us / 1_000_000
 
 
 class Step(Enum):
@@ -65,9 +82,6 @@ class Step(Enum):
     RETRY = "retry"  # after a delay; the request is one that may be repeated
     REFRESH = "refresh"  # the token is not accepted: get a new one, then try again
     FAIL = "fail"
-
-
-RETRY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def next_step(response: ClientResponse, *, repeatable: bool) -> tuple[Step, float | None]:
@@ -81,7 +95,7 @@ def next_step(response: ClientResponse, *, repeatable: bool) -> tuple[Step, floa
         return Step.DONE, None
     if status == 401:
         return Step.REFRESH, None
-    if status in RETRY_STATUS and repeatable:
+    if is_passing(status) and repeatable:
         return Step.RETRY, advised_by_header(response.header("retry-after"))
     return Step.FAIL, None
 

@@ -15,9 +15,11 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.utilities import LocalProtocolError as WsprotoMisuse
 from wsproto.utilities import RemoteProtocolError
 
-from openguild_proto.client.backoff import Backoff, advised_by_header, advised_by_reason
+from openguild_proto.client.backoff import Backoff, advised_by_header, is_passing
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.schemas.stream import payload_sequence
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
+from openguild_proto.ws.reasons import reconnect_secs
 
 HANDSHAKE_SECS = 10.0
 SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of them have not come
@@ -61,26 +63,18 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
 StreamEvent: TypeAlias = Opened | Delivered | Notified | Disconnected | Ended
 
 
-class _Sequenced(msgspec.Struct):
-    sequence: int
-
-
-_decoder = msgspec.json.Decoder(_Sequenced)
-
-
 class StreamClient:
     """`channel_id` None: the notification stream, which has no sequences. `since`: exclusive, None for the newest ones.
 
-    `position` is the last sequence delivered. `uniform()` gives a number in [0, 1).
+    `position` is the last sequence delivered, `since` until there is one. `jitter()` gives a number in [0, 1).
     """
 
-    def __init__(self, channel_id: str | None, since: int | None, uniform: Callable[[], float]) -> None:
+    def __init__(self, channel_id: str | None, since: int | None, jitter: Callable[[], float]) -> None:
         self.channel_id = channel_id
         self.position = since
         self.holes = 0  # times the server left events out; it never should
         self.repeats = 0  # events that came again, and were dropped
-        self._backoff = Backoff(uniform)
-        self._opened_before = False
+        self._backoff = Backoff(jitter)
         self._refused_token = False
         self._ws: WSConnection | None = None
         self._open = False
@@ -103,8 +97,6 @@ class StreamClient:
             target = "/notifications/ws"
         else:
             target = f"/channels/{self.channel_id}/ws"
-            if self.position is None and self._opened_before:
-                self.position = 0  # nothing had been said there: whatever comes is new
             if self.position is not None:
                 target += f"?since={self.position}"
         self._ws = WSConnection(ConnectionType.CLIENT)
@@ -171,7 +163,7 @@ class StreamClient:
     def _take(self, event: events.Event, now: float) -> StreamEvent | None:
         match event:
             case events.AcceptConnection():
-                self._open = self._opened_before = True
+                self._open = True
                 self._refused_token = False
                 self._deadline = now + SILENCE_SECS
                 return Opened(self.position)
@@ -214,7 +206,7 @@ class StreamClient:
             self._backoff.reset()
             return Notified(text)
         try:
-            sequence = _decoder.decode(text).sequence
+            sequence = payload_sequence(text)
         except msgspec.MsgspecError:
             return self._lost("a message is not an event")
         if self.position is not None:
@@ -236,7 +228,7 @@ class StreamClient:
         if status == 401 and not self._refused_token:
             self._refused_token = True
             return self._lost("the token is not accepted", needs_token=True)
-        if status in {408, 429} or status >= 500:
+        if is_passing(status):
             return self._lost(f"HTTP {status}", advised)
         self._drop()
         return Ended(status, body)
@@ -251,7 +243,7 @@ class StreamClient:
             return Ended(code, reason)
         if code == CloseCode.SERVICE_RESTART:
             self._backoff.reset()  # an orderly farewell, not a failure
-        return self._lost(f"{code} {reason}", advised_by_reason(reason))
+        return self._lost(f"{code} {reason}", reconnect_secs(reason))
 
     def _lost(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
         self._drop()

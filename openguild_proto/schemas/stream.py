@@ -30,8 +30,8 @@ class _Sequenced(msgspec.Struct):
 _sequenced = msgspec.json.Decoder(_Sequenced)
 
 
-def payload_sequence(payload: bytes) -> int:
-    """The sequence of a frame payload. Raises msgspec.DecodeError for bytes that are none."""
+def payload_sequence(payload: bytes | str) -> int:
+    """The sequence of a frame payload. Raises msgspec.DecodeError for what is none."""
     return _sequenced.decode(payload).sequence
 
 

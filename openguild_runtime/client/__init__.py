@@ -11,8 +11,8 @@ service may be given: the next one is tried when one fails.
 """
 
 from openguild_proto.client import ApiError
-from openguild_runtime.client.session import Client, GaveUp, Posted
+from openguild_runtime.client.session import Client, Posted
 from openguild_runtime.client.subscription import ChannelEvent, StreamEnded, Subscription
-from openguild_runtime.client.transport import Address
+from openguild_runtime.client.transport import Address, GaveUp
 
 __all__ = ["Address", "ApiError", "ChannelEvent", "Client", "GaveUp", "Posted", "StreamEnded", "Subscription"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import msgspec
@@ -23,15 +23,8 @@ from openguild_proto.client import (
 )
 from openguild_runtime.client.replicas import Replicas
 from openguild_runtime.client.subscription import Subscription
-from openguild_runtime.client.transport import Connect, connect_tcp
+from openguild_runtime.client.transport import Connect, GaveUp, connect_tcp
 from openguild_runtime.sources import Sources
-
-Uniform: TypeAlias = Callable[[], float]
-uniform = random.random  # jitter, not a secret
-
-
-class GaveUp(Exception):
-    """No attempt within the time allowed was answered. A post that was sent may have been stored: see `nonce`."""
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
@@ -46,18 +39,18 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 class Client:
     """`urls`: addresses of one service. `patience_secs`: how long a request is tried again before `GaveUp`.
 
-    `connect`, `sources` and `uniform` are for tests and other transports.
+    `connect`, `sources` and `jitter` (a number in [0, 1) at each call) are for tests and other transports.
     """
 
     urls: str | tuple[str, ...]
     patience_secs: float = 60.0
     connect: Connect = connect_tcp
     sources: Sources = field(default_factory=Sources)
-    uniform: Uniform = uniform
+    jitter: Callable[[], float] = random.random
     session: Session | None = None
     on_retry: Callable[[str], None] = lambda reason: None
     _replicas: Replicas = field(init=False)
-    _refreshing: anyio.Lock = field(default_factory=anyio.Lock)
+    _refreshing: anyio.Lock = field(init=False, default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
         self._replicas = Replicas((self.urls,) if isinstance(self.urls, str) else self.urls, self.connect)
@@ -83,7 +76,7 @@ class Client:
         """Raises ApiError, GaveUp."""
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id}}
         answer = await self._attempts("POST", "/sessions/login", body, authorized=False, repeatable=True)
-        self.session = Session.of(answer.body, self._wall_ms())
+        self.session = Session.of(answer.body, self.sources.monotonic())
 
     async def logout(self) -> None:
         """End the session on every replica. Raises ApiError, GaveUp."""
@@ -113,7 +106,7 @@ class Client:
     ) -> ClientResponse:
         """Send until it is done, refused, or `patience_secs` have passed."""
         data = b"" if body is None else msgspec.json.encode(body)
-        backoff = Backoff(self.uniform)
+        backoff = Backoff(self.jitter)
         deadline = self.sources.monotonic() + self.patience_secs
         refreshed = False
         while True:
@@ -140,21 +133,20 @@ class Client:
 
     # --- tokens --------------------------------------------------------------------------------------
 
-    async def fresh_token(self) -> str:
-        """An access token that is good for a while. Raises ApiError, GaveUp, and RuntimeError before a login."""
+    async def fresh_token(self, refused: str | None = None) -> str:
+        """An access token that is good for a while, and not the `refused` one.
+
+        Raises ApiError, GaveUp, and RuntimeError while nobody is logged in.
+        """
+        session = self._logged_in()
+        if session.access_token == refused or session.is_stale(self.sources.monotonic()):
+            await self.refresh(session.access_token)
+        return self._logged_in().access_token
+
+    def _logged_in(self) -> Session:
         if self.session is None:
             raise RuntimeError("log in first")
-        if self.session.is_stale(self._wall_ms()):
-            await self.refresh(self.session.access_token)
-        return self.session.access_token
-
-    def _wall_ms(self) -> int:
-        return int(self.sources.wall() * 1000)
-
-    async def _renew(self) -> None:
-        """A stream's token was not accepted."""
-        if self.session is not None:
-            await self.refresh(self.session.access_token)
+        return self.session
 
     async def refresh(self, refused: str | None) -> None:
         """Get a new pair, once for all who ask. `refused`: the access token that was not accepted."""
@@ -164,17 +156,17 @@ class Client:
                 return
             body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (CONTRACT 5)
             answer = await self._attempts("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
-            self.session = Session.of(answer.body, self._wall_ms())
+            self.session = Session.of(answer.body, self.sources.monotonic())
 
     # --- streams -------------------------------------------------------------------------------------
 
     def subscribe(self, channel_id: str, since: int | None = None) -> Subscription:
         """Events after `since` (exclusive; None: the newest ones and on), in order, once, across reconnects."""
-        return self._subscription(StreamClient(channel_id, since, self.uniform))
+        return self._subscription(StreamClient(channel_id, since, self.jitter))
 
     async def notifications(self) -> AsyncIterator[dict[str, Any]]:
         """What happens in all that the user may read, while connected (CONTRACT 9); nothing is replayed."""
-        subscription = self._subscription(StreamClient(None, None, self.uniform))
+        subscription = self._subscription(StreamClient(None, None, self.jitter))
         try:
             while True:
                 event = await subscription.next_event()
@@ -184,6 +176,4 @@ class Client:
             await subscription.aclose()
 
     def _subscription(self, stream: StreamClient) -> Subscription:
-        return Subscription(
-            stream, self._replicas, self.sources.monotonic, fresh_token=self.fresh_token, renew=self._renew
-        )
+        return Subscription(stream, self._replicas, self.sources.monotonic, self.fresh_token)

@@ -10,9 +10,9 @@ import anyio
 import msgspec
 from anyio.abc import ByteStream
 
-from openguild_proto.client import Delivered, Disconnected, Ended, StreamClient, StreamEvent
+from openguild_proto.client import ApiError, Delivered, Disconnected, Ended, StreamClient, StreamEvent, is_passing
 from openguild_runtime.client.replicas import Replicas
-from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, close, receive
+from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, GaveUp, close, receive
 
 
 class StreamEnded(Exception):
@@ -41,6 +41,7 @@ class Subscription:
     """An async iterator of `ChannelEvent`. It reads in its caller's task: whoever stops asking stops the stream.
 
     `next_event` also gives `Opened` and `Disconnected`. Raises StreamEnded; ApiError when the session is over.
+    `token(refused)` gives an access token, another one than `refused`.
     """
 
     def __init__(
@@ -48,15 +49,14 @@ class Subscription:
         stream: StreamClient,
         replicas: Replicas,
         clock: Callable[[], float],
-        *,
-        fresh_token: Callable[[], Awaitable[str]],
-        renew: Callable[[], Awaitable[None]],
+        token: Callable[[str | None], Awaitable[str]],
     ) -> None:
         self.state = stream
         self._replicas = replicas
         self._clock = clock
-        self._fresh_token = fresh_token
-        self._renew = renew
+        self._new_token = token
+        self._token: str | None = None  # what the connection was opened with
+        self._refused: str | None = None  # what the server did not accept, until there is another
         self._transport: ByteStream | None = None
         self._address: Address | None = None
         self._ready: list[StreamEvent] = []
@@ -96,11 +96,12 @@ class Subscription:
         event = self._ready.pop(0)
         if isinstance(event, Disconnected):
             self._wait_secs = event.retry_secs
-            if self._address is not None:
-                self._replicas.avoid(self._address)
-            await self._let_go()
             if event.needs_token:
-                await self._renew()
+                self._refused = self._token
+            elif self._address is not None:
+                self._replicas.avoid(self._address)
+            self._address = None
+            await self._let_go()
         elif isinstance(event, Ended):
             await self._let_go()
             raise StreamEnded(event.code, event.reason)
@@ -115,7 +116,14 @@ class Subscription:
         wait, self._wait_secs = self._wait_secs, 0.0
         if wait:
             await anyio.sleep(wait)
-        token = await self._fresh_token()
+        try:
+            self._token = token = await self._new_token(self._refused)
+        except (ApiError, GaveUp) as failure:
+            if isinstance(failure, ApiError) and not is_passing(failure.status):
+                raise  # the session is over
+            self._ready.append(self.state.failed(f"no new token: {failure}"))
+            return
+        self._refused = None
         self._address = address = self._replicas.address
         self.state.connect(address.authority, token, self._clock())
         try:

@@ -12,6 +12,11 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import ByteStream
 
+
+class GaveUp(Exception):
+    """No attempt within the time allowed was answered. A post that was sent may have been stored: see `nonce`."""
+
+
 RECEIVE_BYTES = 65_536
 ATTEMPT_SECS = 20.0
 

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from openguild_proto.client import Disconnected, Opened
-from openguild_runtime.client import Address, ApiError, Client, GaveUp, StreamEnded
+from openguild_runtime.client import ApiError, Client, StreamEnded
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import PASSWORD, Chat
 from tests.support.server import ServerProcess
@@ -139,17 +139,3 @@ async def test_it_moves_to_another_replica_and_misses_nothing(
                 with anyio.fail_after(30):
                     assert (await anext(events)).text == "on the second"
             assert (events.state.holes, events.state.repeats) == (0, 0)
-
-
-async def test_it_gives_up_in_time() -> None:
-    async with Client("http://127.0.0.1:9", patience_secs=0.5) as client:
-        with pytest.raises(GaveUp):
-            await client.request("GET", "/health", authorized=False)
-
-
-def test_addresses() -> None:
-    assert Address.of("https://example.org") == Address("example.org", 443, tls=True)
-    assert Address.of("http://[::1]:8080").authority == "[::1]:8080"
-    for bad in ("example.org", "ftp://example.org", "http://example.org/path"):
-        with pytest.raises(ValueError, match="address"):
-            Address.of(bad)

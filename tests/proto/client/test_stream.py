@@ -1,4 +1,4 @@
-"""The client's decisions without a network: what is asked, what is new, when to come back."""
+"""Streams that resume: what is new, what ends a connection, when to come back and with what."""
 
 from __future__ import annotations
 
@@ -8,31 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.client import (
-    Backoff,
-    ConnectionBroken,
-    Delivered,
-    Disconnected,
-    Ended,
-    HttpClient,
-    Notified,
-    Opened,
-    Session,
-    Step,
-    StreamClient,
-    StreamEvent,
-    api_error,
-    next_step,
-)
-from openguild_proto.client.http import ClientResponse
+from openguild_proto.client import Delivered, Disconnected, Ended, Notified, Opened, StreamClient, StreamEvent
 from openguild_proto.client.stream import HANDSHAKE_SECS, SILENCE_SECS
-from openguild_proto.errors import LocalProtocolError
-from openguild_proto.http.message import Response
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, text_frame
 from tests.support.wire import connection, cut, drive
-
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: application/json\r\n\r\nhello"
 
 
 def frame(sequence: int) -> bytes:
@@ -52,87 +32,6 @@ def opened(since: int | None = 0) -> StreamClient:
     _, answer = handshake(stream)
     assert stream.receive_data(answer, 0.0) == [Opened(since)]
     return stream
-
-
-# --- HTTP ----------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.integers(1, len(ANSWER) - 1)))
-def test_an_answer_may_be_cut_anywhere(places: list[int]) -> None:
-    http = HttpClient("h")
-    http.send_request("GET", "/x")
-    answers = [http.receive_data(piece) for piece in cut(ANSWER, places)]
-    assert answers[:-1] == [None] * (len(answers) - 1)
-    assert answers[-1] is not None
-    assert (answers[-1].status, answers[-1].body, answers[-1].header("content-type")) == (
-        200, b"hello", "application/json",
-    )  # fmt: skip
-    assert http.reusable
-
-
-def test_a_connection_that_ends_early_is_broken() -> None:
-    http = HttpClient("h")
-    http.send_request("GET", "/x")
-    with pytest.raises(LocalProtocolError):
-        http.send_request("GET", "/y")
-    assert http.receive_data(ANSWER[:-2]) is None
-    with pytest.raises(ConnectionBroken):
-        http.receive_data(b"")
-
-
-def test_a_closing_answer_ends_the_connection() -> None:
-    http = HttpClient("h")
-    http.send_request("POST", "/x", (("content-type", "application/json"),), b"{}")
-    assert http.receive_data(ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) is not None
-    assert not http.reusable
-
-
-@pytest.mark.parametrize(
-    ("status", "repeatable", "step"),
-    [
-        (200, False, Step.DONE), (401, True, Step.REFRESH), (503, True, Step.RETRY), (503, False, Step.FAIL),
-        (429, True, Step.RETRY), (409, True, Step.FAIL), (404, True, Step.FAIL), (500, True, Step.RETRY),
-    ],
-)  # fmt: skip
-def test_what_an_answer_means(status: int, repeatable: bool, step: Step) -> None:
-    answer = ClientResponse(status, (("retry-after", "3"),), b"")
-    assert next_step(answer, repeatable=repeatable) == (step, 3.0 if step is Step.RETRY else None)
-
-
-def test_errors_are_typed_even_when_the_body_is_not_ours() -> None:
-    ours = api_error(ClientResponse(409, (), b'{"error":"nonce_reused","message":"m","request_id":"r"}'))
-    assert (ours.status, ours.code, ours.request_id) == (409, "nonce_reused", "r")
-    assert api_error(ClientResponse(502, (), b"<html>")).code == "unknown"
-
-
-def test_a_session_is_stale_before_its_token_ends() -> None:
-    body = Response.json(
-        {
-            "access_token": "a", "access_expires_at": "2026-01-01T00:10:00Z", "refresh_token": "r",
-            "refresh_expires_at": "2026-02-01T00:00:00Z",
-        }
-    ).body  # fmt: skip
-    end = 1_767_226_200_000
-    session = Session.of(body, end - 600_000)
-    assert not session.is_stale(end - 60_001)
-    assert session.is_stale(end - 60_000)
-    assert not Session.of(body, end - 10_000).is_stale(end - 1_001), "a short life is refreshed at its last tenth"
-
-
-# --- backoff -------------------------------------------------------------------------------------------
-
-
-@given(st.floats(0, 0.999), st.floats(0, 100), st.integers(0, 40))
-def test_backoff_never_undercuts_advice_and_has_a_ceiling(draw: float, advised: float, failures: int) -> None:
-    backoff = Backoff(lambda: draw, base_secs=0.25, max_secs=15)
-    for _ in range(failures):
-        assert 0 <= backoff.next_delay() < 15
-    assert advised <= backoff.next_delay(advised) <= advised + 15
-    backoff.reset()
-    assert backoff.next_delay() <= 0.25
-
-
-# --- streams -------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(1, 400), max_size=6))
@@ -155,13 +54,19 @@ def test_a_hole_ends_the_connection_and_the_next_one_asks_for_it() -> None:
     assert handshake(stream)[0] == "/channels/c/ws?since=1"
 
 
-def test_an_empty_channel_is_resumed_from_its_beginning() -> None:
+def test_before_the_first_event_a_stream_of_the_newest_ones_asks_for_those_again() -> None:
+    """Anything else would be a guess: on an old channel, since=0 is a replay of its whole log."""
     stream = StreamClient("c", None, lambda: 0.5)
-    target, answer = handshake(stream)
-    assert target == "/channels/c/ws"
-    stream.receive_data(answer, 0.0)
-    stream.receive_data(b"", 1.0)
-    assert handshake(stream)[0] == "/channels/c/ws?since=0"
+    for _ in range(2):
+        target, answer = handshake(stream)
+        assert target == "/channels/c/ws"
+        assert stream.receive_data(answer, 0.0) == [Opened(None)]
+        assert isinstance(stream.receive_data(b"", 1.0)[-1], Disconnected)
+    _, answer = handshake(stream)
+    events = stream.receive_data(answer + frame(1_000_000), 2.0)
+    assert [event.sequence for event in events if isinstance(event, Delivered)] == [1_000_000]
+    stream.receive_data(b"", 3.0)
+    assert handshake(stream)[0] == "/channels/c/ws?since=1000000"
 
 
 def test_notifications_have_no_sequence() -> None:

@@ -1,0 +1,76 @@
+"""Tokens by the server's clock and this machine's monotonic one; what an answer means for the next step."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from openguild_proto.canonical.keys import KeyRing, encode_unpadded
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.client import Session, Step, api_error, next_step
+from openguild_proto.client.http import ClientResponse
+from openguild_proto.sessions.tokens import Claims, TokenAuthority
+
+ISSUED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("status", "repeatable", "step"),
+    [
+        (200, False, Step.DONE), (401, True, Step.REFRESH), (503, True, Step.RETRY), (503, False, Step.FAIL),
+        (429, True, Step.RETRY), (409, True, Step.FAIL), (404, True, Step.FAIL), (500, True, Step.RETRY),
+    ],
+)  # fmt: skip
+def test_what_an_answer_means(status: int, repeatable: bool, step: Step) -> None:
+    answer = ClientResponse(status, (("retry-after", "3"),), b"")
+    assert next_step(answer, repeatable=repeatable) == (step, 3.0 if step is Step.RETRY else None)
+
+
+def test_errors_are_typed_even_when_the_body_is_not_ours() -> None:
+    ours = api_error(ClientResponse(409, (), b'{"error":"nonce_reused","message":"m","request_id":"r"}'))
+    assert (ours.status, ours.code, ours.request_id) == (409, "nonce_reused", "r")
+    assert api_error(ClientResponse(502, (), b"<html>")).code == "unknown"
+
+
+def pair(life_secs: int, token: str = "opaque") -> bytes:
+    """The body of a server's answer to a login or refresh."""
+    return msgspec.json.encode(
+        {
+            "access_token": token, "access_expires_at": (ISSUED + timedelta(seconds=life_secs)).isoformat(),
+            "refresh_token": "r", "refresh_expires_at": "2026-02-01T00:00:00Z",
+        }
+    )  # fmt: skip
+
+
+def issued(at: datetime) -> str:
+    """A token as the server makes it; of its times the bearer reads only this one."""
+    return TokenAuthority(KeyRing(SigningKey(bytes(32)))).issue(
+        Claims("s", "u", "name", int(at.timestamp()) * 10**6, 0)
+    )
+
+
+def test_a_session_is_stale_before_its_token_ends_whatever_this_machine_s_clock_says() -> None:
+    session = Session.of(pair(600, issued(ISSUED)), now=1_000.0)
+    assert not session.is_stale(1_539.9)
+    assert session.is_stale(1_540.0), "a minute ahead of the end"
+
+
+def test_a_short_life_is_refreshed_at_its_last_tenth() -> None:
+    session = Session.of(pair(10, issued(ISSUED)), now=0.0)
+    assert not session.is_stale(8.9)
+    assert session.is_stale(9.0)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "opaque",
+        "no.token",
+        encode_unpadded(b'{"session_id":"s","user_id":"u"}') + ".x",
+        issued(ISSUED + timedelta(hours=1)),  # ended before it was issued: no clock to count by
+    ],
+)
+def test_who_cannot_tell_how_long_a_token_lives_waits_for_the_refusal(token: str) -> None:
+    assert not Session.of(pair(600, token), now=0.0).is_stale(10**9)

@@ -1,0 +1,137 @@
+"""Tokens and attempts of one client against scripted answers; its clocks are set by hand."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import msgspec
+import pytest
+
+from openguild_proto import Response
+from openguild_proto.canonical.keys import KeyRing
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.client import Session
+from openguild_proto.http.message import Request
+from openguild_proto.sessions.tokens import Claims, TokenAuthority
+from openguild_runtime.client import ApiError, Client, GaveUp
+from openguild_runtime.sources import Sources
+from tests.support.scripted import scripted
+from tests.support.waiting import free_port
+
+pytestmark = pytest.mark.anyio
+
+LIFE_SECS = 600
+
+
+class Tokens:
+    """Issues pairs and knows the newest; `refreshes` counts, `refusals` are answered first."""
+
+    def __init__(self) -> None:
+        self._authority = TokenAuthority(KeyRing(SigningKey(bytes(32))))
+        self.current = ""
+        self.refreshes = 0
+        self.refusals: list[Response] = []
+
+    def answer(self, request: Request) -> Response:
+        if request.path in {"/sessions/login", "/sessions/refresh"}:
+            self.refreshes += request.path == "/sessions/refresh"
+            return self.refusals.pop() if self.refusals else Response.json(self.pair())
+        if request.header("authorization") != f"Bearer {self.current}":
+            return Response.json({"error": "unauthorized", "message": "m"}, status=401)
+        return Response.json({"sequence": 1, "event_id": "e", "created_at": "t"})
+
+    def pair(self) -> dict[str, str]:
+        issued = datetime.now(UTC) + timedelta(microseconds=self.refreshes)  # so that no two tokens are the same
+        expires = issued + timedelta(seconds=LIFE_SECS)
+        micros = [int(moment.timestamp() * 1_000_000) for moment in (issued, expires)]
+        self.current = self._authority.issue(Claims("s", "u", "name", *micros))
+        return {
+            "access_token": self.current, "access_expires_at": expires.isoformat(), "refresh_token": "r",
+            "refresh_expires_at": expires.isoformat(),
+        }  # fmt: skip
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sources(self, *, ahead_secs: float = 0.0) -> Sources:
+        return Sources(monotonic=lambda: self.now, wall=lambda: time.time() + ahead_secs)
+
+
+@pytest.mark.parametrize("ahead_secs", [0, 86_400, -86_400])
+async def test_the_wall_clock_of_this_machine_decides_nothing(ahead_secs: float) -> None:
+    tokens, clock = Tokens(), Clock()
+    async with (
+        scripted(tokens.answer) as server,
+        Client(server.url, sources=clock.sources(ahead_secs=ahead_secs)) as client,
+    ):
+        await client.login("name", "secret")
+        for _ in range(3):
+            await client.request("GET", "/users/me")
+        assert tokens.refreshes == 0
+        clock.now = LIFE_SECS - 59
+        for _ in range(3):
+            await client.request("GET", "/users/me")
+        assert tokens.refreshes == 1, "a minute ahead of the end, once"
+
+
+async def test_requests_that_come_together_share_one_renewal() -> None:
+    tokens, clock = Tokens(), Clock()
+    async with scripted(tokens.answer) as server, Client(server.url, sources=clock.sources()) as client:
+        await client.login("name", "secret")
+        clock.now = LIFE_SECS
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(client.request, "GET", "/users/me")
+        assert tokens.refreshes == 1
+
+
+async def test_a_pair_that_was_kept_is_renewed_when_it_is_refused() -> None:
+    tokens = Tokens()
+    async with scripted(tokens.answer) as server, Client(server.url, session=Session("old", "r")) as client:
+        await client.request("GET", "/users/me")
+        assert tokens.refreshes == 1
+        tokens.current = "revoked"
+        tokens.refusals = [Response.json({"error": "invalid_refresh_token", "message": "m"}, status=401)]
+        with pytest.raises(ApiError) as refused:
+            await client.request("GET", "/users/me")
+        assert (refused.value.status, refused.value.code) == (401, "invalid_refresh_token")
+        client.session = None
+        with pytest.raises(RuntimeError, match="log in"):
+            await client.request("GET", "/users/me")
+
+
+async def test_a_post_keeps_its_nonce_and_what_cannot_be_repeated_is_sent_once() -> None:
+    answers = [Response.json({"sequence": 7, "event_id": "e", "created_at": "t"}), Response.text("", status=503)]
+    retried: list[str] = []
+
+    def answer(request: Request) -> Response:
+        return answers.pop() if request.path == "/channels/c/messages" else Response.text("", status=503)
+
+    async with (
+        scripted(answer) as server,
+        Client(server.url, session=Session("t", "r"), jitter=lambda: 0.0, on_retry=retried.append) as client,
+    ):
+        assert (await client.post("c", "text")).sequence == 7
+        nonces = [msgspec.json.decode(request.body)["nonce"] for request in server.requests]
+        assert len(nonces) == 2
+        assert len(set(nonces)) == 1
+        assert retried == ["HTTP 503"]
+        with pytest.raises(ApiError) as refused:
+            await client.register("name", "secret")
+        assert refused.value.status == 503
+        assert server.paths().count("/users/register") == 1
+
+
+async def test_nobody_there_is_unknown_not_refused() -> None:
+    async with Client(f"http://127.0.0.1:{free_port()}", patience_secs=0, jitter=lambda: 0.5) as client:
+        with pytest.raises(GaveUp):
+            await client.request("GET", "/health", authorized=False)
+
+
+def test_what_is_the_client_s_own_is_no_argument() -> None:
+    assert not [name for name in inspect.signature(Client).parameters if name.startswith("_")]

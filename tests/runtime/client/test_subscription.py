@@ -1,0 +1,114 @@
+"""A stream that outlives its connections, its tokens and the outages of whoever renews them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from openguild_proto import Response
+from openguild_proto.client import Delivered, Disconnected, Opened, Session
+from openguild_proto.http.message import Request
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.client import ApiError, Client, StreamEnded, Subscription
+from tests.support.scripted import Scripted, scripted
+from tests.support.waiting import free_port
+
+pytestmark = pytest.mark.anyio
+
+PAIR = {
+    "access_token": "new", "access_expires_at": "2026-01-01T00:00:00Z", "refresh_token": "r2",
+    "refresh_expires_at": "2026-01-01T00:00:00Z",
+}  # fmt: skip
+
+
+class Service:
+    """Takes the token "new" alone; `refreshes` are the answers to come, last first, then a new pair."""
+
+    def __init__(self, refreshes: list[Response] | None = None) -> None:
+        self.refreshes = refreshes or []
+
+    def answer(self, request: Request) -> Response | None:
+        if request.path == "/sessions/refresh":
+            return self.refreshes.pop() if self.refreshes else Response.json(PAIR)
+        if request.header("authorization") != "Bearer new":
+            return Response.json({"error": "unauthorized", "message": "m"}, status=401)
+        return None
+
+
+@asynccontextmanager
+async def subscribed(
+    service: Service, session: Session, since: int | None = None, *, nobody: str | None = None
+) -> AsyncIterator[tuple[Scripted, Subscription]]:
+    """Without patience or jitter: an attempt that fails is over at once, and so is every wait.
+
+    `nobody`: an address that is tried first.
+    """
+    async with scripted(service.answer) as server, Client(
+        (nobody, server.url) if nobody is not None else server.url, patience_secs=-1, jitter=lambda: 0.0, session=session
+    ) as client, client.subscribe("c", since) as events:  # fmt: skip
+        with anyio.fail_after(20):
+            yield server, events
+
+
+STALE, GOOD = Session("old", "r", refresh_at=0.0), Session("new", "r")
+OUTAGES = [Response.text("", status=status) for status in (500, 503, 429, 502)]
+
+
+@pytest.mark.parametrize("session", [STALE, Session("old", "r")], ids=["stale", "refused"])
+async def test_an_outage_of_the_renewal_does_not_end_a_stream(session: Session) -> None:
+    async with subscribed(Service(list(OUTAGES)), session) as (server, events):
+        seen = [await events.next_event()]
+        while isinstance(seen[-1], Disconnected):
+            seen.append(await events.next_event())
+        assert isinstance(seen[-1], Opened)
+        assert server.paths().count("/sessions/refresh") == len(OUTAGES) + 1
+        assert len(seen) >= len(OUTAGES) + 1, "each failure was told"
+
+
+async def test_nobody_there_to_renew_is_told_as_a_cut() -> None:
+    async with subscribed(Service(), STALE, nobody=f"http://127.0.0.1:{free_port()}") as (server, events):
+        assert isinstance(await events.next_event(), Disconnected)
+        assert isinstance(await events.next_event(), Opened)
+        assert server.paths() == ["/sessions/refresh", "/channels/c/ws"]
+
+
+async def test_a_session_that_is_over_ends_the_stream() -> None:
+    refused = Response.json({"error": "invalid_refresh_token", "message": "m"}, status=401)
+    async with subscribed(Service([refused]), STALE) as (_, events):
+        with pytest.raises(ApiError) as over:
+            await events.next_event()
+        assert over.value.code == "invalid_refresh_token"
+
+
+async def test_a_token_that_ends_under_way_is_renewed_and_the_stream_resumes() -> None:
+    async with subscribed(Service(), GOOD, since=4) as (server, events):
+        assert await events.next_event() == Opened(4)
+        await server.say(5)
+        assert isinstance(await events.next_event(), Delivered)
+        await server.end(CloseCode.TOKEN_ENDED, "token expired")
+        ended = await events.next_event()
+        assert isinstance(ended, Disconnected)
+        assert ended.needs_token
+        assert await events.next_event() == Opened(5)
+        assert server.paths() == ["/channels/c/ws?since=4", "/sessions/refresh", "/channels/c/ws?since=5"]
+
+
+async def test_a_cut_before_the_first_event_asks_for_the_newest_ones_again() -> None:
+    async with subscribed(Service(), GOOD) as (server, events):
+        assert await events.next_event() == Opened(None)
+        await server.sockets[-1].aclose()
+        assert isinstance(await events.next_event(), Disconnected)
+        assert await events.next_event() == Opened(None)
+        assert server.paths() == ["/channels/c/ws", "/channels/c/ws"]
+
+
+async def test_what_is_over_for_good_is_told_with_its_code() -> None:
+    async with subscribed(Service(), GOOD) as (server, events):
+        await events.next_event()
+        await server.end(CloseCode.MEMBERSHIP_LOST, "removed")
+        with pytest.raises(StreamEnded) as ended:
+            await anext(events)
+        assert (ended.value.code, ended.value.reason) == (4403, "removed")
