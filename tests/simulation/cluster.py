@@ -26,19 +26,22 @@ from tests.support.world import START_MS
 QUEUE_CAPACITY = 16  # small, so that slow readers lag in a short run
 DESCRIPTORS = 100_000
 
-CONFIG = ServerConfig.model_validate(
-    {
-        "storage": "memory",
-        "session": {"signing_key": encode_unpadded(bytes(32))},
-        "messaging": {
-            "max_messages_per_user_per_window": 1_000_000,
-            "max_messages_per_ip_per_window": 1_000_000,
-            "queue_capacity": QUEUE_CAPACITY,
-        },
-        "guilds": {"max_writes_per_user_per_window": 1_000_000},
-        "drain": {"delay_secs": 0.2, "window_secs": 2},
-    }
-)
+
+def config(token_secs: int) -> ServerConfig:
+    return ServerConfig.model_validate(
+        {
+            "storage": "memory",
+            "session": {"signing_key": encode_unpadded(bytes(32)), "access_ttl_secs": token_secs},
+            "messaging": {
+                "max_messages_per_user_per_window": 1_000_000,
+                "max_messages_per_ip_per_window": 1_000_000,
+                "queue_capacity": QUEUE_CAPACITY,
+            },
+            "guilds": {"max_writes_per_user_per_window": 1_000_000},
+            "drain": {"delay_secs": 0.2, "window_secs": 2},
+        }
+    )
+
 
 Plant = Callable[["Replica"], None]
 
@@ -50,6 +53,7 @@ class Faults:
     abort_share: float
     unknown_share: float
     drop: float
+    drop_control: float
     repeat: float
     late: float
 
@@ -57,13 +61,26 @@ class Faults:
 class Cluster:
     """Everything that replicas share."""
 
-    def __init__(self, loop: SimLoop, rng: Random, tables: Any, faults: Faults, tasks: TaskGroup, plant: Plant) -> None:
+    def __init__(
+        self,
+        loop: SimLoop,
+        rng: Random,
+        tables: Any,
+        faults: Faults,
+        tasks: TaskGroup,
+        plant: Plant,
+        *,
+        token_secs: int,
+    ) -> None:
         self.loop = loop
         self.rng = rng
         self.tasks = tasks
         self.plant = plant
+        self.config = config(token_secs)
         self.database = SimDatabase(tables, rng, faults.abort_share, faults.unknown_share)
-        self.nats = SimNats(loop, rng, drop=faults.drop, repeat=faults.repeat, delay=faults.late)
+        self.nats = SimNats(
+            loop, rng, drop=faults.drop, drop_control=faults.drop_control, repeat=faults.repeat, delay=faults.late
+        )
         self.network = Network(loop, rng)
         self.sources = Sources(
             monotonic=loop.time, wall=lambda: START_MS / 1000 + loop.time(), random_bytes=rng.randbytes
@@ -71,7 +88,7 @@ class Cluster:
         self.replicas: list[Replica] = []
 
     def heal(self) -> None:
-        """From here on nothing goes wrong any more."""
+        """From here on nothing goes wrong any more, but that control messages may go on being lost: the log has them."""
         self.database.abort_share = self.database.unknown_share = 0.0
         self.nats.drop = 0.0
         self.database.down = False
@@ -104,18 +121,21 @@ class Replica:
         cluster = self.cluster
         with scope:
             async with anyio.create_task_group() as tasks:
-                self.storage = SimStorage(cluster.database, tasks)
+                self.storage = storage = SimStorage(cluster.database, tasks)
                 self.bus = SimBus(cluster.nats)
                 self.server = server = Server(
-                    CONFIG, tasks, DESCRIPTORS, storage=self.storage, bus=self.bus, sources=cluster.sources,
+                    cluster.config, tasks, DESCRIPTORS, storage=self.storage, bus=self.bus, sources=cluster.sources,
                     hasher=_hasher, native=False,
                 )  # fmt: skip
                 cluster.plant(self)
                 cluster.network.listeners[self.port] = lambda sock, address: tasks.start_soon(
                     server.driver.serve, sock, address
                 )
-                await server.start_parts()
-                await anyio.sleep_forever()
+                try:
+                    await server.start_parts()
+                    await anyio.sleep_forever()
+                finally:
+                    storage.die()  # at the end of the run: an effect that was begun is waited for, and must hear of it
 
     def crash(self) -> None:
         """kill -9: nothing more is stored, sent or said; what was on its way to the database may still arrive."""
@@ -145,7 +165,7 @@ class Replica:
         server = self.server
         await drain(
             server.driver, server.readiness, server.metrics, self._stop_listening,
-            delay_secs=CONFIG.drain.delay_secs, window_secs=CONFIG.drain.window_secs,
+            delay_secs=self.cluster.config.drain.delay_secs, window_secs=self.cluster.config.drain.window_secs,
         )  # fmt: skip
         self.crash()
         await anyio.sleep(0.3)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects import AppendEvent, StorageEffect, StorageUnavailable
-from openguild_proto.records import ControlRecord
+from openguild_proto.effects import AppendEvent, FindChannelAccess, StorageEffect, StorageUnavailable
+from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
 from openguild_runtime.storage.memory import MemoryTables
+from openguild_runtime.storage.postgres import ACCESS_READERS, COMMITTERS
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+from openguild_runtime.storage.postgres.gather import Gather
 
 T = TypeVar("T")
 
@@ -33,13 +36,17 @@ class SimDatabase:
 
 
 class SimStorage(Storage):
-    """One replica's connection. `effects` counts what it was asked for; `at_effect` may crash the replica there."""
+    """One replica's connections, behind the queues that the real one has.
+
+    `effects` counts what it was asked for; `at_effect` may crash the replica there.
+    """
 
     def __init__(self, database: SimDatabase, tasks: TaskGroup) -> None:
         super().__init__()
         self._database = database
         self._tasks = tasks
-        self.commits = CommitQueue(self._commit)
+        self._commits = [CommitQueue(self._commit, share=COMMITTERS) for _ in range(COMMITTERS)]
+        self._accesses = Gather[FindChannelAccess, ChannelAccess | None](self._find_accesses)
         self.effects = 0
         self.at_effect: Callable[[int, str], None] = lambda number, moment: None
         self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # where a planted bug acts
@@ -48,18 +55,26 @@ class SimStorage(Storage):
     async def start(self) -> None:
         while not (await self.check()).database:  # noqa: ASYNC110 - simulated time costs nothing
             await anyio.sleep(0.2)
-        self._tasks.start_soon(self.commits.run)
+        for queue in self._commits:
+            self._tasks.start_soon(queue.run)
+        for _ in range(ACCESS_READERS):
+            self._tasks.start_soon(self._accesses.run)
 
     async def aclose(self) -> None:
         self.die()
 
     def die(self) -> None:
         self.dead = True
-        self.commits.close()
+        for queue in self._commits:
+            queue.close()
+        self._accesses.close()
 
     async def perform(self, effect: StorageEffect[T]) -> T:
         if isinstance(effect, AppendEvent):
-            return await self.commits.submit(effect)  # type: ignore[return-value]  # T is the append's result here
+            queue = self._commits[zlib.crc32(effect.channel_id.encode()) % COMMITTERS]
+            return cast("T", await queue.submit(effect))
+        if isinstance(effect, FindChannelAccess):
+            return cast("T", await self._accesses.submit(effect))
         return await self._transact(lambda: self._database.tables.perform(effect))
 
     async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
@@ -69,6 +84,9 @@ class SimStorage(Storage):
             return await self._transact(lambda: [tables.perform(effect) for effect in batch])
         except StorageUnavailable:
             return [StorageUnavailable() for _ in batch]
+
+    async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
+        return await self._transact(lambda: [self._database.tables.perform(question) for question in questions])
 
     async def _transact(self, action: Callable[[], T], *, reads_only: bool = False) -> T:
         """There, done or not, and back again; each of the three may be where it ends."""
@@ -109,4 +127,7 @@ class SimStorage(Storage):
         return StorageHealth(database=up, migrations=up)
 
     def stats(self) -> StorageStats:
-        return StorageStats(queue_events=len(self.commits))
+        return StorageStats(
+            queue_events=sum(len(queue) for queue in self._commits),
+            queue_bytes=sum(queue.bytes for queue in self._commits),
+        )

@@ -6,28 +6,33 @@ import hashlib
 import logging
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import anyio
 import msgspec
 import structlog
 
-from openguild_proto.client import Delivered, Session
+from openguild_proto.client import Delivered, Disconnected, Notified, Opened, Session, StreamClient, StreamEvent
 from openguild_proto.effects import ReadEvents
 from openguild_proto.limits import MAX_PAGE_EVENTS
+from openguild_proto.operations.context import Settings
 from openguild_runtime.client import ApiError, ChannelEvent, Client, GaveUp, StreamEnded, Subscription
-from openguild_runtime.storage.postgres import commit_queue
+from openguild_runtime.storage.postgres.commit_queue import MAX_QUEUE_BYTES, MAX_QUEUE_EVENTS
 from tests.simulation import loop as simulated
 from tests.simulation.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
 from tests.simulation.loop import SimLoop, Stalled
-from tests.support.world import START_MS, World, decoded
+from tests.simulation.people import DEVICE, Account, Person, Watch, log_in, register, user_id
+from tests.support.world import World, decoded
 
 REPLICAS = 3
-CLIENTS = 20
+CLIENTS = 16
 CHANNELS = 3
+WATCHERS = 3  # of the clients, with a notification stream
 POSTS = 3  # per client
+TOKEN_SECS = (5, 11, 3_600, 3_600)  # an access token's life: renewals fall into the trouble, or there are none
 TROUBLE_SECS = 12.0  # simulated; after that everything heals
 SETTLE_SECS = 90.0  # by then everybody must have everything
 SAMPLE_SECS = 0.5
@@ -50,18 +55,6 @@ class Report:
     digest: str = ""
 
 
-@dataclass
-class Person:
-    number: int
-    client: Client
-    channel_id: str
-    acknowledged: dict[tuple[str, int], str] = field(default_factory=dict)  # (channel, sequence) -> text
-    attempted: set[str] = field(default_factory=set)
-    received: list[tuple[int, str]] = field(default_factory=list)
-    subscription: Subscription | None = None
-    reconnects: int = 0
-
-
 class Run:
     def __init__(self, seed: int, plant: Plant = no_plant) -> None:
         self.seed = seed
@@ -70,52 +63,75 @@ class Run:
         self.report = Report(seed)
         self.people: list[Person] = []
         self.posters = 0
-        self.watched = True  # the stream of the one who is removed has not ended
+        self.watched: set[str] = set()  # streams that are to end for good and have not yet
         self._trace = hashlib.blake2b(digest_size=8)
-        self.world = World()
+        self.token_secs = self.rng.choice(TOKEN_SECS)
+        self.world = World(Settings(access_ttl_secs=self.token_secs))
+        self.now: Callable[[], float]
         self.channels: list[str] = []
-        self.owner: Client
-        self.victim: Person
-        self.removal = ""
+        self.departures: list[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = []
 
     # --- set-up --------------------------------------------------------------------------------------
 
     def _populate(self, cluster: Cluster) -> None:
-        """A guild, its channels and its members, stored before the trouble begins."""
+        """A guild, its channels and its members, stored before the trouble begins; and who is to leave meanwhile."""
         world = self.world
-        owner = world.user("owner")
-        guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, owner))["guild_id"]
+        owner = register(world, "owner")
+        guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, owner.access_token))["guild_id"]
         for number in range(CHANNELS):
-            answer = world.ask("POST", f"/guilds/{guild}/channels", {"name": f"c{number}"}, owner)
+            answer = world.ask("POST", f"/guilds/{guild}/channels", {"name": f"c{number}"}, owner.access_token)
             self.channels.append(decoded(answer)["channel_id"])
-        invite = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner))["code"]
-        self.owner = self._client(cluster, owner, 0)
-        for number in range(CLIENTS + 1):
-            token = world.user(f"user{number}")
-            assert world.ask("POST", f"/invites/{invite}/accept", {}, token).status == 200
-            person = Person(number, self._client(cluster, token, number), self.channels[number % CHANNELS])
-            if number < CLIENTS:
-                self.people.append(person)
-            else:
-                victim = decoded(world.ask("GET", "/users/me", token=token))["user_id"]
-                self.victim, self.removal = person, f"/guilds/{guild}/members/{victim}"
+        invite = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner.access_token))["code"]
 
-    def _client(self, cluster: Cluster, token: str, first: int) -> Client:
+        def member(name: str) -> Session:
+            session = register(world, name)
+            assert world.ask("POST", f"/invites/{invite}/accept", {}, session.access_token).status == 200
+            return session
+
+        for number in range(CLIENTS):
+            name = f"user{number}"
+            account = self._account(cluster, name, member(name), number)
+            person = Person(number, account, self.channels[number % CHANNELS])
+            person.watch = Watch() if number < WATCHERS else None
+            self.people.append(person)
+        session = member("removed")
+        membership = f"/guilds/{guild}/members/{user_id(world, session)}"
+        removed, remover = self._account(cluster, "removed", session, 0), self._account(cluster, "owner", owner, 1)
+        self._ending(removed, (self.channels[0],), {404, 4403}, remover, membership)
+        revoked = self._account(cluster, "revoked", member("revoked"), 2)
+        revoker = self._account(cluster, "revoked", log_in(world, "revoked", "another"), 0)
+        self._ending(revoked, (self.channels[1], None), {401}, revoker, f"/sessions/devices/{DEVICE}")
+
+    def _ending(self, who: Account, channels: tuple[str | None, ...], codes: set[int], by: Account, path: str) -> None:
+        """The streams of `who` end with one of `codes` when `by` has deleted `path`: wherever they are, and for good."""
+        self.departures.append((self._delete, (by, path)))
+        for channel_id in channels:
+            name = f"{who.name}: {channel_id}"
+            self.watched.add(name)
+            self.departures.append((self._follow_to_the_end, (who, channel_id, codes, name)))
+
+    def _account(self, cluster: Cluster, name: str, session: Session, first: int) -> Account:
         urls = [replica.url for replica in cluster.replicas]
         place = first % REPLICAS
-        return Client(
+        client = Client(
             tuple(urls[place:] + urls[:place]), patience_secs=60, connect=cluster.network.connect,
-            sources=cluster.sources, uniform=self.rng.random, session=Session(token, "", START_MS + 86_400_000),
+            sources=cluster.sources, jitter=self.rng.random, session=session,
         )  # fmt: skip
+        return Account(name, client)
+
+    def _return(self, account: Account, refused: ApiError) -> None:
+        if wrong := account.return_to(self.world, refused, self.now()):
+            self._violation(wrong)
+            raise refused
 
     # --- what people do ------------------------------------------------------------------------------
 
     async def _read(self, person: Person) -> None:
         slow = self.rng.random() < 0.15
-        person.subscription = subscription = person.client.subscribe(person.channel_id, since=0)
+        person.subscription = subscription = person.account.client.subscribe(person.channel_id, since=0)
         try:
             while True:
-                event = await subscription.next_event()
+                event = await self._next(subscription, person.account)
                 if isinstance(event, Delivered):
                     text = decode(event.payload).text
                     person.received.append((event.sequence, text))
@@ -127,6 +143,13 @@ class Run:
         except StreamEnded as ended:
             self._violation(f"client {person.number}: its stream ended with {ended}")
 
+    async def _next(self, subscription: Subscription, account: Account) -> StreamEvent:
+        while True:
+            try:
+                return await subscription.next_event()
+            except ApiError as refused:
+                self._return(account, refused)
+
     async def _post(self, person: Person) -> None:
         for number in range(POSTS):
             await anyio.sleep(self.rng.uniform(0, TROUBLE_SECS / POSTS))
@@ -134,40 +157,59 @@ class Run:
             channel = self.rng.choice(self.channels)
             person.attempted.add(text)
             try:
-                posted = await person.client.post(channel, text)
+                posted = await person.account.client.post(channel, text)
             except (ApiError, GaveUp) as failure:
                 self._note("unanswered", person.number, 0, type(failure).__name__)
+                if isinstance(failure, ApiError) and failure.status == 401:
+                    self._return(person.account, failure)
                 continue
             person.acknowledged[channel, posted.sequence] = text
             self._note("acknowledged", person.number, posted.sequence, text)
         self.posters -= 1
 
-    async def _remove(self) -> None:
-        """The owner removes a member; his stream ends on whatever replica it is, and does not come back."""
+    async def _watch(self, person: Person, watch: Watch) -> None:
+        stream = person.account.client._subscription(StreamClient(None, None, self.rng.random))
+        while True:
+            match await self._next(stream, person.account):
+                case Opened():
+                    watch.opened(self.world.tables.heads(self.channels))
+                case Disconnected():
+                    watch.cut()
+                case Notified() as notification:
+                    if wrong := watch.take(notification):
+                        self._violation(f"client {person.number}: {wrong}")
+
+    async def _delete(self, by: Account, path: str) -> None:
+        """Somebody is removed, or a session revoked, at some moment."""
         await anyio.sleep(self.rng.uniform(0, TROUBLE_SECS))
         while True:
             try:
-                await self.owner.request("DELETE", self.removal)
+                await by.client.request("DELETE", path)
             except GaveUp:
                 continue
             except ApiError as refused:
                 if refused.status == 404:
                     return  # an earlier attempt had done it
                 if refused.status != 503:
-                    raise
+                    self._return(by, refused)
                 await anyio.sleep(0.5)
             else:
                 return
 
-    async def _follow_until_removed(self) -> None:
-        subscription = self.victim.client.subscribe(self.victim.channel_id)
-        try:
-            while True:
-                await subscription.next_event()
-        except StreamEnded as ended:
-            if ended.code not in {404, 4403}:
-                self._violation(f"who was removed was told {ended}")
-            self.watched = False
+    async def _follow_to_the_end(self, who: Account, channel_id: str | None, codes: set[int], name: str) -> None:
+        stream = who.client._subscription(StreamClient(channel_id, None, self.rng.random))
+        while name in self.watched:
+            try:
+                await stream.next_event()
+            except (StreamEnded, ApiError) as ended:
+                code = ended.code if isinstance(ended, StreamEnded) else ended.status
+                if code in codes:
+                    self.watched.discard(name)
+                elif isinstance(ended, ApiError):
+                    self._return(who, ended)
+                else:
+                    self._violation(f"{name} ended with {ended}")
+                    return
 
     # --- what goes wrong -----------------------------------------------------------------------------
 
@@ -213,13 +255,15 @@ class Run:
 
     async def main(self, loop: SimLoop) -> None:
         rng = self.rng
+        self.now = loop.time
         loop.set_exception_handler(lambda _, context: self._violation(f"escaped: {context.get('exception')!r}"))
         faults = Faults(
             abort_share=rng.choice((0.0, 0.02, 0.1)), unknown_share=rng.choice((0.0, 0.02, 0.1)),
-            drop=rng.choice((0.0, 0.05, 0.5)), repeat=rng.choice((0.0, 0.2)), late=rng.choice((0.0, 0.1, 0.5)),
+            drop=rng.choice((0.0, 0.05, 0.5)), drop_control=rng.choice((0.0, 0.5, 1.0)),
+            repeat=rng.choice((0.0, 0.2)), late=rng.choice((0.0, 0.1, 0.5)),
         )  # fmt: skip
         async with anyio.create_task_group() as tasks:
-            cluster = Cluster(loop, rng, self.world.tables, faults, tasks, self.plant)
+            cluster = Cluster(loop, rng, self.world.tables, faults, tasks, self.plant, token_secs=self.token_secs)
             cluster.replicas += [Replica(cluster, 8_000 + number) for number in range(REPLICAS)]
             self._populate(cluster)
             for replica in cluster.replicas:
@@ -229,9 +273,11 @@ class Run:
             for person in self.people:
                 tasks.start_soon(self._read, person)
                 tasks.start_soon(self._post, person)
+                if person.watch is not None:
+                    tasks.start_soon(self._watch, person, person.watch)
             tasks.start_soon(self._sample, cluster)
-            tasks.start_soon(self._follow_until_removed)
-            tasks.start_soon(self._remove)
+            for act, arguments in self.departures:
+                tasks.start_soon(act, *arguments)
             await self._trouble(cluster)
             await anyio.sleep(max(0.0, TROUBLE_SECS - loop.time()))
             cluster.heal()
@@ -241,8 +287,8 @@ class Run:
                 await self._settled()
             if self.posters:
                 self._violation(f"{self.posters} posters still wait: an operation hangs")
-            if self.watched:
-                self._violation("the stream of a member who was removed is still open")
+            for name in sorted(self.watched):
+                self._violation(f"a stream that was to end is still open: {name}")
             self._check()
             tasks.cancel_scope.cancel()
 
@@ -252,7 +298,10 @@ class Run:
 
     def _all_caught_up(self) -> bool:
         heads = self.world.tables.heads(self.channels)
-        return all(len(person.received) >= heads[person.channel_id] for person in self.people)
+        return all(
+            len(person.received) >= heads[person.channel_id] and (person.watch is None or person.watch.has_all(heads))
+            for person in self.people
+        )
 
     async def _sample(self, cluster: Cluster) -> None:
         """Queue bounds hold at any moment."""
@@ -264,13 +313,15 @@ class Run:
                 for stream, depth in replica.server.streams.hub.depths(100):
                     if depth > QUEUE_CAPACITY:
                         self._violation(f"stream {stream} is {depth} deep")
-                if len(replica.storage.commits) > commit_queue.MAX_QUEUE_EVENTS:
-                    self._violation("the commit queue is over its bound")
+                queued = replica.storage.stats()
+                if queued.queue_events > MAX_QUEUE_EVENTS or queued.queue_bytes > MAX_QUEUE_BYTES:
+                    self._violation("the commit queues are over their bounds")
 
     # --- the books -----------------------------------------------------------------------------------
 
     def _check(self) -> None:
         log = {channel: self._log(channel) for channel in self.channels}
+        heads = self.world.tables.heads(self.channels)
         everything = [text for texts in log.values() for text in texts]
         if len(everything) != len(set(everything)):
             self._violation("a post is in the log twice")
@@ -286,6 +337,8 @@ class Run:
                 self._violation(
                     f"client {person.number}: has {[n for n, _ in person.received]}, the log has {len(wanted)} events"
                 )
+            if person.watch is not None and not person.watch.has_all(heads):
+                self._violation(f"client {person.number}: was not told of everything")
             state = person.subscription.state if person.subscription is not None else None
             if state is not None and (state.holes or state.repeats):
                 self._violation(f"client {person.number}: was sent {state.holes} holes and {state.repeats} repeats")

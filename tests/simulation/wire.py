@@ -10,12 +10,15 @@ from tests.simulation.loop import SimLoop
 
 
 class SimNats:
-    """Shares of messages that are dropped, repeated, and delayed for long (and so overtaken)."""
+    """Shares of messages that are dropped (of control messages apart), repeated, and delayed for long (and so overtaken)."""
 
-    def __init__(self, loop: SimLoop, rng: Random, *, drop: float, repeat: float, delay: float) -> None:
+    def __init__(
+        self, loop: SimLoop, rng: Random, *, drop: float, drop_control: float, repeat: float, delay: float
+    ) -> None:
         self.loop = loop
         self.rng = rng
         self.drop = drop
+        self.drop_control = drop_control
         self.repeat = repeat
         self.late = delay
         self.buses: list[SimBus] = []
@@ -25,9 +28,9 @@ class SimNats:
             return self.rng.uniform(0.05, 3.0)
         return self.rng.choice((0.0005, 0.001, 0.005))
 
-    def publish(self, sender: SimBus, deliver: Callable[[SimBus], None]) -> None:
+    def publish(self, sender: SimBus, drop: float, deliver: Callable[[SimBus], None]) -> None:
         for bus in self.buses:
-            if bus is sender or self.rng.random() < self.drop:
+            if bus is sender or self.rng.random() < drop:
                 continue
             for _ in range(2 if self.rng.random() < self.repeat else 1):
                 self.loop.call_later(self.latency(), deliver, bus)
@@ -70,11 +73,11 @@ class SimBus(Bus):
 
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         if self._up:
-            self._nats.publish(self, lambda bus: bus.bring(channel_id, payload))
+            self._nats.publish(self, self._nats.drop, lambda bus: bus.bring(channel_id, payload))
 
     def publish_control(self, payload: bytes) -> None:
         if self._up:
-            self._nats.publish(self, lambda bus: bus.bring(None, payload))
+            self._nats.publish(self, self._nats.drop_control, lambda bus: bus.bring(None, payload))
 
     def publish_limits(self, payload: bytes) -> None:
         """Its replicas have no `nats.url`: nothing is shared."""
