@@ -141,17 +141,12 @@ class ServerConnection:
         elif self._ws is not None and self.phase in {Phase.WEBSOCKET, Phase.CLOSING}:
             self._ws.receive(data)
             events = self._ws_events(now)
+        self._untaken = __debug__
         return self._watched(events) if __debug__ else events
 
     def _watched(self, events: Iterator[Event]) -> Iterator[Event]:
-        """The same events, and a note that somebody has still to take them."""
-        self._untaken = True
-
-        def watched() -> Iterator[Event]:
-            yield from events
-            self._untaken = False
-
-        return watched()
+        yield from events
+        self._untaken = False
 
     def receive_eof(self, now: float) -> Iterator[Event]:
         """The peer ended its side. A half-closed client still gets the answer to a whole request."""
@@ -198,17 +193,16 @@ class ServerConnection:
         if refusal is None and not self._policy.admits_stream(request):
             refusal = Refusal(ErrorCode.ORIGIN_NOT_ALLOWED)
         if refusal is not None:
-            self._refuse(refusal)
-            return PeerViolated(
-                refusal.message, refusal.reason or "invalid_handshake", status_hint=refusal.code.spec.status
-            )
+            return self._refused(refusal, "invalid_handshake")
         self._upgrade = True
         return WebSocketRequested(msgspec.structs.replace(request, is_upgrade=True))
 
     def _violated(self, rule: Rule) -> Iterator[Event]:
-        refusal = Refusal(rule.code, rule.source)
+        yield self._refused(Refusal(rule.code, rule.source), "malformed_request")
+
+    def _refused(self, refusal: Refusal, reason: str) -> PeerViolated:
         self._refuse(refusal)
-        yield PeerViolated(rule.source, refusal.reason or "malformed_request", status_hint=rule.code.spec.status)
+        return PeerViolated(refusal.message, refusal.reason or reason, status_hint=refusal.code.spec.status)
 
     def _refuse(self, refusal: Refusal) -> None:
         """The last answer of this connection."""
@@ -361,14 +355,15 @@ class ServerConnection:
 
     def send_text(self, payload: str | bytes, now: float) -> None:
         """Queue one text message; bytes must be UTF-8."""
-        self._send(text_frame(payload.encode() if isinstance(payload, str) else payload), now)
+        del now  # part of every command; nothing here depends on it
+        self._send(text_frame(payload.encode() if isinstance(payload, str) else payload))
 
     def send_bytes(self, payload: bytes, now: float) -> None:
         """Queue one binary message."""
-        self._send(binary_frame(payload), now)
-
-    def _send(self, frame: bytes, now: float) -> None:
         del now
+        self._send(binary_frame(payload))
+
+    def _send(self, frame: bytes) -> None:
         if self.phase is not Phase.WEBSOCKET:
             raise LocalProtocolError(f"no message can be sent while {self.phase.value}")
         self.outbox.append(frame)

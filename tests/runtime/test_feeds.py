@@ -14,7 +14,7 @@ from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.storage.memory import MemoryStorage, MemoryTables
 from openguild_runtime.streams import user_ring
-from tests.simulation.cluster import CONFIG, DESCRIPTORS
+from tests.simulation.cluster import DESCRIPTORS, config
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
 from tests.support.waiting import eventually
 
@@ -48,7 +48,7 @@ class Replica:
 async def replica() -> AsyncIterator[Replica]:
     tables = MemoryTables()
     async with anyio.create_task_group() as tasks:
-        server = Server(CONFIG, tasks, DESCRIPTORS, storage=MemoryStorage(tables), bus=LocalBus(), native=False)
+        server = Server(config(3_600), tasks, DESCRIPTORS, storage=MemoryStorage(tables), bus=LocalBus(), native=False)
         await server.controls.start()
         yield Replica(server, tables)
         tasks.cancel_scope.cancel()
