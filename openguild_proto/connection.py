@@ -150,7 +150,6 @@ class ServerConnection:
 
     def receive_eof(self, now: float) -> Iterator[Event]:
         """The peer ended its side. A half-closed client still gets the answer to a whole request."""
-        del now  # part of every feeding call; nothing here depends on it
         if self._request is None:
             self._end()
         self._wants_close = True
@@ -269,11 +268,7 @@ class ServerConnection:
             reason = "ping_timeout"
         elif name is Deadline.LIFETIME:
             self.close(*self._lifetime_close, now)
-        elif (
-            name in {Deadline.HEAD, Deadline.BODY}
-            and self._http is not None
-            and (self._http.head_begun or self._http.receiving_body)
-        ):
+        elif name in {Deadline.HEAD, Deadline.BODY} and self._http is not None and self._http.is_reading:
             refusal = Refusal(ErrorCode.TIMEOUT)
             self._refuse(refusal)
             reason, status = refusal.reason, refusal.code.spec.status
@@ -306,7 +301,6 @@ class ServerConnection:
 
     def write_idle(self, now: float) -> None:
         """Nothing waits any more."""
-        del now
         self._deadlines.clear(Deadline.WRITE)
 
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
@@ -355,12 +349,10 @@ class ServerConnection:
 
     def send_text(self, payload: str | bytes, now: float) -> None:
         """Queue one text message; bytes must be UTF-8."""
-        del now  # part of every command; nothing here depends on it
         self._send(text_frame(payload.encode() if isinstance(payload, str) else payload))
 
     def send_bytes(self, payload: bytes, now: float) -> None:
         """Queue one binary message."""
-        del now
         self._send(binary_frame(payload))
 
     def _send(self, frame: bytes) -> None:
@@ -382,7 +374,7 @@ class ServerConnection:
             self._deadlines.clear_all_but(Deadline.WRITE)
             self._deadlines.set(Deadline.CLOSE, now + self._limits.close_timeout_secs)
         elif self._http is not None and self.phase is Phase.HTTP:
-            if self._request is None and not self._http.head_begun and not self._http.receiving_body:
+            if self._request is None and not self._http.is_reading:
                 self._finish()
             else:
                 self._is_last = True

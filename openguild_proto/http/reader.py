@@ -87,6 +87,11 @@ class RequestReader:
     def receiving_body(self) -> bool:
         return self.phase in _BODY_PHASES
 
+    @property
+    def is_reading(self) -> bool:
+        """A request has begun and has not come whole."""
+        return self.head_begun or self.receiving_body
+
     def next_request(self) -> Request | Rule | None:
         """The next whole request, the rule that was broken, or None: more bytes (or an answer) are needed first."""
         while True:

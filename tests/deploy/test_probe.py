@@ -13,7 +13,7 @@ import pytest
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.headers import SECURITY_HEADERS
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.metrics import REASONS, Metrics
+from openguild_runtime.metrics import REASONS, Depths, Metrics
 from openguild_runtime.probe import Options, probe
 from openguild_runtime.probe_slo import SERVER_FAULTS, check_slo
 from tests.support.server import ROOT, ServerProcess
@@ -158,7 +158,7 @@ def test_each_objective_is_missed_by_what_misses_it() -> None:
 
     cases: list[tuple[Callable[[Metrics], None], set[str]]] = [
         (slow, {"latency"}), (lambda metrics: metrics.lagged(3), {"dropped"}),
-        (lambda metrics: metrics.attach_depths(lambda _: [("c", 197)]), {"queue depth"}),
+        (lambda metrics: metrics.attach_depths(lambda: Depths([("c", 197)], 0)), {"queue depth"}),
         (lambda metrics: metrics.db_ready(False), {"database"}), (lambda metrics: metrics.nats_connected(False), {"nats"}),
         *((fault(status), {"errors"} if str(status) in SERVER_FAULTS else set()) for status in range(500, 506)),
     ]  # fmt: skip

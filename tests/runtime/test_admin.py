@@ -60,7 +60,7 @@ class Joined:
             ours, "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic),
             tasks=self.tasks, report=lambda peer, event: None,
         )  # fmt: skip
-        stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id)
+        stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id, verified_by=b"")
         self.streams.join(peer, stream, self.streams.changes)
 
     def publish(self, ring: str, count: int) -> None:

@@ -44,8 +44,8 @@ def test_defaults(tmp_path: Path) -> None:
 def test_a_pool_has_room_for_more_than_what_is_reserved(tmp_path: Path) -> None:
     line = refused(tmp_path, **{P + "DATABASE__POOL_SIZE": "6"})
     assert line == (
-        "failed to build configuration: database.pool_size: must be at least 7: "
-        "6 connections are reserved for posts, access and health"
+        "failed to build configuration: database.pool_size: leaves none beside the 6 reserved for posts, access and health; "
+        f"write at least 7 (set by {P}DATABASE__POOL_SIZE)"
     )
     assert configured(tmp_path, **{P + "DATABASE__POOL_SIZE": "7"}).database.pool_size == 7
 

@@ -46,7 +46,7 @@ class SimStorage(Storage):
         self._database = database
         self._tasks = tasks
         self._commits = [CommitQueue(self._commit, share=COMMITTERS) for _ in range(COMMITTERS)]
-        self._accesses = Gather[FindChannelAccess, ChannelAccess | None](self._find_accesses)
+        self._accesses = Gather(self._find_accesses)
         self.effects = 0
         self.at_effect: Callable[[int, str], None] = lambda number, moment: None
         self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # where a planted bug acts
@@ -127,7 +127,8 @@ class SimStorage(Storage):
         return StorageHealth(database=up, migrations=up)
 
     def stats(self) -> StorageStats:
-        return StorageStats(
-            queue_events=sum(len(queue) for queue in self._commits),
-            queue_bytes=sum(queue.bytes for queue in self._commits),
-        )
+        return StorageStats(queue_events=sum(len(queue) for queue in self._commits))
+
+    @property
+    def queue_bytes(self) -> int:
+        return sum(queue.bytes for queue in self._commits)

@@ -313,8 +313,8 @@ class Run:
                 for stream, depth in replica.server.streams.hub.depths(100):
                     if depth > QUEUE_CAPACITY:
                         self._violation(f"stream {stream} is {depth} deep")
-                queued = replica.storage.stats()
-                if queued.queue_events > MAX_QUEUE_EVENTS or queued.queue_bytes > MAX_QUEUE_BYTES:
+                storage = replica.storage
+                if storage.stats().queue_events > MAX_QUEUE_EVENTS or storage.queue_bytes > MAX_QUEUE_BYTES:
                     self._violation("the commit queues are over their bounds")
 
     # --- the books -----------------------------------------------------------------------------------
