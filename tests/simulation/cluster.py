@@ -134,8 +134,9 @@ class Replica:
                 try:
                     await server.start_parts()
                     await anyio.sleep_forever()
-                finally:
-                    storage.die()  # at the end of the run: an effect that was begun is waited for, and must hear of it
+                finally:  # at the end of the run: what was begun is waited for, and must hear of it
+                    server.driver.end_all()
+                    storage.die()
 
     def crash(self) -> None:
         """kill -9: nothing more is stored, sent or said; what was on its way to the database may still arrive."""
