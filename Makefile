@@ -11,6 +11,7 @@ BUILD_INPUTS := pyproject.toml setup.py $(wildcard ext/*.pyx openguild_proto/fan
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist loadscope  # by module: each of the two has a PostgreSQL and a NATS of its own
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
 .PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
@@ -44,10 +45,10 @@ run: $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and
 	@exec $(BIN)/openguild-server --embedded --data-dir $(DATA_DIR)
 
 test: $(VENV)/.dev  ## the whole suite, on a real PostgreSQL and a real nats-server, in random order
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL)
 
 test-pure: $(VENV)/.dev  ## the suite with the pure-Python ring, with coverage; without simulation and chaos
-	OPENGUILD_PURE=1 $(PYTEST) --cov --cov-report=term --ignore=tests/simulation --ignore=tests/scenarios/test_chaos.py
+	OPENGUILD_PURE=1 $(PYTEST) $(PARALLEL) --cov --cov-report=term --ignore=tests/simulation --ignore=tests/scenarios/test_chaos.py
 
 SANITIZERS = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
 NATIVE_TESTS := tests/parity tests/runtime/test_flush.py tests/proto/fanout

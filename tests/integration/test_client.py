@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ async def client(server: ServerProcess) -> AsyncIterator[Client]:
 
 async def registered(client: Client, chat: Chat) -> str:
     """A new account that is logged in; its name."""
-    name = f"client-{id(client):x}"
+    name = f"client-{uuid.uuid4().hex[:12]}"
     user_id = await client.register(name, PASSWORD)
     await client.login(name, PASSWORD)
     assert (await client.request("GET", "/users/me"))["user_id"] == user_id
