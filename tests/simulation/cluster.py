@@ -122,7 +122,7 @@ class Replica:
         with scope:
             async with anyio.create_task_group() as tasks:
                 self.storage = storage = SimStorage(cluster.database, tasks)
-                self.bus = SimBus(cluster.nats)
+                self.bus = bus = SimBus(cluster.nats)
                 self.server = server = Server(
                     cluster.config, tasks, DESCRIPTORS, storage=self.storage, bus=self.bus, sources=cluster.sources,
                     hasher=_hasher, native=False,
@@ -137,6 +137,7 @@ class Replica:
                 finally:  # at the end of the run: what was begun is waited for, and must hear of it
                     server.driver.end_all()
                     storage.die()
+                    bus.die()
 
     def crash(self) -> None:
         """kill -9: nothing more is stored, sent or said; what was on its way to the database may still arrive."""
