@@ -25,6 +25,7 @@ from openguild_proto.fanout.hub import Hub
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.reasons import reconnect_after
 from openguild_runtime import logs
+from openguild_runtime.config_faults import in_words
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.local_socket import serve_local
 from openguild_runtime.peer import Peer
@@ -109,7 +110,8 @@ def change(replica: Replica, request: Request) -> Answer:
     try:
         replica.live.apply(with_value(replica.live.config, key, value))
     except ValidationError as problem:
-        raise Refused(f"{key}: {problem.errors(include_url=False)[0]['msg']}") from None
+        section = type(getattr(replica.live.config, key.partition(".")[0]))
+        raise Refused(f"{key}: {in_words(problem, section)}") from None
     except ConfigError as problem:
         raise Refused(str(problem)) from None
     return {"changed": key, "value": value_of(replica.live.config, key)}

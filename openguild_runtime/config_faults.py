@@ -52,6 +52,13 @@ def one_line(failure: ValidationError, model: type[BaseModel], sources: Mapping[
     return line + _set_by(keys, sources)
 
 
+def in_words(failure: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem without its key, for a value that was given by itself: one of `model`, a section."""
+    problem = failure.errors(include_url=False, include_input=False)[0]
+    location = ".".join(str(part) for part in problem["loc"])
+    return _words(problem["type"], problem["msg"], problem.get("ctx", {}), location, model)
+
+
 def _with_key(kind: str, location: str, text: str) -> str:
     if location.startswith("messaging.") and kind == "greater_than":
         return f"invalid messaging configuration: {location} must be greater than zero"
