@@ -106,7 +106,7 @@ def test_the_log_filter_reaches_loggers_in_use(server: ServerProcess, alice: Use
     ("arguments", "said"),
     [
         (("set", "messaging.replay_window", "-1"), "must be at least 0"),
-        (("set", "messaging.replay_window", "many"), "valid integer"),
+        (("set", "messaging.replay_window", "many"), "is not a whole number"),
         (("set", "session.signing_key", "x"), "cannot be changed while serving"),
         (("set", "port", "1"), "cannot be changed while serving"),
         (("log", "loud"), "is not a level"),
