@@ -190,9 +190,17 @@ class Feeds:
         self._release(feed, feed.sequencer.offer(sequence, payload, len(payload)))
 
     def _release(self, feed: Feed, events: list[tuple[int, bytes]]) -> None:
-        for sequence, payload in events:
-            self._released(feed.channel_id, sequence, payload)
+        self._deliver(feed, events)
         self._schedule_backfill(feed)
+
+    def _deliver(self, feed: Feed, events: list[tuple[int, bytes]]) -> None:
+        if self._is_current(feed):
+            for sequence, payload in events:
+                self._released(feed.channel_id, sequence, payload)
+
+    def _is_current(self, feed: Feed) -> bool:
+        """False: it was let go while somebody waited for the log, and perhaps the channel has another one by now."""
+        return self._feeds.get(feed.channel_id) is feed
 
     # --- holes -------------------------------------------------------------------------------------
 
@@ -221,9 +229,10 @@ class Feeds:
             )
             if not page:
                 return  # the channel is gone; its control message closes the streams
+            if sequencer.head != after:
+                continue  # what was missing came meanwhile, or the log went back
             for event in page:
-                for released, payload in sequencer.offer(event.sequence, event_frame_payload(event)):
-                    self._released(feed.channel_id, released, payload)
+                self._deliver(feed, sequencer.offer(event.sequence, event_frame_payload(event)))
             self._metrics.gap_backfilled(len(page))
 
     async def catch_up(self, channel_id: str, head: int) -> None:
@@ -262,6 +271,8 @@ class Feeds:
 
     def _restart(self, feed: Feed, head: int) -> None:
         """Sequences that were sent mean something else from now on, so the channel's streams cannot go on."""
+        if not self._is_current(feed):
+            return
         log.error("the log of a channel went back: its streams begin anew", channel_id=feed.channel_id, head=head)
         feed.sequencer.restart(head)
         self.on_restart(feed.channel_id)
