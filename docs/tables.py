@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from openguild_proto.errors import ErrorCode
-from openguild_proto.http.routes import ROUTES
+from openguild_proto.operations.openapi import build_schemas
+from openguild_proto.operations.routes import ROUTES
 from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.policy.permissions import LOWEST_ROLE
-from openguild_proto.schemas.openapi import build_schemas
 from openguild_proto.ws.close_codes import CLOSE_CODES
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import SECRETS, keys_of

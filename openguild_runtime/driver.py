@@ -26,10 +26,10 @@ from openguild_proto.events import DeadlineExpired, Event, PeerViolated, Request
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
-from openguild_proto.http.routes import max_body_bytes
 from openguild_proto.limits import Limits
 from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.dispatch import dispatch
+from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import Places
 from openguild_proto.ws.close_codes import CloseCode

@@ -9,7 +9,7 @@ import msgspec
 from openguild_proto.effects import Operation
 from openguild_proto.http.message import JSON, Request, Response
 from openguild_proto.operations.context import Context
-from openguild_proto.schemas.openapi import build_openapi
+from openguild_proto.operations.openapi import build_openapi
 
 
 @cache

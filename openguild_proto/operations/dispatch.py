@@ -6,10 +6,8 @@ import msgspec
 
 from openguild_proto.effects import Operation, Overloaded, StorageUnavailable
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http import routes
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import refusal_response
-from openguild_proto.http.routes import BadParameter, OperationFunction, WrongMethod
 from openguild_proto.operations import (
     channels,
     description,
@@ -19,11 +17,13 @@ from openguild_proto.operations import (
     members,
     messages,
     reads,
+    routes,
     sessions,
     streams,
     users,
 )
 from openguild_proto.operations.context import Context
+from openguild_proto.operations.routes import BadParameter, OperationFunction, WrongMethod
 
 _MODULES = {
     "channels": channels, "description": description, "guilds": guilds, "health": health, "invites": invites,

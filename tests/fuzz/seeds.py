@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from openguild_proto.http.routes import ROUTES
+from openguild_proto.operations.routes import ROUTES
 from tests.fuzz.targets import GOOD
 from tests.proto.http.cases import CASES
 from tests.support.wire import HANDSHAKE, HEAD, masked

@@ -22,8 +22,8 @@ from openguild_proto.events import (
 )
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Response
-from openguild_proto.http.routes import max_body_bytes
 from openguild_proto.limits import Limits
+from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode, is_sendable
 from openguild_proto.ws.frames import close_frame, ping_frame

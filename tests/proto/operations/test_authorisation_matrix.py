@@ -14,7 +14,7 @@ import pytest
 
 from openguild_proto.effects import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.http.message import OpenStream
-from openguild_proto.http.routes import ROUTES, Route
+from openguild_proto.operations.routes import ROUTES, Route
 from openguild_proto.policy.connections import ConnectionLimiter
 from tests.support.world import PASSWORD, World, decoded, request
 

@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
-from openguild_proto.http.routes import ROUTES, Route
 from openguild_proto.operations.context import Settings
+from openguild_proto.operations.routes import ROUTES, Route
 from openguild_proto.policy.ratelimit import SlidingWindow
 from tests.support.world import World, decoded
 

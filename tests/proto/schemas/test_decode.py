@@ -14,10 +14,10 @@ from hypothesis import given
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request
 from openguild_proto.http.refusal import refusal_response
-from openguild_proto.http.routes import ROUTES
 from openguild_proto.operations.dispatch import OPERATIONS
+from openguild_proto.operations.openapi import build_openapi
+from openguild_proto.operations.routes import ROUTES
 from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_json, parse_query, parse_uuid
-from openguild_proto.schemas.openapi import build_openapi
 
 UUID = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
 

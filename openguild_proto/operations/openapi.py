@@ -9,8 +9,8 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.effects import Readiness
 from openguild_proto.errors import ErrorCode
-from openguild_proto.http.routes import CLIENT_PREFIX, ROUTES, UUID_PARAMETERS, Route
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS, MAX_PAGE_LINES, MAX_REQUEST_ID_CHARS
+from openguild_proto.operations.routes import CLIENT_PREFIX, ROUTES, UUID_PARAMETERS, Route
 from openguild_proto.schemas import accounts, frames, guilds, messages
 from openguild_proto.schemas.fields import MANDATORY_MARK, NONCE_PATTERN, SCHEMA_PREFIX
 from openguild_proto.ws.close_codes import CLOSE_CODES
