@@ -8,41 +8,13 @@ from openguild_proto.effects import Operation, Overloaded, StorageUnavailable
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import refusal_response
-from openguild_proto.operations import (
-    channels,
-    description,
-    guilds,
-    health,
-    invites,
-    members,
-    messages,
-    reads,
-    routes,
-    sessions,
-    streams,
-    users,
-)
+from openguild_proto.operations import routes
 from openguild_proto.operations.context import Context
-from openguild_proto.operations.routes import BadParameter, OperationFunction, WrongMethod
+from openguild_proto.operations.routing import BadParameter, WrongMethod
 
-_MODULES = {
-    "channels": channels, "description": description, "guilds": guilds, "health": health, "invites": invites,
-    "members": members, "messages": messages, "reads": reads, "sessions": sessions, "streams": streams, "users": users,
-}  # fmt: skip
 UNAVAILABLE_RETRY_SECS = 2
 OVERLOADED_RETRY_SECS = 1
-
-
-def find_operation(name: str) -> OperationFunction:
-    """The function behind a route's `operation`, such as `messages.post_message`."""
-    module, _, function = name.partition(".")
-    operation: OperationFunction = getattr(_MODULES[module], function)
-    return operation
-
-
 METRICS_ROUTE = "/metrics"
-
-OPERATIONS: dict[str, OperationFunction] = {route.operation: find_operation(route.operation) for route in routes.ROUTES}
 
 
 def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
@@ -62,8 +34,7 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
             raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(matched.name, matched.message),))
         if len(request.body) > matched.route.max_body_bytes:
             raise Refusal(ErrorCode.TOO_LARGE, f"the request body is over {matched.route.max_body_bytes} bytes")
-        operation = OPERATIONS[matched.route.operation]
-        result: Response | OpenStream = yield from operation(ctx, request, **matched.params)
+        result: Response | OpenStream = yield from matched.route.operation(ctx, request, **matched.params)
         return msgspec.structs.replace(result, route=template)
     except Refusal as refusal:
         return refusal_response(refusal, request.request_id, route=template)

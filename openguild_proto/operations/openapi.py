@@ -1,7 +1,8 @@
-"""The OpenAPI 3.1 document, made from the schemas, the limits and the route table."""
+"""The OpenAPI 3.1 document, made from the schemas, the limits and a table of routes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.effects import Readiness
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS, MAX_PAGE_LINES, MAX_REQUEST_ID_CHARS
-from openguild_proto.operations.routes import CLIENT_PREFIX, ROUTES, UUID_PARAMETERS, Route
+from openguild_proto.operations.routing import CLIENT_PREFIX, UUID_PARAMETERS, Route
 from openguild_proto.schemas import accounts, frames, guilds, messages
 from openguild_proto.schemas.fields import MANDATORY_MARK, NONCE_PATTERN, SCHEMA_PREFIX
 from openguild_proto.ws.close_codes import CLOSE_CODES
@@ -92,10 +93,10 @@ _ABOUT = (
 )
 
 
-def build_openapi(version: str) -> dict[str, Any]:
-    """A fresh document as plain dicts and lists."""
+def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
+    """A fresh document as plain dicts and lists; `version`: of the server."""
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in routes:
         prefixes = ("", CLIENT_PREFIX) if route.client else ("",)
         for prefix in prefixes:
             paths.setdefault(prefix + route.template, {})[route.method.lower()] = _operation(route, prefix)
@@ -156,15 +157,15 @@ def _require_mandatory(schema: Schema) -> None:
 
 def _operation(route: Route, prefix: str) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": f"{'client.' if prefix else ''}{route.operation}"
+        "operationId": f"{'client.' if prefix else ''}{route.name}"
         + (f".{route.method}{route.template}" if route.status == 501 else ""),
         "summary": route.summary,
         "x-permission": route.permission,
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
         "responses": _responses(route),
     }
-    if route.operation in _FRAMES:
-        schema = _FRAMES[route.operation]
+    if route.name in _FRAMES:
+        schema = _FRAMES[route.name]
         described["description"] = f"After the upgrade each text frame is one `{schema}` ({SCHEMA_PREFIX}{schema})."
         described["x-frames"] = _reference(schema)
     if route.auth in {"bearer", "socket"}:
@@ -183,16 +184,16 @@ def _responses(route: Route) -> dict[str, Any]:
     success: dict[str, Any] = {"description": route.summary, "headers": _header_references("X-Request-Id")}
     if route.answer is not None:
         success["content"] = {"application/json": {"schema": _reference(route.answer)}}
-    elif route.operation in _PLAIN:
-        success["content"] = _PLAIN[route.operation]
-    if route.operation in _PAGED:
+    elif route.name in _PLAIN:
+        success["content"] = _PLAIN[route.name]
+    if route.name in _PAGED:
         success["headers"] |= _header_references("X-Next-After")
     responses = {str(route.status): success, "default": {"$ref": "#/components/responses/Error"}}
     if route.auth in {"bearer", "socket"}:
         responses["401"] = _error_response("no valid bearer token", "X-Request-Id", "WWW-Authenticate")
-    if route.operation in _LIMITED:
+    if route.name in _LIMITED:
         responses["429"] = _error_response("too many; wait", "X-Request-Id", "Retry-After")
-    if route.operation == "health.ready":
+    if route.name == "health.ready":
         responses["503"] = {
             "description": "unavailable or draining",
             "headers": _header_references("X-Request-Id", "Retry-After"),
@@ -225,12 +226,12 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _query_parameters(route: Route) -> list[dict[str, Any]]:
-    rows = _QUERY.get(route.operation, ()) + (_PAGE if route.operation in _PAGED else ())
+    rows = _QUERY.get(route.name, ()) + (_PAGE if route.name in _PAGED else ())
     return [{"name": name, "in": "query", "description": text, "schema": schema} for name, schema, text in rows]
 
 
 def _header_parameters(route: Route) -> list[dict[str, Any]]:
-    if route.operation != _NONCED:
+    if route.name != _NONCED:
         return []
     text = "the nonce, where the body has none; both only when they are equal"
     schema = {"type": "string", "pattern": NONCE_PATTERN}

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from openguild_proto.operations import messages, streams
 from openguild_proto.operations.routes import ROUTES
 from tests.fuzz.targets import GOOD
 from tests.proto.http.cases import CASES
@@ -51,10 +52,10 @@ def seeds() -> Iterator[tuple[str, bytes]]:
             if route.body in {"MarkReadBody", "NewInvite"}:
                 members = f'{{"sequence":{figure},"max_uses":{figure},"expires_in_secs":{figure}}}'
                 yield "requests", f"{method} {target}\n\n{members}".encode()
-            elif route.operation == "messages.list_events":
+            elif route.operation is messages.list_events:
                 for name in ("since", "before", "limit"):
                     yield "requests", f"{method} {target}?{name}={figure}\n\n".encode()
-            elif route.operation == "streams.open_channel_stream":
+            elif route.operation is streams.open_channel_stream:
                 yield "requests", f"{method}u {target}?since={figure}\n\n".encode()
         if number % 5 == 0:
             yield "requests", f"{method} {target}?limit=5&since=1&before=2\n\n".encode()

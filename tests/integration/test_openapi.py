@@ -15,11 +15,12 @@ from openapi_spec_validator import validate
 from openguild_proto import limits
 from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash, event_id
 from openguild_proto.operations.openapi import build_openapi
+from openguild_proto.operations.routes import ROUTES
 from tests.support.chat import PASSWORD, Chat, User, receive
 from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import free_port
 
-DOCUMENT: dict[str, Any] = json.loads(json.dumps(build_openapi("1")))
+DOCUMENT: dict[str, Any] = json.loads(json.dumps(build_openapi(ROUTES, "1")))
 
 
 def follow(node: dict[str, Any]) -> dict[str, Any]:

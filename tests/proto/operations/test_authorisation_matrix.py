@@ -14,7 +14,8 @@ import pytest
 
 from openguild_proto.effects import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.http.message import OpenStream
-from openguild_proto.operations.routes import ROUTES, Route
+from openguild_proto.operations.routes import ROUTES
+from openguild_proto.operations.routing import Route
 from openguild_proto.policy.connections import ConnectionLimiter
 from tests.support.world import PASSWORD, World, decoded, request
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import pytest
 
-from openguild_proto.operations.routes import ROUTES, BadParameter, Matched, WrongMethod, match
+from openguild_proto.operations import members, reads
+from openguild_proto.operations.openapi import build_openapi
+from openguild_proto.operations.routes import ROUTES, match
+from openguild_proto.operations.routing import BadParameter, Matched, WrongMethod
 
 UUID = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
 
@@ -32,10 +38,10 @@ def test_parameters_are_decoded_and_canonical() -> None:
 def test_literal_segments_come_before_parameters() -> None:
     unread = match("GET", "/channels/unread")
     assert isinstance(unread, Matched)
-    assert unread.route.operation == "reads.list_unread"
+    assert unread.route.operation is reads.list_unread
     leave = match("DELETE", f"/guilds/{UUID}/members/@me")
     assert isinstance(leave, Matched)
-    assert leave.route.operation == "members.leave"
+    assert leave.route.operation is members.leave
 
 
 @pytest.mark.parametrize("path", ["", "/", "//", "/health/", "/Health", "/guilds//channels", "/users/me/x", "*"])
@@ -58,3 +64,23 @@ def test_every_route_finds_itself() -> None:
         found = match(route.method, path)
         assert isinstance(found, Matched)
         assert found.route is route
+
+
+def test_every_route_is_described() -> None:
+    document = build_openapi(ROUTES, "1.2.3")
+    for route in ROUTES:
+        described = document["paths"][route.template][route.method.lower()]
+        assert described["summary"] == route.summary
+        assert str(route.status) in described["responses"]
+    references = {node["$ref"] for node in walk(document) if isinstance(node, dict) and "$ref" in node}
+    for reference in references:
+        _, components, kind, name = reference.split("/")
+        assert name in document[components][kind]
+    json.dumps(document)
+
+
+def walk(node: object) -> Iterator[object]:
+    yield node
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        yield from walk(child)

@@ -16,7 +16,8 @@ from openguild_proto.canonical.signing import SigningKey, verify
 from openguild_proto.effects import Effect, FindMember, RemoveMember
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.operations.context import Settings
-from openguild_proto.operations.routes import ROUTES, Route
+from openguild_proto.operations.routes import ROUTES
+from openguild_proto.operations.routing import Route
 from openguild_proto.operations.streams import recheck_stream
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow

@@ -1,0 +1,127 @@
+"""From a path to its route: the rows of a table as a tree of segments.
+
+Client routes stand at the root and under `/client/v1`; operational ones only at the root. The template is what the
+metrics show, so a label never holds a path that a client chose (D-49).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, NamedTuple, TypeAlias
+
+from openguild_proto.limits import MAX_SMALL_BODY_BYTES
+from openguild_proto.schemas.decode import decode_component, parse_uuid
+
+CLIENT_PREFIX = "/client/v1"
+UUID_PARAMETERS = frozenset({"guild_id", "channel_id", "user_id"})
+
+OperationFunction: TypeAlias = Callable[..., Generator[Any, Any, Any]]
+"""Called with the context, the request, and the template's parameters by name."""
+
+
+class Route(NamedTuple):
+    """`auth`: none, bearer, socket, or refresh (a refresh token in the body). `permission`: the rule of policy/permissions
+    that decides, "self" for the caller's own things, or "-". `body`, `answer`: schema names for the OpenAPI document.
+    `max_body_bytes`: a longer body is refused from its declaration, unread: nobody's memory or time is spent on it."""
+
+    method: str
+    template: str
+    operation: OperationFunction
+    summary: str
+    auth: str = "bearer"
+    permission: str = "-"
+    body: str | None = None
+    answer: str | None = None  # "[Name]" for an array
+    status: int = 200
+    client: bool = True  # also under /client/v1
+    max_body_bytes: int = MAX_SMALL_BODY_BYTES
+
+    @property
+    def name(self) -> str:
+        """The operation's, such as `messages.post_message`."""
+        return f"{self.operation.__module__.rpartition('.')[2]}.{self.operation.__name__}"
+
+
+class Matched(NamedTuple):
+    """`template` with its prefix, as the metrics show it; `params` decoded, UUIDs in canonical form."""
+
+    route: Route
+    template: str
+    params: dict[str, str]
+
+
+class BadParameter(NamedTuple):
+    """The path matches a template, but a parameter cannot be what it stands for."""
+
+    template: str
+    name: str
+    message: str
+
+
+class WrongMethod(NamedTuple):
+    """The path exists for other methods: the value of `Allow`."""
+
+    template: str
+    allow: str
+
+
+class Router:
+    """A table of routes, matched segment by segment."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._root = _Node()
+        for route in routes:
+            node = self._root
+            for segment in route.template.split("/")[1:]:
+                if segment.startswith("{"):
+                    node.parameter = node.parameter or _Node()
+                    node = node.parameter
+                else:
+                    node = node.literal.setdefault(segment, _Node())
+            node.routes.append(route)
+
+    def match(self, method: str, path: str) -> Matched | BadParameter | WrongMethod | None:
+        """What answers `method` at the raw `path`; None: nothing does. HEAD is answered where GET is."""
+        client = path.startswith(CLIENT_PREFIX + "/")
+        segments = (path.removeprefix(CLIENT_PREFIX) if client else path).split("/")[1:]
+        routes = self._find(segments, client)
+        if not routes:
+            return None
+        route = next((route for route in routes if route.method == ("GET" if method == "HEAD" else method)), None)
+        prefix = CLIENT_PREFIX if client else ""
+        if route is None:
+            methods = {route.method for route in routes} | {"OPTIONS"}
+            methods |= {"HEAD"} if "GET" in methods else set()
+            return WrongMethod(prefix + routes[0].template, ", ".join(sorted(methods)))
+        template = prefix + route.template
+        params: dict[str, str] = {}
+        for expected, segment in zip(route.template.split("/")[1:], segments, strict=True):
+            if expected.startswith("{"):
+                name = expected[1:-1]
+                value = decode_component(segment)
+                if value is None or not value or "\0" in value:
+                    return BadParameter(template, name, "is not valid percent-encoded UTF-8")
+                if name in UUID_PARAMETERS:
+                    value = parse_uuid(value)
+                    if value is None:
+                        return BadParameter(template, name, "must be a UUID")
+                params[name] = value
+        return Matched(route, template, params)
+
+    def _find(self, segments: list[str], client: bool) -> list[Route]:
+        """Routes of the most literal template that fits: `@me` and `unread` come before a parameter."""
+        node: _Node | None = self._root
+        for segment in segments:
+            if node is None:
+                return []
+            node = node.literal.get(segment) or (node.parameter if segment else None)
+        return [route for route in node.routes if route.client or not client] if node is not None else []
+
+
+class _Node:
+    __slots__ = ("literal", "parameter", "routes")
+
+    def __init__(self) -> None:
+        self.literal: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.routes: list[Route] = []
