@@ -50,11 +50,11 @@ from openguild_runtime.reload import LiveConfig
 from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
 from openguild_runtime.shutdown import drain, wait_for_signal
+from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, gather, serve_siblings
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
-from openguild_runtime.workers.siblings import METRICS, PULSE, Pulse, Seat, gather, serve_siblings
 
 RESERVED_DESCRIPTORS = 256  # database, NATS, logs, listeners
 SPARE_CONNECTIONS = 10_000  # HTTP connections beside the sockets

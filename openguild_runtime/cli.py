@@ -1,12 +1,11 @@
 """`openguild-server [flags] [subcommand]`: serve, and what an operator does beside it (CONTRACT 16, playbook).
 
-Flags stand before the subcommand. Exit status: 0 done, 1 a failure said in one line, 2 wrong usage.
+Flags stand before the subcommand. Exit status: 0 done, 1 a failure reported in one line, 2 wrong usage.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import secrets
@@ -16,34 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import asyncpg
 import structlog
 
 import openguild_runtime
 from openguild_proto.canonical.keys import encode_unpadded, parse_seed
 from openguild_proto.canonical.signing import SEED_BYTES
-from openguild_proto.effects import StorageUnavailable
-from openguild_runtime import logs
 from openguild_runtime.cli_admin import add_admin_commands, run_admin
 from openguild_runtime.cli_roles import COMMANDS, add_role_commands
 from openguild_runtime.config import ServerConfig, load
 from openguild_runtime.config_layers import (
     PREFIX,
     SECRETS,
-    ConfigError,
     keys_of,
     overridden_names,
     passed_over_names,
 )
 from openguild_runtime.config_start import require_addresses, require_servable
-from openguild_runtime.embedded import EmbeddedError
-from openguild_runtime.failures import CommandFailed
+from openguild_runtime.failures import CommandFailed, answer_failures
 from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.private import beside_running, private_servers
 from openguild_runtime.probe import Options, probe
+from openguild_runtime.serving import serve_here, set_up_logs
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
-from openguild_runtime.workers import Seat
 
 PLAIN_FLAGS = (
     "bind_addr", "host", "port", "server_name", "log_format", "metrics.enabled", "metrics.bind_addr", "database_url",
@@ -104,48 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answer_failures(lambda: _run(parsed, flags), parsed["command"])
 
 
-def answer_failures(run: Callable[[], int], command: str | None) -> int:
-    """`run()`, and what the operator is told when it fails: one line, and exit status 1."""
-    try:
-        return run()
-    except KeyboardInterrupt:
-        return 130
-    except BaseExceptionGroup as group:
-        line = _one_line(_first(group.subgroup(EmbeddedError) or group), command)  # the cause, where others followed
-        if line is None:
-            raise
-    except Exception as failure:
-        line = _one_line(failure, command)
-        if line is None:
-            raise
-    sys.stderr.write(f"openguild-server: {line}\n")
-    return 1
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a task group wrapped."""
-    failure: BaseException = group
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure
-
-
-def _one_line(failure: BaseException, command: str | None) -> str | None:
-    """What to tell the operator, without addresses or credentials; None: a defect, its traceback is wanted."""
-    match failure:
-        case ConfigError() | CommandFailed() | EmbeddedError():
-            return str(failure)
-        case StorageUnavailable():
-            return "the database cannot be reached: check database_url and that it runs"
-        case OSError():
-            return f"{command or 'serve'}: {failure.strerror or type(failure).__name__}"
-        case asyncpg.PostgresError() | asyncpg.InterfaceError():
-            return f"{command or 'serve'}: {logs.redact(str(failure).splitlines()[0])}"
-        case _:
-            original = getattr(failure, "orig", None)  # of SQLAlchemy's wrapper
-            return _one_line(original, command) if isinstance(original, Exception) else None
-
-
 def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     command = parsed["command"]
     if command == "keygen":
@@ -171,14 +123,6 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     return anyio.run(COMMANDS[command], config, parsed)
 
 
-def set_up_logs(config: ServerConfig) -> None:
-    """Raises ConfigError for a bad OPENGUILD_LOG."""
-    try:
-        logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG", logs.DEFAULT_FILTER))
-    except ValueError as problem:
-        raise ConfigError(str(problem)) from None
-
-
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
     ignore_hangups()
     require_servable(config)
@@ -192,14 +136,6 @@ def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
     from openguild_runtime.workers.supervisor import supervise
 
     return anyio.run(supervise, config, reread)
-
-
-def serve_here(config: ServerConfig, reread: Callable[[], ServerConfig], seat: Seat | None = None) -> int:
-    """Serve in this process; `seat`: as one of several workers."""
-    from openguild_runtime import app  # the other commands do without the server's parts
-
-    fast = importlib.util.find_spec("uvloop") is not None
-    return anyio.run(app.serve, config, seat, reread, backend_options={"use_uvloop": fast})
 
 
 async def _migrate(config: ServerConfig) -> int:

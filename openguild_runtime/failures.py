@@ -1,5 +1,59 @@
-"""What ends a command with exit status 1."""
+"""A command that fails: what its operator is told, in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import asyncpg
+
+from openguild_proto.effects import StorageUnavailable
+from openguild_runtime import logs
+from openguild_runtime.config_layers import ConfigError
+from openguild_runtime.embedded import EmbeddedError
 
 
 class CommandFailed(Exception):
     """One line for the operator; never holds a secret."""
+
+
+def answer_failures(run: Callable[[], int], command: str | None) -> int:
+    """`run()`, and what the operator is told when it fails: one line, and exit status 1."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        line = _one_line(_first(group.subgroup(EmbeddedError) or group), command)  # the cause, where others followed
+        if line is None:
+            raise
+    except Exception as failure:
+        line = _one_line(failure, command)
+        if line is None:
+            raise
+    sys.stderr.write(f"openguild-server: {line}\n")
+    return 1
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group wrapped."""
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+def _one_line(failure: BaseException, command: str | None) -> str | None:
+    """What to tell the operator, without addresses or credentials; None: a defect, its traceback is wanted."""
+    match failure:
+        case ConfigError() | CommandFailed() | EmbeddedError():
+            return str(failure)
+        case StorageUnavailable():
+            return "the database cannot be reached: check database_url and that it runs"
+        case OSError():
+            return f"{command or 'serve'}: {failure.strerror or type(failure).__name__}"
+        case asyncpg.PostgresError() | asyncpg.InterfaceError():
+            return f"{command or 'serve'}: {logs.redact(str(failure).splitlines()[0])}"
+        case _:
+            original = getattr(failure, "orig", None)  # of SQLAlchemy's wrapper
+            return _one_line(original, command) if isinstance(original, Exception) else None

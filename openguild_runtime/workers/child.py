@@ -15,11 +15,12 @@ from typing import NoReturn
 
 import structlog
 
-from openguild_runtime.cli import answer_failures, serve_here, set_up_logs
 from openguild_runtime.config import ServerConfig
+from openguild_runtime.failures import answer_failures
 from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.reload import with_value
-from openguild_runtime.workers.siblings import Seat
+from openguild_runtime.serving import serve_here, set_up_logs
+from openguild_runtime.siblings import Seat
 
 
 def main() -> int:

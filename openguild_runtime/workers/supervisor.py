@@ -33,7 +33,7 @@ from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.local_socket import forget
 from openguild_runtime.private import private_servers
 from openguild_runtime.reload import live_part
-from openguild_runtime.workers.siblings import PULSE, Pulse, Seat, ask
+from openguild_runtime.siblings import PULSE, Pulse, Seat, ask
 
 MAX_BACKOFF_SECS = 5.0
 STEADY_SECS = 10.0  # who lived as long as this is restarted at once
