@@ -19,9 +19,8 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from openguild_proto.client import ApiError
 from openguild_proto.http.headers import SECURITY_HEADERS
-from openguild_runtime.client import Client, GaveUp, StreamEnded
+from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
 from openguild_runtime.failures import CommandFailed
 from openguild_runtime.probe_slo import check_slo
 

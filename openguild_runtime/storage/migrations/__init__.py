@@ -15,9 +15,8 @@ import asyncpg
 
 if TYPE_CHECKING:  # alembic and SQLAlchemy take a third of a second to import: done where they are used
     from alembic.config import Config
+    from asyncpg.pool import PoolConnectionProxy
     from sqlalchemy import Connection
-
-    from openguild_runtime.storage.postgres.values import Connection as PostgresConnection
 
 LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint: nobody else's advisory lock by accident
 CONNECT_LIMIT_SECS = 10.0
@@ -68,7 +67,9 @@ def expected() -> str:
     return head
 
 
-async def current(connection: PostgresConnection) -> str | None:
+async def current(
+    connection: asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record],
+) -> str | None:
     """The revision of the schema; None where no migration ever ran."""
     try:
         revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
