@@ -22,11 +22,11 @@ from openguild_proto.effects import (
     RevokeServerRole,
     StorageEffect,
 )
-from openguild_proto.http.headers import new_request_id
 from openguild_proto.policy.permissions import RANKS, normalise_role
 from openguild_proto.records import UserRecord
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
+from openguild_proto.uuids import new_uuid
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.failures import CommandFailed
 from openguild_runtime.passwords import PasswordHasher
@@ -85,7 +85,7 @@ async def seed_user(config: ServerConfig, arguments: Arguments) -> int:
         raise CommandFailed("; ".join(f"{problem.field} {problem.message}" for problem in problems))
     async with _storage(config, "seed users") as storage:
         if await storage.perform(FindUserByName(username_key=username_key)) is None:
-            user_id = new_request_id(secrets.token_bytes)
+            user_id = new_uuid(secrets.token_bytes)
             stored = await storage.perform(
                 InsertUser(
                     user_id=user_id,

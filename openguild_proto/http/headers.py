@@ -15,6 +15,7 @@ import msgspec
 from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
 from openguild_proto.policy.addresses import parse_address
+from openguild_proto.uuids import new_uuid
 
 SECURITY_HEADERS: Headers = (
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
@@ -138,13 +139,4 @@ def request_id_for(headers: Headers, random_bytes: Callable[[int], bytes]) -> st
     for name, value in headers:
         if name == "x-request-id" and _REQUEST_ID.fullmatch(value):
             return value
-    return new_request_id(random_bytes)
-
-
-def new_request_id(random_bytes: Callable[[int], bytes]) -> str:
-    """UUIDv4 text (RFC 9562 5.4)."""
-    raw = bytearray(random_bytes(16))
-    raw[6] = raw[6] & 0x0F | 0x40
-    raw[8] = raw[8] & 0x3F | 0x80
-    text = raw.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return new_uuid(random_bytes)

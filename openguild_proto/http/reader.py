@@ -11,10 +11,11 @@ from enum import Enum
 import h11
 
 from openguild_proto.http import quick, strictness
-from openguild_proto.http.headers import HeaderPolicy, new_request_id, request_id_for
+from openguild_proto.http.headers import HeaderPolicy, request_id_for
 from openguild_proto.http.message import Headers, Request
 from openguild_proto.http.strictness import Rule
 from openguild_proto.limits import Limits
+from openguild_proto.uuids import new_uuid
 
 
 class HttpPhase(Enum):
@@ -317,7 +318,7 @@ class RequestReader:
         """Of the request being answered or read; of a head that could not be read: one made here."""
         if self._request is not None:
             return self._request.request_id
-        self._made_id = self._made_id or new_request_id(self._random_bytes)
+        self._made_id = self._made_id or new_uuid(self._random_bytes)
         return self._made_id
 
     def end(self) -> None:

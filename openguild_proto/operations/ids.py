@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from openguild_proto.canonical.keys import encode_unpadded
-from openguild_proto.http.headers import new_request_id
 from openguild_proto.operations.context import Context
+from openguild_proto.uuids import new_uuid
 
 
 def new_id(ctx: Context) -> str:
     """A UUIDv4 as text."""
-    return new_request_id(ctx.entropy)
+    return new_uuid(ctx.entropy)
 
 
 def new_code(ctx: Context) -> str:
