@@ -12,6 +12,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.fanout.hub import Hub, SubscriberState
+from openguild_proto.fanout.watchers import Watchers
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import MAX_PAGE_EVENTS
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
@@ -29,7 +30,6 @@ from openguild_runtime.metrics import Depths, Metrics
 from openguild_runtime.peer import SEND_BYTES, Peer
 from openguild_runtime.replay import ReplayPages
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.watchers import Watchers
 from openguild_runtime.writer import Flusher
 
 USER_RING = "user:"
