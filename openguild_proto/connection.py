@@ -40,7 +40,7 @@ from openguild_proto.http.strictness import Rule
 from openguild_proto.limits import Limits
 from openguild_proto.outbox import Outbox
 from openguild_proto.phases import TRANSITIONS, Phase
-from openguild_proto.ws import handshake
+from openguild_proto.ws import handshake, reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.connection import PingReceived, PongReceived, WebSocketDecoder
 from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, pong_frame, text_frame
@@ -86,7 +86,7 @@ class ServerConnection:
         self._is_last = False  # the request under way is answered, and no other one
         self._wants_close = False
         self._close_now = False
-        self._lifetime_close: tuple[int, str] = (CloseCode.TOKEN_ENDED, "token expired")
+        self._lifetime_close: tuple[int, str] = (CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
     def _move(self, command: str) -> None:
         target = TRANSITIONS.get((self.phase, command))
@@ -263,7 +263,7 @@ class ServerConnection:
                 self.outbox.append(ping_frame())
                 self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
                 return None
-            self.outbox.append(close_frame(CloseCode.INTERNAL_ERROR, "no pong"))
+            self.outbox.append(close_frame(CloseCode.INTERNAL_ERROR, reasons.NO_PONG))
             self._finish()
             reason = "ping_timeout"
         elif name is Deadline.LIFETIME:

@@ -22,8 +22,8 @@ from anyio.abc import SocketStream
 from pydantic import ValidationError
 
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_proto.ws.reasons import reconnect_after
 from openguild_runtime import logs
 from openguild_runtime.config_faults import in_words
 from openguild_runtime.config_layers import ConfigError
@@ -135,7 +135,7 @@ def close_sessions(replica: Replica, request: Request) -> Answer:
         raise Refused("name the user")
     found = [peer for peer in replica.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
     for peer in found:
-        peer.close(CloseCode.SERVICE_RESTART, reconnect_after("closed by the operator", 1_000))
+        peer.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.CLOSED_BY_OPERATOR, 1_000))
     return {"closed": len(found)}
 
 

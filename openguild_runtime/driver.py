@@ -32,6 +32,7 @@ from openguild_proto.operations.dispatch import dispatch
 from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import Places
+from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.feeds import ChannelGone
 from openguild_runtime.metrics import Metrics
@@ -319,7 +320,7 @@ class Driver:
             peer.connection.accept(now, subprotocol=stream.subprotocol)
             undo.pop_all()  # from here on the peer has the stream, and gives it back when it ends
         peer.connection.expire_at(
-            now + (stream.expires_ms / 1000 - self._sources.wall()), CloseCode.TOKEN_ENDED, "token expired"
+            now + (stream.expires_ms / 1000 - self._sources.wall()), CloseCode.TOKEN_ENDED, reasons.EXPIRED
         )
         self._streams.join(peer, stream, changes)
         self._metrics.socket_opened()

@@ -15,16 +15,14 @@ from collections.abc import AsyncIterator, Callable
 import anyio
 import structlog
 
+from openguild_proto.policy.draining import plan_waves
+from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_proto.ws.reasons import reconnect_after
 from openguild_runtime.driver import Driver
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
 from openguild_runtime.readiness import ReadinessProbe
 
-WAVE_SECS = 0.1
-RECONNECTS_PER_SEC = 1_000  # what another replica takes without its other clients noticing
-MAX_SPREAD_MS = 10_000
 LAST_WORDS_SECS = 2.0  # for close handshakes and answers after the last wave
 
 log = structlog.get_logger("openguild.shutdown")
@@ -55,7 +53,7 @@ async def drain(
     driver.draining = True  # no stream opens from here on
     for peer in list(driver.peers):
         if not peer.connection.is_websocket:
-            peer.close(CloseCode.SERVICE_RESTART, "server restarting")
+            peer.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING)
     with anyio.move_on_after(window_secs + LAST_WORDS_SECS):
         await _close_in_waves([peer for peer in driver.peers if peer.connection.is_websocket], window_secs)
         await driver.wait_empty()
@@ -66,14 +64,11 @@ async def drain(
 
 
 async def _close_in_waves(peers: list[Peer], window_secs: float) -> None:
-    """Spread the closes over half the window, so that the other half is left for the handshakes."""
     random.shuffle(peers)
-    spread_ms = min(MAX_SPREAD_MS, 100 + 1_000 * len(peers) // RECONNECTS_PER_SEC)
-    waves = max(1, int(window_secs / 2 / WAVE_SECS))
-    size = max(50, -(-len(peers) // waves))  # few sockets need no waves
-    for start in range(0, len(peers), size):
+    waves = plan_waves(len(peers), window_secs)
+    for start in range(0, len(peers), waves.size):
         if start:
-            await anyio.sleep(WAVE_SECS)
-        for peer in peers[start : start + size]:
-            delay_ms = random.randrange(spread_ms)  # noqa: S311 - jitter, not a secret
-            peer.close(CloseCode.SERVICE_RESTART, reconnect_after("server restarting", delay_ms))
+            await anyio.sleep(waves.pause_secs)
+        for peer in peers[start : start + waves.size]:
+            delay_ms = random.randrange(waves.spread_ms)  # noqa: S311 - jitter, not a secret
+            peer.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.SERVER_RESTARTING, delay_ms))

@@ -1,8 +1,21 @@
-"""The reasons of close frames that tell a client something, each beside what reads it (CONTRACT 8, A7)."""
+"""The reasons that close frames give, each under its code, and what reads them (CONTRACT 8, A7)."""
 
 from __future__ import annotations
 
 import re
+
+EXPIRED = "token expired"  # 4401
+SESSION_REVOKED = "session revoked"  # 4401
+KEY_WITHDRAWN = "the key of this token was withdrawn"  # 4401
+ACCESS_ENDED = "access ended"  # 4401, 4403 or 4404: what a re-check found
+CHANNEL_DELETED = "channel deleted"  # 4404
+GUILD_DELETED = "guild deleted"  # 4404
+ACCESS_UNKNOWN = "access cannot be checked; reconnect"  # 1012
+NOTIFICATIONS_INTERRUPTED = "notifications interrupted; reconnect"  # 1012
+LOG_WENT_BACK = "the log of this channel went back; begin anew"  # 1012
+SERVER_RESTARTING = "server restarting"  # 1012
+CLOSED_BY_OPERATOR = "closed by the operator"  # 1012
+NO_PONG = "no pong"  # 1011
 
 _RECONNECT = re.compile(r"reconnect in ([0-9]{1,7}) ms")
 
@@ -16,6 +29,11 @@ def reconnect_secs(reason: str) -> float | None:
     """The delay that `reconnect_after` named, in seconds; None where there is none."""
     found = _RECONNECT.search(reason)
     return int(found[1]) / 1000 if found else None
+
+
+def log_unreadable(after: int) -> str:
+    """Of a 1011 close: a replay cannot go on, and the `since` to resume with."""
+    return f"the log cannot be read; resume with since={after}"
 
 
 def lagged(missed: int, resume_from: int | None) -> str:
