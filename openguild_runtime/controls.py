@@ -17,16 +17,27 @@ from anyio.abc import TaskGroup
 from openguild_proto.effects import Operation, StorageUnavailable
 from openguild_proto.fanout.sequencer import Sequencer
 from openguild_proto.http.message import OpenStream
+from openguild_proto.operations.consequences import (
+    AnnounceChannel,
+    CloseStreams,
+    ForgetChannel,
+    PassOver,
+    RecheckUser,
+    RefreshGuild,
+    RevokeSession,
+    consequences,
+    ended_meanwhile,
+)
 from openguild_proto.operations.streams import recheck_session, recheck_stream
 from openguild_proto.records import ControlKind, ControlRecord, ReadState
 from openguild_proto.schemas.stream import (
     ReadHint,
-    channels_deleted,
     decode_control,
     encode_control,
     encode_read_hint,
 )
 from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import Bus
@@ -166,10 +177,9 @@ class Controls:
         stream = peer.stream
         if stream is None:
             return
-        if self._tokens.is_revoked(stream.session_id):
-            peer.close(CloseCode.TOKEN_ENDED, "session revoked")
-        elif not self._tokens.trusts(stream.verified_by):
-            peer.close(CloseCode.TOKEN_ENDED, "the key of this token was withdrawn")
+        ended = ended_meanwhile(stream, self._tokens)
+        if ended is not None:
+            peer.close(CloseCode.TOKEN_ENDED, ended)
         elif stream.channel_id is None:
             start_contained(self._tasks, self._refresh, stream.user_id)
         else:
@@ -178,35 +188,28 @@ class Controls:
     def _apply(self, record: ControlRecord) -> None:
         streams = self._streams
         streams.changes += 1
-        match record.kind:
-            case ControlKind.SESSIONS_REVOKED:
-                for session_id in record.session_ids:
+        for consequence in consequences(record):
+            match consequence:
+                case RevokeSession(session_id=session_id):
                     self._tokens.revoke_session(session_id)
-                revoked = set(record.session_ids)  # all of one user
-                for peer in streams.peers_of(record.user_id) if record.user_id is not None else streams.peers():
-                    if peer.stream is not None and peer.stream.session_id in revoked:
-                        peer.close(CloseCode.TOKEN_ENDED, "session revoked")
-            case ControlKind.CHANNEL_DELETED if record.channel_id is not None:
-                streams.channel_gone(record.channel_id)
-            case ControlKind.GUILD_DELETED:
-                for peer in streams.peers():
-                    if peer.stream is not None and peer.stream.guild_id == record.guild_id:
-                        peer.close(CloseCode.CHANNEL_DELETED, "guild deleted")
-                for channel_id in channels_deleted(record):  # who had a role in one need not have been a member
+                case CloseStreams():
+                    streams.close_streams(consequence)
+                case ForgetChannel(channel_id=channel_id):
                     streams.forget_channel(channel_id)
-                for user_id in list(streams.watchers.of_guild(record.guild_id or "")):
-                    start_contained(self._tasks, self._refresh, user_id)
-            case ControlKind.CHANNEL_CREATED:
-                streams.channel_created(record)
-            case kind if not kind.is_known:
-                self._pass_over(kind)
-            case _ if record.user_id is not None:
-                start_contained(self._tasks, self._recheck, record.user_id)
+                case AnnounceChannel(record=created):
+                    streams.channel_created(created)
+                case RefreshGuild(guild_id=guild_id):
+                    for user_id in list(streams.watchers.of_guild(guild_id)):
+                        start_contained(self._tasks, self._refresh, user_id)
+                case RecheckUser(user_id=user_id):
+                    start_contained(self._tasks, self._recheck, user_id)
+                case PassOver(kind=kind):
+                    self._pass_over(kind)
 
-    def _pass_over(self, kind: ControlKind) -> None:
-        if kind.value not in self._unknown:
-            self._unknown.add(kind.value)
-            log.warning("a newer release writes control records that this one does not know", kind=kind.value)
+    def _pass_over(self, kind: str) -> None:
+        if kind not in self._unknown:
+            self._unknown.add(kind)
+            log.warning("a newer release writes control records that this one does not know", kind=kind)
 
     async def _recheck(self, user_id: str) -> None:
         await self._refresh(user_id)
@@ -221,10 +224,10 @@ class Controls:
             verdict = await self._performer().run(check(stream))
         except StorageUnavailable:
             log.warning("access cannot be re-checked now: closing the stream", channel_id=stream.channel_id)
-            peer.close(CloseCode.SERVICE_RESTART, "access cannot be checked; reconnect")
+            peer.close(CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN)
             return
         if verdict is not None:
-            peer.close(verdict, "access ended")
+            peer.close(verdict, reasons.ACCESS_ENDED)
 
     async def _refresh(self, user_id: str) -> None:
         if self._streams.watchers.is_watching(user_id):
@@ -234,4 +237,4 @@ class Controls:
                 log.warning("a notification stream cannot be brought up to date: closing it", user_id=user_id)
                 for peer in self._streams.peers_of(user_id):
                     if peer.stream is not None and peer.stream.channel_id is None:
-                        peer.close(CloseCode.SERVICE_RESTART, "notifications interrupted; reconnect")
+                        peer.close(CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)

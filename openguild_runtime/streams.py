@@ -15,6 +15,7 @@ from openguild_proto.fanout.hub import Hub, SubscriberState
 from openguild_proto.fanout.watchers import Watchers
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import MAX_PAGE_EVENTS
+from openguild_proto.operations.consequences import CloseStreams
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
 from openguild_proto.schemas.stream import (
     channel_created_payload,
@@ -211,7 +212,7 @@ class Streams:
             return
         pieces = await self._pages.read(subscriber.stream, after, min(hole[1] - after, MAX_PAGE_EVENTS))
         if not pieces:
-            peer.close(CloseCode.INTERNAL_ERROR, f"the log cannot be read; resume with since={after}")
+            peer.close(CloseCode.INTERNAL_ERROR, reasons.log_unreadable(after))
             return
         for last, piece in pieces:
             if not subscriber.replaying:
@@ -293,12 +294,11 @@ class Streams:
         if subscriber is not None and subscriber.state is SubscriberState.LIVE:
             self._metrics.messaging_event("dropped", self.hub.head(subscriber.stream) - subscriber.position)
 
-    def channel_gone(self, channel_id: str) -> None:
-        """The channel was deleted: its streams end with 4404 and nobody is notified of it any more."""
-        for peer in self.peers():
-            if peer.stream is not None and peer.stream.channel_id == channel_id:
-                peer.close(CloseCode.CHANNEL_DELETED, "channel deleted")
-        self.forget_channel(channel_id)
+    def close_streams(self, ended: CloseStreams) -> None:
+        """End the streams that are meant."""
+        for peer in self.peers() if ended.user_id is None else self.peers_of(ended.user_id):
+            if peer.stream is not None and ended.means(peer.stream):
+                peer.close(ended.code, ended.reason)
 
     def forget_channel(self, channel_id: str) -> None:
         """What is kept of a channel that is gone, and who was to be notified of it."""
@@ -313,7 +313,7 @@ class Streams:
         self.forget_pages()
         for subscriber in self.hub.close(channel_id):
             if isinstance(subscriber.owner, Peer):
-                subscriber.owner.close(CloseCode.SERVICE_RESTART, "the log of this channel went back; begin anew")
+                subscriber.owner.close(CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK)
 
     def forget_pages(self) -> None:
         """Of all channels: what one has shown is true of the database."""
@@ -327,7 +327,7 @@ class Streams:
         self.changes += 1
         for peer in self.peers():
             if peer.stream is not None and not trusts(peer.stream.verified_by):
-                peer.close(CloseCode.TOKEN_ENDED, "the key of this token was withdrawn")
+                peer.close(CloseCode.TOKEN_ENDED, reasons.KEY_WITHDRAWN)
 
     def depths(self) -> Depths:
         """What is waiting here, for metrics and operators."""
