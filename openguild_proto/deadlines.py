@@ -26,16 +26,20 @@ class Deadlines:
         self._times: dict[Deadline, float] = {}
 
     def set(self, name: Deadline, at: float) -> None:
+        """Set or move the deadline `name` to `at`, monotonic seconds."""
         self._times[name] = at
 
     def clear(self, *names: Deadline) -> None:
+        """Stop these deadlines; one that is not set is passed over."""
         for name in names:
             self._times.pop(name, None)
 
     def clear_all(self) -> None:
+        """Stop every deadline."""
         self._times.clear()
 
     def clear_all_but(self, kept: Deadline) -> None:
+        """Stop every deadline except `kept`, which stays as it is."""
         self._times = {name: at for name, at in self._times.items() if name is kept}
 
     def __contains__(self, name: Deadline) -> bool:

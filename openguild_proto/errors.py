@@ -95,6 +95,7 @@ class ErrorCode(Enum):
 
     @property
     def spec(self) -> ErrorSpec:
+        """The row of the table: `error` member, HTTP status, sentence, rejection reason."""
         return self.value
 
 

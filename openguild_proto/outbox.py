@@ -17,6 +17,7 @@ class Outbox:
         self._max_bytes = max_bytes
 
     def append(self, data: bytes) -> None:
+        """Queue `data` behind what waits; b"" changes nothing."""
         if data:
             if self._parts is None:
                 self._parts = deque()
@@ -50,11 +51,13 @@ class Outbox:
         return parts
 
     def clear(self) -> None:
+        """Drop whatever waits."""
         self._parts = None
         self._offset = self._size = 0
 
     @property
     def overflowed(self) -> bool:
+        """Whether more than `max_bytes` wait."""
         return self._size > self._max_bytes
 
     def __len__(self) -> int:

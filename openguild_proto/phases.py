@@ -6,8 +6,10 @@ from enum import Enum
 
 
 class Phase(Enum):
-    HTTP = "http"
-    WEBSOCKET = "websocket"
+    """What a connection speaks, and how far its end has come."""
+
+    HTTP = "http"  # requests and answers
+    WEBSOCKET = "websocket"  # upgraded: messages both ways
     CLOSING = "closing"  # our close frame is out, the peer's is awaited
     CLOSED = "closed"  # nothing is interpreted any more; the outbox may still leave
 

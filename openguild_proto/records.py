@@ -16,6 +16,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class UserRecord(Record, frozen=True):
+    """An account."""
+
     user_id: str
     username: str  # as registered, NFKC
     password_hash: str  # PHC string; never leaves the core and the store
@@ -24,12 +26,16 @@ class UserRecord(Record, frozen=True):
 
 
 class GuildRecord(Record, frozen=True):
+    """A guild."""
+
     guild_id: str
     name: str
     created_at_ms: int
 
 
 class ChannelRecord(Record, frozen=True):
+    """A channel of a guild; its log's head stands in `ChannelAccess`."""
+
     channel_id: str
     guild_id: str
     name: str
@@ -93,6 +99,8 @@ class MemberRecord(Record, frozen=True):
 
 
 class InviteRecord(Record, frozen=True):
+    """An invite, spent and expired ones too. None: any number of uses, no end."""
+
     code: str
     guild_id: str
     guild_name: str
@@ -114,6 +122,8 @@ class SessionRecord(Record, frozen=True):
 
 
 class DeviceRecord(Record, frozen=True):
+    """A device of a user, with a living session family."""
+
     device_id: str
     device_name: str | None
     last_seen_at_ms: int
@@ -133,6 +143,8 @@ class StoredEvent(Record, frozen=True):
 
 
 class ReadState(Record, frozen=True):
+    """How far a user has read a channel. Sequences; 0: nothing read, or an empty channel."""
+
     channel_id: str
     last_read_sequence: int
     latest_sequence: int

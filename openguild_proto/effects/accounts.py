@@ -17,10 +17,14 @@ class InsertUser(StorageEffect[bool], frozen=True):
 
 
 class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
+    """The account of this name; None: there is none. `username_key` is the case-folded NFKC name."""
+
     username_key: str
 
 
 class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
+    """What /users/me shows; None: no such account."""
+
     user_id: str
 
 
@@ -41,6 +45,8 @@ class OpenSession(StorageEffect[None], frozen=True):
 
 
 class FindSession(StorageEffect[SessionRecord | None], frozen=True):
+    """The session, live or revoked; None: no such session."""
+
     session_id: str
 
 
@@ -83,6 +89,8 @@ class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
 
 
 class RevokeDevice(StorageEffect[bool], frozen=True):
+    """End the living family of the user's device. False: it has none."""
+
     user_id: str
     device_id: str
     now_ms: int

@@ -39,11 +39,15 @@ class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
 
 
 class RenameChannel(StorageEffect[ChannelRecord | None], frozen=True):
+    """The channel under its new name; None: no such channel."""
+
     channel_id: str
     name: str
 
 
 class DeleteChannel(StorageEffect[bool], frozen=True):
+    """Delete the channel with its log, for good. False: no such channel."""
+
     channel_id: str
 
 

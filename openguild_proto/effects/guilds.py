@@ -33,11 +33,15 @@ class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
 
 
 class RenameGuild(StorageEffect[GuildRecord | None], frozen=True):
+    """The guild under its new name; None: no such guild."""
+
     guild_id: str
     name: str
 
 
 class DeleteGuild(StorageEffect[bool], frozen=True):
+    """Delete the guild with its channels, members and invites, for good. False: no such guild."""
+
     guild_id: str
 
 
@@ -50,6 +54,8 @@ class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
 
 
 class FindMember(StorageEffect[MemberRecord | None], frozen=True):
+    """The user's membership of the guild; None: there is none."""
+
     guild_id: str
     user_id: str
 
@@ -112,4 +118,6 @@ class AcceptInvite(StorageEffect[MemberRecord | None], frozen=True):
 
 
 class DeleteInvite(StorageEffect[bool], frozen=True):
+    """Delete the invite. False: no such invite."""
+
     code: str

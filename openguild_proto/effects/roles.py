@@ -6,6 +6,8 @@ from openguild_proto.effects.base import StorageEffect
 
 
 class GrantServerRole(StorageEffect[None], frozen=True):
+    """Give the user a role on the whole server; one that they have stays."""
+
     user_id: str
     role: str
     now_ms: int

@@ -24,6 +24,8 @@ from openguild_proto.fanout.ring import Ring as PureRing
 
 
 class SubscriberState(Enum):
+    """Where a subscriber stands: it begins at REPLAYING or LIVE and ends at LAGGED or GONE."""
+
     REPLAYING = "replaying"  # storage must supply what comes next
     LIVE = "live"  # the ring holds what comes next
     LAGGED = "lagged"  # overrun by the ring; unsubscribed
@@ -54,6 +56,7 @@ class Subscriber:
 
     @property
     def replaying(self) -> bool:
+        """Whether storage must supply what comes next."""
         return self.state is SubscriberState.REPLAYING
 
     @property
@@ -109,6 +112,7 @@ class Hub:
         self._streams[stream] = _Stream(self.ring_type(head, self._capacity_events, self._capacity_bytes))
 
     def is_open(self, stream: str) -> bool:
+        """Whether `stream` has a ring."""
         return stream in self._streams
 
     def close(self, stream: str) -> list[Subscriber]:
@@ -258,5 +262,6 @@ class Hub:
         return deep[:limit]
 
     def subscriber_count(self, stream: str) -> int:
+        """How many subscribers `stream` has, live and replaying. Raises LocalProtocolError where it is not open."""
         entry = self._entry(stream)
         return len(entry.live) + len(entry.replaying)

@@ -116,10 +116,12 @@ class Ring:
         return self._cursors[slot]
 
     def park(self, slot: int, parked: bool) -> None:
+        """Whether the flush is to leave this slot alone. Raises LocalProtocolError for a slot that is not attached."""
         self.cursor(slot)
         self._parked[slot] = parked
 
     def is_parked(self, slot: int) -> bool:
+        """Whether the flush leaves this slot alone. Raises LocalProtocolError for a slot that is not attached."""
         self.cursor(slot)
         return bool(self._parked[slot])
 

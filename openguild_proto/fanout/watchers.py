@@ -16,9 +16,11 @@ class Watchers:
         self._by_guild: dict[str, set[str]] = {}
 
     def is_watching(self, user_id: str) -> bool:
+        """Whether what the user sees is known here: `update` was called and the interest has not ended."""
         return user_id in self._channels
 
     def is_retained(self, user_id: str) -> bool:
+        """Whether the user has a notification socket here."""
         return user_id in self._sockets
 
     def users(self) -> list[str]:
@@ -26,12 +28,15 @@ class Watchers:
         return list(self._channels)
 
     def channels_of(self, user_id: str) -> Set[str]:
+        """Ids of the channels that the user watches."""
         return self._channels.get(user_id, set())
 
     def of_channel(self, channel_id: str) -> Set[str]:
+        """Ids of the users who watch the channel."""
         return self._by_channel.get(channel_id, set())
 
     def of_guild(self, guild_id: str) -> Set[str]:
+        """Ids of the users who watch the guild."""
         return self._by_guild.get(guild_id, set())
 
     def retain(self, user_id: str) -> None:

@@ -50,14 +50,17 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> Response:
+        """`value` as JSON. Raises TypeError for what msgspec cannot encode."""
         return cls(status=status, body=msgspec.json.encode(value), headers=headers, content_type=JSON)
 
     @classmethod
     def text(cls, text: str, *, status: int = 200) -> Response:
+        """`text` as UTF-8 plain text."""
         return cls(status=status, body=text.encode(), content_type=TEXT)
 
     @classmethod
     def empty(cls, status: int = 204) -> Response:
+        """No body and no content type."""
         return cls(status=status)
 
 

@@ -19,12 +19,14 @@ from openguild_proto.uuids import new_uuid
 
 
 class HttpPhase(Enum):
+    """What the next bytes of the connection are."""
+
     HEAD = "head"  # reading the request line and headers
     BODY = "body"  # reading a body of known length
-    CHUNK_LINE = "chunk_line"
-    CHUNK_DATA = "chunk_data"
+    CHUNK_LINE = "chunk_line"  # reading a chunk's size and extensions (RFC 9112 7.1)
+    CHUNK_DATA = "chunk_data"  # reading a chunk
     CHUNK_END = "chunk_end"  # CRLF behind a chunk
-    TRAILERS = "trailers"
+    TRAILERS = "trailers"  # reading fields behind the last chunk
     ANSWERING = "answering"  # the request is with the caller; further bytes wait
     ENDED = "ended"  # nothing is interpreted any more
 
@@ -82,10 +84,12 @@ class RequestReader:
 
     @property
     def head_begun(self) -> bool:
+        """Some of a request's head has come, and not all of it."""
         return self.phase is HttpPhase.HEAD and (self._head_bytes > 0 or len(self._buffer) > 0)
 
     @property
     def receiving_body(self) -> bool:
+        """A request's head is read, and its body has not come whole."""
         return self.phase in _BODY_PHASES
 
     @property
@@ -322,6 +326,7 @@ class RequestReader:
         return self._made_id
 
     def end(self) -> None:
+        """Interpret nothing any more and drop what was kept."""
         self.phase = HttpPhase.ENDED
         self._buffer.clear()
 

@@ -11,6 +11,7 @@ class Places:
         self._held: dict[str, int] = {}
 
     def has_room(self, key: str) -> bool:
+        """Whether one more may be taken under `key`."""
         return self._held.get(key, 0) < self._most
 
     def take(self, key: str) -> None:
@@ -18,6 +19,7 @@ class Places:
         self._held[key] = self._held.get(key, 0) + 1
 
     def give_back(self, key: str) -> None:
+        """Return a place taken under `key`. Raises KeyError where none is held."""
         left = self._held[key] - 1
         if left:
             self._held[key] = left

@@ -16,13 +16,15 @@ SEES_ALL_RANK = RANKS["moderator"]  # a server role from here on reaches every g
 
 
 class Permission(Enum):
-    READ = "read"
-    SEND_MESSAGES = "send messages"
-    CREATE_CHANNELS = "create channels"
-    CREATE_INVITES = "create invites"
-    MANAGE_MEMBERS = "manage members"
-    RENAME = "rename"
-    DELETE = "delete"
+    """What a role may allow, in a guild or in one of its channels (CONTRACT 11, A2)."""
+
+    READ = "read"  # see it, its log and its streams
+    SEND_MESSAGES = "send messages"  # in a channel
+    CREATE_CHANNELS = "create channels"  # in a guild
+    CREATE_INVITES = "create invites"  # to a guild
+    MANAGE_MEMBERS = "manage members"  # change and remove those of a lower role, delete others' invites
+    RENAME = "rename"  # a guild or a channel
+    DELETE = "delete"  # a guild or a channel
 
 
 LOWEST_ROLE: dict[Permission, str] = {
@@ -63,6 +65,7 @@ def effective_role(server_roles: Iterable[str], guild_role: str | None, channel_
 
 
 def allows(role: str | None, permission: Permission) -> bool:
+    """Whether `role` (None or unknown: nothing) gives the permission."""
     return rank(role) >= RANKS[LOWEST_ROLE[permission]]
 
 

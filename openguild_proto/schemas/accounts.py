@@ -21,27 +21,37 @@ class Credentials(Body, frozen=True):
 
 
 class Registered(Body, frozen=True):
+    """The account that was opened."""
+
     user_id: Uuid
     username: NameText
 
 
 class Device(Body, frozen=True):
+    """The device that logs in."""
+
     device_id: Annotated[DeviceText, MANDATORY] = ""
     device_name: DeviceText | None = None
     ip_address: str | None = None  # accepted for old clients, never believed (CONTRACT 3.7)
 
 
 class Login(Body, frozen=True):
+    """Name, password and device; the device's former session ends."""
+
     identifier: Annotated[DeviceText, MANDATORY] = ""
     secret: Annotated[Secret, MANDATORY] = ""
     device: Annotated[Device | None, MANDATORY] = None
 
 
 class RefreshToken(Body, frozen=True):
+    """A refresh token, to be exchanged or revoked."""
+
     refresh_token: Annotated[str, MANDATORY] = ""
 
 
 class TokenPair(Body, frozen=True):
+    """An access token and the refresh token that replaces the one before."""
+
     access_token: str
     access_expires_at: Timestamp
     refresh_token: str
@@ -49,6 +59,8 @@ class TokenPair(Body, frozen=True):
 
 
 class DeviceLine(Body, frozen=True):
+    """A device with a living session."""
+
     device_id: str
     device_name: str | None = None
     last_seen_at: Timestamp | None = None
@@ -57,6 +69,8 @@ class DeviceLine(Body, frozen=True):
 
 
 class GuildLine(Body, frozen=True):
+    """A guild that the caller is a member of."""
+
     guild_id: Uuid
     name: NameText
     role: Role
@@ -64,6 +78,8 @@ class GuildLine(Body, frozen=True):
 
 
 class ChannelLine(Body, frozen=True):
+    """A channel in which the caller has a role of their own."""
+
     channel_id: Uuid
     guild_id: Uuid
     name: NameText
@@ -73,6 +89,8 @@ class ChannelLine(Body, frozen=True):
 
 
 class Me(Body, frozen=True):
+    """The caller's account, roles and memberships."""
+
     user_id: Uuid
     username: str
     display_name: str

@@ -13,6 +13,8 @@ from openguild_proto.schemas.messages import ReadPosition
 
 
 class Author(Body, frozen=True):
+    """Who posted a message, by the name of that moment."""
+
     id: Uuid
     username: NameText
 
@@ -34,12 +36,16 @@ class StreamFrame(Body, frozen=True):
 
 
 class ChannelMessage(Body, frozen=True, tag_field="kind", tag="channel_message"):
+    """A message in a channel that the caller may read."""
+
     sequence: Sequence
     channel_id: Uuid
     event: Annotated[msgspec.Raw, EVENT]
 
 
 class ChannelCreated(Body, frozen=True, tag_field="kind", tag="channel_created"):
+    """A new channel of a guild that the caller is a member of."""
+
     channel_id: Uuid
     guild_id: Uuid
     event: Channel

@@ -9,20 +9,27 @@ from openguild_proto.timestamps import from_millis
 
 
 class Name(Body, frozen=True):
+    """The name of a guild or a channel."""
+
     name: NameText
 
 
 class Guild(Body, frozen=True):
+    """A guild."""
+
     guild_id: Uuid
     name: NameText
     created_at: Timestamp
 
     @classmethod
     def of(cls, record: GuildRecord) -> Guild:
+        """What a client sees of `record`."""
         return cls(record.guild_id, record.name, from_millis(record.created_at_ms))
 
 
 class Channel(Body, frozen=True):
+    """A channel of a guild."""
+
     channel_id: Uuid
     guild_id: Uuid
     name: NameText
@@ -30,14 +37,19 @@ class Channel(Body, frozen=True):
 
     @classmethod
     def of(cls, record: ChannelRecord) -> Channel:
+        """What a client sees of `record`."""
         return cls(record.channel_id, record.guild_id, record.name, from_millis(record.created_at_ms))
 
 
 class RoleBody(Body, frozen=True):
+    """The role that a member is to have."""
+
     role: Role
 
 
 class Member(Body, frozen=True):
+    """A member of a guild."""
+
     guild_id: Uuid
     user_id: Uuid
     username: str
@@ -46,15 +58,20 @@ class Member(Body, frozen=True):
 
     @classmethod
     def of(cls, record: MemberRecord) -> Member:
+        """What a client sees of `record`."""
         return cls(record.guild_id, record.user_id, record.username, record.role, from_millis(record.joined_at_ms))
 
 
 class NewInvite(Body, frozen=True):
+    """Bounds of a new invite; without them any number may join, for as long as it exists."""
+
     max_uses: InviteUses | None = None
     expires_in_secs: InviteSeconds | None = None
 
 
 class Invite(Body, frozen=True, omit_defaults=False):
+    """An invite to a guild."""
+
     code: str
     guild_id: Uuid
     max_uses: InviteUses | None
@@ -64,11 +81,14 @@ class Invite(Body, frozen=True, omit_defaults=False):
 
     @classmethod
     def of(cls, record: InviteRecord) -> Invite:
+        """What a client sees of `record`."""
         expires_at = from_millis(record.expires_at_ms) if record.expires_at_ms is not None else None
         return cls(record.code, record.guild_id, record.max_uses, record.uses, expires_at, record.created_by)
 
 
 class InvitePreview(Body, frozen=True, omit_defaults=False):
+    """What an invite leads to."""
+
     code: str
     guild_id: Uuid
     guild_name: NameText
@@ -80,6 +100,7 @@ class InvitePreview(Body, frozen=True, omit_defaults=False):
 
     @classmethod
     def of(cls, record: InviteRecord) -> InvitePreview:
+        """What a client sees of `record`, which FindInvite has filled."""
         line = Invite.of(record)
         return cls(
             line.code,

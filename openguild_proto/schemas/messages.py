@@ -12,28 +12,38 @@ from openguild_proto.schemas.fields import EVENT, Count, MessageText, Nonce, Seq
 
 
 class PostMessage(Body, frozen=True):
+    """A message to post; with a nonce it is stored once, however often it is sent."""
+
     content: MessageText
     sender: str | None = None  # blank or absent means "me"
     nonce: Nonce | None = None
 
 
 class PostedMessage(Body, frozen=True):
+    """Where the message stands in its channel's log."""
+
     sequence: Sequence
     event_id: str
     created_at: Timestamp
 
 
 class ListedEvent(Body, frozen=True):
+    """One event of a channel's log."""
+
     sequence: Sequence
     channel_id: Uuid
     event: Annotated[msgspec.Raw, EVENT]
 
 
 class MarkReadBody(Body, frozen=True):
+    """Up to which sequence the caller has read."""
+
     sequence: Count | None = None  # absent: the newest
 
 
 class ReadPosition(Body, frozen=True):
+    """How far the caller has read a channel."""
+
     channel_id: Uuid
     last_read_sequence: Count
     latest_sequence: Count
@@ -41,5 +51,6 @@ class ReadPosition(Body, frozen=True):
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:
+        """What a client sees of `state`; `unread` is never negative."""
         unread = max(0, state.latest_sequence - state.last_read_sequence)
         return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, unread)

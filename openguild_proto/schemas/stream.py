@@ -73,10 +73,12 @@ _messages = msgspec.json.Decoder(_Control | ReadHint)
 
 
 def encode_control(record: ControlRecord) -> bytes:
+    """A control record as replicas send it to each other: JSON."""
     return msgspec.json.encode(_Control(record))
 
 
 def encode_read_hint(hint: ReadHint) -> bytes:
+    """A moved read position as replicas send it to each other: JSON."""
     return msgspec.json.encode(hint)
 
 

@@ -52,9 +52,11 @@ class WebSocketDecoder:
         self._data_parts: list[bytes] = []
 
     def receive(self, data: bytes) -> None:
+        """Keep `data`, any piece of the byte stream; `events` works on it."""
         self._cutter.feed(data)
 
     def events(self, now: float) -> Iterator[Decoded]:
+        """What is complete by `now`, monotonic seconds; nothing comes after a PeerClosed or a WsRule."""
         while (frame := self._cutter.next_frame()) is not None:
             if isinstance(frame, WsRule):
                 yield frame

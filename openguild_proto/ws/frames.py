@@ -26,14 +26,17 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def binary_frame(payload: bytes) -> bytes:
+    """A binary message in one frame (RFC 6455 5.6)."""
     return _frame(FIN_BINARY, payload)
 
 
 def ping_frame(payload: bytes = b"") -> bytes:
+    """A ping (RFC 6455 5.5.2). Raises LocalProtocolError for a payload of more than 125 bytes."""
     return _control(FIN_PING, payload)
 
 
 def pong_frame(payload: bytes = b"") -> bytes:
+    """A pong (RFC 6455 5.5.3). Raises LocalProtocolError for a payload of more than 125 bytes."""
     return _control(FIN_PONG, payload)
 
 

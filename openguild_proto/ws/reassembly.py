@@ -48,6 +48,7 @@ class FrameCutter:
         self._fragments = 0
 
     def feed(self, data: bytes) -> None:
+        """Keep `data`, any piece of the byte stream; `next_frame` works on it."""
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
 
