@@ -163,7 +163,7 @@ class MemberChange(Enum):
     NOT_MEMBER = "not_member"
     LAST_OWNER = "last_owner"
     CONFLICT = "conflict"  # the role was no longer the expected one
-    LIMIT_REACHED = "limit_reached"  # he owns as many guilds as one may
+    LIMIT_REACHED = "limit_reached"  # they own as many guilds as one may
 
 
 class RotatedRefresh(Record, frozen=True):

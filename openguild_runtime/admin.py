@@ -1,7 +1,7 @@
 """What an operator may ask of a running server, over a unix socket that only its user may open (`admin_socket`).
 
 One JSON line each way. Whatever changes something is written to the audit log (`openguild.audit`) with the uid that asked.
-Changes live until the next start or SIGHUP, and a replaced worker has them too: what is to stay belongs into the
+Changes live until the next start or SIGHUP, and a replaced worker has them too: what is to stay belongs in the
 configuration.
 """
 

@@ -16,7 +16,7 @@ log = structlog.get_logger("openguild.background")
 def contained(what: str, *expected: type[Exception]) -> Iterator[None]:
     """Around one turn of a loop that must go on, or one callback: an exception ends in the log, not in the root task group.
 
-    `expected` exceptions are an outage, said in one line; any other is a defect of ours, logged with its traceback.
+    `expected` exceptions are an outage, reported in one line; any other is a defect of ours, logged with its traceback.
     Cancellation passes.
     """
     try:

@@ -39,7 +39,7 @@ class Depths(NamedTuple):
     """How far the deepest subscribers are behind."""
 
     channels: list[tuple[str, int]]  # (channel id, events), deepest first, only channels with a backlog
-    notifications: int  # of the deepest notification stream; whose it is belongs into no label
+    notifications: int  # of the deepest notification stream; whose it is belongs in no label
 
 
 class _DepthCollector(Collector):

@@ -82,7 +82,7 @@ class LiveConfig:
         self._reread = reread
 
     def reload(self) -> None:
-        """Read again and apply. A configuration that cannot be read changes nothing and is said in one line."""
+        """Read again and apply. A configuration that cannot be read changes nothing and is reported in one line."""
         try:
             self.apply(self._reread())
         except ConfigError as problem:

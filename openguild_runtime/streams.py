@@ -39,7 +39,7 @@ log = structlog.get_logger("openguild.streams")
 
 
 class Refresh:
-    """A reading of what a user sees, in progress; `created` are channels that appeared meanwhile, and whether he was told."""
+    """A reading of what a user sees, in progress; `created` are channels that appeared meanwhile, and whether the user was told."""
 
     __slots__ = ("created", "ended")
 
@@ -73,7 +73,7 @@ class Streams:
         self._metrics = metrics
         self._tasks = tasks
         self._pages = ReplayPages(storage)
-        self._refreshing: dict[str, Refresh] = {}  # user id -> the reading of what he sees
+        self._refreshing: dict[str, Refresh] = {}  # user id -> the reading of what they see
         self._peers: dict[str, dict[Peer, None]] = {}  # user id -> stream sockets, in the order of their coming
 
     # --- joining and leaving -----------------------------------------------------------------------
@@ -98,7 +98,7 @@ class Streams:
                 raise
 
     async def refresh_watcher(self, user_id: str) -> None:
-        """What the user sees has changed, or his first notification socket opens. Raises StorageUnavailable.
+        """What the user sees has changed, or their first notification socket opens. Raises StorageUnavailable.
 
         One refresh of a user runs at a time: a second one waits for it and then reads the store again.
         """
@@ -273,7 +273,7 @@ class Streams:
     def channel_created(self, record: ControlRecord) -> None:
         """Tell the guild's members, and let them have the channel's messages from the first one on.
 
-        Whoever is being refreshed has perhaps just become a member: he hears of it when that is known.
+        Whoever is being refreshed has perhaps just become a member: they hear of it when that is known.
         """
         if record.guild_id is None or record.channel_id is None:
             return

@@ -8,7 +8,7 @@ from openguild_proto.records import GuildAccess, GuildRecord, InviteRecord, Limi
 
 
 class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
-    """The owner's membership is stored with the guild (CONTRACT A1). `limit`: guilds that he may own."""
+    """The owner's membership is stored with the guild (CONTRACT A1). `limit`: guilds that they may own."""
 
     guild_id: str
     name: str
@@ -64,7 +64,7 @@ class SetMemberRole(StorageEffect[MemberChange], frozen=True):
     """Compare and set: CONFLICT when the member's role is no longer `expected_role`.
 
     With a role that may not create invites, the invites that the member created end in the same transaction.
-    `limit`: guilds that he may own, this one included, where the new role is `owner`.
+    `limit`: guilds that they may own, this one included, where the new role is `owner`.
     """
 
     guild_id: str
@@ -75,7 +75,7 @@ class SetMemberRole(StorageEffect[MemberChange], frozen=True):
 
 
 class RemoveMember(StorageEffect[MemberChange], frozen=True):
-    """The invites that the member created end with his membership: he would let himself in again."""
+    """The invites that the member created end with the membership: they would let themselves in again."""
 
     guild_id: str
     user_id: str
@@ -106,7 +106,7 @@ class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
 
 
 class AcceptInvite(StorageEffect[MemberRecord | None], frozen=True):
-    """Join with `role`, counting one use; a member already keeps his role and no use is counted.
+    """Join with `role`, counting one use; a member already keeps their role and no use is counted.
 
     None: the invite is gone, used up or expired at `now_ms`, decided under its row's lock.
     """

@@ -43,7 +43,7 @@ def list_members(ctx: Context, request: Request, guild_id: str) -> Operation[Res
 
 
 def set_role(ctx: Context, request: Request, guild_id: str, user_id: str) -> Operation[Response]:
-    """PUT /guilds/{guild_id}/members/{user_id} `{role}`: nobody grants a role above his own, nor changes his betters."""
+    """PUT /guilds/{guild_id}/members/{user_id} `{role}`: nobody grants a role above their own, nor changes who has one as high."""
     claims, _, own_role = yield from guild_access(ctx, request, guild_id, Permission.MANAGE_MEMBERS)
     parse_query(request)
     role = normalise_role(decode_body(request, RoleBody).role)

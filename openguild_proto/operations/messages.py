@@ -27,7 +27,7 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
     """POST /channels/{channel_id}/messages -> 200 `{sequence, event_id, created_at}`: the event is durable.
 
     Order of checks: CONTRACT 7.1. A repeat of a nonce answers as the first post did, stores and sends nothing, and
-    counts for no limit: whoever did not get his answer may ask again (CONTRACT A5).
+    counts for no limit: whoever did not get the answer may ask again (CONTRACT A5).
     """
     claims = yield from authenticate(ctx, request, limits_itself=True)
     parse_query(request)

@@ -29,7 +29,7 @@ def mark_read(ctx: Context, request: Request, channel_id: str) -> Operation[Resp
 
 
 def list_unread(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /channels/unread: one line per channel the caller may read, in pages: he may be in any number of guilds."""
+    """GET /channels/unread: one line per channel the caller may read, in pages: they may be in any number of guilds."""
     claims = yield from authenticate(ctx, request)
     page = parse_page(request)
     states = yield from ListUnread(user_id=claims.user_id, limit=page.limit + 1, after=page.after)

@@ -13,7 +13,7 @@ class SlidingWindow:
     The times of a key's admissions are kept, so there is no burst at a window's edge. Keys are ordered by their
     last admission and forgotten when it has left the window. When `max_keys` are alive at once, the key admitted
     longest ago is forgotten; a limited key is refused without being touched, so to be forgiven early an attacker
-    must spend `max_keys` admissions on other keys, each of which he would also need to own.
+    must spend `max_keys` admissions on other keys, each of which they would also need to own.
     """
 
     def __init__(self, limit: int, window_secs: float, max_keys: int = MAX_KEYS) -> None:

@@ -52,7 +52,7 @@ class LimitSharing:
         return msgspec.json.encode(Admitted(self._replica, {name: found for name, found in counts.items() if found}))
 
     def received(self, payload: bytes, now: float) -> None:
-        """Another replica's message. Raises msgspec.DecodeError for bytes that are none."""
+        """Another replica's message. Raises msgspec.DecodeError for anything else."""
         message = _decoder.decode(payload)
         if message.replica == self._replica or (
             message.replica not in self._heard and len(self._heard) >= MAX_REPLICAS

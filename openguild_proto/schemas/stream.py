@@ -31,7 +31,7 @@ _sequenced = msgspec.json.Decoder(_Sequenced)
 
 
 def payload_sequence(payload: bytes | str) -> int:
-    """The sequence of a frame payload. Raises msgspec.DecodeError for what is none."""
+    """The sequence of a frame payload. Raises msgspec.DecodeError for anything else."""
     return _sequenced.decode(payload).sequence
 
 

@@ -4,7 +4,7 @@ A rotation answers with the successor of the token it was shown, which only the 
 same one. So a client that lost the answer, or that asks from several tabs at once, gets one and the same new token
 however often it asks within the grace, and whichever of the answers it keeps is good.
 
-A thief who shows a stolen token within the grace gets that same successor, which is what he would have got by being
+A thief who shows a stolen token within the grace gets that same successor, which is what they would have got by being
 first. There is still one living token in the family, now in two hands: whoever uses it second, after the grace, is
 noticed and the family ends. Asking again does not make the grace longer.
 """

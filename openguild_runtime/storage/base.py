@@ -33,7 +33,7 @@ class StorageHealth(msgspec.Struct, frozen=True, gc=False):
 
 
 class Visible(msgspec.Struct, frozen=True, gc=False):
-    """What one user is notified of: the guilds he is a member of, their channels, and channels he has a role in."""
+    """What one user is notified of: the guilds they are a member of, those guilds' channels, and channels they have a role in."""
 
     guild_ids: tuple[str, ...]
     channel_ids: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Starts the workers, restarts who dies or hangs, hands signals on, and ends when all have ended.
+"""Starts the workers, restarts one that dies or hangs, hands signals on, and ends when all have ended.
 
 A worker that cannot take its seat the first time ends all: its configuration is theirs. Once a seat has served, whoever
 leaves it is replaced, however often. Workers are processes of sessions of their own: a Ctrl-C reaches the supervisor

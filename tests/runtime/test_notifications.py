@@ -1,4 +1,4 @@
-"""A channel that appears while a member's view is still being read: he is told of it, once."""
+"""A channel that appears while a member's view is still being read: they are told of it, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--workers 2`: one port, two processes, one chat; who dies comes back, and all end together."""
+"""`--workers 2`: one port, two processes, one chat; one that dies comes back, and all end together."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Account:
         family = world.tables._state.families[world.tables._state.refresh_tokens[presented][0]]
         if refused.status != 401 or (family.current_hash == presented and family.revoked):
             return f"{self.name} was refused: {refused}"
-        if family.revoked:  # else another task of his has been here already
+        if family.revoked:  # else another task of theirs has been here already
             self.client.session = log_in(world, self.name, family.device_id, now)
         return None
 

@@ -62,7 +62,7 @@ def replay_before_subscribe(replica: Replica) -> None:
 
 
 def trust_nats_for_control(replica: Replica) -> None:
-    """Who was removed or revoked is known to those whom NATS tells: a lost message leaves his streams open."""
+    """Who was removed or revoked is known to those whom NATS tells: a lost message leaves their streams open."""
 
     async def nothing_missed() -> None:
         return None

@@ -1,4 +1,4 @@
-"""What waits together is done together: one statement for a batch of callers, each with an answer of his own.
+"""What waits together is done together: one statement for a batch of callers, each with an answer of its own.
 
 Whoever comes alone is served at once. While one batch is under way the next one gathers, so under load the cost of a
 round trip, and of a commit, is shared.

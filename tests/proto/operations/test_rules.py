@@ -53,7 +53,7 @@ def test_d_31_events_are_signed_when_there_is_a_key(world: World, alice: str, ch
 
 
 def test_a5_the_repeat_of_an_acknowledged_post_is_answered_at_the_limit(world: World, alice: str, channel: str) -> None:
-    """Whoever lost the answer to his last admitted post gets it, not 429."""
+    """Whoever lost the answer to their last admitted post gets it, not 429."""
     world.service.user_messages = SlidingWindow(1, 60)
     path = f"/channels/{channel}/messages"
     first = world.ask("POST", path, {"content": "x", "nonce": "n"}, alice)

@@ -125,7 +125,7 @@ async def test_an_invite_counts_each_user_once(storage: Storage) -> None:
     assert await storage.perform(accept(code, await add_user(storage))) is None, "used up"
     keeps = await storage.perform(accept(code, owner))
     assert keeps is not None
-    assert keeps.role == "owner", "a member keeps his role"
+    assert keeps.role == "owner", "a member keeps their role"
 
 
 async def test_an_invite_for_one_lets_one_of_many_in(storage: Storage) -> None:
@@ -157,7 +157,7 @@ async def test_expired_and_deleted_invites(storage: Storage) -> None:
 
 @pytest.mark.parametrize("end", ["removed", "demoted", "granted less"])
 async def test_invites_end_with_the_right_to_create_them(storage: Storage, end: str) -> None:
-    """Whoever is kicked would let himself in again with his own invite."""
+    """Whoever is kicked would let themselves in again with their own invite."""
     owner, bob = await add_user(storage), await add_user(storage)
     guild, other = await add_guild(storage, owner), await add_guild(storage, bob)
     await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="admin", now_ms=NOW))
@@ -168,7 +168,7 @@ async def test_invites_end_with_the_right_to_create_them(storage: Storage, end: 
         return SetMemberRole(guild_id=guild, user_id=bob, role=new, expected_role=expected)
 
     assert await storage.perform(role("maintainer", "admin")) is MemberChange.DONE
-    assert await storage.perform(FindInvite(code=bobs)) is not None, "he may still create invites"
+    assert await storage.perform(FindInvite(code=bobs)) is not None, "they may still create invites"
     match end:
         case "removed":
             change = RemoveMember(guild_id=guild, user_id=bob, expected_role="maintainer")
@@ -182,7 +182,7 @@ async def test_invites_end_with_the_right_to_create_them(storage: Storage, end: 
     for code in (owners, elsewhere):
         assert await storage.perform(FindInvite(code=code)) is not None
     late = new_invite(guild, bob, role="maintainer")
-    assert await storage.perform(late) is None, "it was decided before he lost the right"
+    assert await storage.perform(late) is None, "it was decided before they lost the right"
 
 
 async def test_the_last_owner_stays(storage: Storage) -> None:
