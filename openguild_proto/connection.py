@@ -58,7 +58,7 @@ class ServerConnection:
 
     __slots__ = (
         "_close_now", "_deadlines", "_http", "_is_last", "_lifetime_close", "_limits", "_missed_pongs",
-        "_policy", "_request", "_untaken", "_upgrade", "_wants_close", "_ws", "outbox", "phase",
+        "_policy", "_request", "_untaken", "_upgrade_pending", "_wants_close", "_ws", "outbox", "phase",
     )  # fmt: skip
 
     def __init__(
@@ -80,7 +80,7 @@ class ServerConnection:
         self._deadlines = Deadlines()
         self._deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)
         self._request: Request | None = None  # being answered
-        self._upgrade = False
+        self._upgrade_pending = False
         self._missed_pongs = 0
         self._untaken = False
         self._is_last = False  # the request under way is answered, and no other one
@@ -186,14 +186,14 @@ class ServerConnection:
 
     def _requested(self, request: Request) -> Event:
         if not handshake.wants_upgrade(request):
-            self._upgrade = False
+            self._upgrade_pending = False
             return RequestReceived(request)
         refusal = handshake.check(request)
         if refusal is None and not self._policy.admits_stream(request):
             refusal = Refusal(ErrorCode.ORIGIN_NOT_ALLOWED)
         if refusal is not None:
             return self._refused(refusal, "invalid_handshake")
-        self._upgrade = True
+        self._upgrade_pending = True
         return WebSocketRequested(msgspec.structs.replace(request, is_upgrade=True))
 
     def _violated(self, rule: Rule) -> Iterator[Event]:
@@ -335,7 +335,7 @@ class ServerConnection:
 
     def accept(self, now: float, subprotocol: str | None = None) -> None:
         """Accept the upgrade that is waiting: 101 is queued, and what came behind the handshake is WebSocket."""
-        if self._http is None or self._request is None or not self._upgrade:
+        if self._http is None or self._request is None or not self._upgrade_pending:
             raise LocalProtocolError("there is no upgrade to accept")
         switched = self._http.switch(handshake.accept_token(self._request), subprotocol)
         self._move("accept")

@@ -47,8 +47,8 @@ class Refused(Exception):
     """The request cannot be done; the text is for the operator."""
 
 
-class Replica(NamedTuple):
-    """What an operator may see and change of it."""
+class AdminScope(NamedTuple):
+    """The parts of one replica that an operator may see and change."""
 
     live: LiveConfig
     streams: Streams
@@ -62,13 +62,13 @@ def _behind(hub: Hub, peer: Peer) -> int:
     return hub.head(subscriber.stream) - subscriber.position
 
 
-def list_channels(replica: Replica, request: Request) -> Answer:
+def list_channels(scope: AdminScope, request: Request) -> Answer:
     """Channels with a backlog, the deepest first, and who is slowest in each."""
-    hub, lines = replica.streams.hub, []
-    for channel_id, depth in replica.streams.depths().channels[: _limit(request)]:
+    hub, lines = scope.streams.hub, []
+    for channel_id, depth in scope.streams.depths().channels[: _limit(request)]:
         behind = [
             (_behind(hub, peer), peer.stream.user_id, peer.address)
-            for peer in replica.streams.peers()
+            for peer in scope.streams.peers()
             if peer.stream is not None and peer.stream.channel_id == channel_id
         ]
         line: Answer = {
@@ -83,43 +83,43 @@ def list_channels(replica: Replica, request: Request) -> Answer:
     return {"channels": lines}
 
 
-def list_sessions(replica: Replica, request: Request) -> Answer:
+def list_sessions(scope: AdminScope, request: Request) -> Answer:
     """Open streams, those furthest behind first; `user` narrows it."""
     user, limit = _user(request), _limit(request)
     lines: list[Answer] = [
         {"user_id": peer.stream.user_id, "session_id": peer.stream.session_id, "address": peer.address,
-         "channel_id": peer.stream.channel_id, "behind": _behind(replica.streams.hub, peer)}
-        for peer in replica.streams.peers()
+         "channel_id": peer.stream.channel_id, "behind": _behind(scope.streams.hub, peer)}
+        for peer in scope.streams.peers()
         if peer.stream is not None and user in (None, peer.stream.user_id)
     ]  # fmt: skip
     lines.sort(key=lambda line: -line["behind"])
     return {"sessions": lines[:limit], "total": len(lines)}
 
 
-def show(replica: Replica, request: Request) -> Answer:
+def show(scope: AdminScope, request: Request) -> Answer:
     """What may be changed while it serves, and what it is."""
     del request
-    return {"settings": {key: value_of(replica.live.config, key) for key in sorted(SETTABLE)}}
+    return {"settings": {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}}
 
 
-def change(replica: Replica, request: Request) -> Answer:
+def change(scope: AdminScope, request: Request) -> Answer:
     """Another value for one live key."""
     key, value = str(request.get("key")), request.get("value")
     if key not in SETTABLE:
         raise Refused(f"{key} cannot be changed while serving; what can: {', '.join(sorted(SETTABLE))}")
     try:
-        replica.live.apply(with_value(replica.live.config, key, value))
+        scope.live.apply(with_value(scope.live.config, key, value))
     except ValidationError as problem:
         section = type(getattr(replica.live.config, key.partition(".")[0]))
         raise Refused(f"{key}: {in_words(problem, section)}") from None
     except ConfigError as problem:
         raise Refused(str(problem)) from None
-    return {"changed": key, "value": value_of(replica.live.config, key)}
+    return {"changed": key, "value": value_of(scope.live.config, key)}
 
 
-def change_log(replica: Replica, request: Request) -> Answer:
+def change_log(scope: AdminScope, request: Request) -> Answer:
     """Another log filter, such as `info,openguild=debug`."""
-    del replica
+    del scope
     wanted = str(request.get("filter"))
     try:
         logs.set_filter(logs.parse_filter(wanted))
@@ -128,25 +128,25 @@ def change_log(replica: Replica, request: Request) -> Answer:
     return {"log": wanted}
 
 
-def close_sessions(replica: Replica, request: Request) -> Answer:
+def close_sessions(scope: AdminScope, request: Request) -> Answer:
     """Close a user's streams; the clients are told to come back, to whichever replica takes them."""
     user = _user(request)
     if not user:
         raise Refused("name the user")
-    found = [peer for peer in replica.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
+    found = [peer for peer in scope.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
     for peer in found:
         peer.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.CLOSED_BY_OPERATOR, 1_000))
     return {"closed": len(found)}
 
 
-def begin_drain(replica: Replica, request: Request) -> Answer:
+def begin_drain(scope: AdminScope, request: Request) -> Answer:
     """As SIGTERM does."""
-    del replica, request
+    del scope, request
     os.kill(os.getpid(), signal.SIGTERM)
     return {"draining": True}
 
 
-COMMANDS: dict[str, Callable[[Replica, Request], Answer]] = {
+COMMANDS: dict[str, Callable[[AdminScope, Request], Answer]] = {
     "channels": list_channels, "sessions": list_sessions, "show": show, "set": change, "log": change_log,
     "close": close_sessions, "drain": begin_drain,
 }  # fmt: skip
@@ -167,7 +167,7 @@ def _user(request: Request) -> str | None:
     return user
 
 
-def answer_to(replica: Replica, line: bytes, uid: int) -> Answer:
+def answer_to(scope: AdminScope, line: bytes, uid: int) -> Answer:
     """The answer to one request; `error` says why there is none."""
     try:
         request = json.loads(line)
@@ -175,7 +175,7 @@ def answer_to(replica: Replica, line: bytes, uid: int) -> Answer:
     except (ValueError, KeyError, TypeError, RecursionError):
         return {"error": f"expected a command: {', '.join(COMMANDS)}"}
     try:
-        answer = command(replica, request)
+        answer = command(scope, request)
     except Refused as problem:
         answer = {"error": str(problem)}
     except Exception:  # a defect of ours must not end the server
@@ -186,7 +186,7 @@ def answer_to(replica: Replica, line: bytes, uid: int) -> Answer:
     return answer
 
 
-async def serve_admin(replica: Replica, path: Path) -> None:
+async def serve_admin(scope: AdminScope, path: Path) -> None:
     """Answer at `path` until cancelled. Whoever may open the socket may ask: the server's user, and root."""
 
     async def answer(stream: SocketStream) -> None:
@@ -194,7 +194,7 @@ async def serve_admin(replica: Replica, path: Path) -> None:
             line = b""
             while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
                 line += await stream.receive(MAX_REQUEST_BYTES)
-            await stream.send(json.dumps(answer_to(replica, line, _uid_of(stream))).encode() + b"\n")
+            await stream.send(json.dumps(answer_to(scope, line, _uid_of(stream))).encode() + b"\n")
 
     await serve_local(path, answer)
 

@@ -30,7 +30,7 @@ from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
-from openguild_runtime.admin import Replica, serve_admin
+from openguild_runtime.admin import AdminScope, serve_admin
 from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
@@ -173,7 +173,7 @@ class Server:
             tasks=self.tasks,
             max_connections=max_connections,
             max_per_address=config.websocket.max_connections_per_address + SPARE_PER_ADDRESS,
-            answer=dispatch_metrics if metrics_only else dispatch,
+            dispatch=dispatch_metrics if metrics_only else dispatch,
             tracing=None if metrics_only else self.tracing,
             sources=self.sources,
         )
@@ -274,7 +274,7 @@ class Server:
             forget(path)
         else:
             path = worker_path(path, self.seat.number)
-        self.tasks.start_soon(serve_admin, Replica(self.live, self.streams), path)
+        self.tasks.start_soon(serve_admin, AdminScope(self.live, self.streams), path)
 
     def _pulse(self) -> bytes:
         return msgspec.json.encode(Pulse(self._listening, self.live.changes()))

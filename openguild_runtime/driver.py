@@ -28,7 +28,6 @@ from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
 from openguild_proto.limits import Limits
 from openguild_proto.operations.context import Context, Service
-from openguild_proto.operations.dispatch import dispatch
 from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import Places
@@ -46,7 +45,7 @@ from openguild_runtime.tracing import Tracing
 RECEIVE_BYTES = 65_536
 SHED_LOOKS = 256  # connections looked at for one that can make room
 
-Answer = Callable[[Context, Request], Operation[Response | OpenStream]]
+Dispatch = Callable[[Context, Request], Operation[Response | OpenStream]]
 
 log = structlog.get_logger("openguild.http")
 
@@ -67,7 +66,7 @@ class Driver:
         tasks: TaskGroup,
         max_connections: int,
         max_per_address: int,
-        answer: Answer = dispatch,
+        dispatch: Dispatch,
         tracing: Tracing | None = None,
         sources: Sources,
     ) -> None:
@@ -86,7 +85,7 @@ class Driver:
         self._tasks = tasks
         self._max_connections = max_connections
         self._places = Places(max_per_address)
-        self._operation = answer
+        self._dispatch = dispatch
         self._sources = sources
         self._clock = sources.monotonic
 
@@ -132,7 +131,7 @@ class Driver:
         except Exception:  # contained: one connection's failure must not end the listener's task group
             log.exception("connection failed", peer=address)
         finally:
-            if not peer.tended:
+            if not peer.callback_driven:
                 self._end(peer)
 
     def _end(self, peer: Peer) -> None:
@@ -159,7 +158,7 @@ class Driver:
     def end_all(self) -> None:
         """Whatever is still open ends now."""
         for peer in list(self.peers):
-            if peer.tended:
+            if peer.callback_driven:
                 self._end(peer)
             else:
                 peer.abort()
@@ -180,7 +179,7 @@ class Driver:
                 await self._handle(peer, event)
             peer.settle()
             if connection.is_websocket:
-                self._tend(peer)
+                self._watch_stream(peer)
                 return
         for event in connection.receive_eof(self._clock()):
             await self._handle(peer, event)
@@ -189,9 +188,9 @@ class Driver:
 
     # --- streams: driven by callbacks ----------------------------------------------------------------
 
-    def _tend(self, peer: Peer) -> None:
+    def _watch_stream(self, peer: Peer) -> None:
         """From here on the loop calls `_readable`; anyio has no such thing, and asyncio is the only backend served."""
-        peer.tended = True
+        peer.callback_driven = True
         del self._http[peer]
         peer.watch(self._readable, peer)
 
@@ -291,7 +290,7 @@ class Driver:
             service=self.service,
         )
         try:
-            return await self._performer.run(self._operation(context, request), request.request_id)
+            return await self._performer.run(self._dispatch(context, request), request.request_id)
         except Exception:  # a defect of ours: logged with its traceback, answered with a typed 500
             log.exception("operation failed", method=request.method)
             return error_response(ErrorCode.SERVER_ERROR, request.request_id)

@@ -41,8 +41,25 @@ class Peer:
     """`close` is decided here or in the core, but only the driver closes the socket (`finish`)."""
 
     __slots__ = (
-        "_blocked", "_clock", "_closing", "_idle", "_linger_until", "_pumping", "_report", "_tasks", "_timers",
-        "_waiter", "_watched", "address", "connection", "sock", "stream", "streams", "subscriber", "tended", "timer_tick",
+        "_blocked",
+        "_clock",
+        "_closing",
+        "_idle",
+        "_linger_until",
+        "_pumping",
+        "_report",
+        "_tasks",
+        "_timers",
+        "_waiter",
+        "_watched",
+        "address",
+        "callback_driven",
+        "connection",
+        "sock",
+        "stream",
+        "streams",
+        "subscriber",
+        "timer_tick",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +79,7 @@ class Peer:
         self.stream: OpenStream | None = None
         self.streams: Feeder | None = None
         self.subscriber: Subscriber | None = None
-        self.tended = False  # read by a callback of the loop, not by a task
+        self.callback_driven = False  # the loop calls when there is something to read; no task waits for it
         self.timer_tick = -1
         self._clock = clock
         self._timers = timers
@@ -232,7 +249,7 @@ class Peer:
             self._watched = False
 
     def receive_now(self, size: int) -> bytes | None:
-        """The same without waiting; None: nothing has come."""
+        """Up to `size` bytes without waiting, b"" at the end; None: nothing has come."""
         if self._closing:
             return b""
         try:

@@ -38,7 +38,7 @@ USER_RING = "user:"
 log = structlog.get_logger("openguild.streams")
 
 
-class Refresh:
+class WatcherRefresh:
     """A reading of what a user sees, in progress; `created` are channels that appeared meanwhile, and whether the user was told."""
 
     __slots__ = ("created", "ended")
@@ -73,7 +73,7 @@ class Streams:
         self._metrics = metrics
         self._tasks = tasks
         self._pages = ReplayPages(storage)
-        self._refreshing: dict[str, Refresh] = {}  # user id -> the reading of what they see
+        self._refreshing: dict[str, WatcherRefresh] = {}  # user id -> the reading of what they see
         self._peers: dict[str, dict[Peer, None]] = {}  # user id -> stream sockets, in the order of their coming
 
     # --- joining and leaving -----------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Streams:
         """
         while (running := self._refreshing.get(user_id)) is not None:
             await running.ended.wait()
-        running = self._refreshing[user_id] = Refresh()
+        running = self._refreshing[user_id] = WatcherRefresh()
         try:
             visible = await self._storage.visible(user_id)
             watched = self.watchers.channels_of(user_id)

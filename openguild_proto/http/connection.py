@@ -27,10 +27,10 @@ class HttpConnection(RequestReader):
         if self.phase is not HttpPhase.ANSWERING:
             raise LocalProtocolError("there is no request to answer")
         data = self._response_bytes(response)
-        if response.close or not (self._direct or self._h11_is_done):
+        if response.close or not (self._bypasses_h11 or self._h11_is_done):
             self.end()
             return data, False
-        if not self._direct:
+        if not self._bypasses_h11:
             self._h11.start_next_cycle()
         self._request = None
         self._begin()
@@ -54,7 +54,7 @@ class HttpConnection(RequestReader):
             headers.append((b"connection", b"close"))
         head_only = self._request is not None and self._request.method == "HEAD"
         body = b"" if head_only or response.status in {204, 304} else response.body
-        if self._direct:
+        if self._bypasses_h11:
             return quick.response_bytes(response.status, _reason(response.status), headers, body)
         data = self._send(h11.Response, status_code=response.status, headers=headers, reason=_reason(response.status))
         if body:

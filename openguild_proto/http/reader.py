@@ -35,9 +35,26 @@ class RequestReader:
     """`next_request` is called until it gives None; a broken rule comes out as a `Rule`."""
 
     __slots__ = (
-        "_buffer", "_chunk_left", "_chunked_bytes", "_chunks", "_direct", "_empty_lines", "_h11", "_head_bytes", "_headers",
-        "_limits", "_made_id", "_max_body_of", "_peer", "_policy", "_random_bytes", "_request", "body_parts", "continue_due",
-        "http_version", "phase",
+        "_buffer",
+        "_bypasses_h11",
+        "_chunk_left",
+        "_chunked_bytes",
+        "_chunks",
+        "_empty_lines",
+        "_h11",
+        "_head_bytes",
+        "_headers",
+        "_limits",
+        "_made_id",
+        "_max_body_of",
+        "_peer",
+        "_policy",
+        "_random_bytes",
+        "_request",
+        "body_parts",
+        "continue_due",
+        "http_version",
+        "phase",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +86,7 @@ class RequestReader:
         self._made_id = ""
         self._chunk_left = 0
         self._chunked_bytes = self._chunks = 0
-        self._direct = False  # a common request, which h11 does not see (quick.py)
+        self._bypasses_h11 = False  # a common request, which h11 does not see (quick.py)
         self.body_parts: list[bytes] = []
         self.http_version = "1.1"
 
@@ -126,7 +143,7 @@ class RequestReader:
         if head is None:
             return None
         del self._buffer[: head.size]
-        self._direct = True
+        self._bypasses_h11 = True
         self._request = Request(
             method=head.method,
             path=head.path,
@@ -233,7 +250,7 @@ class RequestReader:
         if data:
             del self._buffer[: len(data)]
             self._chunk_left -= len(data)
-            if self._direct or self.phase is HttpPhase.CHUNK_DATA:
+            if self._bypasses_h11 or self.phase is HttpPhase.CHUNK_DATA:
                 self.body_parts.append(data)
             else:
                 self._h11.receive_data(data)
@@ -301,11 +318,11 @@ class RequestReader:
 
     def _finish_request(self) -> Request | Rule:
         try:
-            if not self._direct:
+            if not self._bypasses_h11:
                 self._collect()
         except h11.RemoteProtocolError as fault:
             return Rule(f"{strictness.LIBRARY.source}: {fault}")
-        if self._request is None or not (self._direct or self._h11.their_state not in _UNFINISHED):
+        if self._request is None or not (self._bypasses_h11 or self._h11.their_state not in _UNFINISHED):
             return strictness.LIBRARY
         self.phase = HttpPhase.ANSWERING
         body, self.body_parts = b"".join(self.body_parts), []
@@ -319,7 +336,7 @@ class RequestReader:
 
     @property
     def request_id(self) -> str:
-        """Of the request being answered or read; of a head that could not be read: one made here."""
+        """The id of the request being answered or read; for a head that could not be read, one made here."""
         if self._request is not None:
             return self._request.request_id
         self._made_id = self._made_id or new_uuid(self._random_bytes)

@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 
     @property
     def stored(self) -> AttemptKey:
-        """The same limit as the store counts it, for all replicas together: a BLAKE3 hash, 32 bytes, and the limit."""
+        """This limit as the store counts it for all replicas together: a BLAKE3 hash, 32 bytes, and the limit."""
         return _stored(f"{self.kind} {self.key}", self.window.limit)
 
 

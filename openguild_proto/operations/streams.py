@@ -87,7 +87,7 @@ def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
 
 
 def recheck_session(stream: OpenStream) -> Operation[CloseCode | None]:
-    """The same for a stream of any kind when even a revocation may have been missed."""
+    """Whether a stream of any kind may go on when even a revocation may have been missed: None, or the close code."""
     session = yield from FindSession(session_id=stream.session_id)
     if session is None or session.revoked:
         return CloseCode.TOKEN_ENDED

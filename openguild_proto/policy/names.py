@@ -35,7 +35,7 @@ def text_problem(text: str) -> str | None:
 
 
 def username_problem(text: str) -> str | None:
-    """The same for a username, by which people know each other: nothing invisible, private or unassigned either."""
+    """Why a username is refused: for the reasons of any text, and for invisible, private and unassigned characters."""
     problem = text_problem(text)
     if problem is not None:
         return problem
@@ -45,7 +45,7 @@ def username_problem(text: str) -> str | None:
 
 
 def title_problem(text: str) -> str | None:
-    """The same for a guild's or channel's name: no line breaks and nothing that turns the text round it, but all emoji."""
+    """Why a guild's or channel's name is refused: as any text, for line breaks, for what turns text round; emoji may be in it."""
     problem = text_problem(text)
     if problem is not None:
         return problem

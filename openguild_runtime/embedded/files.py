@@ -33,7 +33,7 @@ def write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def trim_log(path: Path, limit_bytes: int = 4 * 1024 * 1024) -> None:
+def drop_large_log(path: Path, limit_bytes: int = 4 * 1024 * 1024) -> None:
     if path.exists() and path.stat().st_size > limit_bytes:
         path.unlink()
 

@@ -8,7 +8,7 @@ import socket
 import sysconfig
 from pathlib import Path
 
-from openguild_runtime.embedded.files import trim_log, write_private
+from openguild_runtime.embedded.files import drop_large_log, write_private
 from openguild_runtime.embedded.server import ROLE, EmbeddedError, EmbeddedServer, Job
 
 
@@ -36,7 +36,7 @@ class EmbeddedNats(EmbeddedServer):
         uid, gid = self._account()
         if uid is not None and gid is not None:
             os.chown(configuration, uid, gid)
-        trim_log(self._log)
+        drop_large_log(self._log)
         return self._make_job([str(self._program), "-c", str(configuration)], self._directory, [configuration])
 
     def _is_ready(self) -> bool:

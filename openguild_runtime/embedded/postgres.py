@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from openguild_runtime.embedded.files import is_locked, lines_of, trim_log, write_private
+from openguild_runtime.embedded.files import drop_large_log, is_locked, lines_of, write_private
 from openguild_runtime.embedded.server import (
     POLL_SECS,
     ROLE,
@@ -119,7 +119,7 @@ class EmbeddedPostgres(EmbeddedServer):
         argv = [str(self._install / "bin" / "postgres"), "-D", str(self._directory)]
         for key, value in settings.items():
             argv += ["-c", f"{key}={value}"]
-        trim_log(self._log)
+        drop_large_log(self._log)
         return self._make_job(argv, self._directory, self._programs())
 
     def _is_ready(self) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from openguild_proto.connection import ServerConnection
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
-from openguild_runtime.admin import Answer, Replica, answer_to
+from openguild_runtime.admin import AdminScope, Answer, answer_to
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.feeds import Feeds
@@ -46,7 +46,7 @@ class Joined:
         )
         self.streams.feeds = Feeds(storage, LocalBus(), self.metrics, tasks, self.streams.released)
         config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
-        self.replica = Replica(
+        self.replica = AdminScope(
             LiveConfig(config, make_service(config), self.streams, lambda: config),
             self.streams,
         )
