@@ -129,7 +129,6 @@ class DeviceRecord(Record, frozen=True):
     last_seen_at_ms: int
     ip_address: str | None
     user_agent: str | None
-    created_at_ms: int
 
 
 class StoredEvent(Record, frozen=True):
@@ -171,7 +170,6 @@ class RotatedRefresh(Record, frozen=True):
 
     user_id: str
     username: str | None
-    family_id: str
 
 
 class ReusedRefresh(Record, frozen=True):

@@ -115,11 +115,6 @@ class Peer:
     # --- writing -----------------------------------------------------------------------------------
 
     @property
-    def busy(self) -> bool:
-        """True while the pump owns the socket's write side."""
-        return self._pumping
-
-    @property
     def closing(self) -> bool:
         return self._closing
 

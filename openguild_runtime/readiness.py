@@ -99,7 +99,10 @@ class ReadinessProbe:
                 except StorageUnavailable:
                     log.debug("readiness probe: the database is not reachable")
             if health.database != self._health.database:
-                log.info("database reachable") if health.database else log.warning("database not reachable")
+                if health.database:
+                    log.info("database reachable")
+                else:
+                    log.warning("database not reachable")
             self._metrics.db_ready(health.database and health.migrations)
             self._health = health
             self._checked_at = self._clock()

@@ -24,7 +24,6 @@ class Settings(msgspec.Struct, frozen=True, gc=False):
     access_ttl_secs: int = 43_200  # CONTRACT 5.2: 12 h
     refresh_ttl_secs: int = 2_592_000  # CONTRACT 5.2: 30 d
     refresh_grace_secs: int = 10  # a lost answer to a rotation may be asked again
-    max_members_page: int = 1_000
     max_guilds_owned: int = MAX_GUILDS_OWNED  # per user
     max_channels_per_guild: int = MAX_CHANNELS_PER_GUILD
     max_invites_per_guild: int = MAX_INVITES_PER_GUILD

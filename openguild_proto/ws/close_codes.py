@@ -1,4 +1,4 @@
-"""Every close code the server sends: what it means and whether a client should reconnect (CONTRACT A7)."""
+"""Every close code of a stream: what it means and whether a client should reconnect (CONTRACT A7)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ CLOSE_CODES: dict[CloseCode, CloseRow] = {
     CloseCode.NORMAL: CloseRow("terminal", "the client asked to close"),
     CloseCode.GOING_AWAY: CloseRow("reconnect", "the peer is going away"),
     CloseCode.PROTOCOL_ERROR: CloseRow("terminal", "the client broke RFC 6455"),
-    CloseCode.UNSUPPORTED_DATA: CloseRow("terminal", "a kind of data this stream does not take"),
+    CloseCode.UNSUPPORTED_DATA: CloseRow(
+        "terminal", "a kind of data that the peer does not take: not sent by this server"
+    ),
     CloseCode.INVALID_PAYLOAD: CloseRow("terminal", "a text message was not valid UTF-8"),
     CloseCode.POLICY_VIOLATION: CloseRow(
         "reconnect",

@@ -122,7 +122,6 @@ def open_session(state: State, effect: OpenSession) -> None:
         device_name=effect.device_name,
         user_agent=effect.user_agent,
         ip_address=effect.ip_address,
-        created_at_ms=effect.now_ms,
         last_seen_at_ms=effect.now_ms,
         expires_at_ms=effect.refresh_expires_ms,
         current_hash=effect.refresh_hash,
@@ -183,9 +182,7 @@ def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | Reus
             state.sessions[effect.new_session_id] = Session(
                 effect.new_session_id, family.family_id, family.user_id, effect.access_expires_ms
             )
-            return RotatedRefresh(
-                user_id=family.user_id, username=state.users[family.user_id].username, family_id=family.family_id
-            )
+            return RotatedRefresh(user_id=family.user_id, username=state.users[family.user_id].username)
 
 
 def revoke_refresh(state: State, effect: RevokeRefresh) -> bool:
@@ -206,7 +203,6 @@ def list_devices(state: State, effect: ListDevices) -> tuple[DeviceRecord, ...]:
             last_seen_at_ms=family.last_seen_at_ms,
             ip_address=family.ip_address,
             user_agent=family.user_agent,
-            created_at_ms=family.created_at_ms,
         )
         for family in alive
     )

@@ -26,7 +26,6 @@ class Family:
     device_name: str | None
     user_agent: str | None
     ip_address: str | None
-    created_at_ms: int
     last_seen_at_ms: int
     expires_at_ms: int
     current_hash: bytes

@@ -127,7 +127,7 @@ async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefre
                 effect.now_ms, effect.access_expires_ms, effect.refresh_expires_ms,
             )  # fmt: skip
             await prune_users(tx, [user_id], effect.now_ms)
-            return RotatedRefresh(user_id=user_id, username=family["username"], family_id=family_id)
+            return RotatedRefresh(user_id=user_id, username=family["username"])
 
 
 async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
@@ -154,7 +154,6 @@ async def list_devices(connection: Connection, effect: ListDevices) -> tuple[Dev
             last_seen_at_ms=to_millis(row["last_seen_at"]),
             ip_address=row["ip_address"],
             user_agent=row["user_agent"],
-            created_at_ms=to_millis(row["created_at"]),
         )
         for row in rows
     )
