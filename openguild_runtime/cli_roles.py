@@ -78,6 +78,7 @@ async def _storage(config: ServerConfig, purpose: str) -> AsyncIterator[Postgres
 
 
 async def seed_user(config: ServerConfig, arguments: Arguments) -> int:
+    """Create the account unless its name is taken; 0 either way. Raises CommandFailed, StorageUnavailable."""
     username, username_key = normalise_username(arguments["username"])
     password = _password(arguments).strip()  # as registering and logging in do (D-23)
     problems = [*username_problems(username), *password_problems(password)]
@@ -123,6 +124,7 @@ async def _change(
 
 
 async def assign_server_role(config: ServerConfig, arguments: Arguments) -> int:
+    """Give a user a role on the whole server. Raises CommandFailed, StorageUnavailable."""
     role = _role(arguments)
     user, _ = await _change(
         config, arguments, "assign server roles",
@@ -132,6 +134,7 @@ async def assign_server_role(config: ServerConfig, arguments: Arguments) -> int:
 
 
 async def revoke_server_role(config: ServerConfig, arguments: Arguments) -> int:
+    """Take a role on the whole server away; 0 also where there was none. Raises CommandFailed, StorageUnavailable."""
     role = _role(arguments)
     user, had = await _change(
         config, arguments, "revoke server roles", lambda user_id: RevokeServerRole(user_id=user_id, role=role)
@@ -142,6 +145,7 @@ async def revoke_server_role(config: ServerConfig, arguments: Arguments) -> int:
 
 
 async def assign_guild_role(config: ServerConfig, arguments: Arguments) -> int:
+    """Give a user a role in a guild. Raises CommandFailed, StorageUnavailable."""
     return await _assign_within(
         "guild", config, arguments,
         lambda guild_id, user_id, role: GrantGuildRole(guild_id=guild_id, user_id=user_id, role=role, now_ms=_now_ms()),
@@ -149,6 +153,7 @@ async def assign_guild_role(config: ServerConfig, arguments: Arguments) -> int:
 
 
 async def assign_channel_role(config: ServerConfig, arguments: Arguments) -> int:
+    """Give a user a role in a channel. Raises CommandFailed, StorageUnavailable."""
     return await _assign_within(
         "channel", config, arguments,
         lambda channel_id, user_id, role: GrantChannelRole(channel_id=channel_id, user_id=user_id, role=role, now_ms=_now_ms()),

@@ -66,15 +66,21 @@ class Section(BaseModel):
 
 
 class MetricsSection(Section):
+    """`metrics.*`: whether there are any, and a listener of their own."""
+
     enabled: bool = True
     bind_addr: Address | None = None
 
 
 class CorsSection(Section):
+    """`cors.*`: whose pages may read answers and open streams; empty: anybody's."""
+
     allowed_origins: tuple[Origin, ...] = ()
 
 
 class MessagingSection(Section):
+    """`messaging.*`: limits of posts, what a new stream replays, and how far a subscriber may fall behind, in events."""
+
     max_messages_per_user_per_window: Positive = 60
     max_messages_per_ip_per_window: Positive = 200
     rate_limit_window_secs: Positive = 60
@@ -83,12 +89,16 @@ class MessagingSection(Section):
 
 
 class HttpSection(Section):
+    """`http.*`: how long a request may take to come, in seconds."""
+
     head_timeout_secs: PositiveSeconds = 10
     body_timeout_secs: PositiveSeconds = 30
     idle_timeout_secs: PositiveSeconds = 75
 
 
 class WebSocketSection(Section):
+    """`websocket.*`: how many streams, and what each may send."""
+
     max_connections: Positive = 20_000
     max_connections_per_user: Positive = 32
     max_connections_per_address: Positive = 1_024
@@ -99,24 +109,32 @@ class WebSocketSection(Section):
 
 
 class TrustedServer(Section):
+    """One line of `federation.trusted_servers`."""
+
     server_name: str = ""
     key_id: str = ""
     verifying_key: PublicKey
 
 
 class FederationSection(Section):
+    """`federation.*`: the key that signs events (CONTRACT A15, A16)."""
+
     signing_key: Seed | None = None
     key_id: Text = "1"
     trusted_servers: tuple[TrustedServer, ...] = ()
 
 
 class MlsSection(Section):
+    """`mls.*`: checked, and not served yet (CONTRACT A16)."""
+
     enabled: bool = False
     ciphersuite: str = MLS_CIPHERSUITE
     identities: tuple[Text, ...] = ()
 
 
 class SessionSection(Section):
+    """`session.*`: keys, how long tokens live, and limits of logins and refreshes (CONTRACT 5.2, A8)."""
+
     signing_key: Seed | None = None
     fallback_verifying_keys: tuple[PublicKey, ...] = ()
     access_ttl_secs: Positive = 43_200
@@ -140,6 +158,8 @@ class SessionSection(Section):
 
 
 class GuildsSection(Section):
+    """`guilds.*`: what one account may own, one guild may hold, and one user may change."""
+
     max_owned_per_user: Positive = MAX_GUILDS_OWNED
     max_channels_per_guild: Positive = MAX_CHANNELS_PER_GUILD
     max_invites_per_guild: Positive = MAX_INVITES_PER_GUILD
@@ -148,27 +168,37 @@ class GuildsSection(Section):
 
 
 class NatsSection(Section):
+    """`nats.*`: the wire to the other replicas; without a URL this process serves alone."""
+
     url: NatsUrl | None = None
     credentials_file: FilePath | None = None
     ca_file: FilePath | None = None
 
 
 class DrainSection(Section):
+    """`drain.*`: seconds from unready to the first close, and from there to the end (CONTRACT A7)."""
+
     delay_secs: Seconds = 0
     window_secs: Seconds = 10
 
 
 class DatabaseSection(Section):
+    """`database.*`: connections to PostgreSQL, and how long a statement may take."""
+
     pool_size: Annotated[Whole, Field(le=500), AfterValidator(_pool_size)] = 10
     statement_timeout_secs: PositiveSeconds = 10
     statement_cache_size: Annotated[Whole, Field(ge=0)] = 100
 
 
 class TracingSection(Section):
+    """`tracing.*`: where spans go."""
+
     otlp_endpoint: HttpUrl | None = None
 
 
 class RegistrationSection(Section):
+    """`registration.*`: whether anybody may open an account."""
+
     enabled: bool = True
 
 

@@ -55,6 +55,7 @@ class Feed:
 
     @property
     def head(self) -> int:
+        """The newest sequence released."""
         return self.sequencer.head
 
 
@@ -79,6 +80,7 @@ class Feeds:
         """The channel's log is not the one that was released from (it went back): set by the app."""
 
     def get(self, channel_id: str) -> Feed | None:
+        """The channel's feed where something local depends on it."""
         return self._feeds.get(channel_id)
 
     # --- holding -----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ log = structlog.get_logger("openguild.local")
 
 
 def worker_path(path: Path, number: int) -> Path:
+    """Where worker `number` answers what a single process answers at `path`."""
     return path.with_name(f"{path.name}.{number}")
 
 

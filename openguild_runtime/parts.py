@@ -23,6 +23,7 @@ from openguild_runtime.tracing import Tracing
 
 
 def make_service(config: ServerConfig) -> Service:
+    """Keys, caches and limiters; of the streams' places the share of one worker."""
     messaging, session, guilds, sockets = config.messaging, config.session, config.guilds, config.websocket
     signing = config.federation.signing_key
     return Service(
@@ -57,6 +58,7 @@ def make_service(config: ServerConfig) -> Service:
 
 
 def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
+    """Memory, or PostgreSQL; nothing is connected yet."""
     if config.storage == "memory" or config.database_url is None:
         return MemoryStorage()
     return PostgresStorage(
@@ -70,6 +72,7 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
 
 
 def make_bus(config: ServerConfig, metrics: Metrics, tasks: TaskGroup) -> Bus:
+    """NATS, or a bus that ends in this process; nothing is connected yet."""
     if config.nats.url is None:
         return LocalBus()
     return NatsBus(
@@ -90,6 +93,7 @@ def make_tracing(config: ServerConfig) -> Tracing | None:
 
 
 def make_limits(config: ServerConfig) -> Limits:
+    """The bounds of one connection as configured."""
     return Limits(
         head_timeout_secs=config.http.head_timeout_secs,
         body_timeout_secs=config.http.body_timeout_secs,

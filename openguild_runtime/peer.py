@@ -96,11 +96,13 @@ class Peer:
     # --- deadlines ---------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
+        """Monotonic seconds; None: nothing is waited for."""
         if self._closing:
             return None
         return self._linger_until if self._linger_until is not None else self.connection.next_deadline()
 
     def deadline_passed(self, now: float) -> None:
+        """Act on what `next_deadline` gave; called by the timer wheel, and never raises."""
         if self._linger_until is not None:
             self.abort()
             return
@@ -116,6 +118,7 @@ class Peer:
 
     @property
     def closing(self) -> bool:
+        """Whether the socket is shut: nothing is sent or received any more."""
         return self._closing
 
     def settle(self) -> None:
@@ -239,6 +242,7 @@ class Peer:
         self._watched = True
 
     def unwatch(self) -> None:
+        """The loop calls nobody any more when there is something to read."""
         if self._watched:
             asyncio.get_running_loop().remove_reader(self.sock)
             self._watched = False

@@ -87,6 +87,7 @@ class Performer:
             log.exception("a stored event was not delivered", channel_id=event.channel_id, sequence=event.sequence)
 
     async def perform(self, effect: Effect[Any], request_id: str = "") -> Any:
+        """The effect's result. Raises StorageUnavailable and Overloaded; TypeError for an effect that nobody performs."""
         match effect:
             case StorageEffect() if not self.serving:
                 raise StorageUnavailable

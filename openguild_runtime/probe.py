@@ -31,6 +31,8 @@ FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, GaveUp, St
 
 
 class Answer(NamedTuple):
+    """What a step got."""
+
     status: int
     headers: dict[str, str]
     body: bytes

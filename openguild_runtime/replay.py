@@ -49,6 +49,7 @@ class ReplayPages:
         self._bytes = 0
 
     async def read(self, channel_id: str, after: int, count: int) -> Pieces:
+        """Up to `count` events behind sequence `after`, as frames. Two that ask for the same page share one read."""
         key = (channel_id, after)
         page = self._pages.get(key)
         if page is None:
@@ -86,6 +87,7 @@ class ReplayPages:
             del self._pages[key]
 
     def drop_channel(self, channel_id: str) -> None:
+        """Keep nothing of this channel."""
         for key, page in [item for item in self._pages.items() if item[0][0] == channel_id]:
             self._forget(key, page)
 

@@ -33,6 +33,7 @@ class Seat:
     directory: Path
 
     def socket(self, number: int) -> Path:
+        """Where worker `number` answers its siblings."""
         return self.directory / f"worker-{number}.sock"
 
 

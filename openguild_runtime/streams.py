@@ -249,6 +249,7 @@ class Streams:
         self._metrics.messaging_event("delivered" if reached else "no_subscribers")
 
     def notify_read(self, user_id: str, state: ReadState) -> None:
+        """Tell the user's notification streams that they have read further (D-14)."""
         self._notify((user_id,), channel_read_payload(state))
 
     def _notify(self, users: Iterable[str], payload: bytes) -> None:
@@ -341,6 +342,7 @@ class Streams:
         return [peer for peers in self._peers.values() for peer in peers]
 
     def peers_of(self, user_id: str) -> list[Peer]:
+        """The user's stream sockets, in the order of their coming."""
         return list(self._peers.get(user_id, ()))
 
 

@@ -22,9 +22,11 @@ class Timed(Protocol):
 
     timer_tick: int  # the bucket the object stands in, -1 for none; owned by the wheel
 
-    def next_deadline(self) -> float | None: ...
+    def next_deadline(self) -> float | None:
+        """Monotonic seconds; None: nothing is waited for."""
 
-    def deadline_passed(self, now: float) -> None: ...
+    def deadline_passed(self, now: float) -> None:
+        """Act on it; `now`: monotonic seconds."""
 
 
 class TimerWheel:

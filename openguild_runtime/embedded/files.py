@@ -17,6 +17,7 @@ def free_port() -> int:
 
 
 def is_taken(port: int) -> bool:
+    """Whether somebody listens on this TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -34,11 +35,13 @@ def write_private(path: Path, text: str) -> None:
 
 
 def drop_large_log(path: Path, limit_bytes: int = 4 * 1024 * 1024) -> None:
+    """Remove the log before a start where it has outgrown `limit_bytes`."""
     if path.exists() and path.stat().st_size > limit_bytes:
         path.unlink()
 
 
 def lines_of(path: Path) -> list[str]:
+    """The file's lines; none where there is no file."""
     try:
         return path.read_text(errors="replace").splitlines()
     except FileNotFoundError:

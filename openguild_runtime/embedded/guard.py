@@ -43,6 +43,7 @@ CAP_DAC_READ_SEARCH = 2
 
 
 def main() -> int:
+    """Run the job that standard input describes until it or the parent ends; the exit status."""
     job: dict[str, Any] = json.loads(_first_line())
     for name in ("SIGINT", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -19,6 +19,7 @@ class EmbeddedNats(EmbeddedServer):
 
     @property
     def url(self) -> str:
+        """Where it listens, with its password."""
         return f"nats://{ROLE}:{self._password}@127.0.0.1:{self._port}"
 
     def _prepare(self) -> None:

@@ -44,6 +44,7 @@ class EmbeddedPostgres(EmbeddedServer):
         return self.database_url(ROLE)
 
     def database_url(self, database: str) -> str:
+        """Of any database of this server, with its password."""
         return f"postgresql://{ROLE}:{self._password}@127.0.0.1:{self._port}/{database}"
 
     def _prepare(self) -> None:

@@ -74,9 +74,11 @@ class Worker:
 
     @property
     def number(self) -> int:
+        """The seat's, from 0."""
         return self.seat.number
 
     def signal(self, number: signal.Signals) -> None:
+        """Send `number` to the process, where it still runs."""
         if self.process is not None and self.process.returncode is None:
             with suppress(ProcessLookupError):  # it has just ended
                 self.process.send_signal(number)
@@ -125,6 +127,8 @@ class Worker:
 
 
 class Supervisor:
+    """Keeps a process in each seat; `reread` gives the configuration as it stands now."""
+
     def __init__(self, config: ServerConfig, directory: Path, reread: Callable[[], ServerConfig]) -> None:
         self._config = config
         self._reread = reread
@@ -133,6 +137,7 @@ class Supervisor:
         self._status = 0
 
     async def run(self, hangups: AsyncIterator[signal.Signals]) -> int:
+        """Serve until SIGTERM or SIGINT; the exit status. At each of `hangups` the configuration is read again."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as ends:
             async with anyio.create_task_group() as helpers:
                 helpers.start_soon(self._hand_on_ends, ends)
