@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.fanout.ring import MAX_HEAD
+from openguild_proto.limits import MAX_RING_INDEX
 
 cdef extern from "<assert.h>" nogil:
     void c_assert "assert" (bint)  # nothing but in the debug build (OPENGUILD_DEBUG_EXT=1)
@@ -28,8 +28,8 @@ cdef class Ring:
     def __cinit__(self, head, Py_ssize_t capacity_events=256, Py_ssize_t capacity_bytes=1 << 20):
         if capacity_events < 1 or capacity_bytes < 1:
             raise LocalProtocolError("a ring holds at least one event and one byte")
-        if not 0 <= head <= MAX_HEAD:  # a negative index would be taken modulo the index's size, and miss it
-            raise LocalProtocolError(f"a head is within 0 and {MAX_HEAD}")
+        if not 0 <= head <= MAX_RING_INDEX:  # a negative index would be taken modulo the index's size, and miss it
+            raise LocalProtocolError(f"a head is within 0 and {MAX_RING_INDEX}")
         self.head = head
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes

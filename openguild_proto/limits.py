@@ -24,6 +24,7 @@ MAX_MESSAGE_BODY_BYTES = 65_536  # ours: 4,000 characters as \u pairs have 48,00
 MAX_SAFE_INTEGER = 2**53 - 1  # CONTRACT A15: numbers in content
 MAX_SEQUENCE = 2**63 - 1  # ours: what a store keeps a sequence in, PostgreSQL's bigint
 MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
+MAX_WINDOW_KEYS = 100_000  # ours: remembered by one rate limit; the one seen longest ago gives way
 MAX_ACCOUNT_ADDRESSES = 10  # ours: addresses' worth of login attempts on one account in a window, from all together
 MAX_INVITE_USES = 1_000_000  # ours
 MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
@@ -33,13 +34,44 @@ MAX_GUILDS_OWNED = 100  # ours: per user
 MAX_CHANNELS_PER_GUILD = 500  # ours: what a notification stream follows and an unread list shows grows with it
 MAX_INVITES_PER_GUILD = 100  # ours: living ones
 
+# Sessions
+MAX_TOKEN_CHARS = 2_048  # ours: an access token, checked before any work
+MAX_CACHED_TOKENS = 65_536  # ours: verified ones; the least recently used is forgotten, and checked again when it comes
+MAX_REVOKED_SESSIONS = 262_144  # ours: remembered while a token of theirs could live
+
 # Fan-out
+DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity
+DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
+MAX_RING_INDEX = 1 << 62  # ours: far beyond any sequence, and room to count on in the compiled ring's 64 bits
 MAX_HELD_ITEMS = 4_096  # ours: behind a hole of one channel; what is not kept is read from the log
 MAX_HELD_BYTES = 4 * 1024 * 1024  # ours: the same, as in a ring
+
+# Replicas
+MAX_REPLICAS = 1_000  # ours: whose counts are taken into a shared limit
+WAVE_SECS = 0.1  # ours: between two waves of a drain
+MIN_WAVE_SOCKETS = 50  # ours: few sockets need no waves
+MAX_RECONNECTS_PER_SEC = 1_000  # ours: what the other replicas take without their other clients noticing
+MIN_SPREAD_MS = 100  # ours: over which the clients of a drained replica come back
+MAX_SPREAD_MS = 10_000  # ours: nobody is sent away for longer
+
+# What a client is told to wait before it asks again (Retry-After)
+OVERLOADED_RETRY_SECS = 1  # ours
+UNAVAILABLE_RETRY_SECS = 2  # ours: the database is away
+CONNECTION_LIMIT_RETRY_SECS = 5  # ours: a place is free when a stream has ended
 
 # WebSocket (RFC 6455)
 MAX_CONTROL_PAYLOAD_BYTES = 125  # RFC 6455 5.5
 MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
+
+# The client's side
+MAX_ANSWER_HEAD_BYTES = 65_536  # ours
+MAX_ANSWER_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
+MAX_STREAM_MESSAGE_CHARS = 4 * 1024 * 1024  # ours: of one message on a stream
+CLIENT_HANDSHAKE_SECS = 10.0  # ours: from the connection to the 101
+CLIENT_SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of them have not come
+REFRESH_AHEAD_SECS = 60.0  # ours: before the token ends, so that no request meets the end; a tenth of a shorter life
+BACKOFF_BASE_SECS = 0.25  # ours
+BACKOFF_MAX_SECS = 15.0  # ours
 
 
 class Limits(msgspec.Struct, frozen=True, gc=False):

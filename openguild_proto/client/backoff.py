@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-BASE_SECS = 0.25
-MAX_SECS = 15.0
+from openguild_proto.limits import BACKOFF_BASE_SECS, BACKOFF_MAX_SECS
 
 
 class Backoff:
@@ -17,7 +16,7 @@ class Backoff:
     __slots__ = ("_attempt", "_base", "_jitter", "_max")
 
     def __init__(
-        self, jitter: Callable[[], float], *, base_secs: float = BASE_SECS, max_secs: float = MAX_SECS
+        self, jitter: Callable[[], float], *, base_secs: float = BACKOFF_BASE_SECS, max_secs: float = BACKOFF_MAX_SECS
     ) -> None:
         self._jitter = jitter
         self._base = base_secs

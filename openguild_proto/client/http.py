@@ -6,9 +6,7 @@ import h11
 import msgspec
 
 from openguild_proto.errors import LocalProtocolError
-
-MAX_BODY_BYTES = 32 * 1024 * 1024  # a page of 200 events of 4,000 characters is far below
-MAX_HEAD_BYTES = 65_536
+from openguild_proto.limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
 
 
 class ClientResponse(msgspec.Struct, frozen=True, gc=False):
@@ -37,7 +35,7 @@ class HttpClient:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_ANSWER_HEAD_BYTES)
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
         self._size = 0
@@ -72,7 +70,7 @@ class HttpClient:
                         self._head = event
                     case h11.Data(data=part):
                         self._size += len(part)
-                        if self._size > MAX_BODY_BYTES:
+                        if self._size > MAX_ANSWER_BODY_BYTES:
                             raise ConnectionBroken("the answer is too large")
                         self._body.append(bytes(part))
                     case h11.EndOfMessage():

@@ -10,10 +10,9 @@ import msgspec
 
 from openguild_proto.client.backoff import advised_by_header, is_passing
 from openguild_proto.client.http import ClientResponse
+from openguild_proto.limits import REFRESH_AHEAD_SECS
 from openguild_proto.schemas.accounts import TokenPair
 from openguild_proto.sessions.tokens import unverified_issue_us
-
-REFRESH_AHEAD_SECS = 60.0  # before the token ends, so that no request meets the end; a tenth of a shorter life
 
 
 class ApiError(Exception):

@@ -17,13 +17,10 @@ from wsproto.utilities import RemoteProtocolError
 
 from openguild_proto.client.backoff import Backoff, advised_by_header, is_passing
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, CLIENT_SILENCE_SECS, MAX_STREAM_MESSAGE_CHARS
 from openguild_proto.schemas.stream import payload_sequence
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.reasons import reconnect_secs
-
-HANDSHAKE_SECS = 10.0
-SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of them have not come
-MAX_MESSAGE_CHARS = 4 * 1024 * 1024
 
 
 class Opened(msgspec.Struct, frozen=True, gc=False):
@@ -107,7 +104,7 @@ class StreamClient:
         self._out = [
             self._ws.send(events.Request(host=host, target=target, extra_headers=[authorization]))  # no subprotocol
         ]
-        self._deadline = now + HANDSHAKE_SECS
+        self._deadline = now + CLIENT_HANDSHAKE_SECS
 
     def data_to_send(self) -> bytes:
         """Everything queued for the transport."""
@@ -125,7 +122,7 @@ class StreamClient:
             return [self._lost("the connection ended")]
         found: list[StreamEvent] = []
         if self._open:
-            self._deadline = now + SILENCE_SECS
+            self._deadline = now + CLIENT_SILENCE_SECS
         try:
             ws.receive_data(data)
             for event in ws.events():
@@ -165,7 +162,7 @@ class StreamClient:
             case events.AcceptConnection():
                 self._open = True
                 self._refused_token = False
-                self._deadline = now + SILENCE_SECS
+                self._deadline = now + CLIENT_SILENCE_SECS
                 return Opened(self.position)
             case events.RejectConnection(status_code=status, headers=headers, has_body=has_body):
                 fields = {bytes(name).lower(): bytes(value).decode("latin-1") for name, value in headers}
@@ -193,7 +190,7 @@ class StreamClient:
 
     def _message(self, text: str, finished: bool) -> StreamEvent | None:
         self._chars += len(text)
-        if self._chars > MAX_MESSAGE_CHARS:
+        if self._chars > MAX_STREAM_MESSAGE_CHARS:
             return self._lost("a message is too large")
         if self._text or not finished:
             self._text.append(text)

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.fanout import native
-from openguild_proto.fanout.ring import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS
 from openguild_proto.fanout.ring import Ring as PureRing
+from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS
 
 
 class SubscriberState(Enum):

@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from openguild_proto.errors import LocalProtocolError
-
-DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity
-DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
-MAX_HEAD = 1 << 62  # ours: far beyond any sequence, and room to count on in the compiled ring's 64 bits
+from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS, MAX_RING_INDEX
 
 
 class Ring:
@@ -41,8 +38,8 @@ class Ring:
     ) -> None:
         if capacity_events < 1 or capacity_bytes < 1:
             raise LocalProtocolError("a ring holds at least one event and one byte")
-        if not 0 <= head <= MAX_HEAD:
-            raise LocalProtocolError(f"a head is within 0 and {MAX_HEAD}")
+        if not 0 <= head <= MAX_RING_INDEX:
+            raise LocalProtocolError(f"a head is within 0 and {MAX_RING_INDEX}")
         self.head = head
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes

@@ -8,12 +8,11 @@ from openguild_proto.effects import Operation, Overloaded, StorageUnavailable
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import refusal_response
+from openguild_proto.limits import OVERLOADED_RETRY_SECS, UNAVAILABLE_RETRY_SECS
 from openguild_proto.operations import routes
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.routing import BadParameter, WrongMethod
 
-UNAVAILABLE_RETRY_SECS = 2
-OVERLOADED_RETRY_SECS = 1
 METRICS_ROUTE = "/metrics"
 
 

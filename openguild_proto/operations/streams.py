@@ -5,6 +5,7 @@ from __future__ import annotations
 from openguild_proto.effects import FindChannelAccess, FindSession, Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import OpenStream, Request
+from openguild_proto.limits import CONNECTION_LIMIT_RETRY_SECS
 from openguild_proto.operations.auth import authenticate_socket
 from openguild_proto.operations.channels import find_channel
 from openguild_proto.operations.context import Context
@@ -24,7 +25,7 @@ def _reserve(ctx: Context, request: Request, claims: Claims) -> str:
     """Last of all checks: whoever gets the place must give it back, under the address that is returned."""
     address = limit_key(request.client_address)
     if not ctx.service.sockets.reserve(claims.user_id, address):
-        raise Refusal(ErrorCode.CONNECTION_LIMIT, retry_after_secs=5)
+        raise Refusal(ErrorCode.CONNECTION_LIMIT, retry_after_secs=CONNECTION_LIMIT_RETRY_SECS)
     return address
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-WAVE_SECS = 0.1  # ours: between two waves
-MIN_WAVE_SOCKETS = 50  # ours: few sockets need no waves
-RECONNECTS_PER_SEC = 1_000  # ours: what the other replicas take without their other clients noticing
-MIN_SPREAD_MS = 100  # ours
-MAX_SPREAD_MS = 10_000  # ours: nobody is sent away for longer
+from openguild_proto.limits import MAX_RECONNECTS_PER_SEC, MAX_SPREAD_MS, MIN_SPREAD_MS, MIN_WAVE_SOCKETS, WAVE_SECS
 
 
 class Waves(NamedTuple):
@@ -23,5 +19,5 @@ def plan_waves(sockets: int, window_secs: float) -> Waves:
     """The last wave leaves within half the window, so that the other half is left for the close handshakes."""
     waves = max(1, int(window_secs / 2 / WAVE_SECS))
     size = max(MIN_WAVE_SOCKETS, -(-sockets // waves))
-    spread_ms = min(MAX_SPREAD_MS, MIN_SPREAD_MS + 1_000 * sockets // RECONNECTS_PER_SEC)
+    spread_ms = min(MAX_SPREAD_MS, MIN_SPREAD_MS + 1_000 * sockets // MAX_RECONNECTS_PER_SEC)
     return Waves(size, WAVE_SECS, spread_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-MAX_KEYS = 100_000
+from openguild_proto.limits import MAX_WINDOW_KEYS
 
 
 class SlidingWindow:
@@ -16,7 +16,7 @@ class SlidingWindow:
     must spend `max_keys` admissions on other keys, each of which they would also need to own.
     """
 
-    def __init__(self, limit: int, window_secs: float, max_keys: int = MAX_KEYS) -> None:
+    def __init__(self, limit: int, window_secs: float, max_keys: int = MAX_WINDOW_KEYS) -> None:
         self.limit = limit
         self.window_secs = window_secs
         self._max_keys = max_keys

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import msgspec
 
+from openguild_proto.limits import MAX_REPLICAS
 from openguild_proto.policy.ratelimit import SlidingWindow
 
 PUBLISH_SECS = 0.25
 HEARTBEAT_SECS = 1.0
 FORGOTTEN_SECS = 10.0
-MAX_REPLICAS = 1_000
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

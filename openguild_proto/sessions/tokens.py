@@ -15,12 +15,9 @@ from blake3 import blake3
 
 from openguild_proto.canonical.keys import KeyRing, decode_unpadded, encode_unpadded
 from openguild_proto.canonical.signing import SIGNATURE_BYTES
+from openguild_proto.limits import MAX_CACHED_TOKENS, MAX_REVOKED_SESSIONS, MAX_TOKEN_CHARS
 from openguild_proto.sessions.refresh import next_refresh_token
 from openguild_proto.timestamps import from_micros
-
-MAX_TOKEN_CHARS = 2_048  # checked before any work
-MAX_CACHED_TOKENS = 65_536
-MAX_REVOKED_SESSIONS = 262_144
 
 
 class TokenInvalid(Exception):

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.fanout import native
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.fanout.ring import MAX_HEAD
 from openguild_proto.fanout.ring import Ring as PureRing
+from openguild_proto.limits import MAX_RING_INDEX
 
 PURE_RUN = os.environ.get("OPENGUILD_PURE") == "1"
 RINGS = [PureRing] if PURE_RUN else [PureRing, native.Ring]
@@ -151,7 +151,7 @@ class TestRing:
         with pytest.raises(LocalProtocolError):
             misuse(ring_type(5))
 
-    @pytest.mark.parametrize("head", [-1, -100_000, MAX_HEAD + 1, (1 << 63) - 1, 1 << 70])
+    @pytest.mark.parametrize("head", [-1, -100_000, MAX_RING_INDEX + 1, (1 << 63) - 1, 1 << 70])
     def test_a_head_that_cannot_be_counted_on_from_is_refused(self, ring_type: type[PureRing], head: int) -> None:
         with pytest.raises(LocalProtocolError):
             ring_type(head)
@@ -161,9 +161,9 @@ class TestRing:
         assert not hub.is_open("c")
 
     def test_the_highest_head_can_be_published_to(self, ring_type: type[PureRing]) -> None:
-        ring = ring_type(MAX_HEAD)
-        slot = ring.attach(MAX_HEAD)
-        assert ring.publish(b"x") == MAX_HEAD + 1
+        ring = ring_type(MAX_RING_INDEX)
+        slot = ring.attach(MAX_RING_INDEX)
+        assert ring.publish(b"x") == MAX_RING_INDEX + 1
         assert ring.take(slot, 1) == b"x"
 
     def test_what_was_not_held_is_not_sent_and_moves_nothing(self, ring_type: type[PureRing]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openguild_proto.client import Delivered, Disconnected, Ended, Notified, Opened, StreamClient, StreamEvent
-from openguild_proto.client.stream import HANDSHAKE_SECS, SILENCE_SECS
+from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, CLIENT_SILENCE_SECS
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, text_frame
 from tests.support.wire import connection, cut, drive
@@ -107,9 +107,9 @@ def test_the_advice_of_a_restart_is_a_floor() -> None:
 def test_silence_ends_a_connection() -> None:
     stream = StreamClient("c", 0, lambda: 0.5)
     _, answer = handshake(stream, 10.0)
-    assert stream.next_deadline() == 10.0 + HANDSHAKE_SECS
+    assert stream.next_deadline() == 10.0 + CLIENT_HANDSHAKE_SECS
     stream.receive_data(answer, 11.0)
-    assert stream.next_deadline() == 11.0 + SILENCE_SECS
+    assert stream.next_deadline() == 11.0 + CLIENT_SILENCE_SECS
     assert stream.handle_deadline(70.0) == []
     assert isinstance(stream.handle_deadline(71.0)[0], Disconnected)
     assert stream.next_deadline() is None

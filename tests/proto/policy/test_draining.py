@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openguild_proto.policy.draining import MAX_SPREAD_MS, MIN_WAVE_SOCKETS, RECONNECTS_PER_SEC, plan_waves
+from openguild_proto.limits import MAX_RECONNECTS_PER_SEC, MAX_SPREAD_MS, MIN_WAVE_SOCKETS
+from openguild_proto.policy.draining import plan_waves
 
 SOCKETS = st.integers(0, 1_000_000)
 WINDOWS = st.floats(0, 3_600)
@@ -25,7 +26,7 @@ def test_returns_are_spread_by_how_many_there_are(sockets: int, window_secs: flo
     size, _, spread_ms = plan_waves(sockets, window_secs)
     assert size >= MIN_WAVE_SOCKETS
     assert 0 < spread_ms <= MAX_SPREAD_MS
-    assert spread_ms == MAX_SPREAD_MS or sockets / spread_ms * 1_000 <= RECONNECTS_PER_SEC
+    assert spread_ms == MAX_SPREAD_MS or sockets / spread_ms * 1_000 <= MAX_RECONNECTS_PER_SEC
 
 
 @given(SOCKETS, SOCKETS, WINDOWS)
