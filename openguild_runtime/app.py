@@ -36,7 +36,6 @@ from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
 from openguild_runtime.driver import Driver
-from openguild_runtime.feeds import Feeds
 from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
 from openguild_runtime.local_socket import forget, worker_path
@@ -107,17 +106,14 @@ class Server:
         self.streams = Streams(
             hub=hub,
             storage=self.storage,
+            bus=self.bus,
             metrics=self.metrics,
             tasks=tasks,
             clock=clock,
             replay_window=config.messaging.replay_window,
+            tracing=self.tracing,
         )
-        self.feeds = Feeds(self.storage, self.bus, self.metrics, tasks, self.streams.released)
-        self.streams.feeds = self.feeds
-        self.feeds.on_restart = self.streams.log_went_back
-        if self.tracing is not None:
-            self.streams.flush_begins = self.tracing.flush_begins
-            self.streams.flusher.flushed = self.tracing.flushed
+        self.feeds = self.streams.feeds
         self.live = LiveConfig(config, self.service, self.streams, reread or (lambda: config))
         self.controls = Controls(
             storage=self.storage,

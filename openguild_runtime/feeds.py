@@ -60,7 +60,10 @@ class Feed:
 
 
 class Feeds:
-    """All feeds of this replica. `released(channel_id, sequence, payload)` is called in order, once per event."""
+    """All feeds of this replica. `released(channel_id, sequence, payload)` is called in order, once per event.
+
+    `restarted(channel_id)`: the channel's log is not the one that was released from, it went back.
+    """
 
     def __init__(
         self,
@@ -68,7 +71,9 @@ class Feeds:
         bus: Bus,
         metrics: Metrics,
         tasks: TaskGroup,
+        *,
         released: Callable[[str, int, bytes], None],
+        restarted: Callable[[str], None],
     ) -> None:
         self._storage = storage
         self._bus = bus
@@ -76,8 +81,7 @@ class Feeds:
         self._tasks = tasks
         self._released = released
         self._feeds: dict[str, Feed] = {}
-        self.on_restart: Callable[[str], None] = lambda channel_id: None
-        """The channel's log is not the one that was released from (it went back): set by the app."""
+        self._restarted = restarted
 
     def get(self, channel_id: str) -> Feed | None:
         """The channel's feed where something local depends on it."""
@@ -277,7 +281,7 @@ class Feeds:
             return
         log.error("the log of a channel went back: its streams begin anew", channel_id=feed.channel_id, head=head)
         feed.sequencer.restart(head)
-        self.on_restart(feed.channel_id)
+        self._restarted(feed.channel_id)
 
     async def check_now(self, also: Callable[[], Awaitable[None]]) -> None:
         """Every tail at once, and `also`: something may have been lost for all of them."""

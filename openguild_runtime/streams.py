@@ -26,11 +26,13 @@ from openguild_proto.schemas.stream import (
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.frames import text_frame
+from openguild_runtime.bus.base import Bus
 from openguild_runtime.feeds import ChannelGone, Feeds
 from openguild_runtime.metrics import Depths, Metrics
 from openguild_runtime.peer import SEND_BYTES, Peer
 from openguild_runtime.replay import ReplayPages
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.tracing import Tracing
 from openguild_runtime.writer import Flusher
 
 USER_RING = "user:"
@@ -56,19 +58,22 @@ class Streams:
         *,
         hub: Hub,
         storage: Storage,
+        bus: Bus,
         metrics: Metrics,
         tasks: TaskGroup,
         clock: Callable[[], float],
         replay_window: int,
+        tracing: Tracing | None = None,
     ) -> None:
         self.hub = hub
         self.watchers = Watchers()
-        self.flusher = Flusher(hub, metrics, clock, self._close_lagged)
-        self.feeds: Feeds  # set by the app: feeds call back into `released`
+        flushed = tracing.flushed if tracing is not None else None
+        self.flusher = Flusher(hub, metrics, clock, lagged=self._close_lagged, flushed=flushed)
+        self.feeds = Feeds(storage, bus, metrics, tasks, released=self.released, restarted=self.log_went_back)
         self.replay_window = replay_window
         self.changes = 0  # control records applied: who joins compares it with what it was when access was checked
         self.recheck: Callable[[Peer], None]  # set by the app: controls know how
-        self.flush_begins: Callable[[str], None] | None = None  # called for each event that enters a ring (tracing)
+        self._tracing = tracing
         self._storage = storage
         self._metrics = metrics
         self._tasks = tasks
@@ -239,8 +244,8 @@ class Streams:
         if self.hub.is_open(channel_id):
             self.hub.publish(channel_id, text_frame(payload), sequence)
             self.flusher.mark(channel_id)
-            if self.flush_begins is not None:
-                self.flush_begins(channel_id)
+            if self._tracing is not None:
+                self._tracing.flush_begins(channel_id)
             reached = True
         users = self.watchers.of_channel(channel_id)
         if users:

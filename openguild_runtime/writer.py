@@ -41,14 +41,23 @@ log = structlog.get_logger("openguild.writer")
 
 
 class Flusher:
-    """`lagged` is called after a round, when the rings may have overrun a subscriber."""
+    """`lagged` is called after a round, when the rings may have overrun a subscriber; `flushed(stream)` when all have got
+    what the stream has."""
 
-    def __init__(self, hub: Hub, metrics: Metrics, clock: Callable[[], float], lagged: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        *,
+        lagged: Callable[[], None],
+        flushed: Callable[[str], None] | None = None,
+    ) -> None:
         self._hub = hub
         self._metrics = metrics
         self._clock = clock
         self._lagged = lagged
-        self.flushed: Callable[[str], None] | None = None  # called for each stream that all have got (tracing)
+        self._flushed = flushed
         self._dirty: dict[str, float] = {}
         self._wake = anyio.Event()
         self._native = _load_native() if NATIVE and hub.ring_type is NativeRing else None
@@ -80,8 +89,8 @@ class Flusher:
             self._metrics.flushed(served)
             if served < budget:
                 self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
-                if self.flushed is not None:
-                    self.flushed(stream)
+                if self._flushed is not None:
+                    self._flushed(stream)
             budget -= max(served, 1)
             if budget <= 0:
                 self._lagged()

@@ -19,7 +19,6 @@ from openguild_proto.http.message import OpenStream
 from openguild_runtime.admin import AdminScope, Answer, answer_to
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config import ServerConfig
-from openguild_runtime.feeds import Feeds
 from openguild_runtime.local_socket import forget, serve_local, worker_path, worker_paths
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.parts import make_service
@@ -42,9 +41,14 @@ class Joined:
         storage, self.metrics = MemoryStorage(), Metrics("0", native_ring=True)
         self.hub = Hub(capacity_events=CAPACITY)
         self.streams = Streams(
-            hub=self.hub, storage=storage, metrics=self.metrics, tasks=tasks, clock=time.monotonic, replay_window=0
+            hub=self.hub,
+            storage=storage,
+            bus=LocalBus(),
+            metrics=self.metrics,
+            tasks=tasks,
+            clock=time.monotonic,
+            replay_window=0,
         )
-        self.streams.feeds = Feeds(storage, LocalBus(), self.metrics, tasks, self.streams.released)
         config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
         self.replica = AdminScope(
             LiveConfig(config, make_service(config), self.streams, lambda: config),

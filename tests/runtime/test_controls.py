@@ -19,7 +19,6 @@ from openguild_proto.http.message import OpenStream
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.controls import Controls
-from openguild_runtime.feeds import Feeds
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
 from openguild_runtime.perform import Performer
@@ -50,9 +49,14 @@ class Replica:
         self.keys = KeyRing(SigningKey(bytes(32)))
         self.tokens = TokenAuthority(self.keys)
         self.streams = WatchedStreams(
-            hub=Hub(), storage=self.storage, metrics=metrics, tasks=tasks, clock=time.monotonic, replay_window=0
+            hub=Hub(),
+            storage=self.storage,
+            bus=LocalBus(),
+            metrics=metrics,
+            tasks=tasks,
+            clock=time.monotonic,
+            replay_window=0,
         )
-        self.streams.feeds = Feeds(self.storage, LocalBus(), metrics, tasks, self.streams.released)
         self.controls = Controls(
             storage=self.storage, bus=LocalBus(), streams=self.streams, tokens=self.tokens,
             performer=self._performer, tasks=tasks,

@@ -14,7 +14,7 @@ from openguild_proto.effects import DeleteChannel, StorageUnavailable
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.feeds import TURN_CHANNELS, ChannelGone, Feeds
+from openguild_runtime.feeds import TURN_CHANNELS, ChannelGone
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
@@ -70,9 +70,8 @@ async def streams_over(storage: MemoryStorage, bus: LocalBus) -> AsyncIterator[S
     metrics = Metrics("0", native_ring=True)
     async with anyio.create_task_group() as tasks:
         streams = Streams(
-            hub=Hub(), storage=storage, metrics=metrics, tasks=tasks, clock=time.monotonic, replay_window=0
+            hub=Hub(), storage=storage, bus=bus, metrics=metrics, tasks=tasks, clock=time.monotonic, replay_window=0
         )
-        streams.feeds = Feeds(storage, bus, metrics, tasks, streams.released)
         yield streams
 
 

@@ -11,7 +11,6 @@ from openguild_proto.effects import Appended
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.records import ControlRecord
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.feeds import Feeds
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
@@ -40,8 +39,15 @@ class HeldStorage(MemoryStorage):
 async def test_a_channel_made_during_a_refresh_is_announced_once(member_before: bool) -> None:
     storage, hub, metrics = HeldStorage(), Hub(), Metrics("0", native_ring=True)
     async with anyio.create_task_group() as tasks:
-        streams = Streams(hub=hub, storage=storage, metrics=metrics, tasks=tasks, clock=time.monotonic, replay_window=0)
-        streams.feeds = Feeds(storage, LocalBus(), metrics, tasks, streams.released)
+        streams = Streams(
+            hub=hub,
+            storage=storage,
+            bus=LocalBus(),
+            metrics=metrics,
+            tasks=tasks,
+            clock=time.monotonic,
+            replay_window=0,
+        )
         created: list[ControlRecord] = []
         storage.on_control = created.append
         eve = await add_user(storage)
