@@ -91,13 +91,13 @@ class Controls:
     def announce_read(self, user_id: str, state: ReadState) -> None:
         """A hint, best effort: the reader's other devices on every replica (D-14)."""
         self._bus.publish_control(encode_read_hint(ReadHint(user_id=user_id, state=state)))
-        self._streams.notify_read(user_id, state)
+        self._streams.notifications.read_moved(user_id, state)
 
     def received(self, payload: bytes) -> None:
         """From NATS."""
         message = decode_control(payload)
         if isinstance(message, ReadHint):
-            self._streams.notify_read(message.user_id, message.state)
+            self._streams.notifications.read_moved(message.user_id, message.state)
         else:
             self._offer(message)
 
@@ -167,7 +167,7 @@ class Controls:
         """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile."""
         for peer in self._streams.peers():
             await self._recheck_peer(peer, recheck_session)
-        for user_id in self._streams.watchers.users():
+        for user_id in self._streams.notifications.watchers.users():
             await self._refresh(user_id)
 
     # --- effects on sockets ------------------------------------------------------------------------
@@ -197,9 +197,9 @@ class Controls:
                 case ForgetChannel(channel_id=channel_id):
                     streams.forget_channel(channel_id)
                 case AnnounceChannel(record=created):
-                    streams.channel_created(created)
+                    streams.notifications.channel_created(created)
                 case RefreshGuild(guild_id=guild_id):
-                    for user_id in list(streams.watchers.of_guild(guild_id)):
+                    for user_id in list(streams.notifications.watchers.of_guild(guild_id)):
                         start_contained(self._tasks, self._refresh, user_id)
                 case RecheckUser(user_id=user_id):
                     start_contained(self._tasks, self._recheck, user_id)
@@ -230,9 +230,9 @@ class Controls:
             peer.close(verdict, reasons.ACCESS_ENDED)
 
     async def _refresh(self, user_id: str) -> None:
-        if self._streams.watchers.is_watching(user_id):
+        if self._streams.notifications.watchers.is_watching(user_id):
             try:
-                await self._streams.refresh_watcher(user_id)
+                await self._streams.notifications.refresh(user_id)
             except StorageUnavailable:
                 log.warning("a notification stream cannot be brought up to date: closing it", user_id=user_id)
                 for peer in self._streams.peers_of(user_id):

@@ -1,26 +1,22 @@
-"""The live streams of this replica: joins sockets to the hub, replays the log to them, and notifies users.
+"""The live streams of this replica: joins sockets to the hub, replays the log to them, and ends them.
 
-Channel streams are rings named by the channel id; a user's notification stream is the ring `user:<user id>`.
+A channel's stream is the ring named by its id, a user's notification stream that of notifications.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.fanout.hub import Hub, SubscriberState
-from openguild_proto.fanout.watchers import Watchers
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import MAX_PAGE_EVENTS
 from openguild_proto.operations.consequences import CloseStreams
-from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.stream import (
-    channel_created_payload,
-    channel_message_payload,
-    channel_read_payload,
     event_frame_payload,
 )
 from openguild_proto.ws import reasons
@@ -29,25 +25,14 @@ from openguild_proto.ws.frames import text_frame
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.feeds import ChannelGone, Feeds
 from openguild_runtime.metrics import Depths, Metrics
+from openguild_runtime.notifications import USER_RING, Notifications, user_ring
 from openguild_runtime.peer import SEND_BYTES, Peer
 from openguild_runtime.replay import ReplayPages
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.tracing import Tracing
 from openguild_runtime.writer import Flusher
 
-USER_RING = "user:"
-
 log = structlog.get_logger("openguild.streams")
-
-
-class WatcherRefresh:
-    """A reading of what a user sees, in progress; `created` are channels that appeared meanwhile, and whether the user was told."""
-
-    __slots__ = ("created", "ended")
-
-    def __init__(self) -> None:
-        self.created: dict[str, tuple[ControlRecord, bool]] = {}
-        self.ended = anyio.Event()
 
 
 class Streams:
@@ -66,10 +51,10 @@ class Streams:
         tracing: Tracing | None = None,
     ) -> None:
         self.hub = hub
-        self.watchers = Watchers()
         flushed = tracing.flushed if tracing is not None else None
         self.flusher = Flusher(hub, metrics, clock, lagged=self._close_lagged, flushed=flushed)
         self.feeds = Feeds(storage, bus, metrics, tasks, released=self.released, restarted=self.log_went_back)
+        self.notifications = Notifications(hub, self.flusher, self.feeds, storage)
         self.replay_window = replay_window
         self.changes = 0  # control records applied: who joins compares it with what it was when access was checked
         self.recheck: Callable[[Peer], None]  # set by the app: controls know how
@@ -78,7 +63,6 @@ class Streams:
         self._metrics = metrics
         self._tasks = tasks
         self._pages = ReplayPages(storage)
-        self._refreshing: dict[str, WatcherRefresh] = {}  # user id -> the reading of what they see
         self._peers: dict[str, dict[Peer, None]] = {}  # user id -> stream sockets, in the order of their coming
 
     # --- joining and leaving -----------------------------------------------------------------------
@@ -94,46 +78,14 @@ class Streams:
                 self.feeds.release([stream.channel_id])
                 raise
         else:
-            self.watchers.retain(stream.user_id)
-            try:
-                if not self.watchers.is_watching(stream.user_id):
-                    await self.refresh_watcher(stream.user_id)
-            except BaseException:
-                self.feeds.release(self.watchers.release(stream.user_id))
-                raise
-
-    async def refresh_watcher(self, user_id: str) -> None:
-        """What the user sees has changed, or their first notification socket opens. Raises StorageUnavailable.
-
-        One refresh of a user runs at a time: a second one waits for it and then reads the store again.
-        """
-        while (running := self._refreshing.get(user_id)) is not None:
-            await running.ended.wait()
-        running = self._refreshing[user_id] = WatcherRefresh()
-        try:
-            visible = await self._storage.visible(user_id)
-            watched = self.watchers.channels_of(user_id)
-            held = await self.feeds.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
-            if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
-                self.feeds.release(held)
-                return
-            kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
-            new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
-            self.feeds.release(held - new)
-            self.feeds.release(gone)
-            for record, told in running.created.values():
-                if not told and record.guild_id in visible.guild_ids:
-                    self._announce(record, {user_id})
-        finally:
-            del self._refreshing[user_id]
-            running.ended.set()
+            await self.notifications.retain(stream.user_id)
 
     def abandon(self, stream: OpenStream) -> None:
         """Undo `prepare`: the upgrade was not accepted, or the socket is gone."""
         if stream.channel_id is not None:
             self.feeds.release([stream.channel_id])
         else:
-            self.feeds.release(self.watchers.release(stream.user_id))
+            self.notifications.release(stream.user_id)
 
     def join(self, peer: Peer, stream: OpenStream, changes: int) -> None:
         """Subscribe the accepted socket; from here it misses nothing and gets nothing twice.
@@ -247,23 +199,8 @@ class Streams:
             if self._tracing is not None:
                 self._tracing.flush_begins(channel_id)
             reached = True
-        users = self.watchers.of_channel(channel_id)
-        if users:
-            self._notify(users, channel_message_payload(payload))
-            reached = True
+        reached = self.notifications.released(channel_id, payload) or reached
         self._metrics.messaging_event("delivered" if reached else "no_subscribers")
-
-    def notify_read(self, user_id: str, state: ReadState) -> None:
-        """Tell the user's notification streams that they have read further (D-14)."""
-        self._notify((user_id,), channel_read_payload(state))
-
-    def _notify(self, users: Iterable[str], payload: bytes) -> None:
-        frame = text_frame(payload)  # encoded once, whatever the number of users
-        for user_id in users:
-            ring = user_ring(user_id)
-            if self.hub.is_open(ring):
-                self.hub.publish(ring, frame, self.hub.head(ring) + 1)
-                self.flusher.mark(ring)
 
     # --- ending streams ----------------------------------------------------------------------------
 
@@ -275,24 +212,6 @@ class Streams:
                 notifications = peer.stream is not None and peer.stream.channel_id is None
                 reason = reasons.lagged(lagged.missed, None if notifications else lagged.resume_from)
                 peer.close(CloseCode.POLICY_VIOLATION, reason)
-
-    def channel_created(self, record: ControlRecord) -> None:
-        """Tell the guild's members, and let them have the channel's messages from the first one on.
-
-        Whoever is being refreshed has perhaps just become a member: they hear of it when that is known.
-        """
-        if record.guild_id is None or record.channel_id is None:
-            return
-        members = self.watchers.of_guild(record.guild_id)
-        for user_id, running in self._refreshing.items():
-            running.created[record.channel_id] = record, user_id in members
-        if members:
-            self._announce(record, members)
-
-    def _announce(self, record: ControlRecord, users: Set[str]) -> None:
-        self._notify(users, channel_created_payload(record))
-        if record.channel_id is not None and self.watchers.add_channel(users, record.channel_id):
-            self.feeds.hold_new(record.channel_id)
 
     def count_missed(self, peer: Peer) -> None:
         """The socket ends by a deadline: what it had not got is dropped (A11)."""
@@ -309,10 +228,7 @@ class Streams:
     def forget_channel(self, channel_id: str) -> None:
         """What is kept of a channel that is gone, and who was to be notified of it."""
         self._pages.drop_channel(channel_id)
-        for running in self._refreshing.values():
-            running.created.pop(channel_id, None)
-        if self.watchers.drop_channel(channel_id):
-            self.feeds.release([channel_id])
+        self.notifications.forget_channel(channel_id)
 
     def log_went_back(self, channel_id: str) -> None:
         """The database was restored to an earlier state: who comes back with a later `since` is told so by a 400."""
@@ -349,8 +265,3 @@ class Streams:
     def peers_of(self, user_id: str) -> list[Peer]:
         """The user's stream sockets, in the order of their coming."""
         return list(self._peers.get(user_id, ()))
-
-
-def user_ring(user_id: str) -> str:
-    """The ring of a user's notification stream."""
-    return USER_RING + user_id

@@ -21,11 +21,12 @@ from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.local_socket import forget, serve_local, worker_path, worker_paths
 from openguild_runtime.metrics import Metrics
+from openguild_runtime.notifications import user_ring
 from openguild_runtime.parts import make_service
 from openguild_runtime.peer import Peer
 from openguild_runtime.reload import LiveConfig
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.streams import Streams, user_ring
+from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
 from tests.support.server import SIGNING_KEY
 

@@ -12,8 +12,8 @@ from openguild_proto.records import ControlRecord
 from openguild_proto.schemas.stream import encode_control, event_frame_payload
 from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
+from openguild_runtime.notifications import user_ring
 from openguild_runtime.storage.memory import MemoryStorage, MemoryTables
-from openguild_runtime.streams import user_ring
 from tests.simulation.cluster import DESCRIPTORS, config
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
 from tests.support.waiting import eventually
@@ -89,12 +89,12 @@ async def test_a_repeat_does_not_put_it_off_and_news_does(replica: Replica, chan
 async def test_a_control_message_behind_a_lost_one_waits_for_the_grace_only(replica: Replica, owner: str) -> None:
     server = replica.server
     server.streams.hub.open(user_ring(owner), 0)
-    server.streams.watchers.retain(owner)
-    await server.streams.refresh_watcher(owner)
+    server.streams.notifications.watchers.retain(owner)
+    await server.streams.notifications.refresh(owner)
     guild = await add_guild(replica.elsewhere, owner)
     channel = await add_channel(replica.elsewhere, guild, owner)
     server.controls.received(encode_control(replica.announced[-1]))  # the one before it is lost
-    await eventually(lambda: channel in server.streams.watchers.channels_of(owner))
+    await eventually(lambda: channel in server.streams.notifications.watchers.channels_of(owner))
 
 
 async def test_a_guild_that_is_deleted_takes_feeds_and_pages_of_its_channels(
@@ -104,8 +104,8 @@ async def test_a_guild_that_is_deleted_takes_feeds_and_pages_of_its_channels(
     server, streams = replica.server, replica.server.streams
     bob = await add_user(replica.elsewhere)
     await replica.elsewhere.perform(GrantChannelRole(channel_id=channel, user_id=bob, role="viewer", now_ms=NOW))
-    streams.watchers.retain(bob)
-    await streams.refresh_watcher(bob)
+    streams.notifications.watchers.retain(bob)
+    await streams.notifications.refresh(bob)
     await replica.append(channel)
     assert await streams._pages.read(channel, 0, 10)
     assert server.feeds.get(channel) is not None
@@ -115,4 +115,4 @@ async def test_a_guild_that_is_deleted_takes_feeds_and_pages_of_its_channels(
     await server.controls.check_tail()
     assert server.feeds.get(channel) is None
     assert streams._pages.nbytes == 0
-    assert streams.watchers.channels_of(bob) == set()
+    assert streams.notifications.watchers.channels_of(bob) == set()

@@ -97,7 +97,7 @@ async def test_a_channel_that_is_gone_by_now_is_left_out() -> None:
         kept, doomed = [await add_channel(storage, guild, user) for _ in range(2)]
         storage.doomed = [doomed]
         await streams.prepare(stream(user, None))
-        assert streams.watchers.channels_of(user) == {kept}
+        assert streams.notifications.watchers.channels_of(user) == {kept}
         assert streams.feeds.get(doomed) is None
         await eventually(lambda: bus.wanted == {kept})
         with pytest.raises(ChannelGone):

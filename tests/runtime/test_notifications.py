@@ -12,9 +12,10 @@ from openguild_proto.fanout.hub import Hub
 from openguild_proto.records import ControlRecord
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.metrics import Metrics
+from openguild_runtime.notifications import user_ring
 from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.streams import Streams, user_ring
+from openguild_runtime.streams import Streams
 from tests.support.deeds import add_channel, add_guild, add_user, append
 from tests.support.waiting import eventually
 
@@ -52,21 +53,21 @@ async def test_a_channel_made_during_a_refresh_is_announced_once(member_before: 
         storage.on_control = created.append
         eve = await add_user(storage)
         hub.open(user_ring(eve), 0)
-        streams.watchers.retain(eve)
+        streams.notifications.watchers.retain(eve)
         if member_before:
             guild = await add_guild(storage, eve)
-            streams.watchers.update(eve, {guild}, ())
+            streams.notifications.watchers.update(eve, {guild}, ())
         else:
-            streams.watchers.update(eve, (), ())
+            streams.notifications.watchers.update(eve, (), ())
             guild = await add_guild(storage, eve)
-        tasks.start_soon(streams.refresh_watcher, eve)
+        tasks.start_soon(streams.notifications.refresh, eve)
         await storage.asked.wait()
         channel = await add_channel(storage, guild, eve)
-        streams.channel_created(created[-1])
+        streams.notifications.channel_created(created[-1])
         stored = await storage.perform(append(channel, eve))
         assert isinstance(stored, Appended)
         streams.committed(stored.event)
         storage.go.set()
-        await streams.refresh_watcher(eve)  # waits for the first one
+        await streams.notifications.refresh(eve)  # waits for the first one
         await eventually(lambda: hub.head(user_ring(eve)) == 2, what="the channel, and its first message")
-        assert streams.watchers.channels_of(eve) == {channel}
+        assert streams.notifications.watchers.channels_of(eve) == {channel}
