@@ -50,7 +50,10 @@ log = structlog.get_logger("openguild.nats")
 
 
 class NatsBus(Bus):
-    """`url` may carry user and password; `credentials_file` is a NATS .creds file, `ca_file` a PEM bundle for TLS."""
+    """`url` may carry user and password; `credentials_file` is a NATS .creds file, `ca_file` a PEM bundle for TLS.
+
+    A connection that answers no ping for two of `ping_interval_secs` is given up.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class NatsBus(Bus):
         *,
         credentials_file: str | None = None,
         ca_file: str | None = None,
+        ping_interval_secs: float = PING_INTERVAL_SECS,
     ) -> None:
         super().__init__()
         self._url = url
@@ -68,6 +72,7 @@ class NatsBus(Bus):
         self._metrics = metrics
         self._tasks = tasks
         self._credentials_file = credentials_file
+        self._ping_interval_secs = ping_interval_secs
         self._tls = ssl.create_default_context(cafile=ca_file) if ca_file or url.startswith("tls://") else None
         self._client: Client | None = None
         self.refusals = 0  # attempts to connect that failed since the last connection
@@ -180,7 +185,7 @@ class NatsBus(Bus):
             no_echo=True,  # what this replica published it has already
             max_reconnect_attempts=0,
             connect_timeout=CONNECT_TIMEOUT_SECS,
-            ping_interval=PING_INTERVAL_SECS,
+            ping_interval=self._ping_interval_secs,  # type: ignore[arg-type]  # it sleeps so long, whole seconds or not
             max_outstanding_pings=MAX_OUTSTANDING_PINGS,
             pending_size=OUTGOING_BYTES,
             user_credentials=self._credentials_file,

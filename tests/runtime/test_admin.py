@@ -29,6 +29,7 @@ from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
 from tests.support.server import SIGNING_KEY
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 CAPACITY = 8
@@ -130,8 +131,7 @@ async def test_a_failing_request_ends_alone() -> None:
             tasks.start_soon(serve_local, path, fail)
             for _ in range(3):
                 with anyio.fail_after(5):
-                    while not path.exists():  # noqa: ASYNC110 - the file appears
-                        await anyio.sleep(0.01)
+                    await eventually(path.exists)
                     async with await anyio.connect_unix(path) as stream:
                         await stream.send(b"x")
                         with pytest.raises(anyio.EndOfStream):

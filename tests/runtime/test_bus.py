@@ -11,8 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from openguild_runtime.bus import nats
-from openguild_runtime.bus.nats import NatsBus
+from openguild_runtime.bus.nats import PING_INTERVAL_SECS, NatsBus
 from openguild_runtime.embedded import EmbeddedNats
 from openguild_runtime.metrics import Metrics
 from tests.support.proxy import Proxy
@@ -46,10 +45,15 @@ class Ears:
 
 
 @asynccontextmanager
-async def listening(*servers: tuple[str, str]) -> AsyncIterator[list[Ears]]:
+async def listening(
+    *servers: tuple[str, str], ping_interval_secs: float = PING_INTERVAL_SECS
+) -> AsyncIterator[list[Ears]]:
     """Connected buses, one for each (url, server name)."""
     async with anyio.create_task_group() as tasks:
-        buses = [NatsBus(url, name, Metrics("0", native_ring=False), tasks) for url, name in servers]
+        buses = [
+            NatsBus(url, name, Metrics("0", native_ring=False), tasks, ping_interval_secs=ping_interval_secs)
+            for url, name in servers
+        ]
         for bus in buses:
             await bus.start()
         ears = [Ears(bus) for bus in buses]
@@ -119,13 +123,10 @@ async def proxied(server: EmbeddedNats, **options: int) -> AsyncIterator[tuple[P
         tasks.cancel_scope.cancel()
 
 
-async def test_a_peer_that_stops_reading_under_traffic_is_given_up(
-    nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nats, "PING_INTERVAL_SECS", 0.2)
+async def test_a_peer_that_stops_reading_under_traffic_is_given_up(nats_server: EmbeddedNats) -> None:
     async with (
         proxied(nats_server, receive_buffer=4_096) as (proxy, url),
-        listening((url, "stalled"), (nats_server.url, "stalled")) as (a, b),
+        listening((url, "stalled"), (nats_server.url, "stalled"), ping_interval_secs=0.2) as (a, b),
     ):
         await a.bus.subscribe_channel("c1")
         proxy.black_hole()

@@ -119,11 +119,10 @@ async def test_a_blocked_channel_is_refused_at_once_and_nobody_else_is() -> None
     queue.submit(append("blocked"))
 
 
-async def test_a_suspect_channel_is_tried_alone_until_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_queue, "BLOCKED_SECS", 0.0)
+async def test_a_suspect_channel_is_tried_alone_until_it_is_trusted() -> None:
     log = Log()
     log.gate.set()
-    queue = CommitQueue(log.commit)
+    queue = CommitQueue(log.commit, blocked_secs=0.0)
 
     async def commit_all() -> list[list[str]]:
         log.batches.clear()

@@ -29,12 +29,14 @@ class CommitQueue(Batcher[AppendEvent, Appended | AppendFailure]):
 
     No two effects of a batch share a nonce or an event id: the later one waits for the next batch and finds the
     earlier one stored. `share`: how many queues divide the bounds among them.
+    `blocked_secs`: how long a channel that somebody holds is refused.
     """
 
-    def __init__(self, commit: Commit, *, share: int = 1) -> None:
+    def __init__(self, commit: Commit, *, share: int = 1, blocked_secs: float = BLOCKED_SECS) -> None:
         super().__init__(commit, max_items=MAX_QUEUE_EVENTS // share, max_bytes=MAX_QUEUE_BYTES // share)
         self._channels: dict[str, deque[Append]] = {}  # the next turn is the first one's
         self._max_channel_events = self._max_items // 2  # so that one channel's flood leaves room for the others
+        self._blocked_secs = blocked_secs
         self._blocked: dict[str, float] = {}  # channels that somebody else holds: refused until then, then suspect
 
     # --- a channel whose row somebody holds --------------------------------------------------------
@@ -42,7 +44,7 @@ class CommitQueue(Batcher[AppendEvent, Appended | AppendFailure]):
     def block(self, channel_id: str) -> None:
         """Refuse what waits for this channel, and for a moment what comes. After that it is suspect."""
         self._blocked.pop(channel_id, None)
-        self._blocked[channel_id] = time.monotonic() + BLOCKED_SECS
+        self._blocked[channel_id] = time.monotonic() + self._blocked_secs
         while len(self._blocked) > MAX_BLOCKED:
             del self._blocked[next(iter(self._blocked))]
         line = self._channels.pop(channel_id, deque())
