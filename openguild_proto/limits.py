@@ -22,6 +22,7 @@ MAX_BODY_BYTES = 2 * 1024 * 1024  # CONTRACT 3.4: of any request; what a route t
 MAX_SMALL_BODY_BYTES = 32_768  # ours: the largest login, 1,024 and 3 x 256 characters as \u pairs, has 21,504
 MAX_MESSAGE_BODY_BYTES = 65_536  # ours: 4,000 characters as \u pairs have 48,000
 MAX_SAFE_INTEGER = 2**53 - 1  # CONTRACT A15: numbers in content
+MAX_TIME_MS = 253_402_300_799_999  # the last one of the year 9999, where RFC 3339 and datetime end
 MAX_SEQUENCE = 2**63 - 1  # ours: what a store keeps a sequence in, PostgreSQL's bigint
 MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
 MAX_WINDOW_KEYS = 100_000  # ours: remembered by one rate limit; the one seen longest ago gives way

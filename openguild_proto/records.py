@@ -15,6 +15,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """Base of every record."""
 
 
+class Place(Record, frozen=True):
+    """Where a line stands in a list that is ordered by time, then by key: a page begins after it, there or not."""
+
+    at_ms: int
+    key: str
+
+
 class UserRecord(Record, frozen=True):
     """An account."""
 
@@ -147,6 +154,7 @@ class ReadState(Record, frozen=True):
     channel_id: str
     last_read_sequence: int
     latest_sequence: int
+    created_at_ms: int = 0  # of the channel; filled by ListUnread
 
 
 class LimitReached(Record, frozen=True):

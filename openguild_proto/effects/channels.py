@@ -6,7 +6,7 @@ import msgspec
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.limits import MAX_CHANNELS_PER_GUILD
-from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, ReadState, StoredEvent
+from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, Place, ReadState, StoredEvent
 
 
 class InsertChannel(StorageEffect[ChannelRecord | LimitReached | None], frozen=True):
@@ -24,11 +24,11 @@ class InsertChannel(StorageEffect[ChannelRecord | LimitReached | None], frozen=T
 
 
 class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
-    """Oldest first; `after` is the channel id of the last one of the page before."""
+    """Oldest first, by creation and channel id; `after` is the place of the last one of the page before."""
 
     guild_id: str
     limit: int | None = None
-    after: str | None = None
+    after: Place | None = None
 
 
 class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
@@ -119,11 +119,11 @@ class MarkRead(StorageEffect[ReadState | None], frozen=True):
 
 
 class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
-    """One line per channel of the user's guilds (and channels with an explicit role), by channel creation.
+    """One line per channel of the user's guilds (and channels with an explicit role), by channel creation and id.
 
-    `after`: the channel id of the last one of the page before.
+    `after`: the place of the last one of the page before.
     """
 
     user_id: str
     limit: int | None = None
-    after: str | None = None
+    after: Place | None = None

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.limits import MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
-from openguild_proto.records import GuildAccess, GuildRecord, InviteRecord, LimitReached, MemberChange, MemberRecord
+from openguild_proto.records import (
+    GuildAccess,
+    GuildRecord,
+    InviteRecord,
+    LimitReached,
+    MemberChange,
+    MemberRecord,
+    Place,
+)
 
 
 class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
@@ -18,11 +26,11 @@ class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
 
 
 class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
-    """Guilds of the user, or all, oldest first; `after` is the guild id of the last one of the page before (D-61)."""
+    """Guilds of the user, or all, by creation and id; `after` is the place of the last one of the page before (D-61)."""
 
     user_id: str | None  # None: all guilds of the server
     limit: int | None = None
-    after: str | None = None
+    after: Place | None = None
 
 
 class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
@@ -46,11 +54,11 @@ class DeleteGuild(StorageEffect[bool], frozen=True):
 
 
 class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
-    """By joined_at, then user id; `after` is the user id of the last one of the page before."""
+    """By joined_at, then user id; `after` is the place of the last one of the page before."""
 
     guild_id: str
     limit: int | None = None
-    after: str | None = None
+    after: Place | None = None
 
 
 class FindMember(StorageEffect[MemberRecord | None], frozen=True):

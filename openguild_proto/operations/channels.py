@@ -16,10 +16,10 @@ from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.guilds import guild_access
 from openguild_proto.operations.ids import new_id
-from openguild_proto.operations.paging import page_response, parse_page
+from openguild_proto.operations.paging import page_response, parse_page, start_of
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, require_channel
-from openguild_proto.records import ChannelAccess, LimitReached
+from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, Place
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Channel, Name
 from openguild_proto.sessions.tokens import Claims
@@ -45,10 +45,20 @@ def channel_access(
 
 def list_channels(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
     """GET /guilds/{guild_id}/channels: reads, and writes nothing (D-04)."""
-    yield from guild_access(ctx, request, guild_id, Permission.READ)
+    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.READ)
     page = parse_page(request)
-    channels = yield from ListChannels(guild_id=guild_id, limit=page.limit + 1, after=page.after)
-    return page_response(page, channels, Channel.of, lambda channel: channel.channel_id)
+
+    def find(channel_id: str) -> Operation[Place | None]:
+        access = yield from FindChannelAccess(channel_id=channel_id, user_id=claims.user_id)
+        return _place(access.channel) if access is not None and access.channel.guild_id == guild_id else None
+
+    after = yield from start_of(page, find)
+    channels = yield from ListChannels(guild_id=guild_id, limit=page.limit + 1, after=after)
+    return page_response(page, channels, Channel.of, _place)
+
+
+def _place(channel: ChannelRecord) -> Place:
+    return Place(channel.created_at_ms, channel.channel_id)
 
 
 def create_channel(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:

@@ -16,10 +16,10 @@ from openguild_proto.http.message import Request, Response
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
-from openguild_proto.operations.paging import page_response, parse_page
+from openguild_proto.operations.paging import page_response, parse_page, start_of
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, require_guild, sees_all
-from openguild_proto.records import GuildAccess, LimitReached
+from openguild_proto.records import GuildAccess, GuildRecord, LimitReached, Place
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Guild, Name
 from openguild_proto.sessions.tokens import Claims
@@ -46,10 +46,18 @@ def list_guilds(ctx: Context, request: Request) -> Operation[Response]:
         profile = yield from DescribeUser(user_id=claims.user_id)
         if profile is None or not sees_all(profile.server_roles):
             raise Refusal(ErrorCode.FORBIDDEN)
-    guilds = yield from ListGuilds(
-        user_id=None if everything else claims.user_id, limit=page.limit + 1, after=page.after
-    )
-    return page_response(page, guilds, Guild.of, lambda guild: guild.guild_id)
+
+    def find(guild_id: str) -> Operation[Place | None]:
+        access = yield from FindGuildAccess(guild_id=guild_id, user_id=claims.user_id)
+        return _place(access.guild) if access is not None and (everything or access.role is not None) else None
+
+    after = yield from start_of(page, find)
+    guilds = yield from ListGuilds(user_id=None if everything else claims.user_id, limit=page.limit + 1, after=after)
+    return page_response(page, guilds, Guild.of, _place)
+
+
+def _place(guild: GuildRecord) -> Place:
+    return Place(guild.created_at_ms, guild.guild_id)
 
 
 def create_guild(ctx: Context, request: Request) -> Operation[Response]:

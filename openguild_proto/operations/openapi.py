@@ -53,7 +53,7 @@ _QUERY: dict[str, tuple[tuple[str, Schema, str], ...]] = {
 _PAGED = {"guilds.list_guilds", "channels.list_channels", "members.list_members", "reads.list_unread"}
 _PAGE = (
     ("limit", _PAGE_LIMIT, _CLAMPED),
-    ("after", {"type": "string", "format": "uuid"}, "id of the last line of the page before: its X-Next-After"),
+    ("after", _STRING, "the X-Next-After of the page before; also the id of a line that is in the list"),
 )
 _OPTIONAL_BODIES = {"NewInvite", "MarkReadBody"}
 _NONCED = "messages.post_message"
@@ -79,8 +79,8 @@ _HEADERS: dict[str, Schema] = {
         "schema": {"type": "string", "pattern": f"^[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID_CHARS}}}$"},
     },
     "X-Next-After": {
-        "description": "the `after` of the next page; absent on the last",
-        "schema": {"type": "string", "format": "uuid"},
+        "description": "the `after` of the next page, opaque; absent on the last",
+        "schema": {"type": "string"},
     },
     "Retry-After": {"description": "seconds to wait; with 429 and 503", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "with 401", "schema": {"type": "string"}},

@@ -1,39 +1,71 @@
-"""Optional paging of lists (D-61): `?limit&after`, and the next page's `after` in `X-Next-After`."""
+"""Paging of lists (D-61): `?limit&after`, and the next page's `after` in `X-Next-After`.
+
+A cursor holds the place of the last line and not its row: it leads on after that row is gone, and names no row that the
+caller could not see. Clients of the release before send the last line's id; it counts only where it is in the list.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from openguild_proto.effects import Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
-from openguild_proto.limits import MAX_PAGE_LINES
+from openguild_proto.limits import MAX_PAGE_LINES, MAX_TIME_MS
+from openguild_proto.records import Place
 from openguild_proto.schemas.decode import integer_parameter, parse_query, parse_uuid
 
 T = TypeVar("T")
 
+_CURSOR = re.compile(r"([0-9]{1,15})\.(.{1,64})", re.ASCII)
+
 
 class Page(NamedTuple):
-    """`limit` lines after the one with the id `after`."""
+    """`limit` lines after `after`: a place, or the id of a line."""
 
     limit: int
-    after: str | None
+    after: Place | str | None
     query: dict[str, str]
 
 
-def parse_page(request: Request, *more: str) -> Page:
-    """`limit` is clamped to 1..1000, which is also the default; `after` must be a UUID. Raises Refusal."""
+def parse_page(request: Request, *more: str, parse_key: Callable[[str], str | None] = parse_uuid) -> Page:
+    """`limit` is clamped to 1..1000, which is also the default. `parse_key` reads what identifies a line. Raises Refusal."""
     query = parse_query(request, "limit", "after", *more)
     limit = integer_parameter(query, "limit")
-    after = query.get("after")
-    parsed = parse_uuid(after) if after is not None else None
-    if after is not None and parsed is None:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("after", "must be a UUID"),))
-    return Page(MAX_PAGE_LINES if limit is None else min(max(limit, 1), MAX_PAGE_LINES), parsed, query)
+    after = _parse_after(query["after"], parse_key) if "after" in query else None
+    return Page(MAX_PAGE_LINES if limit is None else min(max(limit, 1), MAX_PAGE_LINES), after, query)
 
 
-def page_response(page: Page, records: Sequence[T], show: Callable[[T], Any], key: Callable[[T], str]) -> Response:
+def _parse_after(text: str, parse_key: Callable[[str], str | None]) -> Place | str:
+    cursor = _CURSOR.fullmatch(text)
+    at_ms, key = (int(cursor[1]), parse_key(cursor[2])) if cursor is not None else (0, parse_key(text))
+    if key is None or at_ms > MAX_TIME_MS:
+        raise _after_problem()
+    return Place(at_ms, key) if cursor is not None else key
+
+
+def start_of(page: Page, find: Callable[[str], Operation[Place | None]]) -> Operation[Place | None]:
+    """Where the page starts. `find(id)`: the place of a line that the caller may see in this list. Raises Refusal."""
+    if not isinstance(page.after, str):
+        return page.after
+    place = yield from find(page.after)
+    if place is None:
+        raise _after_problem()
+    return place
+
+
+def _after_problem() -> Refusal:
+    return Refusal(ErrorCode.VALIDATION, details=(FieldProblem("after", "must be the X-Next-After of a page"),))
+
+
+def page_response(page: Page, records: Sequence[T], show: Callable[[T], Any], place: Callable[[T], Place]) -> Response:
     """The array, as on the legacy paths; `records` were read with `page.limit + 1`, so that a further page shows."""
     shown = records[: page.limit]
-    headers = (("x-next-after", key(shown[-1])),) if len(records) > page.limit else ()
+    headers = (("x-next-after", _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
     return Response.json([show(record) for record in shown], headers=headers)
+
+
+def _cursor(place: Place) -> str:
+    return f"{place.at_ms}.{place.key}"

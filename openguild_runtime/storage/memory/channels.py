@@ -51,12 +51,10 @@ def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | Limit
 
 def list_channels(state: State, effect: ListChannels) -> tuple[ChannelRecord, ...]:
     records = [channel.record for channel in state.channels_of_guild(effect.guild_id)]
-    anchor = next((record for record in records if record.channel_id == effect.after), None)
     return page_after(
         records,
         key=lambda record: (record.created_at_ms, record.channel_id),
-        paged=effect.after is not None,
-        anchor=anchor,
+        after=effect.after,
         limit=effect.limit,
     )
 
@@ -184,11 +182,13 @@ def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:
     page = page_after(
         state.channels_seen_by(effect.user_id),
         key=lambda channel: (channel.record.created_at_ms, channel.record.channel_id),
-        paged=effect.after is not None,
-        anchor=state.channels.get(effect.after) if effect.after is not None else None,
+        after=effect.after,
         limit=effect.limit,
     )
-    return tuple(_read_state(channel, effect.user_id) for channel in page)
+    return tuple(
+        msgspec.structs.replace(_read_state(channel, effect.user_id), created_at_ms=channel.record.created_at_ms)
+        for channel in page
+    )
 
 
 def _read_state(channel: Channel, user_id: str) -> ReadState:

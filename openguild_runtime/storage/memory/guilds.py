@@ -58,12 +58,10 @@ def list_guilds(state: State, effect: ListGuilds) -> tuple[GuildRecord, ...]:
         (g for g in state.guilds.values() if effect.user_id is None or effect.user_id in state.members[g.guild_id]),
         key=lambda guild: (guild.created_at_ms, guild.guild_id),
     )
-    anchor = state.guilds.get(effect.after) if effect.after is not None else None
     return page_after(
         guilds,
         key=lambda guild: (guild.created_at_ms, guild.guild_id),
-        paged=effect.after is not None,
-        anchor=anchor,
+        after=effect.after,
         limit=effect.limit,
     )
 
@@ -105,12 +103,10 @@ def delete_guild(state: State, effect: DeleteGuild) -> bool:
 def list_members(state: State, effect: ListMembers) -> tuple[MemberRecord, ...]:
     members = [_member(state, effect.guild_id, user_id) for user_id in state.members.get(effect.guild_id, {})]
     present = sorted((m for m in members if m is not None), key=lambda member: (member.joined_at_ms, member.user_id))
-    anchor = _member(state, effect.guild_id, effect.after) if effect.after is not None else None
     return page_after(
         present,
         key=lambda member: (member.joined_at_ms, member.user_id),
-        paged=effect.after is not None,
-        anchor=anchor,
+        after=effect.after,
         limit=effect.limit,
     )
 

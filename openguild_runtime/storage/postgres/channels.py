@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from openguild_proto.effects import (
     DeleteChannel,
     FindChannelAccess,
@@ -21,7 +23,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, moment, texts, to_millis
+from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, texts, to_millis
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = """
@@ -86,13 +88,12 @@ async def list_channels(connection: Connection, effect: ListChannels) -> tuple[C
     rows = await connection.fetch(
         """
         SELECT channel_id, guild_id, name, created_at FROM channels WHERE guild_id = $1
-          AND ($2::uuid IS NULL OR (created_at, channel_id) >
-            (SELECT created_at, channel_id FROM channels WHERE guild_id = $1 AND channel_id = $2))
-        ORDER BY created_at, channel_id LIMIT $3
+          AND ($3::timestamptz IS NULL OR (created_at, channel_id) > ($3, $4::uuid))
+        ORDER BY created_at, channel_id LIMIT $2
         """,
         effect.guild_id,
-        effect.after,
         effect.limit,
+        *bound(effect.after),
     )
     return tuple(_channel(row) for row in rows)
 
@@ -237,16 +238,15 @@ async def mark_read(connection: Connection, effect: MarkRead) -> ReadState | Non
 async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadState, ...]:
     rows = await connection.fetch(
         """
-        SELECT c.channel_id, c.head_sequence, coalesce(s.last_read_sequence, 0) AS last_read
+        SELECT c.channel_id, c.created_at, c.head_sequence, coalesce(s.last_read_sequence, 0) AS last_read
         FROM channels AS c LEFT JOIN channel_read_state AS s ON s.channel_id = c.channel_id AND s.user_id = $1
         WHERE (c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
             OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1))
-          AND ($2::uuid IS NULL OR (c.created_at, c.channel_id) >
-            (SELECT created_at, channel_id FROM channels WHERE channel_id = $2))
-        ORDER BY c.created_at, c.channel_id LIMIT $3
+          AND ($3::timestamptz IS NULL OR (c.created_at, c.channel_id) > ($3, $4::uuid))
+        ORDER BY c.created_at, c.channel_id LIMIT $2
         """,
         effect.user_id,
-        effect.after,
         effect.limit,
+        *bound(effect.after),
     )
-    return tuple(_read_state(row) for row in rows)
+    return tuple(msgspec.structs.replace(_read_state(row), created_at_ms=to_millis(row["created_at"])) for row in rows)

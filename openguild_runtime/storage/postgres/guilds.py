@@ -19,7 +19,7 @@ from openguild_proto.records import ControlKind, GuildAccess, GuildRecord, Limit
 from openguild_runtime.storage.base import OWNER, channel_ids_body
 from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, moment, rows_changed, texts, to_millis
+from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, texts, to_millis
 
 MEMBER = "SELECT guild_id, user_id, username, role, joined_at FROM guild_memberships JOIN users USING (user_id)"
 
@@ -71,12 +71,12 @@ async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[Guild
         """
         SELECT guild_id, name, created_at FROM guilds AS g
         WHERE ($1::uuid IS NULL OR EXISTS (SELECT FROM guild_memberships AS m WHERE m.guild_id = g.guild_id AND m.user_id = $1))
-          AND ($2::uuid IS NULL OR (created_at, guild_id) > (SELECT created_at, guild_id FROM guilds WHERE guild_id = $2))
-        ORDER BY created_at, guild_id LIMIT $3
+          AND ($3::timestamptz IS NULL OR (created_at, guild_id) > ($3, $4::uuid))
+        ORDER BY created_at, guild_id LIMIT $2
         """,
         effect.user_id,
-        effect.after,
         effect.limit,
+        *bound(effect.after),
     )
     return tuple(_guild(row) for row in rows)
 
@@ -124,13 +124,12 @@ async def list_members(connection: Connection, effect: ListMembers) -> tuple[Mem
     rows = await connection.fetch(
         f"""
         {MEMBER} WHERE guild_id = $1
-          AND ($2::uuid IS NULL OR (joined_at, user_id) >
-            (SELECT joined_at, user_id FROM guild_memberships WHERE guild_id = $1 AND user_id = $2))
-        ORDER BY joined_at, user_id LIMIT $3
+          AND ($3::timestamptz IS NULL OR (joined_at, user_id) > ($3, $4::uuid))
+        ORDER BY joined_at, user_id LIMIT $2
         """,
         effect.guild_id,
-        effect.after,
         effect.limit,
+        *bound(effect.after),
     )
     return tuple(member_record(row) for row in rows)
 

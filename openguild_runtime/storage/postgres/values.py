@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from openguild_proto.records import Place
+
 Row: TypeAlias = asyncpg.Record
 # A string, because only its stub lets asyncpg's connection be subscripted.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -23,6 +25,11 @@ def moment(millis: int) -> datetime:
 
 def moment_or_none(millis: int | None) -> datetime | None:
     return moment(millis) if millis is not None else None
+
+
+def bound(after: Place | None) -> tuple[datetime | None, str | None]:
+    """Where a page begins, as the two arguments of its query."""
+    return (moment(after.at_ms), after.key) if after is not None else (None, None)
 
 
 def to_millis(value: datetime) -> int:

@@ -7,6 +7,7 @@ import pytest
 
 from openguild_proto.effects import (
     AcceptInvite,
+    DeleteChannel,
     DeleteGuild,
     DeleteInvite,
     FindChannelAccess,
@@ -20,12 +21,13 @@ from openguild_proto.effects import (
     ListChannels,
     ListGuilds,
     ListMembers,
+    ListUnread,
     RemoveMember,
     RenameChannel,
     RenameGuild,
     SetMemberRole,
 )
-from openguild_proto.records import ControlKind, InviteRecord, MemberChange
+from openguild_proto.records import ControlKind, InviteRecord, MemberChange, Place
 from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
@@ -85,10 +87,11 @@ async def test_lists_are_paged_oldest_first(storage: Storage) -> None:
     assert sorted(expected) == sorted(guilds)
     assert [guild.created_at_ms for guild in listed] == sorted(guild.created_at_ms for guild in listed)
     paged: list[str] = []
-    while page := await storage.perform(ListGuilds(user_id=user, limit=2, after=paged[-1] if paged else None)):
+    after: Place | None = None
+    while page := await storage.perform(ListGuilds(user_id=user, limit=2, after=after)):
         paged += [guild.guild_id for guild in page]
+        after = Place(page[-1].created_at_ms, page[-1].guild_id)
     assert paged == expected
-    assert await storage.perform(ListGuilds(user_id=user, after=new_id())) == ()
     assert await storage.perform(ListGuilds(user_id=await add_user(storage))) == ()
     everything = await storage.perform(ListGuilds(user_id=None))
     assert set(expected) <= {guild.guild_id for guild in everything}
@@ -99,7 +102,7 @@ async def test_channels_and_members_are_paged(storage: Storage) -> None:
     guild = await add_guild(storage, owner)
     channels = [await add_channel(storage, guild, owner, f"c{number}", NOW + number) for number in range(3)]
     page = await storage.perform(ListChannels(guild_id=guild, limit=2))
-    rest = await storage.perform(ListChannels(guild_id=guild, limit=2, after=page[-1].channel_id))
+    rest = await storage.perform(ListChannels(guild_id=guild, limit=2, after=Place(NOW + 1, page[-1].channel_id)))
     assert [channel.channel_id for channel in (*page, *rest)] == channels
     code = await invite(storage, guild, owner)
     users = [owner]
@@ -107,8 +110,32 @@ async def test_channels_and_members_are_paged(storage: Storage) -> None:
         users.append(await add_user(storage))
         await storage.perform(accept(code, users[-1], NOW + 1 + number))
     first = await storage.perform(ListMembers(guild_id=guild, limit=3))
-    second = await storage.perform(ListMembers(guild_id=guild, limit=3, after=first[-1].user_id))
+    second = await storage.perform(
+        ListMembers(guild_id=guild, limit=3, after=Place(first[-1].joined_at_ms, first[-1].user_id))
+    )
     assert [member.user_id for member in (*first, *second)] == users
+
+
+async def test_a_page_begins_where_a_row_was_that_is_gone(storage: Storage) -> None:
+    """A place outlives its row: whoever pages through a list misses nothing that is still in it."""
+    owner = await add_user(storage)
+    guilds = [await add_guild(storage, owner, now_ms=NOW + number) for number in range(3)]
+    channels = [await add_channel(storage, guilds[2], owner, now_ms=NOW + number) for number in range(3)]
+    code = await invite(storage, guilds[2], owner)
+    users = [await add_user(storage) for _ in range(2)]
+    for number, user_id in enumerate(users):
+        await storage.perform(accept(code, user_id, NOW + 3 + number))
+    await storage.perform(DeleteChannel(channel_id=channels[1]))
+    await storage.perform(RemoveMember(guild_id=guilds[2], user_id=users[0], expected_role="member"))
+    await storage.perform(DeleteGuild(guild_id=guilds[1]))
+    after_guild = await storage.perform(ListGuilds(user_id=owner, after=Place(NOW + 1, guilds[1])))
+    assert [guild.guild_id for guild in after_guild] == guilds[2:]
+    gone = Place(NOW + 1, channels[1])
+    listed = await storage.perform(ListChannels(guild_id=guilds[2], after=gone))
+    unread = await storage.perform(ListUnread(user_id=owner, after=gone))
+    assert [line.channel_id for line in (*listed, *unread)] == [channels[2]] * 2
+    members = await storage.perform(ListMembers(guild_id=guilds[2], after=Place(NOW + 3, users[0])))
+    assert [member.user_id for member in members] == users[1:]
 
 
 async def test_an_invite_counts_each_user_once(storage: Storage) -> None:
