@@ -59,7 +59,7 @@ class GuildMembership(Record, frozen=True):
 
 
 class ChannelMembership(Record, frozen=True):
-    """One line of `channels` in /users/me: an explicit channel role."""
+    """One line of `channels` in /users/me. `role`, `joined_at_ms`: his own in the channel, else what he has by the guild."""
 
     channel_id: str
     guild_id: str
@@ -74,7 +74,7 @@ class UserProfile(Record, frozen=True):
     user: UserRecord
     server_roles: tuple[str, ...]  # by (granted_at, role)
     guilds: tuple[GuildMembership, ...]  # by guild creation
-    channels: tuple[ChannelMembership, ...]  # by joined_at
+    channels: tuple[ChannelMembership, ...]  # of his guilds, and those with an explicit role; by joined_at
 
 
 class GuildAccess(Record, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
+from openguild_proto.limits import MAX_PAGE_LINES
 from openguild_proto.records import DeviceRecord, ReusedRefresh, RotatedRefresh, SessionRecord, UserProfile, UserRecord
 
 
@@ -23,9 +24,10 @@ class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
 
 
 class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
-    """What /users/me shows; None: no such account."""
+    """What /users/me shows; None: no such account. `limit`: channels that are told, those they have had for longest."""
 
     user_id: str
+    limit: int = MAX_PAGE_LINES
 
 
 class OpenSession(StorageEffect[None], frozen=True):

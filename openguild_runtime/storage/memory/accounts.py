@@ -30,7 +30,7 @@ from openguild_proto.records import (
 )
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
-from openguild_runtime.storage.memory.state import Family, Session, State
+from openguild_runtime.storage.memory.state import Channel, Family, Membership, Session, State
 
 
 def insert_user(state: State, effect: InsertUser) -> bool:
@@ -61,8 +61,8 @@ def describe_user(state: State, effect: DescribeUser) -> UserProfile | None:
         key=lambda guild: (guild.created_at_ms, guild.guild_id),
     )
     channels = sorted(
-        (channel for channel in state.channels.values() if effect.user_id in channel.roles),
-        key=lambda channel: (channel.roles[effect.user_id].joined_at_ms, channel.record.channel_id),
+        (_membership(state, channel, effect.user_id) for channel in state.channels_seen_by(effect.user_id)),
+        key=lambda line: (line.joined_at_ms, line.channel_id),
     )
     return UserProfile(
         user=user,
@@ -76,16 +76,23 @@ def describe_user(state: State, effect: DescribeUser) -> UserProfile | None:
             )
             for guild in guilds
         ),
-        channels=tuple(
-            ChannelMembership(
-                channel_id=channel.record.channel_id,
-                guild_id=channel.record.guild_id,
-                name=channel.record.name,
-                role=channel.roles[effect.user_id].role,
-                joined_at_ms=channel.roles[effect.user_id].joined_at_ms,
-            )
-            for channel in channels
-        ),
+        channels=tuple(channels[: effect.limit]),
+    )
+
+
+def _membership(state: State, channel: Channel, user_id: str) -> ChannelMembership:
+    """In a channel that the user sees: by a role in it, or by the guild from when both were there."""
+    record = channel.record
+    own = channel.roles.get(user_id)
+    if own is None:
+        member = state.members[record.guild_id][user_id]
+        own = Membership(member.role, max(member.joined_at_ms, record.created_at_ms))
+    return ChannelMembership(
+        channel_id=record.channel_id,
+        guild_id=record.guild_id,
+        name=record.name,
+        role=own.role,
+        joined_at_ms=own.joined_at_ms,
     )
 
 

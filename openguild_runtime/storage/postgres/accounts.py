@@ -59,10 +59,17 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
     )
     channels = await connection.fetch(
         """
-        SELECT channel_id, guild_id, name, role, joined_at FROM channel_memberships JOIN channels USING (channel_id)
-        WHERE user_id = $1 ORDER BY joined_at, channel_id
+        SELECT c.channel_id, c.guild_id, c.name, coalesce(m.role, g.role) AS role,
+            coalesce(m.joined_at, greatest(g.joined_at, c.created_at)) AS joined_at
+        FROM channels AS c
+        LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = $1
+        LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = $1
+        WHERE c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
+           OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
+        ORDER BY 5, c.channel_id LIMIT $2
         """,
         effect.user_id,
+        effect.limit,
     )
     return UserProfile(
         user=_user(user),

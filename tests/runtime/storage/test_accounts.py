@@ -10,6 +10,8 @@ from openguild_proto.effects import (
     FindRefreshUser,
     FindSession,
     FindUserByName,
+    GrantChannelRole,
+    GrantGuildRole,
     GrantServerRole,
     InsertUser,
     ListDevices,
@@ -68,6 +70,33 @@ async def test_describe_shows_roles_guilds_and_channels(storage: Storage) -> Non
     assert await storage.perform(RevokeServerRole(user_id=user, role="admin")) is True
     assert await storage.perform(RevokeServerRole(user_id=user, role="admin")) is False
     assert await storage.perform(DescribeUser(user_id=new_id())) is None
+
+
+async def test_describe_shows_the_channels_that_come_with_a_guild(storage: Storage) -> None:
+    """A1: guild members have every channel of the guild, whoever made it."""
+    owner, user = await add_user(storage), await add_user(storage)
+    guild, other = await add_guild(storage, owner), await add_guild(storage, owner)
+    old = await add_channel(storage, guild, owner, "old", NOW)
+    new = await add_channel(storage, guild, owner, "new", NOW + 20)
+    single = await add_channel(storage, other, owner, "single", NOW)
+    await add_channel(storage, other, owner, "hidden", NOW)
+    await storage.perform(GrantGuildRole(guild_id=guild, user_id=user, role="viewer", now_ms=NOW + 10))
+    await storage.perform(GrantChannelRole(channel_id=new, user_id=user, role="maintainer", now_ms=NOW + 30))
+    await storage.perform(GrantChannelRole(channel_id=single, user_id=user, role="guest", now_ms=NOW + 40))
+    profile = await storage.perform(DescribeUser(user_id=user))
+    assert profile is not None
+    lines = [(line.channel_id, line.guild_id, line.name, line.role, line.joined_at_ms) for line in profile.channels]
+    assert lines == [
+        (old, guild, "old", "viewer", NOW + 10),
+        (new, guild, "new", "maintainer", NOW + 30),
+        (single, other, "single", "guest", NOW + 40),
+    ]
+    bounded = await storage.perform(DescribeUser(user_id=user, limit=2))
+    assert bounded is not None
+    assert bounded.channels == profile.channels[:2]
+    late = await storage.perform(DescribeUser(user_id=owner))
+    assert late is not None
+    assert len(late.channels) == 4
 
 
 async def test_rotation_exchanges_the_token(storage: Storage) -> None:
