@@ -80,19 +80,17 @@ def attempt_from(ctx: Context, address: str) -> Iterator[None]:
         raise
 
 
-def count_attempt(ctx: Context, address: str, username_key: str | None = None) -> Operation[None]:
-    """One more, on the account `username_key` where it is a login. Raises Refusal 429 with the seconds to wait.
+def count_attempt(ctx: Context, address: str, username_key: str) -> Operation[None]:
+    """One more, on the account `username_key`, which registering counts for too. Raises Refusal 429 with the seconds to wait.
 
     An account is limited for each address, and with MAX_ACCOUNT_ADDRESSES times that for all addresses together, but
     for those at which it has a session: others' guesses must not keep its owner out, and nobody can pretend an address.
     """
     service, address, code = ctx.service, limit_key(address), ErrorCode.LOGIN_RATE_LIMIT
-    attempts: tuple[Asked, ...] = (Asked(service.address_logins, "address", address),)
-    if username_key is None:
-        admit(ctx, attempts, code)
-        yield from count(ctx, attempts, code)
-        return
-    attempts += (Asked(service.account_logins, "account at", f"{address} {username_key}"),)
+    attempts = (
+        Asked(service.address_logins, "address", address),
+        Asked(service.account_logins, "account at", f"{address} {username_key}"),
+    )
     admit(ctx, attempts, code)
     everywhere = _stored(f"account {username_key}", service.account_logins.limit * MAX_ACCOUNT_ADDRESSES)
     wait_secs = yield from _count(ctx, attempts, everywhere)

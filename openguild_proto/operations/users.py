@@ -28,7 +28,7 @@ def register(ctx: Context, request: Request) -> Operation[Response]:
         problems = (*username_problems(username), *password_problems(password))
         if problems:
             raise Refusal(ErrorCode.VALIDATION, details=problems)
-    yield from count_attempt(ctx, request.client_address)
+    yield from count_attempt(ctx, request.client_address, username_key)
     password_hash = yield from HashPassword(password=password)
     user_id = new_id(ctx)
     stored = yield from InsertUser(
@@ -40,7 +40,7 @@ def register(ctx: Context, request: Request) -> Operation[Response]:
 
 
 def me(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /users/me: empty lists are left out."""
+    """GET /users/me: empty lists are left out; channels are those of the caller's guilds too (A1)."""
     claims = yield from authenticate(ctx, request)
     parse_query(request)
     profile = yield from DescribeUser(user_id=claims.user_id)
