@@ -23,7 +23,7 @@ from openguild_proto.effects import (
     StorageEffect,
 )
 from openguild_proto.policy.permissions import RANKS, normalise_role
-from openguild_proto.records import UserRecord
+from openguild_proto.records import MemberChange, UserRecord
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
 from openguild_proto.uuids import new_uuid
@@ -161,13 +161,18 @@ async def assign_channel_role(config: ServerConfig, arguments: Arguments) -> int
 
 
 async def _assign_within(
-    noun: str, config: ServerConfig, arguments: Arguments, grant: Callable[[str, str, str], StorageEffect[bool]]
-) -> int:
-    """A role within one guild or channel; `grant(its id, user id, role)` tells whether that is there."""
+    noun: str, config: ServerConfig, arguments: Arguments,
+    grant: Callable[[str, str, str], StorageEffect[Any]],
+) -> int:  # fmt: skip
+    """A role within one guild or channel; `grant(its id, user id, role)` gives False or None where that is not there."""
     role, scope_id = _role(arguments), _uuid(arguments, f"{noun}_id")
     user, found = await _change(
         config, arguments, f"assign {noun} roles", lambda user_id: grant(scope_id, user_id, role)
     )
+    if found is MemberChange.LAST_OWNER:
+        raise CommandFailed(
+            f"'{user.username}' is the only owner of guild '{scope_id}': make somebody else owner first"
+        )
     if not found:
         raise CommandFailed(f"{noun} '{scope_id}' not found")
     return _say(f"Assigned {noun} role '{role}' to user '{user.username}' in {noun} {scope_id}")

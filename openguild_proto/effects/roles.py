@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
+from openguild_proto.records import MemberChange
 
 
 class GrantServerRole(StorageEffect[None], frozen=True):
@@ -20,8 +21,11 @@ class RevokeServerRole(StorageEffect[bool], frozen=True):
     role: str
 
 
-class GrantGuildRole(StorageEffect[bool], frozen=True):
-    """Sets the role and makes the membership where there is none; ends invites as SetMemberRole does. False: no such guild."""
+class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):
+    """Sets the role and makes the membership where there is none; ends invites as SetMemberRole does.
+
+    DONE, or LAST_OWNER: he would have left the guild without an owner. None: no such guild.
+    """
 
     guild_id: str
     user_id: str

@@ -74,6 +74,9 @@ def test_guild_and_channel_roles(seeded: str, server: ServerProcess, chat: Chat)
     assert done.stdout == f"Assigned channel role 'viewer' to user '{seeded}' in channel {channel}\n"
     members = {line["username"]: line["role"] for line in owner.ok(owner.get(f"/guilds/{guild}/members"))}
     assert members[seeded] == "admin"
+    done = server.run_command("assign-guild-role", "--username", owner.name, "--guild-id", guild, "--role", "guest")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"'{owner.name}' is the only owner of guild '{guild}'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -146,10 +146,13 @@ def _end_invites(state: State, guild_id: str, user_id: str, role: str | None) ->
                 del state.invites[code]
 
 
-def grant_guild_role(state: State, effect: GrantGuildRole) -> bool:
+def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | None:
     if effect.guild_id not in state.guilds or effect.user_id not in state.users:
-        return False
+        return None
     members = state.members[effect.guild_id]
+    held = state.guild_role(effect.guild_id, effect.user_id)
+    if held == OWNER and effect.role != OWNER and _owners(state, effect.guild_id) == 1:
+        return MemberChange.LAST_OWNER
     if effect.user_id in members:
         members[effect.user_id].role = effect.role
         kind = ControlKind.MEMBER_CHANGED
@@ -158,7 +161,7 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> bool:
         kind = ControlKind.MEMBER_JOINED
     _end_invites(state, effect.guild_id, effect.user_id, effect.role)
     state.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
-    return True
+    return MemberChange.DONE
 
 
 def _may_change(state: State, guild_id: str, user_id: str, expected_role: str, *, leaves: bool) -> MemberChange:
@@ -169,9 +172,13 @@ def _may_change(state: State, guild_id: str, user_id: str, expected_role: str, *
     role = members[user_id].role
     if role != expected_role:
         return MemberChange.CONFLICT
-    if role == OWNER and leaves and sum(member.role == OWNER for member in members.values()) == 1:
+    if role == OWNER and leaves and _owners(state, guild_id) == 1:
         return MemberChange.LAST_OWNER
     return MemberChange.DONE
+
+
+def _owners(state: State, guild_id: str) -> int:
+    return sum(member.role == OWNER for member in state.members[guild_id].values())
 
 
 def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:

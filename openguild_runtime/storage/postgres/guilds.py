@@ -194,17 +194,25 @@ async def _may_change(
         return MemberChange.NOT_MEMBER
     if role != expected_role:
         return MemberChange.CONFLICT
-    if role == OWNER and leaves:
-        owners = await tx.connection.fetchval(
-            "SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $2", guild_id, OWNER
-        )
-        if owners == 1:
-            return MemberChange.LAST_OWNER
+    if role == OWNER and leaves and await _owners(tx, guild_id) == 1:
+        return MemberChange.LAST_OWNER
     return MemberChange.DONE
 
 
-async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> bool:
+async def _owners(tx: Transaction, guild_id: str) -> int:
+    owners: int = await tx.connection.fetchval(
+        "SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $2", guild_id, OWNER
+    )
+    return owners
+
+
+async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberChange | None:
     await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", effect.guild_id)
+    held = await tx.connection.fetchval(
+        "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.user_id
+    )
+    if held == OWNER and effect.role != OWNER and await _owners(tx, effect.guild_id) == 1:
+        return MemberChange.LAST_OWNER
     status = await tx.connection.execute(
         "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2",
         effect.guild_id,
@@ -225,7 +233,7 @@ async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> bool:
             moment(effect.now_ms),
         )
         if not rows_changed(status):
-            return False
+            return None
     await _end_invites(tx, effect.guild_id, effect.user_id, effect.role)
     await tx.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
-    return True
+    return MemberChange.DONE

@@ -223,11 +223,36 @@ async def test_the_last_owner_stays(storage: Storage) -> None:
     leave = RemoveMember(guild_id=guild, user_id=owner, expected_role="owner")
     assert await storage.perform(leave) is MemberChange.LAST_OWNER
     assert await storage.perform(role(bob, "admin", "member")) is MemberChange.NOT_MEMBER
-    assert await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="viewer", now_ms=NOW)) is True
+    assert (
+        await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="viewer", now_ms=NOW))
+        is MemberChange.DONE
+    )
     assert await storage.perform(role(bob, "owner", "member")) is MemberChange.CONFLICT
     assert await storage.perform(role(bob, "owner", "viewer")) is MemberChange.DONE
     assert await storage.perform(leave) is MemberChange.DONE
     assert await storage.perform(FindMember(guild_id=guild, user_id=owner)) is None
+
+
+async def test_the_command_line_keeps_an_owner_too(storage: Storage) -> None:
+    """A1: `assign-guild-role` gives any role, but not to the last owner."""
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+
+    async def grant(user_id: str, role: str, guild_id: str = guild) -> MemberChange | None:
+        return await storage.perform(GrantGuildRole(guild_id=guild_id, user_id=user_id, role=role, now_ms=NOW))
+
+    code, head = await invite(storage, guild, owner), await storage.control_head()
+    assert await grant(owner, "guest") is MemberChange.LAST_OWNER
+    member = await storage.perform(FindMember(guild_id=guild, user_id=owner))
+    assert member is not None
+    assert member.role == "owner"
+    assert await storage.perform(FindInvite(code=code)) is not None, "nothing was changed"
+    assert await storage.control_head() == head
+    assert await grant(owner, "owner") is MemberChange.DONE
+    assert await grant(bob, "owner") is MemberChange.DONE
+    assert await grant(owner, "guest") is MemberChange.DONE
+    assert await grant(bob, "guest") is MemberChange.LAST_OWNER
+    assert await grant(bob, "guest", new_id()) is None
 
 
 async def test_two_owners_cannot_both_leave(storage: Storage) -> None:
