@@ -25,6 +25,7 @@ SECURITY_HEADERS: Headers = (
 )
 CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,OPTIONS"
 CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, idempotency-key"  # D-48
+CORS_EXPOSED = "x-request-id, x-next-after, retry-after"  # what a page of another origin may read
 CORS_MAX_AGE_SECS = 600
 VARY = "origin, access-control-request-method, access-control-request-headers"
 
@@ -71,7 +72,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     def _cors(self, request: Request | None) -> Headers:
         origin = request.header("origin") if request is not None else None
         allowed = self.cors_allowed_origins
-        headers: Headers = (("vary", VARY), ("access-control-expose-headers", "x-request-id"))
+        headers: Headers = (("vary", VARY), ("access-control-expose-headers", CORS_EXPOSED))
         if not allowed or "*" in allowed:
             headers += (("access-control-allow-origin", "*"),)
         elif origin is not None and origin in allowed:
