@@ -110,7 +110,7 @@ def change(scope: AdminScope, request: Request) -> Answer:
     try:
         scope.live.apply(with_value(scope.live.config, key, value))
     except ValidationError as problem:
-        section = type(getattr(replica.live.config, key.partition(".")[0]))
+        section = type(getattr(scope.live.config, key.partition(".")[0]))
         raise Refused(f"{key}: {in_words(problem, section)}") from None
     except ConfigError as problem:
         raise Refused(str(problem)) from None

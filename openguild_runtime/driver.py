@@ -20,7 +20,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.connection import ServerConnection
-from openguild_proto.effects import Operation, StorageUnavailable
+from openguild_proto.effects import Operation, Overloaded, StorageUnavailable
 from openguild_proto.errors import ErrorCode
 from openguild_proto.events import DeadlineExpired, Event, PeerViolated, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
@@ -230,9 +230,9 @@ class Driver:
         status: int | None = None
         match event:
             case PeerViolated(rule=rule, status_hint=status, reason=reason):
-                log.info("peer broke a rule", rule=rule, peer=peer.address)
+                log.info("peer broke a rule", rule=rule, **peer.described)
             case DeadlineExpired(name=name, status_hint=status, reason=reason):
-                log.info("deadline passed", deadline=name, peer=peer.address)
+                log.info("deadline passed", deadline=name, **peer.described)
                 self._streams.count_missed(peer)
         if reason is not None:
             self._metrics.rejected(reason)
@@ -256,7 +256,8 @@ class Driver:
             else:
                 status, route = 101, result.route
             elapsed = self._clock() - started
-            self._metrics.http_request(route, status, elapsed)
+            if request.method != "OPTIONS":  # a browser's preflight is no request of a client (CONTRACT 17)
+                self._metrics.http_request(route, status, elapsed)
             log.info(
                 "request completed",
                 method=request.method,
@@ -309,6 +310,8 @@ class Driver:
                 undo.callback(self._streams.abandon, stream)
             except ChannelGone:
                 refusal = ErrorCode.NOT_FOUND
+            except Overloaded:
+                refusal = ErrorCode.OVERLOADED
             except StorageUnavailable:
                 refusal = ErrorCode.DATABASE_UNAVAILABLE
             if self.draining:  # looked at after the wait: from then on the drain closes every stream there is

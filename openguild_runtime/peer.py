@@ -93,6 +93,16 @@ class Peer:
         self._blocked = False
         self._linger_until: float | None = None
 
+    @property
+    def described(self) -> dict[str, str | None]:
+        """What a record of the log says of it: timers and flushes run in no request's context."""
+        stream = self.stream
+        if stream is None:
+            return {"peer": self.address}
+        return {
+            "peer": self.address, "request_id": stream.request_id, "user_id": stream.user_id, "channel_id": stream.channel_id,
+        }  # fmt: skip
+
     # --- deadlines ---------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:

@@ -209,6 +209,7 @@ class Streams:
             self._metrics.lagged(lagged.missed)
             peer = lagged.subscriber.owner
             if isinstance(peer, Peer):
+                log.info("stream lagged", missed=lagged.missed, **peer.described)
                 notifications = peer.stream is not None and peer.stream.channel_id is None
                 reason = reasons.lagged(lagged.missed, None if notifications else lagged.resume_from)
                 peer.close(CloseCode.POLICY_VIOLATION, reason)

@@ -81,4 +81,5 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     since: int | None = None  # last sequence the client has; None: the newest replay_window events
     head: int = 0  # the channel's newest sequence when access was checked
     subprotocol: str | None = None  # "openguild.v1" when the client offered it
+    request_id: str = ""  # of the upgrade: every record of the log about this stream has it
     route: str = "unmatched"

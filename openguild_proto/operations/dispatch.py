@@ -10,6 +10,7 @@ from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import refusal_response
 from openguild_proto.limits import OVERLOADED_RETRY_SECS, UNAVAILABLE_RETRY_SECS
 from openguild_proto.operations import routes
+from openguild_proto.operations.auth import authenticate, authenticate_socket
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.routing import BadParameter, WrongMethod
 
@@ -22,7 +23,7 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
     template = "unmatched"
     try:
         if request.method == "OPTIONS":
-            return Response(status=200, route="preflight")  # CORS headers are the policy's (CONTRACT 3.3)
+            return Response(status=200)  # CORS headers are the policy's (CONTRACT 3.3)
         matched = routes.match(request.method, request.path)
         if matched is None:
             raise Refusal(ErrorCode.NOT_FOUND)
@@ -30,6 +31,7 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
         if isinstance(matched, WrongMethod):
             raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, headers=(("allow", matched.allow),))
         if isinstance(matched, BadParameter):
+            yield from _require_token(ctx, request, matched.route.auth)
             raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(matched.name, matched.message),))
         if len(request.body) > matched.route.max_body_bytes:
             raise Refusal(ErrorCode.TOO_LARGE, f"the request body is over {matched.route.max_body_bytes} bytes")
@@ -43,6 +45,14 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
     except StorageUnavailable:
         away = Refusal(ErrorCode.DATABASE_UNAVAILABLE, retry_after_secs=UNAVAILABLE_RETRY_SECS)
         return refusal_response(away, request.request_id, route=template)
+
+
+def _require_token(ctx: Context, request: Request, auth: str) -> Operation[None]:
+    """Where a route needs one: who has none is told so before anything about the request (CONTRACT A3)."""
+    if auth == "socket":
+        yield from authenticate_socket(ctx, request)
+    elif auth == "bearer":
+        yield from authenticate(ctx, request)
 
 
 def dispatch_metrics(ctx: Context, request: Request) -> Operation[Response | OpenStream]:

@@ -53,6 +53,7 @@ class Matched(NamedTuple):
 class BadParameter(NamedTuple):
     """The path matches a template, but a parameter cannot be what it stands for."""
 
+    route: Route
     template: str
     name: str
     message: str
@@ -100,11 +101,11 @@ class Router:
                 name = expected[1:-1]
                 value = decode_component(segment)
                 if value is None or not value or "\0" in value:
-                    return BadParameter(template, name, "is not valid percent-encoded UTF-8")
+                    return BadParameter(route, template, name, "is not valid percent-encoded UTF-8")
                 if name in UUID_PARAMETERS:
                     value = parse_uuid(value)
                     if value is None:
-                        return BadParameter(template, name, "must be a UUID")
+                        return BadParameter(route, template, name, "must be a UUID")
                 params[name] = value
         return Matched(route, template, params)
 

@@ -34,7 +34,7 @@ def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Oper
     _require_upgrade(request)
     claims, subprotocol = yield from authenticate_socket(ctx, request)
     access = yield from find_channel(channel_id, claims.user_id, Permission.READ)
-    since = integer_parameter(parse_query(request, "since", "access_token", "client_id"), "since")
+    since = integer_parameter(parse_query(request, "since", "access_token", "client_id"), "since", clamp=True)
     if since is not None and since < 0:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("since", "must not be negative"),))
     if since is not None and since > access.head:
@@ -47,6 +47,7 @@ def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Oper
         session_id=claims.session_id,
         verified_by=claims.verified_by,
         expires_ms=claims.expires_at_us // 1000,
+        request_id=request.request_id,
         channel_id=channel_id,
         address=address,
         guild_id=access.channel.guild_id,
@@ -67,6 +68,7 @@ def open_notification_stream(ctx: Context, request: Request) -> Operation[OpenSt
         session_id=claims.session_id,
         verified_by=claims.verified_by,
         expires_ms=claims.expires_at_us // 1000,
+        request_id=request.request_id,
         channel_id=None,
         address=address,
         subprotocol=subprotocol,

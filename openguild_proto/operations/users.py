@@ -40,7 +40,18 @@ def register(ctx: Context, request: Request) -> Operation[Response]:
 
 
 def me(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /users/me: empty lists are left out; channels are those of the caller's guilds too (A1)."""
+    """GET /users/me. A 401 is counted as a request, but as no rejection: clients ask this to see whether a token lives
+    (CONTRACT 3.5)."""
+    try:
+        return (yield from _me(ctx, request))
+    except Refusal as refusal:
+        if refusal.code is ErrorCode.UNAUTHORIZED:
+            refusal.reason = None
+        raise
+
+
+def _me(ctx: Context, request: Request) -> Operation[Response]:
+    """Empty lists are left out; channels are those of the caller's guilds too (A1)."""
     claims = yield from authenticate(ctx, request)
     parse_query(request)
     profile = yield from DescribeUser(user_id=claims.user_id)

@@ -20,6 +20,7 @@ _HEX32 = re.compile(r"[0-9a-fA-F]{32}")
 _HYPHENATED = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 # Possessive, and an open text counts to the end: nothing is looked at twice, whatever the bytes are.
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_INTEGER = re.compile(r"(-?)0*([0-9]+)", re.ASCII)
 _PATH = re.compile(r" - at `\$(?:\.)?(?P<path>[^`]*)`$")
 _NAMED = re.compile(r"(?:missing required field|unknown field) `(?P<name>[^`]+)`")
 
@@ -155,14 +156,19 @@ def parse_query(request: Request, *allowed: str) -> dict[str, str]:
     return found
 
 
-def integer_parameter(query: dict[str, str], name: str) -> int | None:
-    """A decimal integer in the range of a signed 64-bit number, or None when absent."""
+def integer_parameter(query: dict[str, str], name: str, *, clamp: bool = False) -> int | None:
+    """A decimal integer in the range of a signed 64-bit number, or None when absent.
+
+    `clamp`: one beyond the range counts as its nearest number, where the caller has a better word for it.
+    """
     text = query.get(name)
     if text is None:
         return None
-    if re.fullmatch(r"-?[0-9]{1,19}", text) is None or not -MAX_SEQUENCE - 1 <= int(text) <= MAX_SEQUENCE:
+    digits = _INTEGER.fullmatch(text)
+    value = int(digits[1] + digits[2][:20]) if digits is not None else 0  # twenty are beyond it already
+    if digits is None or not (clamp or -MAX_SEQUENCE - 1 <= value <= MAX_SEQUENCE):
         raise _query_problem(name, "must be an integer")
-    return int(text)
+    return min(max(value, -MAX_SEQUENCE - 1), MAX_SEQUENCE)
 
 
 def _query_problem(field: str, message: str) -> Refusal:

@@ -36,6 +36,7 @@ def test_d_41_the_contract_s_series_are_there(server: ServerProcess, alice: User
         assert f"\n{name}" in text.text, name
     assert server.metric("openguild_db_ready") == 1  # although nobody asked /ready
     assert 'le="0.005"' in text.text
+    assert "_created" not in text.text, "when a series began is nobody's question"
 
 
 def test_d_49_labels_are_templates(server: ServerProcess, alice: User) -> None:
@@ -76,7 +77,7 @@ def test_d_46_a_rejection_is_counted_once(server: ServerProcess, alice: User) ->
     reasons = {
         "channel_name_length": lambda: alice.post(f"/guilds/{guild}/channels", {"name": "x" * 65}),
         "guild_name_empty": lambda: alice.post("/guilds", {"name": ""}),
-        "unauthorized": lambda: alice.chat.http.get("/users/me"),
+        "unauthorized": lambda: alice.chat.http.get("/guilds"),
     }
     for reason, attempt in reasons.items():
         before = server.metric("openguild_messaging_rejections_total", reason=reason)

@@ -16,8 +16,8 @@ from openguild_proto.canonical.signing import SigningKey, verify
 from openguild_proto.effects import Effect, FindMember, RemoveMember
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.operations.context import Settings
-from openguild_proto.operations.routes import ROUTES
-from openguild_proto.operations.routing import Route
+from openguild_proto.operations.routes import ROUTES, match
+from openguild_proto.operations.routing import BadParameter, Route
 from openguild_proto.operations.streams import recheck_stream
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
@@ -287,6 +287,35 @@ def test_a13_registering_is_limited_per_account_too(world: World) -> None:
     assert [register(1, name) for name in ("Carol", "carol", "CAROL")] == [201, 409, 429]
     assert register(1, "dave") == 201, "another name is another account"
     assert [register(number // 2, "carol") for number in range(10, 40)] == [409] * 18 + [429] * 12
+
+
+@pytest.mark.parametrize("since", [1, 2**63 - 1, 2**63, 10**25, 10**3_999])
+def test_a_since_beyond_the_head_is_one_however_far(world: World, alice: str, channel: str, since: int) -> None:
+    answer = world.run(request("GET", f"/channels/{channel}/ws?since={since}", token=alice, upgrade=True))
+    assert isinstance(answer, Response)
+    assert (answer.status, decoded(answer)["error"]) == (400, "invalid_since")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "path", ["/guilds/x/channels", "/channels/x/ws", "/invites/%ff/accept", "/channels/x/messages"]
+)
+def test_a3_who_is_nobody_is_told_so_before_anything_about_the_path(
+    world: World, alice: str, method: str, path: str
+) -> None:
+    if not isinstance(match(method, path), BadParameter):
+        return  # the path is another method's
+    for token, status in ((None, 401), ("x", 401), (alice, 400)):
+        answer = world.run(request(method, path, {}, token, upgrade=path.endswith("/ws")))
+        assert isinstance(answer, Response)
+        assert answer.status == status
+        assert ("www-authenticate" in dict(answer.headers)) == (status == 401)
+
+
+def test_who_am_i_is_no_rejection(world: World) -> None:
+    """CONTRACT 3.5: clients ask it to see whether their token still lives."""
+    assert (world.ask("GET", "/users/me").status, world.ask("GET", "/users/me").rejection) == (401, None)
+    assert world.ask("GET", "/guilds").rejection == "unauthorized"
 
 
 def test_rechecking_an_open_stream(world: World, alice: str, channel: str) -> None:
