@@ -107,6 +107,14 @@ class InsertInvite(StorageEffect[InviteRecord | LimitReached | None], frozen=Tru
     limit: int = MAX_INVITES_PER_GUILD
 
 
+class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
+    """By creation and code, those that lead nowhere any more too; `after` is the place of the last one of the page before."""
+
+    guild_id: str
+    limit: int | None = None
+    after: Place | None = None
+
+
 class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
     """Used-up and expired invites are found too: the operation decides (410)."""
 

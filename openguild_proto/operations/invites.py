@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import AcceptInvite, DeleteInvite, FindGuildAccess, FindInvite, InsertInvite, Operation
+import re
+
+from openguild_proto.effects import (
+    AcceptInvite,
+    DeleteInvite,
+    FindGuildAccess,
+    FindInvite,
+    InsertInvite,
+    ListInvites,
+    Operation,
+)
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import MAX_INVITE_TTL_SECS, MAX_INVITE_USES
@@ -10,12 +20,15 @@ from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.guilds import guild_access
 from openguild_proto.operations.ids import new_code
+from openguild_proto.operations.paging import page_response, parse_page, start_of
 from openguild_proto.policy.permissions import Permission, require_guild
-from openguild_proto.records import InviteRecord, LimitReached
+from openguild_proto.records import InviteRecord, LimitReached, Place
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
 
 JOIN_ROLE = "member"
+
+_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")  # ids.new_code
 
 
 def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
@@ -48,6 +61,28 @@ def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Re
     if isinstance(invite, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {invite.limit} living invites; delete some")
     return Response.json(Invite.of(invite), status=201)
+
+
+def list_invites(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
+    """GET /guilds/{guild_id}/invites: for who may create them; spent and expired ones too, until they are forgotten."""
+    yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
+    page = parse_page(request, parse_key=_parse_code)
+
+    def find(code: str) -> Operation[Place | None]:
+        invite = yield from FindInvite(code=code)
+        return _place(invite) if invite is not None and invite.guild_id == guild_id else None
+
+    after = yield from start_of(page, find)
+    invites = yield from ListInvites(guild_id=guild_id, limit=page.limit + 1, after=after)
+    return page_response(page, invites, Invite.of, _place)
+
+
+def _parse_code(text: str) -> str | None:
+    return text if _CODE.fullmatch(text) is not None else None
+
+
+def _place(invite: InviteRecord) -> Place:
+    return Place(invite.created_at_ms, invite.code)
 
 
 def _find(code: str) -> Operation[InviteRecord]:

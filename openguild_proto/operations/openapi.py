@@ -50,7 +50,9 @@ _QUERY: dict[str, tuple[tuple[str, Schema, str], ...]] = {
     "streams.open_notification_stream": (("since", _INTEGER, "ignored"), _TOKEN, _CLIENT_ID),
     "guilds.list_guilds": (("all", {"type": "boolean"}, "true: every guild; server moderators and above, else 403"),),
 }
-_PAGED = {"guilds.list_guilds", "channels.list_channels", "members.list_members", "reads.list_unread"}
+_PAGED = {
+    "guilds.list_guilds", "channels.list_channels", "members.list_members", "invites.list_invites", "reads.list_unread",
+}  # fmt: skip
 _PAGE = (
     ("limit", _PAGE_LIMIT, _CLAMPED),
     ("after", _STRING, "the X-Next-After of the page before; also the id of a line that is in the list"),

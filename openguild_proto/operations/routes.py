@@ -55,6 +55,10 @@ ROUTES: tuple[Route, ...] = (
         "POST", "/guilds/{guild_id}/invites", invites.create_invite, "Create an invite",
         permission="CREATE_INVITES", body="NewInvite", answer="Invite", status=201,
     ),
+    Route(
+        "GET", "/guilds/{guild_id}/invites", invites.list_invites, "List invites",
+        permission="CREATE_INVITES", answer="[Invite]",
+    ),
     Route("GET", "/invites/{code}", invites.preview_invite, "Preview an invite", permission="self", answer="InvitePreview"),
     Route("POST", "/invites/{code}/accept", invites.accept_invite, "Join by invite", permission="self", answer="Member"),
     Route("DELETE", "/invites/{code}", invites.delete_invite, "Delete an invite", permission="self or MANAGE_MEMBERS", status=204),

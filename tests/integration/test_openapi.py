@@ -110,6 +110,7 @@ def test_answers_are_as_described(alice: User, chat: Chat) -> None:
     check_answer("get", "/guilds/{guild_id}/members", alice.get(f"/guilds/{guild}/members"))
     invites = f"/guilds/{guild}/invites"
     code = check_answer("post", "/guilds/{guild_id}/invites", alice.post(invites, {"max_uses": 1}))["code"]
+    check_answer("get", "/guilds/{guild_id}/invites", alice.get(invites))
     check_answer("get", "/invites/{code}", alice.get(f"/invites/{code}"))
     bob = chat.user()
     check_answer("post", "/invites/{code}/accept", bob.post(f"/invites/{code}/accept"))

@@ -44,6 +44,7 @@ HANDLERS: dict[type[StorageEffect[Any]], Callable[[State, Any], Any]] = {
     effects.RemoveMember: guilds.remove_member,
     effects.GrantGuildRole: guilds.grant_guild_role,
     effects.InsertInvite: guilds.insert_invite,
+    effects.ListInvites: guilds.list_invites,
     effects.FindInvite: guilds.find_invite,
     effects.AcceptInvite: guilds.accept_invite,
     effects.DeleteInvite: guilds.delete_invite,

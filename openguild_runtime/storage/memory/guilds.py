@@ -15,6 +15,7 @@ from openguild_proto.effects import (
     InsertGuild,
     InsertInvite,
     ListGuilds,
+    ListInvites,
     ListMembers,
     RemoveMember,
     RenameGuild,
@@ -225,6 +226,16 @@ def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitRea
     )
     state.invites[effect.code] = invite
     return invite
+
+
+def list_invites(state: State, effect: ListInvites) -> tuple[InviteRecord, ...]:
+    invites = sorted(
+        (invite for invite in state.invites.values() if invite.guild_id == effect.guild_id),
+        key=lambda invite: (invite.created_at_ms, invite.code),
+    )
+    return page_after(
+        invites, key=lambda invite: (invite.created_at_ms, invite.code), after=effect.after, limit=effect.limit
+    )
 
 
 def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:

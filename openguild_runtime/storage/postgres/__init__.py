@@ -58,6 +58,7 @@ STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]]
     effects.RenameGuild: guilds.rename_guild,
     effects.ListMembers: guilds.list_members,
     effects.FindMember: guilds.find_member,
+    effects.ListInvites: invites.list_invites,
     effects.FindInvite: invites.find_invite,
     effects.DeleteInvite: invites.delete_invite,
     effects.ListChannels: channels.list_channels,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import AcceptInvite, DeleteInvite, FindInvite, InsertInvite
+from openguild_proto.effects import AcceptInvite, DeleteInvite, FindInvite, InsertInvite, ListInvites
 from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
 from openguild_runtime.storage.postgres.guilds import MEMBER, member_record
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import (
     Connection,
+    Row,
+    bound,
     moment,
     moment_or_none,
     rows_changed,
@@ -69,6 +71,21 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
     )
 
 
+async def list_invites(connection: Connection, effect: ListInvites) -> tuple[InviteRecord, ...]:
+    """Codes in the order of their bytes, whatever the database's language."""
+    rows = await connection.fetch(
+        """
+        SELECT i.*, g.name, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE i.guild_id = $1
+          AND ($3::timestamptz IS NULL OR (i.created_at, i.code COLLATE "C") > ($3, $4::text))
+        ORDER BY i.created_at, i.code COLLATE "C" LIMIT $2
+        """,
+        effect.guild_id,
+        effect.limit,
+        *bound(effect.after),
+    )
+    return tuple(_invite(row) for row in rows)
+
+
 async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecord | None:
     row = await connection.fetchrow(
         """
@@ -77,8 +94,10 @@ async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecor
         """,
         effect.code,
     )
-    if row is None:
-        return None
+    return _invite(row) if row is not None else None
+
+
+def _invite(row: Row) -> InviteRecord:
     return InviteRecord(
         code=row["code"],
         guild_id=str(row["guild_id"]),

@@ -83,6 +83,7 @@ ACTS = [
     Act("DELETE", "/guilds/{guild}/members/{bob_id}", status=204, again=404),
     Act("DELETE", "/guilds/{guild}/members/@me", "bob", status=204, again=404),
     Act("POST", "/guilds/{guild}/invites", body={"max_uses": 2}, status=201),
+    Act("GET", "/guilds/{guild}/invites"),
     Act("GET", "/invites/{code}", "eve"),
     Act("POST", "/invites/{code}/accept", "eve"),
     Act("DELETE", "/invites/{code}", status=204, again=404),

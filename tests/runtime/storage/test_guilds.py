@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import msgspec
 import pytest
 
 from openguild_proto.effects import (
@@ -20,6 +21,7 @@ from openguild_proto.effects import (
     InsertInvite,
     ListChannels,
     ListGuilds,
+    ListInvites,
     ListMembers,
     ListUnread,
     RemoveMember,
@@ -169,6 +171,24 @@ async def test_an_invite_for_one_lets_one_of_many_in(storage: Storage) -> None:
         for user_id in users:
             tasks.start_soon(join, user_id)
     assert len(joined) == 1
+
+
+async def test_invites_are_listed_by_creation_and_code(storage: Storage) -> None:
+    owner = await add_user(storage)
+    guild, other = await add_guild(storage, owner), await add_guild(storage, owner)
+    await invite(storage, other, owner)
+    codes = ["b", "B", "a", "_", "-", "0", "A"]
+    for number, code in enumerate(codes):
+        effect = msgspec.structs.replace(new_invite(guild, owner, lives_ms=1), code=code, now_ms=NOW + number // 4)
+        assert isinstance(await storage.perform(effect), InviteRecord)
+    in_order = [*sorted(codes[:4]), *sorted(codes[4:])]
+    listed = await storage.perform(ListInvites(guild_id=guild))
+    assert [line.code for line in listed] == in_order
+    assert {(line.guild_id, line.created_by, line.expires_at_ms) for line in listed} == {(guild, owner, NOW + 1)}
+    for number, line in enumerate(listed):
+        rest = await storage.perform(ListInvites(guild_id=guild, limit=2, after=Place(line.created_at_ms, line.code)))
+        assert [line.code for line in rest] == in_order[number + 1 :][:2]
+    assert await storage.perform(ListInvites(guild_id=new_id())) == ()
 
 
 async def test_expired_and_deleted_invites(storage: Storage) -> None:
