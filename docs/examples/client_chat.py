@@ -26,10 +26,10 @@ async def entered(urls: tuple[str, ...], name: str) -> Client:
 async def main(urls: tuple[str, ...]) -> None:
     alice, bob = await entered(urls, "alice.example"), await entered(urls, "bob.example")
     async with alice, bob:
-        guild = (await alice.request("POST", "/guilds", {"name": "Tea room"}))["guild_id"]
-        channel = (await alice.request("POST", f"/guilds/{guild}/channels", {"name": "general"}))["channel_id"]
-        invite = (await alice.request("POST", f"/guilds/{guild}/invites", {"max_uses": 1}))["code"]
-        await bob.request("POST", f"/invites/{invite}/accept", {})
+        guild = (await alice.create_guild("Tea room")).guild_id
+        channel = (await alice.create_channel(guild, "general")).channel_id
+        invite = await alice.create_invite(guild, max_uses=1)
+        await bob.accept_invite(invite.code)
 
         async with bob.subscribe(channel, since=0) as events:
             for text in ("Hello Bob", "are you there?", "bye"):

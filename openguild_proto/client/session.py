@@ -21,7 +21,8 @@ class ApiError(Exception):
     def __init__(
         self, status: int, code: str, message: str, request_id: str, details: tuple[dict[str, str], ...] = ()
     ) -> None:
-        super().__init__(f"{status} {code}: {message}")
+        problems = "; ".join(f"{problem.get('field', '')} {problem.get('message', '')}".strip() for problem in details)
+        super().__init__(f"{status} {code}: {message}" + (f" ({problems})" if problems else ""))
         self.status = status
         self.code = code
         self.message = message
@@ -57,6 +58,15 @@ class Session:
         if life <= 0:
             return cls(pair.access_token, pair.refresh_token)
         return cls(pair.access_token, pair.refresh_token, now + life - min(REFRESH_AHEAD_SECS, life / 10))
+
+    def to_dict(self) -> dict[str, str]:
+        """What to keep between two runs: it is as good as the password, and of use until the next refresh."""
+        return {"access_token": self.access_token, "refresh_token": self.refresh_token}
+
+    @classmethod
+    def from_dict(cls, kept: dict[str, str]) -> Session:
+        """What `to_dict` gave. Raises KeyError."""
+        return cls(kept["access_token"], kept["refresh_token"])
 
     def is_stale(self, now: float) -> bool:
         """The access token has ended or is about to."""

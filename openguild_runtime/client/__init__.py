@@ -10,9 +10,19 @@ Every decision (what to retry, when, from where to resume) is `openguild_proto.c
 service may be given: the next one is tried when one fails.
 """
 
-from openguild_proto.client import ApiError
+from openguild_proto.client import ApiError, Session
 from openguild_runtime.client.session import Client, Posted
 from openguild_runtime.client.subscription import ChannelEvent, StreamEnded, Subscription
 from openguild_runtime.client.transport import Address, GaveUp
 
-__all__ = ["Address", "ApiError", "ChannelEvent", "Client", "GaveUp", "Posted", "StreamEnded", "Subscription"]
+__all__ = [
+    "Address",
+    "ApiError",
+    "ChannelEvent",
+    "Client",
+    "GaveUp",
+    "Posted",
+    "Session",
+    "StreamEnded",
+    "Subscription",
+]

@@ -12,6 +12,7 @@ import msgspec
 
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.client import (
+    ApiError,
     Backoff,
     ClientResponse,
     Notified,
@@ -19,8 +20,10 @@ from openguild_proto.client import (
     Step,
     StreamClient,
     api_error,
+    is_passing,
     next_step,
 )
+from openguild_runtime.client.api import Api
 from openguild_runtime.client.replicas import Replicas
 from openguild_runtime.client.subscription import Subscription
 from openguild_runtime.client.transport import Connect, GaveUp, connect_tcp
@@ -36,8 +39,11 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(slots=True)
-class Client:
+class Client(Api):
     """`urls`: addresses of one service. `patience_secs`: how long a request is tried again before `GaveUp`.
+
+    `device_id`: what `login` logs in as, random if not given. An account has one session for each device, so two clients
+    that share one end each other's. `on_session` is called with each new pair, which takes the place of the one before it.
 
     `connect`, `sources` and `jitter` (a number in [0, 1) at each call) are for tests and other transports.
     """
@@ -48,11 +54,14 @@ class Client:
     sources: Sources = field(default_factory=Sources)
     jitter: Callable[[], float] = random.random
     session: Session | None = None
+    device_id: str = ""
+    on_session: Callable[[Session], None] = lambda session: None
     on_retry: Callable[[str], None] = lambda reason: None
     _replicas: Replicas = field(init=False)
     _refreshing: anyio.Lock = field(init=False, default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
+        self.device_id = self.device_id or f"client-{encode_unpadded(self.sources.random_bytes(9))}"
         self._replicas = Replicas((self.urls,) if isinstance(self.urls, str) else self.urls, self.connect)
 
     async def __aenter__(self) -> Client:
@@ -72,39 +81,70 @@ class Client:
         body = {"username": username, "password": password}
         return str((await self.request("POST", "/users/register", body, authorized=False))["user_id"])
 
-    async def login(self, username: str, password: str, device_id: str = "client") -> None:
-        """Raises ApiError, GaveUp."""
-        body = {"identifier": username, "secret": password, "device": {"device_id": device_id}}
+    async def login(self, username: str, password: str, device_id: str | None = None) -> None:
+        """As `device_id`, or as this client's own. Ends the session that the device had. Raises ApiError, GaveUp."""
+        body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
         answer = await self._attempts("POST", "/sessions/login", body, authorized=False, repeatable=True)
-        self.session = Session.of(answer.body, self.sources.monotonic())
+        self._keep(answer)
 
     async def logout(self) -> None:
-        """End the session on every replica. Raises ApiError, GaveUp."""
-        session, self.session = self.session, None
-        if session is not None:
-            await self.request("POST", "/sessions/revoke", {"refresh_token": session.refresh_token}, authorized=False)
+        """End the session on every replica. Raises ApiError, GaveUp; the session is kept unless the server has answered for it."""
+        async with self._refreshing:  # the token that is revoked is the newest
+            if self.session is None:
+                return
+            body = {"refresh_token": self.session.refresh_token}
+            try:
+                await self.request("POST", "/sessions/revoke", body, authorized=False)
+            except ApiError as refusal:
+                if is_passing(refusal.status):
+                    raise
+                self.session = None  # it was over already
+                raise
+            self.session = None
+
+    def _keep(self, answer: ClientResponse) -> None:
+        self.session = Session.of(answer.body, self.sources.monotonic())
+        self.on_session(self.session)
 
     # --- requests ------------------------------------------------------------------------------------
 
     async def request(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
         """One request to its JSON answer, None for an empty one. GET is repeated when it fails. Raises ApiError, GaveUp."""
-        answer = await self._attempts(method, path, body, authorized=authorized, repeatable=method == "GET")
+        answer = await self.send(method, path, body, authorized=authorized)
         return msgspec.json.decode(answer.body) if answer.body else None
+
+    async def send(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> ClientResponse:
+        """As `request`, to the whole answer with its headers."""
+        return await self._attempts(method, path, body, authorized=authorized, repeatable=method == "GET")
 
     async def post(self, channel_id: str, text: str, *, nonce: str | None = None) -> Posted:
         """Store a message once, however often it has to be sent: every attempt carries the same nonce.
 
-        Raises ApiError (nothing was stored), GaveUp (unknown: post again with the same `nonce`).
+        Raises ApiError (every attempt was refused: nothing was stored), GaveUp (an attempt was not answered, or with a
+        5xx, so nobody knows: post again with its `nonce`).
         """
-        body = {"content": text, "nonce": nonce or encode_unpadded(self.sources.random_bytes(16))}
-        path = f"/channels/{channel_id}/messages"
-        answer = await self._attempts("POST", path, body, authorized=True, repeatable=True)
+        nonce = nonce or encode_unpadded(self.sources.random_bytes(16))
+        path, body = f"/channels/{channel_id}/messages", {"content": text, "nonce": nonce}
+        doubts: list[str] = []
+        try:
+            answer = await self._attempts("POST", path, body, authorized=True, repeatable=True, doubts=doubts)
+        except (ApiError, GaveUp) as end:
+            if isinstance(end, ApiError) and not doubts:
+                raise
+            raise GaveUp(str(end), nonce) from end
         return msgspec.json.decode(answer.body, type=Posted)
 
     async def _attempts(
-        self, method: str, path: str, body: Any, *, authorized: bool, repeatable: bool
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        *,
+        authorized: bool,
+        repeatable: bool,
+        doubts: list[str] | None = None,
     ) -> ClientResponse:
-        """Send until it is done, refused, or `patience_secs` have passed."""
+        """Send until it is done, refused, or `patience_secs` have passed. `doubts` takes why an attempt's fate is unknown."""
         data = b"" if body is None else msgspec.json.encode(body)
         backoff = Backoff(self.jitter)
         deadline = self.sources.monotonic() + self.patience_secs
@@ -112,6 +152,8 @@ class Client:
         while True:
             token = await self.fresh_token() if authorized else None
             response, reason = await self._replicas.exchange(method, path, data, token, fresh=not repeatable)
+            if doubts is not None and (response is None or response.status >= 500):
+                doubts.append(reason)
             step, advised = next_step(response, repeatable=repeatable) if response else (Step.RETRY, None)
             if response is not None:
                 if step is Step.DONE:
@@ -156,7 +198,7 @@ class Client:
                 return
             body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (CONTRACT 5)
             answer = await self._attempts("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
-            self.session = Session.of(answer.body, self.sources.monotonic())
+            self._keep(answer)
 
     # --- streams -------------------------------------------------------------------------------------
 

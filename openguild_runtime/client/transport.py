@@ -14,7 +14,14 @@ from anyio.abc import ByteStream
 
 
 class GaveUp(Exception):
-    """No attempt within the time allowed was answered. A post that was sent may have been stored: see `nonce`."""
+    """What became of the request is not known: an attempt was not answered, or a post's with a 5xx.
+
+    `nonce`: of a post, which may have been stored; post again with it. None for everything else.
+    """
+
+    def __init__(self, reason: str, nonce: str | None = None) -> None:
+        super().__init__(reason)
+        self.nonce = nonce
 
 
 RECEIVE_BYTES = 65_536

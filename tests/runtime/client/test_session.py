@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import inspect
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import anyio
 import msgspec
 import pytest
+from anyio.abc import ByteStream
 
-from openguild_proto import Response
+from openguild_proto import Response, ServerConnection
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.client import Session
 from openguild_proto.http.message import Request
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
-from openguild_runtime.client import ApiError, Client, GaveUp
+from openguild_runtime.client import ApiError, Client, GaveUp, Session
 from openguild_runtime.sources import Sources
-from tests.support.scripted import scripted
+from tests.support.scripted import Scripted, scripted
 from tests.support.waiting import free_port
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +53,16 @@ class Tokens:
             "access_token": self.current, "access_expires_at": expires.isoformat(), "refresh_token": "r",
             "refresh_expires_at": expires.isoformat(),
         }  # fmt: skip
+
+
+class Hanging(Scripted):
+    """Ends the connection where there is no answer."""
+
+    async def _feed(self, conn: ServerConnection, stream: ByteStream, data: bytes) -> None:
+        count = len(self.requests)
+        await super()._feed(conn, stream, data)
+        if len(self.requests) > count and conn.is_answering:
+            await stream.aclose()
 
 
 class Clock:
@@ -125,6 +136,100 @@ async def test_a_post_keeps_its_nonce_and_what_cannot_be_repeated_is_sent_once()
             await client.register("name", "secret")
         assert refused.value.status == 503
         assert server.paths().count("/users/register") == 1
+
+
+REFUSED = Response.json(
+    {"error": "validation_error", "message": "m", "details": [{"field": "content", "message": "is bad"}]}, status=400
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "stored"),
+    [([503], None), ([None, 503], None), ([None, 400], None), ([503, 404], None), ([502, 429], None),
+     ([400], False), ([429], False), ([429, 404], False), ([None, 503, 200], True)],
+)  # fmt: skip
+async def test_a_post_ends_in_what_is_known_of_it(answers: list[int | None], stored: bool | None) -> None:
+    """None: the connection ends without an answer. Only refusals all the way say that nothing was stored."""
+    left = list(answers)
+
+    def answer(request: Request) -> Response | None:
+        status = left.pop(0) if len(left) > 1 else left[0]
+        if status == 200:
+            return Response.json({"sequence": 7, "event_id": "e", "created_at": "t"})
+        return Response.text("", status=status) if status is not None else None
+
+    async with (
+        scripted(answer, Hanging) as server,
+        Client(server.url, patience_secs=0.2, session=Session("t", "r"), jitter=lambda: 0.1) as client,
+    ):
+        if stored:
+            assert (await client.post("c", "text", nonce="n")).sequence == 7
+            return
+        with pytest.raises(ApiError if stored is False else GaveUp) as end:
+            await client.post("c", "text", nonce="n")
+        if isinstance(end.value, GaveUp):
+            assert end.value.nonce == "n"
+        assert {msgspec.json.decode(request.body)["nonce"] for request in server.requests} == {"n"}
+
+
+async def test_a_nonce_that_the_client_made_comes_with_the_doubt() -> None:
+    async with (
+        scripted(lambda request: Response.text("", status=503)) as server,
+        Client(server.url, patience_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
+    ):
+        with pytest.raises(GaveUp) as end:
+            await client.post("c", "text")
+        assert end.value.nonce == msgspec.json.decode(server.requests[0].body)["nonce"]
+
+
+async def test_a_refusal_says_which_field_is_wrong() -> None:
+    async with scripted(lambda request: REFUSED) as server, Client(server.url, session=Session("t", "r")) as client:
+        with pytest.raises(ApiError, match=r"^400 validation_error: m \(content is bad\)$"):
+            await client.post("c", "text")
+
+
+@pytest.mark.parametrize(("status", "kept"), [(503, True), (429, True), (401, False), (204, False)])
+async def test_a_session_is_kept_until_the_server_has_ended_it(status: int, kept: bool) -> None:
+    async with (
+        scripted(lambda request: Response.empty(status)) as server,
+        Client(server.url, patience_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
+    ):
+        with nullcontext() if status == 204 else pytest.raises(ApiError):
+            await client.logout()
+        assert (client.session is not None) is kept
+        assert msgspec.json.decode(server.requests[0].body) == {"refresh_token": "r"}
+        assert len(server.requests) == 1
+    async with Client(f"http://127.0.0.1:{free_port()}", patience_secs=0, session=Session("t", "r")) as client:
+        with pytest.raises(GaveUp):
+            await client.logout()
+        assert client.session is not None
+
+
+async def test_each_client_is_a_device_of_its_own() -> None:
+    tokens = Tokens()
+    async with scripted(tokens.answer) as server, Client(server.url) as one, Client(server.url) as other:
+        for client in (one, one, other):
+            await client.login("name", "secret")
+        await other.login("name", "secret", "laptop")
+        async with Client(server.url, device_id="phone") as third:
+            await third.login("name", "secret")
+        devices = [msgspec.json.decode(request.body)["device"]["device_id"] for request in server.requests]
+    assert devices == [one.device_id, one.device_id, other.device_id, "laptop", "phone"]
+    assert len(set(devices)) == 4
+
+
+async def test_a_session_that_was_kept_is_taken_up_again() -> None:
+    tokens, kept = Tokens(), [Session("none", "none").to_dict()]
+    async with scripted(tokens.answer) as server:
+        async with Client(server.url, on_session=lambda session: kept.append(session.to_dict())) as client:
+            await client.login("name", "secret")
+            await client.refresh(tokens.current)
+        assert len(kept) == 3
+        async with Client(
+            server.url, session=Session.from_dict(msgspec.json.decode(msgspec.json.encode(kept[-1])))
+        ) as client:
+            await client.request("GET", "/users/me")
+        assert tokens.refreshes == 1, "it needed no other"
 
 
 async def test_nobody_there_is_unknown_not_refused() -> None:

@@ -1,0 +1,93 @@
+"""The calls that a client makes most, typed. Everything else is `Client.request`'s, by the table of routes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from openguild_proto.client import ClientResponse
+from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
+from openguild_proto.schemas.guilds import Channel, Guild, Invite, Member
+from openguild_proto.schemas.messages import ReadPosition
+from openguild_runtime.client.subscription import ChannelEvent
+
+T = TypeVar("T")
+
+
+class Api(ABC):
+    """On top of `send`. Every call raises ApiError and GaveUp as it does; only those that read are sent again."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def send(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> ClientResponse:
+        """One request to its answer."""
+
+    # --- guilds, channels, invites -----------------------------------------------------------------
+
+    async def create_guild(self, name: str) -> Guild:
+        """A guild that the caller owns."""
+        return await self._made(Guild, "/guilds", {"name": name})
+
+    async def create_channel(self, guild_id: str, name: str) -> Channel:
+        return await self._made(Channel, f"/guilds/{guild_id}/channels", {"name": name})
+
+    async def create_invite(
+        self, guild_id: str, *, max_uses: int | None = None, expires_in_secs: int | None = None
+    ) -> Invite:
+        body = {"max_uses": max_uses, "expires_in_secs": expires_in_secs}
+        return await self._made(Invite, f"/guilds/{guild_id}/invites", body)
+
+    async def accept_invite(self, code: str) -> Member:
+        """Join; a member already keeps his role."""
+        return await self._made(Member, f"/invites/{code}/accept", None)
+
+    # --- the log -----------------------------------------------------------------------------------
+
+    async def events(
+        self, channel_id: str, *, since: int | None = None, before: int | None = None, limit: int = DEFAULT_PAGE_EVENTS
+    ) -> list[ChannelEvent]:
+        """One page, oldest first: after `since`, or the newest below `before`; both are exclusive, together they are refused."""
+        bounds = {"since": since, "before": before, "limit": limit}
+        query = urlencode({name: value for name, value in bounds.items() if value is not None})
+        answer = await self.send("GET", f"/channels/{channel_id}/events?{query}")
+        return msgspec.json.decode(answer.body, type=list[ChannelEvent])
+
+    async def history(self, channel_id: str, since: int = 0) -> AsyncIterator[ChannelEvent]:
+        """The whole log after `since`, page by page, to where it ends now."""
+        while page := await self.events(channel_id, since=since, limit=MAX_PAGE_EVENTS):
+            for event in page:
+                yield event
+            since = page[-1].sequence
+
+    # --- what was read -----------------------------------------------------------------------------
+
+    async def mark_read(self, channel_id: str, sequence: int | None = None) -> ReadPosition:
+        """Up to `sequence`, None for the newest; a position never falls."""
+        return await self._made(ReadPosition, f"/channels/{channel_id}/read", {"sequence": sequence})
+
+    def unread(self) -> AsyncIterator[ReadPosition]:
+        """A line for each channel that the caller may read."""
+        return self.lines(ReadPosition, "/channels/unread")
+
+    # --- lists -------------------------------------------------------------------------------------
+
+    async def lines(self, kind: type[T], path: str) -> AsyncIterator[T]:
+        """Every line of a list such as `/guilds`, over all its pages (X-Next-After)."""
+        answer = await self.send("GET", path)
+        while True:
+            for line in msgspec.json.decode(answer.body):
+                yield msgspec.convert(line, kind)
+            after = answer.header("x-next-after")
+            if after is None:
+                return
+            separator = "&" if "?" in path else "?"
+            answer = await self.send("GET", path + separator + urlencode({"after": after}))
+
+    async def _made(self, kind: type[T], path: str, body: Any) -> T:
+        answer = await self.send("POST", path, body)
+        return msgspec.json.decode(answer.body, type=kind)

@@ -1,0 +1,59 @@
+"""The client's typed calls against a real server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from openguild_proto.limits import MAX_PAGE_EVENTS
+from openguild_proto.schemas.guilds import Guild, Invite
+from openguild_runtime.client import Client
+from tests.support.chat import PASSWORD
+from tests.support.server import ServerProcess
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def clients(server: ServerProcess) -> AsyncIterator[tuple[Client, Client]]:
+    """Two people who are logged in."""
+    async with Client(server.base_url) as alice, Client(server.base_url) as bob:
+        for client in (alice, bob):
+            name = f"api-{uuid.uuid4().hex[:12]}"
+            await client.register(name, PASSWORD)
+            await client.login(name, PASSWORD)
+        yield alice, bob
+
+
+async def test_two_people_meet_and_read(clients: tuple[Client, Client]) -> None:
+    alice, bob = clients
+    guild = await alice.create_guild("Tea room")
+    channel = await alice.create_channel(guild.guild_id, "general")
+    assert (guild.name, channel.name, channel.guild_id) == ("Tea room", "general", guild.guild_id)
+    invite = await alice.create_invite(guild.guild_id, max_uses=1, expires_in_secs=60)
+    assert (invite.max_uses, invite.uses) == (1, 0)
+    assert (await bob.accept_invite(invite.code)).role == "member"
+    for number in range(1, 6):
+        await alice.post(channel.channel_id, f"text {number}")
+    page = await bob.events(channel.channel_id, since=1, limit=2)
+    assert [(event.sequence, event.text) for event in page] == [(2, "text 2"), (3, "text 3")]
+    assert [event.sequence for event in await bob.events(channel.channel_id, before=3)] == [1, 2]
+    assert [event.sequence async for event in bob.history(channel.channel_id)] == [1, 2, 3, 4, 5]
+    read = await bob.mark_read(channel.channel_id, 2)
+    assert (read.last_read_sequence, read.unread) == (2, 3)
+    assert [line async for line in bob.unread()] == [read]
+    assert (await bob.mark_read(channel.channel_id)).unread == 0
+    assert [line.code async for line in alice.lines(Invite, f"/guilds/{guild.guild_id}/invites")] == [invite.code]
+
+
+async def test_a_list_and_a_log_are_read_over_all_their_pages(clients: tuple[Client, Client]) -> None:
+    alice, _ = clients
+    guilds = [(await alice.create_guild(f"g{number}")).guild_id for number in range(5)]
+    assert [guild.guild_id async for guild in alice.lines(Guild, "/guilds?limit=2")] == guilds
+    channel = (await alice.create_channel(guilds[0], "long")).channel_id
+    for number in range(MAX_PAGE_EVENTS + 1):
+        await alice.post(channel, str(number))
+    texts = [event.text async for event in alice.history(channel)]
+    assert texts == [str(number) for number in range(MAX_PAGE_EVENTS + 1)]
