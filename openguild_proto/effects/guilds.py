@@ -124,6 +124,7 @@ class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
 class AcceptInvite(StorageEffect[MemberRecord | None], frozen=True):
     """Join with `role`, counting one use; a member already keeps their role and no use is counted.
 
+    Who joins has read everything so far, in the same transaction: what was said before he came is no news to him.
     None: the invite is gone, used up or expired at `now_ms`, decided under its row's lock.
     """
 

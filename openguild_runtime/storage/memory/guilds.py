@@ -260,6 +260,8 @@ def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | None:
         return None
     state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
     state.members[invite.guild_id][effect.user_id] = Membership(effect.role, effect.now_ms)
+    for channel in state.channels_of_guild(invite.guild_id):
+        channel.reads[effect.user_id] = max(len(channel.events), channel.reads.get(effect.user_id, 0))
     state.log(ControlKind.MEMBER_JOINED, guild_id=invite.guild_id, user_id=effect.user_id)
     return _member(state, invite.guild_id, effect.user_id)
 

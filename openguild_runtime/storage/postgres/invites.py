@@ -136,9 +136,25 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     )
     if rows_changed(status):  # not when another invite brought the same user in meanwhile
         await connection.execute("UPDATE invites SET uses = uses + 1 WHERE code = $1", effect.code)
+        await _read_all(tx, guild_id, effect)
         await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=effect.user_id)
     member = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, effect.user_id)
     return member_record(member) if member is not None else None
+
+
+async def _read_all(tx: Transaction, guild_id: str, effect: AcceptInvite) -> None:
+    await tx.connection.execute(
+        """
+        INSERT INTO channel_read_state AS s (channel_id, user_id, last_read_sequence, updated_at)
+        SELECT channel_id, $2, head_sequence, $3 FROM channels WHERE guild_id = $1 AND head_sequence > 0 ORDER BY channel_id
+        ON CONFLICT (channel_id, user_id) DO UPDATE SET
+            last_read_sequence = greatest(s.last_read_sequence, EXCLUDED.last_read_sequence),
+            updated_at = EXCLUDED.updated_at
+        """,
+        guild_id,
+        effect.user_id,
+        moment(effect.now_ms),
+    )
 
 
 async def delete_invite(connection: Connection, effect: DeleteInvite) -> bool:

@@ -32,7 +32,7 @@ from openguild_proto.effects import (
 from openguild_proto.records import ControlKind, InviteRecord, MemberChange, Place
 from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
 
 pytestmark = pytest.mark.anyio
 
@@ -155,6 +155,35 @@ async def test_an_invite_counts_each_user_once(storage: Storage) -> None:
     keeps = await storage.perform(accept(code, owner))
     assert keeps is not None
     assert keeps.role == "owner", "a member keeps their role"
+
+
+async def test_who_joins_has_read_what_was_said_before(storage: Storage) -> None:
+    """Not what is said afterwards, nor where he was already; and who comes back does not fall back."""
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+    talk = await add_channel(storage, guild, owner, "talk", NOW)
+    quiet = await add_channel(storage, guild, owner, "quiet", NOW + 1)
+    other = await add_channel(storage, await add_guild(storage, bob), bob, "bob's own", NOW + 2)
+    code = await invite(storage, guild, owner)
+
+    async def unread(user_id: str) -> dict[str, int]:
+        states = await storage.perform(ListUnread(user_id=user_id))
+        return {state.channel_id: state.latest_sequence - state.last_read_sequence for state in states}
+
+    for channel in (talk, talk, other):
+        await storage.perform(append(channel))
+    for user_id in (bob, owner):
+        await storage.perform(accept(code, user_id))
+    assert await unread(bob) == {talk: 0, quiet: 0, other: 1}
+    assert await unread(owner) == {talk: 2, quiet: 0}, "a member already has read no more than before"
+    for channel in (talk, quiet):
+        await storage.perform(append(channel))
+    await storage.perform(accept(code, bob))
+    assert await unread(bob) == {talk: 1, quiet: 1, other: 1}, "accepting again reads nothing"
+    await storage.perform(RemoveMember(guild_id=guild, user_id=bob, expected_role="member"))
+    await storage.perform(append(talk))
+    await storage.perform(accept(code, bob))
+    assert await unread(bob) == {talk: 0, quiet: 0, other: 1}
 
 
 async def test_an_invite_for_one_lets_one_of_many_in(storage: Storage) -> None:
