@@ -122,7 +122,7 @@ def test_authentication_comes_before_the_body(chat: Chat) -> None:
         (b"GET /health HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 9000 + b"\r\n\r\n", 431),
         (b"GET /health HTTP/2.0\r\n" + HOST + b"\r\n", 505),
         (b"POST /federation/transactions HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n", 501),
-        (b"GET /channels/x/ws HTTP/1.1\r\n" + UPGRADE + b"\r\n", 400),
+        (b"GET /channels/x/ws HTTP/1.1\r\n" + UPGRADE + b"\r\n", 401),
     ],
 )
 def test_d_44_headers_are_on_every_response(request_bytes: bytes, status: int, server: ServerProcess) -> None:

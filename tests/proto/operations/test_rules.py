@@ -312,6 +312,14 @@ def test_a3_who_is_nobody_is_told_so_before_anything_about_the_path(
         assert ("www-authenticate" in dict(answer.headers)) == (status == 401)
 
 
+@pytest.mark.parametrize("path", ["/notifications/ws?unknown=1", "/notifications/ws?since=1&since=2"])
+def test_a3_a_socket_s_query_is_read_for_who_is_somebody(world: World, alice: str, path: str) -> None:
+    for token, status in ((None, 401), (alice, 400)):
+        answer = world.run(request("GET", path, token=token, upgrade=True))
+        assert isinstance(answer, Response)
+        assert answer.status == status
+
+
 def test_who_am_i_is_no_rejection(world: World) -> None:
     """CONTRACT 3.5: clients ask it to see whether their token still lives."""
     assert (world.ask("GET", "/users/me").status, world.ask("GET", "/users/me").rejection) == (401, None)
