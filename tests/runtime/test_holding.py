@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
 import pytest
+from structlog.testing import capture_logs
 
-from openguild_proto.effects import DeleteChannel, StorageUnavailable
+from openguild_proto.effects import DeleteChannel, ReadEvents, StorageEffect, StorageUnavailable
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
 from openguild_runtime.bus.local import LocalBus
@@ -19,10 +21,12 @@ from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.streams import Streams
-from tests.support.deeds import add_channel, add_guild, add_user, new_id
+from tests.support.deeds import add_channel, add_guild, add_user, append, new_id
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
 
 
 class CountingBus(LocalBus):
@@ -65,6 +69,21 @@ class Away(MemoryStorage):
         raise StorageUnavailable
 
 
+class Slow(MemoryStorage):
+    """Reads of a log wait until they may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = anyio.Event()
+        self.may = anyio.Event()
+
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        if isinstance(effect, ReadEvents):
+            self.asked.set()
+            await self.may.wait()
+        return await super().perform(effect)
+
+
 @asynccontextmanager
 async def streams_over(storage: MemoryStorage, bus: LocalBus) -> AsyncIterator[Streams]:
     metrics = Metrics("0", native_ring=True)
@@ -103,6 +122,32 @@ async def test_a_channel_that_is_gone_by_now_is_left_out() -> None:
         with pytest.raises(ChannelGone):
             await streams.prepare(stream(user, doomed))
         await eventually(lambda: bus.wanted == {kept})
+
+
+async def test_a_feed_that_is_let_go_while_it_reads_the_log_releases_nothing() -> None:
+    """Another one of the same channel stands further on by then (found by the simulation)."""
+    storage = Slow()
+    async with streams_over(storage, LocalBus()) as streams:
+        user = await add_user(storage)
+        channel = await add_channel(storage, await add_guild(storage, user), user)
+        await streams.feeds.hold([channel])
+        for _ in range(2):
+            await storage.perform(append(channel))
+        old = streams.feeds.get(channel)
+        assert old is not None
+        await streams.feeds.check_tails()
+        await storage.asked.wait()
+        streams.feeds.release([channel])
+        await streams.feeds.hold([channel])
+        streams.hub.open(channel, 2)
+        with capture_logs() as records:
+            storage.may.set()
+            await eventually(lambda: not old.backfilling)
+        assert [record for record in records if record["log_level"] == "error"] == []
+        assert streams.hub.head(channel) == 2
+        await storage.perform(append(channel))
+        await streams.feeds.check_tails()
+        await eventually(lambda: streams.hub.head(channel) == 3)
 
 
 async def test_a_store_that_is_away_is_not_a_channel_that_is_gone() -> None:
