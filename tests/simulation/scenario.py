@@ -28,7 +28,7 @@ from tests.simulation.people import DEVICE, Account, Person, Watch, log_in, regi
 from tests.support.world import World, decoded
 
 REPLICAS = 3
-CLIENTS = 16
+CLIENTS = 20
 CHANNELS = 3
 WATCHERS = 3  # of the clients, with a notification stream
 POSTS = 3  # per client
