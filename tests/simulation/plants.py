@@ -70,7 +70,7 @@ def trust_nats_for_control(replica: Replica) -> None:
     controls, feeds = replica.server.controls, replica.server.feeds
     controls.check_tail = nothing_missed  # type: ignore[method-assign]  # this is the bug
     run_tail_checks = feeds.run_tail_checks
-    feeds.run_tail_checks = lambda also: run_tail_checks(nothing_missed)  # type: ignore[method-assign]
+    feeds.run_tail_checks = lambda also: run_tail_checks(nothing_missed)  # type: ignore[method-assign]  # this is the bug
 
 
 PLANTS = {
