@@ -258,6 +258,40 @@ cdef class Ring:
             index += 1
         return b""
 
+    def deliver(self, Py_ssize_t limit, Py_ssize_t max_bytes):
+        """`pending`, `take` and `sent` in one: (span, slots), neighbours at the same place share a span."""
+        cdef list found = [], slots = None
+        cdef long long oldest = self.head - self._count, place = -1, last = -1, cursor
+        cdef Py_ssize_t count = self._slot_count, step, slot, begin, end, served = 0
+        cdef Py_ssize_t start = self._next if self._next < count else 0
+        if limit <= 0:
+            return found
+        for step in range(count):
+            slot = start + step
+            if slot >= count:
+                slot -= count
+            cursor = self._cursors[slot]
+            if cursor >= self.head or cursor < oldest or cursor < 0 or self._parked[slot]:
+                continue
+            if cursor != place:
+                place = cursor
+                begin = self._offset(cursor + 1)
+                end = span_end(self, cursor + 1, max_bytes)
+                last = self.head
+                if end != self._end:
+                    last = cursor + 1
+                    while self._offset(last + 1) < end:
+                        last += 1
+                slots = []
+                found.append((PyBytes_FromStringAndSize(self._arena + begin, end - begin), slots))
+            self._cursors[slot] = last
+            slots.append(slot)
+            served += 1
+            if served == limit:
+                self._next = slot + 1
+                break
+        return found
+
     # --- looking -----------------------------------------------------------------------------------
 
     def pending(self, Py_ssize_t limit):

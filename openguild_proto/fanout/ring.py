@@ -178,6 +178,25 @@ class Ring:
         self._cursors[slot] += moved
         return rest
 
+    def deliver(self, limit: int, max_bytes: int) -> list[tuple[bytes, list[int]]]:
+        """`pending`, `take` and `sent` in one, for callers whose transports take everything.
+
+        (span, slots) for up to `limit` slots, whose cursors have moved behind their spans; neighbours at the same
+        place share a span.
+        """
+        served: list[tuple[bytes, list[int]]] = []
+        place = -1
+        for slot in self.pending(limit):
+            cursor = self.cursor(slot)
+            span = self.take(slot, max_bytes)
+            self.sent(slot, len(span))
+            if cursor == place:
+                served[-1][1].append(slot)
+            else:
+                served.append((span, [slot]))
+                place = cursor
+        return served
+
     # --- looking -----------------------------------------------------------------------------------
 
     def pending(self, limit: int) -> list[int]:

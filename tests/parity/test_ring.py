@@ -85,6 +85,20 @@ class TestRing:
         assert ring.attach(0) == slot
         assert ring.handle(slot) == -1
 
+    def test_deliver_is_pending_take_and_sent(self, ring_type: type[PureRing]) -> None:
+        ring = ring_type(0)
+        slots = [ring.attach(0) for _ in range(3)]
+        ring.publish(b"one")
+        ring.park(slots[1], True)
+        assert ring.deliver(1, 100) == [(b"one", [slots[0]])]
+        ring.publish(b"two")
+        assert ring.deliver(9, 100) == [(b"onetwo", [slots[2]]), (b"two", [slots[0]])]
+        ring.publish(b"three")
+        assert ring.deliver(9, 100) == [(b"three", [slots[2], slots[0]])]
+        assert ring.deliver(9, 100) == []
+        assert ring.deliver(0, 100) == []
+        assert [ring.cursor(slot) for slot in slots] == [3, 0, 3]
+
     def test_an_empty_frame_is_refused(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0)
         with pytest.raises(LocalProtocolError):
@@ -250,6 +264,10 @@ class RingMachine(RuleBasedStateMachine):
         if span:
             nbytes = data.draw(st.integers(0, len(span)))
             self.both(lambda ring: ring.sent(slot, nbytes))
+
+    @rule(limit=st.integers(0, 4), max_bytes=st.integers(0, 80))
+    def deliver(self, limit: int, max_bytes: int) -> None:
+        self.both(lambda ring: ring.deliver(limit, max_bytes))
 
     @rule(limit=st.integers(1, 4))
     def pending(self, limit: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import anyio
@@ -11,6 +12,14 @@ from common import control
 from openguild_runtime import app, logs
 from openguild_runtime.config import load
 from openguild_runtime.listener import open_listener
+
+
+async def run(server: app.Server) -> None:
+    with (
+        anyio.open_signal_receiver(signal.SIGTERM) as ends,
+        anyio.open_signal_receiver(signal.SIGHUP) as hangups,
+    ):
+        await server.run(ends, hangups)
 
 
 async def main(port: int) -> None:
@@ -23,7 +32,7 @@ async def main(port: int) -> None:
     descriptors = app.raise_descriptor_limit()
     async with anyio.create_task_group() as tasks:
         server = app.Server(config, tasks, descriptors)
-        tasks.start_soon(server.run)
+        tasks.start_soon(run, server)
 
         hub = server.streams.hub
 
