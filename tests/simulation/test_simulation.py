@@ -15,6 +15,7 @@ from tests.simulation.scenario import run_seed
 SEEDS = 240
 
 
+@pytest.mark.timeout(400)  # on a busy machine; half a minute on two free cores
 def test_nothing_acknowledged_is_lost_repeated_or_out_of_order() -> None:
     context = multiprocessing.get_context("spawn")  # nothing of this process goes along
     with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=context) as pool:
