@@ -11,7 +11,7 @@ BUILD_INPUTS := pyproject.toml setup.py $(wildcard ext/*.pyx openguild_proto/fan
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := -n 2 --dist loadscope  # by module: each of the two has a PostgreSQL and a NATS of its own
+PARALLEL := -n 3 --dist loadscope  # by module: each of the three has a PostgreSQL and a NATS of its own; they wait more than they work
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
 .PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
