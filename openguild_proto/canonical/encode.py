@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from typing import Any
 
 from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SAFE_INTEGER
 
-_ESCAPED = re.compile(r'["\\\x00-\x1f]')
-_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_string = json.JSONEncoder(ensure_ascii=False).encode  # of text: minimal escapes, the others as \u00xx in lower case
 _MIN_I64, _MAX_U64 = -(2**63), 2**64 - 1
 
 
@@ -57,8 +56,9 @@ def _write(value: Any, parts: list[str], strict: bool, depth: int) -> None:
 
 
 def _write_object(value: dict[Any, Any], parts: list[str], strict: bool, depth: int) -> None:
-    if not all(isinstance(key, str) for key in value):
-        raise CanonicalError("an object key is not text")
+    for key in value:
+        if not isinstance(key, str):
+            raise CanonicalError("an object key is not text")
     parts.append("{")
     # code point order is UTF-8 byte order
     for position, key in enumerate(sorted(value)):
@@ -68,15 +68,6 @@ def _write_object(value: dict[Any, Any], parts: list[str], strict: bool, depth: 
         parts.append(":")
         _write(value[key], parts, strict, depth - 1)
     parts.append("}")
-
-
-def _string(text: str) -> str:
-    return f'"{_ESCAPED.sub(_escape, text)}"'
-
-
-def _escape(matched: re.Match[str]) -> str:
-    character = matched[0]
-    return _SHORT.get(character) or f"\\u{ord(character):04x}"
 
 
 def _number(value: float, strict: bool) -> str:

@@ -75,7 +75,7 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
         raise Refusal(ErrorCode.NONCE_REUSED if outcome.kind == "nonce_reused" else ErrorCode.NOT_FOUND)
     if outcome.repeated:
         service.user_messages.refund(claims.user_id)
-        service.address_messages.refund(request.client_address)
+        service.address_messages.refund(limit_key(request.client_address))
     return _acknowledged(outcome.event)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TypeAlias
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -23,6 +24,7 @@ def parse_address(text: str) -> Address | None:
     return mapped or address
 
 
+@lru_cache(maxsize=1_024)  # asked for each request, mostly for the same few
 def limit_key(address: str) -> str:
     """`address`, or for IPv6 its /64. What is no address, such as a socket's path, stands for itself."""
     parsed = parse_address(address.partition("%")[0])
