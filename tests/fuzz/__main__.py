@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".fuzz"
 CORPUS = Path(__file__).with_name("corpus")
 NAMES = ("connection", "frames", "requests", "tokens", "events", "peers")
-BOUNDS = ("-timeout=1", "-rss_limit_mb=256", "-max_len=4096", "-print_final_stats=1")
+BOUNDS = ("-timeout=1", "-rss_limit_mb=256", "-max_len=65536", "-print_final_stats=1")
 
 
 def run_here(target: str, arguments: list[str]) -> None:
