@@ -113,6 +113,10 @@ def _invite(row: Row) -> InviteRecord:
 
 async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | None:
     connection = tx.connection
+    # the guild before its invite, as whoever deletes the guild takes them
+    await connection.execute(
+        "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE", effect.code
+    )
     invite = await connection.fetchrow("SELECT * FROM invites WHERE code = $1 FOR NO KEY UPDATE", effect.code)
     if invite is None:
         return None

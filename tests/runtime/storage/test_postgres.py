@@ -11,11 +11,20 @@ import msgspec
 import pytest
 import structlog
 
-from openguild_proto.effects import Appended, AppendEvent, FindChannelAccess, Overloaded, StorageUnavailable
+from openguild_proto.effects import (
+    AcceptInvite,
+    Appended,
+    AppendEvent,
+    FindChannelAccess,
+    InsertInvite,
+    Overloaded,
+    StorageUnavailable,
+)
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.records import MemberRecord
 from openguild_runtime.storage.postgres import PostgresStorage, committer
 from openguild_runtime.storage.postgres.values import Connection
-from tests.support.deeds import add_channel, add_guild, add_user, append, new_id
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +90,30 @@ async def somebody_waits_for(rival: Connection) -> bool:
 
 
 # --- locks -----------------------------------------------------------------------------------------
+
+
+async def test_who_accepts_an_invite_waits_for_who_deletes_the_guild(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """And not each for the other."""
+    owner, joins = [await add_user(store) for _ in range(2)]
+    guild = await add_guild(store, owner)
+    invite = InsertInvite(
+        code=new_id(), guild_id=guild, created_by=owner, member_role="owner", max_uses=None, expires_at_ms=None,
+        limit=10, now_ms=NOW,
+    )  # fmt: skip
+    assert await store.perform(invite) is not None
+    accepted: list[MemberRecord | None] = []
+
+    async def accept() -> None:
+        accepted.append(await store.perform(AcceptInvite(code=invite.code, user_id=joins, role="member", now_ms=NOW)))
+
+    async with anyio.create_task_group() as tasks, rival.transaction():
+        await rival.execute("SELECT FROM guilds WHERE guild_id = $1 FOR UPDATE", guild)
+        tasks.start_soon(accept)
+        await eventually(lambda: somebody_waits_for(rival))
+        await rival.execute("DELETE FROM guilds WHERE guild_id = $1", guild)
+    assert accepted == [None]
 
 
 async def test_a_locked_channel_is_refused_and_holds_up_no_other(
