@@ -55,24 +55,25 @@ cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* tro
         index += 1
     if cut:
         ring._parked[slot] = 1  # the kernel is full
-    return cut  # all of a span that was shorter than the backlog: its turn comes again
+    return cut  # not: all of a span that was shorter than the backlog
 
 
 def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes):
     """Send to up to `limit` slots that are behind, not parked, not lagged and bound, in turn.
 
-    Returns (slots served, trouble); trouble holds (slot, rest, error) for each slot that is parked now: `rest` is what
-    is left of a frame that was cut and must leave first, `error` an errno, 0 when the kernel was merely full.
+    Returns (slots served, slots left, trouble). A slot is left when its backlog was over `max_bytes` and the kernel took
+    all it was offered: it has to be served again. `trouble` holds (slot, rest, error) for each slot that is parked now:
+    `rest` is what is left of a frame that was cut and must leave first, `error` an errno, 0 when the kernel was merely full.
 
     The GIL is released while it sends: no other thread may touch the ring meanwhile. The runtime's one loop does both.
     """
-    cdef Py_ssize_t count, step, slot, served = 0, troubled = 0, start
+    cdef Py_ssize_t count, step, slot, served = 0, left = 0, troubled = 0, start
     cdef long long oldest = ring.head - ring._count
     cdef Trouble* troubles
     cdef list found = []
     limit = min(limit, ring._slot_count)
     if limit <= 0:
-        return 0, found
+        return 0, 0, found
     troubles = <Trouble*>malloc(limit * sizeof(Trouble))
     if troubles == NULL:
         raise MemoryError
@@ -94,6 +95,8 @@ def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes):
                     continue
                 if send_to(ring, slot, max_bytes, &troubles[troubled]):
                     troubled += 1
+                elif ring._cursors[slot] < ring.head:
+                    left += 1
                 served += 1
                 if served == limit:
                     ring._next = slot + 1
@@ -107,4 +110,4 @@ def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes):
             ))
     finally:
         free(troubles)
-    return served, found
+    return served, left, found

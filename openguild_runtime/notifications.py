@@ -122,8 +122,7 @@ class Notifications:
         for user_id in users:
             ring = user_ring(user_id)
             if self._hub.is_open(ring):
-                self._hub.publish(ring, frame, self._hub.head(ring) + 1)
-                self._flusher.mark(ring)
+                self._flusher.publish(ring, frame, self._hub.head(ring) + 1)
 
     def _announce(self, record: ControlRecord, users: Set[str]) -> None:
         self._notify(users, channel_created_payload(record))

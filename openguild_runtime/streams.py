@@ -194,10 +194,9 @@ class Streams:
         """The next event of a channel, in order and once."""
         reached = False
         if self.hub.is_open(channel_id):
-            self.hub.publish(channel_id, text_frame(payload), sequence)
-            self.flusher.mark(channel_id)
             if self._tracing is not None:
                 self._tracing.flush_begins(channel_id)
+            self.flusher.publish(channel_id, text_frame(payload), sequence)
             reached = True
         reached = self.notifications.released(channel_id, payload) or reached
         self._metrics.messaging_event("delivered" if reached else "no_subscribers")

@@ -2,7 +2,8 @@
 
 A channel with something to send is marked dirty; one task serves the dirty channels in turn, a bounded number of
 sends between two turns of the loop. Under load a marked channel collects events until its turn, and each subscriber
-gets all of them in one send; when idle the first event leaves at the next turn of the loop.
+gets all of them in one send; when idle the first event leaves at the next turn of the loop. A burst that fills half of
+the ring within one turn of the loop is flushed at once, so that it overruns nobody who keeps up.
 
 With the compiled extension a chunk is one call that sends straight from the ring's memory (ext/flush.pyx); without
 it the same steps are taken here, one subscriber at a time.
@@ -23,7 +24,7 @@ from openguild_proto.fanout.ring import Ring as PureRing
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import SEND_BYTES, Peer
 
-NativeFlush = Callable[[PureRing, int, int], tuple[int, list[tuple[int, bytes, int]]]]
+NativeFlush = Callable[[PureRing, int, int], tuple[int, int, list[tuple[int, bytes, int]]]]
 
 
 def _load_native() -> NativeFlush | None:
@@ -68,6 +69,13 @@ class Flusher:
             self._dirty[stream] = self._clock()
             self._wake.set()
 
+    def publish(self, stream: str, frame: bytes, sequence: int) -> None:
+        """Append the prepared `frame` to the stream's ring, to leave at the next turn of the loop at the latest."""
+        crowded = self._hub.publish(stream, frame, sequence)
+        self.mark(stream)
+        while crowded and not self._serve(stream, CHUNK_SENDS)[1]:
+            pass
+
     @property
     def busy(self) -> bool:
         """Some stream is not flushed yet."""
@@ -85,12 +93,9 @@ class Flusher:
         """One chunk for each dirty stream; many small ones share a turn of the loop."""
         budget = CHUNK_SENDS
         for stream in list(self._dirty):
-            served = self._contained_chunk(stream, budget)
-            self._metrics.flushed(served)
-            if served < budget:
-                self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
-                if self._flushed is not None:
-                    self._flushed(stream)
+            if stream not in self._dirty:  # a burst has been flushed meanwhile
+                continue
+            served, _ = self._serve(stream, budget)
             budget -= max(served, 1)
             if budget <= 0:
                 self._lagged()
@@ -99,26 +104,39 @@ class Flusher:
         self._lagged()
         await anyio.lowlevel.checkpoint()
 
-    def _contained_chunk(self, stream: str, limit: int) -> int:
+    def _serve(self, stream: str, limit: int) -> tuple[int, bool]:
+        """One chunk of a dirty stream: how many sends, and whether the stream is flushed."""
+        served, done = self._contained_chunk(stream, limit)
+        self._metrics.flushed(served)
+        if done:
+            self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
+            if self._hub.is_open(stream):
+                self._hub.flushed(stream)
+            if self._flushed is not None:
+                self._flushed(stream)
+        return served, done
+
+    def _contained_chunk(self, stream: str, limit: int) -> tuple[int, bool]:
         try:
             return self._flush_chunk(stream, limit)
         except Exception:  # one stream's failure must not end the others
             log.exception("a stream could not be flushed", stream=stream)
-            return 0
+            return 0, True
 
-    def _flush_chunk(self, stream: str, limit: int) -> int:
-        """Serve up to `limit` subscribers; fewer than that: the stream is flushed."""
+    def _flush_chunk(self, stream: str, limit: int) -> tuple[int, bool]:
+        """Serve up to `limit` subscribers, SEND_BYTES each; True: nobody is left who could be served."""
         if not self._hub.is_open(stream):
-            return 0
+            return 0, True
         if self._native is not None:
-            return self._flush_native(self._native, stream, limit)
+            served, left = self._flush_native(self._native, stream, limit)
+            return served, served < limit and not left
         plan = self._hub.flush_plan(stream, limit)
         for subscriber in plan:
             self._flush_one(subscriber)
-        return len(plan)
+        return len(plan), len(plan) < limit and not self._hub.flush_plan(stream, 1)
 
-    def _flush_native(self, flush: NativeFlush, stream: str, limit: int) -> int:
-        served, troubles = flush(self._hub.ring(stream), limit, SEND_BYTES)
+    def _flush_native(self, flush: NativeFlush, stream: str, limit: int) -> tuple[int, int]:
+        served, left, troubles = flush(self._hub.ring(stream), limit, SEND_BYTES)
         for slot, rest, error in troubles:
             peer = self._hub.at(stream, slot).owner
             if isinstance(peer, Peer):
@@ -128,7 +146,7 @@ class Flusher:
                     peer.abort()
                 else:
                     peer.park()
-        return served
+        return served, left
 
     def _flush_one(self, subscriber: Subscriber) -> None:
         peer = subscriber.owner

@@ -4,7 +4,7 @@ How a runtime uses it:
 
 - commands: `open`, `publish`, `subscribe`, `replayed`, `unsubscribe`, `close`;
 - the flush: `flush_plan` names who is behind, `take` gives a span of whole frames, `sent` moves the cursor and
-  returns the rest of a cut frame, `take_lagged` names whom the ring has overrun;
+  returns the rest of a cut frame, `flushed` says that nobody is left, `take_lagged` names whom the ring has overrun;
 - getters: `head`, `depth`, `depths`, `subscriber_count`, `replay_range`.
 
 A subscriber has a single cursor, `position`. While the ring no longer holds `position + 1` it is *replaying*: storage
@@ -79,10 +79,11 @@ class Lagged(NamedTuple):
 
 
 class _Stream:
-    __slots__ = ("live", "replaying", "ring")
+    __slots__ = ("fresh_bytes", "fresh_events", "live", "replaying", "ring")
 
     def __init__(self, ring: PureRing) -> None:
         self.ring = ring
+        self.fresh_events = self.fresh_bytes = 0  # published since the last flush
         self.live: dict[int, Subscriber] = {}  # slot -> subscriber
         self.replaying: set[Subscriber] = set()
 
@@ -138,13 +139,26 @@ class Hub:
             raise LocalProtocolError(f"stream {stream} is not open")
         return entry
 
-    def publish(self, stream: str, frame: bytes, sequence: int) -> None:
-        """Append the prepared `frame`: O(1), whatever the number of subscribers."""
-        ring = self._entry(stream).ring
+    def publish(self, stream: str, frame: bytes, sequence: int) -> bool:
+        """Append the prepared `frame`: O(1), whatever the number of subscribers.
+
+        True: half of the ring's room is used since the stream was last `flushed`. Flush it before more is published,
+        or a burst overruns readers who keep up.
+        """
+        entry = self._entry(stream)
+        ring = entry.ring
         if sequence != ring.head + 1:
             raise LocalProtocolError(f"sequence {sequence} does not follow {ring.head}")
         ring.publish(frame)
         self._published[stream] = None
+        entry.fresh_events += 1
+        entry.fresh_bytes += len(frame)
+        return 2 * entry.fresh_events >= self._capacity_events or 2 * entry.fresh_bytes >= self._capacity_bytes
+
+    def flushed(self, stream: str) -> None:
+        """Every subscriber has been given what the stream had, or is parked: the flush is done with the stream."""
+        entry = self._entry(stream)
+        entry.fresh_events = entry.fresh_bytes = 0
 
     # --- subscribers -------------------------------------------------------------------------------
 

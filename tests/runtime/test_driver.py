@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import anyio
 import pytest
 import structlog
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
-from openguild_proto.sessions.tokens import Claims
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.app import Server
-from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config import ServerConfig
-from openguild_runtime.storage.base import Storage, Visible
+from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.streams import user_ring
-from tests.support.deeds import add_user, login
-from tests.support.server import SIGNING_KEY
+from tests.support.line import connected
 
 pytestmark = pytest.mark.anyio
 CAPACITY = 4
@@ -35,55 +25,6 @@ class Failing(MemoryStorage):
 
     async def visible(self, user_id: str) -> Visible:
         raise self._failure
-
-
-class Line:
-    """One connection to a replica, from its first request on."""
-
-    def __init__(self, server: Server, token: str, end: socket.socket) -> None:
-        self.server, self.token, self.end = server, token, end
-
-    async def ask(self, method: str, path: str, *headers: str) -> str:
-        """The head of the answer, and its body where it came along."""
-        lines = (f"{method} {path} HTTP/1.1", "host: x", f"authorization: Bearer {self.token}", *headers, "", "")
-        self.end.sendall("\r\n".join(lines).encode())
-        return await self.read()
-
-    async def upgrade(self) -> str:
-        key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
-        return await self.ask(
-            "GET", "/notifications/ws", "upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13", key,
-            "x-request-id: the-upgrade",
-        )  # fmt: skip
-
-    async def read(self) -> str:
-        await anyio.wait_readable(self.end)
-        return self.end.recv(65_536).decode("latin-1")
-
-
-@asynccontextmanager
-async def connected(storage: Storage | None = None) -> AsyncIterator[Line]:
-    storage = storage or MemoryStorage()
-    config = ServerConfig.model_validate(
-        {"session": {"signing_key": SIGNING_KEY}, "messaging": {"queue_capacity": CAPACITY}}
-    )
-    ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
-        end.setblocking(False)
-    with theirs, anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            server = Server(config, tasks, 1_000, storage=storage, bus=LocalBus())
-            server.performer.serving = True
-            user = await add_user(storage)
-            session = login(user, 1)
-            await storage.perform(session)
-            now_us = int(server.sources.wall() * 1_000_000)
-            token = server.service.tokens.issue(Claims(session.session_id, user, "name", now_us, now_us + 10**9))
-            tasks.start_soon(server.streams.flusher.run)
-            tasks.start_soon(server.driver.serve, ours, "192.0.2.1")
-            yield Line(server, token, theirs)
-            tasks.cancel_scope.cancel()
-            server.driver.end_all()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +50,7 @@ async def test_a_browser_s_preflight_is_not_counted() -> None:
 
 
 async def test_records_about_a_stream_name_its_request_its_user_and_its_channel() -> None:
-    async with connected() as line:
+    async with connected(queue_capacity=CAPACITY) as line:
         assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
         (peer,) = line.server.streams.peers()
         assert peer.stream is not None

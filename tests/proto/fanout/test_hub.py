@@ -191,6 +191,15 @@ def test_a_stream_is_opened_once_and_published_to_in_order(hub: Hub) -> None:
     assert hub.head(STREAM) == 11
 
 
+def test_a_burst_asks_for_a_flush_at_half_of_the_ring() -> None:
+    """In events or in bytes, whichever comes first."""
+    hub = Hub(capacity_events=8, capacity_bytes=1_000)
+    hub.open(STREAM, 0)
+    assert [hub.publish(STREAM, b"x", sequence) for sequence in range(1, 6)] == [False, False, False, True, True]
+    hub.flushed(STREAM)
+    assert [hub.publish(STREAM, b"x" * 300, sequence) for sequence in (6, 7)] == [False, True]
+
+
 def test_since_beyond_the_head_is_refused(hub: Hub) -> None:
     with pytest.raises(LocalProtocolError):
         hub.subscribe(STREAM, 11)

@@ -1,0 +1,77 @@
+"""A replica without a listener, and one connection to it over a socket pair."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from openguild_proto.sessions.tokens import Claims
+from openguild_runtime.app import Server
+from openguild_runtime.bus.local import LocalBus
+from openguild_runtime.config import ServerConfig
+from openguild_runtime.storage.base import Storage
+from openguild_runtime.storage.memory import MemoryStorage
+from tests.support.deeds import add_user, login
+from tests.support.server import SIGNING_KEY
+
+
+class Line:
+    """One connection to a replica, from its first request on."""
+
+    def __init__(self, server: Server, token: str, end: socket.socket) -> None:
+        self.server, self.token, self.end = server, token, end
+
+    async def ask(self, method: str, path: str, *headers: str) -> str:
+        """The head of the answer, and its body where it came along."""
+        lines = (f"{method} {path} HTTP/1.1", "host: x", f"authorization: Bearer {self.token}", *headers, "", "")
+        self.end.sendall("\r\n".join(lines).encode())
+        return await self.read()
+
+    async def upgrade(self) -> str:
+        key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
+        return await self.ask(
+            "GET", "/notifications/ws", "upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13", key,
+            "x-request-id: the-upgrade",
+        )  # fmt: skip
+
+    async def read(self) -> str:
+        """What has come, once something has."""
+        await anyio.wait_readable(self.end)
+        return self.end.recv(65_536).decode("latin-1")
+
+    async def read_exactly(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        got = b""
+        while len(got) < size:
+            await anyio.wait_readable(self.end)
+            got += self.end.recv(size - len(got))
+        return got
+
+
+@asynccontextmanager
+async def connected(storage: Storage | None = None, *, queue_capacity: int = 256) -> AsyncIterator[Line]:
+    """`queue_capacity`: events that a ring holds."""
+    storage = storage or MemoryStorage()
+    config = ServerConfig.model_validate(
+        {"session": {"signing_key": SIGNING_KEY}, "messaging": {"queue_capacity": queue_capacity}}
+    )
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    with theirs, anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            server = Server(config, tasks, 1_000, storage=storage, bus=LocalBus())
+            server.performer.serving = True
+            user = await add_user(storage)
+            session = login(user, 1)
+            await storage.perform(session)
+            now_us = int(server.sources.wall() * 1_000_000)
+            token = server.service.tokens.issue(Claims(session.session_id, user, "name", now_us, now_us + 10**9))
+            tasks.start_soon(server.streams.flusher.run)
+            tasks.start_soon(server.driver.serve, ours, "192.0.2.1")
+            yield Line(server, token, theirs)
+            tasks.cancel_scope.cancel()
+            server.driver.end_all()
