@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -35,10 +37,10 @@ def replicas(new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_pat
 
 async def subscriber(url: str, headers: dict[str, str], ready: anyio.abc.ObjectSendStream[None]) -> None:
     """Check every frame as it comes; ends after the last one."""
-    async with connect(url, additional_headers=headers, compression=None, proxy=None, max_queue=None) as socket:
+    async with connect(url, additional_headers=headers, compression=None, proxy=None, max_queue=None) as stream:
         await ready.send(None)
         for expected in range(1, POSTS + 1):
-            frame = json.loads(await socket.recv())
+            frame = json.loads(await stream.recv())
             assert frame["sequence"] == expected
 
 
@@ -74,6 +76,52 @@ async def test_d_01_every_subscriber_of_both_replicas_gets_every_event_once(repl
     for server in replicas:
         assert server.metric("openguild_websocket_lag_closes_total") == 0
         assert server.metric("openguild_messaging_events_total", outcome="delivered") == POSTS
+
+
+def post_at_once(ports: list[int], path: str, token: str) -> None:
+    """One post by each of as many connections, all of them sent before the first answer is read."""
+    body = json.dumps({"content": "x" * 1_500}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    request = head.encode() + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+    with ExitStack() as open_sockets:
+        sockets = [open_sockets.enter_context(socket.create_connection(("127.0.0.1", port))) for port in ports]
+        for each in sockets:
+            each.sendall(request)
+        for each in sockets:
+            assert each.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.anyio
+async def test_a_burst_reaches_who_keeps_up_whole(
+    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
+) -> None:
+    """More events than a ring holds and more bytes than one send takes, posted all at once, and nothing after them."""
+    url, count = new_database(), 300
+    servers = [ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url) for _ in range(2)]
+    with servers[0], servers[1]:
+        alice = await anyio.to_thread.run_sync(servers[0].chat().user)
+        channel = alice.channel(alice.guild())
+        targets = [f"127.0.0.1:{server.port}/channels/{channel}" for server in servers]
+        got: list[list[int]] = [[] for _ in targets]
+
+        async def read(target: str, sequences: list[int]) -> None:
+            address = f"ws://{target}/ws?since=0"
+            async with connect(
+                address, additional_headers=alice.auth, compression=None, proxy=None, max_queue=None
+            ) as stream:
+                opened.release()
+                while len(sequences) < count:
+                    sequences.append(json.loads(await stream.recv())["sequence"])
+
+        opened = anyio.Semaphore(0)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for target, sequences in zip(targets, got, strict=True):
+                    tasks.start_soon(read, target, sequences)
+                    await opened.acquire()
+                ports = [servers[number % 2].port for number in range(count)]
+                await anyio.to_thread.run_sync(post_at_once, ports, f"/channels/{channel}/messages", alice.token)
+        assert got == [list(range(1, count + 1))] * 2
 
 
 def test_a_guild_made_on_one_replica_is_served_by_the_other(replicas: list[ServerProcess]) -> None:

@@ -15,7 +15,7 @@ from anyio.abc import ByteStream
 from openguild_runtime.client import Address
 from tests.simulation.loop import SimLoop
 
-WINDOW_BYTES = 16_384  # what one direction holds before the sender has to wait
+WINDOW_BYTES = (16_384, 1 << 20)  # what one direction holds before the sender has to wait: one of them for a connection
 
 
 class Pipe:
@@ -25,6 +25,7 @@ class Pipe:
         self._network = network
         self._arrived = arrived
         self._drained = drained
+        self._window = network.window()
         self._last = 0.0
         self._queue: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.in_flight = 0
@@ -34,7 +35,7 @@ class Pipe:
 
     @property
     def room(self) -> int:
-        return WINDOW_BYTES - self.in_flight - len(self.buffer)
+        return self._window - self.in_flight - len(self.buffer)
 
     def send(self, data: bytes) -> int:
         taken = data[: max(0, self.room)]
@@ -196,6 +197,9 @@ class Network:
 
     def delay(self) -> float:
         return self._rng.choice((0.0002, 0.001, 0.001, 0.003, 0.03))
+
+    def window(self) -> int:
+        return self._rng.choice(WINDOW_BYTES)
 
     def _is_ready(self, kind: str, descriptor: int) -> bool:
         entry = self._sockets.get(descriptor)

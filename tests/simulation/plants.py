@@ -73,7 +73,19 @@ def trust_nats_for_control(replica: Replica) -> None:
     feeds.run_tail_checks = lambda also: run_tail_checks(nothing_missed)  # type: ignore[method-assign]  # this is the bug
 
 
+def forget_the_rest(replica: Replica) -> None:
+    """A subscriber is done when something was sent to it, though there was more than one send takes."""
+    flusher = replica.server.streams.flusher
+    flush_chunk = flusher._flush_chunk
+
+    def one_send(stream: str, limit: int) -> tuple[int, bool]:
+        served, _ = flush_chunk(stream, limit)
+        return served, served < limit
+
+    flusher._flush_chunk = one_send  # type: ignore[method-assign]  # this is the bug
+
+
 PLANTS = {
     plant.__name__: plant
-    for plant in (publish_before_commit, trust_nats, replay_before_subscribe, trust_nats_for_control)
+    for plant in (publish_before_commit, trust_nats, replay_before_subscribe, trust_nats_for_control, forget_the_rest)
 }

@@ -33,6 +33,10 @@ CHANNELS = 3
 WATCHERS = 3  # of the clients, with a notification stream
 POSTS = 3  # per client
 TOKEN_SECS = (5, 11, 3_600, 3_600)  # an access token's life: renewals fall into the trouble, or there are none
+SIZES = (
+    ("", "", "x" * 500, "x" * 3_900),
+    ("\x01" * 3_900,),
+)  # what the texts of a run end with; three of the second fill a send
 TROUBLE_SECS = 12.0  # simulated; after that everything heals
 SETTLE_SECS = 90.0  # by then everybody must have everything
 SAMPLE_SECS = 0.5
@@ -66,6 +70,8 @@ class Run:
         self.watched: set[str] = set()  # streams that are to end for good and have not yet
         self._trace = hashlib.blake2b(digest_size=8)
         self.token_secs = self.rng.choice(TOKEN_SECS)
+        self.sizes = self.rng.choice(SIZES)
+        self.spread = self.rng.choice((0.0, 1.0))  # posts come all at once, or at any time
         self.world = World(Settings(access_ttl_secs=self.token_secs))
         self.now: Callable[[], float]
         self.channels: list[str] = []
@@ -152,8 +158,8 @@ class Run:
 
     async def _post(self, person: Person) -> None:
         for number in range(POSTS):
-            await anyio.sleep(self.rng.uniform(0, TROUBLE_SECS / POSTS))
-            text = f"{person.number}.{number}" + "x" * self.rng.choice((0, 0, 500, 3_900))
+            await anyio.sleep(0.9 * TROUBLE_SECS / POSTS * (1 - self.spread * self.rng.random()))
+            text = f"{person.number}.{number}" + self.rng.choice(self.sizes)
             channel = self.rng.choice(self.channels)
             person.attempted.add(text)
             try:
