@@ -48,7 +48,7 @@ from openguild_runtime.readiness import ReadinessProbe
 from openguild_runtime.reload import LiveConfig
 from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
-from openguild_runtime.shutdown import drain, wait_for_signal
+from openguild_runtime.shutdown import DrainRequest, drain, wait_for_signal
 from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, gather, serve_siblings
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
@@ -270,7 +270,8 @@ class Server:
             forget(path)
         else:
             path = worker_path(path, self.seat.number)
-        self.tasks.start_soon(serve_admin, AdminScope(self.live, self.streams), path)
+        scope = AdminScope(self.live, self.streams, DrainRequest(self.readiness, self.seat))
+        self.tasks.start_soon(serve_admin, scope, path)
 
     def _pulse(self) -> bytes:
         return msgspec.json.encode(Pulse(self._listening, self.live.changes()))

@@ -35,11 +35,14 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     level.add_argument("filter")
     closing = asking.add_parser("close", help="close a user's streams: the clients come back")
     closing.add_argument("--user", required=True)
-    asking.add_parser("drain", help="as SIGTERM: unready, drain, end")
+    asking.add_parser("drain", help="as SIGTERM, all workers: unready, drain, end")
 
 
 def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
-    """Ask every server that listens: one, or all workers. The exit status: 1 if any of them failed. Raises CommandFailed."""
+    """Ask every server that listens: one, or all workers; `drain` goes to one worker, whose supervisor ends them all.
+
+    The exit status: 1 if any of them failed. Raises CommandFailed.
+    """
     path = config.admin_path
     if path is None:
         raise CommandFailed(
@@ -49,7 +52,11 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
     answer = _ask(path, request)
     if answer is not None:
         return _print([answer])
-    workers = {number: _ask(each, request) for number, each in worker_paths(path).items()}
+    workers: dict[int, dict[str, Any] | None] = {}
+    for number, each in worker_paths(path).items():
+        workers[number] = said = _ask(each, request)
+        if said and "draining" in said:
+            return _print([{"worker": number} | said])
     if not any(workers.values()):  # what is there, killed processes have left
         raise CommandFailed(f"admin: no server listens at {path}")
     return _print([{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()])

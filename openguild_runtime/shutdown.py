@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -22,10 +23,31 @@ from openguild_runtime.driver import Driver
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
 from openguild_runtime.readiness import ReadinessProbe
+from openguild_runtime.siblings import Seat
 
 LAST_WORDS_SECS = 2.0  # for close handshakes and answers after the last wave
 
 log = structlog.get_logger("openguild.shutdown")
+
+
+class DrainRequest:
+    """What an operator asks for by the admin socket: SIGTERM for the whole server, once. A second signal would end it at once.
+
+    A worker that drained alone would be replaced, so its supervisor gets the signal and hands it on to all.
+    """
+
+    def __init__(self, readiness: ReadinessProbe, seat: Seat | None) -> None:
+        self._readiness = readiness
+        self._supervisor = None if seat is None else seat.supervisor
+        self._sent = False
+
+    def __call__(self) -> None:
+        if self._sent or self._readiness.draining:
+            return
+        self._sent = True
+        # a supervisor that has died has left its number to somebody else, and its workers drain anyway
+        orphan = self._supervisor != os.getppid()
+        os.kill(os.getpid() if self._supervisor is None or orphan else self._supervisor, signal.SIGTERM)
 
 
 async def wait_for_signal(signals: AsyncIterator[signal.Signals]) -> None:

@@ -26,11 +26,12 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A worker's place: `number` of `count`, counted from 0, and where the siblings' sockets are."""
+    """A worker's place: `number` of `count`, counted from 0, where the siblings' sockets are, and whose process id ends all."""
 
     number: int
     count: int
     directory: Path
+    supervisor: int
 
     def socket(self, number: int) -> Path:
         """Where worker `number` answers its siblings."""

@@ -30,7 +30,7 @@ def main() -> int:
     lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
     orders = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(orders["config"])
-    seat = Seat(orders["number"], orders["count"], Path(orders["directory"]))
+    seat = Seat(orders["number"], orders["count"], Path(orders["directory"]), orders["supervisor"])
     latest = [config]
     for key, value in orders["changes"].items():
         config = with_value(config, key, value)

@@ -8,6 +8,7 @@ alone, which sends SIGTERM on.
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import socket
@@ -92,6 +93,7 @@ class Worker:
             "number": self.number,
             "count": self.seat.count,
             "directory": str(self.seat.directory),
+            "supervisor": self.seat.supervisor,
         }
         stdin: ByteSendStream | None = None if self.process is None else self.process.stdin
         if stdin is not None:
@@ -132,7 +134,8 @@ class Supervisor:
     def __init__(self, config: ServerConfig, directory: Path, reread: Callable[[], ServerConfig]) -> None:
         self._config = config
         self._reread = reread
-        self._workers = [Worker(Seat(number, config.workers, directory)) for number in range(config.workers)]
+        seats = (Seat(number, config.workers, directory, os.getpid()) for number in range(config.workers))
+        self._workers = [Worker(seat) for seat in seats]
         self._stopping = anyio.Event()
         self._status = 0
 
@@ -179,9 +182,11 @@ class Supervisor:
             worker.failures = 0 if lived > STEADY_SECS else worker.failures + 1
             most = min(MAX_BACKOFF_SECS, 0.2 * 2**worker.failures)
             delay = 0.0 if worker.failures == 0 else random.uniform(0.1, most)  # noqa: S311 - jitter
-            log.error(
-                "a worker died and is started again", worker=worker.number, status=status, delay_secs=round(delay, 2)
-            )
+            fields = {"worker": worker.number, "status": status, "delay_secs": round(delay, 2)}
+            if status == 0:  # somebody sent it SIGTERM, and not to us
+                log.warning("a worker ended and is started again", **fields)
+            else:
+                log.error("a worker died and is started again", **fields)
             with anyio.move_on_after(delay):
                 await self._stopping.wait()
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import openguild_runtime
+from openguild_runtime.workers.supervisor import END_GRACE_SECS
 from tests.support.scripts import script
 from tests.support.server import ROOT, SIGNING_KEY, ServerProcess
 
@@ -133,6 +134,15 @@ def test_grace_covers_the_drain(overlay: str, rendered: dict[str, Any]) -> None:
     pause = int(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
     drain = sum(int(environment[f"OPENGUILD_SERVER__DRAIN__{name}_SECS"]) for name in ("DELAY", "WINDOW"))
     assert pod["terminationGracePeriodSeconds"] >= pause + drain + 10
+
+
+@overlays
+def test_liveness_outlasts_a_drain_that_kubelet_did_not_ask_for(overlay: str, rendered: dict[str, Any]) -> None:
+    """`admin drain`: nobody listens during the window, and the container is not to be killed meanwhile."""
+    (server,) = rendered[overlay]["Deployment", "openguild-server"]["spec"]["template"]["spec"]["containers"]
+    liveness = server["livenessProbe"]
+    window = int(environment_of(rendered[overlay])["OPENGUILD_SERVER__DRAIN__WINDOW_SECS"])
+    assert (liveness["failureThreshold"] - 1) * liveness["periodSeconds"] >= window + END_GRACE_SECS
 
 
 @overlays

@@ -151,6 +151,19 @@ def test_drain_ends_it_orderly(tmp_path: Path, database_url: str, path: Path) ->
         assert (gone.returncode, "no server listens" in gone.stderr) == (1, True)
 
 
+def test_to_ask_for_a_drain_again_does_not_cut_it(tmp_path: Path, database_url: str, path: Path) -> None:
+    """A second SIGTERM would: the streams would not be told."""
+    settings = {"DATABASE_URL": database_url, "ADMIN_SOCKET": str(path.with_name("twice.sock")), "DRAIN__DELAY_SECS": 3}
+    with ServerProcess(tmp_path, **settings).start() as server:
+        for _ in range(2):
+            assert admin(server, "drain") == {"draining": True}
+        assert server.status("/ready") == 503
+        assert server.process is not None
+        assert server.process.wait(15) == 0
+        messages = [record["message"] for record in server.records()]
+        assert (messages.count("shutdown signal received"), messages.count("drained")) == (1, 1)
+
+
 def test_every_worker_is_asked(
     tmp_path: Path, path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
 ) -> None:

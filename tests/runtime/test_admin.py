@@ -55,6 +55,7 @@ class Joined:
         self.replica = AdminScope(
             LiveConfig(config, make_service(config), self.streams, lambda: config),
             self.streams,
+            lambda: None,
         )
         self.sockets: list[socket.socket] = []
 

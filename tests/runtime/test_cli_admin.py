@@ -49,8 +49,8 @@ def answering(path: Path, answer: object) -> Iterator[None]:
         thread.join()
 
 
-def ask(path: Path) -> int:
-    return run_admin(ServerConfig.model_validate({"admin_socket": str(path)}), {"ask": "show"})
+def ask(path: Path, what: str = "show") -> int:
+    return run_admin(ServerConfig.model_validate({"admin_socket": str(path)}), {"ask": what})
 
 
 def test_every_worker_is_asked_and_who_is_missing_is_named(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +63,15 @@ def test_every_worker_is_asked_and_who_is_missing_is_named(path: Path, capsys: p
         {"worker": 2, "settings": 2},
         {"worker": 10, "settings": 10},
     ]
+
+
+def test_the_first_worker_that_drains_is_the_only_one_asked(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It tells its supervisor, which ends all; a second signal would end them at once."""
+    for number in (0, 3):
+        leave_behind(worker_path(path, number))
+    with answering(worker_path(path, 2), {"draining": True}):
+        assert ask(path, "drain") == 0
+    assert json.loads(capsys.readouterr().out) == {"worker": 2, "draining": True}
 
 
 def test_one_server_answers_for_itself(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,6 +167,35 @@ def test_a_hung_worker_does_not_hold_the_end(pair: ServerProcess) -> None:
     assert said(pair, "a worker does not end and is killed") == 1
 
 
+def test_admin_drain_ends_the_whole_server(
+    tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
+) -> None:
+    """A worker that drained alone would be started again."""
+    with (
+        TemporaryDirectory(prefix="og-") as short,
+        start_pair(
+            tmp_path, new_database, nats_server, ADMIN_SOCKET=str(Path(short) / "admin.sock"), DRAIN__DELAY_SECS=3
+        ) as server,
+    ):
+        wait_until(lambda: said(server, "a worker serves") == 2, secs=30, what="both seats")
+        for _ in range(2):  # the second one changes nothing
+            done = server.run_command("admin", "drain")
+            assert (done.returncode, json.loads(done.stdout)) == (0, {"worker": 0, "draining": True})
+        assert server.process is not None
+        assert server.process.wait(20) == 0, server.tail()
+        assert said(server, "drained") == 2
+        assert said(server, "shutdown signal received") == 3, "the supervisor's, and one of each worker"
+        assert said(server, "started again") == 0
+
+
+def test_a_worker_that_somebody_ended_is_no_error(pair: ServerProcess) -> None:
+    os.kill(min(children(pair).values()), signal.SIGTERM)
+    wait_until(lambda: said(pair, "a worker ended and is started again", level="WARNING", status=0), what="its end")
+    wait_until(lambda: len(workers(pair)) == 2, secs=20, what="a new worker")
+    assert said(pair, "", level="ERROR") == 0
+    assert pair.stop() == 0, pair.tail()
+
+
 def test_what_an_operator_set_survives_a_worker(
     tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
 ) -> None:
