@@ -52,6 +52,7 @@ def exported(server: ServerProcess) -> dict[str, set[str]]:
         elif not line.startswith("#"):
             name, _, labels = line.rpartition(" ")[0].partition("{")
             names.setdefault(name, set()).update(re.findall(r"(\w+)=", labels))
+    names["openguild_worker_up"] = {"worker"}  # of `--workers` alone: `siblings.merge` adds it
     return names
 
 

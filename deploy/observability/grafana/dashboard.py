@@ -160,6 +160,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ((f"max by (instance) (process_open_fds{{{JOB}}} / process_max_fds{{{JOB}}})", "{{instance}}"),),
             0.9,
         ),
+        Panel(
+            "Workers answering",
+            "short",
+            ((gauge("openguild_worker_up", "sum by (instance)"), "{{instance}}"),),
+        ),
         Panel("Draining", "bool", ((gauge("openguild_draining", "max by (instance)"), "{{instance}}"),)),
         Panel("Versions", "short", ((f"count by (version) (openguild_build_info{{{JOB}}})", "{{version}}"),)),
     ),
