@@ -97,7 +97,8 @@ class Server:
         self.tasks = tasks
         native = native_ring() if native is None else native
         self._hasher = hasher or PasswordHasher()
-        self.metrics = Metrics(openguild_runtime.__version__, native_ring=native)
+        has_nats = config.nats.url is not None
+        self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
@@ -129,7 +130,7 @@ class Server:
             self.metrics,
             clock,
             storage_is_memory=config.storage == "memory",
-            has_nats=config.nats.url is not None,
+            has_nats=has_nats,
         )
         on_main = config.metrics.enabled and config.metrics.bind_addr is None
         self.performer = self._performer(metrics_shown=on_main)

@@ -76,7 +76,7 @@ class _DepthCollector(Collector):
 class Metrics:
     """One registry per process. Children are kept in dicts: a label lookup in the hot path is a dict lookup."""
 
-    def __init__(self, version: str, *, native_ring: bool) -> None:
+    def __init__(self, version: str, *, native_ring: bool, has_nats: bool = True) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -104,7 +104,10 @@ class Metrics:
         self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
         self._db_ready = self._gauge("openguild_db_ready", "1 when the last probe reached the database")
-        self._nats = self._gauge("openguild_nats_connected", "1 while connected to NATS")
+        self._nats = Gauge(
+            "openguild_nats_connected", "1 while connected to NATS; not shown where none is configured",
+            registry=registry if has_nats else None,  # a server that serves alone is not away from anything
+        )  # fmt: skip
         self._nats_reconnects = self._counter("openguild_nats_reconnects", "Reconnects to NATS")
         self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes dropped while NATS was away")
         self._gaps = self._counter("openguild_gaps_found", "Holes found in what NATS brought")

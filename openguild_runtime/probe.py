@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import anyio
@@ -22,7 +22,7 @@ import anyio
 from openguild_proto.http.headers import SECURITY_HEADERS
 from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
 from openguild_runtime.failures import CommandFailed
-from openguild_runtime.probe_slo import check_slo
+from openguild_runtime.probe_slo import Finding, check_slo
 
 STEP_LIMIT_SECS = 5.0
 MAX_BODY_BYTES = 16 * 1_048_576
@@ -52,7 +52,12 @@ class Options(NamedTuple):
 
 Get = Callable[[str], Answer]
 Step = Callable[[], str | None]  # the problem, or None
-Report = Callable[[str, float, str | None], None]  # step, seconds, problem
+
+
+class Report(Protocol):
+    """`note`: what is to be said of a step that passed."""
+
+    def __call__(self, step: str, secs: float, problem: str | None, note: str = "") -> None: ...
 
 
 def _live(get: Get) -> str | None:
@@ -174,10 +179,10 @@ def probe(options: Options) -> int:
         raise CommandFailed(f"probe: --only: expected one of {', '.join(LOOKS)}")
     results: list[tuple[str, float, str | None]] = []
 
-    def report(name: str, secs: float, problem: str | None) -> None:
-        results.append((name, secs, problem))
-        mark, text = ("ok  ", "") if problem is None else ("FAIL", f": {problem}")
-        sys.stdout.write(f"{mark} {name} {secs * 1000:.0f} ms{text}\n")
+    def report(step: str, secs: float, problem: str | None, note: str = "") -> None:
+        results.append((step, secs, problem))
+        mark, text = ("ok  ", note) if problem is None else ("FAIL", problem)
+        sys.stdout.write(f"{mark} {step} {secs * 1000:.0f} ms{text and ': ' + text}\n")
 
     def take(name: str, step: Step) -> None:
         started = time.monotonic()
@@ -215,7 +220,7 @@ def _round_trip(options: Options, username: str, report: Report) -> None:
 
 def _objectives(options: Options, take: Callable[[str, Step], None], report: Report) -> None:
     """The step `metrics` fetches them; each objective is a step of its own, where there is something to look at."""
-    found: dict[str, str | None] = {}
+    found: dict[str, Finding] = {}
 
     def metrics() -> str | None:
         parts = urlsplit(options.metrics_url or options.url.rstrip("/") + "/metrics")
@@ -232,8 +237,8 @@ def _objectives(options: Options, take: Callable[[str, Step], None], report: Rep
         return None
 
     take("metrics", metrics)
-    for name, problem in found.items():
-        report(f"slo {name}", 0.0, problem)
+    for name, finding in found.items():
+        report(f"slo {name}", 0.0, finding.problem, finding.note)
 
 
 def _password(options: Options) -> str:

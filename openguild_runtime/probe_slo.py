@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,16 +21,27 @@ SERVER_FAULTS = frozenset(
 Sample = tuple[str, dict[str, str], float]
 
 
-def check_slo(text: str) -> dict[str, str | None]:
-    """Each objective, and what is wrong with it or None; an absent series is wrong. Raises ValueError for what is no exposition."""
+class Finding(NamedTuple):
+    """What is wrong with one objective, or None; `note`: why there was nothing to look at."""
+
+    problem: str | None
+    note: str = ""
+
+
+def check_slo(text: str) -> dict[str, Finding]:
+    """Each objective; an absent series is wrong, but where a server may do without. Raises ValueError for what is no exposition."""
     samples = list(_samples(text))
     present = {name for name, _, _ in samples}
     if "openguild_build_info" not in present:
         raise ValueError("openguild_build_info is missing")
     return {
-        name: f"{series} is missing" if series not in present else check(samples)
+        name: Finding(check(samples)) if series in present else _absent(series)
         for name, (series, check) in OBJECTIVES.items()
     }
+
+
+def _absent(series: str) -> Finding:
+    return Finding(None, "not configured") if series in OPTIONAL else Finding(f"{series} is missing")
 
 
 def _samples(text: str) -> Iterator[Sample]:
@@ -94,3 +106,4 @@ OBJECTIVES: dict[str, tuple[str, Callable[[list[Sample]], str | None]]] = {
     "database": ("openguild_db_ready", _database),
     "nats": ("openguild_nats_connected", _nats),
 }  # the series that must be there, and the look at it
+OPTIONAL = frozenset({"openguild_nats_connected"})  # a server without `nats.url` does not show it

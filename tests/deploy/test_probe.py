@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from openguild_proto.errors import ErrorCode
@@ -141,12 +142,20 @@ def without(text: str, name: str) -> str:
         ("dropped", 'openguild_messaging_events_total{outcome="dropped"}'),
         ("queue depth", "openguild_websocket_queue_depth_max"),
         ("database", "openguild_db_ready"),
-        ("nats", "openguild_nats_connected"),
     ],
 )
 def test_an_absent_series_is_no_success(objective: str, series: str) -> None:
-    problems = {name: problem for name, problem in check_slo(without(exposition(), series)).items() if problem}
+    found = check_slo(without(exposition(), series))
+    problems = {name: finding.problem for name, finding in found.items() if finding.problem}
     assert problems == {objective: f"{series} is missing"}
+
+
+def test_a_server_that_serves_alone_shows_no_nats_and_passes(tmp_path: Path, database_url: str) -> None:
+    with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as alone:
+        assert "openguild_nats_connected" not in httpx.get(alone.base_url + "/metrics", trust_env=False).text
+        done = alone.run_command("probe", "--slo", alone.base_url)
+        assert (done.returncode, done.stdout.count("ok   slo")) == (0, 6), done.stdout
+        assert "ok   slo nats 0 ms: not configured\n" in done.stdout
 
 
 def test_each_objective_is_missed_by_what_misses_it() -> None:
@@ -168,7 +177,8 @@ def test_each_objective_is_missed_by_what_misses_it() -> None:
         metrics.nats_connected(True)
         metrics.http_request("/ready", 200, 0.001)
         spoil(metrics)
-        assert {name for name, problem in check_slo(metrics.render().decode()).items() if problem} == missed
+        found = check_slo(metrics.render().decode())
+        assert {name for name, finding in found.items() if finding.problem} == missed
 
 
 def test_a_server_whose_metrics_have_their_own_listener(
