@@ -38,7 +38,7 @@ Request = dict[str, Any]
 Answer = dict[str, Any]
 
 log = structlog.get_logger("openguild.server")
-audit = structlog.get_logger("openguild.audit")
+audit = structlog.get_logger(logs.AUDIT)
 
 
 class Refused(Exception):

@@ -25,6 +25,7 @@ import msgspec
 import structlog
 
 DEFAULT_FILTER = "info,openguild=info"
+AUDIT = "openguild.audit"  # what administrators changed, a change of the filter among it
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "off": 100}
 SECRET_KEYS = frozenset(
     {"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"}
@@ -273,7 +274,9 @@ def parse_filter(text: str) -> dict[str, int]:
 
 
 def _level_of(name: str, levels: dict[str, int]) -> int:
-    """Of the longest target that the name begins with."""
+    """Of the longest target that the name begins with; the audit log obeys its own name alone."""
+    if name == AUDIT:
+        return levels.get(AUDIT, logging.INFO)
     while name and name not in levels:
         name = name.rpartition(".")[0]
     return levels[name]

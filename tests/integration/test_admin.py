@@ -89,6 +89,15 @@ def test_settings_change_at_once_and_are_audited(server: ServerProcess, alice: U
     assert all(record["uid"] == os.getuid() for record in audited)
 
 
+def test_no_log_filter_silences_the_audit_log(server: ServerProcess) -> None:
+    before = len(server.records())
+    for wanted in ("error", "off", "info"):
+        admin(server, "log", wanted)
+        admin(server, "replay-window", "50")
+    audited = [record["request"] for record in server.records()[before:] if record["target"] == "openguild.audit"]
+    assert [request.get("filter", "") for request in audited] == ["error", "", "off", "", "info", ""]
+
+
 def test_the_log_filter_reaches_loggers_in_use(server: ServerProcess, alice: User) -> None:
     def ended() -> int:
         """Debug records of the logger that writes the access log."""

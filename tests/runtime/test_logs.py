@@ -86,6 +86,19 @@ def test_a_logger_in_use_gets_another_level_and_another_format(logged: Callable[
     assert json.loads(stream.getvalue())["message"] == "four"
 
 
+@pytest.mark.parametrize("log_filter", ["error", "off", "off,openguild=error"])
+def test_the_audit_log_is_silenced_by_its_own_name_alone(log_filter: str, logged: Callable[..., io.StringIO]) -> None:
+    audit = structlog.get_logger(logs.AUDIT)
+    stream = logged("compact", "info")
+    logs.set_filter(logs.parse_filter(log_filter))
+    audit.info("kept")
+    structlog.get_logger("openguild.server").warning("hidden")
+    assert (stream.getvalue().count("kept"), stream.getvalue().count("hidden")) == (1, 0)
+    logs.set_filter(logs.parse_filter(f"info,{logs.AUDIT}=off"))
+    audit.error("hidden")
+    assert stream.getvalue().count("hidden") == 0
+
+
 class Writes(io.StringIO):
     """Counts what would be a write(2) each."""
 
