@@ -71,6 +71,10 @@ def prometheus_configuration() -> None:
         raise RuntimeError(said)
 
 
+def alertmanager_configuration() -> None:
+    run(tool("amtool"), "check-config", DEPLOY / "observability/alertmanager/alertmanager.yaml")
+
+
 CONTRACTS = (
     (r"\bDROP\s+(?!NOT\s+NULL|DEFAULT)\w+", "takes something away"),
     (r"\bRENAME\b", "renames"),
@@ -127,7 +131,8 @@ def compose() -> None:
 
 
 CHECKS: tuple[Callable[[], None], ...] = (
-    dockerfile, yaml_files, shell_scripts, alert_rules, prometheus_configuration, migration_steps, manifests, compose,
+    dockerfile, yaml_files, shell_scripts, alert_rules, prometheus_configuration, alertmanager_configuration, migration_steps,
+    manifests, compose,
 )  # fmt: skip
 
 

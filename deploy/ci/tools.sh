@@ -1,11 +1,12 @@
 #!/bin/sh
-# What tests use where the machine has it: Prometheus and promtool, PgBouncer, Chromium. `.ci/run` calls this first, so that those tests
+# What tests use where the machine has it: Prometheus and promtool, Alertmanager and amtool, PgBouncer, Chromium. `.ci/run` calls this first, so that those tests
 # run and do not skip. It installs only what is missing, only with apt-get and as root, leaves no service running, and never fails:
 # it says what is not there, and the tests that need it say that they are skipped.
 set -u
 
 missing() { # packages whose program is not there
-    for found in prometheus:prometheus pgbouncer:pgbouncer chromium:chromium,chromium-browser,google-chrome; do
+    for found in prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager,alertmanager pgbouncer:pgbouncer \
+        chromium:chromium,chromium-browser,google-chrome; do
         for program in $(echo "${found#*:}" | tr , ' '); do
             PATH=$PATH:/usr/sbin command -v "$program" > /dev/null && continue 2
         done

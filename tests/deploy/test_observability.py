@@ -232,3 +232,53 @@ def _depth(prometheus: Prometheus, channel: str) -> float:
     text = httpx.get(target, trust_env=False).text
     found = re.search(rf'openguild_websocket_queue_depth{{channel_id="{channel}"}} (\S+)', text)
     return float(found[1]) if found else 0.0
+
+
+INSTANCE = {"namespace": "prod", "job": "openguild-server", "instance": "a:9100"}
+DOWN = {"alertname": "OpenGuildDown", "severity": "page", **INSTANCE}
+HEARD: list[tuple[dict[str, str], bool]] = [
+    ({"alertname": "OpenGuildLoopStalls", "severity": "warning", **INSTANCE}, False),
+    ({"alertname": "OpenGuildLoopStalls", "severity": "warning", **INSTANCE, "instance": "b:9100"}, True),
+    ({"alertname": "OpenGuildLoopStalls", "severity": "warning", **INSTANCE, "namespace": "staging"}, True),
+    (
+        {
+            "alertname": "OpenGuildUnavailableRaised",
+            "severity": "warning",
+            "namespace": "prod",
+            "job": "openguild-server",
+        },
+        True,
+    ),
+    ({"alertname": "OpenGuildProbeMissing", "severity": "warning", "namespace": "prod"}, True),
+    ({"alertname": "OpenGuildDatabaseAway", "severity": "page", **INSTANCE}, True),
+]  # beside OpenGuildDown, and whether anybody hears of it
+
+
+def test_real_alertmanager_mutes_what_an_instance_that_is_down_says_and_nothing_else(tmp_path: Path) -> None:
+    program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    if program is None:
+        pytest.skip("no Alertmanager on this machine")
+    port = free_port()
+    with (tmp_path / "alertmanager.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, f"--config.file={OBSERVABILITY}/alertmanager/alertmanager.yaml", f"--storage.path={tmp_path}/data",
+             f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="], stdout=log, stderr=log,
+        )  # fmt: skip
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+
+        def ready() -> bool:
+            try:
+                return client.get("/-/ready").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            wait_until(ready, secs=20, what="Alertmanager")
+            alerts = [{"labels": labels} for labels in (DOWN, *(labels for labels, _ in HEARD))]
+            client.post("/api/v2/alerts", json=alerts).raise_for_status()
+            wait_until(lambda: len(client.get("/api/v2/alerts").json()) == len(alerts), what="the alerts")
+            muted = [alert["labels"] for alert in client.get("/api/v2/alerts").json() if alert["status"]["inhibitedBy"]]
+        finally:
+            process.terminate()
+            process.wait()
+    assert muted == [labels for labels, heard in HEARD if not heard]

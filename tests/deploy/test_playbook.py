@@ -285,6 +285,7 @@ def test_the_tools_of_ci_are_asked_for_first_and_cannot_fail_it(tmp_path: Path) 
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "tools: no prometheus here, its tests are skipped" in done.stdout
+    assert "tools: no prometheus-alertmanager here, its tests are skipped" in done.stdout
     commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith(("make", "deploy"))]
     assert commands[0] == "deploy/ci/tools.sh"
 
