@@ -234,6 +234,15 @@ def _depth(prometheus: Prometheus, channel: str) -> float:
     return float(found[1]) if found else 0.0
 
 
+def test_vector_takes_over_what_a_record_has() -> None:
+    """What a record lacks would be null, which its templates write as `<null>`."""
+    source = yaml.safe_load((OBSERVABILITY / "logs/vector.yaml").read_text())["transforms"]["records"]["source"]
+    taken = re.findall(r"^(.*)\.(\w+) = record\.(\w+)", source, re.MULTILINE)
+    assert {name for _, name, _ in taken} == {"request_id", "level", "message"}
+    for before, name, member in taken:
+        assert (name, before.strip()) == (member, f"if exists(record.{member}) {{")
+
+
 INSTANCE = {"namespace": "prod", "job": "openguild-server", "instance": "a:9100"}
 DOWN = {"alertname": "OpenGuildDown", "severity": "page", **INSTANCE}
 HEARD: list[tuple[dict[str, str], bool]] = [
