@@ -233,6 +233,18 @@ def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
         assert subprocess.run([DEPLOY / "backup.sh", refused, "x"], check=False, capture_output=True).returncode == 2
 
 
+def test_the_log_of_a_release_is_looked_at_in_every_pod_and_past_what_is_no_json() -> None:
+    text = OPERATIONS.replace("\\|", "|").replace("\\\n", "")
+    commands = re.findall(r"kubectl logs ([^\n`]*)\| jq (-\w+) '([^']*)'", text)
+    assert len(commands) == 2
+    for options, flags, wanted in commands:
+        assert "-l app.kubernetes.io/component=server --tail=-1 --since=15m" in options
+        if shutil.which("jq") is not None:
+            lines = 'openguild-server: no JSON\n{"level": "ERROR"}\n{"level": "INFO"}\n{"level": "ERROR", "last": 1}\n'
+            done = subprocess.run(["jq", flags, wanted], input=lines, capture_output=True, text=True, check=True)
+            assert done.stdout == '{"level":"ERROR"}\n{"level":"ERROR","last":1}\n'
+
+
 def test_a_backup_that_fails_leaves_nothing(tmp_path: Path, postgres: EmbeddedPostgres) -> None:
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}
     done = subprocess.run(
