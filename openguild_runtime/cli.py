@@ -26,6 +26,7 @@ from openguild_runtime.config import ServerConfig, load
 from openguild_runtime.config_layers import (
     PREFIX,
     SECRETS,
+    asked_log_format,
     keys_of,
     overridden_names,
     passed_over_names,
@@ -95,7 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = vars(build_parser().parse_args(arguments))
     known = {key for key, _ in keys_of(ServerConfig)}
     flags = {key: value for key, value in parsed.items() if key in known}
-    return answer_failures(lambda: _run(parsed, flags), parsed["command"])
+    return answer_failures(lambda: _run(parsed, flags), parsed["command"], lambda: _log_format(flags))
+
+
+def _log_format(flags: dict[str, Any]) -> str | None:
+    try:
+        return asked_log_format(flags, os.environ, Path.cwd())
+    except OSError:  # the directory has gone
+        return None
 
 
 def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:

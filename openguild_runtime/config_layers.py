@@ -10,6 +10,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, get_origin
 
@@ -37,6 +38,7 @@ SECRETS = frozenset(
     }
 )
 MAX_INDEX_DIGITS = 4  # of a list in the environment
+STEMS = ("server", "server.local")  # in `config/`, the second over the first
 READ_SUFFIXES = (".toml", ".yaml", ".json")
 REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
 
@@ -71,7 +73,7 @@ class Collected(NamedTuple):
 def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type[BaseModel]) -> Collected:
     """Merge all layers. Raises ConfigError for unreadable files and unknown environment names."""
     collected = Collected({}, {})
-    for stem in ("server", "server.local"):
+    for stem in STEMS:
         _read_files(collected, directory / "config", stem)
     _from_environment(collected, environ, model)
     for key, value in flags.items():
@@ -79,6 +81,20 @@ def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Pat
             _put(collected, key, value, "--" + key.replace(".", "-").replace("_", "-"))
     _fall_back(collected, environ)
     return collected
+
+
+def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> str | None:
+    """`log_format` as asked for, also where what stands beside it is wrong. None: nobody asked, or it cannot be read."""
+    asked = flags.get("log_format") or next(
+        (text for name, text in environ.items() if name.upper() == f"{PREFIX}LOG_FORMAT"), None
+    )
+    collected = Collected({}, {})
+    if asked is None:
+        with suppress(ConfigError):
+            for stem in STEMS:
+                _read_files(collected, directory / "config", stem)
+        asked = collected.values.get("log_format")
+    return asked.lower() if isinstance(asked, str) else None
 
 
 def overridden_names(environ: Mapping[str, str]) -> list[str]:

@@ -13,12 +13,18 @@ from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.embedded import EmbeddedError
 
 
+LOGGED = frozenset({None, "migrate"})  # what runs where nobody looks at its terminal: to serve, and a release's step
+
+
 class CommandFailed(Exception):
     """One line for the operator; never holds a secret."""
 
 
-def answer_failures(run: Callable[[], int], command: str | None) -> int:
-    """`run()`, and what the operator is told when it fails: one line, and exit status 1."""
+def answer_failures(run: Callable[[], int], command: str | None, log_format: Callable[[], str | None]) -> int:
+    """`run()`, and what the operator is told when it fails: one line, and exit status 1.
+
+    What collects the log of a server reads JSON records where `log_format()` is json; people read the other commands.
+    """
     try:
         return run()
     except KeyboardInterrupt:
@@ -31,7 +37,8 @@ def answer_failures(run: Callable[[], int], command: str | None) -> int:
         line = _one_line(failure, command)
         if line is None:
             raise
-    sys.stderr.write(f"openguild-server: {line}\n")
+    as_record = command in LOGGED and log_format() == "json"
+    sys.stderr.write(logs.fault(line) if as_record else f"openguild-server: {line}\n")
     return 1
 
 

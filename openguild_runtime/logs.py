@@ -136,6 +136,12 @@ def _timestamp() -> str:
     return f"{_state.shown}.{nanos // 1000:06d}Z"
 
 
+def fault(message: str) -> str:
+    """The JSON line of a process that could not begin: it stands whatever the filter is, and before there is one."""
+    text = redact(message).encode(errors="backslashreplace").decode()  # a path may hold half a surrogate pair
+    return _json({"timestamp": _timestamp(), "level": "ERROR", "target": "openguild.server", "message": text})
+
+
 # --- where they go ---------------------------------------------------------------------------------
 
 

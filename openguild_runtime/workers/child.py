@@ -37,7 +37,7 @@ def main() -> int:
     threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
     structlog.contextvars.bind_contextvars(worker=seat.number)
-    return answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None)
+    return answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None, lambda: config.log_format)
 
 
 def _leave(number: int, frame: object) -> NoReturn:

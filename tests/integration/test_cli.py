@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -125,6 +126,49 @@ def test_a_start_without_a_store_stops_with_one_line(tmp_path: Path) -> None:
     done = ServerProcess(tmp_path).run_command()
     assert done.returncode == 1
     assert "storage: none is chosen" in done.stderr.splitlines()[-1]
+
+
+WRONG = "messaging.replay_window: is not a whole number; write one, such as 10"
+
+
+@pytest.mark.parametrize("command", [(), ("migrate",), ("migrate", "--wait")])
+def test_a_start_that_fails_is_a_record_where_the_log_is_json(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = ServerProcess(tmp_path, MESSAGING__REPLAY_WINDOW="many").run_command(*command, OPENGUILD_LOG="off")
+    (line,) = done.stderr.splitlines()
+    record = json.loads(line)
+    assert (done.returncode, record["level"], record["target"]) == (1, "ERROR", "openguild.server")
+    assert WRONG in record["message"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "files", "is_json"),
+    [
+        ({"LOG_FORMAT": "JSON", "NO_SUCH_KEY": 1}, {}, True),
+        ({"LOG_FORMAT": "compact"}, {}, False),
+        ({"LOG_FORMAT": "xml"}, {}, False),
+        ({}, {}, False),
+        ({}, {"server.toml": 'log_format = "json"'}, True),
+        ({}, {"server.toml": 'log_format = "json"', "server.local.yaml": "log_format: compact"}, False),
+        ({"LOG_FORMAT": "json"}, {"server.toml": "["}, True),
+        ({}, {"server.toml": 'log_format = "json"\n['}, False),
+        ({}, {"server.toml": "log_format = 7"}, False),
+    ],
+)  # fmt: skip
+def test_where_the_format_that_was_asked_for_is_found(
+    settings: dict[str, object], files: dict[str, str], is_json: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "config").mkdir()
+    for name, text in files.items():
+        (tmp_path / "config" / name).write_text(text)
+    without = () if "LOG_FORMAT" in settings else ("LOG_FORMAT",)
+    done = ServerProcess(tmp_path, without=without, **{"MESSAGING__REPLAY_WINDOW": "many"} | settings).run_command()
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith("{"), line.startswith("openguild-server: ")) == (1, is_json, not is_json)
+
+
+def test_commands_for_people_fail_in_words(tmp_path: Path) -> None:
+    done = ServerProcess(tmp_path, MESSAGING__REPLAY_WINDOW="many").run_command("config", "check")
+    assert (done.returncode, done.stderr.startswith("openguild-server: ")) == (1, True)
 
 
 def test_a_taken_address_stops_the_start(server: ServerProcess, tmp_path: Path) -> None:

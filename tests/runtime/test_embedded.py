@@ -155,8 +155,7 @@ def test_a_private_server_that_cannot_come_back_ends_the_server(tmp_path: Path) 
         os.kill(victim, signal.SIGKILL)
         assert server.process is not None
         assert server.process.wait(60) == 1
-    last = server.log_path.read_text().splitlines()[-1]
-    assert last.startswith("openguild-server: embedded nats cannot be kept running: ")
+    assert server.records()[-1]["message"].startswith("embedded nats cannot be kept running: ")
     assert children_in(tmp_path) == []
 
 
@@ -198,7 +197,7 @@ def test_a_directory_that_is_held_and_does_not_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["file", "x" * 300, "file/below"])
 def test_a_data_directory_that_cannot_be_is_one_line(path: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    server = ServerProcess(tmp_path, "--embedded", "--data-dir", path)
+    server = ServerProcess(tmp_path, "--embedded", "--data-dir", path, LOG_FORMAT="compact")
     for command in (("config", "check"), (), ("migrate",)):
         done = server.run_command(*command)
         assert done.returncode == 1
