@@ -200,33 +200,36 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
             alice.say(channel, str(number))
         subprocess.run([DEPLOY / "backup.sh", database_url, tmp_path / "backup"], check=True, env=environment)
         assert (tmp_path / "backup").stat().st_mode & 0o077 == 0
-        subprocess.run([DEPLOY / "restore.sh", tmp_path / "backup", empty_url], check=True, env=environment)
+        restore = [DEPLOY / "restore.sh", tmp_path / "backup", empty_url]
+        subprocess.run(restore, check=True, env=environment)
+        again = subprocess.run(restore, check=False, env=environment, capture_output=True, text=True)
+        assert (again.returncode, again.stdout, again.stderr.count("\n")) == (1, "", 1), "not over what is there"
+        assert re.match(r"restore.sh: the database has \d+ tables: rename it, create an empty one", again.stderr)
     with ServerProcess(tmp_path, DATABASE_URL=empty_url).start() as restored:
-        again = restored.chat().login(alice.name)
-        assert texts(again.history(channel)) == [str(number) for number in range(50)]
-        again.say(channel, "and on")
+        back = restored.chat().login(alice.name)
+        assert texts(back.history(channel)) == [str(number) for number in range(50)]
+        back.say(channel, "and on")
 
 
 def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
-    """A stand-in for pg_dump and pg_restore writes down its arguments and what it got by the environment."""
+    """A stand-in for each program writes down its arguments and what it got by the environment."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("pg_dump", "pg_restore"):
+    for name in ("pg_dump", "psql", "pg_restore"):
         stand_in = programs / name
         stand_in.write_text(
-            f'#!/bin/sh\nprintf "%s\\n" "$@" "$PGPASSWORD" > {tmp_path}/seen\ntouch {tmp_path}/backup.part\n'
+            f'#!/bin/sh\nprintf "%s\\n" "$@" "$PGPASSWORD" > {tmp_path}/{name}\ntouch {tmp_path}/backup.part\n'
         )
         stand_in.chmod(0o755)
     environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
     url = "postgresql://me:s%3Acr%40t%2F%C3%BC%25%7e@db:5432/chat?sslmode=require"
     (tmp_path / "database-url").write_text(url + "\n")
     for given in (url, str(tmp_path / "database-url")):
-        for command in (
-            ["backup.sh", given, str(tmp_path / "backup")],
-            ["restore.sh", str(tmp_path / "backup"), given],
-        ):
-            subprocess.run([DEPLOY / command[0], *command[1:]], check=True, env=environment)
-            *arguments, password = (tmp_path / "seen").read_text().splitlines()
+        subprocess.run([DEPLOY / "backup.sh", given, tmp_path / "backup"], check=True, env=environment)
+        subprocess.run([DEPLOY / "restore.sh", tmp_path / "backup", given], check=True, env=environment)
+        for name in ("pg_dump", "psql", "pg_restore"):
+            *arguments, password = (tmp_path / name).read_text().splitlines()
+            (tmp_path / name).unlink()
             assert "--dbname=postgresql://me@db:5432/chat?sslmode=require" in arguments
             assert password == "s:cr@t/ü%~"
     for refused in ("postgresql://db/chat?password=x", "postgresql://db/chat?a=b&password=x"):
