@@ -128,6 +128,15 @@ def test_traces_may_leave_for_the_collector(overlay: str, rendered: dict[str, An
 
 
 @overlays
+def test_a_certificate_is_asked_of_somebody_who_can_sign_it(overlay: str, rendered: dict[str, Any]) -> None:
+    ingress = rendered[overlay]["Ingress", "openguild-server"]
+    public = not NAMES[overlay].endswith(".local")
+    issuer = ingress["metadata"]["annotations"]["cert-manager.io/cluster-issuer"]
+    assert issuer == ("letsencrypt" if public else "private-ca")
+    assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
+
+
+@overlays
 def test_grace_covers_the_drain(overlay: str, rendered: dict[str, Any]) -> None:
     environment = environment_of(rendered[overlay])
     pod = rendered[overlay]["Deployment", "openguild-server"]["spec"]["template"]["spec"]
