@@ -16,13 +16,20 @@ from openguild_runtime.config_layers import ConfigError
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
+TRACES_PATH = "/v1/traces"
 SERVICE = "openguild-server"
 EXPORT_SECS = 2  # a collector that is away must not hold the end of the server
 MAX_FLUSHES = 1_000  # spans of flushes that have not come yet, of all channels; events beyond it go without
 
 
+def traces_url(endpoint: str) -> str:
+    """Where the spans go: a collector's address gets OTLP/HTTP's path unless it ends with it."""
+    endpoint = endpoint.rstrip("/")
+    return endpoint if endpoint.endswith(TRACES_PATH) else endpoint + TRACES_PATH
+
+
 class Tracing:
-    """One per process. `endpoint`: an OTLP/HTTP collector, such as `http://collector:4318`."""
+    """One per process. `endpoint`: an OTLP/HTTP collector, such as `http://collector:4318`, with or without `/v1/traces`."""
 
     def __init__(self, endpoint: str, version: str, server_name: str) -> None:
         try:
@@ -38,7 +45,7 @@ class Tracing:
         resource = Resource.create(
             {"service.name": SERVICE, "service.version": version, "service.namespace": server_name}
         )
-        exporter = OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces", timeout=EXPORT_SECS)
+        exporter = OTLPSpanExporter(traces_url(endpoint), timeout=EXPORT_SECS)
         self._provider = TracerProvider(resource=resource)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("openguild")

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.tracing import MAX_FLUSHES, Tracing
+from openguild_runtime.tracing import MAX_FLUSHES, Tracing, traces_url
 from tests.support.chat import User, receive
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until
@@ -142,3 +142,10 @@ def test_a_collector_that_is_away_stops_nobody(database_url: str, tmp_path: Path
         alice = server.chat().user()
         alice.say(alice.channel(alice.guild()), "x")
         assert server.stop(secs=30) == 0
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces", "http://c:4318/v1/traces/"]
+)
+def test_the_path_is_appended_where_it_is_missing(endpoint: str) -> None:
+    assert traces_url(endpoint) == "http://c:4318/v1/traces"
