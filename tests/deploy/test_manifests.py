@@ -224,6 +224,8 @@ def test_compose_has_the_whole_environment_in_order() -> None:
     assert "127.0.0.1" in services["postgres"]["healthcheck"]["test"], "not while the cluster is made"
     assert services["migrate"]["restart"].startswith("on-failure")
     assert services["server"]["environment"]["OPENGUILD_SERVER__ADMIN_SOCKET"]
+    for name, needs in (("prometheus", {"server", "alertmanager"}), ("grafana", {"prometheus"})):
+        assert services[name]["depends_on"] == {need: {"condition": "service_healthy"} for need in needs}, name
     for name in services.keys() - {"keys", "migrate"}:
         assert services[name]["restart"] == "unless-stopped", name
         assert services[name]["healthcheck"], name
