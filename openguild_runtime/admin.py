@@ -98,7 +98,8 @@ def list_sessions(scope: AdminScope, request: Request) -> Answer:
 def show(scope: AdminScope, request: Request) -> Answer:
     """What may be changed while it serves, and what it is."""
     del request
-    return {"settings": {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}}
+    settings = {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}
+    return {"settings": settings, "log": logs.filter_in_force()}
 
 
 def change(scope: AdminScope, request: Request) -> Answer:

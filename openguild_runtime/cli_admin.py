@@ -25,7 +25,7 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         listing.add_argument("--limit", type=int, default=20)
         if name == "sessions":
             listing.add_argument("--user", help="a user id")
-    asking.add_parser("show", help="the settings that may be changed while it serves")
+    asking.add_parser("show", help="the settings that may be changed while it serves, and the log filter")
     setting = asking.add_parser("set", help="change one until the next start or SIGHUP")
     setting.add_argument("key")
     setting.add_argument("value")

@@ -302,6 +302,12 @@ def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO 
     set_filter(levels)
 
 
+def filter_in_force() -> str:
+    """As `parse_filter` takes it: the root's level first."""
+    names = {level: name for name, level in reversed(LEVELS.items())}
+    return ",".join(f"{name}={names[level]}" if name else names[level] for name, level in sorted(_state.levels.items()))
+
+
 def set_filter(levels: dict[str, int]) -> None:
     """Other levels, for loggers in use as well; `levels` comes from `parse_filter`."""
     _state.levels = levels

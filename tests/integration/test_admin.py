@@ -94,6 +94,7 @@ def test_no_log_filter_silences_the_audit_log(server: ServerProcess) -> None:
     for wanted in ("error", "off", "info"):
         admin(server, "log", wanted)
         admin(server, "replay-window", "50")
+        assert admin(server, "show")["log"] == wanted
     audited = [record["request"] for record in server.records()[before:] if record["target"] == "openguild.audit"]
     assert [request.get("filter", "") for request in audited] == ["error", "", "off", "", "info", ""]
 
