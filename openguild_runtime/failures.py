@@ -12,7 +12,6 @@ from openguild_runtime import logs
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.embedded import EmbeddedError
 
-
 LOGGED = frozenset({None, "migrate"})  # what runs where nobody looks at its terminal: to serve, and a release's step
 
 
@@ -20,8 +19,12 @@ class CommandFailed(Exception):
     """One line for the operator; never holds a secret."""
 
 
+class WrongUsage(CommandFailed):
+    """Arguments that are none."""
+
+
 def answer_failures(run: Callable[[], int], command: str | None, log_format: Callable[[], str | None]) -> int:
-    """`run()`, and what the operator is told when it fails: one line, and exit status 1.
+    """`run()`, and what the operator is told when it fails: one line, and exit status 1, or 2 for wrong usage.
 
     What collects the log of a server reads JSON records where `log_format()` is json; people read the other commands.
     """
@@ -30,16 +33,18 @@ def answer_failures(run: Callable[[], int], command: str | None, log_format: Cal
     except KeyboardInterrupt:
         return 130
     except BaseExceptionGroup as group:
-        line = _one_line(_first(group.subgroup(EmbeddedError) or group), command)  # the cause, where others followed
+        failure = _first(group.subgroup(EmbeddedError) or group)  # the cause, where others followed
+        line = _one_line(failure, command)
         if line is None:
             raise
-    except Exception as failure:
+    except Exception as single:
+        failure = single
         line = _one_line(failure, command)
         if line is None:
             raise
     as_record = command in LOGGED and log_format() == "json"
     sys.stderr.write(logs.fault(line) if as_record else f"openguild-server: {line}\n")
-    return 1
+    return 2 if isinstance(failure, WrongUsage) else 1
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
 
 from openguild_proto.http.headers import SECURITY_HEADERS
 from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
-from openguild_runtime.failures import CommandFailed
+from openguild_runtime.failures import WrongUsage
 from openguild_runtime.probe_slo import Finding, check_slo
 
 STEP_LIMIT_SECS = 5.0
@@ -171,12 +171,10 @@ class RoundTrip:
 
 
 def probe(options: Options) -> int:
-    """0 when every step passed, else 1. Raises CommandFailed for arguments that are none."""
-    parts = urlsplit(options.url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise CommandFailed("probe: expected a URL such as http://127.0.0.1:8080")
+    """0 when every step passed, else 1. Raises WrongUsage for arguments that are none."""
+    parts = _parts(options.url)
     if options.only is not None and options.only not in LOOKS:
-        raise CommandFailed(f"probe: --only: expected one of {', '.join(LOOKS)}")
+        raise WrongUsage(f"probe: --only: expected one of {', '.join(LOOKS)}")
     results: list[tuple[str, float, str | None]] = []
 
     def report(step: str, secs: float, problem: str | None, note: str = "") -> None:
@@ -209,13 +207,27 @@ def probe(options: Options) -> int:
     return int(any(problem is not None for _, _, problem in results))
 
 
+def _parts(url: str) -> SplitResult:
+    """Raises WrongUsage."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        pass
+    raise WrongUsage("probe: expected a URL such as http://127.0.0.1:8080")
+
+
 def _round_trip(options: Options, username: str, report: Report) -> None:
     try:
         password = _password(options)
+        round_trip = RoundTrip(options.url, username, password)
     except OSError as failure:
         report("login", 0.0, f"--password-file: {failure.strerror}")
+    except ValueError:
+        report("login", 0.0, "needs a URL without a path, such as http://127.0.0.1:8080")
     else:
-        anyio.run(RoundTrip(options.url, username, password).run, report)
+        anyio.run(round_trip.run, report)
 
 
 def _objectives(options: Options, take: Callable[[str, Step], None], report: Report) -> None:

@@ -94,7 +94,6 @@ def test_guild_and_channel_roles(seeded: str, server: ServerProcess, chat: Chat)
         ),
         (("assign-server-role", "--username", "nobody here", "--role", "admin"), "user 'nobody here' not found"),
         (("assign-guild-role", "--username", "x", "--guild-id", "7", "--role", "admin"), "guild-id must be a UUID"),
-        (("probe", "nonsense"), "expected a URL"),
     ],
 )
 def test_failures_are_one_line_and_exit_1(arguments: tuple[str, ...], expected: str, server: ServerProcess) -> None:
@@ -115,6 +114,22 @@ def test_without_a_database(command: str, purpose: str, tmp_path: Path) -> None:
         arguments += (f"--{command.split('-')[1]}-id", new_id())
     done = ServerProcess(tmp_path).run_command(command, "--username", "x", *arguments)
     assert (done.returncode, done.stderr) == (1, f"openguild-server: database_url must be configured to {purpose}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nonsense",), "expected a URL"),
+        (("http://[::1",), "expected a URL"),
+        (("http://127.0.0.1:x",), "expected a URL"),
+        (("http://127.0.0.1:99999", "--username", "x"), "expected a URL"),
+        (("http://127.0.0.1:1", "--only", "x"), "expected one of live"),
+    ],
+)
+def test_a_probe_of_nothing_is_wrong_usage(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = ServerProcess(tmp_path).run_command("probe", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert said in done.stderr
 
 
 def test_usage_errors_exit_2(tmp_path: Path) -> None:
