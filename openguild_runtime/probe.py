@@ -22,10 +22,12 @@ import anyio
 from openguild_proto.http.headers import SECURITY_HEADERS
 from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
 from openguild_runtime.failures import WrongUsage
+from openguild_runtime.logs import redact
 from openguild_runtime.probe_slo import Finding, check_slo
 
 STEP_LIMIT_SECS = 5.0
 MAX_BODY_BYTES = 16 * 1_048_576
+MAX_CAUSE_CHARS = 200
 GUILD_NAME = "synthetic checks"
 FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, GaveUp, StreamEnded, TimeoutError)
 
@@ -275,6 +277,8 @@ def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None
 def _short(failure: BaseException) -> str:
     if isinstance(failure, ApiError):
         return f"{failure.status} {failure.code}"
+    if isinstance(failure, GaveUp):  # it says what the last attempt failed with
+        return redact(" ".join(str(failure).split()))[:MAX_CAUSE_CHARS] or type(failure).__name__
     return getattr(failure, "strerror", None) or type(failure).__name__
 
 

@@ -70,7 +70,7 @@ class Replicas:
             self.avoid(address)
             if connection is not None:
                 await close(connection.stream)
-            return None, f"{type(failure).__name__}: {failure}"
+            return None, _reason(failure)
         except BaseException:  # its caller was cancelled: half an exchange is on it, so nobody can use it again
             if connection is not None:
                 await close(connection.stream)
@@ -89,3 +89,13 @@ class Replicas:
                 del self._idle[place]
                 return connection
         return _Connection(await self.connect(address), HttpClient(address.authority))
+
+
+def _reason(failure: BaseException) -> str:
+    """What failed, in words. anyio hides behind "all attempts" what each address of a name answered."""
+    cause: BaseException | None = failure.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    hidden = isinstance(cause, OSError) and (not isinstance(failure, OSError) or failure.errno is None)
+    told = cause if hidden else failure
+    return f"{type(told).__name__}: {told}"

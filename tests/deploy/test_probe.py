@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -116,6 +120,67 @@ def test_a_metrics_url_that_nobody_answers(url: str, pages: Site, tmp_path: Path
     written = (tmp_path / "out").read_text()
     assert 'openguild_probe_success{step="metrics"} 0' in written
     assert 'openguild_probe_success{step="ready"} 1' in written
+
+
+def test_a_round_trip_that_reaches_nobody_says_why(
+    pages: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("pa55word")
+    for url, cause in (
+        (f"http://probe:pa55word@127.0.0.1:{free_port()}", r"ConnectionRefusedError: .*Connect call failed.*"),
+        (f"{pages[0]}/prefix", r"needs a URL without a path.*"),
+    ):
+        assert probe(Options(url, only="live", username="x", password_file=str(tmp_path / "password"))) == 1
+        said = failed(capsys)["login"]
+        assert re.fullmatch(cause, said), said
+        assert "pa55word" not in said
+
+
+def test_a_certificate_that_nobody_signed_is_the_cause_and_may_be_trusted(pages: Site, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ok) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            ask = partial(
+                ServerProcess(tmp_path).run_command,
+                "probe",
+                "--only",
+                "live",
+                f"https://localhost:{server.server_port}",
+            )
+            refused = ask("--username", "x", stdin="secret")
+            trusted = ask(SSL_CERT_FILE=str(certificate))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert refused.returncode == 1
+    assert re.search(
+        r"^FAIL login \d+ ms: SSLCertVerificationError: .*self.signed certificate", refused.stdout, re.MULTILINE
+    )
+    assert (trusted.returncode, trusted.stdout[:9]) == (0, "ok   live")
+
+
+class Ok(BaseHTTPRequestHandler):
+    """200 to every GET."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        """The test's output is not the place for it."""
 
 
 def test_a_password_file_that_is_away_is_a_failed_step(
