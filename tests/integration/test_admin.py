@@ -163,13 +163,13 @@ def test_drain_ends_it_orderly(tmp_path: Path, database_url: str, path: Path) ->
 
 def test_to_ask_for_a_drain_again_does_not_cut_it(tmp_path: Path, database_url: str, path: Path) -> None:
     """A second SIGTERM would: the streams would not be told."""
-    settings = {"DATABASE_URL": database_url, "ADMIN_SOCKET": str(path.with_name("twice.sock")), "DRAIN__DELAY_SECS": 3}
+    settings = {"DATABASE_URL": database_url, "ADMIN_SOCKET": str(path.with_name("twice.sock")), "DRAIN__DELAY_SECS": 5}
     with ServerProcess(tmp_path, **settings).start() as server:
         for _ in range(2):
             assert admin(server, "drain") == {"draining": True}
-        assert server.status("/ready") == 503
+        assert (server.status("/ready"), server.status("/live")) == (503, 200), "until the listener closes"
         assert server.process is not None
-        assert server.process.wait(15) == 0
+        assert server.process.wait(20) == 0
         messages = [record["message"] for record in server.records()]
         assert (messages.count("shutdown signal received"), messages.count("drained")) == (1, 1)
 

@@ -174,7 +174,7 @@ def test_admin_drain_ends_the_whole_server(
     with (
         TemporaryDirectory(prefix="og-") as short,
         start_pair(
-            tmp_path, new_database, nats_server, ADMIN_SOCKET=str(Path(short) / "admin.sock"), DRAIN__DELAY_SECS=3
+            tmp_path, new_database, nats_server, ADMIN_SOCKET=str(Path(short) / "admin.sock"), DRAIN__DELAY_SECS=5
         ) as server,
     ):
         wait_until(lambda: said(server, "a worker serves") == 2, secs=30, what="both seats")
