@@ -47,6 +47,7 @@ class ChannelRecord(Record, frozen=True):
     guild_id: str
     name: str
     created_at_ms: int
+    epoch: int = 1  # of its log: sequences of two epochs have nothing to do with each other; 1 to MAX_SAFE_INTEGER
 
 
 class GuildMembership(Record, frozen=True):

@@ -68,8 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_role_commands(commands)
     add_admin_commands(commands)
     migrate = commands.add_parser("migrate", help="bring the schema of database_url up to date")
-    migrate.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is up to date")
-    migrate.add_argument("--sql", action="store_true", help="print the SQL for review and change nothing")
+    how = migrate.add_mutually_exclusive_group()
+    how.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is up to date")
+    how.add_argument("--sql", action="store_true", help="print the SQL for review and change nothing")
+    how.add_argument("--new-epoch", action="store_true",
+                     help="and give every channel a new epoch: after a restore, before the servers start")  # fmt: skip
     config = commands.add_parser("config", help="check or show the configuration")
     config.add_argument("action", choices=("check", "dump"))
     commands.add_parser("keygen", help="print a new signing key and its public key")
@@ -127,7 +130,9 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         return _config(config, parsed["action"])
     config = beside_running(config)
     if command == "migrate":
-        return anyio.run(_wait_for_schema if parsed["wait"] else _migrate, config)
+        return (
+            anyio.run(_wait_for_schema, config) if parsed["wait"] else anyio.run(_migrate, config, parsed["new_epoch"])
+        )
     return anyio.run(COMMANDS[command], config, parsed)
 
 
@@ -146,12 +151,17 @@ def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
     return anyio.run(supervise, config, reread)
 
 
-async def _migrate(config: ServerConfig) -> int:
+async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
     async with private_servers(config) as completed:
         if completed.database_url is None:
             raise CommandFailed("database_url must be configured to migrate")
-        await migrations.upgrade(completed.database_url.get_secret_value())
+        url = completed.database_url.get_secret_value()
+        await migrations.upgrade(url)
+        if new_epoch:
+            await migrations.renew_epochs(url)
     _say(f"The schema is at revision {migrations.expected()}")
+    if new_epoch:
+        _say("Every channel has a new epoch: clients that were here before begin anew")
     return 0
 
 

@@ -21,6 +21,13 @@ if TYPE_CHECKING:  # alembic and SQLAlchemy take a third of a second to import: 
 LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint: nobody else's advisory lock by accident
 CONNECT_LIMIT_SECS = 10.0
 
+# In the order in which everybody locks channels. Random for each row: nobody who restores twice can meet one again.
+NEW_EPOCHS = """
+UPDATE channels AS c SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
+FROM (SELECT channel_id FROM channels ORDER BY channel_id FOR NO KEY UPDATE) AS locked
+WHERE c.channel_id = locked.channel_id
+"""
+
 
 async def upgrade(database_url: str, revision: str = "head") -> None:
     """Bring the schema to `revision` (the newest step, unless a test wants an older one) where it is not there yet.
@@ -45,6 +52,18 @@ async def upgrade(database_url: str, revision: str = "head") -> None:
             await connection.run_sync(_upgrade, revision)
     finally:
         await engine.dispose()
+
+
+async def renew_epochs(database_url: str) -> None:
+    """After a restore: what clients have read of any channel is another log from now on (`deploy/restore.sh` does the same).
+
+    Raises what asyncpg raises; nothing is changed then.
+    """
+    connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
+    try:
+        await connection.execute(NEW_EPOCHS)
+    finally:
+        await connection.close()
 
 
 def render_sql() -> str:

@@ -35,6 +35,10 @@ PAGE_AFTER = PAGE.format(bound="AND sequence > $3", order="")
 PAGE_BEFORE = PAGE.format(bound="AND sequence < $3", order="DESC")
 PAGE_NEWEST = PAGE.format(bound="", order="DESC")
 
+CHANNEL = (
+    "channel_id, guild_id, name, created_at, epoch"  # by name: a later release's column changes no prepared statement
+)
+
 
 def _channel(row: Row) -> ChannelRecord:
     return ChannelRecord(
@@ -42,6 +46,7 @@ def _channel(row: Row) -> ChannelRecord:
         guild_id=str(row["guild_id"]),
         name=row["name"],
         created_at_ms=to_millis(row["created_at"]),
+        epoch=row["epoch"],
     )
 
 
@@ -54,8 +59,8 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
     count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
     if count >= effect.limit:
         return LimitReached(effect.limit)
-    await tx.connection.execute(
-        "INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, $3, $4)",
+    epoch = await tx.connection.fetchval(
+        "INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, $3, $4) RETURNING epoch",
         effect.channel_id,
         effect.guild_id,
         effect.name,
@@ -72,7 +77,11 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
         now,
     )
     record = ChannelRecord(
-        channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
+        channel_id=effect.channel_id,
+        guild_id=effect.guild_id,
+        name=effect.name,
+        created_at_ms=effect.now_ms,
+        epoch=epoch,
     )
     await tx.log(
         ControlKind.CHANNEL_CREATED,
@@ -86,8 +95,8 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
 
 async def list_channels(connection: Connection, effect: ListChannels) -> tuple[ChannelRecord, ...]:
     rows = await connection.fetch(
-        """
-        SELECT channel_id, guild_id, name, created_at FROM channels WHERE guild_id = $1
+        f"""
+        SELECT {CHANNEL} FROM channels WHERE guild_id = $1
           AND ($3::timestamptz IS NULL OR (created_at, channel_id) > ($3, $4::uuid))
         ORDER BY created_at, channel_id LIMIT $2
         """,
@@ -104,7 +113,8 @@ async def find_channel_accesses(
     """One answer for each effect, in order."""
     rows = await connection.fetch(
         """
-        SELECT given.place, c.*, g.role AS guild_role, m.role AS channel_role,
+        SELECT given.place, c.channel_id, c.guild_id, c.name, c.created_at, c.epoch, c.head_sequence,
+            g.role AS guild_role, m.role AS channel_role,
             ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.user_id ORDER BY granted_at, role) AS server_roles
         FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (channel_id, user_id, place)
         JOIN channels AS c ON c.channel_id = given.channel_id
@@ -128,7 +138,7 @@ async def find_channel_accesses(
 
 async def rename_channel(connection: Connection, effect: RenameChannel) -> ChannelRecord | None:
     row = await connection.fetchrow(
-        "UPDATE channels SET name = $2 WHERE channel_id = $1 RETURNING *", effect.channel_id, effect.name
+        f"UPDATE channels SET name = $2 WHERE channel_id = $1 RETURNING {CHANNEL}", effect.channel_id, effect.name
     )
     return _channel(row) if row is not None else None
 

@@ -22,6 +22,7 @@ from openguild_proto.effects import (
 )
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.records import MemberRecord
+from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage, committer
 from openguild_runtime.storage.postgres.values import Connection
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
@@ -114,6 +115,29 @@ async def test_who_accepts_an_invite_waits_for_who_deletes_the_guild(
         await eventually(lambda: somebody_waits_for(rival))
         await rival.execute("DELETE FROM guilds WHERE guild_id = $1", guild)
     assert accepted == [None]
+
+
+async def test_new_epochs_while_servers_post(store: PostgresStorage, database_url: str) -> None:
+    """After a failover nobody stops them: channels are locked in the order in which posts lock them."""
+    channels = await add_channels(store, 40)
+    done = False
+
+    async def renew() -> None:
+        nonlocal done
+        for _ in range(5):
+            await migrations.renew_epochs(database_url)
+        done = True
+
+    posted = 0
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(renew)
+        while not done:
+            outcomes = await perform_all(store, *(append(channel) for channel in channels))
+            assert all(isinstance(outcome, Appended) for outcome in outcomes)
+            posted += 1
+    assert await store.heads(channels) == dict.fromkeys(channels, posted)
+    accesses = [await store.perform(FindChannelAccess(channel_id=channel, user_id=new_id())) for channel in channels]
+    assert len({access.channel.epoch for access in accesses if access is not None}) == len(channels)
 
 
 async def test_a_locked_channel_is_refused_and_holds_up_no_other(
