@@ -34,7 +34,7 @@ from openguild_proto.events import (
 )
 from openguild_proto.http.connection import HttpConnection
 from openguild_proto.http.headers import HeaderPolicy
-from openguild_proto.http.message import Request, Response
+from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.http.refusal import refusal_response
 from openguild_proto.http.strictness import Rule
 from openguild_proto.limits import Limits
@@ -333,11 +333,11 @@ class ServerConnection:
         else:
             self._deadlines.set(Deadline.IDLE, now + self._limits.idle_timeout_secs)
 
-    def accept(self, now: float, subprotocol: str | None = None) -> None:
+    def accept(self, now: float, subprotocol: str | None = None, headers: Headers = ()) -> None:
         """Accept the upgrade that is waiting: 101 is queued, and what came behind the handshake is WebSocket."""
         if self._http is None or self._request is None or not self._upgrade_pending:
             raise LocalProtocolError("there is no upgrade to accept")
-        switched = self._http.switch(handshake.accept_token(self._request), subprotocol)
+        switched = self._http.switch(handshake.accept_token(self._request), subprotocol, headers)
         self._move("accept")
         self.outbox.append(switched)
         self._ws = WebSocketDecoder(self._limits)

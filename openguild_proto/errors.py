@@ -34,7 +34,7 @@ class ErrorCode(Enum):
     INVALID_JSON = ErrorSpec("invalid_json", 400, "the request body is not valid JSON", "invalid_json")
     VALIDATION = ErrorSpec("validation_error", 400, "the request has invalid fields", "validation")
     INVALID_SINCE = ErrorSpec(
-        "invalid_since", 400, "since lies beyond the newest sequence of the channel", "invalid_since"
+        "invalid_since", 400, "since is no place in the log of this channel: begin anew", "invalid_since"
     )
     INVALID_HANDSHAKE = ErrorSpec("invalid_handshake", 400, "the WebSocket handshake is not valid", "invalid_handshake")
     # 401, 403, 404, 405

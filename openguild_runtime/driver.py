@@ -319,7 +319,7 @@ class Driver:
             if refusal is not None:
                 return error_response(refusal, request.request_id, route=stream.route)
             now = self._clock()
-            peer.connection.accept(now, subprotocol=stream.subprotocol)
+            peer.connection.accept(now, subprotocol=stream.subprotocol, headers=stream.headers)
             undo.pop_all()  # from here on the peer has the stream, and gives it back when it ends
         peer.connection.expire_at(
             now + (stream.expires_ms / 1000 - self._sources.wall()), CloseCode.TOKEN_ENDED, reasons.EXPIRED

@@ -8,7 +8,7 @@ import h11
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http import quick, strictness
-from openguild_proto.http.message import Response
+from openguild_proto.http.message import Headers, Response
 from openguild_proto.http.reader import HttpPhase, RequestReader
 
 
@@ -63,14 +63,14 @@ class HttpConnection(RequestReader):
             data += self._send(h11.EndOfMessage)
         return data
 
-    def switch(self, accept_token: bytes, subprotocol: str | None) -> bytes:
-        """Bytes of 101 Switching Protocols (RFC 6455 4.2.2)."""
+    def switch(self, accept_token: bytes, subprotocol: str | None, more: Headers = ()) -> bytes:
+        """Bytes of 101 Switching Protocols (RFC 6455 4.2.2), with `more` headers."""
         if self.phase is not HttpPhase.ANSWERING or self._request is None:
             raise LocalProtocolError("there is no upgrade to accept")
         headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_token)]
         if subprotocol is not None:
             headers.append((b"sec-websocket-protocol", _token(subprotocol)))
-        headers += self._policy.apply(Response(status=101), self._request, self._request.request_id)
+        headers += self._policy.apply(Response(status=101, headers=more), self._request, self._request.request_id)
         return self._send(h11.InformationalResponse, status_code=101, headers=headers, reason="Switching Protocols")
 
     def _send(self, event: type[h11.Event], **fields: Any) -> bytes:

@@ -25,7 +25,7 @@ SECURITY_HEADERS: Headers = (
 )
 CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,OPTIONS"
 CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, idempotency-key"  # D-48
-CORS_EXPOSED = "x-request-id, x-next-after, retry-after"  # what a page of another origin may read
+CORS_EXPOSED = "x-request-id, x-next-after, x-openguild-epoch, retry-after"  # what a page of another origin may read
 CORS_MAX_AGE_SECS = 600
 VARY = "origin, access-control-request-method, access-control-request-headers"
 

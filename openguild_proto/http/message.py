@@ -10,6 +10,7 @@ Headers = tuple[tuple[str, str], ...]
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+EPOCH_HEADER = "x-openguild-epoch"  # of the channel's log (CONTRACT 7.5)
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -81,5 +82,6 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     since: int | None = None  # last sequence the client has; None: the newest replay_window events
     head: int = 0  # the channel's newest sequence when access was checked
     subprotocol: str | None = None  # "openguild.v1" when the client offered it
+    headers: Headers = ()  # of the 101
     request_id: str = ""  # of the upgrade: every record of the log about this stream has it
     route: str = "unmatched"

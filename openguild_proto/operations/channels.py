@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from openguild_proto.effects import (
     DeleteChannel,
     FindChannelAccess,
@@ -10,8 +12,8 @@ from openguild_proto.effects import (
     Operation,
     RenameChannel,
 )
-from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.http.message import Request, Response
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import EPOCH_HEADER, Headers, Request, Response
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.guilds import guild_access
@@ -20,7 +22,7 @@ from openguild_proto.operations.paging import page_response, parse_page, start_o
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, require_channel
 from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, Place
-from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_query
 from openguild_proto.schemas.guilds import Channel, Name
 from openguild_proto.sessions.tokens import Claims
 
@@ -41,6 +43,24 @@ def channel_access(
     claims = yield from authenticate(ctx, request)
     access = yield from find_channel(channel_id, claims.user_id, permission)
     return claims, access
+
+
+def check_epoch(query: Mapping[str, str], since: int | None, channel: ChannelRecord) -> None:
+    """`epoch` says which log `since` counts in; without it nothing is known. Raises Refusal 400 where that is another one."""
+    epoch = integer_parameter(query, "epoch")
+    if epoch is None:
+        return
+    if epoch < 1:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "must be positive"),))
+    if since is None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "says nothing without since"),))
+    if epoch != channel.epoch:
+        raise Refusal(ErrorCode.INVALID_SINCE, details=(FieldProblem("epoch", f"the log's epoch is {channel.epoch}"),))
+
+
+def epoch_header(channel: ChannelRecord) -> Headers:
+    """Which log a page or a stream is of."""
+    return ((EPOCH_HEADER, str(channel.epoch)),)
 
 
 def list_channels(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:

@@ -11,7 +11,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_MESSAGE_CHARS, MAX_NONCE_CHARS, MAX_PAGE_EVENTS
 from openguild_proto.operations.auth import authenticate
-from openguild_proto.operations.channels import channel_access, find_channel
+from openguild_proto.operations.channels import channel_access, check_epoch, epoch_header, find_channel
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_nonce
 from openguild_proto.policy.addresses import limit_key
@@ -129,12 +129,13 @@ def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
 
 
 def list_events(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
-    """GET /channels/{channel_id}/events?since=&before=&limit=: a page of the log, oldest first."""
-    yield from channel_access(ctx, request, channel_id, Permission.READ)
-    query = parse_query(request, "since", "before", "limit")
+    """GET /channels/{channel_id}/events?since=&epoch=&before=&limit=: a page of the log, oldest first."""
+    _, access = yield from channel_access(ctx, request, channel_id, Permission.READ)
+    query = parse_query(request, "since", "epoch", "before", "limit")
     since, before = integer_parameter(query, "since"), integer_parameter(query, "before")
     if since is not None and before is not None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("before", "cannot be combined with since"),))
+    check_epoch(query, since, access.channel)
     limit = integer_parameter(query, "limit")
     events = yield from ReadEvents(
         channel_id=channel_id,
@@ -144,4 +145,5 @@ def list_events(ctx: Context, request: Request, channel_id: str) -> Operation[Re
     )
     if events is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    return Response.json([ListedEvent(event.sequence, event.channel_id, msgspec.Raw(event.wire)) for event in events])
+    lines = [ListedEvent(event.sequence, event.channel_id, msgspec.Raw(event.wire)) for event in events]
+    return Response.json(lines, headers=epoch_header(access.channel))

@@ -10,7 +10,13 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.effects import Readiness
 from openguild_proto.errors import ErrorCode
-from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS, MAX_PAGE_LINES, MAX_REQUEST_ID_CHARS
+from openguild_proto.limits import (
+    DEFAULT_PAGE_EVENTS,
+    MAX_PAGE_EVENTS,
+    MAX_PAGE_LINES,
+    MAX_REQUEST_ID_CHARS,
+    MAX_SAFE_INTEGER,
+)
 from openguild_proto.operations.routing import CLIENT_PREFIX, UUID_PARAMETERS, Route
 from openguild_proto.schemas import accounts, frames, guilds, messages
 from openguild_proto.schemas.fields import MANDATORY_MARK, NONCE_PATTERN, SCHEMA_PREFIX
@@ -30,6 +36,8 @@ Schema = dict[str, Any]
 _INTEGER: Schema = {"type": "integer"}
 _STRING: Schema = {"type": "string"}
 _SEQUENCE: Schema = {"type": "integer", "minimum": 0}
+_EPOCH: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_SAFE_INTEGER}
+_EPOCH_MEANS = "which log `since` counts in; another one than the channel's: 400 invalid_since"
 _EVENTS_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS}
 _PAGE_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_LINES, "default": MAX_PAGE_LINES}
 _CLAMPED = "how many at most; beyond the bounds the nearest one counts"
@@ -39,11 +47,13 @@ _CLIENT_ID = ("client_id", _STRING, "ignored")
 _QUERY: dict[str, tuple[tuple[str, Schema, str], ...]] = {
     "messages.list_events": (
         ("since", _SEQUENCE, "exclusive lower bound; 400 together with before"),
+        ("epoch", _EPOCH, _EPOCH_MEANS),
         ("before", _SEQUENCE, "exclusive upper bound: the newest page below it; 400 together with since"),
         ("limit", _EVENTS_LIMIT, _CLAMPED),
     ),
     "streams.open_channel_stream": (
         ("since", _SEQUENCE, "the last sequence the client has; beyond the newest: 400 invalid_since"),
+        ("epoch", _EPOCH, _EPOCH_MEANS),
         _TOKEN,
         _CLIENT_ID,
     ),
@@ -58,6 +68,7 @@ _PAGE = (
     ("after", _STRING, "the X-Next-After of the page before; also the id of a line that is in the list"),
 )
 _OPTIONAL_BODIES = {"NewInvite", "MarkReadBody"}
+_OF_A_LOG = {"messages.list_events", "streams.open_channel_stream"}
 _NONCED = "messages.post_message"
 _FRAMES = {"streams.open_channel_stream": "StreamFrame", "streams.open_notification_stream": _UNION}
 _LIMITED = {"messages.post_message", "users.register", "sessions.login", *_FRAMES}
@@ -83,6 +94,11 @@ _HEADERS: dict[str, Schema] = {
     "X-Next-After": {
         "description": "the `after` of the next page, opaque; absent on the last",
         "schema": {"type": "string"},
+    },
+    "X-OpenGuild-Epoch": {
+        "description": "which log the channel's sequences count in: the `epoch` to send with `since`",
+        "required": True,
+        "schema": _EPOCH,
     },
     "Retry-After": {"description": "seconds to wait; with 429 and 503", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "with 401", "schema": {"type": "string"}},
@@ -115,7 +131,9 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "components": {
             "schemas": build_schemas(),
             "headers": _HEADERS,
-            "responses": {"Error": _error_response("a typed error", *_HEADERS.keys() - {"X-Next-After"})},
+            "responses": {
+                "Error": _error_response("a typed error", *_HEADERS.keys() - {"X-Next-After", "X-OpenGuild-Epoch"})
+            },
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "x-close-codes": {
@@ -190,6 +208,8 @@ def _responses(route: Route) -> dict[str, Any]:
         success["content"] = _PLAIN[route.name]
     if route.name in _PAGED:
         success["headers"] |= _header_references("X-Next-After")
+    if route.name in _OF_A_LOG:
+        success["headers"] |= _header_references("X-OpenGuild-Epoch")
     responses = {str(route.status): success, "default": {"$ref": "#/components/responses/Error"}}
     if route.auth in {"bearer", "socket"}:
         responses["401"] = _error_response("no valid bearer token", "X-Request-Id", "WWW-Authenticate")

@@ -7,7 +7,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import OpenStream, Request
 from openguild_proto.limits import CONNECTION_LIMIT_RETRY_SECS
 from openguild_proto.operations.auth import authenticate_socket
-from openguild_proto.operations.channels import find_channel
+from openguild_proto.operations.channels import check_epoch, epoch_header, find_channel
 from openguild_proto.operations.context import Context
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import Permission, require_channel
@@ -30,13 +30,16 @@ def _reserve(ctx: Context, request: Request, claims: Claims) -> str:
 
 
 def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Operation[OpenStream]:
-    """GET /channels/{channel_id}/ws?since=: `since` is exclusive; beyond the head it is refused before the upgrade."""
+    """GET /channels/{channel_id}/ws?since=&epoch=: `since` is exclusive; one that is no place in the log is refused before
+    the upgrade: beyond the head, or of another epoch (D-12)."""
     _require_upgrade(request)
     claims, subprotocol = yield from authenticate_socket(ctx, request)
     access = yield from find_channel(channel_id, claims.user_id, Permission.READ)
-    since = integer_parameter(parse_query(request, "since", "access_token", "client_id"), "since", clamp=True)
+    query = parse_query(request, "since", "epoch", "access_token", "client_id")
+    since = integer_parameter(query, "since", clamp=True)
     if since is not None and since < 0:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("since", "must not be negative"),))
+    check_epoch(query, since, access.channel)
     if since is not None and since > access.head:
         raise Refusal(
             ErrorCode.INVALID_SINCE, details=(FieldProblem("since", f"the newest sequence is {access.head}"),)
@@ -54,6 +57,7 @@ def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Oper
         since=since,
         head=access.head,
         subprotocol=subprotocol,
+        headers=epoch_header(access.channel),
     )
 
 

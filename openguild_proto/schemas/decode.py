@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -156,7 +157,7 @@ def parse_query(request: Request, *allowed: str) -> dict[str, str]:
     return found
 
 
-def integer_parameter(query: dict[str, str], name: str, *, clamp: bool = False) -> int | None:
+def integer_parameter(query: Mapping[str, str], name: str, *, clamp: bool = False) -> int | None:
     """A decimal integer in the range of a signed 64-bit number, or None when absent.
 
     `clamp`: one beyond the range counts as its nearest number, where the caller has a better word for it.

@@ -18,6 +18,7 @@ from openguild_proto.limits import (
     MAX_NAME_CHARS,
     MAX_NONCE_CHARS,
     MAX_PASSWORD_CHARS,
+    MAX_SAFE_INTEGER,
     MIN_PASSWORD_CHARS,
 )
 from openguild_proto.policy.permissions import ROLES
@@ -44,6 +45,7 @@ DeviceText: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "
 Nonce: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": NONCE_PATTERN})]
 Role: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
 Sequence: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+Epoch: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_SAFE_INTEGER})]
 Count: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
 InviteUses: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_INVITE_USES})]
 InviteSeconds: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_INVITE_TTL_SECS})]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.records import ChannelRecord, GuildRecord, InviteRecord, MemberRecord
 from openguild_proto.schemas.accounts import Body
-from openguild_proto.schemas.fields import Count, InviteSeconds, InviteUses, NameText, Role, Timestamp, Uuid
+from openguild_proto.schemas.fields import Count, Epoch, InviteSeconds, InviteUses, NameText, Role, Timestamp, Uuid
 from openguild_proto.timestamps import from_millis
 
 
@@ -34,11 +34,12 @@ class Channel(Body, frozen=True):
     guild_id: Uuid
     name: NameText
     created_at: Timestamp
+    epoch: Epoch
 
     @classmethod
     def of(cls, record: ChannelRecord) -> Channel:
         """What a client sees of `record`."""
-        return cls(record.channel_id, record.guild_id, record.name, from_millis(record.created_at_ms))
+        return cls(record.channel_id, record.guild_id, record.name, from_millis(record.created_at_ms), record.epoch)
 
 
 class RoleBody(Body, frozen=True):

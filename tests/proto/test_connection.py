@@ -472,6 +472,15 @@ def test_a_subprotocol_that_is_no_token_is_misuse(subprotocol: str) -> None:
     assert ACCEPT in b"".join(conn.data_to_send()).lower().replace(ACCEPT.lower(), ACCEPT)
 
 
+def test_an_upgrade_brings_the_headers_of_its_operation() -> None:
+    conn = connection()
+    list(conn.receive_data(HANDSHAKE, 0.0))
+    conn.accept(0.0, headers=(("x-openguild-epoch", "7"),))
+    sent = b"".join(conn.data_to_send())
+    assert b"\r\nx-openguild-epoch: 7\r\n" in sent
+    assert b"\r\nx-frame-options: DENY\r\n" in sent
+
+
 def test_every_transition_leads_forward() -> None:
     order = list(Phase)
     assert all(order.index(target) >= order.index(phase) for (phase, _), target in TRANSITIONS.items())

@@ -301,6 +301,43 @@ def test_a_since_beyond_the_head_is_one_however_far(world: World, alice: str, ch
     assert (answer.status, decoded(answer)["error"]) == (400, "invalid_since")
 
 
+@pytest.mark.parametrize("leaf", ["events", "ws"])
+def test_d_12_a_since_of_another_epoch_is_refused_and_one_without_an_epoch_is_not(
+    world: World, alice: str, channel: str, leaf: str
+) -> None:
+    def ask(query: str) -> Response | OpenStream:
+        return world.run(request("GET", f"/channels/{channel}/{leaf}?{query}", token=alice, upgrade=leaf == "ws"))
+
+    world.ask("POST", f"/channels/{channel}/messages", {"content": "one"}, alice)
+    described = decoded(world.ask("GET", f"/channels/{channel}", token=alice))
+    assert described["epoch"] == 1
+    for query in ("", "since=1", "since=0&epoch=1", "since=1&epoch=01"):
+        answer = ask(query)
+        assert isinstance(answer, OpenStream) or answer.status == 200
+        assert dict(answer.headers)["x-openguild-epoch"] == "1"
+    stored = world.tables._state.channels[channel]
+    stored.record = msgspec.structs.replace(stored.record, epoch=2**53 - 1)  # as after a restore
+    for query in ("since=0&epoch=1", "since=1&epoch=1", f"since=1&epoch={2**63 - 1}"):
+        answer = ask(query)
+        assert isinstance(answer, Response)
+        assert (answer.status, decoded(answer)["error"]) == (400, "invalid_since")
+        assert [line["field"] for line in decoded(answer)["details"]] == ["epoch"]
+    assert dict(ask(f"since=1&epoch={2**53 - 1}").headers)["x-openguild-epoch"] == str(2**53 - 1)
+    assert dict(ask("since=1").headers)["x-openguild-epoch"] == str(2**53 - 1)
+
+
+@pytest.mark.parametrize("leaf", ["events", "ws"])
+@pytest.mark.parametrize(
+    "query",
+    ["epoch=1", "since=0&epoch=0", "since=0&epoch=-1", "since=0&epoch=", "since=0&epoch=x", f"since=0&epoch={2**63}"],
+)
+def test_an_epoch_that_is_none(world: World, alice: str, channel: str, leaf: str, query: str) -> None:
+    answer = world.run(request("GET", f"/channels/{channel}/{leaf}?{query}", token=alice, upgrade=leaf == "ws"))
+    assert isinstance(answer, Response)
+    assert (answer.status, decoded(answer)["error"]) == (400, "validation_error")
+    assert [line["field"] for line in decoded(answer)["details"]] == ["epoch"]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(
     "path", ["/guilds/x/channels", "/channels/x/ws", "/invites/%ff/accept", "/channels/x/messages"]

@@ -11,14 +11,17 @@ from openguild_proto.effects import (
     DeleteChannel,
     FindChannelAccess,
     FindPosted,
+    InsertChannel,
+    ListChannels,
     ListUnread,
     MarkRead,
     Posted,
     ReadEvents,
+    RenameChannel,
 )
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_SEQUENCE
-from openguild_proto.records import Place, StoredEvent
+from openguild_proto.records import ChannelRecord, Place, StoredEvent
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
 
@@ -52,6 +55,27 @@ async def test_sequences_are_dense_per_channel(storage: Storage, channel_id: str
             assert isinstance(outcome, Appended)
             assert outcome.event.sequence == number
     assert await storage.heads([channel_id, other, new_id()]) == {channel_id: 3, other: 3}
+
+
+async def test_a_new_channel_has_its_first_epoch_wherever_it_is_described(storage: Storage) -> None:
+    user = await add_user(storage)
+    guild = await add_guild(storage, user)
+    made = await storage.perform(
+        InsertChannel(channel_id=new_id(), guild_id=guild, name="general", created_by=user, now_ms=NOW)
+    )
+    assert isinstance(made, ChannelRecord)
+    assert made.epoch == 1
+    access = await storage.perform(FindChannelAccess(channel_id=made.channel_id, user_id=user))
+    assert access is not None
+    assert access.channel == made
+    assert await storage.perform(ListChannels(guild_id=guild)) == (made,)
+    assert await storage.perform(RenameChannel(channel_id=made.channel_id, name="general")) == made
+    (control,) = [record for record in await storage.control_since(0, 100) if record.channel_id == made.channel_id]
+    assert '"epoch":1' in (control.body or "")
+    await storage.perform(append(made.channel_id))
+    access = await storage.perform(FindChannelAccess(channel_id=made.channel_id, user_id=user))
+    assert access is not None
+    assert (access.channel.epoch, access.head) == (1, 1), "the same for the life of the log"
 
 
 async def test_concurrent_appends_leave_no_hole_and_show_in_order(storage: Storage, channel_id: str) -> None:
