@@ -113,6 +113,6 @@ def api_error(response: ClientResponse) -> ApiError:
     """The typed error of a refusal, whatever the body is."""
     try:
         body = msgspec.json.decode(response.body, type=_ErrorBody)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         body = _ErrorBody()
     return ApiError(response.status, body.error, body.message, body.request_id, body.details)

@@ -7,7 +7,8 @@ a repeat is dropped, and a hole ends the connection, because the log has what is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -16,11 +17,21 @@ from wsproto.utilities import LocalProtocolError as WsprotoMisuse
 from wsproto.utilities import RemoteProtocolError
 
 from openguild_proto.client.backoff import Backoff, advised_by_header, is_passing
-from openguild_proto.errors import LocalProtocolError
-from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, CLIENT_SILENCE_SECS, MAX_STREAM_MESSAGE_CHARS
+from openguild_proto.client.http import ClientResponse
+from openguild_proto.client.session import api_error
+from openguild_proto.errors import ErrorCode, LocalProtocolError
+from openguild_proto.http.message import EPOCH_HEADER
+from openguild_proto.limits import (
+    CLIENT_HANDSHAKE_SECS,
+    CLIENT_SILENCE_SECS,
+    MAX_SAFE_INTEGER,
+    MAX_STREAM_MESSAGE_CHARS,
+)
 from openguild_proto.schemas.stream import payload_sequence
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.reasons import reconnect_secs
+
+_EPOCH = re.compile(rb"[1-9][0-9]{0,15}")
 
 
 class Opened(msgspec.Struct, frozen=True, gc=False):
@@ -63,12 +74,16 @@ StreamEvent: TypeAlias = Opened | Delivered | Notified | Disconnected | Ended
 class StreamClient:
     """`channel_id` None: the notification stream, which has no sequences. `since`: exclusive, None for the newest ones.
 
-    `position` is the last sequence delivered, `since` until there is one. `jitter()` gives a number in [0, 1).
+    `position` is the last sequence delivered, `since` until there is one. `epoch` is that of the log it counts in: keep the
+    two together. None until a server has named it, as `since` may come without one. `jitter()` gives a number in [0, 1).
     """
 
-    def __init__(self, channel_id: str | None, since: int | None, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, channel_id: str | None, since: int | None, jitter: Callable[[], float], epoch: int | None = None
+    ) -> None:
         self.channel_id = channel_id
         self.position = since
+        self.epoch = epoch
         self.holes = 0  # times the server left events out; it never should
         self.repeats = 0  # events that came again, and were dropped
         self._backoff = Backoff(jitter)
@@ -96,6 +111,8 @@ class StreamClient:
             target = f"/channels/{self.channel_id}/ws"
             if self.position is not None:
                 target += f"?since={self.position}"
+                if self.epoch is not None:
+                    target += f"&epoch={self.epoch}"
         self._ws = WSConnection(ConnectionType.CLIENT)
         self._open = False
         self._status = None
@@ -159,8 +176,9 @@ class StreamClient:
 
     def _take(self, event: events.Event, now: float) -> StreamEvent | None:
         match event:
-            case events.AcceptConnection():
+            case events.AcceptConnection(extra_headers=headers):
                 self._open = True
+                self.epoch = _epoch_of(headers)
                 self._refused_token = False
                 self._deadline = now + CLIENT_SILENCE_SECS
                 return Opened(self.position)
@@ -227,6 +245,9 @@ class StreamClient:
             return self._lost("the token is not accepted", needs_token=True)
         if is_passing(status):
             return self._lost(f"HTTP {status}", advised)
+        if status == 400 and self.epoch is not None and _knows_no_epoch(body):
+            self.epoch = None
+            return self._lost("a server of the release before knows no epoch")
         self._drop()
         return Ended(status, body)
 
@@ -250,3 +271,19 @@ class StreamClient:
         self._ws = None
         self._open = False
         self._deadline = None
+
+
+def _epoch_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """What the 101 says; None where it says nothing that an epoch can be."""
+    for name, value in headers:
+        if name.lower() == EPOCH_HEADER.encode() and _EPOCH.fullmatch(value) is not None:
+            epoch = int(value)
+            return epoch if epoch <= MAX_SAFE_INTEGER else None
+    return None
+
+
+def _knows_no_epoch(body: str) -> bool:
+    """The server refuses the parameter itself: where a release is rolled out or back, streams move to one without epochs."""
+    refused = api_error(ClientResponse(400, (), body.encode()))
+    named = any(problem.get("field") == "epoch" for problem in refused.details)
+    return named and refused.code == ErrorCode.VALIDATION.spec.code

@@ -49,10 +49,19 @@ class Api(ABC):
     # --- the log -----------------------------------------------------------------------------------
 
     async def events(
-        self, channel_id: str, *, since: int | None = None, before: int | None = None, limit: int = DEFAULT_PAGE_EVENTS
+        self,
+        channel_id: str,
+        *,
+        since: int | None = None,
+        epoch: int | None = None,
+        before: int | None = None,
+        limit: int = DEFAULT_PAGE_EVENTS,
     ) -> list[ChannelEvent]:
-        """One page, oldest first: after `since`, or the newest below `before`; both are exclusive, together they are refused."""
-        bounds = {"since": since, "before": before, "limit": limit}
+        """One page, oldest first: after `since`, or the newest below `before`; both are exclusive, together they are refused.
+
+        `epoch`: of the log that `since` counts in (`Channel.epoch`); 400 `invalid_since` where that is another one by now.
+        """
+        bounds = {"since": since, "epoch": epoch, "before": before, "limit": limit}
         query = urlencode({name: value for name, value in bounds.items() if value is not None})
         answer = await self.send("GET", f"/channels/{channel_id}/events?{query}")
         return msgspec.json.decode(answer.body, type=list[ChannelEvent])

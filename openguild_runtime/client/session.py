@@ -202,9 +202,12 @@ class Client(Api):
 
     # --- streams -------------------------------------------------------------------------------------
 
-    def subscribe(self, channel_id: str, since: int | None = None) -> Subscription:
-        """Events after `since` (exclusive; None: the newest ones and on), in order, once, across reconnects."""
-        return self._subscription(StreamClient(channel_id, since, self.jitter))
+    def subscribe(self, channel_id: str, since: int | None = None, epoch: int | None = None) -> Subscription:
+        """Events after `since` (exclusive; None: the newest ones and on), in order, once, across reconnects.
+
+        `epoch`: of the log that `since` counts in, as `Subscription.state.epoch` was beside it.
+        """
+        return self._subscription(StreamClient(channel_id, since, self.jitter, epoch))
 
     async def notifications(self) -> AsyncIterator[dict[str, Any]]:
         """What happens in all that the user may read, while connected (CONTRACT 9); nothing is replayed."""

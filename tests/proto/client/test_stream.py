@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openguild_proto.client import Delivered, Disconnected, Ended, Notified, Opened, StreamClient, StreamEvent
+from openguild_proto.events import WebSocketRequested
 from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, CLIENT_SILENCE_SECS
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, text_frame
@@ -52,6 +53,67 @@ def test_a_hole_ends_the_connection_and_the_next_one_asks_for_it() -> None:
     assert isinstance(events[-1], Disconnected)
     assert not stream.connected
     assert handshake(stream)[0] == "/channels/c/ws?since=1"
+
+
+def asked(stream: StreamClient, epoch: object = None) -> str:
+    """Connect to a server core that accepts, and names the epoch where there is one; what was asked for."""
+    stream.connect("server:80", "token", 0.0)
+    sent, conn = stream.data_to_send(), connection()
+    for event in conn.receive_data(sent, 0.0):
+        assert isinstance(event, WebSocketRequested)
+        conn.accept(0.0, headers=() if epoch is None else (("x-openguild-epoch", str(epoch)),))
+    stream.receive_data(b"".join(conn.data_to_send()), 0.0)
+    return sent.split(b" ")[1].decode()
+
+
+def refused(stream: StreamClient, code: str, field: str) -> tuple[str, list[StreamEvent]]:
+    """Connect to a server that answers 400; what was asked for, and what becomes of it."""
+    stream.connect("server:80", "token", 0.0)
+    target = stream.data_to_send().split(b" ")[1].decode()
+    body = json.dumps({"error": code, "message": "m", "request_id": "r", "details": [{"field": field, "message": "m"}]})
+    return target, stream.receive_data(f"HTTP/1.1 400 X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode(), 0.0)
+
+
+def test_d_12_a_stream_resumes_in_the_log_that_it_has_read() -> None:
+    stream = StreamClient("c", None, lambda: 0.5)
+    assert asked(stream, 7) == "/channels/c/ws"
+    assert stream.epoch == 7
+    stream.failed("the link broke")
+    assert asked(stream, 8) == "/channels/c/ws", "without a sequence the epoch says nothing"
+    stream.receive_data(frame(10), 1.0)
+    stream.failed("the link broke")
+    target, (event,) = refused(stream, "invalid_since", "epoch")
+    assert target == "/channels/c/ws?since=10&epoch=8"
+    assert isinstance(event, Ended)
+    assert event.code == 400
+
+
+def test_a_position_that_was_kept_comes_with_its_epoch() -> None:
+    assert asked(StreamClient("c", 10, lambda: 0.5, 7), 7) == "/channels/c/ws?since=10&epoch=7"
+    stream = StreamClient("c", 10, lambda: 0.5)
+    assert asked(stream, 9) == "/channels/c/ws?since=10"
+    stream.failed("the link broke")
+    assert asked(stream, 9) == "/channels/c/ws?since=10&epoch=9"
+
+
+def test_a_server_of_the_release_before_is_asked_without_an_epoch() -> None:
+    """It refuses a parameter that it does not know, and a rolling update moves streams to and fro."""
+    stream = StreamClient("c", 10, lambda: 0.5, 7)
+    target, (event,) = refused(stream, "validation_error", "epoch")
+    assert target == "/channels/c/ws?since=10&epoch=7"
+    assert isinstance(event, Disconnected)
+    assert asked(stream) == "/channels/c/ws?since=10"
+    stream.failed("the link broke")
+    assert isinstance(refused(stream, "validation_error", "epoch")[1][0], Ended), "once"
+    assert isinstance(refused(StreamClient("c", 1, lambda: 0.5, 7), "validation_error", "since")[1][0], Ended)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "01", str(2**53), "9" * 17])
+def test_an_epoch_that_is_none_is_not_remembered(value: str) -> None:
+    stream = StreamClient("c", 1, lambda: 0.5)
+    asked(stream, value)
+    assert stream.connected
+    assert stream.epoch is None
 
 
 def test_before_the_first_event_a_stream_of_the_newest_ones_asks_for_those_again() -> None:
