@@ -191,7 +191,7 @@ def test_the_schema_of_a_later_release_is_served(tmp_path: Path, database_url: s
 
 
 def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -> None:
-    """While the server serves; every event comes back."""
+    """While the server serves; every event comes back, and who was here before is told that the log may be another one."""
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}  # of the server's version
     with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
         alice = server.chat().user()
@@ -200,6 +200,7 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
             alice.say(channel, str(number))
         subprocess.run([DEPLOY / "backup.sh", database_url, tmp_path / "backup"], check=True, env=environment)
         assert (tmp_path / "backup").stat().st_mode & 0o077 == 0
+        before = alice.ok(alice.get(f"/channels/{channel}"))["epoch"]
         restore = [DEPLOY / "restore.sh", tmp_path / "backup", empty_url]
         subprocess.run(restore, check=True, env=environment)
         again = subprocess.run(restore, check=False, env=environment, capture_output=True, text=True)
@@ -209,6 +210,58 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
         back = restored.chat().login(alice.name)
         assert texts(back.history(channel)) == [str(number) for number in range(50)]
         back.say(channel, "and on")
+        told = back.get(f"/channels/{channel}/events", params={"since": 50, "epoch": before})
+        assert (told.status_code, told.json()["error"]) == (400, "invalid_since")
+        now = back.ok(back.get(f"/channels/{channel}"))["epoch"]
+        assert texts(back.history(channel, since=50, epoch=now)) == ["and on"]
+
+
+def test_a_backup_without_epochs_is_restored_and_migrated(tmp_path: Path, empty_url: str) -> None:
+    """Of the release before: each time it is restored its channels get epochs that nobody has seen."""
+
+    async def execute(url: str, *statements: str) -> None:
+        connection = await asyncpg.connect(url)
+        for statement in statements:
+            await connection.execute(statement)
+        await connection.close()
+
+    epochs: list[int] = []
+
+    async def look(url: str) -> None:
+        connection = await asyncpg.connect(url)
+        epochs.append(await connection.fetchval("SELECT epoch FROM channels"))
+        await connection.close()
+
+    environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}
+    run_apart(migrations.upgrade, empty_url, "0002")
+    run_apart(
+        execute,
+        empty_url,
+        "INSERT INTO guilds (guild_id, name, created_at) VALUES (gen_random_uuid(), 'g', now())",
+        "INSERT INTO channels (channel_id, guild_id, name, created_at) "
+        "SELECT gen_random_uuid(), guild_id, 'c', now() FROM guilds",
+    )
+    subprocess.run([DEPLOY / "backup.sh", empty_url, tmp_path / "backup"], check=True, env=environment)
+    for _ in range(2):
+        run_apart(execute, empty_url, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+        subprocess.run([DEPLOY / "restore.sh", tmp_path / "backup", empty_url], check=True, env=environment)
+        run_apart(migrations.upgrade, empty_url)
+        run_apart(look, empty_url)
+    assert len({1, *epochs}) == 3
+
+
+def test_a_restore_whose_channels_keep_their_epochs_says_so(tmp_path: Path) -> None:
+    """The second step failed: the data is there, and what is left to do is said."""
+    for name, body in (("pg_restore", "exit 0"), ("psql", 'case "$*" in *--command=*) echo 0 ;; *) exit 3 ;; esac')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [DEPLOY / "restore.sh", "backup", "postgresql://db/chat"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "openguild-server migrate --new-epoch" in done.stderr
 
 
 def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
