@@ -18,4 +18,4 @@ DO $$ BEGIN
 EXCEPTION WHEN undefined_column THEN NULL;
 END $$
 SQL
-    { echo "restored, but channels have their old epochs: run openguild-server migrate --new-epoch" >&2; exit 1; }
+    { echo "restore.sh: restored, but channels have their old epochs: run openguild-server migrate --new-epoch" >&2; exit 1; }
