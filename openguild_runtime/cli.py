@@ -129,10 +129,10 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     if command == "config":
         return _config(config, parsed["action"])
     config = beside_running(config)
+    if command == "migrate" and parsed["wait"]:
+        return anyio.run(_wait_for_schema, config)
     if command == "migrate":
-        return (
-            anyio.run(_wait_for_schema, config) if parsed["wait"] else anyio.run(_migrate, config, parsed["new_epoch"])
-        )
+        return anyio.run(_migrate, config, parsed["new_epoch"])
     return anyio.run(COMMANDS[command], config, parsed)
 
 
