@@ -78,7 +78,7 @@ class HttpClient:
                     case h11.ConnectionClosed():
                         raise ConnectionBroken("closed before an answer")
         except h11.RemoteProtocolError as failure:
-            raise ConnectionBroken(str(failure)) from failure
+            raise ConnectionBroken(str(failure) if data else "the connection ended") from failure
 
     def _complete(self) -> ClientResponse:
         head, self._head = self._head, None

@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
 from anyio.abc import ByteStream
 
 from openguild_proto.client import ClientResponse, ConnectionBroken, HttpClient
-from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, Connect, close, receive
+from openguild_runtime.client.transport import (
+    ATTEMPT_SECS,
+    TRANSPORT,
+    Address,
+    Connect,
+    close,
+    has_ended,
+    reason_of,
+    receive,
+)
 
 IDLE_CONNECTIONS = 8
+IDLE_SECS = (
+    30.0  # ours: below what servers and proxies allow (60 s and more), so that they seldom end one under a request
+)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Connection:
+    address: Address
     stream: ByteStream
     http: HttpClient
+    kept: bool = False  # it has served before
+    idle_since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What came of one attempt: a response, or the reason why there is none."""
+
+    response: ClientResponse | None
+    reason: str = ""
+    ended_idle: bool = False
+    """A kept connection ended without a byte of an answer. The server is not to blame, so a request that may be repeated
+    goes out at once on a fresh one; but nobody knows whether this one arrived."""
 
 
 class Replicas:
     """Picks the address to try next, keeps idle connections, makes one exchange. Raises ValueError without addresses."""
 
-    def __init__(self, urls: tuple[str, ...], connect: Connect) -> None:
+    def __init__(self, urls: tuple[str, ...], connect: Connect, clock: Callable[[], float]) -> None:
         self.connect = connect
+        self._clock = clock
         self._addresses = tuple(Address.of(url) for url in urls)
         self._preferred = 0
-        self._idle: list[tuple[Address, _Connection]] = []
+        self._idle: list[_Connection] = []  # the newest is the last
         if not self._addresses:
             raise ValueError("at least one address is needed")
 
     async def aclose(self) -> None:
         """Close idle connections."""
-        while self._idle:
-            _, connection = self._idle.pop()
-            await close(connection.stream)
+        await self._drop(lambda connection: True)
 
     @property
     def address(self) -> Address:
@@ -46,10 +72,8 @@ class Replicas:
         if self.address == address:
             self._preferred = (self._preferred + 1) % len(self._addresses)
 
-    async def exchange(
-        self, method: str, path: str, data: bytes, token: str | None, *, fresh: bool
-    ) -> tuple[ClientResponse | None, str]:
-        """One request and its response; None and a reason when the transport failed.
+    async def exchange(self, method: str, path: str, data: bytes, token: str | None, *, fresh: bool) -> Exchange:
+        """One request and its response, or why the transport failed.
 
         `fresh`: on a new connection, because a kept one may be ending just now and the request is not to be repeated.
         """
@@ -60,42 +84,60 @@ class Replicas:
             headers += (("authorization", f"Bearer {token}"),)
         address = self.address
         connection: _Connection | None = None
+        answered = False
         try:
             with anyio.fail_after(ATTEMPT_SECS):
                 connection = await self._connection(address, fresh=fresh)
                 await connection.stream.send(connection.http.send_request(method, path, headers, data))
-                while (response := connection.http.receive_data(await receive(connection.stream))) is None:
-                    continue
+                response: ClientResponse | None = None
+                while response is None:
+                    part = await receive(connection.stream)
+                    answered = answered or part != b""
+                    response = connection.http.receive_data(part)
         except (*TRANSPORT, ConnectionBroken) as failure:
-            self.avoid(address)
             if connection is not None:
                 await close(connection.stream)
-            return None, _reason(failure)
+            await self._drop(lambda idle: idle.address == address)  # they are as old, and have the same server
+            late = isinstance(failure, TimeoutError)
+            ended_idle = connection is not None and connection.kept and not answered and not late
+            if not ended_idle:
+                self.avoid(address)
+            return Exchange(None, reason_of(failure), ended_idle)
         except BaseException:  # its caller was cancelled: half an exchange is on it, so nobody can use it again
             if connection is not None:
                 await close(connection.stream)
             raise
-        if connection.http.reusable and len(self._idle) < IDLE_CONNECTIONS:
-            self._idle.append((address, connection))
-        else:
-            await close(connection.stream)
+        await self._keep(connection)
         if response.status == 503:  # this one is going away or cannot serve now
             self.avoid(address)
-        return response, ""
+        return Exchange(response)
 
     async def _connection(self, address: Address, *, fresh: bool) -> _Connection:
-        for place, (there, connection) in enumerate(self._idle):
-            if there == address and not fresh:
-                del self._idle[place]
-                return connection
-        return _Connection(await self.connect(address), HttpClient(address.authority))
+        if not fresh:
+            oldest = self._clock() - IDLE_SECS
+            await self._drop(lambda idle: idle.idle_since < oldest)
+            while (newest := self._newest(address)) is not None:
+                if not has_ended(newest.stream):
+                    return newest
+                await close(newest.stream)
+        return _Connection(address, await self.connect(address), HttpClient(address.authority))
 
+    def _newest(self, address: Address) -> _Connection | None:
+        """Taken out of those that are kept."""
+        for place in reversed(range(len(self._idle))):
+            if self._idle[place].address == address:
+                return self._idle.pop(place)
+        return None
 
-def _reason(failure: BaseException) -> str:
-    """What failed, in words. anyio hides behind "all attempts" what each address of a name answered."""
-    cause: BaseException | None = failure.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    hidden = isinstance(cause, OSError) and (not isinstance(failure, OSError) or failure.errno is None)
-    told = cause if hidden else failure
-    return f"{type(told).__name__}: {told}"
+    async def _keep(self, connection: _Connection) -> None:
+        if connection.http.reusable and len(self._idle) < IDLE_CONNECTIONS:
+            connection.kept, connection.idle_since = True, self._clock()
+            self._idle.append(connection)
+        else:
+            await close(connection.stream)
+
+    async def _drop(self, is_over: Callable[[_Connection], bool]) -> None:
+        over = [connection for connection in self._idle if is_over(connection)]
+        self._idle = [connection for connection in self._idle if connection not in over]
+        for connection in over:
+            await close(connection.stream)

@@ -62,7 +62,8 @@ class Client(Api):
 
     def __post_init__(self) -> None:
         self.device_id = self.device_id or f"client-{encode_unpadded(self.sources.random_bytes(9))}"
-        self._replicas = Replicas((self.urls,) if isinstance(self.urls, str) else self.urls, self.connect)
+        urls = (self.urls,) if isinstance(self.urls, str) else self.urls
+        self._replicas = Replicas(urls, self.connect, self.sources.monotonic)
 
     async def __aenter__(self) -> Client:
         return self
@@ -148,10 +149,12 @@ class Client(Api):
         data = b"" if body is None else msgspec.json.encode(body)
         backoff = Backoff(self.jitter)
         deadline = self.sources.monotonic() + self.patience_secs
-        refreshed = False
+        refreshed = ended_idle = False
         while True:
             token = await self.fresh_token() if authorized else None
-            response, reason = await self._replicas.exchange(method, path, data, token, fresh=not repeatable)
+            fresh = ended_idle or not repeatable
+            exchange = await self._replicas.exchange(method, path, data, token, fresh=fresh)
+            response, reason, ended_idle = exchange.response, exchange.reason, exchange.ended_idle
             if doubts is not None and (response is None or response.status >= 500):
                 doubts.append(reason)
             step, advised = next_step(response, repeatable=repeatable) if response else (Step.RETRY, None)
@@ -167,6 +170,9 @@ class Client(Api):
                 reason = f"HTTP {response.status}"
             elif not repeatable:
                 raise GaveUp(reason)
+            elif ended_idle:  # once: the next one is fresh
+                self.on_retry(reason)
+                continue
             delay = backoff.next_delay(advised)
             if self.sources.monotonic() + delay > deadline:
                 raise api_error(response) if response else GaveUp(reason)

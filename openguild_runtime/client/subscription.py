@@ -12,7 +12,7 @@ from anyio.abc import ByteStream
 
 from openguild_proto.client import ApiError, Delivered, Disconnected, Ended, StreamClient, StreamEvent, is_passing
 from openguild_runtime.client.replicas import Replicas
-from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, GaveUp, close, receive
+from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, GaveUp, close, reason_of, receive
 
 
 class StreamEnded(Exception):
@@ -131,7 +131,7 @@ class Subscription:
                 self._transport = await self._replicas.connect(address)
                 await self._transport.send(self.state.data_to_send())
         except TRANSPORT as failure:
-            self._ready.append(self.state.failed(f"{type(failure).__name__}: {failure}"))
+            self._ready.append(self.state.failed(reason_of(failure)))
 
     async def _read(self) -> None:
         transport, clock = self._transport, self._clock
@@ -152,4 +152,4 @@ class Subscription:
                 await transport.send(answer)
         except TRANSPORT as failure:
             if self.state.connected:
-                self._ready.append(self.state.failed(f"{type(failure).__name__}: {failure}"))
+                self._ready.append(self.state.failed(reason_of(failure)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -10,7 +11,9 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
+
+from openguild_proto.client import ConnectionBroken
 
 
 class GaveUp(Exception):
@@ -75,3 +78,29 @@ async def receive(stream: ByteStream) -> bytes:
 async def close(stream: ByteStream) -> None:
     with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT):
         await stream.aclose()
+
+
+def has_ended(stream: ByteStream) -> bool:
+    """An idle connection is over: its end has come, or bytes that nobody asked for. Without a socket nobody can tell."""
+    sock = stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610 - anyio's, not Django's
+    if sock is None:
+        return False
+    if sock.fileno() < 0:
+        return True
+    with selectors.DefaultSelector() as look:
+        look.register(sock.fileno(), selectors.EVENT_READ)
+        return bool(look.select(0))
+
+
+def reason_of(failure: BaseException) -> str:
+    """What failed, in words. anyio hides behind "all attempts" what each address of a name answered."""
+    cause: BaseException | None = failure.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    hidden = isinstance(cause, OSError) and (not isinstance(failure, OSError) or failure.errno is None)
+    told = cause if hidden else failure
+    if isinstance(told, ConnectionBroken):
+        return str(told)
+    if isinstance(told, anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream):
+        return "the connection ended"
+    return f"{type(told).__name__}: {told}"

@@ -27,6 +27,7 @@ class Scripted:
         self.requests: list[Request] = []
         self.connections = 0
         self.ended = 0  # connections
+        self.streams: list[ByteStream] = []  # all connections
         self.sockets: list[ByteStream] = []  # upgraded
 
     def paths(self) -> list[str]:
@@ -40,8 +41,14 @@ class Scripted:
         """Close the newest socket with a code."""
         await self.sockets[-1].send(close_frame(code, reason))
 
+    async def end_all(self) -> None:
+        """End every connection, as an idle timeout does."""
+        for stream in self.streams:
+            await stream.aclose()
+
     async def serve(self, stream: ByteStream) -> None:
         self.connections += 1
+        self.streams.append(stream)
         conn = ServerConnection(now=time.monotonic(), random_bytes=secrets.token_bytes)
         try:
             with suppress(*TRANSPORT):

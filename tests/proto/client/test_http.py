@@ -27,12 +27,16 @@ def test_an_answer_may_be_cut_anywhere(places: list[int]) -> None:
 
 
 def test_a_connection_that_ends_early_is_broken() -> None:
+    unanswered = HttpClient("h")
+    unanswered.send_request("GET", "/x")
+    with pytest.raises(ConnectionBroken, match=r"^the connection ended$"):
+        unanswered.receive_data(b"")
     http = HttpClient("h")
     http.send_request("GET", "/x")
     with pytest.raises(LocalProtocolError):
         http.send_request("GET", "/y")
     assert http.receive_data(ANSWER[:-2]) is None
-    with pytest.raises(ConnectionBroken):
+    with pytest.raises(ConnectionBroken, match=r"^the connection ended$"):
         http.receive_data(b"")
 
 

@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import pytest
+from anyio.abc import ByteStream
 
-from openguild_proto import Response
-from openguild_runtime.client.replicas import IDLE_CONNECTIONS, Replicas
+from openguild_proto import Response, ServerConnection
+from openguild_runtime.client.replicas import IDLE_CONNECTIONS, IDLE_SECS, Replicas
 from openguild_runtime.client.transport import connect_tcp
-from tests.support.scripted import Scripted, scripted
+from tests.support.scripted import Answer, Scripted, scripted
 from tests.support.waiting import eventually, free_port
 
 pytestmark = pytest.mark.anyio
 
 
 async def get(replicas: Replicas, *, fresh: bool = False) -> int | None:
-    response, _ = await replicas.exchange("GET", "/x", b"", None, fresh=fresh)
+    response = (await replicas.exchange("GET", "/x", b"", None, fresh=fresh)).response
     return response.status if response is not None else None
+
+
+class Gated(Scripted):
+    """Answers once `release` is set: until then requests pile up, each on a connection of its own.
+
+    One of `doomed` ends when a request comes.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.release = anyio.Event()
+        self.doomed: list[ByteStream] = []
+
+    async def _feed(self, conn: ServerConnection, stream: ByteStream, data: bytes) -> None:
+        await self.release.wait()
+        if stream in self.doomed:
+            await stream.aclose()
+            return
+        await super()._feed(conn, stream, data)
+
+    async def fill(self, replicas: Replicas, count: int) -> None:
+        """Leave `replicas` with as many idle connections as it keeps, of `count`."""
+        async with anyio.create_task_group() as tasks:
+            for _ in range(count):
+                tasks.start_soon(get, replicas)
+            await eventually(lambda: self.connections == count)
+            self.release.set()
 
 
 def test_at_least_one_address_is_needed() -> None:
     with pytest.raises(ValueError, match="address"):
-        Replicas((), connect_tcp)
+        Replicas((), connect_tcp, time.monotonic)
 
 
 async def test_a_connection_is_used_again_unless_a_fresh_one_is_asked_for() -> None:
     async with scripted(lambda request: Response.text("ok")) as server:
-        replicas = Replicas((server.url,), connect_tcp)
+        replicas = Replicas((server.url,), connect_tcp, time.monotonic)
         assert [await get(replicas) for _ in range(3)] == [200, 200, 200]
         assert server.connections == 1
         assert await get(replicas, fresh=True) == 200
@@ -37,7 +67,7 @@ async def test_a_connection_is_used_again_unless_a_fresh_one_is_asked_for() -> N
 
 async def test_what_is_cancelled_leaves_no_connection_behind() -> None:
     async with scripted(lambda request: None) as server:
-        replicas = Replicas((server.url,), connect_tcp)
+        replicas = Replicas((server.url,), connect_tcp, time.monotonic)
         for number in range(1, 4):
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as tasks:
@@ -48,29 +78,56 @@ async def test_what_is_cancelled_leaves_no_connection_behind() -> None:
 
 
 async def test_idle_connections_are_bounded() -> None:
-    release = anyio.Event()
-
-    class Slow(Scripted):
-        async def _feed(self, conn, stream, data) -> None:
-            await release.wait()
-            await super()._feed(conn, stream, data)
-
-    async with scripted(lambda request: Response.text("ok"), Slow) as server:
-        replicas = Replicas((server.url,), connect_tcp)
-        count = IDLE_CONNECTIONS + 3
-        async with anyio.create_task_group() as tasks:
-            for _ in range(count):
-                tasks.start_soon(get, replicas)
-            await eventually(lambda: server.connections == count)
-            release.set()
+    async with scripted(lambda request: Response.text("ok"), Gated) as server:
+        replicas = Replicas((server.url,), connect_tcp, time.monotonic)
+        await server.fill(replicas, IDLE_CONNECTIONS + 3)
         await eventually(lambda: server.ended == 3)
+        await replicas.aclose()
+
+
+async def test_kept_connections_that_ended_are_not_tried_one_by_one() -> None:
+    async with scripted(lambda request: Response.text("ok"), Gated) as server:
+        replicas = Replicas((server.url,), connect_tcp, time.monotonic)
+        await server.fill(replicas, IDLE_CONNECTIONS)
+        await server.end_all()
+        assert await get(replicas) == 200
+        assert server.connections == IDLE_CONNECTIONS + 1
+        await replicas.aclose()
+
+
+async def test_one_that_ends_under_a_request_takes_the_others_along_and_blames_nobody() -> None:
+    async with scripted(lambda request: Response.text("ok"), Gated) as server:
+        replicas = Replicas((server.url, f"http://127.0.0.1:{free_port()}"), connect_tcp, time.monotonic)
+        await server.fill(replicas, IDLE_CONNECTIONS)
+        server.doomed = list(server.streams)
+        asked = await replicas.exchange("GET", "/x", b"", None, fresh=False)
+        assert (asked.response, asked.reason, asked.ended_idle) == (None, "the connection ended", True)
+        await eventually(lambda: server.ended == IDLE_CONNECTIONS)
+        assert await get(replicas, fresh=True) == 200, "the address is not avoided"
+        await replicas.aclose()
+
+
+async def test_the_newest_is_used_and_one_that_has_been_idle_for_long_is_not() -> None:
+    now = 0.0
+    async with scripted(lambda request: Response.text("ok"), Gated) as server:
+        replicas = Replicas((server.url,), connect_tcp, lambda: now)
+        await server.fill(replicas, 2)
+        now = IDLE_SECS
+        assert await get(replicas) == 200
+        now = 2 * IDLE_SECS
+        assert await get(replicas) == 200
+        assert server.connections == 2
+        await eventually(lambda: server.ended == 1, what="the end of the one that was not used")
+        now = 3 * IDLE_SECS + 1
+        assert await get(replicas) == 200
+        assert server.connections == 3
         await replicas.aclose()
 
 
 async def test_who_fails_or_is_leaving_is_not_asked_next() -> None:
     async with scripted(lambda request: Response.text("away", status=503)) as leaving:
         nobody = f"http://127.0.0.1:{free_port()}"
-        replicas = Replicas((nobody, leaving.url), connect_tcp)
+        replicas = Replicas((nobody, leaving.url), connect_tcp, time.monotonic)
         assert await get(replicas) is None
         assert await get(replicas) == 503
         assert replicas.address.authority in nobody

@@ -172,6 +172,25 @@ async def test_a_post_ends_in_what_is_known_of_it(answers: list[int | None], sto
         assert {msgspec.json.decode(request.body)["nonce"] for request in server.requests} == {"n"}
 
 
+@pytest.mark.parametrize("seen", [False, True], ids=["ended before", "ended under the post"])
+async def test_a_kept_connection_that_ended_costs_no_wait(seen: bool) -> None:
+    """What the server may have seen is in doubt, what was never sent is not."""
+    answers = [Response.text("", status=200), None, Response.text("", status=404)]
+    if not seen:
+        del answers[1]
+    async with (
+        scripted(lambda request: answers.pop(0), Hanging) as server,
+        Client(server.url, patience_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
+    ):
+        await client.send("GET", "/users/me", authorized=False)
+        if not seen:
+            await server.end_all()
+        with pytest.raises(GaveUp if seen else ApiError, match="404"):
+            await client.post("c", "text")
+        assert not answers
+        assert server.connections == 2
+
+
 async def test_a_nonce_that_the_client_made_comes_with_the_doubt() -> None:
     async with (
         scripted(lambda request: Response.text("", status=503)) as server,
