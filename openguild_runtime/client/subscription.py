@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -60,7 +61,7 @@ class Subscription:
         self._transport: ByteStream | None = None
         self._address: Address | None = None
         self._ready: list[StreamEvent] = []
-        self._wait_secs = 0.0
+        self._not_before = -math.inf  # no connect until then, however often the wait is cancelled
 
     def __aiter__(self) -> Subscription:
         return self
@@ -95,7 +96,7 @@ class Subscription:
                 await self._read()
         event = self._ready.pop(0)
         if isinstance(event, Disconnected):
-            self._wait_secs = event.retry_secs
+            self._not_before = self._clock() + event.retry_secs
             if event.needs_token:
                 self._refused = self._token
             elif self._address is not None:
@@ -113,8 +114,8 @@ class Subscription:
             await close(transport)
 
     async def _connect(self) -> None:
-        wait, self._wait_secs = self._wait_secs, 0.0
-        if wait:
+        wait = self._not_before - self._clock()
+        if wait > 0:
             await anyio.sleep(wait)
         try:
             self._token = token = await self._new_token(self._refused)
@@ -132,6 +133,9 @@ class Subscription:
                 await self._transport.send(self.state.data_to_send())
         except TRANSPORT as failure:
             self._ready.append(self.state.failed(reason_of(failure)))
+        except BaseException:  # its caller was cancelled: half a handshake is of no use, and coming back sooner of none
+            self._ready.append(self.state.failed("cancelled while it connected"))
+            raise
 
     async def _read(self) -> None:
         transport, clock = self._transport, self._clock

@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
 
 from openguild_proto import Response
 from openguild_proto.client import Delivered, Disconnected, Opened, Session
 from openguild_proto.http.message import Request
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_runtime.client import ApiError, Client, StreamEnded, Subscription
+from openguild_runtime.client import Address, ApiError, Client, StreamEnded, Subscription
+from openguild_runtime.client.transport import connect_tcp
 from tests.support.scripted import Scripted, scripted
 from tests.support.waiting import free_port
 
@@ -103,6 +105,47 @@ async def test_a_cut_before_the_first_event_asks_for_the_newest_ones_again() -> 
         assert isinstance(await events.next_event(), Disconnected)
         assert await events.next_event() == Opened(None)
         assert server.paths() == ["/channels/c/ws", "/channels/c/ws"]
+
+
+async def test_who_asks_for_moments_at_a_time_comes_back_no_sooner() -> None:
+    async with subscribed(Service(), GOOD) as (server, events):
+        await events.next_event()
+        await server.end(CloseCode.SERVICE_RESTART, "server restarting; reconnect in 60000 ms")
+        assert await events.next_event() == Disconnected(60.0, "1012 server restarting; reconnect in 60000 ms")
+        for _ in range(3):
+            with anyio.move_on_after(0.02):
+                await events.next_event()
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("hanging", ["connect", "send"])
+async def test_a_connect_that_is_cancelled_is_one_that_failed(hanging: str) -> None:
+    hung = False
+
+    async def hang(*anything: object) -> None:
+        await anyio.sleep_forever()
+
+    async def connect(address: Address) -> ByteStream:
+        nonlocal hung
+        first, hung = not hung, True
+        if first and hanging == "connect":
+            await hang()
+        stream = await connect_tcp(address)
+        if first:
+            stream.send = hang
+        return stream
+
+    async with (
+        scripted(Service().answer) as server,
+        Client(server.url, connect=connect, jitter=lambda: 0.0, session=GOOD) as client,
+        client.subscribe("c") as events,
+    ):
+        with anyio.move_on_after(0.05):
+            await events.next_event()
+        assert not events.state.connected
+        with anyio.fail_after(5):
+            assert await events.next_event() == Disconnected(0.0, "cancelled while it connected")
+            assert await events.next_event() == Opened(None)
 
 
 async def test_what_is_over_for_good_is_told_with_its_code() -> None:
