@@ -23,11 +23,21 @@ class Backoff:
         self._max = max_secs
         self._attempt = 0
 
-    def next_delay(self, advised_secs: float | None = None) -> float:
-        """Seconds to wait now. Advice (`Retry-After`, a 1012 close) is a floor; the jitter comes on top of it."""
+    def next_delay(self, advised_secs: float | None = None, *, at_once: bool = False) -> float:
+        """Seconds to wait now. Advice (`Retry-After`, a 1012 close) is a floor; the jitter comes on top of it.
+
+        `at_once`: nothing has failed, so the first of these waits is none.
+        """
         ceiling = min(self._max, self._base * float(1 << min(self._attempt, 16)))
+        if at_once and self._attempt == 0:
+            ceiling = 0.0
         self._attempt += 1
         return (advised_secs or 0.0) + self._jitter() * ceiling
+
+    def lasted(self, secs: float) -> None:
+        """A connection was open for so long: beyond the longest wait it worked, even if nobody said anything."""
+        if secs > self._max:
+            self.reset()
 
     def reset(self) -> None:
         """Something worked."""

@@ -90,6 +90,8 @@ class StreamClient:
         self._refused_token = False
         self._ws: WSConnection | None = None
         self._open = False
+        self._opened_at = 0.0
+        self._now = 0.0  # of the input that is being taken
         self._out: list[bytes] = []
         self._text: list[str] = []
         self._chars = 0
@@ -132,6 +134,7 @@ class StreamClient:
 
     def receive_data(self, data: bytes, now: float) -> list[StreamEvent]:
         """Bytes from the server; b"" for the end of the transport."""
+        self._now = now
         ws = self._ws
         if ws is None:
             return []
@@ -152,8 +155,9 @@ class StreamClient:
             found.append(self._lost(f"not a WebSocket answer: {failure}"))
         return found
 
-    def failed(self, reason: str) -> Disconnected:
+    def failed(self, reason: str, now: float) -> Disconnected:
         """The transport could not be opened, or broke."""
+        self._now = now
         return self._lost(reason)
 
     def next_deadline(self) -> float | None:
@@ -164,6 +168,7 @@ class StreamClient:
         """The server is silent for too long."""
         if self._ws is None or self._deadline is None or now < self._deadline:
             return []
+        self._now = now
         return [self._lost("the server is silent")]
 
     def close(self) -> None:
@@ -180,6 +185,7 @@ class StreamClient:
                 self._open = True
                 self.epoch = _epoch_of(headers)
                 self._refused_token = False
+                self._opened_at = now
                 self._deadline = now + CLIENT_SILENCE_SECS
                 return Opened(self.position)
             case events.RejectConnection(status_code=status, headers=headers, has_body=has_body):
@@ -264,8 +270,10 @@ class StreamClient:
         return self._lost(f"{code} {reason}", reconnect_secs(reason))
 
     def _lost(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
+        if self._open:
+            self._backoff.lasted(self._now - self._opened_at)
         self._drop()
-        return Disconnected(self._backoff.next_delay(advised), reason, needs_token)
+        return Disconnected(self._backoff.next_delay(advised, at_once=needs_token), reason, needs_token)
 
     def _drop(self) -> None:
         self._ws = None

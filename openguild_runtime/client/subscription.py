@@ -122,7 +122,7 @@ class Subscription:
         except (ApiError, GaveUp) as failure:
             if isinstance(failure, ApiError) and not is_passing(failure.status):
                 raise  # the session is over
-            self._ready.append(self.state.failed(f"no new token: {failure}"))
+            self._ready.append(self.state.failed(f"no new token: {failure}", self._clock()))
             return
         self._refused = None
         self._address = address = self._replicas.address
@@ -132,15 +132,15 @@ class Subscription:
                 self._transport = await self._replicas.connect(address)
                 await self._transport.send(self.state.data_to_send())
         except TRANSPORT as failure:
-            self._ready.append(self.state.failed(reason_of(failure)))
+            self._ready.append(self.state.failed(reason_of(failure), self._clock()))
         except BaseException:  # its caller was cancelled: half a handshake is of no use, and coming back sooner of none
-            self._ready.append(self.state.failed("cancelled while it connected"))
+            self._ready.append(self.state.failed("cancelled while it connected", self._clock()))
             raise
 
     async def _read(self) -> None:
         transport, clock = self._transport, self._clock
         if transport is None:
-            self._ready.append(self.state.failed("no transport"))
+            self._ready.append(self.state.failed("no transport", self._clock()))
             return
         deadline = self.state.next_deadline()
         data: bytes | None = None
@@ -156,4 +156,4 @@ class Subscription:
                 await transport.send(answer)
         except TRANSPORT as failure:
             if self.state.connected:
-                self._ready.append(self.state.failed(reason_of(failure)))
+                self._ready.append(self.state.failed(reason_of(failure), self._clock()))

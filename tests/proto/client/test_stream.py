@@ -194,6 +194,54 @@ def test_a_refused_upgrade(status: int, final: bool) -> None:
         assert stream.receive_data(head, 0.0) == [Ended(401, "{}")]
 
 
+def ends_of(stream: StreamClient, code: CloseCode, open_secs: float) -> list[float]:
+    """The waits after eight connections that the server accepts, leaves quiet for so long and closes."""
+    waits = []
+    for _ in range(8):
+        _, answer = handshake(stream, 0.0)
+        stream.receive_data(answer, 0.0)
+        (event,) = stream.receive_data(close_frame(code, "why"), open_secs)
+        assert isinstance(event, Disconnected)
+        waits.append(event.retry_secs)
+    return waits
+
+
+def test_a_quiet_stream_comes_back_at_once_when_its_token_ends() -> None:
+    assert ends_of(StreamClient("c", 0, lambda: 0.5), CloseCode.TOKEN_ENDED, 43_200) == [0.0] * 8
+
+
+def test_a_connection_that_lasted_worked() -> None:
+    assert set(ends_of(StreamClient("c", 0, lambda: 0.5), CloseCode.INTERNAL_ERROR, 60)) == {0.125}
+
+
+@pytest.mark.parametrize("code", [CloseCode.TOKEN_ENDED, CloseCode.INTERNAL_ERROR])
+def test_a_server_that_accepts_and_closes_is_not_besieged(code: CloseCode) -> None:
+    waits = ends_of(StreamClient("c", 0, lambda: 0.5), code, 0.1)
+    assert waits[1:] == sorted(waits[1:])
+    assert waits[-1] == 7.5
+
+
+@pytest.mark.parametrize("how", ["bytes", "end", "silence", "failure"])
+def test_every_way_to_lose_a_connection_that_lasted(how: str) -> None:
+    stream = StreamClient("c", 0, lambda: 0.5)
+    for _ in range(6):
+        stream.connect("server:80", "token", 0.0)
+        stream.failed("refused", 0.0)
+    _, answer = handshake(stream, 100.0)
+    stream.receive_data(answer, 100.0)
+    match how:
+        case "bytes":
+            (event,) = stream.receive_data(text_frame(b"no event"), 200.0)
+        case "end":
+            (event,) = stream.receive_data(b"", 200.0)
+        case "silence":
+            (event,) = stream.handle_deadline(200.0)
+        case _:
+            event = stream.failed("broken", 200.0)
+    assert isinstance(event, Disconnected)
+    assert event.retry_secs == 0.125
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_of_a_server_raise(data: bytes) -> None:
     for stream in (opened(), StreamClient("c", 0, lambda: 0.5)):
