@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from tests.simulation.plants import PLANTS
 from tests.simulation.scenario import Report, no_plant, run_seed
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def replay_command(seed: int, plant: str | None = None) -> str:
-    """What runs this seed again."""
+    """What runs this seed again, as it stands, from the checkout."""
+    python = Path(sys.executable)
+    if python.is_relative_to(ROOT):
+        python = python.relative_to(ROOT)
     planted = f" --plant {plant}" if plant else ""
-    return f"PYTHONHASHSEED=0 python -m tests.simulation --first {seed} --seeds 1{planted}"
+    return f"PYTHONHASHSEED=0 PYTHONPATH=. {shlex.quote(str(python))} -m tests.simulation --first {seed} --seeds 1{planted}"
 
 
 def run_one(plant: str | None, seed: int) -> Report:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from tests.simulation.__main__ import replay_command
+from tests.simulation.__main__ import ROOT, replay_command
 from tests.simulation.plants import PLANTS
 from tests.simulation.scenario import run_seed
 
@@ -29,6 +30,17 @@ def test_a_seed_is_one_run() -> None:
     first, second = run_seed(9), run_seed(9)
     assert first == second
     assert first.digest != run_seed(10).digest
+
+
+def test_the_command_that_replays_a_seed_runs_as_it_stands() -> None:
+    """From the checkout, in a shell that knows of no virtual environment."""
+    command = replay_command(9)
+    assert command.startswith("PYTHONHASHSEED=0 PYTHONPATH=. ")
+    ran = subprocess.run(
+        command, shell=True, cwd=ROOT, env={"PATH": os.defpath}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("1 seeds, ")
 
 
 @pytest.mark.parametrize("plant", sorted(PLANTS))
