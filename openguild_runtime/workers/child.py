@@ -22,6 +22,8 @@ from openguild_runtime.reload import with_value
 from openguild_runtime.serving import serve_here, set_up_logs
 from openguild_runtime.siblings import Seat
 
+log = structlog.get_logger("openguild.workers")
+
 
 def main() -> int:
     """The exit status."""
@@ -46,9 +48,17 @@ def _leave(number: int, frame: object) -> NoReturn:
 
 
 def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:
-    """Keep the newest configuration and have it applied; reading ends when the supervisor is gone."""
+    """Keep the newest configuration and have it applied; reading ends when the supervisor is gone.
+
+    A line that is no order, such as the half of one that the supervisor's end cut, changes nothing.
+    """
     for line in lifeline:
-        latest[0] = ServerConfig.model_validate(json.loads(line)["config"])
+        try:
+            config = ServerConfig.model_validate(json.loads(line)["config"])
+        except (ValueError, KeyError, TypeError) as fault:  # the line holds secrets, and so may the fault's own text
+            log.warning("a line from the supervisor is no order", nbytes=len(line), fault=type(fault).__name__)
+            continue
+        latest[0] = config
         os.kill(os.getpid(), signal.SIGHUP)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,0 +1,44 @@
+"""What a worker makes of the lines from its supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from io import FileIO
+
+import pytest
+from structlog.testing import capture_logs
+
+from openguild_runtime.config import ServerConfig
+from openguild_runtime.workers.child import _follow_orders
+from openguild_runtime.workers.supervisor import plain
+from tests.support.server import SIGNING_KEY
+
+
+def order(replay_window: int) -> bytes:
+    given = {"session": {"signing_key": SIGNING_KEY}, "messaging": {"replay_window": replay_window}}
+    return json.dumps({"config": plain(ServerConfig.model_validate(given))}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"\n", b"no order\n", b"[]\n", b"{}\n", b'{"config":{"nonsense":1}}\n', b"\xff\n", order(3)[:200] + b"\n"],
+)
+def test_a_line_that_is_no_order_changes_nothing_and_the_next_one_counts(
+    monkeypatch: pytest.MonkeyPatch, bad: bytes
+) -> None:
+    """The last one is cut where the supervisor ended, which is seen all the same."""
+    signals: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, number: signals.append(number))
+    reading, writing = os.pipe()
+    os.write(writing, order(1) + bad + order(2) + order(3)[:-200])
+    os.close(writing)
+    latest: list[ServerConfig] = []
+    latest.append(ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}}))
+    with FileIO(reading) as lifeline, capture_logs() as records:
+        _follow_orders(lifeline, latest)
+    assert signals == [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]
+    assert latest[0].messaging.replay_window == 2
+    assert len(records) == 2
+    assert SIGNING_KEY not in str(records)
