@@ -3,11 +3,12 @@
 A feed exists while something local depends on a channel (a stream, or a notification stream of a member). It joins
 three sources in one sequencer: this replica's own commits, NATS, and PostgreSQL, which is the truth. A hole that
 does not close by itself within `GAP_GRACE_SECS` is read from the log; a jittered tail check (one query for all
-feeds that heard nothing) finds a lost last message (architecture, "Many replicas").
+feeds that heard nothing) finds a lost last message within `TAIL_CHECK_SECS`, jitter aside (architecture, "Many replicas").
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -42,7 +43,7 @@ class ChannelGone(Exception):
 class Feed:
     """One channel as this replica hears it. Its sequencer begins when the log's head has been read."""
 
-    __slots__ = ("backfilling", "channel_id", "gone", "heard", "holders", "opened", "sequencer")
+    __slots__ = ("asked", "backfilling", "channel_id", "gone", "heard", "holders", "opened", "sequencer")
 
     def __init__(self, channel_id: str) -> None:
         self.channel_id = channel_id
@@ -51,6 +52,7 @@ class Feed:
         self.opened: anyio.Event | None = None  # set when the opening in progress has ended
         self.gone = False  # the log has no such channel
         self.heard = False  # NATS has brought something new since the last tail check
+        self.asked = False  # the last tail check asked the log
         self.backfilling = False
 
     @property
@@ -251,11 +253,19 @@ class Feeds:
     # --- tail check --------------------------------------------------------------------------------
 
     async def check_tails(self, *, everything: bool = False) -> None:
-        """Compare heads with the log: feeds that heard nothing since the last check, or all (after a NATS reconnect)."""
-        everything = everything or not self._bus.connected
-        silent = [feed for feed in self._feeds.values() if feed.sequencer.begun and (everything or not feed.heard)]
+        """Compare heads with the log: of feeds that heard nothing since the last check, or of all (after a NATS reconnect).
+
+        None is asked about at two checks in a row, so two of them are the time a lost last message may take: what comes
+        before it puts its feed off by one check, and the next one finds it.
+        """
+        deaf = not self._bus.connected
+        silent = []
         for feed in self._feeds.values():
+            quiet = not feed.asked and (deaf or not feed.heard)
+            feed.asked = feed.sequencer.begun and (everything or quiet)
             feed.heard = False
+            if feed.asked:
+                silent.append(feed)
         if not silent:
             return
         released = {feed: feed.head for feed in silent}
@@ -288,16 +298,17 @@ class Feeds:
         await self._check(also, everything=True)
 
     async def run_tail_checks(self, also: Callable[[], Awaitable[None]]) -> None:
-        """For ever: a jittered check of all tails; `also` is awaited with it (the control log's tail)."""
-        while True:
-            await anyio.sleep(TAIL_CHECK_SECS * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
-            await self._check(also)
+        """For ever: two jittered checks in each `TAIL_CHECK_SECS`; `also` (the control log's tail) with every other one."""
+        for number in itertools.count():
+            await anyio.sleep(TAIL_CHECK_SECS / 2 * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+            await self._check(also if number % 2 else None)
 
-    async def _check(self, also: Callable[[], Awaitable[None]], *, everything: bool = False) -> None:
+    async def _check(self, also: Callable[[], Awaitable[None]] | None, *, everything: bool = False) -> None:
         with contained("tail check", StorageUnavailable):
             await self.check_tails(everything=everything)
-        with contained("tail check of the control log", StorageUnavailable):
-            await also()
+        if also is not None:
+            with contained("tail check of the control log", StorageUnavailable):
+                await also()
 
 
 def batched(items: Sequence[T]) -> Iterator[Sequence[T]]:

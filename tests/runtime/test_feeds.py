@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import anyio
 import pytest
@@ -12,11 +12,13 @@ from openguild_proto.records import ControlRecord
 from openguild_proto.schemas.stream import encode_control, event_frame_payload
 from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
+from openguild_runtime.feeds import GAP_GRACE_SECS, TAIL_CHECK_SECS
 from openguild_runtime.notifications import user_ring
 from openguild_runtime.storage.memory import MemoryStorage, MemoryTables
 from tests.simulation.cluster import DESCRIPTORS, config
+from tests.simulation.loop import SimLoop, run
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
-from tests.support.waiting import eventually
+from tests.support.waiting import POLL_SECS, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +86,47 @@ async def test_a_repeat_does_not_put_it_off_and_news_does(replica: Replica, chan
     feeds.received(channel, first)
     await feeds.check_tails()
     await eventually(lambda: replica.released == [1, 2])
+
+
+def test_a_lost_last_message_waits_for_one_interval_and_a_quiet_feed_costs_one_line_in_each() -> None:
+    """On simulated time, wherever between two checks it is lost: what was heard right before it does not put it off."""
+
+    async def main(loop: SimLoop) -> None:
+        tables = MemoryTables()
+        async with anyio.create_task_group() as tasks:
+            server = Server(
+                config(3_600), tasks, DESCRIPTORS, storage=MemoryStorage(tables), bus=LocalBus(), native=False
+            )
+            replica, feeds = Replica(server, tables), server.feeds
+            owner = await add_user(replica.elsewhere)
+            channel = await add_channel(replica.elsewhere, await add_guild(replica.elsewhere, owner), owner)
+            await feeds.hold([channel])
+            asked = [0, 0]  # channels, and control logs
+
+            async def heads(channel_ids: Sequence[str]) -> dict[str, int]:
+                asked[0] += len(channel_ids)
+                return await replica.elsewhere.heads(channel_ids)
+
+            async def also() -> None:
+                asked[1] += 1
+
+            server.storage.heads = heads
+            tasks.start_soon(feeds.run_tail_checks, also)
+            for turn in range(100):
+                await anyio.sleep(0.037 * turn % 2.5)
+                _, heard = await replica.append(channel)
+                feeds.received(channel, heard)
+                sequence, _ = await replica.append(channel)
+                lost = loop.time()
+                await eventually(lambda sequence=sequence: replica.released[-1] == sequence)
+                assert loop.time() - lost <= 1.25 * TAIL_CHECK_SECS + GAP_GRACE_SECS + POLL_SECS
+            asked[:] = [0, 0]
+            await anyio.sleep(1_000)
+            most = 1_000 / TAIL_CHECK_SECS
+            assert all(0.9 * most < count < 1.1 * most for count in asked), asked
+            tasks.cancel_scope.cancel()
+
+    run(main)
 
 
 async def test_a_control_message_behind_a_lost_one_waits_for_the_grace_only(replica: Replica, owner: str) -> None:
