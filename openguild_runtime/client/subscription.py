@@ -11,9 +11,21 @@ import anyio
 import msgspec
 from anyio.abc import ByteStream
 
-from openguild_proto.client import ApiError, Delivered, Disconnected, Ended, StreamClient, StreamEvent, is_passing
+from openguild_proto.client import (
+    ApiError,
+    Delivered,
+    Disconnected,
+    Ended,
+    Opened,
+    StreamClient,
+    StreamEvent,
+    is_passing,
+)
 from openguild_runtime.client.replicas import Replicas
 from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, GaveUp, close, reason_of, receive
+
+QUIET_SECS = 1.0  # ours: a replay has begun by then, so a channel that brought nothing is probably empty
+LOOK_SECS = 5.0  # ours: for the answer; the stream is not read meanwhile
 
 
 class StreamEnded(Exception):
@@ -62,6 +74,8 @@ class Subscription:
         self._address: Address | None = None
         self._ready: list[StreamEvent] = []
         self._not_before = -math.inf  # no connect until then, however often the wait is cancelled
+        self._look_at: float | None = None  # when to see whether the channel is empty
+        self._looked = False
 
     def __aiter__(self) -> Subscription:
         return self
@@ -101,11 +115,13 @@ class Subscription:
                 self._refused = self._token
             elif self._address is not None:
                 self._replicas.avoid(self._address)
-            self._address = None
+            self._address = self._look_at = None
             await self._let_go()
         elif isinstance(event, Ended):
             await self._let_go()
             raise StreamEnded(event.code, event.reason)
+        elif isinstance(event, Opened) and not self._looked:
+            self._look_at = self._clock() + QUIET_SECS
         return event
 
     async def _let_go(self) -> None:
@@ -142,12 +158,15 @@ class Subscription:
         if transport is None:
             self._ready.append(self.state.failed("no transport", self._clock()))
             return
-        deadline = self.state.next_deadline()
+        look_at = self._look_at if self.state.channel_id is not None and self.state.position is None else None
+        deadline = min((at for at in (self.state.next_deadline(), look_at) if at is not None), default=None)
         data: bytes | None = None
         try:
             with anyio.move_on_after(max(0.0, deadline - clock()) if deadline is not None else None):
                 data = await receive(transport)
             if data is None:
+                if look_at is not None and clock() >= look_at:
+                    await self._look()
                 self._ready += self.state.handle_deadline(clock())
                 return
             self._ready += self.state.receive_data(data, clock())
@@ -157,3 +176,15 @@ class Subscription:
         except TRANSPORT as failure:
             if self.state.connected:
                 self._ready.append(self.state.failed(reason_of(failure), self._clock()))
+
+    async def _look(self) -> None:
+        """Nothing was replayed: where the log is empty, everything is after 0, and a cut before the first event loses none.
+
+        Once, and any other answer leaves the newest events to the server.
+        """
+        self._looked, self._look_at = True, None
+        path = f"/channels/{self.state.channel_id}/events?limit=1"
+        with anyio.move_on_after(LOOK_SECS):
+            exchange = await self._replicas.exchange("GET", path, b"", self._token, fresh=False)
+            if exchange.response is not None and exchange.response.status == 200 and exchange.response.body == b"[]":
+                self.state.position = 0

@@ -52,6 +52,26 @@ async def test_log_in_post_and_follow(client: Client, chat: Chat) -> None:
     ]  # fmt: skip
 
 
+async def test_who_joined_an_empty_channel_misses_nothing(
+    client: Client, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than the replay window is posted while the stream is cut, before it brought anything."""
+    monkeypatch.setattr("openguild_runtime.client.subscription.QUIET_SECS", 0.1)
+    await registered(client, chat)
+    _, channel = await channel_of(client)
+    async with client.subscribe(channel) as events:
+        with anyio.move_on_after(1):
+            while events.state.position is None:
+                await events.next_event()
+        assert events._transport is not None
+        await events._transport.aclose()
+        for number in range(60):
+            await client.post(channel, str(number))
+        with anyio.fail_after(20):
+            assert [(await anext(events)).text for _ in range(60)] == [str(number) for number in range(60)]
+        assert (events.state.holes, events.state.repeats) == (0, 0)
+
+
 async def test_a_session_is_refreshed_when_its_token_is_not_accepted(client: Client, chat: Chat) -> None:
     await registered(client, chat)
     assert client.session is not None

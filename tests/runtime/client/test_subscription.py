@@ -31,13 +31,14 @@ class Service:
 
     def __init__(self, refreshes: list[Response] | None = None) -> None:
         self.refreshes = refreshes or []
+        self.pages: list[Response] = []
 
     def answer(self, request: Request) -> Response | None:
         if request.path == "/sessions/refresh":
             return self.refreshes.pop() if self.refreshes else Response.json(PAIR)
         if request.header("authorization") != "Bearer new":
             return Response.json({"error": "unauthorized", "message": "m"}, status=401)
-        return None
+        return self.pages.pop() if request.path.endswith("/events") else None
 
 
 @asynccontextmanager
@@ -105,6 +106,43 @@ async def test_a_cut_before_the_first_event_asks_for_the_newest_ones_again() -> 
         assert isinstance(await events.next_event(), Disconnected)
         assert await events.next_event() == Opened(None)
         assert server.paths() == ["/channels/c/ws", "/channels/c/ws"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "since"),
+    [
+        (Response.json([]), 0),
+        (Response.json([{"sequence": 7, "channel_id": "c", "event": {}}]), None),
+        (Response.text("", status=503), None),
+    ],
+    ids=["empty", "with a log", "no answer"],
+)
+async def test_a_cut_of_an_empty_channel_s_stream_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, answer: Response, since: int | None
+) -> None:
+    """More than the replay window may be posted meanwhile, and all of it is after 0."""
+    monkeypatch.setattr("openguild_runtime.client.subscription.QUIET_SECS", 0.02)
+    service = Service()
+    service.pages.append(answer)
+    async with subscribed(service, GOOD) as (server, events):
+        for expected in (None, since):
+            assert await events.next_event() == Opened(expected)
+            with anyio.move_on_after(0.2):
+                await events.next_event()
+            assert not service.pages, "it was asked, and once"
+            await server.sockets[-1].aclose()
+            assert isinstance(await events.next_event(), Disconnected)
+
+
+async def test_what_was_replayed_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openguild_runtime.client.subscription.QUIET_SECS", 0.02)
+    async with subscribed(Service(), GOOD) as (server, events):
+        await events.next_event()
+        await server.say(5)
+        await events.next_event()
+        with anyio.move_on_after(0.2):
+            await events.next_event()
+        assert server.paths() == ["/channels/c/ws"]
 
 
 async def test_who_asks_for_moments_at_a_time_comes_back_no_sooner() -> None:
