@@ -78,10 +78,10 @@ def test_d_12_a_stream_resumes_in_the_log_that_it_has_read() -> None:
     stream = StreamClient("c", None, lambda: 0.5)
     assert asked(stream, 7) == "/channels/c/ws"
     assert stream.epoch == 7
-    stream.failed("the link broke")
+    stream.failed("the link broke", 0.0)
     assert asked(stream, 8) == "/channels/c/ws", "without a sequence the epoch says nothing"
     stream.receive_data(frame(10), 1.0)
-    stream.failed("the link broke")
+    stream.failed("the link broke", 0.0)
     target, (event,) = refused(stream, "invalid_since", "epoch")
     assert target == "/channels/c/ws?since=10&epoch=8"
     assert isinstance(event, Ended)
@@ -92,7 +92,7 @@ def test_a_position_that_was_kept_comes_with_its_epoch() -> None:
     assert asked(StreamClient("c", 10, lambda: 0.5, 7), 7) == "/channels/c/ws?since=10&epoch=7"
     stream = StreamClient("c", 10, lambda: 0.5)
     assert asked(stream, 9) == "/channels/c/ws?since=10"
-    stream.failed("the link broke")
+    stream.failed("the link broke", 0.0)
     assert asked(stream, 9) == "/channels/c/ws?since=10&epoch=9"
 
 
@@ -103,7 +103,7 @@ def test_a_server_of_the_release_before_is_asked_without_an_epoch() -> None:
     assert target == "/channels/c/ws?since=10&epoch=7"
     assert isinstance(event, Disconnected)
     assert asked(stream) == "/channels/c/ws?since=10"
-    stream.failed("the link broke")
+    stream.failed("the link broke", 0.0)
     assert isinstance(refused(stream, "validation_error", "epoch")[1][0], Ended), "once"
     assert isinstance(refused(StreamClient("c", 1, lambda: 0.5, 7), "validation_error", "since")[1][0], Ended)
 
