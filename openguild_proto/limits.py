@@ -25,6 +25,7 @@ MAX_SAFE_INTEGER = 2**53 - 1  # CONTRACT A15: numbers in content
 MAX_TIME_MS = 253_402_300_799_999  # the last one of the year 9999, where RFC 3339 and datetime end
 MAX_SEQUENCE = 2**63 - 1  # ours: what a store keeps a sequence in, PostgreSQL's bigint
 MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
+MAX_METHOD_BYTES = 32  # ours: the longest method that IANA registers, UPDATEREDIRECTREF, has 17
 MAX_WINDOW_KEYS = 100_000  # ours: remembered by one rate limit; the one seen longest ago gives way
 MAX_ACCOUNT_ADDRESSES = 10  # ours: addresses' worth of login attempts on one account in a window, from all together
 MAX_INVITE_USES = 1_000_000  # ours

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http.message import Headers
 from openguild_proto.http.strictness import HOST, TOKEN
-from openguild_proto.limits import Limits
+from openguild_proto.limits import MAX_METHOD_BYTES, Limits
 
 _HEAD = re.compile(rb"(" + TOKEN + rb") (/[!-\"$-~]*) HTTP/1\.1\r\n((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
 _LONG_WAY = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
@@ -38,7 +38,9 @@ def read_head(buffer: bytearray, limits: Limits) -> QuickHead | None:
         return None
     method, target, block = matched.groups()
     lines = block.decode("latin-1").split("\r\n")
-    if method == b"CONNECT" or len(target) > limits.max_target_bytes or len(lines) - 1 > limits.max_header_count:
+    if method == b"CONNECT" or len(method) > MAX_METHOD_BYTES or len(target) > limits.max_target_bytes:
+        return None
+    if len(lines) - 1 > limits.max_header_count:
         return None
     headers: list[tuple[str, str]] = []
     hosts, length = 0, -1

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import Headers
+from openguild_proto.limits import MAX_METHOD_BYTES
 
 
 class Rule(NamedTuple):
@@ -24,6 +25,7 @@ BARE_LF = Rule("RFC 9112 2.2: a line must end with CRLF")
 BARE_CR = Rule("RFC 9112 2.2: bare CR within a line")
 CONTROL = Rule("RFC 9110 5.5: control characters in the head")
 LEADING_EMPTY_LINES = Rule("RFC 9112 2.2: more than one empty line before the request line")
+METHOD_TOO_LONG = Rule("RFC 9110 15.6.2: a method longer than any that is known", ErrorCode.NOT_IMPLEMENTED)
 TARGET_TOO_LONG = Rule("RFC 9112 3: request target too long", ErrorCode.URI_TOO_LONG)
 REQUEST_LINE = Rule("RFC 9112 3: malformed request line")
 VERSION = Rule("RFC 9110 2.5: only HTTP/1.0 and HTTP/1.1 are spoken", ErrorCode.HTTP_VERSION)
@@ -79,6 +81,8 @@ def check_request_line(line: bytes, max_target_bytes: int) -> Rule | None:
     matched = _REQUEST_LINE.fullmatch(line)
     if matched is None:
         return REQUEST_LINE
+    if len(matched[1]) > MAX_METHOD_BYTES:
+        return METHOD_TOO_LONG
     target = matched[2]
     if len(target) > max_target_bytes:
         return TARGET_TOO_LONG

@@ -69,6 +69,10 @@ WEBSOCKET = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version
 REQUEST_LINES = (
     taken("plain", "9112 3", line(b"GET / HTTP/1.1")),
     taken("any token is a method", "9110 9.1", line(b"!#$%&'*+-.^_`|~ / HTTP/1.1")),
+    taken("the longest method", "9110 9.1", line(b"M" * 32 + b" / HTTP/1.1")),
+    refused("a longer method", "9110 15.6.2", line(b"M" * 33 + b" / HTTP/1.1"), 501),
+    refused("a method of 8,000 bytes", "9112 3", line(b"token" + b"a-" * 4_000 + b" / HTTP/1.1"), 501),
+    refused("a longer method in 1.0", "9112 3", line(b"M" * 33 + b" / HTTP/1.0"), 501),
     taken("query", "9112 3.2.1", line(b"GET /a?b=c&d HTTP/1.1")),
     taken("two slashes", "9112 3.2.1", line(b"GET //a HTTP/1.1")),
     taken("percent-encoded NUL is data", "3986 2.1", line(b"GET /%00 HTTP/1.1")),

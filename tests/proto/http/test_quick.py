@@ -28,7 +28,7 @@ COMMON = st.builds(
     lambda method, target, lines, body: b"\r\n".join(
         [b"%b %b HTTP/1.1" % (method, target), b"Host: x", *lines, b"", body]
     ),
-    st.sampled_from([b"GET", b"POST", b"PUT", b"HEAD", b"!x"]),
+    st.sampled_from([b"GET", b"POST", b"PUT", b"HEAD", b"!x", b"M" * 32, b"M" * 33]),
     st.sampled_from([b"/", b"/a/b?c=d", b"/%zz", b"//", b"/?", b"/a?b?c"]),
     st.lists(st.one_of(st.sampled_from(COMMON_LINES), st.sampled_from(PIECES), LINES), max_size=3),
     st.sampled_from([b"", b"ab", b"abGET / HTTP/1.1\r\n"]),
