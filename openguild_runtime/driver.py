@@ -260,7 +260,7 @@ class Driver:
                 self._metrics.http_request(route, status, elapsed)
             log.info(
                 "request completed",
-                method=request.method,
+                method=request.shown_method,
                 route=route,
                 status=status,
                 latency_ms=round(elapsed * 1000, 2),
@@ -278,7 +278,7 @@ class Driver:
         with self._tracing.request(request) as span:
             result = await self._perform(request)
             route = result.route or "unmatched"
-            span.update_name(f"{request.method} {route}")
+            span.update_name(f"{request.shown_method} {route}")
             span.set_attribute("http.route", route)
             span.set_attribute("http.response.status_code", result.status if isinstance(result, Response) else 101)
         return result
@@ -293,7 +293,7 @@ class Driver:
         try:
             return await self._performer.run(self._dispatch(context, request), request.request_id)
         except Exception:  # a defect of ours: logged with its traceback, answered with a typed 500
-            log.exception("operation failed", method=request.method)
+            log.exception("operation failed", method=request.shown_method)
             return error_response(ErrorCode.SERVER_ERROR, request.request_id)
 
     # --- streams -----------------------------------------------------------------------------------

@@ -60,12 +60,12 @@ class Tracing:
 
         parent = self._propagator.extract(dict(request.headers))
         attributes = {
-            "http.request.method": request.method,
+            "http.request.method": request.shown_method,
             "openguild.request_id": request.request_id,
             "client.address": request.client_address,
         }
         with self._tracer.start_as_current_span(
-            request.method, context=parent, kind=SpanKind.SERVER, attributes=attributes
+            request.shown_method, context=parent, kind=SpanKind.SERVER, attributes=attributes
         ) as span:
             yield span
 

@@ -11,6 +11,10 @@ Headers = tuple[tuple[str, str], ...]
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 EPOCH_HEADER = "x-openguild-epoch"  # of the channel's log (CONTRACT 7.5)
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+)  # RFC 9110 9.1, RFC 5789
+OTHER_METHOD = "other"
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -25,6 +29,11 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     request_id: str = ""  # accepted from the client or made here (CONTRACT 3.2)
     client_address: str = ""  # socket peer or right-most untrusted hop (CONTRACT A14), no port
     is_upgrade: bool = False  # asks for a WebSocket and passed handshake.py
+
+    @property
+    def shown_method(self) -> str:
+        """What logs and traces say: one of METHODS, or `other`. Any token may be a method, so the client could choose the word."""
+        return self.method if self.method in METHODS else OTHER_METHOD
 
     def header(self, name: str) -> str | None:
         """The first value of `name` (lower case), or None."""

@@ -137,6 +137,7 @@ def test_d_51_every_line_is_json_and_requests_carry_their_id(database_url: str, 
         channel = alice.channel(alice.guild())
         alice.request("GET", f"/channels/{channel}/events?limit=1", headers={"x-request-id": "pivot-on-me"})
         alice.request("GET", "/none", headers={"x-request-id": "pivot-404"})
+        alice.request("TOKEN-OF-MINE", "/none", headers={"x-request-id": "pivot-other"})
         with alice.socket(f"/channels/{channel}/ws", access_token=alice.token):
             pass
         assert server.stop() == 0
@@ -149,6 +150,7 @@ def test_d_51_every_line_is_json_and_requests_carry_their_id(database_url: str, 
     assert (access["route"], access["status"]) == ("/channels/{channel_id}/events", 200)
     assert access["latency_ms"] >= 0
     assert by_id["pivot-404"]["status"] == 404
+    assert by_id["pivot-other"]["method"] == "other", "a word that the client chose is not written"
     completed = [record for record in records if record["message"] == "request completed"]
     assert all(record["request_id"] for record in completed)
     raw = server.log_path.read_text()
