@@ -33,11 +33,13 @@ SECRET_KEYS = frozenset(
 HIDDEN = "***"
 MAX_WAITING_LINES = 256  # lines of one turn of the loop; beyond it they are written before its end
 
+# A text may be the peer's. Each pattern looks at a character a bounded number of times: what precedes a run is bounded by a
+# look back, and a run is never given back (possessive).
 _PATTERNS = (
     (re.compile(r"(?i)\b(access_token|refresh_token|password|secret)=[^&\s\"']+"), r"\1=" + HIDDEN),
     (re.compile(r"(?i)\bbearer[ .][A-Za-z0-9._~+/=-]{8,}"), "Bearer " + HIDDEN),
-    (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s:@]*:?[^/\s@]*@"), r"\1" + HIDDEN + "@"),
-    (re.compile(r"\b[A-Za-z0-9_-]{40,}\.[A-Za-z0-9_-]{86}\b"), HIDDEN),  # an access token
+    (re.compile(r"(?<=[A-Za-z0-9+.-]://)[^/\s@]*+@"), HIDDEN + "@"),
+    (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{40,}+\.[A-Za-z0-9_-]{86}\b"), HIDDEN),  # an access token
 )
 _TOKEN_END = re.compile(r"\.[A-Za-z0-9_-]{86}")
 

@@ -21,7 +21,7 @@ _HEX32 = re.compile(r"[0-9a-fA-F]{32}")
 _HYPHENATED = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 # Possessive, and an open text counts to the end: nothing is looked at twice, whatever the bytes are.
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-_INTEGER = re.compile(r"(-?)0*([0-9]+)", re.ASCII)
+_INTEGER = re.compile(r"(-?)([0-9]+)", re.ASCII)
 _PATH = re.compile(r" - at `\$(?:\.)?(?P<path>[^`]*)`$")
 _NAMED = re.compile(r"(?:missing required field|unknown field) `(?P<name>[^`]+)`")
 
@@ -166,7 +166,8 @@ def integer_parameter(query: Mapping[str, str], name: str, *, clamp: bool = Fals
     if text is None:
         return None
     digits = _INTEGER.fullmatch(text)
-    value = int(digits[1] + digits[2][:20]) if digits is not None else 0  # twenty are beyond it already
+    # twenty digits are beyond it already; zeros before them are not the pattern's to skip, which would look at each of them twice
+    value = int(digits[1] + (digits[2].lstrip("0")[:20] or "0")) if digits is not None else 0
     if digits is None or not (clamp or -MAX_SEQUENCE - 1 <= value <= MAX_SEQUENCE):
         raise _query_problem(name, "must be an integer")
     return min(max(value, -MAX_SEQUENCE - 1), MAX_SEQUENCE)

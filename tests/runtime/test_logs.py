@@ -197,6 +197,8 @@ def test_a_bad_filter_is_refused(text: str) -> None:
         ("openguild.v1, bearer.abcdefghijklmnop", "abcdefghijklmnop"),
         ("connecting to postgresql://user:pa55@host/db", "pa55"),
         ("nats://token@host:4222", "token@"),
+        ("1.HTTP://user:pa55@host", "pa55"),
+        (f"é--{'a' * 60}.{'b' * 86} is no word alone", "aaa"),
     ],
 )
 def test_credentials_are_redacted(text: str, hidden: str, logged: Callable[..., io.StringIO]) -> None:

@@ -156,5 +156,7 @@ def test_queries() -> None:
         assert refusal(parse_query, request(query=query), "a", "b").code is ErrorCode.VALIDATION
     assert integer_parameter({"n": "-5"}, "n") == -5
     assert integer_parameter({}, "n") is None
+    assert integer_parameter({"n": "-000"}, "n") == 0
+    assert integer_parameter({"n": "0" * 8_000 + "12"}, "n") == 12
     for text in ("", "x", "1.5", " 1", "1_000", "٣", "9" * 30, "+1"):
         assert refusal(integer_parameter, {"n": text}, "n").details[0].field == "n"

@@ -1,0 +1,103 @@
+"""No regular expression takes more than its text is long: a peer chooses many of the texts."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import openguild_proto
+import openguild_runtime
+from openguild_runtime import logs
+
+SIZES = (8_192, 65_536)  # a long header field; the longest body and WebSocket message
+PATIENCE = 50  # times what a harmless text of that length takes: the squares took thousands
+UNITS = (
+    "a", "A", "0", "-", "_", ".", ":", "/", "@", "%", "=", "+", "!", "~", " ", "\t", ";", ",", "?", "[", "]", "{", '"', "\\", "`", "é",
+    "a-", "a.", "a_", "a:", "a ", "a/", "a@", "a;", "a=", "0a", "0.", "-.", " \t", ": ", "\r\n", "a:\r\n", "a: b\r\n", "://", "a://", "a:/", "a://a:", "%0", '\\"',
+    "a" * 40 + ".", "." + "a" * 85, "token=", "secret=", "bearer ", "bearer.a", " - at `$", "unknown field `", "\U0001f3f4\U000e0061",
+)  # fmt: skip
+BEGINNINGS = ("", "0", "a", "a:", "a://", "GET /", "GET / HTTP/1.1\r\na:", "application/", "application/a+", "[", "1;", "bearer ", '"', "http://a", "-")
+ENDS = ("", "\0", "!", " ")
+
+
+def patterns() -> Iterator[tuple[re.Pattern[Any], str, bool]]:
+    """Every compiled pattern of both packages that a module holds, alone or in a tuple; its name; whether it is searched for
+    within a text, or only held against the whole."""
+    for package in (openguild_proto, openguild_runtime):
+        for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if ".migrations." in found.name or found.name.endswith("__main__"):
+                continue
+            module = importlib.import_module(found.name)
+            if not (module.__file__ or "").endswith(".py"):
+                continue  # compiled
+            source = inspect.getsource(module)
+            for name, value in vars(module).items():
+                held = value if isinstance(value, tuple) else ((value,),)
+                for number, row in enumerate(held):
+                    for item in row if isinstance(row, tuple) else (row,):
+                        if isinstance(item, re.Pattern):
+                            yield item, f"{found.name}.{name}[{number}]", f"{name}.fullmatch(" not in source
+
+
+PATTERNS = {pattern: (name, searched) for pattern, name, searched in patterns()}
+
+
+def texts(size: int) -> Iterator[str]:
+    for beginning in BEGINNINGS:
+        for unit in UNITS:
+            for end in ENDS:
+                yield beginning + (unit * (size // len(unit) + 1))[: size - len(beginning) - len(end)] + end
+
+
+def secs(work: Callable[[], object], times: int = 1) -> float:
+    """The shortest of some tries: the machine has other work too."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def test_the_patterns_are_found() -> None:
+    names = " ".join(name for name, _ in PATTERNS.values())
+    for name in ("strictness._REQUEST_LINE", "quick._HEAD", "decode._INTEGER", "names._FLAG", "logs._PATTERNS"):
+        assert name in names
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=[name for name, _ in PATTERNS.values()])
+def test_a_pattern_is_linear(pattern: re.Pattern[Any]) -> None:
+    whole = re.compile(r"(?:[^a]|a)*+b")  # looks at each character about once
+    for size in SIZES:
+        bound = PATIENCE * secs(functools.partial(whole.match, "x" * size), 5)
+        for text in texts(size) if size == SIZES[0] else texts_at(size):
+            given = text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
+            for look in (pattern.fullmatch, pattern.search)[: 1 + PATTERNS[pattern][1]]:
+                work = functools.partial(look, given)
+                if secs(work) > bound:
+                    assert secs(work, 3) <= bound, (pattern.pattern, text[:40], text[-10:], size)
+
+
+def texts_at(size: int) -> Iterator[str]:
+    """Fewer of the long ones: what passes at an eighth of the length is looked at without a beginning."""
+    for unit in UNITS:
+        for end in ENDS[:2]:
+            yield (unit * (size // len(unit) + 1))[: size - len(end)] + end
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_redaction_is_linear(size: int) -> None:
+    """As the log does it: all of its patterns, once a word in the line asks for them."""
+    bound = PATIENCE * secs(functools.partial(logs.redact, "token" + "word " * (size // 5)), 5)
+    for text in texts_at(size):
+        work = functools.partial(logs.redact, "token " + text)
+        if secs(work) > bound:
+            assert secs(work, 3) <= bound, (text[:40], text[-10:])
