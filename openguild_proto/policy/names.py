@@ -62,10 +62,10 @@ def _is_blank(text: str) -> bool:
 def check_name(text: str, kind: str) -> str:
     """The trimmed name of a guild or channel. `kind`: "guild_name" or "channel_name", the reason's prefix."""
     name = text.strip()
-    if _is_blank(name):
-        raise _refusal("must be provided", f"{kind}_empty")
     if len(name) > MAX_NAME_CHARS:
         raise _refusal(f"must be at most {MAX_NAME_CHARS} characters long", f"{kind}_length")
+    if _is_blank(name):
+        raise _refusal("must be provided", f"{kind}_empty")
     problem = title_problem(name)
     if problem is not None:
         raise _refusal(problem, "validation")

@@ -79,3 +79,8 @@ def test_a_title_of_which_nothing_is_seen_is_none(name: str) -> None:
 
 def test_control_characters_are_named_first() -> None:
     assert problem_of("a\x1b\u202e") == ("must not contain control characters", "validation")
+
+
+def test_the_length_is_looked_at_before_the_characters() -> None:
+    assert problem_of("\u2800" * 65) == ("must be at most 64 characters long", "guild_name_length")
+    assert problem_of("\u2800" * 64) == ("must be provided", "guild_name_empty")

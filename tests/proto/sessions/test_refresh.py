@@ -80,10 +80,21 @@ def test_d_22_names_that_are_one(one: str, other: str) -> None:
     assert normalise_username(one)[1] == normalise_username(other)[1]
 
 
+def test_a_name_that_is_too_long_is_not_normalised() -> None:
+    marks = "\u0345" * 8_100 + "\u0334" * 8_100  # in the order that takes longest: half a second
+    for name in ("\ufb01" * 257, marks, f" {marks} "):
+        kept, key = normalise_username(name)
+        assert kept == key == name.strip(), "as it came"
+        (problem,) = username_problems(kept)
+        assert problem.message == "must be at most 64 characters long"
+    assert normalise_username(" " * 300 + "\ufb01") == ("fi", "fi"), "spaces around do not count"
+
+
 def test_d_22_names_and_passwords_count_characters() -> None:
     assert username_problems("é" * 64) == []
     assert username_problems("x" * 65)
     assert username_problems("a\0")
+    assert normalise_username("\u03b1\u0313\u0300\u0345" * 64)[0] == "\u1f82" * 64, "four become one"
     assert password_problems("é" * 8) == []
     assert password_problems("é" * 7)
     assert password_problems("x" * 1_024) == []
