@@ -126,6 +126,13 @@ def _presented(request: Request) -> tuple[str, bytes | None]:
     return token, hash_refresh_token(token)
 
 
+def _admit_address(ctx: Context, address: str) -> Asked:
+    """One more refresh token shown from this address, before the store is asked about it. Raises Refusal 429."""
+    by_address = Asked(ctx.service.address_refreshes, "refresh address", limit_key(address))
+    admit(ctx, (by_address,), ErrorCode.REFRESH_RATE_LIMIT)
+    return by_address
+
+
 def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operation[None]:
     """One more refresh. Raises Refusal 429, or 401 for a token that no living family has.
 
@@ -133,8 +140,7 @@ def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operati
     until ending it is slow everywhere.
     """
     service, code = ctx.service, ErrorCode.REFRESH_RATE_LIMIT
-    by_address = Asked(service.address_refreshes, "refresh address", limit_key(address))
-    admit(ctx, (by_address,), code)
+    by_address = _admit_address(ctx, address)
     user_id = yield from FindRefreshUser(refresh_hash=refresh_hash, now_ms=ctx.wall_ms)
     if user_id is None:
         raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
@@ -175,10 +181,14 @@ def refresh(ctx: Context, request: Request) -> Operation[Response]:
 
 
 def revoke(ctx: Context, request: Request) -> Operation[Response]:
-    """POST /sessions/revoke -> 204, whether or not the token was known."""
+    """POST /sessions/revoke -> 204, whether or not the token was known.
+
+    It counts as a refresh for the address: nobody needs to be known to ask, and each time costs a transaction.
+    """
     parse_query(request)
     _, presented = _presented(request)
     if presented is not None:
+        _admit_address(ctx, request.client_address)
         yield from RevokeRefresh(refresh_hash=presented, now_ms=ctx.wall_ms)
     return Response.empty()
 

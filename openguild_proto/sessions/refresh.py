@@ -19,6 +19,7 @@ from openguild_proto.canonical.keys import decode_unpadded, encode_unpadded
 from openguild_proto.canonical.signing import SigningKey
 
 TOKEN_BYTES = 16
+TOKEN_CHARS = 22  # of them in base64url
 _CONTEXT = "openguild 2026 refresh token at rest"
 _SUCCESSOR = "openguild 2026 refresh token that follows another"
 
@@ -72,10 +73,10 @@ def next_refresh_token(token: str, signing: SigningKey) -> str:
 
 def hash_refresh_token(token: str) -> bytes | None:
     """What is stored in place of the token (D-25): 32 bytes. None: this text cannot be a token."""
+    if len(token) != TOKEN_CHARS:
+        return None
     try:
         raw = decode_unpadded(token)
     except ValueError:
-        return None
-    if len(raw) != TOKEN_BYTES:
         return None
     return blake3(raw, derive_key_context=_CONTEXT).digest()

@@ -75,6 +75,29 @@ def test_refreshes_from_one_address_are_limited_before_any_query(world: World) -
     assert asked == []
 
 
+def test_revocations_from_one_address_are_limited_before_any_query(world: World) -> None:
+    token = login(world)
+    world.service.address_refreshes = SlidingWindow(2, 60)
+    asked: list[object] = []
+
+    def revoke(token: str) -> Response:
+        body = {"refresh_token": token}
+        return world.ask("POST", "/sessions/revoke", body, before=lambda place, effect: asked.append(effect))
+
+    assert [revoke(text).status for text in ("A", "A" * 21 + "B", "é" * 22, "A" * 30_000)] == [204] * 4
+    assert asked == [], "what cannot be a token is none that the store knows, and counts for nothing"
+    assert [revoke("A" * 22).status for _ in range(2)] == [204, 204]
+    asked.clear()
+    refused = revoke(token)
+    assert (refused.status, refused.rejection) == (429, "refresh_rate_limit")
+    assert 0 < int(dict(refused.headers)["retry-after"]) <= 61
+    assert asked == []
+    assert refresh(world, token).status == 429, "one window for both"
+    world.wall_ms += 61_000
+    assert revoke(token).status == 204
+    assert refresh(world, token).status == 401
+
+
 def test_another_replica_counts_the_same_refreshes(world: World) -> None:
     world.service.account_refreshes = SlidingWindow(2, 60)
     token = login(world)
