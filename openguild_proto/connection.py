@@ -42,7 +42,7 @@ from openguild_proto.outbox import Outbox
 from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.ws import handshake, reasons
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_proto.ws.connection import PingReceived, PongReceived, WebSocketDecoder
+from openguild_proto.ws.connection import PingReceived, WebSocketDecoder
 from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, pong_frame, text_frame
 from openguild_proto.ws.reassembly import WsRule
 
@@ -57,8 +57,8 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "_close_now", "_deadlines", "_http", "_is_last", "_lifetime_close", "_limits", "_missed_pongs",
-        "_policy", "_request", "_untaken", "_upgrade_pending", "_wants_close", "_ws", "outbox", "phase",
+        "_close_now", "_deadlines", "_http", "_is_last", "_lifetime_close", "_limits", "_policy",
+        "_request", "_untaken", "_upgrade_pending", "_wants_close", "_ws", "outbox", "phase",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +81,6 @@ class ServerConnection:
         self._deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)
         self._request: Request | None = None  # being answered
         self._upgrade_pending = False
-        self._missed_pongs = 0
         self._untaken = False
         self._is_last = False  # the request under way is answered, and no other one
         self._wants_close = False
@@ -140,7 +139,7 @@ class ServerConnection:
             events = self._http_events(now) if rule is None else self._violated(rule)
         elif self._ws is not None and self.phase in {Phase.WEBSOCKET, Phase.CLOSING}:
             self._ws.receive(data)
-            events = self._ws_events(now)
+            events = self._ws_events(self._ws, now)
         self._untaken = __debug__
         return self._watched(events) if __debug__ else events
 
@@ -170,7 +169,7 @@ class ServerConnection:
             yield self._requested(outcome)
             http = self._http
         if self._ws is not None and self.phase in {Phase.WEBSOCKET, Phase.CLOSING}:
-            yield from self._ws_events(now)
+            yield from self._ws_events(self._ws, now)
 
     def _await_more(self, http: HttpConnection, now: float) -> None:
         deadlines, limits = self._deadlines, self._limits
@@ -188,9 +187,7 @@ class ServerConnection:
         if not handshake.wants_upgrade(request):
             self._upgrade_pending = False
             return RequestReceived(request)
-        refusal = handshake.check(request)
-        if refusal is None and not self._policy.admits_stream(request):
-            refusal = Refusal(ErrorCode.ORIGIN_NOT_ALLOWED)
+        refusal = handshake.check(request, self._policy)
         if refusal is not None:
             return self._refused(refusal, "invalid_handshake")
         self._upgrade_pending = True
@@ -210,10 +207,7 @@ class ServerConnection:
         self.outbox.append(self._http.refuse(refusal_response(refusal, self._http.request_id, close=True)))
         self._finish()
 
-    def _ws_events(self, now: float) -> Iterator[Event]:
-        ws = self._ws
-        if ws is None:
-            return
+    def _ws_events(self, ws: WebSocketDecoder, now: float) -> Iterator[Event]:
         for event in ws.events(now):
             match event:
                 case PingReceived(payload=payload):
@@ -223,8 +217,6 @@ class ServerConnection:
                         self._drop()
                         yield PeerViolated("RFC 6455 5.5.2: pings without reading the pongs", "slow_reader")
                         return
-                case PongReceived():
-                    self._missed_pongs = 0
                 case PeerClosed():
                     if self.phase is Phase.WEBSOCKET:
                         self.outbox.append(close_frame(event.code, event.reason))
@@ -257,9 +249,9 @@ class ServerConnection:
         """None: the deadline did not end the connection."""
         reason: str | None = None
         status: int | None = None
-        if name is Deadline.PING:
-            if self._missed_pongs < self._limits.max_missed_pongs:
-                self._missed_pongs += 1
+        if name is Deadline.PING and self._ws is not None:
+            if self._ws.missed_pongs < self._limits.max_missed_pongs:
+                self._ws.missed_pongs += 1
                 self.outbox.append(ping_frame())
                 self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
                 return None

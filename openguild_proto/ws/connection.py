@@ -23,25 +23,22 @@ class PingReceived:
         self.payload = payload
 
 
-class PongReceived:
-    """Internal: an answer to a ping, or an unasked-for one."""
-
-    __slots__ = ()
-
-
 NOT_UTF_8 = WsRule("RFC 6455 8.1: text or a close reason that is not UTF-8", CloseCode.INVALID_PAYLOAD)
 MALFORMED = WsRule(
     "RFC 6455 5.5.1: malformed close frame", CloseCode.PROTOCOL_ERROR
 )  # all that reassembly.py lets pass
 _FAULTS: dict[int, WsRule] = {CloseCode.INVALID_PAYLOAD: NOT_UTF_8}
 
-Decoded: TypeAlias = TextReceived | BytesReceived | PeerClosed | PingReceived | PongReceived | WsRule
+Decoded: TypeAlias = TextReceived | BytesReceived | PeerClosed | PingReceived | WsRule
 
 
 class WebSocketDecoder:
-    """`receive` feeds; `events` gives what is complete and ends after a PeerClosed or a WsRule."""
+    """`receive` feeds; `events` gives what is complete and ends after a PeerClosed or a WsRule.
 
-    __slots__ = ("_cutter", "_data_parts", "_decoder", "_frame_secs", "_paid_until", "_text_parts")
+    `missed_pongs`: the pings since the last pong, which whoever sends them counts; a pong sets it to 0.
+    """
+
+    __slots__ = ("_cutter", "_data_parts", "_decoder", "_frame_secs", "_paid_until", "_text_parts", "missed_pongs")
 
     def __init__(self, limits: Limits) -> None:
         self._cutter = FrameCutter(limits.max_message_bytes, limits.max_message_fragments)
@@ -50,6 +47,7 @@ class WebSocketDecoder:
         self._decoder: Connection | None = None  # kept only inside a fragmented message
         self._text_parts: list[str] = []
         self._data_parts: list[bytes] = []
+        self.missed_pongs = 0
 
     def receive(self, data: bytes) -> None:
         """Keep `data`, any piece of the byte stream; `events` works on it."""
@@ -98,7 +96,7 @@ class WebSocketDecoder:
             case wsproto_events.Ping(payload=payload):
                 return PingReceived(bytes(payload))
             case wsproto_events.Pong():
-                return PongReceived()
+                self.missed_pongs = 0
             case wsproto_events.CloseConnection(code=code, reason=reason):
                 if self._decoder is not None and self._decoder.state is ConnectionState.OPEN:
                     # wsproto reports a framing fault as a close and leaves the reply to its caller; its words, which

@@ -8,6 +8,7 @@ import re
 from wsproto.utilities import generate_accept_token
 
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
 
 SUBPROTOCOL = "openguild.v1"
@@ -20,8 +21,8 @@ def wants_upgrade(request: Request) -> bool:
     return any("websocket" in _tokens(value) for value in request.all_headers("upgrade"))
 
 
-def check(request: Request) -> Refusal | None:
-    """What is wrong with the handshake, or None."""
+def check(request: Request, policy: HeaderPolicy) -> Refusal | None:
+    """What is wrong with the handshake, or with where it comes from; or None."""
     connection = [token for value in request.all_headers("connection") for token in _tokens(value)]
     versions = request.all_headers("sec-websocket-version")
     keys = request.all_headers("sec-websocket-key")
@@ -39,7 +40,7 @@ def check(request: Request) -> Refusal | None:
         return Refusal(
             ErrorCode.INVALID_HANDSHAKE, "`Sec-WebSocket-Key` header missing, repeated or not 16 bytes in base64"
         )
-    return None
+    return None if policy.admits_stream(request) else Refusal(ErrorCode.ORIGIN_NOT_ALLOWED)
 
 
 def _is_key(key: str) -> bool:
