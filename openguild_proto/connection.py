@@ -232,7 +232,7 @@ class ServerConnection:
                 case _:
                     if self.phase is Phase.WEBSOCKET:
                         yield event
-        self._ping_from(now)
+        self._heard(ws, now)
 
     # --- deadlines ---------------------------------------------------------------------------------
 
@@ -258,6 +258,10 @@ class ServerConnection:
             self.outbox.append(close_frame(CloseCode.INTERNAL_ERROR, reasons.NO_PONG))
             self._finish()
             reason = "ping_timeout"
+        elif name is Deadline.FRAME:
+            self.outbox.append(close_frame(CloseCode.POLICY_VIOLATION, reasons.SLOW_FRAME))
+            self._finish()
+            reason = "frame_timeout"
         elif name is Deadline.LIFETIME:
             self.close(*self._lifetime_close, now)
         elif name in {Deadline.HEAD, Deadline.BODY} and self._http is not None and self._http.is_reading:
@@ -302,10 +306,15 @@ class ServerConnection:
         self._lifetime_close = (code, reason)
         self._deadlines.set(Deadline.LIFETIME, deadline)
 
-    def _ping_from(self, now: float) -> None:
-        """The peer was heard: the next ping is an interval away."""
-        if self.phase is Phase.WEBSOCKET:
+    def _heard(self, ws: WebSocketDecoder, now: float) -> None:
+        """Whole frames put the ping off; one that has begun must end in time, since no pong comes within it (RFC 6455 5.4)."""
+        if self.phase is not Phase.WEBSOCKET:
+            return
+        if ws.take_heard():
+            self._deadlines.clear(Deadline.FRAME)
             self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
+        if ws.in_frame and Deadline.FRAME not in self._deadlines:
+            self._deadlines.set(Deadline.FRAME, now + self._limits.frame_timeout_secs)
 
     # --- commands ----------------------------------------------------------------------------------
 
@@ -337,7 +346,7 @@ class ServerConnection:
         self._http = None  # an idle socket keeps neither h11 nor its request
         self._request = None
         self._deadlines.clear_all()
-        self._ping_from(now)
+        self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
 
     def send_text(self, payload: str | bytes, now: float) -> None:
         """Queue one text message; bytes must be UTF-8."""

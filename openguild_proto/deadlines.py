@@ -12,7 +12,8 @@ class Deadline(Enum):
     BODY = "body"  # a request's body has arrived
     IDLE = "idle"  # the next request has begun
     WRITE = "write"  # the peer has taken some of what waits for it
-    PING = "ping"  # the next ping is due
+    PING = "ping"  # the next ping is due: an interval after the last whole frame
+    FRAME = "frame"  # a frame that has begun has come whole; no pong can come within it (RFC 6455 5.4)
     CLOSE = "close"  # the peer has answered our close frame (RFC 6455 7.1.1)
     LIFETIME = "lifetime"  # the credentials of the connection end
 

@@ -34,7 +34,7 @@ OUTCOMES = ("delivered", "no_subscribers", "dropped")
 REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason is not None) | {
     "channel_name_empty", "channel_name_length", "guild_name_empty", "guild_name_length", "message_empty", "message_length",
     "refresh_token_reused", "connection_limit", "malformed_frame", "frame_rate_limit", "slow_reader", "ping_timeout",
-    "write_timeout",
+    "write_timeout", "frame_timeout",
 }  # those at 0 from the start: `increase()` does not see a series begin  # fmt: skip
 
 

@@ -40,7 +40,7 @@ CLOSE_CODES: dict[CloseCode, CloseRow] = {
     CloseCode.INVALID_PAYLOAD: CloseRow("terminal", "a text message was not valid UTF-8"),
     CloseCode.POLICY_VIOLATION: CloseRow(
         "reconnect",
-        "lagged: read too slowly, the reason names the sequence to resume from; or too many frames were sent",
+        "lagged: read too slowly, the reason names the sequence to resume from; or too many frames were sent, or one too slowly",
     ),
     CloseCode.MESSAGE_TOO_BIG: CloseRow("terminal", "a message was larger than websocket.max_message_bytes"),
     CloseCode.INTERNAL_ERROR: CloseRow("reconnect", "the server failed, or two pings went unanswered"),

@@ -38,7 +38,16 @@ class WebSocketDecoder:
     `missed_pongs`: the pings since the last pong, which whoever sends them counts; a pong sets it to 0.
     """
 
-    __slots__ = ("_cutter", "_data_parts", "_decoder", "_frame_secs", "_paid_until", "_text_parts", "missed_pongs")
+    __slots__ = (
+        "_cutter",
+        "_data_parts",
+        "_decoder",
+        "_frame_secs",
+        "_heard",
+        "_paid_until",
+        "_text_parts",
+        "missed_pongs",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._cutter = FrameCutter(limits.max_message_bytes, limits.max_message_fragments)
@@ -47,11 +56,22 @@ class WebSocketDecoder:
         self._decoder: Connection | None = None  # kept only inside a fragmented message
         self._text_parts: list[str] = []
         self._data_parts: list[bytes] = []
+        self._heard = False
         self.missed_pongs = 0
 
     def receive(self, data: bytes) -> None:
         """Keep `data`, any piece of the byte stream; `events` works on it."""
         self._cutter.feed(data)
+
+    @property
+    def in_frame(self) -> bool:
+        """A frame has begun and has not come whole."""
+        return self._cutter.in_frame
+
+    def take_heard(self) -> bool:
+        """Whether a whole frame has come since the last call."""
+        heard, self._heard = self._heard, False
+        return heard
 
     def events(self, now: float) -> Iterator[Decoded]:
         """What is complete by `now`, monotonic seconds; nothing comes after a PeerClosed or a WsRule."""
@@ -59,6 +79,7 @@ class WebSocketDecoder:
             if isinstance(frame, WsRule):
                 yield frame
                 return
+            self._heard = True
             if self._frame_secs and self._is_over_rate(now):
                 yield FRAME_RATE
                 return

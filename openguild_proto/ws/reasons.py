@@ -16,6 +16,7 @@ LOG_WENT_BACK = "the log of this channel went back; begin anew"  # 1012
 SERVER_RESTARTING = "server restarting"  # 1012
 CLOSED_BY_OPERATOR = "closed by the operator"  # 1012
 NO_PONG = "no pong"  # 1011
+SLOW_FRAME = "a frame took too long"  # 1008
 
 _RECONNECT = re.compile(r"reconnect in ([0-9]{1,7}) ms")
 

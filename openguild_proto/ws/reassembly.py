@@ -57,6 +57,11 @@ class FrameCutter:
         """True between the first fragment of a message and its last."""
         return self._fragments > 0
 
+    @property
+    def in_frame(self) -> bool:
+        """True between the first byte of a frame and its last."""
+        return self._at < len(self._buffer)
+
     def next_frame(self) -> bytes | WsRule | None:
         """The next whole frame, the rule it breaks, or None: more bytes are needed."""
         buffer, at = self._buffer, self._at

@@ -325,6 +325,48 @@ def test_d_17_anything_heard_puts_the_ping_off() -> None:
     assert expire(conn) == ([], ping_frame()), "the count began anew"
 
 
+def test_crumbs_of_a_frame_put_no_ping_off() -> None:
+    conn = opened()
+    frame = masked(0x81, b"x" * 60_000)
+    for at in range(50):
+        assert list(conn.receive_data(frame[at : at + 1], at * 0.5)) == []
+    assert conn.next_deadline() == 25.0
+    assert expire(conn) == ([], ping_frame())
+    assert conn.next_deadline() == 30.0, "from its first byte"
+    events, sent = expire(conn)
+    assert events == [DeadlineExpired("frame", "frame_timeout")]
+    assert sent == close_frame(1008, "a frame took too long")
+    assert conn.wants_close
+
+
+def test_each_frame_has_its_own_time() -> None:
+    conn = opened()
+    frame = masked(0x01, b"x" * 10)
+    drive(conn, [frame[:1]], now=20.0)
+    drive(conn, [frame[1:] + masked(0x80, b"y")[:3]], now=24.0)
+    assert conn.next_deadline() == 49.0, "a fragment is a whole frame"
+    assert expire(conn) == ([], ping_frame())
+    assert conn.next_deadline() == 54.0
+    assert drive(conn, [masked(0x80, b"y")[3:]], now=53.0)[0] == [TextReceived("x" * 10 + "y")]
+    assert conn.next_deadline() == 78.0, "nothing has begun"
+
+
+def test_the_pong_rule_ends_a_frame_that_has_more_time() -> None:
+    conn = opened(Limits(frame_timeout_secs=1_000.0))
+    for second in range(75):
+        list(conn.handle_deadline(float(second)))
+        list(conn.receive_data(masked(0x82, b"x" * 200)[second : second + 1], float(second)))
+    assert list(conn.handle_deadline(75.0)) == [DeadlineExpired("ping", "ping_timeout")]
+
+
+def test_our_close_ends_the_time_of_a_frame() -> None:
+    conn = opened()
+    drive(conn, [masked(0x81, b"x")[:3]], now=1.0)
+    conn.close(CloseCode.SERVICE_RESTART, "", 2.0)
+    drive(conn, [masked(0x81, b"x")[3:4]], now=3.0)
+    assert expire(conn) == ([DeadlineExpired("close")], b"")
+
+
 def test_the_write_deadline_runs_only_while_blocked() -> None:
     conn = opened()
     conn.write_blocked(1.0)
