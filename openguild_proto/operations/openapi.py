@@ -71,7 +71,9 @@ _OPTIONAL_BODIES = {"NewInvite", "MarkReadBody"}
 _OF_A_LOG = {"messages.list_events", "streams.open_channel_stream"}
 _NONCED = "messages.post_message"
 _FRAMES = {"streams.open_channel_stream": "StreamFrame", "streams.open_notification_stream": _UNION}
-_LIMITED = {"messages.post_message", "users.register", "sessions.login", *_FRAMES}
+_LIMITED = {
+    "messages.post_message", "users.register", "sessions.login", "sessions.refresh", "sessions.revoke", *_FRAMES,
+}  # fmt: skip
 
 _PLAIN: dict[str, dict[str, Any]] = {  # answers that have no schema of their own
     "health.health": {"text/plain": {"schema": {"const": "ok"}}},
