@@ -36,6 +36,7 @@ from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
 from openguild_runtime.driver import Driver
+from openguild_runtime.exposition import Exposition
 from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
 from openguild_runtime.local_socket import forget, worker_path
@@ -49,7 +50,7 @@ from openguild_runtime.reload import LiveConfig
 from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
 from openguild_runtime.shutdown import DrainRequest, drain, wait_for_signal
-from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, gather, serve_siblings
+from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, serve_siblings
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
@@ -97,8 +98,10 @@ class Server:
         self.tasks = tasks
         native = native_ring() if native is None else native
         self._hasher = hasher or PasswordHasher()
-        has_nats = config.nats.url is not None
-        self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats)
+        self.metrics = Metrics(
+            openguild_runtime.__version__, native_ring=native, has_nats=config.nats.url is not None, clock=clock
+        )
+        self.exposition = Exposition(self.metrics.render, seat, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
@@ -144,16 +147,11 @@ class Server:
             storage=self.storage,
             hasher=self._hasher,
             readiness=self.readiness,
-            render_metrics=self._render_metrics if metrics_shown else _no_metrics,
+            render_metrics=self.exposition.whole if metrics_shown else _no_metrics,
             committed=self._committed,
             announce_read=self.controls.announce_read,
             tracing=self.tracing,
         )
-
-    async def _render_metrics(self) -> bytes:
-        if self.seat is None:
-            return self.metrics.render()
-        return await gather(self.seat, self.metrics.render)
 
     def _driver(self, performer: Performer, max_connections: int, *, metrics_only: bool = False) -> Driver:
         config = self.live.config
@@ -237,7 +235,7 @@ class Server:
         listeners = [] if shared else [open_listener(*config.listen)]
         await self.start_parts()
         if self.seat is not None:
-            answers = {METRICS: self.metrics.render, PULSE: self._pulse}
+            answers = {METRICS: self.exposition.own, PULSE: self._pulse}
             self.tasks.start_soon(serve_siblings, self.seat, answers)
             # a worker that cannot serve yet leaves the port to its siblings
             with anyio.move_on_after(SEAT_PATIENCE_SECS):

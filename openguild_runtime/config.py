@@ -66,10 +66,11 @@ class Section(BaseModel):
 
 
 class MetricsSection(Section):
-    """`metrics.*`: whether there are any, and a listener of their own."""
+    """`metrics.*`: whether there are any, a listener of their own, and how long a rendered text serves whoever asks."""
 
     enabled: bool = True
     bind_addr: Address | None = None
+    max_age_secs: Seconds = 1
 
 
 class CorsSection(Section):

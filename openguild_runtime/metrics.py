@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # CONT
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DEPTH_SERIES = 100  # A11
+STALL_WINDOW_SECS = 60.0
 OUTCOMES = ("delivered", "no_subscribers", "dropped")
 REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason is not None) | {
     "channel_name_empty", "channel_name_length", "guild_name_empty", "guild_name_length", "message_empty", "message_length",
@@ -73,10 +75,41 @@ class _DepthCollector(Collector):
         )
 
 
+class _Longest:
+    """The longest of what was added in the last one to two windows; to read it takes it from no other reader."""
+
+    def __init__(self, window_secs: float, clock: Callable[[], float]) -> None:
+        self._window_secs = window_secs
+        self._clock = clock
+        self._window = 0  # the number of the present one
+        self._present = self._former = 0.0
+
+    def add(self, secs: float) -> None:
+        self._turn()
+        self._present = max(self._present, secs)
+
+    def value(self) -> float:
+        self._turn()
+        return max(self._present, self._former)
+
+    def _turn(self) -> None:
+        window = int(self._clock() // self._window_secs)
+        if window != self._window:
+            self._former = self._present if window == self._window + 1 else 0.0
+            self._window, self._present = window, 0.0
+
+
 class Metrics:
     """One registry per process. Children are kept in dicts: a label lookup in the hot path is a dict lookup."""
 
-    def __init__(self, version: str, *, native_ring: bool, has_nats: bool = True) -> None:
+    def __init__(
+        self,
+        version: str,
+        *,
+        native_ring: bool,
+        has_nats: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -119,8 +152,10 @@ class Metrics:
             "openguild_flush_sends", "Sends of ring spans; fewer than deliveries under load"
         )
         self._stall = self._histogram("openguild_loop_stall_seconds", "How late the loop woke a timer", FAST_BUCKETS)
-        self._stall_max = self._gauge("openguild_loop_stall_max_seconds", "The longest stall since the last scrape")
-        self._longest_stall = 0.0
+        self._stall_max = self._gauge(
+            "openguild_loop_stall_max_seconds", "The longest stall of the last 60 to 120 seconds, whoever reads it"
+        )
+        self._longest_stall = _Longest(STALL_WINDOW_SECS, clock)
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
@@ -231,7 +266,7 @@ class Metrics:
 
     def loop_stall(self, seconds: float) -> None:
         self._stall.observe(seconds)
-        self._longest_stall = max(self._longest_stall, seconds)
+        self._longest_stall.add(seconds)
 
     def draining(self, draining: bool) -> None:
         self._draining.set(draining)
@@ -240,6 +275,5 @@ class Metrics:
         """Prometheus text 0.0.4."""
         for refresh in self.before_scrape:
             refresh()
-        self._stall_max.set(self._longest_stall)
-        self._longest_stall = 0.0
+        self._stall_max.set(self._longest_stall.value())
         return generate_latest(self.registry)

@@ -30,6 +30,7 @@ BAD = {
     "workers": "65",
     "trusted_proxies": "10.0.0.1/8",
     "metrics.enabled": "perhaps",
+    "metrics.max_age_secs": "-1",
     "metrics.bind_addr": "9090",
     "cors.allowed_origins": "chat.example.org",
     "messaging.max_messages_per_user_per_window": "0",

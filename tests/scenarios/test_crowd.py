@@ -76,6 +76,12 @@ def read_all(sockets: list[socket.socket], last: bytes, secs: float = 30.0) -> l
     return [bytes(data) for data in got.values()]
 
 
+def long_stalls(server: ServerProcess) -> float:
+    """How often the loop was held for more than 0.25 s. Generous: tests share two cores."""
+    count, short = "openguild_loop_stall_seconds_count", "openguild_loop_stall_seconds_bucket"
+    return server.metric(count) - server.metric(short, le="0.25")
+
+
 def test_everybody_gets_everything_while_health_answers(server: ServerProcess) -> None:
     alice = server.chat().user()
     channel = alice.channel(alice.guild())
@@ -91,7 +97,7 @@ def test_everybody_gets_everything_while_health_answers(server: ServerProcess) -
                 longest = max(longest, time.monotonic() - started)
 
     with crowd(server, alice, channel, CROWD) as sockets, ThreadPoolExecutor(2) as others:
-        server.metric("openguild_loop_stall_max_seconds")  # reading it resets it
+        stalls = long_stalls(server)
         watching = others.submit(watch)
         posting = others.submit(lambda: [alice.say(channel, f"n{number}") for number in range(POSTS)])
         received = read_all(sockets, f'"n{POSTS - 1}"'.encode())
@@ -103,7 +109,7 @@ def test_everybody_gets_everything_while_health_answers(server: ServerProcess) -
         assert places == sorted(places)
         assert data.count(b'"event_type":"message"') == POSTS
     assert longest < 0.5
-    assert server.metric("openguild_loop_stall_max_seconds") < 0.25  # generous: tests share two cores
+    assert long_stalls(server) == stalls
     assert server.metric("openguild_messaging_events_total", outcome="dropped") == 0
 
 

@@ -38,6 +38,7 @@ class ServerProcess:
             "MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 1_000_000, "MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW": 1_000_000,
             "SESSION__MAX_LOGINS_PER_ADDRESS_PER_WINDOW": 1_000_000, "SESSION__MAX_REFRESHES_PER_ADDRESS_PER_WINDOW": 1_000_000,
             "GUILDS__MAX_WRITES_PER_USER_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
+            "METRICS__MAX_AGE_SECS": 0,
         } | settings  # fmt: skip
         for key in without:
             del self._settings[key]
