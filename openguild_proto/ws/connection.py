@@ -10,7 +10,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 
 from openguild_proto.events import BytesReceived, PeerClosed, TextReceived
 from openguild_proto.limits import Limits
-from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.close_codes import CloseCode, is_sendable
 from openguild_proto.ws.reassembly import FRAME_RATE, FrameCutter, WsRule
 
 
@@ -83,6 +83,9 @@ class WebSocketDecoder:
             if self._frame_secs and self._is_over_rate(now):
                 yield FRAME_RATE
                 return
+            if frame[0] & 0x0F == 0x8 and len(frame) > 6:
+                yield _closed(frame)
+                return
             if self._decoder is None:
                 self._decoder = Connection(ConnectionType.SERVER)
             self._decoder.receive_data(frame)
@@ -125,3 +128,16 @@ class WebSocketDecoder:
                     return _FAULTS.get(code, MALFORMED)
                 return PeerClosed(None if code == 1005 else int(code), reason or "")
         return None
+
+
+def _closed(frame: bytes) -> PeerClosed | WsRule:
+    """Of a whole close frame with a body; wsproto knows no 1014, which IANA registers (RFC 6455 7.4)."""
+    mask, body = frame[2:6], frame[6:]
+    payload = bytes(byte ^ mask[place % 4] for place, byte in enumerate(body))
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) < 2 or not is_sendable(code):
+        return MALFORMED
+    try:
+        return PeerClosed(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        return NOT_UTF_8

@@ -198,11 +198,12 @@ def test_the_number_of_fragments_is_limited() -> None:
     assert [event.close_hint for event in events if isinstance(event, PeerViolated)] == [1009]
 
 
-def test_a_close_is_answered_with_the_same_code() -> None:
+@pytest.mark.parametrize("code", [*range(1000, 1004), *range(1007, 1015), 3000, 4001, 4999])
+def test_a_close_is_answered_with_the_same_code(code: int) -> None:
     conn = opened()
-    events, sent = drive(conn, [masked(0x88, b"\x0f\xa1bye")])
-    assert events == [PeerClosed(4001, "bye")]
-    assert sent == close_frame(4001, "bye")
+    events, sent = drive(conn, [masked(0x88, code.to_bytes(2, "big") + b"bye")])
+    assert events == [PeerClosed(code, "bye")]
+    assert sent == close_frame(code, "bye")
     assert conn.wants_close
 
 
@@ -215,6 +216,8 @@ def test_a_close_is_answered_with_the_same_code() -> None:
         (masked(0x88, b"\x03"), 1002, "RFC 6455 5.5.1: malformed close frame"),
         (masked(0x88, b"\x00\x01"), 1002, "RFC 6455 5.5.1: malformed close frame"),
         (masked(0x88, b"\x03\xed"), 1002, "RFC 6455 5.5.1: malformed close frame"),
+        (masked(0x88, b"\x03\xf7"), 1002, "RFC 6455 5.5.1: malformed close frame"),
+        (masked(0x88, b"\x13\x88"), 1002, "RFC 6455 5.5.1: malformed close frame"),
     ],
 )
 def test_a_fault_is_named_in_the_rfc_s_words(frame: bytes, code: int, rule: str) -> None:
