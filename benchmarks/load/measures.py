@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import statistics
 import tempfile
 import timeit
@@ -16,7 +15,6 @@ from benchmarks.load.actors import FRAME_BYTES, Crowd, HealthWatch, RealServer, 
 from openguild_proto.fanout import native
 from openguild_proto.fanout.ring import Ring as PureRing
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.metrics import FAST_BUCKETS
 
 Result = dict[str, Any]
 
@@ -102,22 +100,14 @@ def stall(server: RealServer, subscribers: int) -> Result:
     crowd = server.crowd(subscribers, since=head(server))
     try:
         crowd.begin_reading(1.0)
-        before = _stalls(server)
+        before = server.server.longer_stalls()
         with HealthWatch(server.server.base_url) as watch:
             server.post_at(2, 5)
             heard = crowd.result()
-        longest = min(bound for bound, count in _stalls(server).items() if count == before[bound])
+        longest = min(bound for bound, count in server.server.longer_stalls().items() if count == before[bound])
     finally:
         crowd.close()
     return {"stall_ms": longest * 1e3, "health_ms": watch.longest * 1e3, "p99": heard["p99"]}
-
-
-def _stalls(server: RealServer) -> dict[float, float]:
-    """Stalls so far that were longer than each bound in seconds."""
-    name = "openguild_loop_stall_seconds"
-    total = server.server.metric(f"{name}_count")
-    longer = {bound: total - server.server.metric(f"{name}_bucket", le=str(float(bound))) for bound in FAST_BUCKETS}
-    return longer | {math.inf: 0.0}
 
 
 def slow_readers(server: RealServer, subscribers: int, rate: float, count: int, fraction: float) -> Result:

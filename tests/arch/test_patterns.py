@@ -20,12 +20,14 @@ from openguild_runtime import logs
 SIZES = (8_192, 65_536)  # a long header field; the longest body and WebSocket message
 PATIENCE = 50  # times what a harmless text of that length takes: the squares took thousands
 UNITS = (
-    "a", "A", "0", "-", "_", ".", ":", "/", "@", "%", "=", "+", "!", "~", " ", "\t", ";", ",", "?", "[", "]", "{", '"', "\\", "`", "é",
-    "a-", "a.", "a_", "a:", "a ", "a/", "a@", "a;", "a=", "0a", "0.", "-.", " \t", ": ", "\r\n", "a:\r\n", "a: b\r\n", "://", "a://", "a:/", "a://a:", "%0", '\\"',
-    "a" * 40 + ".", "." + "a" * 85, "token=", "secret=", "bearer ", "bearer.a", " - at `$", "unknown field `", "\U0001f3f4\U000e0061",
+    "a", "A", "0", "-", "_", ".", ":", "/", "@", "%", "=", "+", "!", "~", " ", "\t", ";", ",", "?", "[", "]", "{", '"', "\\", "`",
+    "é", "a-", "a.", "a_", "a:", "a ", "a/", "a@", "a;", "a=", "0a", "0.", "-.", " \t", ": ", "\r\n", "a:\r\n", "a: b\r\n",
+    "://", "a://", "a:/", "a://a:", "%0", '\\"', "a" * 40 + ".", "." + "a" * 85, "token=", "secret=", "bearer ", "bearer.a",
+    " - at `$", "unknown field `", "\U0001f3f4\U000e0061",
 )  # fmt: skip
 BEGINNINGS = (
-    "", "0", "a", "a:", "a://", "GET /", "GET / HTTP/1.1\r\na:", "application/", "application/a+", "[", "1;", "bearer ", '"', "http://a", "-",
+    "", "0", "a", "a:", "a://", "GET /", "GET / HTTP/1.1\r\na:", "application/", "application/a+", "[", "1;", "bearer ", '"',
+    "http://a", "-",
 )  # fmt: skip
 ENDS = ("", "\0", "!", " ")
 

@@ -66,8 +66,7 @@ async def test_all_workers_are_asked_once_for_all_who_wait(tmp_path: Path) -> No
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(serve_siblings, seats[1], {METRICS: second.own})
-        while not seats[1].socket(1).exists():
-            await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
         async with anyio.create_task_group() as scrapes:
             for _ in range(20):
                 scrapes.start_soon(scrape)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +113,15 @@ class ServerProcess:
             if sample.partition("{")[0] == name and all(label in sample for label in wanted):
                 return float(value)
         return 0.0
+
+    def longer_stalls(self) -> dict[float, float]:
+        """How many stalls of the loop were longer than each bucket's bound, in seconds; all of one scrape."""
+        text = httpx.get(self.base_url + "/metrics", timeout=5.0, trust_env=False).text
+        counts = {
+            float(bound): float(count)
+            for bound, count in re.findall(r'openguild_loop_stall_seconds_bucket\{le="(.+)"\} (.+)', text)
+        }
+        return {bound: counts[math.inf] - count for bound, count in counts.items()}
 
     def stop(self, number: signal.Signals = signal.SIGTERM, secs: float = 15.0) -> int:
         """Signal and wait; returns the exit status."""
