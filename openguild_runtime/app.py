@@ -98,9 +98,8 @@ class Server:
         self.tasks = tasks
         native = native_ring() if native is None else native
         self._hasher = hasher or PasswordHasher()
-        self.metrics = Metrics(
-            openguild_runtime.__version__, native_ring=native, has_nats=config.nats.url is not None, clock=clock
-        )
+        has_nats = config.nats.url is not None
+        self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
         self.exposition = Exposition(self.metrics.render, seat, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
