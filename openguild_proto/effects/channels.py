@@ -10,15 +10,17 @@ from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, 
 
 
 class InsertChannel(StorageEffect[ChannelRecord | LimitReached | None], frozen=True):
-    """None: the guild is gone. The creator gets the channel role `moderator` (CONTRACT 6).
+    """None: the guild is gone, or its creator's role in it is no longer `member_role`.
 
-    `limit`: channels of the guild.
+    A member who creates gets the channel role `moderator` (CONTRACT 6). Who is none gets no role in it, so that nothing
+    is left when the server role goes. `limit`: channels of the guild.
     """
 
     channel_id: str
     guild_id: str
     name: str
     created_by: str
+    member_role: str | None  # when access was decided; None: not a member, a server role decided
     now_ms: int
     limit: int = MAX_CHANNELS_PER_GUILD
 

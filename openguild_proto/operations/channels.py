@@ -83,7 +83,7 @@ def _place(channel: ChannelRecord) -> Place:
 
 def create_channel(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
     """POST /guilds/{guild_id}/channels -> 200; the guild's members are notified, nobody else (D-03)."""
-    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_CHANNELS)
+    claims, access, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_CHANNELS)
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "channel_name")
     channel = yield from InsertChannel(
@@ -91,6 +91,7 @@ def create_channel(ctx: Context, request: Request, guild_id: str) -> Operation[R
         guild_id=guild_id,
         name=name,
         created_by=claims.user_id,
+        member_role=access.role,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.max_channels_per_guild,
     )

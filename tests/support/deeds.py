@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 
-from openguild_proto.effects import AppendEvent, InsertChannel, InsertGuild, InsertUser, OpenSession
+from openguild_proto.effects import AppendEvent, FindGuildAccess, InsertChannel, InsertGuild, InsertUser, OpenSession
 from openguild_proto.records import ChannelRecord, GuildRecord
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage
@@ -41,9 +41,12 @@ async def add_guild(storage: Storage, owner_id: str, name: str = "guild", now_ms
 
 
 async def add_channel(storage: Storage, guild_id: str, user_id: str, name: str = "general", now_ms: int = NOW) -> str:
-    channel = await storage.perform(
-        InsertChannel(channel_id=new_id(), guild_id=guild_id, name=name, created_by=user_id, now_ms=now_ms)
-    )
+    access = await storage.perform(FindGuildAccess(guild_id=guild_id, user_id=user_id))
+    effect = InsertChannel(
+        channel_id=new_id(), guild_id=guild_id, name=name, created_by=user_id,
+        member_role=access.role if access is not None else None, now_ms=now_ms,
+    )  # fmt: skip
+    channel = await storage.perform(effect)
     assert isinstance(channel, ChannelRecord)
     return channel.channel_id
 

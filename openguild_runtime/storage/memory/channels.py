@@ -28,7 +28,8 @@ from openguild_runtime.storage.memory.state import Channel, Membership, State
 
 
 def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached | None:
-    if effect.guild_id not in state.guilds:
+    role = state.guild_role(effect.guild_id, effect.created_by)
+    if effect.guild_id not in state.guilds or role != effect.member_role:
         return None
     if len(state.channels_of_guild(effect.guild_id)) >= effect.limit:
         return LimitReached(effect.limit)
@@ -36,7 +37,7 @@ def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | Limit
         channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
     )
     channel = Channel(record)
-    if effect.created_by in state.users:
+    if role is not None:
         channel.roles[effect.created_by] = Membership(CREATOR_ROLE, effect.now_ms)
     state.channels[effect.channel_id] = channel
     state.log(

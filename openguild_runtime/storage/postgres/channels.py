@@ -52,9 +52,13 @@ def _channel(row: Row) -> ChannelRecord:
 
 async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | LimitReached | None:
     now = moment(effect.now_ms)
-    # whoever adds a channel to the guild takes turns, so that the count holds
+    # changes of one guild's members take turns with this: no role in a channel is left by who is just being removed,
+    # and the count holds
     found = await tx.connection.fetchval("SELECT 1 FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", effect.guild_id)
-    if found is None:
+    role = await tx.connection.fetchval(
+        "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.created_by
+    )
+    if found is None or role != effect.member_role:
         return None
     count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
     if count >= effect.limit:
@@ -66,16 +70,14 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
         effect.name,
         now,
     )
-    await tx.connection.execute(
-        """
-        INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
-        SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2
-        """,
-        effect.channel_id,
-        effect.created_by,
-        CREATOR_ROLE,
-        now,
-    )
+    if role is not None:
+        await tx.connection.execute(
+            "INSERT INTO channel_memberships (channel_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4)",
+            effect.channel_id,
+            effect.created_by,
+            CREATOR_ROLE,
+            now,
+        )
     record = ChannelRecord(
         channel_id=effect.channel_id,
         guild_id=effect.guild_id,

@@ -30,7 +30,9 @@ def new_guild(owner: str, limit: int) -> InsertGuild:
 
 
 def new_channel(guild: str, owner: str, limit: int) -> InsertChannel:
-    return InsertChannel(channel_id=new_id(), guild_id=guild, name="c", created_by=owner, now_ms=NOW, limit=limit)
+    return InsertChannel(
+        channel_id=new_id(), guild_id=guild, name="c", created_by=owner, member_role="owner", now_ms=NOW, limit=limit
+    )
 
 
 def new_invite(guild: str, owner: str, limit: int, now_ms: int = NOW, lives_ms: int | None = None) -> InsertInvite:

@@ -64,6 +64,12 @@ def new_invite(
     )
 
 
+def new_channel(guild_id: str, by: str, role: str | None) -> InsertChannel:
+    return InsertChannel(
+        channel_id=new_id(), guild_id=guild_id, name="x", created_by=by, member_role=role, now_ms=NOW
+    )  # fmt: skip
+
+
 def accept(code: str, user_id: str, now_ms: int = NOW) -> AcceptInvite:
     return AcceptInvite(code=code, user_id=user_id, role="member", now_ms=now_ms)
 
@@ -335,6 +341,45 @@ async def test_a_removed_member_loses_channel_roles_too(storage: Storage) -> Non
     assert (after.guild_role, after.channel_role) == (None, None)
 
 
+async def test_a_channel_is_not_created_by_who_is_being_removed(storage: Storage) -> None:
+    """Decided before, stored after: the creator's role in it would outlive the membership."""
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+    kick = RemoveMember(guild_id=guild, user_id=bob, expected_role="maintainer")
+    for _ in range(4):
+        await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="maintainer", now_ms=NOW))
+        effects = [new_channel(guild, bob, "maintainer") for _ in range(6)]
+        async with anyio.create_task_group() as tasks:
+            for effect in (*effects[:3], kick, *effects[3:]):
+                tasks.start_soon(storage.perform, effect)
+        late = new_channel(guild, bob, "maintainer")
+        assert await storage.perform(late) is None
+        for effect in (*effects, late):
+            access = await storage.perform(FindChannelAccess(channel_id=effect.channel_id, user_id=bob))
+            assert access is None or access.channel_role is None
+
+
+async def test_a_channel_is_not_created_by_who_was_demoted(storage: Storage) -> None:
+    owner, bob = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+    await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="maintainer", now_ms=NOW))
+    demote = SetMemberRole(guild_id=guild, user_id=bob, role="viewer", expected_role="maintainer")
+    assert await storage.perform(demote) is MemberChange.DONE
+    assert await storage.perform(new_channel(guild, bob, "maintainer")) is None
+
+
+async def test_who_creates_a_channel_by_a_server_role_gets_no_role_in_it(storage: Storage) -> None:
+    owner, admin = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+    for user, member_role, role in ((admin, None, None), (owner, "owner", "moderator")):
+        effect = new_channel(guild, user, member_role)
+        assert await storage.perform(effect) is not None
+        access = await storage.perform(FindChannelAccess(channel_id=effect.channel_id, user_id=user))
+        assert access is not None
+        assert access.channel_role == role
+    assert (await storage.visible(admin)).channel_ids == ()
+
+
 async def test_renaming_and_deleting(storage: Storage) -> None:
     owner = await add_user(storage)
     guild = await add_guild(storage, owner)
@@ -350,8 +395,7 @@ async def test_renaming_and_deleting(storage: Storage) -> None:
     assert await storage.perform(DeleteGuild(guild_id=guild)) is True
     assert await storage.perform(DeleteGuild(guild_id=guild)) is False
     assert await storage.perform(FindChannelAccess(channel_id=channel, user_id=owner)) is None
-    orphan = InsertChannel(channel_id=new_id(), guild_id=guild, name="x", created_by=owner, now_ms=NOW)
-    assert await storage.perform(orphan) is None
+    assert await storage.perform(new_channel(guild, owner, "owner")) is None
 
 
 async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) -> None:
