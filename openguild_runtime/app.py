@@ -223,7 +223,8 @@ class Server:
             windows = {
                 "user": service.user_messages, "address": service.address_messages, "writes": service.user_writes,
             }  # fmt: skip
-            sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows)
+            at_least = max(self.live.config.nats.min_replicas, self.live.config.workers)
+            sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows, at_least=at_least)
             self.tasks.start_soon(share_limits, sharing, self.bus, self.sources.monotonic)
         await self.bus.start()
         self.tasks.start_soon(self._start_storage)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from openguild_proto.canonical.keys import KeyRing, parse_public, parse_seed
-from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
+from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD, MAX_REPLICAS
 from openguild_runtime.config_faults import Contradiction, one_line
 from openguild_runtime.config_layers import ConfigError, collect
 from openguild_runtime.config_values import (
@@ -174,6 +174,7 @@ class NatsSection(Section):
     url: NatsUrl | None = None
     credentials_file: FilePath | None = None
     ca_file: FilePath | None = None
+    min_replicas: Annotated[Whole, Field(gt=0, le=MAX_REPLICAS)] = 1
 
 
 class DrainSection(Section):

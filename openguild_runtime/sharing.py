@@ -13,6 +13,7 @@ from openguild_runtime.bus.base import Bus
 
 async def share_limits(sharing: LimitSharing, bus: Bus, clock: Callable[[], float]) -> None:
     """Until cancelled."""
+    bus.on_answer = lambda: sharing.answered(clock())
     bus.on_limits = lambda payload: sharing.received(payload, clock())
     while True:
         with contained("sharing limits"):

@@ -3,7 +3,11 @@
 Every quarter of a second a replica publishes its admissions since the last time; the others count them as if they
 had been their own. Between two messages the replicas together may admit up to that interval's worth too much.
 While the wire is away nobody hears: each replica then allows its share, the limit divided by how many replicas there
-were, so that the limit never fails open. A replica that nobody has heard for `FORGOTTEN_SECS` is gone.
+were. The wire counts as away SILENT_SECS after its last answer, long before a dead connection is given up: until then
+each replica may admit what it has not heard of, and from then on the limit does not fail open, however long it lasts.
+A replica is forgotten when the wire has carried for FORGOTTEN_SECS without a word of it.
+
+The exception: who starts while the wire is away knows of nobody. `at_least` is the number that it divides by.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from openguild_proto.policy.ratelimit import SlidingWindow
 
 PUBLISH_SECS = 0.25
 HEARTBEAT_SECS = 1.0
+SILENT_SECS = 3.0
 FORGOTTEN_SECS = 10.0
 
 
@@ -29,22 +34,37 @@ _decoder = msgspec.json.Decoder(Admitted)
 
 
 class LimitSharing:
-    """`windows` by name, the same names on every replica. `replica`: an id that no other replica has."""
+    """`windows` by name, the same names on every replica. `replica`: an id that no other replica has.
 
-    def __init__(self, replica: str, windows: dict[str, SlidingWindow]) -> None:
+    `at_least`: replicas that there are while the wire is away, whoever was heard.
+    """
+
+    def __init__(self, replica: str, windows: dict[str, SlidingWindow], *, at_least: int = 1) -> None:
         self._replica = replica
         self._windows = windows
+        self._at_least = at_least
         self._heard: dict[str, float] = {}  # replica: when, monotonic seconds
         self._told_at = float("-inf")
+        self._answered_at = float("-inf")
+        self._carries_since: float | None = None  # None: the wire is away
         for window in windows.values():
             window.fresh = {}
 
+    def answered(self, now: float) -> None:
+        """The wire has answered: what was published before has left this replica. Call it every HEARTBEAT_SECS or so."""
+        self._answered_at = now
+
     def tick(self, now: float, *, connected: bool) -> bytes | None:
-        """Call every PUBLISH_SECS: what is to be published, if anything. `connected`: the wire carries."""
-        if connected:
-            self._heard = {replica: at for replica, at in self._heard.items() if now - at < FORGOTTEN_SECS}
+        """Call every PUBLISH_SECS: what is to be published, if anything. `connected`: there is somebody to give it to."""
+        if not connected or now - self._answered_at >= SILENT_SECS:
+            self._carries_since = None
+        elif self._carries_since is None:
+            self._carries_since = now
+        since = self._carries_since
+        if since is not None:
+            self._heard = {name: at for name, at in self._heard.items() if now - max(at, since) < FORGOTTEN_SECS}
         for window in self._windows.values():
-            window.divisor = 1 if connected else 1 + len(self._heard)
+            window.divisor = 1 if since is not None else max(self._at_least, self.replicas)
         counts = {name: window.take_fresh() for name, window in self._windows.items()}
         if not connected or (not any(counts.values()) and now - self._told_at < HEARTBEAT_SECS):
             return None

@@ -18,6 +18,8 @@ class Bus(ABC):
         """(channel id, frame payload, headers)"""
         self.on_control: Callable[[bytes], None] = _ignore_control
         self.on_limits: Callable[[bytes], None] = _ignore_limits
+        self.on_answer: Callable[[], None] = _ignore_answer
+        """The server of the wire has taken what was published before: asked every second, for as long as it answers."""
         self.on_reconnect: Callable[[], None] = _ignore_reconnect
         """Something may have been missed: check every tail now."""
 
@@ -65,6 +67,10 @@ def _ignore_control(payload: bytes) -> None:
 
 def _ignore_limits(payload: bytes) -> None:
     """What `on_limits` is until the application sets it."""
+
+
+def _ignore_answer() -> None:
+    """What `on_answer` is until the application sets it."""
 
 
 def _ignore_reconnect() -> None:

@@ -36,6 +36,8 @@ CLOSE_LIMIT_SECS = 0.5
 WATCH_SECS = 1.0
 PING_INTERVAL_SECS = 5  # a black-holed connection is given up after two of them
 MAX_OUTSTANDING_PINGS = 2
+ASK_SECS = 1.0  # from an answer of the server to the next question
+ANSWER_LIMIT_SECS = 3_600  # never reached: nats-py stops reading when an answer comes for which nobody waits any more
 MAX_BACKOFF_SECS = 2.0
 OUTGOING_MESSAGES = 8_192  # waiting for the client library; beyond these bounds publishes are dropped
 OUTGOING_BYTES = 8 * 1024 * 1024
@@ -136,6 +138,7 @@ class NatsBus(Bus):
             async with anyio.create_task_group() as parts:
                 parts.start_soon(self._publish_forever, client)
                 parts.start_soon(self._settle_forever, client)
+                parts.start_soon(self._ask_forever, client)
                 while client.is_connected:
                     with anyio.move_on_after(WATCH_SECS):
                         await ended.wait()
@@ -148,6 +151,16 @@ class NatsBus(Bus):
                 self._next_outgoing()
                 self._metrics.nats_dropped()
             await _close(client)
+
+    async def _ask_forever(self, client: Client) -> None:
+        """A connection that is dead looks alive until it is given up; whoever must know sooner waits for the answers."""
+        with suppress(*FAILURES):
+            while True:
+                await client.flush(ANSWER_LIMIT_SECS)
+                if client.is_connected:  # where it has just ended, flush returns at once
+                    with contained("an answer of NATS"):
+                        self.on_answer()
+                await anyio.sleep(ASK_SECS)
 
     async def _connect(self, ended: anyio.Event) -> Client | None:
         """A connection with every subscription that was wanted when it was made, or None."""

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from openguild_runtime.bus.nats import PING_INTERVAL_SECS, NatsBus
+from openguild_runtime.bus.nats import ASK_SECS, PING_INTERVAL_SECS, NatsBus
 from openguild_runtime.embedded import EmbeddedNats
 from openguild_runtime.metrics import Metrics
 from tests.support.proxy import Proxy
@@ -138,6 +138,23 @@ async def test_a_peer_that_stops_reading_under_traffic_is_given_up(nats_server: 
         assert a.reconnects == 1
         await eventually(lambda: (b.bus.publish_channel("c1", b"again"), a.events)[1])
         await eventually(lambda: proxy.connections == 1, what="the socket that was given up, closed")
+
+
+async def test_the_server_is_asked_every_second_and_a_late_answer_is_taken(nats_server: EmbeddedNats) -> None:
+    async with proxied(nats_server) as (proxy, url), listening((url, "asked")) as (a,):
+        answers: list[float] = []
+        a.bus.on_answer = lambda: answers.append(anyio.current_time())
+        await eventually(lambda: len(answers) == 2)
+        assert answers[1] - answers[0] >= ASK_SECS
+        proxy.black_hole()
+        await anyio.sleep(2 * ASK_SECS)
+        heard = len(answers)
+        await anyio.sleep(2 * ASK_SECS)
+        assert len(answers) == heard, "connected, and silent"
+        assert a.bus.connected
+        proxy.heal()
+        await eventually(lambda: len(answers) >= heard + 2)
+        assert a.reconnects == 0
 
 
 async def test_what_is_wanted_changes_while_it_connects(nats_server: EmbeddedNats) -> None:

@@ -71,6 +71,7 @@ BAD = {
     "nats.url": "http://hunter2@x",
     "nats.credentials_file": "",
     "nats.ca_file": " ",
+    "nats.min_replicas": "0",
     "drain.delay_secs": "-1",
     "drain.window_secs": "inf",
     "database.pool_size": "501",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -14,8 +16,10 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from openguild_proto.policy.sharing import HEARTBEAT_SECS, SILENT_SECS
+from openguild_runtime.bus.nats import ASK_SECS
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
-from tests.support.chat import receive, texts
+from tests.support.chat import User, receive, texts
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
@@ -209,3 +213,25 @@ def test_kill_9_of_postgres_while_posting_loses_nothing_acknowledged(
                 )
         assert texts(alice.history(channel, limit=200)) == [str(number) for number in range(60)]
         assert server.stop() == 0
+
+
+def test_limits_are_shared_while_nats_is_silent_and_not_given_up(
+    database_url: str, own_nats: EmbeddedNats, tmp_path: Path
+) -> None:
+    """A black hole: each replica still counts as connected, and hears nobody."""
+    limits = {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 60}
+    servers = [ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=own_nats.url, **limits) for _ in range(2)]
+    migrate(servers[0])
+    with servers[0], servers[1]:
+        alice = servers[0].chat().user()
+        path = f"/channels/{alice.channel(alice.guild())}/messages"
+        sides = [alice, User(servers[1].chat(), alice.name, alice.token, "", "")]
+        time.sleep(2 * HEARTBEAT_SECS)  # they have heard of each other
+        assert own_nats.pid is not None
+        os.kill(own_nats.pid, signal.SIGSTOP)
+        try:
+            time.sleep(SILENT_SECS + ASK_SECS)
+            admitted = sum(sides[turn % 2].post(path, {"content": "x"}).status_code == 200 for turn in range(120))
+        finally:
+            os.kill(own_nats.pid, signal.SIGCONT)
+    assert admitted == 60, "twice a half"

@@ -6,15 +6,16 @@ import msgspec
 import pytest
 
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.policy.sharing import FORGOTTEN_SECS, HEARTBEAT_SECS, LimitSharing
+from openguild_proto.policy.sharing import FORGOTTEN_SECS, HEARTBEAT_SECS, SILENT_SECS, LimitSharing
 
 
 class Replicas:
-    """Several of them on one clock; `wire` says whether messages travel."""
+    """Several of them on one clock; `wire`: whether they are connected. What arrives is the wire's answer, too."""
 
     def __init__(self, count: int, limit: int = 60) -> None:
         self.now = 0.0
         self.wire = True
+        self.black_hole = False  # connected, and nothing comes through
         self.windows = [SlidingWindow(limit, 60.0) for _ in range(count)]
         self.sharings = [LimitSharing(f"r{number}", {"user": window}) for number, window in enumerate(self.windows)]
 
@@ -23,8 +24,13 @@ class Replicas:
         for sender in self.sharings:
             payload = sender.tick(self.now, connected=self.wire)
             if payload is not None:
-                for receiver in self.sharings:
-                    receiver.received(payload, self.now)
+                self.deliver(payload)
+
+    def deliver(self, payload: bytes) -> None:
+        for receiver in self.sharings:
+            if not self.black_hole:
+                receiver.answered(self.now)
+                receiver.received(payload, self.now)
 
     def hit(self, place: int) -> bool:
         return self.windows[place].hit("alice", self.now) is None
@@ -52,8 +58,53 @@ def test_without_the_wire_each_allows_its_share() -> None:
     assert sum(replicas.hit(turn % 3) for turn in range(400)) == 60, "however long it is away"
     replicas.step()
     replicas.wire = True
-    replicas.step(61.0)
+    replicas.step(61.0)  # it answers
+    replicas.step()
     assert sum(replicas.hit(0) for _ in range(100)) == 60, "and the whole when it is back"
+
+
+def test_a_wire_that_is_silent_is_away_before_it_is_given_up() -> None:
+    """A black hole: still connected for as long as nobody is forgotten, and longer."""
+    replicas = Replicas(3)
+    for _ in range(8):
+        replicas.step()
+    replicas.black_hole = True
+    for _ in range(int(SILENT_SECS / 0.25) + 1):
+        replicas.step()
+    admitted = 0
+    for turn in range(800):
+        replicas.step() if turn % 10 == 9 else None
+        admitted += replicas.hit(turn % 3)
+    assert admitted == 60, "three times a third"
+    replicas.wire = False
+    replicas.step(60.0)
+    assert [sharing.replicas for sharing in replicas.sharings] == [3, 3, 3]
+    assert sum(replicas.hit(turn % 3) for turn in range(400)) == 60, "and the same when it is given up"
+
+
+def test_a_wire_that_comes_back_for_a_moment_makes_nobody_forgotten() -> None:
+    replicas = Replicas(2)
+    replicas.step()
+    replicas.wire = False
+    replicas.step(100.0)
+    replicas.wire, replicas.black_hole = True, True
+    for sharing in replicas.sharings:
+        sharing.answered(replicas.now)
+    replicas.step()
+    replicas.wire = False
+    replicas.step(61.0)
+    assert sum(replicas.hit(turn % 2) for turn in range(400)) == 60
+
+
+@pytest.mark.parametrize("at_least", [1, 3])
+def test_who_starts_while_the_wire_is_away_divides_by_what_it_was_told(at_least: int) -> None:
+    window = SlidingWindow(60, 60.0)
+    sharing = LimitSharing("new", {"user": window}, at_least=at_least)
+    sharing.tick(0.0, connected=False)
+    assert sum(window.hit("alice", 0.0) is None for _ in range(100)) == 60 // at_least
+    sharing.answered(1.0)
+    sharing.tick(1.0, connected=True)
+    assert sum(window.hit("alice", 1.0) is None for _ in range(100)) == 60 - 60 // at_least, "it is back"
 
 
 def test_a_replica_that_is_gone_is_forgotten() -> None:
