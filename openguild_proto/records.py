@@ -174,6 +174,13 @@ class MemberChange(Enum):
     LIMIT_REACHED = "limit_reached"  # they own as many guilds as one may
 
 
+class RefreshFamily(Record, frozen=True):
+    """Whose refresh token it is, and what its successor is derived from."""
+
+    user_id: str
+    secret: bytes | None  # None: opened by a release that gave it none
+
+
 class RotatedRefresh(Record, frozen=True):
     """The refresh token was good: a new session of the same family is stored."""
 

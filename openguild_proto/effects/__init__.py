@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.effects.accounts import (
     DescribeUser,
-    FindRefreshUser,
+    FindRefreshFamily,
     FindSession,
     FindUserByName,
     InsertUser,
@@ -80,7 +80,7 @@ __all__ = [
     "FindInvite",
     "FindMember",
     "FindPosted",
-    "FindRefreshUser",
+    "FindRefreshFamily",
     "FindSession",
     "FindUserByName",
     "GrantChannelRole",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.limits import MAX_PAGE_LINES
-from openguild_proto.records import DeviceRecord, ReusedRefresh, RotatedRefresh, SessionRecord, UserProfile, UserRecord
+from openguild_proto.records import (
+    DeviceRecord,
+    RefreshFamily,
+    ReusedRefresh,
+    RotatedRefresh,
+    SessionRecord,
+    UserProfile,
+    UserRecord,
+)
 
 
 class InsertUser(StorageEffect[bool], frozen=True):
@@ -37,6 +45,7 @@ class OpenSession(StorageEffect[None], frozen=True):
     family_id: str
     user_id: str
     refresh_hash: bytes  # 32 bytes; the token itself is never stored (D-25)
+    refresh_secret: bytes  # 32 bytes: what the family's further tokens are derived from
     device_id: str
     device_name: str | None
     user_agent: str | None
@@ -52,8 +61,8 @@ class FindSession(StorageEffect[SessionRecord | None], frozen=True):
     session_id: str
 
 
-class FindRefreshUser(StorageEffect[str | None], frozen=True):
-    """The user whose living family the token belongs to, current or not; None: there is none."""
+class FindRefreshFamily(StorageEffect[RefreshFamily | None], frozen=True):
+    """The living family that the token belongs to, current or not; None: there is none."""
 
     refresh_hash: bytes
     now_ms: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects import (
-    FindRefreshUser,
+    FindRefreshFamily,
     FindUserByName,
     ListDevices,
     OpenSession,
@@ -23,11 +23,11 @@ from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.names import text_problem
-from openguild_proto.records import RotatedRefresh
+from openguild_proto.records import RefreshFamily, RotatedRefresh
 from openguild_proto.schemas.accounts import DeviceLine, Login, RefreshToken, TokenPair
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.sessions.passwords import MUST, normalise_username
-from openguild_proto.sessions.refresh import TOKEN_BYTES, hash_refresh_token, new_refresh_token
+from openguild_proto.sessions.refresh import SECRET_BYTES, TOKEN_BYTES, hash_refresh_token, new_refresh_token
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.timestamps import from_millis
 
@@ -59,6 +59,7 @@ def login(ctx: Context, request: Request) -> Operation[Response]:
         family_id=new_id(ctx),
         user_id=user.user_id,
         refresh_hash=tokens.refresh_hash,
+        refresh_secret=ctx.entropy(SECRET_BYTES),
         device_id=device_id,
         device_name=device_name,
         user_agent=agent[:MAX_DEVICE_FIELD_CHARS] if agent is not None else None,
@@ -133,20 +134,21 @@ def _admit_address(ctx: Context, address: str) -> Asked:
     return by_address
 
 
-def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operation[None]:
-    """One more refresh. Raises Refusal 429, or 401 for a token that no living family has.
+def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operation[RefreshFamily]:
+    """One more refresh, in the family that is returned. Raises Refusal 429, or 401 for a token that no living family has.
 
     Each refresh leaves a session that lives as long as its access token: without a limit one account's family grows
     until ending it is slow everywhere.
     """
     service, code = ctx.service, ErrorCode.REFRESH_RATE_LIMIT
     by_address = _admit_address(ctx, address)
-    user_id = yield from FindRefreshUser(refresh_hash=refresh_hash, now_ms=ctx.wall_ms)
-    if user_id is None:
+    family = yield from FindRefreshFamily(refresh_hash=refresh_hash, now_ms=ctx.wall_ms)
+    if family is None:
         raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
-    by_account = Asked(service.account_refreshes, "refresh account", user_id)
+    by_account = Asked(service.account_refreshes, "refresh account", family.user_id)
     admit(ctx, (by_account,), code)
     yield from count(ctx, (by_address, by_account), code)
+    return family
 
 
 def refresh(ctx: Context, request: Request) -> Operation[Response]:
@@ -158,8 +160,8 @@ def refresh(ctx: Context, request: Request) -> Operation[Response]:
     token, presented = _presented(request)
     if presented is None:
         raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
-    yield from _limit_refreshes(ctx, request.client_address, presented)
-    tokens = _Tokens(ctx, ctx.service.tokens.next_refresh_token(token))
+    family = yield from _limit_refreshes(ctx, request.client_address, presented)
+    tokens = _Tokens(ctx, ctx.service.tokens.next_refresh_token(token, family.secret))
     outcome = yield from RotateRefresh(
         refresh_hash=presented,
         new_refresh_hash=tokens.refresh_hash,

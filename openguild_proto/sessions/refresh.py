@@ -1,8 +1,10 @@
 """Refresh families: what a presented refresh token is worth, and which one follows it (CONTRACT A8, D-26, D-27).
 
 A rotation answers with the successor of the token it was shown, which only the server can compute, and always the
-same one. So a client that lost the answer, or that asks from several tabs at once, gets one and the same new token
-however often it asks within the grace, and whichever of the answers it keeps is good.
+same one on every replica, whatever key that signs with: it is derived from the token and a random secret of its
+family, which is kept in the store. Who reads the store has no token, and who has a token has no secret. So a client
+that lost the answer, or that asks from several tabs at once, gets one and the same new token however often it asks
+within the grace, and whichever of the answers it keeps is good.
 
 A thief who shows a stolen token within the grace gets that same successor, which is what they would have got by being
 first. There is still one living token in the family, now in two hands: whoever uses it second, after the grace, is
@@ -20,6 +22,7 @@ from openguild_proto.canonical.signing import SigningKey
 
 TOKEN_BYTES = 16
 TOKEN_CHARS = 22  # of them in base64url
+SECRET_BYTES = 32
 _CONTEXT = "openguild 2026 refresh token at rest"
 _SUCCESSOR = "openguild 2026 refresh token that follows another"
 
@@ -65,10 +68,15 @@ def new_refresh_token(random16: bytes) -> str:
     return encode_unpadded(random16)
 
 
-def next_refresh_token(token: str, signing: SigningKey) -> str:
-    """The successor of `token`, for who holds the server's signing key. Raises ValueError for what cannot be a token."""
-    key = blake3(signing.sign(_SUCCESSOR.encode()), derive_key_context=_SUCCESSOR).digest()
+def next_refresh_token(token: str, secret: bytes) -> str:
+    """The successor of `token`, for who knows its family's secret. Raises ValueError for what cannot be a token."""
+    key = blake3(secret, derive_key_context=_SUCCESSOR).digest()
     return new_refresh_token(blake3(decode_unpadded(token), key=key).digest(TOKEN_BYTES))
+
+
+def signer_secret(signing: SigningKey) -> bytes:
+    """In place of a secret, for families of a release that gave them none: replicas must sign with one key."""
+    return signing.sign(_SUCCESSOR.encode())
 
 
 def hash_refresh_token(token: str) -> bytes | None:

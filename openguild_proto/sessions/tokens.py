@@ -16,7 +16,7 @@ from blake3 import blake3
 from openguild_proto.canonical.keys import KeyRing, decode_unpadded, encode_unpadded
 from openguild_proto.canonical.signing import SIGNATURE_BYTES
 from openguild_proto.limits import MAX_CACHED_TOKENS, MAX_REVOKED_SESSIONS, MAX_TOKEN_CHARS
-from openguild_proto.sessions.refresh import next_refresh_token
+from openguild_proto.sessions.refresh import next_refresh_token, signer_secret
 from openguild_proto.timestamps import from_micros
 
 
@@ -81,9 +81,9 @@ class TokenAuthority:
         """Whether tokens that this key signed are still worth anything."""
         return public in self._keys.publics
 
-    def next_refresh_token(self, token: str) -> str:
-        """The successor of a refresh token under this server's signing key (sessions/refresh)."""
-        return next_refresh_token(token, self._keys.signing)
+    def next_refresh_token(self, token: str, secret: bytes | None) -> str:
+        """The successor of a refresh token. `secret`: its family's; None: it has none, the signing key stands in for it."""
+        return next_refresh_token(token, signer_secret(self._keys.signing) if secret is None else secret)
 
     def verify(self, token: str, wall_ms: int) -> Claims:
         """Raises TokenInvalid. `wall_ms`: UTC milliseconds."""

@@ -73,6 +73,7 @@ def login(user_id: str, number: int, device_id: str = "phone", now_ms: int = NOW
         family_id=new_id(),
         user_id=user_id,
         refresh_hash=token(number),
+        refresh_secret=bytes([number % 256]) * 32,
         device_id=device_id,
         device_name="Phone",
         user_agent="test",

@@ -27,7 +27,7 @@ HANDLERS: dict[type[StorageEffect[Any]], Callable[[State, Any], Any]] = {
     effects.GrantServerRole: accounts.grant_server_role,
     effects.RevokeServerRole: accounts.revoke_server_role,
     effects.OpenSession: accounts.open_session,
-    effects.FindRefreshUser: accounts.find_refresh_user,
+    effects.FindRefreshFamily: accounts.find_refresh_family,
     effects.FindSession: accounts.find_session,
     effects.RotateRefresh: accounts.rotate_refresh,
     effects.RevokeRefresh: accounts.revoke_refresh,

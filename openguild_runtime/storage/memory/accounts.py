@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.effects import (
     DescribeUser,
-    FindRefreshUser,
+    FindRefreshFamily,
     FindSession,
     FindUserByName,
     GrantServerRole,
@@ -22,6 +22,7 @@ from openguild_proto.records import (
     ControlKind,
     DeviceRecord,
     GuildMembership,
+    RefreshFamily,
     ReusedRefresh,
     RotatedRefresh,
     SessionRecord,
@@ -132,6 +133,7 @@ def open_session(state: State, effect: OpenSession) -> None:
         last_seen_at_ms=effect.now_ms,
         expires_at_ms=effect.refresh_expires_ms,
         current_hash=effect.refresh_hash,
+        secret=effect.refresh_secret,
     )
     state.refresh_tokens[effect.refresh_hash] = (effect.family_id, effect.refresh_expires_ms)
     state.sessions[effect.session_id] = Session(
@@ -152,9 +154,11 @@ def find_session(state: State, effect: FindSession) -> SessionRecord | None:
     )
 
 
-def find_refresh_user(state: State, effect: FindRefreshUser) -> str | None:
+def find_refresh_family(state: State, effect: FindRefreshFamily) -> RefreshFamily | None:
     family = _family_of(state, effect.refresh_hash, effect.now_ms)
-    return family.user_id if family is not None and _is_alive(family, family.user_id, effect.now_ms) else None
+    if family is None or not _is_alive(family, family.user_id, effect.now_ms):
+        return None
+    return RefreshFamily(user_id=family.user_id, secret=family.secret)
 
 
 def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:

@@ -50,7 +50,7 @@ MAX_BACKOFF_SECS = 2.0
 STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
     effects.InsertUser: accounts.insert_user,
     effects.FindUserByName: accounts.find_user_by_name,
-    effects.FindRefreshUser: sessions.find_refresh_user,
+    effects.FindRefreshFamily: sessions.find_refresh_family,
     effects.FindSession: sessions.find_session,
     effects.ListDevices: sessions.list_devices,
     effects.ListGuilds: guilds.list_guilds,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from openguild_proto.effects import (
-    FindRefreshUser,
+    FindRefreshFamily,
     FindSession,
     ListDevices,
     OpenSession,
@@ -16,7 +16,14 @@ from openguild_proto.effects import (
     RotateRefresh,
 )
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.records import ControlKind, DeviceRecord, ReusedRefresh, RotatedRefresh, SessionRecord
+from openguild_proto.records import (
+    ControlKind,
+    DeviceRecord,
+    RefreshFamily,
+    ReusedRefresh,
+    RotatedRefresh,
+    SessionRecord,
+)
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -52,6 +59,9 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
         moment(effect.refresh_expires_ms),
         effect.refresh_hash,
     )
+    await connection.execute(
+        "INSERT INTO refresh_secrets (family_id, secret) VALUES ($1, $2)", effect.family_id, effect.refresh_secret
+    )
     await _add_token(
         tx, effect.family_id, effect.user_id, effect.refresh_hash, effect.session_id,
         effect.now_ms, effect.access_expires_ms, effect.refresh_expires_ms,
@@ -75,16 +85,17 @@ async def find_session(connection: Connection, effect: FindSession) -> SessionRe
     )
 
 
-async def find_refresh_user(connection: Connection, effect: FindRefreshUser) -> str | None:
-    user_id = await connection.fetchval(
+async def find_refresh_family(connection: Connection, effect: FindRefreshFamily) -> RefreshFamily | None:
+    row = await connection.fetchrow(
         """
-        SELECT f.user_id FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
+        SELECT f.user_id, s.secret FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
+        LEFT JOIN refresh_secrets AS s USING (family_id)
         WHERE t.token_hash = $1 AND t.expires_at > $2 AND f.expires_at > $2 AND f.revoked_at IS NULL
         """,
         effect.refresh_hash,
         moment(effect.now_ms),
     )
-    return str(user_id) if user_id is not None else None
+    return RefreshFamily(user_id=str(row["user_id"]), secret=row["secret"]) if row is not None else None
 
 
 async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from openguild_proto.canonical.keys import KeyRing
+from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.http.message import Response
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.sessions.refresh import new_refresh_token
+from openguild_proto.sessions.tokens import TokenAuthority
 from tests.support.world import PASSWORD, World, decoded
 
 
@@ -35,6 +39,31 @@ def test_every_answer_within_the_grace_holds_a_working_pair(world: World) -> Non
     world.wall_ms += 86_400_000 // 4
     assert refresh(world, pairs[3]["refresh_token"]).status == 200
     assert world.warned == []
+
+
+def test_replicas_that_sign_with_different_keys_answer_with_one_successor(world: World) -> None:
+    """A rolling rotation of keys: a token asked again at another replica must not end an innocent family."""
+    old, new = SigningKey(bytes(32)), SigningKey(bytes([1]) * 32)
+    rings = [KeyRing(old, (new.public,)), KeyRing(new, (old.public,))]
+    token = login(world)
+    pairs = []
+    for ring in rings:
+        world.service.tokens.replace_keys(ring)
+        pairs.append(decoded(refresh(world, token)))
+    assert pairs[0]["refresh_token"] == pairs[1]["refresh_token"]
+    world.wall_ms += 60_000
+    for ring, pair in zip(rings, pairs, strict=True):
+        world.service.tokens.replace_keys(ring)
+        assert refresh(world, pair["refresh_token"]).status == 200
+    assert world.warned == []
+
+
+def test_a_family_without_a_secret_goes_on_under_the_signing_key() -> None:
+    """Opened by the release before: replicas with one key agree."""
+    token = new_refresh_token(bytes(16))
+    one, other = (TokenAuthority(KeyRing(SigningKey(bytes(32)))) for _ in range(2))
+    assert one.next_refresh_token(token, None) == other.next_refresh_token(token, None)
+    assert one.next_refresh_token(token, None) != one.next_refresh_token(token, bytes(32))
 
 
 def test_reuse_after_the_grace_ends_the_family_and_is_told_without_the_token(world: World) -> None:

@@ -12,6 +12,7 @@ from openguild_proto.sessions.refresh import (
     hash_refresh_token,
     new_refresh_token,
     next_refresh_token,
+    signer_secret,
 )
 
 CURRENT, PREVIOUS, OLDER = b"c", b"p", b"o"
@@ -57,15 +58,17 @@ def test_d_25_the_hash_is_not_the_token() -> None:
 
 def test_the_successor_is_the_server_s_secret() -> None:
     token = new_refresh_token(bytes(16))
-    following = next_refresh_token(token, SigningKey(bytes(32)))
+    following = next_refresh_token(token, bytes(32))
     assert hash_refresh_token(following) is not None, "it is a token itself"
-    assert following == next_refresh_token(token, SigningKey(bytes(32))), "however often it is asked"
+    assert following == next_refresh_token(token, bytes(32)), "however often it is asked"
     others = {
-        next_refresh_token(following, SigningKey(bytes(32))),
-        next_refresh_token(token, SigningKey(bytes([1]) * 32)),
-        next_refresh_token(new_refresh_token(bytes([1]) * 16), SigningKey(bytes(32))),
+        next_refresh_token(following, bytes(32)),
+        next_refresh_token(token, bytes([1]) * 32),
+        next_refresh_token(token, signer_secret(SigningKey(bytes(32)))),
+        next_refresh_token(token, signer_secret(SigningKey(bytes([1]) * 32))),
+        next_refresh_token(new_refresh_token(bytes([1]) * 16), bytes(32)),
     }
-    assert len(others | {token, following}) == 5
+    assert len(others | {token, following}) == 7
 
 
 @pytest.mark.parametrize("text", ["", "x", "9cS8nB_zV7rVkr4q4RMkqw==", "9cS8nB_zV7rVkr4q4RMkqx", "é" * 22, "a" * 500])

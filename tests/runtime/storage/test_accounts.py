@@ -7,7 +7,7 @@ import pytest
 
 from openguild_proto.effects import (
     DescribeUser,
-    FindRefreshUser,
+    FindRefreshFamily,
     FindSession,
     FindUserByName,
     GrantChannelRole,
@@ -154,7 +154,9 @@ async def test_whose_token_it_is(storage: Storage) -> None:
     await storage.perform(rotate(1, 2))
 
     async def owner(number: int, now_ms: int = NOW + 60_000) -> str | None:
-        return await storage.perform(FindRefreshUser(refresh_hash=token(number), now_ms=now_ms))
+        family = await storage.perform(FindRefreshFamily(refresh_hash=token(number), now_ms=now_ms))
+        assert family is None or family.secret == bytes([1]) * 32, "its first token's, for every one of them"
+        return family.user_id if family is not None else None
 
     assert [await owner(1), await owner(2), await owner(3)] == [user, user, None]
     assert await owner(1, NOW + 30 * DAY) is None, "expired"

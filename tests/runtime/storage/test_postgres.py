@@ -16,6 +16,7 @@ from openguild_proto.effects import (
     Appended,
     AppendEvent,
     FindChannelAccess,
+    FindRefreshFamily,
     InsertInvite,
     Overloaded,
     StorageUnavailable,
@@ -25,7 +26,7 @@ from openguild_proto.records import MemberRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage, committer
 from openguild_runtime.storage.postgres.values import Connection
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, login, new_id, token
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -285,3 +286,13 @@ async def test_what_was_begun_is_finished_and_what_waits_is_refused(
             await store.perform(append(channel))
         with pytest.raises(StorageUnavailable):
             await store.perform(FindChannelAccess(channel_id=channel, user_id=new_id()))
+
+
+async def test_a_family_of_the_release_before_has_no_secret(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await store.perform(login(await add_user(store), 1))
+    await rival.execute("DELETE FROM refresh_secrets")
+    family = await store.perform(FindRefreshFamily(refresh_hash=token(1), now_ms=NOW))
+    assert family is not None
+    assert family.secret is None
