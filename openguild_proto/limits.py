@@ -34,10 +34,12 @@ MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
 
 # What one account may own and one guild may hold; defaults of `guilds.*`
 MAX_GUILDS_OWNED = 100  # ours: per user
+MAX_GUILDS_JOINED = 1_000  # ours: per user; /users/me tells all of them
 MAX_CHANNELS_PER_GUILD = 500  # ours: what a notification stream follows and an unread list shows grows with it
 MAX_INVITES_PER_GUILD = 100  # ours: living ones
 
 # Sessions
+MAX_DEVICES_PER_USER = 100  # ours: with a living session; of more the one seen longest ago is signed out
 MAX_TOKEN_CHARS = 2_048  # ours: an access token, checked before any work
 MAX_CACHED_TOKENS = 65_536  # ours: verified ones; the least recently used is forgotten, and checked again when it comes
 MAX_REVOKED_SESSIONS = 262_144  # ours: remembered while a token of theirs could live

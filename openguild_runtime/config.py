@@ -14,7 +14,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from openguild_proto.canonical.keys import KeyRing, parse_public, parse_seed
-from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD, MAX_REPLICAS
+from openguild_proto.limits import (
+    MAX_CHANNELS_PER_GUILD,
+    MAX_GUILDS_JOINED,
+    MAX_GUILDS_OWNED,
+    MAX_INVITES_PER_GUILD,
+    MAX_REPLICAS,
+)
 from openguild_runtime.config_faults import Contradiction, one_line
 from openguild_runtime.config_layers import ConfigError, collect
 from openguild_runtime.config_values import (
@@ -159,9 +165,10 @@ class SessionSection(Section):
 
 
 class GuildsSection(Section):
-    """`guilds.*`: what one account may own, one guild may hold, and one user may change."""
+    """`guilds.*`: what one account may own and join, one guild may hold, and one user may change."""
 
     max_owned_per_user: Positive = MAX_GUILDS_OWNED
+    max_joined_per_user: Positive = MAX_GUILDS_JOINED
     max_channels_per_guild: Positive = MAX_CHANNELS_PER_GUILD
     max_invites_per_guild: Positive = MAX_INVITES_PER_GUILD
     max_writes_per_user_per_window: Positive = 120

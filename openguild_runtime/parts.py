@@ -35,6 +35,7 @@ def make_service(config: ServerConfig) -> Service:
             access_ttl_secs=session.access_ttl_secs,
             refresh_ttl_secs=session.refresh_ttl_secs,
             max_guilds_owned=guilds.max_owned_per_user,
+            max_guilds_joined=guilds.max_joined_per_user,
             max_channels_per_guild=guilds.max_channels_per_guild,
             max_invites_per_guild=guilds.max_invites_per_guild,
         ),

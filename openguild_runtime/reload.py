@@ -23,7 +23,7 @@ LIMITS = (
     "messaging.max_messages_per_user_per_window", "messaging.max_messages_per_ip_per_window",
     "messaging.rate_limit_window_secs", "session.max_logins_per_address_per_window",
     "session.max_logins_per_account_per_window", "session.login_window_secs",
-    "guilds.max_owned_per_user", "guilds.max_channels_per_guild", "guilds.max_invites_per_guild",
+    "guilds.max_owned_per_user", "guilds.max_joined_per_user", "guilds.max_channels_per_guild", "guilds.max_invites_per_guild",
     "guilds.max_writes_per_user_per_window", "guilds.write_window_secs",
     "session.max_refreshes_per_address_per_window", "session.max_refreshes_per_account_per_window",
 )  # fmt: skip
@@ -119,6 +119,7 @@ class LiveConfig:
             access_ttl_secs=session.access_ttl_secs,
             refresh_ttl_secs=session.refresh_ttl_secs,
             max_guilds_owned=guilds.max_owned_per_user,
+            max_guilds_joined=guilds.max_joined_per_user,
             max_channels_per_guild=guilds.max_channels_per_guild,
             max_invites_per_guild=guilds.max_invites_per_guild,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.limits import MAX_PAGE_LINES
+from openguild_proto.limits import MAX_DEVICES_PER_USER, MAX_PAGE_LINES
 from openguild_proto.records import (
     DeviceRecord,
     RefreshFamily,
@@ -39,7 +39,10 @@ class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
 
 
 class OpenSession(StorageEffect[None], frozen=True):
-    """A login: a new family for (user, device); the device's former family is revoked in the same transaction."""
+    """A login: a new family for (user, device); the device's former family is revoked in the same transaction.
+
+    `limit`: the user's living families, this one included. Of more, those seen longest ago are revoked too.
+    """
 
     session_id: str
     family_id: str
@@ -53,6 +56,7 @@ class OpenSession(StorageEffect[None], frozen=True):
     now_ms: int
     access_expires_ms: int
     refresh_expires_ms: int
+    limit: int = MAX_DEVICES_PER_USER
 
 
 class FindSession(StorageEffect[SessionRecord | None], frozen=True):
@@ -93,10 +97,11 @@ class RevokeRefresh(StorageEffect[bool], frozen=True):
 
 
 class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
-    """The user's devices with a living family, latest seen first."""
+    """The user's devices with a living family, latest seen first, at most `limit`."""
 
     user_id: str
     now_ms: int
+    limit: int = MAX_DEVICES_PER_USER
 
 
 class RevokeDevice(StorageEffect[bool], frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.limits import MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
+from openguild_proto.limits import MAX_GUILDS_JOINED, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
 from openguild_proto.records import (
     GuildAccess,
     GuildRecord,
@@ -121,17 +121,19 @@ class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
     code: str
 
 
-class AcceptInvite(StorageEffect[MemberRecord | None], frozen=True):
+class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=True):
     """Join with `role`, counting one use; a member already keeps their role and no use is counted.
 
     Who joins has read everything so far, in the same transaction: what was said before he came is no news to him.
-    None: the invite is gone, used up or expired at `now_ms`, decided under its row's lock.
+    None: the invite is gone, used up or expired at `now_ms`, decided under its row's lock. `limit`: guilds that they
+    may be a member of, this one included.
     """
 
     code: str
     user_id: str
     role: str
     now_ms: int
+    limit: int = MAX_GUILDS_JOINED
 
 
 class DeleteInvite(StorageEffect[bool], frozen=True):

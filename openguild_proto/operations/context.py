@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from openguild_proto.canonical.keys import EventSigner
-from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
+from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_JOINED, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, gc=False):
     refresh_ttl_secs: int = 2_592_000  # CONTRACT 5.2: 30 d
     refresh_grace_secs: int = 10  # a lost answer to a rotation may be asked again
     max_guilds_owned: int = MAX_GUILDS_OWNED  # per user
+    max_guilds_joined: int = MAX_GUILDS_JOINED  # per user
     max_channels_per_guild: int = MAX_CHANNELS_PER_GUILD
     max_invites_per_guild: int = MAX_INVITES_PER_GUILD
 

@@ -111,7 +111,15 @@ def accept_invite(ctx: Context, request: Request, code: str) -> Operation[Respon
     """POST /invites/{code}/accept -> 200 membership; idempotent for who is a member already."""
     claims = yield from authenticate(ctx, request)
     parse_query(request)
-    member = yield from AcceptInvite(code=code, user_id=claims.user_id, role=JOIN_ROLE, now_ms=ctx.wall_ms)
+    member = yield from AcceptInvite(
+        code=code,
+        user_id=claims.user_id,
+        role=JOIN_ROLE,
+        now_ms=ctx.wall_ms,
+        limit=ctx.service.settings.max_guilds_joined,
+    )
+    if isinstance(member, LimitReached):
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"you may be a member of at most {member.limit} guilds; leave one")
     if member is None:
         yield from _find(code)  # 404 for one that never was or is deleted
         raise Refusal(ErrorCode.INVITE_EXPIRED)

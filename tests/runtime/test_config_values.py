@@ -64,6 +64,7 @@ BAD = {
     "session.max_refreshes_per_account_per_window": NUMBER,
     "session.login_window_secs": NUMBER,
     "guilds.max_owned_per_user": "0",
+    "guilds.max_joined_per_user": "0",
     "guilds.max_channels_per_guild": NUMBER,
     "guilds.max_invites_per_guild": "-1",
     "guilds.max_writes_per_user_per_window": "",

@@ -122,7 +122,13 @@ def open_session(state: State, effect: OpenSession) -> None:
         for family in state.families.values()
         if family.user_id == effect.user_id and family.device_id == effect.device_id and not family.revoked
     ]
-    _revoke(state, effect.user_id, former, effect.now_ms)
+    others = [
+        family
+        for family in state.families.values()
+        if _is_alive(family, effect.user_id, effect.now_ms) and family.device_id != effect.device_id
+    ]
+    others.sort(key=lambda family: (-family.last_seen_at_ms, family.family_id))
+    _revoke(state, effect.user_id, [*former, *others[effect.limit - 1 :]], effect.now_ms)
     state.families[effect.family_id] = Family(
         family_id=effect.family_id,
         user_id=effect.user_id,
@@ -215,7 +221,7 @@ def list_devices(state: State, effect: ListDevices) -> tuple[DeviceRecord, ...]:
             ip_address=family.ip_address,
             user_agent=family.user_agent,
         )
-        for family in alive
+        for family in alive[: effect.limit]
     )
 
 

@@ -249,7 +249,7 @@ def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
     )
 
 
-def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | None:
+def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     invite = state.invites.get(effect.code)
     if invite is None or effect.user_id not in state.users:
         return None
@@ -258,6 +258,8 @@ def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | None:
         return already
     if not _lives(invite, effect.now_ms):
         return None
+    if sum(effect.user_id in members for members in state.members.values()) >= effect.limit:
+        return LimitReached(effect.limit)
     state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
     state.members[invite.guild_id][effect.user_id] = Membership(effect.role, effect.now_ms)
     for channel in state.channels_of_guild(invite.guild_id):

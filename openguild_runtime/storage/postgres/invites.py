@@ -111,8 +111,10 @@ def _invite(row: Row) -> InviteRecord:
     )
 
 
-async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | None:
+async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     connection = tx.connection
+    # joinings of one user take turns, so that the count holds; the user before the guild, as whoever promotes them does
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", effect.user_id)
     # the guild before its invite, as whoever deletes the guild takes them
     await connection.execute(
         "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE", effect.code
@@ -128,6 +130,9 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     used_up = invite["max_uses"] is not None and invite["uses"] >= invite["max_uses"]
     if expired or used_up:
         return None
+    joined = await connection.fetchval("SELECT count(*) FROM guild_memberships WHERE user_id = $1", effect.user_id)
+    if joined >= effect.limit:
+        return LimitReached(effect.limit)
     status = await connection.execute(
         """
         INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)

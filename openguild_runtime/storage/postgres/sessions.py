@@ -38,9 +38,18 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
         raise LocalProtocolError("a session needs an existing user")
     await prune_users(tx, [effect.user_id], effect.now_ms)
     former = await connection.fetch(
-        "SELECT family_id FROM refresh_families WHERE user_id = $1 AND device_id = $2 AND revoked_at IS NULL",
+        """
+        SELECT family_id FROM (
+            SELECT family_id, device_id, row_number() OVER (
+                ORDER BY device_id = $2, last_seen_at DESC, family_id
+            ) AS place FROM refresh_families
+            WHERE user_id = $1 AND revoked_at IS NULL AND (device_id = $2 OR expires_at > $3)
+        ) AS living WHERE device_id = $2 OR place >= $4 ORDER BY family_id
+        """,
         effect.user_id,
         effect.device_id,
+        now,
+        effect.limit,
     )
     ended = await _end_families(tx, [str(row["family_id"]) for row in former], effect.now_ms)
     await connection.execute(
@@ -153,10 +162,11 @@ async def list_devices(connection: Connection, effect: ListDevices) -> tuple[Dev
     rows = await connection.fetch(
         """
         SELECT * FROM refresh_families WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
-        ORDER BY last_seen_at DESC, device_id
+        ORDER BY last_seen_at DESC, device_id LIMIT $3
         """,
         effect.user_id,
         moment(effect.now_ms),
+        effect.limit,
     )
     return tuple(
         DeviceRecord(

@@ -51,6 +51,23 @@ def test_messages_have_limits_of_their_own() -> None:
         assert world.ask("POST", f"/channels/{channel}/messages", {"content": "x"}, alice).status == 200
 
 
+def test_guilds_that_one_may_be_in_are_counted_and_leaving_one_makes_room() -> None:
+    world = World(Settings(max_guilds_joined=2))
+    alice, bob = world.user("alice"), world.user("bob")
+    world.ask("POST", "/guilds", {"name": "bob's own"}, bob)
+    guilds = [decoded(world.ask("POST", "/guilds", {"name": "g"}, alice))["guild_id"] for _ in range(2)]
+    paths = []
+    for guild in guilds:
+        code = decoded(world.ask("POST", f"/guilds/{guild}/invites", {"max_uses": 1}, alice))["code"]
+        paths.append(f"/invites/{code}/accept")
+    assert world.ask("POST", paths[0], {}, bob).status == 200
+    refused = world.ask("POST", paths[1], {}, bob)
+    assert (refused.status, decoded(refused)["error"]) == (409, "limit_reached")
+    assert world.ask("POST", paths[0], {}, bob).status == 200, "a member already"
+    assert world.ask("DELETE", f"/guilds/{guilds[0]}/members/@me", token=bob).status == 204
+    assert world.ask("POST", paths[1], {}, bob).status == 200, "the refusal used nothing up"
+
+
 def test_a_cap_is_said_and_what_was_removed_makes_room() -> None:
     world = World(Settings(max_guilds_owned=2, max_channels_per_guild=1, max_invites_per_guild=1))
     alice = world.user("alice")

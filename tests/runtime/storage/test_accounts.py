@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import msgspec
 import pytest
 
 from openguild_proto.effects import (
@@ -217,6 +218,39 @@ async def test_a_new_login_on_a_device_ends_the_former_one(storage: Storage) -> 
     assert not await revoked(storage, laptop.session_id)
     devices = await storage.perform(ListDevices(user_id=user, now_ms=NOW))
     assert [device.device_id for device in devices] == ["laptop", "phone"]
+
+
+async def test_of_too_many_devices_the_ones_seen_longest_ago_are_signed_out(storage: Storage) -> None:
+    """And every replica hears which sessions have ended."""
+    user, other = await add_user(storage), await add_user(storage)
+    logins = [login(user, number, f"d{number}", NOW + number) for number in range(1, 6)]
+    bystander = login(other, 50)
+    for effect in (*logins, bystander):
+        await storage.perform(effect)
+    assert isinstance(await storage.perform(rotate(1, 60)), RotatedRefresh)  # d1 is seen again
+    heard: list[tuple[str, ...]] = []
+    storage.on_control = lambda record: heard.append(record.session_ids)
+    last = msgspec.structs.replace(login(user, 6, "d6", NOW + 70_000), limit=3)
+    await storage.perform(last)
+    devices = await storage.perform(ListDevices(user_id=user, now_ms=NOW + 70_000))
+    assert [device.device_id for device in devices] == ["d6", "d1", "d5"]
+    assert {session_id for record in heard for session_id in record} == {effect.session_id for effect in logins[1:4]}
+    again = msgspec.structs.replace(login(user, 7, "d5", NOW + 80_000), limit=3)
+    await storage.perform(again)
+    devices = await storage.perform(ListDevices(user_id=user, now_ms=NOW + 80_000))
+    assert [device.device_id for device in devices] == ["d5", "d6", "d1"], "a device that is known costs no other"
+    assert not await revoked(storage, bystander.session_id)
+    two = await storage.perform(ListDevices(user_id=user, now_ms=NOW + 80_000, limit=2))
+    assert [device.device_id for device in two] == ["d5", "d6"]
+
+
+async def test_logins_of_many_devices_at_once_stay_within_the_limit(storage: Storage) -> None:
+    user = await add_user(storage)
+    async with anyio.create_task_group() as tasks:
+        for number in range(1, 9):
+            effect = msgspec.structs.replace(login(user, number, f"d{number}"), limit=3)
+            tasks.start_soon(storage.perform, effect)
+    assert len(await storage.perform(ListDevices(user_id=user, now_ms=NOW))) == 3
 
 
 async def test_logins_on_one_device_at_once_leave_one_living(storage: Storage) -> None:

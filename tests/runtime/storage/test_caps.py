@@ -9,12 +9,14 @@ import anyio
 import pytest
 
 from openguild_proto.effects import (
+    AcceptInvite,
     DeleteChannel,
     FindInvite,
     GrantGuildRole,
     InsertChannel,
     InsertGuild,
     InsertInvite,
+    ListGuilds,
     SetMemberRole,
     StorageEffect,
 )
@@ -85,6 +87,26 @@ async def test_ownership_that_is_handed_on_counts(storage: Storage) -> None:
 
     assert await storage.perform(promote(1)) is MemberChange.LIMIT_REACHED
     assert await storage.perform(promote(2)) is MemberChange.DONE
+
+
+async def test_joining_at_once_does_not_pass_the_limit(storage: Storage) -> None:
+    owner, bob = await add_user(storage), await add_user(storage)
+    await add_guild(storage, bob)
+    codes = []
+    for _ in range(6):
+        invite = await storage.perform(new_invite(await add_guild(storage, owner), owner, 1))
+        assert isinstance(invite, InviteRecord)
+        codes.append(invite.code)
+    outcomes: list[object] = []
+
+    async def join(code: str) -> None:
+        outcomes.append(await storage.perform(AcceptInvite(code=code, user_id=bob, role="member", now_ms=NOW, limit=3)))
+
+    async with anyio.create_task_group() as tasks:
+        for code in codes:
+            tasks.start_soon(join, code)
+    assert outcomes.count(LimitReached(3)) == 4
+    assert len(await storage.perform(ListGuilds(user_id=bob))) == 3
 
 
 async def test_expired_invites_make_room_and_are_not_kept_without_end(storage: Storage) -> None:
