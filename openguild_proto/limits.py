@@ -17,6 +17,7 @@ MAX_NONCE_CHARS = 64  # CONTRACT A5, visible ASCII
 MAX_DEVICE_FIELD_CHARS = 256  # ours: device id, device name, user agent as stored
 DEFAULT_PAGE_EVENTS = 50  # CONTRACT 7.2
 MAX_PAGE_EVENTS = 200  # CONTRACT 7.2
+MAX_PAGE_BYTES = 1024 * 1024  # ours: of a page's events, at least one event; 200 of 4,000 characters can be 4.9 MB
 MAX_PAGE_LINES = 1_000  # ours (D-61): guilds, channels, members; also the default
 MAX_JSON_DEPTH = 128  # CONTRACT 3.4
 MAX_BODY_BYTES = 2 * 1024 * 1024  # CONTRACT 3.4: of any request; what a route takes is less
@@ -77,6 +78,10 @@ CLIENT_SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of 
 REFRESH_AHEAD_SECS = 60.0  # ours: before the token ends, so that no request meets the end; a tenth of a shorter life
 BACKOFF_BASE_SECS = 0.25  # ours
 BACKOFF_MAX_SECS = 15.0  # ours
+
+
+# What slow readers may keep
+MAX_WAITING_ANSWER_BYTES = 256 * 1024 * 1024  # ours: of all HTTP answers of a process that wait for their readers
 
 
 class Limits(msgspec.Struct, frozen=True, gc=False):

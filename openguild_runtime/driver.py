@@ -26,11 +26,12 @@ from openguild_proto.events import DeadlineExpired, Event, PeerViolated, Request
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
-from openguild_proto.limits import Limits
+from openguild_proto.limits import MAX_WAITING_ANSWER_BYTES, Limits
 from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import Places
+from openguild_proto.policy.waiting import WaitingAnswers
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.feeds import ChannelGone
@@ -72,6 +73,7 @@ class Driver:
     ) -> None:
         self.service = service
         self.draining = False
+        self.waiting: WaitingAnswers[Peer] = WaitingAnswers(MAX_WAITING_ANSWER_BYTES)
         self.peers: dict[Peer, None] = {}  # in the order of their coming
         self._http: dict[Peer, None] = {}  # those of them that are no streams yet
         self._emptied = anyio.Event()
@@ -183,8 +185,20 @@ class Driver:
                 return
         for event in connection.receive_eof(self._clock()):
             await self._handle(peer, event)
-        if not peer.closing:
+        await self._flush(peer)
+
+    async def _flush(self, peer: Peer) -> None:
+        """Wait until the answer has left; the one that waits longest is given up where too much waits in all."""
+        if peer.flushed():
+            return
+        for slow in self.waiting.begin(peer, len(peer.connection.outbox)):
+            log.info("a reader was too slow while many were", **slow.described)
+            self._metrics.rejected("slow_reader")
+            slow.abort()
+        try:
             await peer.flush()
+        finally:
+            self.waiting.end(peer)
 
     # --- streams: driven by callbacks ----------------------------------------------------------------
 
@@ -220,7 +234,7 @@ class Driver:
             case RequestReceived(request=request) | WebSocketRequested(request=request):
                 await self._answer(peer, request)
                 if not peer.connection.is_websocket:
-                    await peer.flush()
+                    await self._flush(peer)
             case _:
                 self._report(peer, event)
 

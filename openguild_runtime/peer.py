@@ -269,12 +269,16 @@ class Peer:
             self.abort()
             return b""
 
+    def flushed(self) -> bool:
+        """Send what the kernel takes at once; whether nothing is left that anybody waits for."""
+        return self._closing or (not self._pumping and self.push())
+
     async def flush(self) -> None:
         """Wait until the outbox is empty (HTTP phase: the next request is not read before).
 
         Only the pump ever waits for the socket to take more: two waiters on one socket are an error.
         """
-        while not self._closing and (self._pumping or not self.push()):
+        while not self.flushed():
             if not self._pumping:
                 self._start_pump()
             self._idle = anyio.Event()

@@ -9,7 +9,13 @@ from openguild_proto.canonical.event import build_message
 from openguild_proto.effects import AppendEvent, AppendFailure, FindPosted, Operation, ReadEvents
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
-from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_MESSAGE_CHARS, MAX_NONCE_CHARS, MAX_PAGE_EVENTS
+from openguild_proto.limits import (
+    DEFAULT_PAGE_EVENTS,
+    MAX_MESSAGE_CHARS,
+    MAX_NONCE_CHARS,
+    MAX_PAGE_BYTES,
+    MAX_PAGE_EVENTS,
+)
 from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.channels import channel_access, check_epoch, epoch_header, find_channel
 from openguild_proto.operations.context import Context
@@ -129,7 +135,8 @@ def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
 
 
 def list_events(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
-    """GET /channels/{channel_id}/events?since=&epoch=&before=&limit=: a page of the log, oldest first."""
+    """GET /channels/{channel_id}/events?since=&epoch=&before=&limit=: a page of the log, oldest first,
+    of about a MiB at most."""
     _, access = yield from channel_access(ctx, request, channel_id, Permission.READ)
     query = parse_query(request, "since", "epoch", "before", "limit")
     since, before = integer_parameter(query, "since"), integer_parameter(query, "before")
@@ -145,5 +152,17 @@ def list_events(ctx: Context, request: Request, channel_id: str) -> Operation[Re
     )
     if events is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    lines = [ListedEvent(event.sequence, event.channel_id, msgspec.Raw(event.wire)) for event in events]
+    page = _bounded(events, keep_newest=since is None)
+    lines = [ListedEvent(event.sequence, event.channel_id, msgspec.Raw(event.wire)) for event in page]
     return Response.json(lines, headers=epoch_header(access.channel))
+
+
+def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[StoredEvent, ...]:
+    """MAX_PAGE_BYTES of them from the end where the reader goes on, at least one, without a hole."""
+    size = count = 0
+    for event in reversed(events) if keep_newest else events:
+        size += len(event.wire)
+        if count and size > MAX_PAGE_BYTES:
+            break
+        count += 1
+    return events[len(events) - count :] if keep_newest else events[:count]

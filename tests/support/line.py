@@ -21,8 +21,8 @@ from tests.support.server import SIGNING_KEY
 class Line:
     """One connection to a replica, from its first request on."""
 
-    def __init__(self, server: Server, token: str, end: socket.socket) -> None:
-        self.server, self.token, self.end = server, token, end
+    def __init__(self, server: Server, token: str, user: str, end: socket.socket) -> None:
+        self.server, self.token, self.user, self.end = server, token, user, end
 
     async def ask(self, method: str, path: str, *headers: str) -> str:
         """The head of the answer, and its body where it came along."""
@@ -72,6 +72,6 @@ async def connected(storage: Storage | None = None, *, queue_capacity: int = 256
             token = server.service.tokens.issue(Claims(session.session_id, user, "name", now_us, now_us + 10**9))
             tasks.start_soon(server.streams.flusher.run)
             tasks.start_soon(server.driver.serve, ours, "192.0.2.1")
-            yield Line(server, token, theirs)
+            yield Line(server, token, user, theirs)
             tasks.cancel_scope.cancel()
             server.driver.end_all()
