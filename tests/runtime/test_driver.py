@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+
+import anyio
 import pytest
 import structlog
 
@@ -11,8 +14,8 @@ from openguild_proto.ws.frames import text_frame
 from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.streams import user_ring
-from tests.support.deeds import NOW, add_channel, add_guild, append
-from tests.support.line import connected
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
+from tests.support.line import Line, connected
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio

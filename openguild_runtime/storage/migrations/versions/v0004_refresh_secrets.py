@@ -5,8 +5,8 @@ A table of its own: a new column would break the prepared `SELECT *` of that rel
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -15,7 +15,7 @@ CREATE TABLE refresh_secrets (
     family_id uuid PRIMARY KEY REFERENCES refresh_families ON DELETE CASCADE,
     secret    bytea NOT NULL
 );
-COMMENT ON TABLE refresh_secrets IS 'one for each family opened from 0003 on; without the token it is worth nothing';
+COMMENT ON TABLE refresh_secrets IS 'one for each family opened from 0004 on; without the token it is worth nothing';
 """
 
 
