@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio
@@ -56,7 +57,7 @@ async def test_no_age_is_a_new_text_each_time() -> None:
 @pytest.mark.anyio
 async def test_all_workers_are_asked_once_for_all_who_wait(tmp_path: Path) -> None:
     clock, here, there = Clock(), Rendered(), Rendered()
-    seats = [Seat(number, 2, tmp_path) for number in range(2)]
+    seats = [Seat(number, 2, tmp_path, os.getppid()) for number in range(2)]
     first = Exposition(here, seats[0], max_age_secs=1.0, clock=clock)
     second = Exposition(there, seats[1], max_age_secs=1.0, clock=clock)
     texts: list[bytes] = []

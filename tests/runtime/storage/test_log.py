@@ -61,7 +61,9 @@ async def test_a_new_channel_has_its_first_epoch_wherever_it_is_described(storag
     user = await add_user(storage)
     guild = await add_guild(storage, user)
     made = await storage.perform(
-        InsertChannel(channel_id=new_id(), guild_id=guild, name="general", created_by=user, now_ms=NOW)
+        InsertChannel(
+            channel_id=new_id(), guild_id=guild, name="general", created_by=user, member_role="owner", now_ms=NOW
+        )
     )
     assert isinstance(made, ChannelRecord)
     assert made.epoch == 1
