@@ -104,6 +104,14 @@ class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
     limit: int = MAX_DEVICES_PER_USER
 
 
+class ListSessionAddresses(StorageEffect[tuple[str, ...]], frozen=True):
+    """The client addresses that the user's living families were opened from, each once, at most `limit`, latest seen first."""
+
+    user_id: str
+    now_ms: int
+    limit: int = MAX_DEVICES_PER_USER
+
+
 class RevokeDevice(StorageEffect[bool], frozen=True):
     """End the living family of the user's device. False: it has none."""
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from openguild_proto.effects import AttemptKey, CountAttempt, FindUserByName, ListDevices, Operation
+from openguild_proto.effects import AttemptKey, CountAttempt, FindUserByName, ListSessionAddresses, Operation
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_ACCOUNT_ADDRESSES
 from openguild_proto.operations.context import Context
@@ -103,5 +103,5 @@ def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[
     """Asks as much of the store for a name that nobody has, so that the answer's time does not tell (D-21)."""
     user = yield from FindUserByName(username_key=username_key)
     user_id = user.user_id if user is not None else new_id(ctx)
-    devices = yield from ListDevices(user_id=user_id, now_ms=ctx.wall_ms)
-    return any(device.ip_address is not None and limit_key(device.ip_address) == address for device in devices)
+    living = yield from ListSessionAddresses(user_id=user_id, now_ms=ctx.wall_ms)
+    return any(limit_key(one) == address for one in living)

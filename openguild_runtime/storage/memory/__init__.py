@@ -32,6 +32,7 @@ HANDLERS: dict[type[StorageEffect[Any]], Callable[[State, Any], Any]] = {
     effects.RotateRefresh: accounts.rotate_refresh,
     effects.RevokeRefresh: accounts.revoke_refresh,
     effects.ListDevices: accounts.list_devices,
+    effects.ListSessionAddresses: accounts.list_session_addresses,
     effects.RevokeDevice: accounts.revoke_device,
     effects.InsertGuild: guilds.insert_guild,
     effects.ListGuilds: guilds.list_guilds,

@@ -10,6 +10,7 @@ from openguild_proto.effects import (
     GrantServerRole,
     InsertUser,
     ListDevices,
+    ListSessionAddresses,
     OpenSession,
     RevokeDevice,
     RevokeRefresh,
@@ -223,6 +224,14 @@ def list_devices(state: State, effect: ListDevices) -> tuple[DeviceRecord, ...]:
         )
         for family in alive[: effect.limit]
     )
+
+
+def list_session_addresses(state: State, effect: ListSessionAddresses) -> tuple[str, ...]:
+    seen: dict[str, int] = {}
+    for family in state.families.values():
+        if _is_alive(family, effect.user_id, effect.now_ms) and family.ip_address is not None:
+            seen[family.ip_address] = max(family.last_seen_at_ms, seen.get(family.ip_address, 0))
+    return tuple(sorted(seen, key=lambda address: (-seen[address], address))[: effect.limit])
 
 
 def revoke_device(state: State, effect: RevokeDevice) -> bool:

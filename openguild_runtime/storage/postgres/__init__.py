@@ -53,6 +53,7 @@ STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]]
     effects.FindRefreshFamily: sessions.find_refresh_family,
     effects.FindSession: sessions.find_session,
     effects.ListDevices: sessions.list_devices,
+    effects.ListSessionAddresses: sessions.list_session_addresses,
     effects.ListGuilds: guilds.list_guilds,
     effects.FindGuildAccess: guilds.find_guild_access,
     effects.RenameGuild: guilds.rename_guild,

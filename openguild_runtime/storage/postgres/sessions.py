@@ -10,6 +10,7 @@ from openguild_proto.effects import (
     FindRefreshFamily,
     FindSession,
     ListDevices,
+    ListSessionAddresses,
     OpenSession,
     RevokeDevice,
     RevokeRefresh,
@@ -178,6 +179,20 @@ async def list_devices(connection: Connection, effect: ListDevices) -> tuple[Dev
         )
         for row in rows
     )
+
+
+async def list_session_addresses(connection: Connection, effect: ListSessionAddresses) -> tuple[str, ...]:
+    rows = await connection.fetch(
+        """
+        SELECT ip_address FROM refresh_families
+        WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 AND ip_address IS NOT NULL
+        GROUP BY ip_address ORDER BY max(last_seen_at) DESC, ip_address LIMIT $3
+        """,
+        effect.user_id,
+        moment(effect.now_ms),
+        effect.limit,
+    )
+    return tuple(row["ip_address"] for row in rows)
 
 
 async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:

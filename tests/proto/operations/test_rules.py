@@ -227,7 +227,7 @@ def test_a_name_that_nobody_has_asks_as_much_of_the_store(world: World, alice: s
         login = {"identifier": name, "secret": "x", "device": {"device_id": "d"}}
         asked = msgspec.structs.replace(request("POST", "/sessions/login", login), client_address="203.0.113.1")
         world.run(asked, before=lambda place, effect, seen=seen: seen.append(type(effect).__name__))
-    assert effects["alice"] == effects["nobody"] == ["CountAttempt", "FindUserByName", "ListDevices"]
+    assert effects["alice"] == effects["nobody"] == ["CountAttempt", "FindUserByName", "ListSessionAddresses"]
 
 
 @pytest.mark.parametrize("path", ["/users/register", "/sessions/login"])

@@ -16,6 +16,7 @@ from openguild_proto.effects import (
     GrantServerRole,
     InsertUser,
     ListDevices,
+    ListSessionAddresses,
     RevokeDevice,
     RevokeRefresh,
     RevokeServerRole,
@@ -251,6 +252,23 @@ async def test_logins_of_many_devices_at_once_stay_within_the_limit(storage: Sto
             effect = msgspec.structs.replace(login(user, number, f"d{number}"), limit=3)
             tasks.start_soon(storage.perform, effect)
     assert len(await storage.perform(ListDevices(user_id=user, now_ms=NOW))) == 3
+
+
+async def test_where_a_user_is_signed_in(storage: Storage) -> None:
+    user = await add_user(storage)
+    addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.1", None, "2001:db8::1"]
+    for number, address in enumerate(addresses, start=1):
+        effect = login(user, number, f"d{number}", NOW + number)
+        await storage.perform(msgspec.structs.replace(effect, ip_address=address))
+
+    async def found(limit: int = 100, now_ms: int = NOW + 10) -> tuple[str, ...]:
+        return await storage.perform(ListSessionAddresses(user_id=user, now_ms=now_ms, limit=limit))
+
+    assert await found() == ("2001:db8::1", "192.0.2.1", "192.0.2.2")
+    assert await found(limit=2) == ("2001:db8::1", "192.0.2.1")
+    await storage.perform(RevokeDevice(user_id=user, device_id="d5", now_ms=NOW + 10))
+    assert await found() == ("192.0.2.1", "192.0.2.2")
+    assert await found(now_ms=NOW + 31 * DAY) == ()
 
 
 async def test_logins_on_one_device_at_once_leave_one_living(storage: Storage) -> None:
