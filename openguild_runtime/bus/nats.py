@@ -154,13 +154,12 @@ class NatsBus(Bus):
 
     async def _ask_forever(self, client: Client) -> None:
         """A connection that is dead looks alive until it is given up; whoever must know sooner waits for the answers."""
-        with suppress(*FAILURES):
-            while True:
+        while True:
+            with contained("asking NATS"), suppress(*FAILURES):
                 await client.flush(ANSWER_LIMIT_SECS)
                 if client.is_connected:  # where it has just ended, flush returns at once
-                    with contained("an answer of NATS"):
-                        self.on_answer()
-                await anyio.sleep(ASK_SECS)
+                    self.on_answer()
+            await anyio.sleep(ASK_SECS)
 
     async def _connect(self, ended: anyio.Event) -> Client | None:
         """A connection with every subscription that was wanted when it was made, or None."""
