@@ -213,6 +213,17 @@ def test_its_configuration_is_one_that_the_server_takes(overlay: str, rendered: 
     assert (done.returncode, done.stdout) == (0, "The configuration is good\n"), done.stderr
 
 
+@overlays
+def test_limits_are_divided_by_the_replicas_that_there_are_at_least(overlay: str, rendered: dict[str, Any]) -> None:
+    """A replica that starts while NATS is away knows no other."""
+    found = rendered[overlay]
+    (settings,) = [
+        found[key]["data"] for key in found if key[0] == "ConfigMap" and key[1].startswith("openguild-server")
+    ]
+    least = found["HorizontalPodAutoscaler", "openguild-server"]["spec"]["minReplicas"]
+    assert int(settings.get("OPENGUILD_SERVER__NATS__MIN_REPLICAS", 1)) == least
+
+
 def test_compose_has_the_whole_environment_in_order() -> None:
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     services = compose["services"]
