@@ -30,6 +30,7 @@ from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
+from openguild_runtime import logs
 from openguild_runtime.admin import AdminScope, serve_admin
 from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import REQUEST_ID, Bus
@@ -200,6 +201,7 @@ class Server:
         self.bus.on_reconnect = self._check_everything
         self.metrics.attach_depths(self.streams.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
+        self.metrics.before_scrape.append(lambda: self.metrics.log_lines_dropped(logs.dropped_lines()))
 
     def _scrape_storage(self) -> None:
         stats = self.storage.stats()

@@ -37,6 +37,7 @@ from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.private import beside_running, private_servers
 from openguild_runtime.probe import Options, probe
 from openguild_runtime.serving import serve_here, set_up_logs
+from openguild_runtime.standard_streams import log_what_is_printed, open_missing
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
 
@@ -96,6 +97,7 @@ def _flag_help(key: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    open_missing()
     parsed = vars(build_parser().parse_args(arguments))
     known = {key for key, _ in keys_of(ServerConfig)}
     flags = {key: value for key, value in parsed.items() if key in known}
@@ -137,6 +139,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
 
 
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
+    log_what_is_printed()
     ignore_hangups()
     require_servable(config)
     require_addresses(config)

@@ -156,6 +156,8 @@ class Metrics:
             "openguild_loop_stall_max_seconds", "The longest stall of the last 60 to 120 seconds, whoever reads it"
         )
         self._longest_stall = _Longest(STALL_WINDOW_SECS, clock)
+        self._log_dropped = self._counter("openguild_log_lines_dropped", "Log lines that nobody read in time")
+        self._log_dropped_before = 0
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
@@ -267,6 +269,11 @@ class Metrics:
     def loop_stall(self, seconds: float) -> None:
         self._stall.observe(seconds)
         self._longest_stall.add(seconds)
+
+    def log_lines_dropped(self, lines: int) -> None:
+        """`lines`: of the process so far."""
+        self._log_dropped.inc(lines - self._log_dropped_before)
+        self._log_dropped_before = lines
 
     def draining(self, draining: bool) -> None:
         self._draining.set(draining)

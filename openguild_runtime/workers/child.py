@@ -21,6 +21,7 @@ from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.reload import with_value
 from openguild_runtime.serving import serve_here, set_up_logs
 from openguild_runtime.siblings import Seat
+from openguild_runtime.standard_streams import log_what_is_printed
 
 log = structlog.get_logger("openguild.workers")
 
@@ -38,6 +39,7 @@ def main() -> int:
         config = with_value(config, key, value)
     threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
+    log_what_is_printed()
     structlog.contextvars.bind_contextvars(worker=seat.number)
     return answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None, lambda: config.log_format)
 
