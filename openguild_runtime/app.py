@@ -12,11 +12,9 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import msgspec
 import structlog
 from anyio.abc import TaskGroup
@@ -37,8 +35,8 @@ from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
 from openguild_runtime.driver import Driver
+from openguild_runtime.ending import CONNECTIONS_SECS, WORKER_SECS, Ending, ended_by_signals
 from openguild_runtime.exposition import Exposition
-from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
 from openguild_runtime.local_socket import forget, worker_path
 from openguild_runtime.metrics import Metrics
@@ -50,7 +48,7 @@ from openguild_runtime.readiness import ReadinessProbe
 from openguild_runtime.reload import LiveConfig
 from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
-from openguild_runtime.shutdown import DrainRequest, drain, wait_for_signal
+from openguild_runtime.shutdown import DrainRequest, drain, end_scrapes
 from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, serve_siblings
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
@@ -140,6 +138,7 @@ class Server:
         self.timers = TimerWheel(clock)
         max_connections = min(descriptors - RESERVED_DESCRIPTORS, config.websocket.max_connections + SPARE_CONNECTIONS)
         self.driver = self._driver(self.performer, max_connections)
+        self._drivers = [self.driver]  # whose connections end with the process
         self._join()
 
     def _performer(self, *, metrics_shown: bool) -> Performer:
@@ -231,38 +230,53 @@ class Server:
         await self.bus.start()
         self.tasks.start_soon(self._start_storage)
 
-    async def run(self, ends: AsyncIterator[signal.Signals], hangups: AsyncIterator[signal.Signals]) -> None:
-        """Listen, start in the background, serve until one of `ends`, drain. At one of `hangups`: read the configuration again."""
+    async def run(self, ending: Ending, hangups: AsyncIterator[signal.Signals]) -> None:
+        """Listen, start in the background, serve until `ending` is asked for, drain. At one of `hangups`: read the configuration
+        again."""
         shared, config = self.seat is not None, self.live.config
         listeners = [] if shared else [open_listener(*config.listen)]
-        await self.start_parts()
-        if self.seat is not None:
-            answers = {METRICS: self.exposition.own, PULSE: self._pulse}
-            self.tasks.start_soon(serve_siblings, self.seat, answers)
-            # a worker that cannot serve yet leaves the port to its siblings
-            with anyio.move_on_after(SEAT_PATIENCE_SECS):
-                await self._started.wait()
-            listeners.append(open_listener(*config.listen, shared=True))
-        self.tasks.start_soon(self._reload_at_hangup, hangups)
-        self._start_admin(config.admin_path)
-        self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
-        if config.metrics.enabled and config.metrics.bind_addr is not None:
-            listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
-            scraper = self._driver(self._performer(metrics_shown=True), max_connections=64, metrics_only=True)
-            self.tasks.start_soon(accept_forever, listeners[1], self.tasks, scraper.serve)
-            log.info(f"metrics listening on {_shown(listeners[1])}")
-        self._listening = True
-        log.info(f"listening on {_shown(listeners[0])}")
         try:
-            await wait_for_signal(ends)
-            async with anyio.create_task_group() as ending:
-                ending.start_soon(_cancel_at_signal, ends, ending.cancel_scope)
+            await self.start_parts()
+            if self.seat is not None:
+                answers = {METRICS: self.exposition.own, PULSE: self._pulse}
+                self.tasks.start_soon(serve_siblings, self.seat, answers)
+                # a worker that cannot serve yet leaves the port to its siblings
+                with anyio.move_on_after(SEAT_PATIENCE_SECS):
+                    await self._started.wait()
+                listeners.append(open_listener(*config.listen, shared=True))
+            self.tasks.start_soon(self._reload_at_hangup, hangups)
+            self._start_admin(config.admin_path)
+            self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
+            if config.metrics.enabled and config.metrics.bind_addr is not None:
+                listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
+                self._start_metrics(listeners[1])
+            self._listening = True
+            log.info(f"listening on {_shown(listeners[0])}")
+            await ending.wait_asked()
+            with ending.limit("connections", CONNECTIONS_SECS):
                 await self._drain(listeners[0])
-                ending.cancel_scope.cancel()
+                for scrapes in self._drivers[1:]:  # the drain can be watched to its end
+                    await end_scrapes(scrapes)
         finally:
             for listener in listeners:
                 _close(listener)
-            self.driver.end_all()
+            for driver in self._drivers:
+                driver.end_all()
+                driver.give_up()
+
+    async def aclose(self, ending: Ending) -> None:
+        """Let go of what is outside, all at the same time."""
+        async with anyio.create_task_group() as closing:
+            closing.start_soon(ending.close, "NATS", self.bus.aclose)
+            closing.start_soon(ending.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
+            if self.tracing is not None:
+                closing.start_soon(ending.close, "tracing", self.tracing.aclose)
+
+    def _start_metrics(self, listener: socket.socket) -> None:
+        driver = self._driver(self._performer(metrics_shown=True), max_connections=64, metrics_only=True)
+        self._drivers.append(driver)
+        self.tasks.start_soon(accept_forever, listener, self.tasks, driver.serve)
+        log.info(f"metrics listening on {_shown(listener)}")
 
     def _start_admin(self, path: Path | None) -> None:
         if path is None:
@@ -319,26 +333,21 @@ async def serve(
     """
     descriptors = raise_descriptor_limit()
     tune_collector()
-    try:
-        async with AsyncExitStack() as stack:
-            hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
-            config = await stack.enter_async_context(private_servers(config))
-            ends = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
-            async with anyio.create_task_group() as tasks:
-                server = Server(config, tasks, descriptors, seat=seat, reread=reread)
-                _announce(config)
-                try:
-                    await server.run(ends, hangups)
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await server.bus.aclose()
-                        await server.storage.aclose()
-                        if server.tracing is not None:
-                            await anyio.to_thread.run_sync(server.tracing.close)
-                    tasks.cancel_scope.cancel()
-    finally:
-        ignore_hangups()  # the receiver is gone, and its end gave SIGHUP its default back
+    ending = Ending(config.drain.delay_secs + config.drain.window_secs, ahead_secs=0.0 if seat is None else WORKER_SECS)
+    async with (
+        ended_by_signals(ending) as hangups,
+        private_servers(config, ending) as completed,
+        anyio.create_task_group() as tasks,
+    ):
+        server = Server(completed, tasks, descriptors, seat=seat, reread=reread)
+        _announce(completed)
+        try:
+            await server.run(ending, hangups)
+        finally:
+            await server.aclose(ending)
+            tasks.cancel_scope.cancel()
     log.info("stopped")
+    ending.over(0)
     return 0
 
 
@@ -361,12 +370,6 @@ async def _until_available(action: Callable[[], Awaitable[None]]) -> None:
             await anyio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
         else:
             return
-
-
-async def _cancel_at_signal(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
-    """A second signal: the operator does not want to wait."""
-    await wait_for_signal(signals)
-    scope.cancel()
 
 
 def _announce(config: ServerConfig) -> None:

@@ -78,6 +78,7 @@ class Driver:
         self.peers: dict[Peer, None] = {}  # in the order of their coming
         self._http: dict[Peer, None] = {}  # those of them that are no streams yet
         self._emptied = anyio.Event()
+        self._scopes: set[anyio.CancelScope] = set()  # of the tasks that drive connections
         self._limits = limits
         self._policy = policy
         self._performer = performer
@@ -96,15 +97,19 @@ class Driver:
         """Drive one socket to its end; never raises.
 
         It is not cancelled either: what a request has begun is finished (architecture, "Cancellation"). `end_all` ends
-        connections, and the effects they wait for are bounded in time.
+        connections, and the effects they wait for are bounded in time; `give_up` waits for neither.
         """
         if not self._has_room(address):
             log.debug("connection refused", peer=address)
             self._metrics.rejected("connection_limit")
             sock.close()
             return
-        with anyio.CancelScope(shield=True):
-            await self._serve(sock, address)
+        with anyio.CancelScope(shield=True) as scope:
+            self._scopes.add(scope)
+            try:
+                await self._serve(sock, address)
+            finally:
+                self._scopes.discard(scope)
 
     def _has_room(self, address: str) -> bool:
         """A trusted proxy brings the connections of many clients."""
@@ -168,6 +173,11 @@ class Driver:
         """Whatever is still open ends now."""
         for peer in list(self.peers):
             peer.abort()
+
+    def give_up(self) -> None:
+        """Whatever a request still waits for is left: the process ends, and its time is over."""
+        for scope in list(self._scopes):
+            scope.cancel()
 
     async def wait_empty(self) -> None:
         """Return when no connection is open."""

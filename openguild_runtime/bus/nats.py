@@ -32,7 +32,7 @@ from openguild_runtime.metrics import Metrics
 
 CONNECT_TIMEOUT_SECS = 2
 CONNECT_LIMIT_SECS = 8  # all of it: greeting, TLS, subscriptions and the answer to a ping
-CLOSE_LIMIT_SECS = 0.5
+CLOSE_LIMIT_SECS = 0.2
 WATCH_SECS = 1.0
 PING_INTERVAL_SECS = 5  # a black-holed connection is given up after two of them
 MAX_OUTSTANDING_PINGS = 2

@@ -29,8 +29,8 @@ from pydantic import BaseModel, SecretStr
 
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.config_layers import ConfigError
+from openguild_runtime.ending import WORKERS_SECS, Ending, ended_by_signals
 from openguild_runtime.failures import CommandFailed
-from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.local_socket import forget
 from openguild_runtime.private import private_servers
 from openguild_runtime.reload import live_part
@@ -43,7 +43,6 @@ STARTING_PULSE_SECS = 0.2
 MAX_MISSED_PULSES = 5
 START_SECS = 60.0  # until the first answer
 ORDER_SECS = 1.0  # for a configuration to go down the pipe
-END_GRACE_SECS = 12.0  # beyond the drain: last words, last commits
 
 log = structlog.get_logger("openguild.workers")
 
@@ -54,13 +53,13 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
         _require_free(host, port)
     if config.admin_path is not None:
         forget(config.admin_path)
-    try:
-        with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
-            async with private_servers(config) as completed:
-                with tempfile.TemporaryDirectory(prefix="openguild-") as directory:
-                    return await Supervisor(completed, Path(directory), reread).run(hangups)
-    finally:
-        ignore_hangups()  # the receiver's end gave SIGHUP its default back
+    ending, status = Ending(config.drain.delay_secs + config.drain.window_secs), 0
+    async with ended_by_signals(ending) as hangups, private_servers(config, ending) as completed:
+        with tempfile.TemporaryDirectory(prefix="openguild-") as directory:
+            status = await Supervisor(completed, Path(directory), reread, ending).run(hangups)
+    log.info("stopped")
+    ending.over(status)
+    return status
 
 
 class Worker:
@@ -131,8 +130,11 @@ class Worker:
 class Supervisor:
     """Keeps a process in each seat; `reread` gives the configuration as it stands now."""
 
-    def __init__(self, config: ServerConfig, directory: Path, reread: Callable[[], ServerConfig]) -> None:
+    def __init__(
+        self, config: ServerConfig, directory: Path, reread: Callable[[], ServerConfig], ending: Ending
+    ) -> None:
         self._config = config
+        self._ending = ending
         self._reread = reread
         seats = (Seat(number, config.workers, directory, os.getpid()) for number in range(config.workers))
         self._workers = [Worker(seat) for seat in seats]
@@ -141,24 +143,24 @@ class Supervisor:
 
     async def run(self, hangups: AsyncIterator[signal.Signals]) -> int:
         """Serve until SIGTERM or SIGINT; the exit status. At each of `hangups` the configuration is read again."""
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as ends:
-            async with anyio.create_task_group() as helpers:
-                helpers.start_soon(self._hand_on_ends, ends)
-                helpers.start_soon(self._reload_at_hangup, hangups)
-                async with anyio.create_task_group() as seats:
-                    for worker in self._workers:
-                        seats.start_soon(self._keep, worker)
-                helpers.cancel_scope.cancel()
-        log.info("stopped")
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(self._hand_on_ends)
+            helpers.start_soon(self._reload_at_hangup, hangups)
+            async with anyio.create_task_group() as seats:
+                for worker in self._workers:
+                    seats.start_soon(self._keep, worker)
+            helpers.cancel_scope.cancel()
         return self._status
 
-    async def _hand_on_ends(self, ends: AsyncIterator[signal.Signals]) -> None:
-        """The first one makes the workers drain, a second one makes them end at once."""
-        async for received in ends:
-            log.info("shutdown signal received", signal=received.name)
-            self._stop()
+    async def _hand_on_ends(self) -> None:
+        """The first signal makes the workers drain, a second one makes them end at once."""
+        await self._ending.wait_asked()
+        self._stop()
+        await self._ending.hurried.wait()
+        self._stop()
 
     def _stop(self) -> None:
+        self._ending.begin()
         self._stopping.set()
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
@@ -221,9 +223,7 @@ class Supervisor:
             worker.signal(signal.SIGKILL)
 
     async def _kill_when_late(self, worker: Worker) -> None:
-        await self._stopping.wait()
-        drain = self._config.drain
-        await anyio.sleep(drain.delay_secs + drain.window_secs + END_GRACE_SECS)
+        await self._ending.reached(WORKERS_SECS)
         log.error("a worker does not end and is killed", worker=worker.number)
         self._status = 1
         worker.signal(signal.SIGKILL)

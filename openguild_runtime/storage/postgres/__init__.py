@@ -141,6 +141,7 @@ class PostgresStorage(Storage):
         self._timeout = statement_timeout_secs
         self._cache_size = statement_cache_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._sessions: asyncpg.Pool[asyncpg.Record] | None = None  # the same pool, even after `aclose` has begun
         self._committer = Committer(self._borrow, self._committed, count=committers)
         self._accesses = Gather(self._find_accesses)
         self._workers = anyio.CancelScope()
@@ -183,6 +184,7 @@ class PostgresStorage(Storage):
                 reset=_keep_session,
                 server_settings=self._settings(),
             )
+            self._sessions = self._pool
             self._tasks.start_soon(self._run_workers)
 
     def _settings(self) -> dict[str, str]:
@@ -210,6 +212,11 @@ class PostgresStorage(Storage):
                 await pool.close()
             if limit.cancelled_caught:
                 pool.terminate()
+
+    def cut(self) -> None:
+        self._workers.cancel()
+        if self._sessions is not None:
+            self._sessions.terminate()
 
     # --- effects -----------------------------------------------------------------------------------
 
