@@ -201,6 +201,7 @@ def leave(status: int) -> NoReturn:
 
 def _tasks_of(loop: asyncio.AbstractEventLoop) -> list[str]:
     with suppress(RuntimeError):  # the set changes while it is looked through
-        tasks = [task.get_coro() for task in asyncio.all_tasks(loop)]
-        return sorted({getattr(task, "__qualname__", repr(task)) for task in tasks})[:SHOWN_TASKS]
+        return sorted({task.get_name().rpartition("openguild_runtime.")[2] for task in asyncio.all_tasks(loop)})[
+            :SHOWN_TASKS
+        ]
     return []
