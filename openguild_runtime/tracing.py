@@ -110,8 +110,12 @@ class Tracing:
         for span in spans:
             span.end()
 
-    async def aclose(self) -> None:
-        """Send what waits. One who is cancelled leaves it to a thread, which ends with the process."""
+    def close(self) -> None:
+        """Send what waits, for a few seconds at most."""
         for channel_id in list(self._flushes):
             self.flushed(channel_id)
-        await outcome_of(start_thread(self._provider.shutdown))
+        self._provider.shutdown()
+
+    async def aclose(self) -> None:
+        """The same on a thread, which one who is cancelled leaves to itself."""
+        await outcome_of(start_thread(self.close))
