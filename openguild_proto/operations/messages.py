@@ -67,6 +67,7 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
         signer=service.signer,
     )
     outcome = yield from AppendEvent(
+        author=claims.author,
         channel_id=channel_id,
         sender_id=claims.user_id,
         event_id=built.event_id,

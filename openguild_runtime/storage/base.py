@@ -52,6 +52,7 @@ class Storage(ABC):
 
     Errors raised by every method that reads or writes: `StorageUnavailable` (cannot be reached, or the fate of the
     effect is unknown) and its kind `Overloaded` (refused at a bound, nothing done). Texts of a driver never come out.
+    `perform` also raises `Refusal` for a change that its author may not make (any more): nothing is done then.
     """
 
     def __init__(self) -> None:

@@ -30,7 +30,16 @@ from openguild_runtime.storage.base import (
     StorageStats,
     Visible,
 )
-from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, retention, sessions
+from openguild_runtime.storage.postgres import (
+    access,
+    accounts,
+    attempts,
+    channels,
+    guilds,
+    invites,
+    retention,
+    sessions,
+)
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.gather import Gather
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
@@ -55,18 +64,14 @@ STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]]
     effects.ListDevices: sessions.list_devices,
     effects.ListSessionAddresses: sessions.list_session_addresses,
     effects.ListGuilds: guilds.list_guilds,
-    effects.FindGuildAccess: guilds.find_guild_access,
-    effects.RenameGuild: guilds.rename_guild,
+    effects.FindGuildAccess: access.find_guild_access,
     effects.ListMembers: guilds.list_members,
     effects.FindMember: guilds.find_member,
     effects.ListInvites: invites.list_invites,
     effects.FindInvite: invites.find_invite,
-    effects.DeleteInvite: invites.delete_invite,
     effects.ListChannels: channels.list_channels,
-    effects.RenameChannel: channels.rename_channel,
     effects.FindPosted: channels.find_posted,
     effects.ReadEvents: channels.read_events,
-    effects.MarkRead: channels.mark_read,
     effects.ListUnread: channels.list_unread,
     effects.CountAttempt: attempts.count_attempt,
 }
@@ -80,14 +85,18 @@ TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaita
     effects.RevokeRefresh: sessions.revoke_refresh,
     effects.RevokeDevice: sessions.revoke_device,
     effects.InsertGuild: guilds.insert_guild,
+    effects.RenameGuild: guilds.rename_guild,
     effects.DeleteGuild: guilds.delete_guild,
     effects.SetMemberRole: guilds.set_member_role,
     effects.RemoveMember: guilds.remove_member,
     effects.GrantGuildRole: guilds.grant_guild_role,
     effects.InsertInvite: invites.insert_invite,
     effects.AcceptInvite: invites.accept_invite,
+    effects.DeleteInvite: invites.delete_invite,
     effects.InsertChannel: channels.insert_channel,
+    effects.RenameChannel: channels.rename_channel,
     effects.DeleteChannel: channels.delete_channel,
+    effects.MarkRead: channels.mark_read,
     effects.GrantChannelRole: channels.grant_channel_role,
     effects.PruneExpired: retention.prune_expired,
 }
@@ -282,7 +291,7 @@ class PostgresStorage(Storage):
         self.on_batch(events, secs)
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
-        return await self._borrow(lambda connection: channels.find_channel_accesses(connection, questions))
+        return await self._borrow(lambda connection: access.find_channel_accesses(connection, questions))
 
     # --- other reads -------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from openguild_proto.effects import (
     StorageUnavailable,
 )
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.records import MemberRecord
+from openguild_proto.records import Author, MemberRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage, committer
 from openguild_runtime.storage.postgres.values import Connection
@@ -101,14 +101,16 @@ async def test_who_accepts_an_invite_waits_for_who_deletes_the_guild(
     owner, joins = [await add_user(store) for _ in range(2)]
     guild = await add_guild(store, owner)
     invite = InsertInvite(
-        code=new_id(), guild_id=guild, created_by=owner, member_role="owner", max_uses=None, expires_at_ms=None,
+        author=Author(owner), code=new_id(), guild_id=guild, max_uses=None, expires_at_ms=None,
         limit=10, now_ms=NOW,
     )  # fmt: skip
     assert await store.perform(invite) is not None
     accepted: list[MemberRecord | None] = []
 
     async def accept() -> None:
-        accepted.append(await store.perform(AcceptInvite(code=invite.code, user_id=joins, role="member", now_ms=NOW)))
+        accepted.append(
+            await store.perform(AcceptInvite(author=Author(joins), code=invite.code, role="member", now_ms=NOW))
+        )
 
     async with anyio.create_task_group() as tasks, rival.transaction():
         await rival.execute("SELECT FROM guilds WHERE guild_id = $1 FOR UPDATE", guild)
