@@ -7,6 +7,8 @@ from openguild_proto.records import ChannelMembership, ControlKind, GuildMembers
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, rows_changed, texts, to_millis
 
+# Columns by name, here and everywhere: a later release's column then changes no result.
+USER = "SELECT user_id, username, password_hash, created_at, updated_at FROM users"
 # server roles of a user, by (granted_at, role); `$2` is the user id
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
 
@@ -27,7 +29,7 @@ async def insert_user(connection: Connection, effect: InsertUser) -> bool:
 
 
 async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
-    row = await connection.fetchrow("SELECT * FROM users WHERE username_key = $1", effect.username_key)
+    row = await connection.fetchrow(f"{USER} WHERE username_key = $1", effect.username_key)
     return _user(row) if row is not None else None
 
 
@@ -44,7 +46,7 @@ def _user(row: Row) -> UserRecord:
 async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | None:
     """Several reads in one REPEATABLE READ transaction: one snapshot."""
     connection = tx.connection
-    user = await connection.fetchrow("SELECT * FROM users WHERE user_id = $1", effect.user_id)
+    user = await connection.fetchrow(f"{USER} WHERE user_id = $1", effect.user_id)
     if user is None:
         return None
     roles = await connection.fetch(

@@ -84,7 +84,7 @@ async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[Guild
 async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> GuildAccess | None:
     row = await connection.fetchrow(
         f"""
-        SELECT g.*, m.role, {SERVER_ROLES} AS server_roles
+        SELECT g.guild_id, g.name, g.created_at, m.role, {SERVER_ROLES} AS server_roles
         FROM guilds AS g LEFT JOIN guild_memberships AS m ON m.guild_id = g.guild_id AND m.user_id = $2
         WHERE g.guild_id = $1
         """,
@@ -98,7 +98,9 @@ async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> 
 
 async def rename_guild(connection: Connection, effect: RenameGuild) -> GuildRecord | None:
     row = await connection.fetchrow(
-        "UPDATE guilds SET name = $2 WHERE guild_id = $1 RETURNING *", effect.guild_id, effect.name
+        "UPDATE guilds SET name = $2 WHERE guild_id = $1 RETURNING guild_id, name, created_at",
+        effect.guild_id,
+        effect.name,
     )
     return _guild(row) if row is not None else None
 
