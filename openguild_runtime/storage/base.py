@@ -26,7 +26,7 @@ MIN_POOL_SIZE = COMMITTERS + ACCESS_READERS + WATCHERS + 1
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
-    """`database`: it answers now. `migrations`: its schema is the one this program was written for."""
+    """`database`: it answers now. `migrations`: its schema is one that this program works with."""
 
     database: bool
     migrations: bool

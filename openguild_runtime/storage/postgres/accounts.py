@@ -9,6 +9,9 @@ from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, rows_changed, texts, to_millis
 
+# Columns by name, here and everywhere: a later release's column then changes no result.
+USER = "SELECT user_id, username, password_hash, created_at, updated_at FROM users"
+
 
 async def insert_user(connection: Connection, effect: InsertUser) -> bool:
     status = await connection.execute(
@@ -26,7 +29,7 @@ async def insert_user(connection: Connection, effect: InsertUser) -> bool:
 
 
 async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
-    row = await connection.fetchrow("SELECT * FROM users WHERE username_key = $1", effect.username_key)
+    row = await connection.fetchrow(f"{USER} WHERE username_key = $1", effect.username_key)
     return _user(row) if row is not None else None
 
 
@@ -43,7 +46,7 @@ def _user(row: Row) -> UserRecord:
 async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | None:
     """Several reads in one REPEATABLE READ transaction: one snapshot."""
     connection = tx.connection
-    user = await connection.fetchrow("SELECT * FROM users WHERE user_id = $1", effect.user_id)
+    user = await connection.fetchrow(f"{USER} WHERE user_id = $1", effect.user_id)
     if user is None:
         return None
     roles = await connection.fetch(

@@ -1,4 +1,4 @@
-"""One batch of appends as one statement: `append_events_v2` of the schema."""
+"""One batch of appends as one statement: `append_events_v3` of the schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from openguild_runtime.storage.postgres.values import Connection, Row, moment, t
 # `lock_timeout` is set for this transaction alone, so it works behind a pooler as well. The append refers to what was
 # set: it cannot be run first. The limit is for each lock.
 APPEND = """
-SELECT appended.* FROM set_config('lock_timeout', $14, true) AS patience, LATERAL append_events_v2(
+SELECT place, sequence, stored, event_id, fingerprint, wire, created_at,
+    refused, living, guild_role, channel_role, server_roles
+FROM set_config('lock_timeout', $14, true) AS patience, LATERAL append_events_v3(
     $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN patience IS NOT NULL THEN $9::timestamptz[] END, $10, $11, $12, $13
 ) AS appended
 """

@@ -28,7 +28,8 @@ from openguild_runtime.storage.postgres.values import Connection, Row, bound, mo
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = """
 SELECT e.sequence, e.event_id, e.wire, e.created_at FROM channels AS c LEFT JOIN LATERAL (
-    SELECT * FROM channel_events WHERE channel_id = c.channel_id {bound} ORDER BY sequence {order} LIMIT $2
+    SELECT sequence, event_id, wire, created_at FROM channel_events
+    WHERE channel_id = c.channel_id {bound} ORDER BY sequence {order} LIMIT $2
 ) AS e ON true WHERE c.channel_id = $1 ORDER BY e.sequence
 """
 PAGE_AFTER = PAGE.format(bound="AND sequence > $3", order="")

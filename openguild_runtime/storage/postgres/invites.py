@@ -21,6 +21,7 @@ from openguild_runtime.storage.postgres.values import (
     to_millis_or_none,
 )
 
+INVITE = "i.code, i.guild_id, i.created_by, i.max_uses, i.uses, i.expires_at, i.created_at, g.name"
 # An invite that still lets somebody in at $2.
 LIVING = "((expires_at IS NULL OR expires_at > $2) AND (max_uses IS NULL OR uses < max_uses))"
 
@@ -71,8 +72,8 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
 async def list_invites(connection: Connection, effect: ListInvites) -> tuple[InviteRecord, ...]:
     """Codes in the order of their bytes, whatever the database's language."""
     rows = await connection.fetch(
-        """
-        SELECT i.*, g.name, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE i.guild_id = $1
+        f"""
+        SELECT {INVITE}, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE i.guild_id = $1
           AND ($3::timestamptz IS NULL OR (i.created_at, i.code COLLATE "C") > ($3, $4::text))
         ORDER BY i.created_at, i.code COLLATE "C" LIMIT $2
         """,
@@ -85,8 +86,8 @@ async def list_invites(connection: Connection, effect: ListInvites) -> tuple[Inv
 
 async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecord | None:
     row = await connection.fetchrow(
-        """
-        SELECT i.*, g.name, (SELECT count(*) FROM guild_memberships AS m WHERE m.guild_id = i.guild_id) AS members
+        f"""
+        SELECT {INVITE}, (SELECT count(*) FROM guild_memberships AS m WHERE m.guild_id = i.guild_id) AS members
         FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE code = $1
         """,
         effect.code,
@@ -117,7 +118,9 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     await connection.execute(
         "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE", effect.code
     )
-    invite = await connection.fetchrow("SELECT * FROM invites WHERE code = $1 FOR NO KEY UPDATE", effect.code)
+    invite = await connection.fetchrow(
+        "SELECT guild_id, max_uses, uses, expires_at FROM invites WHERE code = $1 FOR NO KEY UPDATE", effect.code
+    )
     if invite is None:
         return None
     guild_id = str(invite["guild_id"])

@@ -163,7 +163,8 @@ async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
 async def list_devices(connection: Connection, effect: ListDevices) -> tuple[DeviceRecord, ...]:
     rows = await connection.fetch(
         """
-        SELECT * FROM refresh_families WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
+        SELECT device_id, device_name, last_seen_at, ip_address, user_agent FROM refresh_families
+        WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
         ORDER BY last_seen_at DESC, device_id LIMIT $3
         """,
         effect.user_id,
@@ -227,7 +228,8 @@ async def _lock_family(tx: Transaction, refresh_hash: bytes, now_ms: int) -> Row
     await hold_users(tx, [user_id])
     row: asyncpg.Record | None = await tx.connection.fetchrow(
         """
-        SELECT f.*, u.username FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
+        SELECT f.family_id, f.user_id, f.current_hash, f.previous_hash, f.rotated_at, f.revoked_at, f.expires_at, u.username
+        FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
         JOIN users AS u USING (user_id)
         WHERE t.token_hash = $1 AND t.expires_at > $2 FOR UPDATE OF f
         """,

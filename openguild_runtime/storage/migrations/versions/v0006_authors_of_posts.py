@@ -1,17 +1,17 @@
-"""Posts whose author's right is decided in the transaction that stores them. Expands only: v1 stays for the release before."""
+"""Posts whose author's right is decided in the transaction that stores them. Expands only: v2 and v1 of the append stay."""
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# As append_events_v1, but for the authors: their rows are held first, as everywhere (users, then channels), and what
+# As append_events_v2, but for the authors: their rows are held first, as everywhere (users, then channels), and what
 # they may do is read after that. `permitted`: the roles that may post. `overseers`: the server roles that need no
 # membership. An event without an author is not decided about. A refused row tells what it was refused on.
 APPEND = """
-CREATE FUNCTION append_events_v2(
+CREATE FUNCTION append_events_v3(
     channel_ids uuid[], sender_ids text[], event_ids text[], event_types text[], canonicals bytea[], wires bytea[],
     nonces text[], fingerprints bytea[], moments timestamptz[], authors uuid[], sessions uuid[],
     permitted text[], overseers text[]
@@ -24,7 +24,9 @@ SELECT FROM users WHERE user_id = ANY (authors) ORDER BY user_id FOR KEY SHARE;
 SELECT FROM channels WHERE channel_id = ANY (channel_ids) ORDER BY channel_id FOR NO KEY UPDATE;
 
 WITH given AS (
-    SELECT * FROM unnest(
+    SELECT channel_id, sender_id, event_id, event_type, canonical, wire, nonce, fingerprint, created_at, author, session,
+        place
+    FROM unnest(
         channel_ids, sender_ids, event_ids, event_types, canonicals, wires, nonces, fingerprints, moments, authors, sessions
     ) WITH ORDINALITY AS row (
         channel_id, sender_id, event_id, event_type, canonical, wire, nonce, fingerprint, created_at, author, session, place
@@ -35,32 +37,35 @@ WITH given AS (
             SELECT FROM sessions AS s JOIN refresh_families AS f USING (family_id)
             WHERE s.session_id = given.session AND s.user_id = given.author AND f.revoked_at IS NULL
         )) AS living,
-        (SELECT role FROM guild_memberships AS m
+        (SELECT m.role FROM guild_memberships AS m
             WHERE m.guild_id = c.guild_id AND m.user_id = given.author) AS guild_role,
-        (SELECT role FROM channel_memberships AS m
+        (SELECT m.role FROM channel_memberships AS m
             WHERE m.channel_id = given.channel_id AND m.user_id = given.author) AS channel_role,
-        ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.author ORDER BY granted_at, role) AS server_roles
+        ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = given.author ORDER BY r.granted_at, r.role) AS server_roles
     FROM given JOIN channels AS c USING (channel_id) WHERE given.author IS NOT NULL
 ), turned_away AS (
-    SELECT * FROM held WHERE NOT (living AND (
+    SELECT place, living, guild_role, channel_role, server_roles FROM held WHERE NOT (living AND (
         coalesce(guild_role = ANY (permitted), false) OR coalesce(channel_role = ANY (permitted), false)
         OR (server_roles && permitted
             AND (guild_role IS NOT NULL OR channel_role IS NOT NULL OR server_roles && overseers))
     ))
 ), admitted AS (
-    SELECT * FROM given WHERE NOT EXISTS (SELECT FROM turned_away WHERE turned_away.place = given.place)
+    SELECT channel_id, sender_id, event_id, event_type, canonical, wire, nonce, fingerprint, created_at, place
+    FROM given WHERE NOT EXISTS (SELECT FROM turned_away WHERE turned_away.place = given.place)
 ), known AS (
     SELECT admitted.place, e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at,
         e.channel_id = admitted.channel_id AS here
     FROM admitted, LATERAL (
-        SELECT * FROM channel_events AS e
+        SELECT e.channel_id, e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM channel_events AS e
         WHERE e.channel_id = admitted.channel_id AND e.sender_id = admitted.sender_id AND e.nonce = admitted.nonce
-        UNION
-        SELECT * FROM channel_events AS e WHERE e.event_id = admitted.event_id
+        UNION ALL
+        SELECT e.channel_id, e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM channel_events AS e
+        WHERE e.event_id = admitted.event_id
         LIMIT 1
     ) AS e
 ), fresh AS (
-    SELECT admitted.*,
+    SELECT admitted.channel_id, admitted.sender_id, admitted.event_id, admitted.event_type, admitted.canonical,
+        admitted.wire, admitted.nonce, admitted.fingerprint, admitted.created_at, admitted.place,
         c.head_sequence + row_number() OVER (PARTITION BY admitted.channel_id ORDER BY admitted.place) AS sequence
     FROM admitted JOIN channels AS c USING (channel_id)
     WHERE NOT EXISTS (SELECT FROM known WHERE known.place = admitted.place)
