@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import tempfile
 import time
@@ -243,7 +244,11 @@ class Arena:
         for place, number in enumerate(used, start=1):
             statement = statement.replace(f"${number}", f"${place}")
         changed = await self.judge.fetchval(statement, *(arguments[number - 1] for number in used))
-        kinds = ["sessions_revoked"] if ending == "session revoked" else ["member_changed", "member_removed", "access_changed"]
+        kinds = (
+            ["sessions_revoked"]
+            if ending == "session revoked"
+            else ["member_changed", "member_removed", "access_changed"]
+        )
         ended = await self.judge.fetchval(
             f"{COMMITTED} control_log WHERE sequence > $1 AND user_id = $2 AND kind = ANY ($3)"
             " AND NOT coalesce($4 = ANY (session_ids::text[]), false) ORDER BY sequence LIMIT 1",
@@ -257,7 +262,9 @@ class Arena:
             outcome.violations += 1
         else:
             outcome.done += 1
-        assert (status < 300) == (changed is not None or taken_back), f"{ending}, {change}: answered {status}, committed {changed}"
+        assert (status < 300) == (changed is not None or taken_back), (
+            f"{ending}, {change}: answered {status}, committed {changed}"
+        )
 
 
 async def three_owners_demote_each_other(arena: Arena) -> int:
@@ -318,7 +325,7 @@ async def private_arena(directory: Path, seed: int) -> AsyncIterator[Arena]:
 async def main(rounds: int, seed: int, only: str) -> int:
     violations = 0
     with tempfile.TemporaryDirectory(prefix="openguild-races-") as directory:
-        Path(directory).chmod(0o755)
+        os.chmod(directory, 0o755)  # for the account that the private servers run as
         async with private_arena(Path(directory), seed) as found:
             outcomes = await found.run([case for case in CASES if only in ": ".join(case)], rounds)
             for (ending, change), outcome in outcomes.items():

@@ -113,9 +113,9 @@ async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
     await hold_users(tx, [effect.user_id])
     guild_id = await tx.connection.fetchval(
         """
-        WITH granted AS (
+        WITH channel AS (SELECT channel_id FROM channels WHERE channel_id = $1 FOR KEY SHARE), granted AS (
             INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
-            SELECT channel_id, user_id, $3, $4 FROM channels, users WHERE channel_id = $1 AND user_id = $2
+            SELECT channel_id, user_id, $3, $4 FROM channel, users WHERE user_id = $2
             ON CONFLICT (channel_id, user_id) DO UPDATE SET role = EXCLUDED.role RETURNING channel_id
         ) SELECT guild_id FROM granted JOIN channels USING (channel_id)
         """,
@@ -183,7 +183,7 @@ async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.READ)
     row = await tx.connection.fetchrow(
         """
-        WITH channel AS (SELECT channel_id, head_sequence FROM channels WHERE channel_id = $1), kept AS (
+        WITH channel AS (SELECT channel_id, head_sequence FROM channels WHERE channel_id = $1 FOR KEY SHARE), kept AS (
             INSERT INTO channel_read_state AS s (channel_id, user_id, last_read_sequence, updated_at)
             SELECT channel_id, user_id, least(greatest(coalesce($3::bigint, head_sequence), 0), head_sequence), $4
             FROM channel, users WHERE user_id = $2
