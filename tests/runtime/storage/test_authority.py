@@ -342,34 +342,6 @@ async def test_of_two_devices_that_sign_each_other_out_one_does(storage: Storage
         assert len(await storage.perform(ListDevices(user_id=user, now_ms=NOW + 2))) == 1
 
 
-@pytest.mark.parametrize("what", ["read", "join", "grant"])
-async def test_a_channel_that_is_deleted_meanwhile_is_not_there(place: Place, what: str) -> None:
-    """Its row may be seen and gone before one that refers to it is stored."""
-    storage = place.storage
-    for _ in range(8):
-        channels = [await add_channel(storage, place.guild, place.owner) for _ in range(4)]
-        for channel in channels:
-            await storage.perform(append(channel))
-        visitors = [await add_user(storage) for _ in channels]
-
-        async def touch(channel: str, user_id: str) -> None:
-            effect: StorageEffect[Any]
-            match what:
-                case "read":
-                    effect = MarkRead(author=Author(place.owner), channel_id=channel, sequence=None, now_ms=NOW)
-                case "join":
-                    effect = AcceptInvite(author=Author(user_id), code=place.code, role="member", now_ms=NOW)
-                case _:
-                    effect = GrantChannelRole(channel_id=channel, user_id=user_id, role="viewer", now_ms=NOW)
-            with suppress(Refusal):
-                await storage.perform(effect)
-
-        async with anyio.create_task_group() as tasks:
-            for channel, user_id in zip(channels, visitors, strict=True):
-                tasks.start_soon(storage.perform, DeleteChannel(author=Author(place.owner), channel_id=channel))
-                tasks.start_soon(touch, channel, user_id)
-
-
 async def test_everything_at_once_ends_without_a_deadlock(place: Place) -> None:
     """Members change each other, post, log in and leave: nobody waits for ever, and nothing is unavailable."""
     storage, guild = place.storage, place.guild

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import asyncpg
@@ -17,11 +18,14 @@ from openguild_proto.effects import (
     AppendEvent,
     FindChannelAccess,
     FindRefreshFamily,
+    GrantChannelRole,
     InsertInvite,
+    MarkRead,
     Overloaded,
+    StorageEffect,
     StorageUnavailable,
 )
-from openguild_proto.errors import LocalProtocolError
+from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.records import Author, MemberRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage, committer
@@ -118,6 +122,42 @@ async def test_who_accepts_an_invite_waits_for_who_deletes_the_guild(
         await eventually(lambda: somebody_waits_for(rival))
         await rival.execute("DELETE FROM guilds WHERE guild_id = $1", guild)
     assert accepted == [None]
+
+
+@pytest.mark.parametrize("what", ["read", "join", "grant"])
+async def test_a_channel_that_is_deleted_meanwhile_is_not_there(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record], what: str
+) -> None:
+    """Its row is still seen and goes before one that refers to it is stored."""
+    owner, other = [await add_user(store) for _ in range(2)]
+    guild = await add_guild(store, owner)
+    channel = await add_channel(store, guild, owner)
+    await store.perform(append(channel))
+    invite = InsertInvite(
+        author=Author(owner), code=new_id(), guild_id=guild, max_uses=None, expires_at_ms=None, now_ms=NOW
+    )
+    await store.perform(invite)
+    effects: dict[str, StorageEffect[Any]] = {
+        "read": MarkRead(author=Author(owner), channel_id=channel, sequence=None, now_ms=NOW),
+        "join": AcceptInvite(author=Author(other), code=invite.code, role="member", now_ms=NOW),
+        "grant": GrantChannelRole(channel_id=channel, user_id=other, role="viewer", now_ms=NOW),
+    }
+    outcomes: list[Any] = []
+
+    async def perform() -> None:
+        try:
+            outcomes.append(await store.perform(effects[what]))
+        except Refusal as refusal:
+            outcomes.append(refusal.code)
+
+    async with anyio.create_task_group() as tasks, rival.transaction():
+        await rival.execute("DELETE FROM channels WHERE channel_id = $1", channel)
+        tasks.start_soon(perform)
+        await eventually(lambda: somebody_waits_for(rival))
+    if what == "join":
+        assert isinstance(outcomes[0], MemberRecord)
+    else:
+        assert outcomes == [ErrorCode.NOT_FOUND if what == "read" else False]
 
 
 async def test_new_epochs_while_servers_post(store: PostgresStorage, database_url: str) -> None:
