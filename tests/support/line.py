@@ -12,6 +12,7 @@ from openguild_proto.sessions.tokens import Claims
 from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config import ServerConfig
+from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_user, login
@@ -52,7 +53,9 @@ class Line:
 
 
 @asynccontextmanager
-async def connected(storage: Storage | None = None, *, queue_capacity: int = 256) -> AsyncIterator[Line]:
+async def connected(
+    storage: Storage | None = None, *, queue_capacity: int = 256, sources: Sources | None = None
+) -> AsyncIterator[Line]:
     """`queue_capacity`: events that a ring holds."""
     storage = storage or MemoryStorage()
     config = ServerConfig.model_validate(
@@ -63,7 +66,7 @@ async def connected(storage: Storage | None = None, *, queue_capacity: int = 256
         end.setblocking(False)
     with theirs, anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            server = Server(config, tasks, 1_000, storage=storage, bus=LocalBus())
+            server = Server(config, tasks, 1_000, storage=storage, bus=LocalBus(), sources=sources)
             server.performer.serving = True
             user = await add_user(storage)
             session = login(user, 1)
