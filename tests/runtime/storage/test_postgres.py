@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,10 +20,15 @@ from openguild_proto.effects import (
     AppendEvent,
     FindChannelAccess,
     FindRefreshFamily,
+    FindSession,
     GrantChannelRole,
+    GrantGuildRole,
     InsertInvite,
     MarkRead,
     Overloaded,
+    PruneExpired,
+    RemoveMember,
+    RenameChannel,
     StorageEffect,
     StorageUnavailable,
 )
@@ -30,7 +37,7 @@ from openguild_proto.records import Author, MemberRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage, committer
 from openguild_runtime.storage.postgres.values import Connection
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, login, new_id, token
+from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, login, new_id, token
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -158,6 +165,58 @@ async def test_a_channel_that_is_deleted_meanwhile_is_not_there(
         assert isinstance(outcomes[0], MemberRecord)
     else:
         assert outcomes == [ErrorCode.NOT_FOUND if what == "read" else False]
+
+
+@pytest.mark.parametrize("what", ["post", "read", "kick", "invite", "rename"])
+async def test_who_acts_by_a_right_waits_for_who_takes_it(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record], what: str
+) -> None:
+    """A removal that has not committed yet holds the user's row: the change is decided after it."""
+    owner, admin, other = [await add_user(store) for _ in range(3)]
+    guild = await add_guild(store, owner)
+    channel = await add_channel(store, guild, owner)
+    for user_id, role in ((admin, "admin"), (other, "member")):
+        await store.perform(GrantGuildRole(guild_id=guild, user_id=user_id, role=role, now_ms=NOW))
+    author = Author(admin)
+    effects: dict[str, StorageEffect[Any]] = {
+        "post": append(channel, admin, author=author),
+        "read": MarkRead(author=author, channel_id=channel, sequence=None, now_ms=NOW),
+        "kick": RemoveMember(author=author, guild_id=guild, user_id=other),
+        "invite": InsertInvite(
+            author=author, code=new_id(), guild_id=guild, max_uses=None, expires_at_ms=None, now_ms=NOW
+        ),
+        "rename": RenameChannel(author=author, channel_id=channel, name="x"),
+    }
+    refusals: list[ErrorCode] = []
+
+    async def perform() -> None:
+        with pytest.raises(Refusal) as refusal:
+            await store.perform(effects[what])
+        refusals.append(refusal.value.code)
+
+    async with anyio.create_task_group() as tasks, rival.transaction():
+        await rival.execute("SELECT FROM users WHERE user_id = $1 FOR UPDATE", admin)
+        await rival.execute("DELETE FROM guild_memberships WHERE user_id = $1", admin)
+        tasks.start_soon(perform)
+        await eventually(lambda: somebody_waits_for(rival))
+    assert refusals == [ErrorCode.NOT_FOUND]
+
+
+async def test_a_clock_that_runs_ahead_ends_nobodys_session(store: PostgresStorage) -> None:
+    """A replica whose clock was set forward by mistake: what it takes for expired lives for the others."""
+    user, now_ms = await add_user(store), time.time_ns() // 1_000_000
+    session, ahead_ms = login(user, 1, now_ms=now_ms), now_ms + 60 * DAY
+    await store.perform(session)
+    await store.perform(
+        PruneExpired(
+            now_ms=ahead_ms, from_user=str(uuid.UUID(int=0)), control_before_ms=0, attempts_before_ms=0, limit=100
+        )
+    )
+    await store.perform(login(user, 2, "laptop", now_ms=ahead_ms))
+    assert await store.perform(FindSession(session_id=session.session_id)) is not None
+    family = await store.perform(FindRefreshFamily(refresh_hash=token(1), now_ms=now_ms))
+    assert family is not None
+    assert family.user_id == user
 
 
 async def test_new_epochs_while_servers_post(store: PostgresStorage, database_url: str) -> None:
