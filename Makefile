@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n 3 --dist loadscope  # by module: each of the three has a PostgreSQL and a NATS of its own; they wait more than they work
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
+.PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,11 @@ simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time,
 
 chaos: $(VENV)/.dev  ## three real replicas, 200 clients, 20,000 posts, ten faults: about five minutes
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.chaos
+
+ROUNDS ?= 200
+
+races: $(VENV)/.dev  ## ROUNDS=200 of each change against each end of its author's right, on two real replicas
+	PYTHONPATH=. $(BIN)/python -m tests.scenarios.races --rounds $(ROUNDS)
 
 conformance: $(VENV)/.dev  ## the Autobahn server cases against the core's connection, where Python 2.7 is found
 	PYTHONPATH=. $(BIN)/python -m tests.conformance

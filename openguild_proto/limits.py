@@ -30,6 +30,7 @@ MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
 MAX_METHOD_BYTES = 32  # ours: the longest method that IANA registers, UPDATEREDIRECTREF, has 17
 MAX_WINDOW_KEYS = 100_000  # ours: remembered by one rate limit; the one seen longest ago gives way
 MAX_ACCOUNT_ADDRESSES = 10  # ours: addresses' worth of login attempts on one account in a window, from all together
+MAX_REPEATS_PER_MESSAGE = 10  # ours: times the limits of messages, posts may be asked for again for nothing
 MAX_INVITE_USES = 1_000_000  # ours
 MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
 
@@ -44,6 +45,8 @@ MAX_DEVICES_PER_USER = 100  # ours: with a living session; of more the one seen 
 MAX_TOKEN_CHARS = 2_048  # ours: an access token, checked before any work
 MAX_CACHED_TOKENS = 65_536  # ours: verified ones; the least recently used is forgotten, and checked again when it comes
 MAX_REVOKED_SESSIONS = 262_144  # ours: remembered while a token of theirs could live
+
+MAX_CLOCK_DRIFT_SECS = 0.5  # ours: by which a stream may end apart from its token when the wall clock moves
 
 # Fan-out
 DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity

@@ -36,6 +36,7 @@ from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
 from openguild_runtime.driver import Driver
+from openguild_runtime.expiry import watch_clocks
 from openguild_runtime.exposition import Exposition
 from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
@@ -217,6 +218,7 @@ class Server:
         self.tasks.start_soon(self.timers.run)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
+        self.tasks.start_soon(watch_clocks, self.streams, self.sources)
         self.tasks.start_soon(self.streams.flusher.run)
         if self.live.config.nats.url is not None:
             service = self.service

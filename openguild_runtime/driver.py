@@ -32,8 +32,7 @@ from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import Places
 from openguild_proto.policy.waiting import WaitingAnswers
-from openguild_proto.ws import reasons
-from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.expiry import expire_with_token
 from openguild_runtime.feeds import ChannelGone
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
@@ -336,12 +335,9 @@ class Driver:
                 refusal = ErrorCode.DRAINING
             if refusal is not None:
                 return error_response(refusal, request.request_id, route=stream.route)
-            now = self._clock()
-            peer.connection.accept(now, subprotocol=stream.subprotocol, headers=stream.headers)
+            peer.connection.accept(self._clock(), subprotocol=stream.subprotocol, headers=stream.headers)
             undo.pop_all()  # from here on the peer has the stream, and gives it back when it ends
-        peer.connection.expire_at(
-            now + (stream.expires_ms / 1000 - self._sources.wall()), CloseCode.TOKEN_ENDED, reasons.EXPIRED
-        )
+        expire_with_token(peer, stream, self._sources)
         self._streams.join(peer, stream, changes)
         self._metrics.socket_opened()
         return stream

@@ -11,6 +11,7 @@ from openguild_proto.effects import StorageUnavailable
 from openguild_runtime import logs
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.embedded import EmbeddedError
+from openguild_runtime.storage.fitness import DatabaseUnfit
 
 LOGGED = frozenset({None, "migrate"})  # what runs where nobody looks at its terminal: to serve, and a release's step
 
@@ -58,7 +59,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _one_line(failure: BaseException, command: str | None) -> str | None:
     """What to tell the operator, without addresses or credentials; None: a defect, its traceback is wanted."""
     match failure:
-        case ConfigError() | CommandFailed() | EmbeddedError():
+        case ConfigError() | CommandFailed() | EmbeddedError() | DatabaseUnfit():
             return str(failure)
         case StorageUnavailable():
             return "the database cannot be reached: check database_url and that it runs"

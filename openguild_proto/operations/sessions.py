@@ -217,7 +217,7 @@ def delete_device(ctx: Context, request: Request, device_id: str) -> Operation[R
     """DELETE /sessions/devices/{device_id} -> 204: its tokens and sockets end."""
     claims = yield from authenticate(ctx, request)
     parse_query(request)
-    ended = yield from RevokeDevice(user_id=claims.user_id, device_id=device_id, now_ms=ctx.wall_ms)
+    ended = yield from RevokeDevice(author=claims.author, device_id=device_id, now_ms=ctx.wall_ms)
     if not ended:
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response.empty()

@@ -26,7 +26,7 @@ MIN_POOL_SIZE = COMMITTERS + ACCESS_READERS + WATCHERS + 1
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
-    """`database`: it answers now. `migrations`: its schema is the one this program was written for."""
+    """`database`: it answers now. `migrations`: its schema is one that this program works with."""
 
     database: bool
     migrations: bool
@@ -52,6 +52,7 @@ class Storage(ABC):
 
     Errors raised by every method that reads or writes: `StorageUnavailable` (cannot be reached, or the fate of the
     effect is unknown) and its kind `Overloaded` (refused at a bound, nothing done). Texts of a driver never come out.
+    `perform` also raises `Refusal` for a change that its author may not make (any more): nothing is done then.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from openguild_proto import effects
 from openguild_proto.effects import AppendEvent, FindChannelAccess, Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.records import ChannelAccess, ControlRecord
-from openguild_runtime.storage import migrations
+from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
     ACCESS_READERS,
     COMMITTERS,
@@ -30,9 +30,21 @@ from openguild_runtime.storage.base import (
     StorageStats,
     Visible,
 )
-from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, retention, sessions
+from openguild_runtime.storage.migrations import schema
+from openguild_runtime.storage.migrations.schema import Schema
+from openguild_runtime.storage.postgres import (
+    access,
+    accounts,
+    attempts,
+    channels,
+    guilds,
+    invites,
+    retention,
+    sessions,
+)
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.gather import Gather
+from openguild_runtime.storage.postgres.settings import session_settings
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
 from openguild_runtime.storage.postgres.values import Connection, texts
 
@@ -55,18 +67,14 @@ STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]]
     effects.ListDevices: sessions.list_devices,
     effects.ListSessionAddresses: sessions.list_session_addresses,
     effects.ListGuilds: guilds.list_guilds,
-    effects.FindGuildAccess: guilds.find_guild_access,
-    effects.RenameGuild: guilds.rename_guild,
+    effects.FindGuildAccess: access.find_guild_access,
     effects.ListMembers: guilds.list_members,
     effects.FindMember: guilds.find_member,
     effects.ListInvites: invites.list_invites,
     effects.FindInvite: invites.find_invite,
-    effects.DeleteInvite: invites.delete_invite,
     effects.ListChannels: channels.list_channels,
-    effects.RenameChannel: channels.rename_channel,
     effects.FindPosted: channels.find_posted,
     effects.ReadEvents: channels.read_events,
-    effects.MarkRead: channels.mark_read,
     effects.ListUnread: channels.list_unread,
     effects.CountAttempt: attempts.count_attempt,
 }
@@ -80,14 +88,18 @@ TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaita
     effects.RevokeRefresh: sessions.revoke_refresh,
     effects.RevokeDevice: sessions.revoke_device,
     effects.InsertGuild: guilds.insert_guild,
+    effects.RenameGuild: guilds.rename_guild,
     effects.DeleteGuild: guilds.delete_guild,
     effects.SetMemberRole: guilds.set_member_role,
     effects.RemoveMember: guilds.remove_member,
     effects.GrantGuildRole: guilds.grant_guild_role,
     effects.InsertInvite: invites.insert_invite,
     effects.AcceptInvite: invites.accept_invite,
+    effects.DeleteInvite: invites.delete_invite,
     effects.InsertChannel: channels.insert_channel,
+    effects.RenameChannel: channels.rename_channel,
     effects.DeleteChannel: channels.delete_channel,
+    effects.MarkRead: channels.mark_read,
     effects.GrantChannelRole: channels.grant_channel_role,
     effects.PruneExpired: retention.prune_expired,
 }
@@ -141,8 +153,10 @@ class PostgresStorage(Storage):
         self._timeout = statement_timeout_secs
         self._cache_size = statement_cache_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._committer = Committer(self._borrow, self._committed, count=committers)
+        self._committer = Committer(self._borrow_alone, self._committed, count=committers)
         self._accesses = Gather(self._find_accesses)
+        self._says_isolation = False  # each statement alone needs a transaction that names its isolation
+        self._schema: Schema | None = None  # at the last look
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
         # Each worker uses one connection at a time: what is left is for everything else.
@@ -154,20 +168,39 @@ class PostgresStorage(Storage):
 
     async def start(self) -> None:
         await self.open()
-        attempt = 0
+        attempt, said, fit = 0, "", False
         while True:
             health = await self.check()
-            if health.database and health.migrations:
+            fit = fit or (health.database and await self._is_fit())
+            found = self._schema
+            if health.database and health.migrations and fit:
+                if found is not None and found.is_later:
+                    log.warning("the schema is of a later release: this one serves with it", revision=found.revision)
                 return
-            if attempt == 0:
-                missing = (
-                    "its schema is not current: run `openguild-server migrate`"
-                    if health.database
-                    else "it cannot be reached"
-                )
+            outdated = health.database and not health.migrations
+            missing = (
+                (found.problem if found is not None else None) or schema.OUTDATED
+                if outdated
+                else "it cannot be reached"
+            )
+            if missing != said:
                 log.warning(f"waiting for the database: {missing}")
+            said = missing
             attempt += 1
             await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
+
+    async def _is_fit(self) -> bool:
+        """Whether the database could be asked. Raises DatabaseUnfit where this program can never work with it."""
+        try:
+            found = await self._in_turn(self._watching, fitness.look)
+        except StorageUnavailable:
+            return False
+        self._says_isolation = found.isolation != "read committed"  # behind a pooler; else the session has ours
+        if found.synchronous_commit == "off":
+            log.warning(
+                "synchronous_commit is off for this role: a crash of PostgreSQL loses messages that were acknowledged"
+            )
+        return True
 
     async def open(self) -> None:
         """Make the pool and start the group commit; nothing is connected yet. Raises ValueError for a bad URL."""
@@ -181,21 +214,9 @@ class PostgresStorage(Storage):
                 max_inactive_connection_lifetime=IDLE_LIFETIME_SECS,
                 statement_cache_size=self._cache_size,
                 reset=_keep_session,
-                server_settings=self._settings(),
+                server_settings=session_settings(self._timeout, pooled=self._cache_size == 0),
             )
             self._tasks.start_soon(self._run_workers)
-
-    def _settings(self) -> dict[str, str]:
-        """Of each session. A pooler shares sessions and refuses what is none of its business to set."""
-        if self._cache_size == 0:
-            return {"application_name": "openguild"}
-        return {
-            "application_name": "openguild",
-            "statement_timeout": str(int(self._timeout * 1000)),
-            # A process that stands still within a transaction holds its locks no longer than a statement may take.
-            "idle_in_transaction_session_timeout": str(int(self._timeout * 1000)),
-            "jit": "off",  # short queries: compiling costs more than it saves
-        }
 
     async def aclose(self) -> None:
         self._committer.close()
@@ -220,7 +241,7 @@ class PostgresStorage(Storage):
             return cast("T", await self._accesses.submit(effect))
         kind = type(effect)
         if statement := STATEMENTS.get(kind):
-            return cast("T", await self._with_connection(lambda connection: statement(connection, effect)))
+            return cast("T", await self._with_connection(self._alone(lambda connection: statement(connection, effect))))
         transaction = TRANSACTIONS.get(kind)
         if transaction is None:
             raise TypeError(f"not a storage effect: {kind.__name__}")
@@ -228,7 +249,9 @@ class PostgresStorage(Storage):
 
         async def run(connection: Connection) -> tuple[Any, list[ControlRecord]]:
             tx = Transaction(connection)
-            async with connection.transaction(isolation="repeatable_read" if snapshot else None, readonly=snapshot):
+            async with connection.transaction(
+                isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot
+            ):
                 result = await transaction(tx, effect)
             return result, tx.records
 
@@ -251,13 +274,32 @@ class PostgresStorage(Storage):
         finally:
             places.release()
 
+    def _alone(self, use: Callable[[Connection], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
+        """`use` of one statement, which reads what was committed before it, whatever the default of its session."""
+
+        async def within(connection: Connection) -> T:
+            if not self._says_isolation:
+                return await use(connection)
+            async with connection.transaction(isolation="read_committed"):
+                return await use(connection)
+
+        return within
+
+    async def _borrow_alone(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+        return await self._borrow(self._alone(use))
+
     async def _borrow(self, use: Callable[[Connection], Awaitable[T]]) -> T:
         """With a connection of the pool, which never has to be waited for: whoever comes here has a place in it."""
         if self._pool is None:
             raise StorageUnavailable
         try:
             async with self._pool.acquire(timeout=ACQUIRE_LIMIT_SECS) as connection:
-                return await use(connection)
+                try:
+                    return await use(connection)
+                except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
+                    return await use(
+                        connection
+                    )  # a migration changed what was prepared; its transaction was rolled back
         except UNAVAILABLE as failure:
             if isinstance(failure, asyncpg.ProtocolViolationError) and self._cache_size > 0:
                 log.warning("a pooler refuses our session: set database.statement_cache_size to 0 to go through one")
@@ -282,7 +324,7 @@ class PostgresStorage(Storage):
         self.on_batch(events, secs)
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
-        return await self._borrow(lambda connection: channels.find_channel_accesses(connection, questions))
+        return await self._borrow(lambda connection: access.find_channel_accesses(connection, questions))
 
     # --- other reads -------------------------------------------------------------------------------
 
@@ -333,10 +375,10 @@ class PostgresStorage(Storage):
 
     async def check(self) -> StorageHealth:
         try:
-            revision = await self._in_turn(self._watching, migrations.current)
+            self._schema = await self._in_turn(self._watching, schema.read)
         except StorageUnavailable:
             return StorageHealth(database=False, migrations=False)
-        return StorageHealth(database=True, migrations=migrations.serves(revision))
+        return StorageHealth(database=True, migrations=self._schema.serves)
 
     def stats(self) -> StorageStats:
         pool = self._pool

@@ -21,6 +21,7 @@ from openguild_proto.operations.routing import BadParameter, Route
 from openguild_proto.operations.streams import recheck_stream
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.records import Author
 from openguild_proto.ws.close_codes import CloseCode
 from tests.support.world import PASSWORD, World, decoded, request
 
@@ -386,7 +387,7 @@ def test_rechecking_an_open_stream(world: World, alice: str, channel: str) -> No
 
     assert verdict() is None
     world.tables._state.members[stream.guild_id]["other"] = world.tables._state.members[stream.guild_id][stream.user_id]
-    world.tables.perform(RemoveMember(guild_id=stream.guild_id, user_id=stream.user_id, expected_role="owner"))
+    world.tables.perform(RemoveMember(author=Author(stream.user_id), guild_id=stream.guild_id, user_id=stream.user_id))
     assert world.tables.perform(FindMember(guild_id=stream.guild_id, user_id=stream.user_id)) is None
     assert verdict() is CloseCode.MEMBERSHIP_LOST
     del world.tables._state.channels[channel]
