@@ -24,7 +24,12 @@ from openguild_proto.limits import (
 from openguild_runtime.config_faults import Contradiction, one_line
 from openguild_runtime.config_layers import ConfigError, collect
 from openguild_runtime.config_values import (
+    MAX_ACCESS_SECS,
+    MAX_COUNT,
+    MAX_REFRESH_SECS,
+    MAX_STATEMENTS,
     Address,
+    Count,
     DatabaseUrl,
     FilePath,
     HttpUrl,
@@ -33,7 +38,6 @@ from openguild_runtime.config_values import (
     NatsUrl,
     Network,
     Origin,
-    Positive,
     PositiveSeconds,
     PublicKey,
     Seconds,
@@ -42,6 +46,7 @@ from openguild_runtime.config_values import (
     ServerName,
     Text,
     Whole,
+    Window,
     split_address,
     without_userinfo,
 )
@@ -88,9 +93,9 @@ class CorsSection(Section):
 class MessagingSection(Section):
     """`messaging.*`: limits of posts, what a new stream replays, and how far a subscriber may fall behind, in events."""
 
-    max_messages_per_user_per_window: Positive = 60
-    max_messages_per_ip_per_window: Positive = 200
-    rate_limit_window_secs: Positive = 60
+    max_messages_per_user_per_window: Count = 60
+    max_messages_per_ip_per_window: Count = 200
+    rate_limit_window_secs: Window = 60
     replay_window: Annotated[Whole, Field(ge=0, le=10_000)] = 50
     queue_capacity: Annotated[Whole, Field(gt=0, le=65_536)] = 256
 
@@ -106,10 +111,10 @@ class HttpSection(Section):
 class WebSocketSection(Section):
     """`websocket.*`: how many streams, and what each may send."""
 
-    max_connections: Positive = 20_000
-    max_connections_per_user: Positive = 32
-    max_connections_per_address: Positive = 1_024
-    max_frames_per_minute: Annotated[Whole, Field(ge=0)] = 600
+    max_connections: Count = 20_000
+    max_connections_per_user: Count = 32
+    max_connections_per_address: Count = 1_024
+    max_frames_per_minute: Annotated[Whole, Field(ge=0, le=MAX_COUNT)] = 600
     max_message_bytes: Annotated[Whole, Field(ge=1_024, le=16 * 1024 * 1024)] = 65_536
     ping_interval_secs: PositiveSeconds = 25
     write_timeout_secs: PositiveSeconds = 10
@@ -144,13 +149,13 @@ class SessionSection(Section):
 
     signing_key: Seed | None = None
     fallback_verifying_keys: tuple[PublicKey, ...] = ()
-    access_ttl_secs: Positive = 43_200
-    refresh_ttl_secs: Positive = 2_592_000
-    max_logins_per_address_per_window: Positive = 60
-    max_logins_per_account_per_window: Positive = 10
-    max_refreshes_per_address_per_window: Positive = 600
-    max_refreshes_per_account_per_window: Positive = 60
-    login_window_secs: Positive = 60
+    access_ttl_secs: Annotated[Whole, Field(gt=0, le=MAX_ACCESS_SECS)] = 43_200
+    refresh_ttl_secs: Annotated[Whole, Field(gt=0, le=MAX_REFRESH_SECS)] = 2_592_000
+    max_logins_per_address_per_window: Count = 60
+    max_logins_per_account_per_window: Count = 10
+    max_refreshes_per_address_per_window: Count = 600
+    max_refreshes_per_account_per_window: Count = 60
+    login_window_secs: Window = 60
 
     @model_validator(mode="after")
     def _together(self) -> SessionSection:
@@ -167,12 +172,12 @@ class SessionSection(Section):
 class GuildsSection(Section):
     """`guilds.*`: what one account may own and join, one guild may hold, and one user may change."""
 
-    max_owned_per_user: Positive = MAX_GUILDS_OWNED
-    max_joined_per_user: Positive = MAX_GUILDS_JOINED
-    max_channels_per_guild: Positive = MAX_CHANNELS_PER_GUILD
-    max_invites_per_guild: Positive = MAX_INVITES_PER_GUILD
-    max_writes_per_user_per_window: Positive = 120
-    write_window_secs: Positive = 60
+    max_owned_per_user: Count = MAX_GUILDS_OWNED
+    max_joined_per_user: Count = MAX_GUILDS_JOINED
+    max_channels_per_guild: Count = MAX_CHANNELS_PER_GUILD
+    max_invites_per_guild: Count = MAX_INVITES_PER_GUILD
+    max_writes_per_user_per_window: Count = 120
+    write_window_secs: Window = 60
 
 
 class NatsSection(Section):
@@ -196,7 +201,7 @@ class DatabaseSection(Section):
 
     pool_size: Annotated[Whole, Field(le=500), AfterValidator(_pool_size)] = 10
     statement_timeout_secs: PositiveSeconds = 10
-    statement_cache_size: Annotated[Whole, Field(ge=0)] = 100
+    statement_cache_size: Annotated[Whole, Field(ge=0, le=MAX_STATEMENTS)] = 100
 
 
 class TracingSection(Section):
