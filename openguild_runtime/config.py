@@ -67,6 +67,7 @@ def _pool_size(value: int) -> int:
     return value
 
 
+MAX_EMBEDDED_CONNECTIONS = 1_000  # of all workers' pools; each reserves shared memory and a process of its own when it is used
 MAX_SOCKET_PATH_BYTES = 100  # 108 with the end and a worker's number
 
 
@@ -307,6 +308,13 @@ class ServerConfig(Section):
                 "embedded",
                 "database_url",
                 "storage",
+            )
+        if self.embedded and self.workers * self.database.pool_size > MAX_EMBEDDED_CONNECTIONS:
+            raise Contradiction(
+                f"database.pool_size: that of all workers is more than the {MAX_EMBEDDED_CONNECTIONS} connections of an "
+                "embedded database: lower it, or workers",
+                "database.pool_size",
+                "workers",
             )
         if self.embedded and self.nats.url is not None:
             raise Contradiction(
