@@ -17,7 +17,6 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -50,7 +49,7 @@ from openguild_runtime.reload import LiveConfig
 from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
 from openguild_runtime.shutdown import DrainRequest, drain, wait_for_signal
-from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, serve_siblings
+from openguild_runtime.siblings import Pulse, Seat
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
@@ -235,8 +234,7 @@ class Server:
         listeners = [] if shared else [open_listener(*config.listen)]
         await self.start_parts()
         if self.seat is not None:
-            answers = {METRICS: self.exposition.own, PULSE: self._pulse}
-            self.tasks.start_soon(serve_siblings, self.seat, answers)
+            self.tasks.start_soon(self.seat.serve, self.exposition.own, self._pulse)
             # a worker that cannot serve yet leaves the port to its siblings
             with anyio.move_on_after(SEAT_PATIENCE_SECS):
                 await self._started.wait()
@@ -272,8 +270,8 @@ class Server:
         scope = AdminScope(self.live, self.streams, DrainRequest(self.readiness, self.seat))
         self.tasks.start_soon(serve_admin, scope, path)
 
-    def _pulse(self) -> bytes:
-        return msgspec.json.encode(Pulse(self._listening, self.live.changes()))
+    def _pulse(self) -> Pulse:
+        return Pulse(self._listening, self.live.changes())
 
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
         async for _ in hangups:

@@ -67,7 +67,9 @@ def _pool_size(value: int) -> int:
     return value
 
 
-MAX_EMBEDDED_CONNECTIONS = 1_000  # of all workers' pools; each reserves shared memory and a process of its own when it is used
+MAX_EMBEDDED_CONNECTIONS = (
+    1_000  # of all workers' pools; each reserves shared memory and a process of its own when it is used
+)
 MAX_SOCKET_PATH_BYTES = 100  # 108 with the end and a worker's number
 
 

@@ -109,7 +109,9 @@ def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], direc
 
 def overridden_names(environ: Mapping[str, str]) -> list[str]:
     """Environment names that set something, for the start-up log; values are never shown."""
-    return sorted(name for name, text in environ.items() if text and (name.upper().startswith(PREFIX) or name in FALLBACKS))
+    return sorted(
+        name for name, text in environ.items() if text and (name.upper().startswith(PREFIX) or name in FALLBACKS)
+    )
 
 
 def passed_over_names(environ: Mapping[str, str]) -> list[str]:

@@ -30,9 +30,7 @@ def url(new_database: Callable[[], str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, url: str, nats_server: EmbeddedNats
-) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, url: str, nats_server: EmbeddedNats) -> Iterator[ServerProcess]:
     settings = {key.upper().replace(".", "__"): value for key, value in MOST.items()}
     with TemporaryDirectory(prefix="og-") as short:
         settings |= {"DATABASE_URL": url, "NATS__URL": nats_server.url, "ADMIN_SOCKET": str(Path(short) / "admin.sock")}
@@ -71,7 +69,10 @@ def test_every_number_at_its_most_serves(server: ServerProcess, alice: User, url
 async def prune_once(url: str) -> None:
     async with anyio.create_task_group() as tasks:
         storage = PostgresStorage(
-            url, tasks, pool_size=MOST["database.pool_size"], statement_timeout_secs=MOST["database.statement_timeout_secs"]
+            url,
+            tasks,
+            pool_size=MOST["database.pool_size"],
+            statement_timeout_secs=MOST["database.statement_timeout_secs"],
         )
         await storage.start()
         await prune(storage, Sources(), MOST["session.login_window_secs"])
@@ -98,10 +99,25 @@ def test_numbers_of_a_query_are_never_500(alice: User) -> None:
     for path in lists:
         names = ("limit", "since", "before", "epoch") if path.endswith("events") else ("limit", "after")
         for name in names:
-            for number in (*HUGE, *(-each for each in HUGE), 0, -1, "1e400", "nan", "inf", "1.5", "", "+1", "١", f"{2**63}.x"):
+            for number in (
+                *HUGE,
+                *(-each for each in HUGE),
+                0,
+                -1,
+                "1e400",
+                "nan",
+                "inf",
+                "1.5",
+                "",
+                "+1",
+                "١",
+                f"{2**63}.x",
+            ):
                 answer = alice.get(path, params={name: str(number)})
                 assert answer.status_code in (200, 400), (path, name, number, answer.text)
-    both = alice.get(f"/channels/{channel}/events", params={"since": MAX_SEQUENCE, "epoch": MAX_SEQUENCE, "limit": MAX_SEQUENCE})
+    both = alice.get(
+        f"/channels/{channel}/events", params={"since": MAX_SEQUENCE, "epoch": MAX_SEQUENCE, "limit": MAX_SEQUENCE}
+    )
     assert both.status_code == 400
 
 
@@ -109,7 +125,20 @@ def test_numbers_of_a_body_are_never_500(alice: User) -> None:
     guild = alice.guild()
     channel = alice.channel(guild)
     alice.say(channel, "one")
-    values = [*map(str, HUGE), *(f"-{each}" for each in HUGE), "0", "1.5", "1e400", "1e2", "-0", "true", '"1"', "[]", "{}", "9" * 5_000]
+    values = [
+        *map(str, HUGE),
+        *(f"-{each}" for each in HUGE),
+        "0",
+        "1.5",
+        "1e400",
+        "1e2",
+        "-0",
+        "true",
+        '"1"',
+        "[]",
+        "{}",
+        "9" * 5_000,
+    ]
     for path, names in (
         (f"/guilds/{guild}/invites", ("max_uses", "expires_in_secs")),
         (f"/channels/{channel}/read", ("sequence",)),
@@ -126,7 +155,12 @@ def test_numbers_of_a_body_are_never_500(alice: User) -> None:
 
 def test_numbers_of_a_stream_are_never_500(alice: User) -> None:
     channel = alice.channel(alice.guild())
-    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "x" * 22 + "=="}
+    upgrade = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "x" * 22 + "==",
+    }
     for name in ("since", "epoch"):
         for number in (*HUGE, *(-each for each in HUGE), "nan", "1e400", "1.5"):
             answer = alice.request("GET", f"/channels/{channel}/ws", params={name: str(number)}, headers=upgrade)

@@ -61,7 +61,7 @@ def test_a_file_is_held_to_the_same(number: Number, suffix: str, tmp_path: Path)
     for bad in (*endless, *map(str, number.outside)):
         path.write_text(in_file(number.key, bad, suffix))
         if bad == "1:30":
-            with pytest.raises(ConfigError, match="line .*, column .*: a number that is not decimal"):
+            with pytest.raises(ConfigError, match=r"line .*, column .*: a number that is not decimal"):
                 load({}, {}, tmp_path)
         else:
             refused(tmp_path, number.key)

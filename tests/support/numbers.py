@@ -37,7 +37,12 @@ def _numbers(model: type[BaseModel], prefix: str = "") -> Iterator[Number]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _numbers(kind, f"{prefix}{name}.")
         elif kind is int or kind is float:
-            bounds = {bound: getattr(rule, bound) for rule in field.metadata for bound in ("gt", "ge", "le") if hasattr(rule, bound)}
+            bounds = {
+                bound: getattr(rule, bound)
+                for rule in field.metadata
+                for bound in ("gt", "ge", "le")
+                if hasattr(rule, bound)
+            }
             least = bounds["gt"] + 1 if "gt" in bounds else bounds.get("ge")
             yield Number(prefix + name, kind, LEAST.get(prefix + name, least), bounds.get("le"))
 
