@@ -6,7 +6,6 @@ Layers, later wins: defaults, `config/server.{toml,yaml,json}`, `config/server.l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,6 +49,7 @@ from openguild_runtime.config_values import (
     split_address,
     without_userinfo,
 )
+from openguild_runtime.local_socket import too_long
 from openguild_runtime.storage.base import MIN_POOL_SIZE
 
 __all__ = ["ServerConfig", "load", "split_address"]
@@ -67,10 +67,7 @@ def _pool_size(value: int) -> int:
     return value
 
 
-MAX_EMBEDDED_CONNECTIONS = (
-    1_000  # of all workers' pools; each reserves shared memory and a process of its own when it is used
-)
-MAX_SOCKET_PATH_BYTES = 100  # 108 with the end and a worker's number
+MAX_EMBEDDED_CONNECTIONS = 1_000  # of all workers' pools
 
 
 class Section(BaseModel):
@@ -297,11 +294,9 @@ class ServerConfig(Section):
                 "invalid MLS configuration: mls.identities must include at least one identity when MLS is enabled",
                 "mls.enabled",
             )
-        if self.admin_socket is not None and len(os.fsencode(self.admin_socket)) > MAX_SOCKET_PATH_BYTES:
-            raise Contradiction(
-                f"admin_socket: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes: choose a shorter one",
-                "admin_socket",
-            )
+        if self.admin_path is not None and (problem := too_long(self.admin_path)) is not None:
+            key = "data_dir" if self.admin_socket is None else "admin_socket"
+            raise Contradiction(f"{key}: {problem}", key)
 
     def _check_storage(self) -> None:
         if self.embedded and (self.storage == "memory" or self.database_url is not None):
@@ -339,10 +334,9 @@ class ServerConfig(Section):
     @property
     def admin_path(self) -> Path | None:
         """Where the admin socket is; an embedded server has one in its data directory."""
-        if self.admin_socket is not None:
+        if self.admin_socket is not None or not self.embedded:
             return self.admin_socket
-        path = (self.data_dir / "admin.sock").absolute()
-        return path if self.embedded and len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES else None
+        return (self.data_dir / "admin.sock").absolute()
 
     def key_ring(self) -> KeyRing:
         """The token keys; `session.signing_key` must be set."""

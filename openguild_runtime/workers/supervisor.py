@@ -36,6 +36,7 @@ from openguild_runtime.reload import live_part
 from openguild_runtime.siblings import PULSE_SECS, Line, Message, Pulse
 from openguild_runtime.workers.exchange import Exchange
 
+PROGRAM = [sys.executable, "-m", "openguild_runtime.workers.child"]
 MAX_BACKOFF_SECS = 15.0
 MAX_FAILURES = 8  # in a row, where nobody else serves: about 20 seconds
 STEADY_SECS = 10.0  # who lived as long as this is restarted at once
@@ -220,7 +221,7 @@ class Supervisor:
 
     async def _start(self, worker: Worker, line: socket.socket) -> None:
         worker.process = await anyio.open_process(
-            [sys.executable, "-m", "openguild_runtime.workers.child"],
+            PROGRAM,
             stdin=subprocess.PIPE,
             stdout=None,
             stderr=None,
