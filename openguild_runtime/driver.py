@@ -42,6 +42,7 @@ from openguild_runtime.sources import Sources
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
 from openguild_runtime.tracing import Tracing
+from openguild_runtime.transport import Transport
 
 RECEIVE_BYTES = 65_536
 SHED_LOOKS = 256  # connections looked at for one that can make room
@@ -121,19 +122,24 @@ class Driver:
             max_body_of=max_body_bytes,
         )
         peer = Peer(
-            sock, address, connection, clock=self._clock, timers=self._timers, tasks=self._tasks, report=self._report
+            Transport(sock),
+            address,
+            connection,
+            clock=self._clock,
+            timers=self._timers,
+            tasks=self._tasks,
+            handler=self,
         )
         self.peers[peer] = self._http[peer] = None
         self._places.take(limit_key(address))
         self._metrics.connection_opened()
+        became_stream = False
         try:
-            await self._drive(peer)
-        except (OSError, anyio.ClosedResourceError):
-            log.debug("connection lost", peer=address)
+            became_stream = await self._drive(peer)
         except Exception:  # contained: one connection's failure must not end the listener's task group
             log.exception("connection failed", peer=address)
         finally:
-            if not peer.callback_driven:
+            if not became_stream:
                 self._end(peer)
 
     def _end(self, peer: Peer) -> None:
@@ -144,7 +150,8 @@ class Driver:
         self._http.pop(peer, None)
         self._places.give_back(limit_key(peer.address))
         self._release_stream(peer)
-        peer.finish()
+        peer.abort()
+        peer.transport.close()
         if not self.peers:
             self._emptied.set()
         self._metrics.connection_closed()
@@ -160,10 +167,7 @@ class Driver:
     def end_all(self) -> None:
         """Whatever is still open ends now."""
         for peer in list(self.peers):
-            if peer.callback_driven:
-                self._end(peer)
-            else:
-                peer.abort()
+            peer.abort()
 
     async def wait_empty(self) -> None:
         """Return when no connection is open."""
@@ -171,21 +175,24 @@ class Driver:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
-    async def _drive(self, peer: Peer) -> None:
+    async def _drive(self, peer: Peer) -> bool:
+        """Until the connection ends, or until the loop drives it: True then."""
         connection = peer.connection
         peer.settle()
-        while data := await peer.receive(RECEIVE_BYTES):
+        while data := await peer.transport.receive_some(RECEIVE_BYTES):
             for number, event in enumerate(connection.receive_data(data, self._clock())):
                 if number:  # pipelined: everybody else has a turn before it
                     await asyncio.sleep(0)
                 await self._handle(peer, event)
             peer.settle()
             if connection.is_websocket:
-                self._watch_stream(peer)
-                return
+                del self._http[peer]
+                peer.transport.call_when_readable(peer)
+                return True
         for event in connection.receive_eof(self._clock()):
             await self._handle(peer, event)
         await self._flush(peer)
+        return False
 
     async def _flush(self, peer: Peer) -> None:
         """Wait until the answer has left; the one that waits longest is given up where too much waits in all."""
@@ -202,25 +209,20 @@ class Driver:
 
     # --- streams: driven by callbacks ----------------------------------------------------------------
 
-    def _watch_stream(self, peer: Peer) -> None:
-        """From here on the loop calls `_readable`; anyio has no such thing, and asyncio is the only backend served."""
-        peer.callback_driven = True
-        del self._http[peer]
-        peer.watch(self._readable, peer)
-
-    def _readable(self, peer: Peer) -> None:
+    def readable(self, peer: Peer) -> None:
+        """Called by a stream's peer."""
         try:
-            data = peer.receive_now(RECEIVE_BYTES)
+            data = peer.transport.receive(RECEIVE_BYTES)
             if data is None:
                 return
             connection = peer.connection
             if data:
                 for event in connection.receive_data(data, self._clock()):
-                    self._report(peer, event)
+                    self.report(peer, event)
                 peer.settle()
             else:
                 for event in connection.receive_eof(self._clock()):
-                    self._report(peer, event)
+                    self.report(peer, event)
                 peer.push()
                 self._end(peer)
         except Exception:  # contained: one connection's failure must not end the others
@@ -230,15 +232,17 @@ class Driver:
     # --- requests ----------------------------------------------------------------------------------
 
     async def _handle(self, peer: Peer, event: Event) -> None:
+        if peer.closing:
+            return  # nobody waits for the answer to what was pipelined
         match event:
             case RequestReceived(request=request) | WebSocketRequested(request=request):
                 await self._answer(peer, request)
                 if not peer.connection.is_websocket:
                     await self._flush(peer)
             case _:
-                self._report(peer, event)
+                self.report(peer, event)
 
-    def _report(self, peer: Peer, event: Event) -> None:
+    def report(self, peer: Peer, event: Event) -> None:
         """Count and log what the core has decided by itself; client messages are ignored (CONTRACT 8, A7)."""
         reason: str | None = None
         status: int | None = None

@@ -1,4 +1,4 @@
-"""One accepted socket: the raw non-blocking socket, its I/O-free connection, and the only writer to it.
+"""One accepted socket: its transport, its I/O-free connection, and the only writer to it.
 
 Everything that leaves goes through `push` (what can be sent at once) or, when the peer reads too slowly or is
 being replayed to, through one transient `_pump` task. While that task exists the subscriber is parked and the
@@ -7,8 +7,6 @@ fan-out flush leaves it alone, so two sources never interleave inside a frame (a
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,6 +19,7 @@ from openguild_proto.events import Event
 from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.http.message import OpenStream
 from openguild_runtime.timers import TimerWheel
+from openguild_runtime.transport import Transport
 
 SEND_BYTES = 65_536
 LINGER_SECS = 2.0
@@ -37,58 +36,60 @@ class Feeder(Protocol):
         """Put what comes next into the outbox; False: nothing is left, or the stream is over."""
 
 
+class PeerHandler(Protocol):
+    """What a peer tells its driver."""
+
+    def report(self, peer: Peer, event: Event) -> None:
+        """The core has decided something by itself at a deadline."""
+
+    def readable(self, peer: Peer) -> None:
+        """There is something to read, or there will be no more."""
+
+
 class Peer:
-    """`close` is decided here or in the core, but only the driver closes the socket (`finish`)."""
+    """`close` and `abort` are decided here or in the core, but only the driver closes the descriptor."""
 
     __slots__ = (
         "_blocked",
         "_clock",
-        "_closing",
+        "_handler",
         "_idle",
         "_linger_until",
         "_pumping",
-        "_report",
         "_tasks",
         "_timers",
-        "_waiter",
-        "_watched",
         "address",
-        "callback_driven",
         "connection",
-        "sock",
         "stream",
         "streams",
         "subscriber",
         "timer_tick",
+        "transport",
     )  # fmt: skip
 
     def __init__(
         self,
-        sock: socket.socket,
+        transport: Transport,
         address: str,
         connection: ServerConnection,
         *,
         clock: Callable[[], float],
         timers: TimerWheel,
         tasks: TaskGroup,
-        report: Callable[[Peer, Event], None],
+        handler: PeerHandler,
     ) -> None:
-        self.sock = sock
+        self.transport = transport
         self.address = address
         self.connection = connection
         self.stream: OpenStream | None = None
         self.streams: Feeder | None = None
         self.subscriber: Subscriber | None = None
-        self.callback_driven = False  # the loop calls when there is something to read; no task waits for it
         self.timer_tick = -1
         self._clock = clock
         self._timers = timers
         self._tasks = tasks
-        self._report = report
+        self._handler = handler
         self._pumping = False
-        self._closing = False
-        self._watched = False  # the loop tells when there is something to read
-        self._waiter: asyncio.Future[None] | None = None  # whom it tells
         self._idle: anyio.Event | None = None  # somebody waits for the end of the pump
         self._blocked = False
         self._linger_until: float | None = None
@@ -107,7 +108,7 @@ class Peer:
 
     def next_deadline(self) -> float | None:
         """Monotonic seconds; None: nothing is waited for."""
-        if self._closing:
+        if self.transport.ended:
             return None
         return self._linger_until if self._linger_until is not None else self.connection.next_deadline()
 
@@ -118,18 +119,24 @@ class Peer:
             return
         try:
             for event in self.connection.handle_deadline(now):
-                self._report(self, event)
+                self._handler.report(self, event)
             self.settle()
         except Exception:  # contained: one connection's failure must not end the others
             log.exception("a deadline failed", peer=self.address)
             self.abort()
+
+    # --- reading, once no task does --------------------------------------------------------------------
+
+    def readable(self) -> None:
+        """Called by the transport."""
+        self._handler.readable(self)
 
     # --- writing -----------------------------------------------------------------------------------
 
     @property
     def closing(self) -> bool:
         """Whether the socket is shut: nothing is sent or received any more."""
-        return self._closing
+        return self.transport.ended
 
     def settle(self) -> None:
         """After anything that may have queued bytes or moved deadlines: send, close if asked, re-arm the timer."""
@@ -142,7 +149,7 @@ class Peer:
                 self._start_pump()
             elif self.connection.wants_close:
                 self._linger()
-        if not self._closing:
+        if not self.transport.ended:
             self._timers.arm(self)
 
     def push(self) -> bool:
@@ -151,7 +158,7 @@ class Peer:
         while outbox:
             sent = self.send(outbox.peek(SEND_BYTES))
             if sent < 0:
-                return self._closing
+                return self.transport.ended
             outbox.consume(sent)
         if self._blocked:
             self._blocked = False
@@ -160,15 +167,12 @@ class Peer:
 
     def send(self, data: bytes | memoryview) -> int:
         """One send(2): bytes taken, or -1 when the kernel takes none or the peer is gone."""
-        if self._closing:
-            return -1
-        try:
-            sent = self.sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            self.write_blocked()
-            return -1
-        except OSError:
+        sent = self.transport.send(data)
+        if sent is None:
             self.abort()
+            return -1
+        if not sent:
+            self.write_blocked()
             return -1
         if self._blocked:
             self.connection.wrote(sent, self._clock())
@@ -183,7 +187,7 @@ class Peer:
 
     def park(self) -> None:
         """The subscriber has something to be sent that the flush cannot send: the pump takes over."""
-        if not self._pumping and not self._closing:
+        if not self._pumping and not self.transport.ended:
             self._start_pump()
 
     def _start_pump(self) -> None:
@@ -195,15 +199,13 @@ class Peer:
     async def _pump(self) -> None:
         """Own the write side until nothing is left: outbox, then replay pages, then the ring."""
         try:
-            while not self._closing:
+            while not self.transport.ended:
                 if not self.push():
-                    await anyio.wait_writable(self.sock)
+                    await self.transport.writable()
                 elif self.connection.wants_close or self.subscriber is None or self.streams is None:
                     break
                 elif not await self.streams.feed_parked(self):
                     break
-        except (OSError, anyio.ClosedResourceError):
-            self.abort()
         except Exception:
             log.exception("a socket's pump failed", peer=self.address)
             self.abort()
@@ -211,67 +213,14 @@ class Peer:
             self._pumping = False
             if self._idle is not None:
                 self._idle.set()
-            if self.subscriber is not None and not self._closing:
+            if self.subscriber is not None and not self.transport.ended:
                 self.subscriber.parked = False
-        if not self._closing:
+        if not self.transport.ended:
             self.settle()
-
-    # --- reading -----------------------------------------------------------------------------------
-
-    async def receive(self, size: int) -> bytes:
-        """Up to `size` bytes, b"" at the end of the stream or after `abort`.
-
-        Only a new connection is read without a wait: one that has just been read has rarely more, and each
-        connection gets its turn.
-        """
-        if self._watched:
-            await self._wait_readable()
-        while (data := self.receive_now(size)) is None:
-            await self._wait_readable()
-        return data
-
-    async def _wait_readable(self) -> None:
-        """Like `anyio.wait_readable`, but the loop goes on watching between two waits: a request needs no new watch."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        if not self._watched:
-            self.watch(self._readable)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _readable(self) -> None:
-        if self._waiter is None:
-            self.unwatch()  # the peer sends while its request is under way: it will be read after that
-        elif not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def watch(self, readable: Callable[..., None], *arguments: object) -> None:
-        """Let the loop call `readable` whenever there is something to read; a former watch ends."""
-        asyncio.get_running_loop().add_reader(self.sock, readable, *arguments)
-        self._watched = True
-
-    def unwatch(self) -> None:
-        """The loop calls nobody any more when there is something to read."""
-        if self._watched:
-            asyncio.get_running_loop().remove_reader(self.sock)
-            self._watched = False
-
-    def receive_now(self, size: int) -> bytes | None:
-        """Up to `size` bytes without waiting, b"" at the end; None: nothing has come."""
-        if self._closing:
-            return b""
-        try:
-            return self.sock.recv(size)
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            self.abort()
-            return b""
 
     def flushed(self) -> bool:
         """Send what the kernel takes at once; whether nothing is left that anybody waits for."""
-        return self._closing or (not self._pumping and self.push())
+        return self.transport.ended or (not self._pumping and self.push())
 
     async def flush(self) -> None:
         """Wait until the outbox is empty (HTTP phase: the next request is not read before).
@@ -288,7 +237,7 @@ class Peer:
 
     def close(self, code: int, reason: str) -> None:
         """Ask for an orderly end: a close frame on a WebSocket, `wants_close` elsewhere."""
-        if not self._closing:
+        if not self.transport.ended:
             self.connection.close(code, reason, self._clock())
             self.settle()
 
@@ -298,27 +247,11 @@ class Peer:
         Closing at once with unread input would make the kernel send RST, which destroys an answer in flight
         (RFC 9112 9.6). The driver reads and drops what still comes until the peer closes too.
         """
-        if self._linger_until is None and not self._closing:
+        if self._linger_until is None and not self.transport.ended:
             self._linger_until = self._clock() + LINGER_SECS
-            try:
-                self.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                self.abort()
+            self.transport.end_writing()
 
     def abort(self) -> None:
-        """End both directions now; the driver wakes with an end of stream and cleans up."""
-        if self._closing:
-            return
-        self._closing = True
+        """End both directions now; whoever reads or writes here wakes, and the driver cleans up."""
+        self.transport.end()
         self._timers.disarm(self)
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # already disconnected: the reader sees that by itself
-
-    def finish(self) -> None:
-        """Close the descriptor: called once, by the driver, after the peer has left every ring."""
-        self.abort()
-        self.unwatch()
-        anyio.notify_closing(self.sock)
-        self.sock.close()

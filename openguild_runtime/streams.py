@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import anyio
 import structlog
 from anyio.abc import TaskGroup
 
@@ -107,7 +106,7 @@ class Streams:
             if not self.hub.is_open(ring):
                 self.hub.open(ring, head)
             since = stream.since if stream.since is not None else max(0, head - self.replay_window)
-        peer.subscriber = self.hub.subscribe(ring, since, owner=peer, handle=peer.sock.fileno())
+        peer.subscriber = self.hub.subscribe(ring, since, owner=peer, handle=peer.transport.fileno())
         self._metrics.subscriber_joined()
         if peer.subscriber.state is SubscriberState.REPLAYING:
             peer.park()
@@ -156,7 +155,7 @@ class Streams:
         sent = peer.send(span)
         if sent < 0:
             if not peer.closing:
-                await anyio.wait_writable(peer.sock)
+                await peer.transport.writable()
             return True
         rest = self.hub.sent(subscriber, sent)
         if rest:

@@ -28,6 +28,8 @@ from openguild_runtime.reload import LiveConfig
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
+from openguild_runtime.transport import Transport
+from tests.support.line import NoDriver
 from tests.support.server import SIGNING_KEY
 from tests.support.waiting import eventually
 
@@ -64,8 +66,8 @@ class Joined:
         self.sockets += ours, theirs
         connection = ServerConnection(now=0.0, random_bytes=os.urandom)
         peer = Peer(
-            ours, "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic),
-            tasks=self.tasks, report=lambda peer, event: None,
+            Transport(ours), "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic),
+            tasks=self.tasks, handler=NoDriver(),
         )  # fmt: skip
         stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id, verified_by=b"")
         self.streams.join(peer, stream, self.streams.changes)

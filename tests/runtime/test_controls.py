@@ -25,7 +25,9 @@ from openguild_runtime.perform import Performer
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
+from openguild_runtime.transport import Transport
 from tests.support.deeds import add_user, login
+from tests.support.line import NoDriver
 
 pytestmark = pytest.mark.anyio
 
@@ -79,7 +81,13 @@ class Replica:
         self._ends += [sock, other]
         connection = ServerConnection(now=time.monotonic(), random_bytes=os.urandom)
         peer = Peer(
-            sock, "", connection, clock=time.monotonic, timers=self.timers, tasks=self.tasks, report=lambda *_: None
+            Transport(sock),
+            "",
+            connection,
+            clock=time.monotonic,
+            timers=self.timers,
+            tasks=self.tasks,
+            handler=NoDriver(),
         )
         changes = self.streams.changes if changes is None else changes
         await self.streams.prepare(stream)

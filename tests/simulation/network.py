@@ -113,6 +113,10 @@ class SimSocket:
             raise BlockingIOError
         return sent
 
+    def getsockopt(self, level: int, option: int) -> int:
+        """SO_ERROR is all that the runtime asks for."""
+        return errno.ECONNRESET if self.incoming.reset else 0
+
     def shutdown(self, how: int) -> None:
         if self.incoming.reset:
             raise OSError(errno.ENOTCONN, "not connected")

@@ -8,14 +8,26 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from openguild_proto.events import Event
 from openguild_proto.sessions.tokens import Claims
 from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config import ServerConfig
+from openguild_runtime.peer import Peer
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_user, login
 from tests.support.server import SIGNING_KEY
+
+
+class NoDriver:
+    """Stands where a peer's driver would and does nothing."""
+
+    def report(self, peer: Peer, event: Event) -> None:
+        return None
+
+    def readable(self, peer: Peer) -> None:
+        return None
 
 
 class Line:
@@ -52,13 +64,18 @@ class Line:
 
 
 @asynccontextmanager
-async def connected(storage: Storage | None = None, *, queue_capacity: int = 256) -> AsyncIterator[Line]:
-    """`queue_capacity`: events that a ring holds."""
+async def connected(
+    storage: Storage | None = None,
+    *,
+    queue_capacity: int = 256,
+    ends: tuple[socket.socket, socket.socket] | None = None,
+) -> AsyncIterator[Line]:
+    """`queue_capacity`: events that a ring holds; `ends`: the server's and the client's, a socket pair without it."""
     storage = storage or MemoryStorage()
     config = ServerConfig.model_validate(
         {"session": {"signing_key": SIGNING_KEY}, "messaging": {"queue_capacity": queue_capacity}}
     )
-    ours, theirs = socket.socketpair()
+    ours, theirs = ends or socket.socketpair()
     for end in (ours, theirs):
         end.setblocking(False)
     with theirs, anyio.fail_after(10):

@@ -1,0 +1,175 @@
+"""One non-blocking socket and the waits for it, on uvloop and on asyncio's own loop.
+
+A wait ends when the socket is ready, when it has broken, or at `end`. None relies on the loop to report a broken socket:
+libuv stops a poll after its first EPOLLERR, so uvloop reports data and a reset that arrive together once, and the reset
+alone never. After each read the socket is therefore asked for its error (SO_ERROR, socket(7)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Protocol
+
+
+class Reader(Protocol):
+    """Reads a transport by callback instead of by a task."""
+
+    def readable(self) -> None:
+        """`Transport.receive` is worth a try."""
+
+
+class Transport:
+    """Owned by one connection; at most one task waits to read and one to write. Must be made while the loop runs."""
+
+    __slots__ = ("_loop", "_over", "_reader", "_sock", "_waiter", "_watched", "_writer", "ended")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.ended = False  # by `end`: nothing is sent or received any more
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._over = False  # the loop may never report this socket again
+        self._watched = False  # the loop calls `_readable`
+        self._reader: Reader | None = None
+        self._waiter: asyncio.Future[None] | None = None  # the task that waits to read
+        self._writer: asyncio.Future[None] | None = None
+
+    def fileno(self) -> int:
+        """The descriptor, for senders that bypass `send`; -1 after `close`."""
+        return self._sock.fileno()
+
+    # --- bytes -------------------------------------------------------------------------------------
+
+    def receive(self, size: int) -> bytes | None:
+        """Up to `size` bytes without waiting, b"" when there will be no more; None: nothing has come."""
+        if self._over:
+            return b""
+        try:
+            data = self._sock.recv(size)
+            if data and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._over = True
+                self._wake_reader()
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            self.end()
+            return b""
+        return data
+
+    def send(self, data: bytes | memoryview) -> int | None:
+        """One send(2): bytes taken, 0 where the kernel takes none; None: the socket has ended."""
+        if self.ended:
+            return None
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.end()
+            return None
+
+    def end_writing(self) -> None:
+        """Tell the peer that nothing follows."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.end()
+
+    # --- waiting -----------------------------------------------------------------------------------
+
+    async def receive_some(self, size: int) -> bytes:
+        """Up to `size` bytes once there are some, b"" when there will be no more.
+
+        Only a new connection is read without a wait: one that has just been read has rarely more, and each connection
+        gets its turn.
+        """
+        if self._watched:
+            await self._until_readable()
+        while (data := self.receive(size)) is None:
+            await self._until_readable()
+        return data
+
+    async def _until_readable(self) -> None:
+        """The loop goes on watching between two waits, so that a request needs no new watch."""
+        if self._over:
+            return
+        if not self._watched:
+            self._watch()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def writable(self) -> None:
+        """Return when `send` is worth a try."""
+        if self._over:
+            return
+        self._writer = self._loop.create_future()
+        self._loop.add_writer(self._sock, self._wake_writer)
+        try:
+            await self._writer
+        finally:
+            self._writer = None
+            if self._sock.fileno() >= 0:
+                self._loop.remove_writer(self._sock)
+
+    def call_when_readable(self, reader: Reader) -> None:
+        """From now on the loop calls `reader.readable` whenever there is something to read, and once when there will be no more."""
+        self._reader = reader
+        if self._over:
+            self._wake_reader()
+        elif not self._watched:
+            self._watch()
+
+    def _watch(self) -> None:
+        self._loop.add_reader(self._sock, self._readable)
+        self._watched = True
+
+    def _unwatch(self) -> None:
+        self._loop.remove_reader(self._sock)
+        self._watched = False
+
+    def _readable(self) -> None:
+        if self._reader is not None:
+            self._reader.readable()
+        elif self._waiter is None:
+            self._unwatch()  # the peer sends while its request is under way: it is read after that
+        elif not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None:
+            self._loop.call_soon(self._call_reader)  # later: the caller may be in the middle of a flush
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _call_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.readable()
+
+    def _wake_writer(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """End both directions now and wake whoever waits; safe to repeat."""
+        if self.ended:
+            return
+        self.ended = self._over = True
+        with suppress(OSError):  # the peer was quicker
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._wake_reader()
+        self._wake_writer()
+
+    def close(self) -> None:
+        """Close the descriptor, which may have a new owner at once; safe to repeat."""
+        self.end()
+        self._reader = None
+        if self._sock.fileno() >= 0:
+            self._unwatch()
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
