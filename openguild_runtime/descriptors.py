@@ -35,7 +35,7 @@ SPARE_CONNECTIONS = 10_000  # HTTP connections beside the streams
 SPARES = 4
 SHED_AT_ONCE = 16  # connections that end when descriptors have run out
 LOOK_SECS = 2.0
-SHORT_SECS = 10.0  # after the last failure
+SHORT_SECS = 5.0  # after the last failure
 TELL_SECS = 10.0  # between two lines
 
 log = structlog.get_logger("openguild.descriptors")

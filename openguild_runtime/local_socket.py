@@ -135,11 +135,15 @@ async def _accept(path: Path, listener: SocketListener, tasks: TaskGroup, answer
         except Exception:  # contained: an escaping one would end the whole server
             log.exception("local request failed", path=str(path))
 
+    problem = 0
     while True:
         try:
             stream = await listener.accept()
         except OSError as failure:
-            log.error("cannot accept a local request", path=str(path), errno=failure.errno)  # noqa: TRY400 - no traceback
+            if failure.errno != problem:  # one line until the next success
+                log.error("cannot accept a local request", path=str(path), errno=failure.errno)  # noqa: TRY400 - no traceback
+            problem = failure.errno or 0
             await anyio.sleep(ACCEPT_PAUSE_SECS)
         else:
+            problem = 0
             tasks.start_soon(handle, stream)
