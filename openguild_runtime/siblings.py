@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import anyio
 import msgspec
 
-from openguild_runtime.background import contained
+from openguild_runtime.background import contained, start_contained
 
 PULSE_SECS = 2.0  # between two pulses
 STARTING_PULSE_SECS = 0.2  # until the worker takes connections
@@ -140,16 +140,15 @@ class Seat:
         self._answers: dict[int, dict[int, bytes]] = {}
         self._answered = anyio.Event()
 
-    async def serve(self, own: Callable[[], bytes], pulse: Callable[[], Pulse]) -> None:
+    async def serve(self, own: Callable[[], Awaitable[bytes]], pulse: Callable[[], Pulse]) -> None:
         """Send pulses and answer with `own` metrics, until the supervisor is gone."""
 
         def heard(message: Message) -> None:
-            with contained("what the supervisor says"):
-                if isinstance(message, Wanted):
-                    self._line.say(Own(message.number, own()))
-                elif isinstance(message, Others) and message.number == self._asked:
-                    self._answers[message.number] = message.texts
-                    self._answered.set()
+            if isinstance(message, Wanted):
+                start_contained(tasks, self._answer, message.number, own)
+            elif isinstance(message, Others) and message.number == self._asked:
+                self._answers[message.number] = message.texts
+                self._answered.set()
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._send_pulses, pulse)
@@ -166,6 +165,9 @@ class Seat:
             await self._answered.wait()
         return self._answers.pop(self._asked, {})
 
+    async def _answer(self, number: int, own: Callable[[], Awaitable[bytes]]) -> None:
+        self._line.say(Own(number, await own()))
+
     async def _send_pulses(self, pulse: Callable[[], Pulse]) -> None:
         while True:
             listening = False
@@ -176,9 +178,9 @@ class Seat:
             await anyio.sleep(PULSE_SECS if listening else STARTING_PULSE_SECS)
 
 
-async def gather(seat: Seat, render: Callable[[], bytes]) -> bytes:
+async def gather(seat: Seat, render: Callable[[], Awaitable[bytes]]) -> bytes:
     """The exposition of all workers; who does not answer in time is missing, and down."""
-    texts = {seat.number: render()} | await seat.others()
+    texts = {seat.number: await render()} | await seat.others()
     return merge({number: texts.get(number) or None for number in range(seat.count)})
 
 

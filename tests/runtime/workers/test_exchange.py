@@ -16,12 +16,16 @@ from tests.support.waiting import eventually
 TEXT = b"# HELP x y\n# TYPE x gauge\nx 1\n"
 
 
+async def text() -> bytes:
+    return TEXT
+
+
 @pytest.mark.anyio
 async def test_a_scrape_shows_all_workers() -> None:
     async with workers(3) as seats, anyio.create_task_group() as tasks:
         for seat in seats:
-            tasks.start_soon(seat.serve, lambda: TEXT, starting)
-        shown = (await gather(seats[1], lambda: TEXT)).decode()
+            tasks.start_soon(seat.serve, text, starting)
+        shown = (await gather(seats[1], text)).decode()
         tasks.cancel_scope.cancel()
     assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True] * 3
     assert [f'x{{worker="{number}"}} 1' in shown for number in range(3)] == [True] * 3
@@ -32,9 +36,9 @@ async def test_a_worker_that_hangs_is_down_and_keeps_nobody_waiting(monkeypatch:
     monkeypatch.setattr(exchange, "SIBLING_SECS", 0.1)
     async with workers(3) as seats, anyio.create_task_group() as tasks:
         for seat in seats[:2]:  # the third one does not serve
-            tasks.start_soon(seat.serve, lambda: TEXT, starting)
+            tasks.start_soon(seat.serve, text, starting)
         with anyio.fail_after(5):
-            shown = (await gather(seats[0], lambda: TEXT)).decode()
+            shown = (await gather(seats[0], text)).decode()
         tasks.cancel_scope.cancel()
     assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True, True, False]
 
@@ -45,8 +49,8 @@ async def test_a_worker_shows_itself_where_the_supervisor_is_silent(monkeypatch:
     monkeypatch.setattr(siblings, "RETURN_SECS", 0.0)
     monkeypatch.setattr(exchange.Exchange, "heard", lambda self, number, message: None)
     async with workers(2) as seats, anyio.create_task_group() as tasks:
-        tasks.start_soon(seats[0].serve, lambda: TEXT, starting)
-        shown = (await gather(seats[0], lambda: TEXT)).decode()
+        tasks.start_soon(seats[0].serve, text, starting)
+        shown = (await gather(seats[0], text)).decode()
         tasks.cancel_scope.cancel()
     assert 'openguild_worker_up{worker="0"} 1' in shown
     assert 'openguild_worker_up{worker="1"} 0' in shown
@@ -58,13 +62,13 @@ async def test_pulses_go_on_though_a_rendering_fails(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(exchange, "SIBLING_SECS", 0.1)
     heard: list[tuple[int, Message]] = []
 
-    def broken() -> bytes:
+    async def broken() -> bytes:
         raise RuntimeError("a defect")
 
     async with workers(2, heard) as seats, anyio.create_task_group() as tasks:
-        tasks.start_soon(seats[0].serve, lambda: TEXT, starting)
+        tasks.start_soon(seats[0].serve, text, starting)
         tasks.start_soon(seats[1].serve, broken, starting)
-        await gather(seats[0], lambda: TEXT)
+        await gather(seats[0], text)
         before = len(heard)
         await eventually(
             lambda: any(number == 1 and isinstance(message, Pulse) for number, message in heard[before:]),
