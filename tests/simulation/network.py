@@ -48,6 +48,9 @@ class Pipe:
         self._later(self._end)
 
     def break_now(self) -> None:
+        """What is on its way arrives together with the reset."""
+        while self._queue:
+            self._next()
         self.reset = True
         self._arrived()
         self._drained()
@@ -67,8 +70,9 @@ class Pipe:
         loop.call_at(self._last, self._next)
 
     def _next(self) -> None:
-        action, arguments = self._queue.popleft()
-        action(*arguments)
+        if self._queue:  # else a reset was quicker
+            action, arguments = self._queue.popleft()
+            action(*arguments)
 
     def _arrive(self, data: bytes) -> None:
         self.in_flight -= len(data)
@@ -98,9 +102,9 @@ class SimSocket:
     def recv(self, size: int) -> bytes:
         if self._shut:
             return b""
-        if self.incoming.reset:
-            raise ConnectionResetError(errno.ECONNRESET, "reset")
         data = self.incoming.read(size)
+        if not data and self.incoming.reset:
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
         if not data and not self.incoming.ended:
             raise BlockingIOError
         return data
@@ -198,6 +202,7 @@ class Network:
         self._sockets: dict[int, tuple[int, SimSocket]] = {}  # descriptor -> (port, socket)
         self.listeners: dict[int, Accept] = {}
         loop.is_ready = self._is_ready
+        loop.is_broken = self._is_broken
 
     def delay(self) -> float:
         return self._rng.choice((0.0002, 0.001, 0.001, 0.003, 0.03))
@@ -208,6 +213,14 @@ class Network:
     def _is_ready(self, kind: str, descriptor: int) -> bool:
         entry = self._sockets.get(descriptor)
         return entry is not None and entry[1].can(kind)
+
+    def _is_broken(self, descriptor: int) -> bool:
+        entry = self._sockets.get(descriptor)
+        return entry is not None and entry[1].incoming.reset
+
+    def broken(self) -> int:
+        """Connections that were reset and that their server has not closed."""
+        return sum(sock.incoming.reset for _, sock in self._sockets.values())
 
     async def connect(self, address: Address) -> ByteStream:
         await anyio.sleep(self.delay())

@@ -39,6 +39,7 @@ SIZES = (
 )  # what the texts of a run end with; three of the second fill a send
 TROUBLE_SECS = 12.0  # simulated; after that everything heals
 SETTLE_SECS = 90.0  # by then everybody must have everything
+RESET_PATIENCE_SECS = 15.0  # by then a replica has closed what was reset
 SAMPLE_SECS = 0.5
 
 
@@ -296,6 +297,9 @@ class Run:
             for name in sorted(self.watched):
                 self._violation(f"a stream that was to end is still open: {name}")
             self._check()
+            await anyio.sleep(RESET_PATIENCE_SECS)
+            if broken := cluster.network.broken():
+                self._violation(f"{broken} connections outlive their reset")
             tasks.cancel_scope.cancel()
 
     async def _settled(self) -> None:

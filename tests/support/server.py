@@ -26,6 +26,8 @@ SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # CONTRACT 5.2, the
 class ServerProcess:
     """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
 
+    program: tuple[str, ...] = ("-m", "openguild_runtime.cli")
+
     def __init__(
         self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (),
         descriptors: int | None = None, **settings: object,
@@ -62,7 +64,7 @@ class ServerProcess:
         )  # fmt: skip
 
     def start(self, *, ready: bool = True) -> ServerProcess:
-        command = [sys.executable, "-m", "openguild_runtime.cli", *self._flags]
+        command = [sys.executable, *self.program, *self._flags]
         if self._descriptors is not None:
             command = ["bash", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "bash", *command]
         with self.log_path.open("ab") as log:
