@@ -17,7 +17,6 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -35,6 +34,7 @@ from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
+from openguild_runtime.descriptors import SCRAPES, Descriptors
 from openguild_runtime.driver import Driver
 from openguild_runtime.expiry import watch_clocks
 from openguild_runtime.exposition import Exposition
@@ -51,15 +51,13 @@ from openguild_runtime.reload import LiveConfig
 from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
 from openguild_runtime.shutdown import DrainRequest, drain, wait_for_signal
-from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, serve_siblings
+from openguild_runtime.siblings import Pulse, Seat
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
 from openguild_runtime.timers import TimerWheel
 
-RESERVED_DESCRIPTORS = 256  # database, NATS, logs, listeners
-SPARE_CONNECTIONS = 10_000  # HTTP connections beside the sockets
-SPARE_PER_ADDRESS = 256  # of them, from one address
+SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
 STALL_PROBE_SECS = 0.05
 SEAT_PATIENCE_SECS = 3.0
 
@@ -138,8 +136,8 @@ class Server:
         on_main = config.metrics.enabled and config.metrics.bind_addr is None
         self.performer = self._performer(metrics_shown=on_main)
         self.timers = TimerWheel(clock)
-        max_connections = min(descriptors - RESERVED_DESCRIPTORS, config.websocket.max_connections + SPARE_CONNECTIONS)
-        self.driver = self._driver(self.performer, max_connections)
+        self.driver = self._driver(self.performer, max_connections=0)
+        self.descriptors = Descriptors(config, descriptors, self.driver, self.service.sockets, self.metrics, clock)
         self._join()
 
     def _performer(self, *, metrics_shown: bool) -> Performer:
@@ -199,6 +197,7 @@ class Server:
         self.bus.on_channel = self._heard
         self.bus.on_control = self.controls.received
         self.bus.on_reconnect = self._check_everything
+        self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
         self.metrics.attach_depths(self.streams.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
 
@@ -237,19 +236,19 @@ class Server:
         listeners = [] if shared else [open_listener(*config.listen)]
         await self.start_parts()
         if self.seat is not None:
-            answers = {METRICS: self.exposition.own, PULSE: self._pulse}
-            self.tasks.start_soon(serve_siblings, self.seat, answers)
+            self.tasks.start_soon(self.seat.serve, self.exposition.own, self._pulse)
             # a worker that cannot serve yet leaves the port to its siblings
             with anyio.move_on_after(SEAT_PATIENCE_SECS):
                 await self._started.wait()
             listeners.append(open_listener(*config.listen, shared=True))
         self.tasks.start_soon(self._reload_at_hangup, hangups)
         self._start_admin(config.admin_path)
-        self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
+        self.tasks.start_soon(self.descriptors.watch)
+        self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve, self.descriptors.ran_out)
         if config.metrics.enabled and config.metrics.bind_addr is not None:
             listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
-            scraper = self._driver(self._performer(metrics_shown=True), max_connections=64, metrics_only=True)
-            self.tasks.start_soon(accept_forever, listeners[1], self.tasks, scraper.serve)
+            scraper = self._driver(self._performer(metrics_shown=True), max_connections=SCRAPES, metrics_only=True)
+            self.tasks.start_soon(accept_forever, listeners[1], self.tasks, scraper.serve, self.descriptors.ran_out)
             log.info(f"metrics listening on {_shown(listeners[1])}")
         self._listening = True
         log.info(f"listening on {_shown(listeners[0])}")
@@ -274,8 +273,8 @@ class Server:
         scope = AdminScope(self.live, self.streams, DrainRequest(self.readiness, self.seat))
         self.tasks.start_soon(serve_admin, scope, path)
 
-    def _pulse(self) -> bytes:
-        return msgspec.json.encode(Pulse(self._listening, self.live.changes()))
+    def _pulse(self) -> Pulse:
+        return Pulse(self._listening, self.live.changes())
 
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
         async for _ in hangups:

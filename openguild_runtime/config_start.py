@@ -14,6 +14,7 @@ from pathlib import Path
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.config_values import split_address
+from openguild_runtime.descriptors import require_descriptors
 
 
 def require_servable(config: ServerConfig) -> None:
@@ -27,6 +28,7 @@ def require_servable(config: ServerConfig) -> None:
             "storage: none is chosen: pass --embedded for a private one, set database_url, "
             "or name --storage memory (everything is lost at a restart)"
         )
+    require_descriptors(config)
     if config.embedded:
         _require_usable("data_dir", config.data_dir)
     else:

@@ -85,7 +85,7 @@ class Driver:
         self._metrics = metrics
         self._timers = timers
         self._tasks = tasks
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         self._places = Places(max_per_address)
         self._dispatch = dispatch
         self._sources = sources
@@ -109,7 +109,7 @@ class Driver:
         """A trusted proxy brings the connections of many clients."""
         if self.draining or not (self._places.has_room(limit_key(address)) or self._policy.is_trusted(address)):
             return False
-        return len(self.peers) < self._max_connections or self._shed()
+        return len(self.peers) < self.max_connections or self.shed()
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         connection = ServerConnection(
@@ -155,7 +155,7 @@ class Driver:
             self._emptied.set()
         self._metrics.connection_closed()
 
-    def _shed(self) -> bool:
+    def shed(self) -> bool:
         """There is no room: the oldest connection that waits for its client makes some. False: none was found."""
         for peer in islice(self._http, SHED_LOOKS):
             if not peer.connection.is_answering and not peer.closing:

@@ -29,7 +29,7 @@ class Exposition:
         self._whole: tuple[float, bytes] | None = None
         self._gathering = anyio.Lock()
 
-    def own(self) -> bytes:
+    async def own(self) -> bytes:
         """This process's: what a sibling asks for."""
         text = self._fresh(self._own)
         if text is None:
@@ -40,7 +40,7 @@ class Exposition:
     async def whole(self) -> bytes:
         """What a scrape gets. Whoever asks meanwhile waits for the same text."""
         if self._seat is None:
-            return self.own()
+            return await self.own()
         async with self._gathering:
             text = self._fresh(self._whole)
             if text is None:

@@ -129,6 +129,10 @@ class Metrics:
         self._connections = self._gauge("openguild_connections", "TCP connections open")
         self._sockets = self._gauge("openguild_websocket_connections", "WebSocket streams open")
         self._accepted = self._counter("openguild_connections_accepted", "TCP connections accepted")
+        self._not_accepted = self._counter(
+            "openguild_accept_failures",
+            "Times that a connection could not be accepted for want of descriptors or memory",
+        )
         self._subscribers = self._gauge("openguild_subscribers", "Subscribers of all rings")
         self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
         self._replayed = self._counter("openguild_replay_events", "Events replayed from the log to joining streams")
@@ -197,6 +201,9 @@ class Metrics:
     def connection_opened(self) -> None:
         self._connections.inc()
         self._accepted.inc()
+
+    def accept_failed(self) -> None:
+        self._not_accepted.inc()
 
     def connection_closed(self) -> None:
         self._connections.dec()

@@ -30,6 +30,8 @@ from openguild_runtime.storage import migrations
 STEADY_SECS = 10.0  # what lived as long as this is started again at once
 MAX_BACKOFF_SECS = 5.0
 MAX_FAILURES = 5  # in a row
+LEAST_CONNECTIONS = 200
+OTHER_CONNECTIONS = 20  # of commands beside the server, and what PostgreSQL reserves
 
 log = structlog.get_logger("openguild.embedded")
 
@@ -44,7 +46,8 @@ async def private_servers(config: ServerConfig) -> AsyncIterator[ServerConfig]:
     if not config.embedded:
         yield config
         return
-    servers = (EmbeddedPostgres(config.data_dir), EmbeddedNats(config.data_dir))
+    connections = max(LEAST_CONNECTIONS, config.workers * config.database.pool_size + OTHER_CONNECTIONS)
+    servers = (EmbeddedPostgres(config.data_dir, max_connections=connections), EmbeddedNats(config.data_dir))
     try:
         async with anyio.create_task_group() as starting:
             for server in servers:

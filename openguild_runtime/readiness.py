@@ -35,6 +35,7 @@ class ReadinessProbe:
     ) -> None:
         self.draining = False
         self.serving = False
+        self.short_of_descriptors: Callable[[], bool] = lambda: False
         self._storage = storage
         self._bus = bus
         self._metrics = metrics
@@ -47,14 +48,14 @@ class ReadinessProbe:
         self._lock = anyio.Lock()
 
     async def __call__(self) -> Readiness:
-        """The state now. Status: draining, unavailable, degraded (serving, NATS away) or ready."""
+        """The state now. Status: draining, unavailable, degraded (serving, NATS away or descriptors short) or ready."""
         health = await self._storage_health()
         nats = self._bus.connected
         if self.draining:
             status = "draining"
         elif not (health.database and health.migrations and self.serving):
             status = "unavailable"
-        elif self._has_nats and not nats:
+        elif (self._has_nats and not nats) or self.short_of_descriptors():
             status = "degraded"
         else:
             status = "ready"
@@ -70,6 +71,7 @@ class ReadinessProbe:
                     "pending" if self.draining else "configured",
                     "draining" if self.draining else "not draining",
                 ),
+                *self._descriptors(),
             ),
         )
 
@@ -82,6 +84,12 @@ class ReadinessProbe:
         if not health.database:
             return ComponentState("migrations", "pending", "unknown while the database is not reachable")
         return _component("migrations", health.migrations, "schema is current", "schema is not current")
+
+    def _descriptors(self) -> tuple[ComponentState, ...]:
+        """Named only while they are short."""
+        if not self.short_of_descriptors():
+            return ()
+        return (ComponentState("descriptors", "error", "ran out a moment ago: connections wait or are refused"),)
 
     def _nats(self, connected: bool) -> ComponentState:
         if not self._has_nats:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import anyio
 import pytest
 
 from openguild_runtime.exposition import Exposition
 from openguild_runtime.metrics import Metrics
-from openguild_runtime.siblings import METRICS, Seat, serve_siblings
+from tests.support.seats import starting, workers
 
 STALL = "openguild_loop_stall_max_seconds"
 
@@ -55,27 +52,27 @@ async def test_no_age_is_a_new_text_each_time() -> None:
 
 
 @pytest.mark.anyio
-async def test_all_workers_are_asked_once_for_all_who_wait(tmp_path: Path) -> None:
+async def test_all_workers_are_asked_once_for_all_who_wait() -> None:
     clock, here, there = Clock(), Rendered(), Rendered()
-    seats = [Seat(number, 2, tmp_path, os.getppid()) for number in range(2)]
-    first = Exposition(here, seats[0], max_age_secs=1.0, clock=clock)
-    second = Exposition(there, seats[1], max_age_secs=1.0, clock=clock)
     texts: list[bytes] = []
+    async with workers(2) as seats:
+        first = Exposition(here, seats[0], max_age_secs=1.0, clock=clock)
+        second = Exposition(there, seats[1], max_age_secs=1.0, clock=clock)
 
-    async def scrape() -> None:
-        texts.append(await first.whole())
+        async def scrape() -> None:
+            texts.append(await first.whole())
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(serve_siblings, seats[1], {METRICS: second.own})
-        await anyio.wait_all_tasks_blocked()
-        async with anyio.create_task_group() as scrapes:
-            for _ in range(20):
-                scrapes.start_soon(scrape)
-        assert len(set(texts)) == 1
-        assert b'x{worker="1"} 1' in texts[0]
-        clock.now += 1.0
-        await scrape()
-        tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(seats[0].serve, first.own, starting)
+            tasks.start_soon(seats[1].serve, second.own, starting)
+            async with anyio.create_task_group() as scrapes:
+                for _ in range(20):
+                    scrapes.start_soon(scrape)
+            assert len(set(texts)) == 1
+            assert b'x{worker="1"} 1' in texts[0]
+            clock.now += 1.0
+            await scrape()
+            tasks.cancel_scope.cancel()
     assert texts[-1] != texts[0]
     assert (here.count, there.count) == (2, 2)
 

@@ -14,7 +14,7 @@ HEALTH = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
 
 def test_idle_connections_make_room(database_url: str, tmp_path: Path) -> None:
     """More connections than descriptors, all silent: somebody else is still served."""
-    with ServerProcess(tmp_path, DATABASE_URL=database_url, descriptors=320).start() as server:
+    with ServerProcess(tmp_path, DATABASE_URL=database_url, descriptors=120).start() as server:
         silent = [RawClient(server.port) for _ in range(100)]
         for _ in range(3):
             assert server.status("/live") == 200
