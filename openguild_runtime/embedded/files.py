@@ -60,6 +60,12 @@ def missing_capabilities(needed: dict[str, int]) -> list[str]:
     return []
 
 
+def has_other_accounts() -> bool:
+    """Whether this user namespace maps more than one user."""
+    counts = [line.split()[2] for line in lines_of(Path("/proc/self/uid_map"))]
+    return not counts or sum(map(int, counts)) > 1
+
+
 def is_locked(path: Path) -> bool:
     """Whether another process holds the lock file. Raises PermissionError where it may not be asked."""
     try:

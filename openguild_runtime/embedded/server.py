@@ -36,7 +36,15 @@ from typing import IO
 import msgspec
 
 from openguild_runtime.embedded import guard as guard_script
-from openguild_runtime.embedded.files import free_port, is_full, is_locked, is_taken, lines_of, missing_capabilities
+from openguild_runtime.embedded.files import (
+    free_port,
+    has_other_accounts,
+    is_full,
+    is_locked,
+    is_taken,
+    lines_of,
+    missing_capabilities,
+)
 from openguild_runtime.embedded.programs import Account, Programs
 from openguild_runtime.whole_file import read_line, remove_unfinished, write_whole
 
@@ -70,6 +78,17 @@ def unusable(directory: Path, failure: OSError) -> EmbeddedError:
     return EmbeddedError(
         f"data_dir: {directory} cannot be used ({about}{reason}): mend that, or name another with --data-dir"
     )
+
+
+def _require_other_accounts() -> None:
+    """Root can run programs as somebody else. Raises EmbeddedError."""
+    missing = missing_capabilities(NEEDED_OF_ROOT)
+    if missing or not has_other_accounts():
+        cause = f"without {', '.join(missing)}" if missing else "in a user namespace that maps no other account"
+        raise EmbeddedError(
+            f"running as root {cause}: PostgreSQL refuses to run as root, and its account cannot be changed to: "
+            "run the server as an ordinary user, or allow that"
+        )
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -113,6 +132,7 @@ class EmbeddedServer(ABC):
         """Returns when the program answers. Raises EmbeddedError."""
         if self._guard is not None:
             return
+        self._account()
         self._take_lock()
         try:
             self._await_last_guard()
@@ -304,11 +324,7 @@ class EmbeddedServer(ABC):
         """Whom to run as: the owner of the data where there is one; None, ourselves, unless we are root."""
         if os.geteuid() != 0:
             return None
-        if missing := missing_capabilities(NEEDED_OF_ROOT):
-            raise EmbeddedError(
-                f"running as root, but without {', '.join(missing)}: PostgreSQL refuses to run as root, and to change to "
-                "another account takes these capabilities: allow them, or run the server as an ordinary user"
-            )
+        _require_other_accounts()
         if self._directory.exists():
             owner = self._directory.stat()
             if owner.st_uid != 0:
