@@ -27,11 +27,13 @@ from openguild_runtime.embedded import (
     unusable,
 )
 from openguild_runtime.storage import migrations
-from openguild_runtime.whole_file import read_line, remove_unfinished, write_whole
+from openguild_runtime.whole_file import owner_for, read_line, remove_unfinished, write_whole
 
 STEADY_SECS = 10.0  # what lived as long as this is started again at once
 MAX_BACKOFF_SECS = 5.0
 MAX_FAILURES = 5  # in a row
+
+PLAIN = "?sslmode=disable"  # loopback; else asyncpg looks for certificates in HOME, which may be closed to this user
 
 log = structlog.get_logger("openguild.embedded")
 
@@ -57,7 +59,7 @@ async def private_servers(config: ServerConfig) -> AsyncIterator[ServerConfig]:
         async with anyio.create_task_group() as keeping:
             for server in servers:
                 keeping.start_soon(_keep, server)
-            yield completed(config, postgres.url, nats.url)
+            yield completed(config, postgres.url + PLAIN, nats.url)
             keeping.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
@@ -95,7 +97,7 @@ def beside_running(config: ServerConfig) -> ServerConfig:
     url = running_url(config.data_dir) if config.embedded else None
     if url is None:
         return config
-    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url)})
+    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url + PLAIN)})
 
 
 def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
@@ -121,7 +123,7 @@ def kept_signing_key(data_dir: Path) -> str:
             if path.exists():
                 log.warning("the signing key is lost and made anew: everybody must log in again", path=str(path))
             kept = encode_unpadded(secrets.token_bytes(SEED_BYTES))
-            write_whole(path, kept)
+            write_whole(path, kept, owner=owner_for(data_dir))
         parse_seed(kept)
     except OSError as failure:
         raise unusable(data_dir.absolute(), failure) from failure
@@ -136,8 +138,8 @@ def kept_signing_key(data_dir: Path) -> str:
 async def _migrate(postgres: EmbeddedPostgres) -> None:
     """Bring the schema up to date. A password that PostgreSQL refuses (of another copy of the data) is replaced."""
     try:
-        await migrations.upgrade(postgres.url)
+        await migrations.upgrade(postgres.url + PLAIN)
     except asyncpg.InvalidPasswordError:
         log.warning("the password kept in the data directory is not PostgreSQL's: it gets a new one")
         await anyio.to_thread.run_sync(postgres.restart_with_new_password)
-        await migrations.upgrade(postgres.url)
+        await migrations.upgrade(postgres.url + PLAIN)

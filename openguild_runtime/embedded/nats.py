@@ -29,8 +29,10 @@ class EmbeddedNats(EmbeddedServer):
     def _prepare(self) -> None:
         program = find_program()
         self._programs = Programs(program.parent, (program.name,))
-        self._password = self._kept_secret() or new_secret()
-        self._keep_secret(self._password)
+        kept = self._kept_secret()
+        self._password = kept or new_secret()
+        if kept is None:
+            self._keep_secret(self._password)
         self._own_directory(self._directory)
         remove_unfinished(self._directory / CONFIGURATION)
 

@@ -46,7 +46,7 @@ from openguild_runtime.embedded.files import (
     missing_capabilities,
 )
 from openguild_runtime.embedded.programs import Account, Programs
-from openguild_runtime.whole_file import read_line, remove_unfinished, write_whole
+from openguild_runtime.whole_file import owner_for, read_line, remove_unfinished, write_whole
 
 START_LIMIT_SECS = 30.0
 LOCK_LIMIT_SECS = 0.5  # a command looks at the lock for an instant (`is_locked`)
@@ -318,7 +318,7 @@ class EmbeddedServer(ABC):
         return kept if kept is not None and SECRET.fullmatch(kept) else None
 
     def _keep_secret(self, password: str) -> None:
-        write_whole(self._root / f"{self.name}.password", password + "\n")
+        write_whole(self._root / f"{self.name}.password", password + "\n", owner=owner_for(self._root))
 
     def _account(self) -> Account | None:
         """Whom to run as: the owner of the data where there is one; None, ourselves, unless we are root."""
