@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import sys
@@ -88,7 +89,7 @@ class EmbeddedPostgres(EmbeddedServer):
     def _make_cluster(self) -> None:
         if self._account() is None:
             _require_name()
-        fresh = self._root / f"{self.name}.{os.getpid()}.new"
+        fresh = self._root / f"{self.name}.{secrets.token_hex(4)}.new"
         self._own_directory(fresh)
         arguments = [
             f"--pgdata={DIRECTORY}",
