@@ -138,8 +138,8 @@ def kept_signing_key(data_dir: Path) -> str:
 async def _migrate(postgres: EmbeddedPostgres) -> None:
     """Bring the schema up to date. A password that PostgreSQL refuses (of another copy of the data) is replaced."""
     try:
-        await migrations.upgrade(postgres.url + PLAIN)
+        await (await asyncpg.connect(postgres.url + PLAIN)).close()
     except asyncpg.InvalidPasswordError:
         log.warning("the password kept in the data directory is not PostgreSQL's: it gets a new one")
         await anyio.to_thread.run_sync(postgres.restart_with_new_password)
-        await migrations.upgrade(postgres.url + PLAIN)
+    await migrations.upgrade(postgres.url + PLAIN)

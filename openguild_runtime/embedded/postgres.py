@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import importlib.util
 import os
@@ -90,6 +91,16 @@ class EmbeddedPostgres(EmbeddedServer):
         if self._account() is None:
             _require_name()
         fresh = self._root / f"{self.name}.{secrets.token_hex(4)}.new"
+        try:
+            self._fill(fresh)
+            self._keep_secret(self._password)
+            fresh.rename(self._directory)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)  # on a full disk its room is wanted
+            raise
+        sync_directory(self._root)
+
+    def _fill(self, fresh: Path) -> None:
         self._own_directory(fresh)
         arguments = [
             f"--pgdata={DIRECTORY}",
@@ -109,9 +120,6 @@ class EmbeddedPostgres(EmbeddedServer):
             fresh,
             f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{self._password}'\nCREATE DATABASE {ROLE} OWNER {ROLE}\n",
         )
-        self._keep_secret(self._password)
-        fresh.rename(self._directory)
-        sync_directory(self._root)
 
     def _run_statements(self, directory: Path, statements: str) -> None:
         arguments = ["--single", "-D", DIRECTORY, "-c", "exit_on_error=on"]
@@ -148,6 +156,8 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _require_ours(self) -> None:
         """A whole cluster of this version and of this user."""
+        if not self._directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._directory))
         if not os.access(self._directory, os.R_OK | os.X_OK):
             raise EmbeddedError(
                 f"data_dir: {self._directory} belongs to another user: run as that user, or name another with --data-dir"

@@ -17,7 +17,6 @@ Everything here blocks for up to some hundred milliseconds; call it before the e
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -57,7 +56,8 @@ ROLE = "openguild"
 UNPRIVILEGED = ("nobody", "daemon")  # accounts every Unix has; initdb wants one that has a name
 NEEDED_OF_ROOT = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}  # linux/capability.h
 SECRET = re.compile(r"[A-Za-z0-9_-]{32}")  # of `new_secret`
-FAULT = re.compile(r"\b(FATAL|PANIC|ERROR|FTL|ERR|error)\b")  # lines of a log that say why
+FAULT = re.compile(r"\b(FATAL|PANIC|ERROR|error): |\[(FTL|ERR)\] ")  # where a line of a log begins to say why
+NO_ROOM = re.compile(r"No space left on device|[Cc]heck free disk space|: wrote only \d")
 DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
 
 
@@ -211,7 +211,7 @@ class EmbeddedServer(ABC):
         deadline = time.monotonic() + START_LIMIT_SECS
         while not self._is_ready():
             if guard.poll() is not None:
-                self._guard = None
+                self._end_guard(b"stop")
                 raise EmbeddedError(f"embedded {self.name} stopped at its start: {self._last_words()}")
             if time.monotonic() >= deadline:
                 self._end_guard(b"kill")
@@ -270,10 +270,11 @@ class EmbeddedServer(ABC):
     def _last_words(self) -> str:
         """What the program that just ended said was wrong, in one line with the mend."""
         said = [line.strip() for line in lines_of(self._log, since=self._log_mark) if line.strip()]
-        if (not said and is_full(self._root)) or any(os.strerror(errno.ENOSPC) in line for line in said):
+        if (not said and is_full(self._root)) or any(NO_ROOM.search(line) for line in said):
             return f"the disk of {self._root} is full: make room, or name another directory with --data-dir"
-        faults = [line for line in said if FAULT.search(line)] or said or ["it left no message"]
-        return f"{DESCRIPTOR.sub(str(self._directory), faults[-1])} ({self._log} says more)"
+        faults = [line[found.start() :] for line in said if (found := FAULT.search(line))]
+        last = (faults or said or ["it left no message"])[-1]
+        return f"{DESCRIPTOR.sub(lambda _: str(self._directory), last)} ({self._log} says more)"
 
     # --- the data directory ------------------------------------------------------------------------
 
