@@ -64,7 +64,8 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
         case StorageUnavailable():
             return "the database cannot be reached: check database_url and that it runs"
         case OSError():
-            return f"{command or 'serve'}: {failure.strerror or type(failure).__name__}"
+            about = f"{failure.filename}: " if isinstance(failure.filename, str) else ""
+            return f"{command or 'serve'}: {about}{failure.strerror or type(failure).__name__}"
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
             return f"{command or 'serve'}: {logs.redact(str(failure).splitlines()[0])}"
         case _:

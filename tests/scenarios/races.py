@@ -310,7 +310,8 @@ async def arena(directory: Path, database_url: str, nats_url: str, seed: int) ->
 @asynccontextmanager
 async def private_arena(directory: Path, seed: int) -> AsyncIterator[Arena]:
     """With a PostgreSQL and a nats-server of their own."""
-    postgres, nats = EmbeddedPostgres(directory / "postgres", fsync=False), EmbeddedNats(directory / "nats")
+    postgres = EmbeddedPostgres(directory / "postgres", fsync=False, settings={"track_commit_timestamp": "on"})
+    nats = EmbeddedNats(directory / "nats")
     try:
         await anyio.to_thread.run_sync(postgres.start)
         await anyio.to_thread.run_sync(nats.start)
