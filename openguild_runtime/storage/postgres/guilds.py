@@ -13,10 +13,11 @@ from openguild_proto.effects import (
     RemoveMember,
     RenameGuild,
     SetMemberRole,
+    StorageUnavailable,
 )
 from openguild_proto.policy.permissions import Permission, allows
 from openguild_proto.records import ControlKind, GuildAccess, GuildRecord, LimitReached, MemberChange, MemberRecord
-from openguild_runtime.storage.base import OWNER, channel_ids_body
+from openguild_runtime.storage.base import OWNER, Visible, channel_ids_body
 from openguild_runtime.storage.postgres.accounts import SERVER_ROLES
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, texts, to_millis
@@ -117,6 +118,23 @@ async def delete_guild(tx: Transaction, effect: DeleteGuild) -> bool:
     body = channel_ids_body([str(row["channel_id"]) for row in channels])
     await tx.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id, body=body)
     return True
+
+
+async def visible(connection: Connection, user_id: str) -> Visible:
+    row = await connection.fetchrow(
+        """
+        WITH mine AS (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
+        SELECT ARRAY(SELECT guild_id FROM mine ORDER BY guild_id) AS guilds, ARRAY(
+            SELECT channel_id FROM channels WHERE guild_id IN (SELECT guild_id FROM mine)
+            OR channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
+            ORDER BY created_at, channel_id
+        ) AS channels
+        """,
+        user_id,
+    )
+    if row is None:
+        raise StorageUnavailable
+    return Visible(guild_ids=texts(row["guilds"]), channel_ids=texts(row["channels"]))
 
 
 # --- members -------------------------------------------------------------------------------------
