@@ -42,6 +42,8 @@ class Epochs:
             if verdict is Verdict.SAME:
                 self._known = found
                 return
+            if verdict is Verdict.LOST and self._doubt is None:
+                self._doubt = "an event that was stored is missing" if found.lacks else "another lineage"
             self._known = await self._settle(found, verdict)
             self._doubt = None
 
@@ -73,7 +75,7 @@ class Epochs:
         if await self._storage.renew_epochs(found, known + 1):
             log.error(
                 "the database may have lost its newest commits: every channel has a new epoch, its streams begin anew",
-                seen=self._doubt or "another lineage",
+                seen=self._doubt,
                 recorded=found.recorded,
                 lineage=found.lineage,
             )

@@ -18,6 +18,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
     lineage: str | None  # the cluster and its timeline; None: it does not say
     recorded: str | None  # the lineage for which the channels have their epochs; None: not recorded yet
     renewals: int  # how often every channel was given a new epoch
+    lacks: bool = False  # an event that this replica stored, in a channel that is there
     standby: bool = False  # it may be behind, and nothing can be written there: it says nothing until it is promoted
 
 
@@ -37,7 +38,7 @@ def judge(known: History | None, found: History, *, doubted: bool = False) -> Ve
     if known is not None:
         if found.renewals > known.renewals:
             return Verdict.RENEWED  # by somebody who saw the same; a doubt is settled with it
-        if doubted or found.renewals < known.renewals or _is_behind(known, found):
+        if doubted or found.lacks or found.renewals < known.renewals or _is_behind(known, found):
             return Verdict.LOST
     if found.recorded is None and found.lineage is not None:
         return Verdict.UNRECORDED

@@ -146,3 +146,20 @@ def test_a_promotion_that_nobody_watched_is_seen_at_the_start(
     say(alice, channel, "new", 10)
     refused(alice, channel, 10, 1)
     assert announced(replicas) == said + 1
+
+
+def test_a_snapshot_is_put_in_place_and_nobody_follows_a_channel(
+    postgres_of_two: StalePostgres, replicas: list[ServerProcess]
+) -> None:
+    """Neither a timeline nor a stream shows it: an event that a replica stored is missing."""
+    said = announced(replicas)
+    alice = replicas[0].chat().user()
+    channel = alice.channel(alice.guild())
+    say(alice, channel, "kept", 5)
+    postgres_of_two.fall_behind()
+    wait_until(lambda: all(server.status("/ready") == 200 for server in replicas))
+    say(alice, channel, "lost", 5)
+    postgres_of_two.promote(timeline=False)
+    wait_until(lambda: announced(replicas) == said + 1)
+    say(alice, channel, "new", 10)
+    refused(alice, channel, 10, 1)

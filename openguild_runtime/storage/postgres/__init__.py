@@ -18,7 +18,14 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto import effects
-from openguild_proto.effects import AppendEvent, FindChannelAccess, Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects import (
+    Appended,
+    AppendEvent,
+    FindChannelAccess,
+    Overloaded,
+    StorageEffect,
+    StorageUnavailable,
+)
 from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage import fitness
@@ -238,7 +245,10 @@ class PostgresStorage(Storage):
 
     async def perform(self, effect: StorageEffect[T]) -> T:
         if isinstance(effect, AppendEvent):
-            return cast("T", await self._committer.submit(effect))
+            outcome = await self._committer.submit(effect)
+            if isinstance(outcome, Appended) and not outcome.repeated:
+                self._history.stored(outcome.event)
+            return cast("T", outcome)
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
         kind = type(effect)
