@@ -112,6 +112,8 @@ async def test_a_schema_that_is_current_needs_no_rights(database_url: str) -> No
     """A standby, or a role that only serves: nothing is to do."""
     await execute(database_url, f"ALTER DATABASE {name_of(database_url)} SET default_transaction_read_only = on")
     assert (await migrations.upgrade(database_url)).revision == migrations.expected()
+    with pytest.raises(DatabaseUnfit, match="read-only"):
+        await migrations.renew_epochs(database_url)
 
 
 # --- what cannot hold every message ----------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
@@ -146,6 +148,47 @@ def test_a_promotion_that_nobody_watched_is_seen_at_the_start(
     say(alice, channel, "new", 10)
     refused(alice, channel, 10, 1)
     assert announced(replicas) == said + 1
+
+
+def test_posts_under_way_during_a_promotion(postgres_of_two: StalePostgres, replicas: list[ServerProcess]) -> None:
+    """Each is tried until it is answered. What the new database acknowledged is in its log once, without holes."""
+    said = announced(replicas)
+    alice = replicas[0].chat().user()
+    channel = alice.channel(alice.guild())
+    say(alice, channel, "kept", 2)
+    postgres_of_two.fall_behind()
+    wait_until(lambda: all(server.status("/ready") == 200 for server in replicas))
+    promoted = threading.Event()
+    acknowledged: list[str] = []  # by requests that began after the promotion
+
+    def post(server: ServerProcess, who: int) -> None:
+        user = elsewhere(server, alice)
+        for number in range(1_000_000):
+            text, late = f"{who} {number}", promoted.is_set()
+            body = {"content": text, "nonce": text}
+            while user.post(f"/channels/{channel}/messages", body).status_code == 503:
+                late = promoted.is_set()
+            if late:
+                acknowledged.append(text)
+            if late and announced(replicas) > said:
+                return
+
+    with ThreadPoolExecutor(4) as posters:
+        futures = [posters.submit(post, replicas[who % 2], who) for who in range(4)]
+        wait_until(lambda: len(alice.history(channel)) > 20)
+        postgres_of_two.promote()
+        promoted.set()
+        for future in futures:
+            future.result(60)
+    assert announced(replicas) == said + 1
+    epoch = alice.ok(alice.get(f"/channels/{channel}"))["epoch"]
+    log = alice.history(channel, since=0, epoch=epoch, limit=1000)
+    assert [event["sequence"] for event in log] == list(range(1, len(log) + 1))
+    found = texts(log)
+    assert len(found) == len(set(found))
+    assert set(acknowledged) <= set(found)
+    with elsewhere(replicas[1], alice).stream(channel, since=0, epoch=epoch) as stream:
+        assert texts(receive(stream, len(log))) == found
 
 
 def test_a_snapshot_is_put_in_place_and_nobody_follows_a_channel(

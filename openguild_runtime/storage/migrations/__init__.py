@@ -94,7 +94,7 @@ async def _apply(database_url: str, revision: str) -> None:
 async def renew_epochs(database_url: str) -> None:
     """After a restore: what clients have read of any channel is another log from now on (`deploy/restore.sh` does the same).
 
-    Replicas that run hear of it and end their streams. Raises what asyncpg raises; nothing is changed then.
+    Replicas that run hear of it and end their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed then.
     """
     connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
@@ -102,6 +102,11 @@ async def renew_epochs(database_url: str) -> None:
             await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
             await connection.execute(RENEWED)
             await connection.execute(NEW_EPOCHS)
+    except asyncpg.PostgresError as failure:
+        unfit = schema.explained(failure)
+        if unfit is None:
+            raise
+        raise unfit from failure
     finally:
         await connection.close()
 
