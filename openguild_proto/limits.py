@@ -48,9 +48,17 @@ MAX_REVOKED_SESSIONS = 262_144  # ours: remembered while a token of theirs could
 # Fan-out
 DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity
 DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
+STRETCHED_RINGS = (
+    16  # ours: a ring holds as much more while a burst leaves it, one release of what waited behind a hole
+)
 MAX_RING_INDEX = 1 << 62  # ours: far beyond any sequence, and room to count on in the compiled ring's 64 bits
 MAX_HELD_ITEMS = 4_096  # ours: behind a hole of one channel; what is not kept is read from the log
 MAX_HELD_BYTES = 4 * 1024 * 1024  # ours: the same, as in a ring
+
+# Turns of a loop
+TURN_SECS = 0.002  # ours: what one kind of work for many sockets takes of one turn; all together stay below 0.01
+FEW_AT_ONCE = 32  # ours: so many are no matter of time
+MAX_WAITING_WORKS = 64  # ours: that wait for their turn; beyond it the oldest is finished at once
 
 # Replicas
 MAX_REPLICAS = 1_000  # ours: whose counts are taken into a shared limit

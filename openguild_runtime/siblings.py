@@ -7,7 +7,7 @@ and only its user may enter it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,13 @@ class Pulse(msgspec.Struct, frozen=True):
     changes: dict[str, Any]  # settings that `admin set` gave it: who takes its seat gets them
 
 
-async def serve_siblings(seat: Seat, answers: Mapping[str, Callable[[], bytes]]) -> None:
+async def serve_siblings(seat: Seat, answers: Mapping[str, Callable[[], Awaitable[bytes]]]) -> None:
     """Answer every question to this worker, until cancelled."""
 
     async def answer(stream: SocketStream) -> None:
         with anyio.move_on_after(SIBLING_SECS):
             question = await stream.receive(MAX_QUESTION_BYTES)
-            await stream.send(answers[question.decode()]())
+            await stream.send(await answers[question.decode()]())
 
     await serve_local(seat.socket(seat.number), answer)
 
@@ -67,9 +67,9 @@ async def ask(path: Path, question: str, secs: float = SIBLING_SECS) -> bytes:
         raise OSError(str(failure)) from None
 
 
-async def gather(seat: Seat, render: Callable[[], bytes]) -> bytes:
+async def gather(seat: Seat, render: Callable[[], Awaitable[bytes]]) -> bytes:
     """The exposition of all workers; who does not answer in time is missing, and down."""
-    texts: dict[int, bytes] = {seat.number: render()}
+    texts: dict[int, bytes] = {seat.number: await render()}
 
     async def collect(number: int) -> None:
         try:
