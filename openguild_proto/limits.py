@@ -68,6 +68,8 @@ MAX_RECONNECTS_PER_SEC = 1_000  # ours: what the other replicas take without the
 MIN_SPREAD_MS = 100  # ours: over which the clients of a drained replica come back
 MAX_SPREAD_MS = 10_000  # ours: nobody is sent away for longer
 
+CLOCK_DRIFT = 200e-6  # ours: seconds a second, twice what quartz clocks may do, between two readings of the store's
+
 # What a client is told to wait before it asks again (Retry-After)
 OVERLOADED_RETRY_SECS = 1  # ours
 UNAVAILABLE_RETRY_SECS = 2  # ours: the database is away

@@ -13,6 +13,8 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -54,6 +56,7 @@ from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, serve_siblin
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
+from openguild_runtime.timekeeper import Timekeeper
 from openguild_runtime.timers import TimerWheel
 
 RESERVED_DESCRIPTORS = 256  # database, NATS, logs, listeners
@@ -90,8 +93,8 @@ class Server:
         seat: Seat | None = None,
         reread: Callable[[], ServerConfig] | None = None,
     ) -> None:
-        self.sources = sources or Sources()
-        clock = self.sources.monotonic
+        sources = sources or Sources()
+        clock = sources.monotonic
         self._started = anyio.Event()
         self._listening = False
         self.seat = seat
@@ -100,6 +103,8 @@ class Server:
         self._hasher = hasher or PasswordHasher()
         has_nats = config.nats.url is not None
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
+        self.timekeeper = Timekeeper(sources, self.metrics)
+        self.sources = replace(sources, wall=self.timekeeper.wall)
         self.exposition = Exposition(self.metrics.pieces, seat, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
@@ -283,6 +288,8 @@ class Server:
     async def _start_storage(self) -> None:
         await self.storage.start()
         await _until_available(self.controls.start)
+        await _until_available(partial(self.timekeeper.measure, self.storage))
+        self.tasks.start_soon(self.timekeeper.run, self.storage)
         self.performer.serving = True
         self.readiness.serving = True
         self._started.set()

@@ -183,6 +183,9 @@ class Metrics:
             "openguild_loop_stall_max_seconds", "The longest stall of the last 60 to 120 seconds, whoever reads it"
         )
         self._longest_stall = _Longest(STALL_WINDOW_SECS, clock)
+        self._clock_difference = self._gauge(
+            "openguild_clock_difference_seconds", "This machine's clock less the database's, which all replicas go by"
+        )
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
@@ -294,6 +297,9 @@ class Metrics:
     def loop_stall(self, seconds: float) -> None:
         self._stall.observe(seconds)
         self._longest_stall.add(seconds)
+
+    def clock_difference(self, seconds: float) -> None:
+        self._clock_difference.set(seconds)
 
     def draining(self, draining: bool) -> None:
         self._draining.set(draining)

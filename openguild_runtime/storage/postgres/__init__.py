@@ -311,6 +311,13 @@ class PostgresStorage(Storage):
         )
         return [control_record(row) for row in rows]
 
+    async def wall_ms(self) -> float | None:
+        wall: float = await self._in_turn(
+            self._watching,
+            lambda connection: connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8 * 1000"),
+        )
+        return wall
+
     async def visible(self, user_id: str) -> Visible:
         row = await self._with_connection(
             lambda connection: connection.fetchrow(
