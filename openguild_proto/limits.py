@@ -10,6 +10,7 @@ import msgspec
 # Names, texts and pages
 MAX_NAME_CHARS = 64  # CONTRACT 6, A13: guild, channel and user names, Unicode scalar values
 MAX_RAW_NAME_CHARS = 4 * MAX_NAME_CHARS  # UAX 15: NFKC makes one character of four at most, as of the parts of U+1F82
+MAX_MARKS = 4  # UTS 39 5.4: nonspacing marks on one letter of a name
 MAX_MESSAGE_CHARS = 4_000  # CONTRACT 7.1
 MIN_PASSWORD_CHARS = 8  # CONTRACT A13
 MAX_PASSWORD_CHARS = 1_024  # CONTRACT A13; bounds the work of Argon2id

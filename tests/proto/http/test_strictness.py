@@ -183,5 +183,5 @@ def test_every_chunk_line_of_the_grammar_is_read(size: int, extensions: list[str
     """RFC 9112 7.1.1."""
     line = f"{size:x}{''.join(extensions)}".encode()
     assert strictness.check_chunk_line(line) == (size, None)
-    for cut in (b";", b" ;", b";=x", b";a=", b';a="'):
-        assert strictness.check_chunk_line(line + cut) == (0, strictness.CHUNK_EXTENSION)
+    for wrong in (b";", b" ;", b";=x", b";a=", b';a="'):
+        assert strictness.check_chunk_line(line + wrong) == (0, strictness.CHUNK_EXTENSION)
