@@ -83,6 +83,8 @@ MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
 # The client's side
 MAX_ANSWER_HEAD_BYTES = 65_536  # ours
 MAX_ANSWER_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
+MAX_INTERIM_ANSWERS = 16  # ours: 1xx before one answer
+MAX_REFUSAL_CHARS = 65_536  # ours: of the body in place of an upgrade
 MAX_STREAM_MESSAGE_CHARS = 4 * 1024 * 1024  # ours: of one message on a stream
 CLIENT_HANDSHAKE_SECS = 10.0  # ours: from the connection to the 101
 CLIENT_SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of them have not come
