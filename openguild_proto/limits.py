@@ -10,6 +10,7 @@ import msgspec
 # Names, texts and pages
 MAX_NAME_CHARS = 64  # CONTRACT 6, A13: guild, channel and user names, Unicode scalar values
 MAX_RAW_NAME_CHARS = 4 * MAX_NAME_CHARS  # UAX 15: NFKC makes one character of four at most, as of the parts of U+1F82
+MAX_MARKS = 4  # UTS 39 5.4: nonspacing marks on one letter of a name
 MAX_MESSAGE_CHARS = 4_000  # CONTRACT 7.1
 MIN_PASSWORD_CHARS = 8  # CONTRACT A13
 MAX_PASSWORD_CHARS = 1_024  # CONTRACT A13; bounds the work of Argon2id
@@ -51,9 +52,17 @@ MAX_CLOCK_DRIFT_SECS = 0.5  # ours: by which a stream may end apart from its tok
 # Fan-out
 DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity
 DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
+STRETCHED_RINGS = (
+    16  # ours: a ring holds as much more while a burst leaves it, one release of what waited behind a hole
+)
 MAX_RING_INDEX = 1 << 62  # ours: far beyond any sequence, and room to count on in the compiled ring's 64 bits
 MAX_HELD_ITEMS = 4_096  # ours: behind a hole of one channel; what is not kept is read from the log
 MAX_HELD_BYTES = 4 * 1024 * 1024  # ours: the same, as in a ring
+
+# Turns of a loop
+TURN_SECS = 0.002  # ours: what one kind of work for many sockets takes of one turn; all together stay below 0.01
+FEW_AT_ONCE = 32  # ours: so many are no matter of time
+MAX_WAITING_WORKS = 64  # ours: that wait for their turn; beyond it the oldest is finished at once
 
 # Replicas
 MAX_REPLICAS = 1_000  # ours: whose counts are taken into a shared limit
@@ -62,6 +71,8 @@ MIN_WAVE_SOCKETS = 50  # ours: few sockets need no waves
 MAX_RECONNECTS_PER_SEC = 1_000  # ours: what the other replicas take without their other clients noticing
 MIN_SPREAD_MS = 100  # ours: over which the clients of a drained replica come back
 MAX_SPREAD_MS = 10_000  # ours: nobody is sent away for longer
+
+CLOCK_DRIFT = 200e-6  # ours: seconds a second, twice what quartz clocks may do, between two readings of the store's
 
 # What a client is told to wait before it asks again (Retry-After)
 OVERLOADED_RETRY_SECS = 1  # ours
@@ -75,6 +86,8 @@ MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
 # The client's side
 MAX_ANSWER_HEAD_BYTES = 65_536  # ours
 MAX_ANSWER_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
+MAX_INTERIM_ANSWERS = 16  # ours: 1xx before one answer
+MAX_REFUSAL_CHARS = 65_536  # ours: of the body in place of an upgrade
 MAX_STREAM_MESSAGE_CHARS = 4 * 1024 * 1024  # ours: of one message on a stream
 CLIENT_HANDSHAKE_SECS = 10.0  # ours: from the connection to the 101
 CLIENT_SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of them have not come

@@ -207,12 +207,14 @@ class Controls:
                 case AnnounceChannel(record=created):
                     streams.notifications.channel_created(created)
                 case RefreshGuild(guild_id=guild_id):
-                    for user_id in list(streams.notifications.watchers.of_guild(guild_id)):
-                        start_contained(self._tasks, self._refresh, user_id)
+                    streams.turns.each(tuple(streams.notifications.watchers.of_guild(guild_id)), self._start_refresh)
                 case RecheckUser(user_id=user_id):
                     start_contained(self._tasks, self._recheck, user_id)
                 case PassOver(kind=kind):
                     self._pass_over(kind)
+
+    def _start_refresh(self, user_id: str) -> None:
+        start_contained(self._tasks, self._refresh, user_id)
 
     def _pass_over(self, kind: str) -> None:
         if kind not in self._unknown:

@@ -110,6 +110,10 @@ class Storage(ABC):
     async def check(self) -> StorageHealth:
         """Probe for `/ready`. Never raises for an unreachable store: it says so."""
 
+    async def wall_ms(self) -> float | None:
+        """UTC milliseconds by the store's own clock, for all replicas the same. None: it has none."""
+        return None
+
     @abstractmethod
     def stats(self) -> StorageStats:
         """No I/O."""

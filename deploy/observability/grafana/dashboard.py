@@ -165,6 +165,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "short",
             ((gauge("openguild_worker_up", "sum by (instance)"), "{{instance}}"),),
         ),
+        Panel(
+            "Clock against the database's",
+            "s",
+            ((gauge("openguild_clock_difference_seconds", "max by (instance)"), "{{instance}}"),),
+            2,
+        ),
         Panel("Draining", "bool", ((gauge("openguild_draining", "max by (instance)"), "{{instance}}"),)),
         Panel("Versions", "short", ((f"count by (version) (openguild_build_info{{{JOB}}})", "{{version}}"),)),
     ),

@@ -375,6 +375,13 @@ class PostgresStorage(Storage):
     async def renew_epochs(self, found: History, at_least: int) -> bool:
         return await self._in_turn(self._watching, lambda connection: history.renew_epochs(connection, found, at_least))
 
+    async def wall_ms(self) -> float | None:
+        wall: float = await self._in_turn(
+            self._watching,
+            lambda connection: connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8 * 1000"),
+        )
+        return wall
+
     async def visible(self, user_id: str) -> Visible:
         return await self._with_connection(lambda connection: guilds.visible(connection, user_id))
 
