@@ -158,19 +158,21 @@ def test_posts_under_way_during_a_promotion(postgres_of_two: StalePostgres, repl
     say(alice, channel, "kept", 2)
     postgres_of_two.fall_behind()
     wait_until(lambda: all(server.status("/ready") == 200 for server in replicas))
-    promoted = threading.Event()
+    promoted, renewed = threading.Event(), threading.Event()
     acknowledged: list[str] = []  # by requests that began after the promotion
 
     def post(server: ServerProcess, who: int) -> None:
         user = elsewhere(server, alice)
         for number in range(1_000_000):
-            text, late = f"{who} {number}", promoted.is_set()
+            text, late = f"{who}-{number}", promoted.is_set()
             body = {"content": text, "nonce": text}
-            while user.post(f"/channels/{channel}/messages", body).status_code == 503:
+            while (status := user.post(f"/channels/{channel}/messages", body).status_code) != 200:
+                assert status == 503
+                renewed.wait(0.1)
                 late = promoted.is_set()
             if late:
                 acknowledged.append(text)
-            if late and announced(replicas) > said:
+            if late and renewed.wait(0.05):
                 return
 
     with ThreadPoolExecutor(4) as posters:
@@ -178,6 +180,8 @@ def test_posts_under_way_during_a_promotion(postgres_of_two: StalePostgres, repl
         wait_until(lambda: len(alice.history(channel)) > 20)
         postgres_of_two.promote()
         promoted.set()
+        wait_until(lambda: announced(replicas) > said)
+        renewed.set()
         for future in futures:
             future.result(60)
     assert announced(replicas) == said + 1
