@@ -69,14 +69,20 @@ def is_needed(text: str, at: int) -> bool:
 
 
 def _joiner_is_needed(joiner: str, before: str, after: str) -> bool:
-    if unicodedata.combining(before[-1:] or " ") == _VIRAMA:  # RFC 5892 A.1, A.2
-        return True
     follows = after[:1] or " "
+    if unicodedata.combining(before[-1:] or " ") == _VIRAMA:  # UAX 31 A2 and B: behind a letter of its script
+        script = _script(before[-1])
+        return _script(_letter(reversed(before))) == script and (joiner == ZWJ or _script(follows) == script)
     if joiner == ZWJ:
         # Bengali ya-phalaa behind ra, Unicode 12.2; or an emoji of several
         ya_phalaa = unicodedata.combining(follows) == _VIRAMA and unicodedata.category(before[-1:] or " ") == "Lo"
         return ya_phalaa or (_is_pictograph(_pictograph_of(before)) and _is_pictograph(follows))
     return _joins(_letter(reversed(before)), _JOINS_FOLLOWING) and _joins(_letter(after), _JOINS_PRECEDING)
+
+
+def _script(character: str) -> str:
+    """As its name begins."""
+    return unicodedata.name(character, "").split(" ")[0] if character else ""
 
 
 def _pictograph_of(before: str) -> str:
