@@ -33,7 +33,7 @@ from openguild_runtime.bus.nats_faults import (
     fault_raised,
     fault_said,
 )
-from openguild_runtime.bus.nats_servers import MAX_CREDENTIALS_BYTES, NatsServer, check_credentials
+from openguild_runtime.bus.nats_servers import NatsServer, read_credentials
 
 CONNECT_TIMEOUT_SECS = 2
 MAX_OUTSTANDING_PINGS = 2
@@ -86,7 +86,9 @@ class Link(Client):
         """Greet and log in. Raises Unusable, and what nats-py raises for a defect of ours."""
         self._wants_tls = tls is not None
         try:
-            login = RawCredentials(await anyio.to_thread.run_sync(_read, credentials)) if credentials else None
+            login = (
+                RawCredentials(await anyio.to_thread.run_sync(read_credentials, credentials)) if credentials else None
+            )
         except (OSError, ValueError):
             raise Unusable(CREDENTIALS_FILE) from None
         server = self.server
@@ -217,11 +219,3 @@ class Link(Client):
         writer = getattr(self._transport, "_io_writer", None)  # it offers no other way to let go of a socket at once
         if writer is not None:
             writer.transport.abort()
-
-
-def _read(path: Path) -> str:
-    """The credentials as they stand now. Raises OSError and ValueError."""
-    with path.open("rb") as file:
-        text = file.read(MAX_CREDENTIALS_BYTES).decode("ascii")
-    check_credentials(text)
-    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -115,8 +116,16 @@ def _with_login(server: NatsServer, userinfo: str) -> NatsServer:
     return server._replace(user=user, password=password) if colon else server._replace(token=user)
 
 
-def check_credentials(text: str) -> None:
-    """What a .creds file needs. nats-py would read one without a JWT for ever."""
+def read_credentials(path: Path) -> str:
+    """The text of a .creds file as it stands now. Raises OSError too."""
+    with path.open("rb") as file:
+        text = file.read(MAX_CREDENTIALS_BYTES).decode("ascii")
+    _check_credentials(text)
+    return text
+
+
+def _check_credentials(text: str) -> None:
+    """nats-py would read one without a JWT for ever."""
     if _JWT.search(text) is None:
         raise ValueError("holds no NATS USER JWT")
     seed = _SEED.search(text)
