@@ -19,7 +19,7 @@ async def share_limits(sharing: LimitSharing, bus: Bus, metrics: Metrics, clock:
     bus.limits_probe = sharing.probe()
     while True:
         with contained("sharing limits"):
-            payload = sharing.tick(clock(), connected=bus.limits_travel)
+            payload = sharing.tick(clock(), connected=bus.connected, heard=bus.limits_travel)
             metrics.limit_divisor(sharing.divisor)
             if payload is not None:
                 bus.publish_limits(payload)

@@ -8,9 +8,9 @@ each replica may admit what it has not heard of, and from then on the limit does
 A replica is forgotten when the wire has carried for FORGOTTEN_SECS without a word of it.
 
 The exception: who starts while the wire is away knows of nobody. `at_least` is the number that it divides by.
-A wire may also carry this replica's questions and not the others' words. Where fewer than `at_least` have been heard
-HEARD_SECS after it began to carry, those that were not are taken to admit unheard: the limit is divided among as many
-parts as there are groups of the size that was heard.
+A wire may also carry this replica's questions and not the others' words. Where fewer than `at_least` were heard in the
+last HEARD_SECS, those that were not are taken to admit unheard: the limit is divided among as many parts as there are
+groups of the size that was heard.
 """
 
 from __future__ import annotations
@@ -59,9 +59,12 @@ class LimitSharing:
         """The wire has answered: what was published before has left this replica. Call it every HEARTBEAT_SECS or so."""
         self._answered_at = now
 
-    def tick(self, now: float, *, connected: bool) -> bytes | None:
-        """Call every PUBLISH_SECS: what is to be published, if anything. `connected`: there is somebody to give it to."""
-        if not connected or now - self._answered_at >= SILENT_SECS:
+    def tick(self, now: float, *, connected: bool, heard: bool = True) -> bytes | None:
+        """Call every PUBLISH_SECS: what is to be published, if anything. `connected`: there is somebody to give it to.
+
+        `heard`: as far as the wire says, the others get what is published, and this replica what they publish.
+        """
+        if not connected or not heard or now - self._answered_at >= SILENT_SECS:
             self._carries_since = None
         elif self._carries_since is None:
             self._carries_since = now
@@ -81,7 +84,9 @@ class LimitSharing:
         since = self._carries_since
         if since is None:
             return max(self._at_least, self.replicas)
-        return -(-self._at_least // self.replicas) if now - since >= HEARD_SECS else 1
+        if now - since < HEARD_SECS:
+            return 1
+        return -(-self._at_least // (1 + sum(now - at < HEARD_SECS for at in self._heard.values())))
 
     def probe(self) -> bytes:
         """A message that tells nothing: whether the wire takes it says whether it would take the others."""

@@ -73,6 +73,7 @@ class NatsBus(Bus):
         credentials_file: str | None = None,
         ca_file: str | None = None,
         ping_interval_secs: float = PING_INTERVAL_SECS,
+        ask_secs: float = ASK_SECS,
     ) -> None:
         super().__init__()
         self._servers = parse_servers(url)
@@ -83,6 +84,7 @@ class NatsBus(Bus):
         self._credentials = Path(credentials_file) if credentials_file is not None else None
         self._ca_file = ca_file
         self._ping_interval_secs = ping_interval_secs
+        self._ask_secs = ask_secs
         self._tls: ssl.SSLContext | None = None
         self._link: Link | None = None
         self.refusals = 0  # attempts to connect that failed since the last connection
@@ -248,7 +250,7 @@ class NatsBus(Bus):
         """A connection that is dead looks alive until it is given up; whoever must know sooner waits for the answers."""
         self.on_answer()  # the connection was made with one
         for asked in itertools.count(1):
-            await anyio.sleep(ASK_SECS)
+            await anyio.sleep(self._ask_secs)
             with contained("asking NATS"), suppress(Unusable, *FAILURES):
                 prove = asked % PROVE_ASKS == 0
                 if prove:
@@ -277,12 +279,13 @@ class NatsBus(Bus):
 
     async def _end_round(self, link: Link) -> None:
         over = self._troubles.over()
-        if not over:
-            return
-        log.info("NATS takes again what it had refused", refused=over)
-        if "subscribe channel" in over:
+        refused = [key for key in over if key.startswith(("publish", "subscri"))]
+        if refused:
+            log.info("NATS takes again what it had refused", refused=refused)
+        if "subscribe channel" in refused:
             await self._subscribe_channels_again(link)
-        self._missed_something()
+        if any(key.startswith("subscri") for key in refused):
+            self._missed_something()
 
     async def _subscribe_channels_again(self, link: Link) -> None:
         for subscription in (*self._fixed.values(), *self._subscriptions.values()):
@@ -360,7 +363,8 @@ class NatsBus(Bus):
         self._publish(f"{self._prefix}.control", payload)
 
     def publish_limits(self, payload: bytes) -> None:
-        self._publish(f"{self._prefix}.limits", payload)
+        if "publish limits" not in self._troubles.standing:  # the probe finds out when it is permitted
+            self._publish(f"{self._prefix}.limits", payload)
 
     def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         if not self.connected or not self._outgoing.put(Message(subject, payload, headers)):

@@ -44,6 +44,7 @@ OUTGOING_BYTES = 8 * 1024 * 1024
 FAILURES = (OSError, nats.errors.Error, TimeoutError)  # what a connection that ends, or cannot be made, raises
 ODD = (ValueError, TypeError, AttributeError, LookupError)  # what nats-py raises where the peer is no nats-server
 
+_SAID = re.compile(rb"-ERR\s+'([^'\r\n]{1,200})'")
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 
 
@@ -116,6 +117,11 @@ class Link(Client):
             raise Unusable(self._first or self._why(failure)) from failure
 
     def _why(self, failure: Exception) -> Fault:
+        # A server that ends the connection at once says why, and is not heard where writing to it fails first.
+        unread = getattr(getattr(self._transport, "_io_reader", None), "_buffer", b"")
+        said = _SAID.search(unread)
+        if said is not None:
+            return fault_said(said[1].decode("ascii", "replace"))
         if not self.greeted and self._transport is not None and self._transport.at_eof():
             return UNREACHABLE  # a proxy before a server that is away accepts and closes
         return fault_raised(failure, greeted=self.greeted)
@@ -157,7 +163,7 @@ class Link(Client):
         if isinstance(failure, nats.errors.SlowConsumerError):
             self._told(self, BEHIND)
         elif self.greeted:
-            self._first = self._first or fault_raised(failure, greeted=True)
+            self._first = self._first or self._why(failure)
 
     async def _on_closed(self) -> None:
         self._end()
@@ -172,7 +178,7 @@ class Link(Client):
         await super()._read_loop()
         if self.is_connected:  # something that is no protocol has ended it: nothing would be heard any more
             self._first = self._first or GARBAGE
-            self._end()
+        self._end()  # nats-py says so only where its own closing succeeds
 
     # --- using it ------------------------------------------------------------------------------------
 
@@ -184,7 +190,7 @@ class Link(Client):
     @property
     def fault(self) -> Fault:
         """Why it has ended."""
-        if self._first is None and isinstance(self.last_error, nats.errors.StaleConnectionError):
+        if self._first is None and self.last_error is not None:
             return fault_raised(self.last_error, greeted=True)
         return self._first or CLOSED
 
@@ -213,9 +219,16 @@ class Link(Client):
 
     async def let_go(self) -> None:
         """Orderly if that is quick. nats-py may wait for ever: for a peer that does not read, and after TLS."""
-        with anyio.move_on_after(CLOSE_LIMIT_SECS, shield=True):
-            with suppress(*FAILURES, *ODD, asyncio.InvalidStateError):
+        tasks = [subscription._wait_for_msgs_task for subscription in self._subs.values()]
+        if self._transport is not None:
+            with (
+                anyio.move_on_after(CLOSE_LIMIT_SECS, shield=True),
+                suppress(*FAILURES, *ODD, asyncio.InvalidStateError),
+            ):
                 await self.close()
+        for task in (*tasks, self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()  # nats-py leaves them where its closing is cut short
         writer = getattr(self._transport, "_io_writer", None)  # it offers no other way to let go of a socket at once
         if writer is not None:
             writer.transport.abort()
