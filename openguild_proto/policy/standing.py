@@ -26,6 +26,7 @@ class Standing(Generic[T]):
         self._told.add(key)
 
     def begin(self) -> None:
+        """A round begins."""
         self._told.clear()
 
     def end(self) -> list[str]:
@@ -36,6 +37,7 @@ class Standing(Generic[T]):
         return over
 
     def clear(self) -> None:
+        """Nothing stands any more."""
         self._faults.clear()
         self._told.clear()
 
@@ -43,9 +45,11 @@ class Standing(Generic[T]):
         return key in self._faults
 
     def keys(self) -> KeysView[str]:
+        """Of the faults that stand."""
         return self._faults.keys()
 
     def values(self) -> ValuesView[T]:
+        """The faults that stand, the oldest first."""
         return self._faults.values()
 
     @property

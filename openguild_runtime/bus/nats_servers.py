@@ -17,7 +17,9 @@ DEFAULT_PORT = 4222
 MAX_SERVERS = 64  # ours
 MAX_CREDENTIALS_BYTES = 64 * 1024  # ours: a JWT with thousands of permissions
 
-_BETWEEN = re.compile(r"\s*,\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)")  # a comma before a scheme: the others are a password's
+_BETWEEN = re.compile(
+    r",(?=\s{0,16}[A-Za-z][A-Za-z0-9+.-]{0,15}://)"
+)  # a comma before a scheme: others are a password's
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._~-]+))(?::(?P<port>[0-9]{1,5}))?")
 _JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s*\n\s*[\w-]+\.[\w-]+\.[\w-]+\s*\n")
 _SEED = re.compile(r"-----BEGIN USER NKEY SEED-----\s*\n\s*(SU[A-Z2-7]+)\s*\n")
@@ -49,7 +51,7 @@ class NatsServer(NamedTuple):
 
 def parse_servers(text: str) -> tuple[NatsServer, ...]:
     """One URL or several, by commas."""
-    parts = _BETWEEN.split(text.strip())
+    parts = [part.strip() for part in _BETWEEN.split(text)]
     if len(parts) > MAX_SERVERS:
         raise ValueError(f"names more than {MAX_SERVERS} servers; drop some")
     if len(parts) == 1:

