@@ -31,8 +31,9 @@ from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
+from openguild_proto.schemas.stream import CONTROL_PROBE
 from openguild_runtime.admin import AdminScope, serve_admin
-from openguild_runtime.background import contained, start_contained
+from openguild_runtime.background import Coalesced, contained
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
@@ -62,6 +63,7 @@ from openguild_runtime.timers import TimerWheel
 
 SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
 STALL_PROBE_SECS = 0.05
+CATCH_UP_SECS = 1.0  # between two checks of everything, however often NATS comes back; the tail check is as frequent
 SEAT_PATIENCE_SECS = 3.0
 
 log = structlog.get_logger("openguild.server")
@@ -201,7 +203,8 @@ class Server:
         self.storage.on_batch = self.metrics.batch_committed
         self.bus.on_channel = self._heard
         self.bus.on_control = self.controls.received
-        self.bus.on_reconnect = self._check_everything
+        self.bus.control_probe = CONTROL_PROBE
+        self.bus.on_reconnect = Coalesced(self.tasks, self._check_everything, CATCH_UP_SECS).ask
         self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
         self.metrics.attach_depths(self.streams.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
@@ -211,9 +214,9 @@ class Server:
         self.metrics.pool(stats.pool_size, stats.pool_idle)
         self.metrics.commit_queue(stats.queue_events)
 
-    def _check_everything(self) -> None:
+    async def _check_everything(self) -> None:
         """NATS was away: whatever it lost is in the log."""
-        start_contained(self.tasks, self.feeds.check_now, self.controls.check_tail)
+        await self.feeds.check_now(self.controls.check_tail)
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -231,7 +234,7 @@ class Server:
             }  # fmt: skip
             at_least = max(self.live.config.nats.min_replicas, self.live.config.workers)
             sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows, at_least=at_least)
-            self.tasks.start_soon(share_limits, sharing, self.bus, self.sources.monotonic)
+            self.tasks.start_soon(share_limits, sharing, self.bus, self.metrics, self.sources.monotonic)
         await self.bus.start()
         self.tasks.start_soon(self._start_storage)
 

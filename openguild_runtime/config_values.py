@@ -15,9 +15,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from openguild_proto.canonical.keys import parse_public, parse_seed
 from openguild_proto.http.headers import HeaderPolicy
+from openguild_runtime.bus.nats_servers import EXAMPLE as NATS_EXAMPLE
+from openguild_runtime.bus.nats_servers import parse_servers
 
 DATABASE_EXAMPLE = "postgresql://user:password@host:5432/database"
-NATS_EXAMPLE = "nats://host:4222"
 HTTP_EXAMPLE = "http://host:4318"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 MAX_SERVER_NAME_CHARS = 255
@@ -79,8 +80,20 @@ def _database_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _nats_urls(value: Any) -> Any:
+    """A list of texts as one text."""
+    if not isinstance(value, list | tuple):
+        return value
+    texts = [text for text in value if isinstance(text, str)]
+    if not texts or len(texts) < len(value) or any("://" not in text for text in texts):
+        raise ValueError(
+            f'is neither a URL nor a list of them; write {NATS_EXAMPLE} or ["nats://a:4222", "nats://b:4222"]'
+        )
+    return ",".join(texts)
+
+
 def _nats_url(value: SecretStr) -> SecretStr:
-    check_url(value.get_secret_value(), ("nats", "tls"), NATS_EXAMPLE)
+    parse_servers(value.get_secret_value())
     return value
 
 
@@ -173,7 +186,7 @@ def _lower(value: Any) -> Any:
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
-NatsUrl = Annotated[SecretStr, AfterValidator(_nats_url)]
+NatsUrl = Annotated[SecretStr, BeforeValidator(_nats_urls), AfterValidator(_nats_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seed = Annotated[SecretStr, AfterValidator(_seed)]
 PublicKey = Annotated[str, AfterValidator(_public)]

@@ -43,6 +43,12 @@ REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason i
 }  # those at 0 from the start: `increase()` does not see a series begin  # fmt: skip
 
 
+NATS_FAULTS = (
+    "unreachable", "silent", "garbage", "closed", "refused", "credentials_file", "tls", "subscriptions", "payload", "behind",
+    "shutdown", "expired", "late", "connections", "slow", "denied",
+)  # what bus/nats_faults.py tells apart  # fmt: skip
+
+
 class Depths(NamedTuple):
     """How far the deepest subscribers are behind."""
 
@@ -173,7 +179,16 @@ class Metrics:
             registry=registry if has_nats else None,  # a server that serves alone is not away from anything
         )  # fmt: skip
         self._nats_reconnects = self._counter("openguild_nats_reconnects", "Reconnects to NATS")
-        self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes dropped while NATS was away")
+        self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes that NATS was not given")
+        faults = self._counter("openguild_nats_faults", "What went wrong with NATS", "kind")
+        self._nats_faults = {kind: faults.labels(kind) for kind in NATS_FAULTS}
+        self._nats_denied = self._gauge(
+            "openguild_nats_denied_subjects", "Publishing or subscribing that NATS does not permit"
+        )
+        self._limit_divisor = self._gauge(
+            "openguild_limit_divisor", "By what limits are divided; 1: they are shared, or nobody else is there"
+        )
+        self._limit_divisor.set(1)
         self._gaps = self._counter("openguild_gaps_found", "Holes found in what NATS brought")
         self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill holes")
         self._latency = self._histogram(
@@ -292,6 +307,16 @@ class Metrics:
 
     def nats_dropped(self) -> None:
         self._nats_dropped.inc()
+
+    def nats_fault(self, kind: str) -> None:
+        """`kind`: one of NATS_FAULTS."""
+        self._nats_faults[kind].inc()
+
+    def nats_denied(self, count: int) -> None:
+        self._nats_denied.set(count)
+
+    def limit_divisor(self, divisor: int) -> None:
+        self._limit_divisor.set(divisor)
 
     def gap_found(self) -> None:
         self._gaps.inc()

@@ -48,14 +48,14 @@ class ReadinessProbe:
         self._lock = anyio.Lock()
 
     async def __call__(self) -> Readiness:
-        """The state now. Status: draining, unavailable, degraded (serving, NATS away or descriptors short) or ready."""
+        """The state now. Status: draining, unavailable, degraded (serving, NATS away or in part, or descriptors short) or ready."""
         health = await self._storage_health()
-        nats = self._bus.connected
+        nats = self._bus.trouble
         if self.draining:
             status = "draining"
         elif not (health.database and health.migrations and self.serving):
             status = "unavailable"
-        elif (self._has_nats and not nats) or self.short_of_descriptors():
+        elif (self._has_nats and nats is not None) or self.short_of_descriptors():
             status = "degraded"
         else:
             status = "ready"
@@ -91,10 +91,10 @@ class ReadinessProbe:
             return ()
         return (ComponentState("descriptors", "error", "ran out a moment ago: connections wait or are refused"),)
 
-    def _nats(self, connected: bool) -> ComponentState:
+    def _nats(self, trouble: str | None) -> ComponentState:
         if not self._has_nats:
             return ComponentState("nats", "pending", "nats.url not configured: this process serves alone")
-        return _component("nats", connected, "connection established", "not reachable")
+        return _component("nats", trouble is None, "connection established", f"NATS {trouble}")
 
     async def _storage_health(self) -> StorageHealth:
         async with self._lock:

@@ -3,7 +3,7 @@
 `openguild_runtime.client.Client` drives it with anyio; an embedder may drive it with anything.
 """
 
-from openguild_proto.client.backoff import Backoff, is_passing
+from openguild_proto.client.backoff import is_passing
 from openguild_proto.client.foreign import foreign_reason
 from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient
 from openguild_proto.client.session import ApiError, Session, Step, api_error, next_step
@@ -16,6 +16,7 @@ from openguild_proto.client.stream import (
     StreamClient,
     StreamEvent,
 )
+from openguild_proto.policy.backoff import Backoff
 
 __all__ = [
     "ApiError", "Backoff", "ClientResponse", "ConnectionBroken", "Delivered", "Disconnected", "Ended", "HttpClient",

@@ -16,7 +16,7 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.utilities import LocalProtocolError as WsprotoMisuse
 from wsproto.utilities import RemoteProtocolError
 
-from openguild_proto.client.backoff import Backoff, advised_by_header, is_passing
+from openguild_proto.client.backoff import advised_by_header, is_passing
 from openguild_proto.client.foreign import foreign_reason
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.client.session import api_error
@@ -31,6 +31,7 @@ from openguild_proto.limits import (
     MAX_SAFE_INTEGER,
     MAX_STREAM_MESSAGE_CHARS,
 )
+from openguild_proto.policy.backoff import Backoff
 from openguild_proto.schemas.stream import payload_sequence
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.reasons import reconnect_secs

@@ -139,6 +139,15 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (rate("openguild_nats_publishes_dropped_total"), "publishes dropped"),
             ),
         ),
+        Panel("Faults", "ops", ((rate("openguild_nats_faults_total", "kind"), "{{kind}}"),)),
+        Panel(
+            "Denied subjects, division of limits",
+            "short",
+            (
+                (gauge("openguild_nats_denied_subjects", "max by (instance)"), "{{instance}} denied"),
+                (gauge("openguild_limit_divisor", "max by (instance)"), "{{instance}} divisor"),
+            ),
+        ),
         Panel(
             "Holes",
             "ops",
