@@ -31,6 +31,7 @@ from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import Places
+from openguild_proto.policy.standing import Seldom
 from openguild_proto.policy.waiting import WaitingAnswers
 from openguild_runtime.expiry import expire_with_token
 from openguild_runtime.feeds import ChannelGone
@@ -87,6 +88,7 @@ class Driver:
         self._tasks = tasks
         self.max_connections = max_connections
         self._places = Places(max_per_address)
+        self._refusals = Seldom()  # lines of the log about them
         self._dispatch = dispatch
         self._sources = sources
         self._clock = sources.monotonic
@@ -97,19 +99,27 @@ class Driver:
         It is not cancelled either: what a request has begun is finished (architecture, "Cancellation"). `end_all` ends
         connections, and the effects they wait for are bounded in time.
         """
-        if not self._has_room(address):
-            log.debug("connection refused", peer=address)
+        full = self._full(address)
+        if full is not None:
             self._metrics.rejected("connection_limit")
+            if full and (before := self._refusals.due(full, self._clock())) is not None:
+                log.warning(
+                    f"connections are refused: {full}", peer=address, connections=len(self.peers), since_last=before + 1
+                )
             sock.close()
             return
         with anyio.CancelScope(shield=True):
             await self._serve(sock, address)
 
-    def _has_room(self, address: str) -> bool:
-        """A trusted proxy brings the connections of many clients."""
-        if self.draining or not (self._places.has_room(limit_key(address)) or self._policy.is_trusted(address)):
-            return False
-        return len(self.peers) < self.max_connections or self.shed()
+    def _full(self, address: str) -> str | None:
+        """Why there is no room for one more; "": the server ends. A trusted proxy brings the connections of many clients."""
+        if self.draining:
+            return ""
+        if not (self._places.has_room(limit_key(address)) or self._policy.is_trusted(address)):
+            return "an address holds all that one may have (websocket.max_connections_per_address)"
+        if len(self.peers) < self.max_connections or self.shed():
+            return None
+        return "the server has as many as it may (websocket.max_connections, the limit of open files)"
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         connection = ServerConnection(

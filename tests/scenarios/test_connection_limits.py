@@ -37,5 +37,9 @@ def test_one_address_has_its_share_of_connections(proxies: str, database_url: st
                 assert one_more.answer().status == 200
             else:
                 assert one_more.read_to_end() == b""
+                with RawClient(server.port) as another:
+                    assert another.read_to_end() == b""
+                (line,) = (record for record in server.records() if "refused" in record["message"])
+                assert (line["level"].lower(), line["peer"], line["connections"]) == ("warning", "127.0.0.1", 257)
         for client in clients:
             client.sock.close()
