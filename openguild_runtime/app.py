@@ -284,6 +284,7 @@ class Server:
 
     async def _start_storage(self) -> None:
         await self.storage.start()
+        await _until_available(self.streams.epochs.check)
         await _until_available(self.controls.start)
         self.performer.serving = True
         self.readiness.serving = True

@@ -23,6 +23,7 @@ from openguild_proto.fanout.sequencer import Sequencer
 from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
 from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import Bus
+from openguild_runtime.epochs import Epochs
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage
 
@@ -74,6 +75,7 @@ class Feeds:
         metrics: Metrics,
         tasks: TaskGroup,
         *,
+        epochs: Epochs,
         released: Callable[[str, int, bytes], None],
         restarted: Callable[[str], None],
     ) -> None:
@@ -83,7 +85,9 @@ class Feeds:
         self._tasks = tasks
         self._released = released
         self._feeds: dict[str, Feed] = {}
+        self._epochs = epochs
         self._restarted = restarted
+        self._restarts = 0  # of all feeds
 
     def get(self, channel_id: str) -> Feed | None:
         """The channel's feed where something local depends on it."""
@@ -123,7 +127,10 @@ class Feeds:
                 for feed in some:
                     await self._bus.subscribe_channel(feed.channel_id)
                 await anyio.lowlevel.checkpoint()
-            heads = await self._storage.heads([feed.channel_id for feed in feeds])
+            restarts = -1
+            while restarts != self._restarts:  # heads of the log before would be believed for ever
+                restarts = self._restarts
+                heads = await self._storage.heads([feed.channel_id for feed in feeds])
             for some in batched(feeds):
                 for feed in some:
                     feed.gone = feed.channel_id not in heads
@@ -283,13 +290,26 @@ class Feeds:
             for feed, head in short.items():
                 second = again.get(feed.channel_id)
                 if second is not None and feed.sequencer.went_back(released[feed], head, second):
-                    self._restart(feed, second)
+                    await self._epochs.went_back(f"the log of channel {feed.channel_id} went back to {second}")
+                    if feed.sequencer.went_back(released[feed], head, second):  # of a store that has no history
+                        log.error("the log of a channel went back: its streams begin anew", channel_id=feed.channel_id)
+                        self._restart(feed, second)
+
+    async def restart_all(self) -> None:
+        """Every channel has another log: what has been released begins anew. Raises StorageUnavailable."""
+        self._restarts += 1
+        for some in batched([feed for feed in self._feeds.values() if feed.sequencer.begun]):
+            heads = await self._storage.heads([feed.channel_id for feed in some])
+            for feed in some:
+                self._restart(feed, heads.get(feed.channel_id, 0))
 
     def _restart(self, feed: Feed, head: int) -> None:
         """Sequences that were sent mean something else from now on, so the channel's streams cannot go on."""
         if not self._is_current(feed):
             return
-        log.error("the log of a channel went back: its streams begin anew", channel_id=feed.channel_id, head=head)
+        if feed.head == 0:  # nothing was sent that could mean something else, and the tail check finds what there is
+            feed.sequencer.restart(0)
+            return
         feed.sequencer.restart(head)
         self._restarted(feed.channel_id)
 
@@ -304,6 +324,8 @@ class Feeds:
             await self._check(also if number % 2 else None)
 
     async def _check(self, also: Callable[[], Awaitable[None]] | None, *, everything: bool = False) -> None:
+        with contained("check of the epochs", StorageUnavailable):
+            await self._epochs.check()
         with contained("tail check", StorageUnavailable):
             await self.check_tails(everything=everything)
         if also is not None:

@@ -11,6 +11,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from openguild_proto.effects import StorageUnavailable
 from openguild_proto.fanout.hub import Hub, SubscriberState
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import MAX_PAGE_EVENTS
@@ -23,6 +24,7 @@ from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.bus.base import Bus
+from openguild_runtime.epochs import Epochs
 from openguild_runtime.feeds import ChannelGone, Feeds
 from openguild_runtime.metrics import Depths, Metrics
 from openguild_runtime.notifications import USER_RING, Notifications, user_ring
@@ -53,7 +55,11 @@ class Streams:
         self.hub = hub
         flushed = tracing.flushed if tracing is not None else None
         self.flusher = Flusher(hub, metrics, clock, lagged=self._close_lagged, flushed=flushed)
-        self.feeds = Feeds(storage, bus, metrics, tasks, released=self.released, restarted=self.log_went_back)
+        self.epochs = Epochs(storage)
+        self.epochs.renewed.append(self._begin_anew)
+        self.feeds = Feeds(
+            storage, bus, metrics, tasks, epochs=self.epochs, released=self.released, restarted=self.log_went_back
+        )
         self.notifications = Notifications(hub, self.flusher, self.feeds, storage)
         self.replay_window = replay_window
         self.changes = 0  # control records applied: who joins compares it with what it was when access was checked
@@ -74,6 +80,9 @@ class Streams:
                 raise ChannelGone
             try:
                 await self.feeds.catch_up(stream.channel_id, stream.head)
+                feed = self.feeds.get(stream.channel_id)
+                if feed is not None and feed.head < (stream.since or 0):
+                    raise StorageUnavailable  # the log went back meanwhile: asked again, the client is told so
             except BaseException:
                 self.feeds.release([stream.channel_id])
                 raise
@@ -236,6 +245,12 @@ class Streams:
         for subscriber in self.hub.close(channel_id):
             if isinstance(subscriber.owner, Peer):
                 subscriber.owner.close(CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK)
+
+    async def _begin_anew(self) -> None:
+        """Every channel has a new epoch. Counted as a change first, so that who is joining just now is looked at again."""
+        self.changes += 1
+        self.forget_pages()
+        await self.feeds.restart_all()
 
     def forget_pages(self) -> None:
         """Of all channels: what one has shown is true of the database."""

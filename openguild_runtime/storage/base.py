@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from openguild_proto.effects import StorageEffect
+from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelRecord, ControlRecord
 from openguild_proto.schemas.guilds import Channel
 
@@ -86,6 +87,20 @@ class Storage(ABC):
     async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
         """The first `limit` control records after `sequence`, in order. Old ones may be gone (`PruneExpired`): then the
         first does not follow `sequence`, or there is none although the head is beyond it."""
+
+    async def history(self) -> History | None:
+        """Which history the store has now. None: it cannot lose what it had, or cannot tell at the moment."""
+        return None
+
+    async def record_lineage(self, found: History) -> None:  # noqa: B027 - only where `history` says something
+        """Note that the channels have their epochs for the lineage of `found`, unless something has been noted."""
+
+    async def renew_epochs(self, found: History, at_least: int) -> bool:
+        """Give every channel a new epoch, unless somebody has done it since `found` was read (then False).
+
+        The count of renewals is `at_least` that afterwards.
+        """
+        return False
 
     @abstractmethod
     async def visible(self, user_id: str) -> Visible:

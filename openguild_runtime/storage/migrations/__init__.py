@@ -32,6 +32,7 @@ UPDATE channels AS c SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
 FROM (SELECT channel_id FROM channels ORDER BY channel_id FOR NO KEY UPDATE) AS locked
 WHERE c.channel_id = locked.channel_id
 """
+RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL"  # the next replica records what it finds
 
 
 async def upgrade(database_url: str, revision: str = "head") -> Schema:
@@ -93,11 +94,19 @@ async def _apply(database_url: str, revision: str) -> None:
 async def renew_epochs(database_url: str) -> None:
     """After a restore: what clients have read of any channel is another log from now on (`deploy/restore.sh` does the same).
 
-    Raises what asyncpg raises; nothing is changed then.
+    Replicas that run hear of it and end their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed then.
     """
     connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
-        await connection.execute(NEW_EPOCHS)
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+            await connection.execute(RENEWED)
+            await connection.execute(NEW_EPOCHS)
+    except asyncpg.PostgresError as failure:
+        unfit = schema.explained(failure)
+        if unfit is None:
+            raise
+        raise unfit from failure
     finally:
         await connection.close()
 

@@ -141,7 +141,7 @@ def explained(failure: BaseException) -> DatabaseUnfit | None:
     said = str(cause).partition("\n")[0]
     for kind, mend in MENDS:
         if isinstance(cause, kind):
-            return DatabaseUnfit(f"the schema was not changed: {said}; {mend}")
+            return DatabaseUnfit(f"nothing was changed: {said}; {mend}")
     return None
 
 

@@ -18,7 +18,15 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto import effects
-from openguild_proto.effects import AppendEvent, FindChannelAccess, Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects import (
+    Appended,
+    AppendEvent,
+    FindChannelAccess,
+    Overloaded,
+    StorageEffect,
+    StorageUnavailable,
+)
+from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
@@ -38,6 +46,7 @@ from openguild_runtime.storage.postgres import (
     attempts,
     channels,
     guilds,
+    history,
     invites,
     retention,
     sessions,
@@ -46,7 +55,7 @@ from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.gather import Gather
 from openguild_runtime.storage.postgres.settings import session_settings
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
-from openguild_runtime.storage.postgres.values import Connection, texts
+from openguild_runtime.storage.postgres.values import Connection
 
 __all__ = ["PostgresStorage"]
 
@@ -157,6 +166,7 @@ class PostgresStorage(Storage):
         self._accesses = Gather(self._find_accesses)
         self._says_isolation = False  # each statement alone needs a transaction that names its isolation
         self._schema: Schema | None = None  # at the last look
+        self._history = history.HistoryReader()
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
         # Each worker uses one connection at a time: what is left is for everything else.
@@ -236,7 +246,10 @@ class PostgresStorage(Storage):
 
     async def perform(self, effect: StorageEffect[T]) -> T:
         if isinstance(effect, AppendEvent):
-            return cast("T", await self._committer.submit(effect))
+            outcome = await self._committer.submit(effect)
+            if isinstance(outcome, Appended) and not outcome.repeated:
+                self._history.stored(outcome.event)
+            return cast("T", outcome)
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
         kind = type(effect)
@@ -353,23 +366,17 @@ class PostgresStorage(Storage):
         )
         return [control_record(row) for row in rows]
 
+    async def history(self) -> History | None:
+        return await self._in_turn(self._watching, self._history.read)
+
+    async def record_lineage(self, found: History) -> None:
+        await self._in_turn(self._watching, lambda connection: history.record_lineage(connection, found))
+
+    async def renew_epochs(self, found: History, at_least: int) -> bool:
+        return await self._in_turn(self._watching, lambda connection: history.renew_epochs(connection, found, at_least))
+
     async def visible(self, user_id: str) -> Visible:
-        row = await self._with_connection(
-            lambda connection: connection.fetchrow(
-                """
-                WITH mine AS (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
-                SELECT ARRAY(SELECT guild_id FROM mine ORDER BY guild_id) AS guilds, ARRAY(
-                    SELECT channel_id FROM channels WHERE guild_id IN (SELECT guild_id FROM mine)
-                    OR channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
-                    ORDER BY created_at, channel_id
-                ) AS channels
-                """,
-                user_id,
-            )
-        )
-        if row is None:
-            raise StorageUnavailable
-        return Visible(guild_ids=texts(row["guilds"]), channel_ids=texts(row["channels"]))
+        return await self._with_connection(lambda connection: guilds.visible(connection, user_id))
 
     # --- health ------------------------------------------------------------------------------------
 

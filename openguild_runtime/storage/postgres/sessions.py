@@ -31,6 +31,7 @@ from openguild_runtime.storage.postgres.authority import hold_users, require_aut
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
 
+
 async def open_session(tx: Transaction, effect: OpenSession) -> None:
     connection, now = tx.connection, moment(effect.now_ms)
     # logins of one user take turns: two of them on one device must not both think that they are the first
