@@ -31,8 +31,6 @@ from openguild_runtime.storage.postgres.authority import hold_users, require_aut
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
 
-EARLIER = "least($2::timestamptz, now())"  # of this replica's clock and the database's
-
 
 async def open_session(tx: Transaction, effect: OpenSession) -> None:
     connection, now = tx.connection, moment(effect.now_ms)
@@ -291,25 +289,22 @@ async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]
 
 
 async def prune_users(tx: Transaction, user_ids: Sequence[str], now_ms: int) -> None:
-    """Drop what has expired of these users, so that logins do not grow the tables for ever.
-
-    By the database's clock, too: one replica whose clock runs ahead does not end what lives for the others.
-    """
+    """Drop what has expired of these users, so that logins do not grow the tables for ever (D-29)."""
     now = moment(now_ms)
     await tx.connection.execute(
-        f"DELETE FROM sessions WHERE user_id = ANY ($1::uuid[]) AND expires_at <= {EARLIER}", user_ids, now
+        "DELETE FROM sessions WHERE user_id = ANY ($1::uuid[]) AND expires_at <= $2", user_ids, now
     )
     await tx.connection.execute(
-        f"""
+        """
         DELETE FROM refresh_tokens AS t USING refresh_families AS f
-        WHERE t.family_id = f.family_id AND f.user_id = ANY ($1::uuid[]) AND t.expires_at <= {EARLIER}
+        WHERE t.family_id = f.family_id AND f.user_id = ANY ($1::uuid[]) AND t.expires_at <= $2
         """,
         user_ids,
         now,
     )
     await tx.connection.execute(
-        f"""
-        DELETE FROM refresh_families AS f WHERE user_id = ANY ($1::uuid[]) AND expires_at <= {EARLIER}
+        """
+        DELETE FROM refresh_families AS f WHERE user_id = ANY ($1::uuid[]) AND expires_at <= $2
         AND NOT EXISTS (SELECT FROM sessions AS s WHERE s.family_id = f.family_id)
         """,
         user_ids,

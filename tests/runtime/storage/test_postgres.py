@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,13 +18,11 @@ from openguild_proto.effects import (
     AppendEvent,
     FindChannelAccess,
     FindRefreshFamily,
-    FindSession,
     GrantChannelRole,
     GrantGuildRole,
     InsertInvite,
     MarkRead,
     Overloaded,
-    PruneExpired,
     RemoveMember,
     RenameChannel,
     StorageEffect,
@@ -37,7 +33,7 @@ from openguild_proto.records import Author, MemberRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage, committer
 from openguild_runtime.storage.postgres.values import Connection
-from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, login, new_id, token
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, login, new_id, token
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -200,23 +196,6 @@ async def test_who_acts_by_a_right_waits_for_who_takes_it(
         tasks.start_soon(perform)
         await eventually(lambda: somebody_waits_for(rival))
     assert refusals == [ErrorCode.NOT_FOUND]
-
-
-async def test_a_clock_that_runs_ahead_ends_nobodys_session(store: PostgresStorage) -> None:
-    """A replica whose clock was set forward by mistake: what it takes for expired lives for the others."""
-    user, now_ms = await add_user(store), time.time_ns() // 1_000_000
-    session, ahead_ms = login(user, 1, now_ms=now_ms), now_ms + 60 * DAY
-    await store.perform(session)
-    await store.perform(
-        PruneExpired(
-            now_ms=ahead_ms, from_user=str(uuid.UUID(int=0)), control_before_ms=0, attempts_before_ms=0, limit=100
-        )
-    )
-    await store.perform(login(user, 2, "laptop", now_ms=ahead_ms))
-    assert await store.perform(FindSession(session_id=session.session_id)) is not None
-    family = await store.perform(FindRefreshFamily(refresh_hash=token(1), now_ms=now_ms))
-    assert family is not None
-    assert family.user_id == user
 
 
 async def test_new_epochs_while_servers_post(store: PostgresStorage, database_url: str) -> None:

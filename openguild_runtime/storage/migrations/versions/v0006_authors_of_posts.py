@@ -7,9 +7,10 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# As append_events_v2, but for the authors: their rows are held first, as everywhere (users, then channels), and what
-# they may do is read after that. `permitted`: the roles that may post. `overseers`: the server roles that need no
-# membership. An event without an author is not decided about. A refused row tells what it was refused on.
+# As append_events_v2, but for the authors: their rows are held first, as everywhere (users, then channels), and what they
+# may do is read after that, by the statement that stores. `permitted`: the roles that may post. `overseers`: the server
+# roles that need no membership. An event without an author is not decided about. A refused row tells what it was
+# refused on.
 APPEND = """
 CREATE FUNCTION append_events_v3(
     channel_ids uuid[], sender_ids text[], event_ids text[], event_types text[], canonicals bytea[], wires bytea[],
@@ -31,44 +32,37 @@ WITH given AS (
     ) WITH ORDINALITY AS row (
         channel_id, sender_id, event_id, event_type, canonical, wire, nonce, fingerprint, created_at, author, session, place
     )
-), held AS (
-    SELECT given.place,
-        EXISTS (SELECT FROM users AS u WHERE u.user_id = given.author) AND (given.session IS NULL OR EXISTS (
-            SELECT FROM sessions AS s JOIN refresh_families AS f USING (family_id)
-            WHERE s.session_id = given.session AND s.user_id = given.author AND f.revoked_at IS NULL
-        )) AS living,
-        (SELECT m.role FROM guild_memberships AS m
-            WHERE m.guild_id = c.guild_id AND m.user_id = given.author) AS guild_role,
-        (SELECT m.role FROM channel_memberships AS m
-            WHERE m.channel_id = given.channel_id AND m.user_id = given.author) AS channel_role,
-        ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = given.author ORDER BY r.granted_at, r.role) AS server_roles
-    FROM given JOIN channels AS c USING (channel_id) WHERE given.author IS NOT NULL
-), turned_away AS (
-    SELECT place, living, guild_role, channel_role, server_roles FROM held WHERE NOT (living AND (
-        coalesce(guild_role = ANY (permitted), false) OR coalesce(channel_role = ANY (permitted), false)
-        OR (server_roles && permitted
-            AND (guild_role IS NOT NULL OR channel_role IS NOT NULL OR server_roles && overseers))
-    ))
-), admitted AS (
-    SELECT channel_id, sender_id, event_id, event_type, canonical, wire, nonce, fingerprint, created_at, place
-    FROM given WHERE NOT EXISTS (SELECT FROM turned_away WHERE turned_away.place = given.place)
+), judged AS MATERIALIZED (
+    SELECT given.channel_id, given.sender_id, given.event_id, given.event_type, given.canonical, given.wire, given.nonce,
+        given.fingerprint, given.created_at, given.author, given.place, c.head_sequence,
+        g.role AS guild_role, m.role AS channel_role, given.session IS NULL OR f.family_id IS NOT NULL AS living,
+        given.author IS NULL OR ((given.session IS NULL OR f.family_id IS NOT NULL) AND (
+            coalesce(g.role = ANY (permitted), false) OR coalesce(m.role = ANY (permitted), false) OR EXISTS (
+                SELECT FROM user_roles AS r WHERE r.user_id = given.author AND r.role = ANY (permitted)
+                AND (g.role IS NOT NULL OR m.role IS NOT NULL OR r.role = ANY (overseers))
+            )
+        )) AS admitted
+    FROM given JOIN channels AS c USING (channel_id)
+    LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.author
+    LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.author
+    LEFT JOIN sessions AS s ON s.session_id = given.session AND s.user_id = given.author
+    LEFT JOIN refresh_families AS f ON f.family_id = s.family_id AND f.revoked_at IS NULL
 ), known AS (
-    SELECT admitted.place, e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at,
-        e.channel_id = admitted.channel_id AS here
-    FROM admitted, LATERAL (
+    SELECT judged.place, e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at,
+        e.channel_id = judged.channel_id AS here
+    FROM judged, LATERAL (
         SELECT e.channel_id, e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM channel_events AS e
-        WHERE e.channel_id = admitted.channel_id AND e.sender_id = admitted.sender_id AND e.nonce = admitted.nonce
+        WHERE e.channel_id = judged.channel_id AND e.sender_id = judged.sender_id AND e.nonce = judged.nonce
         UNION ALL
         SELECT e.channel_id, e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM channel_events AS e
-        WHERE e.event_id = admitted.event_id
+        WHERE e.event_id = judged.event_id
         LIMIT 1
     ) AS e
+    WHERE judged.admitted
 ), fresh AS (
-    SELECT admitted.channel_id, admitted.sender_id, admitted.event_id, admitted.event_type, admitted.canonical,
-        admitted.wire, admitted.nonce, admitted.fingerprint, admitted.created_at, admitted.place,
-        c.head_sequence + row_number() OVER (PARTITION BY admitted.channel_id ORDER BY admitted.place) AS sequence
-    FROM admitted JOIN channels AS c USING (channel_id)
-    WHERE NOT EXISTS (SELECT FROM known WHERE known.place = admitted.place)
+    SELECT channel_id, sender_id, event_id, event_type, canonical, wire, nonce, fingerprint, created_at, place,
+        head_sequence + row_number() OVER (PARTITION BY channel_id ORDER BY place) AS sequence
+    FROM judged WHERE admitted AND NOT EXISTS (SELECT FROM known WHERE known.place = judged.place)
 ), raised AS (
     UPDATE channels AS c SET head_sequence = last.sequence
     FROM (SELECT channel_id, max(sequence) AS sequence FROM fresh GROUP BY channel_id) AS last
@@ -86,7 +80,8 @@ UNION ALL
 SELECT place, CASE WHEN here THEN sequence END, false, event_id, fingerprint, wire, created_at,
     false, NULL, NULL, NULL, NULL FROM known
 UNION ALL
-SELECT place, NULL, false, NULL, NULL, NULL, NULL, true, living, guild_role, channel_role, server_roles FROM turned_away
+SELECT place, NULL, false, NULL, NULL, NULL, NULL, true, living, guild_role, channel_role,
+    ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = judged.author) FROM judged WHERE NOT admitted
 $function$
 """
 
