@@ -132,7 +132,12 @@ class EmbeddedServer(ABC):
         """Returns when the program answers. Raises EmbeddedError."""
         if self._guard is not None:
             return
-        self._account()
+        self._account()  # raises where root cannot use one
+        for path in (self._root, self._directory):
+            if path.is_symlink() and not path.exists():
+                raise EmbeddedError(
+                    f"data_dir: {path} is a link that leads nowhere: mend it, or name another with --data-dir"
+                )
         self._take_lock()
         try:
             self._await_last_guard()

@@ -163,6 +163,11 @@ def password_directory(data: Path) -> None:
     (data / "postgres.password").mkdir()
 
 
+def a_link_to_nowhere(data: Path) -> None:
+    (data / "postgres").rename(data / "moved")
+    (data / "postgres").symlink_to(data / "gone")
+
+
 def control_of_zeros(data: Path) -> None:
     (data / "postgres/global/pg_control").write_bytes(bytes(8192))
 
@@ -175,6 +180,7 @@ def control_of_zeros(data: Path) -> None:
         (of_another_version, "was made by PostgreSQL 12, this is 18: dump it with that version"),
         (a_file, "postgres: not a directory): mend that, or name another with --data-dir"),
         (password_directory, "postgres.password: is a directory): mend that"),
+        (a_link_to_nowhere, "postgres is a link that leads nowhere: mend it, or name another"),
         (control_of_zeros, "stopped at its start: "),
     ],
 )
