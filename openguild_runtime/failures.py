@@ -61,7 +61,7 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
         case ConfigError() | CommandFailed() | EmbeddedError():
             return str(failure)
         case StorageUnavailable():
-            return "the database cannot be reached: check database_url and that it runs"
+            return f"the database cannot be used: {failure}" if str(failure) else "the database cannot be used now"
         case OSError():
             return f"{command or 'serve'}: {failure.strerror or type(failure).__name__}"
         case asyncpg.PostgresError() | asyncpg.InterfaceError():

@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import anyio
-import asyncpg
 import structlog
 from anyio.abc import TaskGroup
 
@@ -30,9 +29,12 @@ from openguild_runtime.storage.base import (
     StorageStats,
     Visible,
 )
+from openguild_runtime.storage.causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, retention, sessions
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.gather import Gather
+from openguild_runtime.storage.postgres.pool import PATIENCE_SECS, Pool
+from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
 from openguild_runtime.storage.postgres.values import Connection, texts
 
@@ -40,15 +42,12 @@ __all__ = ["PostgresStorage"]
 
 T = TypeVar("T")
 
-CONNECT_LIMIT_SECS = 5.0
-ACQUIRE_LIMIT_SECS = 5.0
+PLACE_LIMIT_SECS = 5.0  # for a connection that others use: half of what a request has, and then it is `overloaded`
 FINISH_LIMIT_SECS = 5.0  # for the batches under way at the end
-IDLE_LIFETIME_SECS = 300.0
 MAX_BACKOFF_SECS = 2.0
 
 # One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
-STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
-    effects.InsertUser: accounts.insert_user,
+QUESTIONS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
     effects.FindUserByName: accounts.find_user_by_name,
     effects.FindRefreshFamily: sessions.find_refresh_family,
     effects.FindSession: sessions.find_session,
@@ -56,20 +55,24 @@ STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]]
     effects.ListSessionAddresses: sessions.list_session_addresses,
     effects.ListGuilds: guilds.list_guilds,
     effects.FindGuildAccess: guilds.find_guild_access,
-    effects.RenameGuild: guilds.rename_guild,
     effects.ListMembers: guilds.list_members,
     effects.FindMember: guilds.find_member,
     effects.ListInvites: invites.list_invites,
     effects.FindInvite: invites.find_invite,
-    effects.DeleteInvite: invites.delete_invite,
     effects.ListChannels: channels.list_channels,
-    effects.RenameChannel: channels.rename_channel,
     effects.FindPosted: channels.find_posted,
     effects.ReadEvents: channels.read_events,
-    effects.MarkRead: channels.mark_read,
     effects.ListUnread: channels.list_unread,
+}
+CHANGES: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
+    effects.InsertUser: accounts.insert_user,
+    effects.RenameGuild: guilds.rename_guild,
+    effects.DeleteInvite: invites.delete_invite,
+    effects.RenameChannel: channels.rename_channel,
+    effects.MarkRead: channels.mark_read,
     effects.CountAttempt: attempts.count_attempt,
 }
+STATEMENTS = QUESTIONS | CHANGES
 # Several statements, perhaps with a control record.
 TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaitable[Any]]] = {
     effects.DescribeUser: accounts.describe_user,
@@ -93,26 +96,6 @@ TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaita
 }
 SNAPSHOTS = frozenset({effects.DescribeUser})  # read several tables as of one moment
 
-# The database is away, going away, overloaded, or has another schema: the effect may be tried again later.
-UNAVAILABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,  # shutdown, crash, starting up, statement timeout
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full
-    asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in the middle
-    asyncpg.TransactionRollbackError,  # deadlock, serialisation
-    asyncpg.ReadOnlySQLTransactionError,  # a replica that is being promoted
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.PostgresSystemError,  # I/O errors of its host
-)
-
 log = structlog.get_logger("openguild.storage")
 
 
@@ -135,13 +118,22 @@ class PostgresStorage(Storage):
         committers: int = COMMITTERS,
     ) -> None:
         super().__init__()
-        self._url = database_url
         self._tasks = tasks
-        self._pool_size = pool_size
         self._timeout = statement_timeout_secs
         self._cache_size = statement_cache_size
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._committer = Committer(self._borrow, self._committed, count=committers)
+        self._pool = Pool(
+            database_url,
+            tasks,
+            size=pool_size,
+            limit_secs=statement_timeout_secs + 1,  # the server gives up first, and says so
+            cache_size=statement_cache_size,
+            settings=self._settings(),
+            on_fault=self._failed,
+            on_silence=self._refuse_waiting,
+        )
+        self._doubtful = True  # something failed since everything was last seen to work
+        self._writable = True
+        self._committer = Committer(self._lend_to_write, self._committed, count=committers)
         self._accesses = Gather(self._find_accesses)
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
@@ -155,34 +147,22 @@ class PostgresStorage(Storage):
     async def start(self) -> None:
         await self.open()
         attempt = 0
+        told: str | None = None
         while True:
             health = await self.check()
-            if health.database and health.migrations:
+            if health.usable:
                 return
-            if attempt == 0:
-                missing = (
-                    "its schema is not current: run `openguild-server migrate`"
-                    if health.database
-                    else "it cannot be reached"
-                )
-                log.warning(f"waiting for the database: {missing}")
+            if health.cause != told:
+                told = health.cause
+                log.warning(f"waiting for the database: {health.why}", cause=told)
             attempt += 1
             await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
 
     async def open(self) -> None:
         """Make the pool and start the group commit; nothing is connected yet. Raises ValueError for a bad URL."""
-        if self._pool is None:
-            self._pool = await asyncpg.create_pool(
-                self._url,
-                min_size=0,
-                max_size=self._pool_size,
-                timeout=CONNECT_LIMIT_SECS,
-                command_timeout=self._timeout + 1,  # the server gives up first, and says so
-                max_inactive_connection_lifetime=IDLE_LIFETIME_SECS,
-                statement_cache_size=self._cache_size,
-                reset=_keep_session,
-                server_settings=self._settings(),
-            )
+        await self._pool.open()
+        if self._workers_ended is None:
+            self._workers_ended = anyio.Event()
             self._tasks.start_soon(self._run_workers)
 
     def _settings(self) -> dict[str, str]:
@@ -204,23 +184,23 @@ class PostgresStorage(Storage):
             with anyio.move_on_after(FINISH_LIMIT_SECS, shield=True):
                 await self._workers_ended.wait()
         self._workers.cancel()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            with anyio.move_on_after(CONNECT_LIMIT_SECS, shield=True) as limit, suppress(*UNAVAILABLE):
-                await pool.close()
-            if limit.cancelled_caught:
-                pool.terminate()
+        await self._pool.aclose()
 
     # --- effects -----------------------------------------------------------------------------------
 
     async def perform(self, effect: StorageEffect[T]) -> T:
+        if self._pool.silent:
+            raise StorageUnavailable(str(CAUSES["timeout"]))
         if isinstance(effect, AppendEvent):
             return cast("T", await self._committer.submit(effect))
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
         kind = type(effect)
         if statement := STATEMENTS.get(kind):
-            return cast("T", await self._with_connection(lambda connection: statement(connection, effect)))
+            writes = kind in CHANGES
+            return cast(
+                "T", await self._with_connection(lambda connection: statement(connection, effect), writes=writes)
+            )
         transaction = TRANSACTIONS.get(kind)
         if transaction is None:
             raise TypeError(f"not a storage effect: {kind.__name__}")
@@ -232,42 +212,45 @@ class PostgresStorage(Storage):
                 result = await transaction(tx, effect)
             return result, tx.records
 
-        result, records = await self._with_connection(run)
+        result, records = await self._with_connection(run, writes=not snapshot)
         for record in records:
             self.on_control(record)
         return cast("T", result)
 
-    async def _with_connection(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _with_connection(self, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False) -> T:
         """With one of the connections that are for everybody. Raises Overloaded where none comes free in time."""
-        return await self._in_turn(self._shared, use)
+        return await self._in_turn(self._shared, use, writes=writes)
 
-    async def _in_turn(self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]]) -> T:
-        with anyio.move_on_after(ACQUIRE_LIMIT_SECS) as waiting:
+    async def _in_turn(
+        self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False
+    ) -> T:
+        """A connection never has to be waited for: whoever has a place has one."""
+        with anyio.move_on_after(PLACE_LIMIT_SECS) as waiting:
             await places.acquire()
         if waiting.cancelled_caught:
             raise Overloaded
         try:
-            return await self._borrow(use)
+            return await self._pool.lend(use, writes=writes)
         finally:
             places.release()
 
-    async def _borrow(self, use: Callable[[Connection], Awaitable[T]]) -> T:
-        """With a connection of the pool, which never has to be waited for: whoever comes here has a place in it."""
-        if self._pool is None:
-            raise StorageUnavailable
-        try:
-            async with self._pool.acquire(timeout=ACQUIRE_LIMIT_SECS) as connection:
-                return await use(connection)
-        except UNAVAILABLE as failure:
-            if isinstance(failure, asyncpg.ProtocolViolationError) and self._cache_size > 0:
-                log.warning("a pooler refuses our session: set database.statement_cache_size to 0 to go through one")
-            log.debug("the database cannot be used", kind=type(failure).__name__)
-            raise StorageUnavailable from failure
+    async def _lend_to_write(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+        return await self._pool.lend(use, writes=True)
+
+    def _failed(self, writes: bool, cause: str) -> None:
+        if cause not in PASSING:
+            self._doubtful = True
+        self.on_fault(writes, cause)
+
+    def _refuse_waiting(self) -> None:
+        """The database has fallen silent: whoever waits in a queue is told so, and nobody comes into one."""
+        self._doubtful = True
+        self._committer.refuse_waiting()
+        self._accesses.refuse_waiting()
 
     # --- in batches --------------------------------------------------------------------------------
 
     async def _run_workers(self) -> None:
-        self._workers_ended = anyio.Event()
         try:
             with self._workers:
                 async with anyio.create_task_group() as workers:
@@ -276,13 +259,16 @@ class PostgresStorage(Storage):
                     for _ in range(ACCESS_READERS):
                         workers.start_soon(self._accesses.run)
         finally:
-            self._workers_ended.set()
+            if self._workers_ended is not None:
+                self._workers_ended.set()
 
     def _committed(self, events: int, secs: float) -> None:
         self.on_batch(events, secs)
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
-        return await self._borrow(lambda connection: channels.find_channel_accesses(connection, questions))
+        return await self._pool.lend(
+            lambda connection: channels.find_channel_accesses(connection, questions), writes=False
+        )
 
     # --- other reads -------------------------------------------------------------------------------
 
@@ -332,20 +318,46 @@ class PostgresStorage(Storage):
     # --- health ------------------------------------------------------------------------------------
 
     async def check(self) -> StorageHealth:
+        """A question in a session of the pool. At the start, and after a failure, everything in a new session."""
         try:
-            revision = await self._in_turn(self._watching, migrations.current)
-        except StorageUnavailable:
-            return StorageHealth(database=False, migrations=False)
-        return StorageHealth(database=True, migrations=migrations.serves(revision))
+            if not self._doubtful:
+                with suppress(StorageUnavailable):  # it says too little: the proof finds out more
+                    return self._found(await self._pool.ask(self._look))
+            self._doubtful = False  # what fails from here on is a new doubt
+            current = await self._pool.ask(self._prove)
+        except Exception as failure:
+            self._doubtful = True
+            cause = self._pool.cause_of(failure)
+            if cause is None:
+                raise
+            return self._found(False, cause)
+        if not self._writable:
+            self._writable = True
+            await self._pool.renew()  # sessions of the time when nothing could be written
+        return self._found(current)
+
+    def _found(self, current: bool, cause: str | None = None) -> StorageHealth:
+        if cause is None or cause in PASSING:
+            return StorageHealth(
+                database=True, migrations=current, writable=self._writable, cause=None if current else "migrations"
+            )
+        self._writable = False
+        if cause in REFUSALS:
+            return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
+        return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
+
+    async def _look(self, limit: anyio.CancelScope) -> bool:
+        async def look(connection: Connection) -> str | None:
+            await check_writable(connection)
+            limit.deadline = anyio.current_time() + PATIENCE_SECS
+            return await migrations.current(connection)
+
+        return migrations.serves(await self._in_turn(self._watching, look))
+
+    async def _prove(self, limit: anyio.CancelScope) -> bool:
+        del limit  # connecting and writing, all in the time of one answer
+        return await self._pool.connected(prove_usable)
 
     def stats(self) -> StorageStats:
-        pool = self._pool
-        return StorageStats(
-            pool_size=pool.get_size() if pool is not None else 0,
-            pool_idle=pool.get_idle_size() if pool is not None else 0,
-            queue_events=len(self._committer),
-        )
-
-
-async def _keep_session(connection: Connection) -> None:
-    """No effect leaves anything behind in its session, so a connection goes back without the round trip of RESET ALL."""
+        size, idle = self._pool.sizes
+        return StorageStats(pool_size=size, pool_idle=idle, queue_events=len(self._committer))
