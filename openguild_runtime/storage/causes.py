@@ -44,7 +44,7 @@ CAUSES: dict[str, Cause] = {
     "descriptors": Cause("this process has no file descriptor left", "raise its limit of open files"),
     # it is there, and does not do what it is asked for
     "read_only": Cause(
-        "it takes no writes",
+        "it is read-only",
         "it is a standby, or default_transaction_read_only is on: point database_url at the primary, or end that",
     ),
     "disk_full": Cause("its disk is full", "free or add space on its host, or raise the quota"),

@@ -9,14 +9,14 @@ from structlog.testing import capture_logs
 from openguild_runtime.background import contained
 
 
-def test_an_outage_is_one_line_and_a_defect_has_its_traceback() -> None:
+def test_an_outage_is_a_detail_and_a_defect_has_its_traceback() -> None:
     with capture_logs() as records:
         with contained("reading", LookupError):
             raise KeyError("away")
         with contained("reading", LookupError):
             raise ValueError("a defect")
     assert [(line["event"], line["log_level"], "exc_info" in line) for line in records] == [
-        ("reading: put off", "warning", False),
+        ("reading: put off", "debug", False),
         ("reading: failed", "error", True),
     ]
 

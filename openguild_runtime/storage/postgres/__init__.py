@@ -33,7 +33,7 @@ from openguild_runtime.storage.causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, retention, sessions
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.gather import Gather
-from openguild_runtime.storage.postgres.pool import PATIENCE_SECS, Pool
+from openguild_runtime.storage.postgres.pool import Patience, Pool
 from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
 from openguild_runtime.storage.postgres.values import Connection, texts
@@ -43,7 +43,7 @@ __all__ = ["PostgresStorage"]
 T = TypeVar("T")
 
 PLACE_LIMIT_SECS = 5.0  # for a connection that others use: half of what a request has, and then it is `overloaded`
-FINISH_LIMIT_SECS = 5.0  # for the batches under way at the end
+FINISH_LIMIT_SECS = 1.0  # for the batches under way at the end
 MAX_BACKOFF_SECS = 2.0
 
 # One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
@@ -319,6 +319,7 @@ class PostgresStorage(Storage):
 
     async def check(self) -> StorageHealth:
         """A question in a session of the pool. At the start, and after a failure, everything in a new session."""
+        migrations.expected()  # to read the steps takes a while, once: not within the time of an answer
         try:
             if not self._doubtful:
                 with suppress(StorageUnavailable):  # it says too little: the proof finds out more
@@ -346,16 +347,16 @@ class PostgresStorage(Storage):
             return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
         return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
 
-    async def _look(self, limit: anyio.CancelScope) -> bool:
+    async def _look(self, patience: Patience) -> bool:
         async def look(connection: Connection) -> str | None:
             await check_writable(connection)
-            limit.deadline = anyio.current_time() + PATIENCE_SECS
+            patience.renew()
             return await migrations.current(connection)
 
         return migrations.serves(await self._in_turn(self._watching, look))
 
-    async def _prove(self, limit: anyio.CancelScope) -> bool:
-        del limit  # connecting and writing, all in the time of one answer
+    async def _prove(self, patience: Patience) -> bool:
+        del patience  # connecting and writing, all in the time of one answer
         return await self._pool.connected(prove_usable)
 
     def stats(self) -> StorageStats:

@@ -30,6 +30,7 @@ BY_SQLSTATE = {
     "53100": "disk_full",
     "53200": "memory",
     "53300": "too_many_connections",
+    "55000": "role",  # the database takes no connections
     "55P03": "locked",
     "57014": "slow",
     "57P01": "shutdown",
@@ -137,7 +138,7 @@ class FaultLog:
                 f"the database failed: {CAUSES[cause]}",
                 cause=cause,
                 sqlstate=getattr(failure, "sqlstate", None),
-                kind=type(failure).__name__,
+                kind=type(failure).__name__ if failure is not None else None,
                 operation="write" if writes else "read",
                 suppressed=unsaid,
             )

@@ -6,6 +6,7 @@ has learned that is not true any more (it is read-only, its server is gone) leav
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,10 +27,35 @@ T = TypeVar("T")
 CONNECT_LIMIT_SECS = 5.0
 CANCEL_SECS = 1.0  # for a statement that was given up to be cancelled; then its session is ended
 IDLE_LIFETIME_SECS = 300.0
-PATIENCE_SECS = 3.0  # a database that answers nothing for so long is silent: over ten times a loaded one's worst
-RENEW_SECS = 5.0  # between two renewals of all sessions, so that a standby is not connected to once for each request
+PATIENCE_SECS = 3.0  # a database that answers nothing for so long is silent: far more than a loaded one takes
+TICKS = 10  # in which patience is counted: time in which this process itself stood still is at most one
+CLOSE_SECS = 0.5  # for sessions to end in good order
+RENEW_SECS = 5.0  # between two renewals of all sessions by failures: a standby is not connected to for each request
 # The session will not get better, whatever its next user asks of it.
 SPENT = frozenset({"read_only", "shutdown", "lost", "starting", "damaged"})
+
+
+class Patience:
+    """Cancels `scope` after PATIENCE_SECS without an answer, unless this process stood still meanwhile."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
+        self._left = TICKS
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECS / TICKS, self._tick)
+
+    def renew(self) -> None:
+        """A part of the question was answered."""
+        self._left = TICKS
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECS / TICKS, self._tick)
+        else:
+            self._scope.cancel()
 
 
 class Pool:
@@ -84,9 +110,9 @@ class Pool:
         """End every session, within a bound."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            with anyio.move_on_after(CONNECT_LIMIT_SECS, shield=True) as limit, suppress(Exception):
+            with anyio.move_on_after(CLOSE_SECS, shield=True) as limit, suppress(Exception):
                 await pool.close()
-            if limit.cancelled_caught or self._silence.silent:
+            if limit.cancelled_caught:
                 pool.terminate()
 
     @property
@@ -113,7 +139,7 @@ class Pool:
                 cause = self.cause_of(failure)
                 if cause is None:
                     raise
-                if cause == "read_only":
+                if cause == "read_only" and time.monotonic() - self._renewed_at >= RENEW_SECS:
                     await self.renew()
                 raise self._faults.note(cause, failure, writes=writes) from failure
             except BaseException:  # the caller's own time is over, which is the database's doing
@@ -148,14 +174,15 @@ class Pool:
 
     # --- silence -----------------------------------------------------------------------------------
 
-    async def ask(self, question: Callable[[anyio.CancelScope], Awaitable[T]]) -> T:
-        """A probe: `question(limit)`, given up when it and everything else got no answer for PATIENCE_SECS. Raises TimeoutError.
-
-        A question of several parts moves `limit.deadline` with each answer.
-        """
+    async def ask(self, question: Callable[[Patience], Awaitable[T]]) -> T:
+        """A probe: `question(patience)`, given up when it and everything else got no answer in time. Raises TimeoutError."""
         asked_at = time.monotonic()
-        with anyio.CancelScope(deadline=anyio.current_time() + PATIENCE_SECS) as limit:
-            return await question(limit)
+        with anyio.CancelScope() as scope:
+            patience = Patience(scope)
+            try:
+                return await question(patience)
+            finally:
+                patience.end()
         if self._silence.unanswered(asked_at, time.monotonic()):
             await self._fall_silent()
         raise TimeoutError
@@ -189,9 +216,8 @@ class Pool:
 
     async def renew(self) -> None:
         """Each session is replaced when it is used next: it may be one of a server that is the primary no more."""
-        now = time.monotonic()
-        if self._pool is not None and now - self._renewed_at >= RENEW_SECS:
-            self._renewed_at = now
+        self._renewed_at = time.monotonic()
+        if self._pool is not None:
             await self._pool.expire_connections()
 
 
