@@ -94,8 +94,7 @@ class Driver:
     async def serve(self, sock: socket.socket, address: str) -> None:
         """Drive one socket to its end; never raises.
 
-        It is not cancelled either: what a request has begun is finished (architecture, "Cancellation"). `end_all` ends
-        connections, and the effects they wait for are bounded in time.
+        It is not cancelled either: a request ends by its answer or at its deadline. `end_all` ends connections.
         """
         if not self._has_room(address):
             log.debug("connection refused", peer=address)

@@ -24,7 +24,6 @@ from openguild_runtime.storage.postgres.values import Connection
 
 T = TypeVar("T")
 
-CONNECT_LIMIT_SECS = 5.0
 CANCEL_SECS = 1.0  # for a statement that was given up to be cancelled; then its session is ended
 IDLE_LIFETIME_SECS = 300.0
 PATIENCE_SECS = 3.0  # a database that answers nothing for so long is silent: far more than a loaded one takes
@@ -82,7 +81,7 @@ class Pool:
         self._limit_secs = limit_secs
         self._cache_size = cache_size
         self._session: dict[str, Any] = {
-            "timeout": CONNECT_LIMIT_SECS,
+            "timeout": limit_secs,
             "command_timeout": limit_secs,  # the server gives up first, and says so
             "statement_cache_size": cache_size,
             "server_settings": settings,
