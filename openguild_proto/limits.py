@@ -119,6 +119,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     head_timeout_secs: float = 10.0  # first byte of a request to its last header byte
     body_timeout_secs: float = 30.0  # end of head to end of body
     frame_timeout_secs: float = 30.0  # ours: a WebSocket frame's first byte to its last, as long as a body has
+    request_timeout_secs: float = 10.0  # ours: a request's last byte to its answer; as long as one statement may take
     idle_timeout_secs: float = 75.0  # keep-alive between requests
     write_timeout_secs: float = 10.0  # CONTRACT A7: bytes waiting without progress
     min_write_bytes_per_sec: int = 8_192  # ours: at which a waiting HTTP answer must leave, in the long run

@@ -201,6 +201,7 @@ class Server:
         self.streams.recheck = self.controls.recheck_joined
         self.storage.on_control = self.controls.stored
         self.storage.on_batch = self.metrics.batch_committed
+        self.storage.on_fault = self._storage_failed
         self.bus.on_channel = self._heard
         self.bus.on_control = self.controls.received
         self.bus.control_probe = CONTROL_PROBE
@@ -213,6 +214,10 @@ class Server:
         stats = self.storage.stats()
         self.metrics.pool(stats.pool_size, stats.pool_idle)
         self.metrics.commit_queue(stats.queue_events)
+
+    def _storage_failed(self, writes: bool, cause: str) -> None:
+        self.metrics.db_failed(writes, cause)
+        self.readiness.doubt()
 
     async def _check_everything(self) -> None:
         """NATS was away: whatever it lost is in the log."""

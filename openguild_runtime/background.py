@@ -17,13 +17,13 @@ log = structlog.get_logger("openguild.background")
 def contained(what: str, *expected: type[Exception]) -> Iterator[None]:
     """Around one turn of a loop that must go on, or one callback: an exception ends in the log, not in the root task group.
 
-    `expected` exceptions are an outage, reported in one line; any other is a defect of ours, logged with its traceback.
+    `expected` exceptions are an outage, logged by whoever found it; any other is a defect of ours, logged with its traceback.
     Cancellation passes.
     """
     try:
         yield
     except expected as failure:
-        log.warning(f"{what}: put off", kind=type(failure).__name__)
+        log.debug(f"{what}: put off", kind=type(failure).__name__)
     except Exception:
         log.exception(f"{what}: failed")
 

@@ -101,10 +101,11 @@ class MessagingSection(Section):
 
 
 class HttpSection(Section):
-    """`http.*`: how long a request may take to come, in seconds."""
+    """`http.*`: how long a request may take to come and to be answered, in seconds."""
 
     head_timeout_secs: PositiveSeconds = 10
     body_timeout_secs: PositiveSeconds = 30
+    request_timeout_secs: PositiveSeconds = 10
     idle_timeout_secs: PositiveSeconds = 75
 
 

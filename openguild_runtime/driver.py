@@ -96,8 +96,7 @@ class Driver:
     async def serve(self, sock: socket.socket, address: str) -> None:
         """Drive one socket to its end; never raises.
 
-        It is not cancelled either: what a request has begun is finished (architecture, "Cancellation"). `end_all` ends
-        connections, and the effects they wait for are bounded in time.
+        It is not cancelled either: a request ends by its answer or at its deadline. `end_all` ends connections.
         """
         full = self._full(address)
         if full is not None:
@@ -268,12 +267,13 @@ class Driver:
 
     async def _answer(self, peer: Peer, request: Request) -> None:
         started, changes = self._clock(), self._streams.changes
+        deadline = anyio.current_time() + self._limits.request_timeout_secs
         refused: dict[str, str] = {}
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         try:
-            result = await self._traced(request)
+            result = await self._traced(request, deadline)
             if isinstance(result, OpenStream):
-                result = await self._open_stream(peer, request, result, changes)
+                result = await self._open_stream(peer, request, result, changes, deadline)
             if isinstance(result, Response):
                 peer.connection.respond(result, self._clock())
                 status, route = result.status, result.route
@@ -298,19 +298,19 @@ class Driver:
             if not peer.connection.is_websocket:  # a stream's records carry the id of its upgrade
                 structlog.contextvars.unbind_contextvars("request_id")
 
-    async def _traced(self, request: Request) -> Response | OpenStream:
+    async def _traced(self, request: Request, deadline: float) -> Response | OpenStream:
         """`_perform` within a span, where there is tracing."""
         if self._tracing is None:
-            return await self._perform(request)
+            return await self._perform(request, deadline)
         with self._tracing.request(request) as span:
-            result = await self._perform(request)
+            result = await self._perform(request, deadline)
             route = result.route or "unmatched"
             span.update_name(f"{request.shown_method} {route}")
             span.set_attribute("http.route", route)
             span.set_attribute("http.response.status_code", result.status if isinstance(result, Response) else 101)
         return result
 
-    async def _perform(self, request: Request) -> Response | OpenStream:
+    async def _perform(self, request: Request, deadline: float) -> Response | OpenStream:
         context = Context(
             now=self._clock(),
             wall_ms=int(self._sources.wall() * 1000),
@@ -318,7 +318,7 @@ class Driver:
             service=self.service,
         )
         try:
-            return await self._performer.run(self._dispatch(context, request), request.request_id)
+            return await self._performer.run(self._dispatch(context, request), request.request_id, deadline)
         except Exception:  # a defect of ours: logged with its traceback, answered with a typed 500
             log.exception("operation failed", method=request.shown_method)
             return error_response(ErrorCode.SERVER_ERROR, request.request_id)
@@ -326,21 +326,23 @@ class Driver:
     # --- streams -----------------------------------------------------------------------------------
 
     async def _open_stream(
-        self, peer: Peer, request: Request, stream: OpenStream, changes: int
+        self, peer: Peer, request: Request, stream: OpenStream, changes: int, deadline: float
     ) -> OpenStream | Response:
         """Accept the upgrade and join the stream, or answer why not; the reserved place is given back then."""
-        refusal: ErrorCode | None = None
+        refusal: ErrorCode | None = ErrorCode.DATABASE_UNAVAILABLE  # what it is when the deadline passes
         with ExitStack() as undo:
             undo.callback(self._give_back, stream)
             try:
-                await self._streams.prepare(stream)
-                undo.callback(self._streams.abandon, stream)
+                with anyio.CancelScope(deadline=deadline):
+                    await self._streams.prepare(stream)
+                    undo.callback(self._streams.abandon, stream)
+                    refusal = None
             except ChannelGone:
                 refusal = ErrorCode.NOT_FOUND
             except Overloaded:
                 refusal = ErrorCode.OVERLOADED
             except StorageUnavailable:
-                refusal = ErrorCode.DATABASE_UNAVAILABLE
+                pass
             if self.draining:  # looked at after the wait: from then on the drain closes every stream there is
                 refusal = ErrorCode.DRAINING
             if refusal is not None:

@@ -62,7 +62,7 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
         case ConfigError() | CommandFailed() | EmbeddedError() | DatabaseUnfit():
             return str(failure)
         case StorageUnavailable():
-            return "the database cannot be reached: check database_url and that it runs"
+            return f"the database cannot be used: {failure}" if str(failure) else "the database cannot be used now"
         case OSError():
             about = f"{failure.filename}: " if isinstance(failure.filename, str) else ""
             return f"{command or 'serve'}: {about}{failure.strerror or type(failure).__name__}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -26,6 +27,7 @@ from prometheus_client.registry import Collector
 
 from openguild_proto.errors import ErrorCode
 from openguild_runtime.process_metrics import ProcessCollector
+from openguild_runtime.storage.causes import CAUSES
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nothing reads
 
@@ -173,7 +175,14 @@ class Metrics:
         self._batch_secs = self._histogram("openguild_append_duration_seconds", "One commit of appends", FAST_BUCKETS)
         self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
-        self._db_ready = self._gauge("openguild_db_ready", "1 when the last probe reached the database")
+        self._db_ready = self._gauge(
+            "openguild_db_ready", "1 when the last probe found the database usable, for writes too"
+        )
+        self._db_failures = self._counter(
+            "openguild_db_failures", "Statements that the database failed, and why", "operation", "cause"
+        )
+        for operation, cause in itertools.product(("read", "write"), CAUSES):
+            self._db_failures.labels(operation, cause)  # at 0 from the start, as the reasons are
         self._nats = Gauge(
             "openguild_nats_connected", "1 while connected to NATS; not shown where none is configured",
             registry=registry if has_nats else None,  # a server that serves alone is not away from anything
@@ -298,6 +307,10 @@ class Metrics:
 
     def db_ready(self, ready: bool) -> None:
         self._db_ready.set(ready)
+
+    def db_failed(self, writes: bool, cause: str) -> None:
+        """`cause`: a name of storage/causes.py."""
+        self._db_failures.labels("write" if writes else "read", cause).inc()
 
     def nats_connected(self, connected: bool) -> None:
         self._nats.set(connected)

@@ -104,6 +104,7 @@ def make_limits(config: ServerConfig) -> Limits:
     return Limits(
         head_timeout_secs=config.http.head_timeout_secs,
         body_timeout_secs=config.http.body_timeout_secs,
+        request_timeout_secs=config.http.request_timeout_secs,
         idle_timeout_secs=config.http.idle_timeout_secs,
         max_frames_per_minute=config.websocket.max_frames_per_minute,
         max_message_bytes=config.websocket.max_message_bytes,

@@ -12,6 +12,7 @@ from openguild_proto.effects import StorageEffect
 from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelRecord, ControlRecord
 from openguild_proto.schemas.guilds import Channel
+from openguild_runtime.storage.causes import CAUSES
 
 T = TypeVar("T")
 
@@ -27,10 +28,25 @@ MIN_POOL_SIZE = COMMITTERS + ACCESS_READERS + WATCHERS + 1
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
-    """`database`: it answers now. `migrations`: its schema is one that this program works with."""
+    """`database`: it answers now. `migrations`: its schema is one that this program works with.
+
+    `writable`: it takes what a login and a post write. `cause`: a name of causes.py where something of it is not so.
+    """
 
     database: bool
     migrations: bool
+    writable: bool = True
+    cause: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests can be served with it."""
+        return self.database and self.migrations and self.writable
+
+    @property
+    def why(self) -> str:
+        """What is wrong and what to do about it, for the operator; empty where nothing is."""
+        return str(CAUSES[self.cause]) if self.cause is not None else ""
 
 
 class Visible(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +78,8 @@ class Storage(ABC):
         per effect. Records of different effects may arrive in any order."""
         self.on_batch: Callable[[int, float], None] = ignore_batch
         """Called after each commit of appends: events in it, seconds it took."""
+        self.on_fault: Callable[[bool, str], None] = ignore_fault
+        """Called when the store fails an effect: whether it writes, and why (a name of causes.py)."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -108,7 +126,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def check(self) -> StorageHealth:
-        """Probe for `/ready`. Never raises for an unreachable store: it says so."""
+        """Probe for `/ready`, bounded in time. Never raises for an unreachable store: it says so."""
 
     async def wall_ms(self) -> float | None:
         """UTC milliseconds by the store's own clock, for all replicas the same. None: it has none."""
@@ -125,6 +143,10 @@ def ignore_control(record: ControlRecord) -> None:
 
 def ignore_batch(events: int, seconds: float) -> None:
     """What `on_batch` is until the application sets it."""
+
+
+def ignore_fault(writes: bool, cause: str) -> None:
+    """What `on_fault` is until the application sets it."""
 
 
 def channel_ids_body(channel_ids: Sequence[str]) -> str:

@@ -10,14 +10,14 @@ from openguild_runtime.background import Coalesced, contained
 from tests.support.waiting import eventually
 
 
-def test_an_outage_is_one_line_and_a_defect_has_its_traceback() -> None:
+def test_an_outage_is_a_detail_and_a_defect_has_its_traceback() -> None:
     with capture_logs() as records:
         with contained("reading", LookupError):
             raise KeyError("away")
         with contained("reading", LookupError):
             raise ValueError("a defect")
     assert [(line["event"], line["log_level"], "exc_info" in line) for line in records] == [
-        ("reading: put off", "warning", False),
+        ("reading: put off", "debug", False),
         ("reading: failed", "error", True),
     ]
 
