@@ -12,13 +12,11 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import structlog
 from anyio.abc import TaskGroup
 
@@ -32,6 +30,7 @@ from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.stream import CONTROL_PROBE
+from openguild_runtime import logs
 from openguild_runtime.admin import AdminScope, serve_admin
 from openguild_runtime.background import Coalesced, contained
 from openguild_runtime.bus.base import REQUEST_ID, Bus
@@ -39,10 +38,10 @@ from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
 from openguild_runtime.descriptors import SCRAPES, Descriptors
 from openguild_runtime.driver import Driver
+from openguild_runtime.ending import CONNECTIONS_SECS, WORKER_SECS, Ending, ended_by_signals
 from openguild_runtime.expiry import watch_clocks
 from openguild_runtime.exposition import Exposition
-from openguild_runtime.hangups import ignore_hangups
-from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
+from openguild_runtime.listener import accept_forever, address_of, close_listener, open_listener, raise_descriptor_limit
 from openguild_runtime.local_socket import forget, worker_path
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.parts import make_bus, make_limits, make_service, make_storage, make_tracing
@@ -53,7 +52,7 @@ from openguild_runtime.readiness import ReadinessProbe
 from openguild_runtime.reload import LiveConfig
 from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
-from openguild_runtime.shutdown import DrainRequest, drain, wait_for_signal
+from openguild_runtime.shutdown import DrainRequest, drain, end_scrapes
 from openguild_runtime.siblings import Pulse, Seat
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
@@ -145,6 +144,7 @@ class Server:
         self.timers = TimerWheel(clock)
         self.driver = self._driver(self.performer, max_connections=0)
         self.descriptors = Descriptors(config, descriptors, self.driver, self.service.sockets, self.metrics, clock)
+        self._drivers = [self.driver]  # whose connections end with the process
         self._join()
 
     def _performer(self, *, metrics_shown: bool) -> Performer:
@@ -209,6 +209,7 @@ class Server:
         self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
         self.metrics.attach_depths(self.streams.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
+        self.metrics.before_scrape.append(lambda: self.metrics.log_lines_dropped(logs.dropped_lines()))
 
     def _scrape_storage(self) -> None:
         stats = self.storage.stats()
@@ -243,38 +244,53 @@ class Server:
         await self.bus.start()
         self.tasks.start_soon(self._start_storage)
 
-    async def run(self, ends: AsyncIterator[signal.Signals], hangups: AsyncIterator[signal.Signals]) -> None:
-        """Listen, start in the background, serve until one of `ends`, drain. At one of `hangups`: read the configuration again."""
+    async def run(self, ending: Ending, hangups: AsyncIterator[signal.Signals]) -> None:
+        """Listen, start in the background, serve until `ending` is asked for, drain. At one of `hangups`: read the configuration
+        again."""
         shared, config = self.seat is not None, self.live.config
         listeners = [] if shared else [open_listener(*config.listen)]
-        await self.start_parts()
-        if self.seat is not None:
-            self.tasks.start_soon(self.seat.serve, self.exposition.own, self._pulse)
-            # a worker that cannot serve yet leaves the port to its siblings
-            with anyio.move_on_after(SEAT_PATIENCE_SECS):
-                await self._started.wait()
-            listeners.append(open_listener(*config.listen, shared=True))
-        self.tasks.start_soon(self._reload_at_hangup, hangups)
-        self._start_admin(config.admin_path)
-        self.tasks.start_soon(self.descriptors.watch)
-        self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve, self.descriptors.ran_out)
-        if config.metrics.enabled and config.metrics.bind_addr is not None:
-            listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
-            scraper = self._driver(self._performer(metrics_shown=True), max_connections=SCRAPES, metrics_only=True)
-            self.tasks.start_soon(accept_forever, listeners[1], self.tasks, scraper.serve, self.descriptors.ran_out)
-            log.info(f"metrics listening on {_shown(listeners[1])}")
-        self._listening = True
-        log.info(f"listening on {_shown(listeners[0])}")
         try:
-            await wait_for_signal(ends)
-            async with anyio.create_task_group() as ending:
-                ending.start_soon(_cancel_at_signal, ends, ending.cancel_scope)
+            await self.start_parts()
+            if self.seat is not None:
+                self.tasks.start_soon(self.seat.serve, self.exposition.own, self._pulse)
+                # a worker that cannot serve yet leaves the port to its siblings
+                with anyio.move_on_after(SEAT_PATIENCE_SECS):
+                    await self._started.wait()
+                listeners.append(open_listener(*config.listen, shared=True))
+            self.tasks.start_soon(self._reload_at_hangup, hangups)
+            self._start_admin(config.admin_path)
+            self.tasks.start_soon(self.descriptors.watch)
+            self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve, self.descriptors.ran_out)
+            if config.metrics.enabled and config.metrics.bind_addr is not None:
+                listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
+                self._start_metrics(listeners[1])
+            self._listening = True
+            log.info(f"listening on {address_of(listeners[0])}")
+            await ending.wait_asked()
+            with ending.limit("connections", CONNECTIONS_SECS):
                 await self._drain(listeners[0])
-                ending.cancel_scope.cancel()
+                for scrapes in self._drivers[1:]:  # the drain can be watched to its end
+                    await end_scrapes(scrapes)
         finally:
             for listener in listeners:
-                _close(listener)
-            self.driver.end_all()
+                close_listener(listener)
+            for driver in self._drivers:
+                driver.end_all()
+                driver.give_up()
+
+    async def aclose(self, ending: Ending) -> None:
+        """Let go of what is outside, all at the same time."""
+        async with anyio.create_task_group() as closing:
+            closing.start_soon(ending.close, "NATS", self.bus.aclose)
+            closing.start_soon(ending.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
+            if self.tracing is not None:
+                closing.start_soon(ending.close, "tracing", self.tracing.aclose)
+
+    def _start_metrics(self, listener: socket.socket) -> None:
+        driver = self._driver(self._performer(metrics_shown=True), max_connections=SCRAPES, metrics_only=True)
+        self._drivers.append(driver)
+        self.tasks.start_soon(accept_forever, listener, self.tasks, driver.serve, self.descriptors.ran_out)
+        log.info(f"metrics listening on {address_of(listener)}")
 
     def _start_admin(self, path: Path | None) -> None:
         if path is None:
@@ -312,7 +328,7 @@ class Server:
             self.driver,
             self.readiness,
             self.metrics,
-            lambda: _close(listener),
+            lambda: close_listener(listener),
             delay_secs=self.live.config.drain.delay_secs,
             window_secs=self.live.config.drain.window_secs,
             clock=self.sources.monotonic,
@@ -335,26 +351,21 @@ async def serve(
     """
     descriptors = raise_descriptor_limit()
     tune_collector()
-    try:
-        async with AsyncExitStack() as stack:
-            hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
-            config = await stack.enter_async_context(private_servers(config))
-            ends = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
-            async with anyio.create_task_group() as tasks:
-                server = Server(config, tasks, descriptors, seat=seat, reread=reread)
-                _announce(config)
-                try:
-                    await server.run(ends, hangups)
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await server.bus.aclose()
-                        await server.storage.aclose()
-                        if server.tracing is not None:
-                            await anyio.to_thread.run_sync(server.tracing.close)
-                    tasks.cancel_scope.cancel()
-    finally:
-        ignore_hangups()  # the receiver is gone, and its end gave SIGHUP its default back
+    ending = Ending(config.drain.delay_secs + config.drain.window_secs, ahead_secs=0.0 if seat is None else WORKER_SECS)
+    async with (
+        ended_by_signals(ending) as hangups,
+        private_servers(config, ending) as completed,
+        anyio.create_task_group() as tasks,
+    ):
+        server = Server(completed, tasks, descriptors, seat=seat, reread=reread)
+        _announce(completed)
+        try:
+            await server.run(ending, hangups)
+        finally:
+            await server.aclose(ending)
+            tasks.cancel_scope.cancel()
     log.info("stopped")
+    ending.over(0)
     return 0
 
 
@@ -379,12 +390,6 @@ async def _until_available(action: Callable[[], Awaitable[None]]) -> None:
             return
 
 
-async def _cancel_at_signal(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
-    """A second signal: the operator does not want to wait."""
-    await wait_for_signal(signals)
-    scope.cancel()
-
-
 def _announce(config: ServerConfig) -> None:
     log.info("resolved server configuration", **config.shown())
     if not native_ring():
@@ -393,15 +398,3 @@ def _announce(config: ServerConfig) -> None:
         log.warning("memory storage: everything is lost when this process ends")
     if config.nats.url is None and config.storage != "memory":
         log.warning("nats.url is not set: other replicas hear of this one's events only by their tail check")
-
-
-def _close(listener: socket.socket) -> None:
-    """Safe to repeat."""
-    if listener.fileno() >= 0:
-        anyio.notify_closing(listener)
-        listener.close()
-
-
-def _shown(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,6 +1,7 @@
 """`openguild-server [flags] [subcommand]`: serve, and what an operator does beside it (CONTRACT 16, playbook).
 
-Flags stand before the subcommand. Exit status: 0 done, 1 a failure reported in one line, 2 wrong usage.
+Flags stand before the subcommand. Exit status: 0 done, 1 a failure reported in one line, 2 wrong usage, 3 a server that did
+not end in time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import structlog
@@ -32,11 +33,13 @@ from openguild_runtime.config_layers import (
     passed_over_names,
 )
 from openguild_runtime.config_start import require_addresses, require_servable
+from openguild_runtime.ending import leave
 from openguild_runtime.failures import CommandFailed, answer_failures
-from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.private import beside_running, private_servers
 from openguild_runtime.probe import Options, probe
 from openguild_runtime.serving import serve_here, set_up_logs
+from openguild_runtime.signals import TERMINATED, ignore_hangups, leave_at_sigterm
+from openguild_runtime.standard_streams import log_what_is_printed, open_missing
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
 
@@ -96,6 +99,8 @@ def _flag_help(key: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    open_missing()
+    leave_at_sigterm(TERMINATED)
     parsed = vars(build_parser().parse_args(arguments))
     known = {key for key, _ in keys_of(ServerConfig)}
     flags = {key: value for key, value in parsed.items() if key in known}
@@ -123,7 +128,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     if config.embedded and (names := passed_over_names(os.environ)):
         log.warning("not followed: an embedded server brings its own PostgreSQL and NATS", names=names)
     if command is None:
-        return _serve(config, lambda: load(flags, os.environ, Path.cwd()))
+        _serve(config, lambda: load(flags, os.environ, Path.cwd()))
     if command == "admin":
         return run_admin(config, parsed)
     if command == "config":
@@ -136,8 +141,10 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     return anyio.run(COMMANDS[command], config, parsed)
 
 
-def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
+def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn:
+    log_what_is_printed()
     ignore_hangups()
+    leave_at_sigterm(0)
     require_servable(config)
     require_addresses(config)
     passed_over = passed_over_names(os.environ) if config.embedded else []
@@ -145,10 +152,10 @@ def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
     if names:
         log.info("environment overrides", names=names)
     if config.workers == 1:
-        return serve_here(config, reread)
+        leave(serve_here(config, reread))
     from openguild_runtime.workers.supervisor import supervise
 
-    return anyio.run(supervise, config, reread)
+    leave(anyio.run(supervise, config, reread))
 
 
 async def _migrate(config: ServerConfig, new_epoch: bool) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from openguild_runtime.signals import TERMINATED, leave_at_sigterm
+
 
 def main() -> int:
     """Run one command; the exit status."""
+    leave_at_sigterm(TERMINATED)
     try:
         from openguild_runtime.cli import main as run
     except ModuleNotFoundError as missing:

@@ -78,6 +78,7 @@ class Driver:
         self.peers: dict[Peer, None] = {}  # in the order of their coming
         self._http: dict[Peer, None] = {}  # those of them that are no streams yet
         self._emptied = anyio.Event()
+        self._scopes: set[anyio.CancelScope] = set()  # of the tasks that drive connections
         self._limits = limits
         self._policy = policy
         self._performer = performer
@@ -96,7 +97,8 @@ class Driver:
     async def serve(self, sock: socket.socket, address: str) -> None:
         """Drive one socket to its end; never raises.
 
-        It is not cancelled either: a request ends by its answer or at its deadline. `end_all` ends connections.
+        It is not cancelled either: a request ends by its answer or at its deadline. `end_all` ends connections, `give_up`
+        waits for no request.
         """
         full = self._full(address)
         if full is not None:
@@ -107,8 +109,12 @@ class Driver:
                 )
             sock.close()
             return
-        with anyio.CancelScope(shield=True):
-            await self._serve(sock, address)
+        with anyio.CancelScope(shield=True) as scope:
+            self._scopes.add(scope)
+            try:
+                await self._serve(sock, address)
+            finally:
+                self._scopes.discard(scope)
 
     def _full(self, address: str) -> str | None:
         """Why there is no room for one more; "": the server ends. A trusted proxy brings the connections of many clients."""
@@ -176,6 +182,11 @@ class Driver:
         """Whatever is still open ends now."""
         for peer in list(self.peers):
             peer.abort()
+
+    def give_up(self) -> None:
+        """Whatever a request still waits for is left: the process ends, and its time is over."""
+        for scope in list(self._scopes):
+            scope.cancel()
 
     async def wait_empty(self) -> None:
         """Return when no connection is open."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import asyncpg
@@ -44,7 +43,7 @@ def answer_failures(run: Callable[[], int], command: str | None, log_format: Cal
         if line is None:
             raise
     as_record = command in LOGGED and log_format() == "json"
-    sys.stderr.write(logs.fault(line) if as_record else f"openguild-server: {line}\n")
+    logs.say(logs.fault(line) if as_record else f"openguild-server: {line}\n")
     return 2 if isinstance(failure, WrongUsage) else 1
 
 

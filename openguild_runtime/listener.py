@@ -110,6 +110,19 @@ async def accept_forever(
             tasks.start_soon(serve, sock, _plain(address[0]))
 
 
+def close_listener(listener: socket.socket) -> None:
+    """Safe to repeat."""
+    if listener.fileno() >= 0:
+        anyio.notify_closing(listener)
+        listener.close()
+
+
+def address_of(listener: socket.socket) -> str:
+    """`host:port`."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _plain(address: str) -> str:
     """An IPv4 peer of a dual-stack listener is shown as IPv4."""
     return address.removeprefix("::ffff:")

@@ -5,33 +5,35 @@ JSON object per line, tracebacks included (D-51). Tokens, passwords and the user
 they might slip in.
 
 The access log is on the path of every request. So our own records go neither through `logging` nor through a chain of
-processors, and the lines of one turn of the event loop leave in one write(2); errors are written at once.
+processors, and a thread writes the lines (log_writer.py): whoever reads them, or does not, never holds the loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import re
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import msgspec
 import structlog
 
+from openguild_runtime.log_writer import LogWriter
+
 DEFAULT_FILTER = "info,openguild=info"
+WRITER = "openguild.log"  # what the log says of itself
 AUDIT = "openguild.audit"  # what administrators changed, a change of the filter among it
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "off": 100}
 SECRET_KEYS = frozenset(
     {"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"}
 )
 HIDDEN = "***"
-MAX_WAITING_LINES = 256  # lines of one turn of the loop; beyond it they are written before its end
+STANDARD_ERROR = 2  # its descriptor
+EXIT_SECS = 0.4  # for what was logged to be written at the end, should its reader be slow
 
 # A text may be the peer's. Each pattern looks at a character a bounded number of times: what precedes a run is bounded by a
 # look back, and a run is never given back (possessive).
@@ -147,49 +149,51 @@ def fault(message: str) -> str:
 # --- where they go ---------------------------------------------------------------------------------
 
 
-class _Sink:
-    """The stream, behind the lines of this turn of the loop. A thread without a loop writes at once.
+class _Sink(Protocol):
+    """Takes finished lines."""
 
-    Nothing here takes a lock: a finalizer may log at any point, on any thread, and a deque is safe without one.
-    """
-
-    def __init__(self) -> None:
-        self.stream: TextIO = sys.stderr
-        self._waiting: deque[str] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None  # which has been asked to flush
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written."""
 
     def append(self, line: str) -> None:
-        self._waiting.append(line)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.flush()
-            return
-        if loop is not self._loop:  # another loop: the one that was asked ended before it came to it
-            self._loop = loop
-            loop.call_soon(self.flush)
-        elif len(self._waiting) >= MAX_WAITING_LINES:
-            self.flush()
+        """Have it written."""
 
-    def write(self, text: str) -> None:
-        """For `logging`, whose handler flushes after each record."""
-        self._waiting.append(text)
+    def flush(self, secs: float) -> bool:
+        """Wait until it is written, for `secs` at most; whether it is."""
 
-    def flush(self) -> None:
-        self._loop = None
-        lines: list[str] = []
-        while self._waiting:
-            try:
-                lines.append(self._waiting.popleft())
-            except IndexError:  # another thread was faster
-                break
-        if not lines:
-            return
+
+class _Stream:
+    """What is no descriptor of the system, such as a buffer in memory: it is written to at once."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.dropped = 0
+
+    def append(self, line: str) -> None:
         try:
-            self.stream.write("".join(lines))
-            self.stream.flush()
-        except (OSError, ValueError):  # whoever took the log has gone: the server goes on without it
-            return
+            if self._stream is not None:
+                self._stream.write(line)
+                self._stream.flush()
+        except (OSError, ValueError):  # whoever took the log has gone
+            self.dropped += 1
+
+    def flush(self, secs: float) -> bool:
+        del secs
+        return True
+
+
+def _standard_error() -> _Sink:
+    """Of this process; of a test that captures it, what it has put in its place."""
+    if sys.stderr is not None and sys.stderr is sys.__stderr__:
+        return LogWriter(STANDARD_ERROR, _describe_gap)
+    return _Stream(sys.stderr)
+
+
+def _describe_gap(dropped: int) -> str:
+    if _target(WRITER).level > logging.WARNING:
+        return ""
+    return _render("WARNING", WRITER, "log lines were dropped: nobody read them in time", {"dropped": dropped})
 
 
 class _State:
@@ -200,7 +204,7 @@ class _State:
         self.targets: dict[str, _Target] = {}
         self.named: set[str] = set()  # stdlib loggers that the filter before has set
         self.format: Callable[[Record], str] = _compact
-        self.sink = _Sink()
+        self.sink: _Sink | None = None
         self.second, self.shown = -1, ""
 
 
@@ -215,7 +219,12 @@ class _Target:
 
 
 _state = _State()
-atexit.register(_state.sink.flush)
+
+
+def _sink() -> _Sink:
+    if _state.sink is None:
+        _state.sink = _standard_error()
+    return _state.sink
 
 
 def _target(name: str = "openguild") -> _Target:
@@ -242,17 +251,14 @@ class _Logger(structlog.BoundLoggerBase):
     def error(self, event: object, /, **fields: Any) -> None:
         if self._logger.level <= logging.ERROR:
             self._write("ERROR", event, fields)
-            _state.sink.flush()
 
     def exception(self, event: object, /, **fields: Any) -> None:
         if self._logger.level <= logging.ERROR:
             self._write("ERROR", event, fields | {"exception": traceback.format_exc().rstrip("\n")})
-            _state.sink.flush()
 
     def _write(self, level: str, event: object, fields: Record) -> None:
-        _state.sink.append(
-            _render(level, self._logger.name, event, self._context | fields if self._context else fields)
-        )
+        line = _render(level, self._logger.name, event, self._context | fields if self._context else fields)
+        (_state.sink or _sink()).append(line)
 
 
 class _Formatter(logging.Formatter):
@@ -261,6 +267,16 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {"exception": self.formatException(record.exc_info)} if record.exc_info else {}
         return _render(record.levelname, record.name, record.getMessage(), fields)
+
+
+class _Handler(logging.Handler):
+    """Where the libraries' records go."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _sink().append(self.format(record))
+        except Exception:  # as logging's own handlers do: a bad record must not end whoever logs it
+            self.handleError(record)
 
 
 # --- setting up ------------------------------------------------------------------------------------
@@ -293,15 +309,40 @@ def _level_of(name: str, levels: dict[str, int]) -> int:
 def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO | None = None) -> None:
     """Set up both structlog and logging. Raises ValueError for a bad filter, with nothing changed."""
     levels = parse_filter(log_filter)
-    _state.sink.flush()  # what was logged so far goes where it was meant to go
-    _state.sink.stream = stream or sys.stderr
+    flush()  # what was logged so far goes where it was meant to go
+    if stream is not None:
+        _state.sink = _Stream(stream)
+    elif not isinstance(_state.sink, LogWriter):  # which is the process's, whatever stands in `sys.stderr` by now
+        _state.sink = _standard_error()
     _state.format = _json if log_format == "json" else _compact
     structlog.configure(processors=[], logger_factory=_target, wrapper_class=_Logger, cache_logger_on_first_use=True)
-    handler = logging.StreamHandler(_state.sink)
-    handler.terminator = ""
+    handler = _Handler()
     handler.setFormatter(_Formatter())
     logging.getLogger().handlers[:] = [handler]
     set_filter(levels)
+
+
+def flush(secs: float = EXIT_SECS) -> bool:
+    """Wait until what was logged is written, for `secs` at most; whether it is."""
+    return _state.sink is None or _state.sink.flush(secs)
+
+
+atexit.register(flush)
+
+
+def dropped_lines() -> int:
+    """Lines of this process that found no room, or no reader."""
+    return 0 if _state.sink is None else _state.sink.dropped
+
+
+def say(line: str) -> None:
+    """A line that is no record, for whoever looks at the terminal."""
+    _sink().append(line)
+
+
+def say_as_record(text: str, target: str) -> None:
+    """A line that somebody printed: as it is, but where every line is to be a record."""
+    _sink().append(f"{redact(text)}\n" if _state.format is _compact else _render("WARNING", target, text, {}))
 
 
 def filter_in_force() -> str:

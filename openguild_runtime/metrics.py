@@ -214,6 +214,8 @@ class Metrics:
         self._clock_difference = self._gauge(
             "openguild_clock_difference_seconds", "This machine's clock less the database's, which all replicas go by"
         )
+        self._log_dropped = self._counter("openguild_log_lines_dropped", "Log lines that nobody read in time")
+        self._log_dropped_before = 0
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
@@ -345,6 +347,11 @@ class Metrics:
 
     def clock_difference(self, seconds: float) -> None:
         self._clock_difference.set(seconds)
+
+    def log_lines_dropped(self, lines: int) -> None:
+        """`lines`: of the process so far."""
+        self._log_dropped.inc(lines - self._log_dropped_before)
+        self._log_dropped_before = lines
 
     def draining(self, draining: bool) -> None:
         self._draining.set(draining)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import asyncpg
 import structlog
 from pydantic import SecretStr
@@ -26,7 +26,9 @@ from openguild_runtime.embedded import (
     running_url,
     unusable,
 )
+from openguild_runtime.ending import SERVERS_SECS, Ending
 from openguild_runtime.storage import migrations
+from openguild_runtime.threads import outcome_of, start_thread
 from openguild_runtime.whole_file import owner_for, read_line, remove_unfinished, write_whole
 
 STEADY_SECS = 10.0  # what lived as long as this is started again at once
@@ -40,9 +42,26 @@ PLAIN = "?sslmode=disable"  # loopback; else asyncpg looks for certificates in H
 log = structlog.get_logger("openguild.embedded")
 
 
+class _Kept:
+    """A private server, and the thread that works on it. One thread at a time does."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self.server = server
+        self._work: asyncio.Future[None] | None = None
+
+    async def run(self, work: Callable[[], None]) -> None:
+        """`work()` on a thread, after what is under way. Raises what it raises; when cancelled, it is left to itself."""
+        if self._work is not None:
+            await asyncio.wait({self._work})
+        self._work = start_thread(work)
+        await outcome_of(self._work)
+
+
 @asynccontextmanager
-async def private_servers(config: ServerConfig) -> AsyncIterator[ServerConfig]:
+async def private_servers(config: ServerConfig, ending: Ending | None = None) -> AsyncIterator[ServerConfig]:
     """Start both, bring the schema up to date, yield the completed configuration; stop both at the end.
+
+    What does not stop within the limits of `ending` is left to its guard, which ends it when this process is gone.
 
     While the body runs, one that dies is started again; when that does not help the body is cancelled. Raises
     EmbeddedError with one line for the operator, perhaps within a group. Without `embedded` the configuration comes back as it is.
@@ -51,27 +70,31 @@ async def private_servers(config: ServerConfig) -> AsyncIterator[ServerConfig]:
         yield config
         return
     connections = max(LEAST_CONNECTIONS, config.workers * config.database.pool_size + OTHER_CONNECTIONS)
-    servers = (EmbeddedPostgres(config.data_dir, max_connections=connections), EmbeddedNats(config.data_dir))
+    postgres = EmbeddedPostgres(config.data_dir, max_connections=connections)
+    nats = EmbeddedNats(config.data_dir)
+    servers = (_Kept(postgres), _Kept(nats))
     try:
         async with anyio.create_task_group() as starting:
-            for server in servers:
-                starting.start_soon(anyio.to_thread.run_sync, server.start)
-        postgres, nats = servers
+            for kept in servers:
+                starting.start_soon(kept.run, kept.server.start)
         await _migrate(postgres)
         log.info("private PostgreSQL and NATS started", data_dir=str(config.data_dir))
         async with anyio.create_task_group() as keeping:
-            for server in servers:
-                keeping.start_soon(_keep, server)
+            for kept in servers:
+                keeping.start_soon(_keep, kept)
             yield completed(config, postgres.url + PLAIN, nats.url)
             keeping.cancel_scope.cancel()
     finally:
-        with anyio.CancelScope(shield=True):
-            for server in reversed(servers):
-                await anyio.to_thread.run_sync(server.stop)
+        limit = anyio.CancelScope(shield=True) if ending is None else ending.limit("private servers", SERVERS_SECS)
+        with limit:
+            async with anyio.create_task_group() as stopping:
+                for kept in servers:
+                    stopping.start_soon(kept.run, kept.server.stop)
 
 
-async def _keep(server: EmbeddedServer) -> None:
+async def _keep(kept: _Kept) -> None:
     """Until cancelled: what ended is started again, at once where it had lived for a while. Raises EmbeddedError."""
+    server = kept.server
     failures, started, problem = 0, time.monotonic(), "it ends soon after each start"
     while True:
         if server.lifeline is not None:
@@ -84,7 +107,7 @@ async def _keep(server: EmbeddedServer) -> None:
         await anyio.sleep(delay)
         started = time.monotonic()
         try:
-            await anyio.to_thread.run_sync(server.revive)
+            await kept.run(server.revive)
         except (EmbeddedError, OSError) as failure:
             problem = str(failure)
             log.error("a private server cannot be started", server=server.name, problem=problem)  # noqa: TRY400 - one line

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import anyio
 import structlog
@@ -26,7 +26,8 @@ from openguild_runtime.readiness import ReadinessProbe
 from openguild_runtime.siblings import Seat
 from openguild_runtime.turns import in_turns
 
-LAST_WORDS_SECS = 2.0  # for close handshakes and answers after the last wave
+LAST_WORDS_SECS = 0.6  # for close handshakes and answers after the last wave
+SCRAPE_SECS = 0.2  # for the last scrape to be answered
 
 log = structlog.get_logger("openguild.shutdown")
 
@@ -49,13 +50,6 @@ class DrainRequest:
         # a supervisor that has died has left its number to somebody else, and its workers drain anyway
         orphan = self._supervisor != os.getppid()
         os.kill(os.getpid() if self._supervisor is None or orphan else self._supervisor, signal.SIGTERM)
-
-
-async def wait_for_signal(signals: AsyncIterator[signal.Signals]) -> None:
-    """Return at the next SIGTERM or SIGINT."""
-    async for number in signals:
-        log.info("shutdown signal received", signal=number.name)
-        return
 
 
 async def drain(
@@ -83,6 +77,15 @@ async def drain(
     cut = len(driver.peers)
     await in_turns(list(driver.peers), Peer.abort, clock)
     log.info("drained", connections_cut=cut)
+
+
+async def end_scrapes(driver: Driver) -> None:
+    """The connections of the metrics' own listener: those that wait for their next request end now."""
+    driver.draining = True
+    for peer in list(driver.peers):
+        peer.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING)
+    with anyio.move_on_after(SCRAPE_SECS):
+        await driver.wait_empty()
 
 
 async def _close_in_waves(peers: list[Peer], window_secs: float, clock: Callable[[], float]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from openguild_proto.http.message import Request
 from openguild_runtime.config_layers import ConfigError
+from openguild_runtime.threads import outcome_of, start_thread
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -46,7 +47,7 @@ class Tracing:
             {"service.name": SERVICE, "service.version": version, "service.namespace": server_name}
         )
         exporter = OTLPSpanExporter(traces_url(endpoint), timeout=EXPORT_SECS)
-        self._provider = TracerProvider(resource=resource)
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("openguild")
         self._propagator = TraceContextTextMapPropagator()
@@ -109,8 +110,8 @@ class Tracing:
         for span in spans:
             span.end()
 
-    def close(self) -> None:
-        """Send what waits, for a few seconds at most."""
+    async def aclose(self) -> None:
+        """Send what waits. One who is cancelled leaves it to a thread, which ends with the process."""
         for channel_id in list(self._flushes):
             self.flushed(channel_id)
-        self._provider.shutdown()
+        await outcome_of(start_thread(self._provider.shutdown))

@@ -89,6 +89,9 @@ class Storage(ABC):
     async def aclose(self) -> None:
         """Finish what was begun, within a bound; refuse what waits; let go of everything. Idempotent."""
 
+    def cut(self) -> None:  # noqa: B027 - memory has nothing to wait for
+        """`aclose` took too long: what is under way fails now."""
+
     @abstractmethod
     async def perform(self, effect: StorageEffect[T]) -> T:
         """Perform one effect. A cancelled caller does not undo it: what was begun is finished."""

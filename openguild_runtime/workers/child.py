@@ -17,18 +17,20 @@ from typing import NoReturn
 import structlog
 
 from openguild_runtime.config import ServerConfig
+from openguild_runtime.ending import leave
 from openguild_runtime.failures import answer_failures
-from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.reload import with_value
 from openguild_runtime.serving import serve_here, set_up_logs
 from openguild_runtime.siblings import Line, Seat
+from openguild_runtime.signals import ignore_hangups, leave_at_sigterm
+from openguild_runtime.standard_streams import log_what_is_printed
 
 log = structlog.get_logger("openguild.workers")
 
 
-def main() -> int:
-    """The exit status."""
-    signal.signal(signal.SIGTERM, _leave)  # until the server listens for it
+def main() -> NoReturn:
+    """Serve until the end of the process."""
+    leave_at_sigterm(0)
     ignore_hangups()
     lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
     orders = json.loads(lifeline.readline())
@@ -41,14 +43,11 @@ def main() -> int:
         config = with_value(config, key, value)
     threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
+    log_what_is_printed()
     structlog.contextvars.bind_contextvars(worker=seat.number)
     with line:
-        return answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None, lambda: config.log_format)
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    """Nothing is served yet, so there is nothing to drain."""
-    raise SystemExit(0)
+        status = answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None, lambda: config.log_format)
+    leave(status)
 
 
 def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:
@@ -68,4 +67,4 @@ def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -28,8 +28,8 @@ from pydantic import BaseModel, SecretStr
 
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.config_layers import ConfigError
+from openguild_runtime.ending import WORKERS_SECS, Ending, ended_by_signals
 from openguild_runtime.failures import CommandFailed
-from openguild_runtime.hangups import ignore_hangups
 from openguild_runtime.local_socket import forget
 from openguild_runtime.private import private_servers
 from openguild_runtime.reload import live_part
@@ -43,7 +43,6 @@ STEADY_SECS = 10.0  # who lived as long as this is restarted at once
 MAX_MISSED_PULSES = 5
 START_SECS = 60.0  # until the first pulse
 ORDER_SECS = 1.0  # for a configuration to go down the pipe
-END_GRACE_SECS = 12.0  # beyond the drain: last words, last commits
 
 log = structlog.get_logger("openguild.workers")
 
@@ -54,12 +53,12 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
         _require_free(host, port)
     if config.admin_path is not None:
         forget(config.admin_path)
-    try:
-        with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
-            async with private_servers(config) as completed:
-                return await Supervisor(completed, reread).run(hangups)
-    finally:
-        ignore_hangups()  # the receiver's end gave SIGHUP its default back
+    ending, status = Ending(config.drain.delay_secs + config.drain.window_secs), 0
+    async with ended_by_signals(ending) as hangups, private_servers(config, ending) as completed:
+        status = await Supervisor(completed, reread, ending).run(hangups)
+    log.info("stopped")
+    ending.over(status)
+    return status
 
 
 class Worker:
@@ -130,8 +129,9 @@ class Worker:
 class Supervisor:
     """Keeps a process in each seat; `reread` gives the configuration as it stands now."""
 
-    def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig]) -> None:
+    def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig], ending: Ending) -> None:
         self._config = config
+        self._ending = ending
         self._reread = reread
         self._workers = [Worker(number) for number in range(config.workers)]
         self._stopping = anyio.Event()
@@ -139,25 +139,25 @@ class Supervisor:
 
     async def run(self, hangups: AsyncIterator[signal.Signals]) -> int:
         """Serve until SIGTERM or SIGINT; the exit status. At each of `hangups` the configuration is read again."""
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as ends:
-            async with anyio.create_task_group() as helpers:
-                helpers.start_soon(self._hand_on_ends, ends)
-                helpers.start_soon(self._reload_at_hangup, hangups)
-                exchange = Exchange(helpers)
-                async with anyio.create_task_group() as seats:
-                    for worker in self._workers:
-                        seats.start_soon(self._keep, worker, exchange)
-                helpers.cancel_scope.cancel()
-        log.info("stopped")
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(self._hand_on_ends)
+            helpers.start_soon(self._reload_at_hangup, hangups)
+            exchange = Exchange(helpers)
+            async with anyio.create_task_group() as seats:
+                for worker in self._workers:
+                    seats.start_soon(self._keep, worker, exchange)
+            helpers.cancel_scope.cancel()
         return self._status
 
-    async def _hand_on_ends(self, ends: AsyncIterator[signal.Signals]) -> None:
-        """The first one makes the workers drain, a second one makes them end at once."""
-        async for received in ends:
-            log.info("shutdown signal received", signal=received.name)
-            self._stop()
+    async def _hand_on_ends(self) -> None:
+        """The first signal makes the workers drain, a second one makes them end at once."""
+        await self._ending.wait_asked()
+        self._stop()
+        await self._ending.hurried.wait()
+        self._stop()
 
     def _stop(self) -> None:
+        self._ending.begin()
         self._stopping.set()
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
@@ -259,9 +259,7 @@ class Supervisor:
             worker.signal(signal.SIGKILL)
 
     async def _kill_when_late(self, worker: Worker) -> None:
-        await self._stopping.wait()
-        drain = self._config.drain
-        await anyio.sleep(drain.delay_secs + drain.window_secs + END_GRACE_SECS)
+        await self._ending.reached(WORKERS_SECS)
         log.error("a worker does not end and is killed", worker=worker.number)
         self._status = 1
         worker.signal(signal.SIGKILL)

@@ -6,12 +6,17 @@ import asyncio
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import structlog
 
 from openguild_runtime import logs
+from tests.support.server import ROOT
 
 
 @pytest.fixture
@@ -106,39 +111,84 @@ def test_the_filter_in_force_is_told_as_it_was_given(text: str, logged: Callable
     assert logs.parse_filter(logs.filter_in_force()) == logs.parse_filter(text)
 
 
-class Writes(io.StringIO):
-    """Counts what would be a write(2) each."""
+PROGRAM = """
+import threading, warnings, sys, structlog
+from openguild_runtime import logs, standard_streams
+standard_streams.open_missing()
+logs.configure("json", "info")
+standard_streams.log_what_is_printed()
+log = structlog.get_logger("openguild.test")
+class Failing:
+    def __del__(self):
+        raise ValueError("in a finalizer")
+def fail():
+    raise KeyError("in a thread")
+"""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
 
-    def write(self, text: str) -> int:
-        self.sizes.append(text.count("\n"))
-        return super().write(text)
+def run_program(text: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM + text],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        **more,
+    )
 
 
-def test_the_lines_of_one_turn_leave_in_one_write_and_errors_at_once(logged: Callable[..., io.StringIO]) -> None:
-    logged()
-    writes = Writes()
-    logs.configure("json", "info", writes)
-    log = structlog.get_logger("openguild.test")
+def test_whatever_is_printed_becomes_a_record_and_a_crash_shows_its_last_lines() -> None:
+    ended = run_program(
+        """
+log.info("begun")
+warnings.warn("odd")
+print("by a library\\nin two lines", file=sys.stderr)
+Failing()
+thread = threading.Thread(target=fail); thread.start(); thread.join()
+log.info("the last line")
+raise RuntimeError("a defect")
+"""
+    )
+    assert ended.returncode == 1
+    records = [json.loads(line) for line in ended.stderr.splitlines()]
+    messages = [record["message"] for record in records]
+    assert (messages[0], messages[2], messages[3], messages[-2]) == (
+        "begun", "by a library", "in two lines", "the last line",
+    )  # fmt: skip
+    assert "odd" in messages[1]
+    told = [record["exception"].splitlines()[-1] for record in records if "exception" in record]
+    assert told == ["ValueError: in a finalizer", "KeyError: 'in a thread'", "RuntimeError: a defect"]
 
-    async def turns() -> None:
-        for number in range(3):
-            log.info("waits", number=number)
-        logging.getLogger("library").info("and takes along what waits")
-        log.info("waits for the next turn")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        log.info("waits")
-        log.error("takes it along")
-        for number in range(logs.MAX_WAITING_LINES + 1):
-            log.info("many", number=number)
 
-    asyncio.run(turns())
-    logs.configure("json", "info", writes)  # the last one waited for a turn that never came
-    assert writes.sizes == [4, 1, 2, logs.MAX_WAITING_LINES, 1]
+def test_a_process_ends_although_nobody_reads_what_it_says() -> None:
+    """Its pipe is full, its last lines are many, and it says so to nobody."""
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + "\nfor n in range(50_000): log.info('line', n=n)\nraise RuntimeError"],
+        stderr=writer,
+        cwd=ROOT,
+    )
+    os.close(writer)
+    try:
+        assert process.wait(30) == 1
+    finally:
+        process.kill()
+        os.close(reader)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_descriptors_that_were_closed_are_taken(closed: str) -> None:
+    ended = subprocess.run(
+        ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-c", PROGRAM + """
+import os, socket
+log.error("said"); print("said too", file=sys.stderr); print("and this")
+logs.flush()
+sys.exit(0 if socket.socket().fileno() > 2 and all(os.path.exists(f"/proc/self/fd/{n}") for n in range(3)) else 9)
+"""], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ("said" in ended.stderr) == ("2>&-" not in closed)
 
 
 def test_no_line_is_lost_where_threads_write_too(logged: Callable[..., io.StringIO]) -> None:

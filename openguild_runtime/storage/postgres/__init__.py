@@ -154,6 +154,10 @@ class PostgresStorage(Storage):
         self._workers.cancel()
         await self._pool.aclose()
 
+    def cut(self) -> None:
+        self._workers.cancel()
+        self._pool.cut()
+
     # --- effects -----------------------------------------------------------------------------------
 
     async def perform(self, effect: StorageEffect[T]) -> T:

@@ -89,6 +89,7 @@ class Pool:
         self._faults = FaultLog(on_fault)
         self._on_silence = on_silence
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._sessions: asyncpg.Pool[asyncpg.Record] | None = None  # the same pool, even after `aclose` has begun
         self._lent: set[anyio.CancelScope] = set()
         self._silence = Silence(PATIENCE_SECS)
         self._renewed_at = float("-inf")
@@ -104,6 +105,7 @@ class Pool:
                 reset=_keep_session,
                 **self._session,
             )
+            self._sessions = self._pool
 
     async def aclose(self) -> None:
         """End every session, within a bound."""
@@ -113,6 +115,11 @@ class Pool:
                 await pool.close()
             if limit.cancelled_caught:
                 pool.terminate()
+
+    def cut(self) -> None:
+        """End every session now, even while `aclose` waits for them."""
+        if self._sessions is not None:
+            self._sessions.terminate()
 
     @property
     def silent(self) -> bool:

@@ -1,0 +1,202 @@
+"""SIGTERM ends the process in the drain's time and two seconds, whatever hangs; a second one within a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from openguild_runtime.embedded import EmbeddedNats
+from openguild_runtime.ending import END_SECS, HURRY_SECS
+from tests.support.raw import HOST, RawClient
+from tests.support.server import ServerProcess
+from tests.support.waiting import free_port, wait_until
+
+WINDOW_SECS = 1
+LONG_SECS = 30  # a window that only a second signal ends
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where private servers keep theirs: the second start finds a cluster."""
+    return tmp_path_factory.mktemp("embedded") / "data"
+
+
+@contextmanager
+def deaf() -> Iterator[int]:
+    """The port of somebody who takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield listener.getsockname()[1]
+
+
+def children(process: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@contextmanager
+def stopped(processes: list[int]) -> Iterator[None]:
+    """SIGSTOP: they are there, and do nothing. They go on afterwards, so that they can be ended."""
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
+def secs_to_end(server: ServerProcess, *, signals: int) -> float:
+    """From the last of `signals` to the end of the process, whose status must be 0."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGTERM)
+    if signals == 2:
+        wait_until(lambda: server.status("/ready") != 200, what="the drain")
+        server.process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    assert server.process.wait(20) == 0, server.tail()
+    return time.monotonic() - started
+
+
+def keep_scraping(port: int, over: threading.Event) -> None:
+    """What Prometheus does: one connection, again and again."""
+    with httpx.Client(trust_env=False) as client, suppress(httpx.TransportError):
+        while not over.is_set():
+            client.get(f"http://127.0.0.1:{port}/metrics")
+            over.wait(0.1)
+
+
+def reset(client: RawClient) -> None:
+    """End the connection with an answer unread."""
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.sock.close()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_everybody_is_connected_and_the_database_stands_still(signals: int, data: Path, tmp_path: Path) -> None:
+    """A scraper, an admin client, a stream, half requests, posts under way, fresh resets, passwords being hashed."""
+    metrics, admin = free_port(), tmp_path / "admin.sock"
+    server = ServerProcess(
+        tmp_path, "--embedded", DATA_DIR=data, METRICS__BIND_ADDR=f"127.0.0.1:{metrics}", ADMIN_SOCKET=admin,
+        DRAIN__WINDOW_SECS=WINDOW_SECS if signals == 1 else LONG_SECS,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        stack.enter_context(server.start())
+        alice = server.chat().user()
+        channel = alice.channel(alice.guild())
+        over = threading.Event()
+        stack.callback(over.set)
+        threading.Thread(target=keep_scraping, args=(metrics, over), daemon=True).start()
+        operator = stack.enter_context(socket.socket(socket.AF_UNIX))
+        operator.connect(str(admin))
+        stack.enter_context(alice.stream(channel))
+        half, *posts = (stack.enter_context(RawClient(server.port)) for _ in range(5))
+        half.send(b"POST /half")
+        postmaster = int((data / "postgres/postmaster.pid").read_text().split()[0])
+        for _ in range(10):
+            client = RawClient(server.port)
+            client.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
+            client.answer()
+            client.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
+            reset(client)
+        with stopped([postmaster, *children(postmaster)]):
+            body = b'{"content":"never stored"}'
+            for post in posts:
+                post.send(
+                    f"POST /channels/{channel}/messages HTTP/1.1\r\nAuthorization: Bearer {alice.token}\r\n"
+                    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode() + HOST + b"\r\n" + body
+                )  # fmt: skip
+            for number in range(20):
+                body = json.dumps({"username": f"new-{number}", "password": "correct horse"}).encode()
+                client = stack.enter_context(RawClient(server.port))
+                client.send(
+                    f"POST /users/register HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode()
+                    + HOST + b"\r\n" + body
+                )  # fmt: skip
+            limit = WINDOW_SECS + END_SECS if signals == 1 else HURRY_SECS
+            assert secs_to_end(server, signals=signals) < limit
+        assert server.records()[-1]["message"] == "stopped"
+        wait_until(lambda: not Path(f"/proc/{postmaster}").exists(), secs=30, what="the end that its guard gives it")
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_whatever_it_waits_for_never_answers(signals: int, tmp_path: Path) -> None:
+    """The database at the start, NATS, the collector of traces; and nobody reads its log."""
+    reader, writer = os.pipe()
+    with deaf() as database, deaf() as nats, deaf() as collector:
+        server = ServerProcess(
+            tmp_path, DATABASE_URL=f"postgresql://x:y@127.0.0.1:{database}/z", NATS__URL=f"nats://127.0.0.1:{nats}",
+            TRACING__OTLP_ENDPOINT=f"http://127.0.0.1:{collector}", DRAIN__WINDOW_SECS=WINDOW_SECS,
+            DRAIN__DELAY_SECS=0 if signals == 1 else LONG_SECS,
+        )  # fmt: skip
+        with server.start(ready=False, stderr=writer), RawClient(server.wait_answers()) as client:
+            for _ in range(1_000):
+                client.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
+                assert client.answer().status == 200, "also where the pipe is full"
+            limit = WINDOW_SECS + END_SECS if signals == 1 else HURRY_SECS
+            assert secs_to_end(server, signals=signals) < limit
+    for end in (reader, writer):
+        os.close(end)
+
+
+def test_a_start_that_takes_long_ends_at_once(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    server = ServerProcess(tmp_path, "--embedded", DATA_DIR=data, DRAIN__DELAY_SECS=LONG_SECS)
+    with server.start(ready=False):
+        wait_until((data / "postgres.new").exists, what="initdb")
+        assert secs_to_end(server, signals=1) < END_SECS, "there is nothing to drain"
+
+
+def test_a_worker_that_hangs_is_killed_in_time(database_url: str, nats_server: EmbeddedNats, tmp_path: Path) -> None:
+    server = ServerProcess(
+        tmp_path, DATABASE_URL=database_url, NATS__URL=nats_server.url, WORKERS=2, DRAIN__WINDOW_SECS=WINDOW_SECS
+    )
+    with server.start():
+        assert server.process is not None
+        hung = next(child for child in children(server.process.pid) if b"workers.child" in _command(child))
+        with stopped([hung]):
+            server.process.send_signal(signal.SIGTERM)
+            started = time.monotonic()
+            assert server.process.wait(20) == 1
+            assert time.monotonic() - started < WINDOW_SECS + END_SECS
+        assert any("does not end and is killed" in record["message"] for record in server.records())
+
+
+def _command(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+def test_a_server_without_standard_descriptors_serves(tmp_path: Path) -> None:
+    """What it opens must not get their numbers: it would write its log to a socket."""
+    server = ServerProcess(tmp_path, STORAGE="memory")
+    with server.start(ready=False, closed=True):
+        server.wait_answers()
+        assert server.process is not None
+        for number in range(3):
+            assert os.readlink(f"/proc/{server.process.pid}/fd/{number}") == os.devnull
+        assert server.stop() == 0
+
+
+def test_a_command_as_the_first_process_of_a_container_heeds_sigterm(tmp_path: Path) -> None:
+    """Nothing is done to a first process by default."""
+    with deaf() as database:
+        server = ServerProcess(tmp_path, DATABASE_URL=f"postgresql://x:y@127.0.0.1:{database}/z")
+        with server.start_command("migrate") as process:
+            wait_until(lambda: _caught(process.pid, signal.SIGTERM), what="a handler")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 128 + signal.SIGTERM
+
+
+def _caught(process: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{process}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) & 1 << (number - 1))
