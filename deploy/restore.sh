@@ -14,8 +14,14 @@ pg_restore --no-owner --no-privileges --exit-on-error --single-transaction --dbn
 # Clients may have read what is gone now: a new epoch tells them so. A backup that has no epochs yet gets new ones from `migrate`.
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname="$database" <<'SQL' ||
 DO $$ BEGIN
-    UPDATE channels SET epoch = 2 + trunc(random() * 9007199254740990)::bigint;
-EXCEPTION WHEN undefined_column THEN NULL;
+    BEGIN
+        UPDATE channels SET epoch = 2 + trunc(random() * 9007199254740990)::bigint;
+    EXCEPTION WHEN undefined_column THEN NULL;
+    END;
+    BEGIN
+        UPDATE log_history SET renewals = renewals + 1, lineage = NULL;
+    EXCEPTION WHEN undefined_table THEN NULL;
+    END;
 END $$
 SQL
     { echo "restore.sh: restored, but channels have their old epochs: run openguild-server migrate --new-epoch" >&2; exit 1; }

@@ -18,6 +18,7 @@ from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.policy.permissions import LOWEST_ROLE
 from openguild_proto.ws.close_codes import CLOSE_CODES
 from openguild_runtime.config import ServerConfig
+from openguild_runtime.config_faults import allowed
 from openguild_runtime.config_layers import SECRETS, keys_of
 from openguild_runtime.metrics import Metrics
 
@@ -104,14 +105,14 @@ def connection() -> Iterator[str]:
 
 
 def configuration() -> Iterator[str]:
-    yield row("key", "environment", "default")
-    yield row(*["---"] * 3)
+    yield row("key", "environment", "default", "allowed numbers")
+    yield row(*["---"] * 4)
     shown = ServerConfig().shown()
     for key, is_list in keys_of(ServerConfig):
         name = "OPENGUILD_SERVER__" + key.upper().replace(".", "__")
         notes = " (or `..._FILE`)" if key in SECRETS else " (list)" if is_list else ""
         default = "" if shown[key] in (None, []) else f"`{shown[key]}`"
-        yield row(f"`{key}`", f"`{name}`{notes}", default)
+        yield row(f"`{key}`", f"`{name}`{notes}", default, allowed(key, ServerConfig))
 
 
 def metrics() -> Iterator[str]:

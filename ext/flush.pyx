@@ -16,6 +16,13 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec* now)
+
 cdef extern from "<assert.h>" nogil:
     void c_assert "assert" (bint)  # nothing but in the debug build
 
@@ -24,6 +31,15 @@ cdef struct Trouble:
     Py_ssize_t rest_begin  # of the frame that was cut, in the arena
     Py_ssize_t rest_size
     int error
+
+cdef enum:
+    SENDS_PER_LOOK = 4  # at the clock: it costs a hundredth of a send
+
+
+cdef double monotonic() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
 
 
 cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* trouble) noexcept nogil:
@@ -58,16 +74,20 @@ cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* tro
     return cut  # not: all of a span that was shorter than the backlog
 
 
-def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes):
-    """Send to up to `limit` slots that are behind, not parked, not lagged and bound, in turn.
+def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes, double max_secs):
+    """Send to slots that are behind, not parked, not lagged and bound, in turn: to up to `limit`, for about `max_secs`.
+
+    At least one is served, however little time there is. How long a send takes is up to the kernel: it delivers to a
+    reader on the same machine before it returns, and gives the processor to others meanwhile.
 
     Returns (slots served, slots left, trouble). A slot is left when its backlog was over `max_bytes` and the kernel took
-    all it was offered: it has to be served again. `trouble` holds (slot, rest, error) for each slot that is parked now:
+    all it was offered: it has to be served again. Where the time was over first, one more is counted as left. `trouble` holds (slot, rest, error) for each slot that is parked now:
     `rest` is what is left of a frame that was cut and must leave first, `error` an errno, 0 when the kernel was merely full.
 
     The GIL is released while it sends: no other thread may touch the ring meanwhile. The runtime's one loop does both.
     """
     cdef Py_ssize_t count, step, slot, served = 0, left = 0, troubled = 0, start
+    cdef double deadline
     cdef long long oldest = ring.head - ring._count
     cdef Trouble* troubles
     cdef list found = []
@@ -81,6 +101,7 @@ def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes):
         with nogil:
             count = ring._slot_count
             start = ring._next if ring._next < count else 0
+            deadline = monotonic() + max_secs
             for step in range(count):
                 slot = start + step
                 if slot >= count:
@@ -100,6 +121,10 @@ def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes):
                 served += 1
                 if served == limit:
                     ring._next = slot + 1
+                    break
+                if served % SENDS_PER_LOOK == 0 and monotonic() >= deadline:
+                    ring._next = slot + 1
+                    left += 1
                     break
         for step in range(troubled):
             found.append((

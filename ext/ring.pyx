@@ -76,8 +76,8 @@ cdef class Ring:
         if self._end + size <= self._arena_size:
             return 0
         wanted = (held + size) * 2
-        if wanted > self._arena_size:
-            new_size = FIRST_ARENA_BYTES if self._arena_size == 0 else self._arena_size
+        if wanted > self._arena_size or wanted < self._arena_size // 8:  # a burst is over: give back what it took
+            new_size = FIRST_ARENA_BYTES
             while new_size < wanted:
                 new_size *= 2
             arena = <char*>malloc(new_size)
@@ -119,6 +119,13 @@ cdef class Ring:
         self._count += 1
         self.head += 1
         return self.head
+
+    def resize(self, Py_ssize_t capacity_events, Py_ssize_t capacity_bytes):
+        """Other bounds. What is over them leaves when the next frame is published."""
+        if capacity_events < 1 or capacity_bytes < 1:
+            raise LocalProtocolError("a ring holds at least one event and one byte")
+        self._capacity_events = capacity_events
+        self._capacity_bytes = capacity_bytes
 
     @property
     def tail(self):

@@ -59,7 +59,6 @@ class ErrorCode(Enum):
     NONCE_REUSED = ErrorSpec("nonce_reused", 409, "this nonce was used for other content", "nonce_reused")
     LAST_OWNER = ErrorSpec("last_owner", 409, "a guild must keep at least one owner", "last_owner")
     LIMIT_REACHED = ErrorSpec("limit_reached", 409, "there are as many of these as there may be", "limit_reached")
-    CONFLICT = ErrorSpec("conflict", 409, "the resource changed meanwhile; read it again and retry", "conflict")
     INVITE_EXPIRED = ErrorSpec("invite_expired", 410, "this invite has expired or is used up", "invite_expired")
     TOO_LARGE = ErrorSpec("payload_too_large", 413, "the request body is too large", "payload_too_large")
     URI_TOO_LONG = ErrorSpec("uri_too_long", 414, "the request target is too long", "malformed_request")

@@ -10,6 +10,7 @@ import msgspec
 # Names, texts and pages
 MAX_NAME_CHARS = 64  # CONTRACT 6, A13: guild, channel and user names, Unicode scalar values
 MAX_RAW_NAME_CHARS = 4 * MAX_NAME_CHARS  # UAX 15: NFKC makes one character of four at most, as of the parts of U+1F82
+MAX_MARKS = 4  # UTS 39 5.4: nonspacing marks on one letter of a name
 MAX_MESSAGE_CHARS = 4_000  # CONTRACT 7.1
 MIN_PASSWORD_CHARS = 8  # CONTRACT A13
 MAX_PASSWORD_CHARS = 1_024  # CONTRACT A13; bounds the work of Argon2id
@@ -30,6 +31,7 @@ MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
 MAX_METHOD_BYTES = 32  # ours: the longest method that IANA registers, UPDATEREDIRECTREF, has 17
 MAX_WINDOW_KEYS = 100_000  # ours: remembered by one rate limit; the one seen longest ago gives way
 MAX_ACCOUNT_ADDRESSES = 10  # ours: addresses' worth of login attempts on one account in a window, from all together
+MAX_REPEATS_PER_MESSAGE = 10  # ours: times the limits of messages, posts may be asked for again for nothing
 MAX_INVITE_USES = 1_000_000  # ours
 MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
 
@@ -45,12 +47,22 @@ MAX_TOKEN_CHARS = 2_048  # ours: an access token, checked before any work
 MAX_CACHED_TOKENS = 65_536  # ours: verified ones; the least recently used is forgotten, and checked again when it comes
 MAX_REVOKED_SESSIONS = 262_144  # ours: remembered while a token of theirs could live
 
+MAX_CLOCK_DRIFT_SECS = 0.5  # ours: by which a stream may end apart from its token when the wall clock moves
+
 # Fan-out
 DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity
 DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
+STRETCHED_RINGS = (
+    16  # ours: a ring holds as much more while a burst leaves it, one release of what waited behind a hole
+)
 MAX_RING_INDEX = 1 << 62  # ours: far beyond any sequence, and room to count on in the compiled ring's 64 bits
 MAX_HELD_ITEMS = 4_096  # ours: behind a hole of one channel; what is not kept is read from the log
 MAX_HELD_BYTES = 4 * 1024 * 1024  # ours: the same, as in a ring
+
+# Turns of a loop
+TURN_SECS = 0.002  # ours: what one kind of work for many sockets takes of one turn; all together stay below 0.01
+FEW_AT_ONCE = 32  # ours: so many are no matter of time
+MAX_WAITING_WORKS = 64  # ours: that wait for their turn; beyond it the oldest is finished at once
 
 # Replicas
 MAX_REPLICAS = 1_000  # ours: whose counts are taken into a shared limit
@@ -59,6 +71,8 @@ MIN_WAVE_SOCKETS = 50  # ours: few sockets need no waves
 MAX_RECONNECTS_PER_SEC = 1_000  # ours: what the other replicas take without their other clients noticing
 MIN_SPREAD_MS = 100  # ours: over which the clients of a drained replica come back
 MAX_SPREAD_MS = 10_000  # ours: nobody is sent away for longer
+
+CLOCK_DRIFT = 200e-6  # ours: seconds a second, twice what quartz clocks may do, between two readings of the store's
 
 # What a client is told to wait before it asks again (Retry-After)
 OVERLOADED_RETRY_SECS = 1  # ours
@@ -72,6 +86,8 @@ MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
 # The client's side
 MAX_ANSWER_HEAD_BYTES = 65_536  # ours
 MAX_ANSWER_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
+MAX_INTERIM_ANSWERS = 16  # ours: 1xx before one answer
+MAX_REFUSAL_CHARS = 65_536  # ours: of the body in place of an upgrade
 MAX_STREAM_MESSAGE_CHARS = 4 * 1024 * 1024  # ours: of one message on a stream
 CLIENT_HANDSHAKE_SECS = 10.0  # ours: from the connection to the 101
 CLIENT_SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of them have not come
@@ -103,6 +119,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     head_timeout_secs: float = 10.0  # first byte of a request to its last header byte
     body_timeout_secs: float = 30.0  # end of head to end of body
     frame_timeout_secs: float = 30.0  # ours: a WebSocket frame's first byte to its last, as long as a body has
+    request_timeout_secs: float = 10.0  # ours: a request's last byte to its answer; as long as one statement may take
     idle_timeout_secs: float = 75.0  # keep-alive between requests
     write_timeout_secs: float = 10.0  # CONTRACT A7: bytes waiting without progress
     min_write_bytes_per_sec: int = 8_192  # ours: at which a waiting HTTP answer must leave, in the long run

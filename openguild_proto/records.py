@@ -15,6 +15,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """Base of every record."""
 
 
+class Author(Record, frozen=True):
+    """Who makes a change, by which session. `session_id` None: by no session, so that none can have ended."""
+
+    user_id: str
+    session_id: str | None = None
+
+
 class Place(Record, frozen=True):
     """Where a line stands in a list that is ordered by time, then by key: a page begins after it, there or not."""
 
@@ -170,7 +177,6 @@ class MemberChange(Enum):
     DONE = "done"
     NOT_MEMBER = "not_member"
     LAST_OWNER = "last_owner"
-    CONFLICT = "conflict"  # the role was no longer the expected one
     LIMIT_REACHED = "limit_reached"  # they own as many guilds as one may
 
 

@@ -12,10 +12,11 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
-import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -28,16 +29,19 @@ from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.records import StoredEvent
+from openguild_proto.schemas.stream import CONTROL_PROBE
 from openguild_runtime import logs
 from openguild_runtime.admin import AdminScope, serve_admin
-from openguild_runtime.background import contained, start_contained
+from openguild_runtime.background import Coalesced, contained
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config import ServerConfig, split_address
 from openguild_runtime.controls import Controls
+from openguild_runtime.descriptors import SCRAPES, Descriptors
 from openguild_runtime.driver import Driver
 from openguild_runtime.ending import CONNECTIONS_SECS, WORKER_SECS, Ending, ended_by_signals
+from openguild_runtime.expiry import watch_clocks
 from openguild_runtime.exposition import Exposition
-from openguild_runtime.listener import accept_forever, open_listener, raise_descriptor_limit
+from openguild_runtime.listener import accept_forever, address_of, close_listener, open_listener, raise_descriptor_limit
 from openguild_runtime.local_socket import forget, worker_path
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.parts import make_bus, make_limits, make_service, make_storage, make_tracing
@@ -49,16 +53,16 @@ from openguild_runtime.reload import LiveConfig
 from openguild_runtime.retention import prune_forever
 from openguild_runtime.sharing import share_limits
 from openguild_runtime.shutdown import DrainRequest, drain, end_scrapes
-from openguild_runtime.siblings import METRICS, PULSE, Pulse, Seat, serve_siblings
+from openguild_runtime.siblings import Pulse, Seat
 from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.streams import Streams
+from openguild_runtime.timekeeper import Timekeeper
 from openguild_runtime.timers import TimerWheel
 
-RESERVED_DESCRIPTORS = 256  # database, NATS, logs, listeners
-SPARE_CONNECTIONS = 10_000  # HTTP connections beside the sockets
-SPARE_PER_ADDRESS = 256  # of them, from one address
+SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
 STALL_PROBE_SECS = 0.05
+CATCH_UP_SECS = 1.0  # between two checks of everything, however often NATS comes back; the tail check is as frequent
 SEAT_PATIENCE_SECS = 3.0
 
 log = structlog.get_logger("openguild.server")
@@ -89,8 +93,8 @@ class Server:
         seat: Seat | None = None,
         reread: Callable[[], ServerConfig] | None = None,
     ) -> None:
-        self.sources = sources or Sources()
-        clock = self.sources.monotonic
+        sources = sources or Sources()
+        clock = sources.monotonic
         self._started = anyio.Event()
         self._listening = False
         self.seat = seat
@@ -99,7 +103,9 @@ class Server:
         self._hasher = hasher or PasswordHasher()
         has_nats = config.nats.url is not None
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
-        self.exposition = Exposition(self.metrics.render, seat, max_age_secs=config.metrics.max_age_secs, clock=clock)
+        self.timekeeper = Timekeeper(sources, self.metrics)
+        self.sources = replace(sources, wall=self.timekeeper.wall)
+        self.exposition = Exposition(self.metrics.pieces, seat, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
@@ -136,8 +142,8 @@ class Server:
         on_main = config.metrics.enabled and config.metrics.bind_addr is None
         self.performer = self._performer(metrics_shown=on_main)
         self.timers = TimerWheel(clock)
-        max_connections = min(descriptors - RESERVED_DESCRIPTORS, config.websocket.max_connections + SPARE_CONNECTIONS)
-        self.driver = self._driver(self.performer, max_connections)
+        self.driver = self._driver(self.performer, max_connections=0)
+        self.descriptors = Descriptors(config, descriptors, self.driver, self.service.sockets, self.metrics, clock)
         self._drivers = [self.driver]  # whose connections end with the process
         self._join()
 
@@ -195,9 +201,12 @@ class Server:
         self.streams.recheck = self.controls.recheck_joined
         self.storage.on_control = self.controls.stored
         self.storage.on_batch = self.metrics.batch_committed
+        self.storage.on_fault = self._storage_failed
         self.bus.on_channel = self._heard
         self.bus.on_control = self.controls.received
-        self.bus.on_reconnect = self._check_everything
+        self.bus.control_probe = CONTROL_PROBE
+        self.bus.on_reconnect = Coalesced(self.tasks, self._check_everything, CATCH_UP_SECS).ask
+        self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
         self.metrics.attach_depths(self.streams.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
         self.metrics.before_scrape.append(lambda: self.metrics.log_lines_dropped(logs.dropped_lines()))
@@ -207,9 +216,13 @@ class Server:
         self.metrics.pool(stats.pool_size, stats.pool_idle)
         self.metrics.commit_queue(stats.queue_events)
 
-    def _check_everything(self) -> None:
+    def _storage_failed(self, writes: bool, cause: str) -> None:
+        self.metrics.db_failed(writes, cause)
+        self.readiness.doubt()
+
+    async def _check_everything(self) -> None:
         """NATS was away: whatever it lost is in the log."""
-        start_contained(self.tasks, self.feeds.check_now, self.controls.check_tail)
+        await self.feeds.check_now(self.controls.check_tail)
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -218,6 +231,7 @@ class Server:
         self.tasks.start_soon(self.timers.run)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
+        self.tasks.start_soon(watch_clocks, self.streams, self.sources)
         self.tasks.start_soon(self.streams.flusher.run)
         if self.live.config.nats.url is not None:
             service = self.service
@@ -226,7 +240,7 @@ class Server:
             }  # fmt: skip
             at_least = max(self.live.config.nats.min_replicas, self.live.config.workers)
             sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows, at_least=at_least)
-            self.tasks.start_soon(share_limits, sharing, self.bus, self.sources.monotonic)
+            self.tasks.start_soon(share_limits, sharing, self.bus, self.metrics, self.sources.monotonic)
         await self.bus.start()
         self.tasks.start_soon(self._start_storage)
 
@@ -238,20 +252,20 @@ class Server:
         try:
             await self.start_parts()
             if self.seat is not None:
-                answers = {METRICS: self.exposition.own, PULSE: self._pulse}
-                self.tasks.start_soon(serve_siblings, self.seat, answers)
+                self.tasks.start_soon(self.seat.serve, self.exposition.own, self._pulse)
                 # a worker that cannot serve yet leaves the port to its siblings
                 with anyio.move_on_after(SEAT_PATIENCE_SECS):
                     await self._started.wait()
                 listeners.append(open_listener(*config.listen, shared=True))
             self.tasks.start_soon(self._reload_at_hangup, hangups)
             self._start_admin(config.admin_path)
-            self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve)
+            self.tasks.start_soon(self.descriptors.watch)
+            self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve, self.descriptors.ran_out)
             if config.metrics.enabled and config.metrics.bind_addr is not None:
                 listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
                 self._start_metrics(listeners[1])
             self._listening = True
-            log.info(f"listening on {_shown(listeners[0])}")
+            log.info(f"listening on {address_of(listeners[0])}")
             await ending.wait_asked()
             with ending.limit("connections", CONNECTIONS_SECS):
                 await self._drain(listeners[0])
@@ -259,7 +273,7 @@ class Server:
                     await end_scrapes(scrapes)
         finally:
             for listener in listeners:
-                _close(listener)
+                close_listener(listener)
             for driver in self._drivers:
                 driver.end_all()
                 driver.give_up()
@@ -273,10 +287,10 @@ class Server:
                 closing.start_soon(ending.close, "tracing", self.tracing.aclose)
 
     def _start_metrics(self, listener: socket.socket) -> None:
-        driver = self._driver(self._performer(metrics_shown=True), max_connections=64, metrics_only=True)
+        driver = self._driver(self._performer(metrics_shown=True), max_connections=SCRAPES, metrics_only=True)
         self._drivers.append(driver)
-        self.tasks.start_soon(accept_forever, listener, self.tasks, driver.serve)
-        log.info(f"metrics listening on {_shown(listener)}")
+        self.tasks.start_soon(accept_forever, listener, self.tasks, driver.serve, self.descriptors.ran_out)
+        log.info(f"metrics listening on {address_of(listener)}")
 
     def _start_admin(self, path: Path | None) -> None:
         if path is None:
@@ -288,8 +302,8 @@ class Server:
         scope = AdminScope(self.live, self.streams, DrainRequest(self.readiness, self.seat))
         self.tasks.start_soon(serve_admin, scope, path)
 
-    def _pulse(self) -> bytes:
-        return msgspec.json.encode(Pulse(self._listening, self.live.changes()))
+    def _pulse(self) -> Pulse:
+        return Pulse(self._listening, self.live.changes())
 
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
         async for _ in hangups:
@@ -298,7 +312,10 @@ class Server:
 
     async def _start_storage(self) -> None:
         await self.storage.start()
+        await _until_available(self.streams.epochs.check)
         await _until_available(self.controls.start)
+        await _until_available(partial(self.timekeeper.measure, self.storage))
+        self.tasks.start_soon(self.timekeeper.run, self.storage)
         self.performer.serving = True
         self.readiness.serving = True
         self._started.set()
@@ -311,9 +328,10 @@ class Server:
             self.driver,
             self.readiness,
             self.metrics,
-            lambda: _close(listener),
+            lambda: close_listener(listener),
             delay_secs=self.live.config.drain.delay_secs,
             window_secs=self.live.config.drain.window_secs,
+            clock=self.sources.monotonic,
         )
 
     async def _watch_loop(self) -> None:
@@ -355,7 +373,7 @@ def tune_collector() -> None:
     """Connections are long-lived and make few cycles: look at them rarely, so that no full collection holds the loop."""
     gc.collect()
     gc.freeze()  # what was imported stays
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(5_000, 4, 1_000)  # the young in 2 ms, the middle-aged in 8
 
 
 async def _no_metrics() -> None:
@@ -380,15 +398,3 @@ def _announce(config: ServerConfig) -> None:
         log.warning("memory storage: everything is lost when this process ends")
     if config.nats.url is None and config.storage != "memory":
         log.warning("nats.url is not set: other replicas hear of this one's events only by their tail check")
-
-
-def _close(listener: socket.socket) -> None:
-    """Safe to repeat."""
-    if listener.fileno() >= 0:
-        anyio.notify_closing(listener)
-        listener.close()
-
-
-def _shown(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

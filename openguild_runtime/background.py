@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
 import structlog
 from anyio.abc import TaskGroup
 
@@ -16,13 +17,13 @@ log = structlog.get_logger("openguild.background")
 def contained(what: str, *expected: type[Exception]) -> Iterator[None]:
     """Around one turn of a loop that must go on, or one callback: an exception ends in the log, not in the root task group.
 
-    `expected` exceptions are an outage, reported in one line; any other is a defect of ours, logged with its traceback.
+    `expected` exceptions are an outage, logged by whoever found it; any other is a defect of ours, logged with its traceback.
     Cancellation passes.
     """
     try:
         yield
     except expected as failure:
-        log.warning(f"{what}: put off", kind=type(failure).__name__)
+        log.debug(f"{what}: put off", kind=type(failure).__name__)
     except Exception:
         log.exception(f"{what}: failed")
 
@@ -37,3 +38,32 @@ async def _contain(function: Callable[..., Awaitable[None]], arguments: tuple[An
         await function(*arguments)
     except Exception:
         log.exception("a background task failed", task=getattr(function, "__qualname__", repr(function)))
+
+
+class Coalesced:
+    """Runs `function` in `tasks` when asked: at once, one at a time, and then no sooner than `every_secs` after its end.
+
+    What is asked for meanwhile is one more run.
+    """
+
+    def __init__(self, tasks: TaskGroup, function: Callable[[], Awaitable[None]], every_secs: float) -> None:
+        self._tasks = tasks
+        self._function = function
+        self._every_secs = every_secs
+        self._asked = False
+        self._running = False
+
+    def ask(self) -> None:
+        self._asked = True
+        if not self._running:
+            self._running = True
+            self._tasks.start_soon(self._run)
+
+    async def _run(self) -> None:
+        try:
+            while self._asked:
+                self._asked = False
+                await _contain(self._function, ())
+                await anyio.sleep(self._every_secs)
+        finally:
+            self._running = False

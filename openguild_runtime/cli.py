@@ -163,10 +163,13 @@ async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
         if completed.database_url is None:
             raise CommandFailed("database_url must be configured to migrate")
         url = completed.database_url.get_secret_value()
-        await migrations.upgrade(url)
+        schema = await migrations.upgrade(url)
         if new_epoch:
             await migrations.renew_epochs(url)
-    _say(f"The schema is at revision {migrations.expected()}")
+    if schema.is_later:
+        _say(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
+    else:
+        _say(f"The schema is at revision {schema.revision}")
     if new_epoch:
         _say("Every channel has a new epoch: clients that were here before begin anew")
     return 0

@@ -68,10 +68,8 @@ async def _storage(config: ServerConfig, purpose: str) -> AsyncIterator[Postgres
             try:
                 await storage.open()
                 health = await storage.check()
-                if not health.database:
-                    raise CommandFailed("the database cannot be reached: check database_url and that it runs")
-                if not health.migrations:
-                    raise CommandFailed("the schema is not current: run `openguild-server migrate`")
+                if not health.usable:
+                    raise CommandFailed(f"the database cannot be used: {health.why}")
                 yield storage
             finally:
                 await storage.aclose()

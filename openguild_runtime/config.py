@@ -6,7 +6,6 @@ Layers, later wins: defaults, `config/server.{toml,yaml,json}`, `config/server.l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +23,12 @@ from openguild_proto.limits import (
 from openguild_runtime.config_faults import Contradiction, one_line
 from openguild_runtime.config_layers import ConfigError, collect
 from openguild_runtime.config_values import (
+    MAX_ACCESS_SECS,
+    MAX_COUNT,
+    MAX_REFRESH_SECS,
+    MAX_STATEMENTS,
     Address,
+    Count,
     DatabaseUrl,
     FilePath,
     HttpUrl,
@@ -33,7 +37,6 @@ from openguild_runtime.config_values import (
     NatsUrl,
     Network,
     Origin,
-    Positive,
     PositiveSeconds,
     PublicKey,
     Seconds,
@@ -42,9 +45,11 @@ from openguild_runtime.config_values import (
     ServerName,
     Text,
     Whole,
+    Window,
     split_address,
     without_userinfo,
 )
+from openguild_runtime.local_socket import too_long
 from openguild_runtime.storage.base import MIN_POOL_SIZE
 
 __all__ = ["ServerConfig", "load", "split_address"]
@@ -62,7 +67,7 @@ def _pool_size(value: int) -> int:
     return value
 
 
-MAX_SOCKET_PATH_BYTES = 100  # 108 with the end and a worker's number
+MAX_EMBEDDED_CONNECTIONS = 1_000  # of all workers' pools
 
 
 class Section(BaseModel):
@@ -88,28 +93,29 @@ class CorsSection(Section):
 class MessagingSection(Section):
     """`messaging.*`: limits of posts, what a new stream replays, and how far a subscriber may fall behind, in events."""
 
-    max_messages_per_user_per_window: Positive = 60
-    max_messages_per_ip_per_window: Positive = 200
-    rate_limit_window_secs: Positive = 60
+    max_messages_per_user_per_window: Count = 60
+    max_messages_per_ip_per_window: Count = 200
+    rate_limit_window_secs: Window = 60
     replay_window: Annotated[Whole, Field(ge=0, le=10_000)] = 50
     queue_capacity: Annotated[Whole, Field(gt=0, le=65_536)] = 256
 
 
 class HttpSection(Section):
-    """`http.*`: how long a request may take to come, in seconds."""
+    """`http.*`: how long a request may take to come and to be answered, in seconds."""
 
     head_timeout_secs: PositiveSeconds = 10
     body_timeout_secs: PositiveSeconds = 30
+    request_timeout_secs: PositiveSeconds = 10
     idle_timeout_secs: PositiveSeconds = 75
 
 
 class WebSocketSection(Section):
     """`websocket.*`: how many streams, and what each may send."""
 
-    max_connections: Positive = 20_000
-    max_connections_per_user: Positive = 32
-    max_connections_per_address: Positive = 1_024
-    max_frames_per_minute: Annotated[Whole, Field(ge=0)] = 600
+    max_connections: Count = 20_000
+    max_connections_per_user: Count = 32
+    max_connections_per_address: Count = 1_024
+    max_frames_per_minute: Annotated[Whole, Field(ge=0, le=MAX_COUNT)] = 600
     max_message_bytes: Annotated[Whole, Field(ge=1_024, le=16 * 1024 * 1024)] = 65_536
     ping_interval_secs: PositiveSeconds = 25
     write_timeout_secs: PositiveSeconds = 10
@@ -144,13 +150,13 @@ class SessionSection(Section):
 
     signing_key: Seed | None = None
     fallback_verifying_keys: tuple[PublicKey, ...] = ()
-    access_ttl_secs: Positive = 43_200
-    refresh_ttl_secs: Positive = 2_592_000
-    max_logins_per_address_per_window: Positive = 60
-    max_logins_per_account_per_window: Positive = 10
-    max_refreshes_per_address_per_window: Positive = 600
-    max_refreshes_per_account_per_window: Positive = 60
-    login_window_secs: Positive = 60
+    access_ttl_secs: Annotated[Whole, Field(gt=0, le=MAX_ACCESS_SECS)] = 43_200
+    refresh_ttl_secs: Annotated[Whole, Field(gt=0, le=MAX_REFRESH_SECS)] = 2_592_000
+    max_logins_per_address_per_window: Count = 60
+    max_logins_per_account_per_window: Count = 10
+    max_refreshes_per_address_per_window: Count = 600
+    max_refreshes_per_account_per_window: Count = 60
+    login_window_secs: Window = 60
 
     @model_validator(mode="after")
     def _together(self) -> SessionSection:
@@ -167,12 +173,12 @@ class SessionSection(Section):
 class GuildsSection(Section):
     """`guilds.*`: what one account may own and join, one guild may hold, and one user may change."""
 
-    max_owned_per_user: Positive = MAX_GUILDS_OWNED
-    max_joined_per_user: Positive = MAX_GUILDS_JOINED
-    max_channels_per_guild: Positive = MAX_CHANNELS_PER_GUILD
-    max_invites_per_guild: Positive = MAX_INVITES_PER_GUILD
-    max_writes_per_user_per_window: Positive = 120
-    write_window_secs: Positive = 60
+    max_owned_per_user: Count = MAX_GUILDS_OWNED
+    max_joined_per_user: Count = MAX_GUILDS_JOINED
+    max_channels_per_guild: Count = MAX_CHANNELS_PER_GUILD
+    max_invites_per_guild: Count = MAX_INVITES_PER_GUILD
+    max_writes_per_user_per_window: Count = 120
+    write_window_secs: Window = 60
 
 
 class NatsSection(Section):
@@ -196,7 +202,7 @@ class DatabaseSection(Section):
 
     pool_size: Annotated[Whole, Field(le=500), AfterValidator(_pool_size)] = 10
     statement_timeout_secs: PositiveSeconds = 10
-    statement_cache_size: Annotated[Whole, Field(ge=0)] = 100
+    statement_cache_size: Annotated[Whole, Field(ge=0, le=MAX_STATEMENTS)] = 100
 
 
 class TracingSection(Section):
@@ -289,11 +295,9 @@ class ServerConfig(Section):
                 "invalid MLS configuration: mls.identities must include at least one identity when MLS is enabled",
                 "mls.enabled",
             )
-        if self.admin_socket is not None and len(os.fsencode(self.admin_socket)) > MAX_SOCKET_PATH_BYTES:
-            raise Contradiction(
-                f"admin_socket: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes: choose a shorter one",
-                "admin_socket",
-            )
+        if self.admin_path is not None and (problem := too_long(self.admin_path)) is not None:
+            key = "data_dir" if self.admin_socket is None else "admin_socket"
+            raise Contradiction(f"{key}: {problem}", key)
 
     def _check_storage(self) -> None:
         if self.embedded and (self.storage == "memory" or self.database_url is not None):
@@ -302,6 +306,13 @@ class ServerConfig(Section):
                 "embedded",
                 "database_url",
                 "storage",
+            )
+        if self.embedded and self.workers * self.database.pool_size > MAX_EMBEDDED_CONNECTIONS:
+            raise Contradiction(
+                f"database.pool_size: that of all workers is more than the {MAX_EMBEDDED_CONNECTIONS} connections of an "
+                "embedded database: lower it, or workers",
+                "database.pool_size",
+                "workers",
             )
         if self.embedded and self.nats.url is not None:
             raise Contradiction(
@@ -324,10 +335,9 @@ class ServerConfig(Section):
     @property
     def admin_path(self) -> Path | None:
         """Where the admin socket is; an embedded server has one in its data directory."""
-        if self.admin_socket is not None:
+        if self.admin_socket is not None or not self.embedded:
             return self.admin_socket
-        path = (self.data_dir / "admin.sock").absolute()
-        return path if self.embedded and len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES else None
+        return (self.data_dir / "admin.sock").absolute()
 
     def key_ring(self) -> KeyRing:
         """The token keys; `session.signing_key` must be set."""

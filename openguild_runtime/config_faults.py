@@ -29,6 +29,7 @@ _KINDS = {
     "tuple_type": 'is not a list; write one, such as ["a", "b"]',
     "missing": "is not set; write it beside the others, or drop the entry",
 }
+_UNITS = {"secs": "seconds", "bytes": "bytes"}  # by the end of a key's name
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _SECTION = {"model_type", "model_attributes_type", "dict_type"}
 
@@ -87,7 +88,9 @@ def _words(kind: str, message: str, context: Mapping[str, Any], location: str, m
         return f"is a section and not a value; write its own keys under it: {names}"
     if kind in _BOUNDS and field is not None:
         return f"must be {_range(field)}"
-    return _KINDS.get(kind, f"is not right ({message}); docs/configuration.md says what it may be")
+    text = _KINDS.get(kind, f"is not right ({message}); docs/configuration.md says what it may be")
+    unit = _UNITS.get(location.rpartition("_")[2])
+    return text if unit is None else text.replace("write one, such as", f"write {unit} without a unit, such as")
 
 
 def _field(location: str, model: type[BaseModel]) -> FieldInfo | None:
@@ -109,6 +112,12 @@ def _section_of(field: FieldInfo | None) -> type[BaseModel] | None:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None
+
+
+def allowed(key: str, model: type[BaseModel]) -> str:
+    """The range of a number, such as `at least 0 and at most 3600`; empty for other values."""
+    field = _field(key, model)
+    return "" if field is None else _range(field)
 
 
 def _range(field: FieldInfo) -> str:

@@ -7,15 +7,15 @@ unknown environment name, or follow `*_FILE` for secrets.
 from __future__ import annotations
 
 import difflib
-import json
-import tomllib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, get_origin
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from openguild_runtime.config_files import BadFile, read_file, read_text
 
 PREFIX = "OPENGUILD_SERVER__"
 FALLBACKS = {
@@ -38,6 +38,7 @@ SECRETS = frozenset(
     }
 )
 MAX_INDEX_DIGITS = 4  # of a list in the environment
+MAX_COMPARED_CHARS = 100  # of a misspelt key
 STEMS = ("server", "server.local")  # in `config/`, the second over the first
 READ_SUFFIXES = (".toml", ".yaml", ".json")
 REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
@@ -45,6 +46,10 @@ REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
 
 class ConfigError(Exception):
     """One line: the key, what is wrong with its value, how to mend it. Never holds a secret."""
+
+    def __init__(self, line: str) -> None:
+        """What cannot be printed, such as a line's end within a key of a file, is escaped."""
+        super().__init__("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line))
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
@@ -59,7 +64,11 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, boo
 
 def nearest(key: str, model: type[BaseModel]) -> str:
     """A hint for a misspelt key, such as `; did you mean messaging.replay_window?`."""
-    close = difflib.get_close_matches(key, [known for known, _ in keys_of(model)], n=1)
+    known = [name for name, _ in keys_of(model)]
+    sections = {name.rpartition(".")[0] for name in known} - {""}
+    if key in known:  # within quotes, as a name with a dot
+        return f"; write {key.rpartition('.')[2]} into the section {key.rpartition('.')[0]}"
+    close = difflib.get_close_matches(key.lower()[:MAX_COMPARED_CHARS], [*known, *sorted(sections)], n=1)
     return f"; did you mean {close[0]}?" if close else "; `openguild-server config dump` lists the keys"
 
 
@@ -78,7 +87,8 @@ def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Pat
     _from_environment(collected, environ, model)
     for key, value in flags.items():
         if value is not None:
-            _put(collected, key, value, "--" + key.replace(".", "-").replace("_", "-"))
+            flag = "--" + key.replace(".", "-").replace("_", "-")
+            _put(collected, key, value, flag)
     _fall_back(collected, environ)
     return collected
 
@@ -86,7 +96,7 @@ def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Pat
 def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> str | None:
     """`log_format` as asked for, also where what stands beside it is wrong. None: nobody asked, or it cannot be read."""
     asked = flags.get("log_format") or next(
-        (text for name, text in environ.items() if name.upper() == f"{PREFIX}LOG_FORMAT"), None
+        (text for name, text in environ.items() if text and name.upper() == f"{PREFIX}LOG_FORMAT"), None
     )
     collected = Collected({}, {})
     if asked is None:
@@ -99,7 +109,9 @@ def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], direc
 
 def overridden_names(environ: Mapping[str, str]) -> list[str]:
     """Environment names that set something, for the start-up log; values are never shown."""
-    return sorted(name for name in environ if name.upper().startswith(PREFIX) or name in FALLBACKS)
+    return sorted(
+        name for name, text in environ.items() if text and (name.upper().startswith(PREFIX) or name in FALLBACKS)
+    )
 
 
 def passed_over_names(environ: Mapping[str, str]) -> list[str]:
@@ -134,29 +146,22 @@ def _is_on(value: Any) -> bool:
 def _read_files(collected: Collected, directory: Path, stem: str) -> None:
     for suffix in REFUSED_SUFFIXES:
         path = directory / f"{stem}{suffix}"
-        if path.exists():
+        if os.path.lexists(path):
             raise ConfigError(
                 f"failed to build configuration: {path.name}: this format is not read; use {stem}.toml, .yaml or .json"
             )
     for suffix in READ_SUFFIXES:
         path = directory / f"{stem}{suffix}"
-        if path.exists():
-            _merge(collected, collected.values, _read_file(path), f"config/{path.name}")
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text()
-        if path.suffix == ".toml":
-            return tomllib.loads(text)
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError) as failure:
-        raise ConfigError(
-            f"failed to build configuration: {path}: cannot be read ({type(failure).__name__}); check its syntax"
-        ) from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"failed to build configuration: {path}: must hold a mapping of keys")
-    return content
+        if not os.path.lexists(path):  # a link that leads nowhere is there, and refused
+            continue
+        try:
+            content = read_file(path)
+        except BadFile as problem:
+            raise ConfigError(f"failed to build configuration: {path}{problem}") from None
+        try:
+            _merge(collected, collected.values, content, f"config/{path.name}")
+        except RecursionError:  # a YAML anchor that holds itself
+            raise ConfigError(f"failed to build configuration: {path}: holds a section within itself; cut it") from None
 
 
 def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], source: str, prefix: str = "") -> None:
@@ -185,7 +190,7 @@ def _from_environment(collected: Collected, environ: Mapping[str, str], model: t
     indexed: dict[str, dict[int, Any]] = {}
     named: dict[str, str] = {}
     for name in sorted(environ):
-        if not name.upper().startswith(PREFIX):
+        if not (name.upper().startswith(PREFIX) and environ[name]):  # an empty one counts as unset
             continue
         key, text = name[len(PREFIX) :].lower().replace("__", "."), environ[name]
         if key.endswith("_file") and key not in known and key.removesuffix("_file") in SECRETS:
@@ -238,17 +243,18 @@ def _put_list(collected: Collected, key: str, entries: dict[int, Any], whole: st
 
 
 def _from_file(name: str, path: str | None) -> str | None:
-    if path is None:
+    if not path:
         return None
     try:
-        return Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(
-            f"failed to build configuration: {name}: the file it names cannot be read; check path and permissions"
-        ) from None
+        return read_text(Path(path)).strip()
+    except BadFile as problem:
+        raise ConfigError(f"failed to build configuration: {name}: the file it names{problem}") from None
 
 
 def _put(collected: Collected, key: str, value: Any, source: str) -> None:
+    """One key of the environment or the command line, where bytes that are not UTF-8 are lone surrogates."""
+    if any("\ud800" <= sign <= "\udfff" for sign in str(value)):
+        raise ConfigError(f"failed to build configuration: {key}: is not UTF-8; write it as UTF-8 (set by {source})")
     *parents, last = key.split(".")
     nested: dict[str, Any] = {last: value}
     for parent in reversed(parents):

@@ -9,11 +9,14 @@ import errno
 import importlib.util
 import os
 import socket
+import ssl
 from pathlib import Path
 
+from openguild_runtime.bus.nats_servers import read_credentials
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.config_values import split_address
+from openguild_runtime.descriptors import require_descriptors
 
 
 def require_servable(config: ServerConfig) -> None:
@@ -27,12 +30,15 @@ def require_servable(config: ServerConfig) -> None:
             "storage: none is chosen: pass --embedded for a private one, set database_url, "
             "or name --storage memory (everything is lost at a restart)"
         )
+    require_descriptors(config)
     if config.embedded:
         _require_usable("data_dir", config.data_dir)
     else:
         config.key_ring()
     _require_readable("nats.ca_file", config.nats.ca_file)
+    _require_certificates("nats.ca_file", config.nats.ca_file)
     _require_readable("nats.credentials_file", config.nats.credentials_file)
+    _require_credentials("nats.credentials_file", config.nats.credentials_file)
     if config.admin_socket is not None:
         _require_directory("admin_socket", config.admin_socket)
     if config.tracing.otlp_endpoint is not None and not _has_opentelemetry():
@@ -58,6 +64,25 @@ def _require_readable(key: str, path: Path | None) -> None:
         raise ConfigError(
             f"{key}: the file {path} cannot be read ({_reason(failure)}): check path and permissions, or drop the key"
         ) from None
+
+
+def _require_certificates(key: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError:
+        raise ConfigError(f"{key}: the file {path} holds no certificate: write a PEM bundle, or drop the key") from None
+
+
+def _require_credentials(key: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        read_credentials(path)
+    except (OSError, ValueError) as failure:
+        reason = "is not a text" if isinstance(failure, UnicodeDecodeError) else str(failure)
+        raise ConfigError(f"{key}: the file {path} {reason}: write a .creds file of NATS, or drop the key") from None
 
 
 def _require_directory(key: str, path: Path) -> None:

@@ -15,12 +15,24 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from openguild_proto.canonical.keys import parse_public, parse_seed
 from openguild_proto.http.headers import HeaderPolicy
+from openguild_runtime.bus.nats_servers import EXAMPLE as NATS_EXAMPLE
+from openguild_runtime.bus.nats_servers import parse_servers
 
 DATABASE_EXAMPLE = "postgresql://user:password@host:5432/database"
-NATS_EXAMPLE = "nats://host:4222"
 HTTP_EXAMPLE = "http://host:4318"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 MAX_SERVER_NAME_CHARS = 255
+
+# What code and database hold, and more than anybody needs. `attempts` and `max_uses` are integers of 32 bits in PostgreSQL,
+# where the count of an account at all addresses together is ten times its limit (MAX_ACCOUNT_ADDRESSES).
+MAX_COUNT = 1_000_000  # of admissions in a window, guilds, channels, invites, streams, frames
+MAX_WINDOW_SECS = 7 * 86_400  # attempts are kept for three of them
+MAX_ACCESS_SECS = 30 * 86_400  # no longer than a refresh token lives where nothing else is set
+MAX_REFRESH_SECS = 10 * 365 * 86_400  # datetime and RFC 3339 end with the year 9999
+MAX_STATEMENTS = 10_000  # prepared ones that one connection remembers
+MAX_SECS = 3_600  # of a timeout or a delay
+MIN_SECS = 0.01  # PostgreSQL counts milliseconds, and 0 of them mean no limit; a timer has ticks of 100
+MAX_NUMBER_BITS = 64
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%~-]*)(?::(?P<port>[0-9]{1,5}))?")
 _SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?")
@@ -68,8 +80,20 @@ def _database_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _nats_urls(value: Any) -> Any:
+    """A list of texts as one text."""
+    if not isinstance(value, list | tuple):
+        return value
+    texts = [text for text in value if isinstance(text, str)]
+    if not texts or len(texts) < len(value) or any("://" not in text for text in texts):
+        raise ValueError(
+            f'is neither a URL nor a list of them; write {NATS_EXAMPLE} or ["nats://a:4222", "nats://b:4222"]'
+        )
+    return ",".join(texts)
+
+
 def _nats_url(value: SecretStr) -> SecretStr:
-    check_url(value.get_secret_value(), ("nats", "tls"), NATS_EXAMPLE)
+    parse_servers(value.get_secret_value())
     return value
 
 
@@ -149,9 +173,11 @@ def _path(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """`true` is the number 1 to Python and to nobody else."""
+    """`true` is the number 1 to Python and to nobody else; no bound is near a number of more than 64 bits."""
     if isinstance(value, bool):
         raise ValueError("is not a number; write one without quotes")  # noqa: TRY004 - pydantic takes ValueError
+    if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
+        raise ValueError("is not a number of a sensible size; write one, such as 10")
     return value
 
 
@@ -160,7 +186,7 @@ def _lower(value: Any) -> Any:
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
-NatsUrl = Annotated[SecretStr, AfterValidator(_nats_url)]
+NatsUrl = Annotated[SecretStr, BeforeValidator(_nats_urls), AfterValidator(_nats_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Seed = Annotated[SecretStr, AfterValidator(_seed)]
 PublicKey = Annotated[str, AfterValidator(_public)]
@@ -174,6 +200,7 @@ SecretText = Annotated[SecretStr, AfterValidator(_secret_not_blank)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Lower = BeforeValidator(_lower)
 Whole = Annotated[int, BeforeValidator(_number)]
-Positive = Annotated[Whole, Field(gt=0)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=3_600, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(gt=0, le=3_600, allow_inf_nan=False)]
+Count = Annotated[Whole, Field(gt=0, le=MAX_COUNT)]
+Window = Annotated[Whole, Field(gt=0, le=MAX_WINDOW_SECS)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MAX_SECS, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]

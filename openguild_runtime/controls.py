@@ -75,6 +75,7 @@ class Controls:
         self._tasks = tasks
         self._sequencer: Sequencer[ControlRecord] | None = None
         self._backfilling = False
+        streams.epochs.renewed.append(self._begin_anew)
         self._unknown: set[str] = set()  # kinds of a newer release that the log has mentioned
 
     async def start(self) -> None:
@@ -139,6 +140,8 @@ class Controls:
             if head < known:
                 again = await self._storage.control_head()
                 if sequencer.went_back(known, head, again):
+                    await self._streams.epochs.went_back("the control log went back")
+                if sequencer.went_back(known, head, again):  # of a store that has no history
                     self._restart(again, "the control log went back")
                 return
             if head == known:
@@ -151,6 +154,11 @@ class Controls:
                 self._offer(record)
             if len(records) < PAGE_RECORDS:
                 return
+
+    async def _begin_anew(self) -> None:
+        """The channels have new epochs because commits may be lost, and control records with them. Raises StorageUnavailable."""
+        if self._sequencer is not None:
+            self._restart(await self._storage.control_head(), "control records may be lost")
 
     def _restart(self, head: int, why: str) -> None:
         """Anything may have changed: sessions, members, channels. Every stream is checked again, and every token."""
@@ -199,12 +207,14 @@ class Controls:
                 case AnnounceChannel(record=created):
                     streams.notifications.channel_created(created)
                 case RefreshGuild(guild_id=guild_id):
-                    for user_id in list(streams.notifications.watchers.of_guild(guild_id)):
-                        start_contained(self._tasks, self._refresh, user_id)
+                    streams.turns.each(tuple(streams.notifications.watchers.of_guild(guild_id)), self._start_refresh)
                 case RecheckUser(user_id=user_id):
                     start_contained(self._tasks, self._recheck, user_id)
                 case PassOver(kind=kind):
                     self._pass_over(kind)
+
+    def _start_refresh(self, user_id: str) -> None:
+        start_contained(self._tasks, self._refresh, user_id)
 
     def _pass_over(self, kind: str) -> None:
         if kind not in self._unknown:
@@ -227,7 +237,8 @@ class Controls:
             peer.close(CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN)
             return
         if verdict is not None:
-            peer.close(verdict, reasons.ACCESS_ENDED)
+            reason = reasons.LOG_WENT_BACK if verdict is CloseCode.SERVICE_RESTART else reasons.ACCESS_ENDED
+            peer.close(verdict, reason)
 
     async def _refresh(self, user_id: str) -> None:
         if self._streams.notifications.watchers.is_watching(user_id):

@@ -31,9 +31,9 @@ from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.connections import Places
+from openguild_proto.policy.standing import Seldom
 from openguild_proto.policy.waiting import WaitingAnswers
-from openguild_proto.ws import reasons
-from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.expiry import expire_with_token
 from openguild_runtime.feeds import ChannelGone
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
@@ -87,8 +87,9 @@ class Driver:
         self._metrics = metrics
         self._timers = timers
         self._tasks = tasks
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         self._places = Places(max_per_address)
+        self._refusals = Seldom()  # lines of the log about them
         self._dispatch = dispatch
         self._sources = sources
         self._clock = sources.monotonic
@@ -96,12 +97,16 @@ class Driver:
     async def serve(self, sock: socket.socket, address: str) -> None:
         """Drive one socket to its end; never raises.
 
-        It is not cancelled either: what a request has begun is finished (architecture, "Cancellation"). `end_all` ends
-        connections, and the effects they wait for are bounded in time; `give_up` waits for neither.
+        It is not cancelled either: a request ends by its answer or at its deadline. `end_all` ends connections, `give_up`
+        waits for no request.
         """
-        if not self._has_room(address):
-            log.debug("connection refused", peer=address)
+        full = self._full(address)
+        if full is not None:
             self._metrics.rejected("connection_limit")
+            if full and (before := self._refusals.due(full, self._clock())) is not None:
+                log.warning(
+                    f"connections are refused: {full}", peer=address, connections=len(self.peers), since_last=before + 1
+                )
             sock.close()
             return
         with anyio.CancelScope(shield=True) as scope:
@@ -111,11 +116,15 @@ class Driver:
             finally:
                 self._scopes.discard(scope)
 
-    def _has_room(self, address: str) -> bool:
-        """A trusted proxy brings the connections of many clients."""
-        if self.draining or not (self._places.has_room(limit_key(address)) or self._policy.is_trusted(address)):
-            return False
-        return len(self.peers) < self._max_connections or self._shed()
+    def _full(self, address: str) -> str | None:
+        """Why there is no room for one more; "": the server ends. A trusted proxy brings the connections of many clients."""
+        if self.draining:
+            return ""
+        if not (self._places.has_room(limit_key(address)) or self._policy.is_trusted(address)):
+            return "an address holds all that one may have (websocket.max_connections_per_address)"
+        if len(self.peers) < self.max_connections or self.shed():
+            return None
+        return "the server has as many as it may (websocket.max_connections, the limit of open files)"
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         connection = ServerConnection(
@@ -161,7 +170,7 @@ class Driver:
             self._emptied.set()
         self._metrics.connection_closed()
 
-    def _shed(self) -> bool:
+    def shed(self) -> bool:
         """There is no room: the oldest connection that waits for its client makes some. False: none was found."""
         for peer in islice(self._http, SHED_LOOKS):
             if not peer.connection.is_answering and not peer.closing:
@@ -269,12 +278,13 @@ class Driver:
 
     async def _answer(self, peer: Peer, request: Request) -> None:
         started, changes = self._clock(), self._streams.changes
+        deadline = anyio.current_time() + self._limits.request_timeout_secs
         refused: dict[str, str] = {}
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         try:
-            result = await self._traced(request)
+            result = await self._traced(request, deadline)
             if isinstance(result, OpenStream):
-                result = await self._open_stream(peer, request, result, changes)
+                result = await self._open_stream(peer, request, result, changes, deadline)
             if isinstance(result, Response):
                 peer.connection.respond(result, self._clock())
                 status, route = result.status, result.route
@@ -299,19 +309,19 @@ class Driver:
             if not peer.connection.is_websocket:  # a stream's records carry the id of its upgrade
                 structlog.contextvars.unbind_contextvars("request_id")
 
-    async def _traced(self, request: Request) -> Response | OpenStream:
+    async def _traced(self, request: Request, deadline: float) -> Response | OpenStream:
         """`_perform` within a span, where there is tracing."""
         if self._tracing is None:
-            return await self._perform(request)
+            return await self._perform(request, deadline)
         with self._tracing.request(request) as span:
-            result = await self._perform(request)
+            result = await self._perform(request, deadline)
             route = result.route or "unmatched"
             span.update_name(f"{request.shown_method} {route}")
             span.set_attribute("http.route", route)
             span.set_attribute("http.response.status_code", result.status if isinstance(result, Response) else 101)
         return result
 
-    async def _perform(self, request: Request) -> Response | OpenStream:
+    async def _perform(self, request: Request, deadline: float) -> Response | OpenStream:
         context = Context(
             now=self._clock(),
             wall_ms=int(self._sources.wall() * 1000),
@@ -319,7 +329,7 @@ class Driver:
             service=self.service,
         )
         try:
-            return await self._performer.run(self._dispatch(context, request), request.request_id)
+            return await self._performer.run(self._dispatch(context, request), request.request_id, deadline)
         except Exception:  # a defect of ours: logged with its traceback, answered with a typed 500
             log.exception("operation failed", method=request.shown_method)
             return error_response(ErrorCode.SERVER_ERROR, request.request_id)
@@ -327,31 +337,30 @@ class Driver:
     # --- streams -----------------------------------------------------------------------------------
 
     async def _open_stream(
-        self, peer: Peer, request: Request, stream: OpenStream, changes: int
+        self, peer: Peer, request: Request, stream: OpenStream, changes: int, deadline: float
     ) -> OpenStream | Response:
         """Accept the upgrade and join the stream, or answer why not; the reserved place is given back then."""
-        refusal: ErrorCode | None = None
+        refusal: ErrorCode | None = ErrorCode.DATABASE_UNAVAILABLE  # what it is when the deadline passes
         with ExitStack() as undo:
             undo.callback(self._give_back, stream)
             try:
-                await self._streams.prepare(stream)
-                undo.callback(self._streams.abandon, stream)
+                with anyio.CancelScope(deadline=deadline):
+                    await self._streams.prepare(stream)
+                    undo.callback(self._streams.abandon, stream)
+                    refusal = None
             except ChannelGone:
                 refusal = ErrorCode.NOT_FOUND
             except Overloaded:
                 refusal = ErrorCode.OVERLOADED
             except StorageUnavailable:
-                refusal = ErrorCode.DATABASE_UNAVAILABLE
+                pass
             if self.draining:  # looked at after the wait: from then on the drain closes every stream there is
                 refusal = ErrorCode.DRAINING
             if refusal is not None:
                 return error_response(refusal, request.request_id, route=stream.route)
-            now = self._clock()
-            peer.connection.accept(now, subprotocol=stream.subprotocol, headers=stream.headers)
+            peer.connection.accept(self._clock(), subprotocol=stream.subprotocol, headers=stream.headers)
             undo.pop_all()  # from here on the peer has the stream, and gives it back when it ends
-        peer.connection.expire_at(
-            now + (stream.expires_ms / 1000 - self._sources.wall()), CloseCode.TOKEN_ENDED, reasons.EXPIRED
-        )
+        expire_with_token(peer, stream, self._sources)
         self._streams.join(peer, stream, changes)
         self._metrics.socket_opened()
         return stream

@@ -10,6 +10,7 @@ from openguild_proto.effects import StorageUnavailable
 from openguild_runtime import logs
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.embedded import EmbeddedError
+from openguild_runtime.storage.fitness import DatabaseUnfit
 
 LOGGED = frozenset({None, "migrate"})  # what runs where nobody looks at its terminal: to serve, and a release's step
 
@@ -57,12 +58,13 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _one_line(failure: BaseException, command: str | None) -> str | None:
     """What to tell the operator, without addresses or credentials; None: a defect, its traceback is wanted."""
     match failure:
-        case ConfigError() | CommandFailed() | EmbeddedError():
+        case ConfigError() | CommandFailed() | EmbeddedError() | DatabaseUnfit():
             return str(failure)
         case StorageUnavailable():
-            return "the database cannot be reached: check database_url and that it runs"
+            return f"the database cannot be used: {failure}" if str(failure) else "the database cannot be used now"
         case OSError():
-            return f"{command or 'serve'}: {failure.strerror or type(failure).__name__}"
+            about = f"{failure.filename}: " if isinstance(failure.filename, str) else ""
+            return f"{command or 'serve'}: {about}{failure.strerror or type(failure).__name__}"
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
             return f"{command or 'serve'}: {logs.redact(str(failure).splitlines()[0])}"
         case _:

@@ -23,10 +23,12 @@ from openguild_proto.fanout.sequencer import Sequencer
 from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
 from openguild_runtime.background import contained, start_contained
 from openguild_runtime.bus.base import Bus
+from openguild_runtime.epochs import Epochs
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.storage.base import Storage
 
 GAP_GRACE_SECS = 0.05  # commits of one batch resume their posters in any order; NATS may overtake them
+ROOM_LOOK_SECS = 0.02  # how often a crowded channel is looked at; a burst to 15,000 readers leaves in about 0.2
 TAIL_CHECK_SECS = 2.0
 PAGE_EVENTS = 200
 TURN_CHANNELS = 200  # opened or let go between two turns of the loop: 5 to 20 ms
@@ -64,7 +66,8 @@ class Feed:
 class Feeds:
     """All feeds of this replica. `released(channel_id, sequence, payload)` is called in order, once per event.
 
-    `restarted(channel_id)`: the channel's log is not the one that was released from, it went back.
+    `restarted(channel_id)`: the channel's log is not the one that was released from, it went back. `has_room(channel_id)`:
+    its readers can be given more at once; what comes while they cannot is read from the log when they can.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class Feeds:
         metrics: Metrics,
         tasks: TaskGroup,
         *,
+        epochs: Epochs,
         released: Callable[[str, int, bytes], None],
         restarted: Callable[[str], None],
+        has_room: Callable[[str], bool],
     ) -> None:
         self._storage = storage
         self._bus = bus
@@ -83,7 +88,10 @@ class Feeds:
         self._tasks = tasks
         self._released = released
         self._feeds: dict[str, Feed] = {}
+        self._epochs = epochs
         self._restarted = restarted
+        self._restarts = 0  # of all feeds
+        self._has_room = has_room
 
     def get(self, channel_id: str) -> Feed | None:
         """The channel's feed where something local depends on it."""
@@ -123,7 +131,10 @@ class Feeds:
                 for feed in some:
                     await self._bus.subscribe_channel(feed.channel_id)
                 await anyio.lowlevel.checkpoint()
-            heads = await self._storage.heads([feed.channel_id for feed in feeds])
+            restarts = -1
+            while restarts != self._restarts:  # heads of the log before would be believed for ever
+                restarts = self._restarts
+                heads = await self._storage.heads([feed.channel_id for feed in feeds])
             for some in batched(feeds):
                 for feed in some:
                     feed.gone = feed.channel_id not in heads
@@ -195,7 +206,11 @@ class Feeds:
             self._take(feed, sequence, payload)
 
     def _take(self, feed: Feed, sequence: int, payload: bytes) -> None:
-        self._release(feed, feed.sequencer.offer(sequence, payload, len(payload)))
+        if self._has_room(feed.channel_id):
+            self._release(feed, feed.sequencer.offer(sequence, payload, len(payload)))
+        else:
+            feed.sequencer.saw_head(sequence)
+            self._schedule_backfill(feed)
 
     def _release(self, feed: Feed, events: list[tuple[int, bytes]]) -> None:
         self._deliver(feed, events)
@@ -230,6 +245,9 @@ class Feeds:
         """Read what is missing from the log until nothing is. Raises StorageUnavailable; the tail check tries again."""
         sequencer = feed.sequencer
         while feed.holders > 0 and (hole := sequencer.missing()) is not None:
+            if not self._has_room(feed.channel_id):
+                await anyio.sleep(ROOM_LOOK_SECS)
+                continue
             after, before = hole
             self._metrics.gap_found()
             page = await self._storage.perform(
@@ -283,13 +301,26 @@ class Feeds:
             for feed, head in short.items():
                 second = again.get(feed.channel_id)
                 if second is not None and feed.sequencer.went_back(released[feed], head, second):
-                    self._restart(feed, second)
+                    await self._epochs.went_back(f"the log of channel {feed.channel_id} went back to {second}")
+                    if feed.sequencer.went_back(released[feed], head, second):  # of a store that has no history
+                        log.error("the log of a channel went back: its streams begin anew", channel_id=feed.channel_id)
+                        self._restart(feed, second)
+
+    async def restart_all(self) -> None:
+        """Every channel has another log: what has been released begins anew. Raises StorageUnavailable."""
+        self._restarts += 1
+        for some in batched([feed for feed in self._feeds.values() if feed.sequencer.begun]):
+            heads = await self._storage.heads([feed.channel_id for feed in some])
+            for feed in some:
+                self._restart(feed, heads.get(feed.channel_id, 0))
 
     def _restart(self, feed: Feed, head: int) -> None:
         """Sequences that were sent mean something else from now on, so the channel's streams cannot go on."""
         if not self._is_current(feed):
             return
-        log.error("the log of a channel went back: its streams begin anew", channel_id=feed.channel_id, head=head)
+        if feed.head == 0:  # nothing was sent that could mean something else, and the tail check finds what there is
+            feed.sequencer.restart(0)
+            return
         feed.sequencer.restart(head)
         self._restarted(feed.channel_id)
 
@@ -304,6 +335,8 @@ class Feeds:
             await self._check(also if number % 2 else None)
 
     async def _check(self, also: Callable[[], Awaitable[None]] | None, *, everything: bool = False) -> None:
+        with contained("check of the epochs", StorageUnavailable):
+            await self._epochs.check()
         with contained("tail check", StorageUnavailable):
             await self.check_tails(everything=everything)
         if also is not None:

@@ -17,6 +17,7 @@ UNSENT_BYTES = 131_072
 ACCEPT_BATCH = 64  # connections between two turns of the loop
 MANY_DESCRIPTORS = 1_048_576  # what an infinite limit counts as
 MACOS_OPEN_MAX = 10_240  # sys/syslimits.h
+RAN_OUT_PAUSE_SECS = 0.05  # until connections that were told to end have ended
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = structlog.get_logger("openguild.listener")
@@ -77,9 +78,15 @@ def wanted_descriptors(soft: int, hard: int) -> list[int]:
 
 
 async def accept_forever(
-    listener: socket.socket, tasks: TaskGroup, serve: Callable[[socket.socket, str], Coroutine[Any, Any, None]]
+    listener: socket.socket,
+    tasks: TaskGroup,
+    serve: Callable[[socket.socket, str], Coroutine[Any, Any, None]],
+    ran_out: Callable[[OSError], None],
 ) -> None:
-    """Accept until the listener is closed or the task cancelled; `serve(sock, peer_address)` owns each socket."""
+    """Accept until the listener is closed or the task cancelled; `serve(sock, peer_address)` owns each socket.
+
+    `ran_out` of descriptors: makes room if it can, and says so.
+    """
     while True:
         if listener.fileno() < 0:
             return
@@ -94,13 +101,26 @@ async def accept_forever(
                 break
             except OSError as failure:
                 if failure.errno in OUT_OF_DESCRIPTORS:
-                    log.error("cannot accept: out of descriptors or memory", errno=failure.errno)  # noqa: TRY400 - no traceback
-                    await anyio.sleep(0.1)  # the backlog holds the waiting ones until descriptors come free
+                    ran_out(failure)
+                    await anyio.sleep(RAN_OUT_PAUSE_SECS)  # the backlog holds the waiting ones
                 else:  # accept(2): an error of the new connection, such as EPROTO or EPERM, is to be passed over
                     log.warning("a connection was lost before it was accepted", errno=failure.errno)
                 break
             sock.setblocking(False)
             tasks.start_soon(serve, sock, _plain(address[0]))
+
+
+def close_listener(listener: socket.socket) -> None:
+    """Safe to repeat."""
+    if listener.fileno() >= 0:
+        anyio.notify_closing(listener)
+        listener.close()
+
+
+def address_of(listener: socket.socket) -> str:
+    """`host:port`."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _plain(address: str) -> str:

@@ -360,7 +360,7 @@ def set_filter(levels: dict[str, int]) -> None:
         logging.getLogger(name).setLevel(logging.NOTSET)
     for name in ("alembic", "sqlalchemy", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("nats").setLevel(logging.ERROR)  # its errors come to the bus, which says what they mean
+    logging.getLogger("nats").setLevel(logging.CRITICAL)  # its errors come to the bus, which says what they mean
     for name, level in levels.items():
         logging.getLogger(name or None).setLevel(level)
     _state.named = {name for name in levels if name}

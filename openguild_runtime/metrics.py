@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -16,20 +18,23 @@ from prometheus_client import (
     GCCollector,
     Histogram,
     PlatformCollector,
-    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from openguild_proto.errors import ErrorCode
+from openguild_runtime.process_metrics import ProcessCollector
+from openguild_runtime.storage.causes import CAUSES
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nothing reads
 
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # CONTRACT 17
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+PIECE_SAMPLES = 64
 DEPTH_SERIES = 100  # A11
 STALL_WINDOW_SECS = 60.0
 OUTCOMES = ("delivered", "no_subscribers", "dropped")
@@ -40,11 +45,41 @@ REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason i
 }  # those at 0 from the start: `increase()` does not see a series begin  # fmt: skip
 
 
+NATS_FAULTS = (
+    "unreachable", "silent", "garbage", "closed", "refused", "credentials_file", "tls", "subscriptions", "payload", "behind",
+    "shutdown", "expired", "late", "connections", "slow", "denied",
+)  # what bus/nats_faults.py tells apart  # fmt: skip
+
+
 class Depths(NamedTuple):
     """How far the deepest subscribers are behind."""
 
     channels: list[tuple[str, int]]  # (channel id, events), deepest first, only channels with a backlog
     notifications: int  # of the deepest notification stream; whose it is belongs in no label
+
+
+class _Family(Collector):
+    """A part of a family that has been collected already."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+def _pieces(collector: MetricWrapperBase) -> Iterator[bytes]:
+    """The text of one family. Its samples are made one by one too: the library's `collect` makes all of them at once."""
+    family = collector._get_metric()  # type: ignore[no-untyped-call]  # the library annotates only some
+    samples = iter(collector._samples())
+    begun = False
+    while some := list(islice(samples, PIECE_SAMPLES)):
+        family.samples = [sample._replace(name=family.name + sample.name) for sample in some]
+        text = generate_latest(_Family(family))
+        yield text.split(b"\n", 2)[2] if begun else text  # HELP and TYPE come once
+        begun = True
+    if not begun:
+        yield generate_latest(_Family(family))
 
 
 class _DepthCollector(Collector):
@@ -111,7 +146,7 @@ class Metrics:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        registry.register(ProcessCollector())
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self._depths = _DepthCollector()
@@ -129,6 +164,10 @@ class Metrics:
         self._connections = self._gauge("openguild_connections", "TCP connections open")
         self._sockets = self._gauge("openguild_websocket_connections", "WebSocket streams open")
         self._accepted = self._counter("openguild_connections_accepted", "TCP connections accepted")
+        self._not_accepted = self._counter(
+            "openguild_accept_failures",
+            "Times that a connection could not be accepted for want of descriptors or memory",
+        )
         self._subscribers = self._gauge("openguild_subscribers", "Subscribers of all rings")
         self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
         self._replayed = self._counter("openguild_replay_events", "Events replayed from the log to joining streams")
@@ -136,13 +175,29 @@ class Metrics:
         self._batch_secs = self._histogram("openguild_append_duration_seconds", "One commit of appends", FAST_BUCKETS)
         self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
-        self._db_ready = self._gauge("openguild_db_ready", "1 when the last probe reached the database")
+        self._db_ready = self._gauge(
+            "openguild_db_ready", "1 when the last probe found the database usable, for writes too"
+        )
+        self._db_failures = self._counter(
+            "openguild_db_failures", "Statements that the database failed, and why", "operation", "cause"
+        )
+        for operation, cause in itertools.product(("read", "write"), CAUSES):
+            self._db_failures.labels(operation, cause)  # at 0 from the start, as the reasons are
         self._nats = Gauge(
             "openguild_nats_connected", "1 while connected to NATS; not shown where none is configured",
             registry=registry if has_nats else None,  # a server that serves alone is not away from anything
         )  # fmt: skip
         self._nats_reconnects = self._counter("openguild_nats_reconnects", "Reconnects to NATS")
-        self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes dropped while NATS was away")
+        self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes that NATS was not given")
+        faults = self._counter("openguild_nats_faults", "What went wrong with NATS", "kind")
+        self._nats_faults = {kind: faults.labels(kind) for kind in NATS_FAULTS}
+        self._nats_denied = self._gauge(
+            "openguild_nats_denied_subjects", "Publishing or subscribing that NATS does not permit"
+        )
+        self._limit_divisor = self._gauge(
+            "openguild_limit_divisor", "By what limits are divided; 1: they are shared, or nobody else is there"
+        )
+        self._limit_divisor.set(1)
         self._gaps = self._counter("openguild_gaps_found", "Holes found in what NATS brought")
         self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill holes")
         self._latency = self._histogram(
@@ -156,6 +211,9 @@ class Metrics:
             "openguild_loop_stall_max_seconds", "The longest stall of the last 60 to 120 seconds, whoever reads it"
         )
         self._longest_stall = _Longest(STALL_WINDOW_SECS, clock)
+        self._clock_difference = self._gauge(
+            "openguild_clock_difference_seconds", "This machine's clock less the database's, which all replicas go by"
+        )
         self._log_dropped = self._counter("openguild_log_lines_dropped", "Log lines that nobody read in time")
         self._log_dropped_before = 0
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
@@ -199,6 +257,9 @@ class Metrics:
     def connection_opened(self) -> None:
         self._connections.inc()
         self._accepted.inc()
+
+    def accept_failed(self) -> None:
+        self._not_accepted.inc()
 
     def connection_closed(self) -> None:
         self._connections.dec()
@@ -249,6 +310,10 @@ class Metrics:
     def db_ready(self, ready: bool) -> None:
         self._db_ready.set(ready)
 
+    def db_failed(self, writes: bool, cause: str) -> None:
+        """`cause`: a name of storage/causes.py."""
+        self._db_failures.labels("write" if writes else "read", cause).inc()
+
     def nats_connected(self, connected: bool) -> None:
         self._nats.set(connected)
 
@@ -257,6 +322,16 @@ class Metrics:
 
     def nats_dropped(self) -> None:
         self._nats_dropped.inc()
+
+    def nats_fault(self, kind: str) -> None:
+        """`kind`: one of NATS_FAULTS."""
+        self._nats_faults[kind].inc()
+
+    def nats_denied(self, count: int) -> None:
+        self._nats_denied.set(count)
+
+    def limit_divisor(self, divisor: int) -> None:
+        self._limit_divisor.set(divisor)
 
     def gap_found(self) -> None:
         self._gaps.inc()
@@ -270,6 +345,9 @@ class Metrics:
         self._stall.observe(seconds)
         self._longest_stall.add(seconds)
 
+    def clock_difference(self, seconds: float) -> None:
+        self._clock_difference.set(seconds)
+
     def log_lines_dropped(self, lines: int) -> None:
         """`lines`: of the process so far."""
         self._log_dropped.inc(lines - self._log_dropped_before)
@@ -278,9 +356,17 @@ class Metrics:
     def draining(self, draining: bool) -> None:
         self._draining.set(draining)
 
-    def render(self) -> bytes:
-        """Prometheus text 0.0.4."""
+    def pieces(self) -> Iterator[bytes]:
+        """Prometheus text 0.0.4 in pieces of about a millisecond; all of it would hold the loop for tens of them."""
         for refresh in self.before_scrape:
             refresh()
         self._stall_max.set(self._longest_stall.value())
-        return generate_latest(self.registry)
+        for collector in list(self.registry._collector_to_names):
+            if isinstance(collector, MetricWrapperBase):  # has many samples where it has labels
+                yield from _pieces(collector)
+            else:
+                yield generate_latest(collector)
+
+    def render(self) -> bytes:
+        """All pieces."""
+        return b"".join(self.pieces())

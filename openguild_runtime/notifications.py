@@ -16,6 +16,7 @@ from openguild_proto.schemas.stream import channel_created_payload, channel_mess
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.feeds import Feeds
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.turns import Turns
 from openguild_runtime.writer import Flusher
 
 USER_RING = "user:"
@@ -34,12 +35,13 @@ class WatcherRefresh:
 class Notifications:
     """Users with open notification sockets, the feeds of what they see, and what they are told."""
 
-    def __init__(self, hub: Hub, flusher: Flusher, feeds: Feeds, storage: Storage) -> None:
+    def __init__(self, hub: Hub, flusher: Flusher, feeds: Feeds, storage: Storage, turns: Turns) -> None:
         self.watchers = Watchers()
         self._hub = hub
         self._flusher = flusher
         self._feeds = feeds
         self._storage = storage
+        self._turns = turns
         self._refreshing: dict[str, WatcherRefresh] = {}  # user id -> the reading of what they see
 
     # --- who watches what --------------------------------------------------------------------------
@@ -119,10 +121,13 @@ class Notifications:
 
     def _notify(self, users: Iterable[str], payload: bytes) -> None:
         frame = text_frame(payload)  # encoded once, whatever the number of users
-        for user_id in users:
+
+        def notify(user_id: str) -> None:
             ring = user_ring(user_id)
             if self._hub.is_open(ring):
                 self._flusher.publish(ring, frame, self._hub.head(ring) + 1)
+
+        self._turns.each(tuple(users), notify)  # in the order of the messages, for each user
 
     def _announce(self, record: ControlRecord, users: Set[str]) -> None:
         self._notify(users, channel_created_payload(record))

@@ -6,7 +6,7 @@ from anyio.abc import TaskGroup
 
 import openguild_runtime
 from openguild_proto.canonical.keys import EventSigner, parse_seed
-from openguild_proto.limits import Limits
+from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE, Limits
 from openguild_proto.operations.context import Service, Settings
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
@@ -45,6 +45,12 @@ def make_service(config: ServerConfig) -> Service:
         else None,
         user_messages=SlidingWindow(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs),
         address_messages=SlidingWindow(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs),
+        user_repeats=SlidingWindow(
+            messaging.max_messages_per_user_per_window * MAX_REPEATS_PER_MESSAGE, messaging.rate_limit_window_secs
+        ),
+        address_repeats=SlidingWindow(
+            messaging.max_messages_per_ip_per_window * MAX_REPEATS_PER_MESSAGE, messaging.rate_limit_window_secs
+        ),
         user_writes=SlidingWindow(guilds.max_writes_per_user_per_window, guilds.write_window_secs),
         address_logins=SlidingWindow(session.max_logins_per_address_per_window, session.login_window_secs),
         account_logins=SlidingWindow(session.max_logins_per_account_per_window, session.login_window_secs),
@@ -98,6 +104,7 @@ def make_limits(config: ServerConfig) -> Limits:
     return Limits(
         head_timeout_secs=config.http.head_timeout_secs,
         body_timeout_secs=config.http.body_timeout_secs,
+        request_timeout_secs=config.http.request_timeout_secs,
         idle_timeout_secs=config.http.idle_timeout_secs,
         max_frames_per_minute=config.websocket.max_frames_per_minute,
         max_message_bytes=config.websocket.max_message_bytes,

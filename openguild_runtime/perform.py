@@ -1,13 +1,15 @@
 """Performs effects: drives an operation's generator and answers each effect it yields.
 
-Every effect is bounded in time by whoever performs it.
+A request has one deadline for all of its effects: each waits for no longer than what is left of it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import anyio
 import structlog
 
 from openguild_proto.effects import (
@@ -18,6 +20,7 @@ from openguild_proto.effects import (
     Effect,
     HashPassword,
     Operation,
+    Overloaded,
     Readiness,
     RenderMetrics,
     StorageEffect,
@@ -59,20 +62,26 @@ class Performer:
         self.serving = False
         """Set once this replica hears of revocations: before that nothing that depends on storage is answered."""
 
-    async def run(self, operation: Operation[T], request_id: str = "") -> T:
+    async def run(self, operation: Operation[T], request_id: str = "", deadline: float = math.inf) -> T:
         """Drive `operation`, which `request_id` asked for, to its end.
 
-        Failures of effects are thrown into it; what it does not catch comes out.
+        Failures of effects are thrown into it; what it does not catch comes out. An effect that is under way at
+        `deadline` (as `anyio.current_time`) is given up, and it and those that follow fail as unavailable: what became of
+        it may be unknown.
         """
         try:
             effect = next(operation)
+            with anyio.CancelScope(deadline=deadline):
+                while True:
+                    try:
+                        result = await self.perform(effect, request_id)
+                    except Exception as failure:  # it belongs to the operation, which decides what it means
+                        effect = operation.throw(failure)
+                    else:
+                        effect = operation.send(result)
+            late = Overloaded if isinstance(effect, HashPassword | VerifyPassword) else StorageUnavailable
             while True:
-                try:
-                    result = await self.perform(effect, request_id)
-                except Exception as failure:  # every failure belongs to the operation, which decides what it means
-                    effect = operation.throw(failure)
-                else:
-                    effect = operation.send(result)
+                effect = operation.throw(late())
         except StopIteration as end:
             value: T = end.value
             return value

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import asyncpg
 import structlog
 from pydantic import SecretStr
 
-from openguild_proto.canonical.keys import encode_unpadded
+from openguild_proto.canonical.keys import KeyFormatError, encode_unpadded, parse_seed
 from openguild_proto.canonical.signing import SEED_BYTES
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.embedded import (
@@ -23,15 +24,20 @@ from openguild_runtime.embedded import (
     EmbeddedPostgres,
     EmbeddedServer,
     running_url,
-    write_private,
+    unusable,
 )
 from openguild_runtime.ending import SERVERS_SECS, Ending
 from openguild_runtime.storage import migrations
 from openguild_runtime.threads import outcome_of, start_thread
+from openguild_runtime.whole_file import owner_for, read_line, remove_unfinished, write_whole
 
 STEADY_SECS = 10.0  # what lived as long as this is started again at once
 MAX_BACKOFF_SECS = 5.0
 MAX_FAILURES = 5  # in a row
+LEAST_CONNECTIONS = 200
+OTHER_CONNECTIONS = 20  # of commands beside the server, and what PostgreSQL reserves
+
+PLAIN = "?sslmode=disable"  # loopback; else asyncpg looks for certificates in HOME, which may be closed to this user
 
 log = structlog.get_logger("openguild.embedded")
 
@@ -63,18 +69,20 @@ async def private_servers(config: ServerConfig, ending: Ending | None = None) ->
     if not config.embedded:
         yield config
         return
-    postgres, nats = EmbeddedPostgres(config.data_dir), EmbeddedNats(config.data_dir)
+    connections = max(LEAST_CONNECTIONS, config.workers * config.database.pool_size + OTHER_CONNECTIONS)
+    postgres = EmbeddedPostgres(config.data_dir, max_connections=connections)
+    nats = EmbeddedNats(config.data_dir)
     servers = (_Kept(postgres), _Kept(nats))
     try:
         async with anyio.create_task_group() as starting:
             for kept in servers:
                 starting.start_soon(kept.run, kept.server.start)
-        await migrations.upgrade(postgres.url)
+        await _migrate(postgres)
         log.info("private PostgreSQL and NATS started", data_dir=str(config.data_dir))
         async with anyio.create_task_group() as keeping:
             for kept in servers:
                 keeping.start_soon(_keep, kept)
-            yield completed(config, postgres.url, nats.url)
+            yield completed(config, postgres.url + PLAIN, nats.url)
             keeping.cancel_scope.cancel()
     finally:
         limit = anyio.CancelScope(shield=True) if ending is None else ending.limit("private servers", SERVERS_SECS)
@@ -115,7 +123,7 @@ def beside_running(config: ServerConfig) -> ServerConfig:
     url = running_url(config.data_dir) if config.embedded else None
     if url is None:
         return config
-    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url)})
+    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url + PLAIN)})
 
 
 def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
@@ -128,8 +136,36 @@ def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerC
 
 
 def kept_signing_key(data_dir: Path) -> str:
-    """The key in `<data_dir>/signing.key`; made once, readable by its owner only."""
+    """The key in `<data_dir>/signing.key`; made once, readable by its owner only. Raises EmbeddedError.
+
+    An empty file holds nothing to lose and is replaced. Anything else that is no key may be a mistake of the operator,
+    who may still have the right one: it is left as it is.
+    """
     path = data_dir / "signing.key"
-    if not path.exists():
-        write_private(path, encode_unpadded(secrets.token_bytes(SEED_BYTES)))
-    return path.read_text().strip()
+    try:
+        remove_unfinished(path)
+        kept = read_line(path)
+        if kept is None:
+            if path.exists():
+                log.warning("the signing key is lost and made anew: everybody must log in again", path=str(path))
+            kept = encode_unpadded(secrets.token_bytes(SEED_BYTES))
+            write_whole(path, kept, owner=owner_for(data_dir))
+        parse_seed(kept)
+    except OSError as failure:
+        raise unusable(data_dir.absolute(), failure) from failure
+    except KeyFormatError:
+        raise EmbeddedError(
+            f"data_dir: {path.absolute()} holds no signing key (43 characters of base64url): put the right one back, "
+            "or remove the file: a new one is made, and everybody must log in again"
+        ) from None
+    return kept
+
+
+async def _migrate(postgres: EmbeddedPostgres) -> None:
+    """Bring the schema up to date. A password that PostgreSQL refuses (of another copy of the data) is replaced."""
+    try:
+        await (await asyncpg.connect(postgres.url + PLAIN)).close()
+    except asyncpg.InvalidPasswordError:
+        log.warning("the password kept in the data directory is not PostgreSQL's: it gets a new one")
+        await anyio.to_thread.run_sync(postgres.restart_with_new_password)
+    await migrations.upgrade(postgres.url + PLAIN)

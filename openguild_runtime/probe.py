@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
 from openguild_runtime.failures import WrongUsage
 from openguild_runtime.logs import redact
 from openguild_runtime.probe_slo import Finding, check_slo
+from openguild_runtime.whole_file import write_whole
 
 STEP_LIMIT_SECS = 5.0
 MAX_BODY_BYTES = 16 * 1_048_576
@@ -269,9 +269,7 @@ def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None
     lines += ["# TYPE openguild_probe_duration_seconds gauge"]
     lines += [f'openguild_probe_duration_seconds{{step="{name}"}} {secs:.6f}' for name, secs, _ in results]
     lines += ["# TYPE openguild_probe_timestamp_seconds gauge", f"openguild_probe_timestamp_seconds {time.time():.0f}"]
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text("\n".join(lines) + "\n")
-    fresh.replace(path)
+    write_whole(path, "\n".join(lines) + "\n", mode=0o644)
 
 
 def _short(failure: BaseException) -> str:

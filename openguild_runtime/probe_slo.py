@@ -87,7 +87,7 @@ def _depth(samples: list[Sample]) -> str | None:
 
 
 def _database(samples: list[Sample]) -> str | None:
-    return "the database cannot be reached" if min(_values(samples, "openguild_db_ready")) < 1 else None
+    return "the database cannot be used" if min(_values(samples, "openguild_db_ready")) < 1 else None
 
 
 def _nats(samples: list[Sample]) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
 from openguild_proto.operations.context import Service
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.config_layers import ConfigError
@@ -107,6 +108,11 @@ class LiveConfig:
             self._streams.keys_replaced(service.tokens.trusts)
         service.user_messages.change(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs)
         service.address_messages.change(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs)
+        for window, messages in (
+            (service.user_repeats, service.user_messages),
+            (service.address_repeats, service.address_messages),
+        ):
+            window.change(messages.limit * MAX_REPEATS_PER_MESSAGE, messages.window_secs)
         service.address_logins.change(session.max_logins_per_address_per_window, session.login_window_secs)
         service.account_logins.change(session.max_logins_per_account_per_window, session.login_window_secs)
         service.address_refreshes.change(session.max_refreshes_per_address_per_window, session.login_window_secs)

@@ -17,7 +17,7 @@ from openguild_runtime.siblings import Seat
 def set_up_logs(config: ServerConfig) -> None:
     """Raises ConfigError for a bad OPENGUILD_LOG."""
     try:
-        logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG", logs.DEFAULT_FILTER))
+        logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG") or logs.DEFAULT_FILTER)
     except ValueError as problem:
         raise ConfigError(str(problem)) from None
 

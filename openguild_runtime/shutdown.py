@@ -24,6 +24,7 @@ from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import Peer
 from openguild_runtime.readiness import ReadinessProbe
 from openguild_runtime.siblings import Seat
+from openguild_runtime.turns import in_turns
 
 LAST_WORDS_SECS = 0.6  # for close handshakes and answers after the last wave
 SCRAPE_SECS = 0.2  # for the last scrape to be answered
@@ -59,6 +60,7 @@ async def drain(
     *,
     delay_secs: float,
     window_secs: float,
+    clock: Callable[[], float],
 ) -> None:
     """Run the phases; returns when every connection is gone or the window is over."""
     readiness.draining = True
@@ -67,15 +69,13 @@ async def drain(
         await anyio.sleep(delay_secs)
     stop_listening()
     driver.draining = True  # no stream opens from here on
-    for peer in list(driver.peers):
-        if not peer.connection.is_websocket:
-            peer.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING)
+    requests = [peer for peer in driver.peers if not peer.connection.is_websocket]
+    await in_turns(requests, lambda peer: peer.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING), clock)
     with anyio.move_on_after(window_secs + LAST_WORDS_SECS):
-        await _close_in_waves([peer for peer in driver.peers if peer.connection.is_websocket], window_secs)
+        await _close_in_waves([peer for peer in driver.peers if peer.connection.is_websocket], window_secs, clock)
         await driver.wait_empty()
     cut = len(driver.peers)
-    for peer in list(driver.peers):
-        peer.abort()
+    await in_turns(list(driver.peers), Peer.abort, clock)
     log.info("drained", connections_cut=cut)
 
 
@@ -88,12 +88,15 @@ async def end_scrapes(driver: Driver) -> None:
         await driver.wait_empty()
 
 
-async def _close_in_waves(peers: list[Peer], window_secs: float) -> None:
+async def _close_in_waves(peers: list[Peer], window_secs: float, clock: Callable[[], float]) -> None:
     random.shuffle(peers)
     waves = plan_waves(len(peers), window_secs)
+
+    def send_away(peer: Peer) -> None:
+        delay_ms = random.randrange(waves.spread_ms)  # noqa: S311 - jitter, not a secret
+        peer.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.SERVER_RESTARTING, delay_ms))
+
     for start in range(0, len(peers), waves.size):
         if start:
             await anyio.sleep(waves.pause_secs)
-        for peer in peers[start : start + waves.size]:
-            delay_ms = random.randrange(waves.spread_ms)  # noqa: S311 - jitter, not a secret
-            peer.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.SERVER_RESTARTING, delay_ms))
+        await in_turns(peers[start : start + waves.size], send_away, clock)

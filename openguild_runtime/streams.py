@@ -5,14 +5,15 @@ A channel's stream is the ring named by its id, a user's notification stream tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto.fanout.hub import Hub, SubscriberState
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.fanout.hub import Hub, Lagged, Subscriber, SubscriberState
 from openguild_proto.http.message import OpenStream
-from openguild_proto.limits import MAX_PAGE_EVENTS
+from openguild_proto.limits import FEW_AT_ONCE, MAX_PAGE_EVENTS
 from openguild_proto.operations.consequences import CloseStreams
 from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.stream import (
@@ -22,6 +23,7 @@ from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.bus.base import Bus
+from openguild_runtime.epochs import Epochs
 from openguild_runtime.feeds import ChannelGone, Feeds
 from openguild_runtime.metrics import Depths, Metrics
 from openguild_runtime.notifications import USER_RING, Notifications, user_ring
@@ -29,6 +31,7 @@ from openguild_runtime.peer import SEND_BYTES, Peer
 from openguild_runtime.replay import ReplayPages
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.tracing import Tracing
+from openguild_runtime.turns import Turns
 from openguild_runtime.writer import Flusher
 
 log = structlog.get_logger("openguild.streams")
@@ -52,11 +55,24 @@ class Streams:
         self.hub = hub
         flushed = tracing.flushed if tracing is not None else None
         self.flusher = Flusher(hub, metrics, clock, lagged=self._close_lagged, flushed=flushed)
-        self.feeds = Feeds(storage, bus, metrics, tasks, released=self.released, restarted=self.log_went_back)
-        self.notifications = Notifications(hub, self.flusher, self.feeds, storage)
+        self.epochs = Epochs(storage)
+        self.epochs.renewed.append(self._begin_anew)
+        self.feeds = Feeds(
+            storage,
+            bus,
+            metrics,
+            tasks,
+            epochs=self.epochs,
+            released=self.released,
+            restarted=self.log_went_back,
+            has_room=hub.has_room,
+        )
+        self.turns = Turns(tasks, clock)
+        self.notifications = Notifications(hub, self.flusher, self.feeds, storage, self.turns)
         self.replay_window = replay_window
         self.changes = 0  # control records applied: who joins compares it with what it was when access was checked
         self.recheck: Callable[[Peer], None]  # set by the app: controls know how
+        self._ending_lagged = False
         self._tracing = tracing
         self._storage = storage
         self._metrics = metrics
@@ -73,6 +89,9 @@ class Streams:
                 raise ChannelGone
             try:
                 await self.feeds.catch_up(stream.channel_id, stream.head)
+                feed = self.feeds.get(stream.channel_id)
+                if feed is not None and feed.head < (stream.since or 0):
+                    raise StorageUnavailable  # the log went back meanwhile: asked again, the client is told so
             except BaseException:
                 self.feeds.release([stream.channel_id])
                 raise
@@ -203,14 +222,30 @@ class Streams:
     # --- ending streams ----------------------------------------------------------------------------
 
     def _close_lagged(self) -> None:
-        for lagged in self.hub.take_lagged():
-            self._metrics.lagged(lagged.missed)
-            peer = lagged.subscriber.owner
-            if isinstance(peer, Peer):
-                log.info("stream lagged", missed=lagged.missed, **peer.described)
-                notifications = peer.stream is not None and peer.stream.channel_id is None
-                reason = reasons.lagged(lagged.missed, None if notifications else lagged.resume_from)
-                peer.close(CloseCode.POLICY_VIOLATION, reason)
+        """Whoever has to wait for their end has left the ring or is passed over by the flush."""
+        if self._ending_lagged:
+            return
+        lagged = self.hub.take_lagged(FEW_AT_ONCE)
+        if len(lagged) == FEW_AT_ONCE:
+            self._ending_lagged = True
+            self.turns.each(self._more_lagged(lagged), self._end_lagged)
+        elif lagged:
+            self.turns.each(lagged, self._end_lagged)
+
+    def _more_lagged(self, lagged: list[Lagged]) -> Iterator[Lagged]:
+        while lagged:
+            yield from lagged
+            lagged = self.hub.take_lagged(FEW_AT_ONCE)
+        self._ending_lagged = False
+
+    def _end_lagged(self, lagged: Lagged) -> None:
+        self._metrics.lagged(lagged.missed)
+        peer = lagged.subscriber.owner
+        if isinstance(peer, Peer):
+            log.info("stream lagged", missed=lagged.missed, **peer.described)
+            notifications = peer.stream is not None and peer.stream.channel_id is None
+            reason = reasons.lagged(lagged.missed, None if notifications else lagged.resume_from)
+            peer.close(CloseCode.POLICY_VIOLATION, reason)
 
     def count_missed(self, peer: Peer) -> None:
         """The socket ends by a deadline: what it had not got is dropped (A11)."""
@@ -219,10 +254,13 @@ class Streams:
             self._metrics.messaging_event("dropped", self.hub.head(subscriber.stream) - subscriber.position)
 
     def close_streams(self, ended: CloseStreams) -> None:
-        """End the streams that are meant."""
-        for peer in self.peers() if ended.user_id is None else self.peers_of(ended.user_id):
+        """End the streams that are meant: at once where they are few, else in the next turns of the loop."""
+
+        def end(peer: Peer) -> None:
             if peer.stream is not None and ended.means(peer.stream):
                 peer.close(ended.code, ended.reason)
+
+        self.turns.each(self.peers() if ended.user_id is None else self.peers_of(ended.user_id), end)
 
     def forget_channel(self, channel_id: str) -> None:
         """What is kept of a channel that is gone, and who was to be notified of it."""
@@ -232,9 +270,13 @@ class Streams:
     def log_went_back(self, channel_id: str) -> None:
         """The database was restored to an earlier state: who comes back with a later `since` is told so by a 400."""
         self.forget_pages()
-        for subscriber in self.hub.close(channel_id):
-            if isinstance(subscriber.owner, Peer):
-                subscriber.owner.close(CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK)
+        self.turns.each(self.hub.close(channel_id), _end_restarted)
+
+    async def _begin_anew(self) -> None:
+        """Every channel has a new epoch. Counted as a change first, so that who is joining just now is looked at again."""
+        self.changes += 1
+        self.forget_pages()
+        await self.feeds.restart_all()
 
     def forget_pages(self) -> None:
         """Of all channels: what one has shown is true of the database."""
@@ -246,9 +288,12 @@ class Streams:
         Counted as a change, so that who is joining just now is looked at again.
         """
         self.changes += 1
-        for peer in self.peers():
+
+        def end(peer: Peer) -> None:
             if peer.stream is not None and not trusts(peer.stream.verified_by):
                 peer.close(CloseCode.TOKEN_ENDED, reasons.KEY_WITHDRAWN)
+
+        self.turns.each(self.peers(), end)
 
     def depths(self) -> Depths:
         """What is waiting here, for metrics and operators."""
@@ -264,3 +309,8 @@ class Streams:
     def peers_of(self, user_id: str) -> list[Peer]:
         """The user's stream sockets, in the order of their coming."""
         return list(self._peers.get(user_id, ()))
+
+
+def _end_restarted(subscriber: Subscriber) -> None:
+    if isinstance(subscriber.owner, Peer):
+        subscriber.owner.close(CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK)

@@ -7,11 +7,14 @@ So `arm` is one comparison in the common case, and an idle connection costs one 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 import anyio
+import anyio.lowlevel
 
+from openguild_proto.limits import TURN_SECS
 from openguild_runtime.background import contained
 
 TICK_SECS = 0.1  # a deadline fires up to two of these late
@@ -36,6 +39,7 @@ class TimerWheel:
         self._clock = clock
         self._buckets: dict[int, dict[Timed, None]] = {}
         self._done = int(clock() / TICK_SECS)
+        self._due: deque[Timed] = deque()  # of the bucket `_done`, in which some may not have been looked at yet
 
     def arm(self, timed: Timed) -> None:
         """Make sure that `timed` is looked at no later than its next deadline."""
@@ -58,22 +62,34 @@ class TimerWheel:
                     del self._buckets[timed.timer_tick]
             timed.timer_tick = -1
 
-    def turn(self) -> None:
-        """Fire what is due and put the rest into their new buckets."""
+    def turn(self) -> bool:
+        """Fire what is due and put the rest into their new buckets, for TURN_SECS at most. False: call again, it was too much.
+
+        Thousands of deadlines pass together where thousands of connections came together.
+        """
         now = self._clock()
         current = int(now / TICK_SECS)
-        while self._done < current:
-            self._done += 1
-            for timed in self._buckets.pop(self._done, ()):
-                timed.timer_tick = -1
-                with contained("a deadline"):  # the other connections of this bucket have theirs
-                    deadline = timed.next_deadline()
-                    if deadline is not None and deadline <= now:
-                        timed.deadline_passed(now)
-                    self.arm(timed)
+        while self._due or self._done < current:
+            if not self._due:
+                self._done += 1
+                self._due.extend(self._buckets.pop(self._done, ()))
+                continue
+            timed = self._due.popleft()
+            if timed.timer_tick != self._done:
+                continue  # disarmed since, or in another bucket
+            timed.timer_tick = -1
+            with contained("a deadline"):  # the other connections of this bucket have theirs
+                deadline = timed.next_deadline()
+                if deadline is not None and deadline <= now:
+                    timed.deadline_passed(now)
+                self.arm(timed)
+            if self._due and self._clock() >= now + TURN_SECS:
+                return False
+        return True
 
     async def run(self) -> None:
         """Turn for ever; cancel to stop."""
         while True:
             await anyio.sleep(TICK_SECS)
-            self.turn()
+            while not self.turn():
+                await anyio.lowlevel.checkpoint()

@@ -1,9 +1,10 @@
-"""The flush: moves frames from the rings to the sockets, in chunks, so that the loop never stalls.
+"""The flush: moves frames from the rings to the sockets, for a bounded time in each turn, so that the loop never stalls.
 
-A channel with something to send is marked dirty; one task serves the dirty channels in turn, a bounded number of
-sends between two turns of the loop. Under load a marked channel collects events until its turn, and each subscriber
-gets all of them in one send; when idle the first event leaves at the next turn of the loop. A burst that fills half of
-the ring within one turn of the loop is flushed at once, so that it overruns nobody who keeps up.
+A channel with something to send is marked dirty; one task serves the dirty channels in turn, for `TURN_SECS` of each
+turn of the loop. Time is bounded and not sends, because what a send takes is up to the kernel. Under load a marked
+channel collects events until its turn, and each subscriber gets all of them in one send; when idle the first event leaves
+at the next turn of the loop. A burst that fills half of the ring within one turn of the loop is flushed at once as far as
+the turn's time allows; then the ring stretches until the burst has left, so that it overruns nobody who keeps up.
 
 With the compiled extension a chunk is one call that sends straight from the ring's memory (ext/flush.pyx); without
 it the same steps are taken here, one subscriber at a time.
@@ -11,6 +12,7 @@ it the same steps are taken here, one subscriber at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import anyio
@@ -21,10 +23,11 @@ from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.fanout.native import NATIVE
 from openguild_proto.fanout.native import Ring as NativeRing
 from openguild_proto.fanout.ring import Ring as PureRing
+from openguild_proto.limits import TURN_SECS
 from openguild_runtime.metrics import Metrics
 from openguild_runtime.peer import SEND_BYTES, Peer
 
-NativeFlush = Callable[[PureRing, int, int], tuple[int, int, list[tuple[int, bytes, int]]]]
+NativeFlush = Callable[[PureRing, int, int, float], tuple[int, int, list[tuple[int, bytes, int]]]]
 
 
 def _load_native() -> NativeFlush | None:
@@ -35,8 +38,8 @@ def _load_native() -> NativeFlush | None:
     return flush
 
 
-CHUNK_SENDS = 128  # sends between two turns of the loop: about a millisecond
-
+CHUNK_SENDS = 128  # of one call of the native flush; who has to be looked after is looked after between two of them
+PURE_SENDS = 8  # sends between two looks at the clock, without it
 
 log = structlog.get_logger("openguild.writer")
 
@@ -60,6 +63,7 @@ class Flusher:
         self._lagged = lagged
         self._flushed = flushed
         self._dirty: dict[str, float] = {}
+        self._until: float | None = None  # when this turn's time is over; None: nothing was sent in it yet
         self._wake = anyio.Event()
         self._native = _load_native() if NATIVE and hub.ring_type is NativeRing else None
 
@@ -73,8 +77,21 @@ class Flusher:
         """Append the prepared `frame` to the stream's ring, to leave at the next turn of the loop at the latest."""
         crowded = self._hub.publish(stream, frame, sequence)
         self.mark(stream)
-        while crowded and not self._serve(stream, CHUNK_SENDS)[1]:
-            pass
+        if crowded:
+            self._relieve(stream)
+
+    def _relieve(self, stream: str) -> None:
+        until = self._turn_ends()
+        if self._clock() < until and self._serve(stream, until):
+            return
+        if not self._hub.stretch(stream):  # twice too much in one turn: to lose readers would be worse than to be late
+            self._serve(stream, math.inf)
+
+    def _turn_ends(self) -> float:
+        """The task begins a new turn's time when it comes to its turn, which is the next one: something is dirty."""
+        if self._until is None:
+            self._until = self._clock() + TURN_SECS
+        return self._until
 
     @property
     def busy(self) -> bool:
@@ -88,55 +105,59 @@ class Flusher:
             self._wake = anyio.Event()
             while self._dirty:
                 await self._round()
+            self._until = None
 
     async def _round(self) -> None:
-        """One chunk for each dirty stream; many small ones share a turn of the loop."""
-        budget = CHUNK_SENDS
+        """Every dirty stream once, as far as the turn's time allows; many small ones share a turn of the loop."""
+        until = self._until = self._clock() + TURN_SECS
         for stream in list(self._dirty):
             if stream not in self._dirty:  # a burst has been flushed meanwhile
                 continue
-            served, _ = self._serve(stream, budget)
-            budget -= max(served, 1)
-            if budget <= 0:
+            self._serve(stream, until)
+            if self._clock() >= until:
                 self._lagged()
                 await anyio.lowlevel.checkpoint()
-                budget = CHUNK_SENDS
+                until = self._until = self._clock() + TURN_SECS
         self._lagged()
         await anyio.lowlevel.checkpoint()
 
-    def _serve(self, stream: str, limit: int) -> tuple[int, bool]:
-        """One chunk of a dirty stream: how many sends, and whether the stream is flushed."""
-        served, done = self._contained_chunk(stream, limit)
-        self._metrics.flushed(served)
-        if done:
-            self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
-            if self._hub.is_open(stream):
-                self._hub.flushed(stream)
-            if self._flushed is not None:
-                self._flushed(stream)
-        return served, done
+    def _serve(self, stream: str, until: float) -> bool:
+        """Chunks of a dirty stream while there is time, at least one of the smallest: whether the stream is flushed."""
+        while True:
+            left = until - self._clock()
+            served, done = self._contained_chunk(stream, max(left, 0.0))
+            self._metrics.flushed(served)
+            if done:
+                self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
+                if self._hub.is_open(stream):
+                    self._hub.flushed(stream)
+                if self._flushed is not None:
+                    self._flushed(stream)
+                return True
+            if self._clock() >= until:
+                return False
 
-    def _contained_chunk(self, stream: str, limit: int) -> tuple[int, bool]:
+    def _contained_chunk(self, stream: str, max_secs: float) -> tuple[int, bool]:
         try:
-            return self._flush_chunk(stream, limit)
+            return self._flush_chunk(stream, max_secs)
         except Exception:  # one stream's failure must not end the others
             log.exception("a stream could not be flushed", stream=stream)
             return 0, True
 
-    def _flush_chunk(self, stream: str, limit: int) -> tuple[int, bool]:
-        """Serve up to `limit` subscribers, SEND_BYTES each; True: nobody is left who could be served."""
+    def _flush_chunk(self, stream: str, max_secs: float) -> tuple[int, bool]:
+        """Serve some subscribers, SEND_BYTES each: how many, and whether nobody is left who could be served."""
         if not self._hub.is_open(stream):
             return 0, True
         if self._native is not None:
-            served, left = self._flush_native(self._native, stream, limit)
-            return served, served < limit and not left
-        plan = self._hub.flush_plan(stream, limit)
+            served, left = self._flush_native(self._native, stream, max_secs)
+            return served, served < CHUNK_SENDS and not left
+        plan = self._hub.flush_plan(stream, PURE_SENDS)
         for subscriber in plan:
             self._flush_one(subscriber)
-        return len(plan), len(plan) < limit and not self._hub.flush_plan(stream, 1)
+        return len(plan), len(plan) < PURE_SENDS and not self._hub.flush_plan(stream, 1)
 
-    def _flush_native(self, flush: NativeFlush, stream: str, limit: int) -> tuple[int, int]:
-        served, left, troubles = flush(self._hub.ring(stream), limit, SEND_BYTES)
+    def _flush_native(self, flush: NativeFlush, stream: str, max_secs: float) -> tuple[int, int]:
+        served, left, troubles = flush(self._hub.ring(stream), CHUNK_SENDS, SEND_BYTES, max_secs)
         for slot, rest, error in troubles:
             peer = self._hub.at(stream, slot).owner
             if isinstance(peer, Peer):

@@ -44,7 +44,9 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """The run's PostgreSQL; tests that stop or kill one start their own."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), fsync=False)
+    server = EmbeddedPostgres(
+        tmp_path_factory.mktemp("postgres"), fsync=False, settings={"track_commit_timestamp": "on"}
+    )
     server.start()
     yield server
     server.stop()

@@ -16,6 +16,7 @@ import asyncpg
 
 from benchmarks.load.actors import RealServer
 from openguild_proto.effects import Appended
+from openguild_proto.records import Author
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
@@ -79,13 +80,14 @@ async def _append_for(url: str, secs: float) -> float:
         owner = await add_user(storage, f"bench{uuid.uuid4().hex[:8]}")
         guild = await add_guild(storage, owner)
         channels = [await add_channel(storage, guild, owner, f"c{number}") for number in range(CHANNELS)]
+        author = Author(owner)
         done = 0
         started = time.monotonic()
 
         async def post(number: int) -> None:
             nonlocal done
             while time.monotonic() < started + secs:
-                outcome = await storage.perform(append(channels[number % CHANNELS], owner, "x" * 100))
+                outcome = await storage.perform(append(channels[number % CHANNELS], owner, "x" * 100, author=author))
                 assert isinstance(outcome, Appended)
                 done += 1
 

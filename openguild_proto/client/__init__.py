@@ -3,7 +3,8 @@
 `openguild_runtime.client.Client` drives it with anyio; an embedder may drive it with anything.
 """
 
-from openguild_proto.client.backoff import Backoff, is_passing
+from openguild_proto.client.backoff import is_passing
+from openguild_proto.client.foreign import foreign_reason
 from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient
 from openguild_proto.client.session import ApiError, Session, Step, api_error, next_step
 from openguild_proto.client.stream import (
@@ -15,9 +16,10 @@ from openguild_proto.client.stream import (
     StreamClient,
     StreamEvent,
 )
+from openguild_proto.policy.backoff import Backoff
 
 __all__ = [
     "ApiError", "Backoff", "ClientResponse", "ConnectionBroken", "Delivered", "Disconnected", "Ended", "HttpClient",
-    "Notified", "Opened", "Session", "Step", "StreamClient", "StreamEvent", "api_error", "is_passing",
+    "Notified", "Opened", "Session", "Step", "StreamClient", "StreamEvent", "api_error", "foreign_reason", "is_passing",
     "next_step",
 ]  # fmt: skip

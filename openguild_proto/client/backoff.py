@@ -1,47 +1,6 @@
-"""How long to wait before trying again: full jitter, never below what the server advised."""
+"""What a refusal of the server says about trying again."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-
-from openguild_proto.limits import BACKOFF_BASE_SECS, BACKOFF_MAX_SECS
-
-
-class Backoff:
-    """Delays drawn from 0 to `min(max_secs, base_secs * 2**attempt)`, so that many clients do not come back at once.
-
-    `jitter()` gives a number in [0, 1).
-    """
-
-    __slots__ = ("_attempt", "_base", "_jitter", "_max")
-
-    def __init__(
-        self, jitter: Callable[[], float], *, base_secs: float = BACKOFF_BASE_SECS, max_secs: float = BACKOFF_MAX_SECS
-    ) -> None:
-        self._jitter = jitter
-        self._base = base_secs
-        self._max = max_secs
-        self._attempt = 0
-
-    def next_delay(self, advised_secs: float | None = None, *, at_once: bool = False) -> float:
-        """Seconds to wait now. Advice (`Retry-After`, a 1012 close) is a floor; the jitter comes on top of it.
-
-        `at_once`: nothing has failed, so the first of these waits is none.
-        """
-        ceiling = min(self._max, self._base * float(1 << min(self._attempt, 16)))
-        if at_once and self._attempt == 0:
-            ceiling = 0.0
-        self._attempt += 1
-        return (advised_secs or 0.0) + self._jitter() * ceiling
-
-    def lasted(self, secs: float) -> None:
-        """A connection was open for so long: beyond the longest wait it worked, even if nobody said anything."""
-        if secs > self._max:
-            self.reset()
-
-    def reset(self) -> None:
-        """Something worked."""
-        self._attempt = 0
 
 
 def advised_by_header(value: str | None) -> float | None:

@@ -6,7 +6,7 @@ import h11
 import msgspec
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
+from openguild_proto.limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES, MAX_INTERIM_ANSWERS
 
 
 class ClientResponse(msgspec.Struct, frozen=True, gc=False):
@@ -31,7 +31,7 @@ class HttpClient:
     `host` is the Host header's value. One request at a time.
     """
 
-    __slots__ = ("_body", "_connection", "_head", "_host", "_size")
+    __slots__ = ("_body", "_connection", "_head", "_host", "_interim", "_size")
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -39,6 +39,7 @@ class HttpClient:
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
         self._size = 0
+        self._interim = 0  # answers before the answer: 100 Continue, 103 Early Hints
 
     @property
     def reusable(self) -> bool:
@@ -51,7 +52,7 @@ class HttpClient:
         """The bytes of a request. Raises LocalProtocolError while another one is under way."""
         if not self.reusable:
             raise LocalProtocolError("the connection cannot take a request now")
-        fields = [("host", self._host), *headers, ("content-length", str(len(body)))]
+        fields = [("host", self._host), ("accept-encoding", "identity"), *headers, ("content-length", str(len(body)))]
         sent = self._connection.send(h11.Request(method=method, target=target, headers=fields)) or b""
         if body:
             sent += self._connection.send(h11.Data(data=body)) or b""
@@ -66,8 +67,16 @@ class HttpClient:
                 if event is h11.NEED_DATA:
                     return None
                 match event:
-                    case h11.Response():
+                    case h11.Response(headers=headers):
                         self._head = event
+                        if any(
+                            name == b"content-length" and int(value) > MAX_ANSWER_BODY_BYTES for name, value in headers
+                        ):
+                            raise ConnectionBroken("the answer is too large")
+                    case h11.InformationalResponse():  # RFC 9110 15.2: any number may come, and none is the answer
+                        self._interim += 1
+                        if self._interim > MAX_INTERIM_ANSWERS:
+                            raise ConnectionBroken("interim answers without an end")
                     case h11.Data(data=part):
                         self._size += len(part)
                         if self._size > MAX_ANSWER_BODY_BYTES:
@@ -77,15 +86,18 @@ class HttpClient:
                         return self._complete()
                     case h11.ConnectionClosed():
                         raise ConnectionBroken("closed before an answer")
+                    case h11.PAUSED:
+                        raise ConnectionBroken("the server changed the protocol, which nobody asked for")
         except h11.RemoteProtocolError as failure:
             raise ConnectionBroken(str(failure) if data else "the connection ended") from failure
 
     def _complete(self) -> ClientResponse:
         head, self._head = self._head, None
-        body, self._body, self._size = b"".join(self._body), [], 0
+        body, self._body, self._size, self._interim = b"".join(self._body), [], 0, 0
         if head is None:
             raise ConnectionBroken("an answer without a head")
-        if self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE:
+        surplus = self._connection.trailing_data[0]  # would be taken for the answer to the next request
+        if self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE and not surplus:
             self._connection.start_next_cycle()
         headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in head.headers)
         return ClientResponse(head.status_code, headers, body)

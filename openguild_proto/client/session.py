@@ -9,6 +9,7 @@ from enum import Enum
 import msgspec
 
 from openguild_proto.client.backoff import advised_by_header, is_passing
+from openguild_proto.client.foreign import foreign_reason, media_type
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.limits import REFRESH_AHEAD_SECS
 from openguild_proto.schemas.accounts import TokenPair
@@ -100,6 +101,8 @@ def next_step(response: ClientResponse, *, repeatable: bool) -> tuple[Step, floa
     promise that nothing was done only where nothing was begun, so other requests are not repeated on them.
     """
     status = response.status
+    if foreign_reason(response) is not None:
+        return (Step.RETRY if repeatable else Step.FAIL), None
     if status < 400:
         return Step.DONE, None
     if status == 401:
@@ -113,6 +116,8 @@ def api_error(response: ClientResponse) -> ApiError:
     """The typed error of a refusal, whatever the body is."""
     try:
         body = msgspec.json.decode(response.body, type=_ErrorBody)
-    except (msgspec.MsgspecError, RecursionError):
-        body = _ErrorBody()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        body = _ErrorBody(
+            message=foreign_reason(response) or f"no error of the server's, but {media_type(response) or 'no text'}"
+        )
     return ApiError(response.status, body.error, body.message, body.request_id, body.details)

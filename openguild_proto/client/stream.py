@@ -16,7 +16,8 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.utilities import LocalProtocolError as WsprotoMisuse
 from wsproto.utilities import RemoteProtocolError
 
-from openguild_proto.client.backoff import Backoff, advised_by_header, is_passing
+from openguild_proto.client.backoff import advised_by_header, is_passing
+from openguild_proto.client.foreign import foreign_reason
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.client.session import api_error
 from openguild_proto.errors import ErrorCode, LocalProtocolError
@@ -24,13 +25,19 @@ from openguild_proto.http.message import EPOCH_HEADER
 from openguild_proto.limits import (
     CLIENT_HANDSHAKE_SECS,
     CLIENT_SILENCE_SECS,
+    MAX_ANSWER_HEAD_BYTES,
+    MAX_INTERIM_ANSWERS,
+    MAX_REFUSAL_CHARS,
     MAX_SAFE_INTEGER,
     MAX_STREAM_MESSAGE_CHARS,
 )
+from openguild_proto.policy.backoff import Backoff
 from openguild_proto.schemas.stream import payload_sequence
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.reasons import reconnect_secs
 
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
 _EPOCH = re.compile(rb"[1-9][0-9]{0,15}")
 
 
@@ -95,8 +102,10 @@ class StreamClient:
         self._out: list[bytes] = []
         self._text: list[str] = []
         self._chars = 0
+        self._head: bytes | None = None  # of the answer to the handshake, until it is whole
+        self._interim = 0
         self._deadline: float | None = None
-        self._status: tuple[int, float | None] | None = None
+        self._refusal: ClientResponse | None = None
 
     @property
     def connected(self) -> bool:
@@ -117,8 +126,9 @@ class StreamClient:
                     target += f"&epoch={self.epoch}"
         self._ws = WSConnection(ConnectionType.CLIENT)
         self._open = False
-        self._status = None
+        self._refusal = None
         self._text, self._chars = [], 0
+        self._head, self._interim = b"", 0
         authorization = (b"authorization", b"Bearer " + token.encode("ascii"))
         self._out = [
             self._ws.send(events.Request(host=host, target=target, extra_headers=[authorization]))  # no subprotocol
@@ -144,6 +154,9 @@ class StreamClient:
         if self._open:
             self._deadline = now + CLIENT_SILENCE_SECS
         try:
+            data = self._behind_interim(data)
+            if not data:
+                return []
             ws.receive_data(data)
             for event in ws.events():
                 outcome = self._take(event, now)
@@ -151,9 +164,30 @@ class StreamClient:
                     found.append(outcome)
                 if self._ws is None:
                     break
-        except (RemoteProtocolError, UnicodeDecodeError) as failure:  # wsproto decodes header values as ASCII
+        except (
+            RemoteProtocolError,
+            UnicodeDecodeError,
+            ValueError,
+        ) as failure:  # wsproto decodes header values as ASCII
             found.append(self._lost(f"not a WebSocket answer: {failure}"))
         return found
+
+    def _behind_interim(self, data: bytes) -> bytes:
+        """The bytes from the answer's head on, b"" until that is whole: wsproto takes a 103 for the answer (RFC 9110 15.2)."""
+        if self._head is None:
+            return data
+        self._head += data
+        while (end := _END_OF_HEAD.search(self._head)) is not None:
+            if _INTERIM.match(self._head) is None:
+                head, self._head = self._head, None
+                return head
+            self._head = self._head[end.end() :]
+            self._interim += 1
+            if self._interim > MAX_INTERIM_ANSWERS:
+                raise RemoteProtocolError("interim answers without an end")
+        if len(self._head) > MAX_ANSWER_HEAD_BYTES:
+            raise RemoteProtocolError("its head is too large")
+        return b""
 
     def failed(self, reason: str, now: float) -> Disconnected:
         """The transport could not be opened, or broke."""
@@ -189,12 +223,15 @@ class StreamClient:
                 self._deadline = now + CLIENT_SILENCE_SECS
                 return Opened(self.position)
             case events.RejectConnection(status_code=status, headers=headers, has_body=has_body):
-                fields = {bytes(name).lower(): bytes(value).decode("latin-1") for name, value in headers}
-                self._status = status, advised_by_header(fields.get(b"retry-after"))
+                fields = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
+                self._refusal = ClientResponse(status, fields, b"")
                 return None if has_body else self._refused("")
             case events.RejectData(data=data, body_finished=finished):
-                self._text.append(bytes(data[:2_000]).decode(errors="replace"))
-                return self._refused("".join(self._text)) if finished else None
+                text = bytes(data[:2_000]).decode(errors="replace")
+                self._text.append(text)
+                self._chars += len(text)
+                whole = finished or self._chars > MAX_REFUSAL_CHARS
+                return self._refused("".join(self._text)) if whole else None
             case events.TextMessage(data=text, message_finished=finished):
                 return self._message(text, finished)
             case events.Ping():
@@ -245,12 +282,16 @@ class StreamClient:
 
     def _refused(self, body: str) -> StreamEvent:
         """An HTTP answer in place of the upgrade."""
-        status, advised = self._status or (0, None)
+        refusal = self._refusal or ClientResponse(0, (), b"")
+        refusal = ClientResponse(refusal.status, refusal.headers, body.encode(errors="replace"))
+        status, foreign = refusal.status, foreign_reason(refusal)
+        if foreign is not None or status < 400:
+            return self._lost(foreign or f"HTTP {status} in place of the upgrade")
         if status == 401 and not self._refused_token:
             self._refused_token = True
             return self._lost("the token is not accepted", needs_token=True)
         if is_passing(status):
-            return self._lost(f"HTTP {status}", advised)
+            return self._lost(f"HTTP {status}", advised_by_header(refusal.header("retry-after")))
         if status == 400 and self.epoch is not None and _knows_no_epoch(body):
             self.epoch = None
             return self._lost("a server of the release before knows no epoch")

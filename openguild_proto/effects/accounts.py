@@ -5,6 +5,7 @@ from __future__ import annotations
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.limits import MAX_DEVICES_PER_USER, MAX_PAGE_LINES
 from openguild_proto.records import (
+    Author,
     DeviceRecord,
     RefreshFamily,
     ReusedRefresh,
@@ -113,8 +114,8 @@ class ListSessionAddresses(StorageEffect[tuple[str, ...]], frozen=True):
 
 
 class RevokeDevice(StorageEffect[bool], frozen=True):
-    """End the living family of the user's device. False: it has none."""
+    """End the living family of the author's device. False: it has none."""
 
-    user_id: str
+    author: Author
     device_id: str
     now_ms: int

@@ -2,7 +2,7 @@
 
 An operation is a generator: `stored = yield from AppendEvent(...)` is typed, because `Effect[T].__iter__` returns T.
 Whoever drives the operation performs the yielded effect and sends the result back, or throws one of the
-two exceptions below. Storage effects are atomic: all of it is stored, or none.
+exceptions below, or the `Refusal` of a store. Storage effects are atomic: all of it is stored, or none.
 """
 
 from __future__ import annotations
@@ -36,4 +36,8 @@ Operation: TypeAlias = Generator[Effect[Any], Any, T]
 
 
 class StorageEffect(Effect[T], Generic[T], frozen=True):
-    """Performed by the store (openguild_runtime/storage)."""
+    """Performed by the store (openguild_runtime/storage).
+
+    A change that somebody makes has an `author`. The store decides again in the change's transaction whether they may
+    make it, and otherwise, or where there is nothing to change, raises `Refusal` (401, 403 or 404) and changes nothing.
+    """

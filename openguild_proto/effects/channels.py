@@ -6,21 +6,18 @@ import msgspec
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.limits import MAX_CHANNELS_PER_GUILD
-from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, Place, ReadState, StoredEvent
+from openguild_proto.records import Author, ChannelAccess, ChannelRecord, LimitReached, Place, ReadState, StoredEvent
 
 
-class InsertChannel(StorageEffect[ChannelRecord | LimitReached | None], frozen=True):
-    """None: the guild is gone, or its creator's role in it is no longer `member_role`.
-
-    A member who creates gets the channel role `moderator` (CONTRACT 6). Who is none gets no role in it, so that nothing
-    is left when the server role goes. `limit`: channels of the guild.
+class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
+    """A member who creates gets the channel role `moderator`. A non-member gets no role in it, so that nothing is left
+    when their server role goes. `limit`: channels of the guild.
     """
 
+    author: Author
     channel_id: str
     guild_id: str
     name: str
-    created_by: str
-    member_role: str | None  # when access was decided; None: not a member, a server role decided
     now_ms: int
     limit: int = MAX_CHANNELS_PER_GUILD
 
@@ -40,16 +37,18 @@ class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
     user_id: str
 
 
-class RenameChannel(StorageEffect[ChannelRecord | None], frozen=True):
-    """The channel under its new name; None: no such channel."""
+class RenameChannel(StorageEffect[ChannelRecord], frozen=True):
+    """The channel under its new name."""
 
+    author: Author
     channel_id: str
     name: str
 
 
-class DeleteChannel(StorageEffect[bool], frozen=True):
-    """Delete the channel with its log, for good. False: no such channel."""
+class DeleteChannel(StorageEffect[None], frozen=True):
+    """Delete the channel with its log, for good."""
 
+    author: Author
     channel_id: str
 
 
@@ -67,8 +66,9 @@ class AppendFailure(msgspec.Struct, frozen=True, gc=False):
 
 
 class AppendEvent(StorageEffect[Appended | AppendFailure], frozen=True):
-    """Give the event the channel's next sequence and store it, in one transaction (CONTRACT A4, A5)."""
+    """Give the event the channel's next sequence and store it, in one transaction. A repeat needs the right, too."""
 
+    author: Author | None  # None: no account of this server, such as another server's; nothing is decided
     channel_id: str
     sender_id: str
     event_id: str
@@ -108,14 +108,14 @@ class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
     before: int | None = None
 
 
-class MarkRead(StorageEffect[ReadState | None], frozen=True):
+class MarkRead(StorageEffect[ReadState], frozen=True):
     """Raise the reader's position to `sequence` (None: newest; at most MAX_SEQUENCE), clamped to 0..newest; it never falls.
 
-    Returns what is stored afterwards (D-14). None: no such channel.
+    Returns what is stored afterwards (D-14).
     """
 
+    author: Author
     channel_id: str
-    user_id: str
     sequence: int | None
     now_ms: int
 

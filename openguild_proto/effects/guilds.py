@@ -5,6 +5,7 @@ from __future__ import annotations
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.limits import MAX_GUILDS_JOINED, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
 from openguild_proto.records import (
+    Author,
     GuildAccess,
     GuildRecord,
     InviteRecord,
@@ -16,11 +17,11 @@ from openguild_proto.records import (
 
 
 class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
-    """The owner's membership is stored with the guild (CONTRACT A1). `limit`: guilds that they may own."""
+    """The author's membership as its owner is stored with the guild. `limit`: guilds that they may own."""
 
+    author: Author
     guild_id: str
     name: str
-    owner_id: str
     now_ms: int
     limit: int = MAX_GUILDS_OWNED
 
@@ -40,16 +41,18 @@ class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
     user_id: str
 
 
-class RenameGuild(StorageEffect[GuildRecord | None], frozen=True):
-    """The guild under its new name; None: no such guild."""
+class RenameGuild(StorageEffect[GuildRecord], frozen=True):
+    """The guild under its new name."""
 
+    author: Author
     guild_id: str
     name: str
 
 
-class DeleteGuild(StorageEffect[bool], frozen=True):
-    """Delete the guild with its channels, members and invites, for good. False: no such guild."""
+class DeleteGuild(StorageEffect[None], frozen=True):
+    """Delete the guild with its channels, members and invites, for good."""
 
+    author: Author
     guild_id: str
 
 
@@ -69,38 +72,36 @@ class FindMember(StorageEffect[MemberRecord | None], frozen=True):
 
 
 class SetMemberRole(StorageEffect[MemberChange], frozen=True):
-    """Compare and set: CONFLICT when the member's role is no longer `expected_role`.
+    """A demotion takes along what rested on the old role: roles in channels of the guild that are above the new one,
+    and, with a role that may not create invites, the invites that the member created.
 
-    With a role that may not create invites, the invites that the member created end in the same transaction.
     `limit`: guilds that they may own, this one included, where the new role is `owner`.
     """
 
+    author: Author
     guild_id: str
     user_id: str
     role: str
-    expected_role: str
     limit: int = MAX_GUILDS_OWNED
 
 
 class RemoveMember(StorageEffect[MemberChange], frozen=True):
-    """The invites that the member created end with the membership: they would let themselves in again."""
+    """Somebody else, or the author themselves, who needs no permission for it. Their roles in the guild's channels end,
+    and the invites that they created: they would let themselves in again."""
 
+    author: Author
     guild_id: str
     user_id: str
-    expected_role: str
 
 
-class InsertInvite(StorageEffect[InviteRecord | LimitReached | None], frozen=True):
-    """None: the guild is gone, or its creator's role in it is no longer `member_role`.
-
-    `limit`: living invites of the guild. Of the spent and expired ones, which only tell why they lead nowhere (410),
+class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
+    """`limit`: living invites of the guild. Of the spent and expired ones, which only tell why they lead nowhere (410),
     the newest `limit` are kept.
     """
 
+    author: Author
     code: str
     guild_id: str
-    created_by: str
-    member_role: str | None  # when access was decided; None: not a member, a server role decided
     max_uses: int | None
     expires_at_ms: int | None
     now_ms: int
@@ -124,19 +125,20 @@ class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
 class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=True):
     """Join with `role`, counting one use; a member already keeps their role and no use is counted.
 
-    Who joins has read everything so far, in the same transaction: what was said before he came is no news to him.
+    Who joins has read everything so far, in the same transaction: what was said before is no news to them.
     None: the invite is gone, used up or expired at `now_ms`, decided under its row's lock. `limit`: guilds that they
     may be a member of, this one included.
     """
 
+    author: Author
     code: str
-    user_id: str
     role: str
     now_ms: int
     limit: int = MAX_GUILDS_JOINED
 
 
-class DeleteInvite(StorageEffect[bool], frozen=True):
-    """Delete the invite. False: no such invite."""
+class DeleteInvite(StorageEffect[None], frozen=True):
+    """Delete the invite: by its creator, or a member who manages members."""
 
+    author: Author
     code: str

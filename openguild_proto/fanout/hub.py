@@ -5,6 +5,7 @@ How a runtime uses it:
 - commands: `open`, `publish`, `subscribe`, `replayed`, `unsubscribe`, `close`;
 - the flush: `flush_plan` names who is behind, `take` gives a span of whole frames, `sent` moves the cursor and
   returns the rest of a cut frame, `flushed` says that nobody is left, `take_lagged` names whom the ring has overrun;
+- bursts: `publish` says when the ring gets full, `stretch` makes room until the flush is done, `has_room` says how much;
 - getters: `head`, `depth`, `depths`, `subscriber_count`, `replay_range`.
 
 A subscriber has a single cursor, `position`. While the ring no longer holds `position + 1` it is *replaying*: storage
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.fanout import native
 from openguild_proto.fanout.ring import Ring as PureRing
-from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS
+from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS, STRETCHED_RINGS
 
 
 class SubscriberState(Enum):
@@ -79,11 +80,12 @@ class Lagged(NamedTuple):
 
 
 class _Stream:
-    __slots__ = ("fresh_bytes", "fresh_events", "live", "replaying", "ring")
+    __slots__ = ("fresh_bytes", "fresh_events", "live", "replaying", "ring", "stretched")
 
     def __init__(self, ring: PureRing) -> None:
         self.ring = ring
         self.fresh_events = self.fresh_bytes = 0  # published since the last flush
+        self.stretched = False  # a burst is on its way out
         self.live: dict[int, Subscriber] = {}  # slot -> subscriber
         self.replaying: set[Subscriber] = set()
 
@@ -103,6 +105,7 @@ class Hub:
         self.ring_type: type[PureRing] = ring if ring is not None else native.Ring
         self._streams: dict[str, _Stream] = {}
         self._published: dict[str, None] = {}  # streams to be looked at by take_lagged
+        self._active: dict[str, None] = {}  # streams to be looked at by depths
 
     # --- streams -----------------------------------------------------------------------------------
 
@@ -120,6 +123,7 @@ class Hub:
         """End the stream and free its ring; returns the subscribers it still had."""
         entry = self._streams.pop(stream, None)
         self._published.pop(stream, None)
+        self._active.pop(stream, None)
         if entry is None:
             return []
         subscribers = [*entry.live.values(), *entry.replaying]
@@ -142,23 +146,48 @@ class Hub:
     def publish(self, stream: str, frame: bytes, sequence: int) -> bool:
         """Append the prepared `frame`: O(1), whatever the number of subscribers.
 
-        True: half of the ring's room is used since the stream was last `flushed`. Flush it before more is published,
-        or a burst overruns readers who keep up.
+        True: half of the ring's room, stretched or not, is used since the stream was last `flushed`. Flush it or `stretch`
+        it before more is published, or a burst overruns readers who keep up.
         """
         entry = self._entry(stream)
         ring = entry.ring
         if sequence != ring.head + 1:
             raise LocalProtocolError(f"sequence {sequence} does not follow {ring.head}")
         ring.publish(frame)
-        self._published[stream] = None
+        self._published[stream] = self._active[stream] = None
         entry.fresh_events += 1
         entry.fresh_bytes += len(frame)
-        return 2 * entry.fresh_events >= self._capacity_events or 2 * entry.fresh_bytes >= self._capacity_bytes
+        return self._is_crowded(entry)
+
+    def _is_crowded(self, entry: _Stream) -> bool:
+        times = STRETCHED_RINGS if entry.stretched else 1
+        events, size = times * self._capacity_events, times * self._capacity_bytes
+        return 2 * entry.fresh_events >= events or 2 * entry.fresh_bytes >= size
+
+    def stretch(self, stream: str) -> bool:
+        """A burst cannot be flushed at once: the ring holds STRETCHED_RINGS times as much until the stream is `flushed`.
+
+        False: it does already.
+        """
+        entry = self._entry(stream)
+        if entry.stretched:
+            return False
+        entry.stretched = True
+        entry.ring.resize(STRETCHED_RINGS * self._capacity_events, STRETCHED_RINGS * self._capacity_bytes)
+        return True
+
+    def has_room(self, stream: str) -> bool:
+        """False: even a stretched ring gets full. Publish nothing that can be read from the log later."""
+        entry = self._streams.get(stream)
+        return entry is None or not entry.stretched or not self._is_crowded(entry)
 
     def flushed(self, stream: str) -> None:
         """Every subscriber has been given what the stream had, or is parked: the flush is done with the stream."""
         entry = self._entry(stream)
         entry.fresh_events = entry.fresh_bytes = 0
+        if entry.stretched:
+            entry.stretched = False
+            entry.ring.resize(self._capacity_events, self._capacity_bytes)
 
     # --- subscribers -------------------------------------------------------------------------------
 
@@ -238,19 +267,25 @@ class Hub:
             raise LocalProtocolError("the subscriber is not live")
         return self._streams[subscriber.stream].ring.sent(subscriber._slot, nbytes)
 
-    def take_lagged(self) -> list[Lagged]:
-        """Subscribers that the rings have overrun since the last call; they are unsubscribed now."""
+    def take_lagged(self, limit: int) -> list[Lagged]:
+        """Up to `limit` subscribers that the rings have overrun; they are unsubscribed now. Fewer: there are no others."""
         lagged: list[Lagged] = []
-        for stream in self._published:
+        while self._published and len(lagged) < limit:
+            stream = next(iter(self._published))
             entry = self._streams[stream]
-            for slot in entry.ring.lagged():
-                subscriber = entry.live.pop(slot)
-                subscriber._position = entry.ring.cursor(slot)
-                entry.ring.detach(slot)
-                subscriber.state = SubscriberState.LAGGED
-                lagged.append(Lagged(subscriber, entry.ring.head - subscriber._position, subscriber._position))
-        self._published.clear()
+            slots = entry.ring.lagged()
+            room = limit - len(lagged)
+            lagged += [self._overrun(entry, slot) for slot in slots[:room]]
+            if len(slots) <= room:
+                del self._published[stream]
         return lagged
+
+    def _overrun(self, entry: _Stream, slot: int) -> Lagged:
+        subscriber = entry.live.pop(slot)
+        subscriber._position = entry.ring.cursor(slot)
+        entry.ring.detach(slot)
+        subscriber.state = SubscriberState.LAGGED
+        return Lagged(subscriber, entry.ring.head - subscriber._position, subscriber._position)
 
     # --- getters -----------------------------------------------------------------------------------
 
@@ -271,7 +306,8 @@ class Hub:
 
     def depths(self, limit: int | None = None) -> list[tuple[str, int]]:
         """The deepest streams, deepest first, only those with a backlog; all of them without `limit`."""
-        deep = [(stream, depth) for stream in self._streams if (depth := self.depth(stream)) > 0]
+        deep = [(stream, depth) for stream in self._active if (depth := self.depth(stream)) > 0]
+        self._active = dict.fromkeys(stream for stream, _ in deep)  # the others have no backlog until the next publish
         deep.sort(key=lambda item: -item[1])
         return deep[:limit]
 

@@ -65,6 +65,13 @@ class Ring:
             self._bytes -= len(frames.popleft())
         return self.head
 
+    def resize(self, capacity_events: int, capacity_bytes: int) -> None:
+        """Other bounds. What is over them leaves when the next frame is published."""
+        if capacity_events < 1 or capacity_bytes < 1:
+            raise LocalProtocolError("a ring holds at least one event and one byte")
+        self._capacity_events = capacity_events
+        self._capacity_bytes = capacity_bytes
+
     @property
     def tail(self) -> int:
         """Index of the oldest frame held; head + 1 when none is."""

@@ -90,6 +90,7 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     guild_id: str | None = None
     since: int | None = None  # last sequence the client has; None: the newest replay_window events
     head: int = 0  # the channel's newest sequence when access was checked
+    epoch: int | None = None  # of the log that these two count in
     subprotocol: str | None = None  # "openguild.v1" when the client offered it
     headers: Headers = ()  # of the 101
     request_id: str = ""  # of the upgrade: every record of the log about this stream has it

@@ -64,7 +64,9 @@ _TARGET = re.compile(rb"[!-~]+")  # visible ASCII; '#' is looked for apart
 _NAME = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]"
 HOST = re.compile(_NAME + "*)(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile("https?://" + _NAME + "+)(?::[0-9]{0,5})?((?:[/?].*)?)", re.IGNORECASE)
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})([\t ]*;[\t -~\x80-\xff]*)?")
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'  # RFC 9110 5.6.4
+_EXTENSION = rb"[\t ]*;[\t ]*" + TOKEN + rb"(?:[\t ]*=[\t ]*(?:" + TOKEN + rb"|" + _QUOTED + rb"))?"  # RFC 9112 7.1.1
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:" + _EXTENSION + rb")*")
 
 
 def check_line(line: bytes) -> Rule | None:

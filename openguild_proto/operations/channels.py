@@ -83,22 +83,19 @@ def _place(channel: ChannelRecord) -> Place:
 
 def create_channel(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
     """POST /guilds/{guild_id}/channels -> 200; the guild's members are notified, nobody else (D-03)."""
-    claims, access, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_CHANNELS)
+    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_CHANNELS)
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "channel_name")
     channel = yield from InsertChannel(
+        author=claims.author,
         channel_id=new_id(ctx),
         guild_id=guild_id,
         name=name,
-        created_by=claims.user_id,
-        member_role=access.role,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.max_channels_per_guild,
     )
     if isinstance(channel, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {channel.limit} channels")
-    if channel is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
     return Response.json(Channel.of(channel))
 
 
@@ -111,19 +108,16 @@ def show_channel(ctx: Context, request: Request, channel_id: str) -> Operation[R
 
 def rename_channel(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
     """PATCH /channels/{channel_id}"""
-    yield from channel_access(ctx, request, channel_id, Permission.RENAME)
+    claims, _ = yield from channel_access(ctx, request, channel_id, Permission.RENAME)
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "channel_name")
-    channel = yield from RenameChannel(channel_id=channel_id, name=name)
-    if channel is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
+    channel = yield from RenameChannel(author=claims.author, channel_id=channel_id, name=name)
     return Response.json(Channel.of(channel))
 
 
 def delete_channel(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
     """DELETE /channels/{channel_id} -> 204: its streams close with 4404."""
-    yield from channel_access(ctx, request, channel_id, Permission.DELETE)
+    claims, _ = yield from channel_access(ctx, request, channel_id, Permission.DELETE)
     parse_query(request)
-    if not (yield from DeleteChannel(channel_id=channel_id)):
-        raise Refusal(ErrorCode.NOT_FOUND)
+    yield from DeleteChannel(author=claims.author, channel_id=channel_id)
     return Response.empty()

@@ -39,6 +39,8 @@ class Service:
     signer: EventSigner | None  # None: local events are not signed (CONTRACT A15)
     user_messages: SlidingWindow  # key: user id
     address_messages: SlidingWindow  # key: limit_key of the client's address
+    user_repeats: SlidingWindow  # key: user id; posts that were stored before
+    address_repeats: SlidingWindow  # key: limit_key of the client's address
     user_writes: SlidingWindow  # key: user id; every change but a message
     address_logins: SlidingWindow  # key: limit_key of the client's address; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key

@@ -66,9 +66,9 @@ def create_guild(ctx: Context, request: Request) -> Operation[Response]:
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "guild_name")
     guild = yield from InsertGuild(
+        author=claims.author,
         guild_id=new_id(ctx),
         name=name,
-        owner_id=claims.user_id,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.max_guilds_owned,
     )
@@ -86,19 +86,16 @@ def show_guild(ctx: Context, request: Request, guild_id: str) -> Operation[Respo
 
 def rename_guild(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
     """PATCH /guilds/{guild_id}"""
-    yield from guild_access(ctx, request, guild_id, Permission.RENAME)
+    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.RENAME)
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "guild_name")
-    guild = yield from RenameGuild(guild_id=guild_id, name=name)
-    if guild is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
+    guild = yield from RenameGuild(author=claims.author, guild_id=guild_id, name=name)
     return Response.json(Guild.of(guild))
 
 
 def delete_guild(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
     """DELETE /guilds/{guild_id} -> 204: its channels' streams close with 4404."""
-    yield from guild_access(ctx, request, guild_id, Permission.DELETE)
+    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.DELETE)
     parse_query(request)
-    if not (yield from DeleteGuild(guild_id=guild_id)):
-        raise Refusal(ErrorCode.NOT_FOUND)
+    yield from DeleteGuild(author=claims.author, guild_id=guild_id)
     return Response.empty()

@@ -21,7 +21,7 @@ from openguild_proto.operations.context import Context
 from openguild_proto.operations.guilds import guild_access
 from openguild_proto.operations.ids import new_code
 from openguild_proto.operations.paging import page_response, parse_page, start_of
-from openguild_proto.policy.permissions import Permission, require_guild
+from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import InviteRecord, LimitReached, Place
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
@@ -33,7 +33,7 @@ _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")  # ids.new_code
 
 def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
     """POST /guilds/{guild_id}/invites `{max_uses?, expires_in_secs?}` -> 201."""
-    claims, access, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
+    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
     parse_query(request)
     body = decode_body(request, NewInvite, required=False)
     problems = tuple(
@@ -47,17 +47,14 @@ def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Re
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=problems)
     invite = yield from InsertInvite(
+        author=claims.author,
         code=new_code(ctx),
         guild_id=guild_id,
-        created_by=claims.user_id,
-        member_role=access.role,
         max_uses=body.max_uses,
         expires_at_ms=ctx.wall_ms + body.expires_in_secs * 1000 if body.expires_in_secs is not None else None,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.max_invites_per_guild,
     )
-    if invite is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
     if isinstance(invite, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {invite.limit} living invites; delete some")
     return Response.json(Invite.of(invite), status=201)
@@ -112,8 +109,8 @@ def accept_invite(ctx: Context, request: Request, code: str) -> Operation[Respon
     claims = yield from authenticate(ctx, request)
     parse_query(request)
     member = yield from AcceptInvite(
+        author=claims.author,
         code=code,
-        user_id=claims.user_id,
         role=JOIN_ROLE,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.max_guilds_joined,
@@ -132,8 +129,6 @@ def delete_invite(ctx: Context, request: Request, code: str) -> Operation[Respon
     parse_query(request)
     invite = yield from _find(code)
     access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=claims.user_id)
-    own = invite.created_by == claims.user_id
-    require_guild(access, Permission.READ if own else Permission.MANAGE_MEMBERS)
-    if not (yield from DeleteInvite(code=code)):
-        raise Refusal(ErrorCode.NOT_FOUND)
+    require_guild(access, needed_to_delete(invite.created_by, claims.user_id))
+    yield from DeleteInvite(author=claims.author, code=code)
     return Response.empty()

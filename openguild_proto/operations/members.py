@@ -9,7 +9,7 @@ from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.guilds import guild_access
 from openguild_proto.operations.paging import page_response, parse_page, start_of
-from openguild_proto.policy.permissions import Permission, normalise_role, rank
+from openguild_proto.policy.permissions import Permission, normalise_role, require_removal, require_role_change
 from openguild_proto.records import MemberChange, MemberRecord, Place
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Member, RoleBody
@@ -17,7 +17,6 @@ from openguild_proto.schemas.guilds import Member, RoleBody
 _FAILURES = {
     MemberChange.NOT_MEMBER: ErrorCode.NOT_FOUND,
     MemberChange.LAST_OWNER: ErrorCode.LAST_OWNER,
-    MemberChange.CONFLICT: ErrorCode.CONFLICT,
     MemberChange.LIMIT_REACHED: ErrorCode.LIMIT_REACHED,
 }
 
@@ -53,30 +52,18 @@ def _place(member: MemberRecord) -> Place:
 
 
 def set_role(ctx: Context, request: Request, guild_id: str, user_id: str) -> Operation[Response]:
-    """PUT /guilds/{guild_id}/members/{user_id} `{role}`: nobody grants a role above their own, nor changes who has one as high."""
+    """PUT /guilds/{guild_id}/members/{user_id} `{role}`: `require_role_change` says who may."""
     claims, _, own_role = yield from guild_access(ctx, request, guild_id, Permission.MANAGE_MEMBERS)
     parse_query(request)
     role = normalise_role(decode_body(request, RoleBody).role)
     if role is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("role", "is not a role"),))
     member = yield from _find_member(guild_id, user_id)
-    if rank(role) > rank(own_role):
-        raise Refusal(ErrorCode.FORBIDDEN, "you cannot grant a role above your own")
-    among_owners = own_role == "owner" and member.role == "owner"
-    if user_id != claims.user_id and rank(member.role) >= rank(own_role) and not among_owners:
-        raise Refusal(ErrorCode.FORBIDDEN, "you can only change members below your own rank")
+    require_role_change(own_role, member.role, role, own=user_id == claims.user_id)
     if member.role != role:
-        _require_done(
-            (
-                yield from SetMemberRole(
-                    guild_id=guild_id,
-                    user_id=user_id,
-                    role=role,
-                    expected_role=member.role,
-                    limit=ctx.service.settings.max_guilds_owned,
-                )
-            )
-        )
+        limit = ctx.service.settings.max_guilds_owned
+        change = SetMemberRole(author=claims.author, guild_id=guild_id, user_id=user_id, role=role, limit=limit)
+        _require_done((yield from change))
     return Response.json(Member.of(MemberRecord(guild_id, user_id, member.username, role, member.joined_at_ms)))
 
 
@@ -85,9 +72,9 @@ def kick(ctx: Context, request: Request, guild_id: str, user_id: str) -> Operati
     claims, _, own_role = yield from guild_access(ctx, request, guild_id, Permission.MANAGE_MEMBERS)
     parse_query(request)
     member = yield from _find_member(guild_id, user_id)
-    if user_id != claims.user_id and rank(member.role) >= rank(own_role):
-        raise Refusal(ErrorCode.FORBIDDEN, "you can only remove members below your own rank")
-    _require_done((yield from RemoveMember(guild_id=guild_id, user_id=user_id, expected_role=member.role)))
+    if user_id != claims.user_id:
+        require_removal(own_role, member.role)
+    _require_done((yield from RemoveMember(author=claims.author, guild_id=guild_id, user_id=user_id)))
     return Response.empty()
 
 
@@ -95,6 +82,5 @@ def leave(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
     """DELETE /guilds/{guild_id}/members/@me -> 204. The last owner stays (409)."""
     claims = yield from authenticate(ctx, request)
     parse_query(request)
-    member = yield from _find_member(guild_id, claims.user_id)
-    _require_done((yield from RemoveMember(guild_id=guild_id, user_id=claims.user_id, expected_role=member.role)))
+    _require_done((yield from RemoveMember(author=claims.author, guild_id=guild_id, user_id=claims.user_id)))
     return Response.empty()

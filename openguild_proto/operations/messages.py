@@ -32,8 +32,9 @@ from openguild_proto.timestamps import from_millis
 def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
     """POST /channels/{channel_id}/messages -> 200 `{sequence, event_id, created_at}`: the event is durable.
 
-    Order of checks: CONTRACT 7.1. A repeat of a nonce answers as the first post did, stores and sends nothing, and
-    counts for no limit: whoever did not get the answer may ask again (CONTRACT A5).
+    A repeat of a nonce answers as the first post did, stores and sends nothing, and does not count as a message: whoever
+    did not get the answer may ask again. It counts against limits of its own, which are far wider; beyond them it
+    counts as a message.
     """
     claims = yield from authenticate(ctx, request, limits_itself=True)
     parse_query(request)
@@ -49,6 +50,8 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
     refusal = _limit_messages(ctx, claims.user_id, request.client_address)
     if refusal is not None:
         if nonce is None:
+            raise refusal
+        if not _admit_repeat(ctx, claims.user_id, request.client_address):
             raise refusal
         posted = yield from FindPosted(channel_id=channel_id, sender_id=claims.user_id, nonce=nonce)
         if posted is None:
@@ -67,6 +70,7 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
         signer=service.signer,
     )
     outcome = yield from AppendEvent(
+        author=claims.author,
         channel_id=channel_id,
         sender_id=claims.user_id,
         event_id=built.event_id,
@@ -79,7 +83,7 @@ def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[R
     )
     if isinstance(outcome, AppendFailure):
         raise Refusal(ErrorCode.NONCE_REUSED if outcome.kind == "nonce_reused" else ErrorCode.NOT_FOUND)
-    if outcome.repeated:
+    if outcome.repeated and _admit_repeat(ctx, claims.user_id, request.client_address):
         service.user_messages.refund(claims.user_id)
         service.address_messages.refund(limit_key(request.client_address))
     return _acknowledged(outcome.event)
@@ -121,10 +125,25 @@ def _nonce(request: Request, body: PostMessage) -> str | None:
 def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
     """Charge both windows, or neither and say why: a refused message costs nobody anything."""
     service = ctx.service
-    checks: tuple[tuple[SlidingWindow, str, ErrorCode], ...] = (
+    return _charge(
+        ctx,
         (service.address_messages, limit_key(address), ErrorCode.IP_RATE_LIMIT),
         (service.user_messages, user_id, ErrorCode.MESSAGE_RATE_LIMIT),
     )
+
+
+def _admit_repeat(ctx: Context, user_id: str, address: str) -> bool:
+    """One more post that was, or may have been, stored before. Where there is no room for it, nothing is charged."""
+    service = ctx.service
+    refusal = _charge(
+        ctx,
+        (service.address_repeats, limit_key(address), ErrorCode.IP_RATE_LIMIT),
+        (service.user_repeats, user_id, ErrorCode.MESSAGE_RATE_LIMIT),
+    )
+    return refusal is None
+
+
+def _charge(ctx: Context, *checks: tuple[SlidingWindow, str, ErrorCode]) -> Refusal | None:
     for window, key, code in checks:
         wait = window.peek(key, ctx.now)
         if wait is not None:

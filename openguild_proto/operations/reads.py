@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from openguild_proto.effects import AnnounceRead, FindChannelAccess, ListUnread, MarkRead, Operation
-from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.operations.auth import authenticate
@@ -22,9 +21,7 @@ def mark_read(ctx: Context, request: Request, channel_id: str) -> Operation[Resp
     parse_query(request)
     wanted = decode_body(request, MarkReadBody, required=False).sequence
     sequence = min(max(wanted, 0), MAX_SEQUENCE) if wanted is not None else None  # JSON's numbers have no end
-    state = yield from MarkRead(channel_id=channel_id, user_id=claims.user_id, sequence=sequence, now_ms=ctx.wall_ms)
-    if state is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
+    state = yield from MarkRead(author=claims.author, channel_id=channel_id, sequence=sequence, now_ms=ctx.wall_ms)
     yield from AnnounceRead(user_id=claims.user_id, state=state)
     return Response.json(ReadPosition.of(state))
 

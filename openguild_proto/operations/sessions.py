@@ -22,7 +22,7 @@ from openguild_proto.operations.auth import authenticate
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
 from openguild_proto.policy.addresses import limit_key
-from openguild_proto.policy.names import text_problem
+from openguild_proto.policy.names import text_problem, title_problem
 from openguild_proto.records import RefreshFamily, RotatedRefresh
 from openguild_proto.schemas.accounts import DeviceLine, Login, RefreshToken, TokenPair
 from openguild_proto.schemas.decode import decode_body, parse_query
@@ -85,14 +85,14 @@ def _login_problems(
         problems.append(FieldProblem("device", MUST))
     elif not device_id:
         problems.append(FieldProblem("device.device_id", MUST))
-    for field, text in (
-        ("identifier", identifier),
-        ("device.device_id", device_id),
-        ("device.device_name", device_name or ""),
+    for field, text, problem_of in (
+        ("identifier", identifier, text_problem),  # an older account may have a name that a new one could not get
+        ("device.device_id", device_id, title_problem),
+        ("device.device_name", device_name or "", title_problem),
     ):
         if len(text) > MAX_DEVICE_FIELD_CHARS:
             problems.append(FieldProblem(field, f"must be at most {MAX_DEVICE_FIELD_CHARS} characters long"))
-        elif (problem := text_problem(text)) is not None:
+        elif (problem := problem_of(text)) is not None:
             problems.append(FieldProblem(field, problem))
     return tuple(problems)
 
@@ -217,7 +217,7 @@ def delete_device(ctx: Context, request: Request, device_id: str) -> Operation[R
     """DELETE /sessions/devices/{device_id} -> 204: its tokens and sockets end."""
     claims = yield from authenticate(ctx, request)
     parse_query(request)
-    ended = yield from RevokeDevice(user_id=claims.user_id, device_id=device_id, now_ms=ctx.wall_ms)
+    ended = yield from RevokeDevice(author=claims.author, device_id=device_id, now_ms=ctx.wall_ms)
     if not ended:
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response.empty()

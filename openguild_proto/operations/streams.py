@@ -56,6 +56,7 @@ def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Oper
         guild_id=access.channel.guild_id,
         since=since,
         head=access.head,
+        epoch=access.channel.epoch,
         subprotocol=subprotocol,
         headers=epoch_header(access.channel),
     )
@@ -90,6 +91,8 @@ def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
         require_channel(access, Permission.READ)
     except Refusal:
         return CloseCode.MEMBERSHIP_LOST
+    if stream.since is not None and stream.epoch not in (None, access.channel.epoch):
+        return CloseCode.SERVICE_RESTART  # its place is one in a log that is no more
     return None
 
 

@@ -31,7 +31,7 @@ class ConnectionLimiter:
     """Places of streams. `address`: its `limit_key`."""
 
     def __init__(self, max_total: int, max_per_user: int, max_per_address: int) -> None:
-        self._max_total = max_total
+        self.max_total = max_total  # may be changed; what is reserved stays
         self._users = Places(max_per_user)
         self._addresses = Places(max_per_address)
         self.total = 0
@@ -39,7 +39,7 @@ class ConnectionLimiter:
     def reserve(self, user_id: str, address: str) -> bool:
         """Take a place, or change nothing and answer False."""
         has_room = self._users.has_room(user_id) and self._addresses.has_room(address)
-        if self.total >= self._max_total or not has_room:
+        if self.total >= self.max_total or not has_room:
             return False
         self.total += 1
         self._users.take(user_id)

@@ -6,20 +6,11 @@ import re
 import unicodedata
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.limits import MAX_NAME_CHARS
+from openguild_proto.limits import MAX_MARKS, MAX_NAME_CHARS
+from openguild_proto.policy.invisible import BLANK, JOINERS, is_needed
 
-# Default_Ignorable_Code_Point (UAX 44) outside the category Cf, and the blank Braille pattern: nothing is seen of them.
-_BLANK = frozenset(
-    map(
-        chr,
-        (
-            0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0,
-            *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0),
-        ),
-    )
-)  # fmt: skip
 _UNSEEN = frozenset({"Cf", "Cn", "Co", "Zl", "Zp"})
-_JOINERS = frozenset("\u200c\u200d")  # in emoji and in several scripts
+_MARKS = frozenset({"Mn", "Me"})
 _FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")  # UTS 51 ED-14a: a region's
 
 
@@ -39,24 +30,51 @@ def username_problem(text: str) -> str | None:
     problem = text_problem(text)
     if problem is not None:
         return problem
-    if any(unicodedata.category(character) in _UNSEEN or character in _BLANK for character in text):
+    if any(unicodedata.category(character) in _UNSEEN or character in BLANK for character in text):
         return "must not contain invisible or unassigned characters"
-    return None
+    return marks_problem(text)
 
 
 def title_problem(text: str) -> str | None:
-    """Why a guild's or channel's name is refused: as any text, for line breaks, for what turns text round; emoji may be in it."""
+    """Why the name of a guild, a channel or a device is refused: as any text, for line breaks, for what turns text round, and
+    for invisible characters where no script and no emoji needs them."""
     problem = text_problem(text)
     if problem is not None:
         return problem
-    for character in _FLAG.sub("", text):
-        if unicodedata.category(character) in {"Cf", "Zl", "Zp"} and character not in _JOINERS:
+    plain = _FLAG.sub("\U0001f3f4", text)
+    for character in plain:
+        if unicodedata.category(character) in {"Cf", "Zl", "Zp"} and character not in JOINERS:
             return "must not contain format characters"
+    for place, character in enumerate(plain):
+        if (character in BLANK or character in JOINERS) and not is_needed(plain, place):
+            return "must not contain invisible characters where they change nothing"
+    return marks_problem(plain)
+
+
+def marks_problem(text: str) -> str | None:
+    """UTS 39 5.4: no more than MAX_MARKS marks on a letter, none twice; RFC 5891 4.2.3.2: and none without a letter.
+
+    Vietnamese needs two, Thai, Arabic and Hebrew with vowels three, Tibetan four.
+    """
+    has_letter, count, former = False, 0, ""
+    for character in unicodedata.normalize("NFD", text):
+        category = unicodedata.category(character)
+        if character in JOINERS:
+            continue  # what follows still belongs to the letter
+        if not category.startswith("M"):
+            has_letter, count = not character.isspace(), 0
+        elif not has_letter:
+            return "must not contain a combining mark without a letter"
+        elif category in _MARKS:
+            count += 1
+            if count > MAX_MARKS or character == former:
+                return f"must not contain more than {MAX_MARKS} combining marks on a letter, nor one twice"
+        former = character
     return None
 
 
 def _is_blank(text: str) -> bool:
-    return all(character.isspace() or character in _BLANK or character in _JOINERS for character in text)
+    return all(character.isspace() or character in BLANK or character in JOINERS for character in text)
 
 
 def check_name(text: str, kind: str) -> str:

@@ -82,6 +82,10 @@ def encode_read_hint(hint: ReadHint) -> bytes:
     return msgspec.json.encode(hint)
 
 
+CONTROL_PROBE = encode_read_hint(ReadHint(user_id="", state=ReadState("", 0, 0)))
+"""A message that changes nothing at any replica, of any release: nobody has this id."""
+
+
 def decode_control(payload: bytes) -> ControlRecord | ReadHint:
     """Raises msgspec.DecodeError for bytes that are neither."""
     message = _messages.decode(payload)

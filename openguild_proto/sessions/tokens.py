@@ -16,6 +16,7 @@ from blake3 import blake3
 from openguild_proto.canonical.keys import KeyRing, decode_unpadded, encode_unpadded
 from openguild_proto.canonical.signing import SIGNATURE_BYTES
 from openguild_proto.limits import MAX_CACHED_TOKENS, MAX_REVOKED_SESSIONS, MAX_TOKEN_CHARS
+from openguild_proto.records import Author
 from openguild_proto.sessions.refresh import next_refresh_token, signer_secret
 from openguild_proto.timestamps import from_micros
 
@@ -33,6 +34,11 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
     issued_at_us: int
     expires_at_us: int
     verified_by: bytes = b""  # public key of the ring that vouched; not part of the token
+
+    @property
+    def author(self) -> Author:
+        """Who makes the changes that are asked for with this token."""
+        return Author(self.user_id, self.session_id)
 
 
 class _Payload(msgspec.Struct, omit_defaults=True):

@@ -22,11 +22,24 @@ class Bus(ABC):
         """The server of the wire has taken what was published before: asked every second, for as long as it answers."""
         self.on_reconnect: Callable[[], None] = _ignore_reconnect
         """Something may have been missed: check every tail now."""
+        self.control_probe = b""
+        self.limits_probe = b""
+        """Messages that change nothing at any replica, to find out whether the wire takes such; empty: none is sent."""
 
     @property
     @abstractmethod
     def connected(self) -> bool:
         """True while messages travel."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps messages, or some of them, from travelling, for the operator; None: nothing does."""
+        return None if self.connected else "cannot be reached"
+
+    @property
+    def limits_travel(self) -> bool:
+        """True while this replica's admissions reach the others and theirs reach it, as far as the wire says."""
+        return self.connected
 
     @abstractmethod
     async def start(self) -> None:

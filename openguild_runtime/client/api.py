@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-import msgspec
-
 from openguild_proto.client import ClientResponse
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.schemas.guilds import Channel, Guild, Invite, Member
 from openguild_proto.schemas.messages import ReadPosition
 from openguild_runtime.client.subscription import ChannelEvent
+from openguild_runtime.client.transport import decoded
 
 T = TypeVar("T")
 
@@ -64,7 +63,7 @@ class Api(ABC):
         bounds = {"since": since, "epoch": epoch, "before": before, "limit": limit}
         query = urlencode({name: value for name, value in bounds.items() if value is not None})
         answer = await self.send("GET", f"/channels/{channel_id}/events?{query}")
-        return msgspec.json.decode(answer.body, type=list[ChannelEvent])
+        return decoded(answer.body, list[ChannelEvent])
 
     async def history(self, channel_id: str, since: int = 0) -> AsyncIterator[ChannelEvent]:
         """The whole log after `since`, page by page, to where it ends now."""
@@ -89,8 +88,9 @@ class Api(ABC):
         """Every line of a list such as `/guilds`, over all its pages (X-Next-After)."""
         answer = await self.send("GET", path)
         while True:
-            for line in msgspec.json.decode(answer.body):
-                yield msgspec.convert(line, kind)
+            page: list[T] = decoded(answer.body, list[kind])  # type: ignore[valid-type]  # of a type that is a value here
+            for line in page:
+                yield line
             after = answer.header("x-next-after")
             if after is None:
                 return
@@ -99,4 +99,4 @@ class Api(ABC):
 
     async def _made(self, kind: type[T], path: str, body: Any) -> T:
         answer = await self.send("POST", path, body)
-        return msgspec.json.decode(answer.body, type=kind)
+        return decoded(answer.body, kind)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import ByteStream
 
-from openguild_proto.client import ClientResponse, ConnectionBroken, HttpClient
+from openguild_proto.client import ClientResponse, ConnectionBroken, HttpClient, foreign_reason
 from openguild_runtime.client.transport import (
     ATTEMPT_SECS,
     TRANSPORT,
@@ -108,6 +108,10 @@ class Replicas:
                 await close(connection.stream)
             raise
         await self._keep(connection)
+        foreign = foreign_reason(response)
+        if foreign is not None:  # as good as no answer
+            self.avoid(address)
+            return Exchange(None, foreign)
         if response.status == 503:  # this one is going away or cannot serve now
             self.avoid(address)
         return Exchange(response)

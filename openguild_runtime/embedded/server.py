@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pwd
+import re
 import secrets
 import signal
 import subprocess
@@ -33,7 +35,17 @@ from typing import IO
 import msgspec
 
 from openguild_runtime.embedded import guard as guard_script
-from openguild_runtime.embedded.files import free_port, is_taken, write_private
+from openguild_runtime.embedded.files import (
+    free_port,
+    has_other_accounts,
+    is_full,
+    is_locked,
+    is_taken,
+    lines_of,
+    missing_capabilities,
+)
+from openguild_runtime.embedded.programs import Account, Programs
+from openguild_runtime.whole_file import owner_for, read_line, remove_unfinished, write_whole
 
 START_LIMIT_SECS = 30.0
 LOCK_LIMIT_SECS = 0.5  # a command looks at the lock for an instant (`is_locked`)
@@ -42,6 +54,16 @@ POLL_SECS = 0.01
 PORT_ATTEMPTS = 5
 ROLE = "openguild"
 UNPRIVILEGED = ("nobody", "daemon")  # accounts every Unix has; initdb wants one that has a name
+NEEDED_OF_ROOT = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}  # linux/capability.h
+SECRET = re.compile(r"[A-Za-z0-9_-]{32}")  # of `new_secret`
+FAULT = re.compile(r"\b(FATAL|PANIC|ERROR|error): |\[(FTL|ERR)\] ")  # where a line of a log begins to say why
+NO_ROOM = re.compile(r"No space left on device|[Cc]heck free disk space|: wrote only \d")
+DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
+
+
+def new_secret() -> str:
+    """A password for loopback: 192 bits that need no quoting anywhere."""
+    return secrets.token_urlsafe(24)
 
 
 class EmbeddedError(Exception):
@@ -49,19 +71,33 @@ class EmbeddedError(Exception):
 
 
 def unusable(directory: Path, failure: OSError) -> EmbeddedError:
-    """What the system has against the data directory, and the mend."""
+    """What the system has against the data directory or a file in it, and the mend."""
     reason = (failure.strerror or type(failure).__name__).lower()
-    return EmbeddedError(f"data_dir: {directory} cannot be used ({reason}): mend that, or name another with --data-dir")
+    name = os.fsdecode(failure.filename) if isinstance(failure.filename, str | bytes) else ""
+    about = f"{name}: " if name and Path(name) != directory else ""
+    return EmbeddedError(
+        f"data_dir: {directory} cannot be used ({about}{reason}): mend that, or name another with --data-dir"
+    )
+
+
+def _require_other_accounts() -> None:
+    """Root can run programs as somebody else. Raises EmbeddedError."""
+    missing = missing_capabilities(NEEDED_OF_ROOT)
+    if missing or not has_other_accounts():
+        cause = f"without {', '.join(missing)}" if missing else "in a user namespace that maps no other account"
+        raise EmbeddedError(
+            f"running as root {cause}: PostgreSQL refuses to run as root, and its account cannot be changed to: "
+            "run the server as an ordinary user, or allow that"
+        )
 
 
 class Job(msgspec.Struct, frozen=True):
     """What the guard is to run; sent to it as one line of JSON."""
 
-    argv: Sequence[str]
+    argv: Sequence[str]  # DIRECTORY in an argument stands for the path by which the program reaches its directory
     env: dict[str, str]
-    directory: str  # the program's own: working directory, must be reachable
-    reads: Sequence[str]  # files and directories it must be able to open
-    executes: bool  # it starts programs itself
+    directory: str  # the program's own, its working directory
+    copy: str | None  # of the programs, made for this job; the guard removes it
     log: str
     lock: str
     stop_signal: int
@@ -84,6 +120,7 @@ class EmbeddedServer(ABC):
         self._guard: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._password = ""
+        self._log_mark = 0  # where in the log the last start began
         self.pid: int | None = None  # of the program, not of its guard
 
     @property
@@ -95,8 +132,16 @@ class EmbeddedServer(ABC):
         """Returns when the program answers. Raises EmbeddedError."""
         if self._guard is not None:
             return
+        self._account()  # raises where root cannot use one
+        for path in (self._root, self._directory):
+            if path.is_symlink() and not path.exists():
+                raise EmbeddedError(
+                    f"data_dir: {path} is a link that leads nowhere: mend it, or name another with --data-dir"
+                )
         self._take_lock()
         try:
+            self._await_last_guard()
+            remove_unfinished(self._root / f"{self.name}.password")
             self._prepare()
             self._launch_on_free_port()
         except BaseException as failure:
@@ -130,8 +175,11 @@ class EmbeddedServer(ABC):
     def revive(self) -> None:
         """Start again what ended by itself. Data, port and password are the same. Raises EmbeddedError."""
         self._end_guard(b"kill")
-        self._clear_remains()
-        self._launch()
+        try:
+            self._clear_remains()
+            self._launch()
+        except OSError as failure:
+            raise unusable(self._root, failure) from failure
 
     # --- the program -------------------------------------------------------------------------------
 
@@ -168,14 +216,15 @@ class EmbeddedServer(ABC):
         deadline = time.monotonic() + START_LIMIT_SECS
         while not self._is_ready():
             if guard.poll() is not None:
-                self._guard = None
-                raise EmbeddedError(f"embedded {self.name} stopped at its start: {self._last_log_line()}")
+                self._end_guard(b"stop")
+                raise EmbeddedError(f"embedded {self.name} stopped at its start: {self._last_words()}")
             if time.monotonic() >= deadline:
                 self._end_guard(b"kill")
                 raise EmbeddedError(f"embedded {self.name} did not answer within {START_LIMIT_SECS:.0f} s")
             time.sleep(POLL_SECS)
 
     def _spawn(self, job: Job) -> tuple[subprocess.Popen[bytes], int]:
+        self._log_mark = self._log.stat().st_size if self._log.exists() else 0
         guard = subprocess.Popen(  # noqa: S603 - our interpreter and our own script
             [sys.executable, "-I", "-S", "-B", guard_script.__file__],
             stdin=subprocess.PIPE,
@@ -187,9 +236,10 @@ class EmbeddedServer(ABC):
         line = b""
         if guard.stdin is not None and guard.stdout is not None:
             with contextlib.suppress(BrokenPipeError):  # it went at once; the empty answer below says so
-                guard.stdin.write(msgspec.json.encode(job) + b"\n")
+                # not msgspec: a path of the file system need not be UTF-8
+                guard.stdin.write(json.dumps(msgspec.structs.asdict(job)).encode() + b"\n")
             line = guard.stdout.readline()
-        word, _, text = line.decode(errors="replace").strip().partition(" ")
+        word, _, text = line.decode(errors="surrogateescape").strip().partition(" ")
         if word != "started":
             self._reap(guard)
             raise EmbeddedError(f"embedded {self.name} cannot be started: {text or 'its guard process failed'}")
@@ -202,7 +252,7 @@ class EmbeddedServer(ABC):
         self._reap(guard)
         if answer.strip() != b"exited 0":
             program = Path(job.argv[0]).name
-            raise EmbeddedError(f"embedded {self.name}: {program} failed: {self._last_log_line()}")
+            raise EmbeddedError(f"embedded {self.name}: {program} failed: {self._last_words()}")
 
     def _end_guard(self, command: bytes) -> None:
         guard, self._guard, self.pid = self._guard, None, None
@@ -222,9 +272,14 @@ class EmbeddedServer(ABC):
             except subprocess.TimeoutExpired:
                 guard.kill()
 
-    def _last_log_line(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
+    def _last_words(self) -> str:
+        """What the program that just ended said was wrong, in one line with the mend."""
+        said = [line.strip() for line in lines_of(self._log, since=self._log_mark) if line.strip()]
+        if (not said and is_full(self._root)) or any(NO_ROOM.search(line) for line in said):
+            return f"the disk of {self._root} is full: make room, or name another directory with --data-dir"
+        faults = [line[found.start() :] for line in said if (found := FAULT.search(line))]
+        last = (faults or said or ["it left no message"])[-1]
+        return f"{DESCRIPTOR.sub(lambda _: str(self._directory), last)} ({self._log} says more)"
 
     # --- the data directory ------------------------------------------------------------------------
 
@@ -247,54 +302,83 @@ class EmbeddedServer(ABC):
                     ) from None
                 time.sleep(POLL_SECS)
 
+    def _await_last_guard(self) -> None:
+        """The guard of a server that was killed still stops its program, and must not meet the files of the next."""
+        deadline = time.monotonic() + STOP_LIMIT_SECS
+        while is_locked(self._root / f"{self.name}.guard.lock"):
+            if time.monotonic() >= deadline:
+                raise EmbeddedError(
+                    f"data_dir: the {self.name} of a server that was killed still works in {self._root}: "
+                    "end it, or name another with --data-dir"
+                )
+            time.sleep(POLL_SECS)
+
     def _release_lock(self) -> None:
         descriptor, self._lock = self._lock, None
         if descriptor is not None:
             os.close(descriptor)
 
-    def _secret(self) -> str:
-        """The kept password, made on first use."""
-        path = self._root / f"{self.name}.password"
-        if path.exists():
-            kept = path.read_text().strip()
-            if kept:
-                return kept
-        password = secrets.token_urlsafe(24)
-        write_private(path, password + "\n")
-        return password
+    def _kept_secret(self) -> str | None:
+        """The password of the data directory; None where there is none, or what is there was not made here."""
+        kept = read_line(self._root / f"{self.name}.password")
+        return kept if kept is not None and SECRET.fullmatch(kept) else None
 
-    def _account(self) -> tuple[int | None, int | None]:
-        """Uid and gid to run as: the owner of the data where there is one; none unless we are root."""
+    def _keep_secret(self, password: str) -> None:
+        write_whole(self._root / f"{self.name}.password", password + "\n", owner=owner_for(self._root))
+
+    def _account(self) -> Account | None:
+        """Whom to run as: the owner of the data where there is one; None, ourselves, unless we are root."""
         if os.geteuid() != 0:
-            return None, None
+            return None
+        _require_other_accounts()
         if self._directory.exists():
             owner = self._directory.stat()
             if owner.st_uid != 0:
-                return owner.st_uid, owner.st_gid
+                return Account(owner.st_uid, owner.st_gid)
         for name in UNPRIVILEGED:
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
-                return entry.pw_uid, entry.pw_gid
+                return Account(entry.pw_uid, entry.pw_gid)
         raise EmbeddedError("running as root, and there is no account `nobody` to run PostgreSQL as")
 
-    def _make_job(self, argv: Sequence[str], directory: Path, reads: Sequence[Path], *, executes: bool = False) -> Job:
-        uid, gid = self._account()
+    def _make_job(
+        self, programs: Programs, program: str, *arguments: str, stdin: str = "", directory: Path | None = None
+    ) -> Job:
+        """To run `program`, one of `programs.parts`, in `directory`, by default the server's own."""
+        account = self._account()
+        copy = None
+        if account is not None and not programs.are_open_to(account):
+            try:
+                copy = programs.copy_for(account)
+            except OSError as failure:
+                raise EmbeddedError(
+                    f"the account with uid {account.uid} cannot run {programs.root / program}, and a copy of it cannot be "
+                    f"made ({failure.strerror or failure}): run as an ordinary user, or install where all may read"
+                ) from failure
         return Job(
-            argv=argv,
-            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "HOME": str(directory)},
-            directory=str(directory),
-            reads=[str(path) for path in reads],
-            executes=executes,
+            argv=[str((copy or programs.root) / program), *arguments],
+            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "HOME": "/"},
+            directory=str(directory or self._directory),
+            copy=str(copy) if copy is not None else None,
             log=str(self._log),
             lock=str(self._root / f"{self.name}.guard.lock"),
             stop_signal=self.stop_signal,
-            uid=uid,
-            gid=gid,
+            uid=account.uid if account is not None else None,
+            gid=account.gid if account is not None else None,
+            input=stdin,
         )
 
     def _own_directory(self, path: Path) -> None:
-        """Make an empty directory that belongs to the account of the program."""
-        path.mkdir(mode=0o700)
-        uid, gid = self._account()
-        if uid is not None and gid is not None:
-            os.chown(path, uid, gid)
+        """Make the directory where there is none, and let it belong to the account of the program.
+
+        Root's own is one that a killed start or a copy has left: everything in it is given to the account.
+        """
+        account = self._account()
+        path.mkdir(mode=0o700, exist_ok=True)
+        if account is not None and path.stat().st_uid == 0:
+            for below, _, names in os.walk(path):
+                for name in names:
+                    os.lchown(Path(below) / name, *account)
+                os.chown(below, *account)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o700)

@@ -9,8 +9,10 @@ from typing import TypeVar
 import msgspec
 
 from openguild_proto.effects import StorageEffect
+from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelRecord, ControlRecord
 from openguild_proto.schemas.guilds import Channel
+from openguild_runtime.storage.causes import CAUSES
 
 T = TypeVar("T")
 
@@ -26,10 +28,25 @@ MIN_POOL_SIZE = COMMITTERS + ACCESS_READERS + WATCHERS + 1
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
-    """`database`: it answers now. `migrations`: its schema is the one this program was written for."""
+    """`database`: it answers now. `migrations`: its schema is one that this program works with.
+
+    `writable`: it takes what a login and a post write. `cause`: a name of causes.py where something of it is not so.
+    """
 
     database: bool
     migrations: bool
+    writable: bool = True
+    cause: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests can be served with it."""
+        return self.database and self.migrations and self.writable
+
+    @property
+    def why(self) -> str:
+        """What is wrong and what to do about it, for the operator; empty where nothing is."""
+        return str(CAUSES[self.cause]) if self.cause is not None else ""
 
 
 class Visible(msgspec.Struct, frozen=True, gc=False):
@@ -52,6 +69,7 @@ class Storage(ABC):
 
     Errors raised by every method that reads or writes: `StorageUnavailable` (cannot be reached, or the fate of the
     effect is unknown) and its kind `Overloaded` (refused at a bound, nothing done). Texts of a driver never come out.
+    `perform` also raises `Refusal` for a change that its author may not make (any more): nothing is done then.
     """
 
     def __init__(self) -> None:
@@ -60,6 +78,8 @@ class Storage(ABC):
         per effect. Records of different effects may arrive in any order."""
         self.on_batch: Callable[[int, float], None] = ignore_batch
         """Called after each commit of appends: events in it, seconds it took."""
+        self.on_fault: Callable[[bool, str], None] = ignore_fault
+        """Called when the store fails an effect: whether it writes, and why (a name of causes.py)."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -89,13 +109,31 @@ class Storage(ABC):
         """The first `limit` control records after `sequence`, in order. Old ones may be gone (`PruneExpired`): then the
         first does not follow `sequence`, or there is none although the head is beyond it."""
 
+    async def history(self) -> History | None:
+        """Which history the store has now. None: it cannot lose what it had, or cannot tell at the moment."""
+        return None
+
+    async def record_lineage(self, found: History) -> None:  # noqa: B027 - only where `history` says something
+        """Note that the channels have their epochs for the lineage of `found`, unless something has been noted."""
+
+    async def renew_epochs(self, found: History, at_least: int) -> bool:
+        """Give every channel a new epoch, unless somebody has done it since `found` was read (then False).
+
+        The count of renewals is `at_least` that afterwards.
+        """
+        return False
+
     @abstractmethod
     async def visible(self, user_id: str) -> Visible:
         """What the user's notification stream covers, in one snapshot."""
 
     @abstractmethod
     async def check(self) -> StorageHealth:
-        """Probe for `/ready`. Never raises for an unreachable store: it says so."""
+        """Probe for `/ready`, bounded in time. Never raises for an unreachable store: it says so."""
+
+    async def wall_ms(self) -> float | None:
+        """UTC milliseconds by the store's own clock, for all replicas the same. None: it has none."""
+        return None
 
     @abstractmethod
     def stats(self) -> StorageStats:
@@ -108,6 +146,10 @@ def ignore_control(record: ControlRecord) -> None:
 
 def ignore_batch(events: int, seconds: float) -> None:
     """What `on_batch` is until the application sets it."""
+
+
+def ignore_fault(writes: bool, cause: str) -> None:
+    """What `on_fault` is until the application sets it."""
 
 
 def channel_ids_body(channel_ids: Sequence[str]) -> str:

@@ -1,16 +1,17 @@
 """One worker process. Its whole configuration comes as one line on standard input, which then stays open: a further line
 is a configuration that was read again, and when it ends, the supervisor is gone and the worker drains as at SIGTERM.
 
-With the first line come the settings that `admin set` gave to the worker that had the seat before."""
+With the first line come the settings that `admin set` gave to the worker that had the seat before, and the descriptor of
+its line to the supervisor."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import socket
 import threading
 from io import FileIO
-from pathlib import Path
 from typing import NoReturn
 
 import structlog
@@ -20,7 +21,7 @@ from openguild_runtime.ending import leave
 from openguild_runtime.failures import answer_failures
 from openguild_runtime.reload import with_value
 from openguild_runtime.serving import serve_here, set_up_logs
-from openguild_runtime.siblings import Seat
+from openguild_runtime.siblings import Line, Seat
 from openguild_runtime.signals import ignore_hangups, leave_at_sigterm
 from openguild_runtime.standard_streams import log_what_is_printed
 
@@ -34,7 +35,9 @@ def main() -> NoReturn:
     lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
     orders = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(orders["config"])
-    seat = Seat(orders["number"], orders["count"], Path(orders["directory"]), orders["supervisor"])
+    line = socket.socket(fileno=orders["line"])
+    line.set_inheritable(False)
+    seat = Seat(orders["number"], orders["count"], orders["supervisor"], Line(line))
     latest = [config]
     for key, value in orders["changes"].items():
         config = with_value(config, key, value)
@@ -42,7 +45,9 @@ def main() -> NoReturn:
     set_up_logs(config)
     log_what_is_printed()
     structlog.contextvars.bind_contextvars(worker=seat.number)
-    leave(answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None, lambda: config.log_format))
+    with line:
+        status = answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None, lambda: config.log_format)
+    leave(status)
 
 
 def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:

@@ -1,8 +1,9 @@
 """Starts the workers, restarts one that dies or hangs, hands signals on, and ends when all have ended.
 
 A worker that cannot take its seat the first time ends all: its configuration is theirs. Once a seat has served, whoever
-leaves it is replaced, however often. Workers are processes of sessions of their own: a Ctrl-C reaches the supervisor
-alone, which sends SIGTERM on.
+leaves it is replaced, more and more slowly, and however often while another worker serves; when none does, MAX_FAILURES in
+a row end the server. Workers are processes of sessions of their own: a Ctrl-C reaches the supervisor alone, which sends
+SIGTERM on. Nothing that a worker needs of its supervisor has a name in the file system (siblings.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 import structlog
 from anyio.abc import ByteSendStream, Process
 from pydantic import BaseModel, SecretStr
@@ -34,14 +33,15 @@ from openguild_runtime.failures import CommandFailed
 from openguild_runtime.local_socket import forget
 from openguild_runtime.private import private_servers
 from openguild_runtime.reload import live_part
-from openguild_runtime.siblings import PULSE, Pulse, Seat, ask
+from openguild_runtime.siblings import PULSE_SECS, Line, Message, Pulse
+from openguild_runtime.workers.exchange import Exchange
 
-MAX_BACKOFF_SECS = 5.0
+PROGRAM = [sys.executable, "-m", "openguild_runtime.workers.child"]
+MAX_BACKOFF_SECS = 15.0
+MAX_FAILURES = 8  # in a row, where nobody else serves: about 20 seconds
 STEADY_SECS = 10.0  # who lived as long as this is restarted at once
-PULSE_SECS = 2.0  # between two questions, and as long an answer may take
-STARTING_PULSE_SECS = 0.2
 MAX_MISSED_PULSES = 5
-START_SECS = 60.0  # until the first answer
+START_SECS = 60.0  # until the first pulse
 ORDER_SECS = 1.0  # for a configuration to go down the pipe
 
 log = structlog.get_logger("openguild.workers")
@@ -55,8 +55,7 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
         forget(config.admin_path)
     ending, status = Ending(config.drain.delay_secs + config.drain.window_secs), 0
     async with ended_by_signals(ending) as hangups, private_servers(config, ending) as completed:
-        with tempfile.TemporaryDirectory(prefix="openguild-") as directory:
-            status = await Supervisor(completed, Path(directory), reread, ending).run(hangups)
+        status = await Supervisor(completed, reread, ending).run(hangups)
     log.info("stopped")
     ending.over(status)
     return status
@@ -65,17 +64,14 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
 class Worker:
     """One seat, and the process that has it now."""
 
-    def __init__(self, seat: Seat) -> None:
-        self.seat = seat
+    def __init__(self, number: int) -> None:
+        self.number = number  # from 0
         self.process: Process | None = None
         self.served = False  # some process in this seat took connections
+        self.listening = False  # the present one does
         self.failures = 0  # in a row
         self.changes: dict[str, Any] = {}  # what `admin set` gave the process, for the next one
-
-    @property
-    def number(self) -> int:
-        """The seat's, from 0."""
-        return self.seat.number
+        self._pulsed = False  # since the last look
 
     def signal(self, number: signal.Signals) -> None:
         """Send `number` to the process, where it still runs."""
@@ -83,16 +79,16 @@ class Worker:
             with suppress(ProcessLookupError):  # it has just ended
                 self.process.send_signal(number)
 
-    async def order(self, config: ServerConfig) -> None:
-        """The configuration, at the start and when it was read again."""
+    async def order(self, config: ServerConfig, **more: int) -> None:
+        """The configuration, at the start and when it was read again; `more`: what only the start needs."""
         own = config.model_copy(update={"embedded": False, "admin_socket": config.admin_path})
         orders = {
             "config": plain(own),
             "changes": self.changes,
             "number": self.number,
-            "count": self.seat.count,
-            "directory": str(self.seat.directory),
-            "supervisor": self.seat.supervisor,
+            "count": config.workers,
+            "supervisor": os.getpid(),
+            **more,
         }
         stdin: ByteSendStream | None = None if self.process is None else self.process.stdin
         if stdin is not None:
@@ -101,43 +97,43 @@ class Worker:
                 await stdin.send(json.dumps(orders).encode() + b"\n")
 
     async def watch(self) -> None:
-        """Ask for the pulse until there is none for too long; returns when the process is to be replaced."""
-        started, missed, answered, listened = time.monotonic(), 0, False, False
-        while missed < MAX_MISSED_PULSES and (answered or time.monotonic() - started < START_SECS):
-            asked = time.monotonic()
-            pause = PULSE_SECS if listened else STARTING_PULSE_SECS
-            try:
-                pulse = msgspec.json.decode(await ask(self.seat.socket(self.number), PULSE, PULSE_SECS), type=Pulse)
-            except (OSError, msgspec.DecodeError):
-                missed += answered
-                pause = PULSE_SECS if answered else pause
-            else:
-                missed, answered = 0, True
-                listened = self._learn(pulse, listened)
-            await anyio.sleep(max(0.0, asked + pause - time.monotonic()))
+        """Look for pulses until there is none for too long; returns when the process is to be replaced.
 
-    def _learn(self, pulse: Pulse, listened: bool) -> bool:
-        """What the process says of itself; `listened`: it took connections at the last pulse. Returns whether it does now."""
-        if pulse.listening and not listened:
+        What counts is looks and not the time: where this process or the whole machine was stopped, that is one look.
+        """
+        looks, missed, answered = 0, 0, False
+        while missed < MAX_MISSED_PULSES and (answered or looks * PULSE_SECS < START_SECS):
+            await anyio.sleep(PULSE_SECS)
+            looks += 1
+            answered |= self._pulsed
+            missed = 0 if self._pulsed or not answered else missed + 1
+            self._pulsed = False
+
+    def beats(self, pulse: Pulse) -> None:
+        """What the process says of itself."""
+        self._pulsed = True
+        if pulse.listening and not self.listening:
             self.served = True
             log.info("a worker serves", worker=self.number, process=self.process and self.process.pid)
+        self.listening = pulse.listening
         if pulse.changes != self.changes:
             self.changes = pulse.changes
             log.info("a worker's settings are kept for its seat", worker=self.number, settings=self.changes)
-        return pulse.listening
+
+    def ended(self) -> None:
+        """The process has left the seat."""
+        self.process = None
+        self.listening = self._pulsed = False
 
 
 class Supervisor:
     """Keeps a process in each seat; `reread` gives the configuration as it stands now."""
 
-    def __init__(
-        self, config: ServerConfig, directory: Path, reread: Callable[[], ServerConfig], ending: Ending
-    ) -> None:
+    def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig], ending: Ending) -> None:
         self._config = config
         self._ending = ending
         self._reread = reread
-        seats = (Seat(number, config.workers, directory, os.getpid()) for number in range(config.workers))
-        self._workers = [Worker(seat) for seat in seats]
+        self._workers = [Worker(number) for number in range(config.workers)]
         self._stopping = anyio.Event()
         self._status = 0
 
@@ -146,9 +142,10 @@ class Supervisor:
         async with anyio.create_task_group() as helpers:
             helpers.start_soon(self._hand_on_ends)
             helpers.start_soon(self._reload_at_hangup, hangups)
+            exchange = Exchange(helpers)
             async with anyio.create_task_group() as seats:
                 for worker in self._workers:
-                    seats.start_soon(self._keep, worker)
+                    seats.start_soon(self._keep, worker, exchange)
             helpers.cancel_scope.cancel()
         return self._status
 
@@ -165,12 +162,11 @@ class Supervisor:
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
 
-    async def _keep(self, worker: Worker) -> None:
+    async def _keep(self, worker: Worker, exchange: Exchange) -> None:
         """There is always a process in the seat, until the end."""
         while not self._stopping.is_set():
             started = time.monotonic()
-            await self._start(worker)
-            status = await self._follow(worker)
+            status = await self._run(worker, exchange)
             lived = time.monotonic() - started
             if self._stopping.is_set():
                 # it was told to end, or died before it could hear that: only what it says itself is a failure
@@ -178,12 +174,18 @@ class Supervisor:
                 return
             if status == 1 and not worker.served:
                 log.error("a worker cannot start: the others end too", worker=worker.number)  # it has said why
-                self._status = 1
-                self._stop()
+                self._end_badly()
                 return
             worker.failures = 0 if lived > STEADY_SECS else worker.failures + 1
-            most = min(MAX_BACKOFF_SECS, 0.2 * 2**worker.failures)
-            delay = 0.0 if worker.failures == 0 else random.uniform(0.1, most)  # noqa: S311 - jitter
+            if worker.failures >= MAX_FAILURES and not any(other.listening for other in self._workers):
+                log.error(
+                    "no worker can be kept running: the server ends; their last lines say why",
+                    worker=worker.number, status=status, failures=worker.failures,
+                )  # fmt: skip
+                self._end_badly()
+                return
+            most = min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(worker.failures, MAX_FAILURES))
+            delay = 0.0 if worker.failures == 0 else random.uniform(most / 2, most)  # noqa: S311 - jitter
             fields = {"worker": worker.number, "status": status, "delay_secs": round(delay, 2)}
             if status == 0:  # somebody sent it SIGTERM, and not to us
                 log.warning("a worker ended and is started again", **fields)
@@ -192,24 +194,58 @@ class Supervisor:
             with anyio.move_on_after(delay):
                 await self._stopping.wait()
 
-    async def _start(self, worker: Worker) -> None:
+    def _end_badly(self) -> None:
+        self._status = 1
+        self._stop()
+
+    async def _run(self, worker: Worker, exchange: Exchange) -> int:
+        """A process in the seat, from its start to its end; the exit status."""
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as failure:
+            return _not_started(worker, failure)
+        line = exchange.lines[worker.number] = Line(ours)
+        try:
+            with theirs:
+                await self._start(worker, theirs)
+            return await self._follow(worker, line, exchange)
+        except OSError as failure:  # no memory, no descriptors, the interpreter was removed
+            return _not_started(worker, failure)
+        finally:
+            del exchange.lines[worker.number]
+            line.close()
+            if worker.process is not None:
+                with anyio.CancelScope(shield=True):
+                    await worker.process.aclose()
+            worker.ended()
+
+    async def _start(self, worker: Worker, line: socket.socket) -> None:
         worker.process = await anyio.open_process(
-            [sys.executable, "-m", "openguild_runtime.workers.child"],
+            PROGRAM,
             stdin=subprocess.PIPE,
             stdout=None,
             stderr=None,
             start_new_session=True,
+            pass_fds=(line.fileno(),),
         )
         if self._stopping.is_set():  # nobody could tell it before
             worker.signal(signal.SIGTERM)
-        await worker.order(self._config)
+        await worker.order(self._config, line=line.fileno())
 
-    async def _follow(self, worker: Worker) -> int:
+    async def _follow(self, worker: Worker, line: Line, exchange: Exchange) -> int:
         """The exit status of the seat's process, which is killed when it hangs and when it does not end in time."""
         process = worker.process
         if process is None:
             return 0
+
+        def heard(message: Message) -> None:
+            if isinstance(message, Pulse):
+                worker.beats(message)
+            else:
+                exchange.heard(worker.number, message)
+
         async with anyio.create_task_group() as following:
+            following.start_soon(line.run, heard)
             following.start_soon(self._kill_when_hung, worker)
             following.start_soon(self._kill_when_late, worker)
             status = await process.wait()
@@ -239,6 +275,12 @@ class Supervisor:
             for worker in self._workers:
                 worker.changes = {}  # what was read stands against what was set
                 await worker.order(self._config)
+
+
+def _not_started(worker: Worker, failure: OSError) -> int:
+    reason = (failure.strerror or type(failure).__name__).lower()
+    log.error("a worker's process cannot be started", worker=worker.number, reason=reason)
+    return 1
 
 
 def plain(section: BaseModel) -> dict[str, Any]:

@@ -216,8 +216,9 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
         assert texts(back.history(channel, since=50, epoch=now)) == ["and on"]
 
 
-def test_a_backup_without_epochs_is_restored_and_migrated(tmp_path: Path, empty_url: str) -> None:
-    """Of the release before: each time it is restored its channels get epochs that nobody has seen."""
+@pytest.mark.parametrize("revision", ["0002", "0004"])
+def test_a_backup_of_a_release_before_is_restored_and_migrated(tmp_path: Path, empty_url: str, revision: str) -> None:
+    """Without epochs, or without their history: each time it is restored its channels get epochs that nobody has seen."""
 
     async def execute(url: str, *statements: str) -> None:
         connection = await asyncpg.connect(url)
@@ -233,7 +234,7 @@ def test_a_backup_without_epochs_is_restored_and_migrated(tmp_path: Path, empty_
         await connection.close()
 
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}
-    run_apart(migrations.upgrade, empty_url, "0002")
+    run_apart(migrations.upgrade, empty_url, revision)
     run_apart(
         execute,
         empty_url,

@@ -48,6 +48,25 @@ class TestRing:
         ring.publish(b"d" * 50)
         assert (len(ring), ring.nbytes) == (1, 50)
 
+    def test_other_bounds_count_from_the_next_frame_on(self, ring_type: type[PureRing]) -> None:
+        ring = ring_type(0, 2, 1_000)
+        ring.publish(b"a" * 400)
+        ring.resize(5, 100_000)
+        for _ in range(4):
+            ring.publish(b"b" * 20_000)
+        assert (len(ring), ring.nbytes) == (5, 80_400)
+        slot = ring.attach(4)
+        ring.resize(2, 1_000)
+        assert len(ring) == 5
+        ring.publish(b"c")
+        assert (len(ring), ring.take(slot, 100)) == (1, b""), "in bytes, at least one frame"
+        assert ring.lagged() == [slot]
+        for number in range(10):
+            ring.publish(b"%d" % number)
+        assert ring.take(ring.attach(ring.head - 2), 100) == b"89"
+        with pytest.raises(LocalProtocolError):
+            ring.resize(0, 1)
+
     def test_take_gives_contiguous_whole_frames(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(10)
         slot = ring.attach(10)

@@ -127,3 +127,37 @@ async def test_what_waits_is_bounded_and_so_is_a_batch() -> None:
             await future
         batcher.close()
     assert max(reader.batches) == 256
+
+
+async def test_who_gave_up_waiting_is_in_no_batch() -> None:
+    """What was not begun is not done: the caller has been told so, and asks again."""
+    reader = Reader()
+    batcher = Gather(reader.read)
+    left = batcher.submit(question(1))
+    left.cancel()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(batcher.run)
+        with anyio.fail_after(5):
+            await batcher.submit(question(2))
+        tasks.cancel_scope.cancel()
+    assert reader.batches == [1]
+
+
+async def test_those_that_wait_can_be_refused_while_a_batch_is_under_way() -> None:
+    reader = Reader()
+    reader.gate = anyio.Event()
+    batcher = Gather(reader.read)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(batcher.run)
+        begun = batcher.submit(question(1))
+        await anyio.wait_all_tasks_blocked()
+        waits = batcher.submit(question(2))
+        batcher.refuse_waiting()
+        with pytest.raises(StorageUnavailable):
+            await waits
+        reader.gate.set()
+        with anyio.fail_after(5):
+            assert await begun is None
+            assert await batcher.submit(question(3)) is None, "and it goes on"
+        tasks.cancel_scope.cancel()
+    assert len(batcher) == 0

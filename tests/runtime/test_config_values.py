@@ -43,7 +43,7 @@ BAD = {
     "http.idle_timeout_secs": "3601",
     "websocket.max_connections": "0",
     "websocket.max_connections_per_user": NUMBER,
-    "websocket.max_connections_per_address": "",
+    "websocket.max_connections_per_address": NUMBER,
     "websocket.max_frames_per_minute": "-1",
     "websocket.max_message_bytes": "1",
     "websocket.ping_interval_secs": NUMBER,
@@ -67,10 +67,10 @@ BAD = {
     "guilds.max_joined_per_user": "0",
     "guilds.max_channels_per_guild": NUMBER,
     "guilds.max_invites_per_guild": "-1",
-    "guilds.max_writes_per_user_per_window": "",
+    "guilds.max_writes_per_user_per_window": "1000001",
     "guilds.write_window_secs": "0",
     "nats.url": "http://hunter2@x",
-    "nats.credentials_file": "",
+    "nats.credentials_file": " ",
     "nats.ca_file": " ",
     "nats.min_replicas": "0",
     "drain.delay_secs": "-1",
@@ -81,9 +81,9 @@ BAD = {
     "registration.enabled": "no way",
     "tracing.otlp_endpoint": "collector:4318",
     "media.endpoint": "minio",
-    "media.bucket": "",
+    "media.bucket": " ",
     "media.access_key": " ",
-    "media.secret_key": "",
+    "media.secret_key": " ",
 }
 
 
@@ -125,10 +125,9 @@ def test_a_bad_value_stops_with_one_line(
         ("nats.url", "nats://a b:4222"),
         ("server_name", "my server"),
         ("server_name", "chat.example.org/path"),
-        ("server_name", ""),
         ("tracing.otlp_endpoint", "http://collector:0"),
         ("media.endpoint", "https://"),
-        ("admin_socket", ""),
+        ("server_name", "\udcff"),
     ],
 )
 def test_more_bad_texts(key: str, value: str, tmp_path: Path) -> None:
@@ -156,6 +155,11 @@ def test_more_bad_texts(key: str, value: str, tmp_path: Path) -> None:
         ("federation.trusted_servers = ['x']", "trusted_servers.0: is a section and not a value"),
         ("[[federation.trusted_servers]]\nserver_name = 'x'", "trusted_servers.0.verifying_key: is not set"),
         ("[port]\nx = 1", "port: is not a whole number"),
+        ("nats.url = 5", "nats.url: is not a text"),
+        ("nats.url = []", "nats.url: is neither a URL nor a list of them"),
+        ("nats.url = ['nats://a', 5]", "nats.url: is neither a URL nor a list of them"),
+        ("nats.url = ['nats://a', 'b']", "nats.url: is neither a URL nor a list of them"),
+        ("nats.url = ['nats://a', 'ws://b']", "nats.url: its server 2 of 2: NATS is not reached by WebSocket"),
         ("workers = 65", "workers: must be more than 0 and at most 64"),
     ],
 )
@@ -170,6 +174,15 @@ def test_values_of_the_wrong_kind_in_a_file(text: str, expected: str, tmp_path: 
     assert "\n" not in line
 
 
+def test_servers_of_nats_may_be_a_list_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/server.toml").write_text("nats.url = ['nats://u:p%2C@a:4222', 'tls://b']")
+    config = load({}, {}, tmp_path)
+    assert config.nats.url is not None
+    assert config.nats.url.get_secret_value() == "nats://u:p%2C@a:4222,tls://b"
+    assert config.shown()["nats.url"] == "***"
+
+
 def test_good_values_of_many_forms(tmp_path: Path) -> None:
     for key, values in {
         "DATABASE_URL": (
@@ -177,7 +190,7 @@ def test_good_values_of_many_forms(tmp_path: Path) -> None:
             "postgresql:///d?host=/run/postgresql",
             "postgresql://u:p%2F@a:1,b:2,[::1]:3/d?sslmode=verify-full",
         ),
-        "NATS__URL": ("nats://h", "tls://u:p@h.example:4222", "nats://[::1]:4222"),
+        "NATS__URL": ("nats://h", "tls://u:p@h.example:4222", "nats://[::1]:4222", "nats://u:p%40@a:4222,tls://[::1]"),
         "SERVER_NAME": ("localhost", "chat.example.org:8448", "[::1]:8448", "a_b.example", "10.0.0.1"),
         "MLS__CIPHERSUITE": ("SOME_OTHER",),
         "CORS__ALLOWED_ORIGINS": ("*", "https://a.example:8443"),
@@ -191,13 +204,19 @@ def test_good_values_of_many_forms(tmp_path: Path) -> None:
     [
         ({"NATS__CA_FILE": "/nope"}, "nats.ca_file: the file /nope cannot be read (no such file"),
         ({"NATS__CREDENTIALS_FILE": "/"}, "nats.credentials_file: the file / cannot be read (is a directory)"),
+        ({"NATS__CA_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no certificate: write a PEM bundle"),
+        ({"NATS__CREDENTIALS_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no NATS USER JWT: write a .creds"),
+        (
+            {"NATS__URL": "nats://u:hunter2@a:4222,b:4222"},
+            "nats.url: each server of a list needs its own nats:// or tls://",
+        ),
         ({"ADMIN_SOCKET": "/nope/admin.sock"}, "admin_socket: the directory /nope does not exist: make it"),
         ({"STORAGE": "postgres"}, "storage: postgres needs its database: set database_url"),
     ],
 )
 @pytest.mark.parametrize("arguments", [("config", "check"), ()], ids=["check", "start"])
 def test_what_a_start_needs_is_checked_too(
-    settings: dict[str, str], expected: str, arguments: tuple[str, ...], tmp_path: Path
+    settings: dict[str, object], expected: str, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     done = ServerProcess(tmp_path, **{"STORAGE": "memory"} | settings).run_command(*arguments)
     assert (done.returncode, done.stdout) == (1, "")

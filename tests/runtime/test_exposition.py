@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import anyio
 import pytest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from openguild_runtime import process_metrics
 from openguild_runtime.exposition import Exposition
-from openguild_runtime.metrics import Metrics
-from openguild_runtime.siblings import METRICS, Seat, serve_siblings
+from openguild_runtime.metrics import PIECE_SAMPLES, Metrics
+from tests.support.seats import starting, workers
 
 STALL = "openguild_loop_stall_max_seconds"
 
@@ -29,9 +28,9 @@ class Rendered:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self) -> bytes:
+    def __call__(self) -> tuple[bytes, ...]:
         self.count += 1
-        return b"# HELP x y\n# TYPE x gauge\nx %d\n" % self.count
+        return b"# HELP x y\n# TYPE x gauge\n", b"x %d\n" % self.count
 
 
 @pytest.mark.anyio
@@ -55,27 +54,27 @@ async def test_no_age_is_a_new_text_each_time() -> None:
 
 
 @pytest.mark.anyio
-async def test_all_workers_are_asked_once_for_all_who_wait(tmp_path: Path) -> None:
+async def test_all_workers_are_asked_once_for_all_who_wait() -> None:
     clock, here, there = Clock(), Rendered(), Rendered()
-    seats = [Seat(number, 2, tmp_path, os.getppid()) for number in range(2)]
-    first = Exposition(here, seats[0], max_age_secs=1.0, clock=clock)
-    second = Exposition(there, seats[1], max_age_secs=1.0, clock=clock)
     texts: list[bytes] = []
+    async with workers(2) as seats:
+        first = Exposition(here, seats[0], max_age_secs=1.0, clock=clock)
+        second = Exposition(there, seats[1], max_age_secs=1.0, clock=clock)
 
-    async def scrape() -> None:
-        texts.append(await first.whole())
+        async def scrape() -> None:
+            texts.append(await first.whole())
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(serve_siblings, seats[1], {METRICS: second.own})
-        await anyio.wait_all_tasks_blocked()
-        async with anyio.create_task_group() as scrapes:
-            for _ in range(20):
-                scrapes.start_soon(scrape)
-        assert len(set(texts)) == 1
-        assert b'x{worker="1"} 1' in texts[0]
-        clock.now += 1.0
-        await scrape()
-        tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(seats[0].serve, first.own, starting)
+            tasks.start_soon(seats[1].serve, second.own, starting)
+            async with anyio.create_task_group() as scrapes:
+                for _ in range(20):
+                    scrapes.start_soon(scrape)
+            assert len(set(texts)) == 1
+            assert b'x{worker="1"} 1' in texts[0]
+            clock.now += 1.0
+            await scrape()
+            tasks.cancel_scope.cancel()
     assert texts[-1] != texts[0]
     assert (here.count, there.count) == (2, 2)
 
@@ -97,3 +96,30 @@ def test_the_longest_stall_is_there_for_every_reader() -> None:
     assert longest() == 0.25, "two minutes at most"
     clock.now += 600.0
     assert longest() == 0.0, "nothing was added meanwhile"
+
+
+def test_the_pieces_are_what_the_library_would_write() -> None:
+    metrics = Metrics("0", native_ring=False)
+    for number in range(20):
+        metrics.http_request(f"/{number}", 200, 0.1)
+
+    def lines(text: bytes) -> list[str]:
+        """Without what changes by itself."""
+        return [line for line in text.decode().splitlines() if not line.startswith(("process_", "python_gc_"))]
+
+    pieces = list(metrics.pieces())
+    assert max(piece.count(b"\n") for piece in pieces) <= PIECE_SAMPLES + 2
+    assert lines(b"".join(pieces)) == lines(generate_latest(metrics.registry))
+
+
+def test_the_process_s_own_metrics_are_the_library_s() -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    ours.register(process_metrics.ProcessCollector())
+    ProcessCollector(registry=theirs)
+    found = [
+        {(sample.name, family.type): sample.value for family in registry.collect() for sample in family.samples}
+        for registry in (ours, theirs)
+    ]
+    assert found[0].keys() == found[1].keys()
+    assert len(found[0]) == 6
+    assert all(abs(value - found[1][key]) <= 0.05 * value + 1 for key, value in found[0].items())

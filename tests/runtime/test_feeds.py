@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from openguild_proto.effects import Appended, DeleteGuild, GrantChannelRole
-from openguild_proto.records import ControlRecord
+from openguild_proto.records import Author, ControlRecord
 from openguild_proto.schemas.stream import encode_control, event_frame_payload
 from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
@@ -154,7 +154,7 @@ async def test_a_guild_that_is_deleted_takes_feeds_and_pages_of_its_channels(
     assert server.feeds.get(channel) is not None
     guild = replica.announced[0].guild_id
     assert guild is not None
-    await replica.elsewhere.perform(DeleteGuild(guild_id=guild))
+    await replica.elsewhere.perform(DeleteGuild(author=Author(owner), guild_id=guild))
     await server.controls.check_tail()
     assert server.feeds.get(channel) is None
     assert streams._pages.nbytes == 0

@@ -67,10 +67,10 @@ def test_one_call_serves_everybody_who_is_behind(pairs: list[Pair]) -> None:
     slots = [attach(ring, pair) for pair in pairs]
     for payload in (b"one", b"two"):
         ring.publish(text_frame(payload))
-    assert flush(ring, 100, 65_536) == (3, 0, [])
+    assert flush(ring, 100, 65_536, 1.0) == (3, 0, [])
     assert [bytes(pair.read()) for pair in pairs] == [text_frame(b"one") + text_frame(b"two")] * 3
     assert [ring.cursor(slot) for slot in slots] == [2, 2, 2]
-    assert flush(ring, 100, 65_536) == (0, 0, [])
+    assert flush(ring, 100, 65_536, 1.0) == (0, 0, [])
 
 
 def test_the_limit_takes_turns(pairs: list[Pair]) -> None:
@@ -78,9 +78,24 @@ def test_the_limit_takes_turns(pairs: list[Pair]) -> None:
     for pair in pairs:
         attach(ring, pair)
     ring.publish(b"x")
-    assert [flush(ring, 2, 100)[0] for _ in range(3)] == [2, 1, 0]
+    assert [flush(ring, 2, 100, 1.0)[0] for _ in range(3)] == [2, 1, 0]
     assert [bytes(pair.read()) for pair in pairs] == [b"x"] * 3
-    assert flush(ring, 0, 100) == (0, 0, [])
+    assert flush(ring, 0, 100, 1.0) == (0, 0, [])
+
+
+def test_time_ends_a_call_early_and_the_next_goes_on() -> None:
+    ring, many = Ring(0), [Pair() for _ in range(20)]
+    for pair in many:
+        attach(ring, pair)
+    ring.publish(b"x")
+    calls = []
+    while (called := flush(ring, 100, 100, 0.0))[1]:
+        calls.append(called[0])
+    assert sum(calls) + called[0] == 20
+    assert 0 < max(calls) < 10, "some are served, however little time there is"
+    assert [bytes(pair.read()) for pair in many] == [b"x"] * 20
+    for pair in many:
+        pair.close()
 
 
 def test_who_has_more_than_was_sent_is_left(pairs: list[Pair]) -> None:
@@ -91,20 +106,20 @@ def test_who_has_more_than_was_sent_is_left(pairs: list[Pair]) -> None:
     for _ in range(3):
         ring.publish(b"x" * 100)
     attach(ring, pairs[2])
-    assert [flush(ring, 100, 200) for _ in range(3)] == [(2, 2, []), (2, 0, []), (0, 0, [])]
+    assert [flush(ring, 100, 200, 1.0) for _ in range(3)] == [(2, 2, []), (2, 0, []), (0, 0, [])]
     assert [len(pair.read()) for pair in pairs] == [300, 300, 0]
 
 
 def test_a_limit_beyond_the_slots_asks_for_no_more_memory_than_they_need(pairs: list[Pair]) -> None:
     """2**61 entries of 32 bytes are 0 bytes, modulo 2**64: what the slots report must not be written behind them."""
     ring = Ring(0)
-    assert flush(ring, sys.maxsize, 100) == (0, 0, [])
+    assert flush(ring, sys.maxsize, 100, 1.0) == (0, 0, [])
     slots = [attach(ring, pair) for pair in pairs]
     for pair in pairs:
         pair.client.close()
     ring.publish(b"x")
     for limit in (1 << 61, sys.maxsize):
-        served, _, troubles = flush(ring, limit, 100)
+        served, _, troubles = flush(ring, limit, 100, 1.0)
         assert (served, [slot for slot, _, _ in troubles]) == (3, slots)
         for slot in slots:
             ring.park(slot, False)
@@ -115,7 +130,7 @@ def test_a_full_kernel_parks_and_a_cut_frame_s_rest_is_handed_over(pairs: list[P
     slot = attach(ring, pairs[0])
     frame = text_frame(b"x" * 300_000)
     ring.publish(frame)
-    served, _, [(troubled, rest, error)] = flush(ring, 10, 1 << 20)
+    served, _, [(troubled, rest, error)] = flush(ring, 10, 1 << 20, 1.0)
     assert (served, troubled, error) == (1, slot, 0)
     assert ring.is_parked(slot)
     assert 0 < len(rest) < len(frame)
@@ -124,7 +139,7 @@ def test_a_full_kernel_parks_and_a_cut_frame_s_rest_is_handed_over(pairs: list[P
     while data := pairs[0].read():
         got += data
     assert got + rest == frame
-    assert flush(ring, 10, 1 << 20) == (0, 0, []), "parked"
+    assert flush(ring, 10, 1 << 20, 1.0) == (0, 0, []), "parked"
 
 
 def test_an_error_is_reported_for_its_subscriber_alone(pairs: list[Pair]) -> None:
@@ -132,7 +147,7 @@ def test_an_error_is_reported_for_its_subscriber_alone(pairs: list[Pair]) -> Non
     slots = [attach(ring, pair) for pair in pairs]
     pairs[1].client.close()
     ring.publish(b"x")
-    served, _, [(troubled, rest, error)] = flush(ring, 10, 100)
+    served, _, [(troubled, rest, error)] = flush(ring, 10, 100, 1.0)
     assert (served, troubled, rest) == (3, slots[1], b"")
     assert error != 0
     assert [bytes(pair.read()) for pair in (pairs[0], pairs[2])] == [b"x", b"x"]
@@ -153,14 +168,14 @@ def test_a_reused_descriptor_is_never_written_to() -> None:
         os.dup2(stranger.fileno(), number)
         stranger = socket.socket(fileno=number)
     hub.publish("c", text_frame(b"secret"), 1)
-    assert flush(hub.ring("c"), 10, 65_536) == (1, 0, [])
+    assert flush(hub.ring("c"), 10, 65_536, 1.0) == (1, 0, [])
     client.setblocking(False)
     with pytest.raises(BlockingIOError):
         client.recv(100)
     assert stays.read() == text_frame(b"secret")
     newcomer = hub.subscribe("c", 1, handle=number)
     hub.publish("c", text_frame(b"for both"), 2)
-    flush(hub.ring("c"), 10, 65_536)
+    flush(hub.ring("c"), 10, 65_536, 1.0)
     assert client.recv(100) == text_frame(b"for both"), "the slot is the newcomer's, bound anew"
     assert newcomer.position == 2
     for sock in (stranger, client):
@@ -172,7 +187,7 @@ def test_an_unbound_slot_is_left_alone() -> None:
     ring = Ring(0)
     ring.attach(0)
     ring.publish(b"x")
-    assert flush(ring, 10, 100) == (0, 0, [])
+    assert flush(ring, 10, 100, 1.0) == (0, 0, [])
 
 
 @given(
@@ -191,7 +206,7 @@ def test_any_interleaving_of_publishing_flushing_and_reading_keeps_the_bytes(ste
                 log += frame
                 ring.publish(frame)
             elif what == "flush":
-                for slot, rest, error in flush(ring, size % 3 + 1, size)[2]:
+                for slot, rest, error in flush(ring, size % 3 + 1, size, 1.0)[2]:
                     assert error == 0
                     pairs[slots.index(slot)].rest += rest
             elif what == "read":
@@ -202,7 +217,7 @@ def test_any_interleaving_of_publishing_flushing_and_reading_keeps_the_bytes(ste
             while len(pair.got) < len(log):
                 pair.read()
                 write_rest(ring, slot, pair)
-                for troubled, rest, _ in flush(ring, 2, 65_536)[2]:
+                for troubled, rest, _ in flush(ring, 2, 65_536, 1.0)[2]:
                     pairs[slots.index(troubled)].rest += rest
             assert bytes(pair.got) == bytes(log)
     finally:

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from openguild_proto.effects import DeleteChannel, ReadEvents, StorageEffect, StorageUnavailable
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
+from openguild_proto.records import Author
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.feeds import TURN_CHANNELS, ChannelGone
 from openguild_runtime.metrics import Metrics
@@ -53,7 +54,7 @@ class Shrinking(MemoryStorage):
     async def visible(self, user_id: str) -> Visible:
         seen = await super().visible(user_id)
         for channel_id in self.doomed:
-            await self.perform(DeleteChannel(channel_id=channel_id))
+            await self.perform(DeleteChannel(author=Author(user_id), channel_id=channel_id))
         return seen
 
 

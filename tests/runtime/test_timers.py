@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openguild_proto.limits import TURN_SECS
 from openguild_runtime.timers import TICK_SECS, TimerWheel
 
 
@@ -101,3 +102,31 @@ def test_a_deadline_that_fails_leaves_the_others_alone() -> None:
     wheel.arm(alarm)
     turn_until(wheel, clock, 105.0)
     assert len(alarm.rung) == 1
+
+
+def test_thousands_that_are_due_together_take_several_turns() -> None:
+    class Slow(Alarm):
+        def deadline_passed(self, now: float) -> None:
+            super().deadline_passed(now)
+            clock.now += TURN_SECS / 4
+
+    clock = Clock()
+    wheel = TimerWheel(clock)
+    alarms = [Slow(101.0) for _ in range(20)]
+    for alarm in alarms:
+        wheel.arm(alarm)
+    clock.now = 102.0
+    assert not wheel.turn()
+    rung = sum(len(alarm.rung) for alarm in alarms)
+    assert rung == 4
+    wheel.disarm(alarms[-1])
+    alarms[-2].deadline = 150.0
+    wheel.disarm(alarms[-2])
+    wheel.arm(alarms[-2])
+    turns = 1
+    while not wheel.turn():
+        turns += 1
+    assert turns == 4
+    assert [len(alarm.rung) for alarm in alarms] == [1] * 18 + [0, 0]
+    turn_until(wheel, clock, 151.0)
+    assert len(alarms[-2].rung) == 1

@@ -14,7 +14,7 @@ HEALTH = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
 
 def test_idle_connections_make_room(database_url: str, tmp_path: Path) -> None:
     """More connections than descriptors, all silent: somebody else is still served."""
-    with ServerProcess(tmp_path, DATABASE_URL=database_url, descriptors=320).start() as server:
+    with ServerProcess(tmp_path, DATABASE_URL=database_url, descriptors=120).start() as server:
         silent = [RawClient(server.port) for _ in range(100)]
         for _ in range(3):
             assert server.status("/live") == 200
@@ -37,5 +37,9 @@ def test_one_address_has_its_share_of_connections(proxies: str, database_url: st
                 assert one_more.answer().status == 200
             else:
                 assert one_more.read_to_end() == b""
+                with RawClient(server.port) as another:
+                    assert another.read_to_end() == b""
+                (line,) = (record for record in server.records() if "refused" in record["message"])
+                assert (line["level"].lower(), line["peer"], line["connections"]) == ("warning", "127.0.0.1", 257)
         for client in clients:
             client.sock.close()

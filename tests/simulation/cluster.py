@@ -168,6 +168,7 @@ class Replica:
         await drain(
             server.driver, server.readiness, server.metrics, self._stop_listening,
             delay_secs=self.cluster.config.drain.delay_secs, window_secs=self.cluster.config.drain.window_secs,
+            clock=self.cluster.sources.monotonic,
         )  # fmt: skip
         self.crash()
         await anyio.sleep(0.3)

@@ -11,6 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import AppendEvent, FindChannelAccess, StorageEffect, StorageUnavailable
+from openguild_proto.errors import Refusal
 from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
 from openguild_runtime.storage.memory import MemoryTables
@@ -33,6 +34,13 @@ class SimDatabase:
 
     def delay(self) -> float:
         return self.rng.choice((0.0005, 0.001, 0.002, 0.01, 0.05))
+
+
+def _stored(tables: MemoryTables, effect: AppendEvent) -> Outcome:
+    try:
+        return tables.perform(effect)
+    except Refusal as refusal:  # of this post; the others of the batch are stored
+        return refusal
 
 
 class SimStorage(Storage):
@@ -81,7 +89,7 @@ class SimStorage(Storage):
         self.early(batch)
         tables = self._database.tables
         try:
-            return await self._transact(lambda: [tables.perform(effect) for effect in batch])
+            return await self._transact(lambda: [_stored(tables, effect) for effect in batch])
         except StorageUnavailable:
             return [StorageUnavailable() for _ in batch]
 

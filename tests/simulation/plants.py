@@ -13,6 +13,7 @@ from openguild_proto.schemas.stream import event_frame_payload
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.feeds import Feed
 from openguild_runtime.peer import Peer
+from openguild_runtime.writer import PURE_SENDS
 from tests.simulation.cluster import Replica
 
 
@@ -78,9 +79,9 @@ def forget_the_rest(replica: Replica) -> None:
     flusher = replica.server.streams.flusher
     flush_chunk = flusher._flush_chunk
 
-    def one_send(stream: str, limit: int) -> tuple[int, bool]:
-        served, _ = flush_chunk(stream, limit)
-        return served, served < limit
+    def one_send(stream: str, max_secs: float) -> tuple[int, bool]:
+        served, _ = flush_chunk(stream, max_secs)
+        return served, served < PURE_SENDS
 
     flusher._flush_chunk = one_send  # type: ignore[method-assign]  # this is the bug
 

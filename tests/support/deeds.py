@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import uuid
 
-from openguild_proto.effects import AppendEvent, FindGuildAccess, InsertChannel, InsertGuild, InsertUser, OpenSession
-from openguild_proto.records import ChannelRecord, GuildRecord
+from openguild_proto.effects import AppendEvent, InsertChannel, InsertGuild, InsertUser, OpenSession
+from openguild_proto.records import Author, ChannelRecord, GuildRecord
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage
 
@@ -35,25 +35,31 @@ async def add_user(storage: Storage, name: str | None = None) -> str:
 
 
 async def add_guild(storage: Storage, owner_id: str, name: str = "guild", now_ms: int = NOW) -> str:
-    guild = await storage.perform(InsertGuild(guild_id=new_id(), name=name, owner_id=owner_id, now_ms=now_ms))
+    guild = await storage.perform(InsertGuild(author=Author(owner_id), guild_id=new_id(), name=name, now_ms=now_ms))
     assert isinstance(guild, GuildRecord)
     return guild.guild_id
 
 
 async def add_channel(storage: Storage, guild_id: str, user_id: str, name: str = "general", now_ms: int = NOW) -> str:
-    access = await storage.perform(FindGuildAccess(guild_id=guild_id, user_id=user_id))
     effect = InsertChannel(
-        channel_id=new_id(), guild_id=guild_id, name=name, created_by=user_id,
-        member_role=access.role if access is not None else None, now_ms=now_ms,
+        author=Author(user_id), channel_id=new_id(), guild_id=guild_id, name=name, now_ms=now_ms
     )  # fmt: skip
     channel = await storage.perform(effect)
     assert isinstance(channel, ChannelRecord)
     return channel.channel_id
 
 
-def append(channel_id: str, sender_id: str = "someone", text: str = "hi", nonce: str | None = None) -> AppendEvent:
+def append(
+    channel_id: str,
+    sender_id: str = "someone",
+    text: str = "hi",
+    nonce: str | None = None,
+    author: Author | None = None,
+) -> AppendEvent:
+    """Of another server's account, unless there is an `author`."""
     wire = b'{"content":{"content":"%b"}}' % text.encode()
     return AppendEvent(
+        author=author,
         channel_id=channel_id,
         sender_id=sender_id,
         event_id=f"${new_id()}",

@@ -14,6 +14,7 @@ from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config import ServerConfig
 from openguild_runtime.peer import Peer
+from openguild_runtime.sources import Sources
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_user, login
@@ -69,6 +70,7 @@ async def connected(
     *,
     queue_capacity: int = 256,
     ends: tuple[socket.socket, socket.socket] | None = None,
+    sources: Sources | None = None,
 ) -> AsyncIterator[Line]:
     """`queue_capacity`: events that a ring holds; `ends`: the server's and the client's, a socket pair without it."""
     storage = storage or MemoryStorage()
@@ -80,7 +82,7 @@ async def connected(
         end.setblocking(False)
     with theirs, anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            server = Server(config, tasks, 1_000, storage=storage, bus=LocalBus())
+            server = Server(config, tasks, 1_000, storage=storage, bus=LocalBus(), sources=sources)
             server.performer.serving = True
             user = await add_user(storage)
             session = login(user, 1)

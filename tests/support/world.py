@@ -47,6 +47,8 @@ class World:
             signer=None,
             user_messages=SlidingWindow(1_000, 60),
             address_messages=SlidingWindow(1_000, 60),
+            user_repeats=SlidingWindow(1_000, 60),
+            address_repeats=SlidingWindow(1_000, 60),
             user_writes=SlidingWindow(1_000_000, 60),
             address_logins=SlidingWindow(1_000, 60),
             account_logins=SlidingWindow(1_000, 60),

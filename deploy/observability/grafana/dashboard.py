@@ -139,6 +139,15 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (rate("openguild_nats_publishes_dropped_total"), "publishes dropped"),
             ),
         ),
+        Panel("Faults", "ops", ((rate("openguild_nats_faults_total", "kind"), "{{kind}}"),)),
+        Panel(
+            "Denied subjects, division of limits",
+            "short",
+            (
+                (gauge("openguild_nats_denied_subjects", "max by (instance)"), "{{instance}} denied"),
+                (gauge("openguild_limit_divisor", "max by (instance)"), "{{instance}} divisor"),
+            ),
+        ),
         Panel(
             "Holes",
             "ops",
@@ -164,6 +173,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Workers answering",
             "short",
             ((gauge("openguild_worker_up", "sum by (instance)"), "{{instance}}"),),
+        ),
+        Panel(
+            "Clock against the database's",
+            "s",
+            ((gauge("openguild_clock_difference_seconds", "max by (instance)"), "{{instance}}"),),
+            2,
         ),
         Panel("Draining", "bool", ((gauge("openguild_draining", "max by (instance)"), "{{instance}}"),)),
         Panel("Versions", "short", ((f"count by (version) (openguild_build_info{{{JOB}}})", "{{version}}"),)),

@@ -18,6 +18,7 @@ from openguild_proto.effects import (
     RotateRefresh,
 )
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import (
     ChannelMembership,
     ControlKind,
@@ -32,6 +33,7 @@ from openguild_proto.records import (
 )
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
+from openguild_runtime.storage.memory.authority import require_author
 from openguild_runtime.storage.memory.state import Channel, Family, Membership, Session, State
 
 
@@ -107,6 +109,11 @@ def grant_server_role(state: State, effect: GrantServerRole) -> None:
 def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
     if state.server_roles.get(effect.user_id, {}).pop(effect.role, None) is None:
         return False
+    enough = roles_enough_in_guild(state.roles_of(effect.user_id), Permission.CREATE_INVITES)
+    for code, invite in list(state.invites.items()):
+        mine = enough is not None and invite.created_by == effect.user_id
+        if mine and state.guild_role(invite.guild_id, effect.user_id) not in (enough or ()):
+            del state.invites[code]
     state.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
     return True
 
@@ -235,12 +242,14 @@ def list_session_addresses(state: State, effect: ListSessionAddresses) -> tuple[
 
 
 def revoke_device(state: State, effect: RevokeDevice) -> bool:
+    user_id = effect.author.user_id
+    require_author(state, effect.author)
     families = [
         family
         for family in state.families.values()
-        if family.device_id == effect.device_id and _is_alive(family, effect.user_id, effect.now_ms)
+        if family.device_id == effect.device_id and _is_alive(family, user_id, effect.now_ms)
     ]
-    _revoke(state, effect.user_id, families, effect.now_ms)
+    _revoke(state, user_id, families, effect.now_ms)
     return bool(families)
 
 

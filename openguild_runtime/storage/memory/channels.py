@@ -21,30 +21,31 @@ from openguild_proto.effects import (
     RenameChannel,
 )
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
+from openguild_runtime.storage.memory.authority import require_in_channel, require_in_guild
 from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Channel, Membership, State
 
 
-def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached | None:
-    role = state.guild_role(effect.guild_id, effect.created_by)
-    if effect.guild_id not in state.guilds or role != effect.member_role:
-        return None
+def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached:
+    creator_id = effect.author.user_id
+    require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
     if len(state.channels_of_guild(effect.guild_id)) >= effect.limit:
         return LimitReached(effect.limit)
     record = ChannelRecord(
         channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
     )
     channel = Channel(record)
-    if role is not None:
-        channel.roles[effect.created_by] = Membership(CREATOR_ROLE, effect.now_ms)
+    if state.guild_role(effect.guild_id, creator_id) is not None:
+        channel.roles[creator_id] = Membership(CREATOR_ROLE, effect.now_ms)
     state.channels[effect.channel_id] = channel
     state.log(
         ControlKind.CHANNEL_CREATED,
         guild_id=effect.guild_id,
         channel_id=effect.channel_id,
-        user_id=effect.created_by,
+        user_id=creator_id,
         body=channel_body(record),
     )
     return record
@@ -74,21 +75,16 @@ def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAcces
     )
 
 
-def rename_channel(state: State, effect: RenameChannel) -> ChannelRecord | None:
-    channel = state.channels.get(effect.channel_id)
-    if channel is None:
-        return None
+def rename_channel(state: State, effect: RenameChannel) -> ChannelRecord:
+    channel = require_in_channel(state, effect.author, effect.channel_id, Permission.RENAME)
     channel.record = msgspec.structs.replace(channel.record, name=effect.name)
     return channel.record
 
 
-def delete_channel(state: State, effect: DeleteChannel) -> bool:
-    channel = state.channels.get(effect.channel_id)
-    if channel is None:
-        return False
+def delete_channel(state: State, effect: DeleteChannel) -> None:
+    channel = require_in_channel(state, effect.author, effect.channel_id, Permission.DELETE)
     drop_channel(state, channel)
     state.log(ControlKind.CHANNEL_DELETED, guild_id=channel.record.guild_id, channel_id=effect.channel_id)
-    return True
 
 
 def drop_channel(state: State, channel: Channel) -> None:
@@ -122,6 +118,8 @@ def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
     channel = state.channels.get(effect.channel_id)
     if channel is None:
         return AppendFailure(kind="no_channel")
+    if effect.author is not None:
+        require_in_channel(state, effect.author, effect.channel_id, Permission.SEND_MESSAGES)
     if effect.nonce is not None and (effect.sender_id, effect.nonce) in channel.nonces:
         fingerprint, sequence = channel.nonces[effect.sender_id, effect.nonce]
         if fingerprint != effect.fingerprint:
@@ -169,14 +167,13 @@ def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | N
     return tuple(channel.events[max(0, end - limit) : end])
 
 
-def mark_read(state: State, effect: MarkRead) -> ReadState | None:
-    channel = state.channels.get(effect.channel_id)
-    if channel is None or effect.user_id not in state.users:
-        return None
+def mark_read(state: State, effect: MarkRead) -> ReadState:
+    user_id = effect.author.user_id
+    channel = require_in_channel(state, effect.author, effect.channel_id, Permission.READ)
     head = len(channel.events)
     wanted = head if effect.sequence is None else min(max(0, effect.sequence), head)
-    channel.reads[effect.user_id] = max(wanted, channel.reads.get(effect.user_id, 0))
-    return _read_state(channel, effect.user_id)
+    channel.reads[user_id] = max(wanted, channel.reads.get(user_id, 0))
+    return _read_state(channel, user_id)
 
 
 def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:

@@ -21,8 +21,16 @@ from openguild_proto.effects import (
     RenameGuild,
     SetMemberRole,
 )
-from openguild_proto.errors import LocalProtocolError
-from openguild_proto.policy.permissions import Permission, allows
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.policy.permissions import (
+    Permission,
+    allows,
+    needed_to_delete,
+    rank,
+    require_removal,
+    require_role_change,
+    roles_above,
+)
 from openguild_proto.records import (
     ControlKind,
     GuildAccess,
@@ -33,20 +41,21 @@ from openguild_proto.records import (
     MemberRecord,
 )
 from openguild_runtime.storage.base import OWNER, channel_ids_body
+from openguild_runtime.storage.memory.authority import require_author, require_in_guild
 from openguild_runtime.storage.memory.channels import drop_channel
 from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Membership, State
 
 
 def insert_guild(state: State, effect: InsertGuild) -> GuildRecord | LimitReached:
-    if effect.owner_id not in state.users:
-        raise LocalProtocolError("a guild needs an existing user as its owner")
-    if _guilds_owned(state, effect.owner_id) >= effect.limit:
+    owner_id = effect.author.user_id
+    require_author(state, effect.author)
+    if _guilds_owned(state, owner_id) >= effect.limit:
         return LimitReached(effect.limit)
     guild = GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
     state.guilds[effect.guild_id] = guild
-    state.members[effect.guild_id] = {effect.owner_id: Membership(OWNER, effect.now_ms)}
-    state.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=effect.owner_id)
+    state.members[effect.guild_id] = {owner_id: Membership(OWNER, effect.now_ms)}
+    state.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=owner_id)
     return guild
 
 
@@ -76,17 +85,16 @@ def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | No
     )
 
 
-def rename_guild(state: State, effect: RenameGuild) -> GuildRecord | None:
-    guild = state.guilds.get(effect.guild_id)
-    if guild is None:
-        return None
-    state.guilds[effect.guild_id] = renamed = msgspec.structs.replace(guild, name=effect.name)
+def rename_guild(state: State, effect: RenameGuild) -> GuildRecord:
+    require_in_guild(state, effect.author, effect.guild_id, Permission.RENAME)
+    renamed = msgspec.structs.replace(state.guilds[effect.guild_id], name=effect.name)
+    state.guilds[effect.guild_id] = renamed
     return renamed
 
 
-def delete_guild(state: State, effect: DeleteGuild) -> bool:
-    if state.guilds.pop(effect.guild_id, None) is None:
-        return False
+def delete_guild(state: State, effect: DeleteGuild) -> None:
+    require_in_guild(state, effect.author, effect.guild_id, Permission.DELETE)
+    del state.guilds[effect.guild_id]
     channels = state.channels_of_guild(effect.guild_id)
     for channel in channels:
         drop_channel(state, channel)
@@ -95,7 +103,6 @@ def delete_guild(state: State, effect: DeleteGuild) -> bool:
         del state.invites[invite.code]
     body = channel_ids_body([channel.record.channel_id for channel in channels])
     state.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id, body=body)
-    return True
 
 
 # --- members -------------------------------------------------------------------------------------
@@ -117,30 +124,50 @@ def find_member(state: State, effect: FindMember) -> MemberRecord | None:
 
 
 def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
-    verdict = _may_change(state, effect.guild_id, effect.user_id, effect.expected_role, leaves=effect.role != OWNER)
-    full = effect.role == OWNER and _guilds_owned(state, effect.user_id) >= effect.limit
-    if verdict is MemberChange.DONE and full:
+    user_id, author = effect.user_id, effect.author
+    own_role = require_in_guild(state, author, effect.guild_id, Permission.MANAGE_MEMBERS)
+    held = state.guild_role(effect.guild_id, user_id)
+    if held is None:
+        return MemberChange.NOT_MEMBER
+    require_role_change(own_role, held, effect.role, own=user_id == author.user_id)
+    if held == OWNER != effect.role and _owners(state, effect.guild_id) == 1:
+        return MemberChange.LAST_OWNER
+    if effect.role == OWNER != held and _guilds_owned(state, user_id) >= effect.limit:
         return MemberChange.LIMIT_REACHED
-    if verdict is MemberChange.DONE:
-        state.members[effect.guild_id][effect.user_id].role = effect.role
-        _end_invites(state, effect.guild_id, effect.user_id, effect.role)
-        state.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=effect.user_id)
-    return verdict
+    state.members[effect.guild_id][user_id].role = effect.role
+    _end_what_rested_on(state, effect.guild_id, user_id, held, effect.role)
+    state.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
+    return MemberChange.DONE
 
 
 def remove_member(state: State, effect: RemoveMember) -> MemberChange:
-    verdict = _may_change(state, effect.guild_id, effect.user_id, effect.expected_role, leaves=True)
-    if verdict is MemberChange.DONE:
-        del state.members[effect.guild_id][effect.user_id]
-        for channel in state.channels_of_guild(effect.guild_id):
-            channel.roles.pop(effect.user_id, None)
-        _end_invites(state, effect.guild_id, effect.user_id, None)
-        state.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=effect.user_id)
-    return verdict
+    user_id, author = effect.user_id, effect.author
+    own = user_id == author.user_id
+    if own:
+        require_author(state, author)
+    else:
+        own_role = require_in_guild(state, author, effect.guild_id, Permission.MANAGE_MEMBERS)
+    held = state.guild_role(effect.guild_id, user_id)
+    if held is None:
+        return MemberChange.NOT_MEMBER
+    if not own:
+        require_removal(own_role, held)
+    if held == OWNER and _owners(state, effect.guild_id) == 1:
+        return MemberChange.LAST_OWNER
+    del state.members[effect.guild_id][user_id]
+    _end_what_rested_on(state, effect.guild_id, user_id, held, None)
+    state.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=user_id)
+    return MemberChange.DONE
 
 
-def _end_invites(state: State, guild_id: str, user_id: str, role: str | None) -> None:
-    """Unless `role`, the creator's from now on, may still create them: an invite is worth what its creator may do."""
+def _end_what_rested_on(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
+    """A role that is lower than the one `held`, or none, takes along roles in the guild's channels that are above it;
+    one that may not create invites takes those that the user created: an invite is worth what its creator may do."""
+    if role is None or rank(role) < rank(held):
+        for channel in state.channels_of_guild(guild_id):
+            explicit = channel.roles.get(user_id)
+            if explicit is not None and (role is None or explicit.role in roles_above(role)):
+                del channel.roles[user_id]
     if not allows(role, Permission.CREATE_INVITES):
         for code, invite in list(state.invites.items()):
             if invite.guild_id == guild_id and invite.created_by == user_id:
@@ -152,7 +179,7 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | Non
         return None
     members = state.members[effect.guild_id]
     held = state.guild_role(effect.guild_id, effect.user_id)
-    if held == OWNER and effect.role != OWNER and _owners(state, effect.guild_id) == 1:
+    if held == OWNER != effect.role and _owners(state, effect.guild_id) == 1:
         return MemberChange.LAST_OWNER
     if effect.user_id in members:
         members[effect.user_id].role = effect.role
@@ -160,21 +187,8 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | Non
     else:
         members[effect.user_id] = Membership(effect.role, effect.now_ms)
         kind = ControlKind.MEMBER_JOINED
-    _end_invites(state, effect.guild_id, effect.user_id, effect.role)
+    _end_what_rested_on(state, effect.guild_id, effect.user_id, held, effect.role)
     state.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
-    return MemberChange.DONE
-
-
-def _may_change(state: State, guild_id: str, user_id: str, expected_role: str, *, leaves: bool) -> MemberChange:
-    """`leaves`: the member will not be an owner afterwards."""
-    members = state.members.get(guild_id, {})
-    if user_id not in members:
-        return MemberChange.NOT_MEMBER
-    role = members[user_id].role
-    if role != expected_role:
-        return MemberChange.CONFLICT
-    if role == OWNER and leaves and _owners(state, guild_id) == 1:
-        return MemberChange.LAST_OWNER
     return MemberChange.DONE
 
 
@@ -203,10 +217,8 @@ def _lives(invite: InviteRecord, now_ms: int) -> bool:
     return not expired and (invite.max_uses is None or invite.uses < invite.max_uses)
 
 
-def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitReached | None:
-    guild = state.guilds.get(effect.guild_id)
-    if guild is None or state.guild_role(effect.guild_id, effect.created_by) != effect.member_role:
-        return None
+def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitReached:
+    require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_INVITES)
     others = [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]
     spent = [invite for invite in others if not _lives(invite, effect.now_ms)]
     if len(others) - len(spent) >= effect.limit:
@@ -217,11 +229,11 @@ def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitRea
     invite = InviteRecord(
         code=effect.code,
         guild_id=effect.guild_id,
-        guild_name=guild.name,
+        guild_name=state.guilds[effect.guild_id].name,
         max_uses=effect.max_uses,
         uses=0,
         expires_at_ms=effect.expires_at_ms,
-        created_by=effect.created_by,
+        created_by=effect.author.user_id,
         created_at_ms=effect.now_ms,
     )
     state.invites[effect.code] = invite
@@ -250,23 +262,29 @@ def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
 
 
 def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
+    user_id = effect.author.user_id
+    require_author(state, effect.author)
     invite = state.invites.get(effect.code)
-    if invite is None or effect.user_id not in state.users:
+    if invite is None:
         return None
-    already = _member(state, invite.guild_id, effect.user_id)
+    already = _member(state, invite.guild_id, user_id)
     if already is not None:
         return already
     if not _lives(invite, effect.now_ms):
         return None
-    if sum(effect.user_id in members for members in state.members.values()) >= effect.limit:
+    if sum(user_id in members for members in state.members.values()) >= effect.limit:
         return LimitReached(effect.limit)
     state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
-    state.members[invite.guild_id][effect.user_id] = Membership(effect.role, effect.now_ms)
+    state.members[invite.guild_id][user_id] = Membership(effect.role, effect.now_ms)
     for channel in state.channels_of_guild(invite.guild_id):
-        channel.reads[effect.user_id] = max(len(channel.events), channel.reads.get(effect.user_id, 0))
-    state.log(ControlKind.MEMBER_JOINED, guild_id=invite.guild_id, user_id=effect.user_id)
-    return _member(state, invite.guild_id, effect.user_id)
+        channel.reads[user_id] = max(len(channel.events), channel.reads.get(user_id, 0))
+    state.log(ControlKind.MEMBER_JOINED, guild_id=invite.guild_id, user_id=user_id)
+    return _member(state, invite.guild_id, user_id)
 
 
-def delete_invite(state: State, effect: DeleteInvite) -> bool:
-    return state.invites.pop(effect.code, None) is not None
+def delete_invite(state: State, effect: DeleteInvite) -> None:
+    invite = state.invites.get(effect.code)
+    if invite is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    require_in_guild(state, effect.author, invite.guild_id, needed_to_delete(invite.created_by, effect.author.user_id))
+    del state.invites[effect.code]

@@ -1,25 +1,30 @@
-"""The schema's history: plain SQL, forward only, applied under an advisory lock (D-39, playbook "migrations reviewed").
+"""The schema's history: plain SQL, forward only, applied under an advisory lock (playbook "migrations reviewed").
 
 All steps run in one transaction on one connection, so PgBouncer in transaction mode does no harm.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 
+from openguild_runtime.storage import fitness
+from openguild_runtime.storage.fitness import Connection
+from openguild_runtime.storage.migrations import schema
+from openguild_runtime.storage.migrations.schema import Schema
+from openguild_runtime.storage.migrations.script import config
+
 if TYPE_CHECKING:  # alembic and SQLAlchemy take a third of a second to import: done where they are used
-    from alembic.config import Config
-    from asyncpg.pool import PoolConnectionProxy
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection as SyncConnection
+
+__all__ = ["Schema", "current", "expected", "render_sql", "renew_epochs", "serves", "upgrade"]
 
 LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint: nobody else's advisory lock by accident
 CONNECT_LIMIT_SECS = 10.0
+MAX_RACES = 3  # with later releases that migrate at the same time
 
 # In the order in which everybody locks channels. Random for each row: nobody who restores twice can meet one again.
 NEW_EPOCHS = """
@@ -27,14 +32,45 @@ UPDATE channels AS c SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
 FROM (SELECT channel_id FROM channels ORDER BY channel_id FOR NO KEY UPDATE) AS locked
 WHERE c.channel_id = locked.channel_id
 """
+RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL"  # the next replica records what it finds
 
 
-async def upgrade(database_url: str, revision: str = "head") -> None:
+async def upgrade(database_url: str, revision: str = "head") -> Schema:
     """Bring the schema to `revision` (the newest step, unless a test wants an older one) where it is not there yet.
 
-    Waits for whoever is migrating now. Raises what asyncpg and SQLAlchemy raise; the transaction is then rolled back.
+    Returns the schema as it is then. One of a later release that serves this one is left as it is: that is a rollback.
+    Waits for whoever is migrating now. Raises DatabaseUnfit, and what asyncpg and SQLAlchemy raise; nothing is changed then.
     """
+    from alembic.util import CommandError
 
+    for _ in range(MAX_RACES):
+        found = await _read(database_url)
+        if found.fault is not None:
+            raise fitness.DatabaseUnfit(found.fault)
+        if found.is_later or found.revision == (found.expected if revision == "head" else revision):
+            return found
+        try:
+            await _apply(database_url, revision)
+        except CommandError:
+            continue  # a later release has migrated meanwhile
+        except Exception as failure:
+            unfit = schema.explained(failure)
+            if unfit is None:
+                raise
+            raise unfit from failure
+    return await _read(database_url)
+
+
+async def _read(database_url: str) -> Schema:
+    connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
+    try:
+        await fitness.look(connection)
+        return await schema.read(connection)
+    finally:
+        await connection.close()
+
+
+async def _apply(database_url: str, revision: str) -> None:
     from sqlalchemy import pool
     from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -45,6 +81,7 @@ async def upgrade(database_url: str, revision: str = "head") -> None:
         "postgresql+asyncpg://",
         async_creator=connect,  # asyncpg itself reads the URL: SQLAlchemy does not know libpq's options
         poolclass=pool.NullPool,
+        isolation_level="READ COMMITTED",  # each statement sees what others committed while this one waited for the lock
         connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": _statement_name},
     )
     try:
@@ -57,11 +94,19 @@ async def upgrade(database_url: str, revision: str = "head") -> None:
 async def renew_epochs(database_url: str) -> None:
     """After a restore: what clients have read of any channel is another log from now on (`deploy/restore.sh` does the same).
 
-    Raises what asyncpg raises; nothing is changed then.
+    Replicas that run hear of it and end their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed then.
     """
     connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
-        await connection.execute(NEW_EPOCHS)
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+            await connection.execute(RENEWED)
+            await connection.execute(NEW_EPOCHS)
+    except asyncpg.PostgresError as failure:
+        unfit = schema.explained(failure)
+        if unfit is None:
+            raise
+        raise unfit from failure
     finally:
         await connection.close()
 
@@ -71,30 +116,18 @@ def render_sql() -> str:
     from alembic import command
 
     script = io.StringIO()
-    command.upgrade(_config(script), "head", sql=True)
+    command.upgrade(config(script), "head", sql=True)
     return script.getvalue()
 
 
-@functools.cache
 def expected() -> str:
     """The revision this program was written for."""
-    from alembic.script import ScriptDirectory
-
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    if head is None:
-        raise LookupError("the migrations are missing from this installation")
-    return head
+    return schema.steps()[0]
 
 
-async def current(
-    connection: asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record],
-) -> str | None:
+async def current(connection: Connection) -> str | None:
     """The revision of the schema; None where no migration ever ran."""
-    try:
-        revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
-    except asyncpg.UndefinedTableError:
-        return None
-    return revision
+    return (await schema.read(connection)).revision
 
 
 def serves(revision: str | None) -> bool:
@@ -102,31 +135,16 @@ def serves(revision: str | None) -> bool:
 
     One it has never heard of is newer: by the expand-and-contract rule replicas of the release before go on serving.
     """
-    return revision is not None and (revision == expected() or revision not in _known())
+    newest, known = schema.steps()
+    return Schema(newest, known, revisions=(revision,) if revision is not None else ()).serves
 
 
-@functools.cache
-def _known() -> frozenset[str]:
-    from alembic.script import ScriptDirectory
-
-    return frozenset(step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions())
-
-
-def _config(output: io.StringIO | None = None) -> Config:
-    from alembic.config import Config
-
-    config = Config(output_buffer=output)
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _upgrade(connection: Connection, revision: str) -> None:
+def _upgrade(connection: SyncConnection, revision: str) -> None:
     from alembic import command
 
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    made = config()
+    made.attributes["connection"] = connection
+    command.upgrade(made, revision)
 
 
 def _statement_name() -> str:

@@ -9,7 +9,12 @@ if context.is_offline_mode():
 else:
     context.configure(connection=context.config.attributes["connection"])
 
+# What the role or the database sets for ordinary queries is not meant for these. A step may set limits of its own.
+PATIENT = ("SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0")
+
 with context.begin_transaction():
+    for setting in PATIENT:
+        context.execute(setting)
     # Held to the end of the transaction: of several replicas that start at once, one migrates and the others wait.
     context.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
     context.run_migrations()

@@ -13,14 +13,20 @@ from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import anyio
-import asyncpg
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto import effects
-from openguild_proto.effects import AppendEvent, FindChannelAccess, Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects import (
+    Appended,
+    AppendEvent,
+    FindChannelAccess,
+    Overloaded,
+    StorageEffect,
+    StorageUnavailable,
+)
+from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelAccess, ControlRecord
-from openguild_runtime.storage import migrations
+from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
     ACCESS_READERS,
     COMMITTERS,
@@ -30,88 +36,26 @@ from openguild_runtime.storage.base import (
     StorageStats,
     Visible,
 )
-from openguild_runtime.storage.postgres import accounts, attempts, channels, guilds, invites, retention, sessions
+from openguild_runtime.storage.causes import CAUSES, PASSING, REFUSALS
+from openguild_runtime.storage.migrations import schema
+from openguild_runtime.storage.migrations.schema import Schema
+from openguild_runtime.storage.postgres import access, guilds, history
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.gather import Gather
+from openguild_runtime.storage.postgres.pool import Patience, Pool
+from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
+from openguild_runtime.storage.postgres.settings import session_settings
+from openguild_runtime.storage.postgres.statements import CHANGES, SNAPSHOTS, STATEMENTS, TRANSACTIONS
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
-from openguild_runtime.storage.postgres.values import Connection, texts
+from openguild_runtime.storage.postgres.values import Connection
 
 __all__ = ["PostgresStorage"]
 
 T = TypeVar("T")
 
-CONNECT_LIMIT_SECS = 5.0
-ACQUIRE_LIMIT_SECS = 5.0
-FINISH_LIMIT_SECS = 5.0  # for the batches under way at the end
-IDLE_LIFETIME_SECS = 300.0
+PLACE_LIMIT_SECS = 5.0  # for a connection that others use: half of what a request has, and then it is `overloaded`
+FINISH_LIMIT_SECS = 1.0  # for the batches under way at the end
 MAX_BACKOFF_SECS = 2.0
-
-# One statement, which is a transaction by itself: no BEGIN and COMMIT around it.
-STATEMENTS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
-    effects.InsertUser: accounts.insert_user,
-    effects.FindUserByName: accounts.find_user_by_name,
-    effects.FindRefreshFamily: sessions.find_refresh_family,
-    effects.FindSession: sessions.find_session,
-    effects.ListDevices: sessions.list_devices,
-    effects.ListSessionAddresses: sessions.list_session_addresses,
-    effects.ListGuilds: guilds.list_guilds,
-    effects.FindGuildAccess: guilds.find_guild_access,
-    effects.RenameGuild: guilds.rename_guild,
-    effects.ListMembers: guilds.list_members,
-    effects.FindMember: guilds.find_member,
-    effects.ListInvites: invites.list_invites,
-    effects.FindInvite: invites.find_invite,
-    effects.DeleteInvite: invites.delete_invite,
-    effects.ListChannels: channels.list_channels,
-    effects.RenameChannel: channels.rename_channel,
-    effects.FindPosted: channels.find_posted,
-    effects.ReadEvents: channels.read_events,
-    effects.MarkRead: channels.mark_read,
-    effects.ListUnread: channels.list_unread,
-    effects.CountAttempt: attempts.count_attempt,
-}
-# Several statements, perhaps with a control record.
-TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaitable[Any]]] = {
-    effects.DescribeUser: accounts.describe_user,
-    effects.GrantServerRole: accounts.grant_server_role,
-    effects.RevokeServerRole: accounts.revoke_server_role,
-    effects.OpenSession: sessions.open_session,
-    effects.RotateRefresh: sessions.rotate_refresh,
-    effects.RevokeRefresh: sessions.revoke_refresh,
-    effects.RevokeDevice: sessions.revoke_device,
-    effects.InsertGuild: guilds.insert_guild,
-    effects.DeleteGuild: guilds.delete_guild,
-    effects.SetMemberRole: guilds.set_member_role,
-    effects.RemoveMember: guilds.remove_member,
-    effects.GrantGuildRole: guilds.grant_guild_role,
-    effects.InsertInvite: invites.insert_invite,
-    effects.AcceptInvite: invites.accept_invite,
-    effects.InsertChannel: channels.insert_channel,
-    effects.DeleteChannel: channels.delete_channel,
-    effects.GrantChannelRole: channels.grant_channel_role,
-    effects.PruneExpired: retention.prune_expired,
-}
-SNAPSHOTS = frozenset({effects.DescribeUser})  # read several tables as of one moment
-
-# The database is away, going away, overloaded, or has another schema: the effect may be tried again later.
-UNAVAILABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,  # shutdown, crash, starting up, statement timeout
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full
-    asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in the middle
-    asyncpg.TransactionRollbackError,  # deadlock, serialisation
-    asyncpg.ReadOnlySQLTransactionError,  # a replica that is being promoted
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.PostgresSystemError,  # I/O errors of its host
-)
 
 log = structlog.get_logger("openguild.storage")
 
@@ -135,14 +79,23 @@ class PostgresStorage(Storage):
         committers: int = COMMITTERS,
     ) -> None:
         super().__init__()
-        self._url = database_url
         self._tasks = tasks
-        self._pool_size = pool_size
-        self._timeout = statement_timeout_secs
-        self._cache_size = statement_cache_size
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._sessions: asyncpg.Pool[asyncpg.Record] | None = None  # the same pool, even after `aclose` has begun
-        self._committer = Committer(self._borrow, self._committed, count=committers)
+        self._pool = Pool(
+            database_url,
+            tasks,
+            size=pool_size,
+            limit_secs=statement_timeout_secs + 1,  # the server gives up first, and says so
+            cache_size=statement_cache_size,
+            settings=session_settings(statement_timeout_secs, pooled=statement_cache_size == 0),
+            on_fault=self._failed,
+            on_silence=self._refuse_waiting,
+        )
+        self._doubtful = True  # something failed since everything was last seen to work
+        self._writable = True
+        self._says_isolation = False  # each statement alone needs a transaction that names its isolation
+        self._schema: Schema | None = None  # at the last look
+        self._history = history.HistoryReader()
+        self._committer = Committer(self._lend_to_write, self._committed, count=committers)
         self._accesses = Gather(self._find_accesses)
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
@@ -155,49 +108,42 @@ class PostgresStorage(Storage):
 
     async def start(self) -> None:
         await self.open()
-        attempt = 0
+        attempt, fit = 0, False
+        told: str | None = None
         while True:
             health = await self.check()
-            if health.database and health.migrations:
+            fit = fit or (health.database and await self._is_fit())
+            found = self._schema
+            if health.usable and fit:
+                if found is not None and found.is_later:
+                    log.warning("the schema is of a later release: this one serves with it", revision=found.revision)
                 return
-            if attempt == 0:
-                missing = (
-                    "its schema is not current: run `openguild-server migrate`"
-                    if health.database
-                    else "it cannot be reached"
-                )
-                log.warning(f"waiting for the database: {missing}")
+            why = (found.problem if found is not None and health.cause == "migrations" else None) or health.why
+            if why != told:
+                told = why
+                log.warning(f"waiting for the database: {why}", cause=health.cause)
             attempt += 1
             await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
 
+    async def _is_fit(self) -> bool:
+        """Whether the database could be asked. Raises DatabaseUnfit where this program can never work with it."""
+        try:
+            found = await self._in_turn(self._watching, fitness.look)
+        except StorageUnavailable:
+            return False
+        self._says_isolation = found.isolation != "read committed"  # behind a pooler; else the session has ours
+        if found.synchronous_commit == "off":
+            log.warning(
+                "synchronous_commit is off for this role: a crash of PostgreSQL loses messages that were acknowledged"
+            )
+        return True
+
     async def open(self) -> None:
         """Make the pool and start the group commit; nothing is connected yet. Raises ValueError for a bad URL."""
-        if self._pool is None:
-            self._pool = await asyncpg.create_pool(
-                self._url,
-                min_size=0,
-                max_size=self._pool_size,
-                timeout=CONNECT_LIMIT_SECS,
-                command_timeout=self._timeout + 1,  # the server gives up first, and says so
-                max_inactive_connection_lifetime=IDLE_LIFETIME_SECS,
-                statement_cache_size=self._cache_size,
-                reset=_keep_session,
-                server_settings=self._settings(),
-            )
-            self._sessions = self._pool
+        await self._pool.open()
+        if self._workers_ended is None:
+            self._workers_ended = anyio.Event()
             self._tasks.start_soon(self._run_workers)
-
-    def _settings(self) -> dict[str, str]:
-        """Of each session. A pooler shares sessions and refuses what is none of its business to set."""
-        if self._cache_size == 0:
-            return {"application_name": "openguild"}
-        return {
-            "application_name": "openguild",
-            "statement_timeout": str(int(self._timeout * 1000)),
-            # A process that stands still within a transaction holds its locks no longer than a statement may take.
-            "idle_in_transaction_session_timeout": str(int(self._timeout * 1000)),
-            "jit": "off",  # short queries: compiling costs more than it saves
-        }
 
     async def aclose(self) -> None:
         self._committer.close()
@@ -206,28 +152,28 @@ class PostgresStorage(Storage):
             with anyio.move_on_after(FINISH_LIMIT_SECS, shield=True):
                 await self._workers_ended.wait()
         self._workers.cancel()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            with anyio.move_on_after(CONNECT_LIMIT_SECS, shield=True) as limit, suppress(*UNAVAILABLE):
-                await pool.close()
-            if limit.cancelled_caught:
-                pool.terminate()
+        await self._pool.aclose()
 
     def cut(self) -> None:
         self._workers.cancel()
-        if self._sessions is not None:
-            self._sessions.terminate()
+        self._pool.cut()
 
     # --- effects -----------------------------------------------------------------------------------
 
     async def perform(self, effect: StorageEffect[T]) -> T:
+        if self._pool.silent:
+            raise StorageUnavailable(str(CAUSES["timeout"]))
         if isinstance(effect, AppendEvent):
-            return cast("T", await self._committer.submit(effect))
+            outcome = await self._committer.submit(effect)
+            if isinstance(outcome, Appended) and not outcome.repeated:
+                self._history.stored(outcome.event)
+            return cast("T", outcome)
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
         kind = type(effect)
         if statement := STATEMENTS.get(kind):
-            return cast("T", await self._with_connection(lambda connection: statement(connection, effect)))
+            alone = self._alone(lambda connection: statement(connection, effect))
+            return cast("T", await self._with_connection(alone, writes=kind in CHANGES))
         transaction = TRANSACTIONS.get(kind)
         if transaction is None:
             raise TypeError(f"not a storage effect: {kind.__name__}")
@@ -235,46 +181,62 @@ class PostgresStorage(Storage):
 
         async def run(connection: Connection) -> tuple[Any, list[ControlRecord]]:
             tx = Transaction(connection)
-            async with connection.transaction(isolation="repeatable_read" if snapshot else None, readonly=snapshot):
+            async with connection.transaction(
+                isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot
+            ):
                 result = await transaction(tx, effect)
             return result, tx.records
 
-        result, records = await self._with_connection(run)
+        result, records = await self._with_connection(run, writes=not snapshot)
         for record in records:
             self.on_control(record)
         return cast("T", result)
 
-    async def _with_connection(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _with_connection(self, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False) -> T:
         """With one of the connections that are for everybody. Raises Overloaded where none comes free in time."""
-        return await self._in_turn(self._shared, use)
+        return await self._in_turn(self._shared, use, writes=writes)
 
-    async def _in_turn(self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]]) -> T:
-        with anyio.move_on_after(ACQUIRE_LIMIT_SECS) as waiting:
+    async def _in_turn(
+        self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False
+    ) -> T:
+        """A connection never has to be waited for: whoever has a place has one."""
+        with anyio.move_on_after(PLACE_LIMIT_SECS) as waiting:
             await places.acquire()
         if waiting.cancelled_caught:
             raise Overloaded
         try:
-            return await self._borrow(use)
+            return await self._pool.lend(use, writes=writes)
         finally:
             places.release()
 
-    async def _borrow(self, use: Callable[[Connection], Awaitable[T]]) -> T:
-        """With a connection of the pool, which never has to be waited for: whoever comes here has a place in it."""
-        if self._pool is None:
-            raise StorageUnavailable
-        try:
-            async with self._pool.acquire(timeout=ACQUIRE_LIMIT_SECS) as connection:
+    def _alone(self, use: Callable[[Connection], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
+        """`use` of one statement, which reads what was committed before it, whatever the default of its session."""
+
+        async def within(connection: Connection) -> T:
+            if not self._says_isolation:
                 return await use(connection)
-        except UNAVAILABLE as failure:
-            if isinstance(failure, asyncpg.ProtocolViolationError) and self._cache_size > 0:
-                log.warning("a pooler refuses our session: set database.statement_cache_size to 0 to go through one")
-            log.debug("the database cannot be used", kind=type(failure).__name__)
-            raise StorageUnavailable from failure
+            async with connection.transaction(isolation="read_committed"):
+                return await use(connection)
+
+        return within
+
+    async def _lend_to_write(self, use: Callable[[Connection], Awaitable[T]]) -> T:
+        return await self._pool.lend(self._alone(use), writes=True)
+
+    def _failed(self, writes: bool, cause: str) -> None:
+        if cause not in PASSING:
+            self._doubtful = True
+        self.on_fault(writes, cause)
+
+    def _refuse_waiting(self) -> None:
+        """The database has fallen silent: whoever waits in a queue is told so, and nobody comes into one."""
+        self._doubtful = True
+        self._committer.refuse_waiting()
+        self._accesses.refuse_waiting()
 
     # --- in batches --------------------------------------------------------------------------------
 
     async def _run_workers(self) -> None:
-        self._workers_ended = anyio.Event()
         try:
             with self._workers:
                 async with anyio.create_task_group() as workers:
@@ -283,13 +245,16 @@ class PostgresStorage(Storage):
                     for _ in range(ACCESS_READERS):
                         workers.start_soon(self._accesses.run)
         finally:
-            self._workers_ended.set()
+            if self._workers_ended is not None:
+                self._workers_ended.set()
 
     def _committed(self, events: int, secs: float) -> None:
         self.on_batch(events, secs)
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
-        return await self._borrow(lambda connection: channels.find_channel_accesses(connection, questions))
+        return await self._pool.lend(
+            lambda connection: access.find_channel_accesses(connection, questions), writes=False
+        )
 
     # --- other reads -------------------------------------------------------------------------------
 
@@ -318,41 +283,71 @@ class PostgresStorage(Storage):
         )
         return [control_record(row) for row in rows]
 
-    async def visible(self, user_id: str) -> Visible:
-        row = await self._with_connection(
-            lambda connection: connection.fetchrow(
-                """
-                WITH mine AS (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
-                SELECT ARRAY(SELECT guild_id FROM mine ORDER BY guild_id) AS guilds, ARRAY(
-                    SELECT channel_id FROM channels WHERE guild_id IN (SELECT guild_id FROM mine)
-                    OR channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
-                    ORDER BY created_at, channel_id
-                ) AS channels
-                """,
-                user_id,
-            )
+    async def history(self) -> History | None:
+        return await self._in_turn(self._watching, self._history.read)
+
+    async def record_lineage(self, found: History) -> None:
+        await self._in_turn(self._watching, lambda connection: history.record_lineage(connection, found))
+
+    async def renew_epochs(self, found: History, at_least: int) -> bool:
+        return await self._in_turn(self._watching, lambda connection: history.renew_epochs(connection, found, at_least))
+
+    async def wall_ms(self) -> float | None:
+        wall: float = await self._in_turn(
+            self._watching,
+            lambda connection: connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8 * 1000"),
         )
-        if row is None:
-            raise StorageUnavailable
-        return Visible(guild_ids=texts(row["guilds"]), channel_ids=texts(row["channels"]))
+        return wall
+
+    async def visible(self, user_id: str) -> Visible:
+        return await self._with_connection(lambda connection: guilds.visible(connection, user_id))
 
     # --- health ------------------------------------------------------------------------------------
 
     async def check(self) -> StorageHealth:
+        """A question in a session of the pool. At the start, and after a failure, everything in a new session."""
+        schema.steps()  # to read them takes a while, once: not within the time of an answer
         try:
-            revision = await self._in_turn(self._watching, migrations.current)
-        except StorageUnavailable:
-            return StorageHealth(database=False, migrations=False)
-        return StorageHealth(database=True, migrations=migrations.serves(revision))
+            if not self._doubtful:
+                with suppress(StorageUnavailable):  # it says too little: the proof finds out more
+                    return self._found(await self._pool.ask(self._look))
+            self._doubtful = False  # what fails from here on is a new doubt
+            current = await self._pool.ask(self._prove)
+        except Exception as failure:
+            self._doubtful = True
+            cause = self._pool.cause_of(failure)
+            if cause is None:
+                raise
+            return self._found(False, cause)
+        if not self._writable:
+            self._writable = True
+            await self._pool.renew()  # sessions of the time when nothing could be written
+        return self._found(current)
+
+    def _found(self, current: bool, cause: str | None = None) -> StorageHealth:
+        if cause is None or cause in PASSING:
+            return StorageHealth(
+                database=True, migrations=current, writable=self._writable, cause=None if current else "migrations"
+            )
+        self._writable = False
+        if cause in REFUSALS:
+            return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
+        return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
+
+    async def _look(self, patience: Patience) -> bool:
+        async def look(connection: Connection) -> Schema:
+            await check_writable(connection)
+            patience.renew()
+            return await schema.read(connection)
+
+        self._schema = await self._in_turn(self._watching, look)
+        return self._schema.serves
+
+    async def _prove(self, patience: Patience) -> bool:
+        del patience  # connecting and writing, all in the time of one answer
+        self._schema = await self._pool.connected(prove_usable)
+        return self._schema.serves
 
     def stats(self) -> StorageStats:
-        pool = self._pool
-        return StorageStats(
-            pool_size=pool.get_size() if pool is not None else 0,
-            pool_idle=pool.get_idle_size() if pool is not None else 0,
-            queue_events=len(self._committer),
-        )
-
-
-async def _keep_session(connection: Connection) -> None:
-    """No effect leaves anything behind in its session, so a connection goes back without the round trip of RESET ALL."""
+        size, idle = self._pool.sizes
+        return StorageStats(pool_size=size, pool_idle=idle, queue_events=len(self._committer))

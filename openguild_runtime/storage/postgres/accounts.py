@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from openguild_proto.effects import DescribeUser, FindUserByName, GrantServerRole, InsertUser, RevokeServerRole
+from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
+from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, rows_changed, texts, to_millis
 
-# server roles of a user, by (granted_at, role); `$2` is the user id
-SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
+# Columns by name, here and everywhere: a later release's column then changes no result.
+USER = "SELECT user_id, username, password_hash, created_at, updated_at FROM users"
 
 
 async def insert_user(connection: Connection, effect: InsertUser) -> bool:
@@ -27,7 +29,7 @@ async def insert_user(connection: Connection, effect: InsertUser) -> bool:
 
 
 async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
-    row = await connection.fetchrow("SELECT * FROM users WHERE username_key = $1", effect.username_key)
+    row = await connection.fetchrow(f"{USER} WHERE username_key = $1", effect.username_key)
     return _user(row) if row is not None else None
 
 
@@ -44,7 +46,7 @@ def _user(row: Row) -> UserRecord:
 async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | None:
     """Several reads in one REPEATABLE READ transaction: one snapshot."""
     connection = tx.connection
-    user = await connection.fetchrow("SELECT * FROM users WHERE user_id = $1", effect.user_id)
+    user = await connection.fetchrow(f"{USER} WHERE user_id = $1", effect.user_id)
     if user is None:
         return None
     roles = await connection.fetch(
@@ -97,6 +99,7 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
 
 
 async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
+    await hold_users(tx, [effect.user_id])
     status = await tx.connection.execute(
         """
         INSERT INTO user_roles (user_id, role, granted_at) SELECT user_id, $2, $3 FROM users WHERE user_id = $1
@@ -111,10 +114,34 @@ async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
 
 
 async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
+    await hold_users(tx, [effect.user_id])
     status = await tx.connection.execute(
         "DELETE FROM user_roles WHERE user_id = $1 AND role = $2", effect.user_id, effect.role
     )
     if not rows_changed(status):
         return False
+    await _end_invites(tx, effect.user_id)
     await tx.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
     return True
+
+
+async def _end_invites(tx: Transaction, user_id: str) -> None:
+    """Those that the user may no longer create, now that a server role is gone."""
+    rows = await tx.connection.fetch("SELECT role FROM user_roles WHERE user_id = $1", user_id)
+    enough = roles_enough_in_guild(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
+    if enough is None:
+        return
+    guilds = "SELECT guild_id FROM invites WHERE created_by = $1"
+    await tx.connection.execute(
+        f"SELECT FROM guilds WHERE guild_id IN ({guilds}) ORDER BY guild_id FOR NO KEY UPDATE", user_id
+    )
+    await tx.connection.execute(
+        """
+        DELETE FROM invites AS i WHERE created_by = $1 AND NOT EXISTS (
+            SELECT FROM guild_memberships AS m
+            WHERE m.guild_id = i.guild_id AND m.user_id = $1 AND m.role = ANY ($2::text[])
+        )
+        """,
+        user_id,
+        enough,
+    )

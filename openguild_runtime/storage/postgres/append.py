@@ -1,11 +1,12 @@
-"""One batch of appends as one statement: `append_events_v1` of the schema."""
+"""One batch of appends as one statement: `append_events_v3` of the schema."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from openguild_proto.effects import Appended, AppendEvent, AppendFailure
-from openguild_proto.errors import LocalProtocolError
+from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.policy.permissions import ROLES, Permission, require_role, require_session, roles_with, sees_all
 from openguild_proto.records import StoredEvent
 from openguild_runtime.storage.postgres.commit_queue import Outcome
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis
@@ -13,10 +14,14 @@ from openguild_runtime.storage.postgres.values import Connection, Row, moment, t
 # `lock_timeout` is set for this transaction alone, so it works behind a pooler as well. The append refers to what was
 # set: it cannot be run first. The limit is for each lock.
 APPEND = """
-SELECT appended.* FROM set_config('lock_timeout', $10, true) AS patience, LATERAL append_events_v1(
-    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN patience IS NOT NULL THEN $9::timestamptz[] END
+SELECT place, sequence, stored, event_id, fingerprint, wire, created_at,
+    refused, living, guild_role, channel_role, server_roles
+FROM set_config('lock_timeout', $14, true) AS patience, LATERAL append_events_v3(
+    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN patience IS NOT NULL THEN $9::timestamptz[] END, $10, $11, $12, $13
 ) AS appended
 """
+PERMITTED = roles_with(Permission.SEND_MESSAGES)
+OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 
 async def append_batch(connection: Connection, effects: Sequence[AppendEvent], patience_ms: int) -> list[Outcome]:
@@ -35,6 +40,10 @@ async def append_batch(connection: Connection, effects: Sequence[AppendEvent], p
         [effect.nonce for effect in effects],
         [effect.fingerprint for effect in effects],
         [moment(effect.now_ms) for effect in effects],
+        [effect.author.user_id if effect.author is not None else None for effect in effects],
+        [effect.author.session_id if effect.author is not None else None for effect in effects],
+        PERMITTED,
+        OVERSEERS,
         f"{patience_ms}ms",
     )
     by_place: dict[int, Row] = {row["place"]: row for row in rows}
@@ -44,6 +53,8 @@ async def append_batch(connection: Connection, effects: Sequence[AppendEvent], p
 def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
     if row is None:
         return AppendFailure(kind="no_channel")
+    if row["refused"]:
+        return _refusal(row)
     if row["stored"]:
         return Appended(
             event=StoredEvent(
@@ -68,3 +79,13 @@ def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
         ),
         repeated=True,
     )
+
+
+def _refusal(row: Row) -> Exception:
+    """Why the author may not post: the same rule as everywhere, applied to what the statement saw."""
+    try:
+        require_session(row["living"])
+        require_role(row["server_roles"], (row["guild_role"], row["channel_role"]), Permission.SEND_MESSAGES)
+    except Refusal as refusal:
+        return refusal
+    return LocalProtocolError("the statement refuses a post that the rule allows")

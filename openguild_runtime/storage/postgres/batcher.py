@@ -99,6 +99,10 @@ class Batcher(ABC, Generic[Item, Reply]):
         """Finish the batch under way and take no other: whoever waits is told so, nobody waits for ever."""
         self._closed = True
         self._wake.set()
+        self.refuse_waiting()
+
+    def refuse_waiting(self) -> None:
+        """Whoever waits for the next batch is told that there is none; the batch under way is not touched."""
         while self._items:
             _settle(self._next(), StorageUnavailable())
 
@@ -110,7 +114,9 @@ class Batcher(ABC, Generic[Item, Reply]):
                     return
                 self._wake.clear()
                 await self._wake.wait()
-            batch = self._next()
+            batch = [waiting for waiting in self._next() if not waiting.future.done()]  # the others were given up
+            if not batch:
+                continue
             try:
                 outcomes = await self._perform([waiting.item for waiting in batch])
                 for waiting, outcome in zip(batch, outcomes, strict=True):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from openguild_proto.effects import (
     DeleteChannel,
-    FindChannelAccess,
     FindPosted,
     GrantChannelRole,
     InsertChannel,
@@ -19,47 +16,30 @@ from openguild_proto.effects import (
     ReadEvents,
     RenameChannel,
 )
-from openguild_proto.errors import LocalProtocolError
-from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
+from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
+from openguild_proto.policy.permissions import Permission
+from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
+from openguild_runtime.storage.postgres.access import CHANNEL, channel_record
+from openguild_runtime.storage.postgres.authority import hold_users, require_in_channel, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, texts, to_millis
+from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = """
 SELECT e.sequence, e.event_id, e.wire, e.created_at FROM channels AS c LEFT JOIN LATERAL (
-    SELECT * FROM channel_events WHERE channel_id = c.channel_id {bound} ORDER BY sequence {order} LIMIT $2
+    SELECT sequence, event_id, wire, created_at FROM channel_events
+    WHERE channel_id = c.channel_id {bound} ORDER BY sequence {order} LIMIT $2
 ) AS e ON true WHERE c.channel_id = $1 ORDER BY e.sequence
 """
 PAGE_AFTER = PAGE.format(bound="AND sequence > $3", order="")
 PAGE_BEFORE = PAGE.format(bound="AND sequence < $3", order="DESC")
 PAGE_NEWEST = PAGE.format(bound="", order="DESC")
 
-CHANNEL = (
-    "channel_id, guild_id, name, created_at, epoch"  # by name: a later release's column changes no prepared statement
-)
 
-
-def _channel(row: Row) -> ChannelRecord:
-    return ChannelRecord(
-        channel_id=str(row["channel_id"]),
-        guild_id=str(row["guild_id"]),
-        name=row["name"],
-        created_at_ms=to_millis(row["created_at"]),
-        epoch=row["epoch"],
-    )
-
-
-async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | LimitReached | None:
-    now = moment(effect.now_ms)
-    # changes of one guild's members take turns with this: no role in a channel is left by who is just being removed,
-    # and the count holds
-    found = await tx.connection.fetchval("SELECT 1 FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", effect.guild_id)
-    role = await tx.connection.fetchval(
-        "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.created_by
-    )
-    if found is None or role != effect.member_role:
-        return None
+async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | LimitReached:
+    now, creator_id = moment(effect.now_ms), effect.author.user_id
+    access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
     count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
     if count >= effect.limit:
         return LimitReached(effect.limit)
@@ -70,11 +50,11 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
         effect.name,
         now,
     )
-    if role is not None:
+    if access.role is not None:
         await tx.connection.execute(
             "INSERT INTO channel_memberships (channel_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4)",
             effect.channel_id,
-            effect.created_by,
+            creator_id,
             CREATOR_ROLE,
             now,
         )
@@ -89,7 +69,7 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
         ControlKind.CHANNEL_CREATED,
         guild_id=effect.guild_id,
         channel_id=effect.channel_id,
-        user_id=effect.created_by,
+        user_id=creator_id,
         body=channel_body(record),
     )
     return record
@@ -106,61 +86,36 @@ async def list_channels(connection: Connection, effect: ListChannels) -> tuple[C
         effect.limit,
         *bound(effect.after),
     )
-    return tuple(_channel(row) for row in rows)
+    return tuple(channel_record(row) for row in rows)
 
 
-async def find_channel_accesses(
-    connection: Connection, effects: Sequence[FindChannelAccess]
-) -> list[ChannelAccess | None]:
-    """One answer for each effect, in order."""
-    rows = await connection.fetch(
-        """
-        SELECT given.place, c.channel_id, c.guild_id, c.name, c.created_at, c.epoch, c.head_sequence,
-            g.role AS guild_role, m.role AS channel_role,
-            ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.user_id ORDER BY granted_at, role) AS server_roles
-        FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (channel_id, user_id, place)
-        JOIN channels AS c ON c.channel_id = given.channel_id
-        LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.user_id
-        LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.user_id
-        """,
-        [effect.channel_id for effect in effects],
-        [effect.user_id for effect in effects],
-    )
-    found: list[ChannelAccess | None] = [None] * len(effects)
-    for row in rows:
-        found[row["place"] - 1] = ChannelAccess(
-            channel=_channel(row),
-            guild_role=row["guild_role"],
-            channel_role=row["channel_role"],
-            server_roles=texts(row["server_roles"]),
-            head=row["head_sequence"],
-        )
-    return found
-
-
-async def rename_channel(connection: Connection, effect: RenameChannel) -> ChannelRecord | None:
-    row = await connection.fetchrow(
+async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecord:
+    await require_in_channel(tx, effect.author, effect.channel_id, Permission.RENAME)
+    row = await tx.connection.fetchrow(
         f"UPDATE channels SET name = $2 WHERE channel_id = $1 RETURNING {CHANNEL}", effect.channel_id, effect.name
     )
-    return _channel(row) if row is not None else None
+    if row is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return channel_record(row)
 
 
-async def delete_channel(tx: Transaction, effect: DeleteChannel) -> bool:
+async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
+    await require_in_channel(tx, effect.author, effect.channel_id, Permission.DELETE)
     guild_id = await tx.connection.fetchval(
         "DELETE FROM channels WHERE channel_id = $1 RETURNING guild_id", effect.channel_id
     )
     if guild_id is None:
-        return False
+        raise Refusal(ErrorCode.NOT_FOUND)
     await tx.log(ControlKind.CHANNEL_DELETED, guild_id=str(guild_id), channel_id=effect.channel_id)
-    return True
 
 
 async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
+    await hold_users(tx, [effect.user_id])
     guild_id = await tx.connection.fetchval(
         """
-        WITH granted AS (
+        WITH channel AS (SELECT channel_id FROM channels WHERE channel_id = $1 FOR KEY SHARE), granted AS (
             INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
-            SELECT channel_id, user_id, $3, $4 FROM channels, users WHERE channel_id = $1 AND user_id = $2
+            SELECT channel_id, user_id, $3, $4 FROM channel, users WHERE user_id = $2
             ON CONFLICT (channel_id, user_id) DO UPDATE SET role = EXCLUDED.role RETURNING channel_id
         ) SELECT guild_id FROM granted JOIN channels USING (channel_id)
         """,
@@ -224,10 +179,11 @@ def _read_state(row: Row) -> ReadState:
     )
 
 
-async def mark_read(connection: Connection, effect: MarkRead) -> ReadState | None:
-    row = await connection.fetchrow(
+async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
+    await require_in_channel(tx, effect.author, effect.channel_id, Permission.READ)
+    row = await tx.connection.fetchrow(
         """
-        WITH channel AS (SELECT channel_id, head_sequence FROM channels WHERE channel_id = $1), kept AS (
+        WITH channel AS (SELECT channel_id, head_sequence FROM channels WHERE channel_id = $1 FOR KEY SHARE), kept AS (
             INSERT INTO channel_read_state AS s (channel_id, user_id, last_read_sequence, updated_at)
             SELECT channel_id, user_id, least(greatest(coalesce($3::bigint, head_sequence), 0), head_sequence), $4
             FROM channel, users WHERE user_id = $2
@@ -240,11 +196,13 @@ async def mark_read(connection: Connection, effect: MarkRead) -> ReadState | Non
         FROM kept JOIN channel USING (channel_id)
         """,
         effect.channel_id,
-        effect.user_id,
+        effect.author.user_id,
         effect.sequence,
         moment(effect.now_ms),
     )
-    return _read_state(row) if row is not None else None
+    if row is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return _read_state(row)
 
 
 async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadState, ...]:

@@ -14,6 +14,7 @@ from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overlo
 from openguild_proto.errors import LocalProtocolError
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+from openguild_runtime.storage.postgres.faults import Locked
 from openguild_runtime.storage.postgres.values import Connection
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ log = structlog.get_logger("openguild.storage")
 
 
 class Borrow(Protocol):
-    """Runs `use` with a connection; raises StorageUnavailable."""
+    """Runs `use` with a connection; raises StorageUnavailable, its kind Locked, and what this effect did wrong."""
 
     async def __call__(self, use: Callable[[Connection], Awaitable[T]]) -> T: ...
 
@@ -53,6 +54,11 @@ class Committer:
         for queue in self.queues:
             queue.close()
 
+    def refuse_waiting(self) -> None:
+        """Refuse what waits."""
+        for queue in self.queues:
+            queue.refuse_waiting()
+
     def __len__(self) -> int:
         """Appends that wait for the next commit."""
         return sum(len(queue) for queue in self.queues)
@@ -72,7 +78,7 @@ class Committer:
             outcomes: Sequence[Outcome] = await self._borrow(
                 lambda connection: append_batch(connection, batch, patience_ms)
             )
-        except asyncpg.LockNotAvailableError:
+        except Locked:
             parts = _by_channel(batch)
             if len(parts) == 1:
                 return self._blocked(batch)

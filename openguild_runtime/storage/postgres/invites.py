@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import AcceptInvite, DeleteInvite, FindInvite, InsertInvite, ListInvites
+from openguild_proto.effects import AcceptInvite, DeleteInvite, FindGuildAccess, FindInvite, InsertInvite, ListInvites
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
+from openguild_runtime.storage.postgres.access import find_guild_access
+from openguild_runtime.storage.postgres.authority import require_author, require_in_guild
 from openguild_runtime.storage.postgres.guilds import MEMBER, member_record
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import (
@@ -17,20 +21,14 @@ from openguild_runtime.storage.postgres.values import (
     to_millis_or_none,
 )
 
+INVITE = "i.code, i.guild_id, i.created_by, i.max_uses, i.uses, i.expires_at, i.created_at, g.name"
 # An invite that still lets somebody in at $2.
 LIVING = "((expires_at IS NULL OR expires_at > $2) AND (max_uses IS NULL OR uses < max_uses))"
 
 
-async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | LimitReached | None:
+async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | LimitReached:
     connection = tx.connection
-    # changes of one guild's members take turns with this: no invite is left behind by who is just being removed,
-    # and the count holds
-    name = await connection.fetchval("SELECT name FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", effect.guild_id)
-    role = await connection.fetchval(
-        "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.created_by
-    )
-    if name is None or role != effect.member_role:
-        return None
+    access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_INVITES)
     now = moment(effect.now_ms)
     living = await connection.fetchval(
         f"SELECT count(*) FROM invites WHERE guild_id = $1 AND {LIVING}", effect.guild_id, now
@@ -54,7 +52,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
         """,
         effect.code,
         effect.guild_id,
-        effect.created_by,
+        effect.author.user_id,
         effect.max_uses,
         moment_or_none(effect.expires_at_ms),
         now,
@@ -62,11 +60,11 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
     return InviteRecord(
         code=effect.code,
         guild_id=effect.guild_id,
-        guild_name=name,
+        guild_name=access.guild.name,
         max_uses=effect.max_uses,
         uses=0,
         expires_at_ms=effect.expires_at_ms,
-        created_by=effect.created_by,
+        created_by=effect.author.user_id,
         created_at_ms=effect.now_ms,
     )
 
@@ -74,8 +72,8 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
 async def list_invites(connection: Connection, effect: ListInvites) -> tuple[InviteRecord, ...]:
     """Codes in the order of their bytes, whatever the database's language."""
     rows = await connection.fetch(
-        """
-        SELECT i.*, g.name, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE i.guild_id = $1
+        f"""
+        SELECT {INVITE}, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE i.guild_id = $1
           AND ($3::timestamptz IS NULL OR (i.created_at, i.code COLLATE "C") > ($3, $4::text))
         ORDER BY i.created_at, i.code COLLATE "C" LIMIT $2
         """,
@@ -88,8 +86,8 @@ async def list_invites(connection: Connection, effect: ListInvites) -> tuple[Inv
 
 async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecord | None:
     row = await connection.fetchrow(
-        """
-        SELECT i.*, g.name, (SELECT count(*) FROM guild_memberships AS m WHERE m.guild_id = i.guild_id) AS members
+        f"""
+        SELECT {INVITE}, (SELECT count(*) FROM guild_memberships AS m WHERE m.guild_id = i.guild_id) AS members
         FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE code = $1
         """,
         effect.code,
@@ -112,25 +110,28 @@ def _invite(row: Row) -> InviteRecord:
 
 
 async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
-    connection = tx.connection
+    connection, user_id = tx.connection, effect.author.user_id
     # joinings of one user take turns, so that the count holds; the user before the guild, as whoever promotes them does
-    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", effect.user_id)
+    await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
+    await require_author(tx, effect.author)
     # the guild before its invite, as whoever deletes the guild takes them
     await connection.execute(
         "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE", effect.code
     )
-    invite = await connection.fetchrow("SELECT * FROM invites WHERE code = $1 FOR NO KEY UPDATE", effect.code)
+    invite = await connection.fetchrow(
+        "SELECT guild_id, max_uses, uses, expires_at FROM invites WHERE code = $1 FOR NO KEY UPDATE", effect.code
+    )
     if invite is None:
         return None
     guild_id = str(invite["guild_id"])
-    already = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, effect.user_id)
+    already = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, user_id)
     if already is not None:
         return member_record(already)
     expired = invite["expires_at"] is not None and to_millis(invite["expires_at"]) <= effect.now_ms
     used_up = invite["max_uses"] is not None and invite["uses"] >= invite["max_uses"]
     if expired or used_up:
         return None
-    joined = await connection.fetchval("SELECT count(*) FROM guild_memberships WHERE user_id = $1", effect.user_id)
+    joined = await connection.fetchval("SELECT count(*) FROM guild_memberships WHERE user_id = $1", user_id)
     if joined >= effect.limit:
         return LimitReached(effect.limit)
     status = await connection.execute(
@@ -139,15 +140,15 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
         SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2 ON CONFLICT (guild_id, user_id) DO NOTHING
         """,
         guild_id,
-        effect.user_id,
+        user_id,
         effect.role,
         moment(effect.now_ms),
     )
     if rows_changed(status):  # not when another invite brought the same user in meanwhile
         await connection.execute("UPDATE invites SET uses = uses + 1 WHERE code = $1", effect.code)
         await _read_all(tx, guild_id, effect)
-        await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=effect.user_id)
-    member = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, effect.user_id)
+        await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=user_id)
+    member = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, user_id)
     return member_record(member) if member is not None else None
 
 
@@ -155,16 +156,27 @@ async def _read_all(tx: Transaction, guild_id: str, effect: AcceptInvite) -> Non
     await tx.connection.execute(
         """
         INSERT INTO channel_read_state AS s (channel_id, user_id, last_read_sequence, updated_at)
-        SELECT channel_id, $2, head_sequence, $3 FROM channels WHERE guild_id = $1 AND head_sequence > 0 ORDER BY channel_id
+        SELECT channel_id, $2, head_sequence, $3 FROM (
+            SELECT channel_id, head_sequence FROM channels WHERE guild_id = $1 AND head_sequence > 0
+            ORDER BY channel_id FOR KEY SHARE
+        ) AS c
         ON CONFLICT (channel_id, user_id) DO UPDATE SET
             last_read_sequence = greatest(s.last_read_sequence, EXCLUDED.last_read_sequence),
             updated_at = EXCLUDED.updated_at
         """,
         guild_id,
-        effect.user_id,
+        effect.author.user_id,
         moment(effect.now_ms),
     )
 
 
-async def delete_invite(connection: Connection, effect: DeleteInvite) -> bool:
-    return rows_changed(await connection.execute("DELETE FROM invites WHERE code = $1", effect.code)) == 1
+async def delete_invite(tx: Transaction, effect: DeleteInvite) -> None:
+    await require_author(tx, effect.author)
+    invite = await find_invite(tx.connection, FindInvite(code=effect.code))
+    if invite is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    user_id = effect.author.user_id
+    access = await find_guild_access(tx.connection, FindGuildAccess(guild_id=invite.guild_id, user_id=user_id))
+    require_guild(access, needed_to_delete(invite.created_by, user_id))
+    if not rows_changed(await tx.connection.execute("DELETE FROM invites WHERE code = $1", effect.code)):
+        raise Refusal(ErrorCode.NOT_FOUND)

@@ -27,6 +27,7 @@ from openguild_proto.records import (
 )
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
+from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
 
@@ -34,8 +35,8 @@ from openguild_runtime.storage.postgres.values import Connection, Row, moment, t
 async def open_session(tx: Transaction, effect: OpenSession) -> None:
     connection, now = tx.connection, moment(effect.now_ms)
     # logins of one user take turns: two of them on one device must not both think that they are the first
-    known = await connection.fetchval("SELECT 1 FROM users WHERE user_id = $1 FOR NO KEY UPDATE", effect.user_id)
-    if known is None:
+    await hold_users(tx, [effect.user_id])
+    if await connection.fetchval("SELECT 1 FROM users WHERE user_id = $1", effect.user_id) is None:
         raise LocalProtocolError("a session needs an existing user")
     await prune_users(tx, [effect.user_id], effect.now_ms)
     former = await connection.fetch(
@@ -162,7 +163,8 @@ async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
 async def list_devices(connection: Connection, effect: ListDevices) -> tuple[DeviceRecord, ...]:
     rows = await connection.fetch(
         """
-        SELECT * FROM refresh_families WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
+        SELECT device_id, device_name, last_seen_at, ip_address, user_agent FROM refresh_families
+        WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
         ORDER BY last_seen_at DESC, device_id LIMIT $3
         """,
         effect.user_id,
@@ -196,19 +198,19 @@ async def list_session_addresses(connection: Connection, effect: ListSessionAddr
 
 
 async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
+    user_id = effect.author.user_id
+    await require_author(tx, effect.author, changing=[user_id])
     rows = await tx.connection.fetch(
         """
         SELECT family_id FROM refresh_families
         WHERE user_id = $1 AND device_id = $2 AND revoked_at IS NULL AND expires_at > $3
         ORDER BY family_id FOR UPDATE
         """,
-        effect.user_id,
+        user_id,
         effect.device_id,
         moment(effect.now_ms),
     )
-    await _log_revoked(
-        tx, effect.user_id, await _end_families(tx, [str(row["family_id"]) for row in rows], effect.now_ms)
-    )
+    await _log_revoked(tx, user_id, await _end_families(tx, [str(row["family_id"]) for row in rows], effect.now_ms))
     return bool(rows)
 
 
@@ -216,10 +218,18 @@ async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
 
 
 async def _lock_family(tx: Transaction, refresh_hash: bytes, now_ms: int) -> Row | None:
-    """The family that owns a token which has not expired, locked: rotations of one family take turns (D-26)."""
+    """The family that owns a token which has not expired, locked: rotations of one family take turns. It may end, so
+    the rights of its user are held first."""
+    user_id = await tx.connection.fetchval(
+        "SELECT user_id FROM refresh_tokens JOIN refresh_families USING (family_id) WHERE token_hash = $1", refresh_hash
+    )
+    if user_id is None:
+        return None
+    await hold_users(tx, [user_id])
     row: asyncpg.Record | None = await tx.connection.fetchrow(
         """
-        SELECT f.*, u.username FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
+        SELECT f.family_id, f.user_id, f.current_hash, f.previous_hash, f.rotated_at, f.revoked_at, f.expires_at, u.username
+        FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
         JOIN users AS u USING (user_id)
         WHERE t.token_hash = $1 AND t.expires_at > $2 FOR UPDATE OF f
         """,

@@ -19,7 +19,7 @@ RETURNING sequence
 
 
 class Transaction:
-    """`records` are announced after the commit. Lock order: users, guilds, channels by id, the control counter last."""
+    """`records` are announced after the commit. Lock order: users by id, guilds, channels by id, the control counter last."""
 
     __slots__ = ("connection", "records")
 

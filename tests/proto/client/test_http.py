@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.client import ConnectionBroken, HttpClient
+from openguild_proto.client import (
+    ClientResponse,
+    ConnectionBroken,
+    HttpClient,
+    Step,
+    api_error,
+    foreign_reason,
+    next_step,
+)
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.limits import MAX_ANSWER_HEAD_BYTES, MAX_INTERIM_ANSWERS
 from tests.support.wire import cut
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: application/json\r\n\r\nhello"
@@ -45,3 +56,108 @@ def test_a_closing_answer_ends_the_connection() -> None:
     http.send_request("POST", "/x", (("content-type", "application/json"),), b"{}")
     assert http.receive_data(ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) is not None
     assert not http.reusable
+
+
+def test_interim_answers_are_none_and_bounded() -> None:
+    """RFC 9110 15.2: 100 and 103 come before the answer; nothing may come without an end."""
+    http = HttpClient("h")
+    http.send_request("GET", "/x")
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+    answer = http.receive_data(b"HTTP/1.1 100 Continue\r\n\r\n" + 3 * hints + ANSWER)
+    assert answer is not None
+    assert answer.status == 200
+    http.send_request("GET", "/y")
+    assert http.receive_data(hints * MAX_INTERIM_ANSWERS) is None
+    with pytest.raises(ConnectionBroken, match="interim answers"):
+        http.receive_data(hints)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "."),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "too large"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2000001\r\n" + b"x" * 0x2000001, "too large"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_ANSWER_HEAD_BYTES + b"z" * 100, "."),
+        (b"<html>captive</html>\r\n\r\n", "."),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "."),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "."),
+    ],
+)
+def test_what_is_no_answer_breaks_the_connection(data: bytes, why: str) -> None:
+    http = HttpClient("h")
+    http.send_request("GET", "/x")
+    with pytest.raises(ConnectionBroken, match=why):
+        http.receive_data(data)
+
+
+def test_bytes_behind_the_answer_are_no_answer_to_the_next_request() -> None:
+    http = HttpClient("h")
+    http.send_request("GET", "/x")
+    assert http.receive_data(ANSWER + ANSWER) is not None
+    assert not http.reusable
+
+
+def test_trailers_are_passed_over() -> None:
+    http = HttpClient("h")
+    http.send_request("GET", "/x")
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
+    answer = http.receive_data(head + b"5;a=b\r\nhello\r\n0\r\nX: y\r\nContent-Length: 9\r\n\r\n")
+    assert answer is not None
+    assert (answer.body, answer.header("x")) == (b"hello", None)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_answer_or_break_the_connection(data: bytes) -> None:
+    for begin in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 1", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
+        http = HttpClient("h")
+        http.send_request("GET", "/x")
+        with contextlib.suppress(ConnectionBroken):
+            http.receive_data(begin + data)
+            http.receive_data(b"")
+
+
+JSON = ("content-type", "application/json")
+FOREIGN = [
+    (302, (("location", "http://portal.example/login"),), b"", "http://portal.example/login"),
+    (308, (("location", "https://h/x"), JSON), b"{}", "redirects are not followed"),
+    (304, (), b"", "HTTP 304 to nowhere"),
+    (200, (("content-type", "text/html; charset=utf-8"),), b"<html>", "text/html"),
+    (200, (), b"hello", "no content type"),
+    (404, (("content-type", "text/html"),), b"default backend", "proxy or portal"),
+    (401, (("content-type", "text/html"),), b"proxy login", "proxy or portal"),
+    (200, (JSON, ("content-encoding", "gzip")), b"\x1f\x8b", "gzip"),
+    (302, (("location", "http://x/\r\n\x1b[2J" + "y" * 9_000),), b"", "y"),
+]
+
+
+@pytest.mark.parametrize(("status", "headers", "body", "why"), FOREIGN)
+def test_what_others_answer_is_no_answer_of_the_server(
+    status: int, headers: tuple[tuple[str, str], ...], body: bytes, why: str
+) -> None:
+    response = ClientResponse(status, headers, body)
+    reason = foreign_reason(response)
+    assert reason is not None
+    assert why in reason
+    assert reason.isprintable()
+    assert len(reason) < 500
+    assert next_step(response, repeatable=True) == (Step.RETRY, None)
+    assert next_step(response, repeatable=False) == (Step.FAIL, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (200, (JSON,), b"{}"), (204, (), b""), (200, (("content-type", "text/plain; charset=utf-8"),), b"ok"),
+        (400, (("content-type", "Application/JSON;x=y"),), b"{}"), (404, (), b""), (404, (), b' {"error":"x"}'),
+        (200, (JSON, ("content-encoding", "identity")), b"{}"),
+        (502, (("content-type", "text/html"),), b"<html>"), (429, (("content-type", "text/html"),), b"<html>"),
+    ],
+)  # fmt: skip
+def test_what_the_server_may_have_answered(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+    assert foreign_reason(ClientResponse(status, headers, body)) is None
+
+
+def test_the_error_of_a_proxy_says_what_it_is() -> None:
+    error = api_error(ClientResponse(502, (("content-type", "text/html"),), b"<html>\xff"))
+    assert (error.status, error.code, error.message) == (502, "unknown", "no error of the server's, but text/html")

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from openguild_proto.client import Delivered, Disconnected, Ended, Notified, Opened, StreamClient, StreamEvent
 from openguild_proto.events import WebSocketRequested
-from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, CLIENT_SILENCE_SECS
+from openguild_proto.limits import (
+    CLIENT_HANDSHAKE_SECS,
+    CLIENT_SILENCE_SECS,
+    MAX_ANSWER_HEAD_BYTES,
+    MAX_INTERIM_ANSWERS,
+)
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, text_frame
 from tests.support.wire import connection, cut, drive
@@ -250,3 +255,79 @@ def test_no_bytes_of_a_server_raise(data: bytes) -> None:
         stream.receive_data(data, 1.0)
         stream.receive_data(b"", 2.0)
         assert not stream.connected
+
+
+def with_answer(*pieces: bytes) -> list[StreamEvent]:
+    stream = StreamClient("c", 0, lambda: 0.5)
+    stream.connect("server:80", "token", 0.0)
+    stream.data_to_send()
+    events: list[StreamEvent] = []
+    for piece in pieces:
+        events += stream.receive_data(piece, 0.0)
+    return events
+
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+
+
+@given(st.lists(st.integers(1, 500), max_size=6), st.integers(0, MAX_INTERIM_ANSWERS))
+def test_interim_answers_before_the_upgrade_are_passed_over(places: list[int], hints: int) -> None:
+    """RFC 9110 15.2."""
+    stream = StreamClient("c", 0, lambda: 0.5)
+    answer = HINTS * hints + handshake(stream)[1] + frame(1)
+    events: list[StreamEvent] = []
+    for piece in cut(answer, places):
+        if piece:
+            events += stream.receive_data(piece, 1.0)
+    assert [type(event) for event in events] == [Opened, Delivered]
+
+
+ENDLESS = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
+HTML = b"Content-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\nContent-Length: 0\r\n\r\n", "http://portal.example/"),
+        (b"HTTP/1.1 301 Moved\r\nLocation: https://server/\r\n" + HTML, "redirects are not followed"),
+        (b"HTTP/1.1 200 OK\r\n" + HTML, "text/html"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", "in place of the upgrade"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "in place of the upgrade"),
+        (b"HTTP/1.1 404 Not Found\r\n" + HTML, "proxy or portal"),
+        (b"HTTP/1.1 401 Unauthorized\r\n" + HTML, "proxy or portal"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n" + HTML, "HTTP 502"),
+        (b"HTTP/1.1 511 Network Authentication Required\r\n" + HTML, "HTTP 511"),
+        (ENDLESS + b"4\r\nabcd\r\n" * 20_000, "portal"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_ANSWER_HEAD_BYTES, "head is too large"),
+        (HINTS * (MAX_INTERIM_ANSWERS + 1), "interim answers"),
+        (b"<html>captive</html>\r\n\r\n", "not a WebSocket answer"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "not a WebSocket answer"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_between_does_not_end_a_stream(answer: bytes, why: str) -> None:
+    """A portal goes when somebody has logged in to it, a proxy's page when there is a server behind it."""
+    (event,) = with_answer(answer)
+    assert isinstance(event, Disconnected)
+    assert why in event.reason
+    assert not event.needs_token
+    assert event.retry_secs > 0
+
+
+def test_a_refusal_of_the_server_ends_it_still() -> None:
+    body = b'{"error":"not_found"}'
+    head = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert with_answer(HINTS, head, body) == [Ended(404, body.decode())]
+
+
+@given(
+    st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 1", HINTS, b"HTTP/1.1 404 X\r\n\r\n"]),
+    st.binary(max_size=300),
+)
+def test_any_bytes_in_place_of_an_answer_are_events(begin: bytes, data: bytes) -> None:
+    with_answer(begin + data, b"")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_on_an_open_stream_are_events(data: bytes) -> None:
+    opened().receive_data(data, 1.0)

@@ -11,6 +11,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.fanout import native
 from openguild_proto.fanout.hub import Hub, Subscriber, SubscriberState
 from openguild_proto.fanout.ring import Ring as PureRing
+from openguild_proto.limits import STRETCHED_RINGS
 
 RINGS = sorted({PureRing, native.Ring}, key=str)
 CAPACITY = 6
@@ -106,7 +107,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule()
     def take_lagged(self) -> None:
-        for lagged in self.hub.take_lagged():
+        for lagged in self.hub.take_lagged(100):
             assert lagged.subscriber.state is SubscriberState.LAGGED
             assert lagged.missed == self.head - lagged.resume_from > CAPACITY
             self.ended(lagged.subscriber, lagged.resume_from)
@@ -198,6 +199,37 @@ def test_a_burst_asks_for_a_flush_at_half_of_the_ring() -> None:
     assert [hub.publish(STREAM, b"x", sequence) for sequence in range(1, 6)] == [False, False, False, True, True]
     hub.flushed(STREAM)
     assert [hub.publish(STREAM, b"x" * 300, sequence) for sequence in (6, 7)] == [False, True]
+
+
+def test_a_stretched_ring_holds_a_burst_until_it_is_flushed(hub: Hub) -> None:
+    reader = hub.subscribe(STREAM, 10)
+    assert hub.has_room("unknown")
+    crowded = [hub.publish(STREAM, b"x", 11 + number) for number in range(CAPACITY)]
+    assert crowded[-1]
+    assert hub.stretch(STREAM)
+    assert not hub.stretch(STREAM), "it is already"
+    published = CAPACITY
+    while hub.has_room(STREAM):
+        published += 1
+        crowded.append(hub.publish(STREAM, b"x", 10 + published))
+    assert crowded[-1]
+    assert published == CAPACITY * STRETCHED_RINGS // 2
+    assert hub.take_lagged(10) == []
+    assert hub.take(reader, 100_000) == b"x" * published
+    hub.flushed(STREAM)
+    assert hub.has_room(STREAM)
+    hub.publish(STREAM, b"x", 11 + published)
+    (lagged,) = hub.take_lagged(10)
+    assert (lagged.subscriber, lagged.resume_from) == (reader, 10), "the ring is as small as before"
+
+
+def test_those_who_lag_are_named_some_at_a_time(hub: Hub) -> None:
+    readers = {hub.subscribe(STREAM, 10) for _ in range(7)}
+    for number in range(2 * CAPACITY):
+        hub.publish(STREAM, b"x", 11 + number)
+    named = [hub.take_lagged(3) for _ in range(4)]
+    assert [len(some) for some in named] == [3, 3, 1, 0]
+    assert {lagged.subscriber for some in named for lagged in some} == readers
 
 
 def test_since_beyond_the_head_is_refused(hub: Hub) -> None:

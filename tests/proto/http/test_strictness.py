@@ -165,3 +165,23 @@ def test_more_pipelining_than_is_kept_ends_the_connection() -> None:
     (violation,) = conn.receive_data(b"x" * 1_001, 0.0)
     assert isinstance(violation, PeerViolated)
     assert violation.rule == strictness.PIPELINE.source
+
+
+_token = st.text(st.sampled_from("abz!#$%&'*+-.^_`|~09"), min_size=1, max_size=6)
+_quoted = st.text(st.sampled_from('ab ;="\\\t'), max_size=6).map(
+    lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+)
+_space = st.sampled_from(["", " ", "\t "])
+_extension = st.builds(
+    lambda parts, name, value: f"{parts[0]};{parts[1]}{name}" + (f"{parts[2]}={parts[3]}{value}" if value else ""),
+    st.tuples(_space, _space, _space, _space), _token, st.none() | _token | _quoted,
+)  # fmt: skip
+
+
+@given(st.integers(0, 0xFFFF), st.lists(_extension, max_size=4))
+def test_every_chunk_line_of_the_grammar_is_read(size: int, extensions: list[str]) -> None:
+    """RFC 9112 7.1.1."""
+    line = f"{size:x}{''.join(extensions)}".encode()
+    assert strictness.check_chunk_line(line) == (size, None)
+    for wrong in (b";", b" ;", b";=x", b";a=", b';a="'):
+        assert strictness.check_chunk_line(line + wrong) == (0, strictness.CHUNK_EXTENSION)

@@ -21,6 +21,7 @@ from openguild_proto.operations.routing import BadParameter, Route
 from openguild_proto.operations.streams import recheck_stream
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.records import Author
 from openguild_proto.ws.close_codes import CloseCode
 from tests.support.world import PASSWORD, World, decoded, request
 
@@ -373,24 +374,35 @@ def test_rechecking_an_open_stream(world: World, alice: str, channel: str) -> No
     stream = world.run(request("GET", f"/channels/{channel}/ws", token=alice, upgrade=True))
     assert isinstance(stream, OpenStream)
     assert stream.guild_id is not None
-
-    def verdict() -> CloseCode | None:
-        operation = recheck_stream(stream)
-        try:
-            effect = next(operation)
-            while True:
-                effect = operation.send(world.perform(effect))
-        except StopIteration as end:
-            answer: CloseCode | None = end.value
-            return answer
-
-    assert verdict() is None
+    assert verdict(world, stream) is None
     world.tables._state.members[stream.guild_id]["other"] = world.tables._state.members[stream.guild_id][stream.user_id]
-    world.tables.perform(RemoveMember(guild_id=stream.guild_id, user_id=stream.user_id, expected_role="owner"))
+    world.tables.perform(RemoveMember(author=Author(stream.user_id), guild_id=stream.guild_id, user_id=stream.user_id))
     assert world.tables.perform(FindMember(guild_id=stream.guild_id, user_id=stream.user_id)) is None
-    assert verdict() is CloseCode.MEMBERSHIP_LOST
+    assert verdict(world, stream) is CloseCode.MEMBERSHIP_LOST
     del world.tables._state.channels[channel]
-    assert verdict() is CloseCode.CHANNEL_DELETED
+    assert verdict(world, stream) is CloseCode.CHANNEL_DELETED
+
+
+@pytest.mark.parametrize(("query", "ended"), [("", None), ("?since=0", CloseCode.SERVICE_RESTART)])
+def test_a_stream_that_was_opened_in_another_log_ends(
+    world: World, alice: str, channel: str, query: str, ended: CloseCode | None
+) -> None:
+    """The epochs were renewed between the look at its place and its joining; without a place nothing can be skipped."""
+    stream = world.run(request("GET", f"/channels/{channel}/ws{query}", token=alice, upgrade=True))
+    assert isinstance(stream, OpenStream)
+    assert verdict(world, stream) is None
+    assert verdict(world, msgspec.structs.replace(stream, epoch=7)) is ended
+
+
+def verdict(world: World, stream: OpenStream) -> CloseCode | None:
+    operation = recheck_stream(stream)
+    try:
+        effect = next(operation)
+        while True:
+            effect = operation.send(world.perform(effect))
+    except StopIteration as end:
+        answer: CloseCode | None = end.value
+        return answer
 
 
 def test_reading_is_announced_to_the_other_devices(world: World, alice: str, channel: str) -> None:

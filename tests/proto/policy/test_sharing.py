@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.policy.sharing import FORGOTTEN_SECS, HEARTBEAT_SECS, SILENT_SECS, LimitSharing
+from openguild_proto.policy.sharing import FORGOTTEN_SECS, HEARD_SECS, HEARTBEAT_SECS, SILENT_SECS, LimitSharing
 
 
 class Replicas:
@@ -105,6 +105,26 @@ def test_who_starts_while_the_wire_is_away_divides_by_what_it_was_told(at_least:
     sharing.answered(1.0)
     sharing.tick(1.0, connected=True)
     assert sum(window.hit("alice", 1.0) is None for _ in range(100)) == 60 - 60 // at_least, "it is back"
+
+
+@pytest.mark.parametrize(("heard", "parts"), [(0, 3), (1, 2), (2, 1)])
+def test_replicas_that_are_not_heard_are_taken_to_admit(heard: int, parts: int) -> None:
+    """The wire answers, and what the others say does not come: their account is another, or the cluster is parted."""
+    window = SlidingWindow(60, 60.0)
+    sharing = LimitSharing("here", {"user": window}, at_least=3)
+    for now in (1.0, 1.0 + HEARD_SECS):
+        sharing.answered(now)
+        for number in range(heard):
+            sharing.received(LimitSharing(f"r{number}", {}).probe(), now)
+        sharing.tick(now, connected=True)
+    assert (sharing.divisor, window.divisor) == (parts, parts)
+
+
+def test_a_probe_makes_its_sender_known_and_counts_for_nothing() -> None:
+    replicas = Replicas(2)
+    replicas.sharings[1].received(replicas.sharings[0].probe(), 0.0)
+    assert replicas.sharings[1].replicas == 2
+    assert len(replicas.windows[1]) == 0
 
 
 def test_a_replica_that_is_gone_is_forgotten() -> None:

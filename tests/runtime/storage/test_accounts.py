@@ -22,7 +22,7 @@ from openguild_proto.effects import (
     RevokeServerRole,
     RotateRefresh,
 )
-from openguild_proto.records import ControlKind, ReusedRefresh, RotatedRefresh
+from openguild_proto.records import Author, ControlKind, ReusedRefresh, RotatedRefresh
 from openguild_proto.schemas.stream import encode_control
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, login, new_id, token
@@ -266,7 +266,7 @@ async def test_where_a_user_is_signed_in(storage: Storage) -> None:
 
     assert await found() == ("2001:db8::1", "192.0.2.1", "192.0.2.2")
     assert await found(limit=2) == ("2001:db8::1", "192.0.2.1")
-    await storage.perform(RevokeDevice(user_id=user, device_id="d5", now_ms=NOW + 10))
+    await storage.perform(RevokeDevice(author=Author(user), device_id="d5", now_ms=NOW + 10))
     assert await found() == ("192.0.2.1", "192.0.2.2")
     assert await found(now_ms=NOW + 31 * DAY) == ()
 
@@ -290,8 +290,8 @@ async def test_revoking_by_token_and_by_device(storage: Storage) -> None:
     storage.on_control = lambda record: heard.append(record.session_ids)
     assert await storage.perform(RevokeRefresh(refresh_hash=token(1), now_ms=NOW + 1)) is True
     assert await storage.perform(RevokeRefresh(refresh_hash=token(1), now_ms=NOW + 1)) is False
-    assert await storage.perform(RevokeDevice(user_id=user, device_id="laptop", now_ms=NOW + 1)) is True
-    assert await storage.perform(RevokeDevice(user_id=user, device_id="laptop", now_ms=NOW + 1)) is False
+    assert await storage.perform(RevokeDevice(author=Author(user), device_id="laptop", now_ms=NOW + 1)) is True
+    assert await storage.perform(RevokeDevice(author=Author(user), device_id="laptop", now_ms=NOW + 1)) is False
     assert heard == [(phone.session_id,), (laptop.session_id,)]
     assert await storage.perform(ListDevices(user_id=user, now_ms=NOW + 1)) == ()
 
@@ -299,7 +299,7 @@ async def test_revoking_by_token_and_by_device(storage: Storage) -> None:
 async def test_sessions_of_others_cannot_be_ended(storage: Storage) -> None:
     alice, eve = await add_user(storage), await add_user(storage)
     await storage.perform(login(alice, 1))
-    assert await storage.perform(RevokeDevice(user_id=eve, device_id="phone", now_ms=NOW)) is False
+    assert await storage.perform(RevokeDevice(author=Author(eve), device_id="phone", now_ms=NOW)) is False
 
 
 async def test_what_has_expired_is_pruned_at_the_next_login(storage: Storage) -> None:

@@ -20,7 +20,7 @@ from openguild_proto.effects import (
     SetMemberRole,
     StorageEffect,
 )
-from openguild_proto.records import ChannelRecord, InviteRecord, LimitReached, MemberChange
+from openguild_proto.records import Author, ChannelRecord, InviteRecord, LimitReached, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_guild, add_user, new_id
 
@@ -28,18 +28,16 @@ pytestmark = pytest.mark.anyio
 
 
 def new_guild(owner: str, limit: int) -> InsertGuild:
-    return InsertGuild(guild_id=new_id(), name="g", owner_id=owner, now_ms=NOW, limit=limit)
+    return InsertGuild(author=Author(owner), guild_id=new_id(), name="g", now_ms=NOW, limit=limit)
 
 
 def new_channel(guild: str, owner: str, limit: int) -> InsertChannel:
-    return InsertChannel(
-        channel_id=new_id(), guild_id=guild, name="c", created_by=owner, member_role="owner", now_ms=NOW, limit=limit
-    )
+    return InsertChannel(author=Author(owner), channel_id=new_id(), guild_id=guild, name="c", now_ms=NOW, limit=limit)
 
 
 def new_invite(guild: str, owner: str, limit: int, now_ms: int = NOW, lives_ms: int | None = None) -> InsertInvite:
     return InsertInvite(
-        code=new_id()[:12], guild_id=guild, created_by=owner, member_role="owner", max_uses=None,
+        author=Author(owner), code=new_id()[:12], guild_id=guild, max_uses=None,
         expires_at_ms=now_ms + lives_ms if lives_ms is not None else None, now_ms=now_ms, limit=limit,
     )  # fmt: skip
 
@@ -71,7 +69,7 @@ async def test_a_deleted_channel_makes_room(storage: Storage) -> None:
     first = await storage.perform(new_channel(guild, owner, 1))
     assert isinstance(first, ChannelRecord)
     assert await storage.perform(new_channel(guild, owner, 1)) == LimitReached(1)
-    await storage.perform(DeleteChannel(channel_id=first.channel_id))
+    await storage.perform(DeleteChannel(author=Author(owner), channel_id=first.channel_id))
     assert isinstance(await storage.perform(new_channel(guild, owner, 1)), ChannelRecord)
 
 
@@ -83,7 +81,7 @@ async def test_ownership_that_is_handed_on_counts(storage: Storage) -> None:
     await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="admin", now_ms=NOW))
 
     def promote(limit: int) -> SetMemberRole:
-        return SetMemberRole(guild_id=guild, user_id=bob, role="owner", expected_role="admin", limit=limit)
+        return SetMemberRole(author=Author(alice), guild_id=guild, user_id=bob, role="owner", limit=limit)
 
     assert await storage.perform(promote(1)) is MemberChange.LIMIT_REACHED
     assert await storage.perform(promote(2)) is MemberChange.DONE
@@ -100,7 +98,9 @@ async def test_joining_at_once_does_not_pass_the_limit(storage: Storage) -> None
     outcomes: list[object] = []
 
     async def join(code: str) -> None:
-        outcomes.append(await storage.perform(AcceptInvite(code=code, user_id=bob, role="member", now_ms=NOW, limit=3)))
+        outcomes.append(
+            await storage.perform(AcceptInvite(author=Author(bob), code=code, role="member", now_ms=NOW, limit=3))
+        )
 
     async with anyio.create_task_group() as tasks:
         for code in codes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import anyio
 import msgspec
 import pytest
@@ -17,6 +20,7 @@ from openguild_proto.effects import (
     FindMember,
     GrantChannelRole,
     GrantGuildRole,
+    GrantServerRole,
     InsertChannel,
     InsertInvite,
     ListChannels,
@@ -28,8 +32,10 @@ from openguild_proto.effects import (
     RenameChannel,
     RenameGuild,
     SetMemberRole,
+    StorageEffect,
 )
-from openguild_proto.records import ControlKind, InviteRecord, MemberChange, Place
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.records import Author, ControlKind, InviteRecord, MemberChange, Place
 from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
@@ -43,35 +49,39 @@ async def invite(
     by: str,
     max_uses: int | None = None,
     lives_ms: int | None = None,
-    role: str | None = "owner",
 ) -> str:
-    effect = new_invite(guild_id, by, max_uses, lives_ms, role)
+    effect = new_invite(guild_id, by, max_uses, lives_ms)
     assert isinstance(await storage.perform(effect), InviteRecord)
     return effect.code
 
 
-def new_invite(
-    guild_id: str, by: str, max_uses: int | None = None, lives_ms: int | None = None, role: str | None = "owner"
-) -> InsertInvite:
+def new_invite(guild_id: str, by: str, max_uses: int | None = None, lives_ms: int | None = None) -> InsertInvite:
     return InsertInvite(
+        author=Author(by),
         code=new_id()[:12],
         guild_id=guild_id,
-        created_by=by,
-        member_role=role,
         max_uses=max_uses,
         expires_at_ms=NOW + lives_ms if lives_ms is not None else None,
         now_ms=NOW,
     )
 
 
-def new_channel(guild_id: str, by: str, role: str | None) -> InsertChannel:
-    return InsertChannel(
-        channel_id=new_id(), guild_id=guild_id, name="x", created_by=by, member_role=role, now_ms=NOW
-    )  # fmt: skip
+def new_channel(guild_id: str, by: str) -> InsertChannel:
+    return InsertChannel(author=Author(by), channel_id=new_id(), guild_id=guild_id, name="x", now_ms=NOW)
+
+
+def kick(guild_id: str, user_id: str, by: str) -> RemoveMember:
+    return RemoveMember(author=Author(by), guild_id=guild_id, user_id=user_id)
+
+
+async def refused(storage: Storage, effect: StorageEffect[Any], code: ErrorCode = ErrorCode.NOT_FOUND) -> None:
+    with pytest.raises(Refusal) as refusal:
+        await storage.perform(effect)
+    assert refusal.value.code is code
 
 
 def accept(code: str, user_id: str, now_ms: int = NOW) -> AcceptInvite:
-    return AcceptInvite(code=code, user_id=user_id, role="member", now_ms=now_ms)
+    return AcceptInvite(author=Author(user_id), code=code, role="member", now_ms=now_ms)
 
 
 async def test_the_creator_is_the_owner(storage: Storage) -> None:
@@ -133,9 +143,9 @@ async def test_a_page_begins_where_a_row_was_that_is_gone(storage: Storage) -> N
     users = [await add_user(storage) for _ in range(2)]
     for number, user_id in enumerate(users):
         await storage.perform(accept(code, user_id, NOW + 3 + number))
-    await storage.perform(DeleteChannel(channel_id=channels[1]))
-    await storage.perform(RemoveMember(guild_id=guilds[2], user_id=users[0], expected_role="member"))
-    await storage.perform(DeleteGuild(guild_id=guilds[1]))
+    await storage.perform(DeleteChannel(author=Author(owner), channel_id=channels[1]))
+    await storage.perform(kick(guilds[2], users[0], owner))
+    await storage.perform(DeleteGuild(author=Author(owner), guild_id=guilds[1]))
     after_guild = await storage.perform(ListGuilds(user_id=owner, after=Place(NOW + 1, guilds[1])))
     assert [guild.guild_id for guild in after_guild] == guilds[2:]
     gone = Place(NOW + 1, channels[1])
@@ -186,7 +196,7 @@ async def test_who_joins_has_read_what_was_said_before(storage: Storage) -> None
         await storage.perform(append(channel))
     await storage.perform(accept(code, bob))
     assert await unread(bob) == {talk: 1, quiet: 1, other: 1}, "accepting again reads nothing"
-    await storage.perform(RemoveMember(guild_id=guild, user_id=bob, expected_role="member"))
+    await storage.perform(kick(guild, bob, owner))
     await storage.perform(append(talk))
     await storage.perform(accept(code, bob))
     assert await unread(bob) == {talk: 0, quiet: 0, other: 1}
@@ -231,10 +241,11 @@ async def test_expired_and_deleted_invites(storage: Storage) -> None:
     guild = await add_guild(storage, owner)
     code = await invite(storage, guild, owner, lives_ms=1_000)
     assert await storage.perform(accept(code, bob, NOW + 1_000)) is None
-    assert await storage.perform(DeleteInvite(code=code)) is True
-    assert await storage.perform(DeleteInvite(code=code)) is False
+    await refused(storage, DeleteInvite(author=Author(bob), code=code))
+    await storage.perform(DeleteInvite(author=Author(owner), code=code))
+    await refused(storage, DeleteInvite(author=Author(owner), code=code))
     assert await storage.perform(FindInvite(code=code)) is None
-    assert await storage.perform(new_invite(new_id(), owner)) is None
+    await refused(storage, new_invite(new_id(), owner))
 
 
 @pytest.mark.parametrize("end", ["removed", "demoted", "granted less"])
@@ -243,47 +254,45 @@ async def test_invites_end_with_the_right_to_create_them(storage: Storage, end: 
     owner, bob = await add_user(storage), await add_user(storage)
     guild, other = await add_guild(storage, owner), await add_guild(storage, bob)
     await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="admin", now_ms=NOW))
-    bobs = await invite(storage, guild, bob, role="admin")
+    bobs = await invite(storage, guild, bob)
     owners, elsewhere = await invite(storage, guild, owner), await invite(storage, other, bob)
 
-    def role(new: str, expected: str) -> SetMemberRole:
-        return SetMemberRole(guild_id=guild, user_id=bob, role=new, expected_role=expected)
+    def role(new: str) -> SetMemberRole:
+        return SetMemberRole(author=Author(owner), guild_id=guild, user_id=bob, role=new)
 
-    assert await storage.perform(role("maintainer", "admin")) is MemberChange.DONE
+    assert await storage.perform(role("maintainer")) is MemberChange.DONE
     assert await storage.perform(FindInvite(code=bobs)) is not None, "they may still create invites"
     match end:
         case "removed":
-            change = RemoveMember(guild_id=guild, user_id=bob, expected_role="maintainer")
-            assert await storage.perform(change) is MemberChange.DONE
+            assert await storage.perform(kick(guild, bob, owner)) is MemberChange.DONE
         case "demoted":
-            assert await storage.perform(role("member", "maintainer")) is MemberChange.DONE
+            assert await storage.perform(role("member")) is MemberChange.DONE
         case _:
             await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="viewer", now_ms=NOW))
     assert await storage.perform(FindInvite(code=bobs)) is None
     assert await storage.perform(accept(bobs, bob)) is None
     for code in (owners, elsewhere):
         assert await storage.perform(FindInvite(code=code)) is not None
-    late = new_invite(guild, bob, role="maintainer")
-    assert await storage.perform(late) is None, "it was decided before they lost the right"
+    late = ErrorCode.NOT_FOUND if end == "removed" else ErrorCode.FORBIDDEN
+    await refused(storage, new_invite(guild, bob), late)
 
 
 async def test_the_last_owner_stays(storage: Storage) -> None:
     owner, bob = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, owner)
 
-    def role(user_id: str, new: str, expected: str) -> SetMemberRole:
-        return SetMemberRole(guild_id=guild, user_id=user_id, role=new, expected_role=expected)
+    def role(user_id: str, new: str) -> SetMemberRole:
+        return SetMemberRole(author=Author(owner), guild_id=guild, user_id=user_id, role=new)
 
-    assert await storage.perform(role(owner, "member", "owner")) is MemberChange.LAST_OWNER
-    leave = RemoveMember(guild_id=guild, user_id=owner, expected_role="owner")
+    assert await storage.perform(role(owner, "member")) is MemberChange.LAST_OWNER
+    leave = kick(guild, owner, owner)
     assert await storage.perform(leave) is MemberChange.LAST_OWNER
-    assert await storage.perform(role(bob, "admin", "member")) is MemberChange.NOT_MEMBER
+    assert await storage.perform(role(bob, "admin")) is MemberChange.NOT_MEMBER
     assert (
         await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="viewer", now_ms=NOW))
         is MemberChange.DONE
     )
-    assert await storage.perform(role(bob, "owner", "member")) is MemberChange.CONFLICT
-    assert await storage.perform(role(bob, "owner", "viewer")) is MemberChange.DONE
+    assert await storage.perform(role(bob, "owner")) is MemberChange.DONE
     assert await storage.perform(leave) is MemberChange.DONE
     assert await storage.perform(FindMember(guild_id=guild, user_id=owner)) is None
 
@@ -317,8 +326,7 @@ async def test_two_owners_cannot_both_leave(storage: Storage) -> None:
     outcomes: list[MemberChange] = []
 
     async def leave(user_id: str) -> None:
-        effect = RemoveMember(guild_id=guild, user_id=user_id, expected_role="owner")
-        outcomes.append(await storage.perform(effect))
+        outcomes.append(await storage.perform(kick(guild, user_id, user_id)))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(leave, alice)
@@ -333,7 +341,7 @@ async def test_a_removed_member_loses_channel_roles_too(storage: Storage) -> Non
     await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="member", now_ms=NOW))
     assert await storage.perform(GrantChannelRole(channel_id=channel, user_id=bob, role="viewer", now_ms=NOW)) is True
     before = await storage.perform(FindChannelAccess(channel_id=channel, user_id=bob))
-    await storage.perform(RemoveMember(guild_id=guild, user_id=bob, expected_role="member"))
+    await storage.perform(kick(guild, bob, owner))
     after = await storage.perform(FindChannelAccess(channel_id=channel, user_id=bob))
     assert before is not None
     assert after is not None
@@ -345,15 +353,22 @@ async def test_a_channel_is_not_created_by_who_is_being_removed(storage: Storage
     """Decided before, stored after: the creator's role in it would outlive the membership."""
     owner, bob = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, owner)
-    kick = RemoveMember(guild_id=guild, user_id=bob, expected_role="maintainer")
+
+    async def create(effect: InsertChannel) -> None:
+        with suppress(Refusal):
+            await storage.perform(effect)
+
     for _ in range(4):
         await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="maintainer", now_ms=NOW))
-        effects = [new_channel(guild, bob, "maintainer") for _ in range(6)]
+        effects = [new_channel(guild, bob) for _ in range(6)]
         async with anyio.create_task_group() as tasks:
-            for effect in (*effects[:3], kick, *effects[3:]):
-                tasks.start_soon(storage.perform, effect)
-        late = new_channel(guild, bob, "maintainer")
-        assert await storage.perform(late) is None
+            for effect in effects[:3]:
+                tasks.start_soon(create, effect)
+            tasks.start_soon(storage.perform, kick(guild, bob, owner))
+            for effect in effects[3:]:
+                tasks.start_soon(create, effect)
+        late = new_channel(guild, bob)
+        await refused(storage, late)
         for effect in (*effects, late):
             access = await storage.perform(FindChannelAccess(channel_id=effect.channel_id, user_id=bob))
             assert access is None or access.channel_role is None
@@ -363,16 +378,17 @@ async def test_a_channel_is_not_created_by_who_was_demoted(storage: Storage) -> 
     owner, bob = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, owner)
     await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="maintainer", now_ms=NOW))
-    demote = SetMemberRole(guild_id=guild, user_id=bob, role="viewer", expected_role="maintainer")
+    demote = SetMemberRole(author=Author(owner), guild_id=guild, user_id=bob, role="viewer")
     assert await storage.perform(demote) is MemberChange.DONE
-    assert await storage.perform(new_channel(guild, bob, "maintainer")) is None
+    await refused(storage, new_channel(guild, bob), ErrorCode.FORBIDDEN)
 
 
 async def test_who_creates_a_channel_by_a_server_role_gets_no_role_in_it(storage: Storage) -> None:
     owner, admin = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, owner)
-    for user, member_role, role in ((admin, None, None), (owner, "owner", "moderator")):
-        effect = new_channel(guild, user, member_role)
+    await storage.perform(GrantServerRole(user_id=admin, role="moderator", now_ms=NOW))
+    for user, role in ((admin, None), (owner, "moderator")):
+        effect = new_channel(guild, user)
         assert await storage.perform(effect) is not None
         access = await storage.perform(FindChannelAccess(channel_id=effect.channel_id, user_id=user))
         assert access is not None
@@ -384,18 +400,17 @@ async def test_renaming_and_deleting(storage: Storage) -> None:
     owner = await add_user(storage)
     guild = await add_guild(storage, owner)
     channel = await add_channel(storage, guild, owner)
-    renamed = await storage.perform(RenameGuild(guild_id=guild, name="new"))
-    assert renamed is not None
+    author = Author(owner)
+    renamed = await storage.perform(RenameGuild(author=author, guild_id=guild, name="new"))
     assert renamed.name == "new"
-    channel_renamed = await storage.perform(RenameChannel(channel_id=channel, name="new too"))
-    assert channel_renamed is not None
+    channel_renamed = await storage.perform(RenameChannel(author=author, channel_id=channel, name="new too"))
     assert channel_renamed.name == "new too"
-    assert await storage.perform(RenameGuild(guild_id=new_id(), name="x")) is None
-    assert await storage.perform(RenameChannel(channel_id=new_id(), name="x")) is None
-    assert await storage.perform(DeleteGuild(guild_id=guild)) is True
-    assert await storage.perform(DeleteGuild(guild_id=guild)) is False
+    await refused(storage, RenameGuild(author=author, guild_id=new_id(), name="x"))
+    await refused(storage, RenameChannel(author=author, channel_id=new_id(), name="x"))
+    await storage.perform(DeleteGuild(author=author, guild_id=guild))
+    await refused(storage, DeleteGuild(author=author, guild_id=guild))
     assert await storage.perform(FindChannelAccess(channel_id=channel, user_id=owner)) is None
-    assert await storage.perform(new_channel(guild, owner, "owner")) is None
+    await refused(storage, new_channel(guild, owner))
 
 
 async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) -> None:
@@ -406,8 +421,8 @@ async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) 
     guild = await add_guild(storage, owner)
     channel = await add_channel(storage, guild, owner, "news")
     await storage.perform(accept(await invite(storage, guild, owner), bob))
-    await storage.perform(RemoveMember(guild_id=guild, user_id=bob, expected_role="member"))
-    await storage.perform(DeleteGuild(guild_id=guild))
+    await storage.perform(kick(guild, bob, owner))
+    await storage.perform(DeleteGuild(author=Author(owner), guild_id=guild))
     records = await storage.control_since(start, 100)
     assert [record.kind for record in records] == [
         ControlKind.MEMBER_JOINED,

@@ -19,9 +19,9 @@ from openguild_proto.effects import (
     ReadEvents,
     RenameChannel,
 )
-from openguild_proto.errors import LocalProtocolError
+from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.limits import MAX_SEQUENCE
-from openguild_proto.records import ChannelRecord, Place, StoredEvent
+from openguild_proto.records import Author, ChannelRecord, Place, StoredEvent
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
 
@@ -29,9 +29,13 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def channel_id(storage: Storage) -> str:
-    user = await add_user(storage)
-    return await add_channel(storage, await add_guild(storage, user), user)
+async def owner(storage: Storage) -> str:
+    return await add_user(storage)
+
+
+@pytest.fixture
+async def channel_id(storage: Storage, owner: str) -> str:
+    return await add_channel(storage, await add_guild(storage, owner), owner)
 
 
 async def fill(storage: Storage, channel_id: str, count: int) -> list[StoredEvent]:
@@ -43,12 +47,11 @@ async def fill(storage: Storage, channel_id: str, count: int) -> list[StoredEven
     return events
 
 
-async def test_sequences_are_dense_per_channel(storage: Storage, channel_id: str) -> None:
+async def test_sequences_are_dense_per_channel(storage: Storage, channel_id: str, owner: str) -> None:
     """D-07: every channel counts for itself."""
     access = await storage.perform(FindChannelAccess(channel_id=channel_id, user_id=new_id()))
     assert access is not None
-    user = await add_user(storage)
-    other = await add_channel(storage, access.channel.guild_id, user, "other")
+    other = await add_channel(storage, access.channel.guild_id, owner, "other")
     for number in range(1, 4):
         for channel in (channel_id, other):
             outcome = await storage.perform(append(channel))
@@ -61,9 +64,7 @@ async def test_a_new_channel_has_its_first_epoch_wherever_it_is_described(storag
     user = await add_user(storage)
     guild = await add_guild(storage, user)
     made = await storage.perform(
-        InsertChannel(
-            channel_id=new_id(), guild_id=guild, name="general", created_by=user, member_role="owner", now_ms=NOW
-        )
+        InsertChannel(author=Author(user), channel_id=new_id(), guild_id=guild, name="general", now_ms=NOW)
     )
     assert isinstance(made, ChannelRecord)
     assert made.epoch == 1
@@ -71,7 +72,7 @@ async def test_a_new_channel_has_its_first_epoch_wherever_it_is_described(storag
     assert access is not None
     assert access.channel == made
     assert await storage.perform(ListChannels(guild_id=guild)) == (made,)
-    assert await storage.perform(RenameChannel(channel_id=made.channel_id, name="general")) == made
+    assert await storage.perform(RenameChannel(author=Author(user), channel_id=made.channel_id, name="general")) == made
     (control,) = [record for record in await storage.control_since(0, 100) if record.channel_id == made.channel_id]
     assert '"epoch":1' in (control.body or "")
     await storage.perform(append(made.channel_id))
@@ -194,20 +195,22 @@ async def test_pages_of_an_empty_and_of_an_unknown_channel(storage: Storage, cha
         await storage.perform(ReadEvents(channel_id=channel_id, limit=10, after=1, before=5))
 
 
-async def test_the_read_position_never_falls_and_stays_within_the_log(storage: Storage, channel_id: str) -> None:
+async def test_the_read_position_never_falls_and_stays_within_the_log(
+    storage: Storage, channel_id: str, owner: str
+) -> None:
     """D-14: what is answered is what is stored."""
-    reader = await add_user(storage)
+    author = Author(owner)
     await fill(storage, channel_id, 5)
 
     async def mark(sequence: int | None) -> int:
-        state = await storage.perform(MarkRead(channel_id=channel_id, user_id=reader, sequence=sequence, now_ms=NOW))
-        assert state is not None
+        state = await storage.perform(MarkRead(author=author, channel_id=channel_id, sequence=sequence, now_ms=NOW))
         assert state.latest_sequence == 5
         return state.last_read_sequence
 
     assert [await mark(sequence) for sequence in (2, 1, -7, 4, 99, None, 3)] == [2, 2, 2, 4, 5, 5, 5]
     assert [await mark(sequence) for sequence in (-MAX_SEQUENCE - 1, MAX_SEQUENCE)] == [5, 5]
-    assert await storage.perform(MarkRead(channel_id=new_id(), user_id=reader, sequence=1, now_ms=NOW)) is None
+    with pytest.raises(Refusal):
+        await storage.perform(MarkRead(author=author, channel_id=new_id(), sequence=1, now_ms=NOW))
 
 
 async def test_unread_lists_every_channel_the_user_may_see(storage: Storage, channel_id: str) -> None:
@@ -216,7 +219,7 @@ async def test_unread_lists_every_channel_the_user_may_see(storage: Storage, cha
     owner = await add_user(storage)
     mine = await add_channel(storage, await add_guild(storage, owner), owner, now_ms=NOW + 5)
     await fill(storage, mine, 3)
-    await storage.perform(MarkRead(channel_id=mine, user_id=owner, sequence=1, now_ms=NOW))
+    await storage.perform(MarkRead(author=Author(owner), channel_id=mine, sequence=1, now_ms=NOW))
     (state,) = await storage.perform(ListUnread(user_id=owner))
     assert (state.channel_id, state.last_read_sequence, state.latest_sequence) == (mine, 1, 3)
 
@@ -234,10 +237,12 @@ async def test_unread_lines_are_paged_oldest_channel_first(storage: Storage) -> 
     assert paged == channels
 
 
-async def test_a_deleted_channel_takes_its_log_along(storage: Storage, channel_id: str) -> None:
+async def test_a_deleted_channel_takes_its_log_along(storage: Storage, channel_id: str, owner: str) -> None:
     await fill(storage, channel_id, 2)
-    assert await storage.perform(DeleteChannel(channel_id=channel_id)) is True
-    assert await storage.perform(DeleteChannel(channel_id=channel_id)) is False
+    deletion = DeleteChannel(author=Author(owner), channel_id=channel_id)
+    await storage.perform(deletion)
+    with pytest.raises(Refusal):
+        await storage.perform(deletion)
     assert await storage.perform(append(channel_id)) == AppendFailure("no_channel")
     assert await storage.perform(ReadEvents(channel_id=channel_id, limit=1)) is None
     assert await storage.heads([channel_id]) == {}

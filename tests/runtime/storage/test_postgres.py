@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import asyncpg
@@ -17,12 +18,18 @@ from openguild_proto.effects import (
     AppendEvent,
     FindChannelAccess,
     FindRefreshFamily,
+    GrantChannelRole,
+    GrantGuildRole,
     InsertInvite,
+    MarkRead,
     Overloaded,
+    RemoveMember,
+    RenameChannel,
+    StorageEffect,
     StorageUnavailable,
 )
-from openguild_proto.errors import LocalProtocolError
-from openguild_proto.records import MemberRecord
+from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
+from openguild_proto.records import Author, MemberRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage, committer
 from openguild_runtime.storage.postgres.values import Connection
@@ -101,14 +108,16 @@ async def test_who_accepts_an_invite_waits_for_who_deletes_the_guild(
     owner, joins = [await add_user(store) for _ in range(2)]
     guild = await add_guild(store, owner)
     invite = InsertInvite(
-        code=new_id(), guild_id=guild, created_by=owner, member_role="owner", max_uses=None, expires_at_ms=None,
+        author=Author(owner), code=new_id(), guild_id=guild, max_uses=None, expires_at_ms=None,
         limit=10, now_ms=NOW,
     )  # fmt: skip
     assert await store.perform(invite) is not None
     accepted: list[MemberRecord | None] = []
 
     async def accept() -> None:
-        accepted.append(await store.perform(AcceptInvite(code=invite.code, user_id=joins, role="member", now_ms=NOW)))
+        accepted.append(
+            await store.perform(AcceptInvite(author=Author(joins), code=invite.code, role="member", now_ms=NOW))
+        )
 
     async with anyio.create_task_group() as tasks, rival.transaction():
         await rival.execute("SELECT FROM guilds WHERE guild_id = $1 FOR UPDATE", guild)
@@ -116,6 +125,77 @@ async def test_who_accepts_an_invite_waits_for_who_deletes_the_guild(
         await eventually(lambda: somebody_waits_for(rival))
         await rival.execute("DELETE FROM guilds WHERE guild_id = $1", guild)
     assert accepted == [None]
+
+
+@pytest.mark.parametrize("what", ["read", "join", "grant"])
+async def test_a_channel_that_is_deleted_meanwhile_is_not_there(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record], what: str
+) -> None:
+    """Its row is still seen and goes before one that refers to it is stored."""
+    owner, other = [await add_user(store) for _ in range(2)]
+    guild = await add_guild(store, owner)
+    channel = await add_channel(store, guild, owner)
+    await store.perform(append(channel))
+    invite = InsertInvite(
+        author=Author(owner), code=new_id(), guild_id=guild, max_uses=None, expires_at_ms=None, now_ms=NOW
+    )
+    await store.perform(invite)
+    effects: dict[str, StorageEffect[Any]] = {
+        "read": MarkRead(author=Author(owner), channel_id=channel, sequence=None, now_ms=NOW),
+        "join": AcceptInvite(author=Author(other), code=invite.code, role="member", now_ms=NOW),
+        "grant": GrantChannelRole(channel_id=channel, user_id=other, role="viewer", now_ms=NOW),
+    }
+    outcomes: list[Any] = []
+
+    async def perform() -> None:
+        try:
+            outcomes.append(await store.perform(effects[what]))
+        except Refusal as refusal:
+            outcomes.append(refusal.code)
+
+    async with anyio.create_task_group() as tasks, rival.transaction():
+        await rival.execute("DELETE FROM channels WHERE channel_id = $1", channel)
+        tasks.start_soon(perform)
+        await eventually(lambda: somebody_waits_for(rival))
+    if what == "join":
+        assert isinstance(outcomes[0], MemberRecord)
+    else:
+        assert outcomes == [ErrorCode.NOT_FOUND if what == "read" else False]
+
+
+@pytest.mark.parametrize("what", ["post", "read", "kick", "invite", "rename"])
+async def test_who_acts_by_a_right_waits_for_who_takes_it(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record], what: str
+) -> None:
+    """A removal that has not committed yet holds the user's row: the change is decided after it."""
+    owner, admin, other = [await add_user(store) for _ in range(3)]
+    guild = await add_guild(store, owner)
+    channel = await add_channel(store, guild, owner)
+    for user_id, role in ((admin, "admin"), (other, "member")):
+        await store.perform(GrantGuildRole(guild_id=guild, user_id=user_id, role=role, now_ms=NOW))
+    author = Author(admin)
+    effects: dict[str, StorageEffect[Any]] = {
+        "post": append(channel, admin, author=author),
+        "read": MarkRead(author=author, channel_id=channel, sequence=None, now_ms=NOW),
+        "kick": RemoveMember(author=author, guild_id=guild, user_id=other),
+        "invite": InsertInvite(
+            author=author, code=new_id(), guild_id=guild, max_uses=None, expires_at_ms=None, now_ms=NOW
+        ),
+        "rename": RenameChannel(author=author, channel_id=channel, name="x"),
+    }
+    refusals: list[ErrorCode] = []
+
+    async def perform() -> None:
+        with pytest.raises(Refusal) as refusal:
+            await store.perform(effects[what])
+        refusals.append(refusal.value.code)
+
+    async with anyio.create_task_group() as tasks, rival.transaction():
+        await rival.execute("SELECT FROM users WHERE user_id = $1 FOR UPDATE", admin)
+        await rival.execute("DELETE FROM guild_memberships WHERE user_id = $1", admin)
+        tasks.start_soon(perform)
+        await eventually(lambda: somebody_waits_for(rival))
+    assert refusals == [ErrorCode.NOT_FOUND]
 
 
 async def test_new_epochs_while_servers_post(store: PostgresStorage, database_url: str) -> None:

@@ -1,0 +1,130 @@
+"""What goes wrong with NATS, in words for the operator: a kind for metrics, the cause, and the mend.
+
+`cause` and `mend` are shown in the log, `cause` in `/ready` too: neither ever holds a host, a user or a server's own words.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import NamedTuple
+
+import nats.errors
+
+
+class Fault(NamedTuple):
+    """`kind`: one of metrics.NATS_FAULTS. `cause` goes on from "NATS"."""
+
+    kind: str
+    cause: str
+    mend: str
+
+
+UNREACHABLE = Fault(
+    "unreachable", "cannot be reached", "check nats.url, that nats-server runs, name resolution and the network policy"
+)
+SILENT = Fault(
+    "silent",
+    "does not answer",
+    "check that nats-server is not stalled and that nats.url names its client port (without handshake_first)",
+)
+GARBAGE = Fault("garbage", "does not speak its protocol", "check that nats.url names a nats-server's client port")
+CLOSED = Fault("closed", "has ended the connection without a reason", "the log of nats-server has it")
+REFUSED = Fault(
+    "refused",
+    "refuses user, password, token or credentials",
+    "check nats.url (in a password, @ is written as %40) or nats.credentials_file",
+)
+CREDENTIALS_FILE = Fault(
+    "credentials_file",
+    "is not asked, because nats.credentials_file is unreadable or not a .creds file",
+    "write it anew, readable for this user",
+)
+CA_FILE = Fault(
+    "tls", "is not asked, because nats.ca_file holds no certificates or is unreadable", "write a PEM bundle"
+)
+UNTRUSTED = Fault(
+    "tls",
+    "and this server do not agree on TLS (certificate, name or version)",
+    "check nats.ca_file and that the host in nats.url is the certificate's",
+)
+NO_TLS = Fault(
+    "tls",
+    "offers no TLS, which tls:// or nats.ca_file ask for; nothing secret was sent",
+    "give nats-server a tls block, or write nats:// and drop nats.ca_file",
+)
+SUBSCRIPTIONS = Fault(
+    "subscriptions",
+    "takes no more subscriptions: events of some channels come by tail check",
+    "raise max_subscriptions of nats-server (of the account or user: subs) above the channels that replicas follow, and 3",
+)
+PAYLOAD = Fault(
+    "payload", "takes no messages as large as some of ours", "raise max_payload of nats-server to its default, 1MB"
+)
+BEHIND = Fault(
+    "behind", "brought more than this server took, and some was dropped", "see the loop's stalls and its CPU"
+)
+LEAVING = Fault("shutdown", "is shutting down", "nothing, where it or another of nats.url comes back")
+
+# Part of the lower-case text after -ERR: the first that fits counts. nats-server's own texts (its errors.go).
+_SAID = (
+    ("maximum subscriptions", SUBSCRIPTIONS),
+    ("maximum payload", PAYLOAD),
+    ("expired", Fault("expired", "no longer takes the credentials: they have expired", "renew nats.credentials_file")),
+    ("revoked", Fault("expired", "no longer takes the credentials: they were revoked", "renew nats.credentials_file")),
+    (
+        "timeout",
+        Fault("late", "waited too long for the credentials", "check the load of both, or raise authorization.timeout"),
+    ),
+    (
+        "connections exceeded",
+        Fault(
+            "connections", "takes no more connections", "raise max_connections (of the account: conn) of nats-server"
+        ),
+    ),
+    ("throttling", Fault("connections", "takes no more connections at the moment", "nothing, if it passes")),
+    ("authorization", REFUSED),
+    ("authentication", REFUSED),
+    ("tls", Fault("tls", "wants TLS", "write tls:// in nats.url, and set nats.ca_file")),
+    (
+        "slow consumer",
+        Fault("slow", "gave this server up as too slow a reader", "see the loop's stalls, or raise max_pending"),
+    ),
+    ("stale", SILENT),
+    ("shutdown", LEAVING),
+    ("port", Fault("garbage", "is asked on a port for routes or leaf nodes", "name the client port in nats.url")),
+)
+_OTHER = Fault("closed", "has ended the connection with an error", "the log of nats-server has it")
+
+
+def fault_said(text: str) -> Fault:
+    """Of what the server says after -ERR."""
+    lower = text.lower()
+    return next((fault for part, fault in _SAID if part in lower), _OTHER)
+
+
+def fault_raised(failure: Exception, *, greeted: bool) -> Fault:
+    """Of what nats-py or the system raises. `greeted`: a nats-server had introduced itself before."""
+    if isinstance(failure, ssl.SSLError):
+        return UNTRUSTED
+    if isinstance(failure, nats.errors.SecureConnWantedError):
+        return NO_TLS
+    if isinstance(failure, nats.errors.AuthorizationError):
+        return REFUSED
+    if isinstance(failure, (TimeoutError, nats.errors.StaleConnectionError)) and not isinstance(
+        failure, nats.errors.UnexpectedEOF
+    ):
+        return SILENT
+    if isinstance(failure, (OSError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError)):
+        return CLOSED if greeted or isinstance(failure, nats.errors.UnexpectedEOF) else UNREACHABLE
+    if type(failure) is nats.errors.Error and greeted:
+        return fault_said(str(failure))
+    return GARBAGE
+
+
+def denied(action: str, pattern: str, allowed: str) -> Fault:
+    """`action`: publish or subscribe. `pattern`: the subject or subjects, `allowed`: what is to be allowed."""
+    return Fault(
+        "denied",
+        f"permits no {action} on {pattern}",
+        f"allow this user of nats-server to publish and subscribe on {allowed}",
+    )

@@ -1,0 +1,234 @@
+"""One connection to one nats-server: nats-py's client, of which nothing is believed that the server has not said.
+
+What differs from nats-py: one server and one attempt; an error that the server does not end the connection for ends
+none; every error is told, with the first one kept as the reason of the end; `tls://` means TLS; a ping is sent behind
+what was written before it; a reader that has ended is an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import nats.errors
+from nats.aio.client import Client, RawCredentials
+from nats.aio.subscription import Subscription
+
+from openguild_runtime.bus.nats_faults import (
+    BEHIND,
+    CLOSED,
+    CREDENTIALS_FILE,
+    GARBAGE,
+    LEAVING,
+    SUBSCRIPTIONS,
+    UNREACHABLE,
+    Fault,
+    fault_raised,
+    fault_said,
+)
+from openguild_runtime.bus.nats_servers import NatsServer, read_credentials
+
+CONNECT_TIMEOUT_SECS = 2
+MAX_OUTSTANDING_PINGS = 2
+ANSWER_LIMIT_SECS = 3_600  # never reached: nats-py stops reading when an answer comes for which nobody waits any more
+CLOSE_LIMIT_SECS = 0.5
+OUTGOING_BYTES = 8 * 1024 * 1024
+
+FAILURES = (OSError, nats.errors.Error, TimeoutError)  # what a connection that ends, or cannot be made, raises
+ODD = (ValueError, TypeError, AttributeError, LookupError)  # what nats-py raises where the peer is no nats-server
+
+_SAID = re.compile(rb"-ERR\s+'([^'\r\n]{1,200})'")
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
+
+
+class Unusable(Exception):
+    """The connection cannot be made; `fault` says why."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.cause)
+        self.fault = fault
+
+
+class Link(Client):
+    """`denied(link, action, subject)` and `told(link, fault)` are called for what does not end the connection.
+
+    `action` is publish or subscribe, `subject` in lower case. `many`: there are other servers. `ended` is set when it
+    has ended, `fault` then says why.
+    """
+
+    def __init__(
+        self,
+        server: NatsServer,
+        *,
+        denied: Callable[[Link, str, str], None],
+        told: Callable[[Link, Fault], None],
+        many: bool,
+    ) -> None:
+        super().__init__()
+        self.server = server
+        self.ended = anyio.Event()
+        self.greeted = False
+        self._denied = denied
+        self._told = told
+        self._many = many
+        self._wants_tls = False
+        self._first: Fault | None = None
+
+    # --- making it -----------------------------------------------------------------------------------
+
+    async def open(self, *, tls: ssl.SSLContext | None, credentials: Path | None, ping_interval_secs: float) -> None:
+        """Greet and log in. Raises Unusable, and what nats-py raises for a defect of ours."""
+        self._wants_tls = tls is not None
+        try:
+            login = (
+                RawCredentials(await anyio.to_thread.run_sync(read_credentials, credentials)) if credentials else None
+            )
+        except (OSError, ValueError):
+            raise Unusable(CREDENTIALS_FILE) from None
+        server = self.server
+        try:
+            await self.connect(
+                servers=[server.url],
+                allow_reconnect=False,
+                no_echo=True,  # what this replica published it has already
+                connect_timeout=CONNECT_TIMEOUT_SECS,
+                ping_interval=ping_interval_secs,  # type: ignore[arg-type]  # it sleeps so long, whole seconds or not
+                max_outstanding_pings=MAX_OUTSTANDING_PINGS,
+                pending_size=OUTGOING_BYTES,
+                user=server.user,
+                password=server.password,
+                token=server.token,
+                user_credentials=login,
+                tls=tls,
+                closed_cb=self._on_closed,
+                error_cb=self._on_error,
+                lame_duck_mode_cb=self._on_lame_duck,
+            )
+            if not self.is_connected:  # the server has ended it after CONNECT, which nats-py passes over
+                raise nats.errors.UnexpectedEOF
+        except (*FAILURES, *ODD) as failure:
+            raise Unusable(self._first or self._why(failure)) from failure
+
+    def _why(self, failure: Exception) -> Fault:
+        # A server that ends the connection at once says why, and is not heard where writing to it fails first.
+        unread = getattr(getattr(self._transport, "_io_reader", None), "_buffer", b"")
+        said = _SAID.search(unread)
+        if said is not None:
+            return fault_said(said[1].decode("ascii", "replace"))
+        if not self.greeted and self._transport is not None and self._transport.at_eof():
+            return UNREACHABLE  # a proxy before a server that is away accepts and closes
+        return fault_raised(failure, greeted=self.greeted)
+
+    async def _select_next_server(self) -> None:
+        """nats-py tries for ever here, and says at its end that there is no server."""
+        server = self._server_pool[0]
+        await self._connect_to_server(server)
+        self._current_server = server
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        largest = info.get("max_payload", self.max_payload)
+        if type(largest) is not int or largest < 0:
+            raise nats.errors.ProtocolError
+        self._max_payload = largest
+        if initial_connection:
+            self.greeted = True
+            if self._wants_tls and not info.get("tls_required"):
+                if not info.get("tls_available"):
+                    raise nats.errors.SecureConnWantedError
+                info["tls_required"] = True  # what nats-py goes by
+        await super()._process_info(info, initial_connection)
+
+    # --- what the server says ------------------------------------------------------------------------
+
+    async def _process_err(self, err_msg: str) -> None:
+        found = _DENIED.search(err_msg)
+        if found is not None:
+            self._denied(self, "publish" if found[1] == "publish" else "subscribe", found[2])
+            return
+        fault = fault_said(err_msg)
+        if fault is SUBSCRIPTIONS:  # the connection goes on, and nats-py would end it
+            self._told(self, fault)
+            return
+        self._first = self._first or fault
+        await super()._process_err(err_msg)
+
+    async def _on_error(self, failure: Exception) -> None:
+        if isinstance(failure, nats.errors.SlowConsumerError):
+            self._told(self, BEHIND)
+        elif self.greeted:
+            self._first = self._first or self._why(failure)
+
+    async def _on_closed(self) -> None:
+        self._end()
+
+    async def _on_lame_duck(self) -> None:
+        """It ends by itself, within minutes. Where there are others there is no reason to wait for that."""
+        self._first = self._first or LEAVING
+        if self._many:
+            self._end()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        if self.is_connected:  # something that is no protocol has ended it: nothing would be heard any more
+            self._first = self._first or GARBAGE
+        self._end()  # nats-py says so only where its own closing succeeds
+
+    # --- using it ------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Neither ended nor about to."""
+        return self.is_connected and not self.ended.is_set()
+
+    @property
+    def fault(self) -> Fault:
+        """Why it has ended."""
+        if self._first is None and self.last_error is not None:
+            return fault_raised(self.last_error, greeted=True)
+        return self._first or CLOSED
+
+    async def answer(self) -> None:
+        """Return when the server has taken all that was written before; what it had against it has been told by then.
+
+        nats-py writes a ping before what waits to be sent, so it takes two. Raises Unusable when the connection ends.
+        """
+        for _ in range(2):
+            if self.alive:
+                with suppress(*FAILURES):
+                    await self.flush(ANSWER_LIMIT_SECS)
+        if not self.alive:
+            raise Unusable(self.fault)
+
+    def _end(self) -> None:
+        self.ended.set()
+        pings, self._pongs = self._pongs, []
+        for ping in pings:  # nats-py leaves whoever waits for an answer waiting
+            if not ping.done():
+                ping.set_result(None)
+
+    async def subscribe_again(self, subscription: Subscription) -> None:
+        """The same under the same id: nothing where the server has it, and it is back where the server had dropped it."""
+        await self._send_subscribe(subscription)
+
+    async def let_go(self) -> None:
+        """Orderly if that is quick. nats-py may wait for ever: for a peer that does not read, and after TLS."""
+        tasks = [subscription._wait_for_msgs_task for subscription in self._subs.values()]
+        if self._transport is not None:
+            with (
+                anyio.move_on_after(CLOSE_LIMIT_SECS, shield=True),
+                suppress(*FAILURES, *ODD, asyncio.InvalidStateError),
+            ):
+                await self.close()
+        for task in (*tasks, self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()  # nats-py leaves them where its closing is cut short
+        writer = getattr(self._transport, "_io_writer", None)  # it offers no other way to let go of a socket at once
+        if writer is not None:
+            writer.transport.abort()

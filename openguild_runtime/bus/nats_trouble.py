@@ -1,0 +1,74 @@
+"""What is wrong with NATS now: for `/ready`, for the metrics, and for the log, one line a minute for each cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+import structlog
+
+from openguild_proto.policy.standing import Seldom, Standing
+from openguild_runtime.bus.nats_faults import Fault, denied
+from openguild_runtime.metrics import Metrics
+
+log = structlog.get_logger("openguild.nats")
+
+
+class Troubles:
+    """`prefix`: of the server's subjects. What stands is what the server takes amiss while the connection goes on."""
+
+    def __init__(self, prefix: str, metrics: Metrics) -> None:
+        self.standing: Standing[Fault] = Standing()
+        self._prefix = prefix
+        self._metrics = metrics
+        self._seldom = Seldom()
+
+    def report(self, fault: Fault, server: str, before: str = "", **fields: int) -> None:
+        """Count it, and say it where that was not said within the last minute."""
+        self._metrics.nats_fault(fault.kind)
+        repeated = self._seldom.due(fault.cause, anyio.current_time())
+        if repeated is not None:
+            line = f"{before}NATS {fault.cause}: {fault.mend}"
+            log.warning(line, server=server, kind=fault.kind, repeated=repeated, **fields)
+
+    def tell(self, fault: Fault, server: str, **fields: int) -> None:
+        """It stands until a round has passed without it."""
+        self.standing.tell(fault.kind, fault)
+        self.report(fault, server, "", **fields)
+
+    def denied(self, action: str, subject: str, server: str) -> None:
+        """`subject` in lower case. Channels are one kind: no line names one of them."""
+        kind, _, channel_id = subject.removeprefix(f"{self._prefix.lower()}.").partition(".")
+        pattern = f"{self._prefix}.{kind}{'.*' if channel_id else ''}"
+        fault = denied(action, pattern, f"{self._prefix}.>")
+        self.standing.tell(f"{action} {kind}", fault)
+        self._count()
+        self.report(fault, server)
+
+    def over(self) -> list[str]:
+        """At the end of a round: what has stood until now."""
+        found = self.standing.end()
+        self._count()
+        return found
+
+    def forget(self) -> None:
+        """The connection is no more."""
+        self.standing.clear()
+        self._count()
+
+    def _count(self) -> None:
+        self._metrics.nats_denied(sum(fault.kind == "denied" for fault in self.standing.values()))
+
+    @contextmanager
+    def one_message(self, subject: str) -> Iterator[None]:
+        """Whatever is wrong with a message, or with us, the next one is heard."""
+        try:
+            yield
+        except ValueError as failure:
+            repeated = self._seldom.due("message", anyio.current_time())
+            if repeated is not None:
+                kind = type(failure).__name__
+                log.warning("a NATS message was not understood", subject=subject, kind=kind, repeated=repeated)
+        except Exception:
+            log.exception("a NATS message could not be taken", subject=subject)

@@ -1,0 +1,72 @@
+"""Why a database cannot be used: what each cause is called, what it means, and what the operator does about it.
+
+The names are labels of metrics and the words of `/ready`, so there is a fixed number of them. No text here holds an
+address, a name or a credential.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Cause(NamedTuple):
+    """`meaning` and `mend` make the line of the log: "<meaning>: <mend>"."""
+
+    meaning: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.meaning}: {self.mend}"
+
+
+CAUSES: dict[str, Cause] = {
+    # it cannot be connected to
+    "dns": Cause("its host name cannot be resolved", "check the host in database_url, and DNS"),
+    "refused": Cause("nothing listens at its address", "check that PostgreSQL runs, and host and port in database_url"),
+    "unreachable": Cause("its host cannot be reached", "check the network and the firewalls on the way"),
+    "timeout": Cause("it does not answer in time", "look at its host and load, and for firewalls that drop packets"),
+    "lost": Cause("it ended the connection", "look at its log: a restart, a crash, or a proxy that closes connections"),
+    "tls": Cause(
+        "TLS to it fails", "check sslmode and sslrootcert in database_url, and the certificate and clock of its host"
+    ),
+    "password": Cause("it refuses the password", "check the password in database_url and that of the role"),
+    "role": Cause("it does not let this role in", "check the role in database_url, its LOGIN, and pg_hba.conf"),
+    "no_database": Cause("this database does not exist", "check the name in database_url; it may have been renamed"),
+    "too_many_connections": Cause(
+        "it has no connection left", "raise its max_connections, or lower database.pool_size times the processes"
+    ),
+    "starting": Cause("it is starting or in recovery", "wait; its log says how far it is"),
+    "shutdown": Cause("it is shutting down", "start it again, or point database_url at the one that took over"),
+    "pooler": Cause(
+        "a pooler refuses our session", "set database.statement_cache_size to 0 to go through one in transaction mode"
+    ),
+    "descriptors": Cause("this process has no file descriptor left", "raise its limit of open files"),
+    # it is there, and does not do what it is asked for
+    "read_only": Cause(
+        "it is read-only",
+        "it is a standby, or default_transaction_read_only is on: point database_url at the primary, or end that",
+    ),
+    "disk_full": Cause("its disk is full", "free or add space on its host, or raise the quota"),
+    "memory": Cause("it is out of memory", "give its host more, or lower work_mem and the number of connections"),
+    "limit": Cause("one of its limits is reached", "its log names it: temp_file_limit, max_locks_per_transaction, ..."),
+    "rights": Cause(
+        "this role lacks a right",
+        "its log names the table or function: GRANT what was revoked, or change the owner back",
+    ),
+    "schema": Cause(
+        "a table, column or function is not there or another one",
+        "was something renamed, dropped or restored? its log names it; `openguild-server migrate` brings the schema up",
+    ),
+    "migrations": Cause("its schema is not current", "run `openguild-server migrate`"),
+    "damaged": Cause("its files cannot be read or written", "look at its log and its disks before anything else"),
+    "slow": Cause("a statement took too long", "look for locks and load: pg_stat_activity, pg_blocking_pids"),
+    "locked": Cause("somebody holds a lock", "look for who does: pg_stat_activity, pg_blocking_pids"),
+    "conflict": Cause("transactions got in each other's way", "nothing, unless it stays: clients try again"),
+    "other": Cause("it refuses for another reason", "look up the SQLSTATE of this record in its log"),
+}
+REFUSALS = frozenset(
+    {"read_only", "disk_full", "memory", "limit", "rights", "schema", "damaged", "slow", "locked", "conflict", "other"}
+)
+"""The database answers, and refuses."""
+PASSING = frozenset({"slow", "locked", "conflict"})
+"""Causes of one effect, which say nothing about the next one."""

@@ -1,0 +1,41 @@
+"""Decides whether the author of a change may make it, as the tables are now. Nothing runs at the same time."""
+
+from __future__ import annotations
+
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.policy.permissions import Permission, require_role, require_session
+from openguild_proto.records import Author
+from openguild_runtime.storage.memory.state import Channel, State
+
+
+def require_author(state: State, author: Author) -> None:
+    """401 where the account is gone or the session has ended."""
+    session = state.sessions.get(author.session_id or "")
+    living = author.session_id is None or (
+        session is not None and session.user_id == author.user_id and not state.families[session.family_id].revoked
+    )
+    require_session(living and author.user_id in state.users)
+
+
+def require_in_guild(state: State, author: Author, guild_id: str, permission: Permission) -> str:
+    """The author's effective role. 404 for a guild that is not there."""
+    require_author(state, author)
+    if guild_id not in state.guilds:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    own = state.guild_role(guild_id, author.user_id)
+    return require_role(state.roles_of(author.user_id), (own,), permission)
+
+
+def require_in_channel(state: State, author: Author, channel_id: str, permission: Permission) -> Channel:
+    """The channel. 404 for one that is not there."""
+    require_author(state, author)
+    channel = state.channels.get(channel_id)
+    if channel is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    explicit = channel.roles.get(author.user_id)
+    roles = (
+        state.guild_role(channel.record.guild_id, author.user_id),
+        explicit.role if explicit is not None else None,
+    )
+    require_role(state.roles_of(author.user_id), roles, permission)
+    return channel

@@ -1,0 +1,71 @@
+"""Decides, in the transaction of a change, whether its author may still make it.
+
+Whoever changes what a user may do (a role, a membership, a session) holds that user's row FOR UPDATE to the end of the
+transaction; whoever does something by a user's right holds it FOR KEY SHARE. So what is read after the lock is true
+until the commit: a right that ended earlier is seen, and one that ends meanwhile ends later. Logins and retention lock
+users in a way that neither notices. Several users are locked in the order of their ids, and before anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from openguild_proto.effects import FindChannelAccess, FindGuildAccess
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.policy.permissions import Permission, require_channel, require_guild, require_session
+from openguild_proto.records import Author, ChannelAccess, GuildAccess
+from openguild_runtime.storage.postgres.access import find_channel_accesses, find_guild_access
+from openguild_runtime.storage.postgres.transaction import Transaction
+
+LIVING = """
+SELECT EXISTS (SELECT FROM users WHERE user_id = $1) AND ($2::uuid IS NULL OR EXISTS (
+    SELECT FROM sessions AS s JOIN refresh_families AS f USING (family_id)
+    WHERE s.session_id = $2 AND s.user_id = $1 AND f.revoked_at IS NULL
+))
+"""
+
+
+async def hold_users(tx: Transaction, user_ids: Sequence[str]) -> None:
+    """Their rights are about to change: nobody decides by them until the transaction ends."""
+    await tx.connection.execute(
+        "SELECT FROM users WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR UPDATE", list(user_ids)
+    )
+
+
+async def require_author(tx: Transaction, author: Author, *, changing: Sequence[str] = ()) -> None:
+    """Hold the author's rights as they are; 401 where the session has ended. `changing`: users whose rights will change."""
+    if changing:
+        await hold_users(tx, [author.user_id, *changing])
+    else:
+        await tx.connection.execute("SELECT FROM users WHERE user_id = $1 FOR KEY SHARE", author.user_id)
+    require_session(await tx.connection.fetchval(LIVING, author.user_id, author.session_id))
+
+
+async def require_in_guild(
+    tx: Transaction, author: Author, guild_id: str, permission: Permission, *, changing: Sequence[str] = ()
+) -> tuple[GuildAccess, str]:
+    """The author's access and effective role. The guild's row makes changes of one guild take turns, so that counts hold."""
+    await require_author(tx, author, changing=changing)
+    await hold_guild(tx, guild_id)
+    access = await find_guild_access(tx.connection, FindGuildAccess(guild_id=guild_id, user_id=author.user_id))
+    role = require_guild(access, permission)
+    if access is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return access, role
+
+
+async def require_in_channel(
+    tx: Transaction, author: Author, channel_id: str, permission: Permission
+) -> ChannelAccess | None:
+    """The author's access. None: no such channel."""
+    await require_author(tx, author)
+    question = FindChannelAccess(channel_id=channel_id, user_id=author.user_id)
+    (access,) = await find_channel_accesses(tx.connection, [question])
+    if access is not None:
+        require_channel(access, permission)
+    return access
+
+
+async def hold_guild(tx: Transaction, guild_id: str) -> None:
+    """Changes of one guild's members, channels and invites take turns."""
+    await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", guild_id)

@@ -1,0 +1,144 @@
+"""From what the driver raises to a cause that an operator can act on (storage/causes.py), and its line in the log."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+import asyncpg
+import structlog
+
+from openguild_proto.effects import Overloaded, StorageUnavailable
+from openguild_proto.policy.standing import Seldom
+from openguild_runtime.storage.causes import CAUSES
+
+REPEAT_SECS = 30.0  # between two lines of one cause
+ERRNO = re.compile(r"\[Errno (\d+)\]")  # of an OSError that stands for several, one for each address
+
+# The failure of one event, or a defect of ours: data, constraints, limits of a row, what a trigger raises.
+NOT_THE_DATABASE = ("21", "22", "23", "44", "54", "P0")
+
+# Appendix A of PostgreSQL's manual: exact codes first, then classes.
+BY_SQLSTATE = {
+    "25006": "read_only",
+    "28P01": "password",
+    "3D000": "no_database",
+    "42501": "rights",
+    "53100": "disk_full",
+    "53200": "memory",
+    "53300": "too_many_connections",
+    "55000": "role",  # the database takes no connections
+    "55P03": "locked",
+    "57014": "slow",
+    "57P01": "shutdown",
+    "57P03": "starting",
+    "08P01": "pooler",
+}
+BY_CLASS = {
+    "08": "lost",
+    "0A": "schema",  # a cached plan whose table has changed
+    "25": "slow",  # the session was ended in the middle: this process, or the way to it, stood still
+    "28": "role",
+    "3D": "no_database",
+    "3F": "schema",
+    "40": "conflict",
+    "42": "schema",
+    "53": "limit",
+    "57": "lost",
+    "58": "damaged",
+    "XX": "damaged",
+}
+BY_ERRNO = {
+    errno.ECONNREFUSED: "refused",
+    errno.ENOENT: "refused",  # no such Unix socket
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ETIMEDOUT: "timeout",
+    errno.EMFILE: "descriptors",
+    errno.ENFILE: "descriptors",
+}
+
+log = structlog.get_logger("openguild.storage")
+
+
+class Locked(Overloaded):
+    """Somebody holds a lock for longer than the effect may wait; nothing was done."""
+
+
+class Unusable(Exception):
+    """Found out by our own checks: the database answers, and cannot be served with."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def cause_of(failure: BaseException) -> str | None:
+    """The name of the cause; None: not the database's but the effect's own failure, or a defect of ours."""
+    match failure:
+        case Unusable(cause=cause):
+            return cause
+        case TimeoutError():
+            return "timeout"
+        case socket.gaierror():
+            return "dns"
+        case ssl.SSLError():
+            return "tls"
+        case ConnectionError() if "SSL" in str(failure):  # asyncpg: the server has none
+            return "tls"
+        case OSError():
+            return BY_ERRNO.get(_errno(failure), "lost")
+        case asyncpg.TargetServerAttributeNotMatched():
+            return "read_only"
+        case asyncpg.PostgresError():
+            return _by_state(failure.sqlstate)
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError():
+            return "lost"
+    return None
+
+
+def _by_state(state: str | None) -> str | None:
+    state = state or ""
+    if state.startswith(NOT_THE_DATABASE):
+        return None
+    return BY_SQLSTATE.get(state) or BY_CLASS.get(state[:2], "other")
+
+
+def _errno(failure: OSError) -> int:
+    if failure.errno is not None:
+        return failure.errno
+    found = ERRNO.search(str(failure))
+    return int(found[1]) if found is not None else 0
+
+
+class FaultLog:
+    """Counts every failure and logs each cause once in `REPEAT_SECS`, with the number of those between.
+
+    `on_fault(writes, cause)` is called for each.
+    """
+
+    def __init__(self, on_fault: Callable[[bool, str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._on_fault = on_fault
+        self._clock = clock
+        self._lines = Seldom(REPEAT_SECS)
+
+    def note(self, cause: str, failure: BaseException | None, *, writes: bool) -> StorageUnavailable:
+        """What to raise instead of `failure`. Its own text stays here: it may quote data and addresses."""
+        self._on_fault(writes, cause)
+        unsaid = self._lines.due(cause, self._clock())
+        if unsaid is not None:
+            log.warning(
+                f"the database failed: {CAUSES[cause]}",
+                cause=cause,
+                sqlstate=getattr(failure, "sqlstate", None),
+                kind=type(failure).__name__ if failure is not None else None,
+                operation="write" if writes else "read",
+                suppressed=unsaid,
+            )
+        if cause == "locked":
+            return Locked()
+        return Overloaded() if cause == "conflict" else StorageUnavailable(str(CAUSES[cause]))

@@ -1,0 +1,57 @@
+"""The supervisor between its workers: a question for metrics goes to all others, and what they say goes back as one answer."""
+
+from __future__ import annotations
+
+import anyio
+from anyio.abc import TaskGroup
+
+from openguild_runtime.siblings import SIBLING_SECS, Line, Message, Others, Own, Wanted
+
+
+class _Round:
+    """One question: who has been asked and has not answered yet, and what the others said."""
+
+    def __init__(self, asked: set[int]) -> None:
+        self.missing = asked
+        self.texts: dict[int, bytes] = {}
+        self.done = anyio.Event()
+
+
+class Exchange:
+    """`lines` of the workers that run, by their numbers; the owner keeps them up to date."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self.lines: dict[int, Line] = {}
+        self._tasks = tasks
+        self._rounds: dict[int, _Round] = {}
+        self._asking: set[int] = set()
+        self._count = 0
+
+    def heard(self, number: int, message: Message) -> None:
+        """Worker `number` asks, or answers. One question of each worker at a time: its last one is answered."""
+        match message:
+            case Wanted(number=question) if number not in self._asking:
+                self._asking.add(number)
+                self._tasks.start_soon(self._ask, number, question)
+            case Own(number=asked, text=text) if asked in self._rounds:
+                found = self._rounds[asked]
+                found.texts[number] = text
+                found.missing.discard(number)
+                if not found.missing:
+                    found.done.set()
+
+    async def _ask(self, asker: int, question: int) -> None:
+        self._count += 1
+        number, others = self._count, {other: line for other, line in self.lines.items() if other != asker}
+        found = self._rounds[number] = _Round(set(others))
+        try:
+            for line in others.values():
+                line.say(Wanted(number))
+            if others:
+                with anyio.move_on_after(SIBLING_SECS):
+                    await found.done.wait()
+            if asker in self.lines:
+                self.lines[asker].say(Others(question, found.texts))
+        finally:
+            del self._rounds[number]
+            self._asking.discard(asker)

@@ -1,0 +1,29 @@
+"""Silence is that nothing is answered, not that one thing is."""
+
+from __future__ import annotations
+
+from openguild_proto.policy.silence import Silence
+
+
+def test_nothing_is_answered_for_the_whole_patience() -> None:
+    silence = Silence(3.0)
+    assert not silence.unanswered(10.0, 12.9)
+    assert not silence.silent
+    assert silence.unanswered(10.0, 13.0)
+    assert silence.silent
+
+
+def test_it_begins_once_and_ends_with_any_answer() -> None:
+    silence = Silence(3.0)
+    assert silence.unanswered(0.0, 3.0)
+    assert not silence.unanswered(3.0, 6.0), "it has begun before"
+    silence.heard(7.0)
+    assert not silence.silent
+    assert silence.unanswered(8.0, 11.0), "and may begin again"
+
+
+def test_what_is_answered_meanwhile_counts_from_its_time() -> None:
+    silence = Silence(3.0)
+    silence.heard(11.0)
+    assert not silence.unanswered(10.0, 13.5)
+    assert silence.unanswered(10.0, 14.0)

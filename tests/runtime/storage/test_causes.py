@@ -1,0 +1,156 @@
+"""Why PostgreSQL cannot be used is told apart, and named with what to do about it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+import asyncpg
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from openguild_proto.effects import InsertUser, StorageUnavailable
+from openguild_runtime.storage.causes import CAUSES
+from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
+from tests.support.deeds import NOW, add_user, new_id
+from tests.support.waiting import free_port
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[PostgresStorage]:
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(url, tasks)
+        await store.open()
+        yield store
+        await store.aclose()
+
+
+def at(url: str, *, host: str | None = None, user: str | None = None, password: str | None = None) -> str:
+    """The URL with another part."""
+    parts = urlsplit(url)
+    place = host or f"{parts.hostname}:{parts.port}"
+    return urlunsplit(parts._replace(netloc=f"{user or parts.username}:{password or parts.password}@{place}"))
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """An address where somebody listens and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+WRONG: dict[str, Callable[[str], str]] = {
+    "dns": lambda url: at(url, host="no-such-host.invalid:5432"),
+    "refused": lambda url: at(url, host=f"127.0.0.1:{free_port()}"),
+    "tls": lambda url: f"{url}?sslmode=require",
+    "password": lambda url: at(url, password="wrong"),
+    "no_database": lambda url: url + "_gone",
+}
+
+
+@pytest.mark.parametrize("cause", WRONG)
+async def test_why_it_cannot_be_connected_to_is_named(database_url: str, cause: str) -> None:
+    async with opened(WRONG[cause](database_url)) as store:
+        health = await store.check()
+        assert (health.database, health.cause) == (False, cause)
+        assert health.why == str(CAUSES[cause])
+
+
+async def test_a_server_that_says_nothing_is_given_up_in_time(database_url: str, mute: str) -> None:
+    async with opened(at(database_url, host=mute)) as store:
+        with anyio.fail_after(5):
+            health = await store.check()
+        assert health.cause == "timeout"
+        with pytest.raises(StorageUnavailable), anyio.fail_after(0.5):  # it is known to be silent
+            await add_user(store)
+
+
+async def test_a_schema_that_is_missing_is_named(empty_url: str) -> None:
+    async with opened(empty_url) as store:
+        health = await store.check()
+        assert (health.database, health.migrations, health.cause) == (True, False, "migrations")
+
+
+async def test_no_connection_left_is_named(database_url: str) -> None:
+    async with opened(database_url) as store:
+        assert (await store.check()).usable
+        name = urlsplit(database_url).path[1:]
+        owner = await asyncpg.connect(database_url)
+        await owner.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 0")
+        try:
+            with pytest.raises(StorageUnavailable):
+                await add_user(store)
+            health = await store.check()
+            assert health.cause == "too_many_connections"
+        finally:
+            await owner.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
+            await owner.close()
+        assert (await store.check()).usable
+        await add_user(store)
+
+
+async def test_sessions_that_became_read_only_leave_the_pool(database_url: str) -> None:
+    """They were made while the database took no writes, and would say so for ever."""
+    name = urlsplit(database_url).path[1:]
+    async with opened(database_url) as store:
+        owner = await asyncpg.connect(database_url)
+        await owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        with pytest.raises(StorageUnavailable):
+            await add_user(store)
+        assert (await store.check()).cause == "read_only"
+        await store.heads([])  # a session that only reads is made in that time
+        await owner.execute("SET default_transaction_read_only = off")
+        await owner.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await owner.close()
+        assert (await store.check()).usable
+        for _ in range(10):
+            await add_user(store)
+
+
+async def test_what_the_proof_writes_is_not_there_afterwards(database_url: str) -> None:
+    async with opened(database_url) as store:
+        assert (await store.check()).usable
+    reader = await asyncpg.connect(database_url)
+    for table in ("users", "guilds", "channels", "channel_events", "login_attempts", "control_log", "refresh_families"):
+        assert await reader.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+    assert await reader.fetchval("SELECT sequence FROM control_head") == 0
+    await reader.close()
+
+
+def test_a_cause_is_logged_once_in_a_while_with_the_number_of_those_between() -> None:
+    now, counted = 0.0, []
+    faults = FaultLog(lambda writes, cause: counted.append((writes, cause)), lambda: now)
+    with capture_logs() as lines:
+        for _ in range(100):
+            faults.note("disk_full", asyncpg.DiskFullError("secret path"), writes=True)
+        faults.note("rights", asyncpg.InsufficientPrivilegeError("x"), writes=True)
+        now = 31.0
+        faults.note("disk_full", asyncpg.DiskFullError("secret path"), writes=True)
+    assert [(line["cause"], line["sqlstate"], line["suppressed"]) for line in lines] == [
+        ("disk_full", "53100", 0), ("rights", "42501", 0), ("disk_full", "53100", 99),
+    ]  # fmt: skip
+    assert len(counted) == 102
+    assert "secret" not in str(lines)
+
+
+async def test_an_effect_of_wrong_data_is_no_fault_of_the_database(database_url: str) -> None:
+    async with opened(database_url) as store:
+        faults: list[str] = []
+        store.on_fault = lambda writes, cause: faults.append(cause)
+        wrong = InsertUser(user_id="no identifier", username="x", username_key="x", password_hash="", now_ms=NOW)
+        with pytest.raises(Exception, match="no identifier") as raised:
+            await store.perform(wrong)
+        assert cause_of(raised.value) is None
+        twice = InsertUser(user_id=new_id(), username="x", username_key="x", password_hash="", now_ms=NOW)
+        assert await store.perform(twice)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await store.perform(msgspec.structs.replace(twice, username_key="y"))
+        assert faults == []
+        assert (await store.check()).usable

@@ -1,0 +1,132 @@
+"""What a role or a database sets for others, and what migrations change under prepared statements."""
+
+from __future__ import annotations
+
+import anyio
+import asyncpg
+import pytest
+import structlog
+
+from openguild_proto.effects import Appended, FindUserByName, RenameGuild
+from openguild_proto.fanout.history import History
+from openguild_runtime.storage.postgres import PostgresStorage
+from tests.support.deeds import add_channel, add_guild, add_user, append
+
+pytestmark = pytest.mark.anyio
+
+HOSTILE = {
+    "default_transaction_isolation": "serializable", "lock_timeout": "1ms", "timezone": "Pacific/Kiritimati",
+    "datestyle": "SQL, DMY", "intervalstyle": "sql_standard", "bytea_output": "escape", "transform_null_equals": "on",
+    "statement_timeout": "1ms", "idle_in_transaction_session_timeout": "1ms", "extra_float_digits": "-15",
+}  # fmt: skip
+POOLED = {
+    key: value for key, value in HOSTILE.items() if "timeout" not in key
+}  # those a pooler's role has to leave alone
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
+async def test_settings_of_the_role_do_no_harm(database_url: str, pooled: bool) -> None:
+    """Two replicas post into one channel: at a stricter isolation they would fail each other."""
+    name = database_url.rpartition("/")[2]
+    hostile = POOLED if pooled else HOSTILE
+    await execute(database_url, *(f"ALTER DATABASE {name} SET {key} = '{value}'" for key, value in hostile.items()))
+    sequences: list[int] = []
+    async with anyio.create_task_group() as tasks:
+        stores = [PostgresStorage(database_url, tasks, statement_cache_size=0 if pooled else 100) for _ in range(2)]
+        for store in stores:
+            await store.start()
+        owner = await add_user(stores[0], "somebody")
+        guild = await add_guild(stores[0], owner)
+        channel = await add_channel(stores[0], guild, owner)
+
+        async def post(store: PostgresStorage) -> None:
+            for number in range(20):
+                outcome = await store.perform(append(channel))
+                assert isinstance(outcome, Appended)
+                sequences.append(outcome.event.sequence)
+                await store.perform(RenameGuild(guild_id=guild, name=f"n{number}"))
+
+        async with anyio.create_task_group() as posters:
+            for store in stores:
+                for _ in range(4):
+                    posters.start_soon(post, store)
+        assert sorted(sequences) == list(range(1, 161))
+        assert await stores[1].perform(FindUserByName(username_key="somebody")) is not None
+        for store in stores:
+            await store.aclose()
+
+
+async def test_a_result_that_changed_under_a_transaction_is_asked_for_again(database_url: str) -> None:
+    """PostgreSQL refuses the prepared statement once; within a transaction asyncpg cannot try it again by itself."""
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks, pool_size=1)
+        await store.start()
+        owner = await add_user(store)
+        await add_guild(store, owner)
+        await execute(database_url, "ALTER TABLE control_head ALTER sequence TYPE integer")
+        await add_guild(store, owner)
+        assert await store.control_head() == 2
+        await store.aclose()
+
+
+# --- the history ------------------------------------------------------------------------------------
+
+REFUSE = (
+    "CREATE SCHEMA before",
+    "CREATE FUNCTION before.pg_control_system() RETURNS TABLE (system_identifier bigint) LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE insufficient_privilege; END $$",
+)
+
+
+async def test_a_database_that_does_not_tell_its_timeline_serves(database_url: str) -> None:
+    """As of services that are not quite PostgreSQL; said once, and new epochs are heard of all the same."""
+    await execute(
+        database_url, *REFUSE,
+        f"ALTER DATABASE {database_url.rpartition('/')[2]} SET search_path = before, pg_catalog, public",
+    )  # fmt: skip
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        with structlog.testing.capture_logs() as logged:
+            found = await store.history()
+            assert found == await store.history() == History(lineage=None, recorded=None, renewals=0)
+        assert ["does not tell its timeline" in record["event"] for record in logged] == [True]
+        assert found is not None
+        assert await store.renew_epochs(found, 1)
+        assert not await store.renew_epochs(found, 1), "once for each reading"
+        assert await store.history() == History(lineage=None, recorded=None, renewals=1)
+        await store.aclose()
+
+
+async def test_an_event_that_is_missing_is_told_once_and_not_with_its_channel(database_url: str) -> None:
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        guild = await add_guild(store, owner)
+        lost, deleted = [await add_channel(store, guild, owner, name) for name in ("lost", "deleted")]
+
+        async def lacks() -> bool:
+            found = await store.history()
+            assert found is not None
+            return found.lacks
+
+        await store.perform(append(lost))
+        assert [await lacks(), await lacks()] == [False, False]
+        await execute(database_url, "DELETE FROM channel_events")
+        await store.perform(append(lost))  # by the database that took the other's place
+        assert [await lacks(), await lacks(), await lacks()] == [True, False, False]
+        await store.perform(append(deleted))
+        assert not await lacks()
+        await execute(database_url, f"DELETE FROM channels WHERE channel_id = '{deleted}'")
+        assert not await lacks()
+        await store.aclose()

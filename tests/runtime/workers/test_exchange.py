@@ -1,0 +1,109 @@
+"""The line between a worker and its supervisor, and the way of a scrape through it."""
+
+from __future__ import annotations
+
+import socket
+
+import anyio
+import pytest
+
+from openguild_runtime import siblings
+from openguild_runtime.siblings import Line, Message, Own, Pulse, gather
+from openguild_runtime.workers import exchange
+from tests.support.seats import starting, workers
+from tests.support.waiting import eventually
+
+TEXT = b"# HELP x y\n# TYPE x gauge\nx 1\n"
+
+
+async def text() -> bytes:
+    return TEXT
+
+
+@pytest.mark.anyio
+async def test_a_scrape_shows_all_workers() -> None:
+    async with workers(3) as seats, anyio.create_task_group() as tasks:
+        for seat in seats:
+            tasks.start_soon(seat.serve, text, starting)
+        shown = (await gather(seats[1], text)).decode()
+        tasks.cancel_scope.cancel()
+    assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True] * 3
+    assert [f'x{{worker="{number}"}} 1' in shown for number in range(3)] == [True] * 3
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_hangs_is_down_and_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "SIBLING_SECS", 0.1)
+    async with workers(3) as seats, anyio.create_task_group() as tasks:
+        for seat in seats[:2]:  # the third one does not serve
+            tasks.start_soon(seat.serve, text, starting)
+        with anyio.fail_after(5):
+            shown = (await gather(seats[0], text)).decode()
+        tasks.cancel_scope.cancel()
+    assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True, True, False]
+
+
+@pytest.mark.anyio
+async def test_a_worker_shows_itself_where_the_supervisor_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(siblings, "SIBLING_SECS", 0.1)
+    monkeypatch.setattr(siblings, "RETURN_SECS", 0.0)
+    monkeypatch.setattr(exchange.Exchange, "heard", lambda self, number, message: None)
+    async with workers(2) as seats, anyio.create_task_group() as tasks:
+        tasks.start_soon(seats[0].serve, text, starting)
+        shown = (await gather(seats[0], text)).decode()
+        tasks.cancel_scope.cancel()
+    assert 'openguild_worker_up{worker="0"} 1' in shown
+    assert 'openguild_worker_up{worker="1"} 0' in shown
+
+
+@pytest.mark.anyio
+async def test_pulses_go_on_though_a_rendering_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(siblings, "STARTING_PULSE_SECS", 0.01)
+    monkeypatch.setattr(exchange, "SIBLING_SECS", 0.1)
+    heard: list[tuple[int, Message]] = []
+
+    async def broken() -> bytes:
+        raise RuntimeError("a defect")
+
+    async with workers(2, heard) as seats, anyio.create_task_group() as tasks:
+        tasks.start_soon(seats[0].serve, text, starting)
+        tasks.start_soon(seats[1].serve, broken, starting)
+        await gather(seats[0], text)
+        before = len(heard)
+        await eventually(
+            lambda: any(number == 1 and isinstance(message, Pulse) for number, message in heard[before:]),
+            what="a pulse",
+        )
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_large_messages_come_whole_and_what_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    large = b"x" * 3_000_000
+    heard: list[Message] = []
+    monkeypatch.setattr(siblings, "MAX_WAITING_BYTES", 8_000_000)
+    with ours, theirs:
+        sender, receiver = Line(ours), Line(theirs)
+        for number in range(50):
+            sender.say(Own(number, large))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sender.run, heard.append)
+            tasks.start_soon(receiver.run, heard.append)
+            await eventually(lambda: len(heard) == 2, what="two of them")
+            sender.say(Own(50, b""))
+            await eventually(lambda: len(heard) == 3, what="the next one")
+            tasks.cancel_scope.cancel()
+    assert [(message.number, len(message.text)) for message in heard if isinstance(message, Own)] == [
+        (0, len(large)), (1, len(large)), (50, 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\x02\xc1\xc1", b"\0\0\0\x0a"])
+async def test_what_is_no_message_ends_the_line(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, anyio.fail_after(5):
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        await Line(ours).run(lambda message: None)

@@ -1,0 +1,101 @@
+"""How long the supervisor goes on with workers that die, and when a silent one counts as hung; the workers are small programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from openguild_runtime.config import ServerConfig
+from openguild_runtime.siblings import Pulse
+from openguild_runtime.workers import supervisor
+from openguild_runtime.workers.supervisor import Supervisor, Worker
+from tests.support.waiting import eventually
+
+CONFIG = ServerConfig.model_validate({"workers": 2, "nats": {"url": "nats://127.0.0.1:1"}, "drain": {"window_secs": 0}})
+PROGRAM = """
+import json, socket, sys, time
+orders = json.loads(sys.stdin.readline())
+import msgspec
+pulse = msgspec.msgpack.encode({"type": "pulse", "listening": True, "changes": {}})
+socket.socket(fileno=orders["line"]).sendall(len(pulse).to_bytes(4, "big") + pulse)
+if orders["number"] in DYING:
+    sys.exit(3)
+sys.stdin.read()
+"""
+
+
+async def no_hangups() -> AsyncIterator[signal.Signals]:
+    await anyio.sleep_forever()
+    yield signal.SIGHUP
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "MAX_BACKOFF_SECS", 0.01)
+    monkeypatch.setattr(supervisor, "MAX_FAILURES", 3)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, directory: Path, *dying: int) -> None:
+    (directory / "worker.py").write_text(f"DYING = {dying}\n{PROGRAM}")
+    monkeypatch.setattr(supervisor, "PROGRAM", [sys.executable, str(directory / "worker.py")])
+
+
+@pytest.mark.anyio
+async def test_where_no_worker_can_be_kept_the_server_ends_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, tmp_path, 0, 1)
+    with capture_logs() as records, anyio.fail_after(30):
+        status = await Supervisor(CONFIG, lambda: CONFIG).run(no_hangups())
+    assert status == 1
+    ends = [record for record in records if "the server ends" in record["event"]]
+    assert [(record["status"], record["failures"]) for record in ends] in ([(3, 3)], [(3, 3)] * 2)
+    assert 4 <= sum(record["event"] == "a worker died and is started again" for record in records) <= 5
+
+
+@pytest.mark.anyio
+async def test_while_another_worker_serves_a_seat_is_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, tmp_path, 1)
+    with capture_logs() as records:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Supervisor(CONFIG, lambda: CONFIG).run, no_hangups())
+            await eventually(
+                lambda: sum("started again" in record["event"] for record in records) > 2 * supervisor.MAX_FAILURES,
+                secs=30, what="many tries",
+            )  # fmt: skip
+            assert not any("the server ends" in record["event"] for record in records)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.anyio
+async def test_a_program_that_cannot_be_run_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PROGRAM", ["/nowhere/python"])
+    with capture_logs() as records, anyio.fail_after(30):
+        assert await Supervisor(CONFIG, lambda: CONFIG).run(no_hangups()) == 1
+    lines = [record for record in records if record["event"] == "a worker's process cannot be started"]
+    assert {record["reason"] for record in lines} == {"no such file or directory"}
+
+
+@pytest.mark.anyio
+async def test_a_pause_of_the_supervisor_is_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its looks count, not the clock: after SIGSTOP and SIGCONT, or a sleep of the machine, nobody is killed."""
+    looks: list[float] = []
+    worker = Worker(0)
+
+    async def look(secs: float) -> None:
+        looks.append(secs)
+        if len(looks) in (1, 4):
+            worker.beats(Pulse(listening=True, changes={}))
+
+    monkeypatch.setattr(supervisor.anyio, "sleep", look)
+    await worker.watch()
+    assert len(looks) == 4 + supervisor.MAX_MISSED_PULSES

@@ -1,0 +1,226 @@
+"""Writes that fail while reads work: never a 500, named everywhere an operator looks, and over by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from openguild_runtime.embedded import EmbeddedPostgres
+from openguild_runtime.readiness import WATCH_SECS
+from openguild_runtime.storage.postgres.pool import PATIENCE_SECS
+from tests.support.chat import User, texts
+from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
+
+Run = Callable[[str], object]
+
+
+@contextmanager
+def owner_of(url: str) -> Iterator[Run]:
+    """Runs statements as the owner of the database, in a session that was there before."""
+    with start_blocking_portal() as portal:
+        connection = portal.call(partial(asyncpg.connect, url))
+        portal.call(connection.execute, "SET default_transaction_read_only = off")
+        try:
+            yield lambda statement: portal.call(connection.execute, statement)
+        finally:
+            portal.call(connection.close)
+
+
+class Place:
+    """A server whose database somebody changes."""
+
+    def __init__(self, server: ServerProcess, run: Run, name: str) -> None:
+        self.server = server
+        self.run = run
+        self.name = name  # of the database
+        self.alice: User = server.chat().user()
+        self.channel = self.alice.channel(self.alice.guild())
+
+    def post(self, text: str) -> tuple[int, str | None]:
+        answer = self.alice.post(
+            f"/channels/{self.channel}/messages", {"content": text, "nonce": text.replace(" ", "-")}
+        )
+        return answer.status_code, answer.json().get("error")
+
+    def database(self) -> str:
+        components = {line["name"]: line["details"] for line in self.server.get("/ready")["components"]}
+        return str(components["database"])
+
+    def logged(self, text: str) -> list[dict[str, object]]:
+        return [record for record in self.server.records() if text in record["message"]]
+
+
+@pytest.fixture(scope="module")
+def place(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    url = new_database()
+    server = ServerProcess(tmp_path_factory.mktemp("faults"), DATABASE_URL=url)
+    with owner_of(url) as run, server.start():
+        yield Place(server, run, urlsplit(url).path[1:])
+        assert not [record for record in server.records() if record["level"] == "ERROR"], server.tail()
+        assert server.stop() == 0
+
+
+def raising(state: str) -> tuple[list[str], list[str]]:
+    """Every event is refused with this SQLSTATE, as PostgreSQL does when it is in that trouble."""
+    begin = [
+        "CREATE OR REPLACE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{state}'; END $$",
+        "CREATE TRIGGER trouble BEFORE INSERT ON channel_events FOR EACH ROW EXECUTE FUNCTION trouble()",
+    ]
+    return begin, ["DROP TRIGGER trouble ON channel_events"]
+
+
+END_SESSIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+TROUBLES = {
+    "read_only": (
+        ["ALTER DATABASE {name} SET default_transaction_read_only = on", END_SESSIONS],
+        ["ALTER DATABASE {name} RESET default_transaction_read_only"],
+    ),
+    "rights": (
+        ["REVOKE INSERT ON channel_events FROM CURRENT_USER"],
+        ["GRANT INSERT ON channel_events TO CURRENT_USER"],
+    ),
+    "schema": (["ALTER TABLE channel_events RENAME TO aside"], ["ALTER TABLE aside RENAME TO channel_events"]),
+    "too_many_connections": (
+        ["ALTER DATABASE {name} CONNECTION LIMIT 0", END_SESSIONS],
+        ["ALTER DATABASE {name} CONNECTION LIMIT -1"],
+    ),
+    "disk_full": raising("53100"),
+    "memory": raising("53200"),
+    "damaged": raising("58030"),
+    "limit": raising("53400"),
+}
+
+
+@pytest.mark.parametrize("cause", TROUBLES)
+def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: Place, cause: str) -> None:
+    begin, end = TROUBLES[cause]
+    server, failed = place.server, {"operation": "write", "cause": cause}
+    assert place.post(f"before {cause}") == (200, None)
+    for statement in begin:
+        place.run(statement.format(name=place.name))
+    try:
+        for number in range(3):
+            assert place.post(f"{cause} {number}") == (503, "database_unavailable")
+        wait_until(lambda: f"({cause})" in place.database())
+        assert server.status("/ready") == 503
+        assert server.metric("openguild_db_ready") == 0
+        assert sum(
+            server.metric("openguild_db_failures_total", operation=kind, cause=cause) for kind in ("read", "write")
+        )
+        if cause not in {"schema", "too_many_connections"}:
+            assert server.metric("openguild_db_failures_total", **failed) >= 3
+            assert place.alice.get(f"/channels/{place.channel}/events").status_code == 200
+        lines = [line for line in place.logged("the database failed") if line["cause"] == cause]
+        assert len(lines) == 1, "once in a while, not once for each"
+    finally:
+        for statement in end:
+            place.run(statement.format(name=place.name))
+    wait_until(lambda: server.status("/ready") == 200)
+    for number in range(3):
+        assert place.post(f"{cause} {number}") == (200, None), "no session of that time is left"
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [("40001", "overloaded"), ("40P01", "overloaded"), ("55P03", "overloaded"), ("57014", "database_unavailable")],
+)
+def test_what_says_nothing_about_the_next_write_leaves_the_server_ready(place: Place, state: str, error: str) -> None:
+    begin, end = raising(state)
+    for statement in begin:
+        place.run(statement)
+    try:
+        assert place.post(f"state {state}") == (503, error)
+        assert place.server.status("/ready") == 200
+    finally:
+        for statement in end:
+            place.run(statement)
+    wait_until(lambda: place.post(f"state {state}") == (200, None))
+
+
+def test_one_table_of_many_does_not_take_the_server_out(place: Place) -> None:
+    """Invites fail and are counted; messages are served."""
+    place.run("REVOKE INSERT ON invites FROM CURRENT_USER")
+    try:
+        refused = place.alice.post(f"/guilds/{place.alice.guild()}/invites", {})
+        assert (refused.status_code, refused.json()["error"]) == (503, "database_unavailable")
+        assert place.post("meanwhile") == (200, None)
+        assert place.server.status("/ready") == 200
+    finally:
+        place.run("GRANT INSERT ON invites TO CURRENT_USER")
+
+
+# --- a database that stops answering ---------------------------------------------------------------
+
+
+def family_of(pid: int) -> list[int]:
+    """A server's process and its children."""
+    found = [pid]
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+        if parent == pid:
+            found.append(int(status.parent.name))
+    return found
+
+
+def test_a_stopped_database_is_answered_for_in_time_and_comes_back_whole(tmp_path: Path) -> None:
+    postgres = EmbeddedPostgres(tmp_path / "data", fsync=False)
+    postgres.start()
+    server = ServerProcess(tmp_path, DATABASE_URL=postgres.url)
+    stopped: list[int] = []
+    try:
+        assert server.run_command("migrate").returncode == 0
+        with server.start():
+            place = Place(server, lambda statement: None, "")
+            assert place.post("before") == (200, None)
+            assert postgres.pid is not None
+            stopped = family_of(postgres.pid)
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            asked = time.monotonic()
+            assert place.post("meanwhile") == (503, "database_unavailable")
+            assert time.monotonic() - asked < PATIENCE_SECS + WATCH_SECS + 3  # and some for a loaded machine
+            known = time.monotonic()
+            for number in range(20):
+                assert place.post(f"at once {number}") == (503, "database_unavailable")
+                assert place.alice.get(f"/channels/{place.channel}/events").status_code == 503
+            assert time.monotonic() - known < PATIENCE_SECS, "none of them waits for the database"
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            wait_until(lambda: server.status("/ready") == 200)
+            for text in ("meanwhile", *(f"at once {number}" for number in range(20))):
+                assert place.post(text) == (200, None)
+            said = texts(place.alice.history(place.channel, limit=200))
+            assert sorted(said) == sorted({"before", "meanwhile", *(f"at once {number}" for number in range(20))}), (
+                "once"
+            )
+            assert server.metric("openguild_db_pool_connections", state="used") == 0
+            for pid in family_of(postgres.pid):
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+            leaves = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - leaves < 4 + 2, "its drain time and two seconds"
+    finally:
+        for pid in set(stopped):
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                continue
+        postgres.stop()

@@ -1,0 +1,42 @@
+"""Workers' seats within one process, joined by an exchange as a supervisor joins them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+
+import anyio
+
+from openguild_runtime.siblings import Line, Message, Pulse, Seat
+from openguild_runtime.workers.exchange import Exchange
+
+
+def starting() -> Pulse:
+    """A pulse of a worker that takes no connections yet."""
+    return Pulse(listening=False, changes={})
+
+
+@asynccontextmanager
+async def workers(count: int, heard: list[tuple[int, Message]] | None = None) -> AsyncIterator[list[Seat]]:
+    """The seats; what they say is kept in `heard`, in the order of its coming."""
+    with ExitStack() as ends:
+        async with anyio.create_task_group() as tasks:
+            exchange = Exchange(tasks)
+            seats = []
+            for number in range(count):
+                ours, theirs = socket.socketpair()
+                for end in (ours, theirs):
+                    ends.enter_context(end)
+                line = exchange.lines[number] = Line(ours)
+
+                def hear(message: Message, number: int = number) -> None:
+                    if heard is not None:
+                        heard.append((number, message))
+                    exchange.heard(number, message)
+
+                tasks.start_soon(line.run, hear)
+                seats.append(Seat(number, count, os.getppid(), Line(theirs)))
+            yield seats
+            tasks.cancel_scope.cancel()
