@@ -41,6 +41,7 @@ BAD = {
     "http.head_timeout_secs": "0",
     "http.body_timeout_secs": "nan",
     "http.idle_timeout_secs": "3601",
+    "http.request_timeout_secs": "0",
     "websocket.max_connections": "0",
     "websocket.max_connections_per_user": NUMBER,
     "websocket.max_connections_per_address": NUMBER,

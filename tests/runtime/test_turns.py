@@ -26,6 +26,7 @@ from openguild_runtime.config import ServerConfig
 from openguild_runtime.peer import Peer
 from openguild_runtime.shutdown import _close_in_waves
 from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.transport import Transport
 from openguild_runtime.turns import Turns, in_turns
 from tests.support.deeds import add_channel, add_guild, add_user, append
 from tests.support.raw import UPGRADE
@@ -57,8 +58,8 @@ class Crowd:
         list(connection.receive_data(REQUEST, clock()))
         connection.accept(clock(), subprotocol=None, headers=())
         peer = Peer(
-            ours, "192.0.2.1", connection, clock=clock, timers=server.timers, tasks=server.tasks,
-            report=server.driver._report,
+            Transport(ours), "192.0.2.1", connection, clock=clock, timers=server.timers, tasks=server.tasks,
+            handler=server.driver,
         )  # fmt: skip
         number = len(self.peers)
         stream = OpenStream(
@@ -133,7 +134,7 @@ async def crowd(count: int = CROWD, *, notifications: bool = False, native: bool
             tasks.cancel_scope.cancel()
             for peer in gathered.peers:
                 server.streams.leave(peer)
-                peer.finish()
+                peer.transport.close()
 
 
 class Watch:
