@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 OVERHEAD_BYTES = 64  # of a waiting line, beside its text
@@ -85,8 +85,12 @@ class LogWriter:
         """What waits, as much as a pipe takes in one piece (PIPE_BUF): the lines of several processes are not mixed then."""
         lines: list[str] = []
         room = select.PIPE_BUF
+        item, self._held = self._held, None
         while True:
-            item = self._next(wait=not lines)
+            if item is None:
+                if lines and self._lines.empty():
+                    return lines
+                item = self._lines.get()
             if isinstance(item, str) and (not lines or len(item) <= room):
                 lines.append(item)
                 room -= len(item)
@@ -95,13 +99,7 @@ class LogWriter:
                 return lines
             elif isinstance(item, int):
                 self._tell(item)
-
-    def _next(self, *, wait: bool) -> str | int | None:
-        item, self._held = self._held, None
-        if item is None:
-            with suppress(Empty):
-                item = self._lines.get(block=wait)
-        return item
+            item = None
 
     def _tell(self, refused: int) -> None:
         """Write how many lines are missing: of the `refused` ones and of those that were lost, what was not said yet."""

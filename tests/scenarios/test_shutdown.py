@@ -153,7 +153,7 @@ def test_a_start_that_takes_long_ends_at_once(tmp_path: Path) -> None:
     data = tmp_path / "data"
     server = ServerProcess(tmp_path, "--embedded", DATA_DIR=data, DRAIN__DELAY_SECS=LONG_SECS)
     with server.start(ready=False):
-        wait_until((data / "postgres.new").exists, what="initdb")
+        wait_until(lambda: list(data.glob("postgres*.new")), what="initdb")
         assert secs_to_end(server, signals=1) < END_SECS, "there is nothing to drain"
 
 
