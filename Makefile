@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n 3 --dist loadscope  # by module: each of the three has a PostgreSQL and a NATS of its own; they wait more than they work
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile clean
+.PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile bench-endurance clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,6 +92,14 @@ fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS=300 over all targets
 
 bench-hostile: $(VENV)/.bench  ## slow, hostile and guessing peers: what other clients notice, and whether login times tell names
 	PYTHONPATH=. $(BIN)/python -m benchmarks.hostile
+
+CONNECTIONS ?= 1000000
+MINUTES ?= 20
+
+bench-endurance: $(VENV)/.bench  ## what is left after CONNECTIONS=1000000, each tenth cut, also through nginx and haproxy; MINUTES=20 of abuse
+	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance resets --connections $(CONNECTIONS)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance resets --connections $$(($(CONNECTIONS) / 10)) --loop asyncio
+	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance soak --minutes $(MINUTES)
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
 	$(BIN)/ruff check .

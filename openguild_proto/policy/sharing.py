@@ -81,11 +81,8 @@ class LimitSharing:
         return msgspec.json.encode(Admitted(self._replica, {name: found for name, found in counts.items() if found}))
 
     def _parts(self, now: float) -> int:
-        since = self._carries_since
-        if since is None:
+        if self._carries_since is None:
             return max(self._at_least, self.replicas)
-        if now - since < HEARD_SECS:
-            return 1
         return -(-self._at_least // (1 + sum(now - at < HEARD_SECS for at in self._heard.values())))
 
     def probe(self) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.raw import HOST, RawClient
 from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
 
 HEALTH = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
 
@@ -39,7 +41,11 @@ def test_one_address_has_its_share_of_connections(proxies: str, database_url: st
                 assert one_more.read_to_end() == b""
                 with RawClient(server.port) as another:
                     assert another.read_to_end() == b""
-                (line,) = (record for record in server.records() if "refused" in record["message"])
+
+                def refusals() -> list[dict[str, Any]]:
+                    return [record for record in server.records() if "refused" in record["message"]]
+
+                (line,) = wait_until(refusals)
                 assert (line["level"].lower(), line["peer"], line["connections"]) == ("warning", "127.0.0.1", 257)
         for client in clients:
             client.sock.close()

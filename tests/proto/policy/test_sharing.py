@@ -104,7 +104,11 @@ def test_who_starts_while_the_wire_is_away_divides_by_what_it_was_told(at_least:
     assert sum(window.hit("alice", 0.0) is None for _ in range(100)) == 60 // at_least
     sharing.answered(1.0)
     sharing.tick(1.0, connected=True)
-    assert sum(window.hit("alice", 1.0) is None for _ in range(100)) == 60 - 60 // at_least, "it is back"
+    assert sharing.divisor == at_least, "it is back, and carries nothing yet"
+    for number in range(at_least - 1):
+        sharing.received(LimitSharing(f"r{number}", {}).probe(), 1.0)
+    sharing.tick(1.0, connected=True)
+    assert sum(window.hit("alice", 1.0) is None for _ in range(100)) == 60 - 60 // at_least, "all were heard"
 
 
 @pytest.mark.parametrize(("heard", "parts"), [(0, 3), (1, 2), (2, 1)])
