@@ -164,17 +164,21 @@ class _Sink(Protocol):
 
 
 class _Stream:
-    """What is no descriptor of the system, such as a buffer in memory: it is written to at once."""
+    """What is no descriptor of the system, such as a buffer in memory: it is written to at once.
+
+    None: whatever `sys.stderr` is at the moment.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.dropped = 0
 
     def append(self, line: str) -> None:
+        stream = self._stream or sys.stderr
         try:
-            if self._stream is not None:
-                self._stream.write(line)
-                self._stream.flush()
+            if stream is not None:
+                stream.write(line)
+                stream.flush()
         except (OSError, ValueError):  # whoever took the log has gone
             self.dropped += 1
 
@@ -187,7 +191,7 @@ def _standard_error() -> _Sink:
     """Of this process; of a test that captures it, what it has put in its place."""
     if sys.stderr is not None and sys.stderr is sys.__stderr__:
         return LogWriter(STANDARD_ERROR, _describe_gap)
-    return _Stream(sys.stderr)
+    return _Stream(None)
 
 
 def _describe_gap(dropped: int) -> str:
