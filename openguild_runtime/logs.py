@@ -338,8 +338,10 @@ def dropped_lines() -> int:
 
 
 def say(line: str) -> None:
-    """A line that is no record, for whoever looks at the terminal."""
-    _sink().append(line)
+    """A line that is no record, for whoever looks at the terminal, wherever the records go."""
+    sink = _state.sink if isinstance(_state.sink, LogWriter) else _standard_error()
+    sink.append(line)
+    sink.flush(EXIT_SECS)
 
 
 def say_as_record(text: str, target: str) -> None:

@@ -39,6 +39,8 @@ def log_what_is_printed() -> None:
 
     A server must not wait for whoever reads it; nor may its log hold lines that are no records, where records are asked for.
     """
+    if sys.stderr is not sys.__stderr__:
+        return  # somebody has put their own in its place, and wants to have what is printed
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)

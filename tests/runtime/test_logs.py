@@ -31,6 +31,7 @@ def logged() -> Iterator[Callable[..., io.StringIO]]:
         return stream
 
     yield configure
+    logs.configure("compact")
     root.handlers[:] = handlers
     root.setLevel(level)
     for name in ("openguild", "openguild.http"):
