@@ -128,7 +128,7 @@ def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: Plac
             server.metric("openguild_db_failures_total", operation=kind, cause=cause) for kind in ("read", "write")
         )
         if cause not in {"schema", "too_many_connections"}:
-            assert failed_writes() - before >= 3
+            assert failed_writes() - before >= 1, "a post that is refused without asking the database counts for none"
             assert place.alice.get(f"/channels/{place.channel}/events").status_code == 200
         lines = [line for line in place.logged("the database failed") if line["cause"] == cause]
         assert len(lines) == 1, "once in a while, not once for each"
