@@ -32,7 +32,7 @@ WORKER_SECS = 0.2  # that a worker is earlier than its supervisor, which ends it
 # The moments of the end, in seconds before the process is gone.
 CONNECTIONS_SECS = 1.2  # what still speaks to a client is cut
 PARTS_SECS = 0.7  # database, NATS and collector of traces are left
-WORKERS_SECS = 0.6  # workers that still live are killed
+WORKERS_SECS = 0.45  # workers that still live are killed: their own guards and last lines come WORKER_SECS earlier
 SERVERS_SECS = 0.5  # private servers are left to their guards
 GUARD_SECS = 0.4
 FLUSH_SECS = 0.1  # for the last lines of the log

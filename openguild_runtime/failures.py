@@ -10,7 +10,9 @@ from openguild_proto.effects import StorageUnavailable
 from openguild_runtime import logs
 from openguild_runtime.config_layers import ConfigError
 from openguild_runtime.embedded import EmbeddedError
+from openguild_runtime.storage.causes import CAUSES, REFUSALS, Cause
 from openguild_runtime.storage.fitness import DatabaseUnfit
+from openguild_runtime.storage.postgres.faults import cause_of
 
 LOGGED = frozenset({None, "migrate"})  # what runs where nobody looks at its terminal: to serve, and a release's step
 
@@ -62,6 +64,10 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
             return str(failure)
         case StorageUnavailable():
             return f"the database cannot be used: {failure}" if str(failure) else "the database cannot be used now"
+        case OSError() | asyncpg.PostgresError() | asyncpg.InterfaceError() if command == "migrate" and (
+            unreached := _unreached(failure)
+        ):
+            return f"migrate: the database cannot be used: {unreached}"
         case OSError():
             about = f"{failure.filename}: " if isinstance(failure.filename, str) else ""
             return f"{command or 'serve'}: {about}{failure.strerror or type(failure).__name__}"
@@ -70,3 +76,11 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
         case _:
             original = getattr(failure, "orig", None)  # of SQLAlchemy's wrapper
             return _one_line(original, command) if isinstance(original, Exception) else None
+
+
+def _unreached(failure: BaseException) -> Cause | None:
+    """Why the database cannot be connected to; None: it answers, or the failure is none of its."""
+    if isinstance(failure, OSError) and failure.filename is not None:
+        return None
+    cause = cause_of(failure)
+    return None if cause is None or cause in REFUSALS else CAUSES[cause]

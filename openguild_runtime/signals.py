@@ -29,3 +29,5 @@ def leave_at_sigterm(status: int) -> None:
         raise SystemExit(status)
 
     signal.signal(signal.SIGTERM, leave)
+    # whoever started this process may have had them blocked, which is inherited
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})

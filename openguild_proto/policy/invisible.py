@@ -16,6 +16,7 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _TAGS = range(0xE0020, 0xE0080)
 _TEXT_OR_EMOJI = frozenset("\ufe0e\ufe0f")
 _KEYCAPS = frozenset("0123456789#*")
+_KEYCAP = "\u20e3"  # what makes a keycap of them
 
 # Default_Ignorable_Code_Point (UAX 44) outside the category Cf, fillers, and what fonts draw as nothing.
 BLANK = frozenset(
@@ -59,7 +60,7 @@ def is_needed(text: str, at: int) -> bool:
     if character in JOINERS:
         return _joiner_is_needed(character, before, text[at + 1 :])
     if character in _TEXT_OR_EMOJI:
-        return _is_pictograph(before[-1:]) or (before[-1:] in _KEYCAPS and before != "")
+        return _is_pictograph(before[-1:]) or (before[-1:] in _KEYCAPS and before != "" and after == _KEYCAP)
     if character == _BRAILLE_BLANK:  # a space, between cells
         return all("\u2800" <= neighbour <= "\u28ff" for neighbour in (before[-1:], after))
     name = unicodedata.name(before[-1:], "") if before else ""
@@ -75,7 +76,7 @@ def _joiner_is_needed(joiner: str, before: str, after: str) -> bool:
         return _script(_letter(reversed(before))) == script and (joiner == ZWJ or _script(follows) == script)
     if joiner == ZWJ:
         # Bengali ya-phalaa behind ra, Unicode 12.2; or an emoji of several
-        ya_phalaa = unicodedata.combining(follows) == _VIRAMA and unicodedata.category(before[-1:] or " ") == "Lo"
+        ya_phalaa = before[-1:] == "\u09b0" and follows == "\u09cd"
         return ya_phalaa or (_is_pictograph(_pictograph_of(before)) and _is_pictograph(follows))
     return _joins(_letter(reversed(before)), _JOINS_FOLLOWING) and _joins(_letter(after), _JOINS_PRECEDING)
 

@@ -32,6 +32,8 @@ def username_problem(text: str) -> str | None:
         return problem
     if any(unicodedata.category(character) in _UNSEEN or character in BLANK for character in text):
         return "must not contain invisible or unassigned characters"
+    if "  " in text:
+        return "must not contain two spaces in a row"
     return marks_problem(text)
 
 

@@ -19,7 +19,7 @@ from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.readiness import WATCH_SECS
 from openguild_runtime.storage.causes import CAUSES
 from openguild_runtime.storage.postgres.pool import PATIENCE_SECS
-from tests.support.chat import User, texts
+from tests.support.chat import PASSWORD, User, texts
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
@@ -138,6 +138,19 @@ def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: Plac
     wait_until(lambda: server.status("/ready") == 200)
     for number in range(3):
         assert place.post(f"{cause} {number}") == (200, None), "no session of that time is left"
+
+
+@pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "refresh_secrets"])
+def test_a_login_that_cannot_be_stored_shows_in_readiness(place: Place, table: str) -> None:
+    place.run(f"REVOKE INSERT ON {table} FROM openguild")
+    try:
+        login = {"identifier": place.alice.name, "secret": PASSWORD, "device": {"device_id": table}}
+        assert place.alice.post("/sessions/login", login).status_code == 503
+        wait_until(lambda: place.server.status("/ready") == 503)
+        assert "(rights)" in place.database()
+    finally:
+        place.run(f"GRANT INSERT ON {table} TO openguild")
+    wait_until(lambda: place.server.status("/ready") == 200)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ FAMILY = """
 INSERT INTO refresh_families (family_id, user_id, device_id, created_at, last_seen_at, expires_at, current_hash)
 VALUES ($1, $2, '', $3, $3, $3, '')
 """
+SESSION = "INSERT INTO sessions (session_id, family_id, user_id, issued_at, expires_at) VALUES ($1, $2, $3, $4, $4)"
+FAMILY_KEY = "INSERT INTO refresh_secrets (family_id, secret) VALUES ($1, '')"
+REFRESH = "INSERT INTO refresh_tokens (token_hash, family_id, expires_at) VALUES ($1, $2, $3)"
 GUILD = "INSERT INTO guilds (guild_id, name, created_at) VALUES ($1, '', $2)"
 CHANNEL = "INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, '', $3)"
 
@@ -62,6 +65,9 @@ async def _write(connection: Connection) -> None:
     user, family, guild, channel = (str(uuid.uuid4()) for _ in range(4))
     await connection.execute(USER, user, f"proof {user}", moment(now_ms))
     await connection.execute(FAMILY, family, user, moment(now_ms))
+    await connection.execute(SESSION, str(uuid.uuid4()), family, user, moment(now_ms))
+    await connection.execute(FAMILY_KEY, family)
+    await connection.execute(REFRESH, os.urandom(32), family, moment(now_ms))
     await connection.execute(GUILD, guild, moment(now_ms))
     await connection.execute(CHANNEL, channel, guild, moment(now_ms))
     event = b'{"proof":"%b"}' % base64.b64encode(os.urandom(EVENT_BYTES))
