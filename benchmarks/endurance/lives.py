@@ -29,7 +29,7 @@ def steps(rng: random.Random, token: str, channel: str) -> list[bytes | None]:
     """What a client sends, piece by piece; None: it waits until something has come, and does not read it."""
     auth = f"Host: x\r\nAuthorization: Bearer {token}\r\n"
     upgrade = (
-        f"GET /channels/{channel}/ws HTTP/1.1\r\n{auth}Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /channels/{channel}/ws?since=0 HTTP/1.1\r\n{auth}Upgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ).encode()
     body = b'{"content":"hello"}'
