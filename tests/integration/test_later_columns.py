@@ -34,7 +34,7 @@ def everything(chat: Chat) -> list[int]:
         return answer.json() if answer.content else None
 
     renewed = ask(alice, "POST", "/sessions/refresh", {"refresh_token": alice.refresh_token})
-    alice.token = renewed["access_token"]  # type: ignore[index]
+    alice.token = renewed["access_token"]  # type: ignore[index]  # an object by its route
     alice = chat.login(alice.name, "second")
     ask(alice, "GET", "/users/me")
     ask(alice, "GET", "/sessions/devices")
