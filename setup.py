@@ -25,7 +25,7 @@ def extensions() -> list[Extension]:
         Extension(name, [source], extra_compile_args=arguments + sanitizers, extra_link_args=sanitizers)
         for name, source in (
             ("openguild_proto.fanout._ring", "ext/ring.pyx"),
-            ("openguild_runtime._flush", "ext/flush.pyx"),
+            ("openguild_runtime.net._flush", "ext/flush.pyx"),
         )
     ]
     modules = cythonize(

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from openguild_proto.connection.phases import TRANSITIONS, Phase
 from openguild_proto.errors import ErrorCode
 from openguild_proto.operations.openapi import build_schemas
 from openguild_proto.operations.routes import ROUTES
-from openguild_proto.phases import TRANSITIONS, Phase
 from openguild_proto.policy.permissions import LOWEST_ROLE
 from openguild_proto.ws.close_codes import CLOSE_CODES
-from openguild_runtime.config import ServerConfig
-from openguild_runtime.config_faults import allowed
-from openguild_runtime.config_layers import SECRETS, keys_of
-from openguild_runtime.metrics import Metrics
+from openguild_runtime.config.faults import allowed
+from openguild_runtime.config.layers import SECRETS, keys_of
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.observability.metrics import Metrics
 
 DOCS = Path(__file__).parent
 PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

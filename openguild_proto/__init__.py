@@ -4,7 +4,8 @@ Feed bytes and deadlines to a `ServerConnection`, take events, answer, take byte
 stream their frames with a `Hub`. Drive an operation yourself: `dispatch(context, request)` yields effects.
 """
 
-from openguild_proto.connection import ServerConnection
+from openguild_proto.connection.phases import Phase
+from openguild_proto.connection.server import ServerConnection
 from openguild_proto.errors import ErrorCode, FieldProblem, LocalProtocolError, Refusal
 from openguild_proto.events import (
     BytesReceived,
@@ -22,7 +23,6 @@ from openguild_proto.fanout.sequencer import Sequencer
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.limits import Limits
-from openguild_proto.phases import Phase
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_frame
 

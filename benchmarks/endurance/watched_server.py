@@ -29,8 +29,8 @@ async def counted(main: object, *arguments: object) -> object:
 
 
 if __name__ == "__main__":
-    from openguild_runtime import app
-    from openguild_runtime.cli import main
+    from openguild_runtime.cli.main import main
+    from openguild_runtime.server import app
 
     serve = app.serve
     app.serve = lambda *arguments: counted(serve, *arguments)  # type: ignore[assignment]

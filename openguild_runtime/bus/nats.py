@@ -32,14 +32,14 @@ from nats.aio.subscription import Subscription
 
 from openguild_proto.policy.backoff import Backoff
 from openguild_proto.policy.sharing import SILENT_SECS
-from openguild_runtime.background import contained
 from openguild_runtime.bus.base import NO_HEADERS, Bus
 from openguild_runtime.bus.nats_faults import CA_FILE, CLOSED, PAYLOAD, SILENT, SUBSCRIPTIONS, UNREACHABLE, Fault
 from openguild_runtime.bus.nats_link import CLOSE_LIMIT_SECS, FAILURES, Link, Unusable
-from openguild_runtime.bus.nats_servers import NatsServer, parse_servers
 from openguild_runtime.bus.nats_trouble import Troubles
 from openguild_runtime.bus.outgoing import Message, Outgoing
-from openguild_runtime.metrics import Metrics
+from openguild_runtime.config.nats_servers import NatsServer, parse_servers
+from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.system.background import contained
 
 CONNECT_LIMIT_SECS = 8  # all of it: greeting, TLS, subscriptions and the answer to a ping
 WATCH_SECS = 1.0

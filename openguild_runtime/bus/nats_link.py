@@ -33,7 +33,7 @@ from openguild_runtime.bus.nats_faults import (
     fault_raised,
     fault_said,
 )
-from openguild_runtime.bus.nats_servers import NatsServer, read_credentials
+from openguild_runtime.config.nats_servers import NatsServer, read_credentials
 
 CONNECT_TIMEOUT_SECS = 2
 MAX_OUTSTANDING_PINGS = 2

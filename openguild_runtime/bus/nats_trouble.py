@@ -10,7 +10,7 @@ import structlog
 
 from openguild_proto.policy.standing import Seldom, Standing
 from openguild_runtime.bus.nats_faults import Fault, denied
-from openguild_runtime.metrics import Metrics
+from openguild_runtime.observability.metrics import Metrics
 
 log = structlog.get_logger("openguild.nats")
 

@@ -28,7 +28,7 @@ from openguild_runtime.client.api import Api
 from openguild_runtime.client.replicas import Replicas
 from openguild_runtime.client.subscription import Subscription, read
 from openguild_runtime.client.transport import Connect, GaveUp, connect_tcp, decoded
-from openguild_runtime.sources import Sources
+from openguild_runtime.system.sources import Sources
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):

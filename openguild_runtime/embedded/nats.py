@@ -11,7 +11,7 @@ from openguild_runtime.embedded.files import drop_large_log
 from openguild_runtime.embedded.guard import DIRECTORY
 from openguild_runtime.embedded.programs import Programs
 from openguild_runtime.embedded.server import ROLE, EmbeddedError, EmbeddedServer, Job, new_secret
-from openguild_runtime.whole_file import remove_unfinished, write_whole
+from openguild_runtime.system.whole_file import remove_unfinished, write_whole
 
 CONFIGURATION = "nats.conf"
 

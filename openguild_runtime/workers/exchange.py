@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from anyio.abc import TaskGroup
 
-from openguild_runtime.siblings import SIBLING_SECS, Line, Message, Others, Own, Wanted
+from openguild_runtime.server.siblings import SIBLING_SECS, Line, Message, Others, Own, Wanted
 
 
 class _Round:

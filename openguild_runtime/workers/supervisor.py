@@ -26,14 +26,14 @@ import structlog
 from anyio.abc import ByteSendStream, Process
 from pydantic import BaseModel, SecretStr
 
-from openguild_runtime.config import ServerConfig, split_address
-from openguild_runtime.config_layers import ConfigError
-from openguild_runtime.ending import WORKERS_SECS, Ending, ended_by_signals
-from openguild_runtime.failures import CommandFailed
-from openguild_runtime.local_socket import forget
-from openguild_runtime.private import private_servers
-from openguild_runtime.reload import live_part
-from openguild_runtime.siblings import PULSE_SECS, Line, Message, Pulse
+from openguild_runtime.admin.reload import live_part
+from openguild_runtime.config.layers import ConfigError
+from openguild_runtime.config.sections import ServerConfig, split_address
+from openguild_runtime.embedded.private import private_servers
+from openguild_runtime.process.ending import WORKERS_SECS, Ending, ended_by_signals
+from openguild_runtime.server.failures import CommandFailed
+from openguild_runtime.server.siblings import PULSE_SECS, Line, Message, Pulse
+from openguild_runtime.system.local_socket import forget
 from openguild_runtime.workers.exchange import Exchange
 
 PROGRAM = [sys.executable, "-m", "openguild_runtime.workers.child"]

@@ -15,7 +15,7 @@ import pytest
 
 import openguild_proto
 import openguild_runtime
-from openguild_runtime import logs
+from openguild_runtime.observability import logs
 
 SIZES = (8_192, 65_536)  # a long header field; the longest body and WebSocket message
 PATIENCE = 50  # times what a harmless text of that length takes: the squares took thousands

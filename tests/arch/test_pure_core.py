@@ -47,7 +47,7 @@ def test_core_loads_no_io_in_a_fresh_interpreter() -> None:
                           capture_output=True, text=True, check=True, timeout=60)  # fmt: skip
     loaded = set(json.loads(done.stdout))
     assert loaded.isdisjoint(NEVER_LOADED), sorted(loaded & NEVER_LOADED)
-    assert "openguild_proto.connection" in loaded
+    assert "openguild_proto.connection.server" in loaded
 
 
 def test_every_source_file_can_be_held_in_the_head() -> None:

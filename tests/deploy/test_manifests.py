@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import openguild_runtime
-from openguild_runtime.ending import END_SECS
+from openguild_runtime.process.ending import END_SECS
 from tests.support.scripts import script
 from tests.support.server import ROOT, SIGNING_KEY, ServerProcess
 

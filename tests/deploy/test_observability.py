@@ -14,8 +14,8 @@ import httpx
 import pytest
 import yaml
 
+from openguild_runtime.cli.probe_slo import SERVER_FAULTS
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.probe_slo import SERVER_FAULTS
 from tests.support.chat import Chat
 from tests.support.scripts import script
 from tests.support.server import ROOT, ServerProcess

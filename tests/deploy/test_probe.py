@@ -17,10 +17,10 @@ import pytest
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.headers import SECURITY_HEADERS
+from openguild_runtime.cli.probe import Options, probe
+from openguild_runtime.cli.probe_slo import SERVER_FAULTS, check_slo
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.metrics import REASONS, Depths, Metrics
-from openguild_runtime.probe import Options, probe
-from openguild_runtime.probe_slo import SERVER_FAULTS, check_slo
+from openguild_runtime.observability.metrics import REASONS, Depths, Metrics
 from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import free_port
 

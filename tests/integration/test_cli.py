@@ -291,7 +291,7 @@ def test_probe_with_an_account_posts_and_hears_it(server: ServerProcess, chat: C
 
 def test_migrate_wait_ends_when_somebody_has_migrated(empty_url: str, tmp_path: Path) -> None:
     waiting = subprocess.Popen(
-        [sys.executable, "-m", "openguild_runtime.cli", "--database-url", empty_url, "migrate", "--wait"],
+        [sys.executable, "-m", "openguild_runtime.cli.main", "--database-url", empty_url, "migrate", "--wait"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert waiting.stderr is not None

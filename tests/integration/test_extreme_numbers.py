@@ -12,9 +12,9 @@ import pytest
 
 from openguild_proto.limits import MAX_INVITE_TTL_SECS, MAX_INVITE_USES, MAX_SEQUENCE
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.retention import prune
-from openguild_runtime.sources import Sources
+from openguild_runtime.server.retention import prune
 from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.system.sources import Sources
 from tests.support.chat import PASSWORD, User, receive, texts
 from tests.support.numbers import NUMBERS
 from tests.support.server import ServerProcess

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.tracing import MAX_FLUSHES, Tracing, traces_url
+from openguild_runtime.observability.tracing import MAX_FLUSHES, Tracing, traces_url
 from tests.support.chat import User, receive
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until

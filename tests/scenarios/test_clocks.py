@@ -11,12 +11,12 @@ import httpx
 import pytest
 import structlog
 
-from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config import ServerConfig
-from openguild_runtime.listener import accept_forever, open_listener
-from openguild_runtime.sources import Sources
-from openguild_runtime.timekeeper import WARN_SECS
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.net.listener import accept_forever, open_listener
+from openguild_runtime.server.app import Server
+from openguild_runtime.server.timekeeper import WARN_SECS
+from openguild_runtime.system.sources import Sources
 from tests.support.chat import PASSWORD
 from tests.support.server import SIGNING_KEY
 from tests.support.waiting import eventually

@@ -16,8 +16,8 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from openguild_runtime.embedded import EmbeddedPostgres
-from openguild_runtime.readiness import WATCH_SECS
-from openguild_runtime.storage.causes import CAUSES
+from openguild_runtime.observability.database_causes import CAUSES
+from openguild_runtime.server.readiness import WATCH_SECS
 from openguild_runtime.storage.postgres.pool import PATIENCE_SECS
 from tests.support.chat import PASSWORD, User, texts
 from tests.support.server import ServerProcess

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.siblings import merge
+from openguild_runtime.server.siblings import merge
 from tests.support.chat import receive, texts
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until

@@ -12,11 +12,11 @@ import anyio
 from anyio.abc import TaskGroup
 
 from openguild_proto.canonical.keys import encode_unpadded
-from openguild_runtime.app import Server
-from openguild_runtime.config import ServerConfig
-from openguild_runtime.passwords import PasswordHasher
-from openguild_runtime.shutdown import drain
-from openguild_runtime.sources import Sources
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.effects.passwords import PasswordHasher
+from openguild_runtime.server.app import Server
+from openguild_runtime.server.shutdown import drain
+from openguild_runtime.system.sources import Sources
 from tests.simulation.database import SimDatabase, SimStorage
 from tests.simulation.loop import SimLoop
 from tests.simulation.network import Network

@@ -11,9 +11,9 @@ from openguild_proto.http.message import OpenStream
 from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.stream import event_frame_payload
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.feeds import Feed
-from openguild_runtime.peer import Peer
-from openguild_runtime.writer import PURE_SENDS
+from openguild_runtime.net.flusher import PURE_SENDS
+from openguild_runtime.net.transport import Peer
+from openguild_runtime.replica.feeds import Feed
 from tests.simulation.cluster import Replica
 
 

@@ -10,13 +10,13 @@ import anyio
 
 from openguild_proto.events import Event
 from openguild_proto.sessions.tokens import Claims
-from openguild_runtime.app import Server
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config import ServerConfig
-from openguild_runtime.peer import Peer
-from openguild_runtime.sources import Sources
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.net.transport import Peer
+from openguild_runtime.server.app import Server
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.system.sources import Sources
 from tests.support.deeds import add_user, login
 from tests.support.server import SIGNING_KEY
 

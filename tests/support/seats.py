@@ -9,7 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 import anyio
 
-from openguild_runtime.siblings import Line, Message, Pulse, Seat
+from openguild_runtime.server.siblings import Line, Message, Pulse, Seat
 from openguild_runtime.workers.exchange import Exchange
 
 

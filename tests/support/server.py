@@ -26,7 +26,7 @@ SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # CONTRACT 5.2, the
 class ServerProcess:
     """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
 
-    program: tuple[str, ...] = ("-m", "openguild_runtime.cli")
+    program: tuple[str, ...] = ("-m", "openguild_runtime.cli.main")
 
     def __init__(
         self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (),
@@ -58,7 +58,7 @@ class ServerProcess:
     def run_command(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """`openguild-server <flags> <arguments>` under the same settings, to its end; `environment` is set too."""
         return subprocess.run(
-            [sys.executable, "-m", "openguild_runtime.cli", *self._flags, *arguments],
+            [sys.executable, "-m", "openguild_runtime.cli.main", *self._flags, *arguments],
             cwd=self._directory, env=self._environment() | environment, input=stdin, capture_output=True, text=True,
             timeout=60, check=False,
         )  # fmt: skip
@@ -66,7 +66,7 @@ class ServerProcess:
     def start_command(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`run_command` that is not waited for."""
         return subprocess.Popen(
-            [sys.executable, "-m", "openguild_runtime.cli", *self._flags, *arguments],
+            [sys.executable, "-m", "openguild_runtime.cli.main", *self._flags, *arguments],
             cwd=self._directory, env=self._environment(), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 

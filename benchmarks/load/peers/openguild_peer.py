@@ -9,9 +9,10 @@ import anyio
 import anyio.lowlevel
 from common import control
 
-from openguild_runtime import app, logs
-from openguild_runtime.config import load
-from openguild_runtime.listener import open_listener
+from openguild_runtime.config.sections import load
+from openguild_runtime.net.listener import open_listener
+from openguild_runtime.observability import logs
+from openguild_runtime.server import app
 
 
 async def run(server: app.Server) -> None:

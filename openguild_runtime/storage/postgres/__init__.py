@@ -26,6 +26,7 @@ from openguild_proto.effects import (
 )
 from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelAccess, ControlRecord
+from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
     ACCESS_READERS,
@@ -36,7 +37,6 @@ from openguild_runtime.storage.base import (
     StorageStats,
     Visible,
 )
-from openguild_runtime.storage.causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.postgres import access, guilds, history

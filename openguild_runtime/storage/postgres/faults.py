@@ -14,7 +14,7 @@ import structlog
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.policy.standing import Seldom
-from openguild_runtime.storage.causes import CAUSES
+from openguild_runtime.observability.database_causes import CAUSES
 
 REPEAT_SECS = 30.0  # between two lines of one cause
 ERRNO = re.compile(r"\[Errno (\d+)\]")  # of an OSError that stands for several, one for each address

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.policy.silence import Silence
-from openguild_runtime.storage.causes import CAUSES
+from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
 from openguild_runtime.storage.postgres.values import Connection
 

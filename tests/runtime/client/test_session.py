@@ -18,7 +18,7 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.http.message import Request
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 from openguild_runtime.client import ApiError, Client, GaveUp, Session
-from openguild_runtime.sources import Sources
+from openguild_runtime.system.sources import Sources
 from tests.support.scripted import Scripted, scripted
 from tests.support.waiting import free_port
 

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from openguild_proto.effects import InsertUser, StorageUnavailable
-from openguild_runtime.storage.causes import CAUSES
+from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
 from tests.support.deeds import NOW, add_user, new_id

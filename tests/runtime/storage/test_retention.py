@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from openguild_proto.effects import AttemptKey, CountAttempt, FindSession, ListDevices, PruneExpired
-from openguild_runtime.retention import prune
-from openguild_runtime.sources import Sources
+from openguild_runtime.server.retention import prune
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.system.sources import Sources
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, login
 
 pytestmark = pytest.mark.anyio

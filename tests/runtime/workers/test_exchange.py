@@ -7,8 +7,8 @@ import socket
 import anyio
 import pytest
 
-from openguild_runtime import siblings
-from openguild_runtime.siblings import Line, Message, Own, Pulse, gather
+from openguild_runtime.server import siblings
+from openguild_runtime.server.siblings import Line, Message, Own, Pulse, gather
 from openguild_runtime.workers import exchange
 from tests.support.seats import starting, workers
 from tests.support.waiting import eventually

@@ -11,9 +11,9 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from openguild_runtime.config import ServerConfig
-from openguild_runtime.ending import Ending
-from openguild_runtime.siblings import Pulse
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.process.ending import Ending
+from openguild_runtime.server.siblings import Pulse
 from openguild_runtime.workers import supervisor
 from openguild_runtime.workers.supervisor import Supervisor, Worker
 from tests.support.waiting import eventually

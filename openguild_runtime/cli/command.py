@@ -1,0 +1,27 @@
+"""The entry point of `openguild-server`: says so in one line where only the core is installed."""
+
+from __future__ import annotations
+
+import sys
+
+from openguild_runtime.process.signals import TERMINATED, leave_at_sigterm
+
+
+def main() -> int:
+    """Run one command; the exit status."""
+    leave_at_sigterm(TERMINATED)
+    try:
+        from openguild_runtime.cli.main import main as run
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.startswith("openguild"):
+            raise  # a defect of ours
+        sys.stderr.write(
+            f"openguild-server: {missing.name} is not installed: pip install 'openguild[server]' "
+            "('openguild[embedded]' for --embedded)\n"
+        )
+        return 1
+    return run()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,213 @@
+"""`openguild-server [flags] [subcommand]`: serve, and what an operator does beside it (CONTRACT 16, playbook).
+
+Flags stand before the subcommand. Exit status: 0 done, 1 a failure reported in one line, 2 wrong usage, 3 a server that did
+not end in time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import anyio
+import structlog
+
+import openguild_runtime
+from openguild_proto.canonical.keys import encode_unpadded, parse_seed
+from openguild_proto.canonical.signing import SEED_BYTES
+from openguild_runtime.cli.admin import add_admin_commands, run_admin
+from openguild_runtime.cli.probe import Options, probe
+from openguild_runtime.cli.roles import COMMANDS, add_role_commands
+from openguild_runtime.config.layers import (
+    PREFIX,
+    SECRETS,
+    asked_log_format,
+    keys_of,
+    overridden_names,
+    passed_over_names,
+)
+from openguild_runtime.config.sections import ServerConfig, load
+from openguild_runtime.embedded.private import beside_running, private_servers
+from openguild_runtime.process.ending import leave
+from openguild_runtime.process.signals import TERMINATED, ignore_hangups, leave_at_sigterm
+from openguild_runtime.process.standard_streams import log_what_is_printed, open_missing
+from openguild_runtime.server.failures import CommandFailed, answer_failures
+from openguild_runtime.server.serving import serve_here, set_up_logs
+from openguild_runtime.server.start_checks import require_addresses, require_servable
+from openguild_runtime.storage import migrations
+from openguild_runtime.storage.postgres import PostgresStorage
+
+PLAIN_FLAGS = (
+    "bind_addr", "host", "port", "server_name", "log_format", "metrics.enabled", "metrics.bind_addr", "database_url",
+    "storage", "data_dir", "admin_socket", "workers", "nats.url", "session.signing_key",
+    "messaging.max_messages_per_user_per_window", "messaging.max_messages_per_ip_per_window", "messaging.rate_limit_window_secs",
+)  # fmt: skip
+
+log = structlog.get_logger("openguild.server")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openguild-server",
+        description="OpenGuild homeserver. Without a subcommand it serves.",
+        epilog="Every key can also be set by environment (OPENGUILD_SERVER__...) or file: docs/configuration.md",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"openguild-server {openguild_runtime.__version__}")
+    for key in PLAIN_FLAGS:
+        flag = f"--{key.replace('.', '-').replace('_', '-')}"
+        parser.add_argument(flag, dest=key, metavar="VALUE", help=_flag_help(key))
+    parser.add_argument("--session-fallback-verifying-key", dest="session.fallback_verifying_keys", action="append",
+                        metavar="KEY", help="may be repeated; replaces the list")  # fmt: skip
+    parser.add_argument("--embedded", dest="embedded", action="store_const", const=True,
+                        help="run a private PostgreSQL and NATS under --data-dir")  # fmt: skip
+    commands = parser.add_subparsers(dest="command", metavar="subcommand")
+    add_role_commands(commands)
+    add_admin_commands(commands)
+    migrate = commands.add_parser("migrate", help="bring the schema of database_url up to date")
+    how = migrate.add_mutually_exclusive_group()
+    how.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is up to date")
+    how.add_argument("--sql", action="store_true", help="print the SQL for review and change nothing")
+    how.add_argument("--new-epoch", action="store_true",
+                     help="and give every channel a new epoch: after a restore, before the servers start")  # fmt: skip
+    config = commands.add_parser("config", help="check or show the configuration")
+    config.add_argument("action", choices=("check", "dump"))
+    commands.add_parser("keygen", help="print a new signing key and its public key")
+    probing = commands.add_parser("probe", help="check a running server from outside, one line per step")
+    probing.add_argument("url")
+    probing.add_argument("--only", help="take one step alone, such as ready")
+    probing.add_argument("--username", help="log in, post and hear it on a stream; the password on standard input")
+    probing.add_argument("--password-file", help="the password of --username")
+    probing.add_argument("--slo", action="store_true", help="compare the metrics with the playbook's thresholds")
+    probing.add_argument("--metrics-url", help="where the metrics are, if not at URL/metrics")
+    probing.add_argument("--prometheus", metavar="FILE", help="write the results for a textfile collector")
+    return parser
+
+
+def _flag_help(key: str) -> str:
+    name = PREFIX + key.upper().replace(".", "__")
+    if key in SECRETS:
+        return f"a secret, and it shows in process lists: prefer {name}_FILE, the name of a file, or {name}"
+    return f"also {name}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    open_missing()
+    leave_at_sigterm(TERMINATED)
+    parsed = vars(build_parser().parse_args(arguments))
+    known = {key for key, _ in keys_of(ServerConfig)}
+    flags = {key: value for key, value in parsed.items() if key in known}
+    return answer_failures(lambda: _run(parsed, flags), parsed["command"], lambda: _log_format(flags))
+
+
+def _log_format(flags: dict[str, Any]) -> str | None:
+    try:
+        return asked_log_format(flags, os.environ, Path.cwd())
+    except OSError:  # the directory has gone
+        return None
+
+
+def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
+    command = parsed["command"]
+    if command == "keygen":
+        return _keygen()
+    if command == "probe":
+        return probe(Options(**{name: parsed[name] for name in Options._fields}))
+    if command == "migrate" and parsed["sql"]:
+        sys.stdout.write(migrations.render_sql())
+        return 0
+    config = load(flags, os.environ, Path.cwd())
+    set_up_logs(config)
+    if config.embedded and (names := passed_over_names(os.environ)):
+        log.warning("not followed: an embedded server brings its own PostgreSQL and NATS", names=names)
+    if command is None:
+        _serve(config, lambda: load(flags, os.environ, Path.cwd()))
+    if command == "admin":
+        return run_admin(config, parsed)
+    if command == "config":
+        return _config(config, parsed["action"])
+    config = beside_running(config)
+    if command == "migrate" and parsed["wait"]:
+        return anyio.run(_wait_for_schema, config)
+    if command == "migrate":
+        return anyio.run(_migrate, config, parsed["new_epoch"])
+    return anyio.run(COMMANDS[command], config, parsed)
+
+
+def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn:
+    log_what_is_printed()
+    ignore_hangups()
+    leave_at_sigterm(0)
+    require_servable(config)
+    require_addresses(config)
+    passed_over = passed_over_names(os.environ) if config.embedded else []
+    names = [name for name in overridden_names(os.environ) if name not in passed_over]
+    if names:
+        log.info("environment overrides", names=names)
+    if config.workers == 1:
+        leave(serve_here(config, reread))
+    from openguild_runtime.workers.supervisor import supervise
+
+    leave(anyio.run(supervise, config, reread))
+
+
+async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
+    async with private_servers(config) as completed:
+        if completed.database_url is None:
+            raise CommandFailed("database_url must be configured to migrate")
+        url = completed.database_url.get_secret_value()
+        schema = await migrations.upgrade(url)
+        if new_epoch:
+            await migrations.renew_epochs(url)
+    if schema.is_later:
+        _say(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
+    else:
+        _say(f"The schema is at revision {schema.revision}")
+    if new_epoch:
+        _say("Every channel has a new epoch: clients that were here before begin anew")
+    return 0
+
+
+async def _wait_for_schema(config: ServerConfig) -> int:
+    """What a rollout waits for before it starts the new release (deploy/k8s)."""
+    if config.database_url is None:
+        raise CommandFailed("database_url must be configured to wait for its schema")
+    async with anyio.create_task_group() as tasks:
+        storage = PostgresStorage(config.database_url.get_secret_value(), tasks, pool_size=1)
+        await storage.start()
+        await storage.aclose()
+        tasks.cancel_scope.cancel()
+    _say(f"The schema serves revision {migrations.expected()}")
+    return 0
+
+
+def _config(config: ServerConfig, action: str) -> int:
+    if action == "check":
+        require_servable(config)
+        _say("The configuration is good")
+    else:
+        for key, value in config.shown().items():
+            _say(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    return 0
+
+
+def _keygen() -> int:
+    key = encode_unpadded(secrets.token_bytes(SEED_BYTES))
+    _say(f"signing_key = {key}")
+    _say(f"verifying_key = {encode_unpadded(parse_seed(key).public)}")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,297 @@
+"""`openguild-server probe URL`: synthetic checks from outside, one line per step (CONTRACT A12, playbook).
+
+Without an account it looks and leaves nothing behind. With `--username` and a password it also logs in, posts a message in
+a guild of its own and hears it on a stream; the message stays, its session is ended. `--slo` reads the server's metrics
+and compares them with the playbook's thresholds. `--prometheus FILE` writes what a textfile collector reads, whatever failed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+import anyio
+
+from openguild_proto.http.headers import SECURITY_HEADERS
+from openguild_runtime.cli.probe_slo import Finding, check_slo
+from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
+from openguild_runtime.observability.logs import redact
+from openguild_runtime.server.failures import WrongUsage
+from openguild_runtime.system.whole_file import write_whole
+
+STEP_LIMIT_SECS = 5.0
+MAX_BODY_BYTES = 16 * 1_048_576
+MAX_CAUSE_CHARS = 200
+GUILD_NAME = "synthetic checks"
+FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, GaveUp, StreamEnded, TimeoutError)
+
+
+class Answer(NamedTuple):
+    """What a step got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Options(NamedTuple):
+    """`url`: the server's; `metrics_url`: where `/metrics` is, if not there."""
+
+    url: str
+    only: str | None = None
+    username: str | None = None
+    password_file: str | None = None
+    slo: bool = False
+    metrics_url: str | None = None
+    prometheus: str | None = None
+
+
+Get = Callable[[str], Answer]
+Step = Callable[[], str | None]  # the problem, or None
+
+
+class Report(Protocol):
+    """`note`: what is to be said of a step that passed."""
+
+    def __call__(self, step: str, secs: float, problem: str | None, note: str = "") -> None: ...
+
+
+def _live(get: Get) -> str | None:
+    answer = get("/live")
+    return None if answer.status == 200 else f"status {answer.status}"
+
+
+def _health(get: Get) -> str | None:
+    answer = get("/health")
+    return None if (answer.status, answer.body) == (200, b"ok") else f"status {answer.status}"
+
+
+def _ready(get: Get) -> str | None:
+    answer = get("/ready")
+    status = _json(answer).get("status")
+    return None if answer.status == 200 else f"status {answer.status}, {status}"
+
+
+def _version(get: Get) -> str | None:
+    answer = get("/version")
+    return None if answer.status == 200 and _json(answer).get("version") else f"status {answer.status}"
+
+
+def _authentication(get: Get) -> str | None:
+    answer = get("/users/me")
+    if answer.status != 401 or _json(answer).get("error") != "unauthorized":
+        return f"a request without a token was answered with {answer.status}"
+    return None
+
+
+def _headers(get: Get) -> str | None:
+    headers = get("/no-such-route").headers
+    problems = [
+        f"missing {name}" if name not in headers else f"another {name}"
+        for name, value in SECURITY_HEADERS
+        if headers.get(name) != value
+    ]
+    if not headers.get("x-request-id"):
+        problems.append("missing x-request-id")
+    return ", ".join(problems) or None
+
+
+LOOKS: dict[str, Callable[[Get], str | None]] = {
+    "live": _live,
+    "health": _health,
+    "ready": _ready,
+    "version": _version,
+    "authentication": _authentication,
+    "headers": _headers,
+}
+
+
+class RoundTrip:
+    """Log in, post, hear it: three steps that share a client."""
+
+    def __init__(self, url: str, username: str, password: str) -> None:
+        self._client = Client(url, patience_secs=STEP_LIMIT_SECS)
+        self._username = username
+        self._password = password
+
+    async def run(self, report: Report) -> None:
+        """`report(step, seconds, problem)` for each step; stops at the first problem."""
+        async with self._client as client:
+            channel = ""
+            for name, step in (("login", self._login), ("channel", self._channel)):
+                started, problem = time.monotonic(), None
+                try:
+                    with anyio.fail_after(STEP_LIMIT_SECS):
+                        channel = await step() or channel
+                except FAILURES as failure:
+                    problem = _short(failure)
+                report(name, time.monotonic() - started, problem)
+                if problem is not None:
+                    return
+            await self._post_and_hear(channel, report)
+            try:
+                await client.logout()
+            except FAILURES as failure:
+                report("logout", 0.0, _short(failure))
+
+    async def _login(self) -> None:
+        await self._client.login(self._username, self._password, device_id="probe")
+
+    async def _channel(self) -> str:
+        """The id of the guild's channel; both are made where they are missing."""
+        guilds = await self._client.request("GET", "/guilds")
+        guild = next((line["guild_id"] for line in guilds if line["name"] == GUILD_NAME), None)
+        if guild is None:
+            guild = (await self._client.request("POST", "/guilds", {"name": GUILD_NAME}))["guild_id"]
+        channels = await self._client.request("GET", f"/guilds/{guild}/channels")
+        if not channels:
+            channels = [await self._client.request("POST", f"/guilds/{guild}/channels", {"name": "round trip"})]
+        return str(channels[0]["channel_id"])
+
+    async def _post_and_hear(self, channel: str, report: Report) -> None:
+        started = time.monotonic()
+        try:
+            with anyio.fail_after(STEP_LIMIT_SECS):
+                newest = await self._client.request("GET", f"/channels/{channel}/events?limit=1")
+                since = newest[-1]["sequence"] if newest else 0
+                started = time.monotonic()
+                posted = await self._client.post(channel, f"probe {time.time():.3f}")
+                report("post", time.monotonic() - started, None)
+                started = time.monotonic()
+                async with self._client.subscribe(channel, since) as events:
+                    while (await anext(events)).sequence < posted.sequence:
+                        continue
+                report("stream", time.monotonic() - started, None)
+        except FAILURES as failure:
+            report("round trip", time.monotonic() - started, _short(failure))
+
+
+def probe(options: Options) -> int:
+    """0 when every step passed, else 1. Raises WrongUsage for arguments that are none."""
+    parts = _parts(options.url)
+    if options.only is not None and options.only not in LOOKS:
+        raise WrongUsage(f"probe: --only: expected one of {', '.join(LOOKS)}")
+    results: list[tuple[str, float, str | None]] = []
+
+    def report(step: str, secs: float, problem: str | None, note: str = "") -> None:
+        results.append((step, secs, problem))
+        mark, text = ("ok  ", note) if problem is None else ("FAIL", problem)
+        sys.stdout.write(f"{mark} {step} {secs * 1000:.0f} ms{text and ': ' + text}\n")
+
+    def take(name: str, step: Step) -> None:
+        started = time.monotonic()
+        try:
+            problem = step()
+        except FAILURES as failure:
+            problem = _short(failure)
+        report(name, time.monotonic() - started, problem)
+
+    def get(path: str) -> Answer:
+        return _get(parts.scheme, parts.netloc, parts.path.rstrip("/") + path)
+
+    try:
+        for name, look in LOOKS.items():
+            if options.only in {None, name}:
+                take(name, lambda look=look: look(get))  # type: ignore[misc]  # mypy does not see the default's type
+        if options.username is not None:
+            _round_trip(options, options.username, report)
+        if options.slo:
+            _objectives(options, take, report)
+    finally:
+        if options.prometheus is not None:
+            _write_for_prometheus(Path(options.prometheus), results)
+    return int(any(problem is not None for _, _, problem in results))
+
+
+def _parts(url: str) -> SplitResult:
+    """Raises WrongUsage."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        pass
+    raise WrongUsage("probe: expected a URL such as http://127.0.0.1:8080")
+
+
+def _round_trip(options: Options, username: str, report: Report) -> None:
+    try:
+        password = _password(options)
+        round_trip = RoundTrip(options.url, username, password)
+    except OSError as failure:
+        report("login", 0.0, f"--password-file: {failure.strerror}")
+    except ValueError:
+        report("login", 0.0, "needs a URL without a path, such as http://127.0.0.1:8080")
+    else:
+        anyio.run(round_trip.run, report)
+
+
+def _objectives(options: Options, take: Callable[[str, Step], None], report: Report) -> None:
+    """The step `metrics` fetches them; each objective is a step of its own, where there is something to look at."""
+    found: dict[str, Finding] = {}
+
+    def metrics() -> str | None:
+        parts = urlsplit(options.metrics_url or options.url.rstrip("/") + "/metrics")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            return "expected a URL such as http://127.0.0.1:9100/metrics"
+        answer = _get(parts.scheme, parts.netloc, parts.path + (f"?{parts.query}" if parts.query else ""))
+        if answer.status != 200:
+            hint = "" if options.metrics_url else "; --metrics-url says where they are"
+            return f"status {answer.status}{hint}"
+        try:
+            found.update(check_slo(answer.body.decode()))
+        except (ValueError, LookupError) as failure:
+            return f"not a server's metrics: {str(failure)[:100]}"
+        return None
+
+    take("metrics", metrics)
+    for name, finding in found.items():
+        report(f"slo {name}", 0.0, finding.problem, finding.note)
+
+
+def _password(options: Options) -> str:
+    """From the file, or from standard input: never an argument, which the process list shows. Raises OSError."""
+    if options.password_file is None:
+        return sys.stdin.readline().rstrip("\n")
+    return Path(options.password_file).read_text().strip()
+
+
+def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None]]) -> None:
+    """A textfile collector's file, replaced at once."""
+    lines = ["# TYPE openguild_probe_success gauge"]
+    lines += [f'openguild_probe_success{{step="{name}"}} {int(problem is None)}' for name, _, problem in results]
+    lines += ["# TYPE openguild_probe_duration_seconds gauge"]
+    lines += [f'openguild_probe_duration_seconds{{step="{name}"}} {secs:.6f}' for name, secs, _ in results]
+    lines += ["# TYPE openguild_probe_timestamp_seconds gauge", f"openguild_probe_timestamp_seconds {time.time():.0f}"]
+    write_whole(path, "\n".join(lines) + "\n", mode=0o644)
+
+
+def _short(failure: BaseException) -> str:
+    if isinstance(failure, ApiError):
+        return f"{failure.status} {failure.code}"
+    if isinstance(failure, GaveUp):  # it says what the last attempt failed with
+        return redact(" ".join(str(failure).split()))[:MAX_CAUSE_CHARS] or type(failure).__name__
+    return getattr(failure, "strerror", None) or type(failure).__name__
+
+
+def _get(scheme: str, netloc: str, path: str) -> Answer:
+    make = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = make(netloc.rpartition("@")[2], timeout=STEP_LIMIT_SECS)
+    try:
+        connection.request("GET", path, headers={"accept": "application/json"})
+        response = connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, headers, response.read(MAX_BODY_BYTES))
+    finally:
+        connection.close()
+
+
+def _json(answer: Answer) -> dict[str, Any]:
+    value = json.loads(answer.body)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,1 @@
+"""The configuration: sections, layers, files and their faults."""

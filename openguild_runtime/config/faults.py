@@ -1,0 +1,141 @@
+"""What pydantic found wrong with the configuration, as one line: the key, the problem, the mend, where it is set.
+
+The words of CONTRACT 16 begin the lines where it has some: scripts look for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from openguild_runtime.config.layers import nearest
+
+# What is wrong with a value of the wrong kind, and the mend.
+_KINDS = {
+    "bool_parsing": "is neither true nor false; write one of the two",
+    "bool_type": "is neither true nor false; write one of the two",
+    "int_parsing": "is not a whole number; write one, such as 10",
+    "int_parsing_size": "is not a whole number of a sensible size; write one, such as 10",
+    "int_type": "is not a whole number; write one, such as 10",
+    "int_from_float": "is not a whole number; write one, such as 10",
+    "float_parsing": "is not a number; write one, such as 10 or 0.5",
+    "float_type": "is not a number; write one, such as 10 or 0.5",
+    "finite_number": "is not a finite number; write one, such as 10 or 0.5",
+    "string_type": "is not a text; put it in quotes",
+    "path_type": "is not a path; put it in quotes",
+    "tuple_type": 'is not a list; write one, such as ["a", "b"]',
+    "missing": "is not set; write it beside the others, or drop the entry",
+}
+_UNITS = {"secs": "seconds", "bytes": "bytes"}  # by the end of a key's name
+_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+_SECTION = {"model_type", "model_attributes_type", "dict_type"}
+
+
+class Contradiction(ValueError):
+    """Values that are good alone and not together. `keys`: which, so that the line can say where they are set."""
+
+    def __init__(self, text: str, *keys: str) -> None:
+        super().__init__(text)
+        self.keys = keys
+
+
+def one_line(failure: ValidationError, model: type[BaseModel], sources: Mapping[str, str]) -> str:
+    """The first problem. `sources`: where each key that is set was set."""
+    problem = failure.errors(include_url=False, include_input=False)[0]
+    location = ".".join(str(part) for part in problem["loc"])
+    error = problem.get("ctx", {}).get("error")
+    keys = error.keys if isinstance(error, Contradiction) else (location,)
+    text = _words(problem["type"], problem["msg"], problem.get("ctx", {}), location, model)
+    line = text if isinstance(error, Contradiction) else _with_key(problem["type"], location, text)
+    return line + _set_by(keys, sources)
+
+
+def in_words(failure: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem without its key, for a value that was given by itself: one of `model`, a section."""
+    problem = failure.errors(include_url=False, include_input=False)[0]
+    location = ".".join(str(part) for part in problem["loc"])
+    return _words(problem["type"], problem["msg"], problem.get("ctx", {}), location, model)
+
+
+def _with_key(kind: str, location: str, text: str) -> str:
+    if location.startswith("messaging.") and kind == "greater_than":
+        return f"invalid messaging configuration: {location} must be greater than zero"
+    if location.startswith("session.") and "key" in location:
+        return f"invalid session key material: {location}: {text}; make one with `openguild-server keygen`"
+    if location == "federation.signing_key":
+        return f"invalid federation configuration: {location}: {text}; make one with `openguild-server keygen`"
+    if location in {"bind_addr", "host", "port"}:
+        return f"invalid bind address: {location}: {text}"
+    if location.startswith("federation.trusted_servers"):
+        return f"invalid federation configuration: {location}: {text}"
+    return f"failed to build configuration: {location}: {text}"
+
+
+def _words(kind: str, message: str, context: Mapping[str, Any], location: str, model: type[BaseModel]) -> str:
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"unknown key{nearest(location, model)}"
+    if kind == "literal_error":
+        return f"is not known; write {context['expected']}"
+    field = _field(location, model)
+    if kind in _SECTION:
+        section = _section_of(field)
+        names = ", ".join(section.model_fields) if section is not None else "keys"
+        return f"is a section and not a value; write its own keys under it: {names}"
+    if kind in _BOUNDS and field is not None:
+        return f"must be {_range(field)}"
+    text = _KINDS.get(kind, f"is not right ({message}); docs/configuration.md says what it may be")
+    unit = _UNITS.get(location.rpartition("_")[2])
+    return text if unit is None else text.replace("write one, such as", f"write {unit} without a unit, such as")
+
+
+def _field(location: str, model: type[BaseModel]) -> FieldInfo | None:
+    """What is declared under a dotted key; indices of lists lead into their entries."""
+    field: FieldInfo | None = None
+    section: type[BaseModel] | None = model
+    for part in location.split("."):
+        if part.isdigit():
+            continue
+        field = section.model_fields.get(part) if section is not None else None
+        section = _section_of(field)
+    return field
+
+
+def _section_of(field: FieldInfo | None) -> type[BaseModel] | None:
+    if field is None:
+        return None
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def allowed(key: str, model: type[BaseModel]) -> str:
+    """The range of a number, such as `at least 0 and at most 3600`; empty for other values."""
+    field = _field(key, model)
+    return "" if field is None else _range(field)
+
+
+def _range(field: FieldInfo) -> str:
+    words = (("gt", "more than"), ("ge", "at least"), ("lt", "less than"), ("le", "at most"))
+    bounds = [f"{text} {getattr(rule, name)}" for name, text in words for rule in field.metadata if hasattr(rule, name)]
+    return " and ".join(bounds)
+
+
+def _set_by(keys: tuple[str, ...], sources: Mapping[str, str]) -> str:
+    """` (set by ...)`; of an entry of a list, where the list is set."""
+    found = {key: sources[key] for key in keys if key in sources}
+    for key in keys:
+        if key not in found:
+            base = max((known for known in sources if key.startswith(known + ".")), key=len, default="")
+            if base:
+                found[base] = sources[base]
+    if not found:
+        return ""
+    if len(keys) == 1:
+        return f" (set by {next(iter(found.values()))})"
+    return f" ({', '.join(f'{key} is set by {source}' for key, source in found.items())})"

@@ -1,0 +1,262 @@
+"""The layers under the configuration: files, environment, flags, merged into one nested dict.
+
+Done here and not by pydantic-settings, which cannot read indexed lists from the environment (D-45), refuse an
+unknown environment name, or follow `*_FILE` for secrets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from openguild_runtime.config.files import BadFile, read_file, read_text
+
+PREFIX = "OPENGUILD_SERVER__"
+FALLBACKS = {
+    "DATABASE_URL": "database_url",
+    "NATS_URL": "nats.url",
+    "MEDIA_ENDPOINT": "media.endpoint",
+    "MEDIA_BUCKET": "media.bucket",
+    "MEDIA_ACCESS_KEY": "media.access_key",
+    "MEDIA_SECRET_KEY": "media.secret_key",
+}
+BROUGHT = frozenset({"database_url", "nats.url"})  # by an embedded server
+SECRETS = frozenset(
+    {
+        "database_url",
+        "nats.url",
+        "session.signing_key",
+        "federation.signing_key",
+        "media.access_key",
+        "media.secret_key",
+    }
+)
+MAX_INDEX_DIGITS = 4  # of a list in the environment
+MAX_COMPARED_CHARS = 100  # of a misspelt key
+STEMS = ("server", "server.local")  # in `config/`, the second over the first
+READ_SUFFIXES = (".toml", ".yaml", ".json")
+REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
+
+
+class ConfigError(Exception):
+    """One line: the key, what is wrong with its value, how to mend it. Never holds a secret."""
+
+    def __init__(self, line: str) -> None:
+        """What cannot be printed, such as a line's end within a key of a file, is escaped."""
+        super().__init__("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line))
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Every dotted key of the model, and whether it is a list."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from keys_of(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", get_origin(kind) is tuple
+
+
+def nearest(key: str, model: type[BaseModel]) -> str:
+    """A hint for a misspelt key, such as `; did you mean messaging.replay_window?`."""
+    known = [name for name, _ in keys_of(model)]
+    sections = {name.rpartition(".")[0] for name in known} - {""}
+    if key in known:  # within quotes, as a name with a dot
+        return f"; write {key.rpartition('.')[2]} into the section {key.rpartition('.')[0]}"
+    close = difflib.get_close_matches(key.lower()[:MAX_COMPARED_CHARS], [*known, *sorted(sections)], n=1)
+    return f"; did you mean {close[0]}?" if close else "; `openguild-server config dump` lists the keys"
+
+
+class Collected(NamedTuple):
+    """`values`: nested, as the model takes them. `sources`: for each dotted key that is set, who has set it."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+
+
+def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type[BaseModel]) -> Collected:
+    """Merge all layers. Raises ConfigError for unreadable files and unknown environment names."""
+    collected = Collected({}, {})
+    for stem in STEMS:
+        _read_files(collected, directory / "config", stem)
+    _from_environment(collected, environ, model)
+    for key, value in flags.items():
+        if value is not None:
+            flag = "--" + key.replace(".", "-").replace("_", "-")
+            _put(collected, key, value, flag)
+    _fall_back(collected, environ)
+    return collected
+
+
+def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> str | None:
+    """`log_format` as asked for, also where what stands beside it is wrong. None: nobody asked, or it cannot be read."""
+    asked = flags.get("log_format") or next(
+        (text for name, text in environ.items() if text and name.upper() == f"{PREFIX}LOG_FORMAT"), None
+    )
+    collected = Collected({}, {})
+    if asked is None:
+        with suppress(ConfigError):
+            for stem in STEMS:
+                _read_files(collected, directory / "config", stem)
+        asked = collected.values.get("log_format")
+    return asked.lower() if isinstance(asked, str) else None
+
+
+def overridden_names(environ: Mapping[str, str]) -> list[str]:
+    """Environment names that set something, for the start-up log; values are never shown."""
+    return sorted(
+        name for name, text in environ.items() if text and (name.upper().startswith(PREFIX) or name in FALLBACKS)
+    )
+
+
+def passed_over_names(environ: Mapping[str, str]) -> list[str]:
+    """Fall-back names that an embedded server does not follow: it brings its own of both."""
+    names = (variant for name, key in FALLBACKS.items() if key in BROUGHT for variant in (name, f"{name}_FILE"))
+    return [name for name in names if environ.get(name)]
+
+
+def _fall_back(collected: Collected, environ: Mapping[str, str]) -> None:
+    """`DATABASE_URL` and its like count where no layer has set the key."""
+    embedded = _is_on(collected.values.get("embedded"))
+    for name, key in FALLBACKS.items():
+        if key in collected.sources or (embedded and key in BROUGHT):
+            continue
+        text = environ.get(name)
+        if text:
+            _put(collected, key, text, name)
+        elif text := _from_file(f"{name}_FILE", environ.get(f"{name}_FILE")):
+            _put(collected, key, text, f"{name}_FILE")
+
+
+def _is_on(value: Any) -> bool:
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:  # the model says what is wrong with it
+        return False
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def _read_files(collected: Collected, directory: Path, stem: str) -> None:
+    for suffix in REFUSED_SUFFIXES:
+        path = directory / f"{stem}{suffix}"
+        if os.path.lexists(path):
+            raise ConfigError(
+                f"failed to build configuration: {path.name}: this format is not read; use {stem}.toml, .yaml or .json"
+            )
+    for suffix in READ_SUFFIXES:
+        path = directory / f"{stem}{suffix}"
+        if not os.path.lexists(path):  # a link that leads nowhere is there, and refused
+            continue
+        try:
+            content = read_file(path)
+        except BadFile as problem:
+            raise ConfigError(f"failed to build configuration: {path}{problem}") from None
+        try:
+            _merge(collected, collected.values, content, f"config/{path.name}")
+        except RecursionError:  # a YAML anchor that holds itself
+            raise ConfigError(f"failed to build configuration: {path}: holds a section within itself; cut it") from None
+
+
+def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], source: str, prefix: str = "") -> None:
+    """A section is merged, anything else replaced. Raises ConfigError where a key is both."""
+    for name, value in more.items():
+        key = f"{prefix}{name}"
+        former = into.get(name)
+        if former is not None and isinstance(former, dict) != isinstance(value, Mapping):
+            raise ConfigError(
+                f"failed to build configuration: {key}: is a section and not a value; write its own keys under it "
+                f"(set by {source})"
+            )
+        collected.sources[key] = source
+        if isinstance(value, Mapping):
+            _merge(collected, into.setdefault(str(name), {}), value, source, f"{key}.")
+        else:
+            into[str(name)] = value
+
+
+# --- environment -------------------------------------------------------------------------------------
+
+
+def _from_environment(collected: Collected, environ: Mapping[str, str], model: type[BaseModel]) -> None:
+    lists = {key for key, is_list in keys_of(model) if is_list}
+    known = {key for key, _ in keys_of(model)}
+    indexed: dict[str, dict[int, Any]] = {}
+    named: dict[str, str] = {}
+    for name in sorted(environ):
+        if not (name.upper().startswith(PREFIX) and environ[name]):  # an empty one counts as unset
+            continue
+        key, text = name[len(PREFIX) :].lower().replace("__", "."), environ[name]
+        if key.endswith("_file") and key not in known and key.removesuffix("_file") in SECRETS:
+            key, text = key.removesuffix("_file"), _from_file(name, text) or ""
+        base = next((listed for listed in lists if key.startswith(listed + ".")), None)
+        other = named.setdefault(key, name)
+        if other != name:
+            raise ConfigError(
+                f"failed to build configuration: {key}: is set by {other} and by {name}; drop one of them"
+            )
+        if base is not None:
+            _put_indexed(indexed.setdefault(base, {}), name, key[len(base) + 1 :], text)
+        elif key in lists:
+            _put(collected, key, [part.strip() for part in text.split(",") if part.strip()], name)
+        elif key in known:
+            _put(collected, key, text, name)
+        else:
+            raise ConfigError(f"failed to build configuration: {name}: unknown key{nearest(key, model)}")
+    for base, entries in indexed.items():
+        _put_list(collected, base, entries, named.get(base))
+
+
+def _put_indexed(entries: dict[int, Any], name: str, rest: str, text: str) -> None:
+    index, _, member = rest.partition(".")
+    if not (index.isascii() and index.isdigit() and len(index) <= MAX_INDEX_DIGITS and str(int(index)) == index):
+        raise ConfigError(
+            f"failed to build configuration: {name}: a list is set by index, as ...__0, or as a comma-separated value"
+        )
+    entry = entries.setdefault(int(index), {} if member else text)
+    if member and isinstance(entry, dict):
+        entry[member] = text
+    elif member or entry is not text:
+        raise ConfigError(f"failed to build configuration: {name}: its entry is set as a whole too; drop one of them")
+
+
+def _put_list(collected: Collected, key: str, entries: dict[int, Any], whole: str | None) -> None:
+    """A list by index, whole and from 0; `whole`: the name that sets it by commas."""
+    name = PREFIX + key.upper().replace(".", "__")
+    if whole is not None:
+        raise ConfigError(
+            f"failed to build configuration: {key}: is set by {whole} and by {name}__{min(entries)}; drop one of them"
+        )
+    missing = next((index for index in range(len(entries)) if index not in entries), None)
+    if missing is not None:
+        raise ConfigError(
+            f"failed to build configuration: {key}: {name}__{missing} is missing before {name}__{max(entries)}; "
+            "number the entries from 0 without a gap"
+        )
+    _put(collected, key, [entries[index] for index in sorted(entries)], f"{name}__...")
+
+
+def _from_file(name: str, path: str | None) -> str | None:
+    if not path:
+        return None
+    try:
+        return read_text(Path(path)).strip()
+    except BadFile as problem:
+        raise ConfigError(f"failed to build configuration: {name}: the file it names{problem}") from None
+
+
+def _put(collected: Collected, key: str, value: Any, source: str) -> None:
+    """One key of the environment or the command line, where bytes that are not UTF-8 are lone surrogates."""
+    if any("\ud800" <= sign <= "\udfff" for sign in str(value)):
+        raise ConfigError(f"failed to build configuration: {key}: is not UTF-8; write it as UTF-8 (set by {source})")
+    *parents, last = key.split(".")
+    nested: dict[str, Any] = {last: value}
+    for parent in reversed(parents):
+        nested = {parent: nested}
+    _merge(collected, collected.values, nested, source)

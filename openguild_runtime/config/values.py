@@ -1,0 +1,206 @@
+"""What one value of the configuration may be: types with their checks. A check's text says what is wrong and the mend.
+
+The texts never repeat a value: it may be a secret. config_faults.py puts the key before them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import parse_qs
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from openguild_proto.canonical.keys import parse_public, parse_seed
+from openguild_proto.http.headers import HeaderPolicy
+from openguild_runtime.config.nats_servers import EXAMPLE as NATS_EXAMPLE
+from openguild_runtime.config.nats_servers import parse_servers
+
+DATABASE_EXAMPLE = "postgresql://user:password@host:5432/database"
+HTTP_EXAMPLE = "http://host:4318"
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+MAX_SERVER_NAME_CHARS = 255
+
+# What code and database hold, and more than anybody needs. `attempts` and `max_uses` are integers of 32 bits in PostgreSQL,
+# where the count of an account at all addresses together is ten times its limit (MAX_ACCOUNT_ADDRESSES).
+MAX_COUNT = 1_000_000  # of admissions in a window, guilds, channels, invites, streams, frames
+MAX_WINDOW_SECS = 7 * 86_400  # attempts are kept for three of them
+MAX_ACCESS_SECS = 30 * 86_400  # no longer than a refresh token lives where nothing else is set
+MAX_REFRESH_SECS = 10 * 365 * 86_400  # datetime and RFC 3339 end with the year 9999
+MAX_STATEMENTS = 10_000  # prepared ones that one connection remembers
+MAX_SECS = 3_600  # of a timeout or a delay
+MIN_SECS = 0.01  # PostgreSQL counts milliseconds, and 0 of them mean no limit; a timer has ticks of 100
+MAX_NUMBER_BITS = 64
+
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%~-]*)(?::(?P<port>[0-9]{1,5}))?")
+_SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?")
+_USERINFO = re.compile(r"(?<=://)[^/?#]*@")
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port`. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()):
+        raise ValueError("expected host:port, such as 127.0.0.1:8080 or [::1]:8080")
+    return host.strip("[]"), int(port)
+
+
+def check_url(text: str, schemes: tuple[str, ...], example: str, *, many_hosts: bool = False) -> str:
+    """The query of a URL that has one of the schemes, host names and sound ports. Raises ValueError."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in schemes or re.search(r"[\s\x00-\x1f\x7f]", text):
+        known = " or ".join(f"{known}://" for known in schemes)
+        raise ValueError(f"is not a URL that begins with {known}; write it as {example}")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    named = authority.rpartition("@")[2]
+    for part in named.split(",") if many_hosts else (named,):
+        found = _HOST_AND_PORT.fullmatch(part)
+        if found is None or (found["port"] is not None and not 0 < int(found["port"]) < 65_536):
+            raise ValueError(
+                f"its host is not a name, or its port is not within 1 and 65535; write it as {example} "
+                "(in a password, / is written as %2F and @ as %40)"
+            )
+        if not found["host"] and not many_hosts:
+            raise ValueError(f"names no host; write it as {example}")
+    return rest.partition("?")[2].partition("#")[0]
+
+
+def without_userinfo(text: str) -> str:
+    """User and password of a URL as `***`."""
+    return _USERINFO.sub("***@", text)
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    query = check_url(value.get_secret_value(), ("postgresql", "postgres"), DATABASE_EXAMPLE, many_hosts=True)
+    for mode in parse_qs(query, keep_blank_values=True).get("sslmode", ()):
+        if mode not in SSL_MODES:
+            raise ValueError(f"its sslmode is not known; write one of {', '.join(SSL_MODES)}")
+    return value
+
+
+def _nats_urls(value: Any) -> Any:
+    """A list of texts as one text."""
+    if not isinstance(value, list | tuple):
+        return value
+    texts = [text for text in value if isinstance(text, str)]
+    if not texts or len(texts) < len(value) or any("://" not in text for text in texts):
+        raise ValueError(
+            f'is neither a URL nor a list of them; write {NATS_EXAMPLE} or ["nats://a:4222", "nats://b:4222"]'
+        )
+    return ",".join(texts)
+
+
+def _nats_url(value: SecretStr) -> SecretStr:
+    parse_servers(value.get_secret_value())
+    return value
+
+
+def _http_url(value: str) -> str:
+    check_url(value, ("http", "https"), HTTP_EXAMPLE)
+    return value
+
+
+def _seed(value: SecretStr) -> SecretStr:
+    parse_seed(value.get_secret_value())
+    return value
+
+
+def _public(value: str) -> str:
+    parse_public(value)
+    return value
+
+
+def _address(value: str) -> str:
+    host, port = split_address(value)
+    if not 0 < port < 65_536:
+        raise ValueError(
+            "port cannot be zero; name one, such as 8080" if port == 0 else "the port is not within 1 and 65535"
+        )
+    _ip(host)
+    return value
+
+
+def _ip(value: str) -> str:
+    address = value.strip("[]")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError("is not an IP address; write one, such as 127.0.0.1, 0.0.0.0 or [::1]") from None
+    return address
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("is not a network; write its first address and its length, such as 10.0.0.0/8") from None
+    return value
+
+
+def _origin(value: str) -> str:
+    HeaderPolicy.create(cors_allowed_origins=(value,))
+    return value
+
+
+def _server_name(value: str) -> str:
+    if len(value) > MAX_SERVER_NAME_CHARS or _SERVER_NAME.fullmatch(value) is None:
+        raise ValueError(
+            f"is not a host name of at most {MAX_SERVER_NAME_CHARS} characters; write it without scheme, path or "
+            "spaces, such as chat.example.org"
+        )
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is blank; set it, or drop the key")
+    return value
+
+
+def _secret_not_blank(value: SecretStr) -> SecretStr:
+    _not_blank(value.get_secret_value())
+    return value
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, str):
+        _not_blank(value)
+        if "\0" in value:
+            raise ValueError("holds a NUL; write a path")
+    return value
+
+
+def _number(value: Any) -> Any:
+    """`true` is the number 1 to Python and to nobody else; no bound is near a number of more than 64 bits."""
+    if isinstance(value, bool):
+        raise ValueError("is not a number; write one without quotes")  # noqa: TRY004 - pydantic takes ValueError
+    if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
+        raise ValueError("is not a number of a sensible size; write one, such as 10")
+    return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+NatsUrl = Annotated[SecretStr, BeforeValidator(_nats_urls), AfterValidator(_nats_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Seed = Annotated[SecretStr, AfterValidator(_seed)]
+PublicKey = Annotated[str, AfterValidator(_public)]
+Address = Annotated[str, AfterValidator(_address)]
+Ip = Annotated[str, AfterValidator(_ip)]
+Network = Annotated[str, AfterValidator(_network)]
+Origin = Annotated[str, AfterValidator(_origin)]
+ServerName = Annotated[str, AfterValidator(_server_name)]
+Text = Annotated[str, AfterValidator(_not_blank)]
+SecretText = Annotated[SecretStr, AfterValidator(_secret_not_blank)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+Lower = BeforeValidator(_lower)
+Whole = Annotated[int, BeforeValidator(_number)]
+Count = Annotated[Whole, Field(gt=0, le=MAX_COUNT)]
+Window = Annotated[Whole, Field(gt=0, le=MAX_WINDOW_SECS)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MAX_SECS, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]

@@ -1,0 +1,1 @@
+"""Carries out the effects that operations ask for."""

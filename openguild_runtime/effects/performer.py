@@ -1,0 +1,127 @@
+"""Performs effects: drives an operation's generator and answers each effect it yields.
+
+A request has one deadline for all of its effects: each waits for no longer than what is left of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import structlog
+
+from openguild_proto.effects import (
+    AnnounceRead,
+    Appended,
+    AppendEvent,
+    CheckReadiness,
+    Effect,
+    HashPassword,
+    Operation,
+    Overloaded,
+    Readiness,
+    RenderMetrics,
+    StorageEffect,
+    StorageUnavailable,
+    VerifyPassword,
+    WarnOperator,
+)
+from openguild_proto.records import ReadState, StoredEvent
+from openguild_runtime.effects.passwords import PasswordHasher
+from openguild_runtime.observability.tracing import Tracing
+from openguild_runtime.storage.base import Storage
+
+T = TypeVar("T")
+
+log = structlog.get_logger("openguild.operations")
+
+
+class Performer:
+    """Maps each effect type to the coroutine that performs it."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        hasher: PasswordHasher,
+        readiness: Callable[[], Awaitable[Readiness]],
+        render_metrics: Callable[[], Awaitable[bytes | None]],
+        committed: Callable[[StoredEvent, str], None],
+        announce_read: Callable[[str, ReadState], None],
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._storage = storage
+        self._hasher = hasher
+        self._readiness = readiness
+        self._render_metrics = render_metrics
+        self._committed = committed
+        self._announce_read = announce_read
+        self._tracing = tracing
+        self.serving = False
+        """Set once this replica hears of revocations: before that nothing that depends on storage is answered."""
+
+    async def run(self, operation: Operation[T], request_id: str = "", deadline: float = math.inf) -> T:
+        """Drive `operation`, which `request_id` asked for, to its end.
+
+        Failures of effects are thrown into it; what it does not catch comes out. An effect that is under way at
+        `deadline` (as `anyio.current_time`) is given up, and it and those that follow fail as unavailable: what became of
+        it may be unknown.
+        """
+        try:
+            effect = next(operation)
+            with anyio.CancelScope(deadline=deadline):
+                while True:
+                    try:
+                        result = await self.perform(effect, request_id)
+                    except Exception as failure:  # it belongs to the operation, which decides what it means
+                        effect = operation.throw(failure)
+                    else:
+                        effect = operation.send(result)
+            late = Overloaded if isinstance(effect, HashPassword | VerifyPassword) else StorageUnavailable
+            while True:
+                effect = operation.throw(late())
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            operation.close()
+
+    def _announce(self, event: StoredEvent, request_id: str) -> None:
+        """The event is stored whatever becomes of its delivery: a defect there must not say otherwise to its sender."""
+        try:
+            self._committed(event, request_id)
+        except Exception:
+            log.exception("a stored event was not delivered", channel_id=event.channel_id, sequence=event.sequence)
+
+    async def perform(self, effect: Effect[Any], request_id: str = "") -> Any:
+        """The effect's result. Raises StorageUnavailable and Overloaded; TypeError for an effect that nobody performs."""
+        match effect:
+            case StorageEffect() if not self.serving:
+                raise StorageUnavailable
+            case AppendEvent():
+                if self._tracing is None:
+                    outcome = await self._storage.perform(effect)
+                else:
+                    with self._tracing.step("append"):
+                        outcome = await self._storage.perform(effect)
+                if isinstance(outcome, Appended) and not outcome.repeated:
+                    self._announce(outcome.event, request_id)
+                return outcome
+            case StorageEffect():
+                return await self._storage.perform(effect)
+            case HashPassword(password=password):
+                return await self._hasher.hash(password)
+            case VerifyPassword(password_hash=password_hash, password=password):
+                return await self._hasher.verify(password_hash, password)
+            case CheckReadiness():
+                return await self._readiness()
+            case RenderMetrics():
+                return await self._render_metrics()
+            case AnnounceRead(user_id=user_id, state=state):
+                return self._announce_read(user_id, state)
+            case WarnOperator(message=message, fields=fields):
+                return log.warning(message, **dict(fields))
+            case _:
+                raise TypeError(f"no performer for effect {type(effect).__name__}")

@@ -1,0 +1,171 @@
+"""`--embedded`: a private PostgreSQL and NATS under the data directory, and the configuration that points to them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import asyncpg
+import structlog
+from pydantic import SecretStr
+
+from openguild_proto.canonical.keys import KeyFormatError, encode_unpadded, parse_seed
+from openguild_proto.canonical.signing import SEED_BYTES
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.embedded import (
+    EmbeddedError,
+    EmbeddedNats,
+    EmbeddedPostgres,
+    EmbeddedServer,
+    running_url,
+    unusable,
+)
+from openguild_runtime.process.ending import SERVERS_SECS, Ending
+from openguild_runtime.storage import migrations
+from openguild_runtime.system.threads import outcome_of, start_thread
+from openguild_runtime.system.whole_file import owner_for, read_line, remove_unfinished, write_whole
+
+STEADY_SECS = 10.0  # what lived as long as this is started again at once
+MAX_BACKOFF_SECS = 5.0
+MAX_FAILURES = 5  # in a row
+LEAST_CONNECTIONS = 200
+OTHER_CONNECTIONS = 20  # of commands beside the server, and what PostgreSQL reserves
+
+PLAIN = "?sslmode=disable"  # loopback; else asyncpg looks for certificates in HOME, which may be closed to this user
+
+log = structlog.get_logger("openguild.embedded")
+
+
+class _Kept:
+    """A private server, and the thread that works on it. One thread at a time does."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self.server = server
+        self._work: asyncio.Future[None] | None = None
+
+    async def run(self, work: Callable[[], None]) -> None:
+        """`work()` on a thread, after what is under way. Raises what it raises; when cancelled, it is left to itself."""
+        if self._work is not None:
+            await asyncio.wait({self._work})
+        self._work = start_thread(work)
+        await outcome_of(self._work)
+
+
+@asynccontextmanager
+async def private_servers(config: ServerConfig, ending: Ending | None = None) -> AsyncIterator[ServerConfig]:
+    """Start both, bring the schema up to date, yield the completed configuration; stop both at the end.
+
+    What does not stop within the limits of `ending` is left to its guard, which ends it when this process is gone.
+
+    While the body runs, one that dies is started again; when that does not help the body is cancelled. Raises
+    EmbeddedError with one line for the operator, perhaps within a group. Without `embedded` the configuration comes back as it is.
+    """
+    if not config.embedded:
+        yield config
+        return
+    connections = max(LEAST_CONNECTIONS, config.workers * config.database.pool_size + OTHER_CONNECTIONS)
+    postgres = EmbeddedPostgres(config.data_dir, max_connections=connections)
+    nats = EmbeddedNats(config.data_dir)
+    servers = (_Kept(postgres), _Kept(nats))
+    try:
+        async with anyio.create_task_group() as starting:
+            for kept in servers:
+                starting.start_soon(kept.run, kept.server.start)
+        await _migrate(postgres)
+        log.info("private PostgreSQL and NATS started", data_dir=str(config.data_dir))
+        async with anyio.create_task_group() as keeping:
+            for kept in servers:
+                keeping.start_soon(_keep, kept)
+            yield completed(config, postgres.url + PLAIN, nats.url)
+            keeping.cancel_scope.cancel()
+    finally:
+        limit = anyio.CancelScope(shield=True) if ending is None else ending.limit("private servers", SERVERS_SECS)
+        with limit:
+            async with anyio.create_task_group() as stopping:
+                for kept in servers:
+                    stopping.start_soon(kept.run, kept.server.stop)
+
+
+async def _keep(kept: _Kept) -> None:
+    """Until cancelled: what ended is started again, at once where it had lived for a while. Raises EmbeddedError."""
+    server = kept.server
+    failures, started, problem = 0, time.monotonic(), "it ends soon after each start"
+    while True:
+        if server.lifeline is not None:
+            await anyio.wait_readable(server.lifeline)
+        failures = 0 if time.monotonic() - started > STEADY_SECS else failures + 1
+        if failures > MAX_FAILURES:
+            raise EmbeddedError(f"embedded {server.name} cannot be kept running: {problem}")
+        delay = 0.0 if failures == 0 else random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2**failures))  # noqa: S311 - jitter
+        log.error("a private server died and is started again", server=server.name, delay_secs=round(delay, 2))
+        await anyio.sleep(delay)
+        started = time.monotonic()
+        try:
+            await kept.run(server.revive)
+        except (EmbeddedError, OSError) as failure:
+            problem = str(failure)
+            log.error("a private server cannot be started", server=server.name, problem=problem)  # noqa: TRY400 - one line
+        else:
+            log.info("a private server serves again", server=server.name)
+
+
+def beside_running(config: ServerConfig) -> ServerConfig:
+    """For a command: `config`, or where a server runs on its data directory, one that leads to that server's database.
+
+    Raises EmbeddedError. Blocks while a server is starting there.
+    """
+    url = running_url(config.data_dir) if config.embedded else None
+    if url is None:
+        return config
+    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url + PLAIN)})
+
+
+def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
+    """`config` with the private servers' addresses, and with a signing key that lasts as long as the data (A8)."""
+    session = config.session
+    if session.signing_key is None:
+        session = session.model_copy(update={"signing_key": SecretStr(kept_signing_key(config.data_dir))})
+    nats = config.nats.model_copy(update={"url": SecretStr(nats_url)})
+    return config.model_copy(update={"database_url": SecretStr(database_url), "nats": nats, "session": session})
+
+
+def kept_signing_key(data_dir: Path) -> str:
+    """The key in `<data_dir>/signing.key`; made once, readable by its owner only. Raises EmbeddedError.
+
+    An empty file holds nothing to lose and is replaced. Anything else that is no key may be a mistake of the operator,
+    who may still have the right one: it is left as it is.
+    """
+    path = data_dir / "signing.key"
+    try:
+        remove_unfinished(path)
+        kept = read_line(path)
+        if kept is None:
+            if path.exists():
+                log.warning("the signing key is lost and made anew: everybody must log in again", path=str(path))
+            kept = encode_unpadded(secrets.token_bytes(SEED_BYTES))
+            write_whole(path, kept, owner=owner_for(data_dir))
+        parse_seed(kept)
+    except OSError as failure:
+        raise unusable(data_dir.absolute(), failure) from failure
+    except KeyFormatError:
+        raise EmbeddedError(
+            f"data_dir: {path.absolute()} holds no signing key (43 characters of base64url): put the right one back, "
+            "or remove the file: a new one is made, and everybody must log in again"
+        ) from None
+    return kept
+
+
+async def _migrate(postgres: EmbeddedPostgres) -> None:
+    """Bring the schema up to date. A password that PostgreSQL refuses (of another copy of the data) is replaced."""
+    try:
+        await (await asyncpg.connect(postgres.url + PLAIN)).close()
+    except asyncpg.InvalidPasswordError:
+        log.warning("the password kept in the data directory is not PostgreSQL's: it gets a new one")
+        await anyio.to_thread.run_sync(postgres.restart_with_new_password)
+    await migrations.upgrade(postgres.url + PLAIN)

@@ -1,0 +1,1 @@
+"""Sockets: accept, read, write, time, and the flush of the fan-out."""

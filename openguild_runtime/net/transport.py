@@ -1,0 +1,257 @@
+"""One accepted socket: its transport, its I/O-free connection, and the only writer to it.
+
+Everything that leaves goes through `push` (what can be sent at once) or, when the peer reads too slowly or is
+being replayed to, through one transient `_pump` task. While that task exists the subscriber is parked and the
+fan-out flush leaves it alone, so two sources never interleave inside a frame (architecture, "One socket, one writer").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.connection.server import ServerConnection
+from openguild_proto.events import Event
+from openguild_proto.fanout.hub import Hub, Subscriber
+from openguild_proto.http.message import OpenStream
+from openguild_runtime.net.nonblocking_socket import Transport
+from openguild_runtime.net.timers import TimerWheel
+
+SEND_BYTES = 65_536
+LINGER_SECS = 2.0
+
+log = structlog.get_logger("openguild.peer")
+
+
+class Feeder(Protocol):
+    """What a subscribed peer needs of the streams."""
+
+    hub: Hub
+
+    async def feed_parked(self, peer: Peer) -> bool:
+        """Put what comes next into the outbox; False: nothing is left, or the stream is over."""
+
+
+class PeerHandler(Protocol):
+    """What a peer tells its driver."""
+
+    def report(self, peer: Peer, event: Event) -> None:
+        """The core has decided something by itself at a deadline."""
+
+    def readable(self, peer: Peer) -> None:
+        """There is something to read, or there will be no more."""
+
+
+class Peer:
+    """`close` and `abort` are decided here or in the core, but only the driver closes the descriptor."""
+
+    __slots__ = (
+        "_blocked",
+        "_clock",
+        "_handler",
+        "_idle",
+        "_linger_until",
+        "_pumping",
+        "_tasks",
+        "_timers",
+        "address",
+        "connection",
+        "stream",
+        "streams",
+        "subscriber",
+        "timer_tick",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        transport: Transport,
+        address: str,
+        connection: ServerConnection,
+        *,
+        clock: Callable[[], float],
+        timers: TimerWheel,
+        tasks: TaskGroup,
+        handler: PeerHandler,
+    ) -> None:
+        self.transport = transport
+        self.address = address
+        self.connection = connection
+        self.stream: OpenStream | None = None
+        self.streams: Feeder | None = None
+        self.subscriber: Subscriber | None = None
+        self.timer_tick = -1
+        self._clock = clock
+        self._timers = timers
+        self._tasks = tasks
+        self._handler = handler
+        self._pumping = False
+        self._idle: anyio.Event | None = None  # somebody waits for the end of the pump
+        self._blocked = False
+        self._linger_until: float | None = None
+
+    @property
+    def described(self) -> dict[str, str | None]:
+        """What a record of the log says of it: timers and flushes run in no request's context."""
+        stream = self.stream
+        if stream is None:
+            return {"peer": self.address}
+        return {
+            "peer": self.address, "request_id": stream.request_id, "user_id": stream.user_id, "channel_id": stream.channel_id,
+        }  # fmt: skip
+
+    # --- deadlines ---------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """Monotonic seconds; None: nothing is waited for."""
+        if self.transport.ended:
+            return None
+        return self._linger_until if self._linger_until is not None else self.connection.next_deadline()
+
+    def deadline_passed(self, now: float) -> None:
+        """Act on what `next_deadline` gave; called by the timer wheel, and never raises."""
+        if self._linger_until is not None:
+            self.abort()
+            return
+        try:
+            for event in self.connection.handle_deadline(now):
+                self._handler.report(self, event)
+            self.settle()
+        except Exception:  # contained: one connection's failure must not end the others
+            log.exception("a deadline failed", peer=self.address)
+            self.abort()
+
+    # --- reading, once no task does --------------------------------------------------------------------
+
+    def readable(self) -> None:
+        """Called by the transport."""
+        self._handler.readable(self)
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """Whether the socket is shut: nothing is sent or received any more."""
+        return self.transport.ended
+
+    def settle(self) -> None:
+        """After anything that may have queued bytes or moved deadlines: send, close if asked, re-arm the timer."""
+        if self.subscriber is not None and self.streams is not None and not self.connection.is_open:
+            self.streams.hub.unsubscribe(self.subscriber)
+        if self.connection.close_now:
+            self.abort()
+        elif not self._pumping:
+            if not self.push():
+                self._start_pump()
+            elif self.connection.wants_close:
+                self._linger()
+        if not self.transport.ended:
+            self._timers.arm(self)
+
+    def push(self) -> bool:
+        """Send the outbox as far as the kernel takes it; False when bytes are left."""
+        outbox = self.connection.outbox
+        while outbox:
+            sent = self.send(outbox.peek(SEND_BYTES))
+            if sent < 0:
+                return self.transport.ended
+            outbox.consume(sent)
+        if self._blocked:
+            self._blocked = False
+            self.connection.write_idle(self._clock())
+        return True
+
+    def send(self, data: bytes | memoryview) -> int:
+        """One send(2): bytes taken, or -1 when the kernel takes none or the peer is gone."""
+        sent = self.transport.send(data)
+        if sent is None:
+            self.abort()
+            return -1
+        if not sent:
+            self.write_blocked()
+            return -1
+        if self._blocked:
+            self.connection.wrote(sent, self._clock())
+        return sent
+
+    def write_blocked(self) -> None:
+        """The kernel took nothing: the write deadline runs from the first refusal to the next progress."""
+        if not self._blocked:
+            self._blocked = True
+            self.connection.write_blocked(self._clock())
+            self._timers.arm(self)
+
+    def park(self) -> None:
+        """The subscriber has something to be sent that the flush cannot send: the pump takes over."""
+        if not self._pumping and not self.transport.ended:
+            self._start_pump()
+
+    def _start_pump(self) -> None:
+        self._pumping = True
+        if self.subscriber is not None:
+            self.subscriber.parked = True
+        self._tasks.start_soon(self._pump)
+
+    async def _pump(self) -> None:
+        """Own the write side until nothing is left: outbox, then replay pages, then the ring."""
+        try:
+            while not self.transport.ended:
+                if not self.push():
+                    await self.transport.writable()
+                elif self.connection.wants_close or self.subscriber is None or self.streams is None:
+                    break
+                elif not await self.streams.feed_parked(self):
+                    break
+        except Exception:
+            log.exception("a socket's pump failed", peer=self.address)
+            self.abort()
+        finally:
+            self._pumping = False
+            if self._idle is not None:
+                self._idle.set()
+            if self.subscriber is not None and not self.transport.ended:
+                self.subscriber.parked = False
+        if not self.transport.ended:
+            self.settle()
+
+    def flushed(self) -> bool:
+        """Send what the kernel takes at once; whether nothing is left that anybody waits for."""
+        return self.transport.ended or (not self._pumping and self.push())
+
+    async def flush(self) -> None:
+        """Wait until the outbox is empty (HTTP phase: the next request is not read before).
+
+        Only the pump ever waits for the socket to take more: two waiters on one socket are an error.
+        """
+        while not self.flushed():
+            if not self._pumping:
+                self._start_pump()
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str) -> None:
+        """Ask for an orderly end: a close frame on a WebSocket, `wants_close` elsewhere."""
+        if not self.transport.ended:
+            self.connection.close(code, reason, self._clock())
+            self.settle()
+
+    def _linger(self) -> None:
+        """Everything is sent: say so, and give the peer a moment to read it.
+
+        Closing at once with unread input would make the kernel send RST, which destroys an answer in flight
+        (RFC 9112 9.6). The driver reads and drops what still comes until the peer closes too.
+        """
+        if self._linger_until is None and not self.transport.ended:
+            self._linger_until = self._clock() + LINGER_SECS
+            self.transport.end_writing()
+
+    def abort(self) -> None:
+        """End both directions now; whoever reads or writes here wakes, and the driver cleans up."""
+        self.transport.end()
+        self._timers.disarm(self)

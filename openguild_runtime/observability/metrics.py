@@ -1,0 +1,372 @@
+"""The metrics of one process: names, labels and buckets of CONTRACT 17 and A11, with bounded cardinality.
+
+`route` is a template or `unmatched`; per-channel depth is computed when scraped, for the deepest channels only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
+
+from openguild_proto.errors import ErrorCode
+from openguild_runtime.observability.database_causes import CAUSES
+from openguild_runtime.observability.process_metrics import ProcessCollector
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nothing reads
+
+HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # CONTRACT 17
+FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+PIECE_SAMPLES = 64
+DEPTH_SERIES = 100  # A11
+STALL_WINDOW_SECS = 60.0
+OUTCOMES = ("delivered", "no_subscribers", "dropped")
+REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason is not None) | {
+    "channel_name_empty", "channel_name_length", "guild_name_empty", "guild_name_length", "message_empty", "message_length",
+    "refresh_token_reused", "connection_limit", "malformed_frame", "frame_rate_limit", "slow_reader", "ping_timeout",
+    "write_timeout", "frame_timeout",
+}  # those at 0 from the start: `increase()` does not see a series begin  # fmt: skip
+
+
+NATS_FAULTS = (
+    "unreachable", "silent", "garbage", "closed", "refused", "credentials_file", "tls", "subscriptions", "payload", "behind",
+    "shutdown", "expired", "late", "connections", "slow", "denied",
+)  # what bus/nats_faults.py tells apart  # fmt: skip
+
+
+class Depths(NamedTuple):
+    """How far the deepest subscribers are behind."""
+
+    channels: list[tuple[str, int]]  # (channel id, events), deepest first, only channels with a backlog
+    notifications: int  # of the deepest notification stream; whose it is belongs in no label
+
+
+class _Family(Collector):
+    """A part of a family that has been collected already."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+def _pieces(collector: MetricWrapperBase) -> Iterator[bytes]:
+    """The text of one family. Its samples are made one by one too: the library's `collect` makes all of them at once."""
+    family = collector._get_metric()  # type: ignore[no-untyped-call]  # the library annotates only some
+    samples = iter(collector._samples())
+    begun = False
+    while some := list(islice(samples, PIECE_SAMPLES)):
+        family.samples = [sample._replace(name=family.name + sample.name) for sample in some]
+        text = generate_latest(_Family(family))
+        yield text.split(b"\n", 2)[2] if begun else text  # HELP and TYPE come once
+        begun = True
+    if not begun:
+        yield generate_latest(_Family(family))
+
+
+class _DepthCollector(Collector):
+    """Queue depth, read from the hub at scrape time: it falls as readers drain, and idle channels have no series (D-50)."""
+
+    def __init__(self) -> None:
+        self.depths: Callable[[], Depths] = lambda: Depths([], 0)
+
+    def collect(self) -> Iterable[Metric]:
+        channels, notifications = self.depths()
+        family = GaugeMetricFamily(
+            "openguild_websocket_queue_depth",
+            "Events the deepest subscriber of a channel is behind",
+            labels=["channel_id"],
+        )
+        for channel_id, depth in channels[:DEPTH_SERIES]:
+            family.add_metric([channel_id], depth)
+        yield family
+        yield GaugeMetricFamily(
+            "openguild_websocket_queue_depth_max",
+            "Depth of the deepest channel of this process",
+            value=channels[0][1] if channels else 0,
+        )
+        yield GaugeMetricFamily(
+            "openguild_notification_queue_depth_max",
+            "Events the deepest notification stream of this process is behind",
+            value=notifications,
+        )
+
+
+class _Longest:
+    """The longest of what was added in the last one to two windows; to read it takes it from no other reader."""
+
+    def __init__(self, window_secs: float, clock: Callable[[], float]) -> None:
+        self._window_secs = window_secs
+        self._clock = clock
+        self._window = 0  # the number of the present one
+        self._present = self._former = 0.0
+
+    def add(self, secs: float) -> None:
+        self._turn()
+        self._present = max(self._present, secs)
+
+    def value(self) -> float:
+        self._turn()
+        return max(self._present, self._former)
+
+    def _turn(self) -> None:
+        window = int(self._clock() // self._window_secs)
+        if window != self._window:
+            self._former = self._present if window == self._window + 1 else 0.0
+            self._window, self._present = window, 0.0
+
+
+class Metrics:
+    """One registry per process. Children are kept in dicts: a label lookup in the hot path is a dict lookup."""
+
+    def __init__(
+        self,
+        version: str,
+        *,
+        native_ring: bool,
+        has_nats: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.registry = registry = CollectorRegistry()
+        registry.register(ProcessCollector())
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._depths = _DepthCollector()
+        registry.register(self._depths)
+        self._requests = self._counter("openguild_http_requests", "HTTP requests answered", "route", "status")
+        self._durations = Histogram(
+            "openguild_http_request_duration_seconds", "From the request's last byte to its response queued",
+            ["route", "status"], buckets=HTTP_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._http: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._rejections = self._counter("openguild_messaging_rejections", "Requests refused", "reason")
+        self._rejected = {reason: self._rejections.labels(reason) for reason in sorted(REASONS)}
+        events = self._counter("openguild_messaging_events", "Events by what became of them", "outcome")
+        self._events = {outcome: events.labels(outcome) for outcome in OUTCOMES}
+        self._connections = self._gauge("openguild_connections", "TCP connections open")
+        self._sockets = self._gauge("openguild_websocket_connections", "WebSocket streams open")
+        self._accepted = self._counter("openguild_connections_accepted", "TCP connections accepted")
+        self._not_accepted = self._counter(
+            "openguild_accept_failures",
+            "Times that a connection could not be accepted for want of descriptors or memory",
+        )
+        self._subscribers = self._gauge("openguild_subscribers", "Subscribers of all rings")
+        self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
+        self._replayed = self._counter("openguild_replay_events", "Events replayed from the log to joining streams")
+        self._batch_size = self._histogram("openguild_append_batch_size", "Events committed together", BATCH_BUCKETS)
+        self._batch_secs = self._histogram("openguild_append_duration_seconds", "One commit of appends", FAST_BUCKETS)
+        self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
+        self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
+        self._db_ready = self._gauge(
+            "openguild_db_ready", "1 when the last probe found the database usable, for writes too"
+        )
+        self._db_failures = self._counter(
+            "openguild_db_failures", "Statements that the database failed, and why", "operation", "cause"
+        )
+        for operation, cause in itertools.product(("read", "write"), CAUSES):
+            self._db_failures.labels(operation, cause)  # at 0 from the start, as the reasons are
+        self._nats = Gauge(
+            "openguild_nats_connected", "1 while connected to NATS; not shown where none is configured",
+            registry=registry if has_nats else None,  # a server that serves alone is not away from anything
+        )  # fmt: skip
+        self._nats_reconnects = self._counter("openguild_nats_reconnects", "Reconnects to NATS")
+        self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes that NATS was not given")
+        faults = self._counter("openguild_nats_faults", "What went wrong with NATS", "kind")
+        self._nats_faults = {kind: faults.labels(kind) for kind in NATS_FAULTS}
+        self._nats_denied = self._gauge(
+            "openguild_nats_denied_subjects", "Publishing or subscribing that NATS does not permit"
+        )
+        self._limit_divisor = self._gauge(
+            "openguild_limit_divisor", "By what limits are divided; 1: they are shared, or nobody else is there"
+        )
+        self._limit_divisor.set(1)
+        self._gaps = self._counter("openguild_gaps_found", "Holes found in what NATS brought")
+        self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill holes")
+        self._latency = self._histogram(
+            "openguild_delivery_seconds", "From an event's release to its channel flushed", FAST_BUCKETS
+        )
+        self._flush_sends = self._counter(
+            "openguild_flush_sends", "Sends of ring spans; fewer than deliveries under load"
+        )
+        self._stall = self._histogram("openguild_loop_stall_seconds", "How late the loop woke a timer", FAST_BUCKETS)
+        self._stall_max = self._gauge(
+            "openguild_loop_stall_max_seconds", "The longest stall of the last 60 to 120 seconds, whoever reads it"
+        )
+        self._longest_stall = _Longest(STALL_WINDOW_SECS, clock)
+        self._clock_difference = self._gauge(
+            "openguild_clock_difference_seconds", "This machine's clock less the database's, which all replicas go by"
+        )
+        self._log_dropped = self._counter("openguild_log_lines_dropped", "Log lines that nobody read in time")
+        self._log_dropped_before = 0
+        self._draining = self._gauge("openguild_draining", "1 while the server drains")
+        build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
+        build.labels(version, "native" if native_ring else "pure").set(1)
+        self.before_scrape: list[Callable[[], None]] = []
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self.registry)
+
+    # --- HTTP and messaging --------------------------------------------------------------------------
+
+    def http_request(self, route: str, status: int, seconds: float) -> None:
+        """`route`: a template or `unmatched`; never a path."""
+        children = self._http.get((route, status))
+        if children is None:
+            labels = (route, str(status))
+            children = self._http[route, status] = (self._requests.labels(*labels), self._durations.labels(*labels))
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """`reason` comes from the error table and the core, which bounds the series."""
+        child = self._rejected.get(reason)
+        if child is None:
+            child = self._rejected[reason] = self._rejections.labels(reason)
+        child.inc()
+
+    def messaging_event(self, outcome: str, count: int = 1) -> None:
+        """`delivered`, `no_subscribers` or `dropped` (D-47)."""
+        self._events[outcome].inc(count)
+
+    # --- connections and streams -----------------------------------------------------------------------
+
+    def connection_opened(self) -> None:
+        self._connections.inc()
+        self._accepted.inc()
+
+    def accept_failed(self) -> None:
+        self._not_accepted.inc()
+
+    def connection_closed(self) -> None:
+        self._connections.dec()
+
+    def socket_opened(self) -> None:
+        self._sockets.inc()
+
+    def socket_closed(self) -> None:
+        self._sockets.dec()
+
+    def subscriber_joined(self) -> None:
+        self._subscribers.inc()
+
+    def subscriber_left(self) -> None:
+        self._subscribers.dec()
+
+    def lagged(self, missed: int) -> None:
+        """A subscriber was overrun: `missed` events did not reach it."""
+        self._lag_closes.inc()
+        self._events["dropped"].inc(missed)
+
+    def replayed(self, events: int) -> None:
+        self._replayed.inc(events)
+
+    def delivery_latency(self, seconds: float) -> None:
+        self._latency.observe(seconds)
+
+    def flushed(self, sends: int) -> None:
+        self._flush_sends.inc(sends)
+
+    def attach_depths(self, depths: Callable[[], Depths]) -> None:
+        """Asked at each scrape."""
+        self._depths.depths = depths
+
+    # --- storage and bus -------------------------------------------------------------------------------
+
+    def batch_committed(self, events: int, seconds: float) -> None:
+        self._batch_size.observe(events)
+        self._batch_secs.observe(seconds)
+
+    def commit_queue(self, depth: int) -> None:
+        self._queue_depth.set(depth)
+
+    def pool(self, size: int, idle: int) -> None:
+        self._pool.labels("idle").set(idle)
+        self._pool.labels("used").set(size - idle)
+
+    def db_ready(self, ready: bool) -> None:
+        self._db_ready.set(ready)
+
+    def db_failed(self, writes: bool, cause: str) -> None:
+        """`cause`: a name of storage/causes.py."""
+        self._db_failures.labels("write" if writes else "read", cause).inc()
+
+    def nats_connected(self, connected: bool) -> None:
+        self._nats.set(connected)
+
+    def nats_reconnected(self) -> None:
+        self._nats_reconnects.inc()
+
+    def nats_dropped(self) -> None:
+        self._nats_dropped.inc()
+
+    def nats_fault(self, kind: str) -> None:
+        """`kind`: one of NATS_FAULTS."""
+        self._nats_faults[kind].inc()
+
+    def nats_denied(self, count: int) -> None:
+        self._nats_denied.set(count)
+
+    def limit_divisor(self, divisor: int) -> None:
+        self._limit_divisor.set(divisor)
+
+    def gap_found(self) -> None:
+        self._gaps.inc()
+
+    def gap_backfilled(self, events: int) -> None:
+        self._backfilled.inc(events)
+
+    # --- process ---------------------------------------------------------------------------------------
+
+    def loop_stall(self, seconds: float) -> None:
+        self._stall.observe(seconds)
+        self._longest_stall.add(seconds)
+
+    def clock_difference(self, seconds: float) -> None:
+        self._clock_difference.set(seconds)
+
+    def log_lines_dropped(self, lines: int) -> None:
+        """`lines`: of the process so far."""
+        self._log_dropped.inc(lines - self._log_dropped_before)
+        self._log_dropped_before = lines
+
+    def draining(self, draining: bool) -> None:
+        self._draining.set(draining)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Prometheus text 0.0.4 in pieces of about a millisecond; all of it would hold the loop for tens of them."""
+        for refresh in self.before_scrape:
+            refresh()
+        self._stall_max.set(self._longest_stall.value())
+        for collector in list(self.registry._collector_to_names):
+            if isinstance(collector, MetricWrapperBase):  # has many samples where it has labels
+                yield from _pieces(collector)
+            else:
+                yield generate_latest(collector)
+
+    def render(self) -> bytes:
+        """All pieces."""
+        return b"".join(self.pieces())

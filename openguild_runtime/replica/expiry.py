@@ -1,0 +1,53 @@
+"""Streams end with their tokens, also when the wall clock is set (openguild_proto/policy/clocks)."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import structlog
+
+from openguild_proto.http.message import OpenStream
+from openguild_proto.policy.clocks import ClockWatch, deadline_of
+from openguild_proto.ws import reasons
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.net.transport import Peer
+from openguild_runtime.replica.streams import Streams
+from openguild_runtime.system.background import contained
+from openguild_runtime.system.sources import Sources
+
+LOOK_SECS = 1.0  # a clock that was set is noticed this late
+PEERS_AT_ONCE = 100  # then everybody else has a turn
+
+log = structlog.get_logger("openguild.streams")
+
+
+def expire_with_token(peer: Peer, stream: OpenStream, sources: Sources) -> None:
+    """From now on the socket is closed with 4401 when the token ends."""
+    deadline = deadline_of(stream.expires_ms, sources.monotonic(), sources.wall())
+    peer.connection.expire_at(deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
+
+
+async def watch_clocks(streams: Streams, sources: Sources) -> None:
+    """Until cancelled: whenever the wall clock was set, every stream gets its deadline anew."""
+    watch = ClockWatch(sources.monotonic(), sources.wall())
+    while True:
+        await anyio.sleep(LOOK_SECS)
+        with contained("looking at the clocks"):
+            by = watch.moved(sources.monotonic(), sources.wall())
+            if by:
+                log.warning(
+                    f"the wall clock was moved by {by:+.1f} s: tokens end by it; see that only NTP sets it, in small steps"
+                )
+                await _renew_deadlines(streams, sources)
+
+
+async def _renew_deadlines(streams: Streams, sources: Sources) -> None:
+    for number, peer in enumerate(streams.peers()):
+        if number % PEERS_AT_ONCE == 0:
+            await anyio.lowlevel.checkpoint()
+        if peer.stream is not None and peer.connection.is_open:
+            expire_with_token(peer, peer.stream, sources)
+            if (peer.connection.next_deadline() or 0) <= sources.monotonic():
+                peer.deadline_passed(sources.monotonic())  # here, and not thousands in one turn of the timer wheel
+            else:
+                peer.settle()

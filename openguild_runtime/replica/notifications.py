@@ -1,0 +1,140 @@
+"""Notification streams: what a user sees is followed while they have one open, and each learns of it by one ring.
+
+A user's notification stream is the ring `user:<user id>`, beside the rings of channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+
+import anyio
+
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.fanout.watchers import Watchers
+from openguild_proto.records import ControlRecord, ReadState
+from openguild_proto.schemas.stream import channel_created_payload, channel_message_payload, channel_read_payload
+from openguild_proto.ws.frames import text_frame
+from openguild_runtime.net.flusher import Flusher
+from openguild_runtime.net.turns import Turns
+from openguild_runtime.replica.feeds import Feeds
+from openguild_runtime.storage.base import Storage
+
+USER_RING = "user:"
+
+
+class WatcherRefresh:
+    """A reading of what a user sees, in progress; `created` are channels that appeared meanwhile, and whether the user was told."""
+
+    __slots__ = ("created", "ended")
+
+    def __init__(self) -> None:
+        self.created: dict[str, tuple[ControlRecord, bool]] = {}
+        self.ended = anyio.Event()
+
+
+class Notifications:
+    """Users with open notification sockets, the feeds of what they see, and what they are told."""
+
+    def __init__(self, hub: Hub, flusher: Flusher, feeds: Feeds, storage: Storage, turns: Turns) -> None:
+        self.watchers = Watchers()
+        self._hub = hub
+        self._flusher = flusher
+        self._feeds = feeds
+        self._storage = storage
+        self._turns = turns
+        self._refreshing: dict[str, WatcherRefresh] = {}  # user id -> the reading of what they see
+
+    # --- who watches what --------------------------------------------------------------------------
+
+    async def retain(self, user_id: str) -> None:
+        """One more notification socket of this user. Raises StorageUnavailable, with nothing retained."""
+        self.watchers.retain(user_id)
+        try:
+            if not self.watchers.is_watching(user_id):
+                await self.refresh(user_id)
+        except BaseException:
+            self.release(user_id)
+            raise
+
+    def release(self, user_id: str) -> None:
+        """Undo one `retain`; with the last one the user's interest ends."""
+        self._feeds.release(self.watchers.release(user_id))
+
+    async def refresh(self, user_id: str) -> None:
+        """What the user sees has changed, or their first notification socket opens. Raises StorageUnavailable.
+
+        One refresh of a user runs at a time: a second one waits for it and then reads the store again.
+        """
+        while (running := self._refreshing.get(user_id)) is not None:
+            await running.ended.wait()
+        running = self._refreshing[user_id] = WatcherRefresh()
+        try:
+            visible = await self._storage.visible(user_id)
+            watched = self.watchers.channels_of(user_id)
+            held = await self._feeds.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
+            if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
+                self._feeds.release(held)
+                return
+            kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
+            new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
+            self._feeds.release(held - new)
+            self._feeds.release(gone)
+            for record, told in running.created.values():
+                if not told and record.guild_id in visible.guild_ids:
+                    self._announce(record, {user_id})
+        finally:
+            del self._refreshing[user_id]
+            running.ended.set()
+
+    def channel_created(self, record: ControlRecord) -> None:
+        """Tell the guild's members, and let them have the channel's messages from the first one on.
+
+        Whoever is being refreshed has perhaps just become a member: they hear of it when that is known.
+        """
+        if record.guild_id is None or record.channel_id is None:
+            return
+        members = self.watchers.of_guild(record.guild_id)
+        for user_id, running in self._refreshing.items():
+            running.created[record.channel_id] = record, user_id in members
+        if members:
+            self._announce(record, members)
+
+    def forget_channel(self, channel_id: str) -> None:
+        """The channel is gone: nobody is notified of it any more."""
+        for running in self._refreshing.values():
+            running.created.pop(channel_id, None)
+        if self.watchers.drop_channel(channel_id):
+            self._feeds.release([channel_id])
+
+    # --- what they are told ------------------------------------------------------------------------
+
+    def released(self, channel_id: str, payload: bytes) -> bool:
+        """The next event of a channel, as its frame payload. False: nobody watches the channel."""
+        users = self.watchers.of_channel(channel_id)
+        if users:
+            self._notify(users, channel_message_payload(payload))
+        return bool(users)
+
+    def read_moved(self, user_id: str, state: ReadState) -> None:
+        """Tell the user's notification streams that they have read further (D-14)."""
+        self._notify((user_id,), channel_read_payload(state))
+
+    def _notify(self, users: Iterable[str], payload: bytes) -> None:
+        frame = text_frame(payload)  # encoded once, whatever the number of users
+
+        def notify(user_id: str) -> None:
+            ring = user_ring(user_id)
+            if self._hub.is_open(ring):
+                self._flusher.publish(ring, frame, self._hub.head(ring) + 1)
+
+        self._turns.each(tuple(users), notify)  # in the order of the messages, for each user
+
+    def _announce(self, record: ControlRecord, users: Set[str]) -> None:
+        self._notify(users, channel_created_payload(record))
+        if record.channel_id is not None and self.watchers.add_channel(users, record.channel_id):
+            self._feeds.hold_new(record.channel_id)
+
+
+def user_ring(user_id: str) -> str:
+    """The ring of a user's notification stream."""
+    return USER_RING + user_id

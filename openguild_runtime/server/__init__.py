@@ -1,0 +1,1 @@
+"""One serving process: the composition root, its start and its end."""

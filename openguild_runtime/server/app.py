@@ -1,0 +1,406 @@
+"""The composition root: the only place where parts are joined. It starts them in order and stops them in reverse.
+
+Order of the start: private servers, then the listener (`/live`, `/health` and `/ready` answer from here on), the
+database (waited for), the control log, and only then requests that need storage. NATS is not waited for.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+import openguild_runtime
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.fanout import ring
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.fanout.native import NATIVE
+from openguild_proto.http.headers import HeaderPolicy
+from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
+from openguild_proto.policy.sharing import LimitSharing
+from openguild_proto.records import StoredEvent
+from openguild_proto.schemas.stream import CONTROL_PROBE
+from openguild_runtime.admin.commands import AdminScope, serve_admin
+from openguild_runtime.admin.reload import LiveConfig
+from openguild_runtime.bus.base import REQUEST_ID, Bus
+from openguild_runtime.config.sections import ServerConfig, split_address
+from openguild_runtime.effects.passwords import PasswordHasher
+from openguild_runtime.effects.performer import Performer
+from openguild_runtime.embedded.private import private_servers
+from openguild_runtime.net.listener import (
+    accept_forever,
+    address_of,
+    close_listener,
+    open_listener,
+    raise_descriptor_limit,
+)
+from openguild_runtime.net.timers import TimerWheel
+from openguild_runtime.observability import logs
+from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.process.ending import CONNECTIONS_SECS, WORKER_SECS, Ending, ended_by_signals
+from openguild_runtime.replica.controls import Controls
+from openguild_runtime.replica.expiry import watch_clocks
+from openguild_runtime.replica.limit_sharing import share_limits
+from openguild_runtime.replica.streams import Streams
+from openguild_runtime.server.connection_server import Driver
+from openguild_runtime.server.descriptors import SCRAPES, Descriptors
+from openguild_runtime.server.exposition import Exposition
+from openguild_runtime.server.parts import make_bus, make_limits, make_service, make_storage, make_tracing
+from openguild_runtime.server.readiness import ReadinessProbe
+from openguild_runtime.server.retention import prune_forever
+from openguild_runtime.server.shutdown import DrainRequest, drain, end_scrapes
+from openguild_runtime.server.siblings import Pulse, Seat
+from openguild_runtime.server.timekeeper import Timekeeper
+from openguild_runtime.storage.base import Storage
+from openguild_runtime.system.background import Coalesced, contained
+from openguild_runtime.system.local_socket import forget, worker_path
+from openguild_runtime.system.sources import Sources
+
+SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
+STALL_PROBE_SECS = 0.05
+CATCH_UP_SECS = 1.0  # between two checks of everything, however often NATS comes back; the tail check is as frequent
+SEAT_PATIENCE_SECS = 3.0
+
+log = structlog.get_logger("openguild.server")
+
+
+def native_ring() -> bool:
+    """Whether the compiled ring serves. OPENGUILD_PURE=1 declines it."""
+    return NATIVE and os.environ.get("OPENGUILD_PURE") != "1"
+
+
+class Server:
+    """Every part of one replica. `tasks` runs what lives as long as the replica does.
+
+    What is None here is what the configuration and the system give; a test or a simulation brings its own.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        tasks: TaskGroup,
+        descriptors: int,
+        *,
+        storage: Storage | None = None,
+        bus: Bus | None = None,
+        sources: Sources | None = None,
+        hasher: PasswordHasher | None = None,
+        native: bool | None = None,
+        seat: Seat | None = None,
+        reread: Callable[[], ServerConfig] | None = None,
+    ) -> None:
+        sources = sources or Sources()
+        clock = sources.monotonic
+        self._started = anyio.Event()
+        self._listening = False
+        self.seat = seat
+        self.tasks = tasks
+        native = native_ring() if native is None else native
+        self._hasher = hasher or PasswordHasher()
+        has_nats = config.nats.url is not None
+        self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
+        self.timekeeper = Timekeeper(sources, self.metrics)
+        self.sources = replace(sources, wall=self.timekeeper.wall)
+        self.exposition = Exposition(self.metrics.pieces, seat, max_age_secs=config.metrics.max_age_secs, clock=clock)
+        self.tracing = make_tracing(config)
+        self.storage = storage or make_storage(config, tasks)
+        self.bus = bus or make_bus(config, self.metrics, tasks)
+        self.service = make_service(config)
+        hub = Hub(capacity_events=config.messaging.queue_capacity, ring=None if native else ring.Ring)
+        self.streams = Streams(
+            hub=hub,
+            storage=self.storage,
+            bus=self.bus,
+            metrics=self.metrics,
+            tasks=tasks,
+            clock=clock,
+            replay_window=config.messaging.replay_window,
+            tracing=self.tracing,
+        )
+        self.feeds = self.streams.feeds
+        self.live = LiveConfig(config, self.service, self.streams, reread or (lambda: config))
+        self.controls = Controls(
+            storage=self.storage,
+            bus=self.bus,
+            streams=self.streams,
+            tokens=self.service.tokens,
+            performer=lambda: self.performer,
+            tasks=tasks,
+        )
+        self.readiness = ReadinessProbe(
+            self.storage,
+            self.bus,
+            self.metrics,
+            clock,
+            storage_is_memory=config.storage == "memory",
+            has_nats=has_nats,
+        )
+        on_main = config.metrics.enabled and config.metrics.bind_addr is None
+        self.performer = self._performer(metrics_shown=on_main)
+        self.timers = TimerWheel(clock)
+        self.driver = self._driver(self.performer, max_connections=0)
+        self.descriptors = Descriptors(config, descriptors, self.driver, self.service.sockets, self.metrics, clock)
+        self._drivers = [self.driver]  # whose connections end with the process
+        self._join()
+
+    def _performer(self, *, metrics_shown: bool) -> Performer:
+        return Performer(
+            storage=self.storage,
+            hasher=self._hasher,
+            readiness=self.readiness,
+            render_metrics=self.exposition.whole if metrics_shown else _no_metrics,
+            committed=self._committed,
+            announce_read=self.controls.announce_read,
+            tracing=self.tracing,
+        )
+
+    def _driver(self, performer: Performer, max_connections: int, *, metrics_only: bool = False) -> Driver:
+        config = self.live.config
+        return Driver(
+            service=self.service,
+            limits=make_limits(config),
+            policy=HeaderPolicy.create(
+                cors_allowed_origins=config.cors.allowed_origins, trusted_proxies=config.trusted_proxies
+            ),
+            performer=performer,
+            streams=self.streams,
+            metrics=self.metrics,
+            timers=self.timers,
+            tasks=self.tasks,
+            max_connections=max_connections,
+            max_per_address=config.websocket.max_connections_per_address + SPARE_PER_ADDRESS,
+            dispatch=dispatch_metrics if metrics_only else dispatch,
+            tracing=None if metrics_only else self.tracing,
+            sources=self.sources,
+        )
+
+    def _committed(self, event: StoredEvent, request_id: str) -> None:
+        """After the commit: to this replica's subscribers, then to the other replicas."""
+        headers, payload = {REQUEST_ID: request_id}, self.streams.committed(event)
+        if self.tracing is None:
+            self.bus.publish_channel(event.channel_id, payload, headers)
+            return
+        with self.tracing.step("publish"):
+            self.bus.publish_channel(event.channel_id, payload, headers | self.tracing.carrier())
+
+    def _heard(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Another replica has stored an event; its request's id finds both logs."""
+        log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
+        if self.tracing is None:
+            self.feeds.received(channel_id, payload)
+            return
+        with self.tracing.heard(headers):
+            self.feeds.received(channel_id, payload)
+
+    def _join(self) -> None:
+        """The callbacks between parts that must not know each other."""
+        self.streams.recheck = self.controls.recheck_joined
+        self.storage.on_control = self.controls.stored
+        self.storage.on_batch = self.metrics.batch_committed
+        self.storage.on_fault = self._storage_failed
+        self.bus.on_channel = self._heard
+        self.bus.on_control = self.controls.received
+        self.bus.control_probe = CONTROL_PROBE
+        self.bus.on_reconnect = Coalesced(self.tasks, self._check_everything, CATCH_UP_SECS).ask
+        self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
+        self.metrics.attach_depths(self.streams.depths)
+        self.metrics.before_scrape.append(self._scrape_storage)
+        self.metrics.before_scrape.append(lambda: self.metrics.log_lines_dropped(logs.dropped_lines()))
+
+    def _scrape_storage(self) -> None:
+        stats = self.storage.stats()
+        self.metrics.pool(stats.pool_size, stats.pool_idle)
+        self.metrics.commit_queue(stats.queue_events)
+
+    def _storage_failed(self, writes: bool, cause: str) -> None:
+        self.metrics.db_failed(writes, cause)
+        self.readiness.doubt()
+
+    async def _check_everything(self) -> None:
+        """NATS was away: whatever it lost is in the log."""
+        await self.feeds.check_now(self.controls.check_tail)
+
+    # --- life --------------------------------------------------------------------------------------
+
+    async def start_parts(self) -> None:
+        """Begin everything but listening; returns at once, `readiness` tells when requests are served."""
+        self.tasks.start_soon(self.timers.run)
+        self.tasks.start_soon(self.readiness.watch)
+        self.tasks.start_soon(self._watch_loop)
+        self.tasks.start_soon(watch_clocks, self.streams, self.sources)
+        self.tasks.start_soon(self.streams.flusher.run)
+        if self.live.config.nats.url is not None:
+            service = self.service
+            windows = {
+                "user": service.user_messages, "address": service.address_messages, "writes": service.user_writes,
+            }  # fmt: skip
+            at_least = max(self.live.config.nats.min_replicas, self.live.config.workers)
+            sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows, at_least=at_least)
+            self.tasks.start_soon(share_limits, sharing, self.bus, self.metrics, self.sources.monotonic)
+        await self.bus.start()
+        self.tasks.start_soon(self._start_storage)
+
+    async def run(self, ending: Ending, hangups: AsyncIterator[signal.Signals]) -> None:
+        """Listen, start in the background, serve until `ending` is asked for, drain. At one of `hangups`: read the configuration
+        again."""
+        shared, config = self.seat is not None, self.live.config
+        listeners = [] if shared else [open_listener(*config.listen)]
+        try:
+            await self.start_parts()
+            if self.seat is not None:
+                self.tasks.start_soon(self.seat.serve, self.exposition.own, self._pulse)
+                # a worker that cannot serve yet leaves the port to its siblings
+                with anyio.move_on_after(SEAT_PATIENCE_SECS):
+                    await self._started.wait()
+                listeners.append(open_listener(*config.listen, shared=True))
+            self.tasks.start_soon(self._reload_at_hangup, hangups)
+            self._start_admin(config.admin_path)
+            self.tasks.start_soon(self.descriptors.watch)
+            self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve, self.descriptors.ran_out)
+            if config.metrics.enabled and config.metrics.bind_addr is not None:
+                listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
+                self._start_metrics(listeners[1])
+            self._listening = True
+            log.info(f"listening on {address_of(listeners[0])}")
+            await ending.wait_asked()
+            with ending.limit("connections", CONNECTIONS_SECS):
+                await self._drain(listeners[0])
+                for scrapes in self._drivers[1:]:  # the drain can be watched to its end
+                    await end_scrapes(scrapes)
+        finally:
+            for listener in listeners:
+                close_listener(listener)
+            for driver in self._drivers:
+                driver.end_all()
+                driver.give_up()
+
+    async def aclose(self, ending: Ending) -> None:
+        """Let go of what is outside, all at the same time."""
+        async with anyio.create_task_group() as closing:
+            closing.start_soon(ending.close, "NATS", self.bus.aclose)
+            closing.start_soon(ending.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
+            if self.tracing is not None:
+                closing.start_soon(ending.close, "tracing", self.tracing.aclose)
+
+    def _start_metrics(self, listener: socket.socket) -> None:
+        driver = self._driver(self._performer(metrics_shown=True), max_connections=SCRAPES, metrics_only=True)
+        self._drivers.append(driver)
+        self.tasks.start_soon(accept_forever, listener, self.tasks, driver.serve, self.descriptors.ran_out)
+        log.info(f"metrics listening on {address_of(listener)}")
+
+    def _start_admin(self, path: Path | None) -> None:
+        if path is None:
+            return
+        if self.seat is None:
+            forget(path)
+        else:
+            path = worker_path(path, self.seat.number)
+        scope = AdminScope(self.live, self.streams, DrainRequest(self.readiness, self.seat))
+        self.tasks.start_soon(serve_admin, scope, path)
+
+    def _pulse(self) -> Pulse:
+        return Pulse(self._listening, self.live.changes())
+
+    async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
+        async for _ in hangups:
+            with contained("reading the configuration again"):
+                self.live.reload()
+
+    async def _start_storage(self) -> None:
+        await self.storage.start()
+        await _until_available(self.streams.epochs.check)
+        await _until_available(self.controls.start)
+        await _until_available(partial(self.timekeeper.measure, self.storage))
+        self.tasks.start_soon(self.timekeeper.run, self.storage)
+        self.performer.serving = True
+        self.readiness.serving = True
+        self._started.set()
+        log.info("serving")
+        self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
+        await self.feeds.run_tail_checks(self.controls.check_tail)
+
+    async def _drain(self, listener: socket.socket) -> None:
+        await drain(
+            self.driver,
+            self.readiness,
+            self.metrics,
+            lambda: close_listener(listener),
+            delay_secs=self.live.config.drain.delay_secs,
+            window_secs=self.live.config.drain.window_secs,
+            clock=self.sources.monotonic,
+        )
+
+    async def _watch_loop(self) -> None:
+        """How late the loop wakes a timer: whatever holds it shows here."""
+        while True:
+            due = self.sources.monotonic() + STALL_PROBE_SECS
+            await anyio.sleep(STALL_PROBE_SECS)
+            self.metrics.loop_stall(max(0.0, self.sources.monotonic() - due))
+
+
+async def serve(
+    config: ServerConfig, seat: Seat | None = None, reread: Callable[[], ServerConfig] | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. SIGHUP applies what `reread` gives.
+
+    Raises OSError (address), EmbeddedError, and what asyncpg raises.
+    """
+    descriptors = raise_descriptor_limit()
+    tune_collector()
+    ending = Ending(config.drain.delay_secs + config.drain.window_secs, ahead_secs=0.0 if seat is None else WORKER_SECS)
+    async with (
+        ended_by_signals(ending) as hangups,
+        private_servers(config, ending) as completed,
+        anyio.create_task_group() as tasks,
+    ):
+        server = Server(completed, tasks, descriptors, seat=seat, reread=reread)
+        _announce(completed)
+        try:
+            await server.run(ending, hangups)
+        finally:
+            await server.aclose(ending)
+            tasks.cancel_scope.cancel()
+    log.info("stopped")
+    ending.over(0)
+    return 0
+
+
+def tune_collector() -> None:
+    """Connections are long-lived and make few cycles: look at them rarely, so that no full collection holds the loop."""
+    gc.collect()
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(5_000, 4, 1_000)  # the young in 2 ms, the middle-aged in 8
+
+
+async def _no_metrics() -> None:
+    """They are off, or on a listener of their own."""
+
+
+async def _until_available(action: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await action()
+        except StorageUnavailable:
+            await anyio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
+        else:
+            return
+
+
+def _announce(config: ServerConfig) -> None:
+    log.info("resolved server configuration", **config.shown())
+    if not native_ring():
+        log.warning("fan-out runs on the pure-Python ring: the compiled extension is not installed or was declined")
+    if config.storage == "memory":
+        log.warning("memory storage: everything is lost when this process ends")
+    if config.nats.url is None and config.storage != "memory":
+        log.warning("nats.url is not set: other replicas hear of this one's events only by their tail check")

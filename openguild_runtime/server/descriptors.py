@@ -1,0 +1,158 @@
+"""Open files: how many connections their limit leaves room for, and what is done when they run out all the same.
+
+What the process needs for itself is set aside first, and a share of the connections is kept from the streams, so that
+`/live` and the metrics answer however many streams there are. Where descriptors run out while it serves (the limit was
+lowered, another program took the system's), idle HTTP connections end, and a few spare descriptors let new ones in.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+import structlog
+
+from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_runtime.config.layers import ConfigError
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.server.connection_server import Driver
+
+OWN = (
+    32  # measured: 13 to 24 for the loop, logs, listeners, NATS, a private PostgreSQL and NATS; and files for a moment
+)
+SUPERVISOR = 32  # of a supervisor, and three for each worker
+SCRAPES = 64  # at once, on a listener of their own
+LEAST_SCRAPES = 8  # of them that are set aside
+MIN_CONNECTIONS = 8
+MIN_EMBEDDED = 256  # what a private PostgreSQL and NATS are given
+MAX_MARGIN = 256  # for what nobody has counted
+HTTP_SHARE = 8  # one of so many connections is kept from streams
+SPARE_CONNECTIONS = 10_000  # HTTP connections beside the streams
+SPARES = 4
+SHED_AT_ONCE = 16  # connections that end when descriptors have run out
+LOOK_SECS = 2.0
+SHORT_SECS = 5.0  # after the last failure
+TELL_SECS = 10.0  # between two lines
+
+log = structlog.get_logger("openguild.descriptors")
+
+
+def _soft_limit() -> int | None:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _hard_limit() -> int | None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def _set_aside(config: ServerConfig) -> int:
+    pool = 0 if config.storage == "memory" else config.database.pool_size
+    scrapes = 0 if config.metrics.bind_addr is None else LEAST_SCRAPES
+    return OWN + pool + scrapes
+
+
+def require_descriptors(config: ServerConfig) -> None:
+    """The limit of open files leaves room to serve. Raises ConfigError."""
+    limit = _hard_limit()
+    needed = _set_aside(config) + MIN_CONNECTIONS
+    if config.workers > 1:
+        needed = max(needed, SUPERVISOR + 3 * config.workers)
+    if config.embedded:
+        needed = max(needed, MIN_EMBEDDED)
+    if limit is not None and limit < needed:
+        raise ConfigError(
+            f"open files: the limit is {limit}, and at least {needed} are needed, plus one for each connection: raise it "
+            "(`ulimit -n 65536`, LimitNOFILE= of systemd, --ulimit nofile= of a container), or lower database.pool_size"
+        )
+
+
+class Descriptors:
+    """Those of one process; `limit`: how many it may have open. Bounds `driver`'s connections and the streams of `sockets`."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        limit: int,
+        driver: Driver,
+        sockets: ConnectionLimiter,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._set_aside = _set_aside(config)
+        self._most = config.websocket.max_connections + SPARE_CONNECTIONS
+        self._most_streams = sockets.max_total
+        self._driver = driver
+        self._sockets = sockets
+        self._metrics = metrics
+        self._clock = clock
+        self._limit = limit
+        self._bound: int | None = None  # connections, since descriptors ran out
+        self._spares: list[int] = []
+        self._failed_at = self._told_at = float("-inf")
+        self._apply()
+        if sockets.max_total < self._most_streams:
+            log.warning(
+                "the limit of open files leaves room for fewer streams than websocket.max_connections; raise it",
+                limit=limit, streams=sockets.max_total, connections=driver.max_connections,
+            )  # fmt: skip
+
+    @property
+    def is_short(self) -> bool:
+        """They ran out a moment ago."""
+        return self._clock() - self._failed_at < SHORT_SECS
+
+    def ran_out(self, failure: OSError) -> None:
+        """A connection could not be accepted: those that wait for their client make room, and there are fewer in all."""
+        now, connections = self._clock(), len(self._driver.peers)
+        self._failed_at = now
+        self._metrics.accept_failed()
+        self._bound = max(MIN_CONNECTIONS, connections - SPARES)
+        self._apply()
+        if self._spares:
+            os.close(self._spares.pop())
+        for _ in range(SHED_AT_ONCE):
+            if not self._driver.shed():
+                break
+        if now - self._told_at >= TELL_SECS:
+            self._told_at = now
+            log.error(
+                "cannot accept connections: out of descriptors or memory; raise the limit of open files, or look for what "
+                "takes the system's",
+                reason=(failure.strerror or "").lower(), limit=_soft_limit(), connections=connections,
+            )  # fmt: skip
+
+    async def watch(self) -> None:
+        """Follow the limit, keep the spares, and lift the bound when descriptors are to be had again; until cancelled."""
+        try:
+            while True:
+                soft = _soft_limit()
+                if soft is not None and soft != self._limit:
+                    log.warning("the limit of open files was changed", limit=soft, before=self._limit)
+                    self._limit = soft
+                if self._refilled() and not self.is_short:
+                    self._bound = None
+                self._apply()
+                await anyio.sleep(LOOK_SECS)
+        finally:
+            for spare in self._spares:
+                os.close(spare)
+
+    def _apply(self) -> None:
+        room = self._limit - self._set_aside
+        room = max(MIN_CONNECTIONS, room - min(room // 8, MAX_MARGIN))
+        connections = min(room, self._most, self._most if self._bound is None else self._bound)
+        kept = min(-(-connections // HTTP_SHARE), SPARE_CONNECTIONS)
+        self._driver.max_connections = connections
+        self._sockets.max_total = min(self._most_streams, connections - kept)
+
+    def _refilled(self) -> bool:
+        with suppress(OSError):
+            while len(self._spares) < SPARES:
+                self._spares.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        return len(self._spares) == SPARES

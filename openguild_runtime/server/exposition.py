@@ -1,0 +1,71 @@
+"""What a scrape gets: rendered once in a while, however many ask.
+
+Whoever reaches the listener may ask for the metrics, and to render them costs tens of milliseconds, which others share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import anyio
+import anyio.lowlevel
+
+from openguild_proto.limits import TURN_SECS
+from openguild_runtime.server.siblings import Seat, gather
+
+
+class Exposition:
+    """The metrics of this process, or those of all workers; a text serves for `max_age_secs`. 0: each reader gets a new one.
+
+    `render()` gives the text in pieces, between which the loop may turn.
+    What another worker gave is up to `max_age_secs` old when it comes, so a text of all workers may be twice that.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[], Iterable[bytes]],
+        seat: Seat | None,
+        *,
+        max_age_secs: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._render = render
+        self._seat = seat
+        self._max_age_secs = max_age_secs
+        self._clock = clock
+        self._own: tuple[float, bytes] | None = None  # (when, text)
+        self._whole: tuple[float, bytes] | None = None
+        self._rendering, self._gathering = anyio.Lock(), anyio.Lock()
+
+    async def own(self) -> bytes:
+        """This process's: what a sibling asks for. Whoever asks meanwhile waits for the same text."""
+        async with self._rendering:
+            text = self._fresh(self._own)
+            if text is None:
+                text = await self._rendered()
+                self._own = self._clock(), text
+        return text
+
+    async def _rendered(self) -> bytes:
+        pieces = []
+        until = self._clock() + TURN_SECS
+        for piece in self._render():
+            pieces.append(piece)
+            if self._clock() >= until:
+                await anyio.lowlevel.checkpoint()
+                until = self._clock() + TURN_SECS
+        return b"".join(pieces)
+
+    async def whole(self) -> bytes:
+        """What a scrape gets. Whoever asks meanwhile waits for the same text."""
+        if self._seat is None:
+            return await self.own()
+        async with self._gathering:
+            text = self._fresh(self._whole)
+            if text is None:
+                text = await gather(self._seat, self.own)
+                self._whole = self._clock(), text
+        return text
+
+    def _fresh(self, kept: tuple[float, bytes] | None) -> bytes | None:
+        return kept[1] if kept is not None and self._clock() - kept[0] < self._max_age_secs else None

@@ -1,0 +1,86 @@
+"""A command that fails: what its operator is told, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import asyncpg
+
+from openguild_proto.effects import StorageUnavailable
+from openguild_runtime.config.layers import ConfigError
+from openguild_runtime.embedded import EmbeddedError
+from openguild_runtime.observability import logs
+from openguild_runtime.observability.database_causes import CAUSES, REFUSALS, Cause
+from openguild_runtime.storage.fitness import DatabaseUnfit
+from openguild_runtime.storage.postgres.faults import cause_of
+
+LOGGED = frozenset({None, "migrate"})  # what runs where nobody looks at its terminal: to serve, and a release's step
+
+
+class CommandFailed(Exception):
+    """One line for the operator; never holds a secret."""
+
+
+class WrongUsage(CommandFailed):
+    """Arguments that are none."""
+
+
+def answer_failures(run: Callable[[], int], command: str | None, log_format: Callable[[], str | None]) -> int:
+    """`run()`, and what the operator is told when it fails: one line, and exit status 1, or 2 for wrong usage.
+
+    What collects the log of a server reads JSON records where `log_format()` is json; people read the other commands.
+    """
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        failure = _first(group.subgroup(EmbeddedError) or group)  # the cause, where others followed
+        line = _one_line(failure, command)
+        if line is None:
+            raise
+    except Exception as single:
+        failure = single
+        line = _one_line(failure, command)
+        if line is None:
+            raise
+    as_record = command in LOGGED and log_format() == "json"
+    logs.say(logs.fault(line) if as_record else f"openguild-server: {line}\n")
+    return 2 if isinstance(failure, WrongUsage) else 1
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group wrapped."""
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+def _one_line(failure: BaseException, command: str | None) -> str | None:
+    """What to tell the operator, without addresses or credentials; None: a defect, its traceback is wanted."""
+    match failure:
+        case ConfigError() | CommandFailed() | EmbeddedError() | DatabaseUnfit():
+            return str(failure)
+        case StorageUnavailable():
+            return f"the database cannot be used: {failure}" if str(failure) else "the database cannot be used now"
+        case OSError() | asyncpg.PostgresError() | asyncpg.InterfaceError() if command == "migrate" and (
+            unreached := _unreached(failure)
+        ):
+            return f"migrate: the database cannot be used: {unreached}"
+        case OSError():
+            about = f"{failure.filename}: " if isinstance(failure.filename, str) else ""
+            return f"{command or 'serve'}: {about}{failure.strerror or type(failure).__name__}"
+        case asyncpg.PostgresError() | asyncpg.InterfaceError():
+            return f"{command or 'serve'}: {logs.redact(str(failure).splitlines()[0])}"
+        case _:
+            original = getattr(failure, "orig", None)  # of SQLAlchemy's wrapper
+            return _one_line(original, command) if isinstance(original, Exception) else None
+
+
+def _unreached(failure: BaseException) -> Cause | None:
+    """Why the database cannot be connected to; None: it answers, or the failure is none of its."""
+    if isinstance(failure, OSError) and failure.filename is not None:
+        return None
+    cause = cause_of(failure)
+    return None if cause is None or cause in REFUSALS else CAUSES[cause]

@@ -1,0 +1,43 @@
+"""The retention job: every few minutes each replica lets the store forget a little of what has expired (D-29)."""
+
+from __future__ import annotations
+
+import random
+import uuid
+
+import anyio
+
+from openguild_proto.effects import Overloaded, PruneExpired, StorageUnavailable
+from openguild_runtime.storage.base import Storage
+from openguild_runtime.system.background import contained
+from openguild_runtime.system.sources import Sources
+
+PRUNE_SECS = 300.0
+BATCH_ROWS = 200
+MAX_BATCHES = 50  # each time: what is left waits for the next
+CONTROL_KEPT_SECS = 7 * 86_400  # a replica that was away for longer checks every stream again
+
+
+async def prune_forever(storage: Storage, sources: Sources, login_window_secs: int) -> None:
+    """Until cancelled. Replicas start at a user of their own choice each time, and so come round to all."""
+    while True:
+        await anyio.sleep(PRUNE_SECS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        with contained("retention", StorageUnavailable, Overloaded):
+            await prune(storage, sources, login_window_secs)
+
+
+async def prune(storage: Storage, sources: Sources, login_window_secs: int) -> None:
+    """Raises StorageUnavailable."""
+    now_ms = int(sources.wall() * 1000)
+    for _ in range(MAX_BATCHES):
+        more = await storage.perform(
+            PruneExpired(
+                now_ms=now_ms,
+                from_user=str(uuid.UUID(bytes=sources.random_bytes(16))),
+                control_before_ms=now_ms - CONTROL_KEPT_SECS * 1000,
+                attempts_before_ms=now_ms - 3 * login_window_secs * 1000,  # as the counting itself forgets them
+                limit=BATCH_ROWS,
+            )
+        )
+        if not more:
+            return

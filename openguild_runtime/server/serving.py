@@ -1,0 +1,30 @@
+"""How a process comes to serve, whether the command line starts it or a supervisor: its logs, then its loop."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+
+import anyio
+
+from openguild_runtime.config.layers import ConfigError
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.observability import logs
+from openguild_runtime.server.siblings import Seat
+
+
+def set_up_logs(config: ServerConfig) -> None:
+    """Raises ConfigError for a bad OPENGUILD_LOG."""
+    try:
+        logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG") or logs.DEFAULT_FILTER)
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
+
+
+def serve_here(config: ServerConfig, reread: Callable[[], ServerConfig], seat: Seat | None = None) -> int:
+    """Serve in this process; `seat`: as one of several workers."""
+    from openguild_runtime.server import app  # the other commands do without the server's parts
+
+    fast = importlib.util.find_spec("uvloop") is not None
+    return anyio.run(app.serve, config, seat, reread, backend_options={"use_uvloop": fast})

@@ -1,0 +1,149 @@
+"""What only a start needs of the configuration, so that `config check` and the start say the same (A8, A9).
+
+Everything raises ConfigError: one line, the key, what is wrong, the mend.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from openguild_runtime.config.layers import ConfigError
+from openguild_runtime.config.nats_servers import read_credentials
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.values import split_address
+from openguild_runtime.server.descriptors import require_descriptors
+
+
+def require_servable(config: ServerConfig) -> None:
+    """A named store, keys, and files and packages that are there. Looks at the file system and changes nothing."""
+    if not config.embedded and config.storage != "memory" and config.database_url is None:
+        if config.storage == "postgres":
+            raise ConfigError(
+                "storage: postgres needs its database: set database_url, or pass --embedded for a private one"
+            )
+        raise ConfigError(
+            "storage: none is chosen: pass --embedded for a private one, set database_url, "
+            "or name --storage memory (everything is lost at a restart)"
+        )
+    require_descriptors(config)
+    if config.embedded:
+        _require_usable("data_dir", config.data_dir)
+    else:
+        config.key_ring()
+    _require_readable("nats.ca_file", config.nats.ca_file)
+    _require_certificates("nats.ca_file", config.nats.ca_file)
+    _require_readable("nats.credentials_file", config.nats.credentials_file)
+    _require_credentials("nats.credentials_file", config.nats.credentials_file)
+    if config.admin_socket is not None:
+        _require_directory("admin_socket", config.admin_socket)
+    if config.tracing.otlp_endpoint is not None and not _has_opentelemetry():
+        raise ConfigError(
+            "tracing.otlp_endpoint: OpenTelemetry is not installed: pip install 'openguild[otel]', or drop the key"
+        )
+
+
+def require_addresses(config: ServerConfig) -> None:
+    """The addresses to listen on are ours and free. Before anything else is started; the listeners bind for good."""
+    _require_free("bind_addr" if config.bind_addr is not None else "host and port", *config.listen)
+    if config.metrics.enabled and config.metrics.bind_addr is not None:
+        _require_free("metrics.bind_addr", *split_address(config.metrics.bind_addr))
+
+
+def _require_readable(key: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        with path.open("rb"):
+            return
+    except OSError as failure:
+        raise ConfigError(
+            f"{key}: the file {path} cannot be read ({_reason(failure)}): check path and permissions, or drop the key"
+        ) from None
+
+
+def _require_certificates(key: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError:
+        raise ConfigError(f"{key}: the file {path} holds no certificate: write a PEM bundle, or drop the key") from None
+
+
+def _require_credentials(key: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        read_credentials(path)
+    except (OSError, ValueError) as failure:
+        reason = "is not a text" if isinstance(failure, UnicodeDecodeError) else str(failure)
+        raise ConfigError(f"{key}: the file {path} {reason}: write a .creds file of NATS, or drop the key") from None
+
+
+def _require_directory(key: str, path: Path) -> None:
+    """Of a socket that is to be made at `path`."""
+    directory = path.absolute().parent
+    try:
+        if not directory.is_dir():
+            raise ConfigError(f"{key}: the directory {directory} does not exist: make it, or choose another path")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigError(f"{key}: the directory {directory} cannot be written: allow it, or choose another path")
+        if path.exists() and not path.is_socket():
+            raise ConfigError(f"{key}: {path} is there and no socket: remove it, or choose another path")
+    except OSError as failure:
+        raise ConfigError(f"{key}: {path} cannot be used ({_reason(failure)}): choose another path") from None
+
+
+def _require_usable(key: str, path: Path) -> None:
+    """A directory to write into, or one that can be made."""
+    reason = ""
+    try:
+        standing = path.absolute()
+        while not standing.exists():
+            standing = standing.parent
+        if not standing.is_dir():
+            reason = f"{standing} is no directory"
+        elif not os.access(standing, os.W_OK | os.X_OK):
+            reason = f"{standing} cannot be written"
+    except OSError as failure:
+        reason = _reason(failure)
+    if reason:
+        raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): mend that, or name another")
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        found = (
+            importlib.util.find_spec(name)
+            for name in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        )
+        return all(spec is not None for spec in found)
+    except ModuleNotFoundError:
+        return False
+
+
+def _require_free(key: str, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    shown = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe.bind((host, port))
+    except OSError as failure:
+        mend = {
+            errno.EADDRINUSE: "choose another, or end what listens there",
+            errno.EADDRNOTAVAIL: "choose an address of this machine, or 0.0.0.0 for all of them",
+            errno.EACCES: "choose a port from 1024 on, or allow this user the lower ones",
+        }.get(failure.errno or 0, "choose another")
+        raise ConfigError(f"{key}: cannot listen on {shown} ({_reason(failure)}): {mend}") from None
+
+
+def _reason(failure: OSError) -> str:
+    return (failure.strerror or type(failure).__name__).lower()

@@ -1,0 +1,1 @@
+"""Small tools around the operating system: tasks, threads, clocks, files, local sockets."""

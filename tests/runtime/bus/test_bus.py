@@ -1,0 +1,228 @@
+"""The NATS bus on a real nats-server: who hears what, across cuts (A10, D-01)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from openguild_runtime.bus.nats import ASK_SECS, PING_INTERVAL_SECS, NatsBus
+from openguild_runtime.embedded import EmbeddedNats
+from openguild_runtime.observability.metrics import Metrics
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[EmbeddedNats]:
+    server = EmbeddedNats(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+class Ears:
+    """A bus and what it has heard."""
+
+    def __init__(self, bus: NatsBus) -> None:
+        self.bus = bus
+        self.events: list[tuple[str, bytes]] = []
+        self.controls: list[bytes] = []
+        self.reconnects = 0
+        bus.on_channel = lambda channel, payload, headers: self.events.append((channel, payload))
+        bus.on_control = self.controls.append
+        bus.on_reconnect = self._reconnected
+
+    def _reconnected(self) -> None:
+        self.reconnects += 1
+
+
+@asynccontextmanager
+async def listening(
+    *servers: tuple[str, str], ping_interval_secs: float = PING_INTERVAL_SECS
+) -> AsyncIterator[list[Ears]]:
+    """Connected buses, one for each (url, server name)."""
+    async with anyio.create_task_group() as tasks:
+        buses = [
+            NatsBus(url, name, Metrics("0", native_ring=False), tasks, ping_interval_secs=ping_interval_secs)
+            for url, name in servers
+        ]
+        for bus in buses:
+            await bus.start()
+        ears = [Ears(bus) for bus in buses]
+        await eventually(lambda: all(bus.connected for bus in buses))
+        yield ears
+        for bus in buses:
+            await bus.aclose()
+
+
+async def test_only_subscribers_of_a_channel_hear_it(nats_server: EmbeddedNats) -> None:
+    async with listening((nats_server.url, "one"), (nats_server.url, "one"), (nats_server.url, "two")) as (a, b, other):
+        await b.bus.subscribe_channel("c1")
+        await other.bus.subscribe_channel("c1")
+        await b.bus.subscribe_channel("c1")  # safe to repeat
+        await anyio.to_thread.run_sync(lambda: None)
+        a.bus.publish_control(b"everybody")
+        await eventually(lambda: b.controls == [b"everybody"])
+        a.bus.publish_channel("c1", b"payload")
+        a.bus.publish_channel("c2", b"not for b")
+        await eventually(lambda: b.events == [("c1", b"payload")])
+        await b.bus.unsubscribe_channel("c1")
+        a.bus.publish_channel("c1", b"too late")
+        a.bus.publish_control(b"end")
+        await eventually(lambda: b.controls[-1:] == [b"end"])
+        assert b.events == [("c1", b"payload")]
+        assert other.events == other.controls == [], "another server's name is another wire"
+
+
+async def test_after_a_cut_it_reconnects_and_hears_again(own_nats: EmbeddedNats) -> None:
+    async with listening((own_nats.url, "one"), (own_nats.url, "one")) as (a, b):
+        await b.bus.subscribe_channel("before")
+        await anyio.to_thread.run_sync(own_nats.kill)
+        await eventually(lambda: not a.bus.connected and not b.bus.connected)
+        a.bus.publish_channel("before", b"lost")  # never waits, never raises
+        await b.bus.subscribe_channel("during")
+        await anyio.to_thread.run_sync(own_nats.restart)
+        await eventually(lambda: a.bus.connected and b.bus.connected)
+        assert (a.reconnects, b.reconnects) == (1, 1)
+        for channel in ("before", "during"):
+            a.bus.publish_channel(channel, b"again")
+        await eventually(lambda: sorted(b.events) == [("before", b"again"), ("during", b"again")])
+
+
+async def test_a_message_that_is_none_is_survived(nats_server: EmbeddedNats) -> None:
+    async with listening((nats_server.url, "three"), (nats_server.url, "three")) as (a, b):
+
+        def picky(payload: bytes) -> None:
+            if payload == b"bad":
+                raise ValueError("not a control message")
+            b.controls.append(payload)
+
+        b.bus.on_control = picky
+        a.bus.publish_control(b"bad")
+        a.bus.publish_control(b"good")
+        await eventually(lambda: b.controls == [b"good"])
+
+
+@asynccontextmanager
+async def proxied(server: EmbeddedNats, **options: int) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy before the server, and the URL through it."""
+    url = httpx.URL(server.url)
+    assert url.port is not None
+    proxy = Proxy(url.port)
+    async with anyio.create_task_group() as tasks:
+        await proxy.start(tasks, **options)
+        yield proxy, str(url.copy_with(port=proxy.port))
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_peer_that_stops_reading_under_traffic_is_given_up(nats_server: EmbeddedNats) -> None:
+    async with (
+        proxied(nats_server, receive_buffer=4_096) as (proxy, url),
+        listening((url, "stalled"), (nats_server.url, "stalled"), ping_interval_secs=0.2) as (a, b),
+    ):
+        await a.bus.subscribe_channel("c1")
+        proxy.black_hole()
+        for _ in range(200):
+            a.bus.publish_channel("c2", bytes(32_768))
+        await eventually(lambda: not a.bus.connected, what="the end of a connection that does not move")
+        proxy.heal()
+        await eventually(lambda: a.bus.connected)
+        assert a.reconnects == 1
+        await eventually(lambda: (b.bus.publish_channel("c1", b"again"), a.events)[1])
+        await eventually(lambda: proxy.connections == 1, what="the socket that was given up, closed")
+
+
+async def test_the_server_is_asked_every_second_and_a_late_answer_is_taken(nats_server: EmbeddedNats) -> None:
+    async with proxied(nats_server) as (proxy, url), listening((url, "asked")) as (a,):
+        answers: list[float] = []
+        a.bus.on_answer = lambda: answers.append(anyio.current_time())
+        await eventually(lambda: len(answers) == 2)
+        assert answers[1] - answers[0] >= ASK_SECS
+        proxy.black_hole()
+        await anyio.sleep(2 * ASK_SECS)
+        heard = len(answers)
+        await anyio.sleep(2 * ASK_SECS)
+        assert len(answers) == heard, "connected, and silent"
+        assert a.bus.connected
+        proxy.heal()
+        await eventually(lambda: len(answers) >= heard + 2)
+        assert a.reconnects == 0
+
+
+async def test_what_is_wanted_changes_while_it_connects(nats_server: EmbeddedNats) -> None:
+    async with (
+        proxied(nats_server) as (proxy, url),
+        listening((nats_server.url, "slow")) as (a,),
+        anyio.create_task_group() as tasks,
+    ):
+        b = Ears(NatsBus(url, "slow", Metrics("0", native_ring=False), tasks))
+        await b.bus.subscribe_channel("unwanted")
+        proxy.delay_secs = 0.2
+        await b.bus.start()
+        await eventually(lambda: "unwanted" in b.bus._subscriptions)
+        assert not b.bus.connected
+        await b.bus.unsubscribe_channel("unwanted")
+        await b.bus.subscribe_channel("wanted")
+        await eventually(lambda: b.bus.connected)
+        proxy.delay_secs = 0.0
+        await eventually(lambda: (a.bus.publish_channel("wanted", b"event"), b.events)[1])
+        a.bus.publish_channel("unwanted", b"event")
+        a.bus.publish_control(b"end")
+        await eventually(lambda: b.controls == [b"end"])
+        assert {channel for channel, _ in b.events} == {"wanted"}
+        await b.bus.aclose()
+
+
+async def test_a_defect_of_ours_is_logged_and_the_next_message_heard(nats_server: EmbeddedNats) -> None:
+    async with listening((nats_server.url, "four"), (nats_server.url, "four")) as (a, b):
+
+        def defective(payload: bytes) -> None:
+            if payload == b"first":
+                raise KeyError("a defect")
+            b.controls.append(payload)
+
+        b.bus.on_control = defective
+        with capture_logs() as records:
+            a.bus.publish_control(b"first")
+            a.bus.publish_control(b"second")
+            await eventually(lambda: b.controls == [b"second"])
+    assert [line["subject"] for line in records if line["log_level"] == "error"] == ["openguild.four.control"]
+
+
+async def test_what_is_queued_leaves_before_it_closes(nats_server: EmbeddedNats) -> None:
+    async with listening((nats_server.url, "five"), (nats_server.url, "five")) as (a, b):
+        for number in range(1_000):
+            a.bus.publish_control(b"%d" % number)
+        await a.bus.aclose()
+        await eventually(lambda: b.controls == [b"%d" % number for number in range(1_000)])
+
+
+async def test_it_stops_while_it_connects(nats_server: EmbeddedNats) -> None:
+    async with proxied(nats_server) as (proxy, url), anyio.create_task_group() as tasks:
+        proxy.black_hole()
+        bus = NatsBus(url, "six", Metrics("0", native_ring=False), tasks)
+        await bus.start()
+        await eventually(lambda: proxy.connections == 1)
+        await bus.aclose()
+        proxy.heal()
+        await eventually(lambda: proxy.connections == 0, secs=1.0)
+
+
+async def test_a_message_that_nats_would_not_take_is_counted(nats_server: EmbeddedNats) -> None:
+    async with listening((nats_server.url, "seven"), (nats_server.url, "seven")) as (a, b):
+        await b.bus.subscribe_channel("c1")
+        with capture_logs() as records:
+            a.bus.publish_channel("c1", bytes(1_048_576 - 20), {"X-Request-Id": "r" * 20})
+            a.bus.publish_control(b"after it")
+            await eventually(lambda: b.controls == [b"after it"])
+        assert [line["nbytes"] for line in records if "max_payload" in line["event"]] == [1_048_576 + 16]
+        assert a.bus.connected
+        assert a.reconnects == 0

@@ -1,0 +1,266 @@
+"""NATS that refuses, ends or says nothing: how often it is asked again, and what the operator is told. Real nats-servers,
+and peers that are none."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from openguild_runtime.bus.nats import NatsBus
+from openguild_runtime.observability.metrics import NATS_FAULTS, Metrics
+from tests.support.fake_nats import INFO, FakeNats, faking
+from tests.support.nats_config import ConfiguredNats, configured_nats, permissions
+from tests.support.waiting import eventually, free_port
+
+pytestmark = pytest.mark.anyio
+
+ASK_SECS = 0.05
+
+
+@pytest.fixture
+def nats(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ConfiguredNats]:
+    with configured_nats(tmp_path, getattr(request, "param", "")) as server:
+        yield server
+
+
+class Ears:
+    """A bus, its metrics, and what it has heard."""
+
+    def __init__(self, bus: NatsBus, metrics: Metrics) -> None:
+        self.bus = bus
+        self.heard: set[str] = set()
+        self.reconnects = 0
+        self._metrics = metrics
+        bus.control_probe = bus.limits_probe = b"{}"
+        bus.on_channel = lambda channel, payload, headers: self.heard.add("channel")
+        bus.on_control = lambda payload: self.heard.add("control")
+        bus.on_limits = lambda payload: self.heard.add("limits")
+        bus.on_reconnect = self._reconnected
+
+    def _reconnected(self) -> None:
+        self.reconnects += 1
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self._metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def trouble(self, part: str) -> bool:
+        return self.bus.trouble is not None and part in self.bus.trouble
+
+
+@asynccontextmanager
+async def listening(*urls: str, connected: bool = True, **options: Any) -> AsyncIterator[list[Ears]]:
+    async with anyio.create_task_group() as tasks:
+        ears = []
+        for url in urls:
+            metrics = Metrics("0", native_ring=False)
+            ears.append(Ears(NatsBus(url, "One", metrics, tasks, ask_secs=ASK_SECS, **options), metrics))
+        for ear in ears:
+            await ear.bus.start()
+        if connected:
+            await eventually(lambda: all(ear.bus.connected for ear in ears))
+        yield ears
+        for ear in ears:
+            await ear.bus.aclose()
+
+
+ENDS: dict[str, tuple[FakeNats, str]] = {
+    "closes at once": (FakeNats(greeting=b"", pongs=0), "cannot be reached"),
+    "greets and closes": (FakeNats(pongs=0), "without a reason"),
+    "closes after CONNECT": (FakeNats(pongs=1), "without a reason"),
+    "closes when it was made": (FakeNats(), "without a reason"),
+    "another protocol": (FakeNats(greeting=b"SSH-2.0-OpenSSH_9.6\r\n", pongs=0), "protocol"),
+    "a long line": (FakeNats(greeting=b"x" * 100_000, pongs=0, stays=True), "protocol"),
+    "no JSON": (FakeNats(greeting=b"INFO {]\r\n", pongs=0), "protocol"),
+    "other JSON": (FakeNats(greeting=b"INFO [1]\r\n", pongs=0), "protocol"),
+    "an odd limit": (FakeNats(greeting=b'INFO {"max_payload":"x"}\r\n', pongs=0), "protocol"),
+    "a broken message": (FakeNats(last=b"INFO {]\r\n", stays=True), "protocol"),
+    "an unknown word": (FakeNats(last=b"HELLO\r\n", stays=True), "protocol"),
+    "an error without text": (FakeNats(last=b"-ERR  \r\n\r\n", stays=True), "protocol"),
+    "stale": (FakeNats(last=b"-ERR 'Stale Connection'\r\n"), "does not answer"),
+    "slow": (FakeNats(last=b"-ERR 'Slow Consumer'\r\n"), "too slow"),
+    "late": (FakeNats(pongs=0, last=b"-ERR 'Authentication Timeout'\r\n"), "waited too long"),
+    "expired": (FakeNats(last=b"-ERR 'User Authentication Expired'\r\n"), "expired"),
+    "revoked": (FakeNats(last=b"-ERR 'User Authentication Revoked'\r\n"), "revoked"),
+    "too many": (FakeNats(pongs=0, last=b"-ERR 'maximum connections exceeded'\r\n"), "no more connections"),
+    "too large": (FakeNats(last=b"-ERR 'Maximum Payload Violation'\r\n"), "as large"),
+    "an error of its own": (FakeNats(last=b"-ERR 'Out of Cheese'\r\n"), "with an error"),
+    "going": (FakeNats(last=INFO.replace(b'"headers"', b'"ldm":true,"headers"')), "shutting down"),
+}
+
+
+async def test_whatever_ends_a_connection_is_named_and_not_hurried() -> None:
+    """All at once: within five seconds none is asked more than a few times, and each cause is said in one line."""
+    fakes = [fake for fake, _ in ENDS.values()]
+    with capture_logs() as records:
+        async with faking(*fakes), listening(*(fake.url for fake in fakes), connected=False) as ears:
+            await eventually(lambda: all(fake.connections >= 3 for fake in fakes), secs=20)
+            begun, before = anyio.current_time(), [fake.connections for fake in fakes]
+            await anyio.sleep(5)
+            secs = anyio.current_time() - begun
+            for (name, (fake, cause)), ear, connections in zip(ENDS.items(), ears, before, strict=True):
+                assert fake.connections - connections <= 4 * secs, name
+                await eventually(lambda ear=ear, cause=cause: ear.trouble(cause))
+                assert sum(ear.sample("openguild_nats_faults_total", kind=kind) for kind in NATS_FAULTS) >= 3, name
+    assert not [record for record in records if record["log_level"] in ("error", "critical")]
+    for name, (fake, cause) in ENDS.items():
+        lines = [r for r in records if r["log_level"] == "warning" and fake.url.endswith(r.get("server", "-"))]
+        assert 1 <= len(lines) <= 3, name
+        assert any(cause in line["event"] for line in lines), name
+
+
+async def test_a_server_that_says_nothing_is_named() -> None:
+    mute, deaf = FakeNats(greeting=b"", pongs=0, stays=True), FakeNats(stays=True)
+    async with faking(mute, deaf), listening(mute.url, deaf.url, connected=False) as (one, two):
+        await eventually(lambda: one.trouble("does not answer") and two.trouble("does not answer"))
+        assert two.bus.connected, "it answered, and is not given up yet"
+
+
+@pytest.mark.parametrize("nats", ["max_subscriptions: 5"], indirect=True)
+async def test_too_few_subscriptions_end_no_connection(nats: ConfiguredNats) -> None:
+    async with listening(nats.url) as (ear,):
+        for number in range(8):
+            await ear.bus.subscribe_channel(f"c{number}")
+        await eventually(lambda: ear.trouble("no more subscriptions"))
+        answers: list[int] = []
+        ear.bus.on_answer = lambda: answers.append(1)
+        await eventually(lambda: len(answers) > 10)
+        assert ear.trouble("no more subscriptions"), "it is asked now and then only"
+        assert (ear.reconnects, ear.bus.connected) == (0, True)
+        for number in range(1, 8):
+            await ear.bus.unsubscribe_channel(f"c{number}")
+        await eventually(lambda: ear.bus.trouble is None)
+
+
+@pytest.mark.parametrize("nats", [permissions()], indirect=True)
+@pytest.mark.parametrize("kind", ["control", "limits", "channel"])
+@pytest.mark.parametrize("action", ["publish", "subscribe"])
+async def test_a_denied_subject_is_named_from_the_first_moment(nats: ConfiguredNats, action: str, kind: str) -> None:
+    """Also where it is denied later and permitted again: by reloads."""
+    denied = permissions(**{action: f'"openguild.One.{kind}{".>" if kind == "channel" else ""}"'})
+    await anyio.to_thread.run_sync(nats.reload, denied)
+    named = f"no {action} on openguild.One.{kind}"
+    async with listening(nats.url_of("og:pw"), nats.url_of("og:pw")) as (here, there):
+        for ear in (here, there):
+            assert ear.trouble(named), "when it connects"
+            assert ear.bus.limits_travel == (kind != "limits")
+            assert ear.sample("openguild_nats_denied_subjects") == 1
+        await here.bus.subscribe_channel("c1")
+        await eventually(lambda: says_everything(there, here) >= {"control", "limits", "channel"} - {kind})
+        assert here.heard.isdisjoint({kind})
+        await anyio.to_thread.run_sync(nats.reload, permissions())
+        await eventually(lambda: here.bus.trouble is None and there.bus.trouble is None)
+        assert here.bus.limits_travel
+        await eventually(lambda: says_everything(there, here) == {"control", "limits", "channel"})
+        await anyio.to_thread.run_sync(nats.reload, denied)
+        await eventually(lambda: here.trouble(named) and there.trouble(named))
+        assert here.sample("openguild_nats_reconnects_total") == 0
+
+
+def says_everything(speaker: Ears, hearer: Ears) -> set[str]:
+    speaker.bus.publish_channel("c1", b"event")
+    speaker.bus.publish_control(b"control")
+    speaker.bus.publish_limits(b"limits")
+    return hearer.heard
+
+
+@pytest.mark.parametrize("nats", [permissions()], indirect=True)
+async def test_a_password_that_is_changed_is_said_and_awaited(nats: ConfiguredNats) -> None:
+    with capture_logs() as records:
+        async with listening(nats.url_of("og:pw")) as (ear,):
+            await anyio.to_thread.run_sync(nats.reload, permissions(password="other"))
+            await eventually(lambda: ear.trouble("refuses user") and ear.bus.refusals >= 3)
+            await anyio.to_thread.run_sync(nats.reload, permissions())
+            await eventually(lambda: ear.bus.connected, secs=20)
+            assert ear.bus.trouble is None
+    lines = [record["event"] for record in records if record["log_level"] == "warning"]
+    assert len(lines) == 1, "once a minute"
+    assert lines[0].startswith("the connection to NATS has ended. NATS refuses user, password")
+
+
+@pytest.mark.parametrize("nats", ["max_payload: 500"], indirect=True)
+async def test_messages_that_are_too_large_are_said_once(nats: ConfiguredNats) -> None:
+    with capture_logs() as records:
+        async with listening(nats.url) as (ear,):
+            for _ in range(20):
+                ear.bus.publish_channel("c1", bytes(600))
+            await eventually(lambda: ear.trouble("as large"))
+            await eventually(lambda: ear.bus.trouble is None)
+            assert (ear.reconnects, ear.sample("openguild_nats_publishes_dropped_total")) == (0, 20)
+    assert len([record for record in records if "max_payload" in record["event"]]) == 1
+
+
+async def test_a_server_that_shuts_down_is_left_for_another(tmp_path: Path) -> None:
+    with configured_nats(tmp_path) as first, configured_nats(tmp_path) as second:
+        async with listening(f"{first.url},{second.url}") as (ear,):
+            link = ear.bus._link
+            assert link is not None
+            mine = first if first.url == link.server.url else second
+            mine.process.send_signal(signal.SIGUSR2)
+            await eventually(lambda: ear.reconnects == 1 and ear.bus.connected, secs=5)
+
+
+async def test_one_bad_server_of_a_list_keeps_nobody_out(nats: ConfiguredNats) -> None:
+    garbage, mute = FakeNats(greeting=b"hello\r\n", pongs=0), FakeNats(greeting=b"", pongs=0, stays=True)
+    async with faking(garbage, mute):
+        bad = [garbage.url, mute.url, f"nats://127.0.0.1:{free_port()}", "nats://no-such-host.invalid"]
+        async with listening(*(f"{url},{nats.url}" for url in bad)) as ears:
+            assert all(ear.bus.trouble is None for ear in ears)
+
+
+PASSWORDS = [
+    ("p%40ss%2Fw%3Aord%25%2C", "p@ss/w:ord%,"),
+    ("p,w", "p,w"),
+    ("100%", "100%"),
+    ("%C3%BC", "ü"),
+    ("p@w", "p@w"),
+]
+
+
+@pytest.mark.parametrize(("written", "meant"), PASSWORDS)
+async def test_passwords_are_percent_decoded(tmp_path: Path, written: str, meant: str) -> None:
+    with configured_nats(tmp_path, f'authorization {{ user: "us@er:1", password: "{meant}" }}') as server:
+        async with listening(server.url_of(f"us%40er%3A1:{written}")):
+            pass
+
+
+async def test_a_token_is_percent_decoded(tmp_path: Path) -> None:
+    with configured_nats(tmp_path, 'authorization { token: "to/k@n" }') as server:
+        async with listening(server.url_of("to%2Fk%40n")):
+            pass
+
+
+@pytest.mark.parametrize("nats", [permissions()], indirect=True)
+async def test_each_server_of_a_list_has_its_own_login(nats: ConfiguredNats, tmp_path: Path) -> None:
+    with configured_nats(tmp_path, 'authorization { user: "x", password: "%" }') as other:
+        url = f"{nats.url_of('og:pw')},{other.url_of('x:%25')}"
+        async with listening(url) as (ear,):
+            for server in (nats, other):
+                await anyio.to_thread.run_sync(server.kill)
+                await eventually(lambda: ear.bus.connected, secs=20)
+                await anyio.to_thread.run_sync(server.start)
+
+
+async def test_tls_is_not_given_up_for_a_server_without_it() -> None:
+    fake = FakeNats()
+    async with faking(fake):
+        url = fake.url.replace("nats://", "tls://user:hunter2@")
+        async with listening(url, connected=False) as (ear,):
+            await eventually(lambda: ear.trouble("offers no TLS"))
+    assert b"hunter2" not in fake.heard
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "-----BEGIN NATS USER JWT-----\na.b.c\n"])
+async def test_a_credentials_file_that_is_none_holds_nothing_up(
+    nats: ConfiguredNats, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "server.creds"
+    file.write_text(text)
+    async with listening(nats.url, connected=False, credentials_file=str(file)) as (ear,):
+        await eventually(lambda: ear.trouble("nats.credentials_file") and ear.bus.refusals >= 1)

@@ -1,0 +1,91 @@
+"""NATS with TLS and credentials by configuration: let in with them, kept out and said so without (issue: `nats.*`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from openguild_runtime.bus.nats import NatsBus
+from openguild_runtime.observability.metrics import Metrics
+from tests.support.nats_security import SecuredNats, secured_nats
+from tests.support.server import ServerProcess
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNats]:
+    with secured_nats(tmp_path_factory.mktemp("secured-nats")) as server:
+        yield server
+
+
+@pytest.mark.anyio
+async def test_with_the_authority_and_credentials_the_bus_carries_also_after_a_cut(secured: SecuredNats) -> None:
+    heard: list[tuple[str, bytes]] = []
+    async with anyio.create_task_group() as tasks:
+        here, there = (
+            NatsBus(
+                secured.url,
+                "one",
+                Metrics("0", native_ring=False),
+                tasks,
+                credentials_file=str(secured.credentials_file),
+                ca_file=str(secured.ca_file),
+            )
+            for _ in range(2)
+        )
+        there.on_channel = lambda channel, payload, headers: heard.append((channel, payload))
+        await here.start()
+        await there.start()
+        await eventually(lambda: here.connected and there.connected)
+        await there.subscribe_channel("c1")
+        await eventually(lambda: _published(here) and heard, what="an event on the other side")
+        assert heard[0] == ("c1", b"event")
+        await anyio.to_thread.run_sync(secured.kill)
+        await eventually(lambda: not here.connected and not there.connected, what="a cut that is noticed")
+        await anyio.to_thread.run_sync(secured.start)
+        await eventually(lambda: here.connected and there.connected, what="connections again")
+        heard.clear()
+        await eventually(lambda: _published(here) and heard, what="an event after the cut")
+        await here.aclose()
+        await there.aclose()
+
+
+def _published(bus: NatsBus) -> bool:
+    bus.publish_channel("c1", b"event")
+    return True
+
+
+@pytest.mark.parametrize("missing", ["credentials", "authority", "tls"])
+@pytest.mark.anyio
+async def test_without_one_of_them_it_stays_out_and_keeps_trying(secured: SecuredNats, missing: str) -> None:
+    url = secured.url.replace("tls://", "nats://") if missing == "tls" else secured.url
+    async with anyio.create_task_group() as tasks:
+        bus = NatsBus(
+            url,
+            "one",
+            Metrics("0", native_ring=False),
+            tasks,
+            credentials_file=None if missing == "credentials" else str(secured.credentials_file),
+            ca_file=None if missing in ("authority", "tls") else str(secured.ca_file),
+        )
+        await bus.start()
+        await eventually(lambda: bus.refusals >= 2, what="a second refusal")
+        assert not bus.connected
+        await bus.aclose()
+
+
+def test_a_server_serves_through_it(secured: SecuredNats, database_url: str, tmp_path: Path) -> None:
+    process = ServerProcess(
+        tmp_path,
+        DATABASE_URL=database_url,
+        NATS__URL=secured.url,
+        NATS__CREDENTIALS_FILE=str(secured.credentials_file),
+        NATS__CA_FILE=str(secured.ca_file),
+    )
+    with process.start():
+        assert process.status("/ready") == 200
+        assert process.stop() == 0, process.tail()
+    assert "USER NKEY SEED" not in process.tail()

@@ -1,0 +1,42 @@
+"""The flush: who keeps up gets everything at once, however much there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.ws.frames import text_frame
+from openguild_runtime.net.transport import SEND_BYTES
+from openguild_runtime.replica.streams import user_ring
+from tests.support.line import Line, connected
+
+pytestmark = pytest.mark.anyio
+
+
+def publish(line: Line, count: int, size: int) -> bytes:
+    """`count` events of `size` bytes within one turn of the loop; their frames."""
+    (peer,) = line.server.streams.peers()
+    assert peer.stream is not None
+    ring = user_ring(peer.stream.user_id)
+    frames = [text_frame(b"%d" % (number % 10) * size) for number in range(count)]
+    for frame in frames:
+        line.server.streams.flusher.publish(ring, frame, line.server.streams.hub.head(ring) + 1)
+    return b"".join(frames)
+
+
+async def test_more_than_one_send_takes_arrives_without_another_event() -> None:
+    async with connected() as line:
+        await line.upgrade()
+        frames = publish(line, 100, 1_000)
+        assert len(frames) > SEND_BYTES
+        assert await line.read_exactly(len(frames)) == frames
+
+
+@pytest.mark.parametrize("size", [10, 40])
+async def test_a_burst_overruns_nobody_who_keeps_up(size: int) -> None:
+    """Ten times what the ring holds, within one turn of the loop."""
+    async with connected(queue_capacity=16) as line:
+        await line.upgrade()
+        for _ in range(2):
+            frames = publish(line, 160, size)
+            assert await line.read_exactly(len(frames)) == frames
+        assert line.server.streams.peers()

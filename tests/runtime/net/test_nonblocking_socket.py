@@ -1,0 +1,296 @@
+"""A connection leaves nothing behind, however its peer ends it, in whatever phase, on uvloop and on asyncio's own loop.
+
+The peer's bytes and its end are there before the loop looks: it hears of both at once. The timers do not turn, so no
+deadline helps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import structlog
+
+from openguild_proto.ws.frames import text_frame
+from openguild_runtime.net.nonblocking_socket import Transport
+from openguild_runtime.storage.memory import MemoryStorage
+from tests.support.deeds import add_channel, add_guild, append
+from tests.support.line import Line, connected
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+HEAD = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
+CLOSE_FRAME = bytes((0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8))
+PING = bytes((0x89, 0x80, 0, 0, 0, 0))
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def close(sock: socket.socket) -> None:
+    """With unread data this is a reset too (RFC 9293 3.6.1), with all read it is a FIN."""
+    sock.close()
+
+
+ENDS = [reset, close]
+
+
+def tcp_pair(receive_buffer: int | None = None) -> tuple[socket.socket, socket.socket]:
+    """The server's end and the client's, of one loopback connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.socket()
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+    for end in (server, client):
+        end.setblocking(False)
+    return server, client
+
+
+class Blocking(MemoryStorage):
+    """What a user sees takes until `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go = anyio.Event(), anyio.Event()
+
+    async def visible(self, user_id: str) -> Any:
+        self.asked.set()
+        await self.go.wait()
+        return await super().visible(user_id)
+
+
+Phase = Callable[[Line], Any]
+
+
+def request(line: Line, path: str, *headers: str, method: str = "GET") -> bytes:
+    lines = (f"{method} {path} HTTP/1.1", "host: x", f"authorization: Bearer {line.token}", *headers, "", "")
+    return "\r\n".join(lines).encode()
+
+
+def handshake(line: Line, path: str = "/notifications/ws") -> bytes:
+    key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
+    return request(line, path, "upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13", key)
+
+
+async def silent(line: Line) -> None:
+    """Nothing was sent."""
+
+
+async def half_a_head(line: Line) -> None:
+    line.end.sendall(HEAD[:20])
+
+
+async def half_a_body(line: Line) -> None:
+    line.end.sendall(b"POST /users/register HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+
+
+async def one_request(line: Line) -> None:
+    line.end.sendall(HEAD)
+
+
+async def answer_unread(line: Line) -> None:
+    line.end.sendall(HEAD)
+    await anyio.wait_readable(line.end)
+
+
+async def second_request_with_the_answer_unread(line: Line) -> None:
+    await answer_unread(line)
+    line.end.sendall(HEAD)
+
+
+async def pipelined(line: Line) -> None:
+    line.end.sendall(HEAD * 20)
+
+
+async def last_request_answered(line: Line) -> None:
+    line.end.sendall(HEAD.replace(b"host", b"connection: close\r\nhost"))
+    await anyio.wait_readable(line.end)
+
+
+async def refused(line: Line) -> None:
+    line.end.sendall(b"nonsense\r\n\r\n")
+    await anyio.wait_readable(line.end)
+
+
+async def reading_none_of_a_large_answer(line: Line) -> None:
+    channel = await a_channel_of(line, events=200)
+    line.end.sendall(request(line, f"/channels/{channel}/events?limit=200") * 8)
+    (peer,) = line.server.driver.peers
+    await eventually(lambda: peer.connection.outbox and not peer.flushed())
+
+
+async def upgrade_on_its_way(line: Line) -> None:
+    line.end.sendall(handshake(line))
+
+
+async def upgraded(line: Line) -> None:
+    await upgrade_on_its_way(line)
+    await eventually(line.server.streams.peers)
+
+
+async def stream_with_its_101_read(line: Line) -> None:
+    await line.upgrade()
+
+
+async def close_frame_with_events_unread(line: Line) -> None:
+    await upgraded(line)
+    line.end.sendall(CLOSE_FRAME)
+
+
+async def ping_and_half_a_frame(line: Line) -> None:
+    await upgraded(line)
+    line.end.sendall(PING + CLOSE_FRAME[:3])
+
+
+async def closed_by_us(line: Line) -> None:
+    await upgraded(line)
+    (peer,) = line.server.streams.peers()
+    peer.close(1012, "going")
+
+
+async def events_are_published(line: Line) -> None:
+    """The flush meets the reset before the reader does."""
+    await stream_with_its_101_read(line)
+    (peer,) = line.server.streams.peers()
+    assert peer.subscriber is not None
+    ring = peer.subscriber.stream
+    line.server.streams.hub.publish(ring, text_frame(b"x" * 100), 1)
+    line.server.streams.flusher.mark(ring)
+
+
+async def reading_none_of_a_replay(line: Line) -> None:
+    channel = await a_channel_of(line, events=200)
+    line.end.sendall(handshake(line, f"/channels/{channel}/ws?since=0"))
+    await eventually(line.server.streams.peers)
+    (peer,) = line.server.streams.peers()
+    await eventually(lambda: len(peer.connection.outbox) > 0)
+
+
+async def a_channel_of(line: Line, events: int) -> str:
+    storage = line.server.storage
+    channel = await add_channel(storage, await add_guild(storage, line.user), line.user)
+    for _ in range(events):
+        await storage.perform(append(channel, text="x" * 20_000))
+    return channel
+
+
+PHASES: list[Phase] = [
+    silent, half_a_head, half_a_body, one_request, answer_unread, second_request_with_the_answer_unread, pipelined,
+    last_request_answered, refused, reading_none_of_a_large_answer, upgrade_on_its_way, upgraded, stream_with_its_101_read,
+    close_frame_with_events_unread, ping_and_half_a_frame, closed_by_us, events_are_published, reading_none_of_a_replay,
+]  # fmt: skip
+
+
+@asynccontextmanager
+async def line_of(storage: MemoryStorage | None = None) -> AsyncIterator[Line]:
+    async with connected(storage, ends=tcp_pair(receive_buffer=8_192)) as line, left_as_it_was(line):
+        yield line
+
+
+@asynccontextmanager
+async def left_as_it_was(line: Line) -> AsyncIterator[None]:
+    """After the block the replica has neither connection, place, subscriber, task nor an error in its log."""
+    server = line.server
+    await eventually(lambda: server.driver.peers)
+    (peer,) = server.driver.peers
+    tasks = len(asyncio.all_tasks()) - 1  # without the connection's own
+    with structlog.testing.capture_logs() as records:
+        yield
+        await eventually(lambda: not server.driver.peers, what="the end of the connection")
+        await eventually(lambda: len(asyncio.all_tasks()) <= tasks, what="the end of its tasks")
+    assert peer.transport.fileno() == -1
+    assert server.service.sockets.total == 0
+    assert server.driver._places._held == {}
+    assert server.streams.hub.depths() == []
+    assert [record for record in records if record["log_level"] in {"error", "critical"}] == []
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+async def test_nothing_is_left_of_a_peer_that_ends(phase: Phase, end: Callable[[socket.socket], None]) -> None:
+    async with line_of() as line:
+        await phase(line)
+        end(line.end)
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+async def test_nothing_is_left_when_the_server_gives_a_peer_up(phase: Phase) -> None:
+    async with line_of() as line:
+        await phase(line)
+        line.server.driver.end_all()
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_request_under_way_is_finished_and_nothing_is_left(end: Callable[[socket.socket], None]) -> None:
+    storage = Blocking()
+    async with line_of(storage) as line:
+        line.end.sendall(handshake(line))
+        await storage.asked.wait()
+        line.end.sendall(CLOSE_FRAME)
+        end(line.end)
+        await anyio.wait_all_tasks_blocked()
+        storage.go.set()
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_reset_that_comes_with_data_ends_the_stream_after_the_data(
+    end: Callable[[socket.socket], None],
+) -> None:
+    server, client = tcp_pair()
+    with server:
+        transport = Transport(server)
+        server.send(b"unread")
+        client.send(b"last words")
+        end(client)
+        assert await transport.receive_some(100) == b"last words"
+        with anyio.fail_after(5):
+            assert await transport.receive_some(100) == b""
+            await transport.writable()
+        transport.close()
+
+
+async def test_whoever_waits_to_read_or_to_write_wakes_at_the_end() -> None:
+    server, client = tcp_pair()
+    with client:
+        transport = Transport(server)
+        while transport.send(b"x" * 65_536):
+            pass  # until the kernel takes no more
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(transport.receive_some, 100)
+            tasks.start_soon(transport.writable)
+            await anyio.wait_all_tasks_blocked()
+            transport.end()
+        assert transport.receive(100) == b""
+        assert transport.send(b"x") is None
+        transport.close()
+        transport.close()
+
+
+async def test_a_descriptor_is_free_for_its_next_owner() -> None:
+    """uvloop remembers by number what it watches."""
+    for _ in range(3):
+        server, client = tcp_pair()
+        transport = Transport(server)
+        client.send(b"x")
+        reset(client)
+        with anyio.fail_after(5):
+            while await transport.receive_some(1):
+                pass
+        transport.close()

@@ -1,0 +1,358 @@
+"""Nothing that concerns very many sockets holds the loop: what each turn takes, on real sockets."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from openguild_proto.connection.server import ServerConnection
+from openguild_proto.http.message import OpenStream
+from openguild_proto.limits import FEW_AT_ONCE, MAX_WAITING_WORKS, TURN_SECS
+from openguild_proto.operations.consequences import CloseStreams
+from openguild_proto.records import ControlKind, ControlRecord
+from openguild_proto.schemas.stream import event_frame_payload
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.bus.local import LocalBus
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.net.nonblocking_socket import Transport
+from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.turns import Turns, in_turns
+from openguild_runtime.server.app import Server
+from openguild_runtime.server.shutdown import _close_in_waves
+from openguild_runtime.storage.memory import MemoryStorage
+from tests.support.deeds import add_channel, add_guild, add_user, append
+from tests.support.raw import UPGRADE
+from tests.support.server import SIGNING_KEY
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+CROWD = 2_000
+LONGEST_SECS = 0.01  # of processor time: what others do on the machine is not ours
+REQUEST = b"GET /channels/x/ws HTTP/1.1\r\n" + UPGRADE + b"\r\n"
+
+
+class Crowd:
+    """A replica whose `channel` has CROWD streams, and the clients' ends of them."""
+
+    def __init__(self, server: Server, storage: MemoryStorage, user: str, guild: str, channel: str) -> None:
+        self.server, self.storage, self.user, self.guild, self.channel = server, storage, user, guild, channel
+        self.ends: list[socket.socket] = []
+        self.peers: list[Peer] = []
+
+    async def join(self, stack: ExitStack, *, notifications: bool = False) -> None:
+        """One stream more, as the driver joins it."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+            stack.enter_context(end)
+        server, clock = self.server, self.server.sources.monotonic
+        connection = ServerConnection(now=clock(), random_bytes=server.sources.random_bytes)
+        list(connection.receive_data(REQUEST, clock()))
+        connection.accept(clock(), subprotocol=None, headers=())
+        peer = Peer(
+            Transport(ours), "192.0.2.1", connection, clock=clock, timers=server.timers, tasks=server.tasks,
+            handler=server.driver,
+        )  # fmt: skip
+        number = len(self.peers)
+        stream = OpenStream(
+            user_id=f"user-{number}", session_id=f"session-{number}", verified_by=b"key", expires_ms=1 << 50,
+            channel_id=None if notifications else self.channel, guild_id=None if notifications else self.guild, head=0,
+        )  # fmt: skip
+        if notifications:
+            server.streams.notifications.watchers.retain(stream.user_id)
+            server.streams.notifications.watchers.update(stream.user_id, {self.guild}, {self.channel})
+        else:
+            await server.streams.prepare(stream)
+        server.streams.join(peer, stream, server.streams.changes)
+        peer.settle()
+        self.ends.append(theirs)
+        self.peers.append(peer)
+
+    async def say(self, text: str = "hi") -> bytes:
+        """Store one event; its payload."""
+        stored = await self.storage.perform(append(self.channel, text=text))
+        return event_frame_payload(stored.event)
+
+    def read(self, end: socket.socket) -> bytes:
+        """What has come."""
+        try:
+            return end.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    async def everybody_has(self, last: bytes, times: int = 1) -> None:
+        """Read until each has `last`, `times` times."""
+        for end in self.ends:
+            got = b""
+            while got.count(last) < times:
+                with anyio.fail_after(10):
+                    await anyio.wait_readable(end)
+                got += self.read(end)
+
+
+@contextmanager
+def descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@asynccontextmanager
+async def crowd(count: int = CROWD, *, notifications: bool = False, native: bool | None = None) -> AsyncIterator[Crowd]:
+    config = ServerConfig.model_validate(
+        {"session": {"signing_key": SIGNING_KEY}, "messaging": {"queue_capacity": 64, "replay_window": 0}}
+    )
+    storage = MemoryStorage()
+    with descriptors(), ExitStack() as stack:
+        async with anyio.create_task_group() as tasks:
+            server = Server(config, tasks, 100_000, storage=storage, bus=LocalBus(), native=native)
+            server.performer.serving = True
+            await server.controls.start()
+            user = await add_user(storage)
+            guild = await add_guild(storage, user)
+            gathered = Crowd(server, storage, user, guild, await add_channel(storage, guild, user))
+            for _ in range(count):
+                await gathered.join(stack, notifications=notifications)
+            if notifications:
+                await server.feeds.hold([gathered.channel])
+            tasks.start_soon(server.streams.flusher.run)
+            await eventually(lambda: not server.streams.flusher.busy)
+            for end in gathered.ends:
+                gathered.read(end)
+            yield gathered
+            tasks.cancel_scope.cancel()
+            for peer in gathered.peers:
+                server.streams.leave(peer)
+                peer.transport.close()
+
+
+class Watch:
+    longest = 0.0
+
+
+@asynccontextmanager
+async def turns_are_short(bound_secs: float = LONGEST_SECS) -> AsyncIterator[None]:
+    """No turn of the loop takes more than `bound_secs` of processor time."""
+    watch, ended = Watch(), False
+
+    async def look() -> None:
+        before = time.thread_time()
+        while not ended:
+            await anyio.lowlevel.checkpoint()
+            now = time.thread_time()
+            watch.longest = max(watch.longest, now - before)
+            before = now
+
+    gc.disable()  # the test process has a heap of its own
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(look)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            yield
+            ended = True
+    finally:
+        gc.enable()
+    assert watch.longest <= bound_secs, f"a turn of the loop took {watch.longest * 1e3:.1f} ms of processor time"
+
+
+async def everything_is_flushed(server: Server) -> None:
+    await eventually(lambda: not server.streams.flusher.busy and not server.streams.turns.busy)
+
+
+@pytest.mark.parametrize("native", [None, False], ids=["as built", "pure"])
+async def test_a_burst_to_a_crowd_loses_nobody_and_holds_nobody_up(native: bool | None) -> None:
+    """Three times the ring, in one turn, to sockets that take it all."""
+    async with crowd(CROWD if native is None else 500, native=native) as them:
+        payloads = [await them.say(f"n{number}") for number in range(200)]
+        streams = them.server.streams
+        async with turns_are_short():
+            for number, payload in enumerate(payloads, start=1):
+                streams.feeds.committed(them.channel, number, payload)
+            await everything_is_flushed(them.server)
+        await them.everybody_has(b'"n199"')
+        assert len(streams.peers()) == len(them.ends)
+        assert all(peer.connection.is_open for peer in them.peers)
+
+
+async def test_more_than_a_stretched_ring_holds_is_read_from_the_log() -> None:
+    async with crowd(300) as them:
+        count = 64 * 16
+        payloads = [await them.say(f"n{number}") for number in range(count)]
+        async with turns_are_short():
+            for number, payload in enumerate(payloads, start=1):
+                them.server.feeds.committed(them.channel, number, payload)
+                if not number % 50:
+                    await anyio.lowlevel.checkpoint()
+            feed = them.server.feeds.get(them.channel)
+            assert feed is not None
+            await eventually(lambda: feed.head == count)
+            await everything_is_flushed(them.server)
+        await them.everybody_has(b'"n%d"' % (count - 1))
+        assert all(peer.connection.is_open for peer in them.peers)
+
+
+async def test_readers_who_lag_together_end_in_turns() -> None:
+    async with crowd() as them:
+        hub = them.server.streams.hub
+        for peer in them.peers:
+            assert peer.subscriber is not None
+            peer.subscriber.parked = True  # their kernels are full
+        for number in range(1, 200):
+            hub.publish(them.channel, b"\x81\x01x", number)
+        async with turns_are_short():
+            them.server.streams.flusher.mark(them.channel)
+            await eventually(lambda: not any(peer.connection.is_open for peer in them.peers))
+        await them.everybody_has(b"lagged by")
+
+
+async def test_a_deleted_channel_ends_its_streams_in_turns() -> None:
+    async with crowd() as them:
+        record = ControlRecord(
+            sequence=1, kind=ControlKind.CHANNEL_DELETED, guild_id=them.guild, channel_id=them.channel
+        )
+        async with turns_are_short():
+            them.server.controls._apply(record)
+            await eventually(lambda: not any(peer.connection.is_open for peer in them.peers))
+
+
+@pytest.mark.parametrize("what", ["keys", "wave", "deadlines"])
+async def test_what_ends_every_stream_takes_turns(what: str) -> None:
+    async with crowd() as them:
+        server, streams = them.server, them.server.streams
+        async with turns_are_short():
+            if what == "keys":
+                streams.keys_replaced(lambda key: False)
+            elif what == "wave":
+                await _close_in_waves(list(them.peers), 0.1, server.sources.monotonic)
+            else:
+                for peer in them.peers:
+                    peer.connection.expire_at(0.0, CloseCode.TOKEN_ENDED, "over")
+                    server.timers.arm(peer)
+                server.tasks.start_soon(server.timers.run)
+            await eventually(lambda: not any(peer.connection.is_open for peer in them.peers))
+
+
+async def test_one_message_in_everybody_s_notifications_takes_turns() -> None:
+    async with crowd(notifications=True) as them:
+        payload = await them.say()
+        async with turns_are_short():
+            them.server.feeds.committed(them.channel, 1, payload)
+            await everything_is_flushed(them.server)
+        await them.everybody_has(b"channel_message")
+
+
+async def test_a_few_are_ended_at_once() -> None:
+    """A revocation that names one user is not put off."""
+    async with crowd(3) as them:
+        them.server.streams.close_streams(CloseStreams(code=CloseCode.TOKEN_ENDED, reason="x", user_id="user-1"))
+        assert [peer.connection.is_open for peer in them.peers] == [True, False, True]
+
+
+async def test_a_scrape_lets_others_have_their_turn() -> None:
+    async with crowd(1) as them:
+        metrics = them.server.metrics
+        for route in range(30):
+            for status in (200, 400, 401, 404):
+                metrics.http_request(f"/{route}", status, 0.1)
+        async with turns_are_short():
+            text = await them.server.exposition.own()
+        assert text.startswith(b"# HELP")
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.done: list[int] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def slow(self, item: int) -> None:
+        self.done.append(item)
+        self.now += TURN_SECS / 8
+
+    def many(self, first: int, count: int = 100) -> list[int]:
+        return list(range(first, first + count))
+
+
+async def with_turns(action: Callable[[Turns, Counter], None]) -> list[int]:
+    counter = Counter()
+    async with anyio.create_task_group() as tasks:
+        action(Turns(tasks, counter), counter)
+    return counter.done
+
+
+async def test_work_is_begun_at_once_and_finished_in_order() -> None:
+    seen: list[int] = []
+
+    def act(turns: Turns, counter: Counter) -> None:
+        turns.each(counter.many(0), counter.slow)
+        turns.each([100], counter.slow)
+        seen.extend(counter.done)
+
+    assert await with_turns(act) == list(range(101))
+    assert 0 < len(seen) < 50
+
+
+async def test_little_work_is_done_at_once() -> None:
+    seen: list[int] = []
+
+    def act(turns: Turns, counter: Counter) -> None:
+        turns.each(counter.many(0, FEW_AT_ONCE), counter.slow)
+        seen.extend(counter.done)
+
+    assert await with_turns(act) == seen == list(range(FEW_AT_ONCE))
+
+
+async def test_a_failure_leaves_the_others_alone_and_work_may_make_work() -> None:
+    def act(turns: Turns, counter: Counter) -> None:
+        def fail_or_add(item: int) -> None:
+            if item == 3:
+                turns.each(counter.many(1_000), counter.slow)
+            if item == 5:
+                raise RuntimeError("a defect")
+            counter.slow(item)
+
+        turns.each(counter.many(0), fail_or_add)
+
+    assert await with_turns(act) == [item for item in range(100) if item != 5] + list(range(1_000, 1_100))
+
+
+async def test_the_queue_of_waiting_work_is_bounded() -> None:
+    waiting: list[int] = []
+
+    def act(turns: Turns, counter: Counter) -> None:
+        for number in range(2 * MAX_WAITING_WORKS):
+            turns.each(counter.many(100 * number), counter.slow)
+            waiting.append(100 * (number + 1) - len(counter.done))
+
+    assert await with_turns(act) == list(range(200 * MAX_WAITING_WORKS))
+    assert max(waiting) <= 100 * MAX_WAITING_WORKS
+
+
+async def test_in_turns_does_everything_and_lets_others_run() -> None:
+    counter = Counter()
+    between: list[int] = []
+
+    async def other() -> None:
+        while len(counter.done) < 100:
+            between.append(len(counter.done))
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        await in_turns(counter.many(0), counter.slow, counter)
+    assert counter.done == list(range(100))
+    assert len(between) >= 10

@@ -1,0 +1,126 @@
+"""The thread that writes the log: whoever logs never waits, and what is missing is counted and said."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openguild_runtime.observability.log_writer import MAX_WAITING_BYTES, OVERHEAD_BYTES, LogWriter
+from tests.support.waiting import wait_until
+
+MANY = 2 * MAX_WAITING_BYTES // (OVERHEAD_BYTES + 10)  # lines: twice what may wait
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Its end to read and its end to write, which stays open: a writer's thread lives as long as the process."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+
+
+def described(count: int) -> str:
+    return f"gap {count}\n"
+
+
+def read_until(reader: int, end: str) -> list[str]:
+    data = b""
+    while not data.endswith(f"{end}\n".encode()):
+        data += os.read(reader, 65_536)
+    return data.decode().splitlines()
+
+
+def test_a_reader_that_stops_holds_nobody_and_misses_what_is_counted(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    log = LogWriter(writer, described)
+    started = time.monotonic()
+    for number in range(MANY):
+        log.append(f"line {number}\n")
+    assert time.monotonic() - started < 5, "it never waited"
+    assert not log.flush(0.05), "bounded, where nobody reads"
+    dropped = log.dropped
+    assert dropped > 0
+    # it reads again: the rest comes in order, and the gap is told where it is
+    lines = read_until(reader, f"gap {dropped}")
+    kept = MANY - dropped
+    assert lines == [f"line {number}" for number in range(kept)] + [f"gap {dropped}"]
+    log.append("after it\n")
+    assert read_until(reader, "after it") == ["after it"]
+    assert log.dropped == dropped
+
+
+def test_a_gap_is_told_before_the_lines_that_follow_it(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    log = LogWriter(writer, described)
+    for number in range(MANY):
+        log.append(f"line {number}\n")
+    data = b""
+    while f"line {MANY - log.dropped - 1}\n".encode() not in data:
+        data += os.read(reader, 65_536)
+        log.append("later\n")  # first it is dropped too, then there is room
+    log.append("the end\n")
+    lines = data.decode().splitlines() + read_until(reader, "the end")
+    gaps = [index for index, line in enumerate(lines) if line.startswith("gap ")]
+    assert "later" not in lines[: gaps[0]]
+    assert sum(int(lines[index].removeprefix("gap ")) for index in gaps) == log.dropped
+
+
+def test_a_reader_that_dies_is_survived_and_what_it_missed_is_told_to_the_next(tmp_path: Path) -> None:
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(fifo, os.O_WRONLY)
+    log = LogWriter(writer, described)
+    os.close(reader)
+    before = time.process_time()
+    for number in range(5):
+        log.append(f"line {number}\n")
+        assert log.flush(5)
+    assert log.dropped == 5
+    assert time.process_time() - before < 1, "it does not spin"
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    log.append("heard\n")
+    assert read_until(reader, "heard") == ["gap 5", "heard"]
+    os.close(reader)
+
+
+def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    log = LogWriter(writer, described)
+    for number in range(20_000):
+        log.append(f"line {number}\n")
+    assert read_until(reader, "line 19999") == [f"line {number}" for number in range(20_000)]
+    assert log.dropped == 0
+
+
+def test_processes_that_share_a_full_pipe_do_not_mix_their_lines(pipe: tuple[int, int]) -> None:
+    """Each writer stands for a worker: a write of at most PIPE_BUF is whole, or waits."""
+    reader, writer = pipe
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    logs = [LogWriter(writer, described) for _ in range(2)]
+    for number in range(300):
+        for name, log in zip("ab", logs, strict=True):
+            log.append(f"{name * 200} {number}\n")
+    found = {name: [f"{name * 200} {number}" for number in range(300)] for name in "ab"}
+    data = b""
+    while data.count(b"\n") < 600:
+        data += os.read(reader, 65_536)
+    lines = data.decode().splitlines()
+    assert {name: [line for line in lines if line.startswith(name)] for name in "ab"} == found
+
+
+def test_flush_waits_for_a_slow_reader(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    log = LogWriter(writer, described)
+    for number in range(20_000):
+        log.append(f"line {number}\n")
+    assert not log.flush(0.01)
+    wait_until(lambda: os.read(reader, 65_536).endswith(b"line 19999\n"))
+    assert log.flush(1)

@@ -1,0 +1,160 @@
+"""A local socket comes back when its name is taken away, and its path may be of any length."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import SocketListener, SocketStream
+from structlog.testing import capture_logs
+
+from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.system import local_socket
+from openguild_runtime.system.local_socket import (
+    MAX_NAME_BYTES,
+    forget,
+    serve_local,
+    short_name,
+    too_long,
+    worker_path,
+    worker_paths,
+)
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_socket, "LOOK_SECS", 0.02)
+
+
+async def echo(stream: SocketStream) -> None:
+    await stream.send(await stream.receive())
+
+
+@asynccontextmanager
+async def serving(path: Path) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve_local, path, echo)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+def answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            with short_name(path) as name:
+                client.connect(name)
+        except OSError:
+            return False
+        client.sendall(b"x")
+        return client.recv(1) == b"x"
+
+
+async def answered(path: Path) -> bool:
+    return await anyio.to_thread.run_sync(answers, path)
+
+
+async def until_answered(path: Path) -> None:
+    await eventually(lambda: answered(path), what=f"an answer at {path}")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("depth", [0, 3, 12])
+async def test_a_path_of_any_length_is_served(depth: int, tmp_path: Path) -> None:
+    directory = tmp_path.joinpath(*(["d" * 100] * depth))
+    directory.mkdir(parents=True, exist_ok=True)
+    path = worker_path(directory / "admin.sock", 63)
+    async with serving(path):
+        await until_answered(path)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert worker_paths(directory / "admin.sock") == {63: path}
+    assert not path.exists()
+
+
+@pytest.mark.anyio
+async def test_a_socket_whose_name_was_removed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    async with serving(path):
+        await until_answered(path)
+        with capture_logs() as records:
+            path.unlink()
+            await until_answered(path)
+        assert [record["event"] for record in records] == ["a local socket was removed and is made again"]
+
+
+@pytest.mark.anyio
+async def test_a_directory_that_was_removed_is_said_once_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Path] = []
+    listen = local_socket._listen
+
+    async def counted(path: Path) -> SocketListener:
+        tries.append(path)
+        return await listen(path)
+
+    monkeypatch.setattr(local_socket, "_listen", counted)
+    directory = tmp_path / "run"
+    directory.mkdir()
+    path = directory / "admin.sock"
+    async with serving(path):
+        await until_answered(path)
+        with capture_logs() as records:
+            path.unlink()
+            directory.rmdir()
+            await eventually(lambda: len(tries) > 4, what="more tries")
+        assert [record.get("reason") for record in records] == [None, "no such file or directory"]
+        directory.mkdir()
+        await until_answered(path)
+
+
+@pytest.mark.anyio
+async def test_a_request_in_hand_is_answered_though_the_name_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    async with serving(path):
+        await until_answered(path)
+        async with await anyio.connect_unix(path) as stream:
+            path.unlink()
+            await until_answered(path)
+            await stream.send(b"y")
+            assert await stream.receive() == b"y"
+
+
+@pytest.mark.anyio
+async def test_a_name_that_another_server_took_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    async with serving(path):
+        await until_answered(path)
+        with capture_logs() as records, socket.socket(socket.AF_UNIX) as other:
+            path.unlink()
+            other.bind(str(path))
+            theirs = os.stat(path).st_ino
+            await eventually(lambda: records, what="a line")
+    assert path.stat().st_ino == theirs
+
+
+def test_a_path_that_can_be_nothing_is_refused(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * (MAX_NAME_BYTES + 1))
+    assert "at most" in (too_long(long) or "")
+    assert too_long(tmp_path.joinpath(*(["d" * 100] * 5), "admin.sock")) is None
+    embedded = ServerConfig.model_validate({"embedded": True, "data_dir": str(tmp_path / ("d" * 120))})
+    assert embedded.admin_path == tmp_path / ("d" * 120) / "admin.sock"
+
+
+def test_what_processes_of_before_left_is_removed_whatever_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a[1]*.sock"
+    for each in (path, worker_path(path, 0), worker_path(path, 11)):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(each))
+    assert list(worker_paths(path)) == [0, 11]
+    forget(path)
+    assert list(tmp_path.iterdir()) == []
+    forget(tmp_path / "nowhere" / "admin.sock")
+    (tmp_path / "admin.sock").mkdir()
+    forget(tmp_path / "admin.sock")
