@@ -22,6 +22,7 @@ from openguild_proto.limits import (
 )
 from openguild_runtime.config.faults import Contradiction, one_line
 from openguild_runtime.config.layers import ConfigError, collect
+from openguild_runtime.config.pool_shares import MIN_POOL_SIZE
 from openguild_runtime.config.values import (
     MAX_ACCESS_SECS,
     MAX_COUNT,
@@ -49,7 +50,6 @@ from openguild_runtime.config.values import (
     split_address,
     without_userinfo,
 )
-from openguild_runtime.storage.base import MIN_POOL_SIZE
 from openguild_runtime.system.local_socket import too_long
 
 __all__ = ["ServerConfig", "load", "split_address"]

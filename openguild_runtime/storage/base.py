@@ -20,12 +20,6 @@ OWNER = "owner"  # a guild keeps at least one (CONTRACT A1)
 MAX_SESSIONS_PER_RECORD = 1_000  # 39 KB of JSON: far below NATS' 1 MiB, and no long stop of a replica's loop
 CREATOR_ROLE = "moderator"  # what the creator of a channel gets in it (CONTRACT 6)
 
-# Connections of a pool that are kept for what must not wait behind other queries.
-COMMITTERS = 2  # batches of appends at once: one is prepared while the other is on its way to disk
-ACCESS_READERS = 2  # "who may see this channel"
-WATCHERS = 2  # the control log (revocations) and the health check
-MIN_POOL_SIZE = COMMITTERS + ACCESS_READERS + WATCHERS + 1
-
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
     """`database`: it answers now. `migrations`: its schema is one that this program works with.

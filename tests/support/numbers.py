@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from openguild_runtime.config.pool_shares import MIN_POOL_SIZE
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.storage.base import MIN_POOL_SIZE
 
 LEAST = {"database.pool_size": MIN_POOL_SIZE, "port": 1}  # what a check of their own says
 

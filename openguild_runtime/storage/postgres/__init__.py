@@ -26,12 +26,10 @@ from openguild_proto.effects import (
 )
 from openguild_proto.fanout.history import History
 from openguild_proto.records import ChannelAccess, ControlRecord
+from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
-    ACCESS_READERS,
-    COMMITTERS,
-    WATCHERS,
     Storage,
     StorageHealth,
     StorageStats,
