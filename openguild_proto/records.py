@@ -22,7 +22,7 @@ class Author(Record, frozen=True):
     session_id: str | None = None
 
 
-class Place(Record, frozen=True):
+class PageCursor(Record, frozen=True):
     """Where a line stands in a list that is ordered by time, then by key: a page begins after it, there or not."""
 
     at_ms: int

@@ -30,10 +30,10 @@ async def counted(main: object, *arguments: object) -> object:
 
 if __name__ == "__main__":
     from openguild_runtime.cli.main import main
-    from openguild_runtime.server import app
+    from openguild_runtime.server import run
 
-    serve = app.serve
-    app.serve = lambda *arguments: counted(serve, *arguments)  # type: ignore[assignment]
+    serve = run.serve
+    run.serve = lambda *arguments: counted(serve, *arguments)  # type: ignore[assignment]
     os.environ.setdefault("OPENGUILD_LOG", "warn")
     sys.argv = ["openguild-server", *sys.argv[3:]]
     sys.exit(main())

@@ -6,7 +6,15 @@ import msgspec
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.limits import MAX_CHANNELS_PER_GUILD
-from openguild_proto.records import Author, ChannelAccess, ChannelRecord, LimitReached, Place, ReadState, StoredEvent
+from openguild_proto.records import (
+    Author,
+    ChannelAccess,
+    ChannelRecord,
+    LimitReached,
+    PageCursor,
+    ReadState,
+    StoredEvent,
+)
 
 
 class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
@@ -27,7 +35,7 @@ class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
 
     guild_id: str
     limit: int | None = None
-    after: Place | None = None
+    after: PageCursor | None = None
 
 
 class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
@@ -128,4 +136,4 @@ class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
 
     user_id: str
     limit: int | None = None
-    after: Place | None = None
+    after: PageCursor | None = None

@@ -12,7 +12,7 @@ from openguild_proto.records import (
     LimitReached,
     MemberChange,
     MemberRecord,
-    Place,
+    PageCursor,
 )
 
 
@@ -31,7 +31,7 @@ class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
 
     user_id: str | None  # None: all guilds of the server
     limit: int | None = None
-    after: Place | None = None
+    after: PageCursor | None = None
 
 
 class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
@@ -61,7 +61,7 @@ class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
 
     guild_id: str
     limit: int | None = None
-    after: Place | None = None
+    after: PageCursor | None = None
 
 
 class FindMember(StorageEffect[MemberRecord | None], frozen=True):
@@ -113,7 +113,7 @@ class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
 
     guild_id: str
     limit: int | None = None
-    after: Place | None = None
+    after: PageCursor | None = None
 
 
 class FindInvite(StorageEffect[InviteRecord | None], frozen=True):

@@ -21,7 +21,7 @@ from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.paging import page_response, parse_page, start_of
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, require_channel
-from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, Place
+from openguild_proto.records import ChannelAccess, ChannelRecord, LimitReached, PageCursor
 from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_query
 from openguild_proto.schemas.guilds import Channel, Name
 from openguild_proto.sessions.tokens import Claims
@@ -68,17 +68,17 @@ def list_channels(ctx: Context, request: Request, guild_id: str) -> Operation[Re
     claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.READ)
     page = parse_page(request)
 
-    def find(channel_id: str) -> Operation[Place | None]:
+    def find(channel_id: str) -> Operation[PageCursor | None]:
         access = yield from FindChannelAccess(channel_id=channel_id, user_id=claims.user_id)
-        return _place(access.channel) if access is not None and access.channel.guild_id == guild_id else None
+        return _cursor_of(access.channel) if access is not None and access.channel.guild_id == guild_id else None
 
     after = yield from start_of(page, find)
     channels = yield from ListChannels(guild_id=guild_id, limit=page.limit + 1, after=after)
-    return page_response(page, channels, Channel.of, _place)
+    return page_response(page, channels, Channel.of, _cursor_of)
 
 
-def _place(channel: ChannelRecord) -> Place:
-    return Place(channel.created_at_ms, channel.channel_id)
+def _cursor_of(channel: ChannelRecord) -> PageCursor:
+    return PageCursor(channel.created_at_ms, channel.channel_id)
 
 
 def create_channel(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:

@@ -19,7 +19,7 @@ from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.paging import page_response, parse_page, start_of
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, require_guild, sees_all
-from openguild_proto.records import GuildAccess, GuildRecord, LimitReached, Place
+from openguild_proto.records import GuildAccess, GuildRecord, LimitReached, PageCursor
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Guild, Name
 from openguild_proto.sessions.tokens import Claims
@@ -47,17 +47,17 @@ def list_guilds(ctx: Context, request: Request) -> Operation[Response]:
         if profile is None or not sees_all(profile.server_roles):
             raise Refusal(ErrorCode.FORBIDDEN)
 
-    def find(guild_id: str) -> Operation[Place | None]:
+    def find(guild_id: str) -> Operation[PageCursor | None]:
         access = yield from FindGuildAccess(guild_id=guild_id, user_id=claims.user_id)
-        return _place(access.guild) if access is not None and (everything or access.role is not None) else None
+        return _cursor_of(access.guild) if access is not None and (everything or access.role is not None) else None
 
     after = yield from start_of(page, find)
     guilds = yield from ListGuilds(user_id=None if everything else claims.user_id, limit=page.limit + 1, after=after)
-    return page_response(page, guilds, Guild.of, _place)
+    return page_response(page, guilds, Guild.of, _cursor_of)
 
 
-def _place(guild: GuildRecord) -> Place:
-    return Place(guild.created_at_ms, guild.guild_id)
+def _cursor_of(guild: GuildRecord) -> PageCursor:
+    return PageCursor(guild.created_at_ms, guild.guild_id)
 
 
 def create_guild(ctx: Context, request: Request) -> Operation[Response]:

@@ -22,7 +22,7 @@ from openguild_proto.operations.guilds import guild_access
 from openguild_proto.operations.ids import new_code
 from openguild_proto.operations.paging import page_response, parse_page, start_of
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
-from openguild_proto.records import InviteRecord, LimitReached, Place
+from openguild_proto.records import InviteRecord, LimitReached, PageCursor
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
 
@@ -65,21 +65,21 @@ def list_invites(ctx: Context, request: Request, guild_id: str) -> Operation[Res
     yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
     page = parse_page(request, parse_key=_parse_code)
 
-    def find(code: str) -> Operation[Place | None]:
+    def find(code: str) -> Operation[PageCursor | None]:
         invite = yield from FindInvite(code=code)
-        return _place(invite) if invite is not None and invite.guild_id == guild_id else None
+        return _cursor_of(invite) if invite is not None and invite.guild_id == guild_id else None
 
     after = yield from start_of(page, find)
     invites = yield from ListInvites(guild_id=guild_id, limit=page.limit + 1, after=after)
-    return page_response(page, invites, Invite.of, _place)
+    return page_response(page, invites, Invite.of, _cursor_of)
 
 
 def _parse_code(text: str) -> str | None:
     return text if _CODE.fullmatch(text) is not None else None
 
 
-def _place(invite: InviteRecord) -> Place:
-    return Place(invite.created_at_ms, invite.code)
+def _cursor_of(invite: InviteRecord) -> PageCursor:
+    return PageCursor(invite.created_at_ms, invite.code)
 
 
 def _find(code: str) -> Operation[InviteRecord]:

@@ -10,7 +10,7 @@ from openguild_proto.operations.context import Context
 from openguild_proto.operations.guilds import guild_access
 from openguild_proto.operations.paging import page_response, parse_page, start_of
 from openguild_proto.policy.permissions import Permission, normalise_role, require_removal, require_role_change
-from openguild_proto.records import MemberChange, MemberRecord, Place
+from openguild_proto.records import MemberChange, MemberRecord, PageCursor
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.guilds import Member, RoleBody
 
@@ -38,17 +38,17 @@ def list_members(ctx: Context, request: Request, guild_id: str) -> Operation[Res
     yield from guild_access(ctx, request, guild_id, Permission.READ)
     page = parse_page(request)
 
-    def find(user_id: str) -> Operation[Place | None]:
+    def find(user_id: str) -> Operation[PageCursor | None]:
         member = yield from FindMember(guild_id=guild_id, user_id=user_id)
-        return _place(member) if member is not None else None
+        return _cursor_of(member) if member is not None else None
 
     after = yield from start_of(page, find)
     members = yield from ListMembers(guild_id=guild_id, limit=page.limit + 1, after=after)
-    return page_response(page, members, Member.of, _place)
+    return page_response(page, members, Member.of, _cursor_of)
 
 
-def _place(member: MemberRecord) -> Place:
-    return Place(member.joined_at_ms, member.user_id)
+def _cursor_of(member: MemberRecord) -> PageCursor:
+    return PageCursor(member.joined_at_ms, member.user_id)
 
 
 def set_role(ctx: Context, request: Request, guild_id: str, user_id: str) -> Operation[Response]:

@@ -14,7 +14,7 @@ from openguild_proto.effects import Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import MAX_PAGE_LINES, MAX_TIME_MS
-from openguild_proto.records import Place
+from openguild_proto.records import PageCursor
 from openguild_proto.schemas.decode import integer_parameter, parse_query, parse_uuid
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class Page(NamedTuple):
     """`limit` lines after `after`: a place, or the id of a line."""
 
     limit: int
-    after: Place | str | None
+    after: PageCursor | str | None
     query: dict[str, str]
 
 
@@ -38,15 +38,15 @@ def parse_page(request: Request, *more: str, parse_key: Callable[[str], str | No
     return Page(MAX_PAGE_LINES if limit is None else min(max(limit, 1), MAX_PAGE_LINES), after, query)
 
 
-def _parse_after(text: str, parse_key: Callable[[str], str | None]) -> Place | str:
+def _parse_after(text: str, parse_key: Callable[[str], str | None]) -> PageCursor | str:
     cursor = _CURSOR.fullmatch(text)
     at_ms, key = (int(cursor[1]), parse_key(cursor[2])) if cursor is not None else (0, parse_key(text))
     if key is None or at_ms > MAX_TIME_MS:
         raise _after_problem()
-    return Place(at_ms, key) if cursor is not None else key
+    return PageCursor(at_ms, key) if cursor is not None else key
 
 
-def start_of(page: Page, find: Callable[[str], Operation[Place | None]]) -> Operation[Place | None]:
+def start_of(page: Page, find: Callable[[str], Operation[PageCursor | None]]) -> Operation[PageCursor | None]:
     """Where the page starts. `find(id)`: the place of a line that the caller may see in this list. Raises Refusal."""
     if not isinstance(page.after, str):
         return page.after
@@ -60,12 +60,14 @@ def _after_problem() -> Refusal:
     return Refusal(ErrorCode.VALIDATION, details=(FieldProblem("after", "must be the X-Next-After of a page"),))
 
 
-def page_response(page: Page, records: Sequence[T], show: Callable[[T], Any], place: Callable[[T], Place]) -> Response:
+def page_response(
+    page: Page, records: Sequence[T], show: Callable[[T], Any], place: Callable[[T], PageCursor]
+) -> Response:
     """The array, as on the legacy paths; `records` were read with `page.limit + 1`, so that a further page shows."""
     shown = records[: page.limit]
     headers = (("x-next-after", _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
     return Response.json([show(record) for record in shown], headers=headers)
 
 
-def _cursor(place: Place) -> str:
+def _cursor(place: PageCursor) -> str:
     return f"{place.at_ms}.{place.key}"

@@ -10,7 +10,7 @@ from openguild_proto.operations.channels import channel_access
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.paging import page_response, parse_page, start_of
 from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import Place
+from openguild_proto.records import PageCursor
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.schemas.messages import MarkReadBody, ReadPosition
 
@@ -31,12 +31,12 @@ def list_unread(ctx: Context, request: Request) -> Operation[Response]:
     claims = yield from authenticate(ctx, request)
     page = parse_page(request)
 
-    def find(channel_id: str) -> Operation[Place | None]:
+    def find(channel_id: str) -> Operation[PageCursor | None]:
         access = yield from FindChannelAccess(channel_id=channel_id, user_id=claims.user_id)
         if access is None or (access.guild_role is None and access.channel_role is None):
             return None  # a server role lets him read it, and does not put it into the list
-        return Place(access.channel.created_at_ms, channel_id)
+        return PageCursor(access.channel.created_at_ms, channel_id)
 
     after = yield from start_of(page, find)
     states = yield from ListUnread(user_id=claims.user_id, limit=page.limit + 1, after=after)
-    return page_response(page, states, ReadPosition.of, lambda state: Place(state.created_at_ms, state.channel_id))
+    return page_response(page, states, ReadPosition.of, lambda state: PageCursor(state.created_at_ms, state.channel_id))

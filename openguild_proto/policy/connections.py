@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Places:
+class Quota:
     """At most `most` places under each key; a key costs memory only while somebody holds a place under it."""
 
     def __init__(self, most: int) -> None:
@@ -28,12 +28,12 @@ class Places:
 
 
 class ConnectionLimiter:
-    """Places of streams. `address`: its `limit_key`."""
+    """Quotas of streams. `address`: its `limit_key`."""
 
     def __init__(self, max_total: int, max_per_user: int, max_per_address: int) -> None:
         self.max_total = max_total  # may be changed; what is reserved stays
-        self._users = Places(max_per_user)
-        self._addresses = Places(max_per_address)
+        self._users = Quota(max_per_user)
+        self._addresses = Quota(max_per_address)
         self.total = 0
 
     def reserve(self, user_id: str, address: str) -> bool:

@@ -58,7 +58,7 @@ class Standing(Generic[T]):
         return next(iter(self._faults.values()), None)
 
 
-class Seldom:
+class LogThrottle:
     """Whether it is time to speak of something again: at once the first time, then once in `every_secs`.
 
     Keys come from a fixed set.

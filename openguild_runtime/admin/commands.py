@@ -25,7 +25,7 @@ from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.admin.reload import SETTABLE, LiveConfig, value_of, with_value
 from openguild_runtime.config.faults import in_words
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability import logs
 from openguild_runtime.replica.streams import Streams
 from openguild_runtime.system.local_socket import serve_local
@@ -53,9 +53,9 @@ class AdminScope(NamedTuple):
     drain: Callable[[], None]  # begins the end of the whole server; to repeat it does nothing
 
 
-def _behind(hub: Hub, peer: Peer) -> int:
+def _behind(hub: Hub, transport: Transport) -> int:
     """Events that the peer has not got. One that was overrun is listed until it has gone, perhaps after its ring."""
-    subscriber = peer.subscriber
+    subscriber = transport.subscriber
     if subscriber is None or not hub.is_open(subscriber.stream):
         return 0
     return hub.head(subscriber.stream) - subscriber.position
@@ -66,9 +66,9 @@ def list_channels(scope: AdminScope, request: Request) -> Answer:
     hub, lines = scope.streams.hub, []
     for channel_id, depth in scope.streams.depths().channels[: _limit(request)]:
         behind = [
-            (_behind(hub, peer), peer.stream.user_id, peer.address)
-            for peer in scope.streams.peers()
-            if peer.stream is not None and peer.stream.channel_id == channel_id
+            (_behind(hub, transport), transport.stream.user_id, transport.address)
+            for transport in scope.streams.transports()
+            if transport.stream is not None and transport.stream.channel_id == channel_id
         ]
         line: Answer = {
             "channel_id": channel_id,
@@ -86,10 +86,10 @@ def list_sessions(scope: AdminScope, request: Request) -> Answer:
     """Open streams, those furthest behind first; `user` narrows it."""
     user, limit = _user(request), _limit(request)
     lines: list[Answer] = [
-        {"user_id": peer.stream.user_id, "session_id": peer.stream.session_id, "address": peer.address,
-         "channel_id": peer.stream.channel_id, "behind": _behind(scope.streams.hub, peer)}
-        for peer in scope.streams.peers()
-        if peer.stream is not None and user in (None, peer.stream.user_id)
+        {"user_id": transport.stream.user_id, "session_id": transport.stream.session_id, "address": transport.address,
+         "channel_id": transport.stream.channel_id, "behind": _behind(scope.streams.hub, transport)}
+        for transport in scope.streams.transports()
+        if transport.stream is not None and user in (None, transport.stream.user_id)
     ]  # fmt: skip
     lines.sort(key=lambda line: -line["behind"])
     return {"sessions": lines[:limit], "total": len(lines)}
@@ -133,9 +133,13 @@ def close_sessions(scope: AdminScope, request: Request) -> Answer:
     user = _user(request)
     if not user:
         raise Refused("name the user")
-    found = [peer for peer in scope.streams.peers() if peer.stream is not None and peer.stream.user_id == user]
-    for peer in found:
-        peer.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.CLOSED_BY_OPERATOR, 1_000))
+    found = [
+        transport
+        for transport in scope.streams.transports()
+        if transport.stream is not None and transport.stream.user_id == user
+    ]
+    for transport in found:
+        transport.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.CLOSED_BY_OPERATOR, 1_000))
     return {"closed": len(found)}
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import anyio
 import structlog
 
-from openguild_proto.policy.standing import Seldom, Standing
+from openguild_proto.policy.standing import LogThrottle, Standing
 from openguild_runtime.bus.nats_faults import Fault, denied
 from openguild_runtime.observability.metrics import Metrics
 
@@ -22,12 +22,12 @@ class Troubles:
         self.standing: Standing[Fault] = Standing()
         self._prefix = prefix
         self._metrics = metrics
-        self._seldom = Seldom()
+        self._log_throttle = LogThrottle()
 
     def report(self, fault: Fault, server: str, before: str = "", **fields: int) -> None:
         """Count it, and say it where that was not said within the last minute."""
         self._metrics.nats_fault(fault.kind)
-        repeated = self._seldom.due(fault.cause, anyio.current_time())
+        repeated = self._log_throttle.due(fault.cause, anyio.current_time())
         if repeated is not None:
             line = f"{before}NATS {fault.cause}: {fault.mend}"
             log.warning(line, server=server, kind=fault.kind, repeated=repeated, **fields)
@@ -66,7 +66,7 @@ class Troubles:
         try:
             yield
         except ValueError as failure:
-            repeated = self._seldom.due("message", anyio.current_time())
+            repeated = self._log_throttle.due("message", anyio.current_time())
             if repeated is not None:
                 kind = type(failure).__name__
                 log.warning("a NATS message was not understood", subject=subject, kind=kind, repeated=repeated)

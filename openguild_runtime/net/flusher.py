@@ -24,7 +24,7 @@ from openguild_proto.fanout.native import NATIVE
 from openguild_proto.fanout.native import Ring as NativeRing
 from openguild_proto.fanout.ring import Ring as PureRing
 from openguild_proto.limits import TURN_SECS
-from openguild_runtime.net.transport import SEND_BYTES, Peer
+from openguild_runtime.net.transport import SEND_BYTES, Transport
 from openguild_runtime.observability.metrics import Metrics
 
 NativeFlush = Callable[[PureRing, int, int, float], tuple[int, int, list[tuple[int, bytes, int]]]]
@@ -159,29 +159,29 @@ class Flusher:
     def _flush_native(self, flush: NativeFlush, stream: str, max_secs: float) -> tuple[int, int]:
         served, left, troubles = flush(self._hub.ring(stream), CHUNK_SENDS, SEND_BYTES, max_secs)
         for slot, rest, error in troubles:
-            peer = self._hub.at(stream, slot).owner
-            if isinstance(peer, Peer):
+            transport = self._hub.at(stream, slot).owner
+            if isinstance(transport, Transport):
                 if rest:
-                    peer.connection.outbox.append(rest)
+                    transport.connection.outbox.append(rest)
                 if error:
-                    peer.abort()
+                    transport.abort()
                 else:
-                    peer.park()
+                    transport.park()
         return served, left
 
     def _flush_one(self, subscriber: Subscriber) -> None:
-        peer = subscriber.owner
-        if not isinstance(peer, Peer) or peer.closing:
-            subscriber.parked = True  # its driver is about to unsubscribe it
+        transport = subscriber.owner
+        if not isinstance(transport, Transport) or transport.closing:
+            subscriber.parked = True  # its connection server is about to unsubscribe it
             return
-        if peer.connection.outbox:
-            peer.park()
+        if transport.connection.outbox:
+            transport.park()
             return
-        sent = peer.send(self._hub.take(subscriber, SEND_BYTES))
+        sent = transport.send(self._hub.take(subscriber, SEND_BYTES))
         if sent < 0:
-            peer.park()
+            transport.park()
             return
         rest = self._hub.sent(subscriber, sent)
         if rest:
-            peer.connection.outbox.append(rest)
-            peer.park()
+            transport.connection.outbox.append(rest)
+            transport.park()

@@ -20,7 +20,7 @@ class Reader(Protocol):
         """`Transport.receive` is worth a try."""
 
 
-class Transport:
+class NonblockingSocket:
     """Owned by one connection; at most one task waits to read and one to write. Must be made while the loop runs."""
 
     __slots__ = ("_loop", "_over", "_reader", "_sock", "_waiter", "_watched", "_writer", "ended")

@@ -18,7 +18,7 @@ from openguild_proto.connection.server import ServerConnection
 from openguild_proto.events import Event
 from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.http.message import OpenStream
-from openguild_runtime.net.nonblocking_socket import Transport
+from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
 
 SEND_BYTES = 65_536
@@ -32,22 +32,22 @@ class Feeder(Protocol):
 
     hub: Hub
 
-    async def feed_parked(self, peer: Peer) -> bool:
+    async def feed_parked(self, transport: Transport) -> bool:
         """Put what comes next into the outbox; False: nothing is left, or the stream is over."""
 
 
-class PeerHandler(Protocol):
-    """What a peer tells its driver."""
+class TransportHandler(Protocol):
+    """What a transport tells its connection server."""
 
-    def report(self, peer: Peer, event: Event) -> None:
+    def report(self, transport: Transport, event: Event) -> None:
         """The core has decided something by itself at a deadline."""
 
-    def readable(self, peer: Peer) -> None:
+    def readable(self, transport: Transport) -> None:
         """There is something to read, or there will be no more."""
 
 
-class Peer:
-    """`close` and `abort` are decided here or in the core, but only the driver closes the descriptor."""
+class Transport:
+    """`close` and `abort` are decided here or in the core, but only the connection server closes the descriptor."""
 
     __slots__ = (
         "_blocked",
@@ -60,25 +60,25 @@ class Peer:
         "_timers",
         "address",
         "connection",
+        "socket",
         "stream",
         "streams",
         "subscriber",
         "timer_tick",
-        "transport",
     )  # fmt: skip
 
     def __init__(
         self,
-        transport: Transport,
+        transport: NonblockingSocket,
         address: str,
         connection: ServerConnection,
         *,
         clock: Callable[[], float],
         timers: TimerWheel,
         tasks: TaskGroup,
-        handler: PeerHandler,
+        handler: TransportHandler,
     ) -> None:
-        self.transport = transport
+        self.socket = transport
         self.address = address
         self.connection = connection
         self.stream: OpenStream | None = None
@@ -108,7 +108,7 @@ class Peer:
 
     def next_deadline(self) -> float | None:
         """Monotonic seconds; None: nothing is waited for."""
-        if self.transport.ended:
+        if self.socket.ended:
             return None
         return self._linger_until if self._linger_until is not None else self.connection.next_deadline()
 
@@ -136,7 +136,7 @@ class Peer:
     @property
     def closing(self) -> bool:
         """Whether the socket is shut: nothing is sent or received any more."""
-        return self.transport.ended
+        return self.socket.ended
 
     def settle(self) -> None:
         """After anything that may have queued bytes or moved deadlines: send, close if asked, re-arm the timer."""
@@ -149,7 +149,7 @@ class Peer:
                 self._start_pump()
             elif self.connection.wants_close:
                 self._linger()
-        if not self.transport.ended:
+        if not self.socket.ended:
             self._timers.arm(self)
 
     def push(self) -> bool:
@@ -158,7 +158,7 @@ class Peer:
         while outbox:
             sent = self.send(outbox.peek(SEND_BYTES))
             if sent < 0:
-                return self.transport.ended
+                return self.socket.ended
             outbox.consume(sent)
         if self._blocked:
             self._blocked = False
@@ -167,7 +167,7 @@ class Peer:
 
     def send(self, data: bytes | memoryview) -> int:
         """One send(2): bytes taken, or -1 when the kernel takes none or the peer is gone."""
-        sent = self.transport.send(data)
+        sent = self.socket.send(data)
         if sent is None:
             self.abort()
             return -1
@@ -187,7 +187,7 @@ class Peer:
 
     def park(self) -> None:
         """The subscriber has something to be sent that the flush cannot send: the pump takes over."""
-        if not self._pumping and not self.transport.ended:
+        if not self._pumping and not self.socket.ended:
             self._start_pump()
 
     def _start_pump(self) -> None:
@@ -199,9 +199,9 @@ class Peer:
     async def _pump(self) -> None:
         """Own the write side until nothing is left: outbox, then replay pages, then the ring."""
         try:
-            while not self.transport.ended:
+            while not self.socket.ended:
                 if not self.push():
-                    await self.transport.writable()
+                    await self.socket.writable()
                 elif self.connection.wants_close or self.subscriber is None or self.streams is None:
                     break
                 elif not await self.streams.feed_parked(self):
@@ -213,14 +213,14 @@ class Peer:
             self._pumping = False
             if self._idle is not None:
                 self._idle.set()
-            if self.subscriber is not None and not self.transport.ended:
+            if self.subscriber is not None and not self.socket.ended:
                 self.subscriber.parked = False
-        if not self.transport.ended:
+        if not self.socket.ended:
             self.settle()
 
     def flushed(self) -> bool:
         """Send what the kernel takes at once; whether nothing is left that anybody waits for."""
-        return self.transport.ended or (not self._pumping and self.push())
+        return self.socket.ended or (not self._pumping and self.push())
 
     async def flush(self) -> None:
         """Wait until the outbox is empty (HTTP phase: the next request is not read before).
@@ -237,7 +237,7 @@ class Peer:
 
     def close(self, code: int, reason: str) -> None:
         """Ask for an orderly end: a close frame on a WebSocket, `wants_close` elsewhere."""
-        if not self.transport.ended:
+        if not self.socket.ended:
             self.connection.close(code, reason, self._clock())
             self.settle()
 
@@ -245,13 +245,13 @@ class Peer:
         """Everything is sent: say so, and give the peer a moment to read it.
 
         Closing at once with unread input would make the kernel send RST, which destroys an answer in flight
-        (RFC 9112 9.6). The driver reads and drops what still comes until the peer closes too.
+        (RFC 9112 9.6). The connection server reads and drops what still comes until the peer closes too.
         """
-        if self._linger_until is None and not self.transport.ended:
+        if self._linger_until is None and not self.socket.ended:
             self._linger_until = self._clock() + LINGER_SECS
-            self.transport.end_writing()
+            self.socket.end_writing()
 
     def abort(self) -> None:
-        """End both directions now; whoever reads or writes here wakes, and the driver cleans up."""
-        self.transport.end()
+        """End both directions now; whoever reads or writes here wakes, and the connection server cleans up."""
+        self.socket.end()
         self._timers.disarm(self)

@@ -41,7 +41,7 @@ from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.effects.performer import Performer
-from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.replica.feeds import GAP_GRACE_SECS
 from openguild_runtime.replica.streams import Streams
 from openguild_runtime.storage.base import Storage
@@ -173,25 +173,25 @@ class Controls:
 
     async def _recheck_everything(self) -> None:
         """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile."""
-        for peer in self._streams.peers():
-            await self._recheck_peer(peer, recheck_session)
+        for transport in self._streams.transports():
+            await self._recheck_transport(transport, recheck_session)
         for user_id in self._streams.notifications.watchers.users():
             await self._refresh(user_id)
 
     # --- effects on sockets ------------------------------------------------------------------------
 
-    def recheck_joined(self, peer: Peer) -> None:
+    def recheck_joined(self, transport: Transport) -> None:
         """Something changed while this stream was being opened: what was checked before may not be true any more."""
-        stream = peer.stream
+        stream = transport.stream
         if stream is None:
             return
         ended = ended_meanwhile(stream, self._tokens)
         if ended is not None:
-            peer.close(CloseCode.TOKEN_ENDED, ended)
+            transport.close(CloseCode.TOKEN_ENDED, ended)
         elif stream.channel_id is None:
             start_contained(self._tasks, self._refresh, stream.user_id)
         else:
-            start_contained(self._tasks, self._recheck_peer, peer)
+            start_contained(self._tasks, self._recheck_transport, transport)
 
     def _apply(self, record: ControlRecord) -> None:
         streams = self._streams
@@ -223,22 +223,22 @@ class Controls:
 
     async def _recheck(self, user_id: str) -> None:
         await self._refresh(user_id)
-        for peer in self._streams.peers_of(user_id):
-            await self._recheck_peer(peer)
+        for transport in self._streams.transports_of(user_id):
+            await self._recheck_transport(transport)
 
-    async def _recheck_peer(self, peer: Peer, check: Recheck = recheck_stream) -> None:
-        stream = peer.stream
+    async def _recheck_transport(self, transport: Transport, check: Recheck = recheck_stream) -> None:
+        stream = transport.stream
         if stream is None:
             return
         try:
             verdict = await self._performer().run(check(stream))
         except StorageUnavailable:
             log.warning("access cannot be re-checked now: closing the stream", channel_id=stream.channel_id)
-            peer.close(CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN)
+            transport.close(CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN)
             return
         if verdict is not None:
             reason = reasons.LOG_WENT_BACK if verdict is CloseCode.SERVICE_RESTART else reasons.ACCESS_ENDED
-            peer.close(verdict, reason)
+            transport.close(verdict, reason)
 
     async def _refresh(self, user_id: str) -> None:
         if self._streams.notifications.watchers.is_watching(user_id):
@@ -246,6 +246,6 @@ class Controls:
                 await self._streams.notifications.refresh(user_id)
             except StorageUnavailable:
                 log.warning("a notification stream cannot be brought up to date: closing it", user_id=user_id)
-                for peer in self._streams.peers_of(user_id):
-                    if peer.stream is not None and peer.stream.channel_id is None:
-                        peer.close(CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)
+                for transport in self._streams.transports_of(user_id):
+                    if transport.stream is not None and transport.stream.channel_id is None:
+                        transport.close(CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)

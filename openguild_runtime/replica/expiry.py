@@ -10,7 +10,7 @@ from openguild_proto.http.message import OpenStream
 from openguild_proto.policy.clocks import ClockWatch, deadline_of
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.replica.streams import Streams
 from openguild_runtime.system.background import contained
 from openguild_runtime.system.sources import Sources
@@ -21,10 +21,10 @@ PEERS_AT_ONCE = 100  # then everybody else has a turn
 log = structlog.get_logger("openguild.streams")
 
 
-def expire_with_token(peer: Peer, stream: OpenStream, sources: Sources) -> None:
+def expire_with_token(transport: Transport, stream: OpenStream, sources: Sources) -> None:
     """From now on the socket is closed with 4401 when the token ends."""
     deadline = deadline_of(stream.expires_ms, sources.monotonic(), sources.wall())
-    peer.connection.expire_at(deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
+    transport.connection.expire_at(deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
 
 async def watch_clocks(streams: Streams, sources: Sources) -> None:
@@ -42,12 +42,12 @@ async def watch_clocks(streams: Streams, sources: Sources) -> None:
 
 
 async def _renew_deadlines(streams: Streams, sources: Sources) -> None:
-    for number, peer in enumerate(streams.peers()):
+    for number, transport in enumerate(streams.transports()):
         if number % PEERS_AT_ONCE == 0:
             await anyio.lowlevel.checkpoint()
-        if peer.stream is not None and peer.connection.is_open:
-            expire_with_token(peer, peer.stream, sources)
-            if (peer.connection.next_deadline() or 0) <= sources.monotonic():
-                peer.deadline_passed(sources.monotonic())  # here, and not thousands in one turn of the timer wheel
+        if transport.stream is not None and transport.connection.is_open:
+            expire_with_token(transport, transport.stream, sources)
+            if (transport.connection.next_deadline() or 0) <= sources.monotonic():
+                transport.deadline_passed(sources.monotonic())  # here, and not thousands in one turn of the timer wheel
             else:
-                peer.settle()
+                transport.settle()

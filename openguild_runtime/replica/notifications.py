@@ -15,7 +15,7 @@ from openguild_proto.records import ControlRecord, ReadState
 from openguild_proto.schemas.stream import channel_created_payload, channel_message_payload, channel_read_payload
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.flusher import Flusher
-from openguild_runtime.net.turns import Turns
+from openguild_runtime.net.work_queue import WorkQueue
 from openguild_runtime.replica.feeds import Feeds
 from openguild_runtime.storage.base import Storage
 
@@ -35,7 +35,7 @@ class WatcherRefresh:
 class Notifications:
     """Users with open notification sockets, the feeds of what they see, and what they are told."""
 
-    def __init__(self, hub: Hub, flusher: Flusher, feeds: Feeds, storage: Storage, turns: Turns) -> None:
+    def __init__(self, hub: Hub, flusher: Flusher, feeds: Feeds, storage: Storage, turns: WorkQueue) -> None:
         self.watchers = Watchers()
         self._hub = hub
         self._flusher = flusher

@@ -24,8 +24,8 @@ from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.net.flusher import Flusher
-from openguild_runtime.net.transport import SEND_BYTES, Peer
-from openguild_runtime.net.turns import Turns
+from openguild_runtime.net.transport import SEND_BYTES, Transport
+from openguild_runtime.net.work_queue import WorkQueue
 from openguild_runtime.observability.metrics import Depths, Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.replica.epochs import Epochs
@@ -67,18 +67,20 @@ class Streams:
             restarted=self.log_went_back,
             has_room=hub.has_room,
         )
-        self.turns = Turns(tasks, clock)
+        self.turns = WorkQueue(tasks, clock)
         self.notifications = Notifications(hub, self.flusher, self.feeds, storage, self.turns)
         self.replay_window = replay_window
         self.changes = 0  # control records applied: who joins compares it with what it was when access was checked
-        self.recheck: Callable[[Peer], None]  # set by the app: controls know how
+        self.recheck: Callable[[Transport], None]  # set by the app: controls know how
         self._ending_lagged = False
         self._tracing = tracing
         self._storage = storage
         self._metrics = metrics
         self._tasks = tasks
         self._pages = ReplayPages(storage)
-        self._peers: dict[str, dict[Peer, None]] = {}  # user id -> stream sockets, in the order of their coming
+        self._transports: dict[
+            str, dict[Transport, None]
+        ] = {}  # user id -> stream sockets, in the order of their coming
 
     # --- joining and leaving -----------------------------------------------------------------------
 
@@ -105,14 +107,14 @@ class Streams:
         else:
             self.notifications.release(stream.user_id)
 
-    def join(self, peer: Peer, stream: OpenStream, changes: int) -> None:
+    def join(self, transport: Transport, stream: OpenStream, changes: int) -> None:
         """Subscribe the accepted socket; from here it misses nothing and gets nothing twice.
 
         `changes`: the count when its access was checked. What came since has not seen this socket, so it is checked again.
         """
-        peer.stream = stream
-        peer.streams = self
-        self._peers.setdefault(stream.user_id, {})[peer] = None
+        transport.stream = stream
+        transport.streams = self
+        self._transports.setdefault(stream.user_id, {})[transport] = None
         if stream.channel_id is None:
             ring = user_ring(stream.user_id)
             if not self.hub.is_open(ring):
@@ -125,29 +127,29 @@ class Streams:
             if not self.hub.is_open(ring):
                 self.hub.open(ring, head)
             since = stream.since if stream.since is not None else max(0, head - self.replay_window)
-        peer.subscriber = self.hub.subscribe(ring, since, owner=peer, handle=peer.transport.fileno())
+        transport.subscriber = self.hub.subscribe(ring, since, owner=transport, handle=transport.socket.fileno())
         self._metrics.subscriber_joined()
-        if peer.subscriber.state is SubscriberState.REPLAYING:
-            peer.park()
+        if transport.subscriber.state is SubscriberState.REPLAYING:
+            transport.park()
         else:
             self.flusher.mark(ring)
         if changes != self.changes:
-            self.recheck(peer)
+            self.recheck(transport)
 
-    def leave(self, peer: Peer) -> None:
+    def leave(self, transport: Transport) -> None:
         """The socket is going: out of its ring and out of the indexes."""
-        stream, subscriber = peer.stream, peer.subscriber
+        stream, subscriber = transport.stream, transport.subscriber
         if stream is None:
             return
-        peer.stream = None
-        peers = self._peers.get(stream.user_id)
-        if peers is not None:
-            peers.pop(peer, None)
-            if not peers:
-                del self._peers[stream.user_id]
+        transport.stream = None
+        transports = self._transports.get(stream.user_id)
+        if transports is not None:
+            transports.pop(transport, None)
+            if not transports:
+                del self._transports[stream.user_id]
         if subscriber is not None:
             self.hub.unsubscribe(subscriber)
-            peer.subscriber = None
+            transport.subscriber = None
             self._metrics.subscriber_left()
             if self.hub.is_open(subscriber.stream) and self.hub.subscriber_count(subscriber.stream) == 0:
                 self.hub.close(subscriber.stream)
@@ -155,15 +157,15 @@ class Streams:
 
     # --- what a parked socket gets -----------------------------------------------------------------
 
-    async def feed_parked(self, peer: Peer) -> bool:
+    async def feed_parked(self, transport: Transport) -> bool:
         """One step for a socket owned by its pump: a replay page, or a span of the ring. False: nothing is left."""
-        subscriber = peer.subscriber
+        subscriber = transport.subscriber
         if subscriber is None:
             return False
         if subscriber.state is SubscriberState.REPLAYING:
             hole = self.hub.replay_range(subscriber)
             if hole is not None:
-                await self._replay(peer, hole)
+                await self._replay(transport, hole)
             subscriber.parked = True  # live by now, perhaps, and still the pump's
             return True
         if subscriber.state is not SubscriberState.LIVE:
@@ -171,29 +173,29 @@ class Streams:
         span = self.hub.take(subscriber, SEND_BYTES)
         if not span:
             return False
-        sent = peer.send(span)
+        sent = transport.send(span)
         if sent < 0:
-            if not peer.closing:
-                await peer.transport.writable()
+            if not transport.closing:
+                await transport.socket.writable()
             return True
         rest = self.hub.sent(subscriber, sent)
         if rest:
-            peer.connection.outbox.append(rest)
+            transport.connection.outbox.append(rest)
         return True
 
-    async def _replay(self, peer: Peer, hole: tuple[int, int]) -> None:
-        subscriber, after = peer.subscriber, hole[0]
+    async def _replay(self, transport: Transport, hole: tuple[int, int]) -> None:
+        subscriber, after = transport.subscriber, hole[0]
         if subscriber is None:
             return
         pieces = await self._pages.read(subscriber.stream, after, min(hole[1] - after, MAX_PAGE_EVENTS))
         if not pieces:
-            peer.close(CloseCode.INTERNAL_ERROR, reasons.log_unreadable(after))
+            transport.close(CloseCode.INTERNAL_ERROR, reasons.log_unreadable(after))
             return
         for last, piece in pieces:
             if not subscriber.replaying:
                 return  # left or closed while the log was read
-            peer.connection.outbox.append(piece)
-            at_once = peer.push()
+            transport.connection.outbox.append(piece)
+            at_once = transport.push()
             self._metrics.replayed(last - subscriber.position)
             self.hub.replayed(subscriber, last)
             if not at_once:
@@ -240,27 +242,27 @@ class Streams:
 
     def _end_lagged(self, lagged: Lagged) -> None:
         self._metrics.lagged(lagged.missed)
-        peer = lagged.subscriber.owner
-        if isinstance(peer, Peer):
-            log.info("stream lagged", missed=lagged.missed, **peer.described)
-            notifications = peer.stream is not None and peer.stream.channel_id is None
+        transport = lagged.subscriber.owner
+        if isinstance(transport, Transport):
+            log.info("stream lagged", missed=lagged.missed, **transport.described)
+            notifications = transport.stream is not None and transport.stream.channel_id is None
             reason = reasons.lagged(lagged.missed, None if notifications else lagged.resume_from)
-            peer.close(CloseCode.POLICY_VIOLATION, reason)
+            transport.close(CloseCode.POLICY_VIOLATION, reason)
 
-    def count_missed(self, peer: Peer) -> None:
+    def count_missed(self, transport: Transport) -> None:
         """The socket ends by a deadline: what it had not got is dropped (A11)."""
-        subscriber = peer.subscriber
+        subscriber = transport.subscriber
         if subscriber is not None and subscriber.state is SubscriberState.LIVE:
             self._metrics.messaging_event("dropped", self.hub.head(subscriber.stream) - subscriber.position)
 
     def close_streams(self, ended: CloseStreams) -> None:
         """End the streams that are meant: at once where they are few, else in the next turns of the loop."""
 
-        def end(peer: Peer) -> None:
-            if peer.stream is not None and ended.means(peer.stream):
-                peer.close(ended.code, ended.reason)
+        def end(transport: Transport) -> None:
+            if transport.stream is not None and ended.means(transport.stream):
+                transport.close(ended.code, ended.reason)
 
-        self.turns.each(self.peers() if ended.user_id is None else self.peers_of(ended.user_id), end)
+        self.turns.each(self.transports() if ended.user_id is None else self.transports_of(ended.user_id), end)
 
     def forget_channel(self, channel_id: str) -> None:
         """What is kept of a channel that is gone, and who was to be notified of it."""
@@ -289,11 +291,11 @@ class Streams:
         """
         self.changes += 1
 
-        def end(peer: Peer) -> None:
-            if peer.stream is not None and not trusts(peer.stream.verified_by):
-                peer.close(CloseCode.TOKEN_ENDED, reasons.KEY_WITHDRAWN)
+        def end(transport: Transport) -> None:
+            if transport.stream is not None and not trusts(transport.stream.verified_by):
+                transport.close(CloseCode.TOKEN_ENDED, reasons.KEY_WITHDRAWN)
 
-        self.turns.each(self.peers(), end)
+        self.turns.each(self.transports(), end)
 
     def depths(self) -> Depths:
         """What is waiting here, for metrics and operators."""
@@ -302,15 +304,15 @@ class Streams:
         notifications = next((depth for ring, depth in deep if ring.startswith(USER_RING)), 0)
         return Depths(channels, notifications)
 
-    def peers(self) -> list[Peer]:
+    def transports(self) -> list[Transport]:
         """Every stream socket of this replica."""
-        return [peer for peers in self._peers.values() for peer in peers]
+        return [transport for transports in self._transports.values() for transport in transports]
 
-    def peers_of(self, user_id: str) -> list[Peer]:
+    def transports_of(self, user_id: str) -> list[Transport]:
         """The user's stream sockets, in the order of their coming."""
-        return list(self._peers.get(user_id, ()))
+        return list(self._transports.get(user_id, ()))
 
 
 def _end_restarted(subscriber: Subscriber) -> None:
-    if isinstance(subscriber.owner, Peer):
+    if isinstance(subscriber.owner, Transport):
         subscriber.owner.close(CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK)

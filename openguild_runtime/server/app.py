@@ -6,7 +6,6 @@ database (waited for), the control log, and only then requests that need storage
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import signal
@@ -36,30 +35,28 @@ from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.config.sections import ServerConfig, split_address
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
-from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.net.listener import (
     accept_forever,
     address_of,
     close_listener,
     open_listener,
-    raise_descriptor_limit,
 )
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.process.ending import CONNECTIONS_SECS, WORKER_SECS, Ending, ended_by_signals
+from openguild_runtime.process.ending import CONNECTIONS_SECS, Ending
 from openguild_runtime.replica.controls import Controls
 from openguild_runtime.replica.expiry import watch_clocks
 from openguild_runtime.replica.limit_sharing import share_limits
 from openguild_runtime.replica.streams import Streams
-from openguild_runtime.server.connection_server import Driver
+from openguild_runtime.server.connection_server import ConnectionServer
 from openguild_runtime.server.descriptors import SCRAPES, Descriptors
 from openguild_runtime.server.exposition import Exposition
 from openguild_runtime.server.parts import make_bus, make_limits, make_service, make_storage, make_tracing
 from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.retention import prune_forever
 from openguild_runtime.server.shutdown import DrainRequest, drain, end_scrapes
-from openguild_runtime.server.siblings import Pulse, Seat
+from openguild_runtime.server.siblings import Heartbeat, WorkerSlot
 from openguild_runtime.server.timekeeper import Timekeeper
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import Coalesced, contained
@@ -69,7 +66,7 @@ from openguild_runtime.system.sources import Sources
 SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
 STALL_PROBE_SECS = 0.05
 CATCH_UP_SECS = 1.0  # between two checks of everything, however often NATS comes back; the tail check is as frequent
-SEAT_PATIENCE_SECS = 3.0
+SLOT_PATIENCE_SECS = 3.0
 
 log = structlog.get_logger("openguild.server")
 
@@ -96,14 +93,14 @@ class Server:
         sources: Sources | None = None,
         hasher: PasswordHasher | None = None,
         native: bool | None = None,
-        seat: Seat | None = None,
+        slot: WorkerSlot | None = None,
         reread: Callable[[], ServerConfig] | None = None,
     ) -> None:
         sources = sources or Sources()
         clock = sources.monotonic
         self._started = anyio.Event()
         self._listening = False
-        self.seat = seat
+        self.slot = slot
         self.tasks = tasks
         native = native_ring() if native is None else native
         self._hasher = hasher or PasswordHasher()
@@ -111,7 +108,7 @@ class Server:
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
         self.timekeeper = Timekeeper(sources, self.metrics)
         self.sources = replace(sources, wall=self.timekeeper.wall)
-        self.exposition = Exposition(self.metrics.pieces, seat, max_age_secs=config.metrics.max_age_secs, clock=clock)
+        self.exposition = Exposition(self.metrics.pieces, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
@@ -148,9 +145,11 @@ class Server:
         on_main = config.metrics.enabled and config.metrics.bind_addr is None
         self.performer = self._performer(metrics_shown=on_main)
         self.timers = TimerWheel(clock)
-        self.driver = self._driver(self.performer, max_connections=0)
-        self.descriptors = Descriptors(config, descriptors, self.driver, self.service.sockets, self.metrics, clock)
-        self._drivers = [self.driver]  # whose connections end with the process
+        self.connection_server = self._connection_server(self.performer, max_connections=0)
+        self.descriptors = Descriptors(
+            config, descriptors, self.connection_server, self.service.sockets, self.metrics, clock
+        )
+        self._connection_servers = [self.connection_server]  # whose connections end with the process
         self._join()
 
     def _performer(self, *, metrics_shown: bool) -> Performer:
@@ -164,9 +163,11 @@ class Server:
             tracing=self.tracing,
         )
 
-    def _driver(self, performer: Performer, max_connections: int, *, metrics_only: bool = False) -> Driver:
+    def _connection_server(
+        self, performer: Performer, max_connections: int, *, metrics_only: bool = False
+    ) -> ConnectionServer:
         config = self.live.config
-        return Driver(
+        return ConnectionServer(
             service=self.service,
             limits=make_limits(config),
             policy=HeaderPolicy.create(
@@ -253,20 +254,22 @@ class Server:
     async def run(self, ending: Ending, hangups: AsyncIterator[signal.Signals]) -> None:
         """Listen, start in the background, serve until `ending` is asked for, drain. At one of `hangups`: read the configuration
         again."""
-        shared, config = self.seat is not None, self.live.config
+        shared, config = self.slot is not None, self.live.config
         listeners = [] if shared else [open_listener(*config.listen)]
         try:
             await self.start_parts()
-            if self.seat is not None:
-                self.tasks.start_soon(self.seat.serve, self.exposition.own, self._pulse)
+            if self.slot is not None:
+                self.tasks.start_soon(self.slot.serve, self.exposition.own, self._heartbeat)
                 # a worker that cannot serve yet leaves the port to its siblings
-                with anyio.move_on_after(SEAT_PATIENCE_SECS):
+                with anyio.move_on_after(SLOT_PATIENCE_SECS):
                     await self._started.wait()
                 listeners.append(open_listener(*config.listen, shared=True))
             self.tasks.start_soon(self._reload_at_hangup, hangups)
             self._start_admin(config.admin_path)
             self.tasks.start_soon(self.descriptors.watch)
-            self.tasks.start_soon(accept_forever, listeners[0], self.tasks, self.driver.serve, self.descriptors.ran_out)
+            self.tasks.start_soon(
+                accept_forever, listeners[0], self.tasks, self.connection_server.serve, self.descriptors.ran_out
+            )
             if config.metrics.enabled and config.metrics.bind_addr is not None:
                 listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
                 self._start_metrics(listeners[1])
@@ -275,14 +278,14 @@ class Server:
             await ending.wait_asked()
             with ending.limit("connections", CONNECTIONS_SECS):
                 await self._drain(listeners[0])
-                for scrapes in self._drivers[1:]:  # the drain can be watched to its end
+                for scrapes in self._connection_servers[1:]:  # the drain can be watched to its end
                     await end_scrapes(scrapes)
         finally:
             for listener in listeners:
                 close_listener(listener)
-            for driver in self._drivers:
-                driver.end_all()
-                driver.give_up()
+            for connection_server in self._connection_servers:
+                connection_server.end_all()
+                connection_server.give_up()
 
     async def aclose(self, ending: Ending) -> None:
         """Let go of what is outside, all at the same time."""
@@ -293,23 +296,25 @@ class Server:
                 closing.start_soon(ending.close, "tracing", self.tracing.aclose)
 
     def _start_metrics(self, listener: socket.socket) -> None:
-        driver = self._driver(self._performer(metrics_shown=True), max_connections=SCRAPES, metrics_only=True)
-        self._drivers.append(driver)
-        self.tasks.start_soon(accept_forever, listener, self.tasks, driver.serve, self.descriptors.ran_out)
+        connection_server = self._connection_server(
+            self._performer(metrics_shown=True), max_connections=SCRAPES, metrics_only=True
+        )
+        self._connection_servers.append(connection_server)
+        self.tasks.start_soon(accept_forever, listener, self.tasks, connection_server.serve, self.descriptors.ran_out)
         log.info(f"metrics listening on {address_of(listener)}")
 
     def _start_admin(self, path: Path | None) -> None:
         if path is None:
             return
-        if self.seat is None:
+        if self.slot is None:
             forget(path)
         else:
-            path = worker_path(path, self.seat.number)
-        scope = AdminScope(self.live, self.streams, DrainRequest(self.readiness, self.seat))
+            path = worker_path(path, self.slot.number)
+        scope = AdminScope(self.live, self.streams, DrainRequest(self.readiness, self.slot))
         self.tasks.start_soon(serve_admin, scope, path)
 
-    def _pulse(self) -> Pulse:
-        return Pulse(self._listening, self.live.changes())
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(self._listening, self.live.changes())
 
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
         async for _ in hangups:
@@ -331,7 +336,7 @@ class Server:
 
     async def _drain(self, listener: socket.socket) -> None:
         await drain(
-            self.driver,
+            self.connection_server,
             self.readiness,
             self.metrics,
             lambda: close_listener(listener),
@@ -348,40 +353,6 @@ class Server:
             self.metrics.loop_stall(max(0.0, self.sources.monotonic() - due))
 
 
-async def serve(
-    config: ServerConfig, seat: Seat | None = None, reread: Callable[[], ServerConfig] | None = None
-) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. SIGHUP applies what `reread` gives.
-
-    Raises OSError (address), EmbeddedError, and what asyncpg raises.
-    """
-    descriptors = raise_descriptor_limit()
-    tune_collector()
-    ending = Ending(config.drain.delay_secs + config.drain.window_secs, ahead_secs=0.0 if seat is None else WORKER_SECS)
-    async with (
-        ended_by_signals(ending) as hangups,
-        private_servers(config, ending) as completed,
-        anyio.create_task_group() as tasks,
-    ):
-        server = Server(completed, tasks, descriptors, seat=seat, reread=reread)
-        _announce(completed)
-        try:
-            await server.run(ending, hangups)
-        finally:
-            await server.aclose(ending)
-            tasks.cancel_scope.cancel()
-    log.info("stopped")
-    ending.over(0)
-    return 0
-
-
-def tune_collector() -> None:
-    """Connections are long-lived and make few cycles: look at them rarely, so that no full collection holds the loop."""
-    gc.collect()
-    gc.freeze()  # what was imported stays
-    gc.set_threshold(5_000, 4, 1_000)  # the young in 2 ms, the middle-aged in 8
-
-
 async def _no_metrics() -> None:
     """They are off, or on a listener of their own."""
 
@@ -394,13 +365,3 @@ async def _until_available(action: Callable[[], Awaitable[None]]) -> None:
             await anyio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
         else:
             return
-
-
-def _announce(config: ServerConfig) -> None:
-    log.info("resolved server configuration", **config.shown())
-    if not native_ring():
-        log.warning("fan-out runs on the pure-Python ring: the compiled extension is not installed or was declined")
-    if config.storage == "memory":
-        log.warning("memory storage: everything is lost when this process ends")
-    if config.nats.url is None and config.storage != "memory":
-        log.warning("nats.url is not set: other replicas hear of this one's events only by their tail check")

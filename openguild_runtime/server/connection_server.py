@@ -30,13 +30,13 @@ from openguild_proto.limits import MAX_WAITING_ANSWER_BYTES, Limits
 from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.addresses import limit_key
-from openguild_proto.policy.connections import Places
-from openguild_proto.policy.standing import Seldom
+from openguild_proto.policy.connections import Quota
+from openguild_proto.policy.standing import LogThrottle
 from openguild_proto.policy.waiting import WaitingAnswers
 from openguild_runtime.effects.performer import Performer
-from openguild_runtime.net.nonblocking_socket import Transport
+from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
-from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.replica.expiry import expire_with_token
@@ -52,7 +52,7 @@ Dispatch = Callable[[Context, Request], Operation[Response | OpenStream]]
 log = structlog.get_logger("openguild.http")
 
 
-class Driver:
+class ConnectionServer:
     """Serves accepted sockets; one per process, shared by all connections."""
 
     def __init__(
@@ -74,9 +74,9 @@ class Driver:
     ) -> None:
         self.service = service
         self.draining = False
-        self.waiting: WaitingAnswers[Peer] = WaitingAnswers(MAX_WAITING_ANSWER_BYTES)
-        self.peers: dict[Peer, None] = {}  # in the order of their coming
-        self._http: dict[Peer, None] = {}  # those of them that are no streams yet
+        self.waiting: WaitingAnswers[Transport] = WaitingAnswers(MAX_WAITING_ANSWER_BYTES)
+        self.transports: dict[Transport, None] = {}  # in the order of their coming
+        self._http: dict[Transport, None] = {}  # those of them that are no streams yet
         self._emptied = anyio.Event()
         self._scopes: set[anyio.CancelScope] = set()  # of the tasks that drive connections
         self._limits = limits
@@ -88,8 +88,8 @@ class Driver:
         self._timers = timers
         self._tasks = tasks
         self.max_connections = max_connections
-        self._places = Places(max_per_address)
-        self._refusals = Seldom()  # lines of the log about them
+        self._places = Quota(max_per_address)
+        self._refusals = LogThrottle()  # lines of the log about them
         self._dispatch = dispatch
         self._sources = sources
         self._clock = sources.monotonic
@@ -105,7 +105,10 @@ class Driver:
             self._metrics.rejected("connection_limit")
             if full and (before := self._refusals.due(full, self._clock())) is not None:
                 log.warning(
-                    f"connections are refused: {full}", peer=address, connections=len(self.peers), since_last=before + 1
+                    f"connections are refused: {full}",
+                    peer=address,
+                    connections=len(self.transports),
+                    since_last=before + 1,
                 )
             sock.close()
             return
@@ -122,7 +125,7 @@ class Driver:
             return ""
         if not (self._places.has_room(limit_key(address)) or self._policy.is_trusted(address)):
             return "an address holds all that one may have (websocket.max_connections_per_address)"
-        if len(self.peers) < self.max_connections or self.shed():
+        if len(self.transports) < self.max_connections or self.shed():
             return None
         return "the server has as many as it may (websocket.max_connections, the limit of open files)"
 
@@ -135,8 +138,8 @@ class Driver:
             peer_address=address,
             max_body_of=max_body_bytes,
         )
-        peer = Peer(
-            Transport(sock),
+        transport = Transport(
+            NonblockingSocket(sock),
             address,
             connection,
             clock=self._clock,
@@ -144,44 +147,44 @@ class Driver:
             tasks=self._tasks,
             handler=self,
         )
-        self.peers[peer] = self._http[peer] = None
+        self.transports[transport] = self._http[transport] = None
         self._places.take(limit_key(address))
         self._metrics.connection_opened()
         became_stream = False
         try:
-            became_stream = await self._drive(peer)
+            became_stream = await self._drive(transport)
         except Exception:  # contained: one connection's failure must not end the listener's task group
             log.exception("connection failed", peer=address)
         finally:
             if not became_stream:
-                self._end(peer)
+                self._end(transport)
 
-    def _end(self, peer: Peer) -> None:
+    def _end(self, transport: Transport) -> None:
         """The socket leaves its ring, then its descriptor is closed; in this order, so that nothing writes to a reused one."""
-        if peer not in self.peers:
+        if transport not in self.transports:
             return
-        del self.peers[peer]
-        self._http.pop(peer, None)
-        self._places.give_back(limit_key(peer.address))
-        self._release_stream(peer)
-        peer.abort()
-        peer.transport.close()
-        if not self.peers:
+        del self.transports[transport]
+        self._http.pop(transport, None)
+        self._places.give_back(limit_key(transport.address))
+        self._release_stream(transport)
+        transport.abort()
+        transport.socket.close()
+        if not self.transports:
             self._emptied.set()
         self._metrics.connection_closed()
 
     def shed(self) -> bool:
         """There is no room: the oldest connection that waits for its client makes some. False: none was found."""
-        for peer in islice(self._http, SHED_LOOKS):
-            if not peer.connection.is_answering and not peer.closing:
-                peer.abort()
+        for transport in islice(self._http, SHED_LOOKS):
+            if not transport.connection.is_answering and not transport.closing:
+                transport.abort()
                 return True
         return False
 
     def end_all(self) -> None:
         """Whatever is still open ends now."""
-        for peer in list(self.peers):
-            peer.abort()
+        for transport in list(self.transports):
+            transport.abort()
 
     def give_up(self) -> None:
         """Whatever a request still waits for is left: the process ends, and its time is over."""
@@ -190,93 +193,93 @@ class Driver:
 
     async def wait_empty(self) -> None:
         """Return when no connection is open."""
-        while self.peers:
+        while self.transports:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
-    async def _drive(self, peer: Peer) -> bool:
+    async def _drive(self, transport: Transport) -> bool:
         """Until the connection ends, or until the loop drives it: True then."""
-        connection = peer.connection
-        peer.settle()
-        while data := await peer.transport.receive_some(RECEIVE_BYTES):
+        connection = transport.connection
+        transport.settle()
+        while data := await transport.socket.receive_some(RECEIVE_BYTES):
             for number, event in enumerate(connection.receive_data(data, self._clock())):
                 if number:  # pipelined: everybody else has a turn before it
                     await asyncio.sleep(0)
-                await self._handle(peer, event)
-            peer.settle()
+                await self._handle(transport, event)
+            transport.settle()
             if connection.is_websocket:
-                del self._http[peer]
-                peer.transport.call_when_readable(peer)
+                del self._http[transport]
+                transport.socket.call_when_readable(transport)
                 return True
         for event in connection.receive_eof(self._clock()):
-            await self._handle(peer, event)
-        await self._flush(peer)
+            await self._handle(transport, event)
+        await self._flush(transport)
         return False
 
-    async def _flush(self, peer: Peer) -> None:
+    async def _flush(self, transport: Transport) -> None:
         """Wait until the answer has left; the one that waits longest is given up where too much waits in all."""
-        if peer.flushed():
+        if transport.flushed():
             return
-        for slow in self.waiting.begin(peer, len(peer.connection.outbox)):
+        for slow in self.waiting.begin(transport, len(transport.connection.outbox)):
             log.info("a reader was too slow while many were", **slow.described)
             self._metrics.rejected("slow_reader")
             slow.abort()
         try:
-            await peer.flush()
+            await transport.flush()
         finally:
-            self.waiting.end(peer)
+            self.waiting.end(transport)
 
     # --- streams: driven by callbacks ----------------------------------------------------------------
 
-    def readable(self, peer: Peer) -> None:
+    def readable(self, transport: Transport) -> None:
         """Called by a stream's peer."""
         try:
-            data = peer.transport.receive(RECEIVE_BYTES)
+            data = transport.socket.receive(RECEIVE_BYTES)
             if data is None:
                 return
-            connection = peer.connection
+            connection = transport.connection
             if data:
                 for event in connection.receive_data(data, self._clock()):
-                    self.report(peer, event)
-                peer.settle()
+                    self.report(transport, event)
+                transport.settle()
             else:
                 for event in connection.receive_eof(self._clock()):
-                    self.report(peer, event)
-                peer.push()
-                self._end(peer)
+                    self.report(transport, event)
+                transport.push()
+                self._end(transport)
         except Exception:  # contained: one connection's failure must not end the others
-            log.exception("connection failed", peer=peer.address)
-            self._end(peer)
+            log.exception("connection failed", peer=transport.address)
+            self._end(transport)
 
     # --- requests ----------------------------------------------------------------------------------
 
-    async def _handle(self, peer: Peer, event: Event) -> None:
-        if peer.closing:
+    async def _handle(self, transport: Transport, event: Event) -> None:
+        if transport.closing:
             return  # nobody waits for the answer to what was pipelined
         match event:
             case RequestReceived(request=request) | WebSocketRequested(request=request):
-                await self._answer(peer, request)
-                if not peer.connection.is_websocket:
-                    await self._flush(peer)
+                await self._answer(transport, request)
+                if not transport.connection.is_websocket:
+                    await self._flush(transport)
             case _:
-                self.report(peer, event)
+                self.report(transport, event)
 
-    def report(self, peer: Peer, event: Event) -> None:
+    def report(self, transport: Transport, event: Event) -> None:
         """Count and log what the core has decided by itself; client messages are ignored (CONTRACT 8, A7)."""
         reason: str | None = None
         status: int | None = None
         match event:
             case PeerViolated(rule=rule, status_hint=status, reason=reason):
-                log.info("peer broke a rule", rule=rule, **peer.described)
+                log.info("peer broke a rule", rule=rule, **transport.described)
             case DeadlineExpired(name=name, status_hint=status, reason=reason):
-                log.info("deadline passed", deadline=name, **peer.described)
-                self._streams.count_missed(peer)
+                log.info("deadline passed", deadline=name, **transport.described)
+                self._streams.count_missed(transport)
         if reason is not None:
             self._metrics.rejected(reason)
         if status is not None:
             self._metrics.http_request("unmatched", status, 0.0)
 
-    async def _answer(self, peer: Peer, request: Request) -> None:
+    async def _answer(self, transport: Transport, request: Request) -> None:
         started, changes = self._clock(), self._streams.changes
         deadline = anyio.current_time() + self._limits.request_timeout_secs
         refused: dict[str, str] = {}
@@ -284,9 +287,9 @@ class Driver:
         try:
             result = await self._traced(request, deadline)
             if isinstance(result, OpenStream):
-                result = await self._open_stream(peer, request, result, changes, deadline)
+                result = await self._open_stream(transport, request, result, changes, deadline)
             if isinstance(result, Response):
-                peer.connection.respond(result, self._clock())
+                transport.connection.respond(result, self._clock())
                 status, route = result.status, result.route
                 if result.rejection is not None:
                     self._metrics.rejected(result.rejection)
@@ -306,7 +309,7 @@ class Driver:
                 **refused,
             )
         finally:
-            if not peer.connection.is_websocket:  # a stream's records carry the id of its upgrade
+            if not transport.connection.is_websocket:  # a stream's records carry the id of its upgrade
                 structlog.contextvars.unbind_contextvars("request_id")
 
     async def _traced(self, request: Request, deadline: float) -> Response | OpenStream:
@@ -337,7 +340,7 @@ class Driver:
     # --- streams -----------------------------------------------------------------------------------
 
     async def _open_stream(
-        self, peer: Peer, request: Request, stream: OpenStream, changes: int, deadline: float
+        self, transport: Transport, request: Request, stream: OpenStream, changes: int, deadline: float
     ) -> OpenStream | Response:
         """Accept the upgrade and join the stream, or answer why not; the reserved place is given back then."""
         refusal: ErrorCode | None = ErrorCode.DATABASE_UNAVAILABLE  # what it is when the deadline passes
@@ -358,17 +361,17 @@ class Driver:
                 refusal = ErrorCode.DRAINING
             if refusal is not None:
                 return error_response(refusal, request.request_id, route=stream.route)
-            peer.connection.accept(self._clock(), subprotocol=stream.subprotocol, headers=stream.headers)
+            transport.connection.accept(self._clock(), subprotocol=stream.subprotocol, headers=stream.headers)
             undo.pop_all()  # from here on the peer has the stream, and gives it back when it ends
-        expire_with_token(peer, stream, self._sources)
-        self._streams.join(peer, stream, changes)
+        expire_with_token(transport, stream, self._sources)
+        self._streams.join(transport, stream, changes)
         self._metrics.socket_opened()
         return stream
 
-    def _release_stream(self, peer: Peer) -> None:
-        stream = peer.stream
+    def _release_stream(self, transport: Transport) -> None:
+        stream = transport.stream
         if stream is not None:
-            self._streams.leave(peer)
+            self._streams.leave(transport)
             self._give_back(stream)
             self._metrics.socket_closed()
             log.debug("stream ended", channel_id=stream.channel_id, user_id=stream.user_id)

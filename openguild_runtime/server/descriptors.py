@@ -19,7 +19,7 @@ from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.server.connection_server import Driver
+from openguild_runtime.server.connection_server import ConnectionServer
 
 OWN = (
     32  # measured: 13 to 24 for the loop, logs, listeners, NATS, a private PostgreSQL and NATS; and files for a moment
@@ -73,13 +73,14 @@ def require_descriptors(config: ServerConfig) -> None:
 
 
 class Descriptors:
-    """Those of one process; `limit`: how many it may have open. Bounds `driver`'s connections and the streams of `sockets`."""
+    """Those of one process; `limit`: how many it may have open. Bounds the connections of
+    `connection_server` and the streams of `sockets`."""
 
     def __init__(
         self,
         config: ServerConfig,
         limit: int,
-        driver: Driver,
+        connection_server: ConnectionServer,
         sockets: ConnectionLimiter,
         metrics: Metrics,
         clock: Callable[[], float],
@@ -87,7 +88,7 @@ class Descriptors:
         self._set_aside = _set_aside(config)
         self._most = config.websocket.max_connections + SPARE_CONNECTIONS
         self._most_streams = sockets.max_total
-        self._driver = driver
+        self._connection_server = connection_server
         self._sockets = sockets
         self._metrics = metrics
         self._clock = clock
@@ -99,7 +100,7 @@ class Descriptors:
         if sockets.max_total < self._most_streams:
             log.warning(
                 "the limit of open files leaves room for fewer streams than websocket.max_connections; raise it",
-                limit=limit, streams=sockets.max_total, connections=driver.max_connections,
+                limit=limit, streams=sockets.max_total, connections=connection_server.max_connections,
             )  # fmt: skip
 
     @property
@@ -109,7 +110,7 @@ class Descriptors:
 
     def ran_out(self, failure: OSError) -> None:
         """A connection could not be accepted: those that wait for their client make room, and there are fewer in all."""
-        now, connections = self._clock(), len(self._driver.peers)
+        now, connections = self._clock(), len(self._connection_server.transports)
         self._failed_at = now
         self._metrics.accept_failed()
         self._bound = max(MIN_CONNECTIONS, connections - SPARES)
@@ -117,7 +118,7 @@ class Descriptors:
         if self._spares:
             os.close(self._spares.pop())
         for _ in range(SHED_AT_ONCE):
-            if not self._driver.shed():
+            if not self._connection_server.shed():
                 break
         if now - self._told_at >= TELL_SECS:
             self._told_at = now
@@ -148,7 +149,7 @@ class Descriptors:
         room = max(MIN_CONNECTIONS, room - min(room // 8, MAX_MARGIN))
         connections = min(room, self._most, self._most if self._bound is None else self._bound)
         kept = min(-(-connections // HTTP_SHARE), SPARE_CONNECTIONS)
-        self._driver.max_connections = connections
+        self._connection_server.max_connections = connections
         self._sockets.max_total = min(self._most_streams, connections - kept)
 
     def _refilled(self) -> bool:

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from openguild_proto.limits import TURN_SECS
-from openguild_runtime.server.siblings import Seat, gather
+from openguild_runtime.server.siblings import WorkerSlot, gather
 
 
 class Exposition:
@@ -24,13 +24,13 @@ class Exposition:
     def __init__(
         self,
         render: Callable[[], Iterable[bytes]],
-        seat: Seat | None,
+        slot: WorkerSlot | None,
         *,
         max_age_secs: float,
         clock: Callable[[], float],
     ) -> None:
         self._render = render
-        self._seat = seat
+        self._slot = slot
         self._max_age_secs = max_age_secs
         self._clock = clock
         self._own: tuple[float, bytes] | None = None  # (when, text)
@@ -58,12 +58,12 @@ class Exposition:
 
     async def whole(self) -> bytes:
         """What a scrape gets. Whoever asks meanwhile waits for the same text."""
-        if self._seat is None:
+        if self._slot is None:
             return await self.own()
         async with self._gathering:
             text = self._fresh(self._whole)
             if text is None:
-                text = await gather(self._seat, self.own)
+                text = await gather(self._slot, self.own)
                 self._whole = self._clock(), text
         return text
 

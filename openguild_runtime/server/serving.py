@@ -11,7 +11,7 @@ import anyio
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.observability import logs
-from openguild_runtime.server.siblings import Seat
+from openguild_runtime.server.siblings import WorkerSlot
 
 
 def set_up_logs(config: ServerConfig) -> None:
@@ -22,9 +22,9 @@ def set_up_logs(config: ServerConfig) -> None:
         raise ConfigError(str(problem)) from None
 
 
-def serve_here(config: ServerConfig, reread: Callable[[], ServerConfig], seat: Seat | None = None) -> int:
-    """Serve in this process; `seat`: as one of several workers."""
-    from openguild_runtime.server import app  # the other commands do without the server's parts
+def serve_here(config: ServerConfig, reread: Callable[[], ServerConfig], slot: WorkerSlot | None = None) -> int:
+    """Serve in this process; `slot`: as one of several workers."""
+    from openguild_runtime.server import run  # the other commands do without the server's parts
 
     fast = importlib.util.find_spec("uvloop") is not None
-    return anyio.run(app.serve, config, seat, reread, backend_options={"use_uvloop": fast})
+    return anyio.run(run.serve, config, slot, reread, backend_options={"use_uvloop": fast})

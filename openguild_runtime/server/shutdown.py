@@ -19,12 +19,12 @@ import structlog
 from openguild_proto.policy.draining import plan_waves
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_runtime.net.transport import Peer
-from openguild_runtime.net.turns import in_turns
+from openguild_runtime.net.transport import Transport
+from openguild_runtime.net.work_queue import in_turns
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.server.connection_server import Driver
+from openguild_runtime.server.connection_server import ConnectionServer
 from openguild_runtime.server.readiness import ReadinessProbe
-from openguild_runtime.server.siblings import Seat
+from openguild_runtime.server.siblings import WorkerSlot
 
 LAST_WORDS_SECS = 0.6  # for close handshakes and answers after the last wave
 SCRAPE_SECS = 0.2  # for the last scrape to be answered
@@ -38,9 +38,9 @@ class DrainRequest:
     A worker that drained alone would be replaced, so its supervisor gets the signal and hands it on to all.
     """
 
-    def __init__(self, readiness: ReadinessProbe, seat: Seat | None) -> None:
+    def __init__(self, readiness: ReadinessProbe, slot: WorkerSlot | None) -> None:
         self._readiness = readiness
-        self._supervisor = None if seat is None else seat.supervisor
+        self._supervisor = None if slot is None else slot.supervisor
         self._sent = False
 
     def __call__(self) -> None:
@@ -53,7 +53,7 @@ class DrainRequest:
 
 
 async def drain(
-    driver: Driver,
+    connection_server: ConnectionServer,
     readiness: ReadinessProbe,
     metrics: Metrics,
     stop_listening: Callable[[], None],
@@ -68,35 +68,41 @@ async def drain(
     if delay_secs > 0:
         await anyio.sleep(delay_secs)
     stop_listening()
-    driver.draining = True  # no stream opens from here on
-    requests = [peer for peer in driver.peers if not peer.connection.is_websocket]
-    await in_turns(requests, lambda peer: peer.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING), clock)
+    connection_server.draining = True  # no stream opens from here on
+    requests = [transport for transport in connection_server.transports if not transport.connection.is_websocket]
+    await in_turns(
+        requests, lambda transport: transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING), clock
+    )
     with anyio.move_on_after(window_secs + LAST_WORDS_SECS):
-        await _close_in_waves([peer for peer in driver.peers if peer.connection.is_websocket], window_secs, clock)
-        await driver.wait_empty()
-    cut = len(driver.peers)
-    await in_turns(list(driver.peers), Peer.abort, clock)
+        await _close_in_waves(
+            [transport for transport in connection_server.transports if transport.connection.is_websocket],
+            window_secs,
+            clock,
+        )
+        await connection_server.wait_empty()
+    cut = len(connection_server.transports)
+    await in_turns(list(connection_server.transports), Transport.abort, clock)
     log.info("drained", connections_cut=cut)
 
 
-async def end_scrapes(driver: Driver) -> None:
+async def end_scrapes(connection_server: ConnectionServer) -> None:
     """The connections of the metrics' own listener: those that wait for their next request end now."""
-    driver.draining = True
-    for peer in list(driver.peers):
-        peer.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING)
+    connection_server.draining = True
+    for transport in list(connection_server.transports):
+        transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING)
     with anyio.move_on_after(SCRAPE_SECS):
-        await driver.wait_empty()
+        await connection_server.wait_empty()
 
 
-async def _close_in_waves(peers: list[Peer], window_secs: float, clock: Callable[[], float]) -> None:
-    random.shuffle(peers)
-    waves = plan_waves(len(peers), window_secs)
+async def _close_in_waves(transports: list[Transport], window_secs: float, clock: Callable[[], float]) -> None:
+    random.shuffle(transports)
+    waves = plan_waves(len(transports), window_secs)
 
-    def send_away(peer: Peer) -> None:
+    def send_away(transport: Transport) -> None:
         delay_ms = random.randrange(waves.spread_ms)  # noqa: S311 - jitter, not a secret
-        peer.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.SERVER_RESTARTING, delay_ms))
+        transport.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.SERVER_RESTARTING, delay_ms))
 
-    for start in range(0, len(peers), waves.size):
+    for start in range(0, len(transports), waves.size):
         if start:
             await anyio.sleep(waves.pause_secs)
-        await in_turns(peers[start : start + waves.size], send_away, clock)
+        await in_turns(transports[start : start + waves.size], send_away, clock)

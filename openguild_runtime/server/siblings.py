@@ -1,7 +1,7 @@
 """What a worker and its supervisor tell each other, over a socket pair that the worker is born with.
 
 No name in the file system leads to it, so no cleaner of temporary directories can take it away, and no directory has to be
-there or to be writable. Every worker sends its pulse, by which the supervisor sees who hangs. The metrics of all workers
+there or to be writable. Every worker sends its heartbeat, by which the supervisor sees who hangs. The metrics of all workers
 are shown at whichever of them is scraped: it asks the supervisor, who asks the others. A sample gets the label `worker`;
 `openguild_worker_up` says who answered.
 """
@@ -19,8 +19,8 @@ import msgspec
 
 from openguild_runtime.system.background import contained, start_contained
 
-PULSE_SECS = 2.0  # between two pulses
-STARTING_PULSE_SECS = 0.2  # until the worker takes connections
+HEARTBEAT_SECS = 2.0  # between two heartbeats
+STARTING_HEARTBEAT_SECS = 0.2  # until the worker takes connections
 SIBLING_SECS = 1.0  # in which a worker gives its metrics
 RETURN_SECS = 0.5  # for the way through the supervisor
 RECEIVE_BYTES = 65_536
@@ -29,11 +29,11 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # the metrics of all workers
 MAX_WAITING_BYTES = MAX_MESSAGE_BYTES  # for an end that does not read
 
 
-class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """A worker's loop turns."""
 
     listening: bool  # it takes connections
-    changes: dict[str, Any]  # settings that `admin set` gave it: who takes its seat gets them
+    changes: dict[str, Any]  # settings that `admin set` gave it: who takes its slot gets them
 
 
 class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
@@ -56,11 +56,11 @@ class Others(msgspec.Struct, frozen=True, tag="others"):
     texts: dict[int, bytes]
 
 
-Message = Pulse | Wanted | Own | Others
+Message = Heartbeat | Wanted | Own | Others
 _decoder = msgspec.msgpack.Decoder(Message)
 
 
-class Line:
+class SiblingLink:
     """One end of the pair: messages whole and in order. What is said to an end that does not read is dropped in the end."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -128,10 +128,10 @@ class Line:
                 heard(message)
 
 
-class Seat:
+class WorkerSlot:
     """A worker's place: `number` of `count`, counted from 0, its line to the supervisor, and whose process id ends all."""
 
-    def __init__(self, number: int, count: int, supervisor: int, line: Line) -> None:
+    def __init__(self, number: int, count: int, supervisor: int, line: SiblingLink) -> None:
         self.number = number
         self.count = count
         self.supervisor = supervisor
@@ -140,8 +140,8 @@ class Seat:
         self._answers: dict[int, dict[int, bytes]] = {}
         self._answered = anyio.Event()
 
-    async def serve(self, own: Callable[[], Awaitable[bytes]], pulse: Callable[[], Pulse]) -> None:
-        """Send pulses and answer with `own` metrics, until the supervisor is gone."""
+    async def serve(self, own: Callable[[], Awaitable[bytes]], heartbeat: Callable[[], Heartbeat]) -> None:
+        """Send heartbeats and answer with `own` metrics, until the supervisor is gone."""
 
         def heard(message: Message) -> None:
             if isinstance(message, Wanted):
@@ -151,7 +151,7 @@ class Seat:
                 self._answered.set()
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._send_pulses, pulse)
+            tasks.start_soon(self._send_heartbeats, heartbeat)
             await self._line.run(heard)
             tasks.cancel_scope.cancel()
 
@@ -168,20 +168,20 @@ class Seat:
     async def _answer(self, number: int, own: Callable[[], Awaitable[bytes]]) -> None:
         self._line.say(Own(number, await own()))
 
-    async def _send_pulses(self, pulse: Callable[[], Pulse]) -> None:
+    async def _send_heartbeats(self, heartbeat: Callable[[], Heartbeat]) -> None:
         while True:
             listening = False
-            with contained("the pulse"):
-                beat = pulse()
+            with contained("the heartbeat"):
+                beat = heartbeat()
                 self._line.say(beat)
                 listening = beat.listening
-            await anyio.sleep(PULSE_SECS if listening else STARTING_PULSE_SECS)
+            await anyio.sleep(HEARTBEAT_SECS if listening else STARTING_HEARTBEAT_SECS)
 
 
-async def gather(seat: Seat, render: Callable[[], Awaitable[bytes]]) -> bytes:
+async def gather(slot: WorkerSlot, render: Callable[[], Awaitable[bytes]]) -> bytes:
     """The exposition of all workers; who does not answer in time is missing, and down."""
-    texts = {seat.number: await render()} | await seat.others()
-    return merge({number: texts.get(number) or None for number in range(seat.count)})
+    texts = {slot.number: await render()} | await slot.others()
+    return merge({number: texts.get(number) or None for number in range(slot.count)})
 
 
 def merge(texts: dict[int, bytes | None]) -> bytes:

@@ -79,7 +79,7 @@ async def serve_local(path: Path, answer: Answer) -> None:
         while True:
             try:
                 listener = await _listen(path)
-                place = _place(path)
+                place = _cursor_of(path)
             except OSError as failure:
                 reason = (failure.strerror or type(failure).__name__).lower()
                 if reason != problem:
@@ -94,7 +94,7 @@ async def serve_local(path: Path, answer: Answer) -> None:
                     await _until_nameless(path, place)
                     serving.cancel_scope.cancel()
             finally:
-                if _place(path) == place:
+                if _cursor_of(path) == place:
                     with suppress(OSError):
                         path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the end
             log.warning("a local socket was removed and is made again", path=str(path))
@@ -106,7 +106,7 @@ async def _listen(path: Path) -> SocketListener:
         return await anyio.create_unix_listener(name, mode=0o600)
 
 
-def _place(path: Path) -> tuple[int, int] | None:
+def _cursor_of(path: Path) -> tuple[int, int] | None:
     """What has the name now; None: nothing."""
     try:
         found = path.lstat()
@@ -118,7 +118,7 @@ def _place(path: Path) -> tuple[int, int] | None:
 async def _until_nameless(path: Path, place: tuple[int, int] | None) -> None:
     """Return when nothing has the name. Another server's socket may have it: that server was started later, and keeps it."""
     told = False
-    while (now := _place(path)) is not None:
+    while (now := _cursor_of(path)) is not None:
         if now != place and not told:
             told = True
             log.warning("another server has taken a local socket's name", path=str(path))

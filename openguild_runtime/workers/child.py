@@ -1,7 +1,7 @@
 """One worker process. Its whole configuration comes as one line on standard input, which then stays open: a further line
 is a configuration that was read again, and when it ends, the supervisor is gone and the worker drains as at SIGTERM.
 
-With the first line come the settings that `admin set` gave to the worker that had the seat before, and the descriptor of
+With the first line come the settings that `admin set` gave to the worker that had the slot before, and the descriptor of
 its line to the supervisor."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from openguild_runtime.process.signals import ignore_hangups, leave_at_sigterm
 from openguild_runtime.process.standard_streams import log_what_is_printed
 from openguild_runtime.server.failures import answer_failures
 from openguild_runtime.server.serving import serve_here, set_up_logs
-from openguild_runtime.server.siblings import Line, Seat
+from openguild_runtime.server.siblings import SiblingLink, WorkerSlot
 
 log = structlog.get_logger("openguild.workers")
 
@@ -37,16 +37,16 @@ def main() -> NoReturn:
     config = ServerConfig.model_validate(orders["config"])
     line = socket.socket(fileno=orders["line"])
     line.set_inheritable(False)
-    seat = Seat(orders["number"], orders["count"], orders["supervisor"], Line(line))
+    slot = WorkerSlot(orders["number"], orders["count"], orders["supervisor"], SiblingLink(line))
     latest = [config]
     for key, value in orders["changes"].items():
         config = with_value(config, key, value)
     threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
     log_what_is_printed()
-    structlog.contextvars.bind_contextvars(worker=seat.number)
+    structlog.contextvars.bind_contextvars(worker=slot.number)
     with line:
-        status = answer_failures(lambda: serve_here(config, lambda: latest[0], seat), None, lambda: config.log_format)
+        status = answer_failures(lambda: serve_here(config, lambda: latest[0], slot), None, lambda: config.log_format)
     leave(status)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from anyio.abc import TaskGroup
 
-from openguild_runtime.server.siblings import SIBLING_SECS, Line, Message, Others, Own, Wanted
+from openguild_runtime.server.siblings import SIBLING_SECS, Message, Others, Own, SiblingLink, Wanted
 
 
 class _Round:
@@ -21,7 +21,7 @@ class Exchange:
     """`lines` of the workers that run, by their numbers; the owner keeps them up to date."""
 
     def __init__(self, tasks: TaskGroup) -> None:
-        self.lines: dict[int, Line] = {}
+        self.lines: dict[int, SiblingLink] = {}
         self._tasks = tasks
         self._rounds: dict[int, _Round] = {}
         self._asking: set[int] = set()

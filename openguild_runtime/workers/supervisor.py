@@ -1,6 +1,6 @@
 """Starts the workers, restarts one that dies or hangs, hands signals on, and ends when all have ended.
 
-A worker that cannot take its seat the first time ends all: its configuration is theirs. Once a seat has served, whoever
+A worker that cannot take its slot the first time ends all: its configuration is theirs. Once a slot has served, whoever
 leaves it is replaced, more and more slowly, and however often while another worker serves; when none does, MAX_FAILURES in
 a row end the server. Workers are processes of sessions of their own: a Ctrl-C reaches the supervisor alone, which sends
 SIGTERM on. Nothing that a worker needs of its supervisor has a name in the file system (siblings.py).
@@ -32,7 +32,7 @@ from openguild_runtime.config.sections import ServerConfig, split_address
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.process.ending import WORKERS_SECS, Ending, ended_by_signals
 from openguild_runtime.server.failures import CommandFailed
-from openguild_runtime.server.siblings import PULSE_SECS, Line, Message, Pulse
+from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message, SiblingLink
 from openguild_runtime.system.local_socket import forget
 from openguild_runtime.workers.exchange import Exchange
 
@@ -41,7 +41,7 @@ MAX_BACKOFF_SECS = 15.0
 MAX_FAILURES = 8  # in a row, where nobody else serves: about 20 seconds
 STEADY_SECS = 10.0  # who lived as long as this is restarted at once
 MAX_MISSED_PULSES = 5
-START_SECS = 60.0  # until the first pulse
+START_SECS = 60.0  # until the first heartbeat
 ORDER_SECS = 1.0  # for a configuration to go down the pipe
 
 log = structlog.get_logger("openguild.workers")
@@ -62,12 +62,12 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
 
 
 class Worker:
-    """One seat, and the process that has it now."""
+    """One slot, and the process that has it now."""
 
     def __init__(self, number: int) -> None:
         self.number = number  # from 0
         self.process: Process | None = None
-        self.served = False  # some process in this seat took connections
+        self.served = False  # some process in this slot took connections
         self.listening = False  # the present one does
         self.failures = 0  # in a row
         self.changes: dict[str, Any] = {}  # what `admin set` gave the process, for the next one
@@ -97,37 +97,37 @@ class Worker:
                 await stdin.send(json.dumps(orders).encode() + b"\n")
 
     async def watch(self) -> None:
-        """Look for pulses until there is none for too long; returns when the process is to be replaced.
+        """Look for heartbeats until there is none for too long; returns when the process is to be replaced.
 
         What counts is looks and not the time: where this process or the whole machine was stopped, that is one look.
         """
         looks, missed, answered = 0, 0, False
-        while missed < MAX_MISSED_PULSES and (answered or looks * PULSE_SECS < START_SECS):
-            await anyio.sleep(PULSE_SECS)
+        while missed < MAX_MISSED_PULSES and (answered or looks * HEARTBEAT_SECS < START_SECS):
+            await anyio.sleep(HEARTBEAT_SECS)
             looks += 1
             answered |= self._pulsed
             missed = 0 if self._pulsed or not answered else missed + 1
             self._pulsed = False
 
-    def beats(self, pulse: Pulse) -> None:
+    def beats(self, heartbeat: Heartbeat) -> None:
         """What the process says of itself."""
         self._pulsed = True
-        if pulse.listening and not self.listening:
+        if heartbeat.listening and not self.listening:
             self.served = True
             log.info("a worker serves", worker=self.number, process=self.process and self.process.pid)
-        self.listening = pulse.listening
-        if pulse.changes != self.changes:
-            self.changes = pulse.changes
-            log.info("a worker's settings are kept for its seat", worker=self.number, settings=self.changes)
+        self.listening = heartbeat.listening
+        if heartbeat.changes != self.changes:
+            self.changes = heartbeat.changes
+            log.info("a worker's settings are kept for its slot", worker=self.number, settings=self.changes)
 
     def ended(self) -> None:
-        """The process has left the seat."""
+        """The process has left the slot."""
         self.process = None
         self.listening = self._pulsed = False
 
 
 class Supervisor:
-    """Keeps a process in each seat; `reread` gives the configuration as it stands now."""
+    """Keeps a process in each slot; `reread` gives the configuration as it stands now."""
 
     def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig], ending: Ending) -> None:
         self._config = config
@@ -143,9 +143,9 @@ class Supervisor:
             helpers.start_soon(self._hand_on_ends)
             helpers.start_soon(self._reload_at_hangup, hangups)
             exchange = Exchange(helpers)
-            async with anyio.create_task_group() as seats:
+            async with anyio.create_task_group() as slots:
                 for worker in self._workers:
-                    seats.start_soon(self._keep, worker, exchange)
+                    slots.start_soon(self._keep, worker, exchange)
             helpers.cancel_scope.cancel()
         return self._status
 
@@ -163,7 +163,7 @@ class Supervisor:
             worker.signal(signal.SIGTERM)
 
     async def _keep(self, worker: Worker, exchange: Exchange) -> None:
-        """There is always a process in the seat, until the end."""
+        """There is always a process in the slot, until the end."""
         while not self._stopping.is_set():
             started = time.monotonic()
             status = await self._run(worker, exchange)
@@ -199,12 +199,12 @@ class Supervisor:
         self._stop()
 
     async def _run(self, worker: Worker, exchange: Exchange) -> int:
-        """A process in the seat, from its start to its end; the exit status."""
+        """A process in the slot, from its start to its end; the exit status."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as failure:
             return _not_started(worker, failure)
-        line = exchange.lines[worker.number] = Line(ours)
+        line = exchange.lines[worker.number] = SiblingLink(ours)
         try:
             with theirs:
                 await self._start(worker, theirs)
@@ -232,14 +232,14 @@ class Supervisor:
             worker.signal(signal.SIGTERM)
         await worker.order(self._config, line=line.fileno())
 
-    async def _follow(self, worker: Worker, line: Line, exchange: Exchange) -> int:
-        """The exit status of the seat's process, which is killed when it hangs and when it does not end in time."""
+    async def _follow(self, worker: Worker, line: SiblingLink, exchange: Exchange) -> int:
+        """The exit status of the slot's process, which is killed when it hangs and when it does not end in time."""
         process = worker.process
         if process is None:
             return 0
 
         def heard(message: Message) -> None:
-            if isinstance(message, Pulse):
+            if isinstance(message, Heartbeat):
                 worker.beats(message)
             else:
                 exchange.heard(worker.number, message)

@@ -65,7 +65,9 @@ async def replicas(url: str, *skews: float) -> AsyncIterator[list[Replica]]:
                 server = Server(config, tasks, 1_000, sources=Sources(wall=clock), bus=LocalBus())
                 await server.start_parts()
                 listener = listeners.enter_context(open_listener("127.0.0.1", 0))
-                tasks.start_soon(accept_forever, listener, tasks, server.driver.serve, server.descriptors.ran_out)
+                tasks.start_soon(
+                    accept_forever, listener, tasks, server.connection_server.serve, server.descriptors.ran_out
+                )
                 port = listener.getsockname()[1]
                 http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
                 found.append(Replica(server, clock, http))
@@ -76,7 +78,7 @@ async def replicas(url: str, *skews: float) -> AsyncIterator[list[Replica]]:
             finally:
                 for replica in found:
                     await replica.http.aclose()
-                    replica.server.driver.end_all()
+                    replica.server.connection_server.end_all()
                     await replica.server.storage.aclose()
                 tasks.cancel_scope.cancel()
 

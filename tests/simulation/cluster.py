@@ -129,13 +129,13 @@ class Replica:
                 )  # fmt: skip
                 cluster.plant(self)
                 cluster.network.listeners[self.port] = lambda sock, address: tasks.start_soon(
-                    server.driver.serve, sock, address
+                    server.connection_server.serve, sock, address
                 )
                 try:
                     await server.start_parts()
                     await anyio.sleep_forever()
                 finally:  # at the end of the run: what was begun is waited for, and must hear of it
-                    server.driver.end_all()
+                    server.connection_server.end_all()
                     storage.die()
                     bus.die()
 
@@ -166,7 +166,7 @@ class Replica:
             return
         server = self.server
         await drain(
-            server.driver, server.readiness, server.metrics, self._stop_listening,
+            server.connection_server, server.readiness, server.metrics, self._stop_listening,
             delay_secs=self.cluster.config.drain.delay_secs, window_secs=self.cluster.config.drain.window_secs,
             clock=self.cluster.sources.monotonic,
         )  # fmt: skip

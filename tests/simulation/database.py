@@ -16,8 +16,8 @@ from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
 from openguild_runtime.storage.memory import MemoryTables
+from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
-from openguild_runtime.storage.postgres.gather import Gather
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class SimStorage(Storage):
         self._database = database
         self._tasks = tasks
         self._commits = [CommitQueue(self._commit, share=COMMITTERS) for _ in range(COMMITTERS)]
-        self._accesses = Gather(self._find_accesses)
+        self._accesses = AccessBatcher(self._find_accesses)
         self.effects = 0
         self.at_effect: Callable[[int, str], None] = lambda number, moment: None
         self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # where a planted bug acts

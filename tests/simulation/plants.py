@@ -12,7 +12,7 @@ from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.stream import event_frame_payload
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.flusher import PURE_SENDS
-from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.replica.feeds import Feed
 from tests.simulation.cluster import Replica
 
@@ -50,14 +50,14 @@ def replay_before_subscribe(replica: Replica) -> None:
     streams, tables = replica.server.streams, replica.cluster.database.tables
     join = streams.join
 
-    def late(peer: Peer, stream: OpenStream, changes: int) -> None:
+    def late(transport: Transport, stream: OpenStream, changes: int) -> None:
         feed = streams.feeds.get(stream.channel_id or "")
         if feed is not None and stream.since is not None and stream.since < stream.head:
             for event in tables.perform(ReadEvents(channel_id=feed.channel_id, after=stream.since, limit=200)) or ():
                 if event.sequence <= stream.head:
-                    peer.connection.outbox.append(text_frame(event_frame_payload(event)))
+                    transport.connection.outbox.append(text_frame(event_frame_payload(event)))
             stream = msgspec.structs.replace(stream, since=feed.head)
-        join(peer, stream, changes)
+        join(transport, stream, changes)
 
     streams.join = late  # type: ignore[method-assign]  # this is the bug
 

@@ -12,7 +12,7 @@ from openguild_proto.events import Event
 from openguild_proto.sessions.tokens import Claims
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.server.app import Server
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
@@ -22,12 +22,12 @@ from tests.support.server import SIGNING_KEY
 
 
 class NoDriver:
-    """Stands where a peer's driver would and does nothing."""
+    """Stands where a transport's connection server would and does nothing."""
 
-    def report(self, peer: Peer, event: Event) -> None:
+    def report(self, transport: Transport, event: Event) -> None:
         return None
 
-    def readable(self, peer: Peer) -> None:
+    def readable(self, transport: Transport) -> None:
         return None
 
 
@@ -90,7 +90,7 @@ async def connected(
             now_us = int(server.sources.wall() * 1_000_000)
             token = server.service.tokens.issue(Claims(session.session_id, user, "name", now_us, now_us + 10**9))
             tasks.start_soon(server.streams.flusher.run)
-            tasks.start_soon(server.driver.serve, ours, "192.0.2.1")
+            tasks.start_soon(server.connection_server.serve, ours, "192.0.2.1")
             yield Line(server, token, user, theirs)
             tasks.cancel_scope.cancel()
-            server.driver.end_all()
+            server.connection_server.end_all()

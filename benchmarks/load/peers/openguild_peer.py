@@ -12,6 +12,7 @@ from common import control
 from openguild_runtime.config.sections import load
 from openguild_runtime.net.listener import open_listener
 from openguild_runtime.observability import logs
+from openguild_runtime.net.listener import raise_descriptor_limit
 from openguild_runtime.server import app
 
 
@@ -30,7 +31,7 @@ async def main(port: int) -> None:
     flags |= {"guilds.max_channels_per_guild": 10**6, "guilds.max_writes_per_user_per_window": 10**6}
     flags |= {"session.signing_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}
     config = load(flags, {}, Path("/"))
-    descriptors = app.raise_descriptor_limit()
+    descriptors = raise_descriptor_limit()
     async with anyio.create_task_group() as tasks:
         server = app.Server(config, tasks, descriptors)
         tasks.start_soon(run, server)

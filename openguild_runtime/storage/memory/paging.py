@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from openguild_proto.records import Place
+from openguild_proto.records import PageCursor
 
 T = TypeVar("T")
 
 
 def page_after(
-    items: Sequence[T], *, key: Callable[[T], tuple[int, str]], after: Place | None, limit: int | None
+    items: Sequence[T], *, key: Callable[[T], tuple[int, str]], after: PageCursor | None, limit: int | None
 ) -> tuple[T, ...]:
     """The first `limit` items (None: all) after the place `after`."""
     if after is not None:

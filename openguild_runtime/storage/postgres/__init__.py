@@ -38,8 +38,8 @@ from openguild_runtime.storage.base import (
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.postgres import access, guilds, history
+from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.committer import Committer
-from openguild_runtime.storage.postgres.gather import Gather
 from openguild_runtime.storage.postgres.pool import Patience, Pool
 from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
 from openguild_runtime.storage.postgres.settings import session_settings
@@ -94,7 +94,7 @@ class PostgresStorage(Storage):
         self._schema: Schema | None = None  # at the last look
         self._history = history.HistoryReader()
         self._committer = Committer(self._lend_to_write, self._committed, count=committers)
-        self._accesses = Gather(self._find_accesses)
+        self._accesses = AccessBatcher(self._find_accesses)
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
         # Each worker uses one connection at a time: what is left is for everything else.

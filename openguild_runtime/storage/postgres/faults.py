@@ -13,7 +13,7 @@ import asyncpg
 import structlog
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
-from openguild_proto.policy.standing import Seldom
+from openguild_proto.policy.standing import LogThrottle
 from openguild_runtime.observability.database_causes import CAUSES
 
 REPEAT_SECS = 30.0  # between two lines of one cause
@@ -124,7 +124,7 @@ class FaultLog:
     def __init__(self, on_fault: Callable[[bool, str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._on_fault = on_fault
         self._clock = clock
-        self._lines = Seldom(REPEAT_SECS)
+        self._lines = LogThrottle(REPEAT_SECS)
 
     def note(self, cause: str, failure: BaseException | None, *, writes: bool) -> StorageUnavailable:
         """What to raise instead of `failure`. Its own text stays here: it may quote data and addresses."""

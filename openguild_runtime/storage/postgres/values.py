@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from openguild_proto.records import Place
+from openguild_proto.records import PageCursor
 
 Row: TypeAlias = asyncpg.Record
 # A string, because only its stub lets asyncpg's connection be subscripted.
@@ -27,7 +27,7 @@ def moment_or_none(millis: int | None) -> datetime | None:
     return moment(millis) if millis is not None else None
 
 
-def bound(after: Place | None) -> tuple[datetime | None, str | None]:
+def bound(after: PageCursor | None) -> tuple[datetime | None, str | None]:
     """Where a page begins, as the two arguments of its query."""
     return (moment(after.at_ms), after.key) if after is not None else (None, None)
 

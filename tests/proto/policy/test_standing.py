@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.policy.standing import REPEAT_SECS, Seldom, Standing
+from openguild_proto.policy.standing import REPEAT_SECS, LogThrottle, Standing
 
 
 def test_a_fault_stands_until_a_round_has_passed_without_it() -> None:
@@ -29,7 +29,7 @@ def test_what_is_told_between_two_rounds_stands() -> None:
 
 
 def test_a_line_comes_at_once_and_then_once_a_minute_with_a_count() -> None:
-    seldom = Seldom()
+    seldom = LogThrottle()
     assert seldom.due("a", 0.0) == 0
     assert [seldom.due("a", float(second)) for second in range(1, 60)] == [None] * 59
     assert seldom.due("b", 5.0) == 0, "another fault is another line"

@@ -20,9 +20,9 @@ from openguild_runtime.admin.commands import AdminScope, Answer, answer_to
 from openguild_runtime.admin.reload import LiveConfig
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.net.nonblocking_socket import Transport
+from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
-from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.notifications import user_ring
 from openguild_runtime.replica.streams import Streams
@@ -65,12 +65,12 @@ class Joined:
         ours, theirs = socket.socketpair()
         self.sockets += ours, theirs
         connection = ServerConnection(now=0.0, random_bytes=os.urandom)
-        peer = Peer(
-            Transport(ours), "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic),
+        transport = Transport(
+            NonblockingSocket(ours), "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic),
             tasks=self.tasks, handler=NoDriver(),
         )  # fmt: skip
         stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id, verified_by=b"")
-        self.streams.join(peer, stream, self.streams.changes)
+        self.streams.join(transport, stream, self.streams.changes)
 
     def publish(self, ring: str, count: int) -> None:
         for _ in range(count):

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.anyio
 
 def publish(line: Line, count: int, size: int) -> bytes:
     """`count` events of `size` bytes within one turn of the loop; their frames."""
-    (peer,) = line.server.streams.peers()
-    assert peer.stream is not None
-    ring = user_ring(peer.stream.user_id)
+    (transport,) = line.server.streams.transports()
+    assert transport.stream is not None
+    ring = user_ring(transport.stream.user_id)
     frames = [text_frame(b"%d" % (number % 10) * size) for number in range(count)]
     for frame in frames:
         line.server.streams.flusher.publish(ring, frame, line.server.streams.hub.head(ring) + 1)
@@ -39,4 +39,4 @@ async def test_a_burst_overruns_nobody_who_keeps_up(size: int) -> None:
         for _ in range(2):
             frames = publish(line, 160, size)
             assert await line.read_exactly(len(frames)) == frames
-        assert line.server.streams.peers()
+        assert line.server.streams.transports()

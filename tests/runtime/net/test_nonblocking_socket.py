@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.net.nonblocking_socket import Transport
+from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_channel, add_guild, append
 from tests.support.line import Line, connected
@@ -132,8 +132,8 @@ async def refused(line: Line) -> None:
 async def reading_none_of_a_large_answer(line: Line) -> None:
     channel = await a_channel_of(line, events=200)
     line.end.sendall(request(line, f"/channels/{channel}/events?limit=200") * 8)
-    (peer,) = line.server.driver.peers
-    await eventually(lambda: peer.connection.outbox and not peer.flushed())
+    (transport,) = line.server.connection_server.transports
+    await eventually(lambda: transport.connection.outbox and not transport.flushed())
 
 
 async def upgrade_on_its_way(line: Line) -> None:
@@ -142,7 +142,7 @@ async def upgrade_on_its_way(line: Line) -> None:
 
 async def upgraded(line: Line) -> None:
     await upgrade_on_its_way(line)
-    await eventually(line.server.streams.peers)
+    await eventually(line.server.streams.transports)
 
 
 async def stream_with_its_101_read(line: Line) -> None:
@@ -161,16 +161,16 @@ async def ping_and_half_a_frame(line: Line) -> None:
 
 async def closed_by_us(line: Line) -> None:
     await upgraded(line)
-    (peer,) = line.server.streams.peers()
-    peer.close(1012, "going")
+    (transport,) = line.server.streams.transports()
+    transport.close(1012, "going")
 
 
 async def events_are_published(line: Line) -> None:
     """The flush meets the reset before the reader does."""
     await stream_with_its_101_read(line)
-    (peer,) = line.server.streams.peers()
-    assert peer.subscriber is not None
-    ring = peer.subscriber.stream
+    (transport,) = line.server.streams.transports()
+    assert transport.subscriber is not None
+    ring = transport.subscriber.stream
     line.server.streams.hub.publish(ring, text_frame(b"x" * 100), 1)
     line.server.streams.flusher.mark(ring)
 
@@ -178,9 +178,9 @@ async def events_are_published(line: Line) -> None:
 async def reading_none_of_a_replay(line: Line) -> None:
     channel = await a_channel_of(line, events=200)
     line.end.sendall(handshake(line, f"/channels/{channel}/ws?since=0"))
-    await eventually(line.server.streams.peers)
-    (peer,) = line.server.streams.peers()
-    await eventually(lambda: len(peer.connection.outbox) > 0)
+    await eventually(line.server.streams.transports)
+    (transport,) = line.server.streams.transports()
+    await eventually(lambda: len(transport.connection.outbox) > 0)
 
 
 async def a_channel_of(line: Line, events: int) -> str:
@@ -208,16 +208,16 @@ async def line_of(storage: MemoryStorage | None = None) -> AsyncIterator[Line]:
 async def left_as_it_was(line: Line) -> AsyncIterator[None]:
     """After the block the replica has neither connection, place, subscriber, task nor an error in its log."""
     server = line.server
-    await eventually(lambda: server.driver.peers)
-    (peer,) = server.driver.peers
+    await eventually(lambda: server.connection_server.transports)
+    (transport,) = server.connection_server.transports
     tasks = len(asyncio.all_tasks()) - 1  # without the connection's own
     with structlog.testing.capture_logs() as records:
         yield
-        await eventually(lambda: not server.driver.peers, what="the end of the connection")
+        await eventually(lambda: not server.connection_server.transports, what="the end of the connection")
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks, what="the end of its tasks")
-    assert peer.transport.fileno() == -1
+    assert transport.socket.fileno() == -1
     assert server.service.sockets.total == 0
-    assert server.driver._places._held == {}
+    assert server.connection_server._places._held == {}
     assert server.streams.hub.depths() == []
     assert [record for record in records if record["log_level"] in {"error", "critical"}] == []
 
@@ -234,7 +234,7 @@ async def test_nothing_is_left_of_a_peer_that_ends(phase: Phase, end: Callable[[
 async def test_nothing_is_left_when_the_server_gives_a_peer_up(phase: Phase) -> None:
     async with line_of() as line:
         await phase(line)
-        line.server.driver.end_all()
+        line.server.connection_server.end_all()
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -255,7 +255,7 @@ async def test_a_reset_that_comes_with_data_ends_the_stream_after_the_data(
 ) -> None:
     server, client = tcp_pair()
     with server:
-        transport = Transport(server)
+        transport = NonblockingSocket(server)
         server.send(b"unread")
         client.send(b"last words")
         end(client)
@@ -269,7 +269,7 @@ async def test_a_reset_that_comes_with_data_ends_the_stream_after_the_data(
 async def test_whoever_waits_to_read_or_to_write_wakes_at_the_end() -> None:
     server, client = tcp_pair()
     with client:
-        transport = Transport(server)
+        transport = NonblockingSocket(server)
         while transport.send(b"x" * 65_536):
             pass  # until the kernel takes no more
         async with anyio.create_task_group() as tasks:
@@ -287,7 +287,7 @@ async def test_a_descriptor_is_free_for_its_next_owner() -> None:
     """uvloop remembers by number what it watches."""
     for _ in range(3):
         server, client = tcp_pair()
-        transport = Transport(server)
+        transport = NonblockingSocket(server)
         client.send(b"x")
         reset(client)
         with anyio.fail_after(5):

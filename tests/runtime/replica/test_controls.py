@@ -19,9 +19,9 @@ from openguild_proto.http.message import OpenStream
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.effects.performer import Performer
-from openguild_runtime.net.nonblocking_socket import Transport
+from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
-from openguild_runtime.net.transport import Peer
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.controls import Controls
 from openguild_runtime.replica.streams import Streams
@@ -37,9 +37,9 @@ class WatchedStreams(Streams):
 
     walks = 0
 
-    def peers(self) -> list[Peer]:
+    def transports(self) -> list[Transport]:
         self.walks += 1
-        return super().peers()
+        return super().transports()
 
 
 class Replica:
@@ -71,7 +71,7 @@ class Replica:
     def _performer(self) -> Performer:
         raise AssertionError("nothing is re-checked here")
 
-    async def socket(self, user_id: str, session_id: str, changes: int | None = None) -> Peer:
+    async def socket(self, user_id: str, session_id: str, changes: int | None = None) -> Transport:
         """An open notification stream of the session, whose access was checked at `changes` (now)."""
         stream = OpenStream(
             user_id=user_id, session_id=session_id, verified_by=self.keys.signing.public, expires_ms=0, channel_id=None
@@ -80,8 +80,8 @@ class Replica:
         sock.setblocking(False)
         self._ends += [sock, other]
         connection = ServerConnection(now=time.monotonic(), random_bytes=os.urandom)
-        peer = Peer(
-            Transport(sock),
+        transport = Transport(
+            NonblockingSocket(sock),
             "",
             connection,
             clock=time.monotonic,
@@ -91,8 +91,8 @@ class Replica:
         )
         changes = self.streams.changes if changes is None else changes
         await self.streams.prepare(stream)
-        self.streams.join(peer, stream, changes)
-        return peer
+        self.streams.join(transport, stream, changes)
+        return transport
 
     def close(self) -> None:
         for end in self._ends:
@@ -115,9 +115,9 @@ async def test_revoked_sessions_are_looked_for_among_their_user_s_sockets_only()
         logins = [login(alice, 1), login(alice, 2, "laptop"), login(bob, 3)]
         for effect in logins:
             await one.storage.perform(effect)
-        peers = [await one.socket(effect.user_id, effect.session_id) for effect in logins]
+        transports = [await one.socket(effect.user_id, effect.session_id) for effect in logins]
         await one.storage.perform(login(alice, 4))  # on the phone: its former session ends
-        assert [peer.connection.wants_close for peer in peers] == [True, False, False]
+        assert [transport.connection.wants_close for transport in transports] == [True, False, False]
         assert one.streams.walks == 0
 
 

@@ -44,8 +44,8 @@ class Opened:
 
     @property
     def is_open(self) -> bool:
-        (peer,) = self.stream.server.streams.peers()
-        return peer.connection.is_open
+        (transport,) = self.stream.server.streams.transports()
+        return transport.connection.is_open
 
     async def close_code(self) -> int:
         """Of the close frame that comes next; pings before it are passed over."""
@@ -66,7 +66,7 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
             ours, theirs = socket.socketpair()
             for end in (ours, theirs):
                 end.setblocking(False)
-            tasks.start_soon(server.driver.serve, ours, "192.0.2.1")
+            tasks.start_soon(server.connection_server.serve, ours, "192.0.2.1")
             assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
 
             def noticed() -> int:
@@ -74,7 +74,7 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
 
             with theirs:
                 yield Opened(line, Line(server, line.token, line.user, theirs), noticed)
-                server.driver.end_all()
+                server.connection_server.end_all()
                 tasks.cancel_scope.cancel()
 
 

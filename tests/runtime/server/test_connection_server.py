@@ -1,4 +1,4 @@
-"""What the driver answers, counts and logs for streams, over a socket pair."""
+"""What the connection server answers, counts and logs for streams, over a socket pair."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ async def test_a_browser_s_preflight_is_not_counted() -> None:
 async def test_records_about_a_stream_name_its_request_its_user_and_its_channel() -> None:
     async with connected(queue_capacity=CAPACITY) as line:
         assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
-        (peer,) = line.server.streams.peers()
-        assert peer.stream is not None
+        (transport,) = line.server.streams.transports()
+        assert transport.stream is not None
         expected = {
-            "peer": "192.0.2.1", "request_id": "the-upgrade", "user_id": peer.stream.user_id, "channel_id": None,
+            "peer": "192.0.2.1", "request_id": "the-upgrade", "user_id": transport.stream.user_id, "channel_id": None,
         }  # fmt: skip
         with structlog.testing.capture_logs() as records:
-            hub, ring = line.server.streams.hub, user_ring(peer.stream.user_id)
+            hub, ring = line.server.streams.hub, user_ring(transport.stream.user_id)
             for number in range(2 * CAPACITY):
                 hub.publish(ring, text_frame(b"x"), number + 1)
             line.server.streams.flusher.mark(ring)
             assert "lagged by" in await line.read()
-            deadline = peer.connection.next_deadline()  # for the answer to the close
+            deadline = transport.connection.next_deadline()  # for the answer to the close
             assert deadline is not None
-            peer.deadline_passed(deadline)
+            transport.deadline_passed(deadline)
         lagged, passed = (record for record in records if record["event"] in {"stream lagged", "deadline passed"})
         assert lagged == expected | {"event": "stream lagged", "log_level": "info", "missed": 2 * CAPACITY}
         assert passed == expected | {"event": "deadline passed", "log_level": "info", "deadline": passed["deadline"]}
@@ -87,21 +87,21 @@ async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_u
     async with connected(storage) as line, anyio.create_task_group() as tasks:
         server, path = line.server, f"/channels/{channel}/events?limit=200"
         await storage.perform(GrantServerRole(user_id=line.user, role="moderator", now_ms=NOW))
-        server.driver.waiting = WaitingAnswers(1_200_000)
+        server.connection_server.waiting = WaitingAnswers(1_200_000)
         ends = [line.end]
         for _ in range(2):
             ours, theirs = socket.socketpair()
             for end in (ours, theirs):
                 end.setblocking(False)
-            tasks.start_soon(server.driver.serve, ours, "192.0.2.1")
+            tasks.start_soon(server.connection_server.serve, ours, "192.0.2.1")
             ends.append(theirs)
         for end in ends:
             await Line(server, line.token, line.user, end).ask("GET", path)  # and reads no more than the beginning
-        await eventually(lambda: len(server.driver.peers) == 1)
-        total = server.driver.waiting.total_bytes
+        await eventually(lambda: len(server.connection_server.transports) == 1)
+        total = server.connection_server.waiting.total_bytes
         assert 0 < total <= 1_200_000
         rejected = server.metrics.render().decode()
         assert 'openguild_messaging_rejections_total{reason="slow_reader"} 2.0' in rejected
         for end in ends[1:]:
             end.close()
-        await eventually(lambda: server.driver.waiting.total_bytes == 0)
+        await eventually(lambda: server.connection_server.waiting.total_bytes == 0)

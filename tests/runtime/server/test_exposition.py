@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from openguild_runtime.observability import process_metrics
 from openguild_runtime.observability.metrics import PIECE_SAMPLES, Metrics
 from openguild_runtime.server.exposition import Exposition
-from tests.support.seats import starting, workers
+from tests.support.worker_slots import starting, workers
 
 STALL = "openguild_loop_stall_max_seconds"
 
@@ -57,16 +57,16 @@ async def test_no_age_is_a_new_text_each_time() -> None:
 async def test_all_workers_are_asked_once_for_all_who_wait() -> None:
     clock, here, there = Clock(), Rendered(), Rendered()
     texts: list[bytes] = []
-    async with workers(2) as seats:
-        first = Exposition(here, seats[0], max_age_secs=1.0, clock=clock)
-        second = Exposition(there, seats[1], max_age_secs=1.0, clock=clock)
+    async with workers(2) as slots:
+        first = Exposition(here, slots[0], max_age_secs=1.0, clock=clock)
+        second = Exposition(there, slots[1], max_age_secs=1.0, clock=clock)
 
         async def scrape() -> None:
             texts.append(await first.whole())
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(seats[0].serve, first.own, starting)
-            tasks.start_soon(seats[1].serve, second.own, starting)
+            tasks.start_soon(slots[0].serve, first.own, starting)
+            tasks.start_soon(slots[1].serve, second.own, starting)
             async with anyio.create_task_group() as scrapes:
                 for _ in range(20):
                     scrapes.start_soon(scrape)

@@ -10,7 +10,7 @@ import pytest
 from openguild_proto.effects import FindChannelAccess, Overloaded, StorageUnavailable
 from openguild_proto.records import ChannelAccess
 from openguild_runtime.storage.postgres import gather
-from openguild_runtime.storage.postgres.gather import Gather
+from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +42,7 @@ class Reader:
         return [None] * (len(questions) + self.surplus)
 
 
-async def ask(batcher: Gather, count: int) -> list[object]:
+async def ask(batcher: AccessBatcher, count: int) -> list[object]:
     """What each of `count` callers, who ask at once, gets."""
     outcomes: list[object] = []
 
@@ -62,7 +62,7 @@ async def ask(batcher: Gather, count: int) -> list[object]:
 @pytest.mark.parametrize("failure", [CannotBeCopied(1, 2), StorageUnavailable(), ZeroDivisionError("why")])
 async def test_every_caller_gets_the_failure_itself_and_the_loop_goes_on(failure: Exception) -> None:
     reader = Reader()
-    batcher = Gather(reader.read)
+    batcher = AccessBatcher(reader.read)
     reader.failure = failure
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(batcher.run)
@@ -75,7 +75,7 @@ async def test_every_caller_gets_the_failure_itself_and_the_loop_goes_on(failure
 
 async def test_a_wrong_number_of_replies_leaves_nobody_waiting() -> None:
     reader = Reader()
-    batcher = Gather(reader.read)
+    batcher = AccessBatcher(reader.read)
     reader.surplus = -1
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(batcher.run)
@@ -87,7 +87,7 @@ async def test_a_wrong_number_of_replies_leaves_nobody_waiting() -> None:
 async def test_cancellation_settles_the_callers() -> None:
     reader = Reader()
     reader.gate = anyio.Event()
-    batcher = Gather(reader.read)
+    batcher = AccessBatcher(reader.read)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(batcher.run)
         begun = batcher.submit(question())
@@ -99,7 +99,7 @@ async def test_cancellation_settles_the_callers() -> None:
 async def test_closing_finishes_the_batch_under_way_and_refuses_what_waits() -> None:
     reader = Reader()
     reader.gate = anyio.Event()
-    batcher = Gather(reader.read)
+    batcher = AccessBatcher(reader.read)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(batcher.run)
         begun = batcher.submit(question())
@@ -117,7 +117,7 @@ async def test_closing_finishes_the_batch_under_way_and_refuses_what_waits() -> 
 
 async def test_what_waits_is_bounded_and_so_is_a_batch() -> None:
     reader = Reader()
-    batcher = Gather(reader.read)
+    batcher = AccessBatcher(reader.read)
     futures = [batcher.submit(question(number)) for number in range(gather.MAX_WAITING)]
     with pytest.raises(Overloaded):
         batcher.submit(question())
@@ -132,7 +132,7 @@ async def test_what_waits_is_bounded_and_so_is_a_batch() -> None:
 async def test_who_gave_up_waiting_is_in_no_batch() -> None:
     """What was not begun is not done: the caller has been told so, and asks again."""
     reader = Reader()
-    batcher = Gather(reader.read)
+    batcher = AccessBatcher(reader.read)
     left = batcher.submit(question(1))
     left.cancel()
     async with anyio.create_task_group() as tasks:
@@ -146,7 +146,7 @@ async def test_who_gave_up_waiting_is_in_no_batch() -> None:
 async def test_those_that_wait_can_be_refused_while_a_batch_is_under_way() -> None:
     reader = Reader()
     reader.gate = anyio.Event()
-    batcher = Gather(reader.read)
+    batcher = AccessBatcher(reader.read)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(batcher.run)
         begun = batcher.submit(question(1))

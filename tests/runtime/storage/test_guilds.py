@@ -35,7 +35,7 @@ from openguild_proto.effects import (
     StorageEffect,
 )
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.records import Author, ControlKind, InviteRecord, MemberChange, Place
+from openguild_proto.records import Author, ControlKind, InviteRecord, MemberChange, PageCursor
 from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
@@ -105,10 +105,10 @@ async def test_lists_are_paged_oldest_first(storage: Storage) -> None:
     assert sorted(expected) == sorted(guilds)
     assert [guild.created_at_ms for guild in listed] == sorted(guild.created_at_ms for guild in listed)
     paged: list[str] = []
-    after: Place | None = None
+    after: PageCursor | None = None
     while page := await storage.perform(ListGuilds(user_id=user, limit=2, after=after)):
         paged += [guild.guild_id for guild in page]
-        after = Place(page[-1].created_at_ms, page[-1].guild_id)
+        after = PageCursor(page[-1].created_at_ms, page[-1].guild_id)
     assert paged == expected
     assert await storage.perform(ListGuilds(user_id=await add_user(storage))) == ()
     everything = await storage.perform(ListGuilds(user_id=None))
@@ -120,7 +120,7 @@ async def test_channels_and_members_are_paged(storage: Storage) -> None:
     guild = await add_guild(storage, owner)
     channels = [await add_channel(storage, guild, owner, f"c{number}", NOW + number) for number in range(3)]
     page = await storage.perform(ListChannels(guild_id=guild, limit=2))
-    rest = await storage.perform(ListChannels(guild_id=guild, limit=2, after=Place(NOW + 1, page[-1].channel_id)))
+    rest = await storage.perform(ListChannels(guild_id=guild, limit=2, after=PageCursor(NOW + 1, page[-1].channel_id)))
     assert [channel.channel_id for channel in (*page, *rest)] == channels
     code = await invite(storage, guild, owner)
     users = [owner]
@@ -129,7 +129,7 @@ async def test_channels_and_members_are_paged(storage: Storage) -> None:
         await storage.perform(accept(code, users[-1], NOW + 1 + number))
     first = await storage.perform(ListMembers(guild_id=guild, limit=3))
     second = await storage.perform(
-        ListMembers(guild_id=guild, limit=3, after=Place(first[-1].joined_at_ms, first[-1].user_id))
+        ListMembers(guild_id=guild, limit=3, after=PageCursor(first[-1].joined_at_ms, first[-1].user_id))
     )
     assert [member.user_id for member in (*first, *second)] == users
 
@@ -146,13 +146,13 @@ async def test_a_page_begins_where_a_row_was_that_is_gone(storage: Storage) -> N
     await storage.perform(DeleteChannel(author=Author(owner), channel_id=channels[1]))
     await storage.perform(kick(guilds[2], users[0], owner))
     await storage.perform(DeleteGuild(author=Author(owner), guild_id=guilds[1]))
-    after_guild = await storage.perform(ListGuilds(user_id=owner, after=Place(NOW + 1, guilds[1])))
+    after_guild = await storage.perform(ListGuilds(user_id=owner, after=PageCursor(NOW + 1, guilds[1])))
     assert [guild.guild_id for guild in after_guild] == guilds[2:]
-    gone = Place(NOW + 1, channels[1])
+    gone = PageCursor(NOW + 1, channels[1])
     listed = await storage.perform(ListChannels(guild_id=guilds[2], after=gone))
     unread = await storage.perform(ListUnread(user_id=owner, after=gone))
     assert [line.channel_id for line in (*listed, *unread)] == [channels[2]] * 2
-    members = await storage.perform(ListMembers(guild_id=guilds[2], after=Place(NOW + 3, users[0])))
+    members = await storage.perform(ListMembers(guild_id=guilds[2], after=PageCursor(NOW + 3, users[0])))
     assert [member.user_id for member in members] == users[1:]
 
 
@@ -231,7 +231,9 @@ async def test_invites_are_listed_by_creation_and_code(storage: Storage) -> None
     assert [line.code for line in listed] == in_order
     assert {(line.guild_id, line.created_by, line.expires_at_ms) for line in listed} == {(guild, owner, NOW + 1)}
     for number, line in enumerate(listed):
-        rest = await storage.perform(ListInvites(guild_id=guild, limit=2, after=Place(line.created_at_ms, line.code)))
+        rest = await storage.perform(
+            ListInvites(guild_id=guild, limit=2, after=PageCursor(line.created_at_ms, line.code))
+        )
         assert [line.code for line in rest] == in_order[number + 1 :][:2]
     assert await storage.perform(ListInvites(guild_id=new_id())) == ()
 

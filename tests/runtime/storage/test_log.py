@@ -21,7 +21,7 @@ from openguild_proto.effects import (
 )
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.limits import MAX_SEQUENCE
-from openguild_proto.records import Author, ChannelRecord, Place, StoredEvent
+from openguild_proto.records import Author, ChannelRecord, PageCursor, StoredEvent
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
 
@@ -229,11 +229,11 @@ async def test_unread_lines_are_paged_oldest_channel_first(storage: Storage) -> 
     guilds = [await add_guild(storage, owner) for _ in range(2)]
     channels = [await add_channel(storage, guilds[n % 2], owner, now_ms=NOW + n) for n in range(5)]
     paged: list[str] = []
-    after: Place | None = None
+    after: PageCursor | None = None
     while page := await storage.perform(ListUnread(user_id=owner, limit=2, after=after)):
         assert len(page) <= 2
         paged += [state.channel_id for state in page]
-        after = Place(page[-1].created_at_ms, page[-1].channel_id)
+        after = PageCursor(page[-1].created_at_ms, page[-1].channel_id)
     assert paged == channels
 
 

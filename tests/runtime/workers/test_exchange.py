@@ -8,10 +8,10 @@ import anyio
 import pytest
 
 from openguild_runtime.server import siblings
-from openguild_runtime.server.siblings import Line, Message, Own, Pulse, gather
+from openguild_runtime.server.siblings import Heartbeat, Message, Own, SiblingLink, gather
 from openguild_runtime.workers import exchange
-from tests.support.seats import starting, workers
 from tests.support.waiting import eventually
+from tests.support.worker_slots import starting, workers
 
 TEXT = b"# HELP x y\n# TYPE x gauge\nx 1\n"
 
@@ -22,10 +22,10 @@ async def text() -> bytes:
 
 @pytest.mark.anyio
 async def test_a_scrape_shows_all_workers() -> None:
-    async with workers(3) as seats, anyio.create_task_group() as tasks:
-        for seat in seats:
-            tasks.start_soon(seat.serve, text, starting)
-        shown = (await gather(seats[1], text)).decode()
+    async with workers(3) as slots, anyio.create_task_group() as tasks:
+        for slot in slots:
+            tasks.start_soon(slot.serve, text, starting)
+        shown = (await gather(slots[1], text)).decode()
         tasks.cancel_scope.cancel()
     assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True] * 3
     assert [f'x{{worker="{number}"}} 1' in shown for number in range(3)] == [True] * 3
@@ -34,11 +34,11 @@ async def test_a_scrape_shows_all_workers() -> None:
 @pytest.mark.anyio
 async def test_a_worker_that_hangs_is_down_and_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "SIBLING_SECS", 0.1)
-    async with workers(3) as seats, anyio.create_task_group() as tasks:
-        for seat in seats[:2]:  # the third one does not serve
-            tasks.start_soon(seat.serve, text, starting)
+    async with workers(3) as slots, anyio.create_task_group() as tasks:
+        for slot in slots[:2]:  # the third one does not serve
+            tasks.start_soon(slot.serve, text, starting)
         with anyio.fail_after(5):
-            shown = (await gather(seats[0], text)).decode()
+            shown = (await gather(slots[0], text)).decode()
         tasks.cancel_scope.cancel()
     assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True, True, False]
 
@@ -48,9 +48,9 @@ async def test_a_worker_shows_itself_where_the_supervisor_is_silent(monkeypatch:
     monkeypatch.setattr(siblings, "SIBLING_SECS", 0.1)
     monkeypatch.setattr(siblings, "RETURN_SECS", 0.0)
     monkeypatch.setattr(exchange.Exchange, "heard", lambda self, number, message: None)
-    async with workers(2) as seats, anyio.create_task_group() as tasks:
-        tasks.start_soon(seats[0].serve, text, starting)
-        shown = (await gather(seats[0], text)).decode()
+    async with workers(2) as slots, anyio.create_task_group() as tasks:
+        tasks.start_soon(slots[0].serve, text, starting)
+        shown = (await gather(slots[0], text)).decode()
         tasks.cancel_scope.cancel()
     assert 'openguild_worker_up{worker="0"} 1' in shown
     assert 'openguild_worker_up{worker="1"} 0' in shown
@@ -58,21 +58,21 @@ async def test_a_worker_shows_itself_where_the_supervisor_is_silent(monkeypatch:
 
 @pytest.mark.anyio
 async def test_pulses_go_on_though_a_rendering_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(siblings, "STARTING_PULSE_SECS", 0.01)
+    monkeypatch.setattr(siblings, "STARTING_HEARTBEAT_SECS", 0.01)
     monkeypatch.setattr(exchange, "SIBLING_SECS", 0.1)
     heard: list[tuple[int, Message]] = []
 
     async def broken() -> bytes:
         raise RuntimeError("a defect")
 
-    async with workers(2, heard) as seats, anyio.create_task_group() as tasks:
-        tasks.start_soon(seats[0].serve, text, starting)
-        tasks.start_soon(seats[1].serve, broken, starting)
-        await gather(seats[0], text)
+    async with workers(2, heard) as slots, anyio.create_task_group() as tasks:
+        tasks.start_soon(slots[0].serve, text, starting)
+        tasks.start_soon(slots[1].serve, broken, starting)
+        await gather(slots[0], text)
         before = len(heard)
         await eventually(
-            lambda: any(number == 1 and isinstance(message, Pulse) for number, message in heard[before:]),
-            what="a pulse",
+            lambda: any(number == 1 and isinstance(message, Heartbeat) for number, message in heard[before:]),
+            what="a heartbeat",
         )
         tasks.cancel_scope.cancel()
 
@@ -84,7 +84,7 @@ async def test_large_messages_come_whole_and_what_nobody_reads_is_dropped(monkey
     heard: list[Message] = []
     monkeypatch.setattr(siblings, "MAX_WAITING_BYTES", 8_000_000)
     with ours, theirs:
-        sender, receiver = Line(ours), Line(theirs)
+        sender, receiver = SiblingLink(ours), SiblingLink(theirs)
         for number in range(50):
             sender.say(Own(number, large))
         async with anyio.create_task_group() as tasks:
@@ -106,4 +106,4 @@ async def test_what_is_no_message_ends_the_line(data: bytes) -> None:
     with ours, theirs, anyio.fail_after(5):
         theirs.sendall(data)
         theirs.shutdown(socket.SHUT_WR)
-        await Line(ours).run(lambda message: None)
+        await SiblingLink(ours).run(lambda message: None)

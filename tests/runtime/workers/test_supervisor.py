@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.process.ending import Ending
-from openguild_runtime.server.siblings import Pulse
+from openguild_runtime.server.siblings import Heartbeat
 from openguild_runtime.workers import supervisor
 from openguild_runtime.workers.supervisor import Supervisor, Worker
 from tests.support.waiting import eventually
@@ -23,8 +23,8 @@ PROGRAM = """
 import json, socket, sys, time
 orders = json.loads(sys.stdin.readline())
 import msgspec
-pulse = msgspec.msgpack.encode({"type": "pulse", "listening": True, "changes": {}})
-socket.socket(fileno=orders["line"]).sendall(len(pulse).to_bytes(4, "big") + pulse)
+heartbeat = msgspec.msgpack.encode({"type": "heartbeat", "listening": True, "changes": {}})
+socket.socket(fileno=orders["line"]).sendall(len(heartbeat).to_bytes(4, "big") + heartbeat)
 if orders["number"] in DYING:
     sys.exit(3)
 sys.stdin.read()
@@ -95,7 +95,7 @@ async def test_a_pause_of_the_supervisor_is_one_look(monkeypatch: pytest.MonkeyP
     async def look(secs: float) -> None:
         looks.append(secs)
         if len(looks) in (1, 4):
-            worker.beats(Pulse(listening=True, changes={}))
+            worker.beats(Heartbeat(listening=True, changes={}))
 
     monkeypatch.setattr(supervisor.anyio, "sleep", look)
     await worker.watch()

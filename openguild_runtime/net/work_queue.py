@@ -26,7 +26,7 @@ Work = tuple[Iterator[Any], Callable[[Any], None]]
 log = structlog.get_logger("openguild.turns")
 
 
-class Turns:
+class WorkQueue:
     """One queue for all such work, first come first done, `TURN_SECS` of each turn in all. `clock`: monotonic seconds."""
 
     def __init__(self, tasks: TaskGroup, clock: Callable[[], float]) -> None:

@@ -22,9 +22,9 @@ from openguild_proto.schemas.stream import event_frame_payload
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.net.nonblocking_socket import Transport
-from openguild_runtime.net.transport import Peer
-from openguild_runtime.net.turns import Turns, in_turns
+from openguild_runtime.net.nonblocking_socket import NonblockingSocket
+from openguild_runtime.net.transport import Transport
+from openguild_runtime.net.work_queue import WorkQueue, in_turns
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.shutdown import _close_in_waves
 from openguild_runtime.storage.memory import MemoryStorage
@@ -45,10 +45,10 @@ class Crowd:
     def __init__(self, server: Server, storage: MemoryStorage, user: str, guild: str, channel: str) -> None:
         self.server, self.storage, self.user, self.guild, self.channel = server, storage, user, guild, channel
         self.ends: list[socket.socket] = []
-        self.peers: list[Peer] = []
+        self.transports: list[Transport] = []
 
     async def join(self, stack: ExitStack, *, notifications: bool = False) -> None:
-        """One stream more, as the driver joins it."""
+        """One stream more, as the connection server joins it."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
@@ -57,11 +57,11 @@ class Crowd:
         connection = ServerConnection(now=clock(), random_bytes=server.sources.random_bytes)
         list(connection.receive_data(REQUEST, clock()))
         connection.accept(clock(), subprotocol=None, headers=())
-        peer = Peer(
-            Transport(ours), "192.0.2.1", connection, clock=clock, timers=server.timers, tasks=server.tasks,
-            handler=server.driver,
+        transport = Transport(
+            NonblockingSocket(ours), "192.0.2.1", connection, clock=clock, timers=server.timers, tasks=server.tasks,
+            handler=server.connection_server,
         )  # fmt: skip
-        number = len(self.peers)
+        number = len(self.transports)
         stream = OpenStream(
             user_id=f"user-{number}", session_id=f"session-{number}", verified_by=b"key", expires_ms=1 << 50,
             channel_id=None if notifications else self.channel, guild_id=None if notifications else self.guild, head=0,
@@ -71,10 +71,10 @@ class Crowd:
             server.streams.notifications.watchers.update(stream.user_id, {self.guild}, {self.channel})
         else:
             await server.streams.prepare(stream)
-        server.streams.join(peer, stream, server.streams.changes)
-        peer.settle()
+        server.streams.join(transport, stream, server.streams.changes)
+        transport.settle()
         self.ends.append(theirs)
-        self.peers.append(peer)
+        self.transports.append(transport)
 
     async def say(self, text: str = "hi") -> bytes:
         """Store one event; its payload."""
@@ -132,9 +132,9 @@ async def crowd(count: int = CROWD, *, notifications: bool = False, native: bool
                 gathered.read(end)
             yield gathered
             tasks.cancel_scope.cancel()
-            for peer in gathered.peers:
-                server.streams.leave(peer)
-                peer.transport.close()
+            for transport in gathered.transports:
+                server.streams.leave(transport)
+                transport.socket.close()
 
 
 class Watch:
@@ -182,8 +182,8 @@ async def test_a_burst_to_a_crowd_loses_nobody_and_holds_nobody_up(native: bool 
                 streams.feeds.committed(them.channel, number, payload)
             await everything_is_flushed(them.server)
         await them.everybody_has(b'"n199"')
-        assert len(streams.peers()) == len(them.ends)
-        assert all(peer.connection.is_open for peer in them.peers)
+        assert len(streams.transports()) == len(them.ends)
+        assert all(transport.connection.is_open for transport in them.transports)
 
 
 async def test_more_than_a_stretched_ring_holds_is_read_from_the_log() -> None:
@@ -200,20 +200,20 @@ async def test_more_than_a_stretched_ring_holds_is_read_from_the_log() -> None:
             await eventually(lambda: feed.head == count)
             await everything_is_flushed(them.server)
         await them.everybody_has(b'"n%d"' % (count - 1))
-        assert all(peer.connection.is_open for peer in them.peers)
+        assert all(transport.connection.is_open for transport in them.transports)
 
 
 async def test_readers_who_lag_together_end_in_turns() -> None:
     async with crowd() as them:
         hub = them.server.streams.hub
-        for peer in them.peers:
-            assert peer.subscriber is not None
-            peer.subscriber.parked = True  # their kernels are full
+        for transport in them.transports:
+            assert transport.subscriber is not None
+            transport.subscriber.parked = True  # their kernels are full
         for number in range(1, 200):
             hub.publish(them.channel, b"\x81\x01x", number)
         async with turns_are_short():
             them.server.streams.flusher.mark(them.channel)
-            await eventually(lambda: not any(peer.connection.is_open for peer in them.peers))
+            await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
         await them.everybody_has(b"lagged by")
 
 
@@ -224,7 +224,7 @@ async def test_a_deleted_channel_ends_its_streams_in_turns() -> None:
         )
         async with turns_are_short():
             them.server.controls._apply(record)
-            await eventually(lambda: not any(peer.connection.is_open for peer in them.peers))
+            await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
 
 
 @pytest.mark.parametrize("what", ["keys", "wave", "deadlines"])
@@ -235,13 +235,13 @@ async def test_what_ends_every_stream_takes_turns(what: str) -> None:
             if what == "keys":
                 streams.keys_replaced(lambda key: False)
             elif what == "wave":
-                await _close_in_waves(list(them.peers), 0.1, server.sources.monotonic)
+                await _close_in_waves(list(them.transports), 0.1, server.sources.monotonic)
             else:
-                for peer in them.peers:
-                    peer.connection.expire_at(0.0, CloseCode.TOKEN_ENDED, "over")
-                    server.timers.arm(peer)
+                for transport in them.transports:
+                    transport.connection.expire_at(0.0, CloseCode.TOKEN_ENDED, "over")
+                    server.timers.arm(transport)
                 server.tasks.start_soon(server.timers.run)
-            await eventually(lambda: not any(peer.connection.is_open for peer in them.peers))
+            await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
 
 
 async def test_one_message_in_everybody_s_notifications_takes_turns() -> None:
@@ -257,7 +257,7 @@ async def test_a_few_are_ended_at_once() -> None:
     """A revocation that names one user is not put off."""
     async with crowd(3) as them:
         them.server.streams.close_streams(CloseStreams(code=CloseCode.TOKEN_ENDED, reason="x", user_id="user-1"))
-        assert [peer.connection.is_open for peer in them.peers] == [True, False, True]
+        assert [transport.connection.is_open for transport in them.transports] == [True, False, True]
 
 
 async def test_a_scrape_lets_others_have_their_turn() -> None:
@@ -287,17 +287,17 @@ class Counter:
         return list(range(first, first + count))
 
 
-async def with_turns(action: Callable[[Turns, Counter], None]) -> list[int]:
+async def with_turns(action: Callable[[WorkQueue, Counter], None]) -> list[int]:
     counter = Counter()
     async with anyio.create_task_group() as tasks:
-        action(Turns(tasks, counter), counter)
+        action(WorkQueue(tasks, counter), counter)
     return counter.done
 
 
 async def test_work_is_begun_at_once_and_finished_in_order() -> None:
     seen: list[int] = []
 
-    def act(turns: Turns, counter: Counter) -> None:
+    def act(turns: WorkQueue, counter: Counter) -> None:
         turns.each(counter.many(0), counter.slow)
         turns.each([100], counter.slow)
         seen.extend(counter.done)
@@ -309,7 +309,7 @@ async def test_work_is_begun_at_once_and_finished_in_order() -> None:
 async def test_little_work_is_done_at_once() -> None:
     seen: list[int] = []
 
-    def act(turns: Turns, counter: Counter) -> None:
+    def act(turns: WorkQueue, counter: Counter) -> None:
         turns.each(counter.many(0, FEW_AT_ONCE), counter.slow)
         seen.extend(counter.done)
 
@@ -317,7 +317,7 @@ async def test_little_work_is_done_at_once() -> None:
 
 
 async def test_a_failure_leaves_the_others_alone_and_work_may_make_work() -> None:
-    def act(turns: Turns, counter: Counter) -> None:
+    def act(turns: WorkQueue, counter: Counter) -> None:
         def fail_or_add(item: int) -> None:
             if item == 3:
                 turns.each(counter.many(1_000), counter.slow)
@@ -333,7 +333,7 @@ async def test_a_failure_leaves_the_others_alone_and_work_may_make_work() -> Non
 async def test_the_queue_of_waiting_work_is_bounded() -> None:
     waiting: list[int] = []
 
-    def act(turns: Turns, counter: Counter) -> None:
+    def act(turns: WorkQueue, counter: Counter) -> None:
         for number in range(2 * MAX_WAITING_WORKS):
             turns.each(counter.many(100 * number), counter.slow)
             waiting.append(100 * (number + 1) - len(counter.done))

@@ -16,7 +16,7 @@ QUESTION_BYTES = 512  # two identifiers, a future, their places
 Question: TypeAlias = Waiting[FindChannelAccess, ChannelAccess | None]
 
 
-class Gather(Batcher[FindChannelAccess, ChannelAccess | None]):
+class AccessBatcher(Batcher[FindChannelAccess, ChannelAccess | None]):
     """First come, first served; every question is of one size, so their number bounds their bytes (10 MiB)."""
 
     def __init__(self, read: Perform[FindChannelAccess, ChannelAccess | None]) -> None:

@@ -9,17 +9,17 @@ from contextlib import ExitStack, asynccontextmanager
 
 import anyio
 
-from openguild_runtime.server.siblings import Line, Message, Pulse, Seat
+from openguild_runtime.server.siblings import Heartbeat, Message, SiblingLink, WorkerSlot
 from openguild_runtime.workers.exchange import Exchange
 
 
-def starting() -> Pulse:
+def starting() -> Heartbeat:
     """A pulse of a worker that takes no connections yet."""
-    return Pulse(listening=False, changes={})
+    return Heartbeat(listening=False, changes={})
 
 
 @asynccontextmanager
-async def workers(count: int, heard: list[tuple[int, Message]] | None = None) -> AsyncIterator[list[Seat]]:
+async def workers(count: int, heard: list[tuple[int, Message]] | None = None) -> AsyncIterator[list[WorkerSlot]]:
     """The seats; what they say is kept in `heard`, in the order of its coming."""
     with ExitStack() as ends:
         async with anyio.create_task_group() as tasks:
@@ -29,7 +29,7 @@ async def workers(count: int, heard: list[tuple[int, Message]] | None = None) ->
                 ours, theirs = socket.socketpair()
                 for end in (ours, theirs):
                     ends.enter_context(end)
-                line = exchange.lines[number] = Line(ours)
+                line = exchange.lines[number] = SiblingLink(ours)
 
                 def hear(message: Message, number: int = number) -> None:
                     if heard is not None:
@@ -37,6 +37,6 @@ async def workers(count: int, heard: list[tuple[int, Message]] | None = None) ->
                     exchange.heard(number, message)
 
                 tasks.start_soon(line.run, hear)
-                seats.append(Seat(number, count, os.getppid(), Line(theirs)))
+                seats.append(WorkerSlot(number, count, os.getppid(), SiblingLink(theirs)))
             yield seats
             tasks.cancel_scope.cancel()
