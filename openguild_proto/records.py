@@ -242,3 +242,20 @@ class ControlRecord(Record, frozen=True):
     user_id: str | None = None
     session_ids: tuple[str, ...] = ()
     body: str | None = None  # JSON text, where the kind has one
+
+
+class Visible(Record, frozen=True):
+    """What one user is notified of: the guilds they are a member of, those guilds' channels, and channels they have a role in."""
+
+    guild_ids: tuple[str, ...]
+    channel_ids: tuple[str, ...]
+
+
+class History(Record, frozen=True):
+    """What a database says of itself, in one reading."""
+
+    lineage: str | None  # the cluster and its timeline; None: it does not say
+    recorded: str | None  # the lineage for which the channels have their epochs; None: not recorded yet
+    renewals: int  # how often every channel was given a new epoch
+    lacks: bool = False  # an event that this replica stored, in a channel that is there
+    standby: bool = False  # it may be behind, and nothing can be written there: it says nothing until it is promoted

@@ -58,6 +58,15 @@ from openguild_proto.effects.process import (
     VerifyPassword,
     WarnOperator,
 )
+from openguild_proto.effects.replica import (
+    ReadControlHead,
+    ReadControls,
+    ReadHeads,
+    ReadHistory,
+    ReadVisible,
+    RecordLineage,
+    RenewEpochs,
+)
 from openguild_proto.effects.retention import PruneExpired
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 
@@ -105,12 +114,19 @@ __all__ = [
     "Overloaded",
     "Posted",
     "PruneExpired",
+    "ReadControlHead",
+    "ReadControls",
     "ReadEvents",
+    "ReadHeads",
+    "ReadHistory",
+    "ReadVisible",
     "Readiness",
+    "RecordLineage",
     "RemoveMember",
     "RenameChannel",
     "RenameGuild",
     "RenderMetrics",
+    "RenewEpochs",
     "RevokeDevice",
     "RevokeRefresh",
     "RevokeServerRole",

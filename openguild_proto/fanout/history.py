@@ -9,17 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-import msgspec
-
-
-class History(msgspec.Struct, frozen=True, gc=False):
-    """What a database says of itself, in one reading."""
-
-    lineage: str | None  # the cluster and its timeline; None: it does not say
-    recorded: str | None  # the lineage for which the channels have their epochs; None: not recorded yet
-    renewals: int  # how often every channel was given a new epoch
-    lacks: bool = False  # an event that this replica stored, in a channel that is there
-    standby: bool = False  # it may be behind, and nothing can be written there: it says nothing until it is promoted
+from openguild_proto.records import History
 
 
 class Verdict(Enum):

@@ -9,8 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from openguild_proto.effects import StorageEffect
-from openguild_proto.fanout.history import History
-from openguild_proto.records import ChannelRecord, ControlRecord
+from openguild_proto.records import ChannelRecord, ControlRecord, History, Visible
 from openguild_proto.schemas.guilds import Channel
 from openguild_runtime.observability.database_causes import CAUSES
 
@@ -41,13 +40,6 @@ class StorageHealth(msgspec.Struct, frozen=True, gc=False):
     def why(self) -> str:
         """What is wrong and what to do about it, for the operator; empty where nothing is."""
         return str(CAUSES[self.cause]) if self.cause is not None else ""
-
-
-class Visible(msgspec.Struct, frozen=True, gc=False):
-    """What one user is notified of: the guilds they are a member of, those guilds' channels, and channels they have a role in."""
-
-    guild_ids: tuple[str, ...]
-    channel_ids: tuple[str, ...]
 
 
 class StorageStats(msgspec.Struct, frozen=True, gc=False):

@@ -12,9 +12,9 @@ from anyio.abc import TaskGroup
 
 from openguild_proto.effects import AppendEvent, FindChannelAccess, StorageEffect, StorageUnavailable
 from openguild_proto.errors import Refusal
-from openguild_proto.records import ChannelAccess, ControlRecord
+from openguild_proto.records import ChannelAccess, ControlRecord, Visible
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS
-from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
+from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
 from openguild_runtime.storage.memory import MemoryTables
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome

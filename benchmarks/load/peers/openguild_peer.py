@@ -10,9 +10,8 @@ import anyio.lowlevel
 from common import control
 
 from openguild_runtime.config.sections import load
-from openguild_runtime.net.listener import open_listener
+from openguild_runtime.net.listener import open_listener, raise_descriptor_limit
 from openguild_runtime.observability import logs
-from openguild_runtime.net.listener import raise_descriptor_limit
 from openguild_runtime.server import app
 
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast
 
 from openguild_proto import effects
 from openguild_proto.effects import StorageEffect
-from openguild_proto.records import ControlRecord
-from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats, Visible
+from openguild_proto.records import ControlRecord, Visible
+from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
 from openguild_runtime.storage.memory import accounts, attempts, channels, guilds, retention
 from openguild_runtime.storage.memory.state import State
 

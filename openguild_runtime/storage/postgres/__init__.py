@@ -24,8 +24,7 @@ from openguild_proto.effects import (
     StorageEffect,
     StorageUnavailable,
 )
-from openguild_proto.fanout.history import History
-from openguild_proto.records import ChannelAccess, ControlRecord
+from openguild_proto.records import ChannelAccess, ControlRecord, History, Visible
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage import fitness
@@ -33,7 +32,6 @@ from openguild_runtime.storage.base import (
     Storage,
     StorageHealth,
     StorageStats,
-    Visible,
 )
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema

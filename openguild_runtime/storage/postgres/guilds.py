@@ -24,8 +24,8 @@ from openguild_proto.policy.permissions import (
     require_role_change,
     roles_above,
 )
-from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
-from openguild_runtime.storage.base import OWNER, Visible, channel_ids_body
+from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord, Visible
+from openguild_runtime.storage.base import OWNER, channel_ids_body
 from openguild_runtime.storage.postgres.access import guild_record
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction

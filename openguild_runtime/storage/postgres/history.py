@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncpg
 import structlog
 
-from openguild_proto.fanout.history import History
-from openguild_proto.records import StoredEvent
+from openguild_proto.records import History, StoredEvent
 from openguild_runtime.storage.migrations import NEW_EPOCHS
 from openguild_runtime.storage.postgres.values import Connection
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.fanout.history import History, Verdict, judge
+from openguild_proto.fanout.history import Verdict, judge
+from openguild_proto.records import History
 
 HERE, THERE = "7:00000001", "7:00000002"
 KNOWN = History(lineage=HERE, recorded=HERE, renewals=3)

@@ -15,12 +15,11 @@ from structlog.testing import capture_logs
 from openguild_proto.effects import DeleteChannel, ReadEvents, StorageEffect, StorageUnavailable
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
-from openguild_proto.records import Author
+from openguild_proto.records import Author, Visible
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.feeds import TURN_CHANNELS, ChannelGone
 from openguild_runtime.replica.streams import Streams
-from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append, new_id
 from tests.support.waiting import eventually

@@ -9,12 +9,11 @@ import pytest
 
 from openguild_proto.effects import Appended
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.records import ControlRecord
+from openguild_proto.records import ControlRecord, Visible
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.notifications import user_ring
 from openguild_runtime.replica.streams import Streams
-from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append
 from tests.support.waiting import eventually

@@ -10,9 +10,9 @@ import structlog
 
 from openguild_proto.effects import GrantServerRole, Overloaded, StorageUnavailable
 from openguild_proto.policy.waiting import WaitingAnswers
+from openguild_proto.records import Visible
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.replica.streams import user_ring
-from openguild_runtime.storage.base import Visible
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
 from tests.support.line import Line, connected

@@ -8,8 +8,7 @@ import pytest
 import structlog
 
 from openguild_proto.effects import Appended, FindUserByName, RenameGuild
-from openguild_proto.fanout.history import History
-from openguild_proto.records import Author
+from openguild_proto.records import Author, History
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append
 
