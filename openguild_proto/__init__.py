@@ -19,10 +19,10 @@ from openguild_proto.events import (
     WebSocketRequested,
 )
 from openguild_proto.fanout.hub import Hub, Lagged, Subscriber, SubscriberState
-from openguild_proto.fanout.sequencer import Sequencer
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.limits import Limits
+from openguild_proto.log.sequencer import Sequencer
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_frame
 

@@ -15,8 +15,8 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import Operation, StorageUnavailable
-from openguild_proto.fanout.sequencer import Sequencer
 from openguild_proto.http.message import OpenStream
+from openguild_proto.log.sequencer import Sequencer
 from openguild_proto.operations.consequences import (
     AnnounceChannel,
     CloseStreams,

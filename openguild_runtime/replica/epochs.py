@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from openguild_proto.effects import StorageUnavailable
-from openguild_proto.fanout.history import Verdict, judge
+from openguild_proto.log.lineage import Verdict, judge
 from openguild_proto.records import History
 from openguild_runtime.storage.base import Storage
 

@@ -19,7 +19,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import ReadEvents, StorageUnavailable
-from openguild_proto.fanout.sequencer import Sequencer
+from openguild_proto.log.sequencer import Sequencer
 from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.observability.metrics import Metrics

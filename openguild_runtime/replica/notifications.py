@@ -10,8 +10,8 @@ from collections.abc import Iterable, Set
 import anyio
 
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.fanout.watchers import Watchers
 from openguild_proto.records import ControlRecord, ReadState
+from openguild_proto.replica.watchers import Watchers
 from openguild_proto.schemas.stream import channel_created_payload, channel_message_payload, channel_read_payload
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.flusher import Flusher

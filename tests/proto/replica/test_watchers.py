@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.fanout.watchers import Watchers
+from openguild_proto.replica.watchers import Watchers
 
 
 def test_first_watcher_holds_and_last_releases() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.fanout.history import Verdict, judge
+from openguild_proto.log.lineage import Verdict, judge
 from openguild_proto.records import History
 
 HERE, THERE = "7:00000001", "7:00000002"

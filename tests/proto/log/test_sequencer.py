@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from openguild_proto.fanout.sequencer import Sequencer
+from openguild_proto.log.sequencer import Sequencer
 
 
 @given(st.permutations(range(1, 15)), st.lists(st.integers(0, 14)), st.integers(1, 20))
