@@ -64,6 +64,17 @@ TURN_SECS = 0.002  # ours: what one kind of work for many sockets takes of one t
 FEW_AT_ONCE = 32  # ours: so many are no matter of time
 MAX_WAITING_WORKS = 64  # ours: that wait for their turn; beyond it the oldest is finished at once
 
+# Following a log
+GAP_GRACE_SECS = 0.05  # ours: commits of one batch answer in any order, and the wire may overtake them
+ROOM_LOOK_SECS = 0.02  # ours: how often a crowded channel is looked at; a burst to 15,000 readers leaves in about 0.2
+TAIL_CHECK_SECS = 2.0  # ours: within which a lost last event is found, jitter aside
+CATCH_UP_SECS = 1.0  # ours: between two checks of everything, however often the wire comes back
+PAGE_EVENTS = 200  # ours: read at once from a channel's log
+PAGE_RECORDS = 500  # ours: read at once from the control log
+MAX_CHANNELS_AT_ONCE = 200  # ours: opened or let go together; 5 to 20 ms of a loop
+KEPT_PAGE_BYTES = 8 * 1024 * 1024  # ours: pages of the log kept for replays
+PIECE_BYTES = 65_536  # ours: of frames handed to a socket at once
+
 # Replicas
 MAX_REPLICAS = 1_000  # ours: whose counts are taken into a shared limit
 WAVE_SECS = 0.1  # ours: between two waves of a drain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects.base import StorageEffect
+from openguild_proto.effects.base import Effect, StorageEffect
 from openguild_proto.records import ControlRecord, History, Visible
 
 
@@ -50,3 +50,15 @@ class RenewEpochs(StorageEffect[bool], frozen=True):
 
     found: History
     at_least: int
+
+
+class SubscribeChannels(Effect[None], frozen=True):
+    """Begin to hear these channels from the other replicas; returns before the wire knows of it."""
+
+    channel_ids: tuple[str, ...]
+
+
+class UnsubscribeChannels(Effect[None], frozen=True):
+    """Stop hearing these channels."""
+
+    channel_ids: tuple[str, ...]

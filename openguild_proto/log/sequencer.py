@@ -99,6 +99,11 @@ class Sequencer(Generic[T]):
         return max(first, second) < released <= self.head
 
     @property
+    def seen(self) -> int:
+        """The highest sequence heard of."""
+        return self._seen
+
+    @property
     def held(self) -> int:
         """Items waiting behind a hole."""
         return len(self._held)

@@ -27,7 +27,7 @@ from openguild_runtime.config.faults import in_words
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability import logs
-from openguild_runtime.replica.streams import Streams
+from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.local_socket import serve_local
 
 ANSWER_SECS = 5.0
@@ -49,7 +49,7 @@ class AdminScope(NamedTuple):
     """The parts of one replica that an operator may see and change."""
 
     live: LiveConfig
-    streams: Streams
+    replica: ReplicaRunner
     drain: Callable[[], None]  # begins the end of the whole server; to repeat it does nothing
 
 
@@ -63,11 +63,11 @@ def _behind(hub: Hub, transport: Transport) -> int:
 
 def list_channels(scope: AdminScope, request: Request) -> Answer:
     """Channels with a backlog, the deepest first, and who is slowest in each."""
-    hub, lines = scope.streams.hub, []
-    for channel_id, depth in scope.streams.depths().channels[: _limit(request)]:
+    hub, lines = scope.replica.hub, []
+    for channel_id, depth in scope.replica.depths().channels[: _limit(request)]:
         behind = [
             (_behind(hub, transport), transport.stream.user_id, transport.address)
-            for transport in scope.streams.transports()
+            for transport in scope.replica.transports()
             if transport.stream is not None and transport.stream.channel_id == channel_id
         ]
         line: Answer = {
@@ -87,8 +87,8 @@ def list_sessions(scope: AdminScope, request: Request) -> Answer:
     user, limit = _user(request), _limit(request)
     lines: list[Answer] = [
         {"user_id": transport.stream.user_id, "session_id": transport.stream.session_id, "address": transport.address,
-         "channel_id": transport.stream.channel_id, "behind": _behind(scope.streams.hub, transport)}
-        for transport in scope.streams.transports()
+         "channel_id": transport.stream.channel_id, "behind": _behind(scope.replica.hub, transport)}
+        for transport in scope.replica.transports()
         if transport.stream is not None and user in (None, transport.stream.user_id)
     ]  # fmt: skip
     lines.sort(key=lambda line: -line["behind"])
@@ -135,7 +135,7 @@ def close_sessions(scope: AdminScope, request: Request) -> Answer:
         raise Refused("name the user")
     found = [
         transport
-        for transport in scope.streams.transports()
+        for transport in scope.replica.transports()
         if transport.stream is not None and transport.stream.user_id == user
     ]
     for transport in found:

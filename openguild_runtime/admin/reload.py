@@ -17,7 +17,7 @@ from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
 from openguild_proto.operations.context import Service
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.replica.streams import Streams
+from openguild_runtime.replica.runner import ReplicaRunner
 
 KEYS = ("session.signing_key", "session.fallback_verifying_keys")
 LIMITS = (
@@ -75,11 +75,11 @@ class LiveConfig:
     """The configuration that serves, and the parts that a change of it reaches. `reread` gives what stands now."""
 
     def __init__(
-        self, config: ServerConfig, service: Service, streams: Streams, reread: Callable[[], ServerConfig]
+        self, config: ServerConfig, service: Service, replica: ReplicaRunner, reread: Callable[[], ServerConfig]
     ) -> None:
         self.config = config
         self._service = service
-        self._streams = streams
+        self._replica = replica
         self._reread = reread
 
     def reload(self) -> None:
@@ -105,7 +105,7 @@ class LiveConfig:
         service, messaging, session, guilds = self._service, after.messaging, after.session, after.guilds
         if any(name in KEYS for name in applied):
             service.tokens.replace_keys(after.key_ring())
-            self._streams.keys_replaced(service.tokens.trusts)
+            self._replica.keys_replaced(service.tokens.trusts)
         service.user_messages.change(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs)
         service.address_messages.change(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs)
         for window, messages in (
@@ -129,6 +129,6 @@ class LiveConfig:
             max_channels_per_guild=guilds.max_channels_per_guild,
             max_invites_per_guild=guilds.max_invites_per_guild,
         )
-        self._streams.replay_window = messaging.replay_window
+        self._replica.replica.replay_window = messaging.replay_window
         self.config = after
         log.info("configuration applied", applied=applied)

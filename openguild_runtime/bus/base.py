@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 REQUEST_ID = "X-Request-Id"
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-class Bus(ABC):
-    """Callbacks are called on the loop. Publishing never blocks and never fails: what cannot be sent is dropped."""
+class BusHandler(Protocol):
+    """What a bus tells its owner, on the loop. The probes change nothing at any replica: with them a bus finds out whether the
+    wire takes messages of their kind; an empty one is not sent."""
 
-    def __init__(self) -> None:
-        self.on_channel: Callable[[str, bytes, Mapping[str, str]], None] = _ignore_channel
-        """(channel id, frame payload, headers)"""
-        self.on_control: Callable[[bytes], None] = _ignore_control
-        self.on_limits: Callable[[bytes], None] = _ignore_limits
-        self.on_answer: Callable[[], None] = _ignore_answer
+    control_probe: bytes
+    limits_probe: bytes
+
+    def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """An event that another replica stored, as its frame payload."""
+
+    def control_message(self, payload: bytes) -> None:
+        """A control message of another replica."""
+
+    def limits_message(self, payload: bytes) -> None:
+        """What another replica has admitted."""
+
+    def bus_answered(self) -> None:
         """The server of the wire has taken what was published before: asked every second, for as long as it answers."""
-        self.on_reconnect: Callable[[], None] = _ignore_reconnect
+
+    def bus_reconnected(self) -> None:
         """Something may have been missed: check every tail now."""
-        self.control_probe = b""
-        self.limits_probe = b""
-        """Messages that change nothing at any replica, to find out whether the wire takes such; empty: none is sent."""
+
+
+class Bus(ABC):
+    """Publishing never blocks and never fails: what cannot be sent is dropped."""
 
     @property
     @abstractmethod
@@ -42,8 +53,8 @@ class Bus(ABC):
         return self.connected
 
     @abstractmethod
-    async def start(self) -> None:
-        """Begin; does not wait for a server that is away."""
+    async def start(self, handler: BusHandler) -> None:
+        """Begin; does not wait for a server that is away. `handler` hears everything from here on."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -68,23 +79,3 @@ class Bus(ABC):
     @abstractmethod
     async def unsubscribe_channel(self, channel_id: str) -> None:
         """Stop hearing a channel; safe to repeat."""
-
-
-def _ignore_channel(channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-    """What `on_channel` is until the application sets it."""
-
-
-def _ignore_control(payload: bytes) -> None:
-    """What `on_control` is until the application sets it."""
-
-
-def _ignore_limits(payload: bytes) -> None:
-    """What `on_limits` is until the application sets it."""
-
-
-def _ignore_answer() -> None:
-    """What `on_answer` is until the application sets it."""
-
-
-def _ignore_reconnect() -> None:
-    """What `on_reconnect` is until the application sets it."""

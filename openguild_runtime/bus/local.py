@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from openguild_runtime.bus.base import NO_HEADERS, Bus
+from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 
 
 class LocalBus(Bus):
@@ -14,8 +14,8 @@ class LocalBus(Bus):
     def connected(self) -> bool:
         return True
 
-    async def start(self) -> None:
-        """Nothing to begin."""
+    async def start(self, handler: BusHandler) -> None:
+        """There is nothing to hear."""
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

@@ -32,7 +32,7 @@ from nats.aio.subscription import Subscription
 
 from openguild_proto.policy.backoff import Backoff
 from openguild_proto.policy.sharing import SILENT_SECS
-from openguild_runtime.bus.base import NO_HEADERS, Bus
+from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 from openguild_runtime.bus.nats_faults import CA_FILE, CLOSED, PAYLOAD, SILENT, SUBSCRIPTIONS, UNREACHABLE, Fault
 from openguild_runtime.bus.nats_link import CLOSE_LIMIT_SECS, FAILURES, Link, Unusable
 from openguild_runtime.bus.nats_trouble import Troubles
@@ -76,6 +76,7 @@ class NatsBus(Bus):
         ask_secs: float = ASK_SECS,
     ) -> None:
         super().__init__()
+        self._handler: BusHandler  # from `start` on
         self._servers = parse_servers(url)
         self._prefix = f"openguild.{re.sub(r'[^A-Za-z0-9_-]', '_', server_name)}"
         self._probe_channel = str(uuid.uuid4())  # nobody else's: subscribed to and published to, to prove that one may
@@ -118,7 +119,8 @@ class NatsBus(Bus):
     def limits_travel(self) -> bool:
         return self.connected and not {"publish limits", "subscribe limits"} & self._troubles.standing.keys()
 
-    async def start(self) -> None:
+    async def start(self, handler: BusHandler) -> None:
+        self._handler = handler
         self._tasks.start_soon(self._run)
 
     async def aclose(self) -> None:
@@ -242,13 +244,13 @@ class NatsBus(Bus):
 
     def _missed_something(self) -> None:
         with contained("what follows a reconnect to NATS"):
-            self.on_reconnect()
+            self._handler.bus_reconnected()
 
     # --- what the server takes -------------------------------------------------------------------------
 
     async def _ask_forever(self, link: Link) -> None:
         """A connection that is dead looks alive until it is given up; whoever must know sooner waits for the answers."""
-        self.on_answer()  # the connection was made with one
+        self._handler.bus_answered()  # the connection was made with one
         for asked in itertools.count(1):
             await anyio.sleep(self._ask_secs)
             with contained("asking NATS"), suppress(Unusable, *FAILURES):
@@ -259,7 +261,7 @@ class NatsBus(Bus):
                 self._answered_at = anyio.current_time()
                 if prove:
                     await self._end_round(link)
-                self.on_answer()
+                self._handler.bus_answered()
 
     def _is_silent(self) -> bool:
         return anyio.current_time() - self._answered_at >= SILENT_SECS
@@ -293,7 +295,7 @@ class NatsBus(Bus):
 
     async def _publish_probes(self, link: Link) -> None:
         for name, payload in (
-            ("control", self.control_probe), ("limits", self.limits_probe), (f"channel.{self._probe_channel}", b"{}"),
+            ("control", self._handler.control_probe), ("limits", self._handler.limits_probe), (f"channel.{self._probe_channel}", b"{}"),
         ):  # fmt: skip
             if payload:
                 await link.publish(f"{self._prefix}.{name}", payload)
@@ -344,15 +346,17 @@ class NatsBus(Bus):
 
     async def _received_event(self, message: Msg) -> None:
         with self._troubles.one_message(message.subject):
-            self.on_channel(message.subject.rpartition(".")[2], message.data, message.headers or NO_HEADERS)
+            self._handler.channel_message(
+                message.subject.rpartition(".")[2], message.data, message.headers or NO_HEADERS
+            )
 
     async def _received_control(self, message: Msg) -> None:
         with self._troubles.one_message(message.subject):
-            self.on_control(message.data)
+            self._handler.control_message(message.data)
 
     async def _received_limits(self, message: Msg) -> None:
         with self._troubles.one_message(message.subject):
-            self.on_limits(message.data)
+            self._handler.limits_message(message.data)
 
     # --- publishing ----------------------------------------------------------------------------------
 

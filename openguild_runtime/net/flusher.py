@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -44,24 +45,30 @@ PURE_SENDS = 8  # sends between two looks at the clock, without it
 log = structlog.get_logger("openguild.writer")
 
 
+class FlushHandler(Protocol):
+    """What the flusher tells its owner."""
+
+    def flush_ended(self) -> None:
+        """A round is over: the rings may have overrun a subscriber."""
+
+    def ring_flushed(self, ring: str) -> None:
+        """Every subscriber that takes bytes has what the ring has."""
+
+
 class Flusher:
-    """`lagged` is called after a round, when the rings may have overrun a subscriber; `flushed(stream)` when all have got
-    what the stream has."""
+    """One per process. `clock`: monotonic seconds."""
 
     def __init__(
         self,
         hub: Hub,
         metrics: Metrics,
         clock: Callable[[], float],
-        *,
-        lagged: Callable[[], None],
-        flushed: Callable[[str], None] | None = None,
+        handler: FlushHandler,
     ) -> None:
         self._hub = hub
         self._metrics = metrics
         self._clock = clock
-        self._lagged = lagged
-        self._flushed = flushed
+        self._handler = handler
         self._dirty: dict[str, float] = {}
         self._until: float | None = None  # when this turn's time is over; None: nothing was sent in it yet
         self._wake = anyio.Event()
@@ -73,19 +80,12 @@ class Flusher:
             self._dirty[stream] = self._clock()
             self._wake.set()
 
-    def publish(self, stream: str, frame: bytes, sequence: int) -> None:
-        """Append the prepared `frame` to the stream's ring, to leave at the next turn of the loop at the latest."""
-        crowded = self._hub.publish(stream, frame, sequence)
+    def hurry(self, stream: str, *, completely: bool) -> None:
+        """A burst fills the ring: flush it as far as this turn's time allows, or `completely` whatever it takes."""
         self.mark(stream)
-        if crowded:
-            self._relieve(stream)
-
-    def _relieve(self, stream: str) -> None:
-        until = self._turn_ends()
-        if self._clock() < until and self._serve(stream, until):
-            return
-        if not self._hub.stretch(stream):  # twice too much in one turn: to lose readers would be worse than to be late
-            self._serve(stream, math.inf)
+        until = math.inf if completely else self._turn_ends()
+        if self._clock() < until:
+            self._serve(stream, until)
 
     def _turn_ends(self) -> float:
         """The task begins a new turn's time when it comes to its turn, which is the next one: something is dirty."""
@@ -115,10 +115,10 @@ class Flusher:
                 continue
             self._serve(stream, until)
             if self._clock() >= until:
-                self._lagged()
+                self._handler.flush_ended()
                 await anyio.lowlevel.checkpoint()
                 until = self._until = self._clock() + TURN_SECS
-        self._lagged()
+        self._handler.flush_ended()
         await anyio.lowlevel.checkpoint()
 
     def _serve(self, stream: str, until: float) -> bool:
@@ -131,8 +131,7 @@ class Flusher:
                 self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
                 if self._hub.is_open(stream):
                     self._hub.flushed(stream)
-                if self._flushed is not None:
-                    self._flushed(stream)
+                self._handler.ring_flushed(stream)
                 return True
             if self._clock() >= until:
                 return False

@@ -216,6 +216,7 @@ class Metrics:
         )
         self._log_dropped = self._counter("openguild_log_lines_dropped", "Log lines that nobody read in time")
         self._log_dropped_before = 0
+        self._replica_before: dict[str, int] = {}
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
@@ -248,9 +249,18 @@ class Metrics:
             child = self._rejected[reason] = self._rejections.labels(reason)
         child.inc()
 
-    def messaging_event(self, outcome: str, count: int = 1) -> None:
-        """`delivered`, `no_subscribers` or `dropped` (D-47)."""
-        self._events[outcome].inc(count)
+    def replica_totals(self, totals: dict[str, int]) -> None:
+        """What the replica has counted since its start, by the names of `openguild_proto.replica.outputs.Counters`."""
+        before, self._replica_before = self._replica_before, totals
+        grown = {name: total - before.get(name, 0) for name, total in totals.items()}
+        self._subscribers.set(totals["subscribers"])
+        self._events["delivered"].inc(grown["delivered"])
+        self._events["no_subscribers"].inc(grown["undelivered"])
+        self._events["dropped"].inc(grown["dropped"] + grown["missed"])
+        self._lag_closes.inc(grown["lagged"])
+        self._replayed.inc(grown["replayed"])
+        self._gaps.inc(grown["gaps"])
+        self._backfilled.inc(grown["backfilled"])
 
     # --- connections and streams -----------------------------------------------------------------------
 
@@ -269,20 +279,6 @@ class Metrics:
 
     def socket_closed(self) -> None:
         self._sockets.dec()
-
-    def subscriber_joined(self) -> None:
-        self._subscribers.inc()
-
-    def subscriber_left(self) -> None:
-        self._subscribers.dec()
-
-    def lagged(self, missed: int) -> None:
-        """A subscriber was overrun: `missed` events did not reach it."""
-        self._lag_closes.inc()
-        self._events["dropped"].inc(missed)
-
-    def replayed(self, events: int) -> None:
-        self._replayed.inc(events)
 
     def delivery_latency(self, seconds: float) -> None:
         self._latency.observe(seconds)
@@ -332,12 +328,6 @@ class Metrics:
 
     def limit_divisor(self, divisor: int) -> None:
         self._limit_divisor.set(divisor)
-
-    def gap_found(self) -> None:
-        self._gaps.inc()
-
-    def gap_backfilled(self, events: int) -> None:
-        self._backfilled.inc(events)
 
     # --- process ---------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from openguild_proto.policy.clocks import ClockWatch, deadline_of
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.transport import Transport
-from openguild_runtime.replica.streams import Streams
+from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.background import contained
 from openguild_runtime.system.sources import Sources
 
@@ -27,7 +27,7 @@ def expire_with_token(transport: Transport, stream: OpenStream, sources: Sources
     transport.connection.expire_at(deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
 
-async def watch_clocks(streams: Streams, sources: Sources) -> None:
+async def watch_clocks(replica: ReplicaRunner, sources: Sources) -> None:
     """Until cancelled: whenever the wall clock was set, every stream gets its deadline anew."""
     watch = ClockWatch(sources.monotonic(), sources.wall())
     while True:
@@ -38,11 +38,11 @@ async def watch_clocks(streams: Streams, sources: Sources) -> None:
                 log.warning(
                     f"the wall clock was moved by {by:+.1f} s: tokens end by it; see that only NTP sets it, in small steps"
                 )
-                await _renew_deadlines(streams, sources)
+                await _renew_deadlines(replica, sources)
 
 
-async def _renew_deadlines(streams: Streams, sources: Sources) -> None:
-    for number, transport in enumerate(streams.transports()):
+async def _renew_deadlines(replica: ReplicaRunner, sources: Sources) -> None:
+    for number, transport in enumerate(replica.transports()):
         if number % PEERS_AT_ONCE == 0:
             await anyio.lowlevel.checkpoint()
         if transport.stream is not None and transport.connection.is_open:

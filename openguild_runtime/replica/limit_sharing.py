@@ -1,4 +1,4 @@
-"""Drives `LimitSharing`: its clock, and the bus."""
+"""Shares the counts of rate limits between replicas: drives the core's `LimitSharing` by a clock and the bus."""
 
 from __future__ import annotations
 
@@ -12,15 +12,32 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.background import contained
 
 
-async def share_limits(sharing: LimitSharing, bus: Bus, metrics: Metrics, clock: Callable[[], float]) -> None:
-    """Until cancelled."""
-    bus.on_answer = lambda: sharing.answered(clock())
-    bus.on_limits = lambda payload: sharing.received(payload, clock())
-    bus.limits_probe = sharing.probe()
-    while True:
-        with contained("sharing limits"):
-            payload = sharing.tick(clock(), connected=bus.connected, heard=bus.limits_travel)
-            metrics.limit_divisor(sharing.divisor)
-            if payload is not None:
-                bus.publish_limits(payload)
-        await anyio.sleep(PUBLISH_SECS)
+class LimitSharer:
+    """One per replica. `clock`: monotonic seconds."""
+
+    def __init__(self, sharing: LimitSharing, bus: Bus, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self.probe = sharing.probe()
+        self._sharing = sharing
+        self._bus = bus
+        self._metrics = metrics
+        self._clock = clock
+
+    def heard(self, payload: bytes) -> None:
+        """What another replica has admitted."""
+        self._sharing.received(payload, self._clock())
+
+    def answered(self) -> None:
+        """The server of the wire has taken what was published before."""
+        self._sharing.answered(self._clock())
+
+    async def run(self) -> None:
+        """Publish what this replica admits, until cancelled."""
+        while True:
+            with contained("sharing limits"):
+                payload = self._sharing.tick(
+                    self._clock(), connected=self._bus.connected, heard=self._bus.limits_travel
+                )
+                self._metrics.limit_divisor(self._sharing.divisor)
+                if payload is not None:
+                    self._bus.publish_limits(payload)
+            await anyio.sleep(PUBLISH_SECS)

@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,10 @@ from openguild_proto.fanout.native import NATIVE
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.policy.sharing import LimitSharing
-from openguild_proto.records import StoredEvent
-from openguild_proto.schemas.stream import CONTROL_PROBE
+from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.commands import AdminScope, serve_admin
 from openguild_runtime.admin.reload import LiveConfig
-from openguild_runtime.bus.base import REQUEST_ID, Bus
+from openguild_runtime.bus.base import Bus
 from openguild_runtime.config.sections import ServerConfig, split_address
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
@@ -45,10 +44,9 @@ from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.process.ending import CONNECTIONS_SECS, Ending
-from openguild_runtime.replica.controls import Controls
 from openguild_runtime.replica.expiry import watch_clocks
-from openguild_runtime.replica.limit_sharing import share_limits
-from openguild_runtime.replica.streams import Streams
+from openguild_runtime.replica.limit_sharing import LimitSharer
+from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.connection_server import ConnectionServer
 from openguild_runtime.server.descriptors import SCRAPES, Descriptors
 from openguild_runtime.server.exposition import Exposition
@@ -59,13 +57,12 @@ from openguild_runtime.server.shutdown import DrainRequest, drain, end_scrapes
 from openguild_runtime.server.siblings import Heartbeat, WorkerSlot
 from openguild_runtime.server.timekeeper import Timekeeper
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.system.background import Coalesced, contained
+from openguild_runtime.system.background import contained
 from openguild_runtime.system.local_socket import forget, worker_path
 from openguild_runtime.system.sources import Sources
 
 SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
 STALL_PROBE_SECS = 0.05
-CATCH_UP_SECS = 1.0  # between two checks of everything, however often NATS comes back; the tail check is as frequent
 SLOT_PATIENCE_SECS = 3.0
 
 log = structlog.get_logger("openguild.server")
@@ -114,26 +111,18 @@ class Server:
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring=None if native else ring.Ring)
-        self.streams = Streams(
-            hub=hub,
+        self.limits = self._limit_sharer(config) if has_nats else None
+        self.replica = ReplicaRunner(
+            Replica(hub, self.service.tokens, random.random, replay_window=config.messaging.replay_window),
             storage=self.storage,
             bus=self.bus,
             metrics=self.metrics,
             tasks=tasks,
             clock=clock,
-            replay_window=config.messaging.replay_window,
+            limits=self.limits,
             tracing=self.tracing,
         )
-        self.feeds = self.streams.feeds
-        self.live = LiveConfig(config, self.service, self.streams, reread or (lambda: config))
-        self.controls = Controls(
-            storage=self.storage,
-            bus=self.bus,
-            streams=self.streams,
-            tokens=self.service.tokens,
-            performer=lambda: self.performer,
-            tasks=tasks,
-        )
+        self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config))
         self.readiness = ReadinessProbe(
             self.storage,
             self.bus,
@@ -158,8 +147,8 @@ class Server:
             hasher=self._hasher,
             readiness=self.readiness,
             render_metrics=self.exposition.whole if metrics_shown else _no_metrics,
-            committed=self._committed,
-            announce_read=self.controls.announce_read,
+            committed=self.replica.committed,
+            announce_read=self.replica.announce_read,
             tracing=self.tracing,
         )
 
@@ -174,7 +163,7 @@ class Server:
                 cors_allowed_origins=config.cors.allowed_origins, trusted_proxies=config.trusted_proxies
             ),
             performer=performer,
-            streams=self.streams,
+            streams=self.replica,
             metrics=self.metrics,
             timers=self.timers,
             tasks=self.tasks,
@@ -185,37 +174,24 @@ class Server:
             sources=self.sources,
         )
 
-    def _committed(self, event: StoredEvent, request_id: str) -> None:
-        """After the commit: to this replica's subscribers, then to the other replicas."""
-        headers, payload = {REQUEST_ID: request_id}, self.streams.committed(event)
-        if self.tracing is None:
-            self.bus.publish_channel(event.channel_id, payload, headers)
-            return
-        with self.tracing.step("publish"):
-            self.bus.publish_channel(event.channel_id, payload, headers | self.tracing.carrier())
-
-    def _heard(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Another replica has stored an event; its request's id finds both logs."""
-        log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
-        if self.tracing is None:
-            self.feeds.received(channel_id, payload)
-            return
-        with self.tracing.heard(headers):
-            self.feeds.received(channel_id, payload)
+    def _limit_sharer(self, config: ServerConfig) -> LimitSharer:
+        service = self.service
+        windows = {
+            "user": service.user_messages, "address": service.address_messages, "writes": service.user_writes,
+        }  # fmt: skip
+        at_least = max(config.nats.min_replicas, config.workers)
+        sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows, at_least=at_least)
+        return LimitSharer(sharing, self.bus, self.metrics, self.sources.monotonic)
 
     def _join(self) -> None:
         """The callbacks between parts that must not know each other."""
-        self.streams.recheck = self.controls.recheck_joined
-        self.storage.on_control = self.controls.stored
+        self.storage.on_control = self.replica.stored
         self.storage.on_batch = self.metrics.batch_committed
         self.storage.on_fault = self._storage_failed
-        self.bus.on_channel = self._heard
-        self.bus.on_control = self.controls.received
-        self.bus.control_probe = CONTROL_PROBE
-        self.bus.on_reconnect = Coalesced(self.tasks, self._check_everything, CATCH_UP_SECS).ask
         self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
-        self.metrics.attach_depths(self.streams.depths)
+        self.metrics.attach_depths(self.replica.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
+        self.metrics.before_scrape.append(lambda: self.metrics.replica_totals(self.replica.replica.counters.snapshot()))
         self.metrics.before_scrape.append(lambda: self.metrics.log_lines_dropped(logs.dropped_lines()))
 
     def _scrape_storage(self) -> None:
@@ -227,10 +203,6 @@ class Server:
         self.metrics.db_failed(writes, cause)
         self.readiness.doubt()
 
-    async def _check_everything(self) -> None:
-        """NATS was away: whatever it lost is in the log."""
-        await self.feeds.check_now(self.controls.check_tail)
-
     # --- life --------------------------------------------------------------------------------------
 
     async def start_parts(self) -> None:
@@ -238,17 +210,11 @@ class Server:
         self.tasks.start_soon(self.timers.run)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
-        self.tasks.start_soon(watch_clocks, self.streams, self.sources)
-        self.tasks.start_soon(self.streams.flusher.run)
-        if self.live.config.nats.url is not None:
-            service = self.service
-            windows = {
-                "user": service.user_messages, "address": service.address_messages, "writes": service.user_writes,
-            }  # fmt: skip
-            at_least = max(self.live.config.nats.min_replicas, self.live.config.workers)
-            sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows, at_least=at_least)
-            self.tasks.start_soon(share_limits, sharing, self.bus, self.metrics, self.sources.monotonic)
-        await self.bus.start()
+        self.tasks.start_soon(watch_clocks, self.replica, self.sources)
+        self.tasks.start_soon(self.replica.flusher.run)
+        if self.limits is not None:
+            self.tasks.start_soon(self.limits.run)
+        await self.bus.start(self.replica)
         self.tasks.start_soon(self._start_storage)
 
     async def run(self, ending: Ending, hangups: AsyncIterator[signal.Signals]) -> None:
@@ -310,7 +276,7 @@ class Server:
             forget(path)
         else:
             path = worker_path(path, self.slot.number)
-        scope = AdminScope(self.live, self.streams, DrainRequest(self.readiness, self.slot))
+        scope = AdminScope(self.live, self.replica, DrainRequest(self.readiness, self.slot))
         self.tasks.start_soon(serve_admin, scope, path)
 
     def _heartbeat(self) -> Heartbeat:
@@ -323,8 +289,7 @@ class Server:
 
     async def _start_storage(self) -> None:
         await self.storage.start()
-        await _until_available(self.streams.epochs.check)
-        await _until_available(self.controls.start)
+        await _until_available(self.replica.start)
         await _until_available(partial(self.timekeeper.measure, self.storage))
         self.tasks.start_soon(self.timekeeper.run, self.storage)
         self.performer.serving = True
@@ -332,7 +297,7 @@ class Server:
         self._started.set()
         log.info("serving")
         self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
-        await self.feeds.run_tail_checks(self.controls.check_tail)
+        self.replica.follow()
 
     async def _drain(self, listener: socket.socket) -> None:
         await drain(

@@ -20,7 +20,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.connection.server import ServerConnection
-from openguild_proto.effects import Operation, Overloaded, StorageUnavailable
+from openguild_proto.effects import Operation
 from openguild_proto.errors import ErrorCode
 from openguild_proto.events import DeadlineExpired, Event, PeerViolated, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
@@ -40,8 +40,7 @@ from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.replica.expiry import expire_with_token
-from openguild_runtime.replica.feeds import ChannelGone
-from openguild_runtime.replica.streams import Streams
+from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.sources import Sources
 
 RECEIVE_BYTES = 65_536
@@ -62,7 +61,7 @@ class ConnectionServer:
         limits: Limits,
         policy: HeaderPolicy,
         performer: Performer,
-        streams: Streams,
+        streams: ReplicaRunner,
         metrics: Metrics,
         timers: TimerWheel,
         tasks: TaskGroup,
@@ -346,17 +345,10 @@ class ConnectionServer:
         refusal: ErrorCode | None = ErrorCode.DATABASE_UNAVAILABLE  # what it is when the deadline passes
         with ExitStack() as undo:
             undo.callback(self._give_back, stream)
-            try:
-                with anyio.CancelScope(deadline=deadline):
-                    await self._streams.prepare(stream)
+            with anyio.CancelScope(deadline=deadline):
+                refusal = await self._streams.prepare(stream)
+                if refusal is None:
                     undo.callback(self._streams.abandon, stream)
-                    refusal = None
-            except ChannelGone:
-                refusal = ErrorCode.NOT_FOUND
-            except Overloaded:
-                refusal = ErrorCode.OVERLOADED
-            except StorageUnavailable:
-                pass
             if self.draining:  # looked at after the wait: from then on the drain closes every stream there is
                 refusal = ErrorCode.DRAINING
             if refusal is not None:

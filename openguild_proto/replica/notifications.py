@@ -1,4 +1,4 @@
-"""Notification streams: what a user sees is followed while they have one open, and each learns of it by one ring.
+"""Notification streams: what a user sees is followed while they have one open, and each user learns of it by one ring.
 
 A user's notification stream is the ring `user:<user id>`, beside the rings of channels.
 """
@@ -7,78 +7,75 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 
-import anyio
-
+from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.procedures import Procedure, Signal
 from openguild_proto.records import ControlRecord, ReadState
+from openguild_proto.replica.actions import Flush
+from openguild_proto.replica.channels import Channels
+from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.watchers import Watchers
 from openguild_proto.schemas.stream import channel_created_payload, channel_message_payload, channel_read_payload
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.net.flusher import Flusher
-from openguild_runtime.net.work_queue import WorkQueue
-from openguild_runtime.replica.feeds import Feeds
-from openguild_runtime.storage.base import Storage
 
 USER_RING = "user:"
 
 
-class WatcherRefresh:
-    """A reading of what a user sees, in progress; `created` are channels that appeared meanwhile, and whether the user was told."""
+class _Refresh:
+    """A reading of what a user sees, under way; `created`: channels that appeared meanwhile, and whether the user was told."""
 
     __slots__ = ("created", "ended")
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Signal) -> None:
         self.created: dict[str, tuple[ControlRecord, bool]] = {}
-        self.ended = anyio.Event()
+        self.ended = ended
 
 
 class Notifications:
     """Users with open notification sockets, the feeds of what they see, and what they are told."""
 
-    def __init__(self, hub: Hub, flusher: Flusher, feeds: Feeds, storage: Storage, turns: WorkQueue) -> None:
+    def __init__(self, hub: Hub, outputs: Outputs, channels: Channels) -> None:
         self.watchers = Watchers()
         self._hub = hub
-        self._flusher = flusher
-        self._feeds = feeds
-        self._storage = storage
-        self._turns = turns
-        self._refreshing: dict[str, WatcherRefresh] = {}  # user id -> the reading of what they see
+        self._outputs = outputs
+        self._channels = channels
+        self._refreshing: dict[str, _Refresh] = {}  # by user id
 
-    # --- who watches what --------------------------------------------------------------------------
+    # --- who watches what ----------------------------------------------------------------------------
 
-    async def retain(self, user_id: str) -> None:
+    def retain(self, user_id: str) -> Procedure[None]:
         """One more notification socket of this user. Raises StorageUnavailable, with nothing retained."""
         self.watchers.retain(user_id)
         try:
             if not self.watchers.is_watching(user_id):
-                await self.refresh(user_id)
+                yield from self.refresh(user_id)
         except BaseException:
             self.release(user_id)
             raise
 
     def release(self, user_id: str) -> None:
         """Undo one `retain`; with the last one the user's interest ends."""
-        self._feeds.release(self.watchers.release(user_id))
+        self._channels.let_go(self.watchers.release(user_id))
 
-    async def refresh(self, user_id: str) -> None:
-        """What the user sees has changed, or their first notification socket opens. Raises StorageUnavailable.
+    def refresh(self, user_id: str) -> Procedure[None]:
+        """Read again what the user sees. Raises StorageUnavailable.
 
         One refresh of a user runs at a time: a second one waits for it and then reads the store again.
         """
         while (running := self._refreshing.get(user_id)) is not None:
-            await running.ended.wait()
-        running = self._refreshing[user_id] = WatcherRefresh()
+            yield from running.ended.wait()
+        running = self._refreshing[user_id] = _Refresh(Signal(self._outputs.procedures))
         try:
-            visible = await self._storage.visible(user_id)
+            visible = yield from ReadVisible(user_id)
             watched = self.watchers.channels_of(user_id)
-            held = await self._feeds.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
+            held = yield from self._channels.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
             if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
-                self._feeds.release(held)
+                self._channels.let_go(held)
                 return
             kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
             new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
-            self._feeds.release(held - new)
-            self._feeds.release(gone)
+            self._channels.let_go(held - new)
+            self._channels.let_go(gone)
             for record, told in running.created.values():
                 if not told and record.guild_id in visible.guild_ids:
                     self._announce(record, {user_id})
@@ -89,7 +86,7 @@ class Notifications:
     def channel_created(self, record: ControlRecord) -> None:
         """Tell the guild's members, and let them have the channel's messages from the first one on.
 
-        Whoever is being refreshed has perhaps just become a member: they hear of it when that is known.
+        A user who is being refreshed has perhaps just become a member: they hear of it when that is known.
         """
         if record.guild_id is None or record.channel_id is None:
             return
@@ -104,9 +101,9 @@ class Notifications:
         for running in self._refreshing.values():
             running.created.pop(channel_id, None)
         if self.watchers.drop_channel(channel_id):
-            self._feeds.release([channel_id])
+            self._channels.let_go([channel_id])
 
-    # --- what they are told ------------------------------------------------------------------------
+    # --- what they are told --------------------------------------------------------------------------
 
     def released(self, channel_id: str, payload: bytes) -> bool:
         """The next event of a channel, as its frame payload. False: nobody watches the channel."""
@@ -116,23 +113,24 @@ class Notifications:
         return bool(users)
 
     def read_moved(self, user_id: str, state: ReadState) -> None:
-        """Tell the user's notification streams that they have read further (D-14)."""
+        """Tell the user's notification streams that they have read further."""
         self._notify((user_id,), channel_read_payload(state))
 
     def _notify(self, users: Iterable[str], payload: bytes) -> None:
         frame = text_frame(payload)  # encoded once, whatever the number of users
 
-        def notify(user_id: str) -> None:
+        def notify(user_id: str) -> Flush | None:
             ring = user_ring(user_id)
-            if self._hub.is_open(ring):
-                self._flusher.publish(ring, frame, self._hub.head(ring) + 1)
+            if not self._hub.is_open(ring):
+                return None
+            return self._outputs.publish(ring, frame, self._hub.head(ring) + 1)
 
-        self._turns.each(tuple(users), notify)  # in the order of the messages, for each user
+        self._outputs.add_each(tuple(users), notify)  # in the order of the messages, for each user
 
     def _announce(self, record: ControlRecord, users: Set[str]) -> None:
         self._notify(users, channel_created_payload(record))
         if record.channel_id is not None and self.watchers.add_channel(users, record.channel_id):
-            self._feeds.hold_new(record.channel_id)
+            self._channels.hold_new(record.channel_id)
 
 
 def user_ring(user_id: str) -> str:

@@ -1,0 +1,108 @@
+"""What a replica wants done, as data, in the order in which it is to be done."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from openguild_proto.effects.base import Effect
+from openguild_proto.errors import ErrorCode
+from openguild_proto.fanout.hub import Subscriber
+from openguild_proto.http.message import OpenStream
+
+
+class StreamSocket(Protocol):
+    """What a replica knows of a socket that carries a stream; both members are the replica's."""
+
+    stream: OpenStream | None
+    subscriber: Subscriber | None
+
+
+class Action(msgspec.Struct, frozen=True, gc=False):
+    """Base of all actions."""
+
+
+class Query(Action, frozen=True):
+    """Perform `effect`; answer with `Replica.answered(number, result)` or `Replica.failed(number, error)`."""
+
+    number: int
+    effect: Effect[Any]
+
+
+class Publish(Action, frozen=True):
+    """Tell the other replicas of an event that this one stored. Best effort: the log has it."""
+
+    channel_id: str
+    payload: bytes
+    request_id: str
+
+
+class PublishControl(Action, frozen=True):
+    """Tell the other replicas of a control record or a moved read position. Best effort."""
+
+    payload: bytes
+
+
+class Haste(IntEnum):
+    """When a ring is to be flushed."""
+
+    SOON = 0  # at the next turn of the loop
+    NOW = 1  # as far as this turn's time allows: a burst fills the ring
+    COMPLETELY = 2  # whatever it takes: the next event would overrun readers who keep up
+
+
+class Flush(Action, frozen=True):
+    """Some subscriber of `ring` has not got what it has."""
+
+    ring: str
+    haste: Haste = Haste.SOON
+
+
+class Replay(Action, frozen=True):
+    """The socket is fed from the log, by `Replica.next_pages`, until it is live; also when a page it waited for is there."""
+
+    socket: Any
+
+
+class Close(Action, frozen=True):
+    """End the stream in order."""
+
+    socket: Any
+    code: int
+    reason: str
+    missed: int | None = None  # events lost by a reader that was too slow
+
+
+class Prepared(Action, frozen=True):
+    """The stream of this ticket can be joined, or is refused."""
+
+    ticket: int
+    refusal: ErrorCode | None
+
+
+class Level(Enum):
+    """Of a line in the log."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Log(Action, frozen=True):
+    """A line for the operator."""
+
+    level: Level
+    message: str
+    fields: dict[str, Any] = {}
+    failure: Exception | None = None  # a defect: the log shows its traceback
+
+
+class Pass(Action, frozen=True):
+    """Nothing: one of very many sockets was looked at and needs nothing. A place to stop for a turn of the loop."""
+
+
+PASS = Pass()
+
+AnyAction: TypeAlias = Query | Publish | PublishControl | Flush | Replay | Close | Prepared | Log | Pass

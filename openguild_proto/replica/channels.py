@@ -1,0 +1,265 @@
+"""The channels that this replica follows: each while something local depends on it, in order and once.
+
+A channel is held by its streams and by the notification streams of those who see it. The last one that lets go ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.channels import ReadEvents
+from openguild_proto.effects.replica import ReadHeads, SubscribeChannels, UnsubscribeChannels
+from openguild_proto.limits import MAX_CHANNELS_AT_ONCE, PAGE_EVENTS
+from openguild_proto.log.follower import Item, LogFollower, Tail
+from openguild_proto.procedures import Procedure, Signal, Sleep
+from openguild_proto.replica.actions import Level
+from openguild_proto.replica.epochs import Epochs
+from openguild_proto.replica.outputs import Outputs
+from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
+
+T = TypeVar("T")
+
+
+class ChannelGone(Exception):
+    """The channel that was to be followed has been deleted meanwhile."""
+
+
+class ChannelFeed:
+    """One followed channel, and the source of its follower."""
+
+    __slots__ = ("channel_id", "channels", "follower", "gone", "holders", "opened")
+
+    def __init__(self, channels: Channels, channel_id: str) -> None:
+        self.channels = channels
+        self.channel_id = channel_id
+        self.holders = 0
+        self.opened: Signal | None = None  # set when the opening in progress has ended
+        self.gone = False  # the log has no such channel
+        self.follower: LogFollower[bytes] = LogFollower(self, channels.outputs.procedures)
+
+    @property
+    def head(self) -> int:
+        """The newest sequence released."""
+        return self.follower.head
+
+    # --- source of the follower ----------------------------------------------------------------------
+
+    def read(self, after: int, before: int) -> Procedure[Sequence[Item[bytes]]]:
+        """A page of the channel's log as frame payloads."""
+        self.channels.outputs.counters.gaps += 1
+        limit = min(PAGE_EVENTS, before - after - 1)
+        events = yield from ReadEvents(channel_id=self.channel_id, after=after, limit=limit)
+        return [Item(event.sequence, event_frame_payload(event)) for event in events or ()]
+
+    def release(self, sequence: int, payload: bytes) -> None:
+        """To the channel's subscribers, unless this is the feed of before: perhaps the channel has another one by now."""
+        if self.is_current:
+            self.channels.handler.release(self.channel_id, sequence, payload)
+
+    def has_room(self) -> bool:
+        """False: its readers cannot be given more at once."""
+        return self.channels.handler.has_room(self.channel_id)
+
+    def is_followed(self) -> bool:
+        """Whether anything local depends on it."""
+        return self.holders > 0
+
+    def truncated(self, first: int | None) -> int | None:
+        """The channel is gone: its control record closes the streams."""
+        del first
+        return None
+
+    def counted(self, items: int) -> None:
+        """Events were read for a hole."""
+        self.channels.outputs.counters.backfilled += items
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this feed is the channel's feed now."""
+        return self.channels.get(self.channel_id) is self
+
+
+class ChannelHandler(Protocol):
+    """What the owner of the feeds does with them."""
+
+    def release(self, channel_id: str, sequence: int, payload: bytes) -> None:
+        """The next event of a channel, in order and once."""
+
+    def restarted(self, channel_id: str) -> None:
+        """The channel's log is not the one that was released from."""
+
+    def has_room(self, channel_id: str) -> bool:
+        """Whether the channel's readers can be given more; what comes while they cannot is read from the log when they can."""
+
+
+class Channels:
+    """All feeds of a replica."""
+
+    def __init__(self, outputs: Outputs, epochs: Epochs, handler: ChannelHandler) -> None:
+        self.outputs = outputs
+        self.handler = handler
+        self._epochs = epochs
+        self._feeds: dict[str, ChannelFeed] = {}
+        self._restarts = 0  # of all feeds
+
+    def get(self, channel_id: str) -> ChannelFeed | None:
+        """The channel's feed, where something local depends on it."""
+        return self._feeds.get(channel_id)
+
+    # --- holding -------------------------------------------------------------------------------------
+
+    def hold(self, channel_ids: Sequence[str]) -> Procedure[set[str]]:
+        """Follow these channels, with one query for the heads of those that are not followed yet. Raises StorageUnavailable.
+
+        Returns the channels that are held: not those that were deleted since somebody read of them. The wire is subscribed to
+        before the heads are read, so nothing falls between the two.
+        """
+        feeds = [self._feeds.setdefault(channel_id, ChannelFeed(self, channel_id)) for channel_id in channel_ids]
+        for feed in feeds:
+            feed.holders += 1
+        mine = [feed for feed in feeds if not feed.follower.begun and feed.opened is None]
+        try:
+            if mine:
+                yield from self._open(mine)
+            for feed in feeds:
+                if feed.opened is not None:
+                    yield from feed.opened.wait()
+                if not feed.follower.begun and not feed.gone:
+                    raise StorageUnavailable
+        except BaseException:
+            self._let_go(feeds)
+            raise
+        self._let_go([feed for feed in feeds if feed.gone])
+        return {feed.channel_id for feed in feeds if not feed.gone}
+
+    def _open(self, feeds: list[ChannelFeed]) -> Procedure[None]:
+        for feed in feeds:
+            feed.opened = Signal(self.outputs.procedures)
+        try:
+            for some in batched(feeds):
+                yield from SubscribeChannels(tuple(feed.channel_id for feed in some))
+            restarts = -1
+            heads: dict[str, int] = {}
+            while restarts != self._restarts:  # heads of the log before would be believed for ever
+                restarts = self._restarts
+                heads = yield from ReadHeads(tuple(feed.channel_id for feed in feeds))
+            for some in batched(feeds):
+                for feed in some:
+                    feed.gone = feed.channel_id not in heads
+                    if not feed.gone:
+                        feed.follower.begin(heads[feed.channel_id])
+                yield from Sleep(0).wait()  # others have their turn of the loop
+        finally:
+            for feed in feeds:
+                if feed.opened is not None:
+                    feed.opened.set()
+                    feed.opened = None
+
+    def hold_new(self, channel_id: str) -> None:
+        """Follow a channel that was created just now, from its first event on, whenever the log is read."""
+        feed = self._feeds.get(channel_id)
+        if feed is None:
+            feed = self._feeds[channel_id] = ChannelFeed(self, channel_id)
+            feed.follower.begin(0)
+            self.outputs.procedures.start(self._follow_new(feed), "following a new channel")
+        feed.holders += 1
+
+    def _follow_new(self, feed: ChannelFeed) -> Procedure[None]:
+        yield from SubscribeChannels((feed.channel_id,))
+        heads = yield from ReadHeads((feed.channel_id,))  # where that fails, the tail check finds what there is
+        feed.follower.saw_head(heads.get(feed.channel_id, 0))
+
+    def let_go(self, channel_ids: Iterable[str]) -> None:
+        """Undo one `hold` of each channel."""
+        self._let_go([feed for channel_id in channel_ids if (feed := self._feeds.get(channel_id)) is not None])
+
+    def _let_go(self, feeds: Sequence[ChannelFeed]) -> None:
+        unheld = []
+        for feed in feeds:
+            feed.holders -= 1
+            if feed.holders == 0 and feed.is_current:
+                del self._feeds[feed.channel_id]
+                unheld.append(feed.channel_id)
+        if unheld:
+            self.outputs.procedures.start(self._unsubscribe(unheld), "unsubscribing")
+
+    def _unsubscribe(self, channel_ids: Sequence[str]) -> Procedure[None]:
+        for some in batched(channel_ids):
+            left = tuple(channel_id for channel_id in some if channel_id not in self._feeds)
+            if left:  # the others were taken up again meanwhile
+                yield from UnsubscribeChannels(left)
+
+    # --- what arrives --------------------------------------------------------------------------------
+
+    def committed(self, channel_id: str, sequence: int, payload: bytes) -> bool:
+        """An event that this replica stored. False: nothing local depends on its channel."""
+        feed = self._feeds.get(channel_id)
+        if feed is None:
+            return False
+        feed.follower.offer(sequence, payload, len(payload))
+        return True
+
+    def heard(self, channel_id: str, payload: bytes) -> None:
+        """An event from another replica; repeats are dropped by their sequence. Raises msgspec.DecodeError."""
+        feed = self._feeds.get(channel_id)
+        if feed is not None:
+            feed.follower.hear(payload_sequence(payload), payload, len(payload))
+
+    def catch_up(self, channel_id: str, head: int) -> Procedure[None]:
+        """Make the feed of a held channel know at least the log up to `head`. Raises StorageUnavailable."""
+        feed = self._feeds.get(channel_id)
+        if feed is not None:
+            yield from feed.follower.catch_up(head)
+
+    # --- tails ---------------------------------------------------------------------------------------
+
+    def check_tails(self, *, deaf: bool, everything: bool = False) -> Procedure[None]:
+        """Compare heads with the log, in one query. Raises StorageUnavailable."""
+        silent = [feed for feed in self._feeds.values() if feed.follower.wants_check(deaf=deaf, everything=everything)]
+        if not silent:
+            return
+        released = {feed: feed.head for feed in silent}
+        heads = yield from ReadHeads(tuple(feed.channel_id for feed in silent))
+        short: dict[ChannelFeed, int] = {}
+        for feed, known in released.items():
+            head = heads.get(feed.channel_id, known)  # of a channel that is gone: its control record closes the streams
+            if feed.follower.tail_read(known, head) is Tail.SHORT:
+                short[feed] = head
+        if short:
+            again = yield from ReadHeads(tuple(feed.channel_id for feed in short))
+            for feed, head in short.items():
+                second = again.get(feed.channel_id)
+                if second is not None and feed.follower.went_back(released[feed], head, second):
+                    yield from self._epochs.went_back(f"the log of channel {feed.channel_id} went back to {second}")
+                    if feed.follower.went_back(released[feed], head, second):  # of a store that has no history
+                        self.outputs.log(
+                            Level.ERROR,
+                            "the log of a channel went back: its streams begin anew",
+                            channel_id=feed.channel_id,
+                        )
+                        self._restart(feed, second)
+
+    def restart_all(self) -> Procedure[None]:
+        """Every channel has another log: what was released begins anew. Raises StorageUnavailable."""
+        self._restarts += 1
+        for some in batched([feed for feed in self._feeds.values() if feed.follower.begun]):
+            heads = yield from ReadHeads(tuple(feed.channel_id for feed in some))
+            for feed in some:
+                self._restart(feed, heads.get(feed.channel_id, 0))
+
+    def _restart(self, feed: ChannelFeed, head: int) -> None:
+        """Sequences that were sent mean something else from now on, so the channel's streams cannot go on."""
+        if not feed.is_current:
+            return
+        if feed.head == 0:  # nothing was sent that could mean something else, and the tail check finds what there is
+            feed.follower.restart(0)
+            return
+        feed.follower.restart(head)
+        self.handler.restarted(feed.channel_id)
+
+
+def batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Pieces of what is opened or let go at once."""
+    return (items[start : start + MAX_CHANNELS_AT_ONCE] for start in range(0, len(items), MAX_CHANNELS_AT_ONCE))

@@ -1,0 +1,220 @@
+"""The control log: what changed about sessions, members and channels reaches the sockets of every replica.
+
+Each record is a row that was stored with the change, numbered without holes. The wire carries it at once; what the wire lost is
+read from the log. A stream is ended by what the store says now (a re-check), so a repeated or late record does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from openguild_proto.effects.base import Operation, StorageUnavailable
+from openguild_proto.effects.replica import ReadControlHead, ReadControls
+from openguild_proto.http.message import OpenStream
+from openguild_proto.limits import PAGE_RECORDS
+from openguild_proto.log.follower import Item, LogFollower, Tail
+from openguild_proto.operations.consequences import (
+    AnnounceChannel,
+    CloseStreams,
+    ForgetChannel,
+    PassOver,
+    RecheckUser,
+    RefreshGuild,
+    RevokeSession,
+    consequences,
+    ended_meanwhile,
+)
+from openguild_proto.operations.streams import recheck_session, recheck_stream
+from openguild_proto.procedures import Procedure
+from openguild_proto.records import ControlKind, ControlRecord
+from openguild_proto.replica.actions import Close, Level, StreamSocket
+from openguild_proto.replica.epochs import Epochs
+from openguild_proto.replica.outputs import Outputs
+from openguild_proto.replica.streams import Streams
+from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.ws import reasons
+from openguild_proto.ws.close_codes import CloseCode
+
+Recheck = Callable[[OpenStream], Operation[CloseCode | None]]
+
+
+class Controls:
+    """Applies every control record in order, once, from where the log stands at `start`."""
+
+    def __init__(self, outputs: Outputs, epochs: Epochs, streams: Streams, tokens: TokenAuthority) -> None:
+        self._outputs = outputs
+        self._epochs = epochs
+        self._streams = streams
+        self._tokens = tokens
+        self._unknown: set[str] = set()  # kinds of a newer release that the log has mentioned
+        self.follower: LogFollower[ControlRecord] = LogFollower(self, outputs.procedures)
+
+    # --- source of the follower ----------------------------------------------------------------------
+
+    def read(self, after: int, before: int) -> Procedure[Sequence[Item[ControlRecord]]]:
+        """A page of the control log."""
+        del before
+        records = yield from ReadControls(after, PAGE_RECORDS)
+        return [Item(record.sequence, record) for record in records]
+
+    def release(self, sequence: int, record: ControlRecord) -> None:
+        """Apply the next record; a failure is contained, those behind it do not suffer."""
+        del sequence
+        self._apply_contained(record)
+
+    def has_room(self) -> bool:
+        """Always: records are few."""
+        return True
+
+    def is_followed(self) -> bool:
+        """For as long as the replica lives."""
+        return True
+
+    def truncated(self, first: int | None) -> int | None:
+        """Records were missed and are no longer in the log: anything may have changed."""
+        head = first - 1 if first is not None else self.follower.seen
+        self._check_everything("control records were missed and are no longer in the log", head)
+        return head
+
+    def counted(self, items: int) -> None:
+        """Nothing is counted."""
+
+    # --- arrivals ------------------------------------------------------------------------------------
+
+    def start(self) -> Procedure[None]:
+        """Read where the log stands. Raises StorageUnavailable."""
+        self.follower.restart((yield from ReadControlHead()))
+
+    def offer(self, record: ControlRecord) -> None:
+        """A record, stored here or heard from another replica."""
+        if not self.follower.begun:
+            return  # there is no socket yet that could care
+        self.follower.offer(record.sequence, record)
+        if record.sequence > self.follower.head and record.kind is ControlKind.SESSIONS_REVOKED:
+            self._apply_contained(record)  # needs nothing of what came before, and does no harm twice
+
+    def check_tail(self) -> Procedure[None]:
+        """Read what neither this replica nor the wire has brought. Raises StorageUnavailable."""
+        follower = self.follower
+        if not follower.begun:
+            yield from self.start()
+            return
+        known = follower.head
+        head = yield from ReadControlHead()
+        if follower.tail_read(known, head) is Tail.SHORT:
+            again = yield from ReadControlHead()
+            if follower.went_back(known, head, again):
+                yield from self._epochs.went_back("the control log went back")
+            if follower.went_back(known, head, again):  # of a store that has no history
+                self._restart(again, "the control log went back")
+
+    def begin_anew(self) -> Procedure[None]:
+        """The channels have new epochs because commits may be lost, and control records with them. Raises StorageUnavailable."""
+        if self.follower.begun:
+            self._restart((yield from ReadControlHead()), "control records may be lost")
+
+    def _restart(self, head: int, why: str) -> None:
+        self.follower.restart(head)
+        self._check_everything(why, head)
+
+    def _check_everything(self, why: str, head: int) -> None:
+        """Anything may have changed: sessions, members, channels. Every stream is checked again, and every token."""
+        self._outputs.log(Level.ERROR, f"{why}: every stream is checked again", head=head)
+        self._streams.changed()
+        self._streams.pages.drop_all()
+        self._tokens.confirm_again()
+        self._outputs.procedures.start(self._recheck_everything(), "checking every stream again")
+
+    def _recheck_everything(self) -> Procedure[None]:
+        """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile."""
+        for socket in self._streams.sockets():
+            yield from self._recheck_socket(socket, recheck_session)
+        for user_id in self._streams.notifications.watchers.users():
+            yield from self._refresh(user_id)
+
+    # --- consequences --------------------------------------------------------------------------------
+
+    def _apply_contained(self, record: ControlRecord) -> None:
+        try:
+            self._apply(record)
+        except Exception as failure:  # a defect of ours
+            self._outputs.defect("applying a control record", failure)
+
+    def _apply(self, record: ControlRecord) -> None:
+        streams = self._streams
+        streams.changed()
+        for consequence in consequences(record):
+            match consequence:
+                case RevokeSession(session_id=session_id):
+                    self._tokens.revoke_session(session_id)
+                case CloseStreams():
+                    streams.close_streams(consequence)
+                case ForgetChannel(channel_id=channel_id):
+                    streams.forget_channel(channel_id)
+                case AnnounceChannel(record=created):
+                    streams.notifications.channel_created(created)
+                case RefreshGuild(guild_id=guild_id):
+                    users = tuple(streams.notifications.watchers.of_guild(guild_id))
+                    self._outputs.add_each(users, self._start_refresh)
+                case RecheckUser(user_id=user_id):
+                    self._outputs.procedures.start(self._recheck_user(user_id), "checking a user's streams again")
+                case PassOver(kind=kind):
+                    self._pass_over(kind)
+
+    def _start_refresh(self, user_id: str) -> None:
+        self._outputs.procedures.start(self._refresh(user_id), "reading again what a user sees")
+
+    def _pass_over(self, kind: str) -> None:
+        if kind not in self._unknown:
+            self._unknown.add(kind)
+            message = "a newer release writes control records that this one does not know"
+            self._outputs.log(Level.WARNING, message, kind=kind)
+
+    # --- checking again ------------------------------------------------------------------------------
+
+    def recheck_joined(self, socket: StreamSocket) -> None:
+        """Something changed while this stream was being opened: what was checked before may not be true any more."""
+        stream = socket.stream
+        if stream is None:
+            return
+        ended = ended_meanwhile(stream, self._tokens)
+        if ended is not None:
+            self._outputs.add(Close(socket, CloseCode.TOKEN_ENDED, ended))
+        elif stream.channel_id is None:
+            self._start_refresh(stream.user_id)
+        else:
+            self._outputs.procedures.start(self._recheck_socket(socket), "checking a stream again")
+
+    def _recheck_user(self, user_id: str) -> Procedure[None]:
+        yield from self._refresh(user_id)
+        for socket in self._streams.sockets_of(user_id):
+            yield from self._recheck_socket(socket)
+
+    def _recheck_socket(self, socket: StreamSocket, check: Recheck = recheck_stream) -> Procedure[None]:
+        stream = socket.stream
+        if stream is None:
+            return
+        try:
+            verdict = yield from check(stream)
+        except StorageUnavailable:
+            self._outputs.log(
+                Level.WARNING, "access cannot be re-checked now: closing the stream", channel_id=stream.channel_id
+            )
+            self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN))
+            return
+        if verdict is not None and socket.stream is stream:
+            reason = reasons.LOG_WENT_BACK if verdict is CloseCode.SERVICE_RESTART else reasons.ACCESS_ENDED
+            self._outputs.add(Close(socket, verdict, reason))
+
+    def _refresh(self, user_id: str) -> Procedure[None]:
+        notifications = self._streams.notifications
+        if not notifications.watchers.is_watching(user_id):
+            return
+        try:
+            yield from notifications.refresh(user_id)
+        except StorageUnavailable:
+            message = "a notification stream cannot be brought up to date: closing it"
+            self._outputs.log(Level.WARNING, message, user_id=user_id)
+            for socket in self._streams.sockets_of(user_id):
+                if socket.stream is not None and socket.stream.channel_id is None:
+                    self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED))

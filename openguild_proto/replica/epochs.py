@@ -1,0 +1,89 @@
+"""Sees that the database lost what was committed, and has every channel given a new epoch in the same breath.
+
+What shows it: another lineage than the one recorded in the database (a promotion, a point-in-time recovery, a move), also at the
+start of a replica; and a log that went back under a running replica. Replicas that see it at once renew once: the first one's
+transaction wins, the others find the count of renewals raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.replica import ReadHistory, RecordLineage, RenewEpochs
+from openguild_proto.log.lineage import Verdict, judge
+from openguild_proto.procedures import Procedure, Signal
+from openguild_proto.records import History
+from openguild_proto.replica.actions import Level
+from openguild_proto.replica.outputs import Outputs
+
+
+class Epochs:
+    """`begin_anew` is what follows when the channels have new epochs. Raises StorageUnavailable: the next check does it again."""
+
+    def __init__(self, outputs: Outputs, begin_anew: Callable[[], Procedure[None]]) -> None:
+        self._outputs = outputs
+        self._begin_anew = begin_anew
+        self._known: History | None = None
+        self._doubt: str | None = None  # the log that went back, until it is settled
+        self._checking: Signal | None = None
+
+    def check(self) -> Procedure[None]:
+        """Ask the database once. Raises StorageUnavailable; whatever was begun is then taken up by the next check."""
+        while self._checking is not None:
+            yield from self._checking.wait()
+        self._checking = Signal(self._outputs.procedures)
+        try:
+            yield from self._check()
+        finally:
+            ended, self._checking = self._checking, None
+            ended.set()
+
+    def _check(self) -> Procedure[None]:
+        found = yield from ReadHistory()
+        if found is None:
+            return
+        if found.standby:
+            self._refuse_standby()
+            return
+        verdict = judge(self._known, found, doubted=self._doubt is not None)
+        if verdict is Verdict.SAME:
+            self._known = found
+            return
+        if verdict is Verdict.LOST and self._doubt is None:
+            self._doubt = "an event that was stored is missing" if found.lacks else "another lineage"
+        self._known = yield from self._settle(found, verdict)
+        self._doubt = None
+
+    def went_back(self, what: str) -> Procedure[None]:
+        """A log is behind what it was: nobody can tell what else went with it. Raises StorageUnavailable, as `check` does."""
+        self._doubt = what
+        yield from self.check()
+
+    def _refuse_standby(self) -> None:
+        doubt, self._doubt = self._doubt, None
+        if doubt is not None:
+            raise StorageUnavailable  # a standby is behind, and that is all: the primary will tell
+
+    def _settle(self, found: History, verdict: Verdict) -> Procedure[History]:
+        if verdict is Verdict.UNRECORDED:
+            yield from RecordLineage(found)
+        elif verdict is Verdict.LOST:
+            yield from self._renew(found)
+        now = yield from ReadHistory()
+        if now is None or now.standby:
+            raise StorageUnavailable
+        if verdict is not Verdict.UNRECORDED:
+            yield from self._begin_anew()
+        return now
+
+    def _renew(self, found: History) -> Procedure[None]:
+        known = self._known.renewals if self._known is not None else 0
+        if (yield from RenewEpochs(found, known + 1)):
+            self._outputs.log(
+                Level.ERROR,
+                "the database may have lost its newest commits: every channel has a new epoch, its streams begin anew",
+                seen=self._doubt,
+                recorded=found.recorded,
+                lineage=found.lineage,
+            )

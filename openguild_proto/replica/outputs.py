@@ -1,0 +1,117 @@
+"""What a replica has decided and nobody has carried out yet; and what it counts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.limits import MAX_WAITING_WORKS
+from openguild_proto.procedures import Procedures
+from openguild_proto.replica.actions import PASS, AnyAction, Flush, Haste, Level, Log, Query
+
+T = TypeVar("T")
+
+
+class Counters:
+    """Totals since the start, for metrics."""
+
+    __slots__ = (
+        "backfilled", "delivered", "dropped", "gaps", "lagged", "missed", "replayed", "subscribers", "undelivered",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.delivered = 0  # events given to some subscriber here
+        self.undelivered = 0  # events that nobody here follows
+        self.dropped = 0  # events that a subscriber did not get before its end
+        self.gaps = 0  # holes read from the log
+        self.backfilled = 0  # events read for them
+        self.lagged = 0  # subscribers closed because they were too slow
+        self.missed = 0  # events that those had not got
+        self.replayed = 0  # events sent from the log
+        self.subscribers = 0  # there are now
+
+    def snapshot(self) -> dict[str, int]:
+        """All of them by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Outputs:
+    """Actions in order. What concerns very many sockets waits as an iterator: one action at a time, made when it is taken."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.counters = Counters()
+        self.procedures = Procedures(self.defect)
+        self._hub = hub
+        self._actions: deque[AnyAction] = deque()
+        self._works: deque[tuple[Iterator[Any], Callable[[Any], AnyAction | None]]] = deque()
+        self._to_flush: set[str] = set()  # rings whose Flush has not been taken
+
+    # --- deciding ------------------------------------------------------------------------------------
+
+    def add(self, action: AnyAction) -> None:
+        """One thing to do."""
+        self._actions.append(action)
+
+    def add_each(self, items: Iterable[T], decide: Callable[[T], AnyAction | None]) -> None:
+        """What `decide` says of each item, in order and behind the other works; decided as it is taken.
+
+        Hand over items that do not change meanwhile.
+        """
+        self._works.append((iter(items), decide))
+
+    def log(self, level: Level, message: str, **fields: Any) -> None:
+        """A line for the operator."""
+        self._actions.append(Log(level, message, fields))
+
+    def publish(self, ring: str, frame: bytes, sequence: int) -> Flush | None:
+        """Append a frame to an open ring. Returns what is to be done so that it leaves, None: that waits already."""
+        if self._hub.publish(ring, frame, sequence):
+            # twice too much before it was flushed: to lose readers would be worse than to be late
+            haste = Haste.NOW if self._hub.stretch(ring) else Haste.COMPLETELY
+            return Flush(ring, haste)
+        if ring in self._to_flush:
+            return None
+        self._to_flush.add(ring)
+        return Flush(ring)
+
+    def mark(self, ring: str) -> None:
+        """Some subscriber of `ring` is behind."""
+        if ring not in self._to_flush:
+            self._to_flush.add(ring)
+            self._actions.append(Flush(ring))
+
+    def defect(self, what: str, failure: Exception) -> None:
+        """Something of ours failed; the log gets its traceback."""
+        self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))
+
+    # --- carrying out --------------------------------------------------------------------------------
+
+    def next_action(self) -> AnyAction | None:
+        """The next thing to do; None: nothing is left."""
+        action = self._take()
+        if isinstance(action, Flush):
+            self._to_flush.discard(action.ring)
+        return action
+
+    def _take(self) -> AnyAction | None:
+        query = self.procedures.take_query()
+        if query is not None:
+            return Query(*query)
+        if self._actions:
+            return self._actions.popleft()
+        while self._works:
+            items, decide = self._works[0]
+            for item in items:
+                try:
+                    return decide(item) or PASS
+                except Exception as failure:  # contained: the others do not suffer
+                    return Log(Level.ERROR, "work for many sockets failed", failure=failure)
+            self._works.popleft()
+        return None
+
+    @property
+    def is_pressed(self) -> bool:
+        """So many works wait that they are done now, whatever it takes: a queue without a bound would hide that."""
+        return len(self._works) > MAX_WAITING_WORKS

@@ -1,0 +1,342 @@
+"""What one replica does between the log and its sockets, as one state machine without I/O.
+
+It is to a replica what `ServerConnection` is to a socket. The call contract: give it an input with the time, then take actions
+until there are none and carry them out in order, and come back at `next_deadline`:
+
+    replica.committed(event, request_id, now=clock())
+    while (action := replica.next_action()) is not None:
+        ...                                  # a Query is answered later, with `answered` or `failed`
+    wait_until = replica.next_deadline()
+
+Inputs: `start`, `committed`, `stored`, `heard`, `heard_control`, `wire_state`, `prepare`, `abandon`, `join`, `leave`,
+`next_pages`, `replayed`, `flushed`, `answered`, `failed`, `handle_deadline`, `drain`. `now` is monotonic seconds and never goes
+back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from openguild_proto.effects.base import Overloaded, StorageUnavailable
+from openguild_proto.errors import ErrorCode
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.http.message import OpenStream
+from openguild_proto.limits import CATCH_UP_SECS, TAIL_CHECK_SECS
+from openguild_proto.procedures import Procedure, Sleep
+from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.replica.actions import AnyAction, Level, Prepared, Publish, PublishControl, StreamSocket
+from openguild_proto.replica.channels import ChannelGone, Channels
+from openguild_proto.replica.controls import Controls
+from openguild_proto.replica.draining import Draining
+from openguild_proto.replica.epochs import Epochs
+from openguild_proto.replica.notifications import Notifications
+from openguild_proto.replica.outputs import Counters, Outputs
+from openguild_proto.replica.pages import Pages, Pieces
+from openguild_proto.replica.streams import Streams
+from openguild_proto.schemas.stream import (
+    ReadHint,
+    decode_control,
+    encode_control,
+    encode_read_hint,
+    event_frame_payload,
+)
+from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.ws.frames import text_frame
+
+
+class Replica:
+    """`hub` holds the rings, which whoever carries out `Flush` sends from; `tokens` hears of revoked sessions."""
+
+    def __init__(self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float], *, replay_window: int) -> None:
+        self.hub = hub
+        self.replay_window = replay_window  # events that a stream gets which names no place
+        self._outputs = outputs = Outputs(hub)
+        self._jitter = jitter
+        self._procedures = outputs.procedures
+        self.epochs = Epochs(outputs, self._begin_anew)
+        self.channels = Channels(outputs, self.epochs, self)
+        self.notifications = Notifications(hub, outputs, self.channels)
+        self.streams = Streams(hub, outputs, self.channels, self.notifications, Pages(outputs))
+        self.controls = Controls(outputs, self.epochs, self.streams, tokens)
+        self._draining = Draining(outputs, jitter)
+        self._wire_up = True
+        self._tickets: dict[int, Callable[[], None]] = {}  # streams that are being prepared -> what cancels it
+        self._last_ticket = 0
+        self._catch_up_asked = False
+        self._is_catching_up = False
+
+    # --- the start -----------------------------------------------------------------------------------
+
+    def start(self) -> Procedure[None]:
+        """Read where everything stands. Raises StorageUnavailable: try again. Run it with `run`."""
+        yield from self.epochs.check()
+        if not self.controls.follower.begun:
+            yield from self.controls.start()
+
+    def run(
+        self, procedure: Procedure[Any], what: str, done: Callable[[Any, Exception | None], None], *, now: float
+    ) -> None:
+        """Run a procedure of this replica, such as `start`; `done(result, error)` at its end."""
+        self._at(now)
+        self._procedures.start(procedure, what, done)
+
+    def follow(self, *, now: float) -> None:
+        """From now on the tails are checked."""
+        self._at(now)
+        self._procedures.start(self._check_tails_forever(), "the tail checks")
+
+    # --- what is stored and heard --------------------------------------------------------------------
+
+    def committed(self, event: StoredEvent, request_id: str, *, now: float) -> None:
+        """This replica stored an event: to its own subscribers at once, and to the other replicas."""
+        self._at(now)
+        payload = event_frame_payload(event)
+        if not self.channels.committed(event.channel_id, event.sequence, payload):
+            self._outputs.counters.undelivered += 1
+        self._outputs.add(Publish(event.channel_id, payload, request_id))
+
+    def heard(self, channel_id: str, payload: bytes, *, now: float) -> None:
+        """An event that another replica stored."""
+        self._at(now)
+        try:
+            self.channels.heard(channel_id, payload)
+        except msgspec.DecodeError:
+            self._outputs.log(Level.WARNING, "an event from another replica is malformed", channel_id=channel_id)
+
+    def stored(self, record: ControlRecord, *, now: float) -> None:
+        """This replica made a change: tell the others and apply it here."""
+        self._at(now)
+        self._outputs.add(PublishControl(encode_control(record)))
+        self.controls.offer(record)
+
+    def read_moved(self, user_id: str, state: ReadState, *, now: float) -> None:
+        """A user has read further here: a hint, best effort, to their other devices on every replica."""
+        self._at(now)
+        self._outputs.add(PublishControl(encode_read_hint(ReadHint(user_id=user_id, state=state))))
+        self.notifications.read_moved(user_id, state)
+
+    def heard_control(self, payload: bytes, *, now: float) -> None:
+        """A control message of another replica."""
+        self._at(now)
+        try:
+            message = decode_control(payload)
+        except msgspec.DecodeError:
+            self._outputs.log(Level.WARNING, "a control message from another replica is malformed")
+            return
+        if isinstance(message, ReadHint):
+            self.notifications.read_moved(message.user_id, message.state)
+        else:
+            self.controls.offer(message)
+
+    def wire_state(self, connected: bool, *, now: float) -> None:
+        """Whether messages travel. When they do again, whatever was lost meanwhile is in the log."""
+        self._at(now)
+        was, self._wire_up = self._wire_up, connected
+        if connected and not was:
+            self.catch_up(now=now)
+
+    def catch_up(self, *, now: float) -> None:
+        """Check every tail: at once, one at a time, and then no sooner than `CATCH_UP_SECS` after the last one."""
+        self._at(now)
+        self._catch_up_asked = True
+        if not self._is_catching_up:
+            self._is_catching_up = True
+            self._procedures.start(self._catch_up(), "checking every tail")
+
+    # --- streams -------------------------------------------------------------------------------------
+
+    @property
+    def changes(self) -> int:
+        """Counts what may have changed a right; give `join` the count from before the check of access."""
+        return self.streams.changes
+
+    def prepare(self, stream: OpenStream, *, now: float) -> int:
+        """Open a stream whose access was checked. Returns a ticket; a `Prepared` follows, unless `cancel` comes first."""
+        self._at(now)
+        self._last_ticket += 1
+        ticket = self._last_ticket
+
+        def done(_: object, error: Exception | None) -> None:
+            del self._tickets[ticket]
+            self._outputs.add(Prepared(ticket, None if error is None else self._refusal(error)))
+
+        self._tickets[ticket] = _nothing
+        cancel = self._procedures.start(self.streams.prepare(stream), "opening a stream", done)
+        if ticket in self._tickets:
+            self._tickets[ticket] = cancel
+        return ticket
+
+    def _refusal(self, error: Exception) -> ErrorCode:
+        match error:
+            case ChannelGone():
+                return ErrorCode.NOT_FOUND
+            case Overloaded():
+                return ErrorCode.OVERLOADED
+            case StorageUnavailable():
+                return ErrorCode.DATABASE_UNAVAILABLE
+        self._outputs.defect("opening a stream", error)
+        return ErrorCode.SERVER_ERROR
+
+    def cancel(self, ticket: int, *, now: float) -> None:
+        """The stream of this ticket is not wanted any more; nothing is held for it afterwards. Only before its `Prepared`."""
+        self._at(now)
+        cancel = self._tickets.pop(ticket, None)
+        if cancel is not None:
+            cancel()
+
+    def abandon(self, stream: OpenStream, *, now: float) -> None:
+        """A prepared stream is not joined."""
+        self._at(now)
+        self.streams.abandon(stream)
+
+    def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int, changes: int, now: float) -> None:
+        """The upgrade was accepted: subscribe the socket, whose descriptor is `handle`.
+
+        `changes`: the count when its access was checked. What came since has not seen this socket, so it is checked again.
+        """
+        self._at(now)
+        self.streams.join(socket, stream, handle=handle, replay_window=self.replay_window)
+        if changes != self.streams.changes:
+            self.controls.recheck_joined(socket)
+
+    def leave(self, socket: StreamSocket, *, now: float) -> None:
+        """The socket is going; safe to repeat."""
+        self._at(now)
+        self.streams.leave(socket)
+
+    def next_pages(self, socket: StreamSocket, *, now: float) -> Pieces | None:
+        """Return frames from the log for a socket that was told to `Replay`.
+
+        Empty: it is live, or ends. None: wait for its next `Replay`.
+        """
+        self._at(now)
+        return self.streams.next_pages(socket)
+
+    def replayed(self, socket: StreamSocket, upto: int) -> bool:
+        """The socket was given everything up to `upto`. False: it takes nothing more."""
+        return self.streams.replayed(socket, upto)
+
+    def flushed(self, *, now: float) -> None:
+        """Rings were flushed: readers that they have overrun end."""
+        self._at(now)
+        self.streams.end_lagged()
+
+    def keys_replaced(self, trusts: Callable[[bytes], bool], *, now: float) -> None:
+        """The key ring has changed: streams whose token was signed by a key that has left it end."""
+        self._at(now)
+        self.streams.keys_replaced(trusts)
+
+    def drain(self, window_secs: float, *, now: float) -> None:
+        """Send every stream elsewhere, in waves over half of the window, each told when to come back."""
+        self._at(now)
+        self._draining.begin(self.streams.sockets(), window_secs)
+
+    # --- answers and time ----------------------------------------------------------------------------
+
+    def answered(self, number: int, result: Any, *, now: float) -> None:
+        """The effect of this query was performed."""
+        self._at(now)
+        self._procedures.answered(number, result)
+
+    def failed(self, number: int, error: Exception, *, now: float) -> None:
+        """The effect of this query raised: StorageUnavailable is expected, anything else a defect."""
+        self._at(now)
+        self._procedures.failed(number, error)
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` is due, in monotonic seconds; None: nothing waits for time."""
+        return self._procedures.next_deadline()
+
+    def handle_deadline(self, *, now: float) -> None:
+        """Do what is due; an early call does nothing."""
+        self._procedures.handle_deadline(now)
+
+    def next_action(self) -> AnyAction | None:
+        """The next thing to do, in order; None: nothing is left."""
+        return self._outputs.next_action()
+
+    @property
+    def is_pressed(self) -> bool:
+        """So much waits that it must be carried out now, whatever it takes."""
+        return self._outputs.is_pressed
+
+    @property
+    def counters(self) -> Counters:
+        """Totals since the start."""
+        return self._outputs.counters
+
+    def _at(self, now: float) -> None:
+        self._procedures.now = now
+
+    # --- the feeds' handler --------------------------------------------------------------------------
+
+    def release(self, channel_id: str, sequence: int, payload: bytes) -> None:
+        """The next event of a channel, in order and once: to its ring, and to those who are notified of it."""
+        reached = False
+        if self.hub.is_open(channel_id):
+            flush = self._outputs.publish(channel_id, text_frame(payload), sequence)
+            if flush is not None:
+                self._outputs.add(flush)
+            reached = True
+        reached = self.notifications.released(channel_id, payload) or reached
+        if reached:
+            self._outputs.counters.delivered += 1
+        else:
+            self._outputs.counters.undelivered += 1
+
+    def restarted(self, channel_id: str) -> None:
+        """The channel's log went back."""
+        self.streams.log_went_back(channel_id)
+
+    def has_room(self, channel_id: str) -> bool:
+        """Whether the channel's readers can be given more at once."""
+        return self.hub.has_room(channel_id)
+
+    # --- tails ---------------------------------------------------------------------------------------
+
+    def _begin_anew(self) -> Procedure[None]:
+        """Every channel has a new epoch. Counted as a change first, so that what is joining just now is looked at again."""
+        self.streams.changed()
+        self.streams.pages.drop_all()
+        yield from self.channels.restart_all()
+        yield from self.controls.begin_anew()
+
+    def _check_tails_forever(self) -> Procedure[None]:
+        """Two jittered checks in each `TAIL_CHECK_SECS`; the control log with every other one."""
+        with_controls = True
+        while True:
+            yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self._jitter())).wait()
+            yield from self._check_all(everything=False, controls=with_controls)
+            with_controls = not with_controls
+
+    def _check_all(self, *, everything: bool, controls: bool) -> Procedure[None]:
+        yield from self._contained(self.epochs.check(), "checking the epochs")
+        tails = self.channels.check_tails(deaf=not self._wire_up, everything=everything)
+        yield from self._contained(tails, "checking the channels' tails")
+        if controls:
+            yield from self._contained(self.controls.check_tail(), "checking the control log's tail")
+
+    def _contained(self, procedure: Procedure[None], what: str) -> Procedure[None]:
+        """Those behind it go on when it fails; what the database did not answer is asked at the next check."""
+        try:
+            yield from procedure
+        except StorageUnavailable:
+            return
+        except Exception as failure:
+            self._outputs.defect(what, failure)
+
+    def _catch_up(self) -> Procedure[None]:
+        try:
+            while self._catch_up_asked:
+                self._catch_up_asked = False
+                yield from self._check_all(everything=True, controls=True)
+                yield from Sleep(CATCH_UP_SECS).wait()
+        finally:
+            self._is_catching_up = False
+
+
+def _nothing() -> None:
+    """Cancel what has ended already."""

@@ -1,0 +1,220 @@
+"""The live streams of a replica: which socket follows which ring, from where, and when it ends.
+
+A channel's stream is the ring named by its id, a user's notification stream that of notifications.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.fanout.hub import Hub, Lagged, Subscriber, SubscriberState
+from openguild_proto.http.message import OpenStream
+from openguild_proto.limits import FEW_AT_ONCE, MAX_PAGE_EVENTS
+from openguild_proto.operations.consequences import CloseStreams
+from openguild_proto.procedures import Procedure
+from openguild_proto.replica.actions import Close, Replay, StreamSocket
+from openguild_proto.replica.channels import ChannelGone, Channels
+from openguild_proto.replica.notifications import Notifications, user_ring
+from openguild_proto.replica.outputs import Outputs
+from openguild_proto.replica.pages import Pages, Pieces
+from openguild_proto.ws import reasons
+from openguild_proto.ws.close_codes import CloseCode
+
+
+class Streams:
+    """`changes` counts what may have changed a right: a joining socket compares it with what it was when access was checked."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        outputs: Outputs,
+        channels: Channels,
+        notifications: Notifications,
+        pages: Pages,
+    ) -> None:
+        self.notifications = notifications
+        self.pages = pages
+        self.changes = 0
+        self._hub = hub
+        self._outputs = outputs
+        self._channels = channels
+        self._is_ending_lagged = False
+        self._sockets: dict[str, dict[StreamSocket, None]] = {}  # user id -> sockets, in the order of their coming
+
+    # --- joining and leaving -------------------------------------------------------------------------
+
+    def prepare(self, stream: OpenStream) -> Procedure[None]:
+        """Before the upgrade is accepted: make this replica hear what the stream needs. Raises StorageUnavailable, ChannelGone."""
+        if stream.channel_id is None:
+            yield from self.notifications.retain(stream.user_id)
+            return
+        if not (yield from self._channels.hold([stream.channel_id])):
+            raise ChannelGone
+        try:
+            yield from self._channels.catch_up(stream.channel_id, stream.head)
+            feed = self._channels.get(stream.channel_id)
+            if feed is not None and feed.head < (stream.since or 0):
+                raise StorageUnavailable  # the log went back meanwhile: asked again, the client is told so
+        except BaseException:
+            self._channels.let_go([stream.channel_id])
+            raise
+
+    def abandon(self, stream: OpenStream) -> None:
+        """Undo `prepare`: the upgrade was not accepted, or the socket is gone."""
+        if stream.channel_id is not None:
+            self._channels.let_go([stream.channel_id])
+        else:
+            self.notifications.release(stream.user_id)
+
+    def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int, replay_window: int) -> None:
+        """Subscribe the accepted socket; from here it misses nothing and gets nothing twice.
+
+        `handle`: its descriptor. `replay_window`: events that it gets where it names no place.
+        """
+        socket.stream = stream
+        self._sockets.setdefault(stream.user_id, {})[socket] = None
+        ring, since = self._place(stream, replay_window)
+        socket.subscriber = self._hub.subscribe(ring, since, owner=socket, handle=handle)
+        self._outputs.counters.subscribers += 1
+        if socket.subscriber.state is SubscriberState.REPLAYING:
+            self._outputs.add(Replay(socket))
+        else:
+            self._outputs.mark(ring)
+
+    def _place(self, stream: OpenStream, replay_window: int) -> tuple[str, int]:
+        """The ring, opened, and the sequence after which the stream begins."""
+        if stream.channel_id is None:
+            ring = user_ring(stream.user_id)
+            if not self._hub.is_open(ring):
+                self._hub.open(ring, 0)
+            return ring, self._hub.head(ring)
+        feed = self._channels.get(stream.channel_id)
+        head = feed.head if feed is not None else stream.head
+        if not self._hub.is_open(stream.channel_id):
+            self._hub.open(stream.channel_id, head)
+        return stream.channel_id, stream.since if stream.since is not None else max(0, head - replay_window)
+
+    def leave(self, socket: StreamSocket) -> None:
+        """The socket is going: out of its ring and out of the indexes; safe to repeat."""
+        stream, subscriber = socket.stream, socket.subscriber
+        if stream is None:
+            return
+        socket.stream = None
+        self.pages.left(socket)
+        sockets = self._sockets.get(stream.user_id)
+        if sockets is not None:
+            sockets.pop(socket, None)
+            if not sockets:
+                del self._sockets[stream.user_id]
+        if subscriber is not None:
+            self._hub.unsubscribe(subscriber)
+            socket.subscriber = None
+            self._outputs.counters.subscribers -= 1
+            if self._hub.is_open(subscriber.stream) and self._hub.subscriber_count(subscriber.stream) == 0:
+                self._hub.close(subscriber.stream)
+        self.abandon(stream)
+
+    # --- replays -------------------------------------------------------------------------------------
+
+    def next_pages(self, socket: StreamSocket) -> Pieces | None:
+        """What a replaying socket gets next. Empty: it is live, or ends. None: wait for its `Replay`."""
+        subscriber = socket.subscriber
+        hole = self._hub.replay_range(subscriber) if subscriber is not None else None
+        if subscriber is None or hole is None:
+            return []
+        after, upto = hole
+        pieces = self.pages.get(subscriber.stream, after, min(upto - after, MAX_PAGE_EVENTS), socket)
+        if pieces == []:
+            self._outputs.add(Close(socket, CloseCode.INTERNAL_ERROR, reasons.log_unreadable(after)))
+        return pieces
+
+    def replayed(self, socket: StreamSocket, upto: int) -> bool:
+        """The socket was given everything up to `upto`. False: it has left its ring meanwhile, and takes nothing more."""
+        subscriber = socket.subscriber
+        if subscriber is None or not subscriber.replaying:
+            return False
+        self._outputs.counters.replayed += upto - subscriber.position
+        self._hub.replayed(subscriber, upto)
+        return True
+
+    # --- ending --------------------------------------------------------------------------------------
+
+    def end_lagged(self) -> None:
+        """Readers that the rings have overrun end, with the place to resume from: 1008."""
+        if self._is_ending_lagged:
+            return
+        lagged = self._hub.take_lagged(FEW_AT_ONCE)
+        if lagged:
+            self._is_ending_lagged = True
+            self._outputs.add_each(self._all_lagged(lagged), self._end_lagged)
+
+    def _all_lagged(self, lagged: list[Lagged]) -> Iterator[Lagged]:
+        while lagged:
+            yield from lagged
+            lagged = self._hub.take_lagged(FEW_AT_ONCE)
+        self._is_ending_lagged = False
+
+    def _end_lagged(self, lagged: Lagged) -> Close:
+        self._outputs.counters.lagged += 1
+        self._outputs.counters.missed += lagged.missed
+        socket = cast("StreamSocket", lagged.subscriber.owner)
+        has_log = socket.stream is None or socket.stream.channel_id is not None
+        reason = reasons.lagged(lagged.missed, lagged.resume_from if has_log else None)
+        return Close(socket, CloseCode.POLICY_VIOLATION, reason, missed=lagged.missed)
+
+    def count_missed(self, socket: StreamSocket) -> None:
+        """The socket ends by a deadline: what it had not got is dropped."""
+        subscriber = socket.subscriber
+        if subscriber is not None and subscriber.state is SubscriberState.LIVE:
+            self._outputs.counters.dropped += self._hub.head(subscriber.stream) - subscriber.position
+
+    def close_streams(self, ended: CloseStreams) -> None:
+        """End the streams that are meant."""
+
+        def end(socket: StreamSocket) -> Close | None:
+            if socket.stream is None or not ended.means(socket.stream):
+                return None
+            return Close(socket, ended.code, ended.reason)
+
+        self._outputs.add_each(self.sockets() if ended.user_id is None else self.sockets_of(ended.user_id), end)
+
+    def keys_replaced(self, trusts: Callable[[bytes], bool]) -> None:
+        """The key ring has changed: streams whose token was signed by a key that has left it end with 4401."""
+        self.changed()
+
+        def end(socket: StreamSocket) -> Close | None:
+            if socket.stream is None or trusts(socket.stream.verified_by):
+                return None
+            return Close(socket, CloseCode.TOKEN_ENDED, reasons.KEY_WITHDRAWN)
+
+        self._outputs.add_each(self.sockets(), end)
+
+    def log_went_back(self, channel_id: str) -> None:
+        """The database was restored to an earlier state: a client that returns with a later `since` is told so by a 400."""
+        self.pages.drop_all()
+        self._outputs.add_each(self._hub.close(channel_id), _end_restarted)
+
+    def forget_channel(self, channel_id: str) -> None:
+        """What is kept of a channel that is gone, and who was to be notified of it."""
+        self.pages.drop_channel(channel_id)
+        self.notifications.forget_channel(channel_id)
+
+    def changed(self) -> None:
+        """Rights may have changed: a stream that is being opened just now is looked at again when it joins."""
+        self.changes += 1
+
+    # --- getters -------------------------------------------------------------------------------------
+
+    def sockets(self) -> list[StreamSocket]:
+        """Every stream socket of this replica."""
+        return [socket for sockets in self._sockets.values() for socket in sockets]
+
+    def sockets_of(self, user_id: str) -> list[StreamSocket]:
+        """The user's stream sockets, in the order of their coming."""
+        return list(self._sockets.get(user_id, ()))
+
+
+def _end_restarted(subscriber: Subscriber) -> Close:
+    return Close(subscriber.owner, CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK)
