@@ -8,7 +8,16 @@ from typing import TypeVar
 
 import msgspec
 
-from openguild_proto.effects import StorageEffect
+from openguild_proto.effects import (
+    ReadControlHead,
+    ReadControls,
+    ReadHeads,
+    ReadHistory,
+    ReadVisible,
+    RecordLineage,
+    RenewEpochs,
+    StorageEffect,
+)
 from openguild_proto.records import ChannelRecord, ControlRecord, History, Visible
 from openguild_proto.schemas.guilds import Channel
 from openguild_runtime.observability.database_causes import CAUSES
@@ -82,36 +91,34 @@ class Storage(ABC):
     async def perform(self, effect: StorageEffect[T]) -> T:
         """Perform one effect. A cancelled caller does not undo it: what was begun is finished."""
 
-    @abstractmethod
     async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
-        """The newest sequence of each channel that exists, in one query."""
+        """Perform `ReadHeads`."""
+        return await self.perform(ReadHeads(channel_ids=tuple(channel_ids)))
 
-    @abstractmethod
     async def control_head(self) -> int:
-        """The sequence of the newest control record, 0 when there is none."""
+        """Perform `ReadControlHead`."""
+        return await self.perform(ReadControlHead())
 
-    @abstractmethod
     async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        """The first `limit` control records after `sequence`, in order. Old ones may be gone (`PruneExpired`): then the
-        first does not follow `sequence`, or there is none although the head is beyond it."""
+        """Perform `ReadControls`."""
+        records = await self.perform(ReadControls(after=sequence, limit=limit))
+        return list(records)
 
     async def history(self) -> History | None:
-        """Which history the store has now. None: it cannot lose what it had, or cannot tell at the moment."""
-        return None
+        """Perform `ReadHistory`."""
+        return await self.perform(ReadHistory())
 
-    async def record_lineage(self, found: History) -> None:  # noqa: B027 - only where `history` says something
-        """Note that the channels have their epochs for the lineage of `found`, unless something has been noted."""
+    async def record_lineage(self, found: History) -> None:
+        """Perform `RecordLineage`."""
+        await self.perform(RecordLineage(found=found))
 
     async def renew_epochs(self, found: History, at_least: int) -> bool:
-        """Give every channel a new epoch, unless somebody has done it since `found` was read (then False).
+        """Perform `RenewEpochs`."""
+        return await self.perform(RenewEpochs(found=found, at_least=at_least))
 
-        The count of renewals is `at_least` that afterwards.
-        """
-        return False
-
-    @abstractmethod
     async def visible(self, user_id: str) -> Visible:
-        """What the user's notification stream covers, in one snapshot."""
+        """Perform `ReadVisible`."""
+        return await self.perform(ReadVisible(user_id=user_id))
 
     @abstractmethod
     async def check(self) -> StorageHealth:

@@ -10,9 +10,19 @@ from typing import TypeVar, cast
 import anyio
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects import AppendEvent, FindChannelAccess, StorageEffect, StorageUnavailable
+from openguild_proto.effects import (
+    AppendEvent,
+    FindChannelAccess,
+    ReadControlHead,
+    ReadControls,
+    ReadHeads,
+    ReadHistory,
+    ReadVisible,
+    StorageEffect,
+    StorageUnavailable,
+)
 from openguild_proto.errors import Refusal
-from openguild_proto.records import ChannelAccess, ControlRecord, Visible
+from openguild_proto.records import ChannelAccess
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
 from openguild_runtime.storage.memory import MemoryTables
@@ -20,6 +30,8 @@ from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
 
 T = TypeVar("T")
+
+REPLICA_READS = (ReadHeads, ReadVisible, ReadControlHead, ReadControls, ReadHistory)
 
 
 class SimDatabase:
@@ -83,7 +95,9 @@ class SimStorage(Storage):
             return cast("T", await queue.submit(effect))
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
-        return await self._transact(lambda: self._database.tables.perform(effect))
+        return await self._transact(
+            lambda: self._database.tables.perform(effect), reads_only=isinstance(effect, REPLICA_READS)
+        )
 
     async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
         self.early(batch)
@@ -117,18 +131,6 @@ class SimStorage(Storage):
         for record in records:
             self.on_control(record)
         return result
-
-    async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
-        return await self._transact(lambda: self._database.tables.heads(channel_ids), reads_only=True)
-
-    async def control_head(self) -> int:
-        return await self._transact(self._database.tables.control_head, reads_only=True)
-
-    async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        return await self._transact(lambda: self._database.tables.control_since(sequence, limit), reads_only=True)
-
-    async def visible(self, user_id: str) -> Visible:
-        return await self._transact(lambda: self._database.tables.visible(user_id), reads_only=True)
 
     async def check(self) -> StorageHealth:
         up = not (self._database.down or self.dead)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from openguild_proto import effects
-from openguild_proto.effects import StorageEffect
+from openguild_proto.effects import ReadControlHead, ReadControls, ReadHeads, ReadVisible, StorageEffect
 from openguild_proto.records import ControlRecord, Visible
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
-from openguild_runtime.storage.memory import accounts, attempts, channels, guilds, retention
+from openguild_runtime.storage.memory import accounts, attempts, channels, guilds, replica, retention
 from openguild_runtime.storage.memory.state import State
 
 __all__ = ["MemoryStorage", "MemoryTables"]
@@ -62,6 +62,13 @@ HANDLERS: dict[type[StorageEffect[Any]], Callable[[State, Any], Any]] = {
     effects.ListUnread: channels.list_unread,
     effects.CountAttempt: attempts.count_attempt,
     effects.PruneExpired: retention.prune_expired,
+    effects.ReadHeads: replica.read_heads,
+    effects.ReadVisible: replica.read_visible,
+    effects.ReadControlHead: replica.read_control_head,
+    effects.ReadControls: replica.read_controls,
+    effects.ReadHistory: replica.read_history,
+    effects.RecordLineage: replica.record_lineage,
+    effects.RenewEpochs: replica.renew_epochs,
 }
 
 
@@ -79,22 +86,17 @@ class MemoryTables:
         return cast("T", handler(self._state, effect))
 
     def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
-        known = self._state.channels
-        return {channel_id: len(known[channel_id].events) for channel_id in channel_ids if channel_id in known}
+        return self.perform(ReadHeads(channel_ids=tuple(channel_ids)))
 
     def control_head(self) -> int:
-        return self._state.control_head
+        return self.perform(ReadControlHead())
 
     def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        start = max(0, sequence - self._state.control_pruned)
-        return self._state.control[start : start + limit]
+        records = self.perform(ReadControls(after=sequence, limit=limit))
+        return list(records)
 
     def visible(self, user_id: str) -> Visible:
-        state = self._state
-        return Visible(
-            guild_ids=tuple(sorted(guild_id for guild_id, members in state.members.items() if user_id in members)),
-            channel_ids=tuple(channel.record.channel_id for channel in state.channels_seen_by(user_id)),
-        )
+        return self.perform(ReadVisible(user_id=user_id))
 
 
 class MemoryStorage(Storage):
@@ -117,18 +119,6 @@ class MemoryStorage(Storage):
         for record in self.tables.control_since(before, written):
             self.on_control(record)
         return result
-
-    async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
-        return self.tables.heads(channel_ids)
-
-    async def control_head(self) -> int:
-        return self.tables.control_head()
-
-    async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        return self.tables.control_since(sequence, limit)
-
-    async def visible(self, user_id: str) -> Visible:
-        return self.tables.visible(user_id)
 
     async def check(self) -> StorageHealth:
         return StorageHealth(database=True, migrations=True)

@@ -21,10 +21,11 @@ from openguild_proto.effects import (
     AppendEvent,
     FindChannelAccess,
     Overloaded,
+    ReadHistory,
     StorageEffect,
     StorageUnavailable,
 )
-from openguild_proto.records import ChannelAccess, ControlRecord, History, Visible
+from openguild_proto.records import ChannelAccess, ControlRecord
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage import fitness
@@ -35,14 +36,14 @@ from openguild_runtime.storage.base import (
 )
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
-from openguild_runtime.storage.postgres import access, guilds, history
+from openguild_runtime.storage.postgres import access, history
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.pool import Patience, Pool
 from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
 from openguild_runtime.storage.postgres.settings import session_settings
-from openguild_runtime.storage.postgres.statements import CHANGES, SNAPSHOTS, STATEMENTS, TRANSACTIONS
-from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, Transaction, control_record
+from openguild_runtime.storage.postgres.statements import CHANGES, SNAPSHOTS, STATEMENTS, TRANSACTIONS, WATCHES
+from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection
 
 __all__ = ["PostgresStorage"]
@@ -166,7 +167,11 @@ class PostgresStorage(Storage):
             return cast("T", outcome)
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
+        if isinstance(effect, ReadHistory):
+            return cast("T", await self._in_turn(self._watching, self._history.read))
         kind = type(effect)
+        if watch := WATCHES.get(kind):
+            return cast("T", await self._in_turn(self._watching, lambda connection: watch(connection, effect)))
         if statement := STATEMENTS.get(kind):
             alone = self._alone(lambda connection: statement(connection, effect))
             return cast("T", await self._with_connection(alone, writes=kind in CHANGES))
@@ -252,51 +257,12 @@ class PostgresStorage(Storage):
             lambda connection: access.find_channel_accesses(connection, questions), writes=False
         )
 
-    # --- other reads -------------------------------------------------------------------------------
-
-    async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
-        rows = await self._with_connection(
-            lambda connection: connection.fetch(
-                "SELECT channel_id, head_sequence FROM channels WHERE channel_id = ANY ($1::uuid[])", list(channel_ids)
-            )
-        )
-        return {str(row["channel_id"]): row["head_sequence"] for row in rows}
-
-    async def control_head(self) -> int:
-        head = await self._in_turn(
-            self._watching, lambda connection: connection.fetchval("SELECT sequence FROM control_head")
-        )
-        return int(head)
-
-    async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        rows = await self._in_turn(
-            self._watching,
-            lambda connection: connection.fetch(
-                f"SELECT {CONTROL_COLUMNS} FROM control_log WHERE sequence > $1 ORDER BY sequence LIMIT $2",
-                sequence,
-                limit,
-            ),
-        )
-        return [control_record(row) for row in rows]
-
-    async def history(self) -> History | None:
-        return await self._in_turn(self._watching, self._history.read)
-
-    async def record_lineage(self, found: History) -> None:
-        await self._in_turn(self._watching, lambda connection: history.record_lineage(connection, found))
-
-    async def renew_epochs(self, found: History, at_least: int) -> bool:
-        return await self._in_turn(self._watching, lambda connection: history.renew_epochs(connection, found, at_least))
-
     async def wall_ms(self) -> float | None:
         wall: float = await self._in_turn(
             self._watching,
             lambda connection: connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8 * 1000"),
         )
         return wall
-
-    async def visible(self, user_id: str) -> Visible:
-        return await self._with_connection(lambda connection: guilds.visible(connection, user_id))
 
     # --- health ------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from openguild_proto.effects import (
     RemoveMember,
     RenameGuild,
     SetMemberRole,
-    StorageUnavailable,
 )
 from openguild_proto.policy.permissions import (
     Permission,
@@ -24,12 +23,12 @@ from openguild_proto.policy.permissions import (
     require_role_change,
     roles_above,
 )
-from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord, Visible
+from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
 from openguild_runtime.storage.base import OWNER, channel_ids_body
 from openguild_runtime.storage.postgres.access import guild_record
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, texts, to_millis
+from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, to_millis
 
 MEMBER = "SELECT guild_id, user_id, username, role, joined_at FROM guild_memberships JOIN users USING (user_id)"
 
@@ -104,23 +103,6 @@ async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
     await tx.connection.execute("DELETE FROM guilds WHERE guild_id = $1", effect.guild_id)
     body = channel_ids_body([str(row["channel_id"]) for row in channels])
     await tx.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id, body=body)
-
-
-async def visible(connection: Connection, user_id: str) -> Visible:
-    row = await connection.fetchrow(
-        """
-        WITH mine AS (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
-        SELECT ARRAY(SELECT guild_id FROM mine ORDER BY guild_id) AS guilds, ARRAY(
-            SELECT channel_id FROM channels WHERE guild_id IN (SELECT guild_id FROM mine)
-            OR channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
-            ORDER BY created_at, channel_id
-        ) AS channels
-        """,
-        user_id,
-    )
-    if row is None:
-        raise StorageUnavailable
-    return Visible(guild_ids=texts(row["guilds"]), channel_ids=texts(row["channels"]))
 
 
 # --- members -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 import structlog
 
+from openguild_proto.effects.replica import RecordLineage, RenewEpochs
 from openguild_proto.records import History, StoredEvent
 from openguild_runtime.storage.migrations import NEW_EPOCHS
 from openguild_runtime.storage.postgres.values import Connection
@@ -78,15 +79,16 @@ class HistoryReader:
         return History(row["lineage"], row["recorded"], row["renewals"], lacks=row["lacks"], standby=row["standby"])
 
 
-async def record_lineage(connection: Connection, found: History) -> None:
-    await connection.execute(RECORD, found.lineage, found.renewals)
+async def record_lineage(connection: Connection, effect: RecordLineage) -> None:
+    await connection.execute(RECORD, effect.found.lineage, effect.found.renewals)
 
 
-async def renew_epochs(connection: Connection, found: History, at_least: int) -> bool:
+async def renew_epochs(connection: Connection, effect: RenewEpochs) -> bool:
     """One transaction; False: somebody else has renewed them since `found` was read."""
+    found = effect.found
     async with connection.transaction(isolation="read_committed"):
         await connection.execute("SET LOCAL statement_timeout = 0")
-        if await connection.execute(CLAIM, found.renewals, at_least, found.lineage) != "UPDATE 1":
+        if await connection.execute(CLAIM, found.renewals, effect.at_least, found.lineage) != "UPDATE 1":
             return False
         await connection.execute(NEW_EPOCHS, timeout=RENEW_LIMIT_SECS)
         return True

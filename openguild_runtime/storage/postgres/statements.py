@@ -13,7 +13,9 @@ from openguild_runtime.storage.postgres import (
     attempts,
     channels,
     guilds,
+    history,
     invites,
+    replica,
     retention,
     sessions,
 )
@@ -36,12 +38,21 @@ QUESTIONS: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] 
     effects.FindPosted: channels.find_posted,
     effects.ReadEvents: channels.read_events,
     effects.ListUnread: channels.list_unread,
+    effects.ReadHeads: replica.read_heads,
+    effects.ReadVisible: replica.read_visible,
 }
 CHANGES: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
     effects.InsertUser: accounts.insert_user,
     effects.CountAttempt: attempts.count_attempt,
 }
 STATEMENTS = QUESTIONS | CHANGES
+# On a connection that is kept for what a replica asks to keep up.
+WATCHES: dict[type[StorageEffect[Any]], Callable[[Any, Any], Awaitable[Any]]] = {
+    effects.ReadControlHead: replica.read_control_head,
+    effects.ReadControls: replica.read_controls,
+    effects.RecordLineage: history.record_lineage,
+    effects.RenewEpochs: history.renew_epochs,
+}
 # Several statements, perhaps with a control record.
 TRANSACTIONS: dict[type[StorageEffect[Any]], Callable[[Transaction, Any], Awaitable[Any]]] = {
     effects.DescribeUser: accounts.describe_user,

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.anyio
 # What nobody's right stands behind: reads, an operator's commands, and what a password or a refresh token proves.
 WITHOUT_AUTHOR = {
     "CountAttempt", "GrantChannelRole", "GrantGuildRole", "GrantServerRole", "InsertUser", "OpenSession", "PruneExpired",
-    "RevokeRefresh", "RevokeServerRole", "RotateRefresh",
+    "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh",
 }  # fmt: skip
 READS = ("Describe", "Find", "List", "Read")
 
@@ -59,13 +59,13 @@ def new_invite(author: Author, guild: str) -> InsertInvite:
     )  # fmt: skip
 
 
-class PageCursor:
+class Place:
     """A guild with a channel, another member and an invite of its owner, and an admin, whose session is `author`'s."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
-    async def build(self) -> PageCursor:
+    async def build(self) -> Place:
         storage = self.storage
         self.owner, self.admin, self.other = [await add_user(storage) for _ in range(3)]
         self.guild = await add_guild(storage, self.owner)
@@ -94,11 +94,11 @@ class PageCursor:
 
 
 @pytest.fixture
-async def place(storage: Storage) -> PageCursor:
-    return await PageCursor(storage).build()
+async def place(storage: Storage) -> Place:
+    return await Place(storage).build()
 
 
-BY_ROLE: dict[str, Callable[[PageCursor], StorageEffect[Any]]] = {
+BY_ROLE: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     "promote": lambda p: SetMemberRole(author=p.author, guild_id=p.guild, user_id=p.other, role="moderator"),
     "kick": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.other),
     "rename the guild": lambda p: RenameGuild(author=p.author, guild_id=p.guild, name="x"),
@@ -112,10 +112,10 @@ BY_ROLE: dict[str, Callable[[PageCursor], StorageEffect[Any]]] = {
     "delete a channel": lambda p: DeleteChannel(author=p.author, channel_id=p.channel),
     "post": lambda p: append(p.channel, p.admin, author=p.author),
 }
-BY_MEMBERSHIP: dict[str, Callable[[PageCursor], StorageEffect[Any]]] = {
+BY_MEMBERSHIP: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     "read": lambda p: MarkRead(author=p.author, channel_id=p.channel, sequence=None, now_ms=NOW),
 }
-BY_SESSION: dict[str, Callable[[PageCursor], StorageEffect[Any]]] = {
+BY_SESSION: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     "create a guild": lambda p: InsertGuild(author=p.author, guild_id=new_id(), name="x", now_ms=NOW),
     "join": lambda p: AcceptInvite(author=p.author, code=p.elsewhere, role="member", now_ms=NOW),
     "leave": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.admin),
@@ -133,32 +133,32 @@ def test_every_change_that_somebody_makes_names_its_author() -> None:
 
 
 @pytest.mark.parametrize("change", BY_ROLE)
-async def test_a_change_after_its_authors_demotion_is_refused(place: PageCursor, change: str) -> None:
+async def test_a_change_after_its_authors_demotion_is_refused(place: Place, change: str) -> None:
     demote = SetMemberRole(author=Author(place.owner), guild_id=place.guild, user_id=place.admin, role="guest")
     assert await place.storage.perform(demote) is MemberChange.DONE
     assert await place.refused(BY_ROLE[change](place)) is ErrorCode.FORBIDDEN
 
 
 @pytest.mark.parametrize("change", BY_ROLE | BY_MEMBERSHIP)
-async def test_a_change_after_its_authors_removal_is_refused(place: PageCursor, change: str) -> None:
+async def test_a_change_after_its_authors_removal_is_refused(place: Place, change: str) -> None:
     remove = RemoveMember(author=Author(place.owner), guild_id=place.guild, user_id=place.admin)
     assert await place.storage.perform(remove) is MemberChange.DONE
     assert await place.refused((BY_ROLE | BY_MEMBERSHIP)[change](place)) is ErrorCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("change", BY_ROLE | BY_MEMBERSHIP | BY_SESSION)
-async def test_a_change_after_its_session_has_ended_is_refused(place: PageCursor, change: str) -> None:
+async def test_a_change_after_its_session_has_ended_is_refused(place: Place, change: str) -> None:
     await place.storage.perform(RevokeRefresh(refresh_hash=token(1), now_ms=NOW + 1))
     assert await place.refused((BY_ROLE | BY_MEMBERSHIP | BY_SESSION)[change](place)) is ErrorCode.UNAUTHORIZED
 
 
 @pytest.mark.parametrize("change", BY_ROLE | BY_MEMBERSHIP | BY_SESSION)
-async def test_every_change_is_made_while_the_right_lasts(place: PageCursor, change: str) -> None:
+async def test_every_change_is_made_while_the_right_lasts(place: Place, change: str) -> None:
     outcome = await place.storage.perform((BY_ROLE | BY_MEMBERSHIP | BY_SESSION)[change](place))
     assert outcome not in {MemberChange.NOT_MEMBER, MemberChange.LAST_OWNER, False}
 
 
-async def test_a_repeated_post_needs_the_right_too(place: PageCursor) -> None:
+async def test_a_repeated_post_needs_the_right_too(place: Place) -> None:
     first = append(place.channel, place.admin, nonce="n", author=place.author)
     assert isinstance(await place.storage.perform(first), Appended)
     again = append(place.channel, place.admin, nonce="n", author=place.author)
@@ -169,7 +169,7 @@ async def test_a_repeated_post_needs_the_right_too(place: PageCursor) -> None:
     assert await place.refused(again) is ErrorCode.NOT_FOUND
 
 
-async def test_a_batch_stores_the_posts_of_those_who_may(place: PageCursor) -> None:
+async def test_a_batch_stores_the_posts_of_those_who_may(place: Place) -> None:
     await place.storage.perform(GrantGuildRole(guild_id=place.guild, user_id=place.other, role="viewer", now_ms=NOW))
     senders = [place.admin, place.other, place.owner, await add_user(place.storage)]
     outcomes: list[object] = [None] * 12
@@ -237,7 +237,7 @@ async def test_posts_are_decided_by_the_same_rule_everywhere(storage: Storage) -
 
 
 @pytest.mark.parametrize("by", ["a member", "the command line"])
-async def test_a_demotion_takes_higher_roles_in_channels_along(place: PageCursor, by: str) -> None:
+async def test_a_demotion_takes_higher_roles_in_channels_along(place: Place, by: str) -> None:
     """Of this guild; and a role that somebody is given afterwards counts."""
     storage, user_id = place.storage, place.admin
     other_guild = await add_guild(storage, place.owner)
@@ -342,7 +342,7 @@ async def test_of_two_devices_that_sign_each_other_out_one_does(storage: Storage
         assert len(await storage.perform(ListDevices(user_id=user, now_ms=NOW + 2))) == 1
 
 
-async def test_everything_at_once_ends_without_a_deadlock(place: PageCursor) -> None:
+async def test_everything_at_once_ends_without_a_deadlock(place: Place) -> None:
     """Members change each other, post, log in and leave: nobody waits for ever, and nothing is unavailable."""
     storage, guild = place.storage, place.guild
     users = [place.owner, place.admin, place.other]

@@ -1,0 +1,50 @@
+"""Where the logs stand and what a user sees, in memory."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.replica import (
+    ReadControlHead,
+    ReadControls,
+    ReadHeads,
+    ReadHistory,
+    ReadVisible,
+    RecordLineage,
+    RenewEpochs,
+)
+from openguild_proto.records import ControlRecord, History, Visible
+from openguild_runtime.storage.memory.state import State
+
+
+def read_heads(state: State, effect: ReadHeads) -> dict[str, int]:
+    known = state.channels
+    return {channel_id: len(known[channel_id].events) for channel_id in effect.channel_ids if channel_id in known}
+
+
+def read_visible(state: State, effect: ReadVisible) -> Visible:
+    user_id = effect.user_id
+    return Visible(
+        guild_ids=tuple(sorted(guild_id for guild_id, members in state.members.items() if user_id in members)),
+        channel_ids=tuple(channel.record.channel_id for channel in state.channels_seen_by(user_id)),
+    )
+
+
+def read_control_head(state: State, effect: ReadControlHead) -> int:
+    return state.control_head
+
+
+def read_controls(state: State, effect: ReadControls) -> tuple[ControlRecord, ...]:
+    start = max(0, effect.after - state.control_pruned)
+    return tuple(state.control[start : start + effect.limit])
+
+
+def read_history(state: State, effect: ReadHistory) -> History | None:
+    """Nothing that is in memory is ever restored to an earlier state."""
+    return None
+
+
+def record_lineage(state: State, effect: RecordLineage) -> None:
+    """There is none: `read_history` tells of no history."""
+
+
+def renew_epochs(state: State, effect: RenewEpochs) -> bool:
+    return False

@@ -1,0 +1,47 @@
+"""Where the logs stand and what a user sees, in PostgreSQL."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
+from openguild_proto.records import ControlRecord, Visible
+from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, control_record
+from openguild_runtime.storage.postgres.values import Connection, texts
+
+
+async def read_heads(connection: Connection, effect: ReadHeads) -> dict[str, int]:
+    rows = await connection.fetch(
+        "SELECT channel_id, head_sequence FROM channels WHERE channel_id = ANY ($1::uuid[])", list(effect.channel_ids)
+    )
+    return {str(row["channel_id"]): row["head_sequence"] for row in rows}
+
+
+async def read_visible(connection: Connection, effect: ReadVisible) -> Visible:
+    row = await connection.fetchrow(
+        """
+        WITH mine AS (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
+        SELECT ARRAY(SELECT guild_id FROM mine ORDER BY guild_id) AS guilds, ARRAY(
+            SELECT channel_id FROM channels WHERE guild_id IN (SELECT guild_id FROM mine)
+            OR channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
+            ORDER BY created_at, channel_id
+        ) AS channels
+        """,
+        effect.user_id,
+    )
+    if row is None:
+        raise StorageUnavailable
+    return Visible(guild_ids=texts(row["guilds"]), channel_ids=texts(row["channels"]))
+
+
+async def read_control_head(connection: Connection, effect: ReadControlHead) -> int:
+    head: int = await connection.fetchval("SELECT sequence FROM control_head")
+    return head
+
+
+async def read_controls(connection: Connection, effect: ReadControls) -> tuple[ControlRecord, ...]:
+    rows = await connection.fetch(
+        f"SELECT {CONTROL_COLUMNS} FROM control_log WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+        effect.after,
+        effect.limit,
+    )
+    return tuple(control_record(row) for row in rows)
