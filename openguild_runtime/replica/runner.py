@@ -1,7 +1,7 @@
 """Carries out what the core's replica decides: queries, messages to other replicas, flushes, replays and closings.
 
-After each input the replica's actions are taken: the first few at once, more of them for `TURN_SECS` of each turn of the loop, so that
-what concerns very many sockets holds nobody up.
+After each input the replica's actions are taken: the first few at once, more of them for `TURN_SECS` of each turn of the loop, so
+that what concerns very many sockets holds nobody up.
 """
 
 from __future__ import annotations
@@ -14,17 +14,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects.base import Effect, StorageEffect
-from openguild_proto.effects.replica import (
-    ReadControlHead,
-    ReadControls,
-    ReadHeads,
-    ReadHistory,
-    ReadVisible,
-    RecordLineage,
-    RenewEpochs,
-    SubscribeChannels,
-    UnsubscribeChannels,
-)
+from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import SubscriberState
 from openguild_proto.http.message import OpenStream
@@ -352,20 +342,6 @@ class ReplicaRunner:
             case UnsubscribeChannels(channel_ids=channel_ids):
                 for channel_id in channel_ids:
                     await self._bus.unsubscribe_channel(channel_id)
-            case ReadHeads(channel_ids=channel_ids):
-                return await self._storage.heads(channel_ids)
-            case ReadVisible(user_id=user_id):
-                return await self._storage.visible(user_id)
-            case ReadControlHead():
-                return await self._storage.control_head()
-            case ReadControls(after=after, limit=limit):
-                return await self._storage.control_since(after, limit)
-            case ReadHistory():
-                return await self._storage.history()
-            case RecordLineage(found=found):
-                return await self._storage.record_lineage(found)
-            case RenewEpochs(found=found, at_least=at_least):
-                return await self._storage.renew_epochs(found, at_least)
             case StorageEffect():
                 return await self._storage.perform(effect)
             case _:
