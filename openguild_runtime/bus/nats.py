@@ -294,9 +294,12 @@ class NatsBus(Bus):
             await link.subscribe_again(subscription)
 
     async def _publish_probes(self, link: Link) -> None:
-        for name, payload in (
-            ("control", self._handler.control_probe), ("limits", self._handler.limits_probe), (f"channel.{self._probe_channel}", b"{}"),
-        ):  # fmt: skip
+        probes = {
+            "control": self._handler.control_probe,
+            "limits": self._handler.limits_probe,
+            f"channel.{self._probe_channel}": b"{}",
+        }
+        for name, payload in probes.items():
             if payload:
                 await link.publish(f"{self._prefix}.{name}", payload)
 

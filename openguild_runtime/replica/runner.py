@@ -13,7 +13,7 @@ from typing import Any, cast
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects.base import Effect, StorageEffect
+from openguild_proto.effects.base import Effect, StorageEffect, StorageUnavailable
 from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import SubscriberState
@@ -84,8 +84,18 @@ class ReplicaRunner:
             None  # when this turn's time is over; None: no more than a few actions were taken in it
         )
         self._is_carrying_out = False
+        self._has_ended = False
 
     # --- inputs --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Flush rings until cancelled; after that nothing is asked of the store and no timer is set."""
+        try:
+            await self.flusher.run()
+        finally:
+            self._has_ended = True
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def start(self) -> None:
         """Read where everything stands. Raises StorageUnavailable: try again."""
@@ -298,6 +308,8 @@ class ReplicaRunner:
                 self._bus.publish_channel(channel_id, payload, {REQUEST_ID: request_id, **carrier})
             case PublishControl(payload=payload):
                 self._bus.publish_control(payload)
+            case Query() if self._has_ended:
+                self.replica.failed(action.number, StorageUnavailable(), now=self._clock())
             case Query():
                 start_contained(self._tasks, self._answer, action)
             case Close(socket=socket, code=code, reason=reason, missed=missed):
@@ -330,6 +342,10 @@ class ReplicaRunner:
             result = await self._perform(query.effect)
         except Exception as failure:  # the replica knows what it means
             self.replica.failed(query.number, failure, now=self._clock())
+        except BaseException:  # the process ends: whatever waits for the answer hears of it
+            self.replica.failed(query.number, StorageUnavailable(), now=self._clock())
+            self._carry_out()
+            raise
         else:
             self.replica.answered(query.number, result, now=self._clock())
         self._carry_out()
@@ -368,7 +384,7 @@ class ReplicaRunner:
 
     def _arm(self) -> None:
         deadline = self.replica.next_deadline()
-        if deadline is None:
+        if deadline is None or self._has_ended:
             return
         when = self._loop.time() + max(0.0, deadline - self._clock())
         if self._timer is not None:

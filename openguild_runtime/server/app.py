@@ -211,7 +211,7 @@ class Server:
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
         self.tasks.start_soon(watch_clocks, self.replica, self.sources)
-        self.tasks.start_soon(self.replica.flusher.run)
+        self.tasks.start_soon(self.replica.run)
         if self.limits is not None:
             self.tasks.start_soon(self.limits.run)
         await self.bus.start(self.replica)

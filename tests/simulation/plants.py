@@ -8,12 +8,12 @@ import msgspec
 
 from openguild_proto.effects import AppendEvent, ReadEvents
 from openguild_proto.http.message import OpenStream
+from openguild_proto.procedures import Procedure
 from openguild_proto.records import StoredEvent
-from openguild_proto.schemas.stream import event_frame_payload
+from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.flusher import PURE_SENDS
 from openguild_runtime.net.transport import Transport
-from openguild_runtime.replica.feeds import Feed
 from tests.simulation.cluster import Replica
 
 
@@ -25,33 +25,34 @@ def publish_before_commit(replica: Replica) -> None:
         heads = tables.heads([effect.channel_id for effect in batch])
         for effect in batch:
             heads[effect.channel_id] += 1
-            server._committed(
-                StoredEvent(effect.channel_id, heads[effect.channel_id], effect.event_id, effect.wire, effect.now_ms),
-                "",
+            event = StoredEvent(
+                effect.channel_id, heads[effect.channel_id], effect.event_id, effect.wire, effect.now_ms
             )
+            server.replica.committed(event, "")
 
     replica.storage.early = early
 
 
 def trust_nats(replica: Replica) -> None:
     """The sequencer takes what NATS brings for all there is: what was lost stays lost."""
-    feeds, streams = replica.server.feeds, replica.server.streams
+    core = replica.server.replica.replica
 
-    def take(feed: Feed, sequence: int, payload: bytes) -> None:
-        if feed.sequencer.begun and sequence > feed.head:
-            feed.sequencer.head = feed.sequencer._seen = sequence
-            streams.released(feed.channel_id, sequence, payload)
+    def heard(channel_id: str, payload: bytes) -> None:
+        feed, sequence = core.channels.get(channel_id), payload_sequence(payload)
+        if feed is not None and feed.follower.begun and sequence > feed.head:
+            feed.follower.restart(sequence)
+            feed.release(sequence, payload)
 
-    feeds._take = take  # type: ignore[method-assign]  # this is the bug
+    core.channels.heard = heard  # type: ignore[method-assign]  # this is the bug
 
 
 def replay_before_subscribe(replica: Replica) -> None:
     """The log is read up to where it stood at the request; what came since falls between (D-11)."""
-    streams, tables = replica.server.streams, replica.cluster.database.tables
+    streams, tables = replica.server.replica, replica.cluster.database.tables
     join = streams.join
 
     def late(transport: Transport, stream: OpenStream, changes: int) -> None:
-        feed = streams.feeds.get(stream.channel_id or "")
+        feed = streams.replica.channels.get(stream.channel_id or "")
         if feed is not None and stream.since is not None and stream.since < stream.head:
             for event in tables.perform(ReadEvents(channel_id=feed.channel_id, after=stream.since, limit=200)) or ():
                 if event.sequence <= stream.head:
@@ -65,18 +66,16 @@ def replay_before_subscribe(replica: Replica) -> None:
 def trust_nats_for_control(replica: Replica) -> None:
     """Who was removed or revoked is known to those whom NATS tells: a lost message leaves their streams open."""
 
-    async def nothing_missed() -> None:
-        return None
+    def nothing_missed() -> Procedure[None]:
+        yield from ()
 
-    controls, feeds = replica.server.controls, replica.server.feeds
+    controls = replica.server.replica.replica.controls
     controls.check_tail = nothing_missed  # type: ignore[method-assign]  # this is the bug
-    run_tail_checks = feeds.run_tail_checks
-    feeds.run_tail_checks = lambda also: run_tail_checks(nothing_missed)  # type: ignore[method-assign]  # this is the bug
 
 
 def forget_the_rest(replica: Replica) -> None:
     """A subscriber is done when something was sent to it, though there was more than one send takes."""
-    flusher = replica.server.streams.flusher
+    flusher = replica.server.replica.flusher
     flush_chunk = flusher._flush_chunk
 
     def one_send(stream: str, max_secs: float) -> tuple[int, bool]:

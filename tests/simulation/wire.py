@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from openguild_runtime.bus.base import NO_HEADERS, Bus
+from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 from tests.simulation.loop import SimLoop
 
 
@@ -42,6 +42,7 @@ class SimBus(Bus):
     def __init__(self, nats: SimNats) -> None:
         super().__init__()
         self._nats = nats
+        self._handler: BusHandler
         self._subscribed: set[str] = set()
         self._up = True
 
@@ -49,7 +50,8 @@ class SimBus(Bus):
     def connected(self) -> bool:
         return self._up
 
-    async def start(self) -> None:
+    async def start(self, handler: BusHandler) -> None:
+        self._handler = handler
         self._nats.buses.append(self)
 
     async def aclose(self) -> None:
@@ -69,7 +71,7 @@ class SimBus(Bus):
     def _heal(self) -> None:
         if self in self._nats.buses:
             self._up = True
-            self.on_reconnect()
+            self._handler.bus_reconnected()
 
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         if self._up:
@@ -86,9 +88,9 @@ class SimBus(Bus):
         if not self._up:
             return
         if channel_id is None:
-            self.on_control(payload)
+            self._handler.control_message(payload)
         elif channel_id in self._subscribed:
-            self.on_channel(channel_id, payload, NO_HEADERS)
+            self._handler.channel_message(channel_id, payload, NO_HEADERS)
 
     async def subscribe_channel(self, channel_id: str) -> None:
         """Returns before the server knows of it, as the real one does."""

@@ -35,16 +35,16 @@ async def main(port: int) -> None:
         server = app.Server(config, tasks, descriptors)
         tasks.start_soon(run, server)
 
-        hub = server.streams.hub
+        hub = server.replica.hub
 
         def publish(payload: bytes) -> None:
             """To every channel that somebody listens to: one, or thousands."""
             for stream in list(hub._streams):
                 if not stream.startswith("user:"):
-                    server.streams.released(stream, hub.head(stream) + 1, payload)
+                    server.replica.released(stream, hub.head(stream) + 1, payload)
 
         async def flushed() -> None:
-            while server.streams.flusher.busy:
+            while server.replica.flusher.busy:
                 await anyio.lowlevel.checkpoint()
 
         await control(port, publish, flushed)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from openguild_runtime.replica.streams import user_ring
 
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.transport import SEND_BYTES
-from openguild_runtime.replica.streams import user_ring
 from tests.support.line import Line, connected
 
 pytestmark = pytest.mark.anyio
@@ -14,12 +14,12 @@ pytestmark = pytest.mark.anyio
 
 def publish(line: Line, count: int, size: int) -> bytes:
     """`count` events of `size` bytes within one turn of the loop; their frames."""
-    (transport,) = line.server.streams.transports()
+    (transport,) = line.server.replica.transports()
     assert transport.stream is not None
     ring = user_ring(transport.stream.user_id)
     frames = [text_frame(b"%d" % (number % 10) * size) for number in range(count)]
     for frame in frames:
-        line.server.streams.flusher.publish(ring, frame, line.server.streams.hub.head(ring) + 1)
+        line.server.replica.flusher.publish(ring, frame, line.server.replica.hub.head(ring) + 1)
     return b"".join(frames)
 
 
@@ -39,4 +39,4 @@ async def test_a_burst_overruns_nobody_who_keeps_up(size: int) -> None:
         for _ in range(2):
             frames = publish(line, 160, size)
             assert await line.read_exactly(len(frames)) == frames
-        assert line.server.streams.transports()
+        assert line.server.replica.transports()

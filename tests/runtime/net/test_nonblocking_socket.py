@@ -142,7 +142,7 @@ async def upgrade_on_its_way(line: Line) -> None:
 
 async def upgraded(line: Line) -> None:
     await upgrade_on_its_way(line)
-    await eventually(line.server.streams.transports)
+    await eventually(line.server.replica.transports)
 
 
 async def stream_with_its_101_read(line: Line) -> None:
@@ -161,25 +161,25 @@ async def ping_and_half_a_frame(line: Line) -> None:
 
 async def closed_by_us(line: Line) -> None:
     await upgraded(line)
-    (transport,) = line.server.streams.transports()
+    (transport,) = line.server.replica.transports()
     transport.close(1012, "going")
 
 
 async def events_are_published(line: Line) -> None:
     """The flush meets the reset before the reader does."""
     await stream_with_its_101_read(line)
-    (transport,) = line.server.streams.transports()
+    (transport,) = line.server.replica.transports()
     assert transport.subscriber is not None
     ring = transport.subscriber.stream
-    line.server.streams.hub.publish(ring, text_frame(b"x" * 100), 1)
-    line.server.streams.flusher.mark(ring)
+    line.server.replica.hub.publish(ring, text_frame(b"x" * 100), 1)
+    line.server.replica.flusher.mark(ring)
 
 
 async def reading_none_of_a_replay(line: Line) -> None:
     channel = await a_channel_of(line, events=200)
     line.end.sendall(handshake(line, f"/channels/{channel}/ws?since=0"))
-    await eventually(line.server.streams.transports)
-    (transport,) = line.server.streams.transports()
+    await eventually(line.server.replica.transports)
+    (transport,) = line.server.replica.transports()
     await eventually(lambda: len(transport.connection.outbox) > 0)
 
 
@@ -218,7 +218,7 @@ async def left_as_it_was(line: Line) -> AsyncIterator[None]:
     assert transport.socket.fileno() == -1
     assert server.service.sockets.total == 0
     assert server.connection_server._places._held == {}
-    assert server.streams.hub.depths() == []
+    assert server.replica.hub.depths() == []
     assert [record for record in records if record["log_level"] in {"error", "critical"}] == []
 
 

@@ -67,11 +67,11 @@ class Crowd:
             channel_id=None if notifications else self.channel, guild_id=None if notifications else self.guild, head=0,
         )  # fmt: skip
         if notifications:
-            server.streams.notifications.watchers.retain(stream.user_id)
-            server.streams.notifications.watchers.update(stream.user_id, {self.guild}, {self.channel})
+            server.replica.notifications.watchers.retain(stream.user_id)
+            server.replica.notifications.watchers.update(stream.user_id, {self.guild}, {self.channel})
         else:
-            await server.streams.prepare(stream)
-        server.streams.join(transport, stream, server.streams.changes)
+            await server.replica.prepare(stream)
+        server.replica.join(transport, stream, server.replica.changes)
         transport.settle()
         self.ends.append(theirs)
         self.transports.append(transport)
@@ -126,14 +126,14 @@ async def crowd(count: int = CROWD, *, notifications: bool = False, native: bool
                 await gathered.join(stack, notifications=notifications)
             if notifications:
                 await server.feeds.hold([gathered.channel])
-            tasks.start_soon(server.streams.flusher.run)
-            await eventually(lambda: not server.streams.flusher.busy)
+            tasks.start_soon(server.replica.flusher.run)
+            await eventually(lambda: not server.replica.flusher.busy)
             for end in gathered.ends:
                 gathered.read(end)
             yield gathered
             tasks.cancel_scope.cancel()
             for transport in gathered.transports:
-                server.streams.leave(transport)
+                server.replica.leave(transport)
                 transport.socket.close()
 
 
@@ -168,7 +168,7 @@ async def turns_are_short(bound_secs: float = LONGEST_SECS) -> AsyncIterator[Non
 
 
 async def everything_is_flushed(server: Server) -> None:
-    await eventually(lambda: not server.streams.flusher.busy and not server.streams.turns.busy)
+    await eventually(lambda: not server.replica.flusher.busy and not server.replica.turns.busy)
 
 
 @pytest.mark.parametrize("native", [None, False], ids=["as built", "pure"])
@@ -205,14 +205,14 @@ async def test_more_than_a_stretched_ring_holds_is_read_from_the_log() -> None:
 
 async def test_readers_who_lag_together_end_in_turns() -> None:
     async with crowd() as them:
-        hub = them.server.streams.hub
+        hub = them.server.replica.hub
         for transport in them.transports:
             assert transport.subscriber is not None
             transport.subscriber.parked = True  # their kernels are full
         for number in range(1, 200):
             hub.publish(them.channel, b"\x81\x01x", number)
         async with turns_are_short():
-            them.server.streams.flusher.mark(them.channel)
+            them.server.replica.flusher.mark(them.channel)
             await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
         await them.everybody_has(b"lagged by")
 
@@ -256,7 +256,7 @@ async def test_one_message_in_everybody_s_notifications_takes_turns() -> None:
 async def test_a_few_are_ended_at_once() -> None:
     """A revocation that names one user is not put off."""
     async with crowd(3) as them:
-        them.server.streams.close_streams(CloseStreams(code=CloseCode.TOKEN_ENDED, reason="x", user_id="user-1"))
+        them.server.replica.close_streams(CloseStreams(code=CloseCode.TOKEN_ENDED, reason="x", user_id="user-1"))
         assert [transport.connection.is_open for transport in them.transports] == [True, False, True]
 
 

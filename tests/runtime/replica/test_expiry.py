@@ -44,7 +44,7 @@ class Opened:
 
     @property
     def is_open(self) -> bool:
-        (transport,) = self.stream.server.streams.transports()
+        (transport,) = self.stream.server.replica.transports()
         return transport.connection.is_open
 
     async def close_code(self) -> int:

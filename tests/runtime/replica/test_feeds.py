@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import anyio
 import pytest
+from openguild_runtime.replica.feeds import GAP_GRACE_SECS, TAIL_CHECK_SECS
+from openguild_runtime.replica.notifications import user_ring
 
 from openguild_proto.effects import Appended, DeleteGuild, GrantChannelRole
 from openguild_proto.records import Author, ControlRecord
 from openguild_proto.schemas.stream import encode_control, event_frame_payload
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.replica.feeds import GAP_GRACE_SECS, TAIL_CHECK_SECS
-from openguild_runtime.replica.notifications import user_ring
 from openguild_runtime.server.app import Server
 from openguild_runtime.storage.memory import MemoryStorage, MemoryTables
 from tests.simulation.cluster import DESCRIPTORS, config
@@ -32,7 +32,7 @@ class Replica:
         self.announced: list[ControlRecord] = []
         self.elsewhere.on_control = self.announced.append
         self.released: list[int] = []
-        release = server.streams.released
+        release = server.replica.released
 
         def released(channel_id: str, sequence: int, payload: bytes) -> None:
             self.released.append(sequence)
@@ -131,13 +131,13 @@ def test_a_lost_last_message_waits_for_one_interval_and_a_quiet_feed_costs_one_l
 
 async def test_a_control_message_behind_a_lost_one_waits_for_the_grace_only(replica: Replica, owner: str) -> None:
     server = replica.server
-    server.streams.hub.open(user_ring(owner), 0)
-    server.streams.notifications.watchers.retain(owner)
-    await server.streams.notifications.refresh(owner)
+    server.replica.hub.open(user_ring(owner), 0)
+    server.replica.notifications.watchers.retain(owner)
+    await server.replica.notifications.refresh(owner)
     guild = await add_guild(replica.elsewhere, owner)
     channel = await add_channel(replica.elsewhere, guild, owner)
     server.controls.received(encode_control(replica.announced[-1]))  # the one before it is lost
-    await eventually(lambda: channel in server.streams.notifications.watchers.channels_of(owner))
+    await eventually(lambda: channel in server.replica.notifications.watchers.channels_of(owner))
 
 
 async def test_a_guild_that_is_deleted_takes_feeds_and_pages_of_its_channels(

@@ -7,12 +7,12 @@ import socket
 import anyio
 import pytest
 import structlog
+from openguild_runtime.replica.streams import user_ring
 
 from openguild_proto.effects import GrantServerRole, Overloaded, StorageUnavailable
 from openguild_proto.policy.waiting import WaitingAnswers
 from openguild_proto.records import Visible
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.replica.streams import user_ring
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
 from tests.support.line import Line, connected
@@ -58,16 +58,16 @@ async def test_a_browser_s_preflight_is_not_counted() -> None:
 async def test_records_about_a_stream_name_its_request_its_user_and_its_channel() -> None:
     async with connected(queue_capacity=CAPACITY) as line:
         assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
-        (transport,) = line.server.streams.transports()
+        (transport,) = line.server.replica.transports()
         assert transport.stream is not None
         expected = {
             "peer": "192.0.2.1", "request_id": "the-upgrade", "user_id": transport.stream.user_id, "channel_id": None,
         }  # fmt: skip
         with structlog.testing.capture_logs() as records:
-            hub, ring = line.server.streams.hub, user_ring(transport.stream.user_id)
+            hub, ring = line.server.replica.hub, user_ring(transport.stream.user_id)
             for number in range(2 * CAPACITY):
                 hub.publish(ring, text_frame(b"x"), number + 1)
-            line.server.streams.flusher.mark(ring)
+            line.server.replica.flusher.mark(ring)
             assert "lagged by" in await line.read()
             deadline = transport.connection.next_deadline()  # for the answer to the close
             assert deadline is not None
