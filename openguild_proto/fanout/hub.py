@@ -146,8 +146,9 @@ class Hub:
     def publish(self, stream: str, frame: bytes, sequence: int) -> bool:
         """Append the prepared `frame`: O(1), whatever the number of subscribers.
 
-        True: half of the ring's room, stretched or not, is used since the stream was last `flushed`. Flush it or `stretch`
-        it before more is published, or a burst overruns readers who keep up.
+        True: since the stream was last `flushed` half of the ring's room is used, or of a stretched ring all but the room
+        of one that is not stretched. Flush it or `stretch` it before more is published, or a burst overruns readers who
+        keep up.
         """
         entry = self._entry(stream)
         ring = entry.ring
@@ -157,12 +158,11 @@ class Hub:
         self._published[stream] = self._active[stream] = None
         entry.fresh_events += 1
         entry.fresh_bytes += len(frame)
-        return self._is_crowded(entry)
+        return self._fills(entry, STRETCHED_RINGS - 1 if entry.stretched else 0.5)
 
-    def _is_crowded(self, entry: _Stream) -> bool:
-        times = STRETCHED_RINGS if entry.stretched else 1
-        events, size = times * self._capacity_events, times * self._capacity_bytes
-        return 2 * entry.fresh_events >= events or 2 * entry.fresh_bytes >= size
+    def _fills(self, entry: _Stream, rings: float) -> bool:
+        """What is fresh takes the room of so many rings, in events or in bytes."""
+        return entry.fresh_events >= rings * self._capacity_events or entry.fresh_bytes >= rings * self._capacity_bytes
 
     def stretch(self, stream: str) -> bool:
         """A burst cannot be flushed at once: the ring holds STRETCHED_RINGS times as much until the stream is `flushed`.
@@ -177,9 +177,9 @@ class Hub:
         return True
 
     def has_room(self, stream: str) -> bool:
-        """False: even a stretched ring gets full. Publish nothing that can be read from the log later."""
+        """False: half of a stretched ring is used. Publish nothing that can be read from the log later."""
         entry = self._streams.get(stream)
-        return entry is None or not entry.stretched or not self._is_crowded(entry)
+        return entry is None or not entry.stretched or not self._fills(entry, STRETCHED_RINGS / 2)
 
     def flushed(self, stream: str) -> None:
         """Every subscriber has been given what the stream had, or is parked: the flush is done with the stream."""

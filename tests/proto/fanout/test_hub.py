@@ -204,16 +204,19 @@ def test_a_burst_asks_for_a_flush_at_half_of_the_ring() -> None:
 def test_a_stretched_ring_holds_a_burst_until_it_is_flushed(hub: Hub) -> None:
     reader = hub.subscribe(STREAM, 10)
     assert hub.has_room("unknown")
-    crowded = [hub.publish(STREAM, b"x", 11 + number) for number in range(CAPACITY)]
-    assert crowded[-1]
+    assert [hub.publish(STREAM, b"x", 11 + number) for number in range(CAPACITY)][-1]
     assert hub.stretch(STREAM)
     assert not hub.stretch(STREAM), "it is already"
     published = CAPACITY
     while hub.has_room(STREAM):
         published += 1
-        crowded.append(hub.publish(STREAM, b"x", 10 + published))
-    assert crowded[-1]
+        assert not hub.publish(STREAM, b"x", 10 + published)
     assert published == CAPACITY * STRETCHED_RINGS // 2
+    crowded = False
+    while not crowded:
+        published += 1
+        crowded = hub.publish(STREAM, b"x", 10 + published)
+    assert published == CAPACITY * (STRETCHED_RINGS - 1), "one more ring fits"
     assert hub.take_lagged(10) == []
     assert hub.take(reader, 100_000) == b"x" * published
     hub.flushed(STREAM)

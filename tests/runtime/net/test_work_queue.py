@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -137,13 +138,20 @@ async def crowd(count: int = CROWD, *, notifications: bool = False, native: bool
                 transport.socket.close()
 
 
+def traced() -> bool:
+    """Whether a tracer (coverage, a debugger) takes part of the time: several times as much as the code itself."""
+    monitoring = getattr(sys, "monitoring", None)  # since Python 3.12
+    tools = [monitoring.get_tool(tool) for tool in range(6)] if monitoring is not None else []
+    return sys.gettrace() is not None or any(tools)
+
+
 class Watch:
     longest = 0.0
 
 
 @asynccontextmanager
 async def turns_are_short(bound_secs: float = LONGEST_SECS) -> AsyncIterator[None]:
-    """No turn of the loop takes more than `bound_secs` of processor time."""
+    """No turn of the loop takes more than `bound_secs` of processor time. Not judged under a tracer."""
     watch, ended = Watch(), False
 
     async def look() -> None:
@@ -164,14 +172,18 @@ async def turns_are_short(bound_secs: float = LONGEST_SECS) -> AsyncIterator[Non
             ended = True
     finally:
         gc.enable()
-    assert watch.longest <= bound_secs, f"a turn of the loop took {watch.longest * 1e3:.1f} ms of processor time"
+    took = f"a turn of the loop took {watch.longest * 1e3:.1f} ms of processor time"
+    assert traced() or watch.longest <= bound_secs, took
 
 
 async def everything_is_flushed(server: Server) -> None:
     await eventually(lambda: not server.replica.flusher.busy and not server.replica.turns.busy)
 
 
-@pytest.mark.parametrize("native", [None, False], ids=["as built", "pure"])
+both_rings = pytest.mark.parametrize("native", [None, False], ids=["as built", "pure"])
+
+
+@both_rings
 async def test_a_burst_to_a_crowd_loses_nobody_and_holds_nobody_up(native: bool | None) -> None:
     """Three times the ring, in one turn, to sockets that take it all."""
     async with crowd(CROWD if native is None else 500, native=native) as them:
@@ -186,8 +198,9 @@ async def test_a_burst_to_a_crowd_loses_nobody_and_holds_nobody_up(native: bool 
         assert all(transport.connection.is_open for transport in them.transports)
 
 
-async def test_more_than_a_stretched_ring_holds_is_read_from_the_log() -> None:
-    async with crowd(300) as them:
+@both_rings
+async def test_more_than_a_stretched_ring_holds_is_read_from_the_log(native: bool | None) -> None:
+    async with crowd(300, native=native) as them:
         count = 64 * 16
         payloads = [await them.say(f"n{number}") for number in range(count)]
         async with turns_are_short():
