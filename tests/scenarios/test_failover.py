@@ -207,6 +207,6 @@ def test_a_snapshot_is_put_in_place_and_nobody_follows_a_channel(
     wait_until(lambda: all(server.status("/ready") == 200 for server in replicas))
     say(alice, channel, "lost", 5)
     postgres_of_two.promote(timeline=False)
-    wait_until(lambda: announced(replicas) == said + 1, secs=40.0, what="the renewal")
+    wait_until(lambda: announced(replicas) == said + 1, what="the renewal")
     say(alice, channel, "new", 10)
     refused(alice, channel, 10, 1)

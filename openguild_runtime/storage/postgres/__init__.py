@@ -38,6 +38,7 @@ from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.postgres import access, history
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
+from openguild_runtime.storage.postgres.commit_queue import Outcome
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.pool import Patience, Pool
 from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
@@ -92,7 +93,7 @@ class PostgresStorage(Storage):
         self._says_isolation = False  # each statement alone needs a transaction that names its isolation
         self._schema: Schema | None = None  # at the last look
         self._history = history.HistoryReader()
-        self._committer = Committer(self._lend_to_write, self._committed, count=committers)
+        self._committer = Committer(self._lend_to_append, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
@@ -161,10 +162,7 @@ class PostgresStorage(Storage):
         if self._pool.silent:
             raise StorageUnavailable(str(CAUSES["timeout"]))
         if isinstance(effect, AppendEvent):
-            outcome = await self._committer.submit(effect)
-            if isinstance(outcome, Appended) and not outcome.repeated:
-                self._history.stored(outcome.event)
-            return cast("T", outcome)
+            return cast("T", await self._committer.submit(effect))
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
         if isinstance(effect, ReadHistory):
@@ -221,8 +219,18 @@ class PostgresStorage(Storage):
 
         return within
 
-    async def _lend_to_write(self, use: Callable[[Connection], Awaitable[T]]) -> T:
-        return await self._pool.lend(self._alone(use), writes=True)
+    async def _lend_to_append(self, use: Callable[[Connection], Awaitable[Sequence[Outcome]]]) -> Sequence[Outcome]:
+        append = self._alone(use)
+
+        async def within(connection: Connection) -> Sequence[Outcome]:
+            outcomes = await append(connection)
+            for outcome in reversed(outcomes):
+                if isinstance(outcome, Appended) and not outcome.repeated:
+                    self._history.stored(connection, outcome.event)  # one stands for the transaction
+                    break
+            return outcomes
+
+        return await self._pool.lend(within, writes=True)
 
     def _failed(self, writes: bool, cause: str) -> None:
         if cause not in PASSING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import asyncpg
 import structlog
@@ -16,8 +16,6 @@ from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
 from openguild_runtime.storage.postgres.faults import Locked
 from openguild_runtime.storage.postgres.values import Connection
-
-T = TypeVar("T")
 
 # A lock that a batch waits for is usually another replica's commit to the same channel: milliseconds, and on a disk
 # that stalls some hundred. Whoever holds it longer deletes the guild, or is a person at psql.
@@ -31,7 +29,7 @@ log = structlog.get_logger("openguild.storage")
 class Borrow(Protocol):
     """Runs `use` with a connection; raises StorageUnavailable, its kind Locked, and what this effect did wrong."""
 
-    async def __call__(self, use: Callable[[Connection], Awaitable[T]]) -> T: ...
+    async def __call__(self, use: Callable[[Connection], Awaitable[Sequence[Outcome]]]) -> Sequence[Outcome]: ...
 
 
 class Committer:
@@ -75,9 +73,7 @@ class Committer:
         started = time.monotonic()
         parts: Sequence[Sequence[int]]
         try:
-            outcomes: Sequence[Outcome] = await self._borrow(
-                lambda connection: append_batch(connection, batch, patience_ms)
-            )
+            outcomes = await self._borrow(lambda connection: append_batch(connection, batch, patience_ms))
         except Locked:
             parts = _by_channel(batch)
             if len(parts) == 1:

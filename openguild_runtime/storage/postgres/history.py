@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import asyncpg
 import structlog
 
 from openguild_proto.effects.replica import RecordLineage, RenewEpochs
 from openguild_proto.records import History, StoredEvent
 from openguild_runtime.storage.migrations import NEW_EPOCHS
-from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.storage.postgres.values import Connection, Row
 
 RENEW_LIMIT_SECS = 300.0  # a row is written for each channel
 
@@ -18,10 +20,11 @@ CASE WHEN NOT pg_is_in_recovery() THEN
     (SELECT system_identifier FROM pg_control_system()) || ':' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)
 END
 """
-# $1 is an event that was stored in channel $2: missing without its channel it was deleted with it.
+# $1 are events that were stored in the channels $2: one that is missing without its channel was deleted with it.
 READ = """
 SELECT renewals, lineage AS recorded, {lineage} AS lineage, pg_is_in_recovery() AS standby, EXISTS (
-    SELECT FROM channels WHERE channel_id = $2 AND NOT EXISTS (SELECT FROM channel_events WHERE event_id = $1)
+    SELECT FROM unnest($1::text[], $2::uuid[]) AS witness (event_id, channel_id) JOIN channels USING (channel_id)
+    WHERE NOT EXISTS (SELECT FROM channel_events WHERE channel_events.event_id = witness.event_id)
 ) AS lacks FROM log_history
 """
 READ_ALL = READ.format(lineage=LINEAGE)
@@ -35,32 +38,57 @@ CLAIM = (
 # Services that are not quite PostgreSQL refuse these functions, or do not have them.
 UNTOLD = (asyncpg.UndefinedFunctionError, asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError)
 
+Witnesses: TypeAlias = dict[object, tuple[str, str]]
+"""(event id, channel id) by session; None: the first one of all."""
+
+MAX_WITNESSES = 64  # a pool's sessions, and those that followed them while no reading succeeded
+
 log = structlog.get_logger("openguild.storage")
 
 
 class HistoryReader:
-    """Asks for the lineage until the database refuses to tell, and for the first event stored between the two readings before.
+    """Asks for the lineage until the database refuses to tell, and for events that this replica stored.
 
-    The newest one would say nothing: it may have been stored in the database that took the other's place since.
+    Of those stored since the last reading: the newest one of each session, because a session ends with its database, so
+    that none of the database that took the other's place hides what was lost; and the first one, because the sessions
+    of a pooler outlive the database. Until there are others they are asked for again.
     """
 
     def __init__(self) -> None:
         self._told = True
-        self._next: StoredEvent | None = None
-        self._witness: StoredEvent | None = None
+        self._fresh: Witnesses = {}
+        self._settled: Witnesses = {}
 
-    def stored(self, event: StoredEvent) -> None:
-        """This replica has committed it."""
-        self._next = self._next or event
+    def stored(self, connection: Connection, event: StoredEvent) -> None:
+        """This replica has committed it through `connection`."""
+        fresh, witness = self._fresh, (event.event_id, event.channel_id)
+        fresh.setdefault(None, witness)
+        session = connection.get_settings()  # one object for each session, whatever the pool wraps it in
+        fresh.pop(session, None)
+        fresh[session] = witness
+        if len(fresh) > MAX_WITNESSES:
+            del fresh[next(session for session in fresh if session is not None)]
 
     async def read(self, connection: Connection) -> History | None:
         """Raises what asyncpg raises."""
+        asked, self._fresh = self._fresh, {}
+        said = False
         try:
-            row = await connection.fetchrow(
-                READ_ALL if self._told else READ_WITHOUT_LINEAGE,
-                self._witness.event_id if self._witness is not None else None,
-                self._witness.channel_id if self._witness is not None else None,
-            )
+            row = await self._ask(connection, [*self._settled.values(), *asked.values()])
+            said = row is not None and not row["standby"]
+        finally:
+            if not said and asked:
+                self._fresh = asked | self._fresh | {None: asked[None]}
+        if row is None:  # somebody has emptied the table
+            return None
+        if said:
+            self._settled = {} if row["lacks"] else asked or self._settled  # that one is missing is said once
+        return History(row["lineage"], row["recorded"], row["renewals"], lacks=row["lacks"], standby=row["standby"])
+
+    async def _ask(self, connection: Connection, witnesses: list[tuple[str, str]]) -> Row | None:
+        events, channels = [event for event, _ in witnesses], [channel for _, channel in witnesses]
+        try:
+            return await connection.fetchrow(READ_ALL if self._told else READ_WITHOUT_LINEAGE, events, channels)
         except UNTOLD as refused:
             if not self._told:
                 raise
@@ -69,14 +97,7 @@ class HistoryReader:
                 "the database does not tell its timeline: after a failover run `openguild-server migrate --new-epoch`",
                 kind=type(refused).__name__,
             )
-            return await self.read(connection)
-        if row is None:  # somebody has emptied the table
-            return None
-        if not row["standby"]:
-            self._witness, self._next = self._next or self._witness, None
-        if row["lacks"]:
-            self._witness = None  # said once
-        return History(row["lineage"], row["recorded"], row["renewals"], lacks=row["lacks"], standby=row["standby"])
+            return await self._ask(connection, witnesses)
 
 
 async def record_lineage(connection: Connection, effect: RecordLineage) -> None:

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import structlog
 
-from openguild_proto.effects import Appended, FindUserByName, RenameGuild
+from openguild_proto.effects import Appended, FindUserByName, RenameGuild, StorageUnavailable
 from openguild_proto.records import Author, History
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append
@@ -125,8 +125,48 @@ async def test_an_event_that_is_missing_is_told_once_and_not_with_its_channel(da
         await execute(database_url, "DELETE FROM channel_events")
         await store.perform(append(lost))  # by the database that took the other's place
         assert [await lacks(), await lacks(), await lacks()] == [True, False, False]
+
         await store.perform(append(deleted))
         assert not await lacks()
         await execute(database_url, f"DELETE FROM channels WHERE channel_id = '{deleted}'")
         assert not await lacks()
+        await store.aclose()
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["nothing else", "another session's event"])
+async def test_a_missing_event_is_told_behind_a_first_one_that_is_there(database_url: str, later: bool) -> None:
+    """All stored between two readings: the database that took the other's place has the first, and events of its own."""
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        channel = await add_channel(store, await add_guild(store, owner), owner)
+        first, last = [await store.perform(append(channel)) for _ in range(2)]
+        assert isinstance(first, Appended)
+        assert isinstance(last, Appended)
+        await execute(database_url, f"DELETE FROM channel_events WHERE event_id = '{last.event.event_id}'")
+        if later:
+            await store._pool.renew()
+            await store.perform(append(channel))
+        found = await store.history()
+        assert found is not None
+        assert found.lacks
+        await store.aclose()
+
+
+async def test_what_a_failed_reading_asked_for_is_asked_again(database_url: str) -> None:
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        channel = await add_channel(store, await add_guild(store, owner), owner)
+        await store.perform(append(channel))
+        await execute(database_url, "DELETE FROM channel_events", "ALTER TABLE log_history RENAME TO away")
+        with pytest.raises(StorageUnavailable):
+            await store.history()
+        await store.perform(append(channel))
+        await execute(database_url, "ALTER TABLE away RENAME TO log_history")
+        found = await store.history()
+        assert found is not None
+        assert found.lacks
         await store.aclose()
