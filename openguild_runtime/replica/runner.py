@@ -402,6 +402,11 @@ class ReplicaRunner:
 
     # --- getters -------------------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Some action or ring waits for its turn of the loop."""
+        return self._until is not None or self.flusher.busy
+
     def depths(self) -> Depths:
         """What is waiting here, for metrics and operators."""
         deep = self.hub.depths()

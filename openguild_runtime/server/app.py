@@ -302,6 +302,7 @@ class Server:
     async def _drain(self, listener: socket.socket) -> None:
         await drain(
             self.connection_server,
+            self.replica,
             self.readiness,
             self.metrics,
             lambda: close_listener(listener),

@@ -9,19 +9,18 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 from collections.abc import Callable
 
 import anyio
 import structlog
 
-from openguild_proto.policy.draining import plan_waves
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.net.in_turns import in_turns
 from openguild_runtime.net.transport import Transport
-from openguild_runtime.net.work_queue import in_turns
 from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.connection_server import ConnectionServer
 from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.siblings import WorkerSlot
@@ -54,6 +53,7 @@ class DrainRequest:
 
 async def drain(
     connection_server: ConnectionServer,
+    replica: ReplicaRunner,
     readiness: ReadinessProbe,
     metrics: Metrics,
     stop_listening: Callable[[], None],
@@ -74,11 +74,7 @@ async def drain(
         requests, lambda transport: transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING), clock
     )
     with anyio.move_on_after(window_secs + LAST_WORDS_SECS):
-        await _close_in_waves(
-            [transport for transport in connection_server.transports if transport.connection.is_websocket],
-            window_secs,
-            clock,
-        )
+        replica.drain(window_secs)
         await connection_server.wait_empty()
     cut = len(connection_server.transports)
     await in_turns(list(connection_server.transports), Transport.abort, clock)
@@ -92,17 +88,3 @@ async def end_scrapes(connection_server: ConnectionServer) -> None:
         transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING)
     with anyio.move_on_after(SCRAPE_SECS):
         await connection_server.wait_empty()
-
-
-async def _close_in_waves(transports: list[Transport], window_secs: float, clock: Callable[[], float]) -> None:
-    random.shuffle(transports)
-    waves = plan_waves(len(transports), window_secs)
-
-    def send_away(transport: Transport) -> None:
-        delay_ms = random.randrange(waves.spread_ms)  # noqa: S311 - jitter, not a secret
-        transport.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.SERVER_RESTARTING, delay_ms))
-
-    for start in range(0, len(transports), waves.size):
-        if start:
-            await anyio.sleep(waves.pause_secs)
-        await in_turns(transports[start : start + waves.size], send_away, clock)

@@ -7,7 +7,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import anyio
@@ -15,19 +15,17 @@ import anyio.lowlevel
 import pytest
 
 from openguild_proto.connection.server import ServerConnection
+from openguild_proto.effects import Appended
 from openguild_proto.http.message import OpenStream
-from openguild_proto.limits import FEW_AT_ONCE, MAX_WAITING_WORKS, TURN_SECS
-from openguild_proto.operations.consequences import CloseStreams
-from openguild_proto.records import ControlKind, ControlRecord
-from openguild_proto.schemas.stream import event_frame_payload
+from openguild_proto.limits import TURN_SECS
+from openguild_proto.records import ControlKind, ControlRecord, StoredEvent
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.net.in_turns import in_turns
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.transport import Transport
-from openguild_runtime.net.work_queue import WorkQueue, in_turns
 from openguild_runtime.server.app import Server
-from openguild_runtime.server.shutdown import _close_in_waves
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append
 from tests.support.raw import UPGRADE
@@ -68,19 +66,22 @@ class Crowd:
             channel_id=None if notifications else self.channel, guild_id=None if notifications else self.guild, head=0,
         )  # fmt: skip
         if notifications:
-            server.replica.notifications.watchers.retain(stream.user_id)
-            server.replica.notifications.watchers.update(stream.user_id, {self.guild}, {self.channel})
+            watchers = server.replica.replica.notifications.watchers
+            watchers.retain(stream.user_id)
+            if watchers.update(stream.user_id, {self.guild}, {self.channel})[0]:
+                server.replica.replica.channels.hold_new(self.channel)
         else:
-            await server.replica.prepare(stream)
+            assert await server.replica.prepare(stream) is None
         server.replica.join(transport, stream, server.replica.changes)
         transport.settle()
         self.ends.append(theirs)
         self.transports.append(transport)
 
-    async def say(self, text: str = "hi") -> bytes:
-        """Store one event; its payload."""
+    async def say(self, text: str = "hi") -> StoredEvent:
+        """Store one event."""
         stored = await self.storage.perform(append(self.channel, text=text))
-        return event_frame_payload(stored.event)
+        assert isinstance(stored, Appended)
+        return stored.event
 
     def read(self, end: socket.socket) -> bytes:
         """What has come."""
@@ -119,16 +120,14 @@ async def crowd(count: int = CROWD, *, notifications: bool = False, native: bool
         async with anyio.create_task_group() as tasks:
             server = Server(config, tasks, 100_000, storage=storage, bus=LocalBus(), native=native)
             server.performer.serving = True
-            await server.controls.start()
+            await server.replica.start()
             user = await add_user(storage)
             guild = await add_guild(storage, user)
             gathered = Crowd(server, storage, user, guild, await add_channel(storage, guild, user))
             for _ in range(count):
                 await gathered.join(stack, notifications=notifications)
-            if notifications:
-                await server.feeds.hold([gathered.channel])
-            tasks.start_soon(server.replica.flusher.run)
-            await eventually(lambda: not server.replica.flusher.busy)
+            tasks.start_soon(server.replica.run)
+            await eventually(lambda: not server.replica.busy)
             for end in gathered.ends:
                 gathered.read(end)
             yield gathered
@@ -177,7 +176,7 @@ async def turns_are_short(bound_secs: float = LONGEST_SECS) -> AsyncIterator[Non
 
 
 async def everything_is_flushed(server: Server) -> None:
-    await eventually(lambda: not server.replica.flusher.busy and not server.replica.turns.busy)
+    await eventually(lambda: not server.replica.busy)
 
 
 both_rings = pytest.mark.parametrize("native", [None, False], ids=["as built", "pure"])
@@ -187,14 +186,14 @@ both_rings = pytest.mark.parametrize("native", [None, False], ids=["as built", "
 async def test_a_burst_to_a_crowd_loses_nobody_and_holds_nobody_up(native: bool | None) -> None:
     """Three times the ring, in one turn, to sockets that take it all."""
     async with crowd(CROWD if native is None else 500, native=native) as them:
-        payloads = [await them.say(f"n{number}") for number in range(200)]
-        streams = them.server.streams
+        events = [await them.say(f"n{number}") for number in range(200)]
+        replica = them.server.replica
         async with turns_are_short():
-            for number, payload in enumerate(payloads, start=1):
-                streams.feeds.committed(them.channel, number, payload)
+            for event in events:
+                replica.committed(event, "")
             await everything_is_flushed(them.server)
         await them.everybody_has(b'"n199"')
-        assert len(streams.transports()) == len(them.ends)
+        assert len(replica.transports()) == len(them.ends)
         assert all(transport.connection.is_open for transport in them.transports)
 
 
@@ -202,13 +201,13 @@ async def test_a_burst_to_a_crowd_loses_nobody_and_holds_nobody_up(native: bool 
 async def test_more_than_a_stretched_ring_holds_is_read_from_the_log(native: bool | None) -> None:
     async with crowd(300, native=native) as them:
         count = 64 * 16
-        payloads = [await them.say(f"n{number}") for number in range(count)]
+        events = [await them.say(f"n{number}") for number in range(count)]
         async with turns_are_short():
-            for number, payload in enumerate(payloads, start=1):
-                them.server.feeds.committed(them.channel, number, payload)
+            for number, event in enumerate(events, start=1):
+                them.server.replica.committed(event, "")
                 if not number % 50:
                     await anyio.lowlevel.checkpoint()
-            feed = them.server.feeds.get(them.channel)
+            feed = them.server.replica.replica.channels.get(them.channel)
             assert feed is not None
             await eventually(lambda: feed.head == count)
             await everything_is_flushed(them.server)
@@ -232,23 +231,24 @@ async def test_readers_who_lag_together_end_in_turns() -> None:
 
 async def test_a_deleted_channel_ends_its_streams_in_turns() -> None:
     async with crowd() as them:
+        head = them.server.replica.replica.controls.follower.head
         record = ControlRecord(
-            sequence=1, kind=ControlKind.CHANNEL_DELETED, guild_id=them.guild, channel_id=them.channel
+            sequence=head + 1, kind=ControlKind.CHANNEL_DELETED, guild_id=them.guild, channel_id=them.channel
         )
         async with turns_are_short():
-            them.server.controls._apply(record)
+            them.server.replica.stored(record)
             await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
 
 
 @pytest.mark.parametrize("what", ["keys", "wave", "deadlines"])
 async def test_what_ends_every_stream_takes_turns(what: str) -> None:
     async with crowd() as them:
-        server, streams = them.server, them.server.streams
+        server, replica = them.server, them.server.replica
         async with turns_are_short():
             if what == "keys":
-                streams.keys_replaced(lambda key: False)
+                replica.keys_replaced(lambda key: False)
             elif what == "wave":
-                await _close_in_waves(list(them.transports), 0.1, server.sources.monotonic)
+                replica.drain(0.1)
             else:
                 for transport in them.transports:
                     transport.connection.expire_at(0.0, CloseCode.TOKEN_ENDED, "over")
@@ -259,9 +259,9 @@ async def test_what_ends_every_stream_takes_turns(what: str) -> None:
 
 async def test_one_message_in_everybody_s_notifications_takes_turns() -> None:
     async with crowd(notifications=True) as them:
-        payload = await them.say()
+        event = await them.say()
         async with turns_are_short():
-            them.server.feeds.committed(them.channel, 1, payload)
+            them.server.replica.committed(event, "")
             await everything_is_flushed(them.server)
         await them.everybody_has(b"channel_message")
 
@@ -269,7 +269,12 @@ async def test_one_message_in_everybody_s_notifications_takes_turns() -> None:
 async def test_a_few_are_ended_at_once() -> None:
     """A revocation that names one user is not put off."""
     async with crowd(3) as them:
-        them.server.replica.close_streams(CloseStreams(code=CloseCode.TOKEN_ENDED, reason="x", user_id="user-1"))
+        head = them.server.replica.replica.controls.follower.head
+        them.server.replica.stored(
+            ControlRecord(
+                sequence=head + 1, kind=ControlKind.SESSIONS_REVOKED, user_id="user-1", session_ids=("session-1",)
+            )
+        )
         assert [transport.connection.is_open for transport in them.transports] == [True, False, True]
 
 
@@ -284,88 +289,20 @@ async def test_a_scrape_lets_others_have_their_turn() -> None:
         assert text.startswith(b"# HELP")
 
 
-class Counter:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.done: list[int] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def slow(self, item: int) -> None:
-        self.done.append(item)
-        self.now += TURN_SECS / 8
-
-    def many(self, first: int, count: int = 100) -> list[int]:
-        return list(range(first, first + count))
-
-
-async def with_turns(action: Callable[[WorkQueue, Counter], None]) -> list[int]:
-    counter = Counter()
-    async with anyio.create_task_group() as tasks:
-        action(WorkQueue(tasks, counter), counter)
-    return counter.done
-
-
-async def test_work_is_begun_at_once_and_finished_in_order() -> None:
-    seen: list[int] = []
-
-    def act(turns: WorkQueue, counter: Counter) -> None:
-        turns.each(counter.many(0), counter.slow)
-        turns.each([100], counter.slow)
-        seen.extend(counter.done)
-
-    assert await with_turns(act) == list(range(101))
-    assert 0 < len(seen) < 50
-
-
-async def test_little_work_is_done_at_once() -> None:
-    seen: list[int] = []
-
-    def act(turns: WorkQueue, counter: Counter) -> None:
-        turns.each(counter.many(0, FEW_AT_ONCE), counter.slow)
-        seen.extend(counter.done)
-
-    assert await with_turns(act) == seen == list(range(FEW_AT_ONCE))
-
-
-async def test_a_failure_leaves_the_others_alone_and_work_may_make_work() -> None:
-    def act(turns: WorkQueue, counter: Counter) -> None:
-        def fail_or_add(item: int) -> None:
-            if item == 3:
-                turns.each(counter.many(1_000), counter.slow)
-            if item == 5:
-                raise RuntimeError("a defect")
-            counter.slow(item)
-
-        turns.each(counter.many(0), fail_or_add)
-
-    assert await with_turns(act) == [item for item in range(100) if item != 5] + list(range(1_000, 1_100))
-
-
-async def test_the_queue_of_waiting_work_is_bounded() -> None:
-    waiting: list[int] = []
-
-    def act(turns: WorkQueue, counter: Counter) -> None:
-        for number in range(2 * MAX_WAITING_WORKS):
-            turns.each(counter.many(100 * number), counter.slow)
-            waiting.append(100 * (number + 1) - len(counter.done))
-
-    assert await with_turns(act) == list(range(200 * MAX_WAITING_WORKS))
-    assert max(waiting) <= 100 * MAX_WAITING_WORKS
-
-
 async def test_in_turns_does_everything_and_lets_others_run() -> None:
-    counter = Counter()
-    between: list[int] = []
+    now, done, between = [0.0], [], []
+
+    def slow(item: int) -> None:
+        done.append(item)
+        now[0] += TURN_SECS / 8
 
     async def other() -> None:
-        while len(counter.done) < 100:
-            between.append(len(counter.done))
+        while len(done) < 100:
+            between.append(len(done))
             await anyio.lowlevel.checkpoint()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(other)
-        await in_turns(counter.many(0), counter.slow, counter)
-    assert counter.done == list(range(100))
+        await in_turns(range(100), slow, lambda: now[0])
+    assert done == list(range(100))
     assert len(between) >= 10
