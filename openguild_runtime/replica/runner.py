@@ -13,37 +13,23 @@ from typing import Any, cast
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects.base import Effect, StorageEffect, StorageUnavailable
-from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.errors import ErrorCode
-from openguild_proto.fanout.hub import SubscriberState
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import FEW_AT_ONCE, TURN_SECS
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
-from openguild_proto.replica.actions import (
-    AnyAction,
-    Close,
-    Flush,
-    Haste,
-    Log,
-    Prepared,
-    Publish,
-    PublishControl,
-    Query,
-    Replay,
-)
 from openguild_proto.replica.notifications import USER_RING
 from openguild_proto.replica.replica import Replica
 from openguild_proto.schemas.stream import CONTROL_PROBE
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.net.flusher import Flusher
-from openguild_runtime.net.transport import SEND_BYTES, Transport
+from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Depths, Metrics
 from openguild_runtime.observability.tracing import Tracing
+from openguild_runtime.replica.actions import ActionPerformer
 from openguild_runtime.replica.limit_sharing import LimitSharer
+from openguild_runtime.replica.replays import Replays
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.system.background import start_contained
 
 AT_A_TIME = 8  # actions between two looks at the clock
 
@@ -70,21 +56,29 @@ class ReplicaRunner:
         self.replica = replica
         self.hub = replica.hub
         self.flusher = Flusher(replica.hub, metrics, clock, self)
-        self._storage = storage
         self._bus = bus
-        self._tasks = tasks
         self._clock = clock
         self._limits = limits
         self._tracing = tracing
         self._loop = asyncio.get_running_loop()
-        self._tickets: dict[int, asyncio.Future[ErrorCode | None]] = {}
-        self._pages: dict[Transport, asyncio.Future[None]] = {}  # sockets that wait for a page of the log
-        self._timer: asyncio.TimerHandle | None = None
+        self._replays = Replays(replica, clock, self._carry_out)
+        self._actions = ActionPerformer(
+            replica,
+            self._replays,
+            self.flusher,
+            storage=storage,
+            bus=bus,
+            tasks=tasks,
+            clock=clock,
+            carry_out=self._carry_out,
+            tracing=tracing,
+        )
+        self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
+        self._timer_deadline = 0.0
         self._until: float | None = (
             None  # when this turn's time is over; None: no more than a few actions were taken in it
         )
         self._is_carrying_out = False
-        self._has_ended = False
 
     # --- inputs --------------------------------------------------------------------------------------
 
@@ -93,7 +87,7 @@ class ReplicaRunner:
         try:
             await self.flusher.run()
         finally:
-            self._has_ended = True
+            self._actions.has_ended = True
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -108,13 +102,8 @@ class ReplicaRunner:
 
     def committed(self, event: StoredEvent, request_id: str) -> None:
         """This replica stored an event."""
-        if self._tracing is None:
-            self.replica.committed(event, request_id, now=self._clock())
-            self._carry_out()
-            return
-        with self._tracing.step("publish"):
-            self.replica.committed(event, request_id, now=self._clock())
-            self._carry_out()
+        self.replica.committed(event, request_id, now=self._clock())
+        self._carry_out()
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Another replica stored an event; its request's id finds both logs."""
@@ -177,7 +166,7 @@ class ReplicaRunner:
     async def prepare(self, stream: OpenStream) -> ErrorCode | None:
         """Make this replica hear what the stream needs. Returns why it is refused, None: `join` or `abandon` it."""
         ticket = self.replica.prepare(stream, now=self._clock())
-        future = self._tickets[ticket] = self._loop.create_future()
+        future = self._actions.tickets[ticket] = self._loop.create_future()
         self._carry_out()
         try:
             refusal: ErrorCode | None = await future
@@ -190,7 +179,7 @@ class ReplicaRunner:
                 self._carry_out()
             raise
         finally:
-            del self._tickets[ticket]
+            self._actions.tickets.pop(ticket, None)
 
     def abandon(self, stream: OpenStream) -> None:
         """A prepared stream is not joined."""
@@ -213,44 +202,8 @@ class ReplicaRunner:
         self.replica.streams.count_missed(transport)
 
     async def feed_parked(self, transport: Transport) -> bool:
-        """One step for a socket owned by its pump: a page of the log, or a span of the ring. False: nothing is left."""
-        subscriber = transport.subscriber
-        if subscriber is None:
-            return False
-        if subscriber.state is SubscriberState.REPLAYING:
-            await self._replay(transport)
-            subscriber.parked = True  # live by now, perhaps, and still the pump's
-            return True
-        if subscriber.state is not SubscriberState.LIVE:
-            return False
-        span = self.hub.take(subscriber, SEND_BYTES)
-        if not span:
-            return False
-        sent = transport.send(span)
-        if sent < 0:
-            if not transport.closing:
-                await transport.socket.writable()
-            return True
-        rest = self.hub.sent(subscriber, sent)
-        if rest:
-            transport.connection.outbox.append(rest)
-        return True
-
-    async def _replay(self, transport: Transport) -> None:
-        pieces = self.replica.next_pages(transport, now=self._clock())
-        if pieces is None:
-            read = self._pages[transport] = self._loop.create_future()
-            self._carry_out()
-            await read
-            return
-        self._carry_out()
-        for last, piece in pieces:
-            if transport.subscriber is None or not transport.subscriber.replaying:
-                return  # left or closed meanwhile
-            transport.connection.outbox.append(piece)
-            at_once = transport.push()
-            if not self.replica.replayed(transport, last) or not at_once:
-                return  # a slow reader holds one piece; when it has taken that, the rest is read again
+        """One step for a socket owned by its pump. False: nothing is left."""
+        return await self._replays.feed(transport)
 
     # --- what the flusher tells ----------------------------------------------------------------------
 
@@ -290,7 +243,7 @@ class ReplicaRunner:
             if action is None:
                 return True
             try:
-                self._do(action)
+                self._actions.do(action)
             except Exception:  # contained: the others do not suffer
                 log.exception("an action failed", action=type(action).__name__)
         return False
@@ -298,71 +251,6 @@ class ReplicaRunner:
     def _next_turn(self) -> None:
         self._until = None
         self._carry_out()
-
-    def _do(self, action: AnyAction) -> None:
-        match action:
-            case Flush(ring=ring, haste=haste):
-                self._flush(ring, haste)
-            case Publish(channel_id=channel_id, payload=payload, request_id=request_id):
-                carrier = self._tracing.carrier() if self._tracing is not None else {}
-                self._bus.publish_channel(channel_id, payload, {REQUEST_ID: request_id, **carrier})
-            case PublishControl(payload=payload):
-                self._bus.publish_control(payload)
-            case Query() if self._has_ended:
-                self.replica.failed(action.number, StorageUnavailable(), now=self._clock())
-            case Query():
-                start_contained(self._tasks, self._answer, action)
-            case Close(socket=socket, code=code, reason=reason, missed=missed):
-                transport = cast("Transport", socket)
-                if missed is not None:
-                    log.info("stream lagged", missed=missed, **transport.described)
-                transport.close(code, reason)
-            case Replay(socket=socket):
-                read = self._pages.pop(socket, None)
-                if read is not None and not read.done():
-                    read.set_result(None)
-                socket.park()
-            case Prepared(ticket=ticket, refusal=refusal):
-                future = self._tickets.get(ticket)
-                if future is not None and not future.done():
-                    future.set_result(refusal)
-            case Log(level=level, message=message, fields=fields, failure=failure):
-                getattr(log, level.value)(message, **fields, exc_info=failure)
-
-    def _flush(self, ring: str, haste: Haste) -> None:
-        if self._tracing is not None and not ring.startswith(USER_RING):
-            self._tracing.flush_begins(ring)
-        if haste is Haste.SOON:
-            self.flusher.mark(ring)
-        else:
-            self.flusher.hurry(ring, completely=haste is Haste.COMPLETELY)
-
-    async def _answer(self, query: Query) -> None:
-        try:
-            result = await self._perform(query.effect)
-        except Exception as failure:  # the replica knows what it means
-            self.replica.failed(query.number, failure, now=self._clock())
-        except BaseException:  # the process ends: whatever waits for the answer hears of it
-            self.replica.failed(query.number, StorageUnavailable(), now=self._clock())
-            self._carry_out()
-            raise
-        else:
-            self.replica.answered(query.number, result, now=self._clock())
-        self._carry_out()
-
-    async def _perform(self, effect: Effect[Any]) -> Any:
-        match effect:
-            case SubscribeChannels(channel_ids=channel_ids):
-                for channel_id in channel_ids:
-                    await self._bus.subscribe_channel(channel_id)
-            case UnsubscribeChannels(channel_ids=channel_ids):
-                for channel_id in channel_ids:
-                    await self._bus.unsubscribe_channel(channel_id)
-            case StorageEffect():
-                return await self._storage.perform(effect)
-            case _:
-                raise TypeError(f"no performer for effect {type(effect).__name__}")
-        return None
 
     async def _run(self, procedure: Procedure[Any], what: str) -> Any:
         """Run a procedure of the replica's to its end. Raises what it raises."""
@@ -384,14 +272,14 @@ class ReplicaRunner:
 
     def _arm(self) -> None:
         deadline = self.replica.next_deadline()
-        if deadline is None or self._has_ended:
+        if deadline is None or self._actions.has_ended:
             return
-        when = self._loop.time() + max(0.0, deadline - self._clock())
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_deadline <= deadline:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._due)
+        self._timer_deadline = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._due)
 
     def _due(self) -> None:
         self._timer = None

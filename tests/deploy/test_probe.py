@@ -17,6 +17,7 @@ import pytest
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.headers import SECURITY_HEADERS
+from openguild_proto.replica.outputs import Counters
 from openguild_runtime.cli.probe import Options, probe
 from openguild_runtime.cli.probe_slo import SERVER_FAULTS, check_slo
 from openguild_runtime.embedded import EmbeddedNats
@@ -227,11 +228,16 @@ def test_each_objective_is_missed_by_what_misses_it() -> None:
     def slow(metrics: Metrics) -> None:
         metrics.http_request("/ready", 200, 3.0)
 
+    def lag(metrics: Metrics) -> None:
+        counters = Counters()
+        counters.lagged, counters.missed = 1, 3
+        metrics.replica_totals(counters.snapshot())
+
     def fault(status: int) -> Callable[[Metrics], None]:
         return lambda metrics: metrics.http_request("/ready", status, 0.001)
 
     cases: list[tuple[Callable[[Metrics], None], set[str]]] = [
-        (slow, {"latency"}), (lambda metrics: metrics.lagged(3), {"dropped"}),
+        (slow, {"latency"}), (lag, {"dropped"}),
         (lambda metrics: metrics.attach_depths(lambda: Depths([("c", 197)], 0)), {"queue depth"}),
         (lambda metrics: metrics.db_ready(False), {"database"}), (lambda metrics: metrics.nats_connected(False), {"nats"}),
         *((fault(status), {"errors"} if str(status) in SERVER_FAULTS else set()) for status in range(500, 506)),

@@ -90,7 +90,7 @@ def test_a_tail_check_that_fails_is_tried_again(replicas: list[ServerProcess], a
             "ALTER TABLE channels ALTER head_sequence TYPE text",
             "UPDATE channels SET head_sequence = 'none'",
         )
-        wait_until(lambda: "tail check: failed" in messages(replicas[1]))
+        wait_until(lambda: "checking the channels' tails: failed" in messages(replicas[1]))
         execute(
             database_url,
             "UPDATE channels SET head_sequence = '0'",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +17,8 @@ import pytest
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
+from openguild_proto.replica.notifications import user_ring
+from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.commands import AdminScope, Answer, answer_to
 from openguild_runtime.admin.reload import LiveConfig
 from openguild_runtime.bus.local import LocalBus
@@ -24,8 +27,7 @@ from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.replica.notifications import user_ring
-from openguild_runtime.replica.streams import Streams
+from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.parts import make_service
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.system.local_socket import forget, serve_local, worker_path, worker_paths
@@ -44,16 +46,15 @@ class Joined:
         self.tasks = tasks
         storage, self.metrics = MemoryStorage(), Metrics("0", native_ring=True)
         self.hub = Hub(capacity_events=CAPACITY)
-        self.streams = Streams(
-            hub=self.hub,
+        config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
+        self.streams = ReplicaRunner(
+            Replica(self.hub, make_service(config).tokens, random.random, replay_window=0),
             storage=storage,
             bus=LocalBus(),
             metrics=self.metrics,
             tasks=tasks,
             clock=time.monotonic,
-            replay_window=0,
         )
-        config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
         self.replica = AdminScope(
             LiveConfig(config, make_service(config), self.streams, lambda: config),
             self.streams,

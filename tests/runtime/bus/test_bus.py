@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from openguild_runtime.bus.nats import ASK_SECS, PING_INTERVAL_SECS, NatsBus
 from openguild_runtime.embedded import EmbeddedNats
 from openguild_runtime.observability.metrics import Metrics
+from tests.support.bus_handler import BusEars
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -28,20 +29,21 @@ def own_nats(tmp_path: Path) -> Iterator[EmbeddedNats]:
     server.stop()
 
 
-class Ears:
-    """A bus and what it has heard."""
+class Ears(BusEars):
+    """A bus and what it has heard; `picky` may raise at a control message."""
 
     def __init__(self, bus: NatsBus) -> None:
+        super().__init__()
         self.bus = bus
-        self.events: list[tuple[str, bytes]] = []
-        self.controls: list[bytes] = []
-        self.reconnects = 0
-        bus.on_channel = lambda channel, payload, headers: self.events.append((channel, payload))
-        bus.on_control = self.controls.append
-        bus.on_reconnect = self._reconnected
+        self.answered_at: list[float] = []
+        self.picky: Callable[[bytes], None] = lambda payload: None
 
-    def _reconnected(self) -> None:
-        self.reconnects += 1
+    def control_message(self, payload: bytes) -> None:
+        self.picky(payload)
+        super().control_message(payload)
+
+    def bus_answered(self) -> None:
+        self.answered_at.append(anyio.current_time())
 
 
 @asynccontextmanager
@@ -54,9 +56,9 @@ async def listening(
             NatsBus(url, name, Metrics("0", native_ring=False), tasks, ping_interval_secs=ping_interval_secs)
             for url, name in servers
         ]
-        for bus in buses:
-            await bus.start()
         ears = [Ears(bus) for bus in buses]
+        for ear in ears:
+            await ear.bus.start(ear)
         await eventually(lambda: all(bus.connected for bus in buses))
         yield ears
         for bus in buses:
@@ -103,9 +105,8 @@ async def test_a_message_that_is_none_is_survived(nats_server: EmbeddedNats) -> 
         def picky(payload: bytes) -> None:
             if payload == b"bad":
                 raise ValueError("not a control message")
-            b.controls.append(payload)
 
-        b.bus.on_control = picky
+        b.picky = picky
         a.bus.publish_control(b"bad")
         a.bus.publish_control(b"good")
         await eventually(lambda: b.controls == [b"good"])
@@ -142,8 +143,7 @@ async def test_a_peer_that_stops_reading_under_traffic_is_given_up(nats_server: 
 
 async def test_the_server_is_asked_every_second_and_a_late_answer_is_taken(nats_server: EmbeddedNats) -> None:
     async with proxied(nats_server) as (proxy, url), listening((url, "asked")) as (a,):
-        answers: list[float] = []
-        a.bus.on_answer = lambda: answers.append(anyio.current_time())
+        answers = a.answered_at = []
         await eventually(lambda: len(answers) == 2)
         assert answers[1] - answers[0] >= ASK_SECS
         proxy.black_hole()
@@ -166,7 +166,7 @@ async def test_what_is_wanted_changes_while_it_connects(nats_server: EmbeddedNat
         b = Ears(NatsBus(url, "slow", Metrics("0", native_ring=False), tasks))
         await b.bus.subscribe_channel("unwanted")
         proxy.delay_secs = 0.2
-        await b.bus.start()
+        await b.bus.start(b)
         await eventually(lambda: "unwanted" in b.bus._subscriptions)
         assert not b.bus.connected
         await b.bus.unsubscribe_channel("unwanted")
@@ -187,9 +187,8 @@ async def test_a_defect_of_ours_is_logged_and_the_next_message_heard(nats_server
         def defective(payload: bytes) -> None:
             if payload == b"first":
                 raise KeyError("a defect")
-            b.controls.append(payload)
 
-        b.bus.on_control = defective
+        b.picky = defective
         with capture_logs() as records:
             a.bus.publish_control(b"first")
             a.bus.publish_control(b"second")
@@ -209,7 +208,7 @@ async def test_it_stops_while_it_connects(nats_server: EmbeddedNats) -> None:
     async with proxied(nats_server) as (proxy, url), anyio.create_task_group() as tasks:
         proxy.black_hole()
         bus = NatsBus(url, "six", Metrics("0", native_ring=False), tasks)
-        await bus.start()
+        await bus.start(BusEars())
         await eventually(lambda: proxy.connections == 1)
         await bus.aclose()
         proxy.heal()

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.observability.metrics import NATS_FAULTS, Metrics
+from tests.support.bus_handler import BusEars
 from tests.support.fake_nats import INFO, FakeNats, faking
 from tests.support.nats_config import ConfiguredNats, configured_nats, permissions
 from tests.support.waiting import eventually, free_port
@@ -30,22 +31,22 @@ def nats(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ConfiguredN
         yield server
 
 
-class Ears:
+class Ears(BusEars):
     """A bus, its metrics, and what it has heard."""
 
     def __init__(self, bus: NatsBus, metrics: Metrics) -> None:
+        super().__init__(probe=b"{}")
         self.bus = bus
-        self.heard: set[str] = set()
-        self.reconnects = 0
         self._metrics = metrics
-        bus.control_probe = bus.limits_probe = b"{}"
-        bus.on_channel = lambda channel, payload, headers: self.heard.add("channel")
-        bus.on_control = lambda payload: self.heard.add("control")
-        bus.on_limits = lambda payload: self.heard.add("limits")
-        bus.on_reconnect = self._reconnected
 
-    def _reconnected(self) -> None:
-        self.reconnects += 1
+    @property
+    def heard(self) -> set[str]:
+        kinds = {"channel": self.events, "control": self.controls, "limits": self.limits}
+        return {kind for kind, messages in kinds.items() if messages}
+
+    def forget(self) -> None:
+        for messages in (self.events, self.controls, self.limits):
+            messages.clear()
 
     def sample(self, name: str, **labels: str) -> float:
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
@@ -62,7 +63,7 @@ async def listening(*urls: str, connected: bool = True, **options: Any) -> Async
             metrics = Metrics("0", native_ring=False)
             ears.append(Ears(NatsBus(url, "One", metrics, tasks, ask_secs=ASK_SECS, **options), metrics))
         for ear in ears:
-            await ear.bus.start()
+            await ear.bus.start(ear)
         if connected:
             await eventually(lambda: all(ear.bus.connected for ear in ears))
         yield ears
@@ -128,9 +129,8 @@ async def test_too_few_subscriptions_end_no_connection(nats: ConfiguredNats) -> 
         for number in range(8):
             await ear.bus.subscribe_channel(f"c{number}")
         await eventually(lambda: ear.trouble("no more subscriptions"))
-        answers: list[int] = []
-        ear.bus.on_answer = lambda: answers.append(1)
-        await eventually(lambda: len(answers) > 10)
+        before = ear.answers
+        await eventually(lambda: ear.answers > before + 10)
         assert ear.trouble("no more subscriptions"), "it is asked now and then only"
         assert (ear.reconnects, ear.bus.connected) == (0, True)
         for number in range(1, 8):

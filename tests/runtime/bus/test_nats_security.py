@@ -10,6 +10,7 @@ import pytest
 
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.observability.metrics import Metrics
+from tests.support.bus_handler import BusEars
 from tests.support.nats_security import SecuredNats, secured_nats
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
@@ -23,7 +24,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNats]:
 
 @pytest.mark.anyio
 async def test_with_the_authority_and_credentials_the_bus_carries_also_after_a_cut(secured: SecuredNats) -> None:
-    heard: list[tuple[str, bytes]] = []
+    ears = BusEars()
+    heard = ears.events
     async with anyio.create_task_group() as tasks:
         here, there = (
             NatsBus(
@@ -36,9 +38,8 @@ async def test_with_the_authority_and_credentials_the_bus_carries_also_after_a_c
             )
             for _ in range(2)
         )
-        there.on_channel = lambda channel, payload, headers: heard.append((channel, payload))
-        await here.start()
-        await there.start()
+        await here.start(BusEars())
+        await there.start(ears)
         await eventually(lambda: here.connected and there.connected)
         await there.subscribe_channel("c1")
         await eventually(lambda: _published(here) and heard, what="an event on the other side")
@@ -71,7 +72,7 @@ async def test_without_one_of_them_it_stays_out_and_keeps_trying(secured: Secure
             credentials_file=None if missing == "credentials" else str(secured.credentials_file),
             ca_file=None if missing in ("authority", "tls") else str(secured.ca_file),
         )
-        await bus.start()
+        await bus.start(BusEars())
         await eventually(lambda: bus.refusals >= 2, what="a second refusal")
         assert not bus.connected
         await bus.aclose()

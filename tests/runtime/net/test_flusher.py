@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from openguild_runtime.replica.streams import user_ring
 
+from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.transport import SEND_BYTES
 from tests.support.line import Line, connected
@@ -18,8 +18,11 @@ def publish(line: Line, count: int, size: int) -> bytes:
     assert transport.stream is not None
     ring = user_ring(transport.stream.user_id)
     frames = [text_frame(b"%d" % (number % 10) * size) for number in range(count)]
+    runner = line.server.replica
     for frame in frames:
-        line.server.replica.flusher.publish(ring, frame, line.server.replica.hub.head(ring) + 1)
+        action = runner.replica._outputs.publish(ring, frame, runner.hub.head(ring) + 1)
+        if action is not None:
+            runner._actions.do(action)
     return b"".join(frames)
 
 

@@ -11,12 +11,13 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import pytest
 import structlog
 
+from openguild_proto.effects import ReadVisible, StorageEffect
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.storage.memory import MemoryStorage
@@ -25,6 +26,7 @@ from tests.support.line import Line, connected
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
+T = TypeVar("T")
 HEAD = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
 CLOSE_FRAME = bytes((0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8))
 PING = bytes((0x89, 0x80, 0, 0, 0, 0))
@@ -70,10 +72,11 @@ class Blocking(MemoryStorage):
         super().__init__()
         self.asked, self.go = anyio.Event(), anyio.Event()
 
-    async def visible(self, user_id: str) -> Any:
-        self.asked.set()
-        await self.go.wait()
-        return await super().visible(user_id)
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        if isinstance(effect, ReadVisible):
+            self.asked.set()
+            await self.go.wait()
+        return await super().perform(effect)
 
 
 Phase = Callable[[Line], Any]

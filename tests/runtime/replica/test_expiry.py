@@ -61,7 +61,7 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
     with structlog.testing.capture_logs() as records:
         async with connected(sources=clocks.sources) as line, anyio.create_task_group() as tasks:
             server = line.server
-            for task in (server.timers.run, lambda: expiry.watch_clocks(server.streams, server.sources)):
+            for task in (server.timers.run, lambda: expiry.watch_clocks(server.replica, server.sources)):
                 tasks.start_soon(task)
             ours, theirs = socket.socketpair()
             for end in (ours, theirs):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
+from typing import TypeVar
 
 import anyio
 import pytest
 import structlog
-from openguild_runtime.replica.streams import user_ring
 
-from openguild_proto.effects import GrantServerRole, Overloaded, StorageUnavailable
+from openguild_proto.effects import GrantServerRole, Overloaded, ReadVisible, StorageEffect, StorageUnavailable
 from openguild_proto.policy.waiting import WaitingAnswers
-from openguild_proto.records import Visible
+from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 CAPACITY = 4
+T = TypeVar("T")
 
 
 class Failing(MemoryStorage):
@@ -29,8 +30,10 @@ class Failing(MemoryStorage):
         super().__init__()
         self._failure = failure
 
-    async def visible(self, user_id: str) -> Visible:
-        raise self._failure
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        if isinstance(effect, ReadVisible):
+            raise self._failure
+        return await super().perform(effect)
 
 
 @pytest.mark.parametrize(
