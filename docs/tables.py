@@ -135,7 +135,7 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    for path in sorted(DOCS.glob("*.md")):
+    for path in sorted(DOCS.rglob("*.md")):
         text = path.read_text()
         if text != filled(text):
             path.write_text(filled(text))
