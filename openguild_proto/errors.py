@@ -1,7 +1,7 @@
 """Every refusal the server makes: code, HTTP status, close code and the metric's rejection reason.
 
 One table, so that the documents, the OpenAPI description and the metrics cannot drift from what is sent
-(CONTRACT A3, A7, A11). An operation refuses by raising `Refusal`; the dispatcher turns it into a response.
+(PROTOCOL 3.6, 8.9, 11.2). An operation refuses by raising `Refusal`; the dispatcher turns it into a response.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ErrorSpec(NamedTuple):
 
 
 class ErrorCode(Enum):
-    """The `error` member of the typed error body (CONTRACT A3). Clients branch on `code`, people read `message`."""
+    """The `error` member of the typed error body (PROTOCOL 3.6). Clients branch on `code`, people read `message`."""
 
     # 400
     INVALID_REQUEST = ErrorSpec("invalid_request", 400, "the request is not valid HTTP", "malformed_request")
@@ -101,7 +101,7 @@ class ErrorCode(Enum):
 class Refusal(Exception):
     """Raised inside an operation to answer with a typed error; nothing has been done when it is raised.
 
-    `reason` overrides the counted rejection reason (CONTRACT 17, `openguild_messaging_rejections_total`),
+    `reason` overrides the counted rejection reason (PROTOCOL 3.6.5, `openguild_messaging_rejections_total`),
     `retry_after_secs` becomes `Retry-After`, `details` names the fields.
     """
 
@@ -125,4 +125,4 @@ class Refusal(Exception):
 
 
 class LocalProtocolError(Exception):
-    """The caller broke the call contract (STYLE 6). Nothing was changed."""
+    """The caller broke the call contract (docs/embedding.md, "The call contract"). Nothing was changed."""

@@ -1,4 +1,4 @@
-"""What a connection reports. The peer's faults are events, never exceptions (STYLE 6)."""
+"""What a connection reports. The peer's faults are events, never exceptions (docs/embedding.md, "The call contract")."""
 
 from __future__ import annotations
 

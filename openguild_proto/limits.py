@@ -1,6 +1,6 @@
-"""Every bound of the protocol core, its unit in its name and its source beside it (STYLE 7).
+"""Every bound of the protocol core, its unit in its name and its source beside it.
 
-`Limits` holds what an embedder may tune; the module constants are fixed by the contract.
+`Limits` holds what an embedder may tune; the module constants are fixed by docs/PROTOCOL.md.
 """
 
 from __future__ import annotations
@@ -8,26 +8,26 @@ from __future__ import annotations
 import msgspec
 
 # Names, texts and pages
-MAX_NAME_CHARS = 64  # CONTRACT 6, A13: guild, channel and user names, Unicode scalar values
+MAX_NAME_CHARS = 64  # PROTOCOL 1.3: guild, channel and user names, Unicode scalar values
 MAX_RAW_NAME_CHARS = 4 * MAX_NAME_CHARS  # UAX 15: NFKC makes one character of four at most, as of the parts of U+1F82
 MAX_MARKS = 4  # UTS 39 5.4: nonspacing marks on one letter of a name
-MAX_MESSAGE_CHARS = 4_000  # CONTRACT 7.1
-MIN_PASSWORD_CHARS = 8  # CONTRACT A13
-MAX_PASSWORD_CHARS = 1_024  # CONTRACT A13; bounds the work of Argon2id
-MAX_NONCE_CHARS = 64  # CONTRACT A5, visible ASCII
+MAX_MESSAGE_CHARS = 4_000  # PROTOCOL 1.3.6
+MIN_PASSWORD_CHARS = 8  # PROTOCOL 4.1.2
+MAX_PASSWORD_CHARS = 1_024  # PROTOCOL 4.1.2; bounds the work of Argon2id
+MAX_NONCE_CHARS = 64  # PROTOCOL 7.5.1, visible ASCII
 MAX_DEVICE_FIELD_CHARS = 256  # ours: device id, device name, user agent as stored
-DEFAULT_PAGE_EVENTS = 50  # CONTRACT 7.2
-MAX_PAGE_EVENTS = 200  # CONTRACT 7.2
+DEFAULT_PAGE_EVENTS = 50  # PROTOCOL 7.6.2
+MAX_PAGE_EVENTS = 200  # PROTOCOL 7.6.2
 MAX_PAGE_BYTES = 1024 * 1024  # ours: of a page's events, at least one event; 200 of 4,000 characters can be 4.9 MB
-MAX_PAGE_LINES = 1_000  # ours (D-61): guilds, channels, members; also the default
-MAX_JSON_DEPTH = 128  # CONTRACT 3.4
-MAX_BODY_BYTES = 2 * 1024 * 1024  # CONTRACT 3.4: of any request; what a route takes is less
+MAX_PAGE_LINES = 1_000  # PROTOCOL 3.5.1: guilds, channels, members; also the default
+MAX_JSON_DEPTH = 128  # PROTOCOL 3.3.2
+MAX_BODY_BYTES = 2 * 1024 * 1024  # PROTOCOL 2.3.2: of any request; what a route takes is less
 MAX_SMALL_BODY_BYTES = 32_768  # ours: the largest login, 1,024 and 3 x 256 characters as \u pairs, has 21,504
 MAX_MESSAGE_BODY_BYTES = 65_536  # ours: 4,000 characters as \u pairs have 48,000
-MAX_SAFE_INTEGER = 2**53 - 1  # CONTRACT A15: numbers in content
+MAX_SAFE_INTEGER = 2**53 - 1  # PROTOCOL 6.2.4: numbers in content
 MAX_TIME_MS = 253_402_300_799_999  # the last one of the year 9999, where RFC 3339 and datetime end
 MAX_SEQUENCE = 2**63 - 1  # ours: what a store keeps a sequence in, PostgreSQL's bigint
-MAX_REQUEST_ID_CHARS = 128  # CONTRACT 3.2
+MAX_REQUEST_ID_CHARS = 128  # PROTOCOL 2.5.2
 MAX_METHOD_BYTES = 32  # ours: the longest method that IANA registers, UPDATEREDIRECTREF, has 17
 MAX_WINDOW_KEYS = 100_000  # ours: remembered by one rate limit; the one seen longest ago gives way
 MAX_ACCOUNT_ADDRESSES = 10  # ours: addresses' worth of login attempts on one account in a window, from all together
@@ -50,7 +50,7 @@ MAX_REVOKED_SESSIONS = 262_144  # ours: remembered while a token of theirs could
 MAX_CLOCK_DRIFT_SECS = 0.5  # ours: by which a stream may end apart from its token when the wall clock moves
 
 # Fan-out
-DEFAULT_CAPACITY_EVENTS = 256  # CONTRACT 8, A12 messaging.queue_capacity
+DEFAULT_CAPACITY_EVENTS = 256  # PROTOCOL 8.5.1, messaging.queue_capacity
 DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
 STRETCHED_RINGS = (
     16  # ours: a ring holds as much more while a burst leaves it, one release of what waited behind a hole
@@ -101,7 +101,7 @@ MAX_INTERIM_ANSWERS = 16  # ours: 1xx before one answer
 MAX_REFUSAL_CHARS = 65_536  # ours: of the body in place of an upgrade
 MAX_STREAM_MESSAGE_CHARS = 4 * 1024 * 1024  # ours: of one message on a stream
 CLIENT_HANDSHAKE_SECS = 10.0  # ours: from the connection to the 101
-CLIENT_SILENCE_SECS = 60.0  # the server pings every 25 s (CONTRACT A7): two of them have not come
+CLIENT_SILENCE_SECS = 60.0  # the server pings every 25 s (PROTOCOL 8.6): two of them have not come
 REFRESH_AHEAD_SECS = 60.0  # ours: before the token ends, so that no request meets the end; a tenth of a shorter life
 BACKOFF_BASE_SECS = 0.25  # ours
 BACKOFF_MAX_SECS = 15.0  # ours
@@ -123,7 +123,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     max_chunk_line_bytes: int = 256  # chunk size and extensions, RFC 9112 7.1.1
     max_body_chunks: int = 4_096  # ours: chunks cost work that their bytes do not show
     max_pipelined_bytes: int = 65_536  # kept unparsed while a request is being answered
-    max_message_bytes: int = 65_536  # CONTRACT A7 inbound message, else close 1009
+    max_message_bytes: int = 65_536  # PROTOCOL 8.7.2, else close 1009
     max_message_fragments: int = 1_024  # unfinished message, ours
     max_frames_per_minute: int = 0  # of a WebSocket's peer, each fragment and pong counted; 0: any number
     max_outbox_bytes: int = 1_048_576  # replies waiting for one peer, beyond it the connection is closed
@@ -132,8 +132,8 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     frame_timeout_secs: float = 30.0  # ours: a WebSocket frame's first byte to its last, as long as a body has
     request_timeout_secs: float = 10.0  # ours: a request's last byte to its answer; as long as one statement may take
     idle_timeout_secs: float = 75.0  # keep-alive between requests
-    write_timeout_secs: float = 10.0  # CONTRACT A7: bytes waiting without progress
+    write_timeout_secs: float = 10.0  # PROTOCOL 2.4.4, 8.5.3: bytes waiting without progress
     min_write_bytes_per_sec: int = 8_192  # ours: at which a waiting HTTP answer must leave, in the long run
     close_timeout_secs: float = 5.0  # our close frame to the peer's
-    ping_interval_secs: float = 25.0  # CONTRACT A7
-    max_missed_pongs: int = 2  # CONTRACT A7
+    ping_interval_secs: float = 25.0  # PROTOCOL 8.6.1
+    max_missed_pongs: int = 2  # PROTOCOL 8.6.1

@@ -1,7 +1,7 @@
 """What storage holds, as the core sees it: frozen records that effects return.
 
 Identifiers are UUID text, hyphenated lower case. Times ending in `_ms` are UTC milliseconds since the epoch.
-Roles are the lower-case labels of CONTRACT 11.
+Roles are the lower-case labels of PROTOCOL 5.1.1.
 """
 
 from __future__ import annotations
@@ -195,14 +195,14 @@ class RotatedRefresh(Record, frozen=True):
 
 
 class ReusedRefresh(Record, frozen=True):
-    """A rotated token came back after its grace: the whole family has been revoked (CONTRACT A8)."""
+    """A rotated token came back after its grace: the whole family has been revoked (PROTOCOL 4.6.5)."""
 
     user_id: str
     family_id: str
 
 
 class ControlKind(Enum):
-    """What the replicas must hear about (architecture, "Control messages")."""
+    """What the replicas must hear about (PROTOCOL 10.4)."""
 
     SESSIONS_REVOKED = "sessions_revoked"  # session_ids
     MEMBER_JOINED = "member_joined"  # guild_id, user_id

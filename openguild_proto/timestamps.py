@@ -1,4 +1,4 @@
-"""RFC 3339 timestamps from integers (CONTRACT 3.6): UTC, `Z`, shortest exact of 0, 3, 6 fractional digits."""
+"""RFC 3339 timestamps from integers (PROTOCOL 1.2.2): UTC, `Z`, shortest exact of 0, 3, 6 fractional digits."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Canonical events: the hash format, keys and signatures (CONTRACT 10)."""
+"""Canonical events: the hash format, keys and signatures (PROTOCOL 6)."""

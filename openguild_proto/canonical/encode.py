@@ -1,4 +1,4 @@
-"""Canonical JSON (CONTRACT 10): compact, object keys sorted by their UTF-8 bytes, minimal escapes, one form per number."""
+"""Canonical JSON (PROTOCOL 6.2): compact, object keys sorted by their UTF-8 bytes, minimal escapes, one form per number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CanonicalError(ValueError):
 
 
 def canonical_json(value: Any, *, strict: bool = True) -> bytes:
-    """Encode. `strict` (A15, local events): only integers within ±(2^53-1). Otherwise doubles as the original wrote them.
+    """Encode. `strict` (PROTOCOL 6.2.4, local events): only integers within ±(2^53-1). Otherwise doubles too (PROTOCOL 6.2.5).
 
     Raises CanonicalError for NaN, infinities, lone surrogates, keys that are not text and nesting beyond 128.
     """

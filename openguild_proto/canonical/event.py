@@ -1,4 +1,4 @@
-"""The canonical event: the signed and hashed thing that a channel's log holds (CONTRACT 10)."""
+"""The canonical event: the signed and hashed thing that a channel's log holds (PROTOCOL 6.1)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def build_message(
     signer: EventSigner | None,
 ) -> BuiltEvent:
     """A local message. `nonce` (the client's, or random) is part of the content, so that two equal texts in one
-    millisecond are two events (CONTRACT A5, D-09). Raises CanonicalError for text that has no canonical form."""
+    millisecond are two events (PROTOCOL 6.4.2). Raises CanonicalError for text that has no canonical form."""
     canonical = canonical_bytes(
         CanonicalEvent(
             event_id="",

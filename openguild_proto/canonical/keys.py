@@ -69,7 +69,7 @@ class KeyRing(msgspec.Struct, frozen=True):
 
 
 class EventSigner:
-    """Signs event hashes as `signatures[<server name>]["ed25519:<key id>"]` (CONTRACT 10)."""
+    """Signs event hashes as `signatures[<server name>]["ed25519:<key id>"]` (PROTOCOL 6.3.3)."""
 
     __slots__ = ("_key", "key_id", "server_name")
 

@@ -17,7 +17,7 @@ from openguild_proto.sessions.tokens import unverified_issue_us
 
 
 class ApiError(Exception):
-    """The server's typed refusal (CONTRACT A3): `status`, `code`, `message`, `request_id`, `details`."""
+    """The server's typed refusal (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`."""
 
     def __init__(
         self, status: int, code: str, message: str, request_id: str, details: tuple[dict[str, str], ...] = ()

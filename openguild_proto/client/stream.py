@@ -69,7 +69,7 @@ class Disconnected(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """Coming back would not help: an HTTP status, or a close code that CONTRACT A7 calls terminal."""
+    """Coming back would not help: an HTTP status, or a close code that is terminal (PROTOCOL 8.9.2)."""
 
     code: int
     reason: str

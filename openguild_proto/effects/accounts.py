@@ -48,7 +48,7 @@ class OpenSession(StorageEffect[None], frozen=True):
     session_id: str
     family_id: str
     user_id: str
-    refresh_hash: bytes  # 32 bytes; the token itself is never stored (D-25)
+    refresh_hash: bytes  # 32 bytes; the token itself is never stored (PROTOCOL 4.6.1)
     refresh_secret: bytes  # 32 bytes: what the family's further tokens are derived from
     device_id: str
     device_name: str | None
@@ -74,11 +74,11 @@ class FindRefreshFamily(StorageEffect[RefreshFamily | None], frozen=True):
 
 
 class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None], frozen=True):
-    """Exchange a refresh token for a new one, atomically (D-26).
+    """Exchange a refresh token for a new one, atomically (PROTOCOL 4.6.2).
 
     The current token of a family rotates to `new_refresh_hash`, its successor. The token before it is answered again
     within `grace_ms` of its rotation, each time with a session of its own and the same successor (sessions/refresh).
-    Any other known token revokes its family (D-27). None: unknown, revoked or expired.
+    Any other known token revokes its family (PROTOCOL 4.6.5). None: unknown, revoked or expired.
     """
 
     refresh_hash: bytes

@@ -81,7 +81,7 @@ class AppendEvent(StorageEffect[Appended | AppendFailure], frozen=True):
     sender_id: str
     event_id: str
     event_type: str
-    canonical: bytes  # the hashed bytes (CONTRACT 10), kept beside jsonb (A15)
+    canonical: bytes  # the hashed bytes, kept beside jsonb (PROTOCOL 6.2.7)
     wire: bytes  # the event as clients see it
     nonce: str | None
     fingerprint: bytes  # 32 bytes over what a repeat must share with the first post
@@ -119,7 +119,7 @@ class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
 class MarkRead(StorageEffect[ReadState], frozen=True):
     """Raise the reader's position to `sequence` (None: newest; at most MAX_SEQUENCE), clamped to 0..newest; it never falls.
 
-    Returns what is stored afterwards (D-14).
+    Returns what is stored afterwards (PROTOCOL 7.7.2).
     """
 
     author: Author

@@ -27,7 +27,7 @@ class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
 
 
 class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
-    """Guilds of the user, or all, by creation and id; `after` is the place of the last one of the page before (D-61)."""
+    """Guilds of the user, or all, by creation and id; `after` is the place of the last one of the page before (PROTOCOL 3.5)."""
 
     user_id: str | None  # None: all guilds of the server
     limit: int | None = None

@@ -9,20 +9,20 @@ from openguild_proto.records import ReadState
 
 
 class HashPassword(Effect[str], frozen=True):
-    """Argon2id v19, m=19456 KiB, t=2, p=1, PHC string (CONTRACT 5.1), in a bounded worker thread."""
+    """Argon2id v19, m=19456 KiB, t=2, p=1, PHC string (PROTOCOL 4.1.3), in a bounded worker thread."""
 
     password: str
 
 
 class VerifyPassword(Effect[bool], frozen=True):
-    """`password_hash` None: verify against a fixed dummy and answer False, at the same cost (D-21)."""
+    """`password_hash` None: verify against a fixed dummy and answer False, at the same cost (PROTOCOL 4.2.2)."""
 
     password_hash: str | None
     password: str
 
 
 class ComponentState(msgspec.Struct, frozen=True, gc=False):
-    """One probed part. `details` never holds a host name or driver text (D-59)."""
+    """One probed part. `details` never holds a host name or driver text (PROTOCOL 11.1.4)."""
 
     name: str  # database, nats, migrations, drain
     status: str  # configured, pending, error
@@ -30,7 +30,7 @@ class ComponentState(msgspec.Struct, frozen=True, gc=False):
 
 
 class Readiness(msgspec.Struct, frozen=True, gc=False):
-    """CONTRACT A10."""
+    """What `/ready` answers (PROTOCOL 11.1.3)."""
 
     status: str  # ready, degraded, unavailable, draining
     uptime_seconds: int
@@ -46,7 +46,7 @@ class RenderMetrics(Effect[bytes | None], frozen=True):
 
 
 class AnnounceRead(Effect[None], frozen=True):
-    """Tell the reader's other devices, best effort (D-14): notification kind `channel_read`."""
+    """Tell the reader's other devices, best effort (PROTOCOL 8.10.4): notification kind `channel_read`."""
 
     user_id: str
     state: ReadState

@@ -1,4 +1,4 @@
-"""What the store may forget (CONTRACT D-29)."""
+"""What the store may forget (PROTOCOL 11.6.3)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Header policy: security headers, X-Request-Id, CORS, and who the client is behind trusted proxies.
 
-Applied to every response that leaves, whoever made it (playbook, "HTTP security headers"; CONTRACT 3.1 to 3.3, A14).
+Applied to every response that leaves, whoever made it (PROTOCOL 2.5 to 2.7).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECURITY_HEADERS: Headers = (
     ("x-frame-options", "DENY"),
 )
 CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,OPTIONS"
-CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, idempotency-key"  # D-48
+CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, idempotency-key"  # PROTOCOL 2.6.4
 CORS_EXPOSED = "x-request-id, x-next-after, x-openguild-epoch, retry-after"  # what a page of another origin may read
 CORS_MAX_AGE_SECS = 600
 VARY = "origin, access-control-request-method, access-control-request-headers"
@@ -52,7 +52,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     def create(
         cls, *, cors_allowed_origins: tuple[str, ...] = (), trusted_proxies: tuple[str, ...] = ()
     ) -> HeaderPolicy:
-        """Checks every entry; raises ValueError that names the bad one: a bad list never widens to "any" (D-48)."""
+        """Checks every entry; raises ValueError that names the bad one: a bad list never widens to "any" (PROTOCOL 2.6.1)."""
         for origin in cors_allowed_origins:
             if origin != "*" and _ORIGIN.fullmatch(origin) is None:
                 raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
@@ -99,7 +99,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         return len(origins) == 1 and origins[0] in allowed
 
     def client_address(self, peer: str, headers: Headers) -> str:
-        """The socket peer, or behind trusted proxies the right-most hop that is not one of them (A14, D-16).
+        """The socket peer, or behind trusted proxies the right-most hop that is not one of them (PROTOCOL 2.7.1).
 
         The whole address; `policy.addresses.limit_key` is what limits are counted by.
         """
@@ -136,7 +136,7 @@ def _plain_address(hop: str) -> str | None:
 
 
 def request_id_for(headers: Headers, random_bytes: Callable[[int], bytes]) -> str:
-    """The client's id where it is harmless in logs and headers, else a new UUIDv4 (CONTRACT 3.2, D-44)."""
+    """The client's id where it is harmless in logs and headers, else a new UUIDv4 (PROTOCOL 2.5.2)."""
     for name, value in headers:
         if name == "x-request-id" and _REQUEST_ID.fullmatch(value):
             return value

@@ -10,7 +10,7 @@ Headers = tuple[tuple[str, str], ...]
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-EPOCH_HEADER = "x-openguild-epoch"  # of the channel's log (CONTRACT 7.5)
+EPOCH_HEADER = "x-openguild-epoch"  # of the channel's log (PROTOCOL 7.2.2)
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )  # RFC 9110 9.1, RFC 5789
@@ -26,8 +26,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     headers: Headers  # names lower case, values stripped, latin-1 decoded, in order of arrival
     body: bytes = b""
     http_version: str = "1.1"
-    request_id: str = ""  # accepted from the client or made here (CONTRACT 3.2)
-    client_address: str = ""  # socket peer or right-most untrusted hop (CONTRACT A14), no port
+    request_id: str = ""  # accepted from the client or made here (PROTOCOL 2.5.2)
+    client_address: str = ""  # socket peer or right-most untrusted hop (PROTOCOL 2.7.1), no port
     is_upgrade: bool = False  # asks for a WebSocket and passed handshake.py
 
     @property
@@ -75,7 +75,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class OpenStream(msgspec.Struct, frozen=True, gc=False):
-    """What an operation returns in place of a response to have the upgrade accepted (CONTRACT 8, 9).
+    """What an operation returns in place of a response to have the upgrade accepted (PROTOCOL 8).
 
     The runtime accepts the handshake, joins the stream, and releases the socket's place in
     `ConnectionLimiter` when the socket is gone.

@@ -1,4 +1,4 @@
-"""The typed error body (CONTRACT A3), made in one place for operations and for the connection alike."""
+"""The typed error body (PROTOCOL 3.6), made in one place for operations and for the connection alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attempts that are counted for all replicas together: logins, registrations, refreshes (CONTRACT A13, A14, D-21).
+"""Attempts that are counted for all replicas together: logins, registrations, refreshes (PROTOCOL 9.4).
 
 Each replica looks at its own windows first, which costs no query, and charges all of them or none; then the store counts
 for all replicas together. Where it is away nothing is admitted, so the limits never fail open.
@@ -100,7 +100,7 @@ def count_attempt(ctx: Context, address: str, username_key: str) -> Operation[No
 
 
 def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[bool]:
-    """Asks as much of the store for a name that nobody has, so that the answer's time does not tell (D-21)."""
+    """Asks as much of the store for a name that nobody has, so that the answer's time does not tell (PROTOCOL 4.2.2)."""
     user = yield from FindUserByName(username_key=username_key)
     user_id = user.user_id if user is not None else new_id(ctx)
     living = yield from ListSessionAddresses(user_id=user_id, now_ms=ctx.wall_ms)

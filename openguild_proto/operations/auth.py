@@ -1,4 +1,4 @@
-"""Who is asking: the bearer token of a request or of a socket (CONTRACT 3.5, A7, A8)."""
+"""Who is asking: the bearer token of a request or of a socket (PROTOCOL 4.5, 8.2)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def authenticate_socket(ctx: Context, request: Request) -> Operation[tuple[Claim
 
 
 def _query_token(request: Request) -> str | None:
-    """None also for a query with a fault, which is told to who is somebody (CONTRACT A3)."""
+    """None also for a query with a fault, which is told to the authenticated caller only (PROTOCOL 3.2.2)."""
     try:
         return parse_query(request, "access_token", "since", "client_id").get("access_token")
     except Refusal:
@@ -72,6 +72,6 @@ def _live_claims(ctx: Context, token: str | None) -> Operation[Claims | None]:
     if not tokens.is_known(token):
         session = yield from FindSession(session_id=claims.session_id)
         if session is None or session.revoked or session.user_id != claims.user_id or session.username is None:
-            return None  # revoked, or the account is gone (D-20, D-57)
+            return None  # revoked, or the account is gone (PROTOCOL 4.3.4, 4.1.5)
         tokens.remember(token)
     return claims

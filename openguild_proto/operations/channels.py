@@ -1,4 +1,4 @@
-"""Channels: list, create, show, rename, delete (CONTRACT 6, A1, A2)."""
+"""Channels: list, create, show, rename, delete (PROTOCOL 5.7)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def epoch_header(channel: ChannelRecord) -> Headers:
 
 
 def list_channels(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
-    """GET /guilds/{guild_id}/channels: reads, and writes nothing (D-04)."""
+    """GET /guilds/{guild_id}/channels: reads, and writes nothing (PROTOCOL 3.5.5)."""
     claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.READ)
     page = parse_page(request)
 
@@ -82,7 +82,7 @@ def _cursor_of(channel: ChannelRecord) -> PageCursor:
 
 
 def create_channel(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
-    """POST /guilds/{guild_id}/channels -> 200; the guild's members are notified, nobody else (D-03)."""
+    """POST /guilds/{guild_id}/channels -> 200; the guild's members are notified, nobody else (PROTOCOL 5.7.1)."""
     claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_CHANNELS)
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "channel_name")

@@ -19,10 +19,10 @@ class Settings(msgspec.Struct, frozen=True, gc=False):
 
     server_name: str = "localhost"
     version: str = "0"
-    replay_window: int = 50  # CONTRACT A6
+    replay_window: int = 50  # PROTOCOL 8.3.2
     registration_enabled: bool = True
-    access_ttl_secs: int = 43_200  # CONTRACT 5.2: 12 h
-    refresh_ttl_secs: int = 2_592_000  # CONTRACT 5.2: 30 d
+    access_ttl_secs: int = 43_200  # PROTOCOL 4.3.3: 12 h
+    refresh_ttl_secs: int = 2_592_000  # PROTOCOL 4.6.6: 30 d
     refresh_grace_secs: int = 10  # a lost answer to a rotation may be asked again
     max_guilds_owned: int = MAX_GUILDS_OWNED  # per user
     max_guilds_joined: int = MAX_GUILDS_JOINED  # per user
@@ -36,7 +36,7 @@ class Service:
 
     settings: Settings
     tokens: TokenAuthority
-    signer: EventSigner | None  # None: local events are not signed (CONTRACT A15)
+    signer: EventSigner | None  # None: local events are not signed (PROTOCOL 6.3.3)
     user_messages: SlidingWindow  # key: user id
     address_messages: SlidingWindow  # key: limit_key of the client's address
     user_repeats: SlidingWindow  # key: user id; posts that were stored before

@@ -23,7 +23,7 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
     template = "unmatched"
     try:
         if request.method == "OPTIONS":
-            return Response(status=200)  # CORS headers are the policy's (CONTRACT 3.3)
+            return Response(status=200)  # CORS headers are the policy's (PROTOCOL 2.6.4)
         matched = routes.match(request.method, request.path)
         if matched is None:
             raise Refusal(ErrorCode.NOT_FOUND)
@@ -48,7 +48,7 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
 
 
 def _require_token(ctx: Context, request: Request, auth: str) -> Operation[None]:
-    """Where a route needs one: who has none is told so before anything about the request (CONTRACT A3)."""
+    """Where a route needs one: who has none is told so before anything about the request (PROTOCOL 3.2.2)."""
     if auth == "socket":
         yield from authenticate_socket(ctx, request)
     elif auth == "bearer":

@@ -1,4 +1,4 @@
-"""Guilds: list, create, show, rename, delete (CONTRACT 6, A1, A2)."""
+"""Guilds: list, create, show, rename, delete (PROTOCOL 5.4)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _cursor_of(guild: GuildRecord) -> PageCursor:
 
 
 def create_guild(ctx: Context, request: Request) -> Operation[Response]:
-    """POST /guilds -> 200: the creator is its owner (D-06)."""
+    """POST /guilds -> 200: the creator is its owner (PROTOCOL 5.4.1)."""
     claims = yield from authenticate(ctx, request)
     parse_query(request)
     name = check_name(decode_body(request, Name).name, "guild_name")

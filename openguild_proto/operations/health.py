@@ -1,4 +1,4 @@
-"""Operational endpoints (CONTRACT 4, A10, A11)."""
+"""Operational endpoints (PROTOCOL 11.1, 11.2)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def metrics(ctx: Context, request: Request) -> Operation[Response]:
 
 
 def not_implemented(ctx: Context, request: Request, **params: str) -> Operation[Response]:
-    """Federation and MLS come later (CONTRACT A16)."""
+    """Federation and MLS come later (PROTOCOL 13.3)."""
     del ctx, request, params
     yield from ()
     raise Refusal(ErrorCode.NOT_IMPLEMENTED)

@@ -1,4 +1,4 @@
-"""Invites: the only way into a guild (CONTRACT A1)."""
+"""Invites: the only way into a guild (PROTOCOL 5.6)."""
 
 from __future__ import annotations
 

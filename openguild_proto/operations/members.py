@@ -1,4 +1,4 @@
-"""Members of a guild: list, change roles, kick, leave (CONTRACT A1, A2)."""
+"""Members of a guild: list, change roles, kick, leave (PROTOCOL 5.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages: post with a nonce, read the log in pages (CONTRACT 7.1, 7.2, A4 to A6)."""
+"""Messages: post with a nonce, read the log in pages (PROTOCOL 7.4 to 7.6)."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _checked_text(content: str) -> str:
         raise _content_problem("must be provided", "message_empty")
     if len(text) > MAX_MESSAGE_CHARS:
         raise _content_problem(f"must be at most {MAX_MESSAGE_CHARS} characters long", "message_length")
-    if "\0" in text:  # PostgreSQL's jsonb cannot hold it (D-10)
+    if "\0" in text:  # PostgreSQL's jsonb cannot hold it (PROTOCOL 1.3.6)
         raise _content_problem("must not contain NUL", "validation")
     return text
 
@@ -109,7 +109,7 @@ def _content_problem(message: str, reason: str) -> Refusal:
 
 
 def _nonce(request: Request, body: PostMessage) -> str | None:
-    """From the body or the Idempotency-Key header; both only when they agree (CONTRACT A5)."""
+    """From the body or the Idempotency-Key header; both only when they agree (PROTOCOL 7.5.1)."""
     keys = request.all_headers("idempotency-key")
     given = {nonce for nonce in (*keys, body.nonce) if nonce is not None}
     if len(given) > 1:

@@ -1,4 +1,4 @@
-"""Paging of lists (D-61): `?limit&after`, and the next page's `after` in `X-Next-After`.
+"""Paging of lists (PROTOCOL 3.5): `?limit&after`, and the next page's `after` in `X-Next-After`.
 
 A cursor holds the place of the last line and not its row: it leads on after that row is gone, and names no row that the
 caller could not see. Clients of the release before send the last line's id; it counts only where it is in the list.

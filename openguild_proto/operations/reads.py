@@ -1,4 +1,4 @@
-"""Read positions and unread counts (CONTRACT 7.3, 7.4, A4)."""
+"""Read positions and unread counts (PROTOCOL 7.7)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openguild_proto.schemas.messages import MarkReadBody, ReadPosition
 
 
 def mark_read(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
-    """POST /channels/{channel_id}/read `{sequence?}`: answers what is stored, and tells the reader's other devices (D-14)."""
+    """POST /channels/{channel_id}/read `{sequence?}`: answers what is stored and tells the other devices (PROTOCOL 7.7.2)."""
     claims, _ = yield from channel_access(ctx, request, channel_id, Permission.READ)
     parse_query(request)
     wanted = decode_body(request, MarkReadBody, required=False).sequence

@@ -1,4 +1,4 @@
-"""The table of routes: a row for each path and method, with the operation that answers it (CONTRACT 2)."""
+"""The table of routes: a row for each path and method, with the operation that answers it (PROTOCOL 3.1)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """From a path to its route: the rows of a table as a tree of segments.
 
 Client routes stand at the root and under `/client/v1`; operational ones only at the root. The template is what the
-metrics show, so a label never holds a path that a client chose (D-49).
+metrics show, so a label never holds a path that a client chose (PROTOCOL 3.1.6).
 """
 
 from __future__ import annotations

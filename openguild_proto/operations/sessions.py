@@ -1,4 +1,4 @@
-"""Sessions: login, refresh, revoke, devices (CONTRACT 5.2 to 5.4, A8)."""
+"""Sessions: login, refresh, revoke, devices (PROTOCOL 4.2 to 4.7)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from openguild_proto.sessions.refresh import SECRET_BYTES, TOKEN_BYTES, hash_ref
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.timestamps import from_millis
 
-NO_STORE = (("cache-control", "no-store"),)  # D-64
+NO_STORE = (("cache-control", "no-store"),)  # PROTOCOL 2.5.3
 
 
 def login(ctx: Context, request: Request) -> Operation[Response]:
@@ -48,7 +48,7 @@ def login(ctx: Context, request: Request) -> Operation[Response]:
     _, username_key = normalise_username(identifier)
     yield from count_attempt(ctx, request.client_address, username_key)
     user = yield from FindUserByName(username_key=username_key)
-    # an unknown user costs the same as a wrong password (D-21)
+    # an unknown user costs the same as a wrong password (PROTOCOL 4.2.2)
     good = yield from VerifyPassword(password_hash=user.password_hash if user is not None else None, password=secret)
     if user is None or not good:
         raise Refusal(ErrorCode.INVALID_CREDENTIALS)

@@ -1,4 +1,4 @@
-"""Opening a stream, and checking again whether it may stay open (CONTRACT 8, 9, A6, A7)."""
+"""Opening a stream, and checking again whether it may stay open (PROTOCOL 8)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _reserve(ctx: Context, request: Request, claims: Claims) -> str:
 
 def open_channel_stream(ctx: Context, request: Request, channel_id: str) -> Operation[OpenStream]:
     """GET /channels/{channel_id}/ws?since=&epoch=: `since` is exclusive; one that is no place in the log is refused before
-    the upgrade: beyond the head, or of another epoch (D-12)."""
+    the upgrade: beyond the head, or of another epoch (PROTOCOL 7.2.3, 8.3.3)."""
     _require_upgrade(request)
     claims, subprotocol = yield from authenticate_socket(ctx, request)
     access = yield from find_channel(channel_id, claims.user_id, Permission.READ)

@@ -1,4 +1,4 @@
-"""Accounts: register, and who am I (CONTRACT 5.1, 5.5, A13)."""
+"""Accounts: register, and who am I (PROTOCOL 4.1)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def register(ctx: Context, request: Request) -> Operation[Response]:
 
 def me(ctx: Context, request: Request) -> Operation[Response]:
     """GET /users/me. A 401 is counted as a request, but as no rejection: clients ask this to see whether a token lives
-    (CONTRACT 3.5)."""
+    (PROTOCOL 3.6.5)."""
     try:
         return (yield from _me(ctx, request))
     except Refusal as refusal:
@@ -51,11 +51,11 @@ def me(ctx: Context, request: Request) -> Operation[Response]:
 
 
 def _me(ctx: Context, request: Request) -> Operation[Response]:
-    """Empty lists are left out; channels are those of the caller's guilds too (A1)."""
+    """Empty lists are left out; channels are those of the caller's guilds too (PROTOCOL 4.1.4)."""
     claims = yield from authenticate(ctx, request)
     parse_query(request)
     profile = yield from DescribeUser(user_id=claims.user_id)
-    if profile is None:  # the account is gone (D-57)
+    if profile is None:  # the account is gone (PROTOCOL 4.1.5)
         raise Refusal(ErrorCode.UNAUTHORIZED)
     guild_roles = {guild.guild_id: guild.role for guild in profile.guilds}
     channels = tuple(

@@ -1,4 +1,4 @@
-"""What counts as one address: the key of every limit that is kept per address (CONTRACT A14)."""
+"""What counts as one address: the key of every limit that is kept per address (PROTOCOL 2.7.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections and streams may be open: in total, per user, per address (CONTRACT A7, D-15)."""
+"""How many connections and streams may be open: in total, per user, per address (PROTOCOL 9.5)."""
 
 from __future__ import annotations
 

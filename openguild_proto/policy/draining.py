@@ -1,4 +1,4 @@
-"""How a replica that stops sends its clients elsewhere without a storm (playbook "Deployments")."""
+"""How a replica that stops sends its clients elsewhere without a storm (PROTOCOL 12.1)."""
 
 from __future__ import annotations
 

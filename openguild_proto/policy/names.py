@@ -1,4 +1,4 @@
-"""Names and texts that people give to things (CONTRACT 6, A13, D-10)."""
+"""Names and texts that people give to things (PROTOCOL 1.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles, permissions, and the one place where access is decided (docs/PROTOCOL.md, "Rights").
+"""Roles, permissions, and the one place where access is decided (PROTOCOL 5.8).
 
 The `require_*` functions raise `Refusal`. Operations call them before they read a body; both stores call them again
 in the transaction of the change, while they hold what the decision rests on.
@@ -16,11 +16,11 @@ RANKS: dict[str, int] = {
     "owner": 7, "admin": 6, "moderator": 5, "maintainer": 4, "member": 3, "contributor": 2, "viewer": 1, "guest": 0,
 }  # fmt: skip
 ROLES = tuple(RANKS)
-SEES_ALL_RANK = RANKS["moderator"]  # a server role from here on reaches every guild (A1)
+SEES_ALL_RANK = RANKS["moderator"]  # a server role from here on reaches every guild (PROTOCOL 5.3.1)
 
 
 class Permission(Enum):
-    """What a role may allow, in a guild or in one of its channels (CONTRACT 11, A2)."""
+    """What a role may allow, in a guild or in one of its channels (PROTOCOL 5.2)."""
 
     READ = "read"  # see it, its log and its streams
     SEND_MESSAGES = "send messages"  # in a channel
@@ -40,7 +40,7 @@ LOWEST_ROLE: dict[Permission, str] = {
     Permission.RENAME: "moderator",
     Permission.DELETE: "admin",
 }
-"""CONTRACT A2: the role from which on a permission is given."""
+"""The role from which on a permission is given (PROTOCOL 5.2)."""
 
 
 def rank(role: str | None) -> int:
@@ -64,7 +64,7 @@ def highest(roles: Iterable[str | None]) -> str | None:
 
 
 def effective_role(server_roles: Iterable[str], guild_role: str | None, channel_role: str | None = None) -> str | None:
-    """The highest rank of the three scopes decides, not the scope (CONTRACT 11)."""
+    """The highest rank of the three scopes decides, not the scope (PROTOCOL 5.1.2)."""
     return highest((*server_roles, guild_role, channel_role))
 
 

@@ -1,4 +1,4 @@
-"""Sliding-window limits (CONTRACT A14), exact and bounded in memory (D-28)."""
+"""Sliding-window limits (PROTOCOL 9.1), exact and bounded in memory."""
 
 from __future__ import annotations
 

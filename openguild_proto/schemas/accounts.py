@@ -1,4 +1,4 @@
-"""Bodies of accounts and sessions (CONTRACT 5, A8)."""
+"""Bodies of accounts and sessions (PROTOCOL 4)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Credentials(Body, frozen=True):
-    """Absent members read as blank, so that every problem is reported at once (CONTRACT 5.1)."""
+    """Absent members read as blank, so that every problem is reported at once (PROTOCOL 3.3.3)."""
 
     username: Annotated[NameText, MANDATORY] = ""
     password: Annotated[Password, MANDATORY] = ""
@@ -32,7 +32,7 @@ class Device(Body, frozen=True):
 
     device_id: Annotated[DeviceText, MANDATORY] = ""
     device_name: DeviceText | None = None
-    ip_address: str | None = None  # accepted for old clients, never believed (CONTRACT 3.7)
+    ip_address: str | None = None  # accepted for old clients, never believed (PROTOCOL 2.7.2)
 
 
 class Login(Body, frozen=True):

@@ -27,7 +27,7 @@ _NAMED = re.compile(r"(?:missing required field|unknown field) `(?P<name>[^`]+)`
 
 
 def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
-    """The JSON body as `kind`, a msgspec Struct. Unknown members are ignored (CONTRACT 3.4).
+    """The JSON body as `kind`, a msgspec Struct. Unknown members are ignored (PROTOCOL 3.3.4).
 
     Raises Refusal: 415 for another media type, 400 `invalid_json` for what is not JSON (nesting beyond 128 and lone
     surrogates included), 400 `validation_error` naming the field for a wrong shape or a repeated member.

@@ -1,4 +1,4 @@
-"""Bodies of guilds, members, invites and channels (CONTRACT 6, A1)."""
+"""Bodies of guilds, members, invites and channels (PROTOCOL 5.4 to 5.7)."""
 
 from __future__ import annotations
 

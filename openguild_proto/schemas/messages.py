@@ -1,4 +1,4 @@
-"""Bodies of messages and read positions (CONTRACT 7)."""
+"""Bodies of messages and read positions (PROTOCOL 7.4, 7.7)."""
 
 from __future__ import annotations
 

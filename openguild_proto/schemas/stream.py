@@ -1,7 +1,7 @@
-"""Socket messages and what replicas tell each other: built and read without I/O (CONTRACT 8, 9).
+"""Socket messages and what replicas tell each other: built and read without I/O (PROTOCOL 8.4, 8.10, 10.4).
 
 An event's frame payload is made once, where the event is committed; other replicas and the notification streams
-splice those bytes instead of encoding again (D-63).
+splice those bytes instead of encoding again (PROTOCOL 8.4.3).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def channels_deleted(record: ControlRecord) -> list[str]:
 
 
 def channel_read_payload(state: ReadState) -> bytes:
-    """The notification `channel_read`: the reader's position moved on another device (D-14)."""
+    """The notification `channel_read`: the reader's position moved on another device (PROTOCOL 8.10.4)."""
     return msgspec.json.encode(
         {"kind": "channel_read", "channel_id": state.channel_id, "event": ReadPosition.of(state)}
     )

@@ -1,4 +1,4 @@
-"""What a username and a password must be (CONTRACT A13); the same rules for the routes and the command line (D-23)."""
+"""What a username and a password must be (PROTOCOL 1.3, 4.1.2); the same rules for the routes and the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MUST = "must be provided"
 
 
 def normalise_username(text: str) -> tuple[str, str]:
-    """(name as kept, key that is unique): NFKC, trimmed; the key is case-folded, and NFKC again (D-22).
+    """(name as kept, key that is unique): NFKC, trimmed; the key is case-folded, and NFKC again (PROTOCOL 1.3.2).
 
     What no normalisation could make short enough comes back trimmed only, so that `username_problems` refuses its length:
     to order combining marks takes the square of their number.

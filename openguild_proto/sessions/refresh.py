@@ -1,4 +1,4 @@
-"""Refresh families: what a presented refresh token is worth, and which one follows it (CONTRACT A8, D-26, D-27).
+"""Refresh families: what a presented refresh token is worth, and which one follows it (PROTOCOL 4.6).
 
 A rotation answers with the successor of the token it was shown, which only the server can compute, and always the
 same one on every replica, whatever key that signs with: it is derived from the token and a random secret of its
@@ -62,7 +62,7 @@ def decide_rotation(
 
 
 def new_refresh_token(random16: bytes) -> str:
-    """16 random bytes as 22 characters of base64url (CONTRACT 5.2)."""
+    """16 random bytes as 22 characters of base64url (PROTOCOL 4.6.1)."""
     if len(random16) != TOKEN_BYTES:
         raise ValueError("a refresh token is made of 16 bytes")
     return encode_unpadded(random16)
@@ -80,7 +80,7 @@ def signer_secret(signing: SigningKey) -> bytes:
 
 
 def hash_refresh_token(token: str) -> bytes | None:
-    """What is stored in place of the token (D-25): 32 bytes. None: this text cannot be a token."""
+    """What is stored in place of the token (PROTOCOL 4.6.1): 32 bytes. None: this text cannot be a token."""
     if len(token) != TOKEN_CHARS:
         return None
     try:

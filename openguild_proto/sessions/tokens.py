@@ -1,4 +1,4 @@
-"""Access tokens (CONTRACT 5.2): signed claims, verified once and then known by their hash until they end.
+"""Access tokens (PROTOCOL 4.3): signed claims, verified once and then known by their hash until they end.
 
 A request with a known token costs no signature check and no query. The caches are bounded: the least recently
 used token is forgotten first and merely has to be checked again; a revocation is remembered for as long as a token

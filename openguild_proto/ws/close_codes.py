@@ -1,4 +1,4 @@
-"""Every close code of a stream: what it means and whether a client should reconnect (CONTRACT A7)."""
+"""Every close code of a stream: what it means and whether a client should reconnect (PROTOCOL 8.9)."""
 
 from __future__ import annotations
 

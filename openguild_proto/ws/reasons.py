@@ -1,4 +1,4 @@
-"""The reasons that close frames give, each under its code, and what reads them (CONTRACT 8, A7)."""
+"""The reasons that close frames give, each under its code, and what reads them (PROTOCOL 8.9)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 nats-py's own reconnecting is switched off: it retries without jitter, and what is published during a cut is lost
 while `flush` may still succeed. Here one task connects, subscribes to what is wanted, waits for the end of the
 connection, and begins again with full jitter. Nothing is kept for a server that is away: the log has it, and the
-tail check of each replica finds it (architecture, "Many replicas").
+tail check of each replica finds it (PROTOCOL 10.5.2).
 
 That messages travel is what the server says and not what the library does: every few seconds each kind of subject is
 published to and what was denied is subscribed to again, and what the server has against that is heard before its

@@ -1,4 +1,4 @@
-"""`openguild-server [flags] [subcommand]`: serve, and what an operator does beside it (CONTRACT 16, playbook).
+"""`openguild-server [flags] [subcommand]`: serve, and what an operator does beside it (PROTOCOL 11.5).
 
 Flags stand before the subcommand. Exit status: 0 done, 1 a failure reported in one line, 2 wrong usage, 3 a server that did
 not end in time.

@@ -1,4 +1,4 @@
-"""`openguild-server probe URL`: synthetic checks from outside, one line per step (CONTRACT A12, playbook).
+"""`openguild-server probe URL`: synthetic checks from outside, one line per step (docs/OPERATIONS.md).
 
 Without an account it looks and leaves nothing behind. With `--username` and a password it also logs in, posts a message in
 a guild of its own and hears it on a stream; the message stays, its session is ended. `--slo` reads the server's metrics

@@ -1,4 +1,4 @@
-"""Accounts and roles from the command line; the texts are those scripts rely on (CONTRACT 16.1)."""
+"""Accounts and roles from the command line; the texts are those scripts rely on (PROTOCOL 11.5.2)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def _storage(config: ServerConfig, purpose: str) -> AsyncIterator[Postgres
 async def seed_user(config: ServerConfig, arguments: Arguments) -> int:
     """Create the account unless its name is taken; 0 either way. Raises CommandFailed, StorageUnavailable."""
     username, username_key = normalise_username(arguments["username"])
-    password = _password(arguments).strip()  # as registering and logging in do (D-23)
+    password = _password(arguments).strip()  # as registering and logging in do (PROTOCOL 4.1.2)
     problems = [*username_problems(username), *password_problems(password)]
     if problems:
         raise CommandFailed("; ".join(f"{problem.field} {problem.message}" for problem in problems))

@@ -208,7 +208,7 @@ class Client(Api):
             session = self.session
             if session is None or session.access_token != refused:
                 return
-            body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (CONTRACT 5)
+            body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (PROTOCOL 4.6.4)
             answer = await self._attempts("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
             self._keep(answer)
 
@@ -222,7 +222,7 @@ class Client(Api):
         return self._subscription(StreamClient(channel_id, since, self.jitter, epoch))
 
     async def notifications(self) -> AsyncIterator[dict[str, Any]]:
-        """What happens in all that the user may read, while connected (CONTRACT 9); nothing is replayed."""
+        """What happens in all that the user may read, while connected (PROTOCOL 8.10); nothing is replayed."""
         subscription = self._subscription(StreamClient(None, None, self.jitter))
         try:
             while True:

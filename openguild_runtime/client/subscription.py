@@ -32,7 +32,7 @@ LOOK_SECS = 5.0  # ours: for the answer; the stream is not read meanwhile
 
 
 class StreamEnded(Exception):
-    """The stream is over for good: `code` is a close code (CONTRACT A7) or an HTTP status."""
+    """The stream is over for good: `code` is a close code (PROTOCOL 8.9) or an HTTP status."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}".strip())
@@ -41,7 +41,7 @@ class StreamEnded(Exception):
 
 
 class ChannelEvent(msgspec.Struct, frozen=True):
-    """One event of a channel as it is streamed (CONTRACT 8)."""
+    """One event of a channel as it is streamed (PROTOCOL 8.4.1)."""
 
     sequence: int
     channel_id: str

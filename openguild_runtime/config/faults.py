@@ -1,6 +1,6 @@
 """What pydantic found wrong with the configuration, as one line: the key, the problem, the mend, where it is set.
 
-The words of CONTRACT 16 begin the lines where it has some: scripts look for them.
+Lines begin with the words of earlier releases where they had some: scripts look for them (PROTOCOL 13.2.1).
 """
 
 from __future__ import annotations

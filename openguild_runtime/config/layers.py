@@ -1,6 +1,6 @@
 """The layers under the configuration: files, environment, flags, merged into one nested dict.
 
-Done here and not by pydantic-settings, which cannot read indexed lists from the environment (D-45), refuse an
+Done here and not by pydantic-settings, which cannot read indexed lists from the environment (PROTOCOL 11.4.2), refuse an
 unknown environment name, or follow `*_FILE` for secrets.
 """
 

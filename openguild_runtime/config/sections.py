@@ -1,4 +1,4 @@
-"""The configuration: every key of CONTRACT 16 and A12, its default, its check, and the message when it is wrong.
+"""The configuration: every key (docs/configuration.md), its default, its check, and the message when it is wrong.
 
 Layers, later wins: defaults, `config/server.{toml,yaml,json}`, `config/server.local.*`, environment, flags
 (config_layers.py). pydantic checks the result; a key that is not here is refused by name.
@@ -130,7 +130,7 @@ class TrustedServer(Section):
 
 
 class FederationSection(Section):
-    """`federation.*`: the key that signs events (CONTRACT A15, A16)."""
+    """`federation.*`: the key that signs events (PROTOCOL 6.3.3)."""
 
     signing_key: Seed | None = None
     key_id: Text = "1"
@@ -138,7 +138,7 @@ class FederationSection(Section):
 
 
 class MlsSection(Section):
-    """`mls.*`: checked, and not served yet (CONTRACT A16)."""
+    """`mls.*`: checked, and not served yet (PROTOCOL 13.3)."""
 
     enabled: bool = False
     ciphersuite: str = MLS_CIPHERSUITE
@@ -146,7 +146,7 @@ class MlsSection(Section):
 
 
 class SessionSection(Section):
-    """`session.*`: keys, how long tokens live, and limits of logins and refreshes (CONTRACT 5.2, A8)."""
+    """`session.*`: keys, how long tokens live, and limits of logins and refreshes (PROTOCOL 4.3, 4.6, 9.4)."""
 
     signing_key: Seed | None = None
     fallback_verifying_keys: tuple[PublicKey, ...] = ()
@@ -191,7 +191,7 @@ class NatsSection(Section):
 
 
 class DrainSection(Section):
-    """`drain.*`: seconds from unready to the first close, and from there to the end (CONTRACT A7)."""
+    """`drain.*`: seconds from unready to the first close, and from there to the end (PROTOCOL 12)."""
 
     delay_secs: Seconds = 0
     window_secs: Seconds = 10
@@ -218,7 +218,7 @@ class RegistrationSection(Section):
 
 
 class MediaSection(Section):
-    """Read for the sake of existing deployments; media storage comes later (CONTRACT 1)."""
+    """Read for the sake of existing deployments; media storage comes later (PROTOCOL 13.2.4)."""
 
     endpoint: HttpUrl | None = None
     bucket: Text | None = None
@@ -227,10 +227,10 @@ class MediaSection(Section):
 
 
 class ServerConfig(Section):
-    """The whole. `storage` None until `--embedded` or `database_url` or `storage: memory` decides it (A9)."""
+    """The whole. `storage` None until `--embedded` or `database_url` or `storage: memory` decides it (PROTOCOL 11.4.4)."""
 
     bind_addr: Address | None = None
-    host: Ip = "0.0.0.0"  # noqa: S104 - the contract's default; `make run` binds to loopback
+    host: Ip = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
     port: Annotated[Whole, Field(ge=0, le=65_535)] = 8080
     server_name: ServerName = "localhost"
     log_format: Annotated[Literal["compact", "json"], Lower] = "compact"

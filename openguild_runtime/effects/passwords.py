@@ -1,4 +1,4 @@
-"""Argon2id in a bounded worker thread, so that hashing never blocks the loop (D-21)."""
+"""Argon2id in a bounded worker thread, so that hashing never blocks the loop (PROTOCOL 4.1.3)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class PasswordHasher:
-    """Parameters of CONTRACT 5.1: v19, m=19456 KiB, t=2, p=1. Raises Overloaded where `waiting` wait already."""
+    """Parameters of PROTOCOL 4.1.3: v19, m=19456 KiB, t=2, p=1. Raises Overloaded where `waiting` wait already."""
 
     def __init__(self, concurrent: int = MAX_CONCURRENT, waiting: int = MAX_WAITING) -> None:
         self._argon2 = Argon2(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)

@@ -127,7 +127,7 @@ def beside_running(config: ServerConfig) -> ServerConfig:
 
 
 def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
-    """`config` with the private servers' addresses, and with a signing key that lasts as long as the data (A8)."""
+    """`config` with the private servers' addresses, and with a signing key that lasts as long as the data (PROTOCOL 4.4.1)."""
     session = config.session
     if session.signing_key is None:
         session = session.model_copy(update={"signing_key": SecretStr(kept_signing_key(config.data_dir))})

@@ -2,7 +2,7 @@
 
 Everything that leaves goes through `push` (what can be sent at once) or, when the peer reads too slowly or is
 being replayed to, through one transient `_pump` task. While that task exists the subscriber is parked and the
-fan-out flush leaves it alone, so two sources never interleave inside a frame (architecture, "One socket, one writer").
+fan-out flush leaves it alone, so two sources never interleave inside a frame (PROTOCOL 8.4.2).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Structured logs on stderr: one path for structlog's and stdlib's records, compact lines or JSON lines.
 
 Every record inside a request or a socket carries `request_id` (structlog's context variables). JSON mode is one
-JSON object per line, tracebacks included (D-51). Tokens, passwords and the userinfo of URLs are redacted wherever
+JSON object per line, tracebacks included (PROTOCOL 11.3.1). Tokens, passwords and the userinfo of URLs are redacted wherever
 they might slip in.
 
 The access log is on the path of every request. So our own records go neither through `logging` nor through a chain of
@@ -118,7 +118,7 @@ def _value(value: Any) -> str:
 
 
 def _render(level: str, target: str, message: object, fields: Record) -> str:
-    """The finished line. `message` and `target` are the names the log shippers know (CONTRACT 18)."""
+    """The finished line. `message` and `target` are the names the log shippers know (PROTOCOL 11.3.1)."""
     record: Record = {"timestamp": _timestamp(), "level": level, "target": target, "message": message}
     record |= structlog.contextvars.get_contextvars()
     record |= fields

@@ -1,4 +1,4 @@
-"""The metrics of one process: names, labels and buckets of CONTRACT 17 and A11, with bounded cardinality.
+"""The metrics of one process: names, labels and buckets, with bounded cardinality (PROTOCOL 11.2).
 
 `route` is a template or `unmatched`; per-channel depth is computed when scraped, for the deepest channels only.
 """
@@ -31,11 +31,11 @@ from openguild_runtime.observability.process_metrics import ProcessCollector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nothing reads
 
-HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # CONTRACT 17
+HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # PROTOCOL 11.2.3
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PIECE_SAMPLES = 64
-DEPTH_SERIES = 100  # A11
+DEPTH_SERIES = 100  # PROTOCOL 11.2.5
 STALL_WINDOW_SECS = 60.0
 OUTCOMES = ("delivered", "no_subscribers", "dropped")
 REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason is not None) | {
@@ -83,7 +83,7 @@ def _pieces(collector: MetricWrapperBase) -> Iterator[bytes]:
 
 
 class _DepthCollector(Collector):
-    """Queue depth, read from the hub at scrape time: it falls as readers drain, and idle channels have no series (D-50)."""
+    """Queue depth, read from the hub at scrape time: it falls as readers drain, and idle channels have none (PROTOCOL 11.2.5)."""
 
     def __init__(self) -> None:
         self.depths: Callable[[], Depths] = lambda: Depths([], 0)

@@ -264,7 +264,7 @@ class ConnectionServer:
                 self.report(transport, event)
 
     def report(self, transport: Transport, event: Event) -> None:
-        """Count and log what the core has decided by itself; client messages are ignored (CONTRACT 8, A7)."""
+        """Count and log what the core has decided by itself; client messages are ignored (PROTOCOL 8.7.1)."""
         reason: str | None = None
         status: int | None = None
         match event:
@@ -296,7 +296,7 @@ class ConnectionServer:
             else:
                 status, route = 101, result.route
             elapsed = self._clock() - started
-            if request.method != "OPTIONS":  # a browser's preflight is no request of a client (CONTRACT 17)
+            if request.method != "OPTIONS":  # a browser's preflight is no request of a client (PROTOCOL 11.2.3)
                 self._metrics.http_request(route, status, elapsed)
             log.info(
                 "request completed",

@@ -1,4 +1,4 @@
-"""`/ready` (CONTRACT A10): probes PostgreSQL, migrations, NATS and the drain state, cached and limited in time.
+"""`/ready` (PROTOCOL 11.1): probes PostgreSQL, migrations, NATS and the drain state, cached and limited in time.
 
 One task asks the database, each second, and sooner after a failure; `/ready` answers with what it knows, or says after
 half a second that it does not know.
@@ -153,7 +153,7 @@ class ReadinessProbe:
             log.info("database takes writes again")
 
     async def watch(self) -> None:
-        """Probe for ever, so that the gauge and the log are true when nobody asks (D-41)."""
+        """Probe for ever, so that the gauge and the log are true when nobody asks (PROTOCOL 11.1.5)."""
         while True:
             self._wanted = anyio.Event()
             with contained("readiness probe"):

@@ -1,4 +1,4 @@
-"""The retention job: every few minutes each replica lets the store forget a little of what has expired (D-29)."""
+"""The retention job: every few minutes each replica lets the store forget a little of what has expired (PROTOCOL 11.6.3)."""
 
 from __future__ import annotations
 

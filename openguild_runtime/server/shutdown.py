@@ -1,4 +1,4 @@
-"""Shutdown in phases, each with a deadline: unready, delay, drain in jittered waves, stop (CONTRACT A7, playbook "Deployments").
+"""Shutdown in phases, each with a deadline: unready, delay, drain in jittered waves, stop (PROTOCOL 12).
 
 1. `/ready` answers 503 at once; the drain delay lets load balancers notice.
 2. The listener closes. Idle keep-alive connections close; requests that have begun are answered, each as the last one.

@@ -1,4 +1,4 @@
-"""What a store guarantees, whichever it is. One contract suite runs on all of them (D-13)."""
+"""What a store guarantees, whichever it is. One contract suite runs on all of them (PROTOCOL 11.4.5)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from openguild_runtime.observability.database_causes import CAUSES
 
 T = TypeVar("T")
 
-OWNER = "owner"  # a guild keeps at least one (CONTRACT A1)
+OWNER = "owner"  # a guild keeps at least one (PROTOCOL 5.4.1)
 MAX_SESSIONS_PER_RECORD = 1_000  # 39 KB of JSON: far below NATS' 1 MiB, and no long stop of a replica's loop
-CREATOR_ROLE = "moderator"  # what the creator of a channel gets in it (CONTRACT 6)
+CREATOR_ROLE = "moderator"  # what the creator of a channel gets in it (PROTOCOL 5.7.2)
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
@@ -151,5 +151,5 @@ def channel_ids_body(channel_ids: Sequence[str]) -> str:
 
 
 def channel_body(channel: ChannelRecord) -> str:
-    """The `event` member of a `channel_created` notification as JSON (CONTRACT 9)."""
+    """The `event` member of a `channel_created` notification as JSON (PROTOCOL 8.10.3)."""
     return msgspec.json.encode(Channel.of(channel)).decode()

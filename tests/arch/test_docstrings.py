@@ -1,4 +1,4 @@
-"""STYLE 10: whatever an embedder can name in the core says what it is for."""
+"""Whatever an embedder can name in the core says what it is for."""
 
 from __future__ import annotations
 

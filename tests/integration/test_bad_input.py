@@ -44,7 +44,7 @@ REFUSED_BODIES = {
 
 
 @pytest.mark.parametrize("name", REFUSED_BODIES)
-def test_d_10_a_refused_message_body_stores_nothing(name: str, alice: User, channel: str) -> None:
+def test_a_refused_message_body_stores_nothing(name: str, alice: User, channel: str) -> None:
     body, code = REFUSED_BODIES[name]
     answer = alice.request(
         "POST", f"/channels/{channel}/messages", content=body, headers={"content-type": "application/json"}
@@ -78,7 +78,7 @@ def test_d_10_a_refused_message_body_stores_nothing(name: str, alice: User, chan
         ("POST", "/mls/key-packages/alice/rotate", 501, "not_implemented"),
     ],
 )
-def test_d_55_every_refusal_has_the_typed_body(
+def test_every_refusal_has_the_typed_body(
     method: str, path: str, status: int, code: str, alice: User, channel: str
 ) -> None:
     answer = alice.request(method, path.format(channel=channel))
@@ -104,7 +104,7 @@ def test_media_type_and_size(alice: User, channel: str) -> None:
 def test_authentication_comes_before_the_body(chat: Chat) -> None:
     answer = chat.http.post("/guilds", content=b"{", headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
-    assert answer.headers["www-authenticate"] == "Bearer"  # D-64
+    assert answer.headers["www-authenticate"] == "Bearer"  # PROTOCOL 3.6.2
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_authentication_comes_before_the_body(chat: Chat) -> None:
         (b"GET /channels/x/ws HTTP/1.1\r\n" + UPGRADE + b"\r\n", 401),
     ],
 )
-def test_d_44_headers_are_on_every_response(request_bytes: bytes, status: int, server: ServerProcess) -> None:
+def test_headers_are_on_every_response(request_bytes: bytes, status: int, server: ServerProcess) -> None:
     answer = ask(server.port, request_bytes)
     assert answer.status == status
     assert {name: answer.headers[name] for name in SECURITY} == SECURITY
@@ -134,13 +134,13 @@ def test_d_44_headers_are_on_every_response(request_bytes: bytes, status: int, s
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-def test_d_44_a_request_id_is_echoed_when_it_is_harmless(server: ServerProcess) -> None:
+def test_a_request_id_is_echoed_when_it_is_harmless(server: ServerProcess) -> None:
     for given, echoed in (("abc-1.2:3_X", True), ("a" * 128, True), ("a" * 129, False), ("b c", False), ("<b>", False)):
         answer = ask(server.port, b"GET /health HTTP/1.1\r\n" + HOST + f"X-Request-Id: {given}\r\n\r\n".encode())
         assert (answer.headers["x-request-id"] == given) is echoed
 
 
-def test_d_48_preflight_admits_the_headers_a_browser_needs(server: ServerProcess) -> None:
+def test_preflight_admits_the_headers_a_browser_needs(server: ServerProcess) -> None:
     answer = ask(server.port, b"OPTIONS /guilds HTTP/1.1\r\n" + HOST + b"Origin: https://chat.example\r\n\r\n")
     allowed = answer.headers["access-control-allow-headers"].split(", ")
     assert {"authorization", "content-type", "x-request-id", "x-device-id", "idempotency-key"} == set(allowed)
@@ -215,26 +215,26 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 class TestDeadlines:
-    """D-53: slow heads, slow bodies and idle connections end within their deadlines."""
+    """Slow heads, slow bodies and idle connections end within their deadlines (PROTOCOL 2.4)."""
 
-    def test_d_53_slow_head(self, hasty: ServerProcess) -> None:
+    def test_a_slow_head_gets_408(self, hasty: ServerProcess) -> None:
         with RawClient(hasty.port) as client:
             client.send(b"GET /health HTT")
             assert client.answer().json()["error"] == "request_timeout"
             assert client.read_to_end() == b""
         assert hasty.metric("openguild_messaging_rejections_total", reason="request_timeout") >= 1
 
-    def test_d_53_slow_body(self, hasty: ServerProcess) -> None:
+    def test_a_slow_body_gets_408(self, hasty: ServerProcess) -> None:
         with RawClient(hasty.port) as client:
             client.send(b"POST /users/register HTTP/1.1\r\n" + HOST + b"Content-Length: 10\r\n\r\n{")
             assert client.answer().status == 408
             assert client.read_to_end() == b""
 
-    def test_d_53_a_connection_that_says_nothing_is_closed(self, hasty: ServerProcess) -> None:
+    def test_a_connection_that_says_nothing_is_closed(self, hasty: ServerProcess) -> None:
         with RawClient(hasty.port) as client:
             assert client.read_to_end() == b""
 
-    def test_d_53_an_idle_connection_is_closed(self, hasty: ServerProcess) -> None:
+    def test_an_idle_connection_is_closed(self, hasty: ServerProcess) -> None:
         with RawClient(hasty.port) as client:
             client.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
             assert client.answer().status == 200

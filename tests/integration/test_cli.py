@@ -1,4 +1,4 @@
-"""`openguild-server` as operators type it: texts, exit statuses, effects (16, 16.1, D-23, D-39)."""
+"""`openguild-server` as operators type it: texts, exit statuses, effects (PROTOCOL 11.5)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def seeded(server: ServerProcess, chat: Chat) -> str:
     return name
 
 
-def test_d_23_a_seeded_user_can_log_in(seeded: str, server: ServerProcess, chat: Chat) -> None:
+def test_a_seeded_user_can_log_in(seeded: str, server: ServerProcess, chat: Chat) -> None:
     body = {"identifier": seeded, "secret": "long enough", "device": {"device_id": "d"}}
     assert chat.http.post("/sessions/login", json=body).status_code == 200
     again = server.run_command("seed-user", "--username", seeded, "--password", "whatever it is")
@@ -228,7 +228,7 @@ def test_probe(server: ServerProcess, tmp_path: Path) -> None:
     assert failed.stdout.startswith("FAIL live")
 
 
-def test_d_39_migrate(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+def test_migrate_brings_the_schema_up_to_date(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     shown = ServerProcess(tmp_path).run_command("migrate", "--sql")
     assert shown.returncode == 0
     assert "CREATE TABLE channel_events" in shown.stdout

@@ -1,4 +1,4 @@
-"""A database that was restored to an earlier state, seen by clients that were there before (7.5, D-12)."""
+"""A database that was restored to an earlier state, seen by clients that were there before (PROTOCOL 7.2, 7.3)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def goes_back(url: str, channel: str, head: int) -> None:
     await connection.close()
 
 
-def test_d_12_a_restored_log_that_has_grown_past_a_client_is_another_one(tmp_path: Path, database_url: str) -> None:
+def test_a_restored_log_that_outgrew_a_client_is_another_log(tmp_path: Path, database_url: str) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=database_url)
     with server.start():
         alice = server.chat().user()

@@ -1,4 +1,4 @@
-"""Rate limits and the client's address, as configured (12, A13, A14, D-02, D-16, D-21, D-28)."""
+"""Rate limits and the client's address, as configured (PROTOCOL 9, 2.7)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def post(user: User, channel: str, forwarded: str | None = None) -> httpx.Respon
     return user.post(f"/channels/{channel}/messages", {"content": "x"}, **headers)
 
 
-def test_d_02_the_user_limit_is_the_configured_one(alice: User) -> None:
+def test_the_user_limit_is_the_configured_one(alice: User) -> None:
     channel = alice.channel(alice.guild())
     assert [post(alice, channel).status_code for _ in range(4)] == [200, 200, 200, 429]
     refused = post(alice, channel)
@@ -54,7 +54,7 @@ def test_d_02_the_user_limit_is_the_configured_one(alice: User) -> None:
     assert len(alice.history(channel)) == 3
 
 
-def test_d_02_the_address_limit_is_the_configured_one(strict: ServerProcess, alice: User, address: str) -> None:
+def test_the_address_limit_is_the_configured_one(strict: ServerProcess, alice: User, address: str) -> None:
     guild = alice.guild()
     channel = alice.channel(guild)
     chat = strict.chat()
@@ -66,7 +66,7 @@ def test_d_02_the_address_limit_is_the_configured_one(strict: ServerProcess, ali
     assert post(bob, channel, "203.0.113.200").status_code == 200, "another address has its own count"
 
 
-def test_d_16_the_address_is_the_right_most_untrusted_hop(alice: User, address: str) -> None:
+def test_the_address_is_the_right_most_untrusted_hop(alice: User, address: str) -> None:
     """What a client writes in front of the chain changes nothing."""
     channel = alice.channel(alice.guild())
     for number in range(3):
@@ -75,7 +75,7 @@ def test_d_16_the_address_is_the_right_most_untrusted_hop(alice: User, address: 
     assert [line["ip_address"] for line in devices] == [address]
 
 
-def test_d_21_attempts_on_one_account_are_limited(alice: User, address: str) -> None:
+def test_attempts_on_one_account_are_limited(alice: User, address: str) -> None:
     def attempt(secret: str, forwarded: str) -> httpx.Response:
         body = {"identifier": alice.name, "secret": secret, "device": {"device_id": "d"}}
         return alice.chat.http.post("/sessions/login", json=body, headers={"x-forwarded-for": forwarded})
@@ -91,7 +91,7 @@ def test_d_21_attempts_on_one_account_are_limited(alice: User, address: str) -> 
     assert attempt(PASSWORD, address).status_code == 200, "many guessers neither: the owner has a session there"
 
 
-def test_d_21_registrations_from_one_address_are_limited(strict: ServerProcess, address: str) -> None:
+def test_registrations_from_one_address_are_limited(strict: ServerProcess, address: str) -> None:
     http = strict.chat().http
     statuses = [
         http.post(
@@ -104,7 +104,7 @@ def test_d_21_registrations_from_one_address_are_limited(strict: ServerProcess, 
     assert statuses == [201] * 12 + [429]
 
 
-def test_d_28_garbage_addresses_share_the_proxy_s_own(alice: User) -> None:
+def test_garbage_addresses_share_the_proxy_s_own(alice: User) -> None:
     """A client cannot mint keys: what is no address falls back to the peer."""
     channel = alice.channel(alice.guild())
     post(alice, channel, "x" * 500)

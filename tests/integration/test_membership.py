@@ -1,4 +1,4 @@
-"""Who may do what: invites, roles, and what a stranger must not even learn (A1, A2, D-03 to D-06, D-61)."""
+"""Who may do what: invites, roles, and what a stranger must not even learn (PROTOCOL 5)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def member(chat: Chat, owner: User, guild: str, role: str = "member") -> User:
     return user
 
 
-def test_d_05_a_stranger_gets_404_everywhere(chat: Chat, owner: User, guild: str) -> None:
+def test_a_stranger_gets_404_everywhere(chat: Chat, owner: User, guild: str) -> None:
     channel = owner.channel(guild)
     eve = chat.user()
     attempts = [
@@ -53,8 +53,8 @@ def test_d_05_a_stranger_gets_404_everywhere(chat: Chat, owner: User, guild: str
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_d_05_what_each_role_may_do(role: str, chat: Chat, owner: User, guild: str) -> None:
-    """A2, for every role."""
+def test_what_each_role_may_do(role: str, chat: Chat, owner: User, guild: str) -> None:
+    """The permissions of every role (PROTOCOL 5.2)."""
     rank = ROLES.index(role)
     channel = owner.channel(guild)
     user = member(chat, owner, guild, role)
@@ -73,7 +73,7 @@ def test_d_05_what_each_role_may_do(role: str, chat: Chat, owner: User, guild: s
     assert user.post(f"/guilds/{guild}/invites").is_success is (rank >= ROLES.index("maintainer"))
 
 
-def test_d_04_listing_channels_changes_no_role(chat: Chat, owner: User, guild: str) -> None:
+def test_listing_channels_changes_no_role(chat: Chat, owner: User, guild: str) -> None:
     channel = owner.channel(guild)
     before = owner.ok(owner.get("/users/me"))
     for _ in range(2):
@@ -84,12 +84,12 @@ def test_d_04_listing_channels_changes_no_role(chat: Chat, owner: User, guild: s
     assert before["channels"][0]["channel_id"] == channel
 
 
-def test_d_06_the_creator_owns_the_guild(owner: User, guild: str) -> None:
+def test_the_creator_owns_the_guild(owner: User, guild: str) -> None:
     (line,) = owner.ok(owner.get(f"/guilds/{guild}/members"))
     assert (line["user_id"], line["role"], line["username"]) == (owner.user_id, "owner", owner.name)
 
 
-def test_d_03_only_members_hear_of_a_new_channel(chat: Chat, owner: User, guild: str) -> None:
+def test_only_members_hear_of_a_new_channel(chat: Chat, owner: User, guild: str) -> None:
     eve = chat.user()
     with eve.notifications() as stream:
         owner.channel(guild, "secret")
@@ -156,7 +156,7 @@ def test_the_last_owner_stays(chat: Chat, owner: User, guild: str) -> None:
     assert heir.get(f"/guilds/{guild}").status_code == 404
 
 
-def test_d_61_lists_are_paged(owner: User) -> None:
+def test_lists_are_paged(owner: User) -> None:
     guilds = [owner.guild(f"g{number}") for number in range(5)]
     first = owner.get("/guilds?limit=2")
     second = owner.get("/guilds", params={"limit": 2, "after": first.headers["x-next-after"]})

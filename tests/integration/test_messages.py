@@ -1,4 +1,4 @@
-"""Posting and reading back (A4 to A6, 7, D-07 to D-14)."""
+"""Posting and reading back (PROTOCOL 7)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.chat import Chat, User, receive, texts
 from tests.support.server import ServerProcess
 
 
-def test_d_07_unread_counts_are_differences_of_one_channel(alice: User, channel: str) -> None:
+def test_unread_counts_are_differences_of_one_channel(alice: User, channel: str) -> None:
     other = alice.channel(alice.guild())
     for _ in range(3):
         alice.say(channel, "x")
@@ -23,7 +23,7 @@ def test_d_07_unread_counts_are_differences_of_one_channel(alice: User, channel:
     assert unread[channel]["latest_sequence"] == 3
 
 
-def test_d_08_concurrent_posts_are_dense_and_in_order(alice: User, channel: str) -> None:
+def test_concurrent_posts_are_dense_and_in_order(alice: User, channel: str) -> None:
     with ThreadPoolExecutor(8) as posters:
         answers = list(posters.map(lambda number: alice.say(channel, str(number)), range(80)))
     assert sorted(answer["sequence"] for answer in answers) == list(range(1, 81))
@@ -32,7 +32,7 @@ def test_d_08_concurrent_posts_are_dense_and_in_order(alice: User, channel: str)
     assert {event["event"]["event_id"] for event in listed} == {answer["event_id"] for answer in answers}
 
 
-def test_d_09_a_nonce_is_stored_and_sent_once(alice: User, channel: str) -> None:
+def test_a_nonce_is_stored_and_sent_once(alice: User, channel: str) -> None:
     with alice.stream(channel) as stream:
         first = alice.post(f"/channels/{channel}/messages", {"content": "hello", "nonce": "n1"})
         again = alice.post(f"/channels/{channel}/messages", {"content": "hello", "nonce": "n1"})
@@ -46,13 +46,13 @@ def test_d_09_a_nonce_is_stored_and_sent_once(alice: User, channel: str) -> None
     assert texts(alice.history(channel)) == ["hello", "end"]
 
 
-def test_d_09_equal_texts_are_two_events(alice: User, channel: str) -> None:
+def test_equal_texts_are_two_events(alice: User, channel: str) -> None:
     with ThreadPoolExecutor(8) as posters:
         answers = list(posters.map(lambda _: alice.say(channel, "same"), range(40)))
     assert len({answer["event_id"] for answer in answers}) == 40
 
 
-def test_d_13_since_pages_forward_and_before_pages_back(alice: User, channel: str) -> None:
+def test_since_pages_forward_and_before_pages_back(alice: User, channel: str) -> None:
     for number in range(1, 8):
         alice.say(channel, str(number))
 
@@ -67,7 +67,7 @@ def test_d_13_since_pages_forward_and_before_pages_back(alice: User, channel: st
     assert page(since=7) == []
 
 
-def test_d_14_the_read_answer_is_what_is_stored_and_other_devices_hear_it(alice: User, channel: str) -> None:
+def test_the_stored_read_position_is_answered_and_other_devices_hear(alice: User, channel: str) -> None:
     for _ in range(5):
         alice.say(channel, "x")
     with alice.notifications() as other_device:
@@ -98,7 +98,7 @@ def test_the_longest_message_and_every_character_come_back(alice: User, channel:
     assert texts(alice.history(channel)) == [longest, awkward]
 
 
-def test_d_35_stored_events_hash_to_their_ids(alice: User, channel: str) -> None:
+def test_stored_events_hash_to_their_ids(alice: User, channel: str) -> None:
     """What is listed is the canonical event: its id can be recomputed from it."""
     alice.say(channel, "hash me é")
     (listed,) = alice.history(channel)
@@ -106,7 +106,7 @@ def test_d_35_stored_events_hash_to_their_ids(alice: User, channel: str) -> None
     assert event_id(event_hash(canonical_bytes(event))) == listed["event"]["event_id"]
 
 
-def test_d_63_an_event_is_the_same_bytes_for_every_reader(alice: User, channel: str) -> None:
+def test_an_event_is_the_same_bytes_for_every_reader(alice: User, channel: str) -> None:
     with alice.stream(channel) as one, alice.stream(channel) as two:
         alice.say(channel, "x")
         assert one.recv(timeout=10) == two.recv(timeout=10)

@@ -1,4 +1,4 @@
-"""What `/metrics` and the log say while the server works (17, 18, A11, D-40 to D-51)."""
+"""What `/metrics` and the log say while the server works (PROTOCOL 11.2, 11.3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.raw import HOST, ask
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until
 
-CONTRACT = (
+SERIES = (
     "openguild_http_requests_total", "openguild_http_request_duration_seconds_bucket", "openguild_messaging_events_total",
     "openguild_messaging_rejections_total", "openguild_websocket_queue_depth_max", "openguild_db_ready",
     "openguild_websocket_connections", "openguild_connections", "openguild_subscribers", "openguild_websocket_lag_closes_total",
@@ -26,20 +26,20 @@ CONTRACT = (
 )  # fmt: skip
 
 
-def test_d_41_the_contract_s_series_are_there(server: ServerProcess, alice: User) -> None:
+def test_the_documented_series_are_there(server: ServerProcess, alice: User) -> None:
     alice.say(alice.channel(alice.guild()), "x")
     alice.get("/none")
     server.chat().http.get("/users/me")
     text = httpx.get(server.base_url + "/metrics", trust_env=False)
     assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
-    for name in CONTRACT:
+    for name in SERIES:
         assert f"\n{name}" in text.text, name
     assert server.metric("openguild_db_ready") == 1  # although nobody asked /ready
     assert 'le="0.005"' in text.text
     assert "_created" not in text.text, "when a series began is nobody's question"
 
 
-def test_d_49_labels_are_templates(server: ServerProcess, alice: User) -> None:
+def test_labels_are_templates(server: ServerProcess, alice: User) -> None:
     channel = alice.channel(alice.guild())
     before = server.metric("openguild_http_requests_total", route="unmatched", status="404")
     for path in (
@@ -72,7 +72,7 @@ def test_refusals_of_every_kind_are_counted(server: ServerProcess, alice: User) 
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1, 1]
 
 
-def test_d_46_a_rejection_is_counted_once(server: ServerProcess, alice: User) -> None:
+def test_a_rejection_is_counted_once(server: ServerProcess, alice: User) -> None:
     guild = alice.guild()
     reasons = {
         "channel_name_length": lambda: alice.post(f"/guilds/{guild}/channels", {"name": "x" * 65}),
@@ -85,7 +85,7 @@ def test_d_46_a_rejection_is_counted_once(server: ServerProcess, alice: User) ->
         assert server.metric("openguild_messaging_rejections_total", reason=reason) == before + 1
 
 
-def test_d_47_outcomes_mean_what_they_say(server: ServerProcess, alice: User) -> None:
+def test_outcomes_mean_what_they_say(server: ServerProcess, alice: User) -> None:
     channel = alice.channel(alice.guild())
 
     def outcomes() -> list[float]:
@@ -101,7 +101,7 @@ def test_d_47_outcomes_mean_what_they_say(server: ServerProcess, alice: User) ->
     assert [now - then for now, then in zip(outcomes(), start, strict=True)] == [1, 1, 0]
 
 
-def test_d_50_idle_channels_have_no_depth_series(server: ServerProcess, alice: User) -> None:
+def test_idle_channels_have_no_depth_series(server: ServerProcess, alice: User) -> None:
     channel = alice.channel(alice.guild())
     with alice.stream(channel) as stream:
         alice.say(channel, "x")
@@ -110,7 +110,7 @@ def test_d_50_idle_channels_have_no_depth_series(server: ServerProcess, alice: U
         assert channel not in httpx.get(server.base_url + "/metrics", trust_env=False).text
 
 
-def test_d_42_a_listener_for_metrics_alone(database_url: str, nats_server: EmbeddedNats, tmp_path: Path) -> None:
+def test_metrics_may_have_a_listener_of_their_own(database_url: str, nats_server: EmbeddedNats, tmp_path: Path) -> None:
     port = free_port()
     server = ServerProcess(tmp_path, DATABASE_URL=database_url, METRICS__BIND_ADDR=f"127.0.0.1:{port}")
     with server.start():
@@ -129,7 +129,7 @@ def test_metrics_can_be_switched_off(tmp_path: Path) -> None:
 # --- logs ------------------------------------------------------------------------------------------
 
 
-def test_d_51_every_line_is_json_and_requests_carry_their_id(database_url: str, tmp_path: Path) -> None:
+def test_every_line_is_json_and_requests_carry_their_id(database_url: str, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=database_url)
     with server.start():
         chat = server.chat()
@@ -177,7 +177,7 @@ def test_compact_logs_are_one_line_each(tmp_path: Path) -> None:
 
 
 def test_memory_storage_warns_at_start_and_in_ready(tmp_path: Path) -> None:
-    """A9."""
+    """PROTOCOL 11.4.5."""
     with ServerProcess(tmp_path, "--storage", "memory").start() as server:
         ready = httpx.get(server.base_url + "/ready", trust_env=False).json()
         assert "lost at a restart" in ready["components"][0]["details"]

@@ -1,4 +1,4 @@
-"""SIGHUP: keys rotate without a restart, limits change, a bad configuration changes nothing (A8)."""
+"""SIGHUP: keys rotate without a restart, limits change, a bad configuration changes nothing (PROTOCOL 11.4.6)."""
 
 from __future__ import annotations
 

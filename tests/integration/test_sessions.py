@@ -1,4 +1,4 @@
-"""Accounts, tokens, refresh, devices (A8, A13, 5, D-19 to D-27, D-57, D-60, D-64)."""
+"""Accounts, tokens, refresh, devices (PROTOCOL 4)."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def refresh(chat: Chat, token: str):
         ("someone", "nul\x00nul\x00nul", "password"),
     ],
 )
-def test_d_22_bad_names_and_passwords(username: str, password: str, field: str, chat: Chat) -> None:
+def test_bad_names_and_passwords(username: str, password: str, field: str, chat: Chat) -> None:
     answer = chat.http.post("/users/register", json={"username": username, "password": password})
     assert (answer.status_code, answer.json()["error"]) == (400, "validation_error")
     assert [problem["field"] for problem in answer.json()["details"]] == [field]
 
 
-def test_d_22_lengths_count_characters_and_names_differ_in_more_than_case(chat: Chat, alice: User) -> None:
+def test_lengths_count_characters_and_names_ignore_case(chat: Chat, alice: User) -> None:
     assert chat.http.post("/users/register", json={"username": "é" * 64, "password": "é" * 8}).status_code == 201
     taken = chat.http.post("/users/register", json={"username": alice.name.upper(), "password": PASSWORD})
     assert (taken.status_code, taken.json()["error"]) == (409, "username_taken")
@@ -50,7 +50,7 @@ def test_all_problems_are_told_at_once(chat: Chat) -> None:
     assert [problem["field"] for problem in answer.json()["details"]] == ["identifier", "secret", "device"]
 
 
-def test_d_21_an_unknown_user_costs_what_a_wrong_password_costs(chat: Chat, alice: User) -> None:
+def test_an_unknown_user_costs_what_a_wrong_password_costs(chat: Chat, alice: User) -> None:
     def attempt(name: str) -> float:
         started = time.perf_counter()
         answer = chat.http.post(
@@ -64,10 +64,10 @@ def test_d_21_an_unknown_user_costs_what_a_wrong_password_costs(chat: Chat, alic
     assert 0.4 < unknown / known < 2.5
 
 
-def test_d_19_refresh_and_revoke_work_on_the_real_database(chat: Chat, alice: User) -> None:
+def test_refresh_and_revoke_work_on_the_real_database(chat: Chat, alice: User) -> None:
     answer = refresh(chat, alice.refresh_token)
     assert answer.status_code == 200, answer.text
-    assert answer.headers["cache-control"] == "no-store"  # D-64
+    assert answer.headers["cache-control"] == "no-store"  # PROTOCOL 2.5.3
     tokens = answer.json()
     assert tokens["refresh_token"] != alice.refresh_token
     renewed = User(chat, alice.name, tokens["access_token"], tokens["refresh_token"], alice.user_id)
@@ -84,7 +84,7 @@ def test_garbage_tokens(chat: Chat) -> None:
         assert chat.http.post("/sessions/revoke", json={"refresh_token": token}).status_code == 204
 
 
-def test_d_20_revocation_ends_the_access_token_and_the_sockets(chat: Chat, alice: User) -> None:
+def test_revocation_ends_the_access_token_and_the_sockets(chat: Chat, alice: User) -> None:
     channel = alice.channel(alice.guild())
     with alice.stream(channel) as stream, alice.notifications() as notifications:
         chat.http.post("/sessions/revoke", json={"refresh_token": alice.refresh_token})
@@ -92,7 +92,7 @@ def test_d_20_revocation_ends_the_access_token_and_the_sockets(chat: Chat, alice
     assert alice.get("/users/me").status_code == 401
 
 
-def test_d_26_parallel_refreshes_leave_a_working_session(chat: Chat, alice: User) -> None:
+def test_parallel_refreshes_leave_a_working_session(chat: Chat, alice: User) -> None:
     """Tabs refresh at once: the grace admits them all, and whichever answer is kept works."""
     with ThreadPoolExecutor(8) as tabs:
         answers = list(tabs.map(lambda _: refresh(chat, alice.refresh_token), range(8)))
@@ -101,7 +101,7 @@ def test_d_26_parallel_refreshes_leave_a_working_session(chat: Chat, alice: User
     assert alice.get("/users/me").status_code == 200
 
 
-def test_d_27_reuse_of_a_rotated_token_ends_the_family(chat: Chat, alice: User, server: ServerProcess) -> None:
+def test_reuse_of_a_rotated_token_ends_the_family(chat: Chat, alice: User, server: ServerProcess) -> None:
     token = alice.refresh_token
     newest = ""
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Both sockets: resume, limits, heartbeat, close codes, ways to authenticate (A6, A7, 8, 9, D-11 to D-18)."""
+"""Both sockets: resume, limits, heartbeat, close codes, ways to authenticate (PROTOCOL 8)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_without_since_the_newest_replay_window_comes(alice: User, channel: str)
         assert texts(receive(stream, 50)) == [str(number) for number in range(11, 61)]
 
 
-def test_d_12_since_replays_everything_in_pages(alice: User, channel: str) -> None:
+def test_since_replays_everything_in_pages(alice: User, channel: str) -> None:
     """More than two pages of the log and more than the ring, then live."""
     with ThreadPoolExecutor(8) as posters:
         list(posters.map(lambda number: alice.say(channel, str(number)), range(450)))
@@ -50,7 +50,7 @@ def test_d_12_since_replays_everything_in_pages(alice: User, channel: str) -> No
         assert texts(receive(stream, 1)) == ["live"]
 
 
-def test_d_11_nothing_is_lost_between_replay_and_live(alice: User, channel: str) -> None:
+def test_nothing_is_lost_between_replay_and_live(alice: User, channel: str) -> None:
     """Streams are opened while posts go on: each has an unbroken row from its start."""
     with ThreadPoolExecutor(6) as pool:
         posting = [pool.submit(alice.say, channel, str(number)) for number in range(200)]
@@ -92,7 +92,7 @@ def test_three_ways_to_show_the_token(chat: Chat, alice: User, channel: str) -> 
         assert status.value.response.status_code == 401
 
 
-def test_frames_have_the_contract_shape(alice: User, channel: str) -> None:
+def test_frames_have_the_documented_shape(alice: User, channel: str) -> None:
     with alice.stream(channel, client_id="4c5b6f0e-8a55-4f2e-9d0c-0d4f2a4cf3f0") as stream:
         alice.say(channel, "x")
         (frame,) = receive(stream, 1)
@@ -113,7 +113,7 @@ def test_client_messages_are_ignored(alice: User, channel: str) -> None:
         assert texts(receive(stream, 1)) == ["still here"]
 
 
-def test_d_18_a_message_over_the_limit_closes_with_1009(alice: User, channel: str) -> None:
+def test_a_message_over_the_limit_closes_with_1009(alice: User, channel: str) -> None:
     with alice.stream(channel) as stream:
         stream.send("x" * 65_537)
         assert close_of(stream)[0] == 1009
@@ -157,7 +157,7 @@ def test_bytes_behind_the_handshake_belong_to_the_socket(alice: User, channel: s
 
 @pytest.mark.parametrize("how", ["kick", "leave"])
 def test_losing_membership_closes_with_4403(how: str, chat: Chat, alice: User) -> None:
-    """D-05: permissions are re-checked for open sockets when they change."""
+    """Permissions are checked again for open streams when they change (PROTOCOL 8.8)."""
     guild = alice.guild()
     channel, bob = alice.channel(guild), chat.user()
     bob.join(alice.invite(guild))
@@ -263,7 +263,7 @@ def sockets_open(server: ServerProcess) -> float:
     return server.metric("openguild_websocket_connections")
 
 
-def test_d_15_limits_per_user_and_in_total(small: ServerProcess, anna: User) -> None:
+def test_limits_per_user_and_in_total(small: ServerProcess, anna: User) -> None:
     refusals = small.metric("openguild_messaging_rejections_total", reason="websocket_limit")
     channel = anna.channel(anna.guild())
     other = small.chat().user()
@@ -310,7 +310,7 @@ def handshake(
         yield sock
 
 
-def test_d_17_a_peer_that_answers_no_ping_is_dropped(small: ServerProcess, anna: User) -> None:
+def test_a_peer_that_answers_no_ping_is_dropped(small: ServerProcess, anna: User) -> None:
     channel = anna.channel(anna.guild())
     with handshake(small, anna, channel) as sock:
         received = b""
@@ -319,7 +319,7 @@ def test_d_17_a_peer_that_answers_no_ping_is_dropped(small: ServerProcess, anna:
     assert received.startswith(b"\x89\x00\x89\x00\x88")  # two pings, then the close
 
 
-def test_d_17_a_peer_that_answers_stays(small: ServerProcess, anna: User) -> None:
+def test_a_peer_that_answers_stays(small: ServerProcess, anna: User) -> None:
     channel = anna.channel(anna.guild())
     with handshake(small, anna, channel) as sock:
         for _ in range(5):

@@ -121,7 +121,7 @@ def page(server: ServerProcess, alice: User, channel: str) -> Iterator[tuple[str
         thread.join()
 
 
-def test_d_48_chromium_on_another_origin(
+def test_chromium_on_another_origin_obeys_the_list(
     page: tuple[str, Queue[dict[str, Any]]], alice: User, channel: str, tmp_path: Path
 ) -> None:
     """Preflight, bearer header, token by subprotocol, typed errors: what a web client needs."""

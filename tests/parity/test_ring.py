@@ -155,7 +155,7 @@ class TestRing:
         ring.detach(slow)
         assert ring.depth() == 1
 
-    def test_d50_depth_falls_as_readers_drain(self, ring_type: type[PureRing]) -> None:
+    def test_depth_falls_as_readers_drain(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0)
         slot = ring.attach(0)
         for _ in range(3):

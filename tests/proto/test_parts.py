@@ -84,7 +84,7 @@ def test_control_frames_are_short() -> None:
     ],
 )
 def test_timestamps_are_as_short_as_they_are_exact(micros: int, text: str) -> None:
-    """CONTRACT 3.6."""
+    """PROTOCOL 1.2.2."""
     assert from_micros(micros) == text
     if micros % 1000 == 0:
         assert from_millis(micros // 1000) == text

@@ -1,4 +1,4 @@
-"""More connections than there is room for: somebody else is still served (CONTRACT A7)."""
+"""More connections than there is room for: somebody else is still served (PROTOCOL 9.5.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in the control log and is not what a replica expects: it serves on (architecture, "Many replicas")."""
+"""What stands in the control log and is not what a replica expects: it serves on (PROTOCOL 10.4)."""
 
 from __future__ import annotations
 

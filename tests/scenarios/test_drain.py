@@ -1,4 +1,4 @@
-"""A signal: whatever has begun is finished, nothing new begins, every stream is told (playbook "Deployments", D-52)."""
+"""A signal: whatever has begun is finished, nothing new begins, every stream is told (PROTOCOL 12)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def locked(url: str, table: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_d_52_a_signal_drains(number: signal.Signals, database_url: str, tmp_path: Path) -> None:
+def test_a_signal_drains_the_server(number: signal.Signals, database_url: str, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=database_url, DRAIN__DELAY_SECS=1)
     with server.start():
         alice = server.chat().user()

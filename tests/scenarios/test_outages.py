@@ -1,4 +1,4 @@
-"""What fails while the server serves, and how it comes back by itself (architecture, "Failing")."""
+"""What fails while the server serves, and how it comes back by itself (docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def migrate(server: ServerProcess) -> None:
     assert server.run_command("migrate").returncode == 0
 
 
-def test_d_43_posts_are_refused_while_postgres_is_away_and_streams_stay(
+def test_while_postgres_is_away_posts_fail_and_streams_stay(
     own_postgres: EmbeddedPostgres, nats_server: EmbeddedNats, tmp_path: Path
 ) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=own_postgres.url, NATS__URL=nats_server.url)
@@ -76,7 +76,7 @@ def test_d_43_posts_are_refused_while_postgres_is_away_and_streams_stay(
             wait_until(lambda: server.status("/ready") == 503)
             ready = httpx.get(server.base_url + "/ready", trust_env=False)
             assert ready.json()["status"] == "unavailable"
-            assert "127.0.0.1" not in ready.text  # D-59: no host, no driver text
+            assert "127.0.0.1" not in ready.text  # no host, no driver text (PROTOCOL 11.1.4)
             assert server.status("/health") == server.status("/live") == 200
             assert server.metric("openguild_db_ready") == 0
             own_postgres.restart()
@@ -125,7 +125,7 @@ def test_the_server_starts_while_postgres_is_away(own_postgres: EmbeddedPostgres
         assert server.stop() == 0
 
 
-def test_d_39_an_unmigrated_schema_is_not_served(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+def test_an_unmigrated_schema_is_not_served(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=own_postgres.url)
     with server.start(ready=False):
         wait_until(lambda: server.status("/ready") == 503)

@@ -1,4 +1,4 @@
-"""Two replicas behind PgBouncer in transaction mode: migrate, serve, chat (issue: the append path through a pooler)."""
+"""Two replicas behind PgBouncer in transaction mode: migrate, serve, chat."""
 
 from __future__ import annotations
 

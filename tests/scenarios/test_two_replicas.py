@@ -1,4 +1,4 @@
-"""Two real replicas on one PostgreSQL and one NATS: every subscriber gets everything, in order, once (D-01)."""
+"""Two real replicas on one PostgreSQL and one NATS: every subscriber gets everything, in order, once (PROTOCOL 8.3.1, 10.1)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def post_all(replicas: list[ServerProcess], alice: User, channel: str) -> 
 
 
 @pytest.mark.anyio
-async def test_d_01_every_subscriber_of_both_replicas_gets_every_event_once(replicas: list[ServerProcess]) -> None:
+async def test_every_subscriber_of_both_replicas_gets_every_event_once(replicas: list[ServerProcess]) -> None:
     alice = await anyio.to_thread.run_sync(replicas[0].chat().user)
     channel = alice.channel(alice.guild())
     send, ready = anyio.create_memory_object_stream[None](2 * SUBSCRIBERS)
@@ -136,7 +136,7 @@ def test_a_guild_made_on_one_replica_is_served_by_the_other(replicas: list[Serve
         assert json.loads(stream.recv(timeout=10))["kind"] == "channel_message"
 
 
-def test_d_21_guesses_at_a_password_are_counted_on_all_replicas_together(
+def test_password_guesses_are_counted_for_all_replicas_together(
     new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
 ) -> None:
     url = new_database()

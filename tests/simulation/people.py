@@ -61,7 +61,7 @@ class Account:
     def return_to(self, world: World, refused: ApiError, now: float) -> str | None:
         """Log in again when the session is over. What is wrong with its end.
 
-        The answer to a renewal may be lost, and a refresh token is taken once more and within ten seconds (D-27). So a
+        The answer to a renewal may be lost, and a refresh token is taken once more and within ten seconds (PROTOCOL 4.6.4). So a
         session may end, but only of somebody who does not know the newest token.
         """
         session = self.client.session

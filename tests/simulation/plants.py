@@ -47,7 +47,7 @@ def trust_nats(replica: Replica) -> None:
 
 
 def replay_before_subscribe(replica: Replica) -> None:
-    """The log is read up to where it stood at the request; what came since falls between (D-11)."""
+    """The log is read up to where it stood at the request; what came since falls between (PROTOCOL 8.3.1)."""
     streams, tables = replica.server.replica, replica.cluster.database.tables
     join = streams.join
 

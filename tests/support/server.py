@@ -20,7 +20,7 @@ from tests.support.chat import Chat
 from tests.support.waiting import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # CONTRACT 5.2, the golden seed
+SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # the seed of PROTOCOL 6.5.1
 
 
 class ServerProcess:

@@ -1,4 +1,4 @@
-"""The memory store: for tests and simulations, and for a server that was told `--storage memory` (CONTRACT A9).
+"""The memory store: for tests and simulations, and for a server that was told `--storage memory` (PROTOCOL 11.4.4).
 
 `MemoryTables` is synchronous, so that operations are tested without an event loop; `MemoryStorage` puts it behind
 the `Storage` interface. Everything is lost when the process ends.

@@ -279,7 +279,7 @@ def _revoke(state: State, user_id: str, families: list[Family], now_ms: int) -> 
 
 
 def prune_user(state: State, user_id: str, now_ms: int) -> None:
-    """Drop what has expired of one user, so that logins do not grow the tables for ever (D-29)."""
+    """Drop what has expired of one user, so that logins do not grow the tables for ever (PROTOCOL 11.6.3)."""
     for session in [s for s in state.sessions.values() if s.user_id == user_id and s.expires_at_ms <= now_ms]:
         del state.sessions[session.session_id]
     for refresh_hash, (family_id, expires_at_ms) in list(state.refresh_tokens.items()):

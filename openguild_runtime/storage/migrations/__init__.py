@@ -1,4 +1,4 @@
-"""The schema's history: plain SQL, forward only, applied under an advisory lock (playbook "migrations reviewed").
+"""The schema's history: plain SQL, forward only, applied under an advisory lock (PROTOCOL 11.6).
 
 All steps run in one transaction on one connection, so PgBouncer in transaction mode does no harm.
 """

@@ -1,4 +1,4 @@
-"""Group commit: appends that wait together are stored by one transaction (architecture, "Many replicas").
+"""Group commit: appends that wait together are stored by one transaction (PROTOCOL 7.1.2).
 
 Channels take turns, so a busy one does not hold up the others; within a channel appends keep their order. The queue is
 bounded in events and bytes, and in events per channel; beyond it an append is refused, not kept.

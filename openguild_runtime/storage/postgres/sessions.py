@@ -1,4 +1,4 @@
-"""Sessions and refresh families in PostgreSQL. Tokens are stored as hashes only (D-25)."""
+"""Sessions and refresh families in PostgreSQL. Tokens are stored as hashes only (PROTOCOL 4.6.1)."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]
 
 
 async def prune_users(tx: Transaction, user_ids: Sequence[str], now_ms: int) -> None:
-    """Drop what has expired of these users, so that logins do not grow the tables for ever (D-29)."""
+    """Drop what has expired of these users, so that logins do not grow the tables for ever (PROTOCOL 11.6.3)."""
     now = moment(now_ms)
     await tx.connection.execute(
         "DELETE FROM sessions WHERE user_id = ANY ($1::uuid[]) AND expires_at <= $2", user_ids, now

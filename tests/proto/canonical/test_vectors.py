@@ -1,4 +1,4 @@
-"""The golden vectors of CONTRACT 10, and what the canonical form admits (A15, D-35)."""
+"""The golden vectors, and what the canonical form admits (PROTOCOL 6.2 to 6.5)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_golden_bytes() -> None:
 
 @pytest.mark.parametrize("signed", [True, False])
 def test_what_clients_see_verifies(signed: bool) -> None:
-    """D-31, D-35: id and signature can be checked from the wire bytes alone."""
+    """Id and signature can be checked from the wire bytes alone (PROTOCOL 6.3)."""
     key = parse_seed(SEED)
     built = build_message(
         server_name='quote"server', channel_id=ROOM, sender=ALICE, username='al"event_id":"ice', text="hi \x7f é",
@@ -156,7 +156,7 @@ def test_depth_is_bounded() -> None:
 
 
 def test_numbers_of_other_servers() -> None:
-    """Integers outside i64 and u64 become doubles, as the original wrote them."""
+    """Integers outside i64 and u64 become doubles (PROTOCOL 6.2.5)."""
     assert canonical_json([2**63, 2**64 - 1, -(2**63), 2**64], strict=False) == (
         b"[9223372036854775808,18446744073709551615,-9223372036854775808,1.8446744073709552e19]"
     )

@@ -79,7 +79,7 @@ def refused(stream: StreamClient, code: str, field: str) -> tuple[str, list[Stre
     return target, stream.receive_data(f"HTTP/1.1 400 X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode(), 0.0)
 
 
-def test_d_12_a_stream_resumes_in_the_log_that_it_has_read() -> None:
+def test_a_stream_resumes_in_the_log_that_it_has_read() -> None:
     stream = StreamClient("c", None, lambda: 0.5)
     assert asked(stream, 7) == "/channels/c/ws"
     assert stream.epoch == 7
@@ -151,7 +151,7 @@ def test_pings_are_answered() -> None:
 
 
 @pytest.mark.parametrize("code", list(CloseCode))
-def test_every_close_code_is_taken_as_the_contract_says(code: CloseCode) -> None:
+def test_every_close_code_is_taken_as_documented(code: CloseCode) -> None:
     stream = opened()
     (event,) = stream.receive_data(close_frame(code, "why"), 1.0)
     if code is CloseCode.TOKEN_ENDED:

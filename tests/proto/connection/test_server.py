@@ -276,7 +276,7 @@ def expire(conn: ServerConnection) -> tuple[list[object], bytes]:
     return list(conn.handle_deadline(deadline)), b"".join(conn.data_to_send())
 
 
-def test_d_53_silence_and_slow_heads_and_bodies() -> None:
+def test_silence_slow_heads_and_slow_bodies_end() -> None:
     silent = connection()
     assert silent.next_deadline() == 10.0
     assert expire(silent) == ([DeadlineExpired("head")], b"")
@@ -294,7 +294,7 @@ def test_d_53_silence_and_slow_heads_and_bodies() -> None:
     assert sent.startswith(b"HTTP/1.1 408 ")
 
 
-def test_d_53_a_slow_head_is_not_prolonged_by_more_bytes() -> None:
+def test_a_slow_head_is_not_prolonged_by_more_bytes() -> None:
     conn = connection()
     for second in range(9):
         list(conn.receive_data(b"G", float(second)))
@@ -308,7 +308,7 @@ def test_keep_alive_ends_after_the_idle_time() -> None:
     assert expire(conn) == ([DeadlineExpired("idle")], b"")
 
 
-def test_d_17_two_unanswered_pings_end_the_socket() -> None:
+def test_two_unanswered_pings_end_the_socket() -> None:
     conn = opened()
     for _ in range(2):
         assert expire(conn) == ([], ping_frame())
@@ -318,7 +318,7 @@ def test_d_17_two_unanswered_pings_end_the_socket() -> None:
     assert conn.wants_close
 
 
-def test_d_17_anything_heard_puts_the_ping_off() -> None:
+def test_anything_heard_puts_the_ping_off() -> None:
     conn = opened()
     assert conn.next_deadline() == 25.0
     drive(conn, [masked(0x81, b'{"type":"ping","ts":1}')], now=20.0)

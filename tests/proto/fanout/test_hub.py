@@ -257,7 +257,7 @@ def test_closing_gives_the_subscribers_back(hub: Hub) -> None:
 
 
 def test_depths_names_the_deepest_first(hub: Hub) -> None:
-    """D-50: channels without a backlog are not named."""
+    """Channels without a backlog are not named (PROTOCOL 11.2.5)."""
     hub.open("quiet", 0)
     hub.subscribe("quiet", 0)
     hub.open("busy", 0)

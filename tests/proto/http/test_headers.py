@@ -1,4 +1,4 @@
-"""The header policy (3.1 to 3.3, A14, D-16, D-44, D-48)."""
+"""The header policy (PROTOCOL 2.5 to 2.7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def applied(policy: HeaderPolicy, method: str = "GET", **headers: str) -> dict[s
     return {name.decode(): value.decode() for name, value in policy.apply(Response.empty(), request, "id")}
 
 
-def test_d_48_origins() -> None:
+def test_only_listed_origins_are_admitted() -> None:
     anyone = HeaderPolicy.create()
     assert applied(anyone, origin="https://a.example")["access-control-allow-origin"] == "*"
     listed = HeaderPolicy.create(cors_allowed_origins=("https://a.example",))
@@ -51,7 +51,7 @@ def test_streams_are_opened_from_listed_origins_only(
 
 
 @pytest.mark.parametrize("entry", ["", "a.example", "https://a.example/", "https://a b", "javascript:x"])
-def test_d_48_a_bad_origin_stops_the_start(entry: str) -> None:
+def test_a_bad_origin_stops_the_start(entry: str) -> None:
     with pytest.raises(ValueError):
         HeaderPolicy.create(cors_allowed_origins=(entry,))
 
@@ -91,19 +91,19 @@ def test_what_the_operation_set_is_kept() -> None:
         ("10.0.0.1", "1.1.1.1, [fe80::1%25eth0]:80", "10.0.0.1"),
     ],
 )
-def test_d_16_the_right_most_untrusted_hop(peer: str, forwarded: str, expected: str) -> None:
+def test_the_client_is_the_right_most_untrusted_hop(peer: str, forwarded: str, expected: str) -> None:
     policy = HeaderPolicy.create(trusted_proxies=("10.0.0.0/8", "fd00::/8"))
     headers = (("x-forwarded-for", forwarded),) if forwarded else ()
     assert policy.client_address(peer, headers) == expected
 
 
-def test_d_16_several_fields_are_one_chain() -> None:
+def test_several_forwarded_fields_are_one_chain() -> None:
     policy = HeaderPolicy.create(trusted_proxies=("10.0.0.0/8",))
     headers = (("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1"))
     assert policy.client_address("10.0.0.1", headers) == "1.1.1.1"
 
 
-def test_d_44_request_ids() -> None:
+def test_a_request_id_is_kept_only_when_harmless() -> None:
     assert request_id_for((("x-request-id", "ok-1.2:3_x"),), fixed_bytes) == "ok-1.2:3_x"
     made = request_id_for((("x-request-id", "not ok"),), fixed_bytes)
     assert made == request_id_for((), fixed_bytes) == "00010203-0405-4607-8809-0a0b0c0d0e0f"

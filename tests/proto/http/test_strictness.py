@@ -122,7 +122,7 @@ def test_any_cut_of_good_requests_gives_the_same_requests(places: list[int]) -> 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=6))
 @settings(deadline=None, max_examples=300)
 def test_no_bytes_raise(data: bytes, places: list[int]) -> None:
-    """The peer's faults are events (STYLE 6)."""
+    """The peer's faults are events (docs/embedding.md, "The call contract")."""
     whole = drive(connection(), [data])
     assert drive(connection(), cut(data, places)) == whole
 

@@ -1,6 +1,6 @@
-"""Every route and socket × every role × own and foreign guild, generated from the route table (CONTRACT A1, A2, 3.5).
+"""Every route and socket × every role × own and foreign guild, generated from the route table (PROTOCOL 5.2, 5.3).
 
-The rules are written down here a second time, from the contract's text and not from the code; the code must answer what
+The rules are written down here a second time, from the text of PROTOCOL 5 and not from the code; the code must answer what
 they say. A new route without a rule fails.
 """
 
@@ -105,7 +105,7 @@ def rank(role: str | None) -> int:
 
 
 def expected(route: Route, server: str | None, guild: str | None, channel: str | None) -> int:
-    """What the contract says an account with these roles gets."""
+    """What an account with these roles gets (PROTOCOL 5)."""
     if name_of(route) in OWN:
         return 404 if OWN[name_of(route)] and guild is None else route.status
     in_channel = "{channel_id}" in route.template
@@ -168,7 +168,7 @@ def test_the_prefix_changes_nothing(stage: Scene, route: Route) -> None:
 
 
 def test_nobody_gives_a_role_above_their_own_or_removes_an_equal(stage: Scene) -> None:
-    """A1, over all ranks; owners are equals who may change each other's role, and the last one's cannot be changed."""
+    """Over all ranks (PROTOCOL 5.5); owners are equals who may change each other's role, and the last one's cannot be changed."""
     for giver, given, held in itertools.product(RANK, RANK, RANK):
         scene = with_roles(stage, None, giver, None)
         scene.world.perform(GrantGuildRole(guild_id=scene.guild, user_id=scene.guest, role=held, now_ms=0))

@@ -1,7 +1,7 @@
 """Every operation, stopped at each of its effects in turn: a typed 503, nothing half done, a retry that works.
 
 Two failures are tried at each effect: it was refused before anything happened, and it happened but its answer was
-lost (architecture, "Operations ask, the runtime answers").
+lost (docs/embedding.md, "Operations and effects").
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def shape(scene: Scene) -> object:
     )
 
 
-def test_d_09_a_lost_answer_to_a_post_is_repeated_by_its_nonce() -> None:
+def test_a_lost_answer_to_a_post_is_repeated_by_nonce() -> None:
     scene = copy.deepcopy(SCENE)
     act = Act("POST", "/channels/{channel}/messages", "bob", {"content": "x", "nonce": "n"})
     at = len(effects_of(act)) - 1
@@ -197,7 +197,7 @@ def test_d_09_a_lost_answer_to_a_post_is_repeated_by_its_nonce() -> None:
 
 
 def test_closing_an_operation_yields_no_further_effect() -> None:
-    """Closing a generator midway runs its `finally` and asks for nothing (architecture, "Cancellation")."""
+    """Closing a generator midway runs its `finally` and asks for nothing."""
     from openguild_proto.operations.dispatch import dispatch
 
     for act in ACTS:
@@ -211,7 +211,7 @@ def test_closing_an_operation_yields_no_further_effect() -> None:
 
 
 def test_known_tokens_cost_no_query() -> None:
-    """Architecture, "Revocation cost"."""
+    """A token that the store has confirmed is good until its end is heard of (PROTOCOL 4.3.4)."""
     scene = copy.deepcopy(SCENE)
     seen: list[str] = []
     perform(scene, Act("GET", "/guilds/{guild}"), before=lambda place, effect: seen.append(type(effect).__name__))

@@ -1,4 +1,4 @@
-"""Pages of the log are bounded in bytes: paging both ways finds every event once (D-13, CONTRACT 7.2)."""
+"""Pages of the log are bounded in bytes: paging both ways finds every event once (PROTOCOL 7.6)."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_pages_follow_each_other_by_their_cursors(lists: Lists, name: str) -> No
 
 
 @every_list
-def test_d_61_a_page_follows_although_the_line_before_it_is_gone(lists: Lists, name: str) -> None:
+def test_a_page_follows_although_the_line_before_is_gone(lists: Lists, name: str) -> None:
     seen, after = lists.page(name, limit=2)
     lists.remove(name, seen[-1])
     rest, last = lists.page(name, after=after)

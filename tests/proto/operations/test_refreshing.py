@@ -1,4 +1,4 @@
-"""Refreshing: answered again within the grace, limited per account and address, and reuse is told to the operator (A8, D-27)."""
+"""Refreshing: answered again within the grace, limited per account and address, and reuse told to the operator (PROTOCOL 4.6)."""
 
 from __future__ import annotations
 

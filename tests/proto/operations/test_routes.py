@@ -1,4 +1,4 @@
-"""Paths and the routes that answer them (2, D-49)."""
+"""Paths and the routes that answer them (PROTOCOL 3.1)."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def channel(world: World, alice: str) -> str:
     return str(decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, alice))["channel_id"])
 
 
-def test_d_31_events_are_signed_when_there_is_a_key(world: World, alice: str, channel: str) -> None:
-    """A15."""
+def test_events_are_signed_when_there_is_a_key(world: World, alice: str, channel: str) -> None:
+    """PROTOCOL 6.3.3."""
     key = SigningKey(bytes(range(32)))
     world.service.signer = EventSigner("localhost", "k1", key)
     world.ask("POST", f"/channels/{channel}/messages", {"content": "signed"}, alice)
@@ -109,7 +109,7 @@ def test_a_body_over_its_route_s_limit_is_refused_unread(world: World, alice: st
     assert getattr(just, "status", 101) != 413
 
 
-def test_what_the_contract_allows_fits_however_it_is_written(world: World, alice: str, channel: str) -> None:
+def test_the_longest_bodies_fit_however_they_are_written(world: World, alice: str, channel: str) -> None:
     """Every character as a pair of escapes: twelve bytes each."""
     wide = "\U0001f600"
     body = json.dumps({"content": wide * 4_000, "nonce": "n" * 64}).encode()
@@ -127,7 +127,7 @@ def test_registration_can_be_closed() -> None:
     assert (answer.status, decoded(answer)["error"]) == (403, "registration_closed")
 
 
-def test_d_57_a_token_of_a_deleted_account_is_refused(world: World, alice: str) -> None:
+def test_a_token_of_a_deleted_account_is_refused(world: World, alice: str) -> None:
     """Its owner is gone: 401, not an empty profile."""
     user_id = decoded(world.ask("GET", "/users/me", token=alice))["user_id"]
     del world.tables._state.users[user_id]
@@ -155,7 +155,7 @@ ENDS = [2**63 - 1, 2**63, 2**64, 10**3_999, -(2**63), -(2**63) - 1, -(10**3_999)
 def test_no_number_of_a_client_is_more_than_a_store_can_hold(
     world: World, alice: str, channel: str, number: int
 ) -> None:
-    """PostgreSQL's bigint; memory would take them all. A read position is clamped (7.3), the others refused or clamped."""
+    """PostgreSQL's bigint; memory would take them all. A read position is clamped (PROTOCOL 7.7.1), the rest refused or clamped."""
     guild = decoded(world.ask("GET", "/guilds", token=alice))[0]["guild_id"]
     digits = str(number)
 
@@ -199,7 +199,7 @@ class Guessing:
         return answer.status
 
 
-def test_d_21_guesses_from_elsewhere_do_not_lock_the_owner_out(world: World, alice: str) -> None:
+def test_guesses_from_elsewhere_do_not_lock_the_owner_out(world: World, alice: str) -> None:
     """alice has a session at 192.0.2.1."""
     guessing = Guessing(world)
     world.wall_ms += 120_000  # registering and logging in were attempts too
@@ -269,7 +269,7 @@ def test_every_limit_per_address_counts_the_64_of_ipv6(world: World, alice: str,
 
 
 def test_everybody_s_own_page_shows_the_channels_of_his_guilds(world: World, alice: str, channel: str) -> None:
-    """CONTRACT 5.5 and 11: the highest rank of the three scopes is effective."""
+    """The highest rank of the three scopes is effective (PROTOCOL 5.1.2)."""
     (guild,) = decoded(world.ask("GET", "/guilds", token=alice))
     code = decoded(world.ask("POST", f"/guilds/{guild['guild_id']}/invites", {}, alice))["code"]
     bob = world.user("bob")
@@ -303,7 +303,7 @@ def test_a_since_beyond_the_head_is_one_however_far(world: World, alice: str, ch
 
 
 @pytest.mark.parametrize("leaf", ["events", "ws"])
-def test_d_12_a_since_of_another_epoch_is_refused_and_one_without_an_epoch_is_not(
+def test_since_is_refused_with_another_epoch_but_not_without_one(
     world: World, alice: str, channel: str, leaf: str
 ) -> None:
     def ask(query: str) -> Response | OpenStream:
@@ -364,7 +364,7 @@ def test_a3_a_socket_s_query_is_read_for_who_is_somebody(world: World, alice: st
 
 
 def test_who_am_i_is_no_rejection(world: World) -> None:
-    """CONTRACT 3.5: clients ask it to see whether their token still lives."""
+    """Clients ask it to see whether their token still lives (PROTOCOL 3.6.5)."""
     assert (world.ask("GET", "/users/me").status, world.ask("GET", "/users/me").rejection) == (401, None)
     assert world.ask("GET", "/guilds").rejection == "unauthorized"
 

@@ -1,4 +1,4 @@
-"""What names may hold (CONTRACT 6, A13)."""
+"""What names may hold (PROTOCOL 1.3)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_names_of_people_are_names(name: str) -> None:
     assert username_problems(normalise_username(name)[0]) == []
 
 
-def test_d_22_the_key_of_a_key_is_itself() -> None:
+def test_the_key_of_a_key_is_itself() -> None:
     """NFKC, case folding and NFKC again: no third name hides behind two that are one."""
     for code in range(0x30000):
         if unicodedata.category(chr(code)) not in {"Cn", "Co", "Cs"}:

@@ -1,4 +1,4 @@
-"""Roles, limits and counts of connections (A1, A2, A7, A14, 11, 12)."""
+"""Roles, limits and counts of connections (PROTOCOL 5.1, 5.2, 9.1, 9.5)."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_labels_are_case_insensitive() -> None:
 
 @pytest.mark.parametrize("permission", Permission)
 @pytest.mark.parametrize("role", ROLES)
-def test_d_05_the_matrix(permission: Permission, role: str) -> None:
-    """A2."""
+def test_each_role_gives_its_permissions_and_no_others(permission: Permission, role: str) -> None:
+    """PROTOCOL 5.2."""
     access = GuildAccess(GUILD, role, ())
     if RANKS[role] >= RANKS[LOWEST_ROLE[permission]]:
         assert require_guild(access, permission) == role
@@ -112,7 +112,7 @@ def test_all_of_a_64_is_one(number: int, other: int) -> None:
 
 @given(st.lists(st.floats(0, 30, allow_nan=False), max_size=60), st.integers(1, 5))
 def test_never_more_than_the_limit_in_any_window(gaps: list[float], limit: int) -> None:
-    """A14: also at the edge where fixed windows let twice as many through."""
+    """Also at the edge where fixed windows let twice as many through (PROTOCOL 9.1.1)."""
     window = SlidingWindow(limit, 60.0)
     now, admitted = 0.0, []
     for gap in gaps:
@@ -157,7 +157,7 @@ def test_what_is_refunded_was_never_admitted() -> None:
     assert len(window) == 1
 
 
-def test_d_28_keys_are_forgotten_and_bounded() -> None:
+def test_keys_are_forgotten_and_bounded() -> None:
     window = SlidingWindow(1, 10.0, max_keys=100)
     for number in range(1_000):
         window.hit(f"k{number}", 0.0)
@@ -176,7 +176,7 @@ def test_a_million_keys_are_bounded() -> None:
 # --- places ----------------------------------------------------------------------------------------
 
 
-def test_d_15_places_are_limited_three_ways_and_given_back() -> None:
+def test_places_are_limited_three_ways_and_given_back() -> None:
     limiter = ConnectionLimiter(4, 2, 3)
     assert limiter.reserve("a", "1")
     assert limiter.reserve("a", "1")

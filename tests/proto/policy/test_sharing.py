@@ -1,4 +1,4 @@
-"""Limits of several replicas: together hardly more than one, and never open when the wire is away (A14)."""
+"""Limits of several replicas: together hardly more than one, and never open when the wire is away (PROTOCOL 9.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Untrusted bytes to typed values; every fault a typed refusal (3.4, A3)."""
+"""Untrusted bytes to typed values; every fault a typed refusal (PROTOCOL 3.3, 3.4)."""
 
 from __future__ import annotations
 

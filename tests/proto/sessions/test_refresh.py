@@ -1,4 +1,4 @@
-"""What a refresh token is worth, and what names and passwords must be (A8, A13, D-22, D-25 to D-27)."""
+"""What a refresh token is worth, and what names and passwords must be (PROTOCOL 4.6, 1.3, 4.1.2)."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_decisions(presented: bytes, changes: dict[str, object], expected: Rotat
     assert decide(presented, **changes) is expected
 
 
-def test_d_25_the_hash_is_not_the_token() -> None:
+def test_the_hash_is_not_the_token() -> None:
     token = new_refresh_token(bytes.fromhex("f5c4bc9c1ff357bad592be2ae11324ab"))
-    assert token == "9cS8nB_zV7rVkr4q4RMkqw"  # CONTRACT 5.2
+    assert token == "9cS8nB_zV7rVkr4q4RMkqw"  # PROTOCOL 6.5.3
     hashed = hash_refresh_token(token)
     assert hashed is not None
     assert len(hashed) == 32
@@ -79,7 +79,7 @@ def test_what_cannot_be_a_token(text: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("Alice", "ALICE"), ("straße", "STRASSE"), ("ﬁ", "FI"), (" bob ", "bob"), ("e\u0301", "é")]
 )
-def test_d_22_names_that_are_one(one: str, other: str) -> None:
+def test_names_that_differ_in_form_only_are_one(one: str, other: str) -> None:
     assert normalise_username(one)[1] == normalise_username(other)[1]
 
 
@@ -93,7 +93,7 @@ def test_a_name_that_is_too_long_is_not_normalised() -> None:
     assert normalise_username(" " * 300 + "\ufb01") == ("fi", "fi"), "spaces around do not count"
 
 
-def test_d_22_names_and_passwords_count_characters() -> None:
+def test_names_and_passwords_count_characters() -> None:
     assert username_problems("é" * 64) == []
     assert username_problems("x" * 65)
     assert username_problems("a\0")

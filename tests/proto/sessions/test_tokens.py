@@ -1,4 +1,4 @@
-"""Access tokens: the golden vector of CONTRACT 5.2, forgeries, expiry, revocation, bounded caches (D-20, D-24)."""
+"""Access tokens: the golden vector, forgeries, expiry, revocation, bounded caches (PROTOCOL 4.3, 4.4)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_signed_payload_of_another_shape_is_refused(authority: TokenAuthority)
         assert invalid(authority, f"{encode_unpadded(payload)}.{encode_unpadded(key.sign(payload))}")
 
 
-def test_d_24_fallback_keys_verify_and_rotation_keeps_tokens(authority: TokenAuthority) -> None:
+def test_fallback_keys_verify_and_rotation_keeps_tokens(authority: TokenAuthority) -> None:
     new = SigningKey(bytes(32))
     rotated = TokenAuthority(KeyRing(new, fallback=(parse_seed(SEED).public,)))
     assert rotated.verify(GOLDEN, NOW_MS) == VERIFIED
@@ -96,7 +96,7 @@ def test_d_24_fallback_keys_verify_and_rotation_keeps_tokens(authority: TokenAut
     assert not authority.trusts(VERIFIED.verified_by)
 
 
-def test_d_20_a_revoked_session_is_refused_at_once(authority: TokenAuthority) -> None:
+def test_a_revoked_session_is_refused_at_once(authority: TokenAuthority) -> None:
     authority.verify(GOLDEN, NOW_MS)
     authority.remember(GOLDEN)
     assert authority.is_known(GOLDEN)

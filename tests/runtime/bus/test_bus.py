@@ -1,4 +1,4 @@
-"""The NATS bus on a real nats-server: who hears what, across cuts (A10, D-01)."""
+"""The NATS bus on a real nats-server: who hears what, across cuts (PROTOCOL 10)."""
 
 from __future__ import annotations
 

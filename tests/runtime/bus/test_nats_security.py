@@ -1,4 +1,4 @@
-"""NATS with TLS and credentials by configuration: let in with them, kept out and said so without (issue: `nats.*`)."""
+"""NATS with TLS and credentials by configuration: let in with them, kept out and said so without (docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 

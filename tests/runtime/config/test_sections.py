@@ -1,4 +1,4 @@
-"""The layers and the one line that says what is wrong (16, A8, A9, A12, D-43, D-45)."""
+"""The layers and the one line that says what is wrong (PROTOCOL 11.4)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_environment_names_are_case_insensitive(tmp_path: Path) -> None:
     assert configured(tmp_path, openguild_server__Messaging__Replay_Window="3").messaging.replay_window == 3
 
 
-def test_d_45_lists_by_index_and_by_comma(tmp_path: Path) -> None:
+def test_lists_by_index_and_by_comma(tmp_path: Path) -> None:
     by_comma = configured(tmp_path, **{P + "CORS__ALLOWED_ORIGINS": "https://a.example, https://b.example"})
     by_index = configured(
         tmp_path,
@@ -89,7 +89,7 @@ def test_d_45_lists_by_index_and_by_comma(tmp_path: Path) -> None:
     assert configured(tmp_path, **{P + "TRUSTED_PROXIES": "10.0.0.0/8"}).trusted_proxies == ("10.0.0.0/8",)
 
 
-def test_d_43_plain_names_are_fallbacks(tmp_path: Path) -> None:
+def test_plain_names_are_fallbacks(tmp_path: Path) -> None:
     config = configured(tmp_path, DATABASE_URL="postgresql://plain", NATS_URL="nats://plain", MEDIA_BUCKET="b")
     assert config.database_url is not None
     assert config.database_url.get_secret_value() == "postgresql://plain"

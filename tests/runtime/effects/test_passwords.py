@@ -1,4 +1,4 @@
-"""Hashing in bounded threads, with a bounded queue before them (D-21)."""
+"""Hashing in bounded threads, with a bounded queue before them (PROTOCOL 4.1.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The private servers: start, keep data, survive kill -9, leave nothing behind (A9)."""
+"""The private servers: start, keep data, survive kill -9, leave nothing behind (PROTOCOL 11.4.4)."""
 
 from __future__ import annotations
 

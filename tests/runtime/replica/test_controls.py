@@ -1,4 +1,4 @@
-"""Control records, applied to the sockets of this replica (A8)."""
+"""Control records, applied to the sockets of this replica (PROTOCOL 10.4)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from openguild_runtime.replica.controls import Controls
+from openguild_runtime.replica.streams import Streams
 
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
@@ -23,8 +25,6 @@ from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.replica.controls import Controls
-from openguild_runtime.replica.streams import Streams
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_user, login
 from tests.support.line import NoDriver

@@ -1,4 +1,4 @@
-"""Every store behind one fixture: the same suite runs on each, and through PgBouncer where the machine has it (D-13)."""
+"""Every store behind one fixture: the same suite runs on each, and through PgBouncer where the machine has it (PROTOCOL 11.4.5)."""
 
 from __future__ import annotations
 

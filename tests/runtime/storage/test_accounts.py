@@ -1,4 +1,4 @@
-"""Users, sessions and refresh families on both stores (A8, D-19, D-25 to D-29)."""
+"""Users, sessions and refresh families on both stores (PROTOCOL 4)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_describe_shows_roles_guilds_and_channels(storage: Storage) -> Non
 
 
 async def test_describe_shows_the_channels_that_come_with_a_guild(storage: Storage) -> None:
-    """A1: guild members have every channel of the guild, whoever made it."""
+    """Guild members have every channel of the guild, whoever made it (PROTOCOL 5.3.3)."""
     owner, user = await add_user(storage), await add_user(storage)
     guild, other = await add_guild(storage, owner), await add_guild(storage, owner)
     old = await add_channel(storage, guild, owner, "old", NOW)
@@ -102,7 +102,7 @@ async def test_describe_shows_the_channels_that_come_with_a_guild(storage: Stora
 
 
 async def test_rotation_exchanges_the_token(storage: Storage) -> None:
-    """D-19 and D-26: refreshing works on the real store, and two at once do not both win."""
+    """Refreshing works on the real store, and two at once do not both win (PROTOCOL 4.6.2)."""
     user = await add_user(storage)
     await storage.perform(login(user, 1))
     outcomes: list[object] = []
@@ -186,7 +186,7 @@ async def test_the_end_of_a_huge_family_is_told_in_small_records(storage: Storag
 
 
 async def test_reuse_of_a_rotated_token_ends_the_family(storage: Storage) -> None:
-    """D-27."""
+    """PROTOCOL 4.6.5."""
     user = await add_user(storage)
     opened = login(user, 1)
     await storage.perform(opened)
@@ -281,7 +281,7 @@ async def test_logins_on_one_device_at_once_leave_one_living(storage: Storage) -
 
 
 async def test_revoking_by_token_and_by_device(storage: Storage) -> None:
-    """D-20: every replica hears which sessions have ended."""
+    """Every replica hears which sessions have ended (PROTOCOL 4.7.3)."""
     user = await add_user(storage)
     phone, laptop = login(user, 1), login(user, 2, "laptop")
     await storage.perform(phone)
@@ -303,7 +303,7 @@ async def test_sessions_of_others_cannot_be_ended(storage: Storage) -> None:
 
 
 async def test_what_has_expired_is_pruned_at_the_next_login(storage: Storage) -> None:
-    """D-29."""
+    """PROTOCOL 11.6.3."""
     user = await add_user(storage)
     old = login(user, 1, "old")
     await storage.perform(old)

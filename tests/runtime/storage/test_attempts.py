@@ -1,4 +1,4 @@
-"""Attempts counted for all replicas, on every store (A14)."""
+"""Attempts counted for all replicas, on every store (PROTOCOL 9.4.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both stores decide again, in the transaction of a change, whether its author may make it (docs/PROTOCOL.md, "Rights")."""
+"""Both stores decide again, in the transaction of a change, whether its author may make it (PROTOCOL 5.8)."""
 
 from __future__ import annotations
 

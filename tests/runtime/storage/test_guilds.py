@@ -1,4 +1,4 @@
-"""Guilds, members, invites, channels and the control log on both stores (A1, D-03 to D-06, D-61)."""
+"""Guilds, members, invites, channels and the control log on both stores (PROTOCOL 5, 10.4)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def accept(code: str, user_id: str, now_ms: int = NOW) -> AcceptInvite:
 
 
 async def test_the_creator_is_the_owner(storage: Storage) -> None:
-    """D-06."""
+    """PROTOCOL 5.4.1."""
     user, other = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, user, "mine")
     access = await storage.perform(FindGuildAccess(guild_id=guild, user_id=user))
@@ -97,7 +97,7 @@ async def test_the_creator_is_the_owner(storage: Storage) -> None:
 
 
 async def test_lists_are_paged_oldest_first(storage: Storage) -> None:
-    """D-61."""
+    """PROTOCOL 3.5."""
     user = await add_user(storage)
     guilds = [await add_guild(storage, user, f"g{number}", NOW + number // 2) for number in range(5)]
     listed = await storage.perform(ListGuilds(user_id=user))
@@ -300,7 +300,7 @@ async def test_the_last_owner_stays(storage: Storage) -> None:
 
 
 async def test_the_command_line_keeps_an_owner_too(storage: Storage) -> None:
-    """A1: `assign-guild-role` gives any role, but not to the last owner."""
+    """`assign-guild-role` gives any role, but not to the last owner (PROTOCOL 5.4.1)."""
     owner, bob = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, owner)
 

@@ -1,4 +1,4 @@
-"""The channel log on both stores: dense sequences, idempotent appends, pages, read positions (A4, A5, 7)."""
+"""The channel log on both stores: dense sequences, idempotent appends, pages, read positions (PROTOCOL 7)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def fill(storage: Storage, channel_id: str, count: int) -> list[StoredEven
 
 
 async def test_sequences_are_dense_per_channel(storage: Storage, channel_id: str, owner: str) -> None:
-    """D-07: every channel counts for itself."""
+    """Every channel counts for itself (PROTOCOL 7.1.1)."""
     access = await storage.perform(FindChannelAccess(channel_id=channel_id, user_id=new_id()))
     assert access is not None
     other = await add_channel(storage, access.channel.guild_id, owner, "other")
@@ -82,7 +82,7 @@ async def test_a_new_channel_has_its_first_epoch_wherever_it_is_described(storag
 
 
 async def test_concurrent_appends_leave_no_hole_and_show_in_order(storage: Storage, channel_id: str) -> None:
-    """D-08: whoever reads while others write never sees n without everything before n."""
+    """Whoever reads while others write never sees n without everything before n (PROTOCOL 7.1.2)."""
     sequences: list[int] = []
     seen: list[list[int]] = []
 
@@ -106,7 +106,7 @@ async def test_concurrent_appends_leave_no_hole_and_show_in_order(storage: Stora
 
 
 async def test_a_repeated_nonce_stores_once(storage: Storage, channel_id: str) -> None:
-    """D-09: the repeat answers with the first event; other content under the same nonce is refused."""
+    """The repeat answers with the first event; other content under the same nonce is refused (PROTOCOL 7.5)."""
     first = await storage.perform(append(channel_id, "alice", "hello", nonce="n1"))
     again = await storage.perform(append(channel_id, "alice", "hello", nonce="n1"))
     assert isinstance(first, Appended)
@@ -121,7 +121,7 @@ async def test_a_repeated_nonce_stores_once(storage: Storage, channel_id: str) -
 
 
 async def test_a_post_is_found_by_its_nonce(storage: Storage, channel_id: str) -> None:
-    """A5: by channel, sender and nonce together."""
+    """By channel, sender and nonce together (PROTOCOL 7.5.2)."""
     effect = append(channel_id, "alice", "hello", nonce="n1")
     stored = await storage.perform(effect)
     assert isinstance(stored, Appended)
@@ -165,7 +165,7 @@ async def test_one_bad_append_fails_alone(storage: Storage, channel_id: str) -> 
 
 
 async def test_pages_after_before_and_newest(storage: Storage, channel_id: str) -> None:
-    """D-13: `after` gives the first events behind it, on both stores."""
+    """`after` gives the first events behind it, on both stores (PROTOCOL 7.6.1)."""
     events = await fill(storage, channel_id, 10)
 
     async def page(**bounds: int) -> list[int]:
@@ -198,7 +198,7 @@ async def test_pages_of_an_empty_and_of_an_unknown_channel(storage: Storage, cha
 async def test_the_read_position_never_falls_and_stays_within_the_log(
     storage: Storage, channel_id: str, owner: str
 ) -> None:
-    """D-14: what is answered is what is stored."""
+    """What is answered is what is stored (PROTOCOL 7.7.2)."""
     author = Author(owner)
     await fill(storage, channel_id, 5)
 

@@ -1,4 +1,4 @@
-"""The schema's history on a real PostgreSQL (D-39)."""
+"""The schema's history on a real PostgreSQL (PROTOCOL 11.6)."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_newer_schema_is_served_and_an_older_one_is_not() -> None:
     assert not migrations.serves(None)
 
 
-async def test_d_58_read_positions_end_with_their_user(database_url: str) -> None:
+async def test_read_positions_end_with_their_user(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     found = await connection.fetchval(
         "SELECT count(*) FROM information_schema.referential_constraints r JOIN information_schema.key_column_usage k "

@@ -1,4 +1,4 @@
-"""What has expired goes without anybody logging in, a little at a time (D-29)."""
+"""What has expired goes without anybody logging in, a little at a time (PROTOCOL 11.6.3)."""
 
 from __future__ import annotations
 

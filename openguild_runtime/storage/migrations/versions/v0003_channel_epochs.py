@@ -1,4 +1,4 @@
-"""Each channel's log has an epoch (CONTRACT 7.5, D-12). Expands only: the release before does not look at it.
+"""Each channel's log has an epoch (PROTOCOL 7.2). Expands only: the release before does not look at it.
 
 Channels that are there get a random one: a backup of the release before that is migrated again is another log each time.
 PostgreSQL keeps a constant default beside the table, so no row is written. New channels begin with 1: their ids are new.
