@@ -61,7 +61,7 @@ class ReplicaRunner:
         self._limits = limits
         self._tracing = tracing
         self._loop = asyncio.get_running_loop()
-        self._replays = Replays(replica, clock, self._carry_out)
+        self._replays = Replays(replica, clock, self.carry_out)
         self._actions = ActionPerformer(
             replica,
             self._replays,
@@ -70,7 +70,7 @@ class ReplicaRunner:
             bus=bus,
             tasks=tasks,
             clock=clock,
-            carry_out=self._carry_out,
+            carry_out=self.carry_out,
             tracing=tracing,
         )
         self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
@@ -98,38 +98,38 @@ class ReplicaRunner:
     def follow(self) -> None:
         """From now on the tails are checked."""
         self.replica.follow(now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def committed(self, event: StoredEvent, request_id: str) -> None:
         """This replica stored an event."""
         self.replica.committed(event, request_id, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Another replica stored an event; its request's id finds both logs."""
         log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
         if self._tracing is None:
             self.replica.heard(channel_id, payload, now=self._clock())
-            self._carry_out()
+            self.carry_out()
             return
         with self._tracing.heard(headers):
             self.replica.heard(channel_id, payload, now=self._clock())
-            self._carry_out()
+            self.carry_out()
 
     def stored(self, record: ControlRecord) -> None:
         """This replica made a change that has a control record."""
         self.replica.stored(record, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def control_message(self, payload: bytes) -> None:
         """A control message of another replica."""
         self.replica.heard_control(payload, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def announce_read(self, user_id: str, state: ReadState) -> None:
         """A user has read further here."""
         self.replica.read_moved(user_id, state, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def limits_message(self, payload: bytes) -> None:
         """What another replica has admitted."""
@@ -144,17 +144,17 @@ class ReplicaRunner:
     def bus_reconnected(self) -> None:
         """The wire was away: whatever it lost is in the log."""
         self.replica.catch_up(now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def keys_replaced(self, trusts: Callable[[bytes], bool]) -> None:
         """The key ring has changed."""
         self.replica.keys_replaced(trusts, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def drain(self, window_secs: float) -> None:
         """Send the streams elsewhere, in waves."""
         self.replica.drain(window_secs, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     # --- streams -------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class ReplicaRunner:
         """Make this replica hear what the stream needs. Returns why it is refused, None: `join` or `abandon` it."""
         ticket = self.replica.prepare(stream, now=self._clock())
         future = self._actions.tickets[ticket] = self._loop.create_future()
-        self._carry_out()
+        self.carry_out()
         try:
             refusal: ErrorCode | None = await future
             return refusal
@@ -176,7 +176,7 @@ class ReplicaRunner:
                 self.abandon(stream)
             else:
                 self.replica.cancel(ticket, now=self._clock())
-                self._carry_out()
+                self.carry_out()
             raise
         finally:
             self._actions.tickets.pop(ticket, None)
@@ -184,18 +184,18 @@ class ReplicaRunner:
     def abandon(self, stream: OpenStream) -> None:
         """A prepared stream is not joined."""
         self.replica.abandon(stream, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def join(self, transport: Transport, stream: OpenStream, changes: int) -> None:
         """The upgrade was accepted; `changes`: the count when access was checked."""
         transport.streams = self
         self.replica.join(transport, stream, handle=transport.socket.fileno(), changes=changes, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def leave(self, transport: Transport) -> None:
         """The socket is going."""
         self.replica.leave(transport, now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def count_missed(self, transport: Transport) -> None:
         """The socket ends by a deadline."""
@@ -210,7 +210,7 @@ class ReplicaRunner:
     def flush_ended(self) -> None:
         """A round of flushes: the rings may have overrun some readers."""
         self.replica.flushed(now=self._clock())
-        self._carry_out()
+        self.carry_out()
 
     def ring_flushed(self, ring: str) -> None:
         """All subscribers that take bytes have what the ring has."""
@@ -219,7 +219,8 @@ class ReplicaRunner:
 
     # --- actions -------------------------------------------------------------------------------------
 
-    def _carry_out(self) -> None:
+    def carry_out(self) -> None:
+        """Take the actions of the replica: a few at once, more while the turn has time."""
         if self._is_carrying_out:  # an action was an input again: it comes to that below
             return
         self._is_carrying_out = True
@@ -250,7 +251,7 @@ class ReplicaRunner:
 
     def _next_turn(self) -> None:
         self._until = None
-        self._carry_out()
+        self.carry_out()
 
     async def _run(self, procedure: Procedure[Any], what: str) -> Any:
         """Run a procedure of the replica's to its end. Raises what it raises."""
@@ -265,7 +266,7 @@ class ReplicaRunner:
                 future.set_exception(error)
 
         self.replica.run(procedure, what, done, now=self._clock())
-        self._carry_out()
+        self.carry_out()
         return await future
 
     # --- time ----------------------------------------------------------------------------------------
@@ -286,7 +287,7 @@ class ReplicaRunner:
         now = self._clock()
         self.replica.wire_state(self._bus.connected, now=now)
         self.replica.handle_deadline(now=now)
-        self._carry_out()
+        self.carry_out()
 
     # --- getters -------------------------------------------------------------------------------------
 

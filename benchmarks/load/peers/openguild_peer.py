@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import anyio
@@ -12,15 +11,14 @@ from common import control
 from openguild_runtime.config.sections import load
 from openguild_runtime.net.listener import open_listener, raise_descriptor_limit
 from openguild_runtime.observability import logs
+from openguild_runtime.process.ending import Ending, ended_by_signals
 from openguild_runtime.server import app
 
 
 async def run(server: app.Server) -> None:
-    with (
-        anyio.open_signal_receiver(signal.SIGTERM) as ends,
-        anyio.open_signal_receiver(signal.SIGHUP) as hangups,
-    ):
-        await server.run(ends, hangups)
+    ending = Ending(0.0)
+    async with ended_by_signals(ending) as hangups:
+        await server.run(ending, hangups)
 
 
 async def main(port: int) -> None:
@@ -41,10 +39,11 @@ async def main(port: int) -> None:
             """To every channel that somebody listens to: one, or thousands."""
             for stream in list(hub._streams):
                 if not stream.startswith("user:"):
-                    server.replica.released(stream, hub.head(stream) + 1, payload)
+                    server.replica.replica.release(stream, hub.head(stream) + 1, payload)
+            server.replica.carry_out()
 
         async def flushed() -> None:
-            while server.replica.flusher.busy:
+            while server.replica.busy:
                 await anyio.lowlevel.checkpoint()
 
         await control(port, publish, flushed)
