@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -58,7 +59,12 @@ backend server
 
 
 class Held(NamedTuple):
-    """What a server holds at one moment; `descriptors` without the database's pool, `connections` without the one that asks."""
+    """What a server holds at one moment; `descriptors` without the database's pool and the clients, `connections` without
+    the one that asks.
+
+    `memory_mib`: the process's resident memory. `replay_pages_mib`: what of it is a cache bounded in bytes, the pages of
+    logs that clients have read.
+    """
 
     descriptors: int
     tasks: int
@@ -66,14 +72,15 @@ class Held(NamedTuple):
     streams: int
     subscribers: int
     memory_mib: float
+    replay_pages_mib: float
 
 
 class WatchedServer(ServerProcess):
-    """openguild-server on the named loop, which tells how many tasks it has."""
+    """openguild-server on the named loop, which tells what no metric does."""
 
     def __init__(self, directory: Path, loop: str, **settings: object) -> None:
         super().__init__(directory, **settings)
-        self.counts = directory / "tasks"
+        self.counts = directory / "counts"
         self.program = (str(WATCHED), loop, str(self.counts))
 
     @property
@@ -81,18 +88,26 @@ class WatchedServer(ServerProcess):
         assert self.process is not None
         return self.process.pid
 
-    def held(self) -> Held:
+    def held(self, *, settled: bool = False) -> Held:
+        """`settled`: without garbage, and without memory that was freed and not given back to the system."""
+        settle = self.counts.with_suffix(".settle")
+        if settled:
+            settle.touch()
+        else:
+            settle.unlink(missing_ok=True)
         self.counts.unlink(missing_ok=True)
         os.kill(self.pid, signal.SIGUSR2)
-        wait_until(self.counts.exists, what="the count of tasks")
-        pool = sum(self.metric("openguild_db_pool_connections", state=state) for state in ("idle", "used"))
+        wait_until(self.counts.exists, what="the counts")
+        counts = json.loads(self.counts.read_text())
+        memory_mib = resident_bytes(self.pid) / 2**20
         return Held(
-            descriptors=len(os.listdir(f"/proc/{self.pid}/fd")) - int(pool),
-            tasks=int(self.counts.read_text()),
+            descriptors=counts["descriptors"],
+            tasks=counts["tasks"],
             connections=int(self.metric("openguild_connections")) - 1,
             streams=int(self.metric("openguild_websocket_connections")),
             subscribers=int(self.metric("openguild_subscribers")),
-            memory_mib=round(resident_bytes(self.pid) / 2**20, 1),
+            memory_mib=round(memory_mib, 1),
+            replay_pages_mib=round(counts["replay_pages"] / 2**20, 2),
         )
 
 

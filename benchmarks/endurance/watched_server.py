@@ -1,25 +1,74 @@
 """`python watched_server.py LOOP COUNTS ARGUMENTS`: openguild-server with ARGUMENTS on `uvloop` or `asyncio`.
 
-At SIGUSR2 it writes how many tasks there are into the file COUNTS: no metric does, because counting them takes time.
+At SIGUSR2 it writes into the file COUNTS, as JSON, what no metric tells because it takes time: how many tasks and
+descriptors there are, and what the cache of replay pages has. Where the file COUNTS.settle is, it first collects garbage
+and gives free memory back to the system: what a process is left with then is in use.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
+import json
 import os
 import signal
+import socket
+import stat
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from openguild_runtime.replica.replay import ReplayPages
 
 loop_name, counts = sys.argv[1:3]
 if loop_name == "asyncio":
     sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
 
 
+caches: list[ReplayPages] = []
+DATABASE_PORT = urlsplit(os.environ["OPENGUILD_SERVER__DATABASE_URL"]).port
+PORT = int(os.environ["OPENGUILD_SERVER__PORT"])
+
+
+def descriptors() -> int:
+    """Without sessions of the database, whose pool grows and shrinks, and without clients: those are counted elsewhere."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode) and _is_of_pool_or_client(int(name)):
+                continue
+        except OSError:  # the listing's own
+            continue
+        count += 1
+    return count
+
+
+def _is_of_pool_or_client(number: int) -> bool:
+    with socket.socket(fileno=os.dup(number)) as sock:
+        try:
+            ours, theirs = sock.getsockname(), sock.getpeername()
+        except OSError:  # not connected
+            return False
+    return isinstance(theirs, tuple) and (theirs[1] == DATABASE_PORT or ours[1] == PORT)
+
+
 def write_count(_signal: int, _frame: FrameType | None) -> None:
+    if Path(counts + ".settle").exists():
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+        if trim is not None:
+            trim(0)
+    found = {
+        "tasks": len(asyncio.all_tasks()),
+        "descriptors": descriptors(),
+        "replay_pages": sum(cache.nbytes for cache in caches),
+    }
     fresh = Path(counts + ".new")
-    fresh.write_text(str(len(asyncio.all_tasks())))
+    fresh.write_text(json.dumps(found))
     fresh.replace(counts)
 
 
@@ -30,8 +79,17 @@ async def counted(main: object, *arguments: object) -> object:
 
 if __name__ == "__main__":
     from openguild_runtime.cli.main import main
+    from openguild_runtime.replica import streams
     from openguild_runtime.server import run
 
+    class CountedPages(streams.ReplayPages):
+        """Those of the server, which says nowhere how much they take."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            caches.append(self)
+
+    streams.ReplayPages = CountedPages  # type: ignore[misc]
     serve = run.serve
     run.serve = lambda *arguments: counted(serve, *arguments)  # type: ignore[assignment]
     os.environ.setdefault("OPENGUILD_LOG", "warn")
