@@ -15,6 +15,7 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
 WATCHED_SECS = 5
+SET_UP = 8 * 8  # transactions: a channel and its stream, eight times
 
 
 async def transactions(url: str) -> int:
@@ -42,16 +43,19 @@ def test_too_few_subscriptions_are_no_storm(database_url: str, tmp_path: Path) -
         ExitStack() as streams,
     ):
         server.wait_ready()
+        before, began = asyncio.run(transactions(database_url)), time.monotonic()
         alice = server.chat().user()
         guild = alice.guild()
         for number in range(8):
             streams.enter_context(alice.stream(alice.channel(guild, f"c{number}")))
         wait_until(lambda: "no more subscriptions" in nats_details(server))
         assert server.get("/ready")["status"] == "degraded"
-        before, lines = asyncio.run(transactions(database_url)), len(server.records())
+        lines = len(server.records())
         time.sleep(WATCHED_SECS)
-        # PostgreSQL counts a session's transactions up to a second late, so those of the set-up are among them
-        assert asyncio.run(transactions(database_url)) - before <= 40 * WATCHED_SECS
+        # PostgreSQL counts the transactions of a session that falls idle up to ten seconds late: those of the set-up
+        # cannot be told from later ones, so they have a share of their own (43 are seen, and 5 a second)
+        ours = asyncio.run(transactions(database_url)) - before
+        assert ours <= SET_UP + 10 * (time.monotonic() - began)
         assert len(server.records()) - lines <= 5
         assert server.metric("openguild_nats_reconnects_total") == 0
         assert server.metric("openguild_nats_faults_total", kind="subscriptions") >= 1
@@ -95,9 +99,8 @@ def test_limits_are_divided_where_their_subject_is_denied(database_url: str, tmp
         wait_until(lambda: denied.get("/ready")["status"] == "ready")
         nats.reload(logins(subscribe=subject))
         wait_until(lambda: told("subscribe") and denied.metric("openguild_limit_divisor") == 2)
-        assert admitted() <= limit + limit // 2, (
-            "a half here, and there what this one has told, every quarter of a second"
-        )
+        # Posted faster than one tells the other, which is every quarter of a second: a half here, and all of them there.
+        assert admitted() <= limit // 2 + limit
         lines = [line["message"] for line in denied.records() if "permits no" in line["message"]]
         assert len(lines) == 2
         assert all("allow this user of nats-server to publish and subscribe" in line for line in lines)
