@@ -72,7 +72,7 @@ CATCH_UP_SECS = 1.0  # ours: between two checks of everything, however often the
 PAGE_EVENTS = 200  # ours: read at once from a channel's log
 PAGE_RECORDS = 500  # ours: read at once from the control log
 MAX_CHANNELS_AT_ONCE = 200  # ours: opened or let go together; 5 to 20 ms of a loop
-KEPT_PAGE_BYTES = 8 * 1024 * 1024  # ours: pages of the log kept for replays
+KEPT_PAGE_BYTES = 2 * 1024 * 1024  # ours: pages of the log kept for replays, some 7,000 events
 PIECE_BYTES = 65_536  # ours: of frames handed to a socket at once
 
 # Replicas
