@@ -75,6 +75,15 @@ MAX_CHANNELS_AT_ONCE = 200  # ours: opened or let go together; 5 to 20 ms of a l
 KEPT_PAGE_BYTES = 2 * 1024 * 1024  # ours: pages of the log kept for replays, some 7,000 events
 PIECE_BYTES = 65_536  # ours: of frames handed to a socket at once
 
+# Connections of a process
+MIN_CONNECTIONS = 8  # ours: however few descriptors there are
+SHED_LOOKS = 256  # ours: connections looked at for one that can make room
+HTTP_SHARE = 8  # ours: one of so many connections is kept from streams
+SPARE_CONNECTIONS = 10_000  # ours: HTTP connections beside the streams, at most
+SPARE_DESCRIPTORS = 4  # ours: kept open, to be closed when the others have run out
+MAX_DESCRIPTOR_MARGIN = 256  # ours: left for what nobody has counted
+DESCRIPTORS_SHORT_SECS = 5.0  # ours: after the last failure
+
 # Replicas
 MAX_REPLICAS = 1_000  # ours: whose counts are taken into a shared limit
 WAVE_SECS = 0.1  # ours: between two waves of a drain
