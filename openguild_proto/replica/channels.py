@@ -220,20 +220,20 @@ class Channels:
         silent = [feed for feed in self._feeds.values() if feed.follower.wants_check(deaf=deaf, everything=everything)]
         if not silent:
             return
-        released = {feed: feed.head for feed in silent}
+        places = {feed: feed.follower.place for feed in silent}
         heads = yield from ReadHeads(tuple(feed.channel_id for feed in silent))
         short: dict[ChannelFeed, int] = {}
-        for feed, known in released.items():
-            head = heads.get(feed.channel_id, known)  # of a channel that is gone: its control record closes the streams
-            if feed.follower.tail_read(known, head) is Tail.SHORT:
+        for feed, place in places.items():
+            head = heads.get(feed.channel_id, place.head)  # of a channel that is gone: its control record closes the streams
+            if feed.follower.tail_read(place, head) is Tail.SHORT:
                 short[feed] = head
         if short:
             again = yield from ReadHeads(tuple(feed.channel_id for feed in short))
             for feed, head in short.items():
                 second = again.get(feed.channel_id)
-                if second is not None and feed.follower.went_back(released[feed], head, second):
+                if second is not None and feed.follower.went_back(places[feed], head, second):
                     yield from self._epochs.went_back(f"the log of channel {feed.channel_id} went back to {second}")
-                    if feed.follower.went_back(released[feed], head, second):  # of a store that has no history
+                    if feed.follower.went_back(places[feed], head, second):  # of a store that has no history
                         self.outputs.log(
                             Level.ERROR,
                             "the log of a channel went back: its streams begin anew",

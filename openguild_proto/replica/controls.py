@@ -99,13 +99,13 @@ class Controls:
         if not follower.begun:
             yield from self.start()
             return
-        known = follower.head
+        place = follower.place
         head = yield from ReadControlHead()
-        if follower.tail_read(known, head) is Tail.SHORT:
+        if follower.tail_read(place, head) is Tail.SHORT:
             again = yield from ReadControlHead()
-            if follower.went_back(known, head, again):
+            if follower.went_back(place, head, again):
                 yield from self._epochs.went_back("the control log went back")
-            if follower.went_back(known, head, again):  # of a store that has no history
+            if follower.went_back(place, head, again):  # of a store that has no history
                 self._restart(again, "the control log went back")
 
     def begin_anew(self) -> Procedure[None]:

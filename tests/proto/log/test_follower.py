@@ -1,0 +1,415 @@
+"""Following a log: in order, once, and in the end all of it, whatever the wire and the store do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from openguild_proto.effects import Effect, ReadControlHead, ReadControls, StorageUnavailable
+from openguild_proto.limits import GAP_GRACE_SECS, ROOM_LOOK_SECS
+from openguild_proto.log.follower import Item, LogFollower, Tail
+from openguild_proto.procedures import Procedure, Procedures
+
+PAGE = 3
+
+
+class Log:
+    """A log, its follower, and the follower's source. Reads wait for `answer` or `fail`. An item is (log's life, sequence)."""
+
+    def __init__(self, head: int | None = 0) -> None:
+        self.now = 0.0
+        self.defects: list[Exception] = []
+        self.procedures = Procedures(lambda what, failure: self.defects.append(failure))
+        self.life = 0
+        self.items: list[tuple[int, int]] = []
+        self.first = 1  # earlier ones are gone
+        self.released: list[tuple[int, int]] = []
+        self.room = self.followed = True
+        self.early = False  # the store is read when it is asked, and not when it answers
+        self.skips = False  # the source takes what is gone for gone
+        self.reads: list[tuple[int, Effect[Any], Any]] = []
+        self.asked = self.read_items = 0
+        self.follower: LogFollower[tuple[int, int]] = LogFollower(self, self.procedures, head)
+
+    # --- source --------------------------------------------------------------------------------------
+
+    def read(self, after: int, before: int) -> Procedure[Sequence[Item[tuple[int, int]]]]:
+        self.asked += 1
+        return (yield from ReadControls(after, min(PAGE, before - after - 1)))
+
+    def release(self, sequence: int, item: tuple[int, int]) -> None:
+        assert item == (self.life, sequence)
+        self.released.append(item)
+
+    def has_room(self) -> bool:
+        return self.room
+
+    def is_followed(self) -> bool:
+        return self.followed
+
+    def truncated(self, first: int | None) -> int | None:
+        if not self.skips:
+            return None
+        return first - 1 if first is not None else self.follower.seen
+
+    def counted(self, items: int) -> None:
+        self.read_items += items
+
+    # --- what happens --------------------------------------------------------------------------------
+
+    def append(self, count: int = 1) -> list[tuple[int, tuple[int, int]]]:
+        begin = len(self.items)
+        self.items += [(self.life, number + 1) for number in range(begin, begin + count)]
+        return [(number + 1, self.items[number]) for number in range(begin, begin + count)]
+
+    def go_back(self, head: int) -> None:
+        """Commits are lost, and the follower's owner has seen it."""
+        self.life += 1
+        self.items = [(self.life, number + 1) for number in range(head)]
+        self.follower.restart(head)
+        self.released = list(self.items)
+
+    def check(self) -> None:
+        """Ask for the head, as an owner does."""
+        self.procedures.start(self._check(), "a check")
+
+    def _check(self) -> Procedure[None]:
+        place = self.follower.place
+        head = yield from ReadControlHead()
+        self.follower.tail_read(place, head)
+
+    def sleep(self, secs: float) -> None:
+        until = self.now + secs
+        while (due := self.procedures.next_deadline()) is not None and due <= until:
+            self.now = max(self.now, due)
+            self.procedures.handle_deadline(self.now)
+        self.now = self.procedures.now = until
+        self._take()
+
+    def _take(self) -> None:
+        while (query := self.procedures.take_query()) is not None:
+            number, effect = query
+            self.reads.append((number, effect, self._result(effect) if self.early else None))
+
+    def _result(self, effect: Effect[Any]) -> Any:
+        if not isinstance(effect, ReadControls):
+            return len(self.items)
+        begin = max(effect.after, self.first - 1)
+        return [Item(number, item) for number, item in enumerate(self.items, 1)][begin : begin + effect.limit]
+
+    def answer(self, which: int = 0) -> None:
+        number, effect, result = self.reads.pop(which)
+        self.procedures.answered(number, result if self.early else self._result(effect))
+        self._take()
+
+    def fail(self, which: int = 0) -> None:
+        self.procedures.failed(self.reads.pop(which)[0], StorageUnavailable())
+        self._take()
+
+    def settle(self) -> None:
+        """Time passes and everything is answered, until nothing happens any more."""
+        self._take()
+        while self.reads or self.procedures.next_deadline() is not None:
+            while self.reads:
+                self.answer()
+            self.sleep(1)
+
+    @property
+    def sequences(self) -> list[int]:
+        return [sequence for _, sequence in self.released]
+
+
+class Following(RuleBasedStateMachine):
+    """Any interleaving of all that happens to a log, its wire and its store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = Log()
+        self.wire: list[tuple[int, tuple[int, int]]] = []
+
+    @rule(early=st.booleans())
+    def answer_early_or_late(self, early: bool) -> None:
+        if not self.log.reads:
+            self.log.early = early
+
+    @rule(count=st.integers(1, 5))
+    def store_here(self, count: int) -> None:
+        for sequence, item in self.log.append(count):
+            self.log.follower.offer(sequence, item, 10)
+
+    @rule(count=st.integers(1, 5))
+    def store_elsewhere(self, count: int) -> None:
+        self.wire += self.log.append(count)
+
+    @precondition(lambda self: self.wire)
+    @rule(data=st.data(), repeat=st.booleans())
+    def hear(self, data: st.DataObject, repeat: bool) -> None:
+        place = data.draw(st.integers(0, len(self.wire) - 1))
+        sequence, item = self.wire[place] if repeat else self.wire.pop(place)
+        self.log.follower.hear(sequence, item, 10)
+
+    @precondition(lambda self: self.wire)
+    @rule()
+    def lose_what_is_on_the_wire(self) -> None:
+        self.wire.clear()
+
+    @rule(room=st.booleans())
+    def crowd(self, room: bool) -> None:
+        self.log.room = room
+
+    @rule(secs=st.sampled_from([ROOM_LOOK_SECS, GAP_GRACE_SECS, 1.0]))
+    def wait(self, secs: float) -> None:
+        self.log.sleep(secs)
+
+    @precondition(lambda self: self.log.reads)
+    @rule(data=st.data(), fails=st.booleans())
+    def answer(self, data: st.DataObject, fails: bool) -> None:
+        place = data.draw(st.integers(0, len(self.log.reads) - 1))
+        (self.log.fail if fails else self.log.answer)(place)
+
+    @rule()
+    def check(self) -> None:
+        self.log.check()
+        self.log.sleep(0)
+
+    @rule()
+    def catch_up(self) -> None:
+        self.log.procedures.start(self.log.follower.catch_up(len(self.log.items)), "catching up")
+        self.log.sleep(0)
+
+    @precondition(lambda self: self.log.items)
+    @rule(data=st.data())
+    def go_back(self, data: st.DataObject) -> None:
+        self.wire.clear()
+        self.log.go_back(data.draw(st.integers(0, len(self.log.items) - 1)))
+
+    @invariant()
+    def in_order_and_once(self) -> None:
+        assert self.log.sequences == list(range(1, len(self.log.released) + 1))
+        assert self.log.defects == []
+
+    def teardown(self) -> None:
+        self.log.room = True
+        self.log.settle()
+        self.log.check()
+        self.log.settle()
+        assert self.log.released == self.log.items
+        assert self.log.follower.missing() is None
+        assert not self.log.follower.is_reading
+        assert self.log.procedures.idle
+
+
+Following.TestCase.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+TestFollowing = Following.TestCase
+
+
+def test_what_comes_in_order_is_released_at_once() -> None:
+    log = Log()
+    for sequence, item in log.append(3):
+        log.follower.offer(sequence, item)
+    assert log.sequences == [1, 2, 3]
+    assert log.procedures.next_deadline() is None
+
+
+def test_a_hole_that_closes_by_itself_is_not_read() -> None:
+    log = Log()
+    (first, one), (second, two) = log.append(2)
+    log.follower.hear(second, two)
+    log.sleep(0.9 * GAP_GRACE_SECS)
+    assert log.sequences == []
+    log.follower.hear(first, one)
+    log.settle()
+    assert log.sequences == [1, 2]
+    assert log.asked == 0
+
+
+def test_a_hole_is_read_after_its_grace_once_and_page_by_page() -> None:
+    log = Log()
+    for sequence, item in log.append(8)[6:]:
+        log.follower.hear(sequence, item)
+    log.sleep(GAP_GRACE_SECS)
+    assert log.asked == 1
+    log.settle()
+    assert log.sequences == list(range(1, 9))
+    assert (log.asked, log.read_items) == (2, 6)
+
+
+def test_a_read_that_fails_is_tried_again_at_the_next_sign() -> None:
+    log = Log()
+    (sequence, item) = log.append(2)[1]
+    log.follower.hear(sequence, item)
+    log.sleep(GAP_GRACE_SECS)
+    log.fail()
+    log.sleep(10)
+    assert log.reads == [], "it does not press a store that is away"
+    log.follower.hear(sequence, item)
+    log.settle()
+    assert log.sequences == [1, 2]
+
+
+def test_nothing_is_read_while_there_is_no_room() -> None:
+    log = Log()
+    log.room = False
+    for sequence, item in log.append(2):
+        log.follower.offer(sequence, item)
+    log.sleep(1)
+    assert (log.sequences, log.asked) == ([], 0)
+    log.room = True
+    log.sleep(ROOM_LOOK_SECS)
+    log.settle()
+    assert log.sequences == [1, 2]
+
+
+def test_a_log_that_nobody_follows_any_more_is_not_read() -> None:
+    log = Log()
+    log.follower.saw_head(log.append(5)[-1][0])
+    log.sleep(GAP_GRACE_SECS)
+    log.followed = False
+    log.settle()
+    assert log.sequences == []
+    assert log.asked == 1
+    assert not log.follower.is_reading
+
+
+def test_before_its_head_is_known_what_comes_is_kept() -> None:
+    log = Log(None)
+    log.append(2)
+    log.released = list(log.items)
+    for sequence, item in log.append(2):
+        log.follower.hear(sequence, item)
+    assert not log.follower.begun
+    assert not log.follower.wants_check(deaf=True, everything=True)
+    log.settle()
+    assert log.asked == 0
+    log.follower.begin(2)
+    assert log.sequences == [1, 2, 3, 4]
+
+
+def test_catching_up_ends_when_the_log_is_released_that_far() -> None:
+    log, ended = Log(), list[Any]()
+    log.append(5)
+    log.procedures.start(log.follower.catch_up(5), "it", lambda *end: ended.append(end))
+    log.sleep(0)
+    assert ended == []
+    log.settle()
+    assert ended == [(None, None)]
+    assert log.sequences == [1, 2, 3, 4, 5]
+    log.procedures.start(log.follower.catch_up(3), "it", lambda *end: ended.append(end))
+    assert log.reads == []
+    assert len(ended) == 2
+
+
+def test_catching_up_tells_of_an_outage() -> None:
+    log, ended = Log(), list[Any]()
+    log.append(1)
+    log.procedures.start(log.follower.catch_up(1), "it", lambda *end: ended.append(end))
+    log.sleep(0)
+    log.fail()
+    assert isinstance(ended[0][1], StorageUnavailable)
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_the_source_decides_about_what_is_gone(skips: bool) -> None:
+    log = Log()
+    log.skips = skips
+    log.append(5)
+    log.first = 4
+    log.follower.saw_head(5)
+    log.settle()
+    assert log.sequences == ([4, 5] if skips else [])
+    assert log.follower.head == (5 if skips else 0)
+    assert not log.follower.is_reading
+
+
+# --- the tail ------------------------------------------------------------------------------------
+
+
+def hear_one(log: Log) -> None:
+    log.follower.hear(*log.append()[0])
+
+
+def offer_one(log: Log) -> None:
+    log.follower.offer(*log.append()[0])
+
+
+def hear_a_repeat(log: Log) -> None:
+    log.follower.hear(log.follower.head, log.items[-1])
+
+
+@pytest.mark.parametrize(
+    ("what", "wants"), [(hear_one, False), (offer_one, True), (hear_a_repeat, True)], ids=lambda what: str(what)
+)
+def test_only_news_of_the_wire_puts_a_check_off(what: Callable[[Log], None], wants: bool) -> None:
+    log = Log()
+    log.follower.offer(*log.append()[0])
+    log.follower.wants_check(deaf=False, everything=False)
+    log.follower.wants_check(deaf=False, everything=False)  # none twice in a row: the next one asks
+    what(log)
+    assert log.follower.wants_check(deaf=False, everything=False) is wants
+
+
+def test_checks_alternate_and_a_busy_log_is_not_asked() -> None:
+    log = Log()
+    assert [log.follower.wants_check(deaf=False, everything=False) for _ in range(4)] == [True, False, True, False]
+    for _ in range(4):
+        hear_one(log)
+        assert not log.follower.wants_check(deaf=False, everything=False)
+
+
+def test_while_the_wire_is_down_what_was_heard_proves_nothing() -> None:
+    log = Log()
+    hear_one(log)
+    assert log.follower.wants_check(deaf=True, everything=False)
+    assert log.follower.wants_check(deaf=False, everything=True), "everything may be lost"
+
+
+def test_a_tail_says_where_the_log_stands() -> None:
+    log = Log()
+    for _ in range(3):
+        offer_one(log)
+    place = log.follower.place
+    assert log.follower.tail_read(place, 3) is Tail.SAME
+    assert log.follower.tail_read(place, 2) is Tail.SHORT
+    assert log.follower.went_back(place, 2, 2)
+    assert not log.follower.went_back(place, 2, 3), "one reading was stale"
+    log.append()
+    assert log.follower.tail_read(place, 4) is Tail.FURTHER
+    log.settle()
+    assert log.sequences == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("head", [1, 3])
+def test_what_was_read_of_a_log_before_a_restart_is_not_believed(head: int) -> None:
+    log = Log()
+    for _ in range(3):
+        offer_one(log)
+    place = log.follower.place
+    log.append(2)
+    log.go_back(head)
+    assert log.follower.tail_read(place, 5) is Tail.SAME
+    assert log.follower.tail_read(place, 1) is Tail.SAME
+    assert log.follower.missing() is None
+    assert not log.follower.went_back(place, 1, 1), "that is settled"
+
+
+def test_a_page_read_before_a_restart_belongs_to_another_log() -> None:
+    """Even where the new log has come to the same place by then."""
+    log = Log()
+    log.early = True
+    for _ in range(2):
+        offer_one(log)
+    log.append()
+    log.follower.saw_head(3)
+    log.sleep(GAP_GRACE_SECS)
+    log.go_back(1)
+    offer_one(log)
+    assert log.follower.head == 2
+    log.append()
+    log.follower.saw_head(3)
+    log.settle()
+    assert log.released == [(1, 1), (1, 2), (1, 3)]
