@@ -341,9 +341,7 @@ def hear_a_repeat(log: Log) -> None:
     log.follower.hear(log.follower.head, log.items[-1])
 
 
-@pytest.mark.parametrize(
-    ("what", "wants"), [(hear_one, False), (offer_one, True), (hear_a_repeat, True)], ids=lambda what: str(what)
-)
+@pytest.mark.parametrize(("what", "wants"), [(hear_one, False), (offer_one, True), (hear_a_repeat, True)])
 def test_only_news_of_the_wire_puts_a_check_off(what: Callable[[Log], None], wants: bool) -> None:
     log = Log()
     log.follower.offer(*log.append()[0])
