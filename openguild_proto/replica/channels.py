@@ -224,7 +224,9 @@ class Channels:
         heads = yield from ReadHeads(tuple(feed.channel_id for feed in silent))
         short: dict[ChannelFeed, int] = {}
         for feed, place in places.items():
-            head = heads.get(feed.channel_id, place.head)  # of a channel that is gone: its control record closes the streams
+            head = heads.get(
+                feed.channel_id, place.head
+            )  # of a channel that is gone: its control record closes the streams
             if feed.follower.tail_read(place, head) is Tail.SHORT:
                 short[feed] = head
         if short:

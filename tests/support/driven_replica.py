@@ -369,6 +369,6 @@ class Driven:
             "sockets": replica.streams.sockets(),
             "rings": self.hub._streams,
             "unreadable": pages._unreadable,
-            "waiting": [page for page in pages._pages.values() if page.waiting],
+            "waiting": pages._waiting,
         }
         return {name: what for name, what in kept.items() if what}
