@@ -46,6 +46,7 @@ class Controls:
         self._epochs = epochs
         self._streams = streams
         self._tokens = tokens
+        self._log_head = 0  # as it was read when there were no records
         self._unknown: set[str] = set()  # kinds of a newer release that the log has mentioned
         self.follower: LogFollower[ControlRecord] = LogFollower(self, outputs.procedures)
 
@@ -55,6 +56,9 @@ class Controls:
         """A page of the control log."""
         del before
         records = yield from ReadControls(after, PAGE_RECORDS)
+        if not records:  # they are gone if the log is further all the same; else the reading was stale, or it went back
+            self._log_head = yield from ReadControlHead()
+            records = yield from ReadControls(after, PAGE_RECORDS)  # after the head: it reaches at least as far
         return [Item(record.sequence, record) for record in records]
 
     def release(self, sequence: int, record: ControlRecord) -> None:
@@ -71,8 +75,10 @@ class Controls:
         return True
 
     def truncated(self, first: int | None) -> int | None:
-        """Records were missed and are no longer in the log: anything may have changed."""
-        head = first - 1 if first is not None else self.follower.seen
+        """Records were missed and are no longer in the log: anything may have changed. None: the tail check judges."""
+        head = first - 1 if first is not None else self._log_head
+        if head <= self.follower.head:
+            return None
         self._check_everything("control records were missed and are no longer in the log", head)
         return head
 
