@@ -208,6 +208,9 @@ class Controls:
             )
             self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN))
             return
+        except Exception as failure:  # a defect of ours: the others are checked all the same
+            self._outputs.defect("checking a stream again", failure)
+            return
         if verdict is not None and socket.stream is stream:
             reason = reasons.LOG_WENT_BACK if verdict is CloseCode.SERVICE_RESTART else reasons.ACCESS_ENDED
             self._outputs.add(Close(socket, verdict, reason))
@@ -224,3 +227,5 @@ class Controls:
             for socket in self._streams.sockets_of(user_id):
                 if socket.stream is not None and socket.stream.channel_id is None:
                     self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED))
+        except Exception as failure:  # a defect of ours: what comes behind it is done all the same
+            self._outputs.defect("reading again what a user sees", failure)
