@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,118 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from openguild_proto.effects import Effect, ReadControlHead, ReadControls, StorageUnavailable
+from openguild_proto.effects import StorageUnavailable
 from openguild_proto.limits import GAP_GRACE_SECS, ROOM_LOOK_SECS
-from openguild_proto.log.follower import Item, LogFollower, Tail
-from openguild_proto.procedures import Procedure, Procedures
-
-PAGE = 3
-
-
-class Log:
-    """A log, its follower, and the follower's source. Reads wait for `answer` or `fail`. An item is (log's life, sequence)."""
-
-    def __init__(self, head: int | None = 0) -> None:
-        self.now = 0.0
-        self.defects: list[Exception] = []
-        self.procedures = Procedures(lambda what, failure: self.defects.append(failure))
-        self.life = 0
-        self.items: list[tuple[int, int]] = []
-        self.first = 1  # earlier ones are gone
-        self.released: list[tuple[int, int]] = []
-        self.room = self.followed = True
-        self.early = False  # the store is read when it is asked, and not when it answers
-        self.skips = False  # the source takes what is gone for gone
-        self.reads: list[tuple[int, Effect[Any], Any]] = []
-        self.asked = self.read_items = 0
-        self.follower: LogFollower[tuple[int, int]] = LogFollower(self, self.procedures, head)
-
-    # --- source --------------------------------------------------------------------------------------
-
-    def read(self, after: int, before: int) -> Procedure[Sequence[Item[tuple[int, int]]]]:
-        self.asked += 1
-        return (yield from ReadControls(after, min(PAGE, before - after - 1)))
-
-    def release(self, sequence: int, item: tuple[int, int]) -> None:
-        assert item == (self.life, sequence)
-        self.released.append(item)
-
-    def has_room(self) -> bool:
-        return self.room
-
-    def is_followed(self) -> bool:
-        return self.followed
-
-    def truncated(self, first: int | None) -> int | None:
-        if not self.skips:
-            return None
-        return first - 1 if first is not None else self.follower.seen
-
-    def counted(self, items: int) -> None:
-        self.read_items += items
-
-    # --- what happens --------------------------------------------------------------------------------
-
-    def append(self, count: int = 1) -> list[tuple[int, tuple[int, int]]]:
-        begin = len(self.items)
-        self.items += [(self.life, number + 1) for number in range(begin, begin + count)]
-        return [(number + 1, self.items[number]) for number in range(begin, begin + count)]
-
-    def go_back(self, head: int) -> None:
-        """Commits are lost, and the follower's owner has seen it."""
-        self.life += 1
-        self.items = [(self.life, number + 1) for number in range(head)]
-        self.follower.restart(head)
-        self.released = list(self.items)
-
-    def check(self) -> None:
-        """Ask for the head, as an owner does."""
-        self.procedures.start(self._check(), "a check")
-
-    def _check(self) -> Procedure[None]:
-        place = self.follower.place
-        head = yield from ReadControlHead()
-        self.follower.tail_read(place, head)
-
-    def sleep(self, secs: float) -> None:
-        until = self.now + secs
-        while (due := self.procedures.next_deadline()) is not None and due <= until:
-            self.now = max(self.now, due)
-            self.procedures.handle_deadline(self.now)
-        self.now = self.procedures.now = until
-        self._take()
-
-    def _take(self) -> None:
-        while (query := self.procedures.take_query()) is not None:
-            number, effect = query
-            self.reads.append((number, effect, self._result(effect) if self.early else None))
-
-    def _result(self, effect: Effect[Any]) -> Any:
-        if not isinstance(effect, ReadControls):
-            return len(self.items)
-        begin = max(effect.after, self.first - 1)
-        return [Item(number, item) for number, item in enumerate(self.items, 1)][begin : begin + effect.limit]
-
-    def answer(self, which: int = 0) -> None:
-        number, effect, result = self.reads.pop(which)
-        self.procedures.answered(number, result if self.early else self._result(effect))
-        self._take()
-
-    def fail(self, which: int = 0) -> None:
-        self.procedures.failed(self.reads.pop(which)[0], StorageUnavailable())
-        self._take()
-
-    def settle(self) -> None:
-        """Time passes and everything is answered, until nothing happens any more."""
-        self._take()
-        while self.reads or self.procedures.next_deadline() is not None:
-            while self.reads:
-                self.answer()
-            self.sleep(1)
-
-    @property
-    def sequences(self) -> list[int]:
-        return [sequence for _, sequence in self.released]
+from openguild_proto.log.follower import Tail
+from tests.support.followed_log import FollowedLog
 
 
 class Following(RuleBasedStateMachine):
@@ -129,7 +21,7 @@ class Following(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log = Log()
+        self.log = FollowedLog()
         self.wire: list[tuple[int, tuple[int, int]]] = []
 
     @rule(early=st.booleans())
@@ -209,7 +101,7 @@ TestFollowing = Following.TestCase
 
 
 def test_what_comes_in_order_is_released_at_once() -> None:
-    log = Log()
+    log = FollowedLog()
     for sequence, item in log.append(3):
         log.follower.offer(sequence, item)
     assert log.sequences == [1, 2, 3]
@@ -217,7 +109,7 @@ def test_what_comes_in_order_is_released_at_once() -> None:
 
 
 def test_a_hole_that_closes_by_itself_is_not_read() -> None:
-    log = Log()
+    log = FollowedLog()
     (first, one), (second, two) = log.append(2)
     log.follower.hear(second, two)
     log.sleep(0.9 * GAP_GRACE_SECS)
@@ -229,7 +121,7 @@ def test_a_hole_that_closes_by_itself_is_not_read() -> None:
 
 
 def test_a_hole_is_read_after_its_grace_once_and_page_by_page() -> None:
-    log = Log()
+    log = FollowedLog()
     for sequence, item in log.append(8)[6:]:
         log.follower.hear(sequence, item)
     log.sleep(GAP_GRACE_SECS)
@@ -240,7 +132,7 @@ def test_a_hole_is_read_after_its_grace_once_and_page_by_page() -> None:
 
 
 def test_a_read_that_fails_is_tried_again_at_the_next_sign() -> None:
-    log = Log()
+    log = FollowedLog()
     (sequence, item) = log.append(2)[1]
     log.follower.hear(sequence, item)
     log.sleep(GAP_GRACE_SECS)
@@ -253,7 +145,7 @@ def test_a_read_that_fails_is_tried_again_at_the_next_sign() -> None:
 
 
 def test_nothing_is_read_while_there_is_no_room() -> None:
-    log = Log()
+    log = FollowedLog()
     log.room = False
     for sequence, item in log.append(2):
         log.follower.offer(sequence, item)
@@ -266,7 +158,7 @@ def test_nothing_is_read_while_there_is_no_room() -> None:
 
 
 def test_a_log_that_nobody_follows_any_more_is_not_read() -> None:
-    log = Log()
+    log = FollowedLog()
     log.follower.saw_head(log.append(5)[-1][0])
     log.sleep(GAP_GRACE_SECS)
     log.followed = False
@@ -277,7 +169,7 @@ def test_a_log_that_nobody_follows_any_more_is_not_read() -> None:
 
 
 def test_before_its_head_is_known_what_comes_is_kept() -> None:
-    log = Log(None)
+    log = FollowedLog(None)
     log.append(2)
     log.released = list(log.items)
     for sequence, item in log.append(2):
@@ -291,7 +183,7 @@ def test_before_its_head_is_known_what_comes_is_kept() -> None:
 
 
 def test_catching_up_ends_when_the_log_is_released_that_far() -> None:
-    log, ended = Log(), list[Any]()
+    log, ended = FollowedLog(), list[Any]()
     log.append(5)
     log.procedures.start(log.follower.catch_up(5), "it", lambda *end: ended.append(end))
     log.sleep(0)
@@ -305,7 +197,7 @@ def test_catching_up_ends_when_the_log_is_released_that_far() -> None:
 
 
 def test_catching_up_tells_of_an_outage() -> None:
-    log, ended = Log(), list[Any]()
+    log, ended = FollowedLog(), list[Any]()
     log.append(1)
     log.procedures.start(log.follower.catch_up(1), "it", lambda *end: ended.append(end))
     log.sleep(0)
@@ -315,7 +207,7 @@ def test_catching_up_tells_of_an_outage() -> None:
 
 @pytest.mark.parametrize("skips", [True, False])
 def test_the_source_decides_about_what_is_gone(skips: bool) -> None:
-    log = Log()
+    log = FollowedLog()
     log.skips = skips
     log.append(5)
     log.first = 4
@@ -329,21 +221,21 @@ def test_the_source_decides_about_what_is_gone(skips: bool) -> None:
 # --- the tail ------------------------------------------------------------------------------------
 
 
-def hear_one(log: Log) -> None:
+def hear_one(log: FollowedLog) -> None:
     log.follower.hear(*log.append()[0])
 
 
-def offer_one(log: Log) -> None:
+def offer_one(log: FollowedLog) -> None:
     log.follower.offer(*log.append()[0])
 
 
-def hear_a_repeat(log: Log) -> None:
+def hear_a_repeat(log: FollowedLog) -> None:
     log.follower.hear(log.follower.head, log.items[-1])
 
 
 @pytest.mark.parametrize(("what", "wants"), [(hear_one, False), (offer_one, True), (hear_a_repeat, True)])
-def test_only_news_of_the_wire_puts_a_check_off(what: Callable[[Log], None], wants: bool) -> None:
-    log = Log()
+def test_only_news_of_the_wire_puts_a_check_off(what: Callable[[FollowedLog], None], wants: bool) -> None:
+    log = FollowedLog()
     log.follower.offer(*log.append()[0])
     log.follower.wants_check(deaf=False, everything=False)
     log.follower.wants_check(deaf=False, everything=False)  # none twice in a row: the next one asks
@@ -352,7 +244,7 @@ def test_only_news_of_the_wire_puts_a_check_off(what: Callable[[Log], None], wan
 
 
 def test_checks_alternate_and_a_busy_log_is_not_asked() -> None:
-    log = Log()
+    log = FollowedLog()
     assert [log.follower.wants_check(deaf=False, everything=False) for _ in range(4)] == [True, False, True, False]
     for _ in range(4):
         hear_one(log)
@@ -360,14 +252,14 @@ def test_checks_alternate_and_a_busy_log_is_not_asked() -> None:
 
 
 def test_while_the_wire_is_down_what_was_heard_proves_nothing() -> None:
-    log = Log()
+    log = FollowedLog()
     hear_one(log)
     assert log.follower.wants_check(deaf=True, everything=False)
     assert log.follower.wants_check(deaf=False, everything=True), "everything may be lost"
 
 
 def test_a_tail_says_where_the_log_stands() -> None:
-    log = Log()
+    log = FollowedLog()
     for _ in range(3):
         offer_one(log)
     place = log.follower.place
@@ -383,7 +275,7 @@ def test_a_tail_says_where_the_log_stands() -> None:
 
 @pytest.mark.parametrize("head", [1, 3])
 def test_what_was_read_of_a_log_before_a_restart_is_not_believed(head: int) -> None:
-    log = Log()
+    log = FollowedLog()
     for _ in range(3):
         offer_one(log)
     place = log.follower.place
@@ -397,7 +289,7 @@ def test_what_was_read_of_a_log_before_a_restart_is_not_believed(head: int) -> N
 
 def test_a_page_read_before_a_restart_belongs_to_another_log() -> None:
     """Even where the new log has come to the same place by then."""
-    log = Log()
+    log = FollowedLog()
     log.early = True
     for _ in range(2):
         offer_one(log)

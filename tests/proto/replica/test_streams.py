@@ -1,4 +1,4 @@
-"""Streams: opened, cancelled, joined, replayed and ended."""
+"""Streams: joined, replayed and ended."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import (
     DeleteChannel,
-    Effect,
-    Overloaded,
     ReadEvents,
-    ReadHeads,
-    ReadVisible,
-    StorageUnavailable,
 )
-from openguild_proto.effects.replica import SubscribeChannels
-from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import SubscriberState
 from openguild_proto.limits import FEW_AT_ONCE
 from openguild_proto.records import Author
@@ -24,155 +17,13 @@ from openguild_proto.replica.actions import Close, Replay
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from tests.support.deeds import login
-from tests.support.driven_replica import Driven, Socket
-
-
-class Chat:
-    """A replica, a user and their channel."""
-
-    def __init__(self, capacity: int = 256, replay_window: int = 0) -> None:
-        self.driven = Driven(capacity=capacity, replay_window=replay_window)
-        self.elsewhere = self.driven.elsewhere
-        self.user = self.elsewhere.user()
-        self.guild = self.elsewhere.guild(self.user)
-        self.channel = self.elsewhere.channel(self.user, self.guild)
-        for record in self.elsewhere.records:
-            self.driven.deliver_control(record)
+from tests.support.driven_chat import DrivenChat
+from tests.support.driven_replica import Socket
 
 
 @pytest.fixture
-def chat() -> Chat:
-    return Chat()
-
-
-# --- preparing -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [SubscribeChannels, ReadHeads, ReadEvents])
-def test_a_cancelled_channel_stream_leaves_nothing(chat: Chat, kind: type[Effect[object]]) -> None:
-    chat.elsewhere.append(chat.channel)
-    if kind is ReadEvents:
-        chat.driven.answers[ReadHeads] = lambda effect: {chat.channel: 0}  # a reading from a standby that is behind
-    held = chat.driven.hold(kind, early=True)
-    ticket = chat.driven.prepare(chat.driven.stream(chat.user, chat.channel))
-    assert len(held.queries) == 1
-    chat.driven.cancel(ticket)
-    chat.driven.let_pass(kind)
-    chat.driven.cancel(ticket)
-    assert chat.driven.prepared == {}
-    assert chat.driven.leftovers() == {}
-    assert chat.driven.defects == []
-
-
-@pytest.mark.parametrize("kind", [ReadVisible, SubscribeChannels, ReadHeads])
-def test_a_cancelled_notification_stream_leaves_nothing(chat: Chat, kind: type[Effect[object]]) -> None:
-    held = chat.driven.hold(kind, early=True)
-    ticket = chat.driven.prepare(chat.driven.stream(chat.user))
-    assert len(held.queries) == 1
-    chat.driven.cancel(ticket)
-    chat.driven.let_pass(kind)
-    assert chat.driven.prepared == {}
-    assert chat.driven.leftovers() == {}
-    assert chat.driven.defects == []
-
-
-def test_a_notification_stream_cancelled_while_another_is_read_takes_nothing_from_it(chat: Chat) -> None:
-    held = chat.driven.hold(ReadVisible)
-    first, second = [chat.driven.prepare(chat.driven.stream(chat.user)) for _ in range(2)]
-    chat.driven.cancel(first)
-    chat.driven.let_pass(ReadVisible)
-    assert chat.driven.prepared == {second: None}
-    assert held.queries == []
-    socket = chat.driven.join(chat.driven.stream(chat.user))
-    chat.driven.commit(chat.channel)
-    assert [frame["kind"] for frame in socket.frames] == ["channel_message"]
-    chat.driven.leave(socket)
-    assert chat.driven.leftovers() == {}
-
-
-@pytest.mark.parametrize("notifications", [False, True])
-def test_a_stream_cancelled_before_its_outcome_is_taken_leaves_nothing(chat: Chat, notifications: bool) -> None:
-    """It is prepared, but whoever carries out the actions has not come to that."""
-    chat.driven.open(chat.user, chat.channel)
-    chat.driven.open(chat.user)
-    held = dict(chat.driven.leftovers())
-    replica, stream = chat.driven.replica, chat.driven.stream(chat.user, None if notifications else chat.channel)
-    ticket = replica.prepare(stream, now=chat.driven.now)  # everything is there already
-    replica.cancel(ticket, now=chat.driven.now)
-    chat.driven.carry_out()
-    assert ticket not in chat.driven.prepared
-    feed = replica.channels.get(chat.channel)
-    assert feed is not None
-    assert feed.holders == 2
-    assert replica.notifications.watchers._sockets == {chat.user: 1}
-    assert chat.driven.leftovers().keys() == held.keys()
-
-
-def test_a_ticket_whose_outcome_was_taken_cancels_nothing(chat: Chat) -> None:
-    stream = chat.driven.stream(chat.user, chat.channel)
-    ticket = chat.driven.prepare(stream)
-    chat.driven.cancel(ticket)
-    socket = chat.driven.join(stream)
-    chat.driven.commit(chat.channel)
-    assert socket.sequences == [1]
-    refused = chat.driven.prepare(chat.driven.stream(chat.user, "gone"))
-    chat.driven.cancel(refused)
-    chat.driven.leave(socket)
-    assert chat.driven.leftovers() == {}
-
-
-@pytest.mark.parametrize(
-    ("failure", "refusal"),
-    [
-        (StorageUnavailable(), ErrorCode.DATABASE_UNAVAILABLE),
-        (Overloaded(), ErrorCode.OVERLOADED),
-        (ValueError("ours"), ErrorCode.SERVER_ERROR),
-    ],
-)
-@pytest.mark.parametrize("kind", [ReadHeads, ReadVisible])
-def test_a_stream_that_cannot_be_prepared_is_refused(
-    chat: Chat, kind: type[Effect[object]], failure: Exception, refusal: ErrorCode
-) -> None:
-    chat.driven.failing[kind] = failure
-    ticket = chat.driven.prepare(chat.driven.stream(chat.user, chat.channel if kind is ReadHeads else None))
-    assert chat.driven.prepared == {ticket: refusal}
-    assert len(chat.driven.defects) == isinstance(failure, ValueError)
-    assert chat.driven.leftovers() == {}
-
-
-def test_a_channel_deleted_since_the_check_of_access_is_not_found(chat: Chat) -> None:
-    stream = chat.driven.stream(chat.user, chat.channel)
-    chat.elsewhere.perform(DeleteChannel(author=Author(chat.user), channel_id=chat.channel))
-    ticket = chat.driven.prepare(stream)
-    assert chat.driven.prepared == {ticket: ErrorCode.NOT_FOUND}
-    assert chat.driven.leftovers() == {}
-
-
-def test_an_abandoned_stream_leaves_nothing(chat: Chat) -> None:
-    for stream in (chat.driven.stream(chat.user), chat.driven.stream(chat.user, chat.channel)):
-        chat.driven.prepare(stream)
-        chat.driven.replica.abandon(stream, now=chat.driven.now)
-        chat.driven.carry_out()
-        assert chat.driven.leftovers() == {}
-
-
-def test_a_stream_knows_of_what_was_stored_when_its_access_was_checked(chat: Chat) -> None:
-    """Also where a standby that is behind answers for the heads."""
-    chat.driven.answers[ReadHeads] = lambda effect: dict.fromkeys(effect.channel_ids, 0)
-    for _ in range(3):
-        chat.elsewhere.append(chat.channel)
-    socket = chat.driven.open(chat.user, chat.channel, since=2)
-    assert socket.sequences == [3]
-
-
-def test_a_log_that_went_back_since_the_check_of_access_is_asked_again(chat: Chat) -> None:
-    for _ in range(3):
-        chat.elsewhere.append(chat.channel)
-    stream = chat.driven.stream(chat.user, chat.channel, since=3)
-    chat.elsewhere.lose_events(chat.channel, 1)
-    ticket = chat.driven.prepare(stream)
-    assert chat.driven.prepared == {ticket: ErrorCode.DATABASE_UNAVAILABLE}
-    assert chat.driven.leftovers() == {}
+def chat() -> DrivenChat:
+    return DrivenChat()
 
 
 # --- joining -------------------------------------------------------------------------------------
@@ -180,7 +31,7 @@ def test_a_log_that_went_back_since_the_check_of_access_is_asked_again(chat: Cha
 
 @pytest.mark.parametrize("since", [None, 0, 3, 5])
 def test_a_stream_begins_behind_its_place_and_misses_nothing(since: int | None) -> None:
-    chat = Chat(replay_window=2)
+    chat = DrivenChat(replay_window=2)
     for _ in range(5):
         chat.elsewhere.append(chat.channel)
     socket = chat.driven.open(chat.user, chat.channel, since=since)
@@ -189,7 +40,7 @@ def test_a_stream_begins_behind_its_place_and_misses_nothing(since: int | None) 
     assert socket.sequences == list(range(begin + 1, 7))
 
 
-def test_what_comes_between_prepared_and_joined_is_not_missed(chat: Chat) -> None:
+def test_what_comes_between_prepared_and_joined_is_not_missed(chat: DrivenChat) -> None:
     stream = chat.driven.stream(chat.user, chat.channel, since=0)
     chat.driven.prepare(stream)
     for _ in range(3):
@@ -200,7 +51,7 @@ def test_what_comes_between_prepared_and_joined_is_not_missed(chat: Chat) -> Non
     assert chat.driven.count(ReadEvents) == 1
 
 
-def test_a_log_that_went_back_before_its_socket_joined_ends_the_stream(chat: Chat) -> None:
+def test_a_log_that_went_back_before_its_socket_joined_ends_the_stream(chat: DrivenChat) -> None:
     for _ in range(3):
         chat.driven.commit(chat.channel)
     stream = chat.driven.stream(chat.user, chat.channel, since=3)
@@ -215,7 +66,7 @@ def test_a_log_that_went_back_before_its_socket_joined_ends_the_stream(chat: Cha
     assert chat.driven.leftovers() == {}
 
 
-def test_a_session_revoked_while_its_stream_was_opened_ends_it(chat: Chat) -> None:
+def test_a_session_revoked_while_its_stream_was_opened_ends_it(chat: DrivenChat) -> None:
     first = login(chat.user, 1)
     chat.driven.change(first)
     for channel in (chat.channel, None):
@@ -228,7 +79,7 @@ def test_a_session_revoked_while_its_stream_was_opened_ends_it(chat: Chat) -> No
         assert (socket.closed.code, socket.closed.reason) == (CloseCode.TOKEN_ENDED, reasons.SESSION_REVOKED)
 
 
-def test_a_channel_deleted_while_its_stream_was_opened_ends_it(chat: Chat) -> None:
+def test_a_channel_deleted_while_its_stream_was_opened_ends_it(chat: DrivenChat) -> None:
     stream = chat.driven.stream(chat.user, chat.channel)
     changes = chat.driven.replica.changes
     chat.driven.prepare(stream)
@@ -239,7 +90,7 @@ def test_a_channel_deleted_while_its_stream_was_opened_ends_it(chat: Chat) -> No
     assert chat.driven.leftovers() == {}
 
 
-def test_a_join_after_changes_that_do_not_concern_it_goes_on(chat: Chat) -> None:
+def test_a_join_after_changes_that_do_not_concern_it_goes_on(chat: DrivenChat) -> None:
     for channel in (chat.channel, None):
         stream = chat.driven.stream(chat.user, channel)
         changes = chat.driven.replica.changes
@@ -249,7 +100,7 @@ def test_a_join_after_changes_that_do_not_concern_it_goes_on(chat: Chat) -> None
         assert chat.driven.join(stream, changes=changes).closed is None
 
 
-def test_streams_end_with_the_key_that_vouched_for_their_token(chat: Chat) -> None:
+def test_streams_end_with_the_key_that_vouched_for_their_token(chat: DrivenChat) -> None:
     before, changes = chat.driven.open(chat.user), chat.driven.replica.changes
     old, new = chat.driven.keys.signing.public, SigningKey(bytes([1]) * 32)
     stream = chat.driven.stream(chat.user, verified_by=old)
@@ -265,7 +116,7 @@ def test_streams_end_with_the_key_that_vouched_for_their_token(chat: Chat) -> No
         assert (socket.closed.code, socket.closed.reason) == (CloseCode.TOKEN_ENDED, reasons.KEY_WITHDRAWN)
 
 
-def test_leaving_twice_is_leaving_once(chat: Chat) -> None:
+def test_leaving_twice_is_leaving_once(chat: DrivenChat) -> None:
     socket, other = [chat.driven.open(chat.user, chat.channel) for _ in range(2)]
     for _ in range(2):
         chat.driven.leave(socket)
@@ -279,7 +130,7 @@ def test_leaving_twice_is_leaving_once(chat: Chat) -> None:
 # --- replays -------------------------------------------------------------------------------------
 
 
-def test_a_replay_and_what_comes_meanwhile_are_given_in_order_and_once(chat: Chat) -> None:
+def test_a_replay_and_what_comes_meanwhile_are_given_in_order_and_once(chat: DrivenChat) -> None:
     for _ in range(450):
         chat.elsewhere.append(chat.channel)
     reads = chat.driven.hold(ReadEvents)
@@ -293,7 +144,7 @@ def test_a_replay_and_what_comes_meanwhile_are_given_in_order_and_once(chat: Cha
     assert chat.driven.replica.counters.replayed == 450
 
 
-def test_a_storm_of_replays_reads_each_page_once(chat: Chat) -> None:
+def test_a_storm_of_replays_reads_each_page_once(chat: DrivenChat) -> None:
     for _ in range(300):
         chat.elsewhere.append(chat.channel)
     reads = chat.driven.hold(ReadEvents)
@@ -304,7 +155,7 @@ def test_a_storm_of_replays_reads_each_page_once(chat: Chat) -> None:
     assert all(socket.sequences == list(range(1, 301)) for socket in sockets)
 
 
-def test_a_log_that_cannot_be_read_ends_the_replay_with_its_place(chat: Chat) -> None:
+def test_a_log_that_cannot_be_read_ends_the_replay_with_its_place(chat: DrivenChat) -> None:
     for _ in range(300):
         chat.elsewhere.append(chat.channel)
     socket = Socket(away=True)
@@ -321,7 +172,7 @@ def test_a_log_that_cannot_be_read_ends_the_replay_with_its_place(chat: Chat) ->
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_socket_that_leaves_while_it_waits_for_a_page_leaves_nothing(chat: Chat, fails: bool) -> None:
+def test_a_socket_that_leaves_while_it_waits_for_a_page_leaves_nothing(chat: DrivenChat, fails: bool) -> None:
     chat.elsewhere.append(chat.channel)
     reads = chat.driven.hold(ReadEvents)
     socket = chat.driven.open(chat.user, chat.channel, since=0)
@@ -332,7 +183,7 @@ def test_a_socket_that_leaves_while_it_waits_for_a_page_leaves_nothing(chat: Cha
     assert chat.driven.leftovers() == {}
 
 
-def test_a_channel_restarted_during_a_replay_gives_nothing_of_the_old_log(chat: Chat) -> None:
+def test_a_channel_restarted_during_a_replay_gives_nothing_of_the_old_log(chat: DrivenChat) -> None:
     for _ in range(3):
         chat.driven.commit(chat.channel)
     reads = chat.driven.hold(ReadEvents, early=True)
@@ -347,7 +198,7 @@ def test_a_channel_restarted_during_a_replay_gives_nothing_of_the_old_log(chat: 
     assert chat.driven.open(chat.user, chat.channel, since=0).sequences == [1]
 
 
-def test_replayed_after_the_end_takes_nothing_more(chat: Chat) -> None:
+def test_replayed_after_the_end_takes_nothing_more(chat: DrivenChat) -> None:
     chat.elsewhere.append(chat.channel)
     socket = chat.driven.open(chat.user, chat.channel, socket=Socket(away=True), since=0)
     assert socket.subscriber is not None
@@ -361,7 +212,7 @@ def test_replayed_after_the_end_takes_nothing_more(chat: Chat) -> None:
 # --- ending --------------------------------------------------------------------------------------
 
 
-def fill(chat: Chat, channel: str, count: int) -> None:
+def fill(chat: DrivenChat, channel: str, count: int) -> None:
     for _ in range(count):
         chat.driven.commit(channel)
         chat.driven.flush()
@@ -369,7 +220,7 @@ def fill(chat: Chat, channel: str, count: int) -> None:
 
 @pytest.mark.parametrize("sockets", [1, FEW_AT_ONCE, 3 * FEW_AT_ONCE + 1])
 def test_readers_that_the_ring_has_overrun_end_with_their_place(sockets: int) -> None:
-    chat = Chat(capacity=8)
+    chat = DrivenChat(capacity=8)
     slow = [chat.driven.open(chat.user, chat.channel) for _ in range(sockets)]
     fast = chat.driven.open(chat.user, chat.channel)
     chat.driven.commit(chat.channel)
@@ -392,7 +243,7 @@ def test_readers_that_the_ring_has_overrun_end_with_their_place(sockets: int) ->
 
 
 def test_a_lagged_notification_stream_has_no_place_to_resume_from() -> None:
-    chat = Chat(capacity=8)
+    chat = DrivenChat(capacity=8)
     socket = chat.driven.open(chat.user)
     socket.stuck = True
     fill(chat, chat.channel, 200)
@@ -401,7 +252,7 @@ def test_a_lagged_notification_stream_has_no_place_to_resume_from() -> None:
     assert socket.closed.reason == reasons.lagged(socket.closed.missed, None)
 
 
-def test_what_a_socket_had_not_got_at_its_deadline_counts_as_dropped(chat: Chat) -> None:
+def test_what_a_socket_had_not_got_at_its_deadline_counts_as_dropped(chat: DrivenChat) -> None:
     socket = chat.driven.open(chat.user, chat.channel)
     socket.stuck = True
     for _ in range(3):
@@ -412,7 +263,7 @@ def test_what_a_socket_had_not_got_at_its_deadline_counts_as_dropped(chat: Chat)
     assert chat.driven.replica.counters.dropped == 3
 
 
-def test_events_are_counted_by_whether_somebody_got_them(chat: Chat) -> None:
+def test_events_are_counted_by_whether_somebody_got_them(chat: DrivenChat) -> None:
     chat.driven.commit(chat.channel)
     socket = chat.driven.open(chat.user, chat.channel)
     chat.driven.commit(chat.channel)
@@ -426,7 +277,7 @@ def test_events_are_counted_by_whether_somebody_got_them(chat: Chat) -> None:
     assert counters.snapshot()["subscribers"] == 1
 
 
-def test_streams_of_one_user_are_known_in_the_order_of_their_coming(chat: Chat) -> None:
+def test_streams_of_one_user_are_known_in_the_order_of_their_coming(chat: DrivenChat) -> None:
     sockets = [chat.driven.open(chat.user, channel) for channel in (chat.channel, None, chat.channel)]
     other = chat.driven.open(chat.elsewhere.user())
     streams = chat.driven.replica.streams
@@ -437,7 +288,7 @@ def test_streams_of_one_user_are_known_in_the_order_of_their_coming(chat: Chat) 
     assert streams.sockets_of("nobody") == []
 
 
-def test_one_socket_that_fails_does_not_keep_the_others_open(chat: Chat) -> None:
+def test_one_socket_that_fails_does_not_keep_the_others_open(chat: DrivenChat) -> None:
     """A defect in the work for one of many sockets is a line in the log."""
     sockets = [chat.driven.open(chat.user, chat.channel) for _ in range(3)]
     answers = [True, False, False]
