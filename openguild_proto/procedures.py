@@ -7,8 +7,8 @@ thrown in), a `Sleep`, or a `Signal`. `yield from` reads as `await` does. An ope
 
     procedures.now = now
     procedures.start(procedure, "what it does")
-    for number, effect in procedures.take_queries(): ...      # perform it, then answered(number, result) or failed(number, error)
-    procedures.handle_deadline(now)                           # at next_deadline()
+    while (query := procedures.take_query()) is not None: ...  # perform it, then answered(number, result) or failed(number, error)
+    procedures.handle_deadline(now)                            # at next_deadline()
 """
 
 from __future__ import annotations
@@ -62,12 +62,13 @@ Procedure: TypeAlias = "Generator[Effect[Any] | Sleep | Signal, Any, T]"
 class _Running:
     """A procedure under way; `serial` names what it waits for, so that a late answer finds nothing."""
 
-    __slots__ = ("done", "generator", "serial", "what")
+    __slots__ = ("cancelled", "done", "generator", "serial", "what")
 
     def __init__(self, generator: Procedure[Any], what: str, done: Done | None) -> None:
         self.generator = generator
         self.what = what
         self.done = done
+        self.cancelled = False
         self.serial = 0
 
 
@@ -159,6 +160,8 @@ class Procedures:
             self._is_running = False
 
     def _step(self, running: _Running, value: Any, error: Exception | None) -> None:
+        if running.cancelled:  # while it waited for its turn
+            return
         running.serial = -1
         try:
             wanted = running.generator.send(value) if error is None else running.generator.throw(error)
@@ -191,6 +194,7 @@ class Procedures:
 
     def _cancel(self, running: _Running) -> None:
         running.serial = -1
+        running.cancelled = True
         running.done = None
         running.generator.close()
         self._run()

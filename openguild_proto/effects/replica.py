@@ -53,7 +53,10 @@ class RenewEpochs(StorageEffect[bool], frozen=True):
 
 
 class SubscribeChannels(Effect[None], frozen=True):
-    """Begin to hear these channels from the other replicas; returns before the wire knows of it."""
+    """Begin to hear these channels from the other replicas; returns before the wire knows of it.
+
+    This and `UnsubscribeChannels` take effect in the order in which they are asked for.
+    """
 
     channel_ids: tuple[str, ...]
 

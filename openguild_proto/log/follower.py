@@ -28,6 +28,13 @@ class Item(NamedTuple, Generic[T]):
     nbytes: int = 0
 
 
+class Place(NamedTuple):
+    """Where a follower stood when a reading of its log was asked for."""
+
+    head: int
+    restarts: int
+
+
 class LogSource(Protocol[T]):
     """Where a follower's items come from and where they go. One object may serve many followers of one kind."""
 
@@ -62,12 +69,13 @@ class Tail(Enum):
 class LogFollower(Generic[T]):
     """`head` is the last sequence released. Without a head (before `begin`) nothing is released."""
 
-    __slots__ = ("_asked", "_heard", "_procedures", "_reading", "_sequencer", "_source")
+    __slots__ = ("_asked", "_heard", "_procedures", "_reading", "_restarts", "_sequencer", "_source")
 
     def __init__(self, source: LogSource[T], procedures: Procedures, head: int | None = None) -> None:
         self._sequencer: Sequencer[T] = Sequencer(head)
         self._source = source
         self._procedures = procedures
+        self._restarts = 0
         self._reading = False  # a hole is being read, or will be after its grace
         self._heard = False  # the wire has brought something new since the last tail check
         self._asked = False  # the last tail check asked the log
@@ -81,6 +89,11 @@ class LogFollower(Generic[T]):
     def seen(self) -> int:
         """The newest sequence heard of."""
         return self._sequencer.seen
+
+    @property
+    def place(self) -> Place:
+        """Where it stands: give it back with what was read of the log's head."""
+        return Place(self._sequencer.head, self._restarts)
 
     @property
     def begun(self) -> bool:
@@ -103,7 +116,8 @@ class LogFollower(Generic[T]):
         self._release(self._sequencer.begin(head))
 
     def restart(self, head: int) -> None:
-        """Another log, which stands at `head`: nothing that waits belongs to it."""
+        """Another log, which stands at `head`: nothing that waits or is being read belongs to it."""
+        self._restarts += 1
         self._sequencer.restart(head)
 
     def offer(self, sequence: int, item: T, nbytes: int = 0) -> None:
@@ -152,9 +166,9 @@ class LogFollower(Generic[T]):
             if not source.has_room():
                 yield from Sleep(ROOM_LOOK_SECS).wait()
                 continue
-            after, before = hole
+            (after, before), place = hole, self.place
             page = yield from source.read(after, before)
-            if sequencer.head != after:
+            if self.place != place:
                 continue  # what was missing came meanwhile, or the log went back
             if not page or page[0].sequence > after + 1:
                 anew = source.truncated(page[0].sequence if page else None)
@@ -190,16 +204,18 @@ class LogFollower(Generic[T]):
         self._heard = False
         return self._asked
 
-    def tail_read(self, released: int, head: int) -> Tail:
-        """The log's head was read as `head`, when `released` was the head here."""
+    def tail_read(self, place: Place, head: int) -> Tail:
+        """The log's head was read as `head`, asked for at `place`. A reading of a log before a restart says nothing."""
+        if place.restarts != self._restarts:
+            return Tail.SAME
         if head > self.head:
             self.saw_head(head)
             return Tail.FURTHER
-        return Tail.SHORT if head < released else Tail.SAME
+        return Tail.SHORT if head < place.head else Tail.SAME
 
-    def went_back(self, released: int, first: int, second: int) -> bool:
-        """Whether two readings begun after `released` was the head here show that the log lost what it had.
+    def went_back(self, place: Place, first: int, second: int) -> bool:
+        """Whether two readings asked for at `place` show that the log lost what it had; one alone may be stale.
 
         False when `restart` was called meanwhile.
         """
-        return self._sequencer.went_back(released, first, second)
+        return place.restarts == self._restarts and self._sequencer.went_back(place.head, first, second)

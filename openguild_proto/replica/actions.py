@@ -61,7 +61,10 @@ class Flush(Action, frozen=True):
 
 
 class Replay(Action, frozen=True):
-    """The socket is fed from the log, by `Replica.next_pages`, until it is live; also when a page it waited for is there."""
+    """The socket is fed from the log, by `Replica.next_pages`, until it is live.
+
+    Also when a page that it waited for is there, or it left while it waited.
+    """
 
     socket: Any
 

@@ -26,16 +26,26 @@ class ChannelGone(Exception):
     """The channel that was to be followed has been deleted meanwhile."""
 
 
+class _Opening:
+    """Of some channels, shared by all who hold one of them meanwhile. Neither begun nor failed: whoever did it has left."""
+
+    __slots__ = ("ended", "failed")
+
+    def __init__(self, ended: Signal) -> None:
+        self.ended = ended
+        self.failed = False
+
+
 class ChannelFeed:
     """One followed channel, and the source of its follower."""
 
-    __slots__ = ("channel_id", "channels", "follower", "gone", "holders", "opened")
+    __slots__ = ("channel_id", "channels", "follower", "gone", "holders", "opening")
 
     def __init__(self, channels: Channels, channel_id: str) -> None:
         self.channels = channels
         self.channel_id = channel_id
         self.holders = 0
-        self.opened: Signal | None = None  # set when the opening in progress has ended
+        self.opening: _Opening | None = None  # in progress
         self.gone = False  # the log has no such channel
         self.follower: LogFollower[bytes] = LogFollower(self, channels.outputs.procedures)
 
@@ -119,49 +129,63 @@ class Channels:
         feeds = [self._feeds.setdefault(channel_id, ChannelFeed(self, channel_id)) for channel_id in channel_ids]
         for feed in feeds:
             feed.holders += 1
-        mine = [feed for feed in feeds if not feed.follower.begun and feed.opened is None]
         try:
-            if mine:
-                yield from self._open(mine)
-            for feed in feeds:
-                if feed.opened is not None:
-                    yield from feed.opened.wait()
-                if not feed.follower.begun and not feed.gone:
-                    raise StorageUnavailable
+            yield from self._be_open(feeds)
         except BaseException:
             self._let_go(feeds)
             raise
         self._let_go([feed for feed in feeds if feed.gone])
         return {feed.channel_id for feed in feeds if not feed.gone}
 
-    def _open(self, feeds: list[ChannelFeed]) -> Procedure[None]:
+    def _be_open(self, feeds: Sequence[ChannelFeed]) -> Procedure[None]:
+        """Open those that nobody opens, and wait for the others."""
+        while closed := [feed for feed in feeds if not feed.follower.begun and not feed.gone]:
+            mine = [feed for feed in closed if feed.opening is None]
+            if mine:
+                yield from self._open(mine)
+            for feed in closed:
+                if (opening := feed.opening) is not None:
+                    yield from opening.ended.wait()
+                    if opening.failed and not feed.follower.begun:
+                        raise StorageUnavailable
+
+    def _open(self, feeds: Sequence[ChannelFeed]) -> Procedure[None]:
+        opening = _Opening(Signal(self.outputs.procedures))
         for feed in feeds:
-            feed.opened = Signal(self.outputs.procedures)
+            feed.opening = opening
         try:
-            for some in batched(feeds):
-                yield from SubscribeChannels(tuple(feed.channel_id for feed in some))
-            restarts = -1
-            heads: dict[str, int] = {}
-            while restarts != self._restarts:  # heads of the log before would be believed for ever
-                restarts = self._restarts
-                heads = yield from ReadHeads(tuple(feed.channel_id for feed in feeds))
-            for some in batched(feeds):
-                for feed in some:
-                    feed.gone = feed.channel_id not in heads
-                    if not feed.gone:
-                        feed.follower.begin(heads[feed.channel_id])
-                yield from Sleep(0).wait()  # others have their turn of the loop
+            yield from self._subscribe_and_begin(feeds)
+        except Exception:
+            opening.failed = True
+            raise
         finally:
             for feed in feeds:
-                if feed.opened is not None:
-                    feed.opened.set()
-                    feed.opened = None
+                feed.opening = None
+            opening.ended.set()
+
+    def _subscribe_and_begin(self, feeds: Sequence[ChannelFeed]) -> Procedure[None]:
+        for some in batched(feeds):
+            yield from SubscribeChannels(tuple(feed.channel_id for feed in some))
+        restarts = -1
+        heads: dict[str, int] = {}
+        while restarts != self._restarts:  # heads of the log before would be believed for ever
+            restarts = self._restarts
+            heads = yield from ReadHeads(tuple(feed.channel_id for feed in feeds))
+        for some in batched(feeds):
+            for feed in some:
+                head = heads.get(feed.channel_id)
+                if feed.follower.begun:  # it is new, and followed from its first event on
+                    feed.follower.saw_head(head or 0)
+                elif head is not None:
+                    feed.follower.begin(head)
+                else:
+                    feed.gone = True
+            yield from Sleep(0).wait()  # others have their turn of the loop
 
     def hold_new(self, channel_id: str) -> None:
         """Follow a channel that was created just now, from its first event on, whenever the log is read."""
-        feed = self._feeds.get(channel_id)
-        if feed is None:
-            feed = self._feeds[channel_id] = ChannelFeed(self, channel_id)
+        feed = self._feeds.setdefault(channel_id, ChannelFeed(self, channel_id))
+        if not feed.follower.begun:  # also one that a stream is opening, however that ends
             feed.follower.begin(0)
             self.outputs.procedures.start(self._follow_new(feed), "following a new channel")
         feed.holders += 1
@@ -220,20 +244,22 @@ class Channels:
         silent = [feed for feed in self._feeds.values() if feed.follower.wants_check(deaf=deaf, everything=everything)]
         if not silent:
             return
-        released = {feed: feed.head for feed in silent}
+        places = {feed: feed.follower.place for feed in silent}
         heads = yield from ReadHeads(tuple(feed.channel_id for feed in silent))
         short: dict[ChannelFeed, int] = {}
-        for feed, known in released.items():
-            head = heads.get(feed.channel_id, known)  # of a channel that is gone: its control record closes the streams
-            if feed.follower.tail_read(known, head) is Tail.SHORT:
+        for feed, place in places.items():
+            head = heads.get(
+                feed.channel_id, place.head
+            )  # of a channel that is gone: its control record closes the streams
+            if feed.follower.tail_read(place, head) is Tail.SHORT:
                 short[feed] = head
         if short:
             again = yield from ReadHeads(tuple(feed.channel_id for feed in short))
             for feed, head in short.items():
                 second = again.get(feed.channel_id)
-                if second is not None and feed.follower.went_back(released[feed], head, second):
+                if second is not None and feed.follower.went_back(places[feed], head, second):
                     yield from self._epochs.went_back(f"the log of channel {feed.channel_id} went back to {second}")
-                    if feed.follower.went_back(released[feed], head, second):  # of a store that has no history
+                    if feed.follower.went_back(places[feed], head, second):  # of a store that has no history
                         self.outputs.log(
                             Level.ERROR,
                             "the log of a channel went back: its streams begin anew",

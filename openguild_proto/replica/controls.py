@@ -46,6 +46,7 @@ class Controls:
         self._epochs = epochs
         self._streams = streams
         self._tokens = tokens
+        self._log_head = 0  # as it was read when there were no records
         self._unknown: set[str] = set()  # kinds of a newer release that the log has mentioned
         self.follower: LogFollower[ControlRecord] = LogFollower(self, outputs.procedures)
 
@@ -55,6 +56,9 @@ class Controls:
         """A page of the control log."""
         del before
         records = yield from ReadControls(after, PAGE_RECORDS)
+        if not records:  # they are gone if the log is further all the same; else the reading was stale, or it went back
+            self._log_head = yield from ReadControlHead()
+            records = yield from ReadControls(after, PAGE_RECORDS)  # after the head: it reaches at least as far
         return [Item(record.sequence, record) for record in records]
 
     def release(self, sequence: int, record: ControlRecord) -> None:
@@ -71,8 +75,10 @@ class Controls:
         return True
 
     def truncated(self, first: int | None) -> int | None:
-        """Records were missed and are no longer in the log: anything may have changed."""
-        head = first - 1 if first is not None else self.follower.seen
+        """Records were missed and are no longer in the log: anything may have changed. None: the tail check judges."""
+        head = first - 1 if first is not None else self._log_head
+        if head <= self.follower.head:
+            return None
         self._check_everything("control records were missed and are no longer in the log", head)
         return head
 
@@ -99,13 +105,13 @@ class Controls:
         if not follower.begun:
             yield from self.start()
             return
-        known = follower.head
+        place = follower.place
         head = yield from ReadControlHead()
-        if follower.tail_read(known, head) is Tail.SHORT:
+        if follower.tail_read(place, head) is Tail.SHORT:
             again = yield from ReadControlHead()
-            if follower.went_back(known, head, again):
+            if follower.went_back(place, head, again):
                 yield from self._epochs.went_back("the control log went back")
-            if follower.went_back(known, head, again):  # of a store that has no history
+            if follower.went_back(place, head, again):  # of a store that has no history
                 self._restart(again, "the control log went back")
 
     def begin_anew(self) -> Procedure[None]:
@@ -202,6 +208,9 @@ class Controls:
             )
             self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN))
             return
+        except Exception as failure:  # a defect of ours: the others are checked all the same
+            self._outputs.defect("checking a stream again", failure)
+            return
         if verdict is not None and socket.stream is stream:
             reason = reasons.LOG_WENT_BACK if verdict is CloseCode.SERVICE_RESTART else reasons.ACCESS_ENDED
             self._outputs.add(Close(socket, verdict, reason))
@@ -218,3 +227,5 @@ class Controls:
             for socket in self._streams.sockets_of(user_id):
                 if socket.stream is not None and socket.stream.channel_id is None:
                     self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED))
+        except Exception as failure:  # a defect of ours: what comes behind it is done all the same
+            self._outputs.defect("reading again what a user sees", failure)

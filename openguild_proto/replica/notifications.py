@@ -22,12 +22,16 @@ USER_RING = "user:"
 
 
 class _Refresh:
-    """A reading of what a user sees, under way; `created`: channels that appeared meanwhile, and whether the user was told."""
+    """A reading of what a user sees, under way.
 
-    __slots__ = ("created", "ended")
+    `created`: channels that appeared meanwhile, and whether the user was told; `deleted`: those that went.
+    """
+
+    __slots__ = ("created", "deleted", "ended")
 
     def __init__(self, ended: Signal) -> None:
         self.created: dict[str, tuple[ControlRecord, bool]] = {}
+        self.deleted: set[str] = set()
         self.ended = ended
 
 
@@ -69,6 +73,8 @@ class Notifications:
             visible = yield from ReadVisible(user_id)
             watched = self.watchers.channels_of(user_id)
             held = yield from self._channels.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
+            self._channels.let_go(held & running.deleted)
+            held -= running.deleted
             if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
                 self._channels.let_go(held)
                 return
@@ -100,6 +106,7 @@ class Notifications:
         """The channel is gone: nobody is notified of it any more."""
         for running in self._refreshing.values():
             running.created.pop(channel_id, None)
+            running.deleted.add(channel_id)
         if self.watchers.drop_channel(channel_id):
             self._channels.let_go([channel_id])
 

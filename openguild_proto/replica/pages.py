@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
@@ -28,16 +28,21 @@ Pieces = list[tuple[int, bytes]]
 """(last sequence in it, whole frames) for each piece of about `PIECE_BYTES`."""
 
 
-class _Page:
-    """`waiting`: sockets that asked for it while it was being read."""
+class _Kept(NamedTuple):
+    """A page and the bytes that it takes."""
 
-    __slots__ = ("is_reading", "pieces", "size", "waiting")
+    pieces: Pieces
+    size: int
 
-    def __init__(self) -> None:
-        self.is_reading = False
-        self.pieces: Pieces = []
-        self.size = 0
-        self.waiting: list[Any] = []
+
+class _Reading:
+    """A page that is being read. `waiting`: sockets that asked for it meanwhile; `pieces`: what was kept of it before."""
+
+    __slots__ = ("pieces", "waiting")
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self.waiting: dict[Any, None] = {}
 
 
 class Pages:
@@ -46,34 +51,37 @@ class Pages:
     def __init__(self, outputs: Outputs, kept_bytes: int = KEPT_PAGE_BYTES) -> None:
         self._outputs = outputs
         self._kept_bytes = kept_bytes
-        self._pages: OrderedDict[tuple[str, int], _Page] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()  # the least recently used one first
+        self._reading: dict[tuple[str, int], _Reading] = {}
+        self._waiting: dict[Any, _Reading] = {}  # by socket
         self._unreadable: dict[Any, None] = {}  # sockets whose page could not be read
         self._bytes = 0
 
     def get(self, channel_id: str, after: int, count: int, socket: Any) -> Pieces | None:
         """Up to `count` events behind sequence `after`. None: it is being read; a `Replay` of `socket` follows when it is there.
 
-        A page that was kept when the log was shorter grows by what it lacks.
+        A page that was kept when the log was shorter grows by what it lacks; what there is is given when that cannot be read.
         """
+        key = (channel_id, after)
+        kept = self._kept.get(key)
+        pieces = kept.pieces if kept is not None else []
         if socket in self._unreadable:
             del self._unreadable[socket]
-            return []
-        key = (channel_id, after)
-        page = self._pages.get(key)
-        if page is None:
-            page = self._pages[key] = _Page()
-        elif not page.is_reading and page.pieces[-1][0] - after >= count:
-            self._pages.move_to_end(key)
-            return page.pieces
-        page.waiting.append(socket)
-        if not page.is_reading:
-            page.is_reading = True
-            self._outputs.procedures.start(self._read(key, page, count), "reading a page for a replay")
+            return pieces
+        if pieces and pieces[-1][0] - after >= count:
+            self._kept.move_to_end(key)
+            return pieces
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = _Reading(pieces)
+            self._outputs.procedures.start(self._read(key, reading, count), "reading a page for a replay")
+        reading.waiting[socket] = None
+        self._waiting[socket] = reading
         return None
 
-    def _read(self, key: tuple[str, int], page: _Page, count: int) -> Procedure[None]:
+    def _read(self, key: tuple[str, int], reading: _Reading, count: int) -> Procedure[None]:
         channel_id, after = key
-        begin = page.pieces[-1][0] if page.pieces else after
+        begin = reading.pieces[-1][0] if reading.pieces else after
         more: Pieces = []
         try:
             events = yield from ReadEvents(channel_id=channel_id, after=begin, limit=after + count - begin)
@@ -81,50 +89,53 @@ class Pages:
         except StorageUnavailable:
             self._outputs.log(Level.WARNING, "a replay was cut short: the log cannot be read", channel_id=channel_id)
         finally:
-            page.is_reading = False
-            is_kept = self._pages.get(key) is page  # else it was dropped meanwhile: this may be of another log
-            self._tell_waiting(page, unreadable=is_kept and not more)
-            if is_kept:
-                page.pieces = _joined(page.pieces, more)
-                self._account(key, page)
+            is_wanted = self._reading.get(key) is reading  # else it was dropped meanwhile: this may be of another log
+            if is_wanted:
+                del self._reading[key]
+                if more:
+                    self._keep(key, _joined(reading.pieces, more))
+            self._tell_waiting(reading, unreadable=is_wanted and not more)
 
-    def _tell_waiting(self, page: _Page, *, unreadable: bool) -> None:
-        waiting, page.waiting = page.waiting, []
-        for socket in waiting:
+    def _tell_waiting(self, reading: _Reading, *, unreadable: bool) -> None:
+        for socket in reading.waiting:
+            self._waiting.pop(socket, None)
             if unreadable:
                 self._unreadable[socket] = None
             self._outputs.add(Replay(socket))
 
-    def _account(self, key: tuple[str, int], page: _Page) -> None:
-        if not page.pieces:
-            self._forget(key, page)
-            return
-        self._bytes -= page.size
-        page.size = PAGE_OVERHEAD_BYTES + sum(PIECE_OVERHEAD_BYTES + len(piece) for _, piece in page.pieces)
-        self._bytes += page.size
-        while self._bytes > self._kept_bytes and len(self._pages) > 1:
-            oldest, kept = next(iter(self._pages.items()))
-            self._forget(oldest, kept)
+    def _keep(self, key: tuple[str, int], pieces: Pieces) -> None:
+        self._forget(key)
+        size = PAGE_OVERHEAD_BYTES + sum(PIECE_OVERHEAD_BYTES + len(piece) for _, piece in pieces)
+        self._kept[key] = _Kept(pieces, size)
+        self._bytes += size
+        while self._bytes > self._kept_bytes and len(self._kept) > 1:
+            self._forget(next(iter(self._kept)))
 
-    def _forget(self, key: tuple[str, int], page: _Page) -> None:
-        self._bytes -= page.size
-        page.size = 0
-        if self._pages.get(key) is page:
-            del self._pages[key]
+    def _forget(self, key: tuple[str, int]) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._bytes -= kept.size
 
     def left(self, socket: Any) -> None:
-        """The socket is gone: nothing is kept for it."""
+        """The socket is gone: nothing is kept for it, and if it waits it hears of that."""
         self._unreadable.pop(socket, None)
+        reading = self._waiting.pop(socket, None)
+        if reading is not None:
+            del reading.waiting[socket]
+            self._outputs.add(Replay(socket))
 
     def drop_channel(self, channel_id: str) -> None:
         """Keep nothing of this channel."""
-        for key, page in [item for item in self._pages.items() if item[0][0] == channel_id]:
-            self._forget(key, page)
+        for key in [key for key in self._kept if key[0] == channel_id]:
+            self._forget(key)
+        for key in [key for key in self._reading if key[0] == channel_id]:
+            del self._reading[key]
 
     def drop_all(self) -> None:
         """The log is not the one that these were read from."""
-        for key, page in list(self._pages.items()):
-            self._forget(key, page)
+        self._kept.clear()
+        self._reading.clear()
+        self._bytes = 0
 
     @property
     def nbytes(self) -> int:

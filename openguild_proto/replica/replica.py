@@ -16,6 +16,7 @@ back. `jitter` gives numbers in [0, 1). No input raises for what another replica
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -63,7 +64,7 @@ class Replica:
         self.controls = Controls(outputs, self.epochs, self.streams, tokens)
         self._draining = Draining(outputs, jitter)
         self._wire_up = True
-        self._tickets: dict[int, Callable[[], None]] = {}  # streams that are being prepared -> what cancels it
+        self._tickets: dict[int, Callable[[], None]] = {}  # of streams whose Prepared was not taken: what cancels it
         self._last_ticket = 0
         self._catch_up_asked = False
         self._is_catching_up = False
@@ -160,13 +161,11 @@ class Replica:
         ticket = self._last_ticket
 
         def done(_: object, error: Exception | None) -> None:
-            del self._tickets[ticket]
+            self._tickets[ticket] = partial(self.streams.abandon, stream) if error is None else _nothing
             self._outputs.add(Prepared(ticket, None if error is None else self._refusal(error)))
 
-        self._tickets[ticket] = _nothing
         cancel = self._procedures.start(self.streams.prepare(stream), "opening a stream", done)
-        if ticket in self._tickets:
-            self._tickets[ticket] = cancel
+        self._tickets.setdefault(ticket, cancel)
         return ticket
 
     def _refusal(self, error: Exception) -> ErrorCode:
@@ -181,7 +180,7 @@ class Replica:
         return ErrorCode.SERVER_ERROR
 
     def cancel(self, ticket: int, *, now: float) -> None:
-        """The stream of this ticket is not wanted any more; nothing is held for it afterwards. Only before its `Prepared`."""
+        """The stream of this ticket is not wanted any more; nothing is held for it. Only before its `Prepared` is taken."""
         self._at(now)
         cancel = self._tickets.pop(ticket, None)
         if cancel is not None:
@@ -256,7 +255,10 @@ class Replica:
 
     def next_action(self) -> AnyAction | None:
         """The next thing to do, in order; None: nothing is left."""
-        return self._outputs.next_action()
+        while isinstance(action := self._outputs.next_action(), Prepared):
+            if self._tickets.pop(action.ticket, None) is not None:  # else it was cancelled
+                break
+        return action
 
     @property
     def is_pressed(self) -> bool:

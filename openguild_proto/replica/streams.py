@@ -54,8 +54,7 @@ class Streams:
             raise ChannelGone
         try:
             yield from self._channels.catch_up(stream.channel_id, stream.head)
-            feed = self._channels.get(stream.channel_id)
-            if feed is not None and feed.head < (stream.since or 0):
+            if self._is_beyond_log(stream):
                 raise StorageUnavailable  # the log went back meanwhile: asked again, the client is told so
         except BaseException:
             self._channels.let_go([stream.channel_id])
@@ -75,6 +74,9 @@ class Streams:
         """
         socket.stream = stream
         self._sockets.setdefault(stream.user_id, {})[socket] = None
+        if self._is_beyond_log(stream):
+            self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK))
+            return
         ring, since = self._place(stream, replay_window)
         socket.subscriber = self._hub.subscribe(ring, since, owner=socket, handle=handle)
         self._outputs.counters.subscribers += 1
@@ -82,6 +84,11 @@ class Streams:
             self._outputs.add(Replay(socket))
         else:
             self._outputs.mark(ring)
+
+    def _is_beyond_log(self, stream: OpenStream) -> bool:
+        """The log went back since access was checked."""
+        feed = self._channels.get(stream.channel_id) if stream.channel_id is not None else None
+        return feed is not None and feed.head < (stream.since or 0)
 
     def _place(self, stream: OpenStream, replay_window: int) -> tuple[str, int]:
         """The ring, opened, and the sequence after which the stream begins."""

@@ -1,0 +1,205 @@
+"""A database that lost commits: every channel gets a new epoch, once, and its streams begin anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from openguild_proto.effects import ReadHeads, ReadHistory, RecordLineage, RenewEpochs, StorageUnavailable
+from openguild_proto.effects.replica import ReadControlHead
+from openguild_proto.records import History
+from openguild_proto.ws import reasons
+from tests.support.deeds import login
+from tests.support.driven_replica import Driven
+
+
+class Database:
+    """What the database says of itself, and two replicas on it."""
+
+    def __init__(self, **members: Any) -> None:
+        self.history = History(**{"lineage": "one", "recorded": "one", "renewals": 0, **members})
+        self.renewed = self.recorded = 0
+        self.first = self.replica()
+        self.user = self.first.elsewhere.user()
+        self.channel = self.first.elsewhere.channel(self.user)
+
+    def replica(self) -> Driven:
+        driven = Driven(self.first.elsewhere.tables if hasattr(self, "first") else None, started=False)
+        driven.answers[ReadHistory] = lambda effect: self.history
+        driven.answers[RecordLineage] = self._record
+        driven.answers[RenewEpochs] = self._renew
+        assert driven.run(driven.replica.start()) == [None, None]
+        return driven
+
+    def _record(self, effect: RecordLineage) -> None:
+        self.recorded += 1
+        self.change(recorded=effect.found.lineage)
+
+    def _renew(self, effect: RenewEpochs) -> bool:
+        if self.history.renewals != effect.found.renewals or self.history.recorded != effect.found.recorded:
+            return False
+        self.renewed += 1
+        self.change(
+            recorded=self.history.lineage, renewals=max(self.history.renewals + 1, effect.at_least), lacks=False
+        )
+        return True
+
+    def change(self, **members: Any) -> None:
+        self.history = msgspec.structs.replace(self.history, **members)
+
+
+def check(driven: Driven) -> list[Any]:
+    return driven.run(driven.replica.epochs.check())
+
+
+def began_anew(driven: Driven) -> bool:
+    return any("every channel has a new epoch" in line for line in driven.lines)
+
+
+def test_the_first_look_records_the_lineage_and_restarts_nothing() -> None:
+    database = Database(recorded=None)
+    assert (database.recorded, database.renewed) == (1, 0)
+    assert database.history.recorded == "one"
+    socket = database.first.open(database.user, database.channel)
+    database.first.commit(database.channel)
+    check(database.first)
+    assert (database.recorded, socket.closed) == (1, None)
+
+
+def test_another_lineage_at_the_start_renews_before_anything_is_served() -> None:
+    database = Database(recorded="of the primary before")
+    assert database.renewed == 1
+    assert began_anew(database.first)
+
+
+@pytest.mark.parametrize("lost", [{"lineage": "two"}, {"lacks": True}, {"lineage": "two", "recorded": None}])
+def test_lost_commits_give_every_channel_a_new_epoch_once(lost: dict[str, Any]) -> None:
+    database = Database()
+    replicas = [database.first, database.replica()]
+    sockets = []
+    session = login(database.user, 1)
+    database.first.elsewhere.perform(session)
+    for driven in replicas:
+        sockets.append(driven.open(database.user, database.channel, session_id=session.session_id))
+        driven.commit(database.channel)
+        driven.deliver(driven.elsewhere.append(database.channel))
+    changes = [driven.replica.changes for driven in replicas]
+    database.change(**lost)
+    for driven in replicas:
+        check(driven)
+        check(driven)
+    assert database.renewed == 1
+    assert [began_anew(driven) for driven in replicas] == [True, False], "the other one found that it was done"
+    for socket in sockets:
+        assert socket.closed is not None
+        assert socket.closed.reason == reasons.LOG_WENT_BACK
+    assert all(driven.replica.changes > before for driven, before in zip(replicas, changes, strict=True))
+    for driven in replicas:
+        assert any(line.startswith("control records may be lost") for line in driven.lines)
+
+
+def test_a_log_that_went_back_is_a_doubt_that_renews() -> None:
+    database = Database()
+    socket = database.first.open(database.user, database.channel)
+    for _ in range(3):
+        database.first.commit(database.channel)
+    database.first.elsewhere.lose_events(database.channel, 1)
+    database.first.run(database.first.replica.channels.check_tails(deaf=False, everything=True))
+    assert database.renewed == 1
+    assert socket.closed is not None
+    feed = database.first.replica.channels.get(database.channel)
+    assert feed is None
+    assert check(database.first) == [None, None]
+    assert database.renewed == 1
+
+
+def test_a_control_log_that_went_back_renews() -> None:
+    database = Database()
+    driven = database.first
+    driven.run(driven.replica.controls.check_tail())
+    driven.sleep(1)
+    driven.elsewhere.lose_controls(0)
+    driven.run(driven.replica.controls.check_tail())
+    assert database.renewed == 1
+    assert driven.replica.controls.follower.head == 0
+
+
+def test_a_standby_says_nothing() -> None:
+    database = Database()
+    database.change(standby=True, lineage="two")
+    assert check(database.first) == [None, None]
+    database.change(standby=False, lineage="one")
+    check(database.first)
+    assert database.renewed == 0
+
+
+def test_a_log_that_is_short_on_a_standby_is_no_loss() -> None:
+    database = Database()
+    socket = database.first.open(database.user, database.channel)
+    for _ in range(3):
+        database.first.commit(database.channel)
+    database.change(standby=True)
+    database.first.answers[ReadHeads] = lambda effect: {database.channel: 1}
+    _, error = database.first.run(database.first.replica.channels.check_tails(deaf=False, everything=True))
+    assert isinstance(error, StorageUnavailable)
+    del database.first.answers[ReadHeads]
+    database.change(standby=False)
+    assert check(database.first) == [None, None]
+    assert (socket.closed, database.renewed) == (None, 0)
+
+
+@pytest.mark.parametrize("kind", [RenewEpochs, ReadHeads, ReadControlHead])
+def test_what_fails_on_the_way_is_taken_up_by_the_next_check(kind: type[Any]) -> None:
+    database = Database()
+    driven = database.first
+    socket = driven.open(database.user, database.channel)
+    driven.commit(database.channel)
+    database.change(lineage="two")
+    driven.failing[kind] = StorageUnavailable()
+    assert isinstance(check(driven)[1], StorageUnavailable)
+    driven.failing.clear()
+    assert check(driven) == [None, None]
+    assert database.renewed == 1
+    assert socket.closed is not None
+    lines = len(driven.lines)
+    assert check(driven) == [None, None]
+    assert len(driven.lines) == lines
+
+
+def test_two_checks_run_one_after_the_other() -> None:
+    database = Database()
+    database.change(lineage="two")
+    held = database.first.hold(ReadHistory)
+    ends = [check(database.first) for _ in range(3)]
+    while held.queries:
+        assert len(held.queries) == 1
+        held.release()
+    assert ends == [[None, None]] * 3
+    assert database.renewed == 1
+
+
+def test_a_check_that_fails_lets_the_one_behind_it_go() -> None:
+    database = Database()
+    held = database.first.hold(ReadHistory)
+    ends = [check(database.first) for _ in range(2)]
+    held.fail()
+    held.release()
+    assert isinstance(ends[0][1], StorageUnavailable)
+    assert ends[1] == [None, None]
+
+
+def test_a_stream_opened_while_all_begin_anew_is_looked_at_again() -> None:
+    database = Database()
+    driven = database.first
+    for _ in range(3):
+        driven.commit(database.channel)
+    stream = driven.stream(database.user, database.channel, since=3, epoch=7)
+    changes = driven.replica.changes
+    driven.prepare(stream)
+    database.change(lineage="two")
+    check(driven)
+    socket = driven.join(stream, changes=changes)
+    assert socket.closed is not None
+    assert socket.closed.reason == reasons.LOG_WENT_BACK

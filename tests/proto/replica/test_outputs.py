@@ -1,0 +1,103 @@
+"""What was decided and is not carried out yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from openguild_proto.effects import ReadControlHead
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.limits import MAX_WAITING_WORKS
+from openguild_proto.replica.actions import PASS, AnyAction, Close, Flush, Haste, Level, Log, Query
+from openguild_proto.replica.outputs import Outputs
+
+
+def taken(outputs: Outputs) -> list[AnyAction]:
+    actions = []
+    while (action := outputs.next_action()) is not None:
+        actions.append(action)
+    return actions
+
+
+def test_questions_go_first_then_actions_then_works() -> None:
+    outputs = Outputs(Hub())
+    outputs.add_each([1], lambda number: Close(number, 1000, ""))
+    outputs.log(Level.INFO, "a line")
+    outputs.procedures.start(iter_of(ReadControlHead()), "it")
+    assert [type(action) for action in taken(outputs)] == [Query, Log, Close]
+
+
+def iter_of(effect: ReadControlHead) -> Iterator[ReadControlHead]:  # a procedure that asks once
+    return (yield from effect)
+
+
+def test_works_are_decided_as_they_are_taken_in_order() -> None:
+    outputs = Outputs(Hub())
+    decided: list[str] = []
+
+    def decide(item: str) -> Close | None:
+        decided.append(item)
+        return Close(item, 1000, "") if item != "skip" else None
+
+    outputs.add_each(["a", "skip", "b"], decide)
+    outputs.add_each(["c"], decide)
+    outputs.add_each([], decide)
+    assert decided == []
+    assert outputs.next_action() == Close("a", 1000, "")
+    assert decided == ["a"]
+    assert taken(outputs) == [PASS, Close("b", 1000, ""), Close("c", 1000, "")]
+
+
+def test_an_action_that_comes_meanwhile_goes_before_the_rest_of_a_work() -> None:
+    outputs = Outputs(Hub())
+    outputs.add_each(range(2), lambda number: Close(number, 1000, ""))
+    assert outputs.next_action() == Close(0, 1000, "")
+    outputs.log(Level.INFO, "a line")
+    assert [type(action) for action in taken(outputs)] == [Log, Close]
+
+
+def test_a_decision_that_fails_is_a_line_and_the_others_are_made() -> None:
+    outputs = Outputs(Hub())
+
+    def decide(number: int) -> Close:
+        if number == 1:
+            raise ValueError
+        return Close(number, 1000, "")
+
+    outputs.add_each(range(3), decide)
+    first, line, last = taken(outputs)
+    assert (first, last) == (Close(0, 1000, ""), Close(2, 1000, ""))
+    assert isinstance(line, Log)
+    assert isinstance(line.failure, ValueError)
+
+
+def test_so_many_works_press() -> None:
+    outputs = Outputs(Hub())
+    for _ in range(MAX_WAITING_WORKS):
+        outputs.add_each([1], lambda number: None)
+    assert not outputs.is_pressed
+    outputs.add_each([1], lambda number: None)
+    assert outputs.is_pressed
+    taken(outputs)
+    assert not outputs.is_pressed
+
+
+def test_a_ring_is_flushed_once_however_often_it_is_marked() -> None:
+    outputs = Outputs(Hub())
+    for _ in range(3):
+        outputs.mark("ring")
+    assert taken(outputs) == [Flush("ring")]
+    outputs.mark("ring")
+    assert taken(outputs) == [Flush("ring")], "what came after it was taken needs another"
+
+
+def test_a_ring_that_fills_is_flushed_in_haste() -> None:
+    hub = Hub(capacity_events=8)
+    hub.open("ring", 0)
+    outputs = Outputs(hub)
+    hastes = []
+    for sequence in range(1, 200):
+        flush = outputs.publish("ring", b"frame", sequence)
+        hastes.append(flush.haste if flush is not None else None)
+    assert hastes[:4] == [Haste.SOON, None, None, Haste.NOW]
+    assert hastes.index(Haste.COMPLETELY) > hastes.index(Haste.NOW)
+    assert set(hastes[hastes.index(Haste.COMPLETELY) :]) == {Haste.COMPLETELY}

@@ -1,0 +1,70 @@
+"""Another replica on the same store, and what happens to that store."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from openguild_proto.effects import Appended, StorageEffect
+from openguild_proto.records import ControlRecord, StoredEvent
+from openguild_runtime.storage.memory import MemoryStorage, MemoryTables
+from tests.support.deeds import add_channel, add_guild, add_user, append
+
+T = TypeVar("T")
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("it waits")
+
+
+class Elsewhere:
+    """Another replica: what it stores is heard here only when it is delivered."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self.tables = tables
+        self.storage = MemoryStorage(tables)
+        self.records: list[ControlRecord] = []
+        self.storage.on_control = self.records.append
+
+    def perform(self, effect: StorageEffect[T]) -> T:
+        """Store a change; its control records are kept in `records`."""
+        return at_once(self.storage.perform(effect))
+
+    def user(self) -> str:
+        """A new account's id."""
+        return at_once(add_user(self.storage))
+
+    def guild(self, owner: str) -> str:
+        """A new guild's id."""
+        return at_once(add_guild(self.storage, owner))
+
+    def channel(self, owner: str, guild: str | None = None) -> str:
+        """A new channel's id, in a guild of its own unless one is given."""
+        return at_once(add_channel(self.storage, guild or self.guild(owner), owner))
+
+    def append(self, channel: str, text: str = "hi") -> StoredEvent:
+        """Store an event."""
+        stored = self.perform(append(channel, text=text))
+        assert isinstance(stored, Appended)
+        return stored.event
+
+    def lose_events(self, channel: str, head: int) -> None:
+        """The database is restored to a time when the channel's log ended at `head`."""
+        del self.tables._state.channels[channel].events[head:]
+
+    def lose_controls(self, head: int) -> None:
+        """The database is restored to a time when the control log ended at `head`."""
+        state = self.tables._state
+        del state.control[max(0, head - state.control_pruned) :]
+
+    def prune_controls(self, upto: int) -> None:
+        """Retention takes control records up to this one."""
+        state = self.tables._state
+        del state.control[: upto - state.control_pruned]
+        state.control_pruned = upto
