@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from openguild_runtime.replica.replay import ReplayPages
+    from openguild_proto.replica.pages import Pages
 
 loop_name, counts = sys.argv[1:3]
 if loop_name == "asyncio":
     sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
 
 
-caches: list[ReplayPages] = []
+caches: list[Pages] = []
 DATABASE_PORT = urlsplit(os.environ["OPENGUILD_SERVER__DATABASE_URL"]).port
 PORT = int(os.environ["OPENGUILD_SERVER__PORT"])
 
@@ -78,18 +78,18 @@ async def counted(main: object, *arguments: object) -> object:
 
 
 if __name__ == "__main__":
+    from openguild_proto.replica import replica
     from openguild_runtime.cli.main import main
-    from openguild_runtime.replica import streams
     from openguild_runtime.server import run
 
-    class CountedPages(streams.ReplayPages):
+    class CountedPages(replica.Pages):
         """Those of the server, which says nowhere how much they take."""
 
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             caches.append(self)
 
-    streams.ReplayPages = CountedPages  # type: ignore[misc]
+    replica.Pages = CountedPages  # type: ignore[misc]
     serve = run.serve
     run.serve = lambda *arguments: counted(serve, *arguments)  # type: ignore[assignment]
     os.environ.setdefault("OPENGUILD_LOG", "warn")
