@@ -38,7 +38,7 @@ def owner_of(url: str) -> Iterator[Run]:
             portal.call(connection.close)
 
 
-class PageCursor:
+class Place:
     """A server whose database somebody changes."""
 
     def __init__(self, server: ServerProcess, run: Run, name: str) -> None:
@@ -63,11 +63,11 @@ class PageCursor:
 
 
 @pytest.fixture(scope="module")
-def place(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageCursor]:
+def place(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     url = new_database()
     server = ServerProcess(tmp_path_factory.mktemp("faults"), DATABASE_URL=url)
     with owner_of(url) as run, server.start():
-        yield PageCursor(server, run, urlsplit(url).path[1:])
+        yield Place(server, run, urlsplit(url).path[1:])
         assert not [record for record in server.records() if record["level"] == "ERROR"], server.tail()
         assert server.stop() == 0
 
@@ -108,7 +108,7 @@ WRITES_FAIL = TROUBLES.keys() - {"too_many_connections"}  # of which it is the f
 
 
 @pytest.mark.parametrize("cause", TROUBLES)
-def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: PageCursor, cause: str) -> None:
+def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: Place, cause: str) -> None:
     begin, end = TROUBLES[cause]
     server = place.server
 
@@ -150,7 +150,7 @@ def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: Page
 
 
 @pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "refresh_secrets"])
-def test_a_login_that_cannot_be_stored_shows_in_readiness(place: PageCursor, table: str) -> None:
+def test_a_login_that_cannot_be_stored_shows_in_readiness(place: Place, table: str) -> None:
     place.run(f"REVOKE INSERT ON {table} FROM openguild")
     try:
         login = {"identifier": place.alice.name, "secret": PASSWORD, "device": {"device_id": table}}
@@ -166,9 +166,7 @@ def test_a_login_that_cannot_be_stored_shows_in_readiness(place: PageCursor, tab
     ("state", "error"),
     [("40001", "overloaded"), ("40P01", "overloaded"), ("55P03", "overloaded"), ("57014", "database_unavailable")],
 )
-def test_what_says_nothing_about_the_next_write_leaves_the_server_ready(
-    place: PageCursor, state: str, error: str
-) -> None:
+def test_what_says_nothing_about_the_next_write_leaves_the_server_ready(place: Place, state: str, error: str) -> None:
     begin, end = raising(state)
     for statement in begin:
         place.run(statement)
@@ -181,7 +179,7 @@ def test_what_says_nothing_about_the_next_write_leaves_the_server_ready(
     wait_until(lambda: place.post(f"state {state}") == (200, None))
 
 
-def test_one_table_of_many_does_not_take_the_server_out(place: PageCursor) -> None:
+def test_one_table_of_many_does_not_take_the_server_out(place: Place) -> None:
     """Invites fail and are counted; messages are served."""
     place.run("REVOKE INSERT ON invites FROM CURRENT_USER")
     try:
@@ -217,7 +215,7 @@ def test_a_stopped_database_is_answered_for_in_time_and_comes_back_whole(tmp_pat
     try:
         assert server.run_command("migrate").returncode == 0
         with server.start():
-            place = PageCursor(server, lambda statement: None, "")
+            place = Place(server, lambda statement: None, "")
             assert place.post("before") == (200, None)
             assert postgres.pid is not None
             stopped = family_of(postgres.pid)
