@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import islice
 
 from openguild_proto.effects import CountAttempt
+from openguild_proto.effects.performs import performs
 from openguild_runtime.storage.memory.state import State
 
 BINS = 60
 FORGOTTEN_AT_ONCE = 20
 
 
+@performs(CountAttempt)
 def count_attempt(state: State, effect: CountAttempt) -> float | None:
     window_ms = effect.window_secs * 1000
     width_ms = window_ms // BINS

@@ -20,6 +20,7 @@ from openguild_proto.effects import (
     ReadEvents,
     RenameChannel,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
@@ -29,6 +30,7 @@ from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Channel, Membership, State
 
 
+@performs(InsertChannel)
 def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached:
     creator_id = effect.author.user_id
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
@@ -51,6 +53,7 @@ def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | Limit
     return record
 
 
+@performs(ListChannels)
 def list_channels(state: State, effect: ListChannels) -> tuple[ChannelRecord, ...]:
     records = [channel.record for channel in state.channels_of_guild(effect.guild_id)]
     return page_after(
@@ -61,6 +64,7 @@ def list_channels(state: State, effect: ListChannels) -> tuple[ChannelRecord, ..
     )
 
 
+@performs(FindChannelAccess)
 def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAccess | None:
     channel = state.channels.get(effect.channel_id)
     if channel is None:
@@ -75,12 +79,14 @@ def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAcces
     )
 
 
+@performs(RenameChannel)
 def rename_channel(state: State, effect: RenameChannel) -> ChannelRecord:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.RENAME)
     channel.record = msgspec.structs.replace(channel.record, name=effect.name)
     return channel.record
 
 
+@performs(DeleteChannel)
 def delete_channel(state: State, effect: DeleteChannel) -> None:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.DELETE)
     drop_channel(state, channel)
@@ -94,6 +100,7 @@ def drop_channel(state: State, channel: Channel) -> None:
         del state.event_places[event.event_id]
 
 
+@performs(GrantChannelRole)
 def grant_channel_role(state: State, effect: GrantChannelRole) -> bool:
     channel = state.channels.get(effect.channel_id)
     if channel is None or effect.user_id not in state.users:
@@ -114,6 +121,7 @@ def grant_channel_role(state: State, effect: GrantChannelRole) -> bool:
 # --- the log -------------------------------------------------------------------------------------
 
 
+@performs(AppendEvent)
 def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
     channel = state.channels.get(effect.channel_id)
     if channel is None:
@@ -144,6 +152,7 @@ def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
     return Appended(event=event)
 
 
+@performs(FindPosted)
 def find_posted(state: State, effect: FindPosted) -> Posted | None:
     channel = state.channels.get(effect.channel_id)
     known = channel.nonces.get((effect.sender_id, effect.nonce)) if channel is not None else None
@@ -153,6 +162,7 @@ def find_posted(state: State, effect: FindPosted) -> Posted | None:
     return Posted(event=channel.events[sequence - 1], fingerprint=fingerprint)
 
 
+@performs(ReadEvents)
 def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
     if effect.after is not None and effect.before is not None:
         raise LocalProtocolError("a page has one bound: after or before")
@@ -167,6 +177,7 @@ def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | N
     return tuple(channel.events[max(0, end - limit) : end])
 
 
+@performs(MarkRead)
 def mark_read(state: State, effect: MarkRead) -> ReadState:
     user_id = effect.author.user_id
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.READ)
@@ -176,6 +187,7 @@ def mark_read(state: State, effect: MarkRead) -> ReadState:
     return _read_state(channel, user_id)
 
 
+@performs(ListUnread)
 def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:
     page = page_after(
         state.channels_seen_by(effect.user_id),

@@ -21,6 +21,7 @@ from openguild_proto.effects import (
     RenameGuild,
     SetMemberRole,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.permissions import (
     Permission,
@@ -47,6 +48,7 @@ from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Membership, State
 
 
+@performs(InsertGuild)
 def insert_guild(state: State, effect: InsertGuild) -> GuildRecord | LimitReached:
     owner_id = effect.author.user_id
     require_author(state, effect.author)
@@ -63,6 +65,7 @@ def _guilds_owned(state: State, user_id: str) -> int:
     return sum(state.guild_role(guild_id, user_id) == OWNER for guild_id in state.guilds)
 
 
+@performs(ListGuilds)
 def list_guilds(state: State, effect: ListGuilds) -> tuple[GuildRecord, ...]:
     guilds = sorted(
         (g for g in state.guilds.values() if effect.user_id is None or effect.user_id in state.members[g.guild_id]),
@@ -76,6 +79,7 @@ def list_guilds(state: State, effect: ListGuilds) -> tuple[GuildRecord, ...]:
     )
 
 
+@performs(FindGuildAccess)
 def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | None:
     guild = state.guilds.get(effect.guild_id)
     if guild is None:
@@ -85,6 +89,7 @@ def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | No
     )
 
 
+@performs(RenameGuild)
 def rename_guild(state: State, effect: RenameGuild) -> GuildRecord:
     require_in_guild(state, effect.author, effect.guild_id, Permission.RENAME)
     renamed = msgspec.structs.replace(state.guilds[effect.guild_id], name=effect.name)
@@ -92,6 +97,7 @@ def rename_guild(state: State, effect: RenameGuild) -> GuildRecord:
     return renamed
 
 
+@performs(DeleteGuild)
 def delete_guild(state: State, effect: DeleteGuild) -> None:
     require_in_guild(state, effect.author, effect.guild_id, Permission.DELETE)
     del state.guilds[effect.guild_id]
@@ -108,6 +114,7 @@ def delete_guild(state: State, effect: DeleteGuild) -> None:
 # --- members -------------------------------------------------------------------------------------
 
 
+@performs(ListMembers)
 def list_members(state: State, effect: ListMembers) -> tuple[MemberRecord, ...]:
     members = [_member(state, effect.guild_id, user_id) for user_id in state.members.get(effect.guild_id, {})]
     present = sorted((m for m in members if m is not None), key=lambda member: (member.joined_at_ms, member.user_id))
@@ -119,10 +126,12 @@ def list_members(state: State, effect: ListMembers) -> tuple[MemberRecord, ...]:
     )
 
 
+@performs(FindMember)
 def find_member(state: State, effect: FindMember) -> MemberRecord | None:
     return _member(state, effect.guild_id, effect.user_id)
 
 
+@performs(SetMemberRole)
 def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
     user_id, author = effect.user_id, effect.author
     own_role = require_in_guild(state, author, effect.guild_id, Permission.MANAGE_MEMBERS)
@@ -140,6 +149,7 @@ def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
     return MemberChange.DONE
 
 
+@performs(RemoveMember)
 def remove_member(state: State, effect: RemoveMember) -> MemberChange:
     user_id, author = effect.user_id, effect.author
     own = user_id == author.user_id
@@ -174,6 +184,7 @@ def _end_what_rested_on(state: State, guild_id: str, user_id: str, held: str | N
                 del state.invites[code]
 
 
+@performs(GrantGuildRole)
 def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | None:
     if effect.guild_id not in state.guilds or effect.user_id not in state.users:
         return None
@@ -217,6 +228,7 @@ def _lives(invite: InviteRecord, now_ms: int) -> bool:
     return not expired and (invite.max_uses is None or invite.uses < invite.max_uses)
 
 
+@performs(InsertInvite)
 def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitReached:
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_INVITES)
     others = [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]
@@ -240,6 +252,7 @@ def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitRea
     return invite
 
 
+@performs(ListInvites)
 def list_invites(state: State, effect: ListInvites) -> tuple[InviteRecord, ...]:
     invites = sorted(
         (invite for invite in state.invites.values() if invite.guild_id == effect.guild_id),
@@ -250,6 +263,7 @@ def list_invites(state: State, effect: ListInvites) -> tuple[InviteRecord, ...]:
     )
 
 
+@performs(FindInvite)
 def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
     invite = state.invites.get(effect.code)
     if invite is None:
@@ -261,6 +275,7 @@ def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
     )
 
 
+@performs(AcceptInvite)
 def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     user_id = effect.author.user_id
     require_author(state, effect.author)
@@ -282,6 +297,7 @@ def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitRea
     return _member(state, invite.guild_id, user_id)
 
 
+@performs(DeleteInvite)
 def delete_invite(state: State, effect: DeleteInvite) -> None:
     invite = state.invites.get(effect.code)
     if invite is None:

@@ -16,6 +16,7 @@ from openguild_proto.effects import (
     ReadEvents,
     RenameChannel,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
@@ -24,6 +25,7 @@ from openguild_runtime.storage.postgres.access import CHANNEL, channel_record
 from openguild_runtime.storage.postgres.authority import hold_users, require_in_channel, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
+from openguild_runtime.storage.postgres.ways import Way
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = """
@@ -37,6 +39,7 @@ PAGE_BEFORE = PAGE.format(bound="AND sequence < $3", order="DESC")
 PAGE_NEWEST = PAGE.format(bound="", order="DESC")
 
 
+@performs(InsertChannel, Way.TRANSACTION)
 async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | LimitReached:
     now, creator_id = moment(effect.now_ms), effect.author.user_id
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
@@ -75,6 +78,7 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
     return record
 
 
+@performs(ListChannels, Way.QUERY)
 async def list_channels(connection: Connection, effect: ListChannels) -> tuple[ChannelRecord, ...]:
     rows = await connection.fetch(
         f"""
@@ -89,6 +93,7 @@ async def list_channels(connection: Connection, effect: ListChannels) -> tuple[C
     return tuple(channel_record(row) for row in rows)
 
 
+@performs(RenameChannel, Way.TRANSACTION)
 async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecord:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.RENAME)
     row = await tx.connection.fetchrow(
@@ -99,6 +104,7 @@ async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecor
     return channel_record(row)
 
 
+@performs(DeleteChannel, Way.TRANSACTION)
 async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.DELETE)
     guild_id = await tx.connection.fetchval(
@@ -109,6 +115,7 @@ async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
     await tx.log(ControlKind.CHANNEL_DELETED, guild_id=str(guild_id), channel_id=effect.channel_id)
 
 
+@performs(GrantChannelRole, Way.TRANSACTION)
 async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
     await hold_users(tx, [effect.user_id])
     guild_id = await tx.connection.fetchval(
@@ -135,6 +142,7 @@ async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
 # --- the log, and who has read how far -------------------------------------------------------------
 
 
+@performs(ReadEvents, Way.QUERY)
 async def read_events(connection: Connection, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
     limit = max(0, effect.limit)
     if effect.after is not None and effect.before is not None:
@@ -150,6 +158,7 @@ async def read_events(connection: Connection, effect: ReadEvents) -> tuple[Store
     return tuple(_event(effect.channel_id, row) for row in rows if row["sequence"] is not None)
 
 
+@performs(FindPosted, Way.QUERY)
 async def find_posted(connection: Connection, effect: FindPosted) -> Posted | None:
     row = await connection.fetchrow(
         """
@@ -179,6 +188,7 @@ def _read_state(row: Row) -> ReadState:
     )
 
 
+@performs(MarkRead, Way.TRANSACTION)
 async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.READ)
     row = await tx.connection.fetchrow(
@@ -205,6 +215,7 @@ async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     return _read_state(row)
 
 
+@performs(ListUnread, Way.QUERY)
 async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadState, ...]:
     rows = await connection.fetch(
         """

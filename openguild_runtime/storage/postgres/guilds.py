@@ -15,6 +15,7 @@ from openguild_proto.effects import (
     RenameGuild,
     SetMemberRole,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.policy.permissions import (
     Permission,
     allows,
@@ -29,6 +30,7 @@ from openguild_runtime.storage.postgres.access import guild_record
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, to_millis
+from openguild_runtime.storage.postgres.ways import Way
 
 MEMBER = "SELECT guild_id, user_id, username, role, joined_at FROM guild_memberships JOIN users USING (user_id)"
 
@@ -44,6 +46,7 @@ def member_record(row: Row) -> MemberRecord:
     )
 
 
+@performs(InsertGuild, Way.TRANSACTION)
 async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | LimitReached:
     now, owner_id = moment(effect.now_ms), effect.author.user_id
     await require_author(tx, effect.author)
@@ -72,6 +75,7 @@ async def _guilds_owned(tx: Transaction, user_id: str) -> int:
     return owned
 
 
+@performs(ListGuilds, Way.QUERY)
 async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[GuildRecord, ...]:
     rows = await connection.fetch(
         """
@@ -87,12 +91,14 @@ async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[Guild
     return tuple(guild_record(row) for row in rows)
 
 
+@performs(RenameGuild, Way.TRANSACTION)
 async def rename_guild(tx: Transaction, effect: RenameGuild) -> GuildRecord:
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.RENAME)
     await tx.connection.execute("UPDATE guilds SET name = $2 WHERE guild_id = $1", effect.guild_id, effect.name)
     return msgspec.structs.replace(access.guild, name=effect.name)
 
 
+@performs(DeleteGuild, Way.TRANSACTION)
 async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
     await require_in_guild(tx, effect.author, effect.guild_id, Permission.DELETE)
     await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR UPDATE", effect.guild_id)
@@ -108,6 +114,7 @@ async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
 # --- members -------------------------------------------------------------------------------------
 
 
+@performs(ListMembers, Way.QUERY)
 async def list_members(connection: Connection, effect: ListMembers) -> tuple[MemberRecord, ...]:
     rows = await connection.fetch(
         f"""
@@ -122,11 +129,13 @@ async def list_members(connection: Connection, effect: ListMembers) -> tuple[Mem
     return tuple(member_record(row) for row in rows)
 
 
+@performs(FindMember, Way.QUERY)
 async def find_member(connection: Connection, effect: FindMember) -> MemberRecord | None:
     row = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.user_id)
     return member_record(row) if row is not None else None
 
 
+@performs(SetMemberRole, Way.TRANSACTION)
 async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChange:
     user_id, author = effect.user_id, effect.author
     _, own_role = await require_in_guild(
@@ -146,6 +155,7 @@ async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChang
     return MemberChange.DONE
 
 
+@performs(RemoveMember, Way.TRANSACTION)
 async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
     user_id, author = effect.user_id, effect.author
     own = user_id == author.user_id
@@ -209,6 +219,7 @@ async def _owners(tx: Transaction, guild_id: str) -> int:
     return owners
 
 
+@performs(GrantGuildRole, Way.TRANSACTION)
 async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberChange | None:
     await hold_users(tx, [effect.user_id])
     await hold_guild(tx, effect.guild_id)

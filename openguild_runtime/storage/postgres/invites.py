@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects import AcceptInvite, DeleteInvite, FindGuildAccess, FindInvite, InsertInvite, ListInvites
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
@@ -20,12 +21,14 @@ from openguild_runtime.storage.postgres.values import (
     to_millis,
     to_millis_or_none,
 )
+from openguild_runtime.storage.postgres.ways import Way
 
 INVITE = "i.code, i.guild_id, i.created_by, i.max_uses, i.uses, i.expires_at, i.created_at, g.name"
 # An invite that still lets somebody in at $2.
 LIVING = "((expires_at IS NULL OR expires_at > $2) AND (max_uses IS NULL OR uses < max_uses))"
 
 
+@performs(InsertInvite, Way.TRANSACTION)
 async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | LimitReached:
     connection = tx.connection
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_INVITES)
@@ -69,6 +72,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
     )
 
 
+@performs(ListInvites, Way.QUERY)
 async def list_invites(connection: Connection, effect: ListInvites) -> tuple[InviteRecord, ...]:
     """Codes in the order of their bytes, whatever the database's language."""
     rows = await connection.fetch(
@@ -84,6 +88,7 @@ async def list_invites(connection: Connection, effect: ListInvites) -> tuple[Inv
     return tuple(_invite(row) for row in rows)
 
 
+@performs(FindInvite, Way.QUERY)
 async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecord | None:
     row = await connection.fetchrow(
         f"""
@@ -109,6 +114,7 @@ def _invite(row: Row) -> InviteRecord:
     )
 
 
+@performs(AcceptInvite, Way.TRANSACTION)
 async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     connection, user_id = tx.connection, effect.author.user_id
     # joinings of one user take turns, so that the count holds; the user before the guild, as whoever promotes them does
@@ -170,6 +176,7 @@ async def _read_all(tx: Transaction, guild_id: str, effect: AcceptInvite) -> Non
     )
 
 
+@performs(DeleteInvite, Way.TRANSACTION)
 async def delete_invite(tx: Transaction, effect: DeleteInvite) -> None:
     await require_author(tx, effect.author)
     invite = await find_invite(tx.connection, FindInvite(code=effect.code))

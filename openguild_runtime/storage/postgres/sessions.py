@@ -16,6 +16,7 @@ from openguild_proto.effects import (
     RevokeRefresh,
     RotateRefresh,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.records import (
     ControlKind,
@@ -30,8 +31,10 @@ from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
 from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
+from openguild_runtime.storage.postgres.ways import Way
 
 
+@performs(OpenSession, Way.TRANSACTION)
 async def open_session(tx: Transaction, effect: OpenSession) -> None:
     connection, now = tx.connection, moment(effect.now_ms)
     # logins of one user take turns: two of them on one device must not both think that they are the first
@@ -80,6 +83,7 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
     await _log_revoked(tx, effect.user_id, ended)
 
 
+@performs(FindSession, Way.QUERY)
 async def find_session(connection: Connection, effect: FindSession) -> SessionRecord | None:
     row = await connection.fetchrow(
         """
@@ -96,6 +100,7 @@ async def find_session(connection: Connection, effect: FindSession) -> SessionRe
     )
 
 
+@performs(FindRefreshFamily, Way.QUERY)
 async def find_refresh_family(connection: Connection, effect: FindRefreshFamily) -> RefreshFamily | None:
     row = await connection.fetchrow(
         """
@@ -109,6 +114,7 @@ async def find_refresh_family(connection: Connection, effect: FindRefreshFamily)
     return RefreshFamily(user_id=str(row["user_id"]), secret=row["secret"]) if row is not None else None
 
 
+@performs(RotateRefresh, Way.TRANSACTION)
 async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:
     family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
     if family is None:
@@ -152,6 +158,7 @@ async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefre
             return RotatedRefresh(user_id=user_id, username=family["username"])
 
 
+@performs(RevokeRefresh, Way.TRANSACTION)
 async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
     family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
     if family is None or family["revoked_at"] is not None or to_millis(family["expires_at"]) <= effect.now_ms:
@@ -160,6 +167,7 @@ async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
     return True
 
 
+@performs(ListDevices, Way.QUERY)
 async def list_devices(connection: Connection, effect: ListDevices) -> tuple[DeviceRecord, ...]:
     rows = await connection.fetch(
         """
@@ -183,6 +191,7 @@ async def list_devices(connection: Connection, effect: ListDevices) -> tuple[Dev
     )
 
 
+@performs(ListSessionAddresses, Way.QUERY)
 async def list_session_addresses(connection: Connection, effect: ListSessionAddresses) -> tuple[str, ...]:
     rows = await connection.fetch(
         """
@@ -197,6 +206,7 @@ async def list_session_addresses(connection: Connection, effect: ListSessionAddr
     return tuple(row["ip_address"] for row in rows)
 
 
+@performs(RevokeDevice, Way.TRANSACTION)
 async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
     user_id = effect.author.user_id
     await require_author(tx, effect.author, changing=[user_id])
