@@ -20,6 +20,7 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.ids import new_code
 from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by, start_of
 from openguild_proto.operations.route import Rights, in_guild, route
+from openguild_proto.policy.invites import invite_lives
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import GuildAccess, InviteRecord, LimitReached, PageCursor
 from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
@@ -92,11 +93,6 @@ def _find(code: str) -> Operation[InviteRecord]:
     return invite
 
 
-def _is_spent(invite: InviteRecord, wall_ms: int) -> bool:
-    used_up = invite.max_uses is not None and invite.uses >= invite.max_uses
-    return used_up or (invite.expires_at_ms is not None and invite.expires_at_ms <= wall_ms)
-
-
 @route(
     "GET", "/invites/{code}", "Preview an invite", {200: InvitePreview},
     errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED),
@@ -104,7 +100,7 @@ def _is_spent(invite: InviteRecord, wall_ms: int) -> bool:
 def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
     """Where it leads. 410 when it leads nowhere any more."""
     invite = yield from _find(code)
-    if _is_spent(invite, call.ctx.wall_ms):
+    if not invite_lives(invite, call.ctx.wall_ms):
         raise Refusal(ErrorCode.INVITE_EXPIRED)
     return Response.json(InvitePreview.of(invite))
 

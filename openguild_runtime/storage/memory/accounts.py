@@ -19,6 +19,7 @@ from openguild_proto.effects import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import (
     ChannelMembership,
@@ -132,18 +133,13 @@ def open_session(state: State, effect: OpenSession) -> None:
     if effect.user_id not in state.users:
         raise LocalProtocolError("a session needs an existing user")
     prune_user(state, effect.user_id, effect.now_ms)
-    former = [
-        family
+    logins = [
+        Login(family.family_id, family.device_id, family.last_seen_at_ms, family.expires_at_ms)
         for family in state.families.values()
-        if family.user_id == effect.user_id and family.device_id == effect.device_id and not family.revoked
+        if family.user_id == effect.user_id and not family.revoked
     ]
-    others = [
-        family
-        for family in state.families.values()
-        if _is_alive(family, effect.user_id, effect.now_ms) and family.device_id != effect.device_id
-    ]
-    others.sort(key=lambda family: (-family.last_seen_at_ms, family.family_id))
-    _revoke(state, effect.user_id, [*former, *others[effect.limit - 1 :]], effect.now_ms)
+    ended = decide_login(logins, device_id=effect.device_id, now_ms=effect.now_ms, limit=effect.limit)
+    _revoke(state, effect.user_id, [state.families[family_id] for family_id in ended], effect.now_ms)
     state.families[effect.family_id] = Family(
         family_id=effect.family_id,
         user_id=effect.user_id,
@@ -223,7 +219,7 @@ def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | Reus
 @performs(RevokeRefresh)
 def revoke_refresh(state: State, effect: RevokeRefresh) -> bool:
     family = _family_of(state, effect.refresh_hash, effect.now_ms)
-    if family is None or family.revoked or family.expires_at_ms <= effect.now_ms:
+    if family is None or not _is_alive(family, family.user_id, effect.now_ms):
         return False
     _revoke(state, family.user_id, [family], effect.now_ms)
     return True
@@ -268,7 +264,8 @@ def revoke_device(state: State, effect: RevokeDevice) -> bool:
 
 
 def _is_alive(family: Family, user_id: str, now_ms: int) -> bool:
-    return family.user_id == user_id and not family.revoked and family.expires_at_ms > now_ms
+    living = is_alive(revoked=family.revoked, expires_at_ms=family.expires_at_ms, now_ms=now_ms)
+    return living and family.user_id == user_id
 
 
 def _family_of(state: State, refresh_hash: bytes, now_ms: int) -> Family | None:

@@ -22,9 +22,11 @@ from openguild_proto.effects import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.channels import creator_role, decide_read_position, is_same_post
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
-from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
+from openguild_runtime.storage.base import channel_body
 from openguild_runtime.storage.memory.authority import require_in_channel, require_in_guild
 from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Channel, Membership, State
@@ -34,14 +36,16 @@ from openguild_runtime.storage.memory.state import Channel, Membership, State
 def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached:
     creator_id = effect.author.user_id
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
-    if len(state.channels_of_guild(effect.guild_id)) >= effect.limit:
-        return LimitReached(effect.limit)
+    full = decide_room(len(state.channels_of_guild(effect.guild_id)), effect.limit)
+    if full is not None:
+        return full
     record = ChannelRecord(
         channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
     )
     channel = Channel(record)
-    if state.guild_role(effect.guild_id, creator_id) is not None:
-        channel.roles[creator_id] = Membership(CREATOR_ROLE, effect.now_ms)
+    role = creator_role(state.guild_role(effect.guild_id, creator_id))
+    if role is not None:
+        channel.roles[creator_id] = Membership(role, effect.now_ms)
     state.channels[effect.channel_id] = channel
     state.log(
         ControlKind.CHANNEL_CREATED,
@@ -130,9 +134,15 @@ def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
         require_in_channel(state, effect.author, effect.channel_id, Permission.SEND_MESSAGES)
     if effect.nonce is not None and (effect.sender_id, effect.nonce) in channel.nonces:
         fingerprint, sequence = channel.nonces[effect.sender_id, effect.nonce]
-        if fingerprint != effect.fingerprint:
+        stored = channel.events[sequence - 1]
+        if not is_same_post(
+            fingerprint=effect.fingerprint,
+            stored_fingerprint=fingerprint,
+            event_id=effect.event_id,
+            stored_event_id=stored.event_id,
+        ):
             return AppendFailure(kind="nonce_reused")
-        return Appended(event=channel.events[sequence - 1], repeated=True)
+        return Appended(event=stored, repeated=True)
     if effect.event_id in state.event_places:
         channel_id, sequence = state.event_places[effect.event_id]
         if channel_id != effect.channel_id:
@@ -181,9 +191,9 @@ def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | N
 def mark_read(state: State, effect: MarkRead) -> ReadState:
     user_id = effect.author.user_id
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.READ)
-    head = len(channel.events)
-    wanted = head if effect.sequence is None else min(max(0, effect.sequence), head)
-    channel.reads[user_id] = max(wanted, channel.reads.get(user_id, 0))
+    channel.reads[user_id] = decide_read_position(
+        effect.sequence, head=len(channel.events), stored=channel.reads.get(user_id, 0)
+    )
     return _read_state(channel, user_id)
 
 

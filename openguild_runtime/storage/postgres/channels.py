@@ -18,9 +18,11 @@ from openguild_proto.effects import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
+from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
-from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
+from openguild_runtime.storage.base import channel_body
 from openguild_runtime.storage.postgres.access import CHANNEL, channel_record
 from openguild_runtime.storage.postgres.authority import hold_users, require_in_channel, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -44,8 +46,9 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
     now, creator_id = moment(effect.now_ms), effect.author.user_id
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
     count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
-    if count >= effect.limit:
-        return LimitReached(effect.limit)
+    full = decide_room(count, effect.limit)
+    if full is not None:
+        return full
     epoch = await tx.connection.fetchval(
         "INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, $3, $4) RETURNING epoch",
         effect.channel_id,
@@ -53,12 +56,13 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
         effect.name,
         now,
     )
-    if access.role is not None:
+    role = creator_role(access.role)
+    if role is not None:
         await tx.connection.execute(
             "INSERT INTO channel_memberships (channel_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4)",
             effect.channel_id,
             creator_id,
-            CREATOR_ROLE,
+            role,
             now,
         )
     record = ChannelRecord(

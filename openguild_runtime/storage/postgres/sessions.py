@@ -18,6 +18,7 @@ from openguild_proto.effects import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.records import (
     ControlKind,
     DeviceRecord,
@@ -42,21 +43,19 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
     if await connection.fetchval("SELECT 1 FROM users WHERE user_id = $1", effect.user_id) is None:
         raise LocalProtocolError("a session needs an existing user")
     await prune_users(tx, [effect.user_id], effect.now_ms)
-    former = await connection.fetch(
+    rows = await connection.fetch(
         """
-        SELECT family_id FROM (
-            SELECT family_id, device_id, row_number() OVER (
-                ORDER BY device_id = $2, last_seen_at DESC, family_id
-            ) AS place FROM refresh_families
-            WHERE user_id = $1 AND revoked_at IS NULL AND (device_id = $2 OR expires_at > $3)
-        ) AS living WHERE device_id = $2 OR place >= $4 ORDER BY family_id
+        SELECT family_id, device_id, last_seen_at, expires_at FROM refresh_families
+        WHERE user_id = $1 AND revoked_at IS NULL
         """,
         effect.user_id,
-        effect.device_id,
-        now,
-        effect.limit,
     )
-    ended = await _end_families(tx, [str(row["family_id"]) for row in former], effect.now_ms)
+    logins = [
+        Login(str(row["family_id"]), row["device_id"], to_millis(row["last_seen_at"]), to_millis(row["expires_at"]))
+        for row in rows
+    ]
+    former = decide_login(logins, device_id=effect.device_id, now_ms=effect.now_ms, limit=effect.limit)
+    ended = await _end_families(tx, former, effect.now_ms)
     await connection.execute(
         """
         INSERT INTO refresh_families (family_id, user_id, device_id, device_name, user_agent, ip_address,
@@ -161,7 +160,10 @@ async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefre
 @performs(RevokeRefresh, Way.TRANSACTION)
 async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
     family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
-    if family is None or family["revoked_at"] is not None or to_millis(family["expires_at"]) <= effect.now_ms:
+    if family is None:
+        return False
+    revoked, expires_at_ms = family["revoked_at"] is not None, to_millis(family["expires_at"])
+    if not is_alive(revoked=revoked, expires_at_ms=expires_at_ms, now_ms=effect.now_ms):
         return False
     await _log_revoked(tx, str(family["user_id"]), await _end_families(tx, [str(family["family_id"])], effect.now_ms))
     return True
