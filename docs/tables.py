@@ -13,7 +13,8 @@ from typing import Any
 
 from openguild_proto.connection.phases import TRANSITIONS, Phase
 from openguild_proto.errors import ErrorCode
-from openguild_proto.operations.openapi import build_schemas
+from openguild_proto.operations.openapi import build_schemas, schema_name
+from openguild_proto.operations.route import Limit
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.permissions import LOWEST_ROLE
 from openguild_proto.ws.close_codes import CLOSE_CODES
@@ -31,20 +32,31 @@ def row(*cells: object) -> str:
 
 
 def routes() -> Iterator[str]:
-    yield row("method and path", "what", "who", "body", "answer")
-    yield row(*["---"] * 5)
+    yield row("method and path", "what", "who", "body", "answer", "codes of its own", "limits")
+    yield row(*["---"] * 7)
     for route in ROUTES:
-        lowest = next((role for name, role in LOWEST_ROLE.items() if name.name == route.permission), None)
-        who = route.auth if lowest is None else f"{route.auth}, {lowest} and above"
+        permission = route.rights.permission
+        who = route.auth if permission is None else f"{route.auth}, {LOWEST_ROLE[permission]} and above"
         path = f"{route.method} `{route.template}`" + ("" if route.client else " *")
-        body = f"{route.body}, {route.max_body_bytes // 1024} KiB" if route.body else ""
-        yield row(path, route.summary, who, body, f"{route.status} {route.answer or ''}".strip())
+        body = f"{schema_name(route.body)}, {route.max_body_bytes // 1024} KiB" if route.body else ""
+        answer = f"{route.status} {schema_name(route.answers[route.status])}".strip()
+        codes = ", ".join(f"`{code.spec.code}`" for code in route.errors)
+        yield row(
+            path, route.summary, who, body, answer, codes, ", ".join(limit.name.lower() for limit in route.limits)
+        )
+
+
+def limits() -> Iterator[str]:
+    yield row("limit", "counts", "429")
+    yield row(*["---"] * 3)
+    for limit in Limit:
+        yield row(limit.name.lower(), limit.text, ", ".join(f"`{code.spec.code}`" for code in limit.codes))
 
 
 def bodies() -> Iterator[str]:
     yield row("body", "member", "type", "")
     yield row(*["---"] * 4)
-    for name, schema in build_schemas().items():
+    for name, schema in build_schemas(ROUTES).items():
         required = schema.get("required", ())
         for member, described in schema.get("properties", {}).items():
             notes = [] if member in required else ["optional"]
@@ -125,7 +137,7 @@ def metrics() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    table.__name__: table for table in (routes, bodies, errors, close_codes, connection, configuration, metrics)
+    table.__name__: table for table in (routes, limits, bodies, errors, close_codes, connection, configuration, metrics)
 }
 
 

@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from openguild_proto.effects import AttemptKey, CountAttempt, FindUserByName, ListSessionAddresses, Operation
+from openguild_proto.effects.accounts import FindUserByName, ListSessionAddresses
+from openguild_proto.effects.attempts import AttemptKey, CountAttempt
+from openguild_proto.effects.base import Operation
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_ACCOUNT_ADDRESSES
 from openguild_proto.operations.context import Context

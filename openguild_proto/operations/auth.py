@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import FindSession, Operation
+from collections.abc import Iterable
+
+from openguild_proto.effects.accounts import FindSession
+from openguild_proto.effects.base import Operation
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request
 from openguild_proto.operations.context import Context
@@ -10,43 +13,43 @@ from openguild_proto.schemas.decode import parse_query
 from openguild_proto.sessions.tokens import Claims, TokenInvalid
 from openguild_proto.ws.handshake import bearer_subprotocol
 
-READING = frozenset({"GET", "HEAD"})
 
-
-def authenticate(ctx: Context, request: Request, *, limits_itself: bool = False) -> Operation[Claims]:
-    """The claims of a live session. Raises Refusal 401. A token seen before costs no query.
-
-    Whatever changes something counts against the user's window for writes (429), here, so that no route forgets it;
-    but for the one that has limits of its own.
-    """
-    token = bearer_token(request)
-    claims = yield from _live_claims(ctx, token)
+def authenticate(ctx: Context, request: Request) -> Operation[Claims]:
+    """The claims of a live session. Raises Refusal 401."""
+    claims = yield from _live_claims(ctx, bearer_token(request))
     if claims is None:
         raise Refusal(ErrorCode.UNAUTHORIZED)
-    if request.method not in READING and not limits_itself:
-        wait_secs = ctx.service.user_writes.hit(claims.user_id, ctx.now)
-        if wait_secs is not None:
-            raise Refusal(ErrorCode.WRITE_RATE_LIMIT, retry_after_secs=int(wait_secs) + 1)
     return claims
 
 
-def authenticate_socket(ctx: Context, request: Request) -> Operation[tuple[Claims, str | None]]:
+def confirmed_claims(ctx: Context, request: Request) -> Claims | None:
+    """The claims of a bearer token that the store has confirmed before, at no query; None: `authenticate` must ask."""
+    token = bearer_token(request)
+    try:
+        return ctx.service.tokens.confirmed(token, ctx.wall_ms) if token is not None else None
+    except TokenInvalid:
+        return None
+
+
+def authenticate_socket(
+    ctx: Context, request: Request, parameters: Iterable[str]
+) -> Operation[tuple[Claims, str | None]]:
     """The header first; where it is missing or invalid, the subprotocol, then the `access_token` of the query.
 
-    Returns the claims and the subprotocol to echo. Raises Refusal 401.
+    `parameters`: those that the query may have. Returns the claims and the subprotocol to echo. Raises Refusal 401.
     """
     subprotocol_token, subprotocol = bearer_subprotocol(request)
-    for token in (bearer_token(request), subprotocol_token, _query_token(request)):
+    for token in (bearer_token(request), subprotocol_token, _query_token(request, parameters)):
         claims = yield from _live_claims(ctx, token)
         if claims is not None:
             return claims, subprotocol
     raise Refusal(ErrorCode.UNAUTHORIZED)
 
 
-def _query_token(request: Request) -> str | None:
-    """None also for a query with a fault, which is told to the authenticated caller only (PROTOCOL 3.2.2)."""
+def _query_token(request: Request, parameters: Iterable[str]) -> str | None:
+    """None also for a query with a fault, which only the authenticated caller is told (PROTOCOL 3.2.2)."""
     try:
-        return parse_query(request, "access_token", "since", "client_id").get("access_token")
+        return parse_query(request, *parameters).get("access_token")
     except Refusal:
         return None
 

@@ -7,24 +7,26 @@ from functools import cache
 
 import msgspec
 
-from openguild_proto.effects import Operation
-from openguild_proto.http.message import JSON, Request, Response
-from openguild_proto.operations.context import Context
+from openguild_proto.effects.base import Operation
+from openguild_proto.http.message import JSON, Response
+from openguild_proto.operations.call import Call
 from openguild_proto.operations.openapi import build_openapi
-from openguild_proto.operations.routing import OperationFunction, Route
+from openguild_proto.operations.route import Media, Route
+
+DOCUMENT = Media(JSON, {"type": "object"})
 
 
-def describing(routes: Callable[[], Iterable[Route]]) -> OperationFunction:
-    """The operation that describes `routes`: called late, because it is itself in their table."""
+def describing(routes: Callable[[], Iterable[Route]]) -> Route:
+    """The route that describes `routes`: called late, because it is itself one of them."""
 
     @cache
     def document(version: str) -> bytes:
         return msgspec.json.encode(build_openapi(routes(), version))
 
-    def openapi(ctx: Context, request: Request) -> Operation[Response]:
-        """GET /openapi.json"""
-        del request
+    def openapi(call: Call[None, None]) -> Operation[Response]:
         yield from ()
-        return Response(status=200, body=document(ctx.service.settings.version), content_type=JSON)
+        return Response(status=200, body=document(call.ctx.service.settings.version), content_type=JSON)
 
-    return openapi
+    return Route(
+        "GET", "/openapi.json", openapi, "This description", {200: DOCUMENT}, auth="none", query=None, client=False
+    )

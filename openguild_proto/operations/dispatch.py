@@ -1,43 +1,83 @@
-"""From a request to its operation, and from every refusal to the typed answer."""
+"""From a request to its operation, and from every refusal to the typed answer.
+
+What a route says of itself is enforced here, in this order: the length of the body, the upgrade, the token, the limit of
+writes, the parameters of the path, the rights, the query, whether it is offered, and the body. A stream's place is
+reserved last of all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
-from openguild_proto.effects import Operation, Overloaded, StorageUnavailable
-from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.effects.base import Operation, Overloaded, StorageUnavailable
+from openguild_proto.errors import ErrorCode, FieldProblem, LocalProtocolError, Refusal
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import refusal_response
-from openguild_proto.limits import OVERLOADED_RETRY_SECS, UNAVAILABLE_RETRY_SECS
+from openguild_proto.limits import CONNECTION_LIMIT_RETRY_SECS, OVERLOADED_RETRY_SECS, UNAVAILABLE_RETRY_SECS
 from openguild_proto.operations import routes
-from openguild_proto.operations.auth import authenticate, authenticate_socket
+from openguild_proto.operations.attempts import attempt_from
+from openguild_proto.operations.auth import authenticate, authenticate_socket, confirmed_claims
+from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
-from openguild_proto.operations.routing import BadParameter, WrongMethod
+from openguild_proto.operations.route import Limit, Route
+from openguild_proto.operations.routing import BadParameter, Matched, WrongMethod
+from openguild_proto.policy.addresses import limit_key
+from openguild_proto.schemas.decode import decode_body, parse_query
 
 METRICS_ROUTE = "/metrics"
+UPGRADE = (("upgrade", "websocket"), ("sec-websocket-version", "13"))
 
 
 def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
     """Run the operation that answers `request`. Refusals and unavailable stores become typed responses;
     any other exception is a defect and comes out."""
     template = "unmatched"
+    uncounted: tuple[ErrorCode, ...] = ()
     try:
         if request.method == "OPTIONS":
-            return Response(status=200)  # CORS headers are the policy's (PROTOCOL 2.6.4)
+            return Response(status=200)  # the CORS headers are the header policy's (PROTOCOL 2.6.4)
         matched = routes.match(request.method, request.path)
         if matched is None:
             raise Refusal(ErrorCode.NOT_FOUND)
         template = matched.template
         if isinstance(matched, WrongMethod):
             raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, headers=(("allow", matched.allow),))
+        route, params = matched.route, {} if isinstance(matched, BadParameter) else matched.params
+        uncounted = route.uncounted
+        call: Call[Any, Any] = Call(ctx, request, route.rights, params)
+        good = isinstance(matched, Matched)
+        if good:
+            _check_head(request, route)
+        if route.needs_token:
+            claims = confirmed_claims(ctx, request) if route.auth == "bearer" else None
+            if claims is None:
+                yield from _authenticate(call, route)
+            else:
+                call.claims = claims
+            if Limit.WRITES in route.limits:
+                _count_write(call)
+            if good and not route.rights.late:
+                yield from call.permit()
         if isinstance(matched, BadParameter):
-            yield from _require_token(ctx, request, matched.route.auth)
             raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(matched.name, matched.message),))
-        if len(request.body) > matched.route.max_body_bytes:
-            raise Refusal(ErrorCode.TOO_LARGE, f"the request body is over {matched.route.max_body_bytes} bytes")
-        result: Response | OpenStream = yield from matched.route.operation(ctx, request, **matched.params)
+        if request.query and route.query is not None:
+            call.query = _decode_query(request, route)
+        if route.refused_by is not None and (code := route.refused_by(ctx.service.settings)) is not None:
+            raise Refusal(code)
+        if route.body is not None:
+            call.body = _decode_body(call, route)
+        result: Response | OpenStream = yield from route.operation(call, **params)
+        if not call.decided and route.rights.late:
+            raise LocalProtocolError(f"{route.name} has answered without a decision on {route.permission}")
+        if Limit.STREAMS in route.limits:
+            _reserve_place(call)
         return msgspec.structs.replace(result, route=template)
     except Refusal as refusal:
+        if refusal.code in uncounted:
+            refusal.reason = None
         return refusal_response(refusal, request.request_id, route=template)
     except Overloaded:
         full = Refusal(ErrorCode.OVERLOADED, retry_after_secs=OVERLOADED_RETRY_SECS)
@@ -47,12 +87,52 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
         return refusal_response(away, request.request_id, route=template)
 
 
-def _require_token(ctx: Context, request: Request, auth: str) -> Operation[None]:
-    """Where a route needs one: who has none is told so before anything about the request (PROTOCOL 3.2.2)."""
-    if auth == "socket":
-        yield from authenticate_socket(ctx, request)
-    elif auth == "bearer":
-        yield from authenticate(ctx, request)
+def _check_head(request: Request, route: Route) -> None:
+    if len(request.body) > route.max_body_bytes:
+        raise Refusal(ErrorCode.TOO_LARGE, f"the request body is over {route.max_body_bytes} bytes")
+    if route.auth == "socket" and not request.is_upgrade:
+        raise Refusal(ErrorCode.UPGRADE_REQUIRED, headers=UPGRADE)
+
+
+def _authenticate(call: Call[Any, Any], route: Route) -> Operation[None]:
+    if route.auth == "socket":
+        names = [parameter.name for parameter in route.query or ()]
+        call.claims, call.subprotocol = yield from authenticate_socket(call.ctx, call.request, names)
+    else:
+        call.claims = yield from authenticate(call.ctx, call.request)
+
+
+def _count_write(call: Call[Any, Any]) -> None:
+    wait_secs = call.ctx.service.user_writes.hit(call.claims.user_id, call.ctx.now)
+    if wait_secs is not None:
+        raise Refusal(ErrorCode.WRITE_RATE_LIMIT, retry_after_secs=int(wait_secs) + 1)
+
+
+def _decode_query(request: Request, route: Route) -> Mapping[str, Any]:
+    parameters = route.query or ()
+    given = parse_query(request, *[parameter.name for parameter in parameters])
+    return {
+        parameter.name: parameter.parse(parameter.name, given[parameter.name])
+        if parameter.parse is not None
+        else given[parameter.name]
+        for parameter in parameters
+        if parameter.name in given
+    }
+
+
+def _decode_body(call: Call[Any, Any], route: Route) -> Any:
+    if route.body is None:
+        return None
+    if Limit.ATTEMPTS not in route.limits:
+        return decode_body(call.request, route.body, required=route.body_required)
+    with attempt_from(call.ctx, call.request.client_address):  # a body that is refused counts as an attempt
+        return decode_body(call.request, route.body, required=route.body_required)
+
+
+def _reserve_place(call: Call[Any, Any]) -> None:
+    """Whoever gets the place must give it back, under the address that the stream has."""
+    if not call.ctx.service.sockets.reserve(call.claims.user_id, limit_key(call.request.client_address)):
+        raise Refusal(ErrorCode.CONNECTION_LIMIT, retry_after_secs=CONNECTION_LIMIT_RETRY_SECS)
 
 
 def dispatch_metrics(ctx: Context, request: Request) -> Operation[Response | OpenStream]:

@@ -2,55 +2,79 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import CheckReadiness, Operation, RenderMetrics
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.process import CheckReadiness, Readiness, RenderMetrics
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.http.message import Request, Response
-from openguild_proto.operations.context import Context
+from openguild_proto.http.message import Response
+from openguild_proto.limits import MAX_BODY_BYTES
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.route import Media, route
+from openguild_proto.schemas.accounts import Version
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+OK = Media("text/plain", {"const": "ok"})
+METRICS = Media("text/plain", {"type": "string", "description": "Prometheus text format 0.0.4"})
 
-def health(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /health: the process answers."""
-    del ctx, request
+
+@route("GET", "/health", "The process answers", {200: OK}, auth="none", query=None, client=False)
+def health(call: Call[None, None]) -> Operation[Response]:
+    """The process answers."""
+    del call
     yield from ()
     return Response.text("ok")
 
 
-def live(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /live: the loop turns; the liveness probe."""
-    del ctx, request
+@route("GET", "/live", "Liveness probe", {200: OK}, auth="none", query=None, client=False)
+def live(call: Call[None, None]) -> Operation[Response]:
+    """The loop turns; the liveness probe."""
+    del call
     yield from ()
     return Response.text("ok")
 
 
-def ready(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /ready: 200 `ready` or `degraded`, 503 `unavailable` or `draining`."""
-    del ctx, request
+@route("GET", "/ready", "Readiness probe", {200: Readiness, 503: Readiness}, auth="none", query=None, client=False)
+def ready(call: Call[None, None]) -> Operation[Response]:
+    """200 `ready` or `degraded`, 503 `unavailable` or `draining`."""
+    del call
     readiness = yield from CheckReadiness()
     serving = readiness.status in {"ready", "degraded"}
     headers = () if serving else (("retry-after", "1"),)
     return Response.json(readiness, status=200 if serving else 503, headers=headers)
 
 
-def version(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /version"""
-    del request
+@route("GET", "/version", "Version of the server", {200: Version}, auth="none", query=None, client=False)
+def version(call: Call[None, None]) -> Operation[Response]:
+    """Which release this is."""
     yield from ()
-    return Response.json({"version": ctx.service.settings.version})
+    return Response.json(Version(call.ctx.service.settings.version))
 
 
-def metrics(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /metrics: Prometheus text, unless metrics are off or have a listener of their own."""
-    del ctx, request
+@route(
+    "GET", "/metrics", "Prometheus metrics", {200: METRICS},
+    auth="none", query=None, errors=(ErrorCode.NOT_FOUND,), client=False,
+)  # fmt: skip
+def metrics(call: Call[None, None]) -> Operation[Response]:
+    """Prometheus text, unless metrics are off or have a listener of their own."""
+    del call
     body = yield from RenderMetrics()
     if body is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response(status=200, body=body, content_type=METRICS_TYPE)
 
 
-def not_implemented(ctx: Context, request: Request, **params: str) -> Operation[Response]:
+@route(
+    "POST", "/federation/transactions", "Federation", {501: None},
+    auth="none", query=None, client=False, max_body_bytes=MAX_BODY_BYTES,
+)  # fmt: skip
+@route(
+    "GET", "/federation/channels/{channel_id}/events", "Federation", {501: None}, auth="none", query=None, client=False
+)
+@route("GET", "/mls/key-packages", "MLS", {501: None}, auth="none", query=None, client=False)
+@route("GET", "/mls/handshake-test-vectors", "MLS", {501: None}, auth="none", query=None, client=False)
+@route("POST", "/mls/key-packages/{identity}/rotate", "MLS", {501: None}, auth="none", query=None, client=False)
+def not_implemented(call: Call[None, None], **params: str) -> Operation[Response]:
     """Federation and MLS come later (PROTOCOL 13.3)."""
-    del ctx, request, params
+    del call, params
     yield from ()
     raise Refusal(ErrorCode.NOT_IMPLEMENTED)

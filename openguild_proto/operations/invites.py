@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import re
 
-from openguild_proto.effects import (
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.guilds import (
     AcceptInvite,
     DeleteInvite,
     FindGuildAccess,
     FindInvite,
     InsertInvite,
     ListInvites,
-    Operation,
 )
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Request, Response
+from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_INVITE_TTL_SECS, MAX_INVITE_USES
-from openguild_proto.operations.auth import authenticate
-from openguild_proto.operations.context import Context
-from openguild_proto.operations.guilds import guild_access
+from openguild_proto.operations.call import Call
 from openguild_proto.operations.ids import new_code
-from openguild_proto.operations.paging import page_response, parse_page, start_of
+from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by, start_of
+from openguild_proto.operations.route import Rights, in_guild, route
+from openguild_proto.policy.invites import invite_lives
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
-from openguild_proto.records import InviteRecord, LimitReached, PageCursor
-from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.records import GuildAccess, InviteRecord, LimitReached, PageCursor
 from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
 
 JOIN_ROLE = "member"
@@ -31,11 +30,17 @@ JOIN_ROLE = "member"
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")  # ids.new_code
 
 
-def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
-    """POST /guilds/{guild_id}/invites `{max_uses?, expires_in_secs?}` -> 201."""
-    claims, _, _ = yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
-    parse_query(request)
-    body = decode_body(request, NewInvite, required=False)
+def _parse_code(text: str) -> str | None:
+    return text if _CODE.fullmatch(text) is not None else None
+
+
+@route(
+    "POST", "/guilds/{guild_id}/invites", "Create an invite", {201: Invite},
+    rights=in_guild(Permission.CREATE_INVITES), body=NewInvite, body_required=False, errors=(ErrorCode.LIMIT_REACHED,),
+)  # fmt: skip
+def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operation[Response]:
+    """Without bounds, any number may join for as long as it exists."""
+    ctx, body = call.ctx, call.body
     problems = tuple(
         FieldProblem(field, f"must be between 1 and {most}")
         for field, value, most in (
@@ -47,7 +52,7 @@ def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Re
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=problems)
     invite = yield from InsertInvite(
-        author=claims.author,
+        author=call.claims.author,
         code=new_code(ctx),
         guild_id=guild_id,
         max_uses=body.max_uses,
@@ -60,10 +65,13 @@ def create_invite(ctx: Context, request: Request, guild_id: str) -> Operation[Re
     return Response.json(Invite.of(invite), status=201)
 
 
-def list_invites(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
-    """GET /guilds/{guild_id}/invites: for who may create them; spent and expired ones too, until they are forgotten."""
-    yield from guild_access(ctx, request, guild_id, Permission.CREATE_INVITES)
-    page = parse_page(request, parse_key=_parse_code)
+@route(
+    "GET", "/guilds/{guild_id}/invites", "List invites", {200: list[Invite]},
+    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code), answer_headers=(NEXT_AFTER,),
+)  # fmt: skip
+def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
+    """For who may create them; spent and expired ones too, until they are forgotten."""
+    page = asked_page(call.query)
 
     def find(code: str) -> Operation[PageCursor | None]:
         invite = yield from FindInvite(code=code)
@@ -72,10 +80,6 @@ def list_invites(ctx: Context, request: Request, guild_id: str) -> Operation[Res
     after = yield from start_of(page, find)
     invites = yield from ListInvites(guild_id=guild_id, limit=page.limit + 1, after=after)
     return page_response(page, invites, Invite.of, _cursor_of)
-
-
-def _parse_code(text: str) -> str | None:
-    return text if _CODE.fullmatch(text) is not None else None
 
 
 def _cursor_of(invite: InviteRecord) -> PageCursor:
@@ -89,27 +93,27 @@ def _find(code: str) -> Operation[InviteRecord]:
     return invite
 
 
-def _is_spent(invite: InviteRecord, wall_ms: int) -> bool:
-    used_up = invite.max_uses is not None and invite.uses >= invite.max_uses
-    return used_up or (invite.expires_at_ms is not None and invite.expires_at_ms <= wall_ms)
-
-
-def preview_invite(ctx: Context, request: Request, code: str) -> Operation[Response]:
-    """GET /invites/{code}: where it leads. 410 when it leads nowhere any more."""
-    yield from authenticate(ctx, request)
-    parse_query(request)
+@route(
+    "GET", "/invites/{code}", "Preview an invite", {200: InvitePreview},
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED),
+)  # fmt: skip
+def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
+    """Where it leads. 410 when it leads nowhere any more."""
     invite = yield from _find(code)
-    if _is_spent(invite, ctx.wall_ms):
+    if not invite_lives(invite, call.ctx.wall_ms):
         raise Refusal(ErrorCode.INVITE_EXPIRED)
     return Response.json(InvitePreview.of(invite))
 
 
-def accept_invite(ctx: Context, request: Request, code: str) -> Operation[Response]:
-    """POST /invites/{code}/accept -> 200 membership; idempotent for who is a member already."""
-    claims = yield from authenticate(ctx, request)
-    parse_query(request)
+@route(
+    "POST", "/invites/{code}/accept", "Join by invite", {200: Member},
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.LIMIT_REACHED),
+)  # fmt: skip
+def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
+    """The membership; idempotent for who is a member already."""
+    ctx = call.ctx
     member = yield from AcceptInvite(
-        author=claims.author,
+        author=call.claims.author,
         code=code,
         role=JOIN_ROLE,
         now_ms=ctx.wall_ms,
@@ -123,12 +127,14 @@ def accept_invite(ctx: Context, request: Request, code: str) -> Operation[Respon
     return Response.json(Member.of(member))
 
 
-def delete_invite(ctx: Context, request: Request, code: str) -> Operation[Response]:
-    """DELETE /invites/{code} -> 204: by its maker, or who manages members."""
-    claims = yield from authenticate(ctx, request)
-    parse_query(request)
+@route(
+    "DELETE", "/invites/{code}", "Delete an invite", {204: None},
+    rights=Rights(text="self or MANAGE_MEMBERS"), errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN),
+)  # fmt: skip
+def delete_invite(call: Call[None, None], code: str) -> Operation[Response]:
+    """By its maker, or who manages members."""
     invite = yield from _find(code)
-    access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=claims.user_id)
-    require_guild(access, needed_to_delete(invite.created_by, claims.user_id))
-    yield from DeleteInvite(author=claims.author, code=code)
+    access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=call.claims.user_id)
+    require_guild(access, needed_to_delete(invite.created_by, call.claims.user_id))
+    yield from DeleteInvite(author=call.claims.author, code=code)
     return Response.empty()

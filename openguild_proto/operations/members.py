@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import FindMember, ListMembers, Operation, RemoveMember, SetMemberRole
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.guilds import FindMember, ListMembers, RemoveMember, SetMemberRole
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Request, Response
-from openguild_proto.operations.auth import authenticate
-from openguild_proto.operations.context import Context
-from openguild_proto.operations.guilds import guild_access
-from openguild_proto.operations.paging import page_response, parse_page, start_of
+from openguild_proto.http.message import Response
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page_response, start_of
+from openguild_proto.operations.route import in_guild, route
 from openguild_proto.policy.permissions import Permission, normalise_role, require_removal, require_role_change
-from openguild_proto.records import MemberChange, MemberRecord, PageCursor
-from openguild_proto.schemas.decode import decode_body, parse_query
+from openguild_proto.records import GuildAccess, MemberChange, MemberRecord, PageCursor
 from openguild_proto.schemas.guilds import Member, RoleBody
 
 _FAILURES = {
@@ -33,10 +32,13 @@ def _find_member(guild_id: str, user_id: str) -> Operation[MemberRecord]:
     return member
 
 
-def list_members(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
-    """GET /guilds/{guild_id}/members"""
-    yield from guild_access(ctx, request, guild_id, Permission.READ)
-    page = parse_page(request)
+@route(
+    "GET", "/guilds/{guild_id}/members", "List members", {200: list[Member]},
+    rights=in_guild(Permission.READ), query=PAGE, answer_headers=(NEXT_AFTER,),
+)  # fmt: skip
+def list_members(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
+    """By when they joined."""
+    page = asked_page(call.query)
 
     def find(user_id: str) -> Operation[PageCursor | None]:
         member = yield from FindMember(guild_id=guild_id, user_id=user_id)
@@ -51,36 +53,43 @@ def _cursor_of(member: MemberRecord) -> PageCursor:
     return PageCursor(member.joined_at_ms, member.user_id)
 
 
-def set_role(ctx: Context, request: Request, guild_id: str, user_id: str) -> Operation[Response]:
-    """PUT /guilds/{guild_id}/members/{user_id} `{role}`: `require_role_change` says who may."""
-    claims, _, own_role = yield from guild_access(ctx, request, guild_id, Permission.MANAGE_MEMBERS)
-    parse_query(request)
-    role = normalise_role(decode_body(request, RoleBody).role)
+@route(
+    "PUT", "/guilds/{guild_id}/members/{user_id}", "Change a member's role", {200: Member},
+    rights=in_guild(Permission.MANAGE_MEMBERS), body=RoleBody, errors=(ErrorCode.LAST_OWNER, ErrorCode.LIMIT_REACHED),
+)  # fmt: skip
+def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
+    """`require_role_change` says who may."""
+    role = normalise_role(call.body.role)
     if role is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("role", "is not a role"),))
     member = yield from _find_member(guild_id, user_id)
-    require_role_change(own_role, member.role, role, own=user_id == claims.user_id)
+    require_role_change(call.role, member.role, role, own=user_id == call.claims.user_id)
     if member.role != role:
-        limit = ctx.service.settings.max_guilds_owned
-        change = SetMemberRole(author=claims.author, guild_id=guild_id, user_id=user_id, role=role, limit=limit)
+        limit = call.ctx.service.settings.max_guilds_owned
+        change = SetMemberRole(author=call.claims.author, guild_id=guild_id, user_id=user_id, role=role, limit=limit)
         _require_done((yield from change))
     return Response.json(Member.of(MemberRecord(guild_id, user_id, member.username, role, member.joined_at_ms)))
 
 
-def kick(ctx: Context, request: Request, guild_id: str, user_id: str) -> Operation[Response]:
-    """DELETE /guilds/{guild_id}/members/{user_id} -> 204: below one's own rank only."""
-    claims, _, own_role = yield from guild_access(ctx, request, guild_id, Permission.MANAGE_MEMBERS)
-    parse_query(request)
-    member = yield from _find_member(guild_id, user_id)
-    if user_id != claims.user_id:
-        require_removal(own_role, member.role)
-    _require_done((yield from RemoveMember(author=claims.author, guild_id=guild_id, user_id=user_id)))
+@route(
+    "DELETE", "/guilds/{guild_id}/members/@me", "Leave a guild", {204: None},
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.LAST_OWNER),
+)  # fmt: skip
+def leave(call: Call[None, None], guild_id: str) -> Operation[Response]:
+    """The last owner stays (409)."""
+    author = call.claims.author
+    _require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=author.user_id)))
     return Response.empty()
 
 
-def leave(ctx: Context, request: Request, guild_id: str) -> Operation[Response]:
-    """DELETE /guilds/{guild_id}/members/@me -> 204. The last owner stays (409)."""
-    claims = yield from authenticate(ctx, request)
-    parse_query(request)
-    _require_done((yield from RemoveMember(author=claims.author, guild_id=guild_id, user_id=claims.user_id)))
+@route(
+    "DELETE", "/guilds/{guild_id}/members/{user_id}", "Remove a member", {204: None},
+    rights=in_guild(Permission.MANAGE_MEMBERS), errors=(ErrorCode.LAST_OWNER,),
+)  # fmt: skip
+def kick(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
+    """Below one's own rank only."""
+    member = yield from _find_member(guild_id, user_id)
+    if user_id != call.claims.user_id:
+        require_removal(call.role, member.role)
+    _require_done((yield from RemoveMember(author=call.claims.author, guild_id=guild_id, user_id=user_id)))
     return Response.empty()

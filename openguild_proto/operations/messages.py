@@ -6,45 +6,73 @@ import msgspec
 from blake3 import blake3
 
 from openguild_proto.canonical.event import build_message
-from openguild_proto.effects import AppendEvent, AppendFailure, FindPosted, Operation, ReadEvents
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindPosted, ReadEvents
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import (
     DEFAULT_PAGE_EVENTS,
+    MAX_MESSAGE_BODY_BYTES,
     MAX_MESSAGE_CHARS,
     MAX_NONCE_CHARS,
     MAX_PAGE_BYTES,
     MAX_PAGE_EVENTS,
 )
-from openguild_proto.operations.auth import authenticate
-from openguild_proto.operations.channels import channel_access, check_epoch, epoch_header, find_channel
+from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_nonce
+from openguild_proto.operations.logs import LOG_EPOCH, check_epoch, epoch_header
+from openguild_proto.operations.parameters import CLAMPED, EPOCH, SEQUENCE
+from openguild_proto.operations.route import Limit, Parameter, in_channel, route
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.records import StoredEvent
-from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_query
+from openguild_proto.records import ChannelAccess, StoredEvent
+from openguild_proto.schemas.decode import parse_integer
+from openguild_proto.schemas.fields import NONCE_PATTERN
 from openguild_proto.schemas.messages import ListedEvent, PostedMessage, PostMessage
 from openguild_proto.timestamps import from_millis
 
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    {"type": "string", "pattern": NONCE_PATTERN},
+    "the nonce, where the body has none; both only when they are equal",
+)
+LOG_PAGE = (
+    Parameter("since", SEQUENCE, "exclusive lower bound; 400 together with before", parse_integer),
+    EPOCH,
+    Parameter(
+        "before", SEQUENCE, "exclusive upper bound: the newest page below it; 400 together with since", parse_integer
+    ),
+    Parameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS},
+        CLAMPED,
+        parse_integer,
+    ),
+)
 
-def post_message(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
-    """POST /channels/{channel_id}/messages -> 200 `{sequence, event_id, created_at}`: the event is durable.
+
+@route(
+    "POST", "/channels/{channel_id}/messages", "Post a message", {200: PostedMessage},
+    rights=in_channel(Permission.SEND_MESSAGES, late=True), body=PostMessage, max_body_bytes=MAX_MESSAGE_BODY_BYTES,
+    limits=(Limit.MESSAGES,), errors=(ErrorCode.SENDER_MISMATCH, ErrorCode.NONCE_REUSED),
+    request_headers=(IDEMPOTENCY_KEY,),
+)  # fmt: skip
+def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Operation[Response]:
+    """The event is durable when it is answered.
 
     A repeat of a nonce answers as the first post did, stores and sends nothing, and does not count as a message: whoever
     did not get the answer may ask again. It counts against limits of its own, which are far wider; beyond them it
     counts as a message.
     """
-    claims = yield from authenticate(ctx, request, limits_itself=True)
-    parse_query(request)
-    body = decode_body(request, PostMessage)
+    ctx, request, claims, body = call.ctx, call.request, call.claims, call.body
     text = _checked_text(body.content)
     nonce = _nonce(request, body)
     sender = (body.sender or "").strip()
     if sender and sender != claims.user_id:
         raise Refusal(ErrorCode.SENDER_MISMATCH)
-    yield from find_channel(channel_id, claims.user_id, Permission.SEND_MESSAGES)
+    yield from call.permit()
     service = ctx.service
     fingerprint = blake3(text.encode()).digest()
     refusal = _limit_messages(ctx, claims.user_id, request.client_address)
@@ -153,19 +181,20 @@ def _charge(ctx: Context, *checks: tuple[SlidingWindow, str, ErrorCode]) -> Refu
     return None
 
 
-def list_events(ctx: Context, request: Request, channel_id: str) -> Operation[Response]:
-    """GET /channels/{channel_id}/events?since=&epoch=&before=&limit=: a page of the log, oldest first,
-    of about a MiB at most."""
-    _, access = yield from channel_access(ctx, request, channel_id, Permission.READ)
-    query = parse_query(request, "since", "epoch", "before", "limit")
-    since, before = integer_parameter(query, "since"), integer_parameter(query, "before")
+@route(
+    "GET", "/channels/{channel_id}/events", "Read the log", {200: list[ListedEvent]},
+    rights=in_channel(Permission.READ), query=LOG_PAGE, answer_headers=(LOG_EPOCH,), errors=(ErrorCode.INVALID_SINCE,),
+)  # fmt: skip
+def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
+    """A page of the log, oldest first, of about a MiB at most."""
+    query, channel = call.query, call.access.channel
+    since, before = query.get("since"), query.get("before")
     if since is not None and before is not None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("before", "cannot be combined with since"),))
-    check_epoch(query, since, access.channel)
-    limit = integer_parameter(query, "limit")
+    check_epoch(query.get("epoch"), since, channel)
     events = yield from ReadEvents(
         channel_id=channel_id,
-        limit=DEFAULT_PAGE_EVENTS if limit is None else min(max(limit, 1), MAX_PAGE_EVENTS),
+        limit=min(max(query.get("limit", DEFAULT_PAGE_EVENTS), 1), MAX_PAGE_EVENTS),
         after=max(since, 0) if since is not None else None,
         before=max(before, 0) if before is not None else None,
     )
@@ -173,7 +202,7 @@ def list_events(ctx: Context, request: Request, channel_id: str) -> Operation[Re
         raise Refusal(ErrorCode.NOT_FOUND)
     page = _bounded(events, keep_newest=since is None)
     lines = [ListedEvent(event.sequence, event.channel_id, msgspec.Raw(event.wire)) for event in page]
-    return Response.json(lines, headers=epoch_header(access.channel))
+    return Response.json(lines, headers=epoch_header(channel))
 
 
 def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[StoredEvent, ...]:

@@ -1,91 +1,29 @@
-"""The OpenAPI 3.1 document, made from the schemas, the limits and a table of routes."""
+"""The OpenAPI 3.1 document: every route as it describes itself, and the schemas of what they name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
-from openguild_proto.effects import Readiness
 from openguild_proto.errors import ErrorCode
-from openguild_proto.limits import (
-    DEFAULT_PAGE_EVENTS,
-    MAX_PAGE_EVENTS,
-    MAX_PAGE_LINES,
-    MAX_REQUEST_ID_CHARS,
-    MAX_SAFE_INTEGER,
-)
-from openguild_proto.operations.routing import CLIENT_PREFIX, UUID_PARAMETERS, Route
-from openguild_proto.schemas import accounts, frames, guilds, messages
-from openguild_proto.schemas.fields import MANDATORY_MARK, NONCE_PATTERN, SCHEMA_PREFIX
+from openguild_proto.limits import MAX_REQUEST_ID_CHARS
+from openguild_proto.operations.logs import LOG_EPOCH
+from openguild_proto.operations.paging import NEXT_AFTER
+from openguild_proto.operations.parameters import EPOCH
+from openguild_proto.operations.route import Media, Parameter, Route
+from openguild_proto.operations.routing import CLIENT_PREFIX, UUID_PARAMETERS
+from openguild_proto.schemas.fields import MANDATORY_MARK, SCHEMA_PREFIX
+from openguild_proto.schemas.frames import MessageContent
 from openguild_proto.ws.close_codes import CLOSE_CODES
-
-_TYPES: tuple[Any, ...] = (
-    Readiness, accounts.Credentials, accounts.Registered, accounts.Login, accounts.RefreshToken, accounts.TokenPair,
-    accounts.DeviceLine, accounts.Me, guilds.Name, guilds.Guild, guilds.Channel, guilds.RoleBody, guilds.Member,
-    guilds.NewInvite, guilds.Invite, guilds.InvitePreview, messages.PostMessage, messages.PostedMessage,
-    messages.ListedEvent, messages.MarkReadBody, messages.ReadPosition, CanonicalEvent, frames.MessageContent,
-    frames.StreamFrame, frames.NotificationFrame,
-)  # fmt: skip
-_UNION = "NotificationFrame"  # has no component of its own in msgspec's answer
 
 Schema = dict[str, Any]
 
-_INTEGER: Schema = {"type": "integer"}
-_STRING: Schema = {"type": "string"}
-_SEQUENCE: Schema = {"type": "integer", "minimum": 0}
-_EPOCH: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_SAFE_INTEGER}
-_EPOCH_MEANS = "which log `since` counts in; another one than the channel's: 400 invalid_since"
-_EVENTS_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS}
-_PAGE_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_LINES, "default": MAX_PAGE_LINES}
-_CLAMPED = "how many at most; beyond the bounds the nearest one counts"
-_TOKEN = ("access_token", _STRING, "the token, where no header can be sent; proxies may log it")
-_CLIENT_ID = ("client_id", _STRING, "ignored")
-
-_QUERY: dict[str, tuple[tuple[str, Schema, str], ...]] = {
-    "messages.list_events": (
-        ("since", _SEQUENCE, "exclusive lower bound; 400 together with before"),
-        ("epoch", _EPOCH, _EPOCH_MEANS),
-        ("before", _SEQUENCE, "exclusive upper bound: the newest page below it; 400 together with since"),
-        ("limit", _EVENTS_LIMIT, _CLAMPED),
-    ),
-    "streams.open_channel_stream": (
-        ("since", _SEQUENCE, "the last sequence the client has; beyond the newest: 400 invalid_since"),
-        ("epoch", _EPOCH, _EPOCH_MEANS),
-        _TOKEN,
-        _CLIENT_ID,
-    ),
-    "streams.open_notification_stream": (("since", _INTEGER, "ignored"), _TOKEN, _CLIENT_ID),
-    "guilds.list_guilds": (("all", {"type": "boolean"}, "true: every guild; server moderators and above, else 403"),),
-}
-_PAGED = {
-    "guilds.list_guilds", "channels.list_channels", "members.list_members", "invites.list_invites", "reads.list_unread",
-}  # fmt: skip
-_PAGE = (
-    ("limit", _PAGE_LIMIT, _CLAMPED),
-    ("after", _STRING, "the X-Next-After of the page before; also the id of a line that is in the list"),
-)
-_OPTIONAL_BODIES = {"NewInvite", "MarkReadBody"}
-_OF_A_LOG = {"messages.list_events", "streams.open_channel_stream"}
-_NONCED = "messages.post_message"
-_FRAMES = {"streams.open_channel_stream": "StreamFrame", "streams.open_notification_stream": _UNION}
-_LIMITED = {
-    "messages.post_message", "users.register", "sessions.login", "sessions.refresh", "sessions.revoke", *_FRAMES,
-}  # fmt: skip
-
-_PLAIN: dict[str, dict[str, Any]] = {  # answers that have no schema of their own
-    "health.health": {"text/plain": {"schema": {"const": "ok"}}},
-    "health.live": {"text/plain": {"schema": {"const": "ok"}}},
-    "health.metrics": {"text/plain": {"schema": {"type": "string", "description": "Prometheus text format 0.0.4"}}},
-    "health.version": {
-        "application/json": {
-            "schema": {"type": "object", "properties": {"version": {"type": "string"}}, "required": ["version"]}
-        }
-    },
-    "description.openapi": {"application/json": {"schema": {"type": "object"}}},
-}
+# Named by other schemas only: the content of an event is raw bytes to the core.
+_BESIDE = (CanonicalEvent, MessageContent)
 
 _HEADERS: dict[str, Schema] = {
     "X-Request-Id": {
@@ -93,19 +31,20 @@ _HEADERS: dict[str, Schema] = {
         "required": True,
         "schema": {"type": "string", "pattern": f"^[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID_CHARS}}}$"},
     },
-    "X-Next-After": {
+    NEXT_AFTER: {
         "description": "the `after` of the next page, opaque; absent on the last",
         "schema": {"type": "string"},
     },
-    "X-OpenGuild-Epoch": {
+    LOG_EPOCH: {
         "description": "which log the channel's sequences count in: the `epoch` to send with `since`",
         "required": True,
-        "schema": _EPOCH,
+        "schema": EPOCH.schema,
     },
     "Retry-After": {"description": "seconds to wait; with 429 and 503", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "with 401", "schema": {"type": "string"}},
     "Allow": {"description": "with 405: the methods that are answered", "schema": {"type": "string"}},
 }
+_ERROR_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 _ABOUT = (
     "Every client route stands at the root and under /client/v1. A request may bring `X-Request-Id`; every answer has "
@@ -115,6 +54,7 @@ _ABOUT = (
 
 def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
     """A fresh document as plain dicts and lists; `version`: of the server."""
+    routes = list(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         prefixes = ("", CLIENT_PREFIX) if route.client else ("",)
@@ -131,10 +71,14 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "servers": [{"url": "/", "description": "the server that gave this document"}],
         "paths": paths,
         "components": {
-            "schemas": build_schemas(),
+            "schemas": build_schemas(routes),
             "headers": _HEADERS,
             "responses": {
-                "Error": _error_response("a typed error", *_HEADERS.keys() - {"X-Next-After", "X-OpenGuild-Epoch"})
+                "Error": _error_response(*_HEADERS.keys() - {NEXT_AFTER, LOG_EPOCH}),
+                **{
+                    f"Error{status}": _error_response("X-Request-Id", *names)
+                    for status, names in _ERROR_HEADERS.items()
+                },
             },
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
@@ -144,12 +88,17 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
     }
 
 
-def build_schemas() -> dict[str, Schema]:
-    """Every component schema by its name."""
-    answers, components = msgspec.json.schema_components(_TYPES, ref_template=SCHEMA_PREFIX + "{name}")
-    union = answers[_TYPES.index(frames.NotificationFrame)]
+def build_schemas(routes: Iterable[Route]) -> dict[str, Schema]:
+    """Every component schema by its name, in the order in which the routes name them."""
+    types: dict[str, Any] = {}  # by the text of the type: a list cannot be compared with a union
+    for route in routes:
+        for kind in (route.body, *route.answers.values(), route.frames):
+            if kind is not None and not isinstance(kind, Media):
+                types[str(kind)] = kind
+    _, components = msgspec.json.schema_components((*types.values(), *_BESIDE), ref_template=SCHEMA_PREFIX + "{name}")
+    unions = {_name(kind): _union(kind) for kind in types.values() if not _is_list(kind) and not isinstance(kind, type)}
     schemas: dict[str, Schema] = msgspec.json.decode(
-        msgspec.json.encode({**components, _UNION: union})
+        msgspec.json.encode({**components, **unions})
     )  # defaults come as tuples, and JSON has none
     for schema in schemas.values():
         _require_mandatory(schema)
@@ -167,8 +116,13 @@ def build_schemas() -> dict[str, Schema]:
     return {**schemas, "Error": _error_schema()}
 
 
+def _union(kind: Any) -> Schema:
+    (described,), _ = msgspec.json.schema_components((kind,), ref_template=SCHEMA_PREFIX + "{name}")
+    return {key: value for key, value in described.items() if key != "title"}
+
+
 def _require_mandatory(schema: Schema) -> None:
-    """Members that only read as blank when absent, so that one answer names every problem, are required all the same."""
+    """A member that may be absent in the Struct and is refused without it is required all the same."""
     for name, member in schema.get("properties", {}).items():
         if member.pop(MANDATORY_MARK, False):
             member.pop("default", None)
@@ -183,19 +137,25 @@ def _operation(route: Route, prefix: str) -> dict[str, Any]:
         + (f".{route.method}{route.template}" if route.status == 501 else ""),
         "summary": route.summary,
         "x-permission": route.permission,
-        "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
+        "parameters": [
+            *_path_parameters(route),
+            *_parameters("query", route.query or ()),
+            *_parameters("header", route.request_headers),
+        ],
         "responses": _responses(route),
     }
-    if route.name in _FRAMES:
-        schema = _FRAMES[route.name]
+    if route.limits:
+        described["x-limits"] = [limit.text for limit in route.limits]
+    if route.frames is not None:
+        schema = _name(route.frames)
         described["description"] = f"After the upgrade each text frame is one `{schema}` ({SCHEMA_PREFIX}{schema})."
-        described["x-frames"] = _reference(schema)
-    if route.auth in {"bearer", "socket"}:
+        described["x-frames"] = _schema(route.frames)
+    if route.needs_token:
         described["security"] = [{"bearer": []}]
     if route.body is not None:
         described["requestBody"] = {
-            "required": route.body not in _OPTIONAL_BODIES,
-            "content": {"application/json": {"schema": _reference(route.body)}},
+            "required": route.body_required,
+            "content": {"application/json": {"schema": _schema(route.body)}},
         }
     return described
 
@@ -203,33 +163,47 @@ def _operation(route: Route, prefix: str) -> dict[str, Any]:
 def _responses(route: Route) -> dict[str, Any]:
     if route.status == 501:
         return {"501": {"$ref": "#/components/responses/Error"}}
-    success: dict[str, Any] = {"description": route.summary, "headers": _header_references("X-Request-Id")}
-    if route.answer is not None:
-        success["content"] = {"application/json": {"schema": _reference(route.answer)}}
-    elif route.name in _PLAIN:
-        success["content"] = _PLAIN[route.name]
-    if route.name in _PAGED:
-        success["headers"] |= _header_references("X-Next-After")
-    if route.name in _OF_A_LOG:
-        success["headers"] |= _header_references("X-OpenGuild-Epoch")
-    responses = {str(route.status): success, "default": {"$ref": "#/components/responses/Error"}}
-    if route.auth in {"bearer", "socket"}:
-        responses["401"] = _error_response("no valid bearer token", "X-Request-Id", "WWW-Authenticate")
-    if route.name in _LIMITED:
-        responses["429"] = _error_response("too many; wait", "X-Request-Id", "Retry-After")
-    if route.name == "health.ready":
-        responses["503"] = {
-            "description": "unavailable or draining",
-            "headers": _header_references("X-Request-Id", "Retry-After"),
-            "content": success["content"],
-        }
+    responses: dict[str, Any] = {}
+    for status, kind in route.answers.items():
+        more = route.answer_headers if status == route.status else _ERROR_HEADERS.get(status, ())
+        text = route.summary if status == route.status else f"{route.summary}: not now"
+        answer: dict[str, Any] = {"description": text, "headers": _header_references("X-Request-Id", *more)}
+        if kind is not None:
+            content_type = kind.content_type if isinstance(kind, Media) else "application/json"
+            answer["content"] = {content_type: {"schema": _schema(kind)}}
+        responses[str(status)] = answer
+    for status, codes in groupby(route.error_codes, key=lambda code: code.spec.status):
+        reference = f"#/components/responses/Error{status if status in _ERROR_HEADERS else ''}"
+        responses[str(status)] = {"$ref": reference, "description": ", ".join(code.spec.code for code in codes)}
+    responses["default"] = {"$ref": "#/components/responses/Error"}
     return responses
 
 
-def _reference(name: str) -> Schema:
-    if name.startswith("["):
-        return {"type": "array", "items": _reference(name[1:-1])}
-    return {"$ref": SCHEMA_PREFIX + name}
+def _schema(kind: Any) -> Schema:
+    if isinstance(kind, Media):
+        return kind.schema
+    if _is_list(kind):
+        return {"type": "array", "items": _schema(kind.__args__[0])}
+    return {"$ref": SCHEMA_PREFIX + _name(kind)}
+
+
+def schema_name(kind: Any) -> str:
+    """An answer or a body as the tables show it: `Guild`, `[Guild]` for a list, nothing where no schema has a name."""
+    if kind is None or isinstance(kind, Media):
+        return ""
+    return f"[{_name(kind.__args__[0])}]" if _is_list(kind) else _name(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    return getattr(kind, "__origin__", None) is list
+
+
+def _name(kind: Any) -> str:
+    """A Struct's own, or the title that a union was given."""
+    if isinstance(kind, type):
+        return kind.__name__
+    titles = [str(meta.title) for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return titles[0]
 
 
 def _header_references(*names: str) -> dict[str, Any]:
@@ -249,24 +223,14 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     ]
 
 
-def _query_parameters(route: Route) -> list[dict[str, Any]]:
-    rows = _QUERY.get(route.name, ()) + (_PAGE if route.name in _PAGED else ())
-    return [{"name": name, "in": "query", "description": text, "schema": schema} for name, schema, text in rows]
+def _parameters(place: str, parameters: Iterable[Parameter]) -> list[dict[str, Any]]:
+    return [{"name": row.name, "in": place, "description": row.text, "schema": row.schema} for row in parameters]
 
 
-def _header_parameters(route: Route) -> list[dict[str, Any]]:
-    if route.name != _NONCED:
-        return []
-    text = "the nonce, where the body has none; both only when they are equal"
-    schema = {"type": "string", "pattern": NONCE_PATTERN}
-    return [{"name": "Idempotency-Key", "in": "header", "description": text, "schema": schema}]
-
-
-def _error_response(description: str, *headers: str) -> dict[str, Any]:
-    references = _header_references(*headers)
+def _error_response(*headers: str) -> dict[str, Any]:
     return {
-        "description": description,
-        "headers": references,
+        "description": "a typed error",
+        "headers": _header_references(*headers),
         "content": {"application/json": {"schema": {"$ref": SCHEMA_PREFIX + "Error"}}},
     }
 

@@ -7,17 +7,21 @@ caller could not see. Clients of the release before send the last line's id; it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from openguild_proto.effects import Operation
+from openguild_proto.effects.base import Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Request, Response
+from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_PAGE_LINES, MAX_TIME_MS
+from openguild_proto.operations.parameters import CLAMPED, STRING
+from openguild_proto.operations.route import Parameter
 from openguild_proto.records import PageCursor
-from openguild_proto.schemas.decode import integer_parameter, parse_query, parse_uuid
+from openguild_proto.schemas.decode import parse_integer, parse_uuid
 
 T = TypeVar("T")
+
+NEXT_AFTER = "X-Next-After"
 
 _CURSOR = re.compile(r"([0-9]{1,15})\.(.{1,64})", re.ASCII)
 
@@ -27,23 +31,29 @@ class Page(NamedTuple):
 
     limit: int
     after: PageCursor | str | None
-    query: dict[str, str]
 
 
-def parse_page(request: Request, *more: str, parse_key: Callable[[str], str | None] = parse_uuid) -> Page:
-    """`limit` is clamped to 1..1000, which is also the default. `parse_key` reads what identifies a line. Raises Refusal."""
-    query = parse_query(request, "limit", "after", *more)
-    limit = integer_parameter(query, "limit")
-    after = _parse_after(query["after"], parse_key) if "after" in query else None
-    return Page(MAX_PAGE_LINES if limit is None else min(max(limit, 1), MAX_PAGE_LINES), after, query)
+def paged_by(parse_key: Callable[[str], str | None]) -> tuple[Parameter, ...]:
+    """The parameters of a list; `parse_key` reads what identifies a line of it."""
+
+    def parse_after(name: str, text: str) -> PageCursor | str:
+        cursor = _CURSOR.fullmatch(text)
+        at_ms, key = (int(cursor[1]), parse_key(cursor[2])) if cursor is not None else (0, parse_key(text))
+        if key is None or at_ms > MAX_TIME_MS:
+            raise _after_problem()
+        return PageCursor(at_ms, key) if cursor is not None else key
+
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_LINES, "default": MAX_PAGE_LINES}
+    after = "the X-Next-After of the page before; also the id of a line that is in the list"
+    return Parameter("limit", limit, CLAMPED, parse_integer), Parameter("after", STRING, after, parse_after)
 
 
-def _parse_after(text: str, parse_key: Callable[[str], str | None]) -> PageCursor | str:
-    cursor = _CURSOR.fullmatch(text)
-    at_ms, key = (int(cursor[1]), parse_key(cursor[2])) if cursor is not None else (0, parse_key(text))
-    if key is None or at_ms > MAX_TIME_MS:
-        raise _after_problem()
-    return PageCursor(at_ms, key) if cursor is not None else key
+PAGE = paged_by(parse_uuid)
+
+
+def asked_page(query: Mapping[str, Any]) -> Page:
+    """The page that the query of `paged_by` asks for."""
+    return Page(min(max(query.get("limit", MAX_PAGE_LINES), 1), MAX_PAGE_LINES), query.get("after"))
 
 
 def start_of(page: Page, find: Callable[[str], Operation[PageCursor | None]]) -> Operation[PageCursor | None]:
@@ -57,7 +67,7 @@ def start_of(page: Page, find: Callable[[str], Operation[PageCursor | None]]) ->
 
 
 def _after_problem() -> Refusal:
-    return Refusal(ErrorCode.VALIDATION, details=(FieldProblem("after", "must be the X-Next-After of a page"),))
+    return Refusal(ErrorCode.VALIDATION, details=(FieldProblem("after", f"must be the {NEXT_AFTER} of a page"),))
 
 
 def page_response(
@@ -65,7 +75,7 @@ def page_response(
 ) -> Response:
     """The array, as on the legacy paths; `records` were read with `page.limit + 1`, so that a further page shows."""
     shown = records[: page.limit]
-    headers = (("x-next-after", _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
+    headers = ((NEXT_AFTER.lower(), _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
     return Response.json([show(record) for record in shown], headers=headers)
 
 

@@ -6,40 +6,14 @@ metrics show, so a label never holds a path that a client chose (PROTOCOL 3.1.6)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from openguild_proto.limits import MAX_SMALL_BODY_BYTES
+from openguild_proto.operations.route import Route
 from openguild_proto.schemas.decode import decode_component, parse_uuid
 
 CLIENT_PREFIX = "/client/v1"
 UUID_PARAMETERS = frozenset({"guild_id", "channel_id", "user_id"})
-
-OperationFunction: TypeAlias = Callable[..., Generator[Any, Any, Any]]
-"""Called with the context, the request, and the template's parameters by name."""
-
-
-class Route(NamedTuple):
-    """`auth`: none, bearer, socket, or refresh (a refresh token in the body). `permission`: the rule of policy/permissions
-    that decides, "self" for the caller's own things, or "-". `body`, `answer`: schema names for the OpenAPI document.
-    `max_body_bytes`: a longer body is refused from its declaration, unread: nobody's memory or time is spent on it."""
-
-    method: str
-    template: str
-    operation: OperationFunction
-    summary: str
-    auth: str = "bearer"
-    permission: str = "-"
-    body: str | None = None
-    answer: str | None = None  # "[Name]" for an array
-    status: int = 200
-    client: bool = True  # also under /client/v1
-    max_body_bytes: int = MAX_SMALL_BODY_BYTES
-
-    @property
-    def name(self) -> str:
-        """The operation's, such as `messages.post_message`."""
-        return f"{self.operation.__module__.rpartition('.')[2]}.{self.operation.__name__}"
 
 
 class Matched(NamedTuple):
@@ -71,6 +45,7 @@ class Router:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
+        self._fixed: dict[tuple[str, str], Matched] = {}  # by method and path, where no segment is a parameter
         for route in routes:
             node = self._root
             for segment in route.template.split("/")[1:]:
@@ -80,9 +55,20 @@ class Router:
                 else:
                     node = node.literal.setdefault(segment, _Node())
             node.routes.append(route)
+            if "{" not in route.template:
+                self._fix(route)
+
+    def _fix(self, route: Route) -> None:
+        for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
+            for prefix in ("", CLIENT_PREFIX) if route.client else ("",):
+                path = prefix + route.template
+                self._fixed[method, path] = Matched(route, path, {})
 
     def match(self, method: str, path: str) -> Matched | BadParameter | WrongMethod | None:
         """What answers `method` at the raw `path`; None: nothing does. HEAD is answered where GET is."""
+        fixed = self._fixed.get((method, path))
+        if fixed is not None:
+            return fixed
         client = path.startswith(CLIENT_PREFIX + "/")
         segments = (path.removeprefix(CLIENT_PREFIX) if client else path).split("/")[1:]
         routes = self._find(segments, client)

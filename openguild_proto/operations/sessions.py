@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import (
+from openguild_proto.effects.accounts import (
     FindRefreshFamily,
     FindUserByName,
     ListDevices,
     OpenSession,
-    Operation,
     RevokeDevice,
     RevokeRefresh,
     RotateRefresh,
-    VerifyPassword,
-    WarnOperator,
 )
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.process import VerifyPassword, WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Request, Response
+from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_DEVICE_FIELD_CHARS, MAX_PASSWORD_CHARS
 from openguild_proto.operations.attempts import Asked, admit, attempt_from, count, count_attempt
-from openguild_proto.operations.auth import authenticate
+from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_id
+from openguild_proto.operations.route import Limit, route
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.names import text_problem, title_problem
 from openguild_proto.records import RefreshFamily, RotatedRefresh
 from openguild_proto.schemas.accounts import DeviceLine, Login, RefreshToken, TokenPair
-from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.sessions.passwords import MUST, normalise_username
 from openguild_proto.sessions.refresh import SECRET_BYTES, TOKEN_BYTES, hash_refresh_token, new_refresh_token
 from openguild_proto.sessions.tokens import Claims
@@ -34,11 +33,14 @@ from openguild_proto.timestamps import from_millis
 NO_STORE = (("cache-control", "no-store"),)  # PROTOCOL 2.5.3
 
 
-def login(ctx: Context, request: Request) -> Operation[Response]:
-    """POST /sessions/login: a new session for the device; the device's former one ends."""
-    parse_query(request)
+@route(
+    "POST", "/sessions/login", "Log in on a device", {200: TokenPair},
+    auth="none", body=Login, limits=(Limit.ATTEMPTS,), errors=(ErrorCode.INVALID_CREDENTIALS,),
+)  # fmt: skip
+def login(call: Call[Login, None]) -> Operation[Response]:
+    """A new session for the device; the device's former one ends."""
+    ctx, request, body = call.ctx, call.request, call.body
     with attempt_from(ctx, request.client_address):
-        body = decode_body(request, Login)
         identifier, secret = body.identifier.strip(), body.secret.strip()
         device_id = body.device.device_id.strip() if body.device is not None else ""
         device_name = (body.device.device_name or "").strip() or None if body.device is not None else None
@@ -119,9 +121,9 @@ class _Tokens:
         return Response.json(pair, headers=NO_STORE)
 
 
-def _presented(request: Request) -> tuple[str, bytes | None]:
+def _presented(body: RefreshToken) -> tuple[str, bytes | None]:
     """The refresh token of the body and its hash; None: this text cannot be a token."""
-    token = decode_body(request, RefreshToken).refresh_token.strip()
+    token = body.refresh_token.strip()
     if not token:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("refresh_token", MUST),))
     return token, hash_refresh_token(token)
@@ -151,13 +153,17 @@ def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operati
     return family
 
 
-def refresh(ctx: Context, request: Request) -> Operation[Response]:
-    """POST /sessions/refresh: the token is exchanged atomically for its successor.
+@route(
+    "POST", "/sessions/refresh", "Exchange a refresh token", {200: TokenPair},
+    auth="refresh", body=RefreshToken, limits=(Limit.REFRESHES,), errors=(ErrorCode.INVALID_REFRESH_TOKEN,),
+)  # fmt: skip
+def refresh(call: Call[RefreshToken, None]) -> Operation[Response]:
+    """The token is exchanged atomically for its successor.
 
     Asked again within the grace, it is answered again; one that was used before that ends its family.
     """
-    parse_query(request)
-    token, presented = _presented(request)
+    ctx, request = call.ctx, call.request
+    token, presented = _presented(call.body)
     if presented is None:
         raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
     family = yield from _limit_refreshes(ctx, request.client_address, presented)
@@ -182,24 +188,24 @@ def refresh(ctx: Context, request: Request) -> Operation[Response]:
     raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN, reason="refresh_token_reused")  # the answer does not tell
 
 
-def revoke(ctx: Context, request: Request) -> Operation[Response]:
-    """POST /sessions/revoke -> 204, whether or not the token was known.
+@route("POST", "/sessions/revoke", "Log out", {204: None}, auth="refresh", body=RefreshToken, limits=(Limit.REFRESHES,))
+def revoke(call: Call[RefreshToken, None]) -> Operation[Response]:
+    """204 whether or not the token was known.
 
     It counts as a refresh for the address: nobody needs to be known to ask, and each time costs a transaction.
     """
-    parse_query(request)
-    _, presented = _presented(request)
+    ctx = call.ctx
+    _, presented = _presented(call.body)
     if presented is not None:
-        _admit_address(ctx, request.client_address)
+        _admit_address(ctx, call.request.client_address)
         yield from RevokeRefresh(refresh_hash=presented, now_ms=ctx.wall_ms)
     return Response.empty()
 
 
-def list_devices(ctx: Context, request: Request) -> Operation[Response]:
-    """GET /sessions/devices: the caller's devices with a living session."""
-    claims = yield from authenticate(ctx, request)
-    parse_query(request)
-    devices = yield from ListDevices(user_id=claims.user_id, now_ms=ctx.wall_ms)
+@route("GET", "/sessions/devices", "List own devices", {200: list[DeviceLine]})
+def list_devices(call: Call[None, None]) -> Operation[Response]:
+    """The caller's devices with a living session."""
+    devices = yield from ListDevices(user_id=call.claims.user_id, now_ms=call.ctx.wall_ms)
     lines = [
         DeviceLine(
             device.device_id,
@@ -213,11 +219,10 @@ def list_devices(ctx: Context, request: Request) -> Operation[Response]:
     return Response.json(lines)
 
 
-def delete_device(ctx: Context, request: Request, device_id: str) -> Operation[Response]:
-    """DELETE /sessions/devices/{device_id} -> 204: its tokens and sockets end."""
-    claims = yield from authenticate(ctx, request)
-    parse_query(request)
-    ended = yield from RevokeDevice(author=claims.author, device_id=device_id, now_ms=ctx.wall_ms)
+@route("DELETE", "/sessions/devices/{device_id}", "End a device's session", {204: None}, errors=(ErrorCode.NOT_FOUND,))
+def delete_device(call: Call[None, None], device_id: str) -> Operation[Response]:
+    """Its tokens and sockets end."""
+    ended = yield from RevokeDevice(author=call.claims.author, device_id=device_id, now_ms=call.ctx.wall_ms)
     if not ended:
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response.empty()

@@ -13,6 +13,12 @@ class Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Base of request and response bodies: absent optional members are left out."""
 
 
+class Version(Body, frozen=True):
+    """Which release answers."""
+
+    version: str
+
+
 class Credentials(Body, frozen=True):
     """Absent members read as blank, so that every problem is reported at once (PROTOCOL 3.3.3)."""
 

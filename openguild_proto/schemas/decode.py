@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -128,8 +127,12 @@ def parse_uuid(text: str) -> str | None:
 
 def decode_component(text: str, *, plus: bool = False) -> str | None:
     """Percent-decoding of one path segment or query part; None where it is not valid UTF-8 or escaped badly."""
+    if text.isalnum() and text.isascii():
+        return text  # nothing in it stands for anything else
     if plus:
         text = text.replace("+", " ")
+    if "%" not in text and text.isascii():
+        return text
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         return None
     try:
@@ -157,20 +160,29 @@ def parse_query(request: Request, *allowed: str) -> dict[str, str]:
     return found
 
 
-def integer_parameter(query: Mapping[str, str], name: str, *, clamp: bool = False) -> int | None:
-    """A decimal integer in the range of a signed 64-bit number, or None when absent.
+def parse_integer(name: str, text: str) -> int:
+    """A decimal integer in the range of a signed 64-bit number. Raises Refusal that names the parameter."""
+    value = _decimal(name, text)
+    if not -MAX_SEQUENCE - 1 <= value <= MAX_SEQUENCE:
+        raise _not_integer(name)
+    return value
 
-    `clamp`: one beyond the range counts as its nearest number, where the caller has a better word for it.
-    """
-    text = query.get(name)
-    if text is None:
-        return None
+
+def parse_clamped(name: str, text: str) -> int:
+    """A decimal integer; one beyond the range of a signed 64-bit number counts as the nearest within. Raises Refusal."""
+    return min(max(_decimal(name, text), -MAX_SEQUENCE - 1), MAX_SEQUENCE)
+
+
+def _decimal(name: str, text: str) -> int:
     digits = _INTEGER.fullmatch(text)
     # twenty digits are beyond it already; zeros before them are not the pattern's to skip, which would look at each of them twice
-    value = int(digits[1] + (digits[2].lstrip("0")[:20] or "0")) if digits is not None else 0
-    if digits is None or not (clamp or -MAX_SEQUENCE - 1 <= value <= MAX_SEQUENCE):
-        raise _query_problem(name, "must be an integer")
-    return min(max(value, -MAX_SEQUENCE - 1), MAX_SEQUENCE)
+    if digits is None:
+        raise _not_integer(name)
+    return int(digits[1] + (digits[2].lstrip("0")[:20] or "0"))
+
+
+def _not_integer(name: str) -> Refusal:
+    return _query_problem(name, "must be an integer")
 
 
 def _query_problem(field: str, message: str) -> Refusal:

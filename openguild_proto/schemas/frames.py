@@ -58,4 +58,7 @@ class ChannelRead(Body, frozen=True, tag_field="kind", tag="channel_read"):
     event: ReadPosition
 
 
-NotificationFrame: TypeAlias = ChannelMessage | ChannelCreated | ChannelRead  # one text frame of `/notifications/ws`
+NotificationFrame: TypeAlias = Annotated[
+    ChannelMessage | ChannelCreated | ChannelRead, msgspec.Meta(title="NotificationFrame")
+]
+"""One text frame of `/notifications/ws`; a union has a name in the description by its title only."""

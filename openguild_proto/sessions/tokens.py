@@ -94,12 +94,13 @@ class TokenAuthority:
     def verify(self, token: str, wall_ms: int) -> Claims:
         """Raises TokenInvalid. `wall_ms`: UTC milliseconds."""
         key = _key(token)
-        claims = self._verified.get(key)
-        if claims is None:
-            claims = self._check(token)
-            self._keep(key, claims)
-        else:
-            self._verified.move_to_end(key)
+        if key not in self._verified:
+            self._keep(key, self._check(token))
+        return self._current(key, wall_ms)
+
+    def _current(self, key: bytes, wall_ms: int) -> Claims:
+        claims = self._verified[key]
+        self._verified.move_to_end(key)
         if claims.expires_at_us <= wall_ms * 1000:
             self._forget(key)
             raise TokenInvalid
@@ -137,6 +138,14 @@ class TokenAuthority:
     def is_known(self, token: str) -> bool:
         """The store has confirmed this token's session: no query is needed."""
         return _key(token) in self._known
+
+    def confirmed(self, token: str, wall_ms: int) -> Claims | None:
+        """The claims of a token whose session the store has confirmed: no query is needed. None for any other token.
+
+        Raises TokenInvalid where it has ended meanwhile. `wall_ms`: UTC milliseconds.
+        """
+        key = _key(token)
+        return self._current(key, wall_ms) if key in self._known else None
 
     def remember(self, token: str) -> None:
         """The store says that the session of this verified token is alive."""

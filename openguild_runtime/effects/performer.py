@@ -16,6 +16,7 @@ from openguild_proto.effects import (
     AnnounceRead,
     Appended,
     AppendEvent,
+    AppendFailure,
     CheckReadiness,
     Effect,
     HashPassword,
@@ -28,6 +29,7 @@ from openguild_proto.effects import (
     VerifyPassword,
     WarnOperator,
 )
+from openguild_proto.effects.performs import collect, performs
 from openguild_proto.records import ReadState, StoredEvent
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.observability.tracing import Tracing
@@ -39,7 +41,7 @@ log = structlog.get_logger("openguild.operations")
 
 
 class Performer:
-    """Maps each effect type to the coroutine that performs it."""
+    """Performs the effects of the process itself, and hands those of the store to `storage`."""
 
     def __init__(
         self,
@@ -88,6 +90,29 @@ class Performer:
         finally:
             operation.close()
 
+    async def perform(self, effect: Effect[Any], request_id: str = "") -> Any:
+        """The effect's result. Raises StorageUnavailable and Overloaded; TypeError for an effect that nobody performs."""
+        if isinstance(effect, StorageEffect):
+            if not self.serving:
+                raise StorageUnavailable
+            if isinstance(effect, AppendEvent):
+                return await self._append(effect, request_id)
+            return await self._storage.perform(effect)
+        performed = PERFORMERS.get(type(effect))
+        if performed is None:
+            raise TypeError(f"no performer for effect {type(effect).__name__}")
+        return await performed.function(self, effect)
+
+    async def _append(self, effect: AppendEvent, request_id: str) -> Appended | AppendFailure:
+        if self._tracing is None:
+            outcome = await self._storage.perform(effect)
+        else:
+            with self._tracing.step("append"):
+                outcome = await self._storage.perform(effect)
+        if isinstance(outcome, Appended) and not outcome.repeated:
+            self._announce(outcome.event, request_id)
+        return outcome
+
     def _announce(self, event: StoredEvent, request_id: str) -> None:
         """The event is stored whatever becomes of its delivery: a defect there must not say otherwise to its sender."""
         try:
@@ -95,33 +120,30 @@ class Performer:
         except Exception:
             log.exception("a stored event was not delivered", channel_id=event.channel_id, sequence=event.sequence)
 
-    async def perform(self, effect: Effect[Any], request_id: str = "") -> Any:
-        """The effect's result. Raises StorageUnavailable and Overloaded; TypeError for an effect that nobody performs."""
-        match effect:
-            case StorageEffect() if not self.serving:
-                raise StorageUnavailable
-            case AppendEvent():
-                if self._tracing is None:
-                    outcome = await self._storage.perform(effect)
-                else:
-                    with self._tracing.step("append"):
-                        outcome = await self._storage.perform(effect)
-                if isinstance(outcome, Appended) and not outcome.repeated:
-                    self._announce(outcome.event, request_id)
-                return outcome
-            case StorageEffect():
-                return await self._storage.perform(effect)
-            case HashPassword(password=password):
-                return await self._hasher.hash(password)
-            case VerifyPassword(password_hash=password_hash, password=password):
-                return await self._hasher.verify(password_hash, password)
-            case CheckReadiness():
-                return await self._readiness()
-            case RenderMetrics():
-                return await self._render_metrics()
-            case AnnounceRead(user_id=user_id, state=state):
-                return self._announce_read(user_id, state)
-            case WarnOperator(message=message, fields=fields):
-                return log.warning(message, **dict(fields))
-            case _:
-                raise TypeError(f"no performer for effect {type(effect).__name__}")
+    @performs(HashPassword)
+    async def _hash_password(self, effect: HashPassword) -> str:
+        return await self._hasher.hash(effect.password)
+
+    @performs(VerifyPassword)
+    async def _verify_password(self, effect: VerifyPassword) -> bool:
+        return await self._hasher.verify(effect.password_hash, effect.password)
+
+    @performs(CheckReadiness)
+    async def _check_readiness(self, effect: CheckReadiness) -> Readiness:
+        return await self._readiness()
+
+    @performs(RenderMetrics)
+    async def _render(self, effect: RenderMetrics) -> bytes | None:
+        return await self._render_metrics()
+
+    @performs(AnnounceRead)
+    async def _tell_read(self, effect: AnnounceRead) -> None:
+        self._announce_read(effect.user_id, effect.state)
+
+    @performs(WarnOperator)
+    async def _warn_operator(self, effect: WarnOperator) -> None:
+        log.warning(effect.message, **dict(effect.fields))
+
+
+PERFORMERS = collect(Performer)
+"""Which method performs which effect that is not the store's."""

@@ -24,9 +24,7 @@ from openguild_runtime.observability.database_causes import CAUSES
 
 T = TypeVar("T")
 
-OWNER = "owner"  # a guild keeps at least one (PROTOCOL 5.4.1)
 MAX_SESSIONS_PER_RECORD = 1_000  # 39 KB of JSON: far below NATS' 1 MiB, and no long stop of a replica's loop
-CREATOR_ROLE = "moderator"  # what the creator of a channel gets in it (PROTOCOL 5.7.2)
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):

@@ -14,8 +14,8 @@ import asyncpg
 import httpx
 import pytest
 
+from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
-from openguild_proto.operations.routing import Route
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.embedded.postgres import postgres_programs
 from openguild_runtime.storage import migrations

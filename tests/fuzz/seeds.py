@@ -8,6 +8,9 @@ from pathlib import Path
 
 from openguild_proto.operations import messages, streams
 from openguild_proto.operations.routes import ROUTES
+from openguild_proto.schemas.accounts import Credentials
+from openguild_proto.schemas.guilds import NewInvite
+from openguild_proto.schemas.messages import MarkReadBody, PostMessage
 from tests.fuzz.targets import GOOD
 from tests.proto.http.cases import CASES
 from tests.support.wire import HANDSHAKE, HEAD, masked
@@ -43,13 +46,13 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         method = {"GET": "h", "POST": "a", "PUT": "b", "PATCH": "c", "DELETE": "d"}[route.method]
         for body in BODIES if route.body is not None else (b"",):
             yield "requests", f"{method} {target}\nx: y\n\n".encode() + body
-        if route.body in {"Credentials", "PostMessage", "MarkReadBody"}:
+        if route.body in {Credentials, PostMessage, MarkReadBody}:
             yield "requests", f"{method} {target}\n\n".encode() + SURROGATES
             for unit in LARGE:
                 for size in "lL":
                     yield "requests", f"{method}{size} {target}\n\n".encode() + unit
         for figure in NUMBERS:
-            if route.body in {"MarkReadBody", "NewInvite"}:
+            if route.body in {MarkReadBody, NewInvite}:
                 members = f'{{"sequence":{figure},"max_uses":{figure},"expires_in_secs":{figure}}}'
                 yield "requests", f"{method} {target}\n\n{members}".encode()
             elif route.operation is messages.list_events:

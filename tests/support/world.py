@@ -23,6 +23,8 @@ from openguild_proto.effects import (
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.operations.context import Context, Service, Settings
 from openguild_proto.operations.dispatch import dispatch
+from openguild_proto.operations.routes import match
+from openguild_proto.operations.routing import BadParameter, Matched
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
@@ -108,6 +110,7 @@ class World:
                 place += 1
         except StopIteration as end:
             answer: Response | OpenStream = end.value
+            check_described(request, answer)
             return answer
 
     def ask(self, method: str, path: str, body: Any = None, token: str | None = None, **hooks: Any) -> Response:
@@ -122,6 +125,17 @@ class World:
             "POST", "/sessions/login", {"identifier": name, "secret": PASSWORD, "device": {"device_id": "d"}}
         )
         return str(decoded(answer)["access_token"])
+
+
+def check_described(request: Request, answer: Response | OpenStream) -> None:
+    """The status and the code of the answer are among those that its route names."""
+    matched = match(request.method, request.path)
+    if isinstance(answer, OpenStream) or not isinstance(matched, Matched | BadParameter):
+        return
+    route = matched.route
+    if request.method != "OPTIONS" and answer.status not in route.answers:
+        named = {code.spec.code for code in route.error_codes} | {"payload_too_large"}
+        assert decoded(answer)["error"] in named, (route.method, route.template)
 
 
 def request(method: str, path: str, body: Any = None, token: str | None = None, *, upgrade: bool = False) -> Request:

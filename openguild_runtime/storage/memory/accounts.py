@@ -17,7 +17,9 @@ from openguild_proto.effects import (
     RevokeServerRole,
     RotateRefresh,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import (
     ChannelMembership,
@@ -37,6 +39,7 @@ from openguild_runtime.storage.memory.authority import require_author
 from openguild_runtime.storage.memory.state import Channel, Family, Membership, Session, State
 
 
+@performs(InsertUser)
 def insert_user(state: State, effect: InsertUser) -> bool:
     if effect.username_key in state.user_ids:
         return False
@@ -51,11 +54,13 @@ def insert_user(state: State, effect: InsertUser) -> bool:
     return True
 
 
+@performs(FindUserByName)
 def find_user_by_name(state: State, effect: FindUserByName) -> UserRecord | None:
     user_id = state.user_ids.get(effect.username_key)
     return state.users[user_id] if user_id is not None else None
 
 
+@performs(DescribeUser)
 def describe_user(state: State, effect: DescribeUser) -> UserProfile | None:
     user = state.users.get(effect.user_id)
     if user is None:
@@ -100,12 +105,14 @@ def _membership(state: State, channel: Channel, user_id: str) -> ChannelMembersh
     )
 
 
+@performs(GrantServerRole)
 def grant_server_role(state: State, effect: GrantServerRole) -> None:
     if effect.user_id in state.users:
         state.server_roles.setdefault(effect.user_id, {}).setdefault(effect.role, effect.now_ms)
         state.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
 
 
+@performs(RevokeServerRole)
 def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
     if state.server_roles.get(effect.user_id, {}).pop(effect.role, None) is None:
         return False
@@ -121,22 +128,18 @@ def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
 # --- sessions ------------------------------------------------------------------------------------
 
 
+@performs(OpenSession)
 def open_session(state: State, effect: OpenSession) -> None:
     if effect.user_id not in state.users:
         raise LocalProtocolError("a session needs an existing user")
     prune_user(state, effect.user_id, effect.now_ms)
-    former = [
-        family
+    logins = [
+        Login(family.family_id, family.device_id, family.last_seen_at_ms, family.expires_at_ms)
         for family in state.families.values()
-        if family.user_id == effect.user_id and family.device_id == effect.device_id and not family.revoked
+        if family.user_id == effect.user_id and not family.revoked
     ]
-    others = [
-        family
-        for family in state.families.values()
-        if _is_alive(family, effect.user_id, effect.now_ms) and family.device_id != effect.device_id
-    ]
-    others.sort(key=lambda family: (-family.last_seen_at_ms, family.family_id))
-    _revoke(state, effect.user_id, [*former, *others[effect.limit - 1 :]], effect.now_ms)
+    ended = decide_login(logins, device_id=effect.device_id, now_ms=effect.now_ms, limit=effect.limit)
+    _revoke(state, effect.user_id, [state.families[family_id] for family_id in ended], effect.now_ms)
     state.families[effect.family_id] = Family(
         family_id=effect.family_id,
         user_id=effect.user_id,
@@ -155,6 +158,7 @@ def open_session(state: State, effect: OpenSession) -> None:
     )
 
 
+@performs(FindSession)
 def find_session(state: State, effect: FindSession) -> SessionRecord | None:
     session = state.sessions.get(effect.session_id)
     if session is None:
@@ -168,6 +172,7 @@ def find_session(state: State, effect: FindSession) -> SessionRecord | None:
     )
 
 
+@performs(FindRefreshFamily)
 def find_refresh_family(state: State, effect: FindRefreshFamily) -> RefreshFamily | None:
     family = _family_of(state, effect.refresh_hash, effect.now_ms)
     if family is None or not _is_alive(family, family.user_id, effect.now_ms):
@@ -175,6 +180,7 @@ def find_refresh_family(state: State, effect: FindRefreshFamily) -> RefreshFamil
     return RefreshFamily(user_id=family.user_id, secret=family.secret)
 
 
+@performs(RotateRefresh)
 def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:
     family = _family_of(state, effect.refresh_hash, effect.now_ms)
     if family is None:
@@ -210,14 +216,16 @@ def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | Reus
             return RotatedRefresh(user_id=family.user_id, username=state.users[family.user_id].username)
 
 
+@performs(RevokeRefresh)
 def revoke_refresh(state: State, effect: RevokeRefresh) -> bool:
     family = _family_of(state, effect.refresh_hash, effect.now_ms)
-    if family is None or family.revoked or family.expires_at_ms <= effect.now_ms:
+    if family is None or not _is_alive(family, family.user_id, effect.now_ms):
         return False
     _revoke(state, family.user_id, [family], effect.now_ms)
     return True
 
 
+@performs(ListDevices)
 def list_devices(state: State, effect: ListDevices) -> tuple[DeviceRecord, ...]:
     alive = [family for family in state.families.values() if _is_alive(family, effect.user_id, effect.now_ms)]
     alive.sort(key=lambda family: (-family.last_seen_at_ms, family.device_id))
@@ -233,6 +241,7 @@ def list_devices(state: State, effect: ListDevices) -> tuple[DeviceRecord, ...]:
     )
 
 
+@performs(ListSessionAddresses)
 def list_session_addresses(state: State, effect: ListSessionAddresses) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     for family in state.families.values():
@@ -241,6 +250,7 @@ def list_session_addresses(state: State, effect: ListSessionAddresses) -> tuple[
     return tuple(sorted(seen, key=lambda address: (-seen[address], address))[: effect.limit])
 
 
+@performs(RevokeDevice)
 def revoke_device(state: State, effect: RevokeDevice) -> bool:
     user_id = effect.author.user_id
     require_author(state, effect.author)
@@ -254,7 +264,8 @@ def revoke_device(state: State, effect: RevokeDevice) -> bool:
 
 
 def _is_alive(family: Family, user_id: str, now_ms: int) -> bool:
-    return family.user_id == user_id and not family.revoked and family.expires_at_ms > now_ms
+    living = is_alive(revoked=family.revoked, expires_at_ms=family.expires_at_ms, now_ms=now_ms)
+    return living and family.user_id == user_id
 
 
 def _family_of(state: State, refresh_hash: bytes, now_ms: int) -> Family | None:

@@ -20,26 +20,32 @@ from openguild_proto.effects import (
     ReadEvents,
     RenameChannel,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.channels import creator_role, decide_read_position, is_same_post
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
-from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
+from openguild_runtime.storage.base import channel_body
 from openguild_runtime.storage.memory.authority import require_in_channel, require_in_guild
 from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Channel, Membership, State
 
 
+@performs(InsertChannel)
 def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached:
     creator_id = effect.author.user_id
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
-    if len(state.channels_of_guild(effect.guild_id)) >= effect.limit:
-        return LimitReached(effect.limit)
+    full = decide_room(len(state.channels_of_guild(effect.guild_id)), effect.limit)
+    if full is not None:
+        return full
     record = ChannelRecord(
         channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
     )
     channel = Channel(record)
-    if state.guild_role(effect.guild_id, creator_id) is not None:
-        channel.roles[creator_id] = Membership(CREATOR_ROLE, effect.now_ms)
+    role = creator_role(state.guild_role(effect.guild_id, creator_id))
+    if role is not None:
+        channel.roles[creator_id] = Membership(role, effect.now_ms)
     state.channels[effect.channel_id] = channel
     state.log(
         ControlKind.CHANNEL_CREATED,
@@ -51,6 +57,7 @@ def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | Limit
     return record
 
 
+@performs(ListChannels)
 def list_channels(state: State, effect: ListChannels) -> tuple[ChannelRecord, ...]:
     records = [channel.record for channel in state.channels_of_guild(effect.guild_id)]
     return page_after(
@@ -61,6 +68,7 @@ def list_channels(state: State, effect: ListChannels) -> tuple[ChannelRecord, ..
     )
 
 
+@performs(FindChannelAccess)
 def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAccess | None:
     channel = state.channels.get(effect.channel_id)
     if channel is None:
@@ -75,12 +83,14 @@ def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAcces
     )
 
 
+@performs(RenameChannel)
 def rename_channel(state: State, effect: RenameChannel) -> ChannelRecord:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.RENAME)
     channel.record = msgspec.structs.replace(channel.record, name=effect.name)
     return channel.record
 
 
+@performs(DeleteChannel)
 def delete_channel(state: State, effect: DeleteChannel) -> None:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.DELETE)
     drop_channel(state, channel)
@@ -94,6 +104,7 @@ def drop_channel(state: State, channel: Channel) -> None:
         del state.event_places[event.event_id]
 
 
+@performs(GrantChannelRole)
 def grant_channel_role(state: State, effect: GrantChannelRole) -> bool:
     channel = state.channels.get(effect.channel_id)
     if channel is None or effect.user_id not in state.users:
@@ -114,6 +125,7 @@ def grant_channel_role(state: State, effect: GrantChannelRole) -> bool:
 # --- the log -------------------------------------------------------------------------------------
 
 
+@performs(AppendEvent)
 def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
     channel = state.channels.get(effect.channel_id)
     if channel is None:
@@ -122,9 +134,15 @@ def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
         require_in_channel(state, effect.author, effect.channel_id, Permission.SEND_MESSAGES)
     if effect.nonce is not None and (effect.sender_id, effect.nonce) in channel.nonces:
         fingerprint, sequence = channel.nonces[effect.sender_id, effect.nonce]
-        if fingerprint != effect.fingerprint:
+        stored = channel.events[sequence - 1]
+        if not is_same_post(
+            fingerprint=effect.fingerprint,
+            stored_fingerprint=fingerprint,
+            event_id=effect.event_id,
+            stored_event_id=stored.event_id,
+        ):
             return AppendFailure(kind="nonce_reused")
-        return Appended(event=channel.events[sequence - 1], repeated=True)
+        return Appended(event=stored, repeated=True)
     if effect.event_id in state.event_places:
         channel_id, sequence = state.event_places[effect.event_id]
         if channel_id != effect.channel_id:
@@ -144,6 +162,7 @@ def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
     return Appended(event=event)
 
 
+@performs(FindPosted)
 def find_posted(state: State, effect: FindPosted) -> Posted | None:
     channel = state.channels.get(effect.channel_id)
     known = channel.nonces.get((effect.sender_id, effect.nonce)) if channel is not None else None
@@ -153,6 +172,7 @@ def find_posted(state: State, effect: FindPosted) -> Posted | None:
     return Posted(event=channel.events[sequence - 1], fingerprint=fingerprint)
 
 
+@performs(ReadEvents)
 def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
     if effect.after is not None and effect.before is not None:
         raise LocalProtocolError("a page has one bound: after or before")
@@ -167,15 +187,17 @@ def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | N
     return tuple(channel.events[max(0, end - limit) : end])
 
 
+@performs(MarkRead)
 def mark_read(state: State, effect: MarkRead) -> ReadState:
     user_id = effect.author.user_id
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.READ)
-    head = len(channel.events)
-    wanted = head if effect.sequence is None else min(max(0, effect.sequence), head)
-    channel.reads[user_id] = max(wanted, channel.reads.get(user_id, 0))
+    channel.reads[user_id] = decide_read_position(
+        effect.sequence, head=len(channel.events), stored=channel.reads.get(user_id, 0)
+    )
     return _read_state(channel, user_id)
 
 
+@performs(ListUnread)
 def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:
     page = page_after(
         state.channels_seen_by(effect.user_id),

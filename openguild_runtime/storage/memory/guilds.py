@@ -21,16 +21,13 @@ from openguild_proto.effects import (
     RenameGuild,
     SetMemberRole,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.policy.permissions import (
-    Permission,
-    allows,
-    needed_to_delete,
-    rank,
-    require_removal,
-    require_role_change,
-    roles_above,
-)
+from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.channels import decide_read_position
+from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
+from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
+from openguild_proto.policy.permissions import Permission, needed_to_delete
 from openguild_proto.records import (
     ControlKind,
     GuildAccess,
@@ -40,18 +37,20 @@ from openguild_proto.records import (
     MemberChange,
     MemberRecord,
 )
-from openguild_runtime.storage.base import OWNER, channel_ids_body
+from openguild_runtime.storage.base import channel_ids_body
 from openguild_runtime.storage.memory.authority import require_author, require_in_guild
 from openguild_runtime.storage.memory.channels import drop_channel
 from openguild_runtime.storage.memory.paging import page_after
 from openguild_runtime.storage.memory.state import Membership, State
 
 
+@performs(InsertGuild)
 def insert_guild(state: State, effect: InsertGuild) -> GuildRecord | LimitReached:
     owner_id = effect.author.user_id
     require_author(state, effect.author)
-    if _guilds_owned(state, owner_id) >= effect.limit:
-        return LimitReached(effect.limit)
+    full = decide_room(_guilds_owned(state, owner_id), effect.limit)
+    if full is not None:
+        return full
     guild = GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
     state.guilds[effect.guild_id] = guild
     state.members[effect.guild_id] = {owner_id: Membership(OWNER, effect.now_ms)}
@@ -63,6 +62,7 @@ def _guilds_owned(state: State, user_id: str) -> int:
     return sum(state.guild_role(guild_id, user_id) == OWNER for guild_id in state.guilds)
 
 
+@performs(ListGuilds)
 def list_guilds(state: State, effect: ListGuilds) -> tuple[GuildRecord, ...]:
     guilds = sorted(
         (g for g in state.guilds.values() if effect.user_id is None or effect.user_id in state.members[g.guild_id]),
@@ -76,6 +76,7 @@ def list_guilds(state: State, effect: ListGuilds) -> tuple[GuildRecord, ...]:
     )
 
 
+@performs(FindGuildAccess)
 def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | None:
     guild = state.guilds.get(effect.guild_id)
     if guild is None:
@@ -85,6 +86,7 @@ def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | No
     )
 
 
+@performs(RenameGuild)
 def rename_guild(state: State, effect: RenameGuild) -> GuildRecord:
     require_in_guild(state, effect.author, effect.guild_id, Permission.RENAME)
     renamed = msgspec.structs.replace(state.guilds[effect.guild_id], name=effect.name)
@@ -92,6 +94,7 @@ def rename_guild(state: State, effect: RenameGuild) -> GuildRecord:
     return renamed
 
 
+@performs(DeleteGuild)
 def delete_guild(state: State, effect: DeleteGuild) -> None:
     require_in_guild(state, effect.author, effect.guild_id, Permission.DELETE)
     del state.guilds[effect.guild_id]
@@ -108,6 +111,7 @@ def delete_guild(state: State, effect: DeleteGuild) -> None:
 # --- members -------------------------------------------------------------------------------------
 
 
+@performs(ListMembers)
 def list_members(state: State, effect: ListMembers) -> tuple[MemberRecord, ...]:
     members = [_member(state, effect.guild_id, user_id) for user_id in state.members.get(effect.guild_id, {})]
     present = sorted((m for m in members if m is not None), key=lambda member: (member.joined_at_ms, member.user_id))
@@ -119,41 +123,45 @@ def list_members(state: State, effect: ListMembers) -> tuple[MemberRecord, ...]:
     )
 
 
+@performs(FindMember)
 def find_member(state: State, effect: FindMember) -> MemberRecord | None:
     return _member(state, effect.guild_id, effect.user_id)
 
 
+@performs(SetMemberRole)
 def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
     user_id, author = effect.user_id, effect.author
     own_role = require_in_guild(state, author, effect.guild_id, Permission.MANAGE_MEMBERS)
     held = state.guild_role(effect.guild_id, user_id)
-    if held is None:
-        return MemberChange.NOT_MEMBER
-    require_role_change(own_role, held, effect.role, own=user_id == author.user_id)
-    if held == OWNER != effect.role and _owners(state, effect.guild_id) == 1:
-        return MemberChange.LAST_OWNER
-    if effect.role == OWNER != held and _guilds_owned(state, user_id) >= effect.limit:
-        return MemberChange.LIMIT_REACHED
+    change = decide_role_change(
+        author_role=own_role,
+        held=held,
+        role=effect.role,
+        own=user_id == author.user_id,
+        owners=_owners(state, effect.guild_id),
+        owned=_guilds_owned(state, user_id),
+        limit=effect.limit,
+    )
+    if change is not MemberChange.DONE:
+        return change
     state.members[effect.guild_id][user_id].role = effect.role
     _end_what_rested_on(state, effect.guild_id, user_id, held, effect.role)
     state.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
 
+@performs(RemoveMember)
 def remove_member(state: State, effect: RemoveMember) -> MemberChange:
     user_id, author = effect.user_id, effect.author
-    own = user_id == author.user_id
-    if own:
+    author_role = None
+    if user_id == author.user_id:
         require_author(state, author)
     else:
-        own_role = require_in_guild(state, author, effect.guild_id, Permission.MANAGE_MEMBERS)
+        author_role = require_in_guild(state, author, effect.guild_id, Permission.MANAGE_MEMBERS)
     held = state.guild_role(effect.guild_id, user_id)
-    if held is None:
-        return MemberChange.NOT_MEMBER
-    if not own:
-        require_removal(own_role, held)
-    if held == OWNER and _owners(state, effect.guild_id) == 1:
-        return MemberChange.LAST_OWNER
+    change = decide_removal(author_role=author_role, held=held, owners=_owners(state, effect.guild_id))
+    if change is not MemberChange.DONE:
+        return change
     del state.members[effect.guild_id][user_id]
     _end_what_rested_on(state, effect.guild_id, user_id, held, None)
     state.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=user_id)
@@ -161,26 +169,26 @@ def remove_member(state: State, effect: RemoveMember) -> MemberChange:
 
 
 def _end_what_rested_on(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
-    """A role that is lower than the one `held`, or none, takes along roles in the guild's channels that are above it;
-    one that may not create invites takes those that the user created: an invite is worth what its creator may do."""
-    if role is None or rank(role) < rank(held):
-        for channel in state.channels_of_guild(guild_id):
-            explicit = channel.roles.get(user_id)
-            if explicit is not None and (role is None or explicit.role in roles_above(role)):
-                del channel.roles[user_id]
-    if not allows(role, Permission.CREATE_INVITES):
+    ended = decide_ended(held, role)
+    for channel in state.channels_of_guild(guild_id):
+        explicit = channel.roles.get(user_id)
+        if explicit is not None and (ended.channel_roles is None or explicit.role in ended.channel_roles):
+            del channel.roles[user_id]
+    if ended.invites:
         for code, invite in list(state.invites.items()):
             if invite.guild_id == guild_id and invite.created_by == user_id:
                 del state.invites[code]
 
 
+@performs(GrantGuildRole)
 def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | None:
     if effect.guild_id not in state.guilds or effect.user_id not in state.users:
         return None
     members = state.members[effect.guild_id]
     held = state.guild_role(effect.guild_id, effect.user_id)
-    if held == OWNER != effect.role and _owners(state, effect.guild_id) == 1:
-        return MemberChange.LAST_OWNER
+    change = decide_grant(held=held, role=effect.role, owners=_owners(state, effect.guild_id))
+    if change is not MemberChange.DONE:
+        return change
     if effect.user_id in members:
         members[effect.user_id].role = effect.role
         kind = ControlKind.MEMBER_CHANGED
@@ -193,7 +201,7 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | Non
 
 
 def _owners(state: State, guild_id: str) -> int:
-    return sum(member.role == OWNER for member in state.members[guild_id].values())
+    return sum(member.role == OWNER for member in state.members.get(guild_id, {}).values())
 
 
 def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
@@ -212,20 +220,15 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
 # --- invites -------------------------------------------------------------------------------------
 
 
-def _lives(invite: InviteRecord, now_ms: int) -> bool:
-    expired = invite.expires_at_ms is not None and invite.expires_at_ms <= now_ms
-    return not expired and (invite.max_uses is None or invite.uses < invite.max_uses)
-
-
+@performs(InsertInvite)
 def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitReached:
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_INVITES)
     others = [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]
-    spent = [invite for invite in others if not _lives(invite, effect.now_ms)]
-    if len(others) - len(spent) >= effect.limit:
-        return LimitReached(effect.limit)
-    spent.sort(key=lambda invite: (-invite.created_at_ms, invite.code))
-    for old in spent[effect.limit :]:
-        del state.invites[old.code]
+    forgotten = decide_new_invite(others, now_ms=effect.now_ms, limit=effect.limit)
+    if isinstance(forgotten, LimitReached):
+        return forgotten
+    for code in forgotten:
+        del state.invites[code]
     invite = InviteRecord(
         code=effect.code,
         guild_id=effect.guild_id,
@@ -240,6 +243,7 @@ def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitRea
     return invite
 
 
+@performs(ListInvites)
 def list_invites(state: State, effect: ListInvites) -> tuple[InviteRecord, ...]:
     invites = sorted(
         (invite for invite in state.invites.values() if invite.guild_id == effect.guild_id),
@@ -250,6 +254,7 @@ def list_invites(state: State, effect: ListInvites) -> tuple[InviteRecord, ...]:
     )
 
 
+@performs(FindInvite)
 def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
     invite = state.invites.get(effect.code)
     if invite is None:
@@ -261,27 +266,34 @@ def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
     )
 
 
+@performs(AcceptInvite)
 def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     user_id = effect.author.user_id
     require_author(state, effect.author)
     invite = state.invites.get(effect.code)
-    if invite is None:
-        return None
-    already = _member(state, invite.guild_id, user_id)
-    if already is not None:
-        return already
-    if not _lives(invite, effect.now_ms):
-        return None
-    if sum(user_id in members for members in state.members.values()) >= effect.limit:
+    already = _member(state, invite.guild_id, user_id) if invite is not None else None
+    joining = decide_joining(
+        invite,
+        is_member=already is not None,
+        joined=sum(user_id in members for members in state.members.values()),
+        now_ms=effect.now_ms,
+        limit=effect.limit,
+    )
+    if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
+    if invite is None or joining is not Joining.JOIN:
+        return already
     state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
     state.members[invite.guild_id][user_id] = Membership(effect.role, effect.now_ms)
     for channel in state.channels_of_guild(invite.guild_id):
-        channel.reads[user_id] = max(len(channel.events), channel.reads.get(user_id, 0))
+        channel.reads[user_id] = decide_read_position(
+            None, head=len(channel.events), stored=channel.reads.get(user_id, 0)
+        )
     state.log(ControlKind.MEMBER_JOINED, guild_id=invite.guild_id, user_id=user_id)
     return _member(state, invite.guild_id, user_id)
 
 
+@performs(DeleteInvite)
 def delete_invite(state: State, effect: DeleteInvite) -> None:
     invite = state.invites.get(effect.code)
     if invite is None:

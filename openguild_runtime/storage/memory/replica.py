@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openguild_proto.effects.performs import performs
 from openguild_proto.effects.replica import (
     ReadControlHead,
     ReadControls,
@@ -15,11 +16,13 @@ from openguild_proto.records import ControlRecord, History, Visible
 from openguild_runtime.storage.memory.state import State
 
 
+@performs(ReadHeads)
 def read_heads(state: State, effect: ReadHeads) -> dict[str, int]:
     known = state.channels
     return {channel_id: len(known[channel_id].events) for channel_id in effect.channel_ids if channel_id in known}
 
 
+@performs(ReadVisible)
 def read_visible(state: State, effect: ReadVisible) -> Visible:
     user_id = effect.user_id
     return Visible(
@@ -28,23 +31,28 @@ def read_visible(state: State, effect: ReadVisible) -> Visible:
     )
 
 
+@performs(ReadControlHead)
 def read_control_head(state: State, effect: ReadControlHead) -> int:
     return state.control_head
 
 
+@performs(ReadControls)
 def read_controls(state: State, effect: ReadControls) -> tuple[ControlRecord, ...]:
     start = max(0, effect.after - state.control_pruned)
     return tuple(state.control[start : start + effect.limit])
 
 
+@performs(ReadHistory)
 def read_history(state: State, effect: ReadHistory) -> History | None:
     """Nothing that is in memory is ever restored to an earlier state."""
     return None
 
 
+@performs(RecordLineage)
 def record_lineage(state: State, effect: RecordLineage) -> None:
     """There is none: `read_history` tells of no history."""
 
 
+@performs(RenewEpochs)
 def renew_epochs(state: State, effect: RenewEpochs) -> bool:
     return False

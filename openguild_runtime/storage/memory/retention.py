@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import islice
 
 from openguild_proto.effects import PruneExpired
+from openguild_proto.effects.performs import performs
 from openguild_runtime.storage.memory.accounts import prune_user
 from openguild_runtime.storage.memory.state import State
 
 
+@performs(PruneExpired)
 def prune_expired(state: State, effect: PruneExpired) -> bool:
     for user_id in sorted(user_id for user_id in state.users if user_id >= effect.from_user)[: effect.limit]:
         prune_user(state, user_id, effect.now_ms)

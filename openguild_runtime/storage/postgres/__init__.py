@@ -19,13 +19,15 @@ from anyio.abc import TaskGroup
 from openguild_proto.effects import (
     Appended,
     AppendEvent,
+    AppendFailure,
     FindChannelAccess,
     Overloaded,
     ReadHistory,
     StorageEffect,
     StorageUnavailable,
 )
-from openguild_proto.records import ChannelAccess, ControlRecord
+from openguild_proto.effects.performs import collect, performs
+from openguild_proto.records import ChannelAccess, ControlRecord, History
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage import fitness
@@ -36,16 +38,27 @@ from openguild_runtime.storage.base import (
 )
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
-from openguild_runtime.storage.postgres import access, history
+from openguild_runtime.storage.postgres import (
+    access,
+    accounts,
+    attempts,
+    channels,
+    guilds,
+    history,
+    invites,
+    replica,
+    retention,
+    sessions,
+)
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.commit_queue import Outcome
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.pool import Patience, Pool
 from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
 from openguild_runtime.storage.postgres.settings import session_settings
-from openguild_runtime.storage.postgres.statements import CHANGES, SNAPSHOTS, STATEMENTS, TRANSACTIONS, WATCHES
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.storage.postgres.ways import Way
 
 __all__ = ["PostgresStorage"]
 
@@ -161,35 +174,49 @@ class PostgresStorage(Storage):
     async def perform(self, effect: StorageEffect[T]) -> T:
         if self._pool.silent:
             raise StorageUnavailable(str(CAUSES["timeout"]))
-        if isinstance(effect, AppendEvent):
-            return cast("T", await self._committer.submit(effect))
-        if isinstance(effect, FindChannelAccess):
-            return cast("T", await self._accesses.submit(effect))
-        if isinstance(effect, ReadHistory):
-            return cast("T", await self._in_turn(self._watching, self._history.read))
-        kind = type(effect)
-        if watch := WATCHES.get(kind):
-            return cast("T", await self._in_turn(self._watching, lambda connection: watch(connection, effect)))
-        if statement := STATEMENTS.get(kind):
-            alone = self._alone(lambda connection: statement(connection, effect))
-            return cast("T", await self._with_connection(alone, writes=kind in CHANGES))
-        transaction = TRANSACTIONS.get(kind)
-        if transaction is None:
-            raise TypeError(f"not a storage effect: {kind.__name__}")
-        snapshot = kind in SNAPSHOTS
+        performed = PERFORMERS.get(type(effect))
+        if performed is None:
+            raise TypeError(f"not a storage effect: {type(effect).__name__}")
+        function, way = performed
+        match way:
+            case Way.STORE:
+                result = await function(self, effect)
+            case Way.WATCH:
+                result = await self._in_turn(self._watching, lambda connection: function(connection, effect))
+            case Way.QUERY | Way.CHANGE:
+                alone = self._alone(lambda connection: function(connection, effect))
+                result = await self._with_connection(alone, writes=way is Way.CHANGE)
+            case _:
+                result = await self._transact(function, effect, snapshot=way is Way.SNAPSHOT)
+        return cast("T", result)
 
+    async def _transact(
+        self, function: Callable[[Transaction, Any], Awaitable[Any]], effect: StorageEffect[Any], *, snapshot: bool
+    ) -> Any:
         async def run(connection: Connection) -> tuple[Any, list[ControlRecord]]:
             tx = Transaction(connection)
             async with connection.transaction(
                 isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot
             ):
-                result = await transaction(tx, effect)
+                result = await function(tx, effect)
             return result, tx.records
 
         result, records = await self._with_connection(run, writes=not snapshot)
         for record in records:
             self.on_control(record)
-        return cast("T", result)
+        return result
+
+    @performs(AppendEvent, Way.STORE)
+    async def _append(self, effect: AppendEvent) -> Appended | AppendFailure:
+        return await self._committer.submit(effect)
+
+    @performs(FindChannelAccess, Way.STORE)
+    async def _find_channel_access(self, effect: FindChannelAccess) -> ChannelAccess | None:
+        return await self._accesses.submit(effect)
+
+    @performs(ReadHistory, Way.STORE)
+    async def _read_history(self, effect: ReadHistory) -> History | None:
+        return await self._in_turn(self._watching, self._history.read)
 
     async def _with_connection(self, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False) -> T:
         """With one of the connections that are for everybody. Raises Overloaded where none comes free in time."""
@@ -321,3 +348,9 @@ class PostgresStorage(Storage):
     def stats(self) -> StorageStats:
         size, idle = self._pool.sizes
         return StorageStats(pool_size=size, pool_idle=idle, queue_events=len(self._committer))
+
+
+PERFORMERS = collect(
+    access, accounts, attempts, channels, guilds, history, invites, replica, retention, sessions, PostgresStorage
+)
+"""Which function performs which effect, and in what way."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from openguild_proto.effects import FindChannelAccess, FindGuildAccess
+from openguild_proto.effects.performs import performs
 from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord
 from openguild_runtime.storage.postgres.values import Connection, Row, texts, to_millis
+from openguild_runtime.storage.postgres.ways import Way
 
 # server roles of a user, by (granted_at, role); `$2` is the user id
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
@@ -29,6 +31,7 @@ def channel_record(row: Row) -> ChannelRecord:
     )
 
 
+@performs(FindGuildAccess, Way.QUERY)
 async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> GuildAccess | None:
     row = await connection.fetchrow(
         f"""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from openguild_proto.effects import DescribeUser, FindUserByName, GrantServerRole, InsertUser, RevokeServerRole
+from openguild_proto.effects.performs import performs
 from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
 from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, rows_changed, texts, to_millis
+from openguild_runtime.storage.postgres.ways import Way
 
 # Columns by name, here and everywhere: a later release's column then changes no result.
 USER = "SELECT user_id, username, password_hash, created_at, updated_at FROM users"
 
 
+@performs(InsertUser, Way.CHANGE)
 async def insert_user(connection: Connection, effect: InsertUser) -> bool:
     status = await connection.execute(
         """
@@ -28,6 +31,7 @@ async def insert_user(connection: Connection, effect: InsertUser) -> bool:
     return rows_changed(status) == 1
 
 
+@performs(FindUserByName, Way.QUERY)
 async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
     row = await connection.fetchrow(f"{USER} WHERE username_key = $1", effect.username_key)
     return _user(row) if row is not None else None
@@ -43,6 +47,7 @@ def _user(row: Row) -> UserRecord:
     )
 
 
+@performs(DescribeUser, Way.SNAPSHOT)
 async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | None:
     """Several reads in one REPEATABLE READ transaction: one snapshot."""
     connection = tx.connection
@@ -98,6 +103,7 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
     )
 
 
+@performs(GrantServerRole, Way.TRANSACTION)
 async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
     await hold_users(tx, [effect.user_id])
     status = await tx.connection.execute(
@@ -113,6 +119,7 @@ async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
         await tx.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
 
 
+@performs(RevokeServerRole, Way.TRANSACTION)
 async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
     await hold_users(tx, [effect.user_id])
     status = await tx.connection.execute(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from openguild_proto.effects import Appended, AppendEvent, AppendFailure
 from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.policy.channels import is_same_post
 from openguild_proto.policy.permissions import ROLES, Permission, require_role, require_session, roles_with, sees_all
 from openguild_proto.records import StoredEvent
 from openguild_runtime.storage.postgres.commit_queue import Outcome
@@ -67,7 +68,12 @@ def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
         )
     if row["sequence"] is None:
         return LocalProtocolError("an event id belongs to one channel")
-    if row["fingerprint"] != effect.fingerprint and row["event_id"] != effect.event_id:
+    if not is_same_post(
+        fingerprint=effect.fingerprint,
+        stored_fingerprint=row["fingerprint"],
+        event_id=effect.event_id,
+        stored_event_id=row["event_id"],
+    ):
         return AppendFailure(kind="nonce_reused")
     return Appended(
         event=StoredEvent(

@@ -16,14 +16,18 @@ from openguild_proto.effects import (
     ReadEvents,
     RenameChannel,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
+from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
-from openguild_runtime.storage.base import CREATOR_ROLE, channel_body
+from openguild_runtime.storage.base import channel_body
 from openguild_runtime.storage.postgres.access import CHANNEL, channel_record
 from openguild_runtime.storage.postgres.authority import hold_users, require_in_channel, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
+from openguild_runtime.storage.postgres.ways import Way
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = """
@@ -37,12 +41,14 @@ PAGE_BEFORE = PAGE.format(bound="AND sequence < $3", order="DESC")
 PAGE_NEWEST = PAGE.format(bound="", order="DESC")
 
 
+@performs(InsertChannel, Way.TRANSACTION)
 async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | LimitReached:
     now, creator_id = moment(effect.now_ms), effect.author.user_id
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
     count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
-    if count >= effect.limit:
-        return LimitReached(effect.limit)
+    full = decide_room(count, effect.limit)
+    if full is not None:
+        return full
     epoch = await tx.connection.fetchval(
         "INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, $3, $4) RETURNING epoch",
         effect.channel_id,
@@ -50,12 +56,13 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
         effect.name,
         now,
     )
-    if access.role is not None:
+    role = creator_role(access.role)
+    if role is not None:
         await tx.connection.execute(
             "INSERT INTO channel_memberships (channel_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4)",
             effect.channel_id,
             creator_id,
-            CREATOR_ROLE,
+            role,
             now,
         )
     record = ChannelRecord(
@@ -75,6 +82,7 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
     return record
 
 
+@performs(ListChannels, Way.QUERY)
 async def list_channels(connection: Connection, effect: ListChannels) -> tuple[ChannelRecord, ...]:
     rows = await connection.fetch(
         f"""
@@ -89,6 +97,7 @@ async def list_channels(connection: Connection, effect: ListChannels) -> tuple[C
     return tuple(channel_record(row) for row in rows)
 
 
+@performs(RenameChannel, Way.TRANSACTION)
 async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecord:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.RENAME)
     row = await tx.connection.fetchrow(
@@ -99,6 +108,7 @@ async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecor
     return channel_record(row)
 
 
+@performs(DeleteChannel, Way.TRANSACTION)
 async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.DELETE)
     guild_id = await tx.connection.fetchval(
@@ -109,6 +119,7 @@ async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
     await tx.log(ControlKind.CHANNEL_DELETED, guild_id=str(guild_id), channel_id=effect.channel_id)
 
 
+@performs(GrantChannelRole, Way.TRANSACTION)
 async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
     await hold_users(tx, [effect.user_id])
     guild_id = await tx.connection.fetchval(
@@ -135,6 +146,7 @@ async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
 # --- the log, and who has read how far -------------------------------------------------------------
 
 
+@performs(ReadEvents, Way.QUERY)
 async def read_events(connection: Connection, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
     limit = max(0, effect.limit)
     if effect.after is not None and effect.before is not None:
@@ -150,6 +162,7 @@ async def read_events(connection: Connection, effect: ReadEvents) -> tuple[Store
     return tuple(_event(effect.channel_id, row) for row in rows if row["sequence"] is not None)
 
 
+@performs(FindPosted, Way.QUERY)
 async def find_posted(connection: Connection, effect: FindPosted) -> Posted | None:
     row = await connection.fetchrow(
         """
@@ -179,6 +192,7 @@ def _read_state(row: Row) -> ReadState:
     )
 
 
+@performs(MarkRead, Way.TRANSACTION)
 async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.READ)
     row = await tx.connection.fetchrow(
@@ -205,6 +219,7 @@ async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     return _read_state(row)
 
 
+@performs(ListUnread, Way.QUERY)
 async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadState, ...]:
     rows = await connection.fetch(
         """

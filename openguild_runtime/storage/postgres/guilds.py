@@ -15,20 +15,17 @@ from openguild_proto.effects import (
     RenameGuild,
     SetMemberRole,
 )
-from openguild_proto.policy.permissions import (
-    Permission,
-    allows,
-    rank,
-    require_removal,
-    require_role_change,
-    roles_above,
-)
+from openguild_proto.effects.performs import performs
+from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
+from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
-from openguild_runtime.storage.base import OWNER, channel_ids_body
+from openguild_runtime.storage.base import channel_ids_body
 from openguild_runtime.storage.postgres.access import guild_record
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, to_millis
+from openguild_runtime.storage.postgres.ways import Way
 
 MEMBER = "SELECT guild_id, user_id, username, role, joined_at FROM guild_memberships JOIN users USING (user_id)"
 
@@ -44,11 +41,13 @@ def member_record(row: Row) -> MemberRecord:
     )
 
 
+@performs(InsertGuild, Way.TRANSACTION)
 async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | LimitReached:
     now, owner_id = moment(effect.now_ms), effect.author.user_id
     await require_author(tx, effect.author)
-    if await _guilds_owned(tx, owner_id) >= effect.limit:
-        return LimitReached(effect.limit)
+    full = decide_room(await _guilds_owned(tx, owner_id), effect.limit)
+    if full is not None:
+        return full
     await tx.connection.execute(
         "INSERT INTO guilds (guild_id, name, created_at) VALUES ($1, $2, $3)", effect.guild_id, effect.name, now
     )
@@ -72,6 +71,7 @@ async def _guilds_owned(tx: Transaction, user_id: str) -> int:
     return owned
 
 
+@performs(ListGuilds, Way.QUERY)
 async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[GuildRecord, ...]:
     rows = await connection.fetch(
         """
@@ -87,12 +87,14 @@ async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[Guild
     return tuple(guild_record(row) for row in rows)
 
 
+@performs(RenameGuild, Way.TRANSACTION)
 async def rename_guild(tx: Transaction, effect: RenameGuild) -> GuildRecord:
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.RENAME)
     await tx.connection.execute("UPDATE guilds SET name = $2 WHERE guild_id = $1", effect.guild_id, effect.name)
     return msgspec.structs.replace(access.guild, name=effect.name)
 
 
+@performs(DeleteGuild, Way.TRANSACTION)
 async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
     await require_in_guild(tx, effect.author, effect.guild_id, Permission.DELETE)
     await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR UPDATE", effect.guild_id)
@@ -108,6 +110,7 @@ async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
 # --- members -------------------------------------------------------------------------------------
 
 
+@performs(ListMembers, Way.QUERY)
 async def list_members(connection: Connection, effect: ListMembers) -> tuple[MemberRecord, ...]:
     rows = await connection.fetch(
         f"""
@@ -122,47 +125,51 @@ async def list_members(connection: Connection, effect: ListMembers) -> tuple[Mem
     return tuple(member_record(row) for row in rows)
 
 
+@performs(FindMember, Way.QUERY)
 async def find_member(connection: Connection, effect: FindMember) -> MemberRecord | None:
     row = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.user_id)
     return member_record(row) if row is not None else None
 
 
+@performs(SetMemberRole, Way.TRANSACTION)
 async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChange:
     user_id, author = effect.user_id, effect.author
     _, own_role = await require_in_guild(
         tx, author, effect.guild_id, Permission.MANAGE_MEMBERS, changing=[effect.user_id]
     )
-    held = await _role_of(tx, effect.guild_id, user_id)
-    if held is None:
-        return MemberChange.NOT_MEMBER
-    require_role_change(own_role, held, effect.role, own=user_id == author.user_id)
-    if held == OWNER != effect.role and await _owners(tx, effect.guild_id) == 1:
-        return MemberChange.LAST_OWNER
-    if effect.role == OWNER != held and await _guilds_owned(tx, user_id) >= effect.limit:
-        return MemberChange.LIMIT_REACHED
+    held, owners, owned = await _standing(tx, effect.guild_id, user_id)
+    change = decide_role_change(
+        author_role=own_role,
+        held=held,
+        role=effect.role,
+        own=user_id == author.user_id,
+        owners=owners,
+        owned=owned,
+        limit=effect.limit,
+    )
+    if change is not MemberChange.DONE:
+        return change
     await _give_role(tx, effect.guild_id, user_id, effect.role)
     await _end_what_rested_on(tx, effect.guild_id, user_id, held, effect.role)
     await tx.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
 
+@performs(RemoveMember, Way.TRANSACTION)
 async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
     user_id, author = effect.user_id, effect.author
-    own = user_id == author.user_id
-    if own:
+    author_role = None
+    if user_id == author.user_id:
         await require_author(tx, author, changing=[user_id])
         await hold_guild(tx, effect.guild_id)
     else:
-        _, own_role = await require_in_guild(
-            tx, author, effect.guild_id, Permission.MANAGE_MEMBERS, changing=[effect.user_id]
+        _, author_role = await require_in_guild(
+            tx, author, effect.guild_id, Permission.MANAGE_MEMBERS, changing=[user_id]
         )
-    held = await _role_of(tx, effect.guild_id, user_id)
-    if held is None:
-        return MemberChange.NOT_MEMBER
-    if not own:
-        require_removal(own_role, held)
-    if held == OWNER and await _owners(tx, effect.guild_id) == 1:
-        return MemberChange.LAST_OWNER
+    held, owners, _ = await _standing(tx, effect.guild_id, user_id)
+    change = decide_removal(author_role=author_role, held=held, owners=owners)
+    if change is not MemberChange.DONE:
+        return change
     await tx.connection.execute(
         "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, user_id
     )
@@ -171,11 +178,20 @@ async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
     return MemberChange.DONE
 
 
-async def _role_of(tx: Transaction, guild_id: str, user_id: str) -> str | None:
-    role: str | None = await tx.connection.fetchval(
-        "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", guild_id, user_id
+async def _standing(tx: Transaction, guild_id: str, user_id: str) -> tuple[str | None, int, int]:
+    """The user's role in the guild, how many owners the guild has, and how many guilds the user owns. They hold until the
+    transaction ends, because the user's and the guild's rows are locked."""
+    row = await tx.connection.fetchrow(
+        """
+        SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,
+            (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $3) AS owners,
+            (SELECT count(*) FROM guild_memberships WHERE user_id = $2 AND role = $3) AS owned
+        """,
+        guild_id,
+        user_id,
+        OWNER,
     )
-    return role
+    return (row["role"], row["owners"], row["owned"]) if row is not None else (None, 0, 0)
 
 
 async def _give_role(tx: Transaction, guild_id: str, user_id: str, role: str) -> None:
@@ -185,9 +201,8 @@ async def _give_role(tx: Transaction, guild_id: str, user_id: str, role: str) ->
 
 
 async def _end_what_rested_on(tx: Transaction, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
-    """A role that is lower than the one `held`, or none, takes along roles in the guild's channels that are above it;
-    one that may not create invites takes those that the user created: an invite is worth what its creator may do."""
-    if role is None or rank(role) < rank(held):
+    ended = decide_ended(held, role)
+    if ended.channel_roles != ():
         await tx.connection.execute(
             """
             DELETE FROM channel_memberships AS m USING channels AS c
@@ -196,25 +211,20 @@ async def _end_what_rested_on(tx: Transaction, guild_id: str, user_id: str, held
             """,
             guild_id,
             user_id,
-            roles_above(role) if role is not None else None,
+            ended.channel_roles,
         )
-    if not allows(role, Permission.CREATE_INVITES):
+    if ended.invites:
         await tx.connection.execute("DELETE FROM invites WHERE guild_id = $1 AND created_by = $2", guild_id, user_id)
 
 
-async def _owners(tx: Transaction, guild_id: str) -> int:
-    owners: int = await tx.connection.fetchval(
-        "SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $2", guild_id, OWNER
-    )
-    return owners
-
-
+@performs(GrantGuildRole, Way.TRANSACTION)
 async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberChange | None:
     await hold_users(tx, [effect.user_id])
     await hold_guild(tx, effect.guild_id)
-    held = await _role_of(tx, effect.guild_id, effect.user_id)
-    if held == OWNER != effect.role and await _owners(tx, effect.guild_id) == 1:
-        return MemberChange.LAST_OWNER
+    held, owners, _ = await _standing(tx, effect.guild_id, effect.user_id)
+    change = decide_grant(held=held, role=effect.role, owners=owners)
+    if change is not MemberChange.DONE:
+        return change
     if held is not None:
         kind = ControlKind.MEMBER_CHANGED
         await _give_role(tx, effect.guild_id, effect.user_id, effect.role)

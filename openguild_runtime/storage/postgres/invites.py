@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from openguild_proto.effects import AcceptInvite, DeleteInvite, FindGuildAccess, FindInvite, InsertInvite, ListInvites
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
 from openguild_runtime.storage.postgres.access import find_guild_access
@@ -20,31 +22,21 @@ from openguild_runtime.storage.postgres.values import (
     to_millis,
     to_millis_or_none,
 )
+from openguild_runtime.storage.postgres.ways import Way
 
 INVITE = "i.code, i.guild_id, i.created_by, i.max_uses, i.uses, i.expires_at, i.created_at, g.name"
-# An invite that still lets somebody in at $2.
-LIVING = "((expires_at IS NULL OR expires_at > $2) AND (max_uses IS NULL OR uses < max_uses))"
 
 
+@performs(InsertInvite, Way.TRANSACTION)
 async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | LimitReached:
     connection = tx.connection
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_INVITES)
-    now = moment(effect.now_ms)
-    living = await connection.fetchval(
-        f"SELECT count(*) FROM invites WHERE guild_id = $1 AND {LIVING}", effect.guild_id, now
-    )
-    if living >= effect.limit:
-        return LimitReached(effect.limit)
-    await connection.execute(
-        f"""
-        DELETE FROM invites WHERE code IN (
-            SELECT code FROM invites WHERE guild_id = $1 AND NOT {LIVING} ORDER BY created_at DESC, code OFFSET $3
-        )
-        """,
-        effect.guild_id,
-        now,
-        effect.limit,
-    )
+    invites = await list_invites(connection, ListInvites(guild_id=effect.guild_id))
+    forgotten = decide_new_invite(invites, now_ms=effect.now_ms, limit=effect.limit)
+    if isinstance(forgotten, LimitReached):
+        return forgotten
+    if forgotten:
+        await connection.execute("DELETE FROM invites WHERE code = ANY ($1::text[])", forgotten)
     await connection.execute(
         """
         INSERT INTO invites (code, guild_id, created_by, max_uses, expires_at, created_at)
@@ -55,7 +47,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
         effect.author.user_id,
         effect.max_uses,
         moment_or_none(effect.expires_at_ms),
-        now,
+        moment(effect.now_ms),
     )
     return InviteRecord(
         code=effect.code,
@@ -69,6 +61,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
     )
 
 
+@performs(ListInvites, Way.QUERY)
 async def list_invites(connection: Connection, effect: ListInvites) -> tuple[InviteRecord, ...]:
     """Codes in the order of their bytes, whatever the database's language."""
     rows = await connection.fetch(
@@ -84,6 +77,7 @@ async def list_invites(connection: Connection, effect: ListInvites) -> tuple[Inv
     return tuple(_invite(row) for row in rows)
 
 
+@performs(FindInvite, Way.QUERY)
 async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecord | None:
     row = await connection.fetchrow(
         f"""
@@ -109,6 +103,7 @@ def _invite(row: Row) -> InviteRecord:
     )
 
 
+@performs(AcceptInvite, Way.TRANSACTION)
 async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     connection, user_id = tx.connection, effect.author.user_id
     # joinings of one user take turns, so that the count holds; the user before the guild, as whoever promotes them does
@@ -118,22 +113,25 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     await connection.execute(
         "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE", effect.code
     )
-    invite = await connection.fetchrow(
-        "SELECT guild_id, max_uses, uses, expires_at FROM invites WHERE code = $1 FOR NO KEY UPDATE", effect.code
+    row = await connection.fetchrow(
+        f"SELECT {INVITE}, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE code = $1 "
+        "FOR NO KEY UPDATE OF i",
+        effect.code,
     )
-    if invite is None:
-        return None
-    guild_id = str(invite["guild_id"])
+    invite = _invite(row) if row is not None else None
+    guild_id = invite.guild_id if invite is not None else None
     already = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, user_id)
-    if already is not None:
-        return member_record(already)
-    expired = invite["expires_at"] is not None and to_millis(invite["expires_at"]) <= effect.now_ms
-    used_up = invite["max_uses"] is not None and invite["uses"] >= invite["max_uses"]
-    if expired or used_up:
-        return None
-    joined = await connection.fetchval("SELECT count(*) FROM guild_memberships WHERE user_id = $1", user_id)
-    if joined >= effect.limit:
+    joining = decide_joining(
+        invite,
+        is_member=already is not None,
+        joined=await connection.fetchval("SELECT count(*) FROM guild_memberships WHERE user_id = $1", user_id),
+        now_ms=effect.now_ms,
+        limit=effect.limit,
+    )
+    if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
+    if guild_id is None or joining is not Joining.JOIN:
+        return member_record(already) if already is not None else None
     status = await connection.execute(
         """
         INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
@@ -170,6 +168,7 @@ async def _read_all(tx: Transaction, guild_id: str, effect: AcceptInvite) -> Non
     )
 
 
+@performs(DeleteInvite, Way.TRANSACTION)
 async def delete_invite(tx: Transaction, effect: DeleteInvite) -> None:
     await require_author(tx, effect.author)
     invite = await find_invite(tx.connection, FindInvite(code=effect.code))

@@ -16,7 +16,9 @@ from openguild_proto.effects import (
     RevokeRefresh,
     RotateRefresh,
 )
+from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.records import (
     ControlKind,
     DeviceRecord,
@@ -30,8 +32,10 @@ from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
 from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
+from openguild_runtime.storage.postgres.ways import Way
 
 
+@performs(OpenSession, Way.TRANSACTION)
 async def open_session(tx: Transaction, effect: OpenSession) -> None:
     connection, now = tx.connection, moment(effect.now_ms)
     # logins of one user take turns: two of them on one device must not both think that they are the first
@@ -39,21 +43,19 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
     if await connection.fetchval("SELECT 1 FROM users WHERE user_id = $1", effect.user_id) is None:
         raise LocalProtocolError("a session needs an existing user")
     await prune_users(tx, [effect.user_id], effect.now_ms)
-    former = await connection.fetch(
+    rows = await connection.fetch(
         """
-        SELECT family_id FROM (
-            SELECT family_id, device_id, row_number() OVER (
-                ORDER BY device_id = $2, last_seen_at DESC, family_id
-            ) AS place FROM refresh_families
-            WHERE user_id = $1 AND revoked_at IS NULL AND (device_id = $2 OR expires_at > $3)
-        ) AS living WHERE device_id = $2 OR place >= $4 ORDER BY family_id
+        SELECT family_id, device_id, last_seen_at, expires_at FROM refresh_families
+        WHERE user_id = $1 AND revoked_at IS NULL
         """,
         effect.user_id,
-        effect.device_id,
-        now,
-        effect.limit,
     )
-    ended = await _end_families(tx, [str(row["family_id"]) for row in former], effect.now_ms)
+    logins = [
+        Login(str(row["family_id"]), row["device_id"], to_millis(row["last_seen_at"]), to_millis(row["expires_at"]))
+        for row in rows
+    ]
+    former = decide_login(logins, device_id=effect.device_id, now_ms=effect.now_ms, limit=effect.limit)
+    ended = await _end_families(tx, former, effect.now_ms)
     await connection.execute(
         """
         INSERT INTO refresh_families (family_id, user_id, device_id, device_name, user_agent, ip_address,
@@ -80,6 +82,7 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
     await _log_revoked(tx, effect.user_id, ended)
 
 
+@performs(FindSession, Way.QUERY)
 async def find_session(connection: Connection, effect: FindSession) -> SessionRecord | None:
     row = await connection.fetchrow(
         """
@@ -96,6 +99,7 @@ async def find_session(connection: Connection, effect: FindSession) -> SessionRe
     )
 
 
+@performs(FindRefreshFamily, Way.QUERY)
 async def find_refresh_family(connection: Connection, effect: FindRefreshFamily) -> RefreshFamily | None:
     row = await connection.fetchrow(
         """
@@ -109,6 +113,7 @@ async def find_refresh_family(connection: Connection, effect: FindRefreshFamily)
     return RefreshFamily(user_id=str(row["user_id"]), secret=row["secret"]) if row is not None else None
 
 
+@performs(RotateRefresh, Way.TRANSACTION)
 async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:
     family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
     if family is None:
@@ -152,14 +157,19 @@ async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefre
             return RotatedRefresh(user_id=user_id, username=family["username"])
 
 
+@performs(RevokeRefresh, Way.TRANSACTION)
 async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
     family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
-    if family is None or family["revoked_at"] is not None or to_millis(family["expires_at"]) <= effect.now_ms:
+    if family is None:
+        return False
+    revoked, expires_at_ms = family["revoked_at"] is not None, to_millis(family["expires_at"])
+    if not is_alive(revoked=revoked, expires_at_ms=expires_at_ms, now_ms=effect.now_ms):
         return False
     await _log_revoked(tx, str(family["user_id"]), await _end_families(tx, [str(family["family_id"])], effect.now_ms))
     return True
 
 
+@performs(ListDevices, Way.QUERY)
 async def list_devices(connection: Connection, effect: ListDevices) -> tuple[DeviceRecord, ...]:
     rows = await connection.fetch(
         """
@@ -183,6 +193,7 @@ async def list_devices(connection: Connection, effect: ListDevices) -> tuple[Dev
     )
 
 
+@performs(ListSessionAddresses, Way.QUERY)
 async def list_session_addresses(connection: Connection, effect: ListSessionAddresses) -> tuple[str, ...]:
     rows = await connection.fetch(
         """
@@ -197,6 +208,7 @@ async def list_session_addresses(connection: Connection, effect: ListSessionAddr
     return tuple(row["ip_address"] for row in rows)
 
 
+@performs(RevokeDevice, Way.TRANSACTION)
 async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
     user_id = effect.author.user_id
     await require_author(tx, effect.author, changing=[user_id])

@@ -9,8 +9,8 @@ import pytest
 
 from openguild_proto.operations import messages
 from openguild_proto.operations.context import Settings
+from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
-from openguild_proto.operations.routing import Route
 from openguild_proto.policy.ratelimit import SlidingWindow
 from tests.support.world import World, decoded
 

@@ -16,12 +16,14 @@ from openguild_proto.canonical.signing import SigningKey, verify
 from openguild_proto.effects import Effect, FindMember, RemoveMember
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.operations.context import Settings
+from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES, match
-from openguild_proto.operations.routing import BadParameter, Route
+from openguild_proto.operations.routing import BadParameter
 from openguild_proto.operations.streams import recheck_stream
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import Author
+from openguild_proto.schemas.messages import PostMessage
 from openguild_proto.ws.close_codes import CloseCode
 from tests.support.world import PASSWORD, World, decoded, request
 
@@ -98,7 +100,7 @@ def test_a_refused_message_is_charged_to_nobody(world: World, alice: str, channe
 def test_a_body_over_its_route_s_limit_is_refused_unread(world: World, alice: str, route: Route) -> None:
     path = re.sub(r"{(\w+)}", "00000000-0000-4000-8000-000000000000", route.template)
     most = (
-        65_536 if route.body == "PostMessage" else 2_097_152 if route.template == "/federation/transactions" else 32_768
+        65_536 if route.body is PostMessage else 2_097_152 if route.template == "/federation/transactions" else 32_768
     )
     assert route.max_body_bytes == most
     asked = request(route.method, path, {}, alice)

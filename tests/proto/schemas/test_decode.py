@@ -14,7 +14,15 @@ from hypothesis import given
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request
 from openguild_proto.http.refusal import refusal_response
-from openguild_proto.schemas.decode import decode_body, integer_parameter, parse_json, parse_query, parse_uuid
+from openguild_proto.limits import MAX_SEQUENCE
+from openguild_proto.schemas.decode import (
+    decode_body,
+    parse_clamped,
+    parse_integer,
+    parse_json,
+    parse_query,
+    parse_uuid,
+)
 
 UUID = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
 
@@ -154,9 +162,9 @@ def test_queries() -> None:
     assert parse_query(request(query="a=1&b=x%20y+z&&"), "a", "b") == {"a": "1", "b": "x y z"}
     for query in ("a=1&a=2", "c=1", "a=%zz", "a=%ff", "%00=1"):
         assert refusal(parse_query, request(query=query), "a", "b").code is ErrorCode.VALIDATION
-    assert integer_parameter({"n": "-5"}, "n") == -5
-    assert integer_parameter({}, "n") is None
-    assert integer_parameter({"n": "-000"}, "n") == 0
-    assert integer_parameter({"n": "0" * 8_000 + "12"}, "n") == 12
-    for text in ("", "x", "1.5", " 1", "1_000", "٣", "9" * 30, "+1"):
-        assert refusal(integer_parameter, {"n": text}, "n").details[0].field == "n"
+    for parse in (parse_integer, parse_clamped):
+        assert [parse("n", text) for text in ("-5", "-000", "0" * 8_000 + "12")] == [-5, 0, 12]
+        for text in ("", "x", "1.5", " 1", "1_000", "٣", "+1"):
+            assert refusal(parse, "n", text).details[0].field == "n"
+    assert refusal(parse_integer, "n", "9" * 30).details[0].field == "n"
+    assert [parse_clamped("n", sign + "9" * 30) for sign in ("", "-")] == [MAX_SEQUENCE, -MAX_SEQUENCE - 1]

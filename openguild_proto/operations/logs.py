@@ -1,0 +1,26 @@
+"""What the page of a log and its stream share: which log a place counts in."""
+
+from __future__ import annotations
+
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import EPOCH_HEADER, Headers
+from openguild_proto.records import ChannelRecord
+
+LOG_EPOCH = "X-OpenGuild-Epoch"
+
+
+def check_epoch(epoch: int | None, since: int | None, channel: ChannelRecord) -> None:
+    """`epoch` says which log `since` counts in; without it nothing is known. Raises Refusal 400 where that is another one."""
+    if epoch is None:
+        return
+    if epoch < 1:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "must be positive"),))
+    if since is None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "says nothing without since"),))
+    if epoch != channel.epoch:
+        raise Refusal(ErrorCode.INVALID_SINCE, details=(FieldProblem("epoch", f"the log's epoch is {channel.epoch}"),))
+
+
+def epoch_header(channel: ChannelRecord) -> Headers:
+    """Which log a page or a stream is of."""
+    return ((EPOCH_HEADER, str(channel.epoch)),)
