@@ -10,6 +10,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects.base import Effect, StorageEffect, StorageUnavailable
+from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.errors import ErrorCode
 from openguild_proto.replica.actions import (
@@ -122,15 +123,23 @@ class ActionPerformer:
         self._carry_out()
 
     async def _perform(self, effect: Effect[Any]) -> Any:
-        match effect:
-            case SubscribeChannels(channel_ids=channel_ids):
-                for channel_id in channel_ids:
-                    await self._bus.subscribe_channel(channel_id)
-            case UnsubscribeChannels(channel_ids=channel_ids):
-                for channel_id in channel_ids:
-                    await self._bus.unsubscribe_channel(channel_id)
-            case StorageEffect():
-                return await self._storage.perform(effect)
-            case _:
-                raise TypeError(f"no performer for effect {type(effect).__name__}")
-        return None
+        if isinstance(effect, StorageEffect):
+            return await self._storage.perform(effect)
+        performed = PERFORMERS.get(type(effect))
+        if performed is None:
+            raise TypeError(f"no performer for effect {type(effect).__name__}")
+        return await performed.function(self, effect)
+
+    @performs(SubscribeChannels)
+    async def _subscribe(self, effect: SubscribeChannels) -> None:
+        for channel_id in effect.channel_ids:
+            await self._bus.subscribe_channel(channel_id)
+
+    @performs(UnsubscribeChannels)
+    async def _unsubscribe(self, effect: UnsubscribeChannels) -> None:
+        for channel_id in effect.channel_ids:
+            await self._bus.unsubscribe_channel(channel_id)
+
+
+PERFORMERS = collect(ActionPerformer)
+"""Which method performs which effect that is not the store's."""
