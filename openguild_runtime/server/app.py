@@ -55,6 +55,7 @@ from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.retention import prune_forever
 from openguild_runtime.server.shutdown import DrainRequest, drain, end_scrapes
 from openguild_runtime.server.siblings import Heartbeat, WorkerSlot
+from openguild_runtime.server.storage_events import StorageEvents
 from openguild_runtime.server.timekeeper import Timekeeper
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import contained
@@ -185,9 +186,7 @@ class Server:
 
     def _join(self) -> None:
         """The callbacks between parts that must not know each other."""
-        self.storage.on_control = self.replica.stored
-        self.storage.on_batch = self.metrics.batch_committed
-        self.storage.on_fault = self._storage_failed
+        self.storage.attach(StorageEvents(self.replica, self.metrics, self.readiness))
         self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
         self.metrics.attach_depths(self.replica.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
@@ -198,10 +197,6 @@ class Server:
         stats = self.storage.stats()
         self.metrics.pool(stats.pool_size, stats.pool_idle)
         self.metrics.commit_queue(stats.queue_events)
-
-    def _storage_failed(self, writes: bool, cause: str) -> None:
-        self.metrics.db_failed(writes, cause)
-        self.readiness.doubt()
 
     # --- life --------------------------------------------------------------------------------------
 

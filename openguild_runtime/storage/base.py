@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -57,6 +57,22 @@ class StorageStats(msgspec.Struct, frozen=True, gc=False):
     queue_events: int = 0  # appends waiting for the next commit
 
 
+class StorageHandler:
+    """What a store tells its owner, on the loop; this one ignores it."""
+
+    def control_stored(self, record: ControlRecord) -> None:
+        """After the commit, once for each control record that this store object wrote, in log order for each effect.
+
+        Records of different effects may arrive in any order.
+        """
+
+    def batch_committed(self, events: int, seconds: float) -> None:
+        """After each commit of appends: events in it, seconds that it took."""
+
+    def storage_failed(self, writes: bool, cause: str) -> None:
+        """The store failed an effect; `cause`: a name of observability/database_causes.py."""
+
+
 class Storage(ABC):
     """Performs storage effects. Each is atomic and, once `perform` has returned, durable as far as the store is.
 
@@ -66,13 +82,11 @@ class Storage(ABC):
     """
 
     def __init__(self) -> None:
-        self.on_control: Callable[[ControlRecord], None] = ignore_control
-        """Called on the loop after the commit, once per control record this store object wrote, in log order
-        per effect. Records of different effects may arrive in any order."""
-        self.on_batch: Callable[[int, float], None] = ignore_batch
-        """Called after each commit of appends: events in it, seconds it took."""
-        self.on_fault: Callable[[bool, str], None] = ignore_fault
-        """Called when the store fails an effect: whether it writes, and why (a name of causes.py)."""
+        self.handler: StorageHandler = StorageHandler()
+
+    def attach(self, handler: StorageHandler) -> None:
+        """Tell `handler` what happens; before anything is performed, once."""
+        self.handler = handler
 
     @abstractmethod
     async def start(self) -> None:
@@ -129,18 +143,6 @@ class Storage(ABC):
     @abstractmethod
     def stats(self) -> StorageStats:
         """No I/O."""
-
-
-def ignore_control(record: ControlRecord) -> None:
-    """What `on_control` is until the application sets it."""
-
-
-def ignore_batch(events: int, seconds: float) -> None:
-    """What `on_batch` is until the application sets it."""
-
-
-def ignore_fault(writes: bool, cause: str) -> None:
-    """What `on_fault` is until the application sets it."""
 
 
 def channel_ids_body(channel_ids: Sequence[str]) -> str:

@@ -129,7 +129,7 @@ class SimStorage(Storage):
         if self.dead or lost:
             raise StorageUnavailable
         for record in records:
-            self.on_control(record)
+            self.handler.control_stored(record)
         return result
 
     async def check(self) -> StorageHealth:

@@ -6,9 +6,10 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from openguild_proto.effects import Appended, StorageEffect
-from openguild_proto.records import ControlRecord, StoredEvent
+from openguild_proto.records import StoredEvent
 from openguild_runtime.storage.memory import MemoryStorage, MemoryTables
 from tests.support.deeds import add_channel, add_guild, add_user, append
+from tests.support.storage_handler import HeardFromStorage
 
 T = TypeVar("T")
 
@@ -29,8 +30,9 @@ class Elsewhere:
     def __init__(self, tables: MemoryTables) -> None:
         self.tables = tables
         self.storage = MemoryStorage(tables)
-        self.records: list[ControlRecord] = []
-        self.storage.on_control = self.records.append
+        heard = HeardFromStorage()
+        self.records = heard.records
+        self.storage.attach(heard)
 
     def perform(self, effect: StorageEffect[T]) -> T:
         """Store a change; its control records are kept in `records`."""

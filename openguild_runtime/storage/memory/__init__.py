@@ -69,7 +69,7 @@ class MemoryStorage(Storage):
         result = self.tables.perform(effect)
         written = self.tables.control_head() - before
         for record in self.tables.control_since(before, written):
-            self.on_control(record)
+            self.handler.control_stored(record)
         return result
 
     async def check(self) -> StorageHealth:

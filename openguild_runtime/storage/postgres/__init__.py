@@ -203,7 +203,7 @@ class PostgresStorage(Storage):
 
         result, records = await self._with_connection(run, writes=not snapshot)
         for record in records:
-            self.on_control(record)
+            self.handler.control_stored(record)
         return result
 
     @performs(AppendEvent, Way.STORE)
@@ -262,7 +262,7 @@ class PostgresStorage(Storage):
     def _failed(self, writes: bool, cause: str) -> None:
         if cause not in PASSING:
             self._doubtful = True
-        self.on_fault(writes, cause)
+        self.handler.storage_failed(writes, cause)
 
     def _refuse_waiting(self) -> None:
         """The database has fallen silent: whoever waits in a queue is told so, and nobody comes into one."""
@@ -285,7 +285,7 @@ class PostgresStorage(Storage):
                 self._workers_ended.set()
 
     def _committed(self, events: int, secs: float) -> None:
-        self.on_batch(events, secs)
+        self.handler.batch_committed(events, secs)
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
         return await self._pool.lend(

@@ -26,6 +26,7 @@ from openguild_proto.records import Author, ControlKind, ReusedRefresh, RotatedR
 from openguild_proto.schemas.stream import encode_control
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, login, new_id, token
+from tests.support.storage_handler import HeardFromStorage
 
 pytestmark = pytest.mark.anyio
 
@@ -229,13 +230,14 @@ async def test_of_too_many_devices_the_ones_seen_longest_ago_are_signed_out(stor
     for effect in (*logins, bystander):
         await storage.perform(effect)
     assert isinstance(await storage.perform(rotate(1, 60)), RotatedRefresh)  # d1 is seen again
-    heard: list[tuple[str, ...]] = []
-    storage.on_control = lambda record: heard.append(record.session_ids)
+    storage.attach(heard := HeardFromStorage())
     last = msgspec.structs.replace(login(user, 6, "d6", NOW + 70_000), limit=3)
     await storage.perform(last)
     devices = await storage.perform(ListDevices(user_id=user, now_ms=NOW + 70_000))
     assert [device.device_id for device in devices] == ["d6", "d1", "d5"]
-    assert {session_id for record in heard for session_id in record} == {effect.session_id for effect in logins[1:4]}
+    assert {session_id for record in heard.records for session_id in record.session_ids} == {
+        effect.session_id for effect in logins[1:4]
+    }
     again = msgspec.structs.replace(login(user, 7, "d5", NOW + 80_000), limit=3)
     await storage.perform(again)
     devices = await storage.perform(ListDevices(user_id=user, now_ms=NOW + 80_000))
@@ -286,13 +288,12 @@ async def test_revoking_by_token_and_by_device(storage: Storage) -> None:
     phone, laptop = login(user, 1), login(user, 2, "laptop")
     await storage.perform(phone)
     await storage.perform(laptop)
-    heard: list[tuple[str, ...]] = []
-    storage.on_control = lambda record: heard.append(record.session_ids)
+    storage.attach(heard := HeardFromStorage())
     assert await storage.perform(RevokeRefresh(refresh_hash=token(1), now_ms=NOW + 1)) is True
     assert await storage.perform(RevokeRefresh(refresh_hash=token(1), now_ms=NOW + 1)) is False
     assert await storage.perform(RevokeDevice(author=Author(user), device_id="laptop", now_ms=NOW + 1)) is True
     assert await storage.perform(RevokeDevice(author=Author(user), device_id="laptop", now_ms=NOW + 1)) is False
-    assert heard == [(phone.session_id,), (laptop.session_id,)]
+    assert [record.session_ids for record in heard.records] == [(phone.session_id,), (laptop.session_id,)]
     assert await storage.perform(ListDevices(user_id=user, now_ms=NOW + 1)) == ()
 
 

@@ -18,6 +18,7 @@ from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
 from tests.support.deeds import NOW, add_user, new_id
+from tests.support.storage_handler import HeardFromStorage
 from tests.support.waiting import free_port
 
 pytestmark = pytest.mark.anyio
@@ -142,8 +143,7 @@ def test_a_cause_is_logged_once_in_a_while_with_the_number_of_those_between() ->
 
 async def test_an_effect_of_wrong_data_is_no_fault_of_the_database(database_url: str) -> None:
     async with opened(database_url) as store:
-        faults: list[str] = []
-        store.on_fault = lambda writes, cause: faults.append(cause)
+        store.attach(heard := HeardFromStorage())
         wrong = InsertUser(user_id="no identifier", username="x", username_key="x", password_hash="", now_ms=NOW)
         with pytest.raises(Exception, match="no identifier") as raised:
             await store.perform(wrong)
@@ -152,5 +152,5 @@ async def test_an_effect_of_wrong_data_is_no_fault_of_the_database(database_url:
         assert await store.perform(twice)
         with pytest.raises(asyncpg.UniqueViolationError):
             await store.perform(msgspec.structs.replace(twice, username_key="y"))
-        assert faults == []
+        assert heard.causes == []
         assert (await store.check()).usable

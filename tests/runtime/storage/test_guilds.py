@@ -39,6 +39,7 @@ from openguild_proto.records import Author, ControlKind, InviteRecord, MemberCha
 from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
+from tests.support.storage_handler import HeardFromStorage
 
 pytestmark = pytest.mark.anyio
 
@@ -416,8 +417,7 @@ async def test_renaming_and_deleting(storage: Storage) -> None:
 
 
 async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) -> None:
-    heard: list[int] = []
-    storage.on_control = lambda record: heard.append(record.sequence)
+    storage.attach(heard := HeardFromStorage())
     owner, bob = await add_user(storage), await add_user(storage)
     start = await storage.control_head()
     guild = await add_guild(storage, owner)
@@ -433,7 +433,8 @@ async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) 
         ControlKind.MEMBER_REMOVED,
         ControlKind.GUILD_DELETED,
     ]
-    assert [record.sequence for record in records] == list(range(start + 1, start + 6)) == heard
+    assert [record.sequence for record in records] == list(range(start + 1, start + 6))
+    assert heard.records == records
     assert await storage.control_head() == start + 5
     assert await storage.control_since(start + 1, 1) == records[1:2]
     body = records[1].body

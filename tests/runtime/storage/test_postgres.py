@@ -34,6 +34,7 @@ from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage, committer
 from openguild_runtime.storage.postgres.values import Connection
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, login, new_id, token
+from tests.support.storage_handler import HeardFromStorage
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +44,7 @@ pytestmark = pytest.mark.anyio
 async def opened(
     url: str, *, committers: int = 1, statement_timeout_secs: float = 10.0
 ) -> AsyncIterator[PostgresStorage]:
-    """With one committer all channels share its batches."""
+    """With one committer all channels share its heard.batches."""
     async with anyio.create_task_group() as tasks:
         store = PostgresStorage(url, tasks, committers=committers, statement_timeout_secs=statement_timeout_secs)
         await store.start()
@@ -314,8 +315,7 @@ async def test_an_event_that_cannot_be_stored_fails_alone_and_is_logged_without_
     store: PostgresStorage,
 ) -> None:
     (channel,) = await add_channels(store, 1)
-    batches: list[int] = []
-    store.on_batch = lambda events, secs: batches.append(events)
+    store.attach(heard := HeardFromStorage())
     effects = [append(channel, text=f"number {number}") for number in range(100)]
     effects[37] = msgspec.structs.replace(effects[37], wire=b"secret \xff")
     effects[80] = msgspec.structs.replace(effects[80], channel_id="no identifier")
@@ -325,8 +325,8 @@ async def test_an_event_that_cannot_be_stored_fails_alone_and_is_logged_without_
     assert failed == {37, 80}
     assert isinstance(outcomes[37], LocalProtocolError)
     assert isinstance(outcomes[80], LocalProtocolError)
-    assert sum(batches) == 98
-    assert len(batches) < 20, "not one by one"
+    assert sum(heard.batches) == 98
+    assert len(heard.batches) < 20, "not one by one"
     sequences = [outcome.event.sequence for outcome in outcomes if isinstance(outcome, Appended)]
     assert sequences == list(range(1, 99)), "in order, without holes"
     errors = {record["event_id"] for record in logged if record["log_level"] == "error"}

@@ -1,0 +1,28 @@
+"""What follows from what the store tells: streams hear of changes, metrics count, readiness looks again."""
+
+from __future__ import annotations
+
+from openguild_proto.records import ControlRecord
+from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.replica.runner import ReplicaRunner
+from openguild_runtime.server.readiness import ReadinessProbe
+from openguild_runtime.storage.base import StorageHandler
+
+
+class StorageEvents(StorageHandler):
+    """The handler of a server's store."""
+
+    def __init__(self, replica: ReplicaRunner, metrics: Metrics, readiness: ReadinessProbe) -> None:
+        self._replica = replica
+        self._metrics = metrics
+        self._readiness = readiness
+
+    def control_stored(self, record: ControlRecord) -> None:
+        self._replica.stored(record)
+
+    def batch_committed(self, events: int, seconds: float) -> None:
+        self._metrics.batch_committed(events, seconds)
+
+    def storage_failed(self, writes: bool, cause: str) -> None:
+        self._metrics.db_failed(writes, cause)
+        self._readiness.doubt()

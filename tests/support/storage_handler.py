@@ -1,0 +1,24 @@
+"""A storage handler that remembers what it hears."""
+
+from __future__ import annotations
+
+from openguild_proto.records import ControlRecord
+from openguild_runtime.storage.base import StorageHandler
+
+
+class HeardFromStorage(StorageHandler):
+    """What a store has told, by kind."""
+
+    def __init__(self) -> None:
+        self.records: list[ControlRecord] = []
+        self.batches: list[int] = []
+        self.causes: list[str] = []
+
+    def control_stored(self, record: ControlRecord) -> None:
+        self.records.append(record)
+
+    def batch_committed(self, events: int, seconds: float) -> None:
+        self.batches.append(events)
+
+    def storage_failed(self, writes: bool, cause: str) -> None:
+        self.causes.append(cause)
