@@ -59,6 +59,20 @@ MAX_RING_INDEX = 1 << 62  # ours: far beyond any sequence, and room to count on 
 MAX_HELD_ITEMS = 4_096  # ours: behind a hole of one channel; what is not kept is read from the log
 MAX_HELD_BYTES = 4 * 1024 * 1024  # ours: the same, as in a ring
 
+# Batches for the store, and what waits for them
+MAX_BATCH_ITEMS = 256  # ours: appends of one transaction, questions of one query
+MAX_BATCH_BYTES = 2 * 1024 * 1024  # ours: of appends; the one that reaches it is the last
+MAX_QUEUE_EVENTS = 8_192  # ours: appends that wait; divided among the queues
+MAX_QUEUE_BYTES = 32 * 1024 * 1024  # ours: the same
+APPEND_OVERHEAD_BYTES = 512  # of a waiting append, beside its two texts
+BLOCKED_SECS = 1.0  # ours: a locked channel's posts are refused; what an `overloaded` client is told to wait
+MAX_BLOCKED_CHANNELS = 1_024  # ours: remembered; a forgotten one costs one batch its patience again
+LOCK_PATIENCE_MS = 500  # ours: another replica's commit takes milliseconds, some hundred on a disk that stalls
+PROBE_PATIENCE_MS = 50  # ours: for a channel that is already known, or likely, to be locked
+RETRY_LIMIT_SECS = 1.0  # ours: for all parts of a batch together: the whole table may be locked
+MAX_WAITING_QUESTIONS = 20_000  # ours: about access to channels
+QUESTION_BYTES = 512  # two identifiers, a future, their places
+
 # Turns of a loop
 TURN_SECS = 0.002  # ours: what one kind of work for many sockets takes of one turn; all together stay below 0.01
 FEW_AT_ONCE = 32  # ours: so many are no matter of time

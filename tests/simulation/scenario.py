@@ -17,10 +17,9 @@ import structlog
 
 from openguild_proto.client import Delivered, Disconnected, Notified, Opened, Session, StreamClient, StreamEvent
 from openguild_proto.effects import ReadEvents
-from openguild_proto.limits import MAX_PAGE_EVENTS
+from openguild_proto.limits import MAX_PAGE_EVENTS, MAX_QUEUE_BYTES, MAX_QUEUE_EVENTS
 from openguild_proto.operations.context import Settings
 from openguild_runtime.client import ApiError, ChannelEvent, Client, GaveUp, StreamEnded, Subscription
-from openguild_runtime.storage.postgres.commit_queue import MAX_QUEUE_BYTES, MAX_QUEUE_EVENTS
 from tests.simulation import loop as simulated
 from tests.simulation.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
 from tests.simulation.loop import SimLoop, Stalled

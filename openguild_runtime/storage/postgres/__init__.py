@@ -27,6 +27,7 @@ from openguild_proto.effects import (
     StorageUnavailable,
 )
 from openguild_proto.effects.performs import collect, performs
+from openguild_proto.log.commits import Outcome
 from openguild_proto.records import ChannelAccess, ControlRecord, History
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
@@ -51,7 +52,6 @@ from openguild_runtime.storage.postgres import (
     sessions,
 )
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
-from openguild_runtime.storage.postgres.commit_queue import Outcome
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.pool import Patience, Pool
 from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
