@@ -12,6 +12,7 @@ from openguild_proto.limits import Limits
 
 LIMITS = Limits(
     max_message_bytes=32 * 1024 * 1024,  # cases 9.* send up to 16 MiB
+    max_frames_per_minute=0,
     max_message_fragments=1_000_000,
     max_outbox_bytes=64 * 1024 * 1024,
 )
