@@ -23,11 +23,11 @@ class Echo(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._conn = ServerConnection(now=monotonic(), random_bytes=secrets.token_bytes, limits=LIMITS)
-        self._transport: asyncio.NonblockingSocket | None = None
+        self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.NonblockingSocket)
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
