@@ -18,8 +18,8 @@ from openguild_proto.operations.route import Limit
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.permissions import LOWEST_ROLE
 from openguild_proto.ws.close_codes import CLOSE_CODES
+from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.faults import allowed
-from openguild_runtime.config.layers import SECRETS, keys_of
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.observability.metrics import Metrics
 
@@ -117,14 +117,16 @@ def connection() -> Iterator[str]:
 
 
 def configuration() -> Iterator[str]:
-    yield row("key", "environment", "default", "allowed numbers")
-    yield row(*["---"] * 4)
+    yield row("key", "environment", "default", "allowed numbers", "meaning", "applied at")
+    yield row(*["---"] * 6)
     shown = ServerConfig().shown()
-    for key, is_list in keys_of(ServerConfig):
-        name = "OPENGUILD_SERVER__" + key.upper().replace(".", "__")
-        notes = " (or `..._FILE`)" if key in SECRETS else " (list)" if is_list else ""
-        default = "" if shown[key] in (None, []) else f"`{shown[key]}`"
-        yield row(f"`{key}`", f"`{name}`{notes}", default, allowed(key, ServerConfig))
+    for key in keys_of(ServerConfig):
+        name = "OPENGUILD_SERVER__" + key.name.upper().replace(".", "__")
+        notes = " (or `..._FILE`)" if key.is_secret else " (list)" if key.is_list else ""
+        default = "" if shown[key.name] in (None, []) else f"`{shown[key.name]}`"
+        setting = key.setting
+        applied = "start" if not setting.live else "SIGHUP, `admin set`" if setting.settable else "SIGHUP"
+        yield row(f"`{key.name}`", f"`{name}`{notes}", default, allowed(key), setting.meaning, applied)
 
 
 def metrics() -> Iterator[str]:

@@ -1,11 +1,14 @@
-"""Every bound of the protocol core, its unit in its name and its source beside it.
+"""Every bound of the protocol core that is not configured, its unit in its name and its source beside it.
 
-`Limits` holds what an embedder may tune; the module constants are fixed by docs/PROTOCOL.md.
+`Limits` holds what an embedder may tune of one connection, with those keys of the configuration that bound one
+(settings/sections.py); the module constants are fixed by docs/PROTOCOL.md.
 """
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass, fields
+
+from openguild_proto.settings.sections import HttpLimits, MessagingSettings, WebSocketLimits
 
 # Names, texts and pages
 MAX_NAME_CHARS = 64  # PROTOCOL 1.3: guild, channel and user names, Unicode scalar values
@@ -35,12 +38,6 @@ MAX_REPEATS_PER_MESSAGE = 10  # ours: times the limits of messages, posts may be
 MAX_INVITE_USES = 1_000_000  # ours
 MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
 
-# What one account may own and one guild may hold; defaults of `guilds.*`
-MAX_GUILDS_OWNED = 100  # ours: per user
-MAX_GUILDS_JOINED = 1_000  # ours: per user; /users/me tells all of them
-MAX_CHANNELS_PER_GUILD = 500  # ours: what a notification stream follows and an unread list shows grows with it
-MAX_INVITES_PER_GUILD = 100  # ours: living ones
-
 # Sessions
 MAX_DEVICES_PER_USER = 100  # ours: with a living session; of more the one seen longest ago is signed out
 MAX_TOKEN_CHARS = 2_048  # ours: an access token, checked before any work
@@ -50,7 +47,7 @@ MAX_REVOKED_SESSIONS = 262_144  # ours: remembered while a token of theirs could
 MAX_CLOCK_DRIFT_SECS = 0.5  # ours: by which a stream may end apart from its token when the wall clock moves
 
 # Fan-out
-DEFAULT_CAPACITY_EVENTS = 256  # PROTOCOL 8.5.1, messaging.queue_capacity
+DEFAULT_CAPACITY_EVENTS = MessagingSettings.queue_capacity  # of a ring that is given no other
 DEFAULT_CAPACITY_BYTES = 1 << 20  # ours: 4,000 characters can be 24 KB of JSON
 STRETCHED_RINGS = (
     16  # ours: a ring holds as much more while a burst leaves it, one release of what waited behind a hole
@@ -58,6 +55,20 @@ STRETCHED_RINGS = (
 MAX_RING_INDEX = 1 << 62  # ours: far beyond any sequence, and room to count on in the compiled ring's 64 bits
 MAX_HELD_ITEMS = 4_096  # ours: behind a hole of one channel; what is not kept is read from the log
 MAX_HELD_BYTES = 4 * 1024 * 1024  # ours: the same, as in a ring
+
+# Batches for the store, and what waits for them
+MAX_BATCH_ITEMS = 256  # ours: appends of one transaction, questions of one query
+MAX_BATCH_BYTES = 2 * 1024 * 1024  # ours: of appends; the one that reaches it is the last
+MAX_QUEUE_EVENTS = 8_192  # ours: appends that wait; divided among the queues
+MAX_QUEUE_BYTES = 32 * 1024 * 1024  # ours: the same
+APPEND_OVERHEAD_BYTES = 512  # of a waiting append, beside its two texts
+BLOCKED_SECS = 1.0  # ours: a locked channel's posts are refused; what an `overloaded` client is told to wait
+MAX_BLOCKED_CHANNELS = 1_024  # ours: remembered; a forgotten one costs one batch its patience again
+LOCK_PATIENCE_MS = 500  # ours: another replica's commit takes milliseconds, some hundred on a disk that stalls
+PROBE_PATIENCE_MS = 50  # ours: for a channel that is already known, or likely, to be locked
+RETRY_LIMIT_SECS = 1.0  # ours: for all parts of a batch together: the whole table may be locked
+MAX_WAITING_QUESTIONS = 20_000  # ours: about access to channels
+QUESTION_BYTES = 512  # two identifiers, a future, their places
 
 # Turns of a loop
 TURN_SECS = 0.002  # ours: what one kind of work for many sockets takes of one turn; all together stay below 0.01
@@ -120,7 +131,8 @@ BACKOFF_MAX_SECS = 15.0  # ours
 MAX_WAITING_ANSWER_BYTES = 256 * 1024 * 1024  # ours: of all HTTP answers of a process that wait for their readers
 
 
-class Limits(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True, kw_only=True)
+class Limits(HttpLimits, WebSocketLimits):
     """Bounds of one connection. All are checked before the work they bound is done."""
 
     max_target_bytes: int = 8_192  # RFC 9112 3: at least 8000 octets
@@ -132,17 +144,19 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     max_chunk_line_bytes: int = 256  # chunk size and extensions, RFC 9112 7.1.1
     max_body_chunks: int = 4_096  # ours: chunks cost work that their bytes do not show
     max_pipelined_bytes: int = 65_536  # kept unparsed while a request is being answered
-    max_message_bytes: int = 65_536  # PROTOCOL 8.7.2, else close 1009
     max_message_fragments: int = 1_024  # unfinished message, ours
-    max_frames_per_minute: int = 0  # of a WebSocket's peer, each fragment and pong counted; 0: any number
     max_outbox_bytes: int = 1_048_576  # replies waiting for one peer, beyond it the connection is closed
-    head_timeout_secs: float = 10.0  # first byte of a request to its last header byte
-    body_timeout_secs: float = 30.0  # end of head to end of body
     frame_timeout_secs: float = 30.0  # ours: a WebSocket frame's first byte to its last, as long as a body has
-    request_timeout_secs: float = 10.0  # ours: a request's last byte to its answer; as long as one statement may take
-    idle_timeout_secs: float = 75.0  # keep-alive between requests
-    write_timeout_secs: float = 10.0  # PROTOCOL 2.4.4, 8.5.3: bytes waiting without progress
     min_write_bytes_per_sec: int = 8_192  # ours: at which a waiting HTTP answer must leave, in the long run
     close_timeout_secs: float = 5.0  # our close frame to the peer's
-    ping_interval_secs: float = 25.0  # PROTOCOL 8.6.1
     max_missed_pongs: int = 2  # PROTOCOL 8.6.1
+
+    @classmethod
+    def of(cls, http: HttpLimits, websocket: WebSocketLimits) -> Limits:
+        """As configured. What else `websocket` may hold bounds no single connection."""
+        configured = {
+            field.name: getattr(section, field.name)
+            for section, kind in ((http, HttpLimits), (websocket, WebSocketLimits))
+            for field in fields(kind)
+        }
+        return cls(**configured)

@@ -14,8 +14,6 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import Appended, AppendEvent, Effect, FindChannelAccess, FindSession
 from openguild_proto.operations.context import Context, Service, Settings
 from openguild_proto.operations.dispatch import dispatch
-from openguild_proto.policy.connections import ConnectionLimiter
-from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import ChannelAccess, ChannelRecord, SessionRecord, StoredEvent
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 
@@ -24,21 +22,7 @@ USER, SESSION = "ec7c5138-ee1a-4112-95ef-e53514b670c2", "00000000-0000-4000-8000
 CHANNEL = ChannelRecord("3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6", "6c0ae6a4-14f0-4d0e-b4ab-1d28d43c7f62", "tea", NOW_MS)
 
 numbers = itertools.count(1)
-service = Service(
-    settings=Settings(server_name="example.org"),
-    tokens=TokenAuthority(KeyRing(SigningKey(bytes(32)))),
-    signer=None,
-    user_messages=SlidingWindow(60, 60),
-    address_messages=SlidingWindow(200, 60),
-    user_repeats=SlidingWindow(600, 60),
-    address_repeats=SlidingWindow(2_000, 60),
-    user_writes=SlidingWindow(120, 60),
-    address_logins=SlidingWindow(60, 60),
-    account_logins=SlidingWindow(10, 60),
-    address_refreshes=SlidingWindow(600, 60),
-    account_refreshes=SlidingWindow(60, 60),
-    sockets=ConnectionLimiter(100, 10, 10),
-)
+service = Service.create(Settings(server_name="example.org"), TokenAuthority(KeyRing(SigningKey(bytes(32)))))
 context = Context(now=0.0, wall_ms=NOW_MS, entropy=lambda count: next(numbers).to_bytes(count, "big"), service=service)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.limits import MAX_CHANNELS_PER_GUILD
 from openguild_proto.records import (
     Author,
     ChannelAccess,
@@ -15,6 +14,7 @@ from openguild_proto.records import (
     ReadState,
     StoredEvent,
 )
+from openguild_proto.settings.sections import GuildSettings
 
 
 class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
@@ -27,7 +27,7 @@ class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
     guild_id: str
     name: str
     now_ms: int
-    limit: int = MAX_CHANNELS_PER_GUILD
+    limit: int = GuildSettings.max_channels_per_guild
 
 
 class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):

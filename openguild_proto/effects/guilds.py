@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.limits import MAX_GUILDS_JOINED, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
 from openguild_proto.records import (
     Author,
     GuildAccess,
@@ -14,6 +13,7 @@ from openguild_proto.records import (
     MemberRecord,
     PageCursor,
 )
+from openguild_proto.settings.sections import GuildSettings
 
 
 class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
@@ -23,7 +23,7 @@ class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
     guild_id: str
     name: str
     now_ms: int
-    limit: int = MAX_GUILDS_OWNED
+    limit: int = GuildSettings.max_owned_per_user
 
 
 class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
@@ -82,7 +82,7 @@ class SetMemberRole(StorageEffect[MemberChange], frozen=True):
     guild_id: str
     user_id: str
     role: str
-    limit: int = MAX_GUILDS_OWNED
+    limit: int = GuildSettings.max_owned_per_user
 
 
 class RemoveMember(StorageEffect[MemberChange], frozen=True):
@@ -105,7 +105,7 @@ class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
     max_uses: int | None
     expires_at_ms: int | None
     now_ms: int
-    limit: int = MAX_INVITES_PER_GUILD
+    limit: int = GuildSettings.max_invites_per_guild
 
 
 class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
@@ -134,7 +134,7 @@ class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=Tru
     code: str
     role: str
     now_ms: int
-    limit: int = MAX_GUILDS_JOINED
+    limit: int = GuildSettings.max_joined_per_user
 
 
 class DeleteInvite(StorageEffect[None], frozen=True):

@@ -56,7 +56,7 @@ def create_channel(call: Call[Name, GuildAccess], guild_id: str) -> Operation[Re
         guild_id=guild_id,
         name=name,
         now_ms=ctx.wall_ms,
-        limit=ctx.service.settings.max_channels_per_guild,
+        limit=ctx.service.settings.guilds.max_channels_per_guild,
     )
     if isinstance(channel, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {channel.limit} channels")

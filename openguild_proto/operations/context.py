@@ -8,26 +8,47 @@ from dataclasses import dataclass
 import msgspec
 
 from openguild_proto.canonical.keys import EventSigner
-from openguild_proto.limits import MAX_CHANNELS_PER_GUILD, MAX_GUILDS_JOINED, MAX_GUILDS_OWNED, MAX_INVITES_PER_GUILD
+from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.settings.sections import (
+    GuildSettings,
+    MessagingSettings,
+    RegistrationSettings,
+    SessionSettings,
+    WebSocketSettings,
+)
 
 
-class Settings(msgspec.Struct, frozen=True, gc=False):
-    """The configuration that operations read. Times in seconds unless the name says otherwise."""
+class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The configuration that operations read, by section."""
 
     server_name: str = "localhost"
     version: str = "0"
-    replay_window: int = 50  # PROTOCOL 8.3.2
-    registration_enabled: bool = True
-    access_ttl_secs: int = 43_200  # PROTOCOL 4.3.3: 12 h
-    refresh_ttl_secs: int = 2_592_000  # PROTOCOL 4.6.6: 30 d
     refresh_grace_secs: int = 10  # a lost answer to a rotation may be asked again
-    max_guilds_owned: int = MAX_GUILDS_OWNED  # per user
-    max_guilds_joined: int = MAX_GUILDS_JOINED  # per user
-    max_channels_per_guild: int = MAX_CHANNELS_PER_GUILD
-    max_invites_per_guild: int = MAX_INVITES_PER_GUILD
+    messaging: MessagingSettings = MessagingSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
+    session: SessionSettings = SessionSettings()
+    guilds: GuildSettings = GuildSettings()
+    registration: RegistrationSettings = RegistrationSettings()
+
+
+def rates(settings: Settings) -> dict[str, tuple[int, float]]:
+    """The limit and the seconds of each window of a Service, by its name there."""
+    messages, session, guilds = settings.messaging, settings.session, settings.guilds
+    of_user, of_address = messages.max_messages_per_user_per_window, messages.max_messages_per_ip_per_window
+    return {
+        "user_messages": (of_user, messages.rate_limit_window_secs),
+        "address_messages": (of_address, messages.rate_limit_window_secs),
+        "user_repeats": (of_user * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
+        "address_repeats": (of_address * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
+        "user_writes": (guilds.max_writes_per_user_per_window, guilds.write_window_secs),
+        "address_logins": (session.max_logins_per_address_per_window, session.login_window_secs),
+        "account_logins": (session.max_logins_per_account_per_window, session.login_window_secs),
+        "address_refreshes": (session.max_refreshes_per_address_per_window, session.login_window_secs),
+        "account_refreshes": (session.max_refreshes_per_account_per_window, session.login_window_secs),
+    }
 
 
 @dataclass(slots=True)
@@ -47,6 +68,32 @@ class Service:
     address_refreshes: SlidingWindow  # key: limit_key of the client's address
     account_refreshes: SlidingWindow  # key: user id
     sockets: ConnectionLimiter
+
+    @classmethod
+    def create(
+        cls,
+        settings: Settings,
+        tokens: TokenAuthority,
+        *,
+        signer: EventSigner | None = None,
+        workers: int = 1,
+    ) -> Service:
+        """With windows and places as configured; of the streams' places the share of one of `workers`."""
+        websocket = settings.websocket
+        sockets = ConnectionLimiter(
+            -(-websocket.max_connections // workers),
+            websocket.max_connections_per_user,
+            websocket.max_connections_per_address,
+        )
+        windows = {name: SlidingWindow(limit, secs) for name, (limit, secs) in rates(settings).items()}
+        return cls(settings=settings, tokens=tokens, signer=signer, sockets=sockets, **windows)
+
+    def apply(self, settings: Settings) -> None:
+        """Other settings from now on; what was admitted stays counted."""
+        self.settings = settings
+        for name, (limit, secs) in rates(settings).items():
+            window: SlidingWindow = getattr(self, name)
+            window.change(limit, secs)
 
 
 @dataclass(slots=True, frozen=True)

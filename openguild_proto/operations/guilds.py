@@ -54,7 +54,7 @@ def create_guild(call: Call[Name, None]) -> Operation[Response]:
         guild_id=new_id(ctx),
         name=name,
         now_ms=ctx.wall_ms,
-        limit=ctx.service.settings.max_guilds_owned,
+        limit=ctx.service.settings.guilds.max_owned_per_user,
     )
     if isinstance(guild, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"you may own at most {guild.limit} guilds")

@@ -58,7 +58,7 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
         max_uses=body.max_uses,
         expires_at_ms=ctx.wall_ms + body.expires_in_secs * 1000 if body.expires_in_secs is not None else None,
         now_ms=ctx.wall_ms,
-        limit=ctx.service.settings.max_invites_per_guild,
+        limit=ctx.service.settings.guilds.max_invites_per_guild,
     )
     if isinstance(invite, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {invite.limit} living invites; delete some")
@@ -117,7 +117,7 @@ def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
         code=code,
         role=JOIN_ROLE,
         now_ms=ctx.wall_ms,
-        limit=ctx.service.settings.max_guilds_joined,
+        limit=ctx.service.settings.guilds.max_joined_per_user,
     )
     if isinstance(member, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"you may be a member of at most {member.limit} guilds; leave one")

@@ -65,7 +65,7 @@ def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> 
     member = yield from _find_member(guild_id, user_id)
     require_role_change(call.role, member.role, role, own=user_id == call.claims.user_id)
     if member.role != role:
-        limit = call.ctx.service.settings.max_guilds_owned
+        limit = call.ctx.service.settings.guilds.max_owned_per_user
         change = SetMemberRole(author=call.claims.author, guild_id=guild_id, user_id=user_id, role=role, limit=limit)
         _require_done((yield from change))
     return Response.json(Member.of(MemberRecord(guild_id, user_id, member.username, role, member.joined_at_ms)))

@@ -108,8 +108,8 @@ class _Tokens:
         self._refresh_token = refresh_token
         self.session_id = new_id(ctx)
         self.refresh_hash = hash_refresh_token(refresh_token) or b""
-        self.access_expires_ms = ctx.wall_ms + settings.access_ttl_secs * 1000
-        self.refresh_expires_ms = ctx.wall_ms + settings.refresh_ttl_secs * 1000
+        self.access_expires_ms = ctx.wall_ms + settings.session.access_ttl_secs * 1000
+        self.refresh_expires_ms = ctx.wall_ms + settings.session.refresh_ttl_secs * 1000
 
     def response(self, user_id: str, username: str | None) -> Response:
         access_token = self._ctx.service.tokens.issue(

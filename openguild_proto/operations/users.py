@@ -19,7 +19,7 @@ from openguild_proto.timestamps import from_millis
 
 
 def _registration_closed(settings: Settings) -> ErrorCode | None:
-    return None if settings.registration_enabled else ErrorCode.REGISTRATION_CLOSED
+    return None if settings.registration.enabled else ErrorCode.REGISTRATION_CLOSED
 
 
 @route(

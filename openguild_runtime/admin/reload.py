@@ -8,30 +8,19 @@ streams whose token was signed by a key that is not in the new one are closed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import msgspec
 import structlog
 
-from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
 from openguild_proto.operations.context import Service
+from openguild_runtime.config.declared import checked, is_section, keys_of, values_of
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.replica.runner import ReplicaRunner
 
-KEYS = ("session.signing_key", "session.fallback_verifying_keys")
-LIMITS = (
-    "messaging.max_messages_per_user_per_window", "messaging.max_messages_per_ip_per_window",
-    "messaging.rate_limit_window_secs", "session.max_logins_per_address_per_window",
-    "session.max_logins_per_account_per_window", "session.login_window_secs",
-    "guilds.max_owned_per_user", "guilds.max_joined_per_user", "guilds.max_channels_per_guild", "guilds.max_invites_per_guild",
-    "guilds.max_writes_per_user_per_window", "guilds.write_window_secs",
-    "session.max_refreshes_per_address_per_window", "session.max_refreshes_per_account_per_window",
-)  # fmt: skip
-OTHERS = ("messaging.replay_window", "registration.enabled", "session.access_ttl_secs", "session.refresh_ttl_secs")
-OURS = ("embedded", "database_url", "nats.url", "workers", "admin_socket")  # of a server that brought its own
-LIVE = frozenset({*KEYS, *LIMITS, *OTHERS})
-SETTABLE = LIVE - set(KEYS)  # one by one, over the admin socket
+KEYS = {key.name: key.setting for key in keys_of(ServerConfig)}
+SETTABLE = frozenset(name for name, setting in KEYS.items() if setting.live and setting.settable)  # by `admin set`
 
 log = structlog.get_logger("openguild.server")
 
@@ -48,24 +37,29 @@ def with_value(config: ServerConfig, key: str, value: Any) -> ServerConfig:
     """`config` with another value for one dotted key. Raises pydantic's ValidationError."""
     section, _, name = key.partition(".")
     part = getattr(config, section)
-    return config.model_copy(update={section: type(part).model_validate({**dict(part), name: value})})
+    return config.model_copy(update={section: checked(type(part), {**values_of(part), name: value})})
 
 
 def changed(before: ServerConfig, after: ServerConfig) -> list[str]:
-    """Dotted keys whose values differ."""
-    return [key for key in after.shown() if key not in OURS and value_of(before, key) != value_of(after, key)]
+    """Dotted keys whose values differ, without those for which a start puts in what it made."""
+    return [
+        key for key, setting in KEYS.items() if not setting.by_start and value_of(before, key) != value_of(after, key)
+    ]
 
 
 def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
     """`before` with the live keys of `fresh`. Raises ConfigError."""
-    session = fresh.session
-    if session.signing_key is None and fresh.embedded:  # it made its own, once
-        session = session.model_copy(update={"signing_key": before.session.signing_key})
-    messaging = fresh.messaging.model_copy(update={"queue_capacity": before.messaging.queue_capacity})
-    update = {"messaging": messaging, "session": session, "guilds": fresh.guilds, "registration": fresh.registration}
+    if fresh.session.signing_key is None and fresh.embedded:  # it made its own, once
+        session = replace(fresh.session, signing_key=before.session.signing_key)
+        fresh = fresh.model_copy(update={"session": session})
+    update: dict[str, Any] = {}
+    for name, part in values_of(before).items():
+        if is_section(part):
+            live = {key: value_of(fresh, f"{name}.{key}") for key in values_of(part) if KEYS[f"{name}.{key}"].live}
+            update[name] = replace(part, **live)
     after = before.model_copy(update=update)
     after.key_ring()
-    waiting = [name for name in changed(before, fresh) if name not in LIVE]
+    waiting = [name for name in changed(before, fresh) if not KEYS[name].live]
     if waiting:
         log.warning("some changes wait for the next start", keys=waiting)
     return after
@@ -100,35 +94,17 @@ class LiveConfig:
 
     def apply(self, fresh: ServerConfig) -> None:
         """Take over the live keys of `fresh`. Raises ConfigError with nothing changed."""
-        after = live_part(self.config, fresh)
-        applied = changed(self.config, after)
-        service, messaging, session, guilds = self._service, after.messaging, after.session, after.guilds
-        if any(name in KEYS for name in applied):
+        before, after = self.config, live_part(self.config, fresh)
+        applied = changed(before, after)
+        service = self._service
+        if _keys(before) != _keys(after):
             service.tokens.replace_keys(after.key_ring())
             self._replica.keys_replaced(service.tokens.trusts)
-        service.user_messages.change(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs)
-        service.address_messages.change(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs)
-        for window, messages in (
-            (service.user_repeats, service.user_messages),
-            (service.address_repeats, service.address_messages),
-        ):
-            window.change(messages.limit * MAX_REPEATS_PER_MESSAGE, messages.window_secs)
-        service.address_logins.change(session.max_logins_per_address_per_window, session.login_window_secs)
-        service.account_logins.change(session.max_logins_per_account_per_window, session.login_window_secs)
-        service.address_refreshes.change(session.max_refreshes_per_address_per_window, session.login_window_secs)
-        service.account_refreshes.change(session.max_refreshes_per_account_per_window, session.login_window_secs)
-        service.user_writes.change(guilds.max_writes_per_user_per_window, guilds.write_window_secs)
-        service.settings = msgspec.structs.replace(
-            service.settings,
-            replay_window=messaging.replay_window,
-            registration_enabled=after.registration.enabled,
-            access_ttl_secs=session.access_ttl_secs,
-            refresh_ttl_secs=session.refresh_ttl_secs,
-            max_guilds_owned=guilds.max_owned_per_user,
-            max_guilds_joined=guilds.max_joined_per_user,
-            max_channels_per_guild=guilds.max_channels_per_guild,
-            max_invites_per_guild=guilds.max_invites_per_guild,
-        )
-        self._replica.replica.replay_window = messaging.replay_window
+        service.apply(after.settings(service.settings.version))
+        self._replica.replica.replay_window = after.messaging.replay_window
         self.config = after
         log.info("configuration applied", applied=applied)
+
+
+def _keys(config: ServerConfig) -> object:
+    return config.session.signing_key, config.session.fallback_verifying_keys

@@ -24,11 +24,10 @@ from openguild_proto.canonical.signing import SEED_BYTES
 from openguild_runtime.cli.admin import add_admin_commands, run_admin
 from openguild_runtime.cli.probe import Options, probe
 from openguild_runtime.cli.roles import COMMANDS, add_role_commands
+from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.layers import (
     PREFIX,
-    SECRETS,
     asked_log_format,
-    keys_of,
     overridden_names,
     passed_over_names,
 )
@@ -92,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _flag_help(key: str) -> str:
     name = PREFIX + key.upper().replace(".", "__")
-    if key in SECRETS:
+    if any(known.name == key and known.is_secret for known in keys_of(ServerConfig)):
         return f"a secret, and it shows in process lists: prefer {name}_FILE, the name of a file, or {name}"
     return f"also {name}"
 
@@ -102,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_missing()
     leave_at_sigterm(TERMINATED)
     parsed = vars(build_parser().parse_args(arguments))
-    known = {key for key, _ in keys_of(ServerConfig)}
+    known = {key.name for key in keys_of(ServerConfig)}
     flags = {key: value for key, value in parsed.items() if key in known}
     return answer_failures(lambda: _run(parsed, flags), parsed["command"], lambda: _log_format(flags))
 

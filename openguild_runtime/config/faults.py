@@ -6,11 +6,13 @@ Lines begin with the words of earlier releases where they had some: scripts look
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from openguild_proto.settings.setting import Contradiction
+from openguild_runtime.config.declared import ConfigKey, model_of, section_of
 from openguild_runtime.config.layers import nearest
 
 # What is wrong with a value of the wrong kind, and the mend.
@@ -34,15 +36,7 @@ _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _SECTION = {"model_type", "model_attributes_type", "dict_type"}
 
 
-class Contradiction(ValueError):
-    """Values that are good alone and not together. `keys`: which, so that the line can say where they are set."""
-
-    def __init__(self, text: str, *keys: str) -> None:
-        super().__init__(text)
-        self.keys = keys
-
-
-def one_line(failure: ValidationError, model: type[BaseModel], sources: Mapping[str, str]) -> str:
+def one_line(failure: ValidationError, model: type, sources: Mapping[str, str]) -> str:
     """The first problem. `sources`: where each key that is set was set."""
     problem = failure.errors(include_url=False, include_input=False)[0]
     location = ".".join(str(part) for part in problem["loc"])
@@ -53,7 +47,7 @@ def one_line(failure: ValidationError, model: type[BaseModel], sources: Mapping[
     return line + _set_by(keys, sources)
 
 
-def in_words(failure: ValidationError, model: type[BaseModel]) -> str:
+def in_words(failure: ValidationError, model: type) -> str:
     """The first problem without its key, for a value that was given by itself: one of `model`, a section."""
     problem = failure.errors(include_url=False, include_input=False)[0]
     location = ".".join(str(part) for part in problem["loc"])
@@ -74,7 +68,7 @@ def _with_key(kind: str, location: str, text: str) -> str:
     return f"failed to build configuration: {location}: {text}"
 
 
-def _words(kind: str, message: str, context: Mapping[str, Any], location: str, model: type[BaseModel]) -> str:
+def _words(kind: str, message: str, context: Mapping[str, Any], location: str, model: type) -> str:
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
@@ -83,8 +77,8 @@ def _words(kind: str, message: str, context: Mapping[str, Any], location: str, m
         return f"is not known; write {context['expected']}"
     field = _field(location, model)
     if kind in _SECTION:
-        section = _section_of(field)
-        names = ", ".join(section.model_fields) if section is not None else "keys"
+        section = section_of(field)
+        names = ", ".join(model_of(section).model_fields) if section is not None else "keys"
         return f"is a section and not a value; write its own keys under it: {names}"
     if kind in _BOUNDS and field is not None:
         return f"must be {_range(field)}"
@@ -93,31 +87,21 @@ def _words(kind: str, message: str, context: Mapping[str, Any], location: str, m
     return text if unit is None else text.replace("write one, such as", f"write {unit} without a unit, such as")
 
 
-def _field(location: str, model: type[BaseModel]) -> FieldInfo | None:
+def _field(location: str, model: type) -> FieldInfo | None:
     """What is declared under a dotted key; indices of lists lead into their entries."""
     field: FieldInfo | None = None
-    section: type[BaseModel] | None = model
+    section: type | None = model
     for part in location.split("."):
         if part.isdigit():
             continue
-        field = section.model_fields.get(part) if section is not None else None
-        section = _section_of(field)
+        field = model_of(section).model_fields.get(part) if section is not None else None
+        section = section_of(field)
     return field
 
 
-def _section_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    if field is None:
-        return None
-    for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
-
-
-def allowed(key: str, model: type[BaseModel]) -> str:
+def allowed(key: ConfigKey) -> str:
     """The range of a number, such as `at least 0 and at most 3600`; empty for other values."""
-    field = _field(key, model)
-    return "" if field is None else _range(field)
+    return _range(key.field)
 
 
 def _range(field: FieldInfo) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, get_origin
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.files import BadFile, read_file, read_text
 
 PREFIX = "OPENGUILD_SERVER__"
@@ -27,16 +28,6 @@ FALLBACKS = {
     "MEDIA_SECRET_KEY": "media.secret_key",
 }
 BROUGHT = frozenset({"database_url", "nats.url"})  # by an embedded server
-SECRETS = frozenset(
-    {
-        "database_url",
-        "nats.url",
-        "session.signing_key",
-        "federation.signing_key",
-        "media.access_key",
-        "media.secret_key",
-    }
-)
 MAX_INDEX_DIGITS = 4  # of a list in the environment
 MAX_COMPARED_CHARS = 100  # of a misspelt key
 STEMS = ("server", "server.local")  # in `config/`, the second over the first
@@ -52,19 +43,9 @@ class ConfigError(Exception):
         super().__init__("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line))
 
 
-def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """Every dotted key of the model, and whether it is a list."""
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from keys_of(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", get_origin(kind) is tuple
-
-
-def nearest(key: str, model: type[BaseModel]) -> str:
+def nearest(key: str, model: type) -> str:
     """A hint for a misspelt key, such as `; did you mean messaging.replay_window?`."""
-    known = [name for name, _ in keys_of(model)]
+    known = [key.name for key in keys_of(model)]
     sections = {name.rpartition(".")[0] for name in known} - {""}
     if key in known:  # within quotes, as a name with a dot
         return f"; write {key.rpartition('.')[2]} into the section {key.rpartition('.')[0]}"
@@ -79,7 +60,7 @@ class Collected(NamedTuple):
     sources: dict[str, str]
 
 
-def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type[BaseModel]) -> Collected:
+def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type) -> Collected:
     """Merge all layers. Raises ConfigError for unreadable files and unknown environment names."""
     collected = Collected({}, {})
     for stem in STEMS:
@@ -184,16 +165,18 @@ def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], 
 # --- environment -------------------------------------------------------------------------------------
 
 
-def _from_environment(collected: Collected, environ: Mapping[str, str], model: type[BaseModel]) -> None:
-    lists = {key for key, is_list in keys_of(model) if is_list}
-    known = {key for key, _ in keys_of(model)}
+def _from_environment(collected: Collected, environ: Mapping[str, str], model: type) -> None:
+    keys = list(keys_of(model))
+    known = {key.name for key in keys}
+    lists = {key.name for key in keys if key.is_list}
+    secrets = {key.name for key in keys if key.is_secret}
     indexed: dict[str, dict[int, Any]] = {}
     named: dict[str, str] = {}
     for name in sorted(environ):
         if not (name.upper().startswith(PREFIX) and environ[name]):  # an empty one counts as unset
             continue
         key, text = name[len(PREFIX) :].lower().replace("__", "."), environ[name]
-        if key.endswith("_file") and key not in known and key.removesuffix("_file") in SECRETS:
+        if key.endswith("_file") and key not in known and key.removesuffix("_file") in secrets:
             key, text = key.removesuffix("_file"), _from_file(name, text) or ""
         base = next((listed for listed in lists if key.startswith(listed + ".")), None)
         other = named.setdefault(key, name)

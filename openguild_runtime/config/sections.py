@@ -1,35 +1,39 @@
-"""The configuration: every key (docs/configuration.md), its default, its check, and the message when it is wrong.
+"""The configuration: every key (docs/configuration.md), its default, its check, and what is wrong with several together.
 
 Layers, later wins: defaults, `config/server.{toml,yaml,json}`, `config/server.local.*`, environment, flags
-(config_layers.py). pydantic checks the result; a key that is not here is refused by name.
+(layers.py). pydantic checks the result; a key that is not here is refused by name. The sections that the core reads
+stand in openguild_proto/settings/sections.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from msgspec import Meta
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from openguild_proto.canonical.keys import KeyRing, parse_public, parse_seed
-from openguild_proto.limits import (
-    MAX_CHANNELS_PER_GUILD,
-    MAX_GUILDS_JOINED,
-    MAX_GUILDS_OWNED,
-    MAX_INVITES_PER_GUILD,
-    MAX_REPLICAS,
+from openguild_proto.limits import MAX_REPLICAS
+from openguild_proto.operations.context import Settings
+from openguild_proto.settings.sections import (
+    GuildSettings,
+    HttpLimits,
+    MessagingSettings,
+    RegistrationSettings,
+    SessionSettings,
+    WebSocketSettings,
 )
-from openguild_runtime.config.faults import Contradiction, one_line
+from openguild_proto.settings.setting import Contradiction, PositiveSeconds, Seconds, Setting
+from openguild_runtime.config.declared import Declared, Strict, is_section, values_of
+from openguild_runtime.config.faults import one_line
 from openguild_runtime.config.layers import ConfigError, collect
 from openguild_runtime.config.pool_shares import MIN_POOL_SIZE
 from openguild_runtime.config.values import (
-    MAX_ACCESS_SECS,
-    MAX_COUNT,
-    MAX_REFRESH_SECS,
     MAX_STATEMENTS,
     Address,
-    Count,
     DatabaseUrl,
     FilePath,
     HttpUrl,
@@ -37,16 +41,13 @@ from openguild_runtime.config.values import (
     Lower,
     NatsUrl,
     Network,
+    Number,
     Origin,
-    PositiveSeconds,
     PublicKey,
-    Seconds,
     SecretText,
     Seed,
     ServerName,
     Text,
-    Whole,
-    Window,
     split_address,
     without_userinfo,
 )
@@ -56,6 +57,7 @@ __all__ = ["ServerConfig", "load", "split_address"]
 
 HIDDEN = "***"
 MLS_CIPHERSUITE = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
+MAX_EMBEDDED_CONNECTIONS = 1_000  # of all workers' pools
 
 
 def _pool_size(value: int) -> int:
@@ -67,61 +69,23 @@ def _pool_size(value: int) -> int:
     return value
 
 
-MAX_EMBEDDED_CONNECTIONS = 1_000  # of all workers' pools
-
-
-class Section(BaseModel):
-    """Unknown keys are refused; nothing changes after the start."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class MetricsSection(Section):
+@dataclass(frozen=True, kw_only=True)
+class MetricsSection:
     """`metrics.*`: whether there are any, a listener of their own, and how long a rendered text serves whoever asks."""
 
-    enabled: bool = True
-    bind_addr: Address | None = None
-    max_age_secs: Seconds = 1
+    enabled: Annotated[bool, Setting("whether there are metrics")] = True
+    bind_addr: Annotated[Address | None, Setting("a listener of their own; else `/metrics` of the main one")] = None
+    max_age_secs: Annotated[Seconds, Setting("a rendered text serves everyone who asks meanwhile")] = 1
 
 
-class CorsSection(Section):
-    """`cors.*`: whose pages may read answers and open streams; empty: anybody's."""
+@dataclass(frozen=True, kw_only=True)
+class CorsSection:
+    """`cors.*`: whose pages may read answers and open streams."""
 
-    allowed_origins: tuple[Origin, ...] = ()
-
-
-class MessagingSection(Section):
-    """`messaging.*`: limits of posts, what a new stream replays, and how far a subscriber may fall behind, in events."""
-
-    max_messages_per_user_per_window: Count = 60
-    max_messages_per_ip_per_window: Count = 200
-    rate_limit_window_secs: Window = 60
-    replay_window: Annotated[Whole, Field(ge=0, le=10_000)] = 50
-    queue_capacity: Annotated[Whole, Field(gt=0, le=65_536)] = 256
+    allowed_origins: Annotated[tuple[Origin, ...], Setting("whose pages may read answers; empty: anybody's")] = ()
 
 
-class HttpSection(Section):
-    """`http.*`: how long a request may take to come and to be answered, in seconds."""
-
-    head_timeout_secs: PositiveSeconds = 10
-    body_timeout_secs: PositiveSeconds = 30
-    request_timeout_secs: PositiveSeconds = 10
-    idle_timeout_secs: PositiveSeconds = 75
-
-
-class WebSocketSection(Section):
-    """`websocket.*`: how many streams, and what each may send."""
-
-    max_connections: Count = 20_000
-    max_connections_per_user: Count = 32
-    max_connections_per_address: Count = 1_024
-    max_frames_per_minute: Annotated[Whole, Field(ge=0, le=MAX_COUNT)] = 600
-    max_message_bytes: Annotated[Whole, Field(ge=1_024, le=16 * 1024 * 1024)] = 65_536
-    ping_interval_secs: PositiveSeconds = 25
-    write_timeout_secs: PositiveSeconds = 10
-
-
-class TrustedServer(Section):
+class TrustedServer(Strict):
     """One line of `federation.trusted_servers`."""
 
     server_name: str = ""
@@ -129,133 +93,119 @@ class TrustedServer(Section):
     verifying_key: PublicKey
 
 
-class FederationSection(Section):
+@dataclass(frozen=True, kw_only=True)
+class FederationSection:
     """`federation.*`: the key that signs events (PROTOCOL 6.3.3)."""
 
-    signing_key: Seed | None = None
-    key_id: Text = "1"
-    trusted_servers: tuple[TrustedServer, ...] = ()
+    signing_key: Annotated[Seed | None, Setting("the seed of the key that signs events")] = None
+    key_id: Annotated[Text, Setting("the name of that key")] = "1"
+    trusted_servers: Annotated[tuple[TrustedServer, ...], Setting("servers and their verifying keys")] = ()
 
 
-class MlsSection(Section):
+@dataclass(frozen=True, kw_only=True)
+class MlsSection:
     """`mls.*`: checked, and not served yet (PROTOCOL 13.3)."""
 
-    enabled: bool = False
-    ciphersuite: str = MLS_CIPHERSUITE
-    identities: tuple[Text, ...] = ()
+    enabled: Annotated[bool, Setting("checked, and not served yet")] = False
+    ciphersuite: Annotated[str, Setting("the suite of groups")] = MLS_CIPHERSUITE
+    identities: Annotated[tuple[Text, ...], Setting("who takes part")] = ()
 
 
-class SessionSection(Section):
-    """`session.*`: keys, how long tokens live, and limits of logins and refreshes (PROTOCOL 4.3, 4.6, 9.4)."""
+@dataclass(frozen=True, kw_only=True)
+class SessionSection(SessionSettings):
+    """`session.*`: the keys of tokens, and what the core reads."""
 
-    signing_key: Seed | None = None
-    fallback_verifying_keys: tuple[PublicKey, ...] = ()
-    access_ttl_secs: Annotated[Whole, Field(gt=0, le=MAX_ACCESS_SECS)] = 43_200
-    refresh_ttl_secs: Annotated[Whole, Field(gt=0, le=MAX_REFRESH_SECS)] = 2_592_000
-    max_logins_per_address_per_window: Count = 60
-    max_logins_per_account_per_window: Count = 10
-    max_refreshes_per_address_per_window: Count = 600
-    max_refreshes_per_account_per_window: Count = 60
-    login_window_secs: Window = 60
-
-    @model_validator(mode="after")
-    def _together(self) -> SessionSection:
-        if self.refresh_ttl_secs < self.access_ttl_secs:
-            raise Contradiction(
-                "session.refresh_ttl_secs: is shorter than session.access_ttl_secs, so nobody could refresh in time; "
-                "make it the longer one",
-                "session.refresh_ttl_secs",
-                "session.access_ttl_secs",
-            )
-        return self
+    signing_key: Annotated[
+        Seed | None,
+        Setting("the seed of the key that signs tokens, the same on every replica", live=True, settable=False),
+    ] = None
+    fallback_verifying_keys: Annotated[
+        tuple[PublicKey, ...], Setting("former keys whose tokens are still good", live=True, settable=False)
+    ] = ()
 
 
-class GuildsSection(Section):
-    """`guilds.*`: what one account may own and join, one guild may hold, and one user may change."""
+@dataclass(frozen=True, kw_only=True)
+class NatsSection:
+    """`nats.*`: the wire to the other replicas."""
 
-    max_owned_per_user: Count = MAX_GUILDS_OWNED
-    max_joined_per_user: Count = MAX_GUILDS_JOINED
-    max_channels_per_guild: Count = MAX_CHANNELS_PER_GUILD
-    max_invites_per_guild: Count = MAX_INVITES_PER_GUILD
-    max_writes_per_user_per_window: Count = 120
-    write_window_secs: Window = 60
-
-
-class NatsSection(Section):
-    """`nats.*`: the wire to the other replicas; without a URL this process serves alone."""
-
-    url: NatsUrl | None = None
-    credentials_file: FilePath | None = None
-    ca_file: FilePath | None = None
-    min_replicas: Annotated[Whole, Field(gt=0, le=MAX_REPLICAS)] = 1
+    url: Annotated[
+        NatsUrl | None, Setting("the wire to the other replicas; without it this process serves alone", by_start=True)
+    ] = None
+    credentials_file: Annotated[FilePath | None, Setting("a .creds file of NATS")] = None
+    ca_file: Annotated[FilePath | None, Setting("a PEM bundle that vouches for its servers")] = None
+    min_replicas: Annotated[
+        int, Meta(gt=0, le=MAX_REPLICAS), Setting("replicas that share limits before they have heard of each other")
+    ] = 1
 
 
-class DrainSection(Section):
-    """`drain.*`: seconds from unready to the first close, and from there to the end (PROTOCOL 12)."""
+@dataclass(frozen=True, kw_only=True)
+class DrainSection:
+    """`drain.*`: the end (PROTOCOL 12)."""
 
-    delay_secs: Seconds = 0
-    window_secs: Seconds = 10
+    delay_secs: Annotated[Seconds, Setting("from unready to the first close")] = 0
+    window_secs: Annotated[Seconds, Setting("from the first close to the end")] = 10
 
 
-class DatabaseSection(Section):
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSection:
     """`database.*`: connections to PostgreSQL, and how long a statement may take."""
 
-    pool_size: Annotated[Whole, Field(le=500), AfterValidator(_pool_size)] = 10
-    statement_timeout_secs: PositiveSeconds = 10
-    statement_cache_size: Annotated[Whole, Field(ge=0, le=MAX_STATEMENTS)] = 100
+    pool_size: Annotated[
+        int, Meta(le=500), AfterValidator(_pool_size), Setting("connections at most, of one process")
+    ] = 10
+    statement_timeout_secs: Annotated[PositiveSeconds, Setting("a statement may take")] = 10
+    statement_cache_size: Annotated[
+        int, Meta(ge=0, le=MAX_STATEMENTS), Setting("prepared statements of a connection; 0 behind PgBouncer")
+    ] = 100
 
 
-class TracingSection(Section):
+@dataclass(frozen=True, kw_only=True)
+class TracingSection:
     """`tracing.*`: where spans go."""
 
-    otlp_endpoint: HttpUrl | None = None
+    otlp_endpoint: Annotated[HttpUrl | None, Setting("the collector that spans go to, over HTTP")] = None
 
 
-class RegistrationSection(Section):
-    """`registration.*`: whether anybody may open an account."""
-
-    enabled: bool = True
-
-
-class MediaSection(Section):
+@dataclass(frozen=True, kw_only=True)
+class MediaSection:
     """Read for the sake of existing deployments; media storage comes later (PROTOCOL 13.2.4)."""
 
-    endpoint: HttpUrl | None = None
-    bucket: Text | None = None
-    access_key: SecretText | None = None
-    secret_key: SecretText | None = None
+    endpoint: Annotated[HttpUrl | None, Setting("read, and not used yet")] = None
+    bucket: Annotated[Text | None, Setting("read, and not used yet")] = None
+    access_key: Annotated[SecretText | None, Setting("read, and not used yet")] = None
+    secret_key: Annotated[SecretText | None, Setting("read, and not used yet")] = None
 
 
-class ServerConfig(Section):
+class ServerConfig(Strict):
     """The whole. `storage` None until `--embedded` or `database_url` or `storage: memory` decides it (PROTOCOL 11.4.4)."""
 
-    bind_addr: Address | None = None
-    host: Ip = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
-    port: Annotated[Whole, Field(ge=0, le=65_535)] = 8080
-    server_name: ServerName = "localhost"
-    log_format: Annotated[Literal["compact", "json"], Lower] = "compact"
-    database_url: DatabaseUrl | None = None
-    storage: Literal["postgres", "memory"] | None = None
-    embedded: bool = False
-    data_dir: FilePath = Path("data")
-    admin_socket: FilePath | None = None
-    workers: Annotated[Whole, Field(gt=0, le=64)] = 1
-    trusted_proxies: tuple[Network, ...] = ()
-    metrics: MetricsSection = MetricsSection()
-    cors: CorsSection = CorsSection()
-    messaging: MessagingSection = MessagingSection()
-    http: HttpSection = HttpSection()
-    websocket: WebSocketSection = WebSocketSection()
-    federation: FederationSection = FederationSection()
-    mls: MlsSection = MlsSection()
-    session: SessionSection = SessionSection()
-    guilds: GuildsSection = GuildsSection()
-    nats: NatsSection = NatsSection()
-    drain: DrainSection = DrainSection()
-    database: DatabaseSection = DatabaseSection()
-    registration: RegistrationSection = RegistrationSection()
-    tracing: TracingSection = TracingSection()
-    media: MediaSection = MediaSection()
+    bind_addr: Annotated[Address | None, Setting("where to listen; wins over host and port")] = None
+    host: Annotated[Ip, Setting("where to listen")] = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
+    port: Annotated[int, Number, Field(ge=0, le=65_535), Setting("where to listen")] = 8080
+    server_name: Annotated[ServerName, Setting("the name by which users and other servers know this one")] = "localhost"
+    log_format: Annotated[Literal["compact", "json"], Lower, Setting("of the log")] = "compact"
+    database_url: Annotated[DatabaseUrl | None, Setting("PostgreSQL", by_start=True)] = None
+    storage: Annotated[Literal["postgres", "memory"] | None, Setting("`memory`: everything is lost at the end")] = None
+    embedded: Annotated[bool, Setting("a private PostgreSQL and NATS", by_start=True)] = False
+    data_dir: Annotated[FilePath, Setting("what the private servers keep")] = Path("data")
+    admin_socket: Annotated[FilePath | None, Setting("where operators ask a running server", by_start=True)] = None
+    workers: Annotated[int, Number, Field(gt=0, le=64), Setting("processes that serve", by_start=True)] = 1
+    trusted_proxies: Annotated[tuple[Network, ...], Setting("whose `X-Forwarded-For` is believed")] = ()
+    metrics: Annotated[MetricsSection, Declared()] = MetricsSection()
+    cors: Annotated[CorsSection, Declared()] = CorsSection()
+    messaging: Annotated[MessagingSettings, Declared()] = MessagingSettings()
+    http: Annotated[HttpLimits, Declared()] = HttpLimits()
+    websocket: Annotated[WebSocketSettings, Declared()] = WebSocketSettings()
+    federation: Annotated[FederationSection, Declared()] = FederationSection()
+    mls: Annotated[MlsSection, Declared()] = MlsSection()
+    session: Annotated[SessionSection, Declared()] = SessionSection()
+    guilds: Annotated[GuildSettings, Declared()] = GuildSettings()
+    nats: Annotated[NatsSection, Declared()] = NatsSection()
+    drain: Annotated[DrainSection, Declared()] = DrainSection()
+    database: Annotated[DatabaseSection, Declared()] = DatabaseSection()
+    registration: Annotated[RegistrationSettings, Declared()] = RegistrationSettings()
+    tracing: Annotated[TracingSection, Declared()] = TracingSection()
+    media: Annotated[MediaSection, Declared()] = MediaSection()
 
     @model_validator(mode="after")
     def _together(self) -> ServerConfig:
@@ -339,6 +289,18 @@ class ServerConfig(Section):
             return self.admin_socket
         return (self.data_dir / "admin.sock").absolute()
 
+    def settings(self, version: str) -> Settings:
+        """What operations read."""
+        return Settings(
+            server_name=self.server_name,
+            version=version,
+            messaging=self.messaging,
+            websocket=self.websocket,
+            session=self.session,
+            guilds=self.guilds,
+            registration=self.registration,
+        )
+
     def key_ring(self) -> KeyRing:
         """The token keys; `session.signing_key` must be set."""
         if self.session.signing_key is None:
@@ -349,10 +311,9 @@ class ServerConfig(Section):
         return KeyRing(parse_seed(self.session.signing_key.get_secret_value()), keys)
 
 
-def _flat(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
+def _flat(section: object, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values_of(section).items():
+        if is_section(value):
             yield from _flat(value, f"{prefix}{name}.")
         elif isinstance(value, SecretStr):
             yield prefix + name, HIDDEN

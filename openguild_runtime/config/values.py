@@ -1,6 +1,6 @@
 """What one value of the configuration may be: types with their checks. A check's text says what is wrong and the mend.
 
-The texts never repeat a value: it may be a secret. config_faults.py puts the key before them.
+The texts never repeat a value: it may be a secret. faults.py puts the key before them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from openguild_proto.canonical.keys import parse_public, parse_seed
 from openguild_proto.http.headers import HeaderPolicy
@@ -23,15 +23,7 @@ HTTP_EXAMPLE = "http://host:4318"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 MAX_SERVER_NAME_CHARS = 255
 
-# What code and database hold, and more than anybody needs. `attempts` and `max_uses` are integers of 32 bits in PostgreSQL,
-# where the count of an account at all addresses together is ten times its limit (MAX_ACCOUNT_ADDRESSES).
-MAX_COUNT = 1_000_000  # of admissions in a window, guilds, channels, invites, streams, frames
-MAX_WINDOW_SECS = 7 * 86_400  # attempts are kept for three of them
-MAX_ACCESS_SECS = 30 * 86_400  # no longer than a refresh token lives where nothing else is set
-MAX_REFRESH_SECS = 10 * 365 * 86_400  # datetime and RFC 3339 end with the year 9999
 MAX_STATEMENTS = 10_000  # prepared ones that one connection remembers
-MAX_SECS = 3_600  # of a timeout or a delay
-MIN_SECS = 0.01  # PostgreSQL counts milliseconds, and 0 of them mean no limit; a timer has ticks of 100
 MAX_NUMBER_BITS = 64
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%~-]*)(?::(?P<port>[0-9]{1,5}))?")
@@ -199,8 +191,4 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 SecretText = Annotated[SecretStr, AfterValidator(_secret_not_blank)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Lower = BeforeValidator(_lower)
-Whole = Annotated[int, BeforeValidator(_number)]
-Count = Annotated[Whole, Field(gt=0, le=MAX_COUNT)]
-Window = Annotated[Whole, Field(gt=0, le=MAX_WINDOW_SECS)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MAX_SECS, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]
+Number = BeforeValidator(_number)

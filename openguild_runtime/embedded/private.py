@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -130,8 +131,8 @@ def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerC
     """`config` with the private servers' addresses, and with a signing key that lasts as long as the data (PROTOCOL 4.4.1)."""
     session = config.session
     if session.signing_key is None:
-        session = session.model_copy(update={"signing_key": SecretStr(kept_signing_key(config.data_dir))})
-    nats = config.nats.model_copy(update={"url": SecretStr(nats_url)})
+        session = replace(session, signing_key=SecretStr(kept_signing_key(config.data_dir)))
+    nats = replace(config.nats, url=SecretStr(nats_url))
     return config.model_copy(update={"database_url": SecretStr(database_url), "nats": nats, "session": session})
 
 

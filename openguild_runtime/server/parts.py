@@ -6,10 +6,8 @@ from anyio.abc import TaskGroup
 
 import openguild_runtime
 from openguild_proto.canonical.keys import EventSigner, parse_seed
-from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE, Limits
-from openguild_proto.operations.context import Service, Settings
-from openguild_proto.policy.connections import ConnectionLimiter
-from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.limits import Limits
+from openguild_proto.operations.context import Service
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.bus.local import LocalBus
@@ -25,43 +23,14 @@ from openguild_runtime.storage.postgres import PostgresStorage
 
 def make_service(config: ServerConfig) -> Service:
     """Keys, caches and limiters; of the streams' places the share of one worker."""
-    messaging, session, guilds, sockets = config.messaging, config.session, config.guilds, config.websocket
-    signing = config.federation.signing_key
-    return Service(
-        settings=Settings(
-            server_name=config.server_name,
-            version=openguild_runtime.__version__,
-            replay_window=messaging.replay_window,
-            registration_enabled=config.registration.enabled,
-            access_ttl_secs=session.access_ttl_secs,
-            refresh_ttl_secs=session.refresh_ttl_secs,
-            max_guilds_owned=guilds.max_owned_per_user,
-            max_guilds_joined=guilds.max_joined_per_user,
-            max_channels_per_guild=guilds.max_channels_per_guild,
-            max_invites_per_guild=guilds.max_invites_per_guild,
-        ),
-        tokens=TokenAuthority(config.key_ring()),
-        signer=EventSigner(config.server_name, config.federation.key_id, parse_seed(signing.get_secret_value()))
+    federation, signing = config.federation, config.federation.signing_key
+    return Service.create(
+        config.settings(openguild_runtime.__version__),
+        TokenAuthority(config.key_ring()),
+        signer=EventSigner(config.server_name, federation.key_id, parse_seed(signing.get_secret_value()))
         if signing is not None
         else None,
-        user_messages=SlidingWindow(messaging.max_messages_per_user_per_window, messaging.rate_limit_window_secs),
-        address_messages=SlidingWindow(messaging.max_messages_per_ip_per_window, messaging.rate_limit_window_secs),
-        user_repeats=SlidingWindow(
-            messaging.max_messages_per_user_per_window * MAX_REPEATS_PER_MESSAGE, messaging.rate_limit_window_secs
-        ),
-        address_repeats=SlidingWindow(
-            messaging.max_messages_per_ip_per_window * MAX_REPEATS_PER_MESSAGE, messaging.rate_limit_window_secs
-        ),
-        user_writes=SlidingWindow(guilds.max_writes_per_user_per_window, guilds.write_window_secs),
-        address_logins=SlidingWindow(session.max_logins_per_address_per_window, session.login_window_secs),
-        account_logins=SlidingWindow(session.max_logins_per_account_per_window, session.login_window_secs),
-        address_refreshes=SlidingWindow(session.max_refreshes_per_address_per_window, session.login_window_secs),
-        account_refreshes=SlidingWindow(session.max_refreshes_per_account_per_window, session.login_window_secs),
-        sockets=ConnectionLimiter(
-            -(-sockets.max_connections // config.workers),
-            sockets.max_connections_per_user,
-            sockets.max_connections_per_address,
-        ),
+        workers=config.workers,
     )
 
 
@@ -102,13 +71,4 @@ def make_tracing(config: ServerConfig) -> Tracing | None:
 
 def make_limits(config: ServerConfig) -> Limits:
     """The bounds of one connection as configured."""
-    return Limits(
-        head_timeout_secs=config.http.head_timeout_secs,
-        body_timeout_secs=config.http.body_timeout_secs,
-        request_timeout_secs=config.http.request_timeout_secs,
-        idle_timeout_secs=config.http.idle_timeout_secs,
-        max_frames_per_minute=config.websocket.max_frames_per_minute,
-        max_message_bytes=config.websocket.max_message_bytes,
-        ping_interval_secs=config.websocket.ping_interval_secs,
-        write_timeout_secs=config.websocket.write_timeout_secs,
-    )
+    return Limits.of(config.http, config.websocket)

@@ -24,9 +24,10 @@ from typing import Any
 import anyio
 import structlog
 from anyio.abc import ByteSendStream, Process
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
 from openguild_runtime.admin.reload import live_part
+from openguild_runtime.config.declared import is_section, values_of
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig, split_address
 from openguild_runtime.embedded.private import private_servers
@@ -283,14 +284,14 @@ def _not_started(worker: Worker, failure: OSError) -> int:
     return 1
 
 
-def plain(section: BaseModel) -> dict[str, Any]:
+def plain(section: object) -> dict[str, Any]:
     """The configuration with its secrets, for the pipe to a worker and for nothing else."""
-    return {name: _plain(getattr(section, name)) for name in type(section).model_fields}
+    return {name: _plain(value) for name, value in values_of(section).items()}
 
 
 def _plain(value: Any) -> Any:
     match value:
-        case BaseModel():
+        case _ if is_section(value):
             return plain(value)
         case SecretStr():
             return value.get_secret_value()

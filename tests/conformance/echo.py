@@ -12,6 +12,7 @@ from openguild_proto.limits import Limits
 
 LIMITS = Limits(
     max_message_bytes=32 * 1024 * 1024,  # cases 9.* send up to 16 MiB
+    max_frames_per_minute=0,
     max_message_fragments=1_000_000,
     max_outbox_bytes=64 * 1024 * 1024,
 )
@@ -22,11 +23,11 @@ class Echo(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._conn = ServerConnection(now=monotonic(), random_bytes=secrets.token_bytes, limits=LIMITS)
-        self._transport: asyncio.NonblockingSocket | None = None
+        self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.NonblockingSocket)
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

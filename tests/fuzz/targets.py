@@ -26,7 +26,7 @@ from openguild_proto.sessions.tokens import Claims, TokenAuthority, TokenInvalid
 from tests.support.wire import HANDSHAKE, connection, drive, masked
 from tests.support.world import World
 
-LIMITS = Limits(max_message_bytes=4_096, max_message_fragments=16, max_outbox_bytes=1 << 20)
+LIMITS = Limits(max_frames_per_minute=0, max_message_bytes=4_096, max_message_fragments=16, max_outbox_bytes=1 << 20)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "PURGE")
 
 

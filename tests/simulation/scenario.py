@@ -17,10 +17,10 @@ import structlog
 
 from openguild_proto.client import Delivered, Disconnected, Notified, Opened, Session, StreamClient, StreamEvent
 from openguild_proto.effects import ReadEvents
-from openguild_proto.limits import MAX_PAGE_EVENTS
+from openguild_proto.limits import MAX_PAGE_EVENTS, MAX_QUEUE_BYTES, MAX_QUEUE_EVENTS
 from openguild_proto.operations.context import Settings
+from openguild_proto.settings.sections import SessionSettings
 from openguild_runtime.client import ApiError, ChannelEvent, Client, GaveUp, StreamEnded, Subscription
-from openguild_runtime.storage.postgres.commit_queue import MAX_QUEUE_BYTES, MAX_QUEUE_EVENTS
 from tests.simulation import loop as simulated
 from tests.simulation.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
 from tests.simulation.loop import SimLoop, Stalled
@@ -73,7 +73,7 @@ class Run:
         self.token_secs = self.rng.choice(TOKEN_SECS)
         self.sizes = self.rng.choice(SIZES)
         self.spread = self.rng.choice((0.0, 1.0))  # posts come all at once, or at any time
-        self.world = World(Settings(access_ttl_secs=self.token_secs))
+        self.world = World(Settings(session=SessionSettings(access_ttl_secs=self.token_secs)))
         self.now: Callable[[], float]
         self.channels: list[str] = []
         self.departures: list[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = []

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
+from openguild_runtime.config.declared import ConfigKey, keys_of
 from openguild_runtime.config.pool_shares import MIN_POOL_SIZE
 from openguild_runtime.config.sections import ServerConfig
 
@@ -31,20 +29,16 @@ class Number(NamedTuple):
         return below, math.nextafter(self.most, math.inf), -1, 10 * self.most, 2**63
 
 
-def _numbers(model: type[BaseModel], prefix: str = "") -> Iterator[Number]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _numbers(kind, f"{prefix}{name}.")
-        elif kind is int or kind is float:
-            bounds = {
-                bound: getattr(rule, bound)
-                for rule in field.metadata
-                for bound in ("gt", "ge", "le")
-                if hasattr(rule, bound)
-            }
-            least = bounds["gt"] + 1 if "gt" in bounds else bounds.get("ge")
-            yield Number(prefix + name, kind, LEAST.get(prefix + name, least), bounds.get("le"))
+def _number(key: ConfigKey) -> Number:
+    bounds = {
+        bound: getattr(rule, bound)
+        for rule in key.field.metadata
+        for bound in ("gt", "ge", "le")
+        if hasattr(rule, bound)
+    }
+    least = bounds["gt"] + 1 if "gt" in bounds else bounds.get("ge")
+    kind: Any = key.field.annotation
+    return Number(key.name, kind, LEAST.get(key.name, least), bounds.get("le"))
 
 
-NUMBERS = list(_numbers(ServerConfig))
+NUMBERS = [_number(key) for key in keys_of(ServerConfig) if key.field.annotation in (int, float)]

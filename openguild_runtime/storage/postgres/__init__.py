@@ -27,8 +27,10 @@ from openguild_proto.effects import (
     StorageUnavailable,
 )
 from openguild_proto.effects.performs import collect, performs
+from openguild_proto.log.commits import Outcome
 from openguild_proto.records import ChannelAccess, ControlRecord, History
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
+from openguild_runtime.config.sections import DatabaseSection
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
@@ -51,7 +53,6 @@ from openguild_runtime.storage.postgres import (
     sessions,
 )
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
-from openguild_runtime.storage.postgres.commit_queue import Outcome
 from openguild_runtime.storage.postgres.committer import Committer
 from openguild_runtime.storage.postgres.pool import Patience, Pool
 from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
@@ -84,9 +85,9 @@ class PostgresStorage(Storage):
         database_url: str,
         tasks: TaskGroup,
         *,
-        pool_size: int = 10,
-        statement_timeout_secs: float = 10.0,
-        statement_cache_size: int = 100,
+        pool_size: int = DatabaseSection.pool_size,
+        statement_timeout_secs: float = DatabaseSection.statement_timeout_secs,
+        statement_cache_size: int = DatabaseSection.statement_cache_size,
         committers: int = COMMITTERS,
     ) -> None:
         super().__init__()

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from openguild_proto.effects import Appended, AppendEvent, AppendFailure
 from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.channels import is_same_post
 from openguild_proto.policy.permissions import ROLES, Permission, require_role, require_session, roles_with, sees_all
 from openguild_proto.records import StoredEvent
-from openguild_runtime.storage.postgres.commit_queue import Outcome
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis
 
 # `lock_timeout` is set for this transaction alone, so it works behind a pooler as well. The append refers to what was

@@ -10,18 +10,13 @@ from typing import Protocol
 import asyncpg
 import structlog
 
-from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded, StorageUnavailable
+from openguild_proto.effects import Appended, AppendEvent, AppendFailure, StorageUnavailable
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.log.commits import Attempt, CommitPlan, Outcome
 from openguild_runtime.storage.postgres.append import append_batch
-from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+from openguild_runtime.storage.postgres.commit_queue import CommitQueue
 from openguild_runtime.storage.postgres.faults import Locked
 from openguild_runtime.storage.postgres.values import Connection
-
-# A lock that a batch waits for is usually another replica's commit to the same channel: milliseconds, and on a disk
-# that stalls some hundred. Whoever holds it longer deletes the guild, or is a person at psql.
-PATIENCE_MS = 500
-PROBE_PATIENCE_MS = 50  # for a channel that is already known, or likely, to be locked
-RETRY_LIMIT_SECS = 1.0  # for all channels of a batch together: the whole table may be locked
 
 log = structlog.get_logger("openguild.storage")
 
@@ -65,65 +60,44 @@ class Committer:
         return self.queues[zlib.crc32(channel_id.encode()) % len(self.queues)]
 
     async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
-        suspect = self._queue_of(batch[0].channel_id).suspects(batch[0].channel_id)
-        return await self._store(batch, PROBE_PATIENCE_MS if suspect else PATIENCE_MS)
-
-    async def _store(self, batch: Sequence[AppendEvent], patience_ms: int) -> Sequence[Outcome]:
-        """One outcome for each, in order. Raises StorageUnavailable: the fate of the whole batch is unknown."""
-        started = time.monotonic()
-        parts: Sequence[Sequence[int]]
-        try:
-            outcomes = await self._borrow(lambda connection: append_batch(connection, batch, patience_ms))
-        except Locked:
-            parts = _by_channel(batch)
-            if len(parts) == 1:
-                return self._blocked(batch)
-            patience_ms = PROBE_PATIENCE_MS
-        except asyncpg.PostgresError as failure:
-            if len(batch) == 1:
-                return [_refused(batch[0], failure)]
-            half = len(batch) // 2
-            parts = [range(half), range(half, len(batch))]
-        else:
-            self._on_batch(len(batch), time.monotonic() - started)
-            self._queue_of(batch[0].channel_id).trust(batch[0].channel_id)
-            return outcomes
-        return await self._store_parts(batch, parts, patience_ms)
-
-    async def _store_parts(
-        self, batch: Sequence[AppendEvent], parts: Sequence[Sequence[int]], patience_ms: int
-    ) -> Sequence[Outcome]:
-        """Each part by itself, in order; a part is the places in `batch` of its events."""
-        outcomes: list[Outcome] = [Overloaded() for _ in batch]
-        give_up = time.monotonic() + RETRY_LIMIT_SECS
-        for part in parts:
-            if time.monotonic() >= give_up:
-                break
-            found: Sequence[Outcome]
+        """One outcome for each, in order."""
+        queue = self._queue_of(batch[0].channel_id)
+        plan = CommitPlan(batch, suspect=queue.suspects(batch[0].channel_id))
+        now = time.monotonic()
+        while (attempt := plan.next_attempt(now)) is not None:
+            started = now
             try:
-                found = await self._store([batch[place] for place in part], patience_ms)
-            except StorageUnavailable as away:  # what was stored before it is stored, and is to be published
-                found = [away for _ in part]
-            for place, outcome in zip(part, found, strict=True):
-                outcomes[place] = outcome
-        return outcomes
+                outcomes = await self._store(attempt)
+            except (StorageUnavailable, asyncpg.PostgresError) as failure:
+                now = time.monotonic()
+                _failed(plan, queue, failure, now)
+            else:
+                now = time.monotonic()
+                self._on_batch(len(attempt.appends), now - started)
+                queue.stored(attempt.appends[0].channel_id)
+                plan.stored(outcomes)
+        return plan.outcomes
 
-    def _blocked(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
-        channel_id = batch[0].channel_id
-        log.warning("a channel is locked in the database: its posts are refused for a moment", channel_id=channel_id)
-        self._queue_of(channel_id).block(channel_id)
-        return [Overloaded() for _ in batch]
-
-
-def _by_channel(batch: Sequence[AppendEvent]) -> list[list[int]]:
-    places: dict[str, list[int]] = {}
-    for place, effect in enumerate(batch):
-        places.setdefault(effect.channel_id, []).append(place)
-    return list(places.values())
+    async def _store(self, attempt: Attempt) -> Sequence[Outcome]:
+        return await self._borrow(lambda connection: append_batch(connection, attempt.appends, attempt.patience_ms))
 
 
-def _refused(effect: AppendEvent, failure: asyncpg.PostgresError) -> Exception:
-    """PostgreSQL will never store this event. Its text quotes what it refuses, so it goes nowhere."""
-    kind = type(failure).__name__
-    log.error("an event cannot be stored", kind=kind, channel_id=effect.channel_id, event_id=effect.event_id)
-    return LocalProtocolError(f"the database refuses the event: {kind}")
+def _failed(
+    plan: CommitPlan, queue: CommitQueue, failure: StorageUnavailable | asyncpg.PostgresError, now: float
+) -> None:
+    """Tell the plan how its attempt failed, and do and log what follows."""
+    match failure:
+        case Locked():
+            channel_id = plan.locked(now)
+            if channel_id is not None:
+                log.warning(
+                    "a channel is locked in the database: its posts are refused for a moment", channel_id=channel_id
+                )
+                queue.block(channel_id)
+        case StorageUnavailable():
+            plan.unavailable(failure)
+        case _:  # PostgreSQL will never store this event. Its text quotes what it refuses, so it goes nowhere.
+            kind = type(failure).__name__
+            event = plan.refused(LocalProtocolError(f"the database refuses the event: {kind}"), now)
+            if event is not None:
+                log.error("an event cannot be stored", kind=kind, channel_id=event.channel_id, event_id=event.event_id)

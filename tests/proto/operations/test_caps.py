@@ -12,6 +12,7 @@ from openguild_proto.operations.context import Settings
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.settings.sections import GuildSettings
 from tests.support.world import World, decoded
 
 CHANGES = [
@@ -52,7 +53,7 @@ def test_messages_have_limits_of_their_own() -> None:
 
 
 def test_guilds_that_one_may_be_in_are_counted_and_leaving_one_makes_room() -> None:
-    world = World(Settings(max_guilds_joined=2))
+    world = World(Settings(guilds=GuildSettings(max_joined_per_user=2)))
     alice, bob = world.user("alice"), world.user("bob")
     world.ask("POST", "/guilds", {"name": "bob's own"}, bob)
     guilds = [decoded(world.ask("POST", "/guilds", {"name": "g"}, alice))["guild_id"] for _ in range(2)]
@@ -69,7 +70,9 @@ def test_guilds_that_one_may_be_in_are_counted_and_leaving_one_makes_room() -> N
 
 
 def test_a_cap_is_said_and_what_was_removed_makes_room() -> None:
-    world = World(Settings(max_guilds_owned=2, max_channels_per_guild=1, max_invites_per_guild=1))
+    world = World(
+        Settings(guilds=GuildSettings(max_owned_per_user=2, max_channels_per_guild=1, max_invites_per_guild=1))
+    )
     alice = world.user("alice")
     guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, alice))["guild_id"]
     for path, body in (

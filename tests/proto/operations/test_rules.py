@@ -24,6 +24,7 @@ from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import Author
 from openguild_proto.schemas.messages import PostMessage
+from openguild_proto.settings.sections import RegistrationSettings
 from openguild_proto.ws.close_codes import CloseCode
 from tests.support.world import PASSWORD, World, decoded, request
 
@@ -124,7 +125,7 @@ def test_the_longest_bodies_fit_however_they_are_written(world: World, alice: st
 
 
 def test_registration_can_be_closed() -> None:
-    world = World(Settings(registration_enabled=False))
+    world = World(Settings(registration=RegistrationSettings(enabled=False)))
     answer = world.ask("POST", "/users/register", {"username": "x", "password": PASSWORD})
     assert (answer.status, decoded(answer)["error"]) == (403, "registration_closed")
 

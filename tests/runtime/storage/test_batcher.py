@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from openguild_proto.effects import FindChannelAccess, Overloaded, StorageUnavailable
+from openguild_proto.limits import MAX_WAITING_QUESTIONS
 from openguild_proto.records import ChannelAccess
-from openguild_runtime.storage.postgres import access_batcher
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 
 pytestmark = pytest.mark.anyio
@@ -118,7 +118,7 @@ async def test_closing_finishes_the_batch_under_way_and_refuses_what_waits() -> 
 async def test_what_waits_is_bounded_and_so_is_a_batch() -> None:
     reader = Reader()
     batcher = AccessBatcher(reader.read)
-    futures = [batcher.submit(question(number)) for number in range(access_batcher.MAX_WAITING)]
+    futures = [batcher.submit(question(number)) for number in range(MAX_WAITING_QUESTIONS)]
     with pytest.raises(Overloaded):
         batcher.submit(question())
     async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""Group commit: what waits together commits together, bounded, each with its own outcome."""
+"""Group commit: what waits together commits together, each with its own outcome (turns: tests/proto/log)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import anyio
 import pytest
 
 from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded, StorageUnavailable
+from openguild_proto.limits import MAX_QUEUE_EVENTS
+from openguild_proto.log.commits import Outcome
 from openguild_proto.records import StoredEvent
-from openguild_runtime.storage.postgres import commit_queue
-from openguild_runtime.storage.postgres.commit_queue import CommitQueue, Outcome
+from openguild_runtime.storage.postgres.commit_queue import CommitQueue
 from tests.support.deeds import append
 
 pytestmark = pytest.mark.anyio
@@ -53,19 +54,6 @@ async def test_what_waits_while_a_batch_commits_goes_together() -> None:
         tasks.cancel_scope.cancel()
     assert [len(batch) for batch in log.batches] == [1, 10]
     assert (len(queue), len(outcomes), queue.bytes) == (0, 11, 0)
-
-
-async def test_equal_nonces_never_share_a_batch() -> None:
-    log = Log()
-    log.gate.set()
-    queue = CommitQueue(log.commit)
-    futures = [queue.submit(append("c", "alice", "x", nonce)) for nonce in ("a", "a", "b", "a", None, None)]
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(queue.run)
-        for future in futures:
-            await future
-        tasks.cancel_scope.cancel()
-    assert [[effect.nonce for effect in batch] for batch in log.batches] == [["a"], ["a", "b"], ["a", None, None]]
 
 
 async def test_a_failure_reaches_every_caller_of_the_batch_and_no_other() -> None:
@@ -115,56 +103,17 @@ async def test_a_blocked_channel_is_refused_at_once_and_nobody_else_is() -> None
         queue.submit(append("blocked"))
     queue.submit(append("free"))
     assert len(queue) == 1
-    queue.trust("blocked")
+    queue.stored("blocked")
     queue.submit(append("blocked"))
 
 
-async def test_a_suspect_channel_is_tried_alone_until_it_is_trusted() -> None:
-    log = Log()
-    log.gate.set()
-    queue = CommitQueue(log.commit, blocked_secs=0.0)
-
-    async def commit_all() -> list[list[str]]:
-        log.batches.clear()
-        futures = [queue.submit(append(channel)) for channel in ("a", "suspect", "b", "suspect", "c")]
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(queue.run)
-            for future in futures:
-                await future
-            tasks.cancel_scope.cancel()
-        return [sorted(effect.channel_id for effect in batch) for batch in log.batches]
-
-    queue.block("suspect")
-    assert await commit_all() == [["a"], ["suspect", "suspect"], ["b", "c"]]
-    queue.trust("suspect")
-    assert await commit_all() == [["a", "b", "c", "suspect", "suspect"]]
-
-
-async def test_what_is_remembered_of_blocked_channels_is_bounded() -> None:
+async def test_what_the_queue_does_not_admit_is_refused() -> None:
     queue = CommitQueue(Log().commit)
-    for number in range(2 * commit_queue.MAX_BLOCKED):
-        queue.block(f"c{number}")
-    assert (
-        sum(queue.suspects(f"c{number}") for number in range(2 * commit_queue.MAX_BLOCKED)) == commit_queue.MAX_BLOCKED
-    )
-
-
-async def test_the_queue_is_bounded() -> None:
-    queue = CommitQueue(Log().commit)
-    small = append("c", text="x")
-    size = 2 * len(small.wire) + commit_queue.OVERHEAD_BYTES
-    fits = commit_queue.MAX_QUEUE_BYTES // size
-
-    def fill(channel: str) -> int:
-        accepted = 0
-        with pytest.raises(Overloaded):
-            while True:
-                queue.submit(append(channel, text="x"))
-                accepted += 1
-        return accepted
-
-    assert fill("c") == commit_queue.MAX_QUEUE_EVENTS // 2, "one channel leaves room for the others"
-    assert fill("d") == min(fits, commit_queue.MAX_QUEUE_EVENTS) - commit_queue.MAX_QUEUE_EVENTS // 2
+    for number in range(MAX_QUEUE_EVENTS):
+        queue.submit(append(f"c{number % 3}"))
+    with pytest.raises(Overloaded):
+        queue.submit(append("c"))
+    assert len(queue) == MAX_QUEUE_EVENTS
 
 
 async def test_channels_take_turns() -> None:
@@ -205,15 +154,3 @@ async def test_a_caller_who_left_does_not_undo_the_append() -> None:
         assert isinstance(await queue.submit(append("c")), Appended)
         tasks.cancel_scope.cancel()
     assert [len(batch) for batch in log.batches] == [1, 1]
-
-
-async def test_queues_that_share_divide_the_bounds() -> None:
-    async def fill() -> int:
-        queue, accepted = CommitQueue(Log().commit, share=2), 0
-        with pytest.raises(Overloaded):
-            while True:
-                queue.submit(append(f"c{accepted % 7}", text="x"))
-                accepted += 1
-        return accepted
-
-    assert await fill() == commit_queue.MAX_QUEUE_EVENTS // 2

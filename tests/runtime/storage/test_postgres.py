@@ -29,9 +29,10 @@ from openguild_proto.effects import (
     StorageUnavailable,
 )
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
+from openguild_proto.log import commits
 from openguild_proto.records import Author, MemberRecord
 from openguild_runtime.storage import migrations
-from openguild_runtime.storage.postgres import PostgresStorage, committer
+from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.values import Connection
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, login, new_id, token
 from tests.support.storage_handler import HeardFromStorage
@@ -340,7 +341,7 @@ async def test_an_event_that_cannot_be_stored_fails_alone_and_is_logged_without_
 async def test_what_was_begun_is_finished_and_what_waits_is_refused(
     database_url: str, rival: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committer, "PATIENCE_MS", 10_000)
+    monkeypatch.setattr(commits, "LOCK_PATIENCE_MS", 10_000)
     outcomes: dict[str, object] = {}
     async with opened(database_url) as store:
         (channel,) = await add_channels(store, 1)
