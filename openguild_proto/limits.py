@@ -44,6 +44,7 @@ MAX_TOKEN_CHARS = 2_048  # ours: an access token, checked before any work
 MAX_CACHED_TOKENS = 65_536  # ours: verified ones; the least recently used is forgotten, and checked again when it comes
 MAX_REVOKED_SESSIONS = 262_144  # ours: remembered while a token of theirs could live
 
+MAX_SESSIONS_PER_RECORD = 1_000  # ours: of one control record; 39 KB of JSON, far below NATS' 1 MiB
 MAX_CLOCK_DRIFT_SECS = 0.5  # ours: by which a stream may end apart from its token when the wall clock moves
 
 # Fan-out

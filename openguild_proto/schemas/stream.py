@@ -6,9 +6,12 @@ splice those bytes instead of encoding again (PROTOCOL 8.4.3).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.records import ChannelRecord, ControlRecord, ReadState, StoredEvent
+from openguild_proto.schemas.guilds import Channel
 from openguild_proto.schemas.messages import ReadPosition
 
 _KIND = b'{"kind":"channel_message",'
@@ -49,6 +52,16 @@ def channel_created_payload(record: ControlRecord) -> bytes:
 def channels_deleted(record: ControlRecord) -> list[str]:
     """The channels that went with their guild; none in a record of a release that did not write them."""
     return msgspec.json.decode(record.body, type=list[str]) if record.body is not None else []
+
+
+def channel_ids_body(channel_ids: Sequence[str]) -> str:
+    """The body of a `guild_deleted` record."""
+    return msgspec.json.encode(list(channel_ids)).decode()
+
+
+def channel_body(channel: ChannelRecord) -> str:
+    """The `event` member of a `channel_created` notification as JSON (PROTOCOL 8.10.3)."""
+    return msgspec.json.encode(Channel.of(channel)).decode()
 
 
 def channel_read_payload(state: ReadState) -> bytes:

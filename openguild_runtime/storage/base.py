@@ -18,13 +18,10 @@ from openguild_proto.effects import (
     RenewEpochs,
     StorageEffect,
 )
-from openguild_proto.records import ChannelRecord, ControlRecord, History, Visible
-from openguild_proto.schemas.guilds import Channel
+from openguild_proto.records import ControlRecord, History, Visible
 from openguild_runtime.observability.database_causes import CAUSES
 
 T = TypeVar("T")
-
-MAX_SESSIONS_PER_RECORD = 1_000  # 39 KB of JSON: far below NATS' 1 MiB, and no long stop of a replica's loop
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
@@ -143,13 +140,3 @@ class Storage(ABC):
     @abstractmethod
     def stats(self) -> StorageStats:
         """No I/O."""
-
-
-def channel_ids_body(channel_ids: Sequence[str]) -> str:
-    """The body of a `guild_deleted` record."""
-    return msgspec.json.encode(list(channel_ids)).decode()
-
-
-def channel_body(channel: ChannelRecord) -> str:
-    """The `event` member of a `channel_created` notification as JSON (PROTOCOL 8.10.3)."""
-    return msgspec.json.encode(Channel.of(channel)).decode()

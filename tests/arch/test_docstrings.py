@@ -14,15 +14,19 @@ NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 def public_names(node: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
     for child in node.body:
-        if isinstance(child, NAMED) and not child.name.startswith("_") and not is_setter(child):
+        if isinstance(child, NAMED) and not child.name.startswith("_") and not is_described_elsewhere(child):
             yield prefix + child.name, child
             if isinstance(child, ast.ClassDef):
                 yield from public_names(child, f"{prefix}{child.name}.")
 
 
-def is_setter(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """A property is described where it is read."""
-    return any(isinstance(mark, ast.Attribute) and mark.attr == "setter" for mark in node.decorator_list)
+def is_described_elsewhere(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A property is described where it is read, what performs an effect by the effect."""
+    return any(
+        (isinstance(mark, ast.Attribute) and mark.attr == "setter")
+        or (isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == "performs")
+        for mark in node.decorator_list
+    )
 
 
 @pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: str(path.relative_to(CORE)))

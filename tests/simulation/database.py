@@ -23,10 +23,10 @@ from openguild_proto.effects import (
 )
 from openguild_proto.errors import Refusal
 from openguild_proto.log.commits import Outcome
+from openguild_proto.memory import MemoryTables
 from openguild_proto.records import ChannelAccess
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS
 from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
-from openguild_runtime.storage.memory import MemoryTables
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue
 

@@ -17,6 +17,7 @@ from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChanne
 from openguild_proto.fanout.hub import Hub, Subscriber, SubscriberState
 from openguild_proto.fanout.ring import Ring
 from openguild_proto.http.message import OpenStream
+from openguild_proto.memory import MemoryTables
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_proto.replica.actions import (
@@ -34,7 +35,6 @@ from openguild_proto.replica.actions import (
 from openguild_proto.replica.replica import Replica
 from openguild_proto.schemas.stream import encode_control, event_frame_payload
 from openguild_proto.sessions.tokens import TokenAuthority
-from openguild_runtime.storage.memory import MemoryTables
 from tests.support.elsewhere import Elsewhere
 
 T = TypeVar("T")

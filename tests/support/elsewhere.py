@@ -6,8 +6,9 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from openguild_proto.effects import Appended, StorageEffect
+from openguild_proto.memory import MemoryTables
 from openguild_proto.records import StoredEvent
-from openguild_runtime.storage.memory import MemoryStorage, MemoryTables
+from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append
 from tests.support.storage_handler import HeardFromStorage
 

@@ -21,6 +21,7 @@ from openguild_proto.effects import (
     WarnOperator,
 )
 from openguild_proto.http.message import OpenStream, Request, Response
+from openguild_proto.memory import MemoryTables
 from openguild_proto.operations.context import Context, Service, Settings
 from openguild_proto.operations.dispatch import dispatch
 from openguild_proto.operations.routes import match
@@ -28,7 +29,6 @@ from openguild_proto.operations.routing import BadParameter, Matched
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
-from openguild_runtime.storage.memory import MemoryTables
 
 START_MS = 1_700_000_000_000
 PASSWORD = "correct horse"

@@ -22,7 +22,7 @@ from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
-from openguild_runtime.storage.base import channel_body
+from openguild_proto.schemas.stream import channel_body
 from openguild_runtime.storage.postgres.access import CHANNEL, channel_record
 from openguild_runtime.storage.postgres.authority import hold_users, require_in_channel, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction

@@ -20,7 +20,7 @@ from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
-from openguild_runtime.storage.base import channel_ids_body
+from openguild_proto.schemas.stream import channel_ids_body
 from openguild_runtime.storage.postgres.access import guild_record
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction

@@ -18,6 +18,7 @@ from openguild_proto.effects import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.limits import MAX_SESSIONS_PER_RECORD
 from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.records import (
     ControlKind,
@@ -28,7 +29,6 @@ from openguild_proto.records import (
     SessionRecord,
 )
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
-from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
 from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none

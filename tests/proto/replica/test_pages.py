@@ -11,11 +11,11 @@ import pytest
 from openguild_proto.effects import ReadEvents, StorageUnavailable
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.limits import PIECE_BYTES
+from openguild_proto.memory import MemoryTables
 from openguild_proto.replica.actions import Log as Line
 from openguild_proto.replica.actions import Query, Replay
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.pages import Pages, Pieces
-from openguild_runtime.storage.memory import MemoryTables
 from tests.support.elsewhere import Elsewhere
 
 

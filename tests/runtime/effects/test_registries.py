@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from openguild_proto import effects
+from openguild_proto import effects, memory
 from openguild_proto.effects.base import Effect, StorageEffect
 from openguild_proto.effects.performs import MARK, Performed
 from openguild_runtime.effects import performer
 from openguild_runtime.replica import actions
-from openguild_runtime.storage import memory, postgres
+from openguild_runtime.storage import postgres
 
 for module in pkgutil.iter_modules(effects.__path__, effects.__name__ + "."):
     importlib.import_module(module.name)

@@ -6,8 +6,8 @@ from itertools import islice
 
 from openguild_proto.effects import CountAttempt
 from openguild_proto.effects.performs import performs
+from openguild_proto.memory.state import State
 from openguild_proto.policy.attempts import bin_of, decide_attempt, forgotten_until
-from openguild_runtime.storage.memory.state import State
 
 FORGOTTEN_AT_ONCE = 20
 

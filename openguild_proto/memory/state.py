@@ -37,6 +37,8 @@ class Family:
 
 @dataclass(slots=True)
 class Session:
+    """An access token's session."""
+
     session_id: str
     family_id: str
     user_id: str
@@ -45,6 +47,8 @@ class Session:
 
 @dataclass(slots=True)
 class Membership:
+    """A role, and since when (UTC milliseconds)."""
+
     role: str
     joined_at_ms: int
 
@@ -62,6 +66,8 @@ class Channel:
 
 @dataclass(slots=True)
 class State:
+    """All tables."""
+
     users: dict[str, UserRecord] = field(default_factory=dict)
     user_ids: dict[str, str] = field(default_factory=dict)  # username key: user id
     server_roles: dict[str, dict[str, int]] = field(default_factory=dict)  # user id: role: granted at, ms
@@ -103,6 +109,7 @@ class State:
 
     @property
     def control_head(self) -> int:
+        """The sequence of the newest control record."""
         return self.control_pruned + len(self.control)
 
     def roles_of(self, user_id: str) -> tuple[str, ...]:
@@ -111,6 +118,7 @@ class State:
         return tuple(sorted(granted, key=lambda role: (granted[role], role)))
 
     def guild_role(self, guild_id: str, user_id: str) -> str | None:
+        """The user's role in the guild; None: they are no member."""
         membership = self.members.get(guild_id, {}).get(user_id)
         return membership.role if membership is not None else None
 
@@ -128,4 +136,5 @@ class State:
 
 
 def in_order_of_creation(channels: Iterable[Channel]) -> list[Channel]:
+    """Sort as every list is sorted: by time of creation, then by id."""
     return sorted(channels, key=lambda channel: (channel.record.created_at_ms, channel.record.channel_id))

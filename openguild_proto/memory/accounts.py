@@ -19,6 +19,9 @@ from openguild_proto.effects import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.limits import MAX_SESSIONS_PER_RECORD
+from openguild_proto.memory.authority import require_author
+from openguild_proto.memory.state import Channel, Family, Membership, Session, State
 from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import (
@@ -34,9 +37,6 @@ from openguild_proto.records import (
     UserRecord,
 )
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
-from openguild_runtime.storage.base import MAX_SESSIONS_PER_RECORD
-from openguild_runtime.storage.memory.authority import require_author
-from openguild_runtime.storage.memory.state import Channel, Family, Membership, Session, State
 
 
 @performs(InsertUser)

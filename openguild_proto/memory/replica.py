@@ -12,8 +12,8 @@ from openguild_proto.effects.replica import (
     RecordLineage,
     RenewEpochs,
 )
+from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, History, Visible
-from openguild_runtime.storage.memory.state import State
 
 
 @performs(ReadHeads)

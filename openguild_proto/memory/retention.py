@@ -6,8 +6,8 @@ from itertools import islice
 
 from openguild_proto.effects import PruneExpired
 from openguild_proto.effects.performs import performs
-from openguild_runtime.storage.memory.accounts import prune_user
-from openguild_runtime.storage.memory.state import State
+from openguild_proto.memory.accounts import prune_user
+from openguild_proto.memory.state import State
 
 
 @performs(PruneExpired)

@@ -23,6 +23,10 @@ from openguild_proto.effects import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.memory.authority import require_author, require_in_guild
+from openguild_proto.memory.channels import drop_channel
+from openguild_proto.memory.paging import page_after
+from openguild_proto.memory.state import Membership, State
 from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import decide_read_position
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
@@ -37,11 +41,7 @@ from openguild_proto.records import (
     MemberChange,
     MemberRecord,
 )
-from openguild_runtime.storage.base import channel_ids_body
-from openguild_runtime.storage.memory.authority import require_author, require_in_guild
-from openguild_runtime.storage.memory.channels import drop_channel
-from openguild_runtime.storage.memory.paging import page_after
-from openguild_runtime.storage.memory.state import Membership, State
+from openguild_proto.schemas.stream import channel_ids_body
 
 
 @performs(InsertGuild)

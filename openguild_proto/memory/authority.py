@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.permissions import Permission, require_role, require_session
 from openguild_proto.records import Author
-from openguild_runtime.storage.memory.state import Channel, State
 
 
 def require_author(state: State, author: Author) -> None:
