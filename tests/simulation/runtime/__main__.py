@@ -1,4 +1,4 @@
-"""`python -m tests.simulation --seeds N [--first K] [--plant NAME]`: run seeds on all cores, stop at the first violation."""
+"""`python -m tests.simulation.runtime --seeds N [--first K] [--plant NAME]`: run seeds on all cores, stop at the first violation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tests.simulation.plants import PLANTS
-from tests.simulation.scenario import Report, no_plant, run_seed
+from tests.simulation.runtime.plants import PLANTS
+from tests.simulation.runtime.scenario import Report, no_plant, run_seed
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def replay_command(seed: int, plant: str | None = None) -> str:
@@ -23,7 +23,7 @@ def replay_command(seed: int, plant: str | None = None) -> str:
     if python.is_relative_to(ROOT):
         python = python.relative_to(ROOT)
     planted = f" --plant {plant}" if plant else ""
-    return f"PYTHONHASHSEED=0 PYTHONPATH=. {shlex.quote(str(python))} -m tests.simulation --first {seed} --seeds 1{planted}"
+    return f"PYTHONHASHSEED=0 PYTHONPATH=. {shlex.quote(str(python))} -m tests.simulation.runtime --first {seed} --seeds 1{planted}"
 
 
 def run_one(plant: str | None, seed: int) -> Report:
@@ -31,7 +31,7 @@ def run_one(plant: str | None, seed: int) -> Report:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.runtime")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--plant", choices=sorted(PLANTS))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
-from tests.simulation.loop import SimLoop
+from tests.simulation.runtime.loop import SimLoop
 
 
 class SimNats:

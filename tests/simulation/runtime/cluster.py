@@ -17,10 +17,10 @@ from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.shutdown import drain
 from openguild_runtime.system.sources import Sources
-from tests.simulation.database import SimDatabase, SimStorage
-from tests.simulation.loop import SimLoop
-from tests.simulation.network import Network
-from tests.simulation.wire import SimBus, SimNats
+from tests.simulation.runtime.database import SimDatabase, SimStorage
+from tests.simulation.runtime.loop import SimLoop
+from tests.simulation.runtime.network import Network
+from tests.simulation.runtime.wire import SimBus, SimNats
 from tests.support.world import START_MS
 
 QUEUE_CAPACITY = 16  # small, so that slow readers lag in a short run

@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from tests.simulation.__main__ import ROOT, replay_command
-from tests.simulation.plants import PLANTS
-from tests.simulation.scenario import run_seed
+from tests.simulation.runtime.__main__ import ROOT, replay_command
+from tests.simulation.runtime.plants import PLANTS
+from tests.simulation.runtime.scenario import run_seed
 
 SEEDS = 240
 

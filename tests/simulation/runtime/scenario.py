@@ -21,10 +21,10 @@ from openguild_proto.limits import MAX_PAGE_EVENTS, MAX_QUEUE_BYTES, MAX_QUEUE_E
 from openguild_proto.operations.context import Settings
 from openguild_proto.settings.sections import SessionSettings
 from openguild_runtime.client import ApiError, ChannelEvent, Client, GaveUp, StreamEnded, Subscription
-from tests.simulation import loop as simulated
-from tests.simulation.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
-from tests.simulation.loop import SimLoop, Stalled
-from tests.simulation.people import DEVICE, Account, Person, Watch, log_in, register, user_id
+from tests.simulation.runtime import loop as simulated
+from tests.simulation.runtime.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
+from tests.simulation.runtime.loop import SimLoop, Stalled
+from tests.simulation.runtime.people import DEVICE, Account, Person, Watch, log_in, register, user_id
 from tests.support.world import World, decoded
 
 REPLICAS = 3

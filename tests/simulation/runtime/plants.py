@@ -14,7 +14,7 @@ from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.flusher import PURE_SENDS
 from openguild_runtime.net.transport import Transport
-from tests.simulation.cluster import Replica
+from tests.simulation.runtime.cluster import Replica
 
 
 def publish_before_commit(replica: Replica) -> None:
