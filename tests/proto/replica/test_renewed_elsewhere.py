@@ -6,14 +6,17 @@ from typing import Any
 
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.effects import ReadEvents
+from openguild_proto.effects import FindSession, ReadEvents
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory, ReadVisible
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
 from openguild_proto.records import History, StoredEvent, Visible
-from openguild_proto.replica.actions import Query, Replay
+from openguild_proto.replica.actions import Close, Query, Replay
 from openguild_proto.replica.replica import Replica
 from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.ws.close_codes import CloseCode
+
+KEY = SigningKey(bytes(32))
 
 
 class Socket:
@@ -28,7 +31,7 @@ class Driver:
         self.events = [b'"first"', b'"lost"']
         self.history = History("cluster:1", "cluster:1", 0)
         self.asked: list[str] = []
-        tokens = TokenAuthority(KeyRing(SigningKey(bytes(32))))
+        tokens = TokenAuthority(KeyRing(KEY))
         self.replica = Replica(Hub(), tokens, lambda: 0.5, replay_window=50)
         self.replica.run(self.replica.start(), "the start", lambda result, error: None, now=0.0)
         self.carry_out()
@@ -57,10 +60,12 @@ class Driver:
             case ReadEvents(after=after, limit=limit):
                 stored = [StoredEvent("c", n, f"e{n}", wire, 0) for n, wire in enumerate(self.events, start=1)]
                 return tuple(stored[after : after + limit])
+            case FindSession():
+                return None  # it was opened behind the point to which the database was restored
         return None
 
     def prepare(self, channel_id: str | None, epoch: int | None) -> OpenStream:
-        stream = OpenStream("u", "s", b"", 0, channel_id, since=0, head=0, epoch=epoch)
+        stream = OpenStream("u", "s", KEY.public, 0, channel_id, since=0, head=0, epoch=epoch)
         self.replica.prepare(stream, now=0.0)
         self.carry_out()
         return stream
@@ -105,6 +110,19 @@ def test_stream_of_an_epoch_that_is_news_has_the_history_read_first() -> None:
     assert driver.asked.count("ReadHistory") == 2  # seen, and read again when everything had begun anew
     assert feed is not None
     assert (feed.epoch, feed.head) == (2, 1)
+
+
+def test_stream_that_joins_during_a_renewal_ends_with_its_session() -> None:
+    driver = Driver()
+    changes = driver.replica.changes
+    stream = driver.prepare(None, None)
+    driver.restore()
+    driver.replica.catch_up(now=0.0)
+    driver.carry_out()
+    socket = Socket()
+    driver.replica.join(socket, stream, handle=1, changes=changes, now=0.0)
+    closed = [action for action in driver.carry_out() if isinstance(action, Close)]
+    assert [(action.socket, action.code) for action in closed] == [(socket, CloseCode.TOKEN_ENDED)]
 
 
 def test_further_streams_of_the_same_epoch_ask_nothing() -> None:
