@@ -1,4 +1,4 @@
-"""`python -m tests.simulation.runtime --seeds N [--first K] [--plant NAME]`: run seeds on all cores, stop at the first violation."""
+"""`python -m tests.simulation.runtime --seeds N [--first K] [--plant NAME]`: run seeds on all cores up to the first violation."""
 
 from __future__ import annotations
 

@@ -1,0 +1,127 @@
+"""The one database: transactions that commit, abort or lose their answer, outages, and a restore to an earlier state.
+
+It holds the tables of the memory store. What PostgreSQL knows besides, the history of its own recoveries, is here.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgspec
+
+from openguild_proto.effects import Appended, AppendEvent, ReadHeads, StorageEffect
+from openguild_proto.effects.replica import ReadHistory, RecordLineage, RenewEpochs
+from openguild_proto.records import ControlRecord, History, StoredEvent
+from openguild_runtime.storage.memory import MemoryTables
+from tests.simulation.clock import Clock
+from tests.simulation.ledger import Ledger
+
+QUICK_SECS = (0.0005, 0.001, 0.002, 0.01)  # one way of a query
+SLOW_SECS = 0.2
+SLOW_SHARE = 0.03
+
+
+class Database:
+    """`abort_share`, `unknown_share`: transactions that fail before, or lose their answer after, the commit."""
+
+    def __init__(self, clock: Clock, rng: Random, state: bytes, violation: Callable[[str], None]) -> None:
+        self.tables = MemoryTables()
+        self.tables._state = pickle.loads(state)
+        self.ledger = Ledger()
+        self.abort_share = self.unknown_share = 0.0
+        self.restores = 0
+        self.down_until = 0.0
+        self.hangs = False  # an outage answers nothing until it ends
+        self._clock = clock
+        self._rng = rng
+        self._violation = violation
+        self._lineage = 1  # grows with each promotion
+        self._recorded: str | None = None
+        self._renewals = 0
+        self._backup: tuple[bytes, str | None, int] | None = None
+
+    # --- faults --------------------------------------------------------------------------------------
+
+    @property
+    def is_down(self) -> bool:
+        return self._clock.now < self.down_until
+
+    def delay(self) -> float:
+        """Of one way."""
+        random = self._rng.random
+        return SLOW_SECS * random() if random() < SLOW_SHARE else QUICK_SECS[int(random() * len(QUICK_SECS))]
+
+    def goes_down(self, secs: float, *, hangs: bool) -> None:
+        self.down_until = max(self.down_until, self._clock.now + secs)
+        self.hangs = hangs
+
+    def heal(self) -> None:
+        self.abort_share = self.unknown_share = 0.0
+        self.down_until = min(self.down_until, self._clock.now)
+
+    # --- what is stored ------------------------------------------------------------------------------
+
+    def perform(self, effect: StorageEffect[Any], witness: StoredEvent | None = None) -> Any:
+        """One effect at its moment. `witness`: an event that the asking replica has stored before (see `lacks` of History)."""
+        match effect:
+            case ReadHistory():
+                return History(self._name, self._recorded, self._renewals, lacks=self._lacks(witness))
+            case RecordLineage(found=found):
+                if self._recorded is None and self._renewals == found.renewals:
+                    self._recorded = found.lineage
+                return None
+            case RenewEpochs(found=found, at_least=at_least):
+                return self._renew(found, at_least)
+            case AppendEvent():
+                outcome = self.tables.perform(effect)
+                if isinstance(outcome, Appended) and not outcome.repeated:
+                    wrong = self.ledger.append(outcome.event, self._clock.now)
+                    if wrong is not None:
+                        self._violation(wrong)
+                return outcome
+        return self.tables.perform(effect)
+
+    def control_since(self, sequence: int) -> list[ControlRecord]:
+        return self.tables.control_since(sequence, self.tables.control_head() - sequence)
+
+    def head(self, channel_id: str) -> int | None:
+        """None: there is no such channel."""
+        return self.tables.perform(ReadHeads(channel_ids=(channel_id,))).get(channel_id)
+
+    # --- its history ---------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"cluster:{self._lineage}"
+
+    def _lacks(self, witness: StoredEvent | None) -> bool:
+        state = self.tables._state
+        return (
+            witness is not None and witness.channel_id in state.channels and witness.event_id not in state.event_places
+        )
+
+    def _renew(self, found: History, at_least: int) -> bool:
+        if self._renewals != found.renewals:
+            return False
+        self._renewals = max(self._renewals + 1, at_least)
+        self._recorded = found.lineage or self._recorded
+        for channel in self.tables._state.channels.values():
+            channel.record = msgspec.structs.replace(channel.record, epoch=2 + self._rng.getrandbits(52))
+        return True
+
+    def back_up(self) -> None:
+        """What a standby has that is behind from here on."""
+        self._backup = pickle.dumps(self.tables._state), self._recorded, self._renewals
+
+    def restore(self) -> None:
+        """The state of the backup serves from here on, under another lineage, as of a standby that was promoted."""
+        if self._backup is None:
+            return
+        state, self._recorded, self._renewals = self._backup
+        self.tables._state = restored = pickle.loads(state)
+        self.restores += 1
+        self._lineage += 1
+        self.ledger.restored({channel_id: len(channel.events) for channel_id, channel in restored.channels.items()})

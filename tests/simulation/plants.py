@@ -1,0 +1,90 @@
+"""Bugs to be planted: each is a mistake that was made before, and that the simulation must find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from openguild_proto.effects import AppendEvent, ReadEvents
+from openguild_proto.http.message import OpenStream
+from openguild_proto.procedures import Procedure
+from openguild_proto.records import StoredEvent
+from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
+from openguild_proto.ws.frames import text_frame
+from tests.simulation.process import Process
+from tests.simulation.sockets import StreamSocket
+
+
+def publish_before_commit(process: Process) -> None:
+    """Subscribers and the wire get an event whose transaction may still abort."""
+    tables = process.database.tables
+
+    def early(batch: Sequence[AppendEvent]) -> None:
+        heads = tables.heads([effect.channel_id for effect in batch])
+        for effect in batch:
+            if effect.channel_id in heads:
+                heads[effect.channel_id] += 1
+                sequence = heads[effect.channel_id]
+                process.committed(StoredEvent(effect.channel_id, sequence, effect.event_id, effect.wire, effect.now_ms))
+
+    process.storage.early = early
+
+
+def trust_nats(process: Process) -> None:
+    """The sequencer takes what the wire brings for all there is: what was lost stays lost."""
+    channels = process.replica.channels
+
+    def heard(channel_id: str, payload: bytes) -> None:
+        feed, sequence = channels.get(channel_id), payload_sequence(payload)
+        if feed is not None and feed.follower.begun and sequence > feed.head:
+            feed.follower.restart(sequence)
+            feed.release(sequence, payload)
+
+    channels.heard = heard  # type: ignore[method-assign]  # this is the bug
+
+
+def replay_before_subscribe(process: Process) -> None:
+    """The log is read up to where it stood at the request; what came since falls between."""
+    subscribe = process.subscribe
+
+    def late(socket: StreamSocket, stream: OpenStream, changes: int) -> None:
+        feed = process.replica.channels.get(stream.channel_id or "")
+        if feed is not None and stream.since is not None and stream.since < stream.head:
+            pages = ReadEvents(channel_id=feed.channel_id, after=stream.since, limit=200)
+            for event in process.database.perform(pages) or ():
+                if event.sequence <= stream.head:
+                    socket.outbox += text_frame(event_frame_payload(event))
+            stream = msgspec.structs.replace(stream, since=feed.head)
+        subscribe(socket, stream, changes)
+        socket.park()
+
+    process.subscribe = late  # type: ignore[method-assign]  # this is the bug
+
+
+def trust_nats_for_control(process: Process) -> None:
+    """Who was removed or revoked is known to those whom the wire tells: a lost message leaves their streams open."""
+
+    def nothing_missed() -> Procedure[None]:
+        yield from ()
+
+    process.replica.controls.check_tail = nothing_missed  # type: ignore[method-assign]  # this is the bug
+
+
+def forget_the_rest(process: Process) -> None:
+    """A subscriber is done when something was sent to it, though there was more than one send takes."""
+    flusher = process.flusher
+
+    def one_send(ring: str) -> bool:
+        if process.hub.is_open(ring):
+            for subscriber in process.hub.flush_plan(ring, 1_000):
+                flusher.flush_one(subscriber)
+        return True
+
+    flusher.flush_chunk = one_send  # type: ignore[method-assign]  # this is the bug
+
+
+PLANTS = {
+    plant.__name__: plant
+    for plant in (publish_before_commit, trust_nats, replay_before_subscribe, trust_nats_for_control, forget_the_rest)
+}

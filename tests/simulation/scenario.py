@@ -1,0 +1,272 @@
+"""One run from one seed: clients post and follow channels while everything goes wrong; then the books are checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import msgspec
+
+from tests.simulation.changes import Changes
+from tests.simulation.client import DEVICE, Account, Client
+from tests.simulation.clock import Activity, Clock
+from tests.simulation.cluster import Cluster, Plant
+from tests.simulation.leftovers import left_over
+from tests.simulation.population import CLIENTS, populate
+from tests.simulation.process import Process
+from tests.simulation.rights import END_SECS, Rights
+from tests.simulation.subscriber import Subscriber
+from tests.simulation.trouble import Trouble
+from tests.simulation.watcher import Watcher
+
+POSTS = 3  # per client
+WATCHERS = 3  # of the clients
+TOKEN_SECS = (5, 11, 3_600, 3_600, 3_600)  # an access token's life: renewals fall into the trouble, or there are none
+SIZES = (
+    ("", "", "x" * 300, "x" * 1_500),
+    ("\x01" * 600,),
+)  # what the texts of a run end with; one of the second fills a send
+SLOW_SHARE = 0.15  # of the readers
+TROUBLE_SECS = 12.0  # simulated; after that everything heals
+SETTLE_SECS = 90.0  # by then everybody must have everything
+ROUND_SECS = 10.0  # the same for one more post to each channel
+REST_SECS = 12.0  # by then nothing is left of clients that have gone
+LOOK_SECS = 0.5
+
+
+def no_plant(process: Process) -> None:
+    """No bug is planted."""
+
+
+@dataclass
+class Report:
+    """What was found wrong; empty is good. `digest` tells whether two runs were the same."""
+
+    seed: int
+    violations: list[str] = field(default_factory=list)
+    posts: int = 0
+    deliveries: int = 0
+    notifications: int = 0
+    reconnects: int = 0
+    crashes: int = 0
+    restores: int = 0
+    digest: str = ""
+
+
+class _Posted(msgspec.Struct):
+    sequence: int
+    event_id: str
+
+
+class Run:
+    """`people`: who takes part. `returned`: users whose rights come back, or come late."""
+
+    def __init__(self, seed: int, plant: Plant = no_plant) -> None:
+        self.rng = rng = Random(seed)
+        self.clock = Clock()
+        self.report = Report(seed)
+        token_secs = rng.choice(TOKEN_SECS)
+        self.people = populate(token_secs)
+        self.returned = {self.people.user_ids[name] for name in ("returning", "newcomer")}
+        self.cluster = Cluster(self.clock, rng, self.people.state, token_secs, self.violation, plant)
+        self.channels = [*self.people.channels, self.people.doomed_channel, self.people.doomed_guild_channel]
+        self.accounts: dict[str, Account] = {}
+        self.subscribers: list[Subscriber] = []
+        self.watchers: list[Watcher] = []
+        pairs = [(user_id, channel) for user_id in self.people.user_ids.values() for channel in self.channels]
+        self.rights = Rights(self.cluster, pairs)
+        self._acknowledged: list[tuple[str, _Posted, str]] = []
+        self._busy = 0  # activities that are to end
+        self._trace: list[tuple[float, str, str, int]] = []
+        self._sizes = rng.choice(SIZES)
+        self._spread = rng.choice((0.0, 1.0))  # posts come all at once, or at any time
+
+    # --- who takes part ------------------------------------------------------------------------------
+
+    def client(self, name: str, place: int, device: str = DEVICE) -> Client:
+        key = name if device == DEVICE else f"{name}/{device}"
+        if key not in self.accounts:
+            self.accounts[key] = Account(name, self.people.session(key), device)
+        return Client(self.cluster, self.accounts[key], place)
+
+    def follow(self, name: str, channel_id: str, place: int) -> None:
+        """Somebody follows a channel from now on."""
+        client = self.client(name, place)
+        slow = self.rng.random() < SLOW_SHARE
+        subscriber = Subscriber(self, client, self.people.user_ids[name], channel_id, slow=slow)
+        self.subscribers.append(subscriber)
+        self.clock.start(subscriber.follow())
+
+    def watch(self, name: str, place: int) -> None:
+        client = self.client(name, place)
+        watcher = Watcher(self, client, self.people.user_ids[name])
+        self.watchers.append(watcher)
+        self.clock.start(watcher.follow())
+
+    def begin(self, activity: Activity[Any]) -> None:
+        """Something that must end before the run does."""
+        self._busy += 1
+        self.clock.start(self._until_it_ends(activity))
+
+    def _until_it_ends(self, activity: Activity[Any]) -> Activity[None]:
+        yield from activity
+        self._busy -= 1
+
+    def _gather(self) -> None:
+        channels = self.people.channels
+        for number in range(CLIENTS):
+            name = f"user{number}"
+            self.follow(name, channels[number % len(channels)], number)
+            self.begin(self._post_some(self.client(name, number), number))
+            if number < WATCHERS:
+                self.watch(name, number + 1)
+        for name, channel_id, place in (
+            ("removed", channels[0], 0), ("removed", channels[1], 1), ("revoked", channels[1], 2),
+            ("returning", channels[2], 0), ("moderator", channels[2], 1), ("reader0", self.people.doomed_channel, 0),
+            ("reader1", self.people.doomed_channel, 1), ("reader0", self.people.doomed_guild_channel, 2),
+        ):  # fmt: skip
+            self.follow(name, channel_id, place)
+        for place, name in enumerate(("removed", "revoked", "returning", "reader1")):
+            self.watch(name, place)
+
+    # --- posts ---------------------------------------------------------------------------------------
+
+    def _post_some(self, client: Client, number: int) -> Activity[None]:
+        for place in range(POSTS):
+            yield self.clock.sleep(0.9 * TROUBLE_SECS / POSTS * (1 - self._spread * self.rng.random()))
+            channel_id = self.rng.choice(self.people.channels)
+            yield from self.post(client, channel_id, f"{number}.{place}")
+
+    def post(self, client: Client, channel_id: str, text: str) -> Activity[None]:
+        """One message, until it is acknowledged."""
+        text += self.rng.choice(self._sizes)
+        body = {"content": text, "nonce": f"{client.name}{self.rng.getrandbits(64)}"}
+        answer = yield from client.ask("POST", f"/channels/{channel_id}/messages", body)
+        if answer.status == 200:
+            posted = msgspec.json.decode(answer.body, type=_Posted)
+            self._acknowledged.append((channel_id, posted, text))
+            self.note("acknowledged", client.name, posted.sequence)
+        elif channel_id in self.people.channels and not self.cluster.database.restores:
+            self.violation(f"{client.name} cannot post: {answer.status} {answer.body.decode()}")
+
+    # --- the run -------------------------------------------------------------------------------------
+
+    def go(self) -> Report:
+        """From the start to the books."""
+        trouble = Trouble(self.cluster, TROUBLE_SECS)
+        trouble.begin()
+        self.cluster.start()
+        self.clock.run(0.05)
+        self._gather()
+        Changes(self, TROUBLE_SECS).start()
+        self.rights.look()
+        self._sample()
+        self.clock.run(TROUBLE_SECS)
+        trouble.end()
+        if self._settle(SETTLE_SECS):
+            self._one_more_round()
+        self._check()
+        for reader in (*self.subscribers, *self.watchers):
+            reader.stop()
+        self.clock.run(self.clock.now + REST_SECS)
+        self.report.violations += left_over(self.cluster)
+        return self._finish()
+
+    def _settle(self, secs: float) -> bool:
+        """Everybody has everything within `secs`."""
+        end = self.clock.now + secs
+        while self.clock.now < end:
+            if not self._busy and all(reader.has_all for reader in (*self.subscribers, *self.watchers)):
+                return True
+            self.clock.run(self.clock.now + LOOK_SECS)
+        if self._busy:
+            self.violation(f"{self._busy} activities have not ended: an operation hangs")
+        return False
+
+    def _one_more_round(self) -> None:
+        """Whoever follows now hears of what is posted now: every change of a right has had its effect."""
+        self.clock.run(self.clock.now + END_SECS)
+        for watcher in self.watchers:
+            watcher.settled()
+        owner = self.client("owner", 1)
+        for channel_id in self.channels:
+            if self.cluster.database.head(channel_id) is not None:
+                self.begin(self.post(owner, channel_id, f"last {channel_id}"))
+        self._settle(ROUND_SECS)
+
+    def _sample(self) -> None:
+        """Bounds hold at any moment."""
+        for process in self.cluster.processes:
+            for ring, depth in process.hub.depths(100):
+                if depth > self.cluster.capacity:
+                    self.violation(f"ring {ring} is {depth} deep")
+        self.clock.later(LOOK_SECS, self._sample)
+
+    # --- the books -----------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        ledger, report = self.cluster.database.ledger, self.report
+        texts = [text for channel_id in ledger.channels() for text in map(_text, ledger.log(channel_id))]
+        if len(texts) != len(set(texts)):
+            self.violation("a post is in the log twice")
+        for channel_id, posted, text in self._acknowledged:
+            place = ledger.log(channel_id)[posted.sequence - 1 : posted.sequence]
+            if posted.event_id not in ledger.lost_ids and [(entry.event_id, _text(entry)) for entry in place] != [
+                (posted.event_id, text.strip())
+            ]:
+                self.violation(f"acknowledged {text[:8]} is not at {posted.sequence} of {channel_id}")
+        for reader in (*self.subscribers, *self.watchers):
+            wrong = reader.check()
+            if wrong is not None:
+                self.violation(wrong)
+        report.posts = len(self._acknowledged)
+        report.deliveries = sum(len(subscriber.received) for subscriber in self.subscribers)
+        report.reconnects = sum(subscriber.reconnects for subscriber in self.subscribers)
+        report.notifications = sum(watcher.count for watcher in self.watchers)
+
+    def may_have_changed(self, user_id: str, channel_id: str) -> bool:
+        """The user's right to read the channel may have come back in this run, or may have been another."""
+        return user_id in self.returned or self.cluster.database.restores > 0
+
+    def violation(self, text: str) -> None:
+        self.report.violations.append(f"{self.clock.now:.3f} s: {text}")
+
+    def note(self, kind: str, who: str, sequence: int) -> None:
+        self._trace.append((self.clock.now, kind, who, sequence))
+
+    def _finish(self) -> Report:
+        self.report.crashes = self.cluster.crashes
+        self.report.restores = self.cluster.database.restores
+        self.report.digest = hashlib.blake2b(repr(self._trace).encode(), digest_size=8).hexdigest()
+        return self.report
+
+
+class _Content(msgspec.Struct):
+    content: str
+
+
+class _Event(msgspec.Struct):
+    content: _Content
+
+
+class _Payload(msgspec.Struct):
+    event: _Event
+
+
+_payloads = msgspec.json.Decoder(_Payload)
+
+
+def _text(entry: Any) -> str:
+    return _payloads.decode(entry.payload).event.content.content
+
+
+def run_seed(seed: int, plant: Plant = no_plant) -> Report:
+    """Run one seed to its end; whatever escapes is what is looked for."""
+    run = Run(seed, plant)
+    try:
+        return run.go()
+    except Exception as failure:
+        run.violation(f"a replica fell: {failure!r}")
+        return run.report
