@@ -39,11 +39,13 @@ class _Opening:
 class ChannelFeed:
     """One followed channel, and the source of its follower."""
 
-    __slots__ = ("channel_id", "channels", "follower", "gone", "holders", "opening")
+    __slots__ = ("channel_id", "channels", "checking", "epoch", "follower", "gone", "holders", "opening")
 
     def __init__(self, channels: Channels, channel_id: str) -> None:
         self.channels = channels
         self.channel_id = channel_id
+        self.checking: Signal | None = None  # the history is being read for streams of another epoch
+        self.epoch: int | None = None  # that its last stream counts in; None: it is not known
         self.holders = 0
         self.opening: _Opening | None = None  # in progress
         self.gone = False  # the log has no such channel
@@ -237,6 +239,28 @@ class Channels:
         if feed is not None:
             yield from feed.follower.catch_up(head)
 
+    def reach_epoch(self, channel_id: str, epoch: int | None, *, is_new: bool) -> Procedure[None]:
+        """Make sure that the feed of a held channel follows the log of this epoch. Raises StorageUnavailable.
+
+        Another replica may have seen first that the database lost commits: what was released here is of the log before then.
+        `is_new`: the feed was opened for this stream, whose access was checked before.
+        """
+        feed = self._feeds.get(channel_id)
+        if feed is None or epoch is None:
+            return
+        while feed.checking is not None:  # streams that come together have the history read once
+            yield from feed.checking.wait()
+        if feed.epoch == epoch:
+            return
+        if not is_new:
+            checking = feed.checking = Signal(self.outputs.procedures)
+            try:
+                yield from self._epochs.check()
+            finally:
+                feed.checking = None
+                checking.set()
+        feed.epoch = epoch
+
     # --- tails ---------------------------------------------------------------------------------------
 
     def check_tails(self, *, deaf: bool, everything: bool = False) -> Procedure[None]:
@@ -279,6 +303,7 @@ class Channels:
         """Sequences that were sent mean something else from now on, so the channel's streams cannot go on."""
         if not feed.is_current:
             return
+        feed.epoch = None
         if feed.head == 0:  # nothing was sent that could mean something else, and the tail check finds what there is
             feed.follower.restart(0)
             return

@@ -47,6 +47,7 @@ class Controls:
         self._streams = streams
         self._tokens = tokens
         self._log_head = 0  # as it was read when there were no records
+        self._everything_at = 0  # the count of changes when everything was last to be checked again
         self._unknown: set[str] = set()  # kinds of a newer release that the log has mentioned
         self.follower: LogFollower[ControlRecord] = LogFollower(self, outputs.procedures)
 
@@ -127,6 +128,7 @@ class Controls:
         """Anything may have changed: sessions, members, channels. Every stream is checked again, and every token."""
         self._outputs.log(Level.ERROR, f"{why}: every stream is checked again", head=head)
         self._streams.changed()
+        self._everything_at = self._streams.changes
         self._streams.pages.drop_all()
         self._tokens.confirm_again()
         self._outputs.procedures.start(self._recheck_everything(), "checking every stream again")
@@ -178,18 +180,22 @@ class Controls:
 
     # --- checking again ------------------------------------------------------------------------------
 
-    def recheck_joined(self, socket: StreamSocket) -> None:
-        """Something changed while this stream was being opened: what was checked before may not be true any more."""
+    def recheck_joined(self, socket: StreamSocket, changes: int) -> None:
+        """Something changed while this stream was being opened: what was checked before may not be true any more.
+
+        `changes`: the count when it was checked. Where records may be lost since then, its session is asked for as well.
+        """
         stream = socket.stream
         if stream is None:
             return
         ended = ended_meanwhile(stream, self._tokens)
         if ended is not None:
             self._outputs.add(Close(socket, CloseCode.TOKEN_ENDED, ended))
-        elif stream.channel_id is None:
+            return
+        if stream.channel_id is None:
             self._start_refresh(stream.user_id)
-        else:
-            self._outputs.procedures.start(self._recheck_socket(socket), "checking a stream again")
+        check = recheck_session if changes < self._everything_at else recheck_stream
+        self._outputs.procedures.start(self._recheck_socket(socket, check), "checking a stream again")
 
     def _recheck_user(self, user_id: str) -> Procedure[None]:
         yield from self._refresh(user_id)

@@ -27,6 +27,8 @@ PIECE_OVERHEAD_BYTES = 120
 Pieces = list[tuple[int, bytes]]
 """(last sequence in it, whole frames) for each piece of about `PIECE_BYTES`."""
 
+_Key = tuple[str, "int | None", int]  # channel, epoch, after
+
 
 class _Kept(NamedTuple):
     """A page and the bytes that it takes."""
@@ -51,18 +53,20 @@ class Pages:
     def __init__(self, outputs: Outputs, kept_bytes: int = KEPT_PAGE_BYTES) -> None:
         self._outputs = outputs
         self._kept_bytes = kept_bytes
-        self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()  # the least recently used one first
-        self._reading: dict[tuple[str, int], _Reading] = {}
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()  # the least recently used one first
+        self._reading: dict[_Key, _Reading] = {}
         self._waiting: dict[Any, _Reading] = {}  # by socket
         self._unreadable: dict[Any, None] = {}  # sockets whose page could not be read
         self._bytes = 0
 
-    def get(self, channel_id: str, after: int, count: int, socket: Any) -> Pieces | None:
+    def get(self, channel_id: str, epoch: int | None, after: int, count: int, socket: Any) -> Pieces | None:
         """Up to `count` events behind sequence `after`. None: it is being read; a `Replay` of `socket` follows when it is there.
+
+        `epoch`: of the log that these are places in. Pages of the log before may be kept when another replica renews the epochs.
 
         A page that was kept when the log was shorter grows by what it lacks; what there is is given when that cannot be read.
         """
-        key = (channel_id, after)
+        key = (channel_id, epoch, after)
         kept = self._kept.get(key)
         pieces = kept.pieces if kept is not None else []
         if socket in self._unreadable:
@@ -79,8 +83,8 @@ class Pages:
         self._waiting[socket] = reading
         return None
 
-    def _read(self, key: tuple[str, int], reading: _Reading, count: int) -> Procedure[None]:
-        channel_id, after = key
+    def _read(self, key: _Key, reading: _Reading, count: int) -> Procedure[None]:
+        channel_id, _, after = key
         begin = reading.pieces[-1][0] if reading.pieces else after
         more: Pieces = []
         try:
@@ -103,7 +107,7 @@ class Pages:
                 self._unreadable[socket] = None
             self._outputs.add(Replay(socket))
 
-    def _keep(self, key: tuple[str, int], pieces: Pieces) -> None:
+    def _keep(self, key: _Key, pieces: Pieces) -> None:
         self._forget(key)
         size = PAGE_OVERHEAD_BYTES + sum(PIECE_OVERHEAD_BYTES + len(piece) for _, piece in pieces)
         self._kept[key] = _Kept(pieces, size)
@@ -111,7 +115,7 @@ class Pages:
         while self._bytes > self._kept_bytes and len(self._kept) > 1:
             self._forget(next(iter(self._kept)))
 
-    def _forget(self, key: tuple[str, int]) -> None:
+    def _forget(self, key: _Key) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._bytes -= kept.size

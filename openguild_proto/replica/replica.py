@@ -199,7 +199,7 @@ class Replica:
         self._at(now)
         self.streams.join(socket, stream, handle=handle, replay_window=self.replay_window)
         if changes != self.streams.changes:
-            self.controls.recheck_joined(socket)
+            self.controls.recheck_joined(socket, changes)
 
     def leave(self, socket: StreamSocket, *, now: float) -> None:
         """The socket is going; safe to repeat."""

@@ -50,9 +50,11 @@ class Streams:
         if stream.channel_id is None:
             yield from self.notifications.retain(stream.user_id)
             return
+        is_new = self._channels.get(stream.channel_id) is None
         if not (yield from self._channels.hold([stream.channel_id])):
             raise ChannelGone
         try:
+            yield from self._channels.reach_epoch(stream.channel_id, stream.epoch, is_new=is_new)
             yield from self._channels.catch_up(stream.channel_id, stream.head)
             if self._is_beyond_log(stream):
                 raise StorageUnavailable  # the log went back meanwhile: asked again, the client is told so
@@ -132,7 +134,8 @@ class Streams:
         if subscriber is None or hole is None:
             return []
         after, upto = hole
-        pieces = self.pages.get(subscriber.stream, after, min(upto - after, MAX_PAGE_EVENTS), socket)
+        epoch = socket.stream.epoch if socket.stream is not None else None
+        pieces = self.pages.get(subscriber.stream, epoch, after, min(upto - after, MAX_PAGE_EVENTS), socket)
         if pieces == []:
             self._outputs.add(Close(socket, CloseCode.INTERNAL_ERROR, reasons.log_unreadable(after)))
         return pieces

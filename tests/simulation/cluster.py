@@ -1,178 +1,114 @@
-"""Three real replicas (listener and flush aside, all of their code), on a simulated database, NATS and network."""
+"""What the replicas share: the database, the wire, the keys; and the way of a request to one of them."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
-from typing import Any
 
-import anyio
-from anyio.abc import TaskGroup
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.http.message import Request, Response
+from tests.simulation.clock import Clock, Wait
+from tests.simulation.database import Database
+from tests.simulation.keys import Keys
+from tests.simulation.pipes import Pipe, Reader
+from tests.simulation.process import Process
+from tests.simulation.wire import Wire
 
-from openguild_proto.canonical.keys import encode_unpadded
-from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.effects.passwords import PasswordHasher
-from openguild_runtime.server.app import Server
-from openguild_runtime.server.shutdown import drain
-from openguild_runtime.system.sources import Sources
-from tests.simulation.database import SimDatabase, SimStorage
-from tests.simulation.loop import SimLoop
-from tests.simulation.network import Network
-from tests.simulation.wire import SimBus, SimNats
-from tests.support.world import START_MS
+REPLICAS = 3
+RESTART_SECS = 0.3
 
-QUEUE_CAPACITY = 16  # small, so that slow readers lag in a short run
-DESCRIPTORS = 100_000
-
-
-def config(token_secs: int) -> ServerConfig:
-    return ServerConfig.model_validate(
-        {
-            "storage": "memory",
-            "session": {"signing_key": encode_unpadded(bytes(32)), "access_ttl_secs": token_secs},
-            "messaging": {
-                "max_messages_per_user_per_window": 1_000_000,
-                "max_messages_per_ip_per_window": 1_000_000,
-                "queue_capacity": QUEUE_CAPACITY,
-            },
-            "guilds": {"max_writes_per_user_per_window": 1_000_000},
-            "drain": {"delay_secs": 0.2, "window_secs": 2},
-        }
-    )
-
-
-Plant = Callable[["Replica"], None]
-
-
-@dataclass
-class Faults:
-    """What may happen, drawn from the seed by the scenario."""
-
-    abort_share: float
-    unknown_share: float
-    drop: float
-    drop_control: float
-    repeat: float
-    late: float
+Plant = Callable[[Process], None]
 
 
 class Cluster:
-    """Everything that replicas share."""
+    """`plant` puts a bug into each new process."""
 
     def __init__(
-        self,
-        loop: SimLoop,
-        rng: Random,
-        tables: Any,
-        faults: Faults,
-        tasks: TaskGroup,
-        plant: Plant,
-        *,
-        token_secs: int,
+        self, clock: Clock, rng: Random, state: bytes, token_secs: int, violation: Callable[[str], None], plant: Plant
     ) -> None:
-        self.loop = loop
+        self.clock = clock
         self.rng = rng
-        self.tasks = tasks
+        self.violation = violation
         self.plant = plant
-        self.config = config(token_secs)
-        self.database = SimDatabase(tables, rng, faults.abort_share, faults.unknown_share)
-        self.nats = SimNats(
-            loop, rng, drop=faults.drop, drop_control=faults.drop_control, repeat=faults.repeat, delay=faults.late
-        )
-        self.network = Network(loop, rng)
-        self.sources = Sources(
-            monotonic=loop.time, wall=lambda: START_MS / 1000 + loop.time(), random_bytes=rng.randbytes
-        )
-        self.replicas: list[Replica] = []
-
-    def heal(self) -> None:
-        """From here on nothing goes wrong any more, but that control messages may go on being lost: the log has them."""
-        self.database.abort_share = self.database.unknown_share = 0.0
-        self.nats.drop = 0.0
-        self.database.down = False
-
-
-_hasher = PasswordHasher()
-
-
-class Replica:
-    """`start` and `crash` may alternate; each start is a new process on the same address."""
-
-    def __init__(self, cluster: Cluster, port: int) -> None:
-        self.cluster = cluster
-        self.port = port
-        self.url = f"http://replica:{port}"
-        self.alive = False
-        self.starts = itertools.count()
-        self.server: Server
-        self.storage: SimStorage
-        self.bus: SimBus
-        self._scope = anyio.CancelScope()
+        self.token_secs = token_secs
+        self.keys = Keys(SigningKey(bytes(32)))
+        self.send_bytes = rng.choice((3_000, 65_536))  # at most, in one send of a flush
+        self.few = rng.choice((3, 32))  # actions that a process takes at once
+        self.capacity = rng.choice((4, 16))  # events of a ring: small, so that slow readers lag in a short run
+        self.request_secs = rng.choice((10.0, 10.0, 0.5, 0.05))  # after which a request is given up
+        self.database = Database(clock, rng, state, violation)
+        self.wire = Wire(clock, rng)
+        self.processes: list[Process] = []
+        self.ended: list[Process] = []
+        self.crashes = 0
 
     def start(self) -> None:
-        if not self.alive:
-            self.alive = True
-            self._scope = anyio.CancelScope()
-            self.cluster.tasks.start_soon(self._run, self._scope)
+        self.processes += [Process(self, number, self.few) for number in range(REPLICAS)]
 
-    async def _run(self, scope: anyio.CancelScope) -> None:
-        cluster = self.cluster
-        with scope:
-            async with anyio.create_task_group() as tasks:
-                self.storage = storage = SimStorage(cluster.database, tasks)
-                self.bus = bus = SimBus(cluster.nats)
-                self.server = server = Server(
-                    cluster.config, tasks, DESCRIPTORS, storage=self.storage, bus=self.bus, sources=cluster.sources,
-                    hasher=_hasher, native=False,
-                )  # fmt: skip
-                cluster.plant(self)
-                cluster.network.listeners[self.port] = lambda sock, address: tasks.start_soon(
-                    server.connection_server.serve, sock, address
-                )
-                try:
-                    await server.start_parts()
-                    await anyio.sleep_forever()
-                finally:  # at the end of the run: what was begun is waited for, and must hear of it
-                    server.connection_server.end_all()
-                    storage.die()
-                    bus.die()
+    # --- replicas that end ---------------------------------------------------------------------------
 
-    def crash(self) -> None:
-        """kill -9: nothing more is stored, sent or said; what was on its way to the database may still arrive."""
-        if not self.alive:
-            return
-        self.alive = False
-        self.cluster.network.listeners.pop(self.port, None)
-        self.cluster.network.cut(self.port)
-        self.storage.die()
-        self.bus.die()
-        self._scope.cancel()
+    def kill(self, number: int, secs: float) -> None:
+        """Kill a replica; a new process starts after `secs`."""
+        if self.processes[number].alive:
+            self.processes[number].kill()
+            self.killed(number, secs)
 
-    def crash_at(self, number: int, moment: str) -> None:
-        """Crash at the `number`th effect from now, `before` or `after` it is done."""
-        target = self.storage.effects + number
+    def kill_at(self, number: int, effect: int, moment: str, secs: float) -> None:
+        """The same at one of its next effects."""
+        self.processes[number].kill_at(effect, moment, lambda: self.killed(number, secs))
 
-        def hook(effect: int, when: str) -> None:
-            if effect == target and when == moment:
-                self.crash()
+    def killed(self, number: int, secs: float) -> None:
+        self.crashes += 1
+        self.clock.later(secs, self._restart, self.processes[number])
 
-        self.storage.at_effect = hook
+    def _restart(self, before: Process) -> None:
+        if self.processes[before.number] is before and not before.alive:
+            self.processes[before.number] = Process(self, before.number, self.few)
 
-    async def roll(self) -> None:
-        """SIGTERM and a new process."""
-        if not self.alive:
-            return
-        server = self.server
-        await drain(
-            server.connection_server, server.replica, server.readiness, server.metrics, self._stop_listening,
-            delay_secs=self.cluster.config.drain.delay_secs, window_secs=self.cluster.config.drain.window_secs,
-            clock=self.cluster.sources.monotonic,
-        )  # fmt: skip
-        self.crash()
-        await anyio.sleep(0.3)
-        self.start()
+    def roll(self, number: int, delay_secs: float, window_secs: float) -> None:
+        """SIGTERM: nothing new after a delay, streams are sent elsewhere, then a new process."""
+        process = self.processes[number]
+        if process.alive and not process.is_rolled:
+            process.is_rolled = True
+            self.clock.later(delay_secs, self._drain, process, window_secs)
 
-    def _stop_listening(self) -> None:
-        self.cluster.network.listeners.pop(self.port, None)
+    def _drain(self, process: Process, window_secs: float) -> None:
+        if process.alive:
+            process.drain(window_secs)
+            self.clock.later(window_secs, self._end_drained, process)
+
+    def _end_drained(self, process: Process) -> None:
+        if process.alive:
+            process.kill()
+            self.clock.later(RESTART_SECS, self._restart, process)
+
+    def replace_keys(self, keys: Keys) -> None:
+        """On every replica, and on those that start later."""
+        self.keys = keys
+        for process in self.processes:
+            if process.alive:
+                process.keys_replaced(keys)
+
+    # --- requests ------------------------------------------------------------------------------------
+
+    def sending(self, place: int, request: Request) -> Wait:
+        """Send a request to a replica; resumes with the answer, None: it could not be reached or the connection broke."""
+        return lambda resume: self.clock.later(self._delay(), self._arrive, place, request, resume, None)
+
+    def opening(self, place: int, request: Request, reader: Reader, reply: Callable[[Response | None], None]) -> Pipe:
+        """Ask for a stream: `reader` is told of it when it is opened, `reply` when it is not."""
+        pipe = Pipe(self.clock, self.rng, reader)
+        self.clock.later(self._delay(), self._arrive, place, request, reply, pipe)
+        return pipe
+
+    def _arrive(
+        self, place: int, request: Request, reply: Callable[[Response | None], None], pipe: Pipe | None
+    ) -> None:
+        process = self.processes[place % REPLICAS]
+        if process.alive and process.listening:
+            process.serve(request, reply, pipe)
+        else:
+            self.clock.later(self._delay(), reply, None)
+
+    def _delay(self) -> float:
+        return 0.001 + 0.004 * self.rng.random()

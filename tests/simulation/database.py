@@ -1,145 +1,127 @@
-"""A database that commits, aborts, or does either and loses the answer; shared by all replicas, dead for none of them."""
+"""The one database: transactions that commit, abort or lose their answer, outages, and a restore to an earlier state.
+
+It holds the tables of the memory store. What PostgreSQL knows besides, the history of its own recoveries, is here.
+"""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable
 from random import Random
-from typing import TypeVar, cast
+from typing import Any
 
-import anyio
-from anyio.abc import TaskGroup
+import msgspec
 
-from openguild_proto.effects import (
-    AppendEvent,
-    FindChannelAccess,
-    ReadControlHead,
-    ReadControls,
-    ReadHeads,
-    ReadHistory,
-    ReadVisible,
-    StorageEffect,
-    StorageUnavailable,
-)
-from openguild_proto.errors import Refusal
-from openguild_proto.log.commits import Outcome
+from openguild_proto.effects import Appended, AppendEvent, ReadHeads, StorageEffect
+from openguild_proto.effects.replica import ReadHistory, RecordLineage, RenewEpochs
 from openguild_proto.memory import MemoryTables
-from openguild_proto.records import ChannelAccess
-from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS
-from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
-from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
-from openguild_runtime.storage.postgres.commit_queue import CommitQueue
+from openguild_proto.records import ControlRecord, History, StoredEvent
+from tests.simulation.clock import Clock
+from tests.simulation.ledger import Ledger
 
-T = TypeVar("T")
-
-REPLICA_READS = (ReadHeads, ReadVisible, ReadControlHead, ReadControls, ReadHistory)
+QUICK_SECS = (0.0005, 0.001, 0.002, 0.01)  # one way of a query
+SLOW_SECS = 0.2
+SLOW_SHARE = 0.03
 
 
-class SimDatabase:
-    """`abort_share` and `unknown_share`: how often a transaction fails before, or loses its answer after, the commit."""
+class Database:
+    """`abort_share`, `unknown_share`: transactions that fail before, or lose their answer after, the commit."""
 
-    def __init__(self, tables: MemoryTables, rng: Random, abort_share: float, unknown_share: float) -> None:
-        self.tables = tables
-        self.rng = rng
-        self.abort_share = abort_share
-        self.unknown_share = unknown_share
-        self.down = False
+    def __init__(self, clock: Clock, rng: Random, state: bytes, violation: Callable[[str], None]) -> None:
+        self.tables = MemoryTables()
+        self.tables._state = pickle.loads(state)
+        self.ledger = Ledger()
+        self.abort_share = self.unknown_share = 0.0
+        self.restores = 0
+        self.down_until = 0.0
+        self.hangs = False  # an outage answers nothing until it ends
+        self._clock = clock
+        self._rng = rng
+        self._violation = violation
+        self._lineage = 1  # grows with each promotion
+        self._recorded: str | None = None
+        self._renewals = 0
+        self._backup: tuple[bytes, str | None, int] | None = None
 
-    def delay(self) -> float:
-        return self.rng.choice((0.0005, 0.001, 0.002, 0.01, 0.05))
-
-
-def _stored(tables: MemoryTables, effect: AppendEvent) -> Outcome:
-    try:
-        return tables.perform(effect)
-    except Refusal as refusal:  # of this post; the others of the batch are stored
-        return refusal
-
-
-class SimStorage(Storage):
-    """One replica's connections, behind the queues that the real one has.
-
-    `effects` counts what it was asked for; `at_effect` may crash the replica there.
-    """
-
-    def __init__(self, database: SimDatabase, tasks: TaskGroup) -> None:
-        super().__init__()
-        self._database = database
-        self._tasks = tasks
-        self._commits = [CommitQueue(self._commit, share=COMMITTERS) for _ in range(COMMITTERS)]
-        self._accesses = AccessBatcher(self._find_accesses)
-        self.effects = 0
-        self.at_effect: Callable[[int, str], None] = lambda number, moment: None
-        self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # where a planted bug acts
-        self.dead = False
-
-    async def start(self) -> None:
-        while not (await self.check()).database:  # noqa: ASYNC110 - simulated time costs nothing
-            await anyio.sleep(0.2)
-        for queue in self._commits:
-            self._tasks.start_soon(queue.run)
-        for _ in range(ACCESS_READERS):
-            self._tasks.start_soon(self._accesses.run)
-
-    async def aclose(self) -> None:
-        self.die()
-
-    def die(self) -> None:
-        self.dead = True
-        for queue in self._commits:
-            queue.close()
-        self._accesses.close()
-
-    async def perform(self, effect: StorageEffect[T]) -> T:
-        if isinstance(effect, AppendEvent):
-            queue = self._commits[zlib.crc32(effect.channel_id.encode()) % COMMITTERS]
-            return cast("T", await queue.submit(effect))
-        if isinstance(effect, FindChannelAccess):
-            return cast("T", await self._accesses.submit(effect))
-        return await self._transact(
-            lambda: self._database.tables.perform(effect), reads_only=isinstance(effect, REPLICA_READS)
-        )
-
-    async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
-        self.early(batch)
-        tables = self._database.tables
-        try:
-            return await self._transact(lambda: [_stored(tables, effect) for effect in batch])
-        except StorageUnavailable:
-            return [StorageUnavailable() for _ in batch]
-
-    async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
-        return await self._transact(lambda: [self._database.tables.perform(question) for question in questions])
-
-    async def _transact(self, action: Callable[[], T], *, reads_only: bool = False) -> T:
-        """There, done or not, and back again; each of the three may be where it ends."""
-        database = self._database
-        if not reads_only:
-            self.effects += 1
-            self.at_effect(self.effects, "before")
-        await anyio.sleep(database.delay())
-        if self.dead or database.down or database.rng.random() < database.abort_share:
-            raise StorageUnavailable
-        before = database.tables.control_head()
-        result = action()
-        records = database.tables.control_since(before, database.tables.control_head() - before)
-        if not reads_only:
-            self.at_effect(self.effects, "after")
-        lost = database.rng.random() < database.unknown_share
-        await anyio.sleep(database.delay())
-        if self.dead or lost:
-            raise StorageUnavailable
-        for record in records:
-            self.handler.control_stored(record)
-        return result
-
-    async def check(self) -> StorageHealth:
-        up = not (self._database.down or self.dead)
-        return StorageHealth(database=up, migrations=up)
-
-    def stats(self) -> StorageStats:
-        return StorageStats(queue_events=sum(len(queue) for queue in self._commits))
+    # --- faults --------------------------------------------------------------------------------------
 
     @property
-    def queue_bytes(self) -> int:
-        return sum(queue.bytes for queue in self._commits)
+    def is_down(self) -> bool:
+        return self._clock.now < self.down_until
+
+    def delay(self) -> float:
+        """Of one way."""
+        random = self._rng.random
+        return SLOW_SECS * random() if random() < SLOW_SHARE else QUICK_SECS[int(random() * len(QUICK_SECS))]
+
+    def goes_down(self, secs: float, *, hangs: bool) -> None:
+        self.down_until = max(self.down_until, self._clock.now + secs)
+        self.hangs = hangs
+
+    def heal(self) -> None:
+        self.abort_share = self.unknown_share = 0.0
+        self.down_until = min(self.down_until, self._clock.now)
+
+    # --- what is stored ------------------------------------------------------------------------------
+
+    def perform(self, effect: StorageEffect[Any], witness: StoredEvent | None = None) -> Any:
+        """One effect at its moment. `witness`: an event that the asking replica has stored before (see `lacks` of History)."""
+        match effect:
+            case ReadHistory():
+                return History(self._name, self._recorded, self._renewals, lacks=self._lacks(witness))
+            case RecordLineage(found=found):
+                if self._recorded is None and self._renewals == found.renewals:
+                    self._recorded = found.lineage
+                return None
+            case RenewEpochs(found=found, at_least=at_least):
+                return self._renew(found, at_least)
+            case AppendEvent():
+                outcome = self.tables.perform(effect)
+                if isinstance(outcome, Appended) and not outcome.repeated:
+                    wrong = self.ledger.append(outcome.event, self._clock.now)
+                    if wrong is not None:
+                        self._violation(wrong)
+                return outcome
+        return self.tables.perform(effect)
+
+    def control_since(self, sequence: int) -> list[ControlRecord]:
+        return self.tables.control_since(sequence, self.tables.control_head() - sequence)
+
+    def head(self, channel_id: str) -> int | None:
+        """None: there is no such channel."""
+        return self.tables.perform(ReadHeads(channel_ids=(channel_id,))).get(channel_id)
+
+    # --- its history ---------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"cluster:{self._lineage}"
+
+    def _lacks(self, witness: StoredEvent | None) -> bool:
+        state = self.tables._state
+        return (
+            witness is not None and witness.channel_id in state.channels and witness.event_id not in state.event_places
+        )
+
+    def _renew(self, found: History, at_least: int) -> bool:
+        if self._renewals != found.renewals:
+            return False
+        self._renewals = max(self._renewals + 1, at_least)
+        self._recorded = found.lineage or self._recorded
+        for channel in self.tables._state.channels.values():
+            channel.record = msgspec.structs.replace(channel.record, epoch=2 + self._rng.getrandbits(52))
+        return True
+
+    def back_up(self) -> None:
+        """What a standby has that is behind from here on."""
+        self._backup = pickle.dumps(self.tables._state), self._recorded, self._renewals
+
+    def restore(self) -> None:
+        """The state of the backup serves from here on, under another lineage, as of a standby that was promoted."""
+        if self._backup is None:
+            return
+        state, self._recorded, self._renewals = self._backup
+        self.tables._state = restored = pickle.loads(state)
+        self.restores += 1
+        self._lineage += 1
+        self.ledger.restored({channel_id: len(channel.events) for channel_id, channel in restored.channels.items()})

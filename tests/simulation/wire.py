@@ -1,100 +1,106 @@
-"""A NATS that drops, repeats, delays and reorders what it likes, and whose links can be cut."""
+"""The wire between the replicas: it drops, repeats, delays and reorders what it likes, and its links are cut."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
-from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
-from tests.simulation.loop import SimLoop
+from tests.simulation.clock import Clock
+
+LATENCY_SECS = (0.0005, 0.001, 0.005)
+LATE_SECS = 3.0  # a message that is overtaken is at most so late
 
 
-class SimNats:
+class Listener(Protocol):
+    """The process at the end of a link."""
+
+    def heard(self, channel_id: str | None, payload: bytes) -> None:
+        """An event of a channel, or a control message (None)."""
+
+    def wire_back(self) -> None:
+        """The link was away: whatever it lost is in the log."""
+
+
+class Wire:
     """Shares of messages that are dropped (of control messages apart), repeated, and delayed for long (and so overtaken)."""
 
-    def __init__(
-        self, loop: SimLoop, rng: Random, *, drop: float, drop_control: float, repeat: float, delay: float
-    ) -> None:
-        self.loop = loop
+    def __init__(self, clock: Clock, rng: Random) -> None:
+        self.clock = clock
         self.rng = rng
-        self.drop = drop
-        self.drop_control = drop_control
-        self.repeat = repeat
-        self.late = delay
-        self.buses: list[SimBus] = []
+        self.drop = self.drop_control = self.repeat = self.late = 0.0
+        self.links: list[Link] = []
+        self.lost = 0  # times that everything under way was lost
 
     def latency(self) -> float:
-        if self.rng.random() < self.late:
-            return self.rng.uniform(0.05, 3.0)
-        return self.rng.choice((0.0005, 0.001, 0.005))
+        random = self.rng.random
+        if random() < self.late:
+            return LATE_SECS * random()
+        return LATENCY_SECS[int(random() * len(LATENCY_SECS))]
 
-    def publish(self, sender: SimBus, drop: float, deliver: Callable[[SimBus], None]) -> None:
-        for bus in self.buses:
-            if bus is sender or self.rng.random() < drop:
+    def publish(self, sender: Link, channel_id: str | None, payload: bytes) -> None:
+        drop = self.drop_control if channel_id is None else self.drop
+        for link in self.links:
+            if link is sender or self.rng.random() < drop:
                 continue
             for _ in range(2 if self.rng.random() < self.repeat else 1):
-                self.loop.call_later(self.latency(), deliver, bus)
+                self.clock.later(self.latency(), link.bring, channel_id, payload, self.lost)
 
 
-class SimBus(Bus):
-    """One replica's connection."""
+class Link:
+    """One process's connection to the wire."""
 
-    def __init__(self, nats: SimNats) -> None:
-        super().__init__()
-        self._nats = nats
-        self._handler: BusHandler
-        self._subscribed: set[str] = set()
-        self._up = True
+    def __init__(self, wire: Wire, listener: Listener) -> None:
+        self.is_up = True
+        self.subscribed: set[str] = set()
+        self._wire = wire
+        self._listener = listener
+        self._cuts = 0
+        self._wanted: dict[str, int] = {}  # channel -> number of the subscription, which the wire learns of later
+        self._last = 0
+        wire.links.append(self)
 
-    @property
-    def connected(self) -> bool:
-        return self._up
-
-    async def start(self, handler: BusHandler) -> None:
-        self._handler = handler
-        self._nats.buses.append(self)
-
-    async def aclose(self) -> None:
-        self.die()
-
-    def die(self) -> None:
-        self._up = False
-        if self in self._nats.buses:
-            self._nats.buses.remove(self)
+    def end(self) -> None:
+        """The process is gone."""
+        self.is_up = False
+        if self in self._wire.links:
+            self._wire.links.remove(self)
 
     def cut(self, secs: float) -> None:
         """The link is down for a while; what is sent meanwhile is lost."""
-        if self._up:
-            self._up = False
-            self._nats.loop.call_later(secs, self._heal)
+        if self in self._wire.links:
+            self.is_up = False
+            self._cuts += 1
+            self._wire.clock.later(secs, self._heal, self._cuts)
 
-    def _heal(self) -> None:
-        if self in self._nats.buses:
-            self._up = True
-            self._handler.bus_reconnected()
+    def _heal(self, cut: int) -> None:
+        if cut == self._cuts and self in self._wire.links:
+            self.is_up = True
+            self._listener.wire_back()
 
-    def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
-        if self._up:
-            self._nats.publish(self, self._nats.drop, lambda bus: bus.bring(channel_id, payload))
+    def publish(self, channel_id: str | None, payload: bytes) -> None:
+        """An event of a channel, or a control message (None)."""
+        if self.is_up:
+            self._wire.publish(self, channel_id, payload)
 
-    def publish_control(self, payload: bytes) -> None:
-        if self._up:
-            self._nats.publish(self, self._nats.drop_control, lambda bus: bus.bring(None, payload))
+    def bring(self, channel_id: str | None, payload: bytes, lost: int) -> None:
+        if self.is_up and lost == self._wire.lost and (channel_id is None or channel_id in self.subscribed):
+            self._listener.heard(channel_id, payload)
 
-    def publish_limits(self, payload: bytes) -> None:
-        """Its replicas have no `nats.url`: nothing is shared."""
+    def subscribe(self, channel_ids: tuple[str, ...], done: Callable[[], None]) -> None:
+        """`done` is called before the wire knows of it, as the real one answers."""
+        for channel_id in channel_ids:
+            self._last += 1
+            self._wanted[channel_id] = self._last
+            self._wire.clock.later(self._wire.latency(), self._add, channel_id, self._last)
+        self._wire.clock.later(0.0, done)
 
-    def bring(self, channel_id: str | None, payload: bytes) -> None:
-        if not self._up:
-            return
-        if channel_id is None:
-            self._handler.control_message(payload)
-        elif channel_id in self._subscribed:
-            self._handler.channel_message(channel_id, payload, NO_HEADERS)
+    def _add(self, channel_id: str, number: int) -> None:
+        if self._wanted.get(channel_id) == number:
+            self.subscribed.add(channel_id)
 
-    async def subscribe_channel(self, channel_id: str) -> None:
-        """Returns before the server knows of it, as the real one does."""
-        self._nats.loop.call_later(self._nats.latency(), self._subscribed.add, channel_id)
-
-    async def unsubscribe_channel(self, channel_id: str) -> None:
-        self._subscribed.discard(channel_id)
+    def unsubscribe(self, channel_ids: tuple[str, ...], done: Callable[[], None]) -> None:
+        for channel_id in channel_ids:
+            self._wanted.pop(channel_id, None)
+            self.subscribed.discard(channel_id)
+        self._wire.clock.later(0.0, done)

@@ -195,7 +195,9 @@ def test_a_stream_opened_while_all_begin_anew_is_looked_at_again() -> None:
     driven = database.first
     for _ in range(3):
         driven.commit(database.channel)
-    stream = driven.stream(database.user, database.channel, since=3, epoch=7)
+    session = login(database.user, 1)
+    database.first.elsewhere.perform(session)
+    stream = driven.stream(database.user, database.channel, since=3, epoch=7, session_id=session.session_id)
     changes = driven.replica.changes
     driven.prepare(stream)
     database.change(lineage="two")

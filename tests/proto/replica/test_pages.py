@@ -40,7 +40,7 @@ class Log:
             self.elsewhere.append(self.channel, f"{text}<{self.length}>")
 
     def ask(self, after: int, count: int, socket: Any = "one") -> Pieces | None:
-        pieces = self.pages.get(self.channel, after, count, socket)
+        pieces = self.pages.get(self.channel, 1, after, count, socket)
         self.carry_out()
         return pieces
 

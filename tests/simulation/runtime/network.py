@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from openguild_runtime.client import Address
-from tests.simulation.loop import SimLoop
+from tests.simulation.runtime.loop import SimLoop
 
 WINDOW_BYTES = (16_384, 1 << 20)  # what one direction holds before the sender has to wait: one of them for a connection
 

@@ -1,0 +1,127 @@
+"""What changes while a run goes on: members, sessions, roles, channels, guilds and keys; which of it, the seed says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.effects import RevokeServerRole
+from tests.simulation.client import DEVICE, Client
+from tests.simulation.clock import Activity
+from tests.simulation.keys import Keys
+
+if TYPE_CHECKING:
+    from tests.simulation.scenario import Run
+
+SHARE = 0.5  # of the runs, in which one of them happens
+KEY_SECS = 1.0  # from a new key to the end of the old one
+
+
+class Changes:
+    """Each change is an activity of the client that makes it."""
+
+    def __init__(self, run: Run, secs: float) -> None:
+        self._run = run
+        self._secs = secs
+        self._owner = run.client("owner", 1)
+
+    def start(self) -> None:
+        """Some of them, each at its moment."""
+        every: tuple[Callable[[], Activity[None]], ...] = (
+            self._remove, self._revoke, self._return, self._demote_moderator, self._delete_channel, self._delete_guild,
+            self._change_roles, self._create_channel, self._welcome, self._replace_keys, self._read,
+        )  # fmt: skip
+        for change in every:
+            if self._run.rng.random() < SHARE:
+                self._run.begin(self._at_its_moment(change))
+
+    def _at_its_moment(self, change: Callable[[], Activity[None]]) -> Activity[None]:
+        yield self._run.clock.sleep(self._run.rng.uniform(0, self._secs))
+        yield from change()
+
+    def _ask(
+        self, client: Client, method: str, path: str, body: object = None, good: tuple[int, ...] = ()
+    ) -> Activity[bytes]:
+        """An earlier attempt may have done it: 404 for a deletion."""
+        answer = yield from client.ask(method, path, body)
+        if answer.status >= 300 and answer.status not in (good or (404,)):
+            self._run.violation(f"{method} {path}: {answer.status} {answer.body.decode()}")
+        return answer.body
+
+    # --- rights that end -----------------------------------------------------------------------------
+
+    def _membership(self, name: str) -> str:
+        people = self._run.people
+        return f"/guilds/{people.guild_id}/members/{people.user_ids[name]}"
+
+    def _remove(self) -> Activity[None]:
+        yield from self._ask(self._owner, "DELETE", self._membership("removed"))
+
+    def _revoke(self) -> Activity[None]:
+        other = self._run.client("revoked", 0, device="another")
+        yield from self._ask(other, "DELETE", f"/sessions/devices/{DEVICE}")
+
+    def _return(self) -> Activity[None]:
+        """Removed, and back again."""
+        run = self._run
+        yield from self._ask(self._owner, "DELETE", self._membership("returning"))
+        yield run.clock.sleep(run.rng.uniform(0, 2))
+        yield from self._ask(run.client("returning", 0), "POST", f"/invites/{run.people.invite}/accept", {})
+
+    def _demote_moderator(self) -> Activity[None]:
+        """From a command line: the database alone knows of it."""
+        run = self._run
+        while run.cluster.database.is_down:
+            yield run.clock.sleep(0.5)
+        run.cluster.database.perform(RevokeServerRole(user_id=run.people.user_ids["moderator"], role="moderator"))
+
+    def _delete_channel(self) -> Activity[None]:
+        yield from self._ask(self._owner, "DELETE", f"/channels/{self._run.people.doomed_channel}")
+
+    def _delete_guild(self) -> Activity[None]:
+        yield from self._ask(self._owner, "DELETE", f"/guilds/{self._run.people.doomed_guild}")
+
+    def _replace_keys(self) -> Activity[None]:
+        """A new key signs; the old one is trusted for a while and then withdrawn."""
+        run = self._run
+        old, new = run.cluster.keys.signing, SigningKey(bytes(31) + b"\1")
+        run.cluster.replace_keys(Keys(new, (old.public,)))
+        yield run.clock.sleep(KEY_SECS)
+        run.cluster.replace_keys(Keys(new))
+
+    # --- everything else -----------------------------------------------------------------------------
+
+    def _change_roles(self) -> Activity[None]:
+        """Rights that stay: their streams are looked at and go on."""
+        for name in ("user0", "user1", "user7"):
+            role = self._run.rng.choice(("contributor", "maintainer", "moderator"))
+            yield from self._ask(self._owner, "PUT", self._membership(name), {"role": role})
+
+    def _create_channel(self) -> Activity[None]:
+        """Watchers hear of it and of its messages from the first one on; a member follows it."""
+        run = self._run
+        body = yield from self._ask(self._owner, "POST", f"/guilds/{run.people.guild_id}/channels", {"name": "new"})
+        channel_id = str(msgspec.json.decode(body)["channel_id"])
+        run.channels.append(channel_id)
+        run.follow("user5", channel_id, 0)
+        for number in range(3):
+            yield from run.post(self._owner, channel_id, f"new.{number}")
+            yield run.clock.sleep(run.rng.uniform(0, 1))
+
+    def _welcome(self) -> Activity[None]:
+        """Somebody who watches already becomes a member."""
+        run = self._run
+        run.watch("newcomer", 2)
+        yield run.clock.sleep(run.rng.uniform(0, 1))
+        yield from self._ask(run.client("newcomer", 1), "POST", f"/invites/{run.people.invite}/accept", {})
+        run.follow("newcomer", run.people.channels[0], 2)
+
+    def _read(self) -> Activity[None]:
+        """A read position moves: a hint to the reader's other devices."""
+        run = self._run
+        for _ in range(3):
+            yield from self._ask(run.client("user1", 2), "POST", f"/channels/{run.people.channels[1]}/read", {})
+            yield run.clock.sleep(run.rng.uniform(0, 1))

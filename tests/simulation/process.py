@@ -1,0 +1,340 @@
+"""One process of a replica, from its start to its end: it carries out what the core's replica decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from openguild_proto.effects import Effect, StorageEffect
+from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
+from openguild_proto.fanout.hub import Hub, Subscriber
+from openguild_proto.fanout.ring import Ring
+from openguild_proto.http.message import OpenStream, Request
+from openguild_proto.operations.context import Context, Service, Settings
+from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.replica.actions import (
+    AnyAction,
+    Close,
+    Flush,
+    Level,
+    Log,
+    Prepared,
+    Publish,
+    PublishControl,
+    Query,
+    Replay,
+)
+from openguild_proto.replica.pages import Pieces
+from openguild_proto.replica.replica import Replica
+from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.settings.sections import SessionSettings
+from openguild_proto.ws import reasons
+from openguild_proto.ws.close_codes import CloseCode
+from tests.simulation.calls import Call, Reply
+from tests.simulation.clock import Clock
+from tests.simulation.flush import Flusher
+from tests.simulation.keys import Keys
+from tests.simulation.pipes import Pipe
+from tests.simulation.sockets import StreamSocket
+from tests.simulation.storage import Storage
+from tests.simulation.wire import Link
+from tests.support.world import START_MS
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
+
+TURN_SECS = 0.0003  # until the actions that were left are taken
+REPLAY_WINDOW = 50
+MANY = 1_000_000
+
+
+def make_service(keys: Keys, token_secs: int) -> Service:
+    """Without limits that a run could meet."""
+    settings = Settings(session=SessionSettings(access_ttl_secs=token_secs))
+    wide = [SlidingWindow(MANY, 60) for _ in range(9)]
+    return Service(settings, TokenAuthority(keys), None, *wide, ConnectionLimiter(MANY, MANY, MANY))
+
+
+class Process:
+    """Inputs are given to the replica with the time; what it wants done is done after each, a bounded number at once."""
+
+    def __init__(self, cluster: Cluster, number: int, few: int) -> None:
+        self.alive = self.listening = True
+        self.serving = self.is_rolled = self.draining = False
+        self.number = number
+        self.clock: Clock = cluster.clock
+        self.rng: Random = cluster.rng
+        self.database = cluster.database
+        self.send_bytes = cluster.send_bytes
+        self.request_secs = cluster.request_secs
+        self.violation = cluster.violation
+        self.service = make_service(cluster.keys, cluster.token_secs)
+        self.hub = Hub(capacity_events=cluster.capacity, ring=Ring)
+        self.replica = Replica(self.hub, self.service.tokens, self.rng.random, replay_window=REPLAY_WINDOW)
+        self.storage = Storage(self.clock, self.rng, self.database, self.stored)
+        self.link = Link(cluster.wire, self)
+        self.flusher = Flusher(self.clock, self.hub, self.send_bytes, self._flushed)
+        self.sockets: dict[StreamSocket, None] = {}
+        self.calls: dict[Call, None] = {}
+        self.queries: dict[int, Effect[Any]] = {}  # that are being performed
+        self.lagged = self.missed = 0  # as the closings say
+        self.pages_bytes = 0  # given to sockets that are gone
+        self._cluster = cluster
+        self._few = few  # actions at once
+        self._tickets: dict[int, Call] = {}
+        self._is_busy = False
+        self._turn_is_due = False
+        self._armed: float | None = None
+        cluster.plant(self)
+        self._start()
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self.alive:
+            self.replica.run(self.replica.start(), "the start of the replica", self._started, now=self.clock.now)
+            self.carry_out()
+
+    def _started(self, _: object, error: Exception | None) -> None:
+        if error is not None:
+            self.clock.later(self.rng.uniform(0.1, 0.5), self._start)
+        else:
+            self.clock.later(0.0, self._serve)
+
+    def _serve(self) -> None:
+        if self.alive:
+            self.serving = True
+            self.replica.follow(now=self.clock.now)
+            self.carry_out()
+
+    def kill(self) -> None:
+        """kill -9: nothing more is stored, sent or said; what was on its way to the database may still arrive."""
+        if self.alive:
+            self.alive = self.listening = False
+            self.storage.dead = self.flusher.dead = True
+            self.link.end()
+            for call in list(self.calls):
+                call.cut()
+            for socket in list(self.sockets):
+                socket.abort()
+
+    def kill_at(self, number: int, moment: str, killed: Callable[[], None]) -> None:
+        """Kill at the `number`th effect from now, `before` or `after` it is done."""
+        target = self.storage.effects + number
+
+        def look(effect: int, when: str) -> None:
+            if effect == target and when == moment and self.alive:
+                self.kill()
+                killed()
+
+        self.storage.at_effect = look
+
+    def cut(self, share: float) -> None:
+        """Connections of clients are reset: a random share."""
+        for call in list(self.calls):
+            if self.rng.random() < share:
+                call.cut()
+        for socket in list(self.sockets):
+            if self.rng.random() < share:
+                socket.abort()
+
+    def drain(self, window_secs: float) -> None:
+        """Nothing new is let in, and every stream is sent elsewhere."""
+        self.listening = False
+        self.draining = True
+        self.replica.drain(window_secs, now=self.clock.now)
+        self.carry_out()
+
+    @property
+    def control_failed_at(self) -> float:
+        """When the control log could not be read the last time."""
+        return self.storage.failed_control_at
+
+    # --- requests ------------------------------------------------------------------------------------
+
+    def serve(self, request: Request, reply: Reply, pipe: Pipe | None) -> None:
+        call = Call(self, request, reply, pipe)
+        self.calls[call] = None
+        call.go_on()
+
+    def context(self) -> Context:
+        now = self.clock.now
+        return Context(now=now, wall_ms=START_MS + int(now * 1000), entropy=self.rng.randbytes, service=self.service)
+
+    def delay(self) -> float:
+        """Of an answer."""
+        return 0.001 + 0.004 * self.rng.random()
+
+    # --- inputs of the replica -----------------------------------------------------------------------
+
+    def committed(self, event: StoredEvent) -> None:
+        self.replica.committed(event, "r", now=self.clock.now)
+        self.carry_out()
+
+    def stored(self, record: ControlRecord) -> None:
+        self.replica.stored(record, now=self.clock.now)
+        self.carry_out()
+
+    def read_moved(self, user_id: str, state: ReadState) -> None:
+        self.replica.read_moved(user_id, state, now=self.clock.now)
+        self.carry_out()
+
+    def heard(self, channel_id: str | None, payload: bytes) -> None:
+        if channel_id is None:
+            self.replica.heard_control(payload, now=self.clock.now)
+        else:
+            self.replica.heard(channel_id, payload, now=self.clock.now)
+        self.carry_out()
+
+    def wire_back(self) -> None:
+        self.replica.catch_up(now=self.clock.now)
+        self.carry_out()
+
+    def keys_replaced(self, keys: Keys) -> None:
+        self.service.tokens.replace_keys(keys)
+        self.replica.keys_replaced(self.service.tokens.trusts, now=self.clock.now)
+        self.carry_out()
+
+    def _flushed(self) -> None:
+        self.replica.flushed(now=self.clock.now)
+        self.carry_out()
+
+    # --- streams -------------------------------------------------------------------------------------
+
+    def prepare(self, stream: OpenStream, call: Call) -> int:
+        ticket = self.replica.prepare(stream, now=self.clock.now)
+        self._tickets[ticket] = call
+        self.carry_out()
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        del self._tickets[ticket]
+        self.replica.cancel(ticket, now=self.clock.now)
+        self.carry_out()
+
+    def abandon(self, stream: OpenStream) -> None:
+        self.replica.abandon(stream, now=self.clock.now)
+        self.carry_out()
+
+    def join(self, pipe: Pipe, stream: OpenStream, changes: int) -> StreamSocket:
+        """Accept the upgrade; the stream ends with its token."""
+        socket = StreamSocket(self, pipe)
+        pipe.accepted(socket, stream.headers)
+        self.sockets[socket] = None
+        self.clock.later(max(0.0, (stream.expires_ms - START_MS) / 1000 - self.clock.now), self._expire, socket)
+        self.subscribe(socket, stream, changes)
+        self.carry_out()
+        return socket
+
+    def subscribe(self, socket: StreamSocket, stream: OpenStream, changes: int) -> None:
+        self.replica.join(socket, stream, handle=1, changes=changes, now=self.clock.now)
+
+    def _expire(self, socket: StreamSocket) -> None:
+        if self.alive:
+            socket.close(CloseCode.TOKEN_ENDED, reasons.EXPIRED)
+
+    def gone(self, socket: StreamSocket) -> None:
+        stream = socket.stream
+        self.sockets.pop(socket, None)
+        self.pages_bytes += socket.pages_bytes
+        if self.alive and stream is not None:
+            self.replica.leave(socket, now=self.clock.now)
+            self.service.sockets.release(stream.user_id, stream.address)
+            self.carry_out()
+
+    def next_pages(self, socket: StreamSocket) -> Pieces | None:
+        pieces = self.replica.next_pages(socket, now=self.clock.now)
+        self.carry_out()
+        return pieces
+
+    def replayed(self, socket: StreamSocket, upto: int) -> bool:
+        return self.replica.replayed(socket, upto)
+
+    def take(self, subscriber: Subscriber) -> bytes:
+        return self.hub.take(subscriber, self.send_bytes)
+
+    # --- actions -------------------------------------------------------------------------------------
+
+    def carry_out(self) -> None:
+        """Some actions now, the rest at the next turn."""
+        if self._is_busy or not self.alive:
+            return
+        self._is_busy = True
+        left = self._few
+        while self.alive and (left > 0 or self.replica.is_pressed):
+            action = self.replica.next_action()
+            if action is None:
+                break
+            left -= 1
+            self._do(action)
+        else:
+            if not self._turn_is_due:
+                self._turn_is_due = True
+                self.clock.later(TURN_SECS, self._next_turn)
+        self._is_busy = False
+        self._arm()
+
+    def _next_turn(self) -> None:
+        self._turn_is_due = False
+        self.carry_out()
+
+    def _do(self, action: AnyAction) -> None:
+        match action:
+            case Flush(ring=ring, haste=haste):
+                self.flusher.flush(ring, haste)
+            case Publish(channel_id=channel_id, payload=payload):
+                self.link.publish(channel_id, payload)
+            case PublishControl(payload=payload):
+                self.link.publish(None, payload)
+            case Query(number=number, effect=effect):
+                self.queries[number] = effect
+                self._perform(number, effect)
+            case Close(socket=socket, code=code, reason=reason, missed=missed):
+                self.lagged += missed is not None
+                self.missed += missed or 0
+                socket.close(code, reason)
+            case Replay(socket=socket):
+                socket.park()
+            case Prepared(ticket=ticket, refusal=refusal):
+                self._tickets.pop(ticket).prepared(refusal)
+            case Log(level=level, message=message, failure=failure):
+                if level is Level.ERROR and (failure is not None or not self.database.restores):
+                    self.violation(f"replica {self.number} logged: {message} {failure!r}")
+
+    def _perform(self, number: int, effect: Effect[Any]) -> None:
+        match effect:
+            case SubscribeChannels(channel_ids=channel_ids):
+                self.link.subscribe(channel_ids, lambda: self._performed(number, None, None))
+            case UnsubscribeChannels(channel_ids=channel_ids):
+                self.link.unsubscribe(channel_ids, lambda: self._performed(number, None, None))
+            case StorageEffect():
+                self.storage.submit(effect, lambda result, error: self._performed(number, result, error))
+            case _:
+                self.violation(f"the replica asks for {effect!r}")
+
+    def _performed(self, number: int, result: Any, error: Exception | None) -> None:
+        if not self.alive:
+            return
+        del self.queries[number]
+        if error is None:
+            self.replica.answered(number, result, now=self.clock.now)
+        else:
+            self.replica.failed(number, error, now=self.clock.now)
+        self.carry_out()
+
+    def _arm(self) -> None:
+        deadline = self.replica.next_deadline()
+        if deadline is not None and (self._armed is None or deadline < self._armed):
+            self._armed = deadline
+            self.clock.at(max(deadline, self.clock.now), self._due, deadline)
+
+    def _due(self, deadline: float) -> None:
+        if self._armed != deadline or not self.alive:
+            return  # an earlier one was set since, and set the next
+        self._armed = None
+        self.replica.wire_state(self.link.is_up, now=self.clock.now)
+        self.replica.handle_deadline(now=self.clock.now)
+        self.carry_out()
