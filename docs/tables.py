@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from openguild_proto.connection.phases import TRANSITIONS, Phase
+from openguild_proto.connection.phases import PHASES, TRANSITIONS, Input, Phase
 from openguild_proto.errors import ErrorCode
 from openguild_proto.operations.openapi import build_schemas, schema_name
 from openguild_proto.operations.route import Limit
@@ -108,12 +108,24 @@ def close_codes() -> Iterator[str]:
 
 
 def connection() -> Iterator[str]:
+    """The transitions, but those that lead nowhere and the one that leads from everywhere to the same place."""
     yield "```mermaid"
     yield "stateDiagram-v2"
-    yield f"    [*] --> {Phase.HTTP.value}"
-    for (phase, command), target in TRANSITIONS.items():
-        yield f"    {phase.value} --> {target.value}: {command}"
+    yield f"    [*] --> {Phase.NEW.value}"
+    for phase, steps in TRANSITIONS.items():
+        for target in dict.fromkeys(steps.values()):
+            inputs = [step.value for step in steps if steps[step] is target and step is not Input.WRITE_TIMEOUT]
+            if inputs and target is not phase:
+                yield f"    {phase.value} --> {target.value}: {', '.join(inputs)}"
     yield "```"
+
+
+def phases() -> Iterator[str]:
+    yield row("phase", "meaning", "the peer's bytes", "its deadline", "the socket's owner")
+    yield row(*["---"] * 5)
+    for phase, known in PHASES.items():
+        own = "" if known.own is None else f"`{known.own.value}`"
+        yield row(f"`{phase.value}`", known.meaning, known.reading.value, own, f"`{known.wants.value}`")
 
 
 def configuration() -> Iterator[str]:
@@ -139,7 +151,7 @@ def metrics() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    table.__name__: table for table in (routes, limits, bodies, errors, close_codes, connection, configuration, metrics)
+    table.__name__: table for table in (routes, limits, bodies, errors, close_codes, connection, phases, configuration, metrics)
 }
 
 

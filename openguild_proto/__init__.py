@@ -4,7 +4,7 @@ Feed bytes and deadlines to a `ServerConnection`, take events, answer, take byte
 stream their frames with a `Hub`. Drive an operation yourself: `dispatch(context, request)` yields effects.
 """
 
-from openguild_proto.connection.phases import Phase
+from openguild_proto.connection.phases import Phase, Wants
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.errors import ErrorCode, FieldProblem, LocalProtocolError, Refusal
 from openguild_proto.events import (
@@ -29,6 +29,6 @@ from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_
 __all__ = [
     "CLOSE_CODES", "BytesReceived", "CloseCode", "DeadlineExpired", "ErrorCode", "Event", "FieldProblem", "HeaderPolicy", "Hub",
     "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed", "PeerGone", "PeerViolated", "Phase", "Refusal", "Request",
-    "RequestReceived", "Response", "Sequencer", "ServerConnection", "Subscriber", "SubscriberState", "TextReceived",
+    "RequestReceived", "Response", "Sequencer", "ServerConnection", "Subscriber", "SubscriberState", "TextReceived", "Wants",
     "WebSocketRequested", "close_frame", "ping_frame", "pong_frame", "text_frame",
 ]  # fmt: skip

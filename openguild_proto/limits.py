@@ -150,6 +150,7 @@ class Limits(HttpLimits, WebSocketLimits):
     frame_timeout_secs: float = 30.0  # ours: a WebSocket frame's first byte to its last, as long as a body has
     min_write_bytes_per_sec: int = 8_192  # ours: at which a waiting HTTP answer must leave, in the long run
     close_timeout_secs: float = 5.0  # our close frame to the peer's
+    linger_timeout_secs: float = 2.0  # ours: our end of the stream to the peer's (RFC 9112 9.6)
     max_missed_pongs: int = 2  # PROTOCOL 8.6.1
 
     @classmethod

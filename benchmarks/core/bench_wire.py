@@ -33,6 +33,7 @@ def test_request(benchmark: Any) -> None:
     def one() -> bytes:
         for _ in conn.receive_data(POST, 0.0):
             conn.respond(Response.json({"sequence": 1}), 0.0)
+        conn.next_events(0.0)
         return b"".join(conn.data_to_send())
 
     assert benchmark(one).startswith(b"HTTP/1.1 200")

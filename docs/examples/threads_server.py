@@ -9,51 +9,58 @@ import secrets
 import socket
 import sys
 import threading
+from contextlib import suppress
 from time import monotonic
 
 from openguild_proto import (
-    PeerClosed,
+    Event,
     PeerViolated,
     RequestReceived,
     Response,
     ServerConnection,
     TextReceived,
+    Wants,
     WebSocketRequested,
-)
+)  # fmt: skip
+
+
+def next_events(conn: ServerConnection, sock: socket.socket) -> list[Event]:
+    """Wait for bytes, for the end of the stream or for the connection's next deadline."""
+    deadline = conn.next_deadline()
+    sock.settimeout(None if deadline is None else max(0.01, deadline - monotonic()))
+    try:
+        data = sock.recv(65536)
+    except TimeoutError:
+        return conn.handle_deadline(monotonic())
+    return conn.receive_data(data, monotonic()) if data else conn.receive_eof(monotonic())
+
+
+def answer(conn: ServerConnection, event: Event, address: str) -> None:
+    match event:
+        case RequestReceived(request=request):
+            conn.respond(Response.text(f"you asked for {request.path}\n"), monotonic())
+        case WebSocketRequested(request=request) if request.path == "/echo":
+            conn.accept(monotonic())
+        case WebSocketRequested():
+            conn.respond(Response.text("no stream here\n", status=404), monotonic())
+        case TextReceived(text=text):
+            conn.send_text(text, monotonic())
+        case PeerViolated(rule=rule):  # the reply is already queued
+            print(f"{address} broke a rule: {rule}", flush=True)
 
 
 def serve_connection(sock: socket.socket, address: str) -> None:
     """Drive one connection to its end: bytes in, events out, bytes to send."""
     conn = ServerConnection(now=monotonic(), random_bytes=secrets.token_bytes, peer_address=address)
-    with sock:
-        while not conn.close_now:
-            deadline = conn.next_deadline()
-            sock.settimeout(None if deadline is None else max(0.01, deadline - monotonic()))
-            try:
-                data = sock.recv(65536)
-                events = conn.receive_data(data, monotonic()) if data else conn.receive_eof(monotonic())
-            except TimeoutError:
-                data, events = None, conn.handle_deadline(monotonic())
-            except ConnectionError:
-                return
-            for event in events:
-                match event:
-                    case RequestReceived(request=request):
-                        conn.respond(Response.text(f"you asked for {request.path}\n"), monotonic())
-                    case WebSocketRequested(request=request) if request.path == "/echo":
-                        conn.accept(monotonic())
-                    case WebSocketRequested():
-                        conn.respond(Response.text("no stream here\n", status=404), monotonic())
-                    case TextReceived(text=text):
-                        conn.send_text(text, monotonic())
-                    case PeerClosed(code=code):
-                        print(f"{address} closed with {code}", flush=True)
-                    case PeerViolated(rule=rule):  # the reply is already queued
-                        print(f"{address} broke a rule: {rule}", flush=True)
+    with sock, suppress(ConnectionError):
+        while conn.wants is Wants.KEEP:
+            events = next_events(conn, sock)
+            while events:
+                for event in events:
+                    answer(conn, event, address)
+                events = conn.next_events(monotonic())
             for part in conn.data_to_send():
                 sock.sendall(part)
-            if data == b"" or conn.wants_close:
-                return
 
 
 def serve(listener: socket.socket) -> None:
@@ -67,7 +74,6 @@ def serve(listener: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8081
-    with socket.create_server(("127.0.0.1", port)) as listening:
+    with socket.create_server(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8081)) as listening:
         print(f"listening on 127.0.0.1:{listening.getsockname()[1]}", flush=True)
         serve(listening)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 import secrets
 import sys
-from collections.abc import Iterator
 
 import trio
 
-from openguild_proto import Event, RequestReceived, Response, ServerConnection, TextReceived, WebSocketRequested
+from openguild_proto import Event, RequestReceived, Response, ServerConnection, TextReceived, Wants, WebSocketRequested
 
 
 def decide(conn: ServerConnection, event: Event, now: float) -> None:
@@ -26,27 +25,30 @@ def decide(conn: ServerConnection, event: Event, now: float) -> None:
             conn.send_text(text.upper(), now)
 
 
-async def next_events(conn: ServerConnection, stream: trio.SocketStream) -> tuple[bool, Iterator[Event]]:
-    """Wait for bytes or for the connection's next deadline. The flag says that the peer has ended its side."""
+async def next_events(conn: ServerConnection, stream: trio.SocketStream) -> list[Event]:
+    """Wait for bytes, for the end of the stream or for the connection's next deadline."""
     deadline = conn.next_deadline()
     with trio.move_on_at(math.inf if deadline is None else deadline):
         data = await stream.receive_some(65536)
-        if data:
-            return False, conn.receive_data(bytes(data), trio.current_time())
-        return True, conn.receive_eof(trio.current_time())
-    return False, conn.handle_deadline(trio.current_time())
+        now = trio.current_time()
+        return conn.receive_data(bytes(data), now) if data else conn.receive_eof(now)
+    return conn.handle_deadline(trio.current_time())
 
 
 async def serve_connection(stream: trio.SocketStream) -> None:
     conn = ServerConnection(now=trio.current_time(), random_bytes=secrets.token_bytes)
-    ended = False
     try:
-        while not (ended or conn.close_now or conn.wants_close):
-            ended, events = await next_events(conn, stream)
-            for event in events:
-                decide(conn, event, trio.current_time())
+        while conn.wants not in {Wants.CLOSE, Wants.ABORT}:
+            events = await next_events(conn, stream)
+            while events:
+                for event in events:
+                    decide(conn, event, trio.current_time())
+                events = conn.next_events(trio.current_time())
             for part in conn.data_to_send():
                 await stream.send_all(part)
+            if conn.wants is Wants.SHUT_WRITE:  # an answer in flight survives what the peer still sends
+                await stream.send_eof()
+                conn.write_ended(trio.current_time())
     except trio.BrokenResourceError:
         print("connection lost", flush=True)
     finally:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Collection
+from enum import StrEnum
 
 
-class Deadline(Enum):
+class Deadline(StrEnum):
     """Each line: the moment by which something must have happened."""
 
     HEAD = "head"  # a request's head has arrived (RFC 9112 9.5)
@@ -16,6 +17,7 @@ class Deadline(Enum):
     FRAME = "frame"  # a frame that has begun has come whole; no pong can come within it (RFC 6455 5.4)
     CLOSE = "close"  # the peer has answered our close frame (RFC 6455 7.1.1)
     LIFETIME = "lifetime"  # the credentials of the connection end
+    LINGER = "linger"  # the peer has ended its side after we have ended ours (RFC 9112 9.6)
 
 
 class Deadlines:
@@ -30,18 +32,14 @@ class Deadlines:
         """Set or move the deadline `name` to `at`, monotonic seconds."""
         self._times[name] = at
 
-    def clear(self, *names: Deadline) -> None:
-        """Stop these deadlines; one that is not set is passed over."""
-        for name in names:
-            self._times.pop(name, None)
+    def clear(self, name: Deadline) -> None:
+        """Stop this deadline; one that is not set is passed over."""
+        self._times.pop(name, None)
 
-    def clear_all(self) -> None:
-        """Stop every deadline."""
-        self._times.clear()
-
-    def clear_all_but(self, kept: Deadline) -> None:
-        """Stop every deadline except `kept`, which stays as it is."""
-        self._times = {name: at for name, at in self._times.items() if name is kept}
+    def clear_all_but(self, kept: Collection[Deadline]) -> None:
+        """Stop every deadline except `kept`, which stay as they are."""
+        for name in [name for name in self._times if name not in kept]:
+            del self._times[name]
 
     def __contains__(self, name: Deadline) -> bool:
         return name in self._times

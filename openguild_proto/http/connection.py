@@ -1,83 +1,70 @@
-"""One side of HTTP/1.1: whole requests out (reader.py), response bytes back."""
+"""One side of HTTP/1.1: whole requests out (reader.py), response bytes back, each by the exchange that read its request."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import h11
-
-from openguild_proto.errors import LocalProtocolError
-from openguild_proto.http import quick, strictness
+from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.http import strictness
+from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Headers, Response
-from openguild_proto.http.reader import HttpPhase, RequestReader
+from openguild_proto.http.reader import RequestReader
+from openguild_proto.http.refusal import refusal_response
+from openguild_proto.uuids import new_uuid
 
 
-class HttpConnection(RequestReader):
-    """Reads requests and answers them, one at a time, in their order (RFC 9112 9.3.2)."""
+class HttpConnection:
+    """Answers the requests of `reader`, one at a time, in their order (RFC 9112 9.3.2).
 
-    __slots__ = ()
+    It keeps no phase: whoever calls knows whether a request is there to be answered (connection/phases.py).
+    """
 
-    def continue_bytes(self) -> bytes:
-        """The interim response to Expect: 100-continue (RFC 9110 10.1.1)."""
-        self.continue_due = False
-        return self._send(h11.InformationalResponse, status_code=100, headers=[], reason="Continue")
+    __slots__ = ("_policy", "reader")
+
+    def __init__(self, reader: RequestReader, policy: HeaderPolicy) -> None:
+        self.reader = reader
+        self._policy = policy
 
     def answer(self, response: Response) -> tuple[bytes, bool]:
-        """Bytes of the response to the request being answered, and whether the connection lives on."""
-        if self.phase is not HttpPhase.ANSWERING:
-            raise LocalProtocolError("there is no request to answer")
-        data = self._response_bytes(response)
-        if response.close or not (self._bypasses_h11 or self._h11_is_done):
-            self.end()
+        """Bytes of the response to the reader's request, and whether the connection may go on."""
+        reader = self.reader
+        data = self._response_bytes(response, reader.request.request_id if reader.request is not None else "")
+        if response.close or not reader.exchange.begin_next():
             return data, False
-        if not self._bypasses_h11:
-            self._h11.start_next_cycle()
-        self._request = None
-        self._begin()
+        reader.begin_next()
         return data, True
 
-    @property
-    def _h11_is_done(self) -> bool:
-        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+    def refuse(self, refusal: Refusal) -> bytes:
+        """Bytes of the last response of this connection: to a head or body that cannot be trusted.
 
-    def refuse(self, response: Response) -> bytes:
-        """Bytes of the last response of this connection: to a head or body that cannot be trusted."""
-        data = self._response_bytes(response)
-        self.end()
-        return data
+        It carries the id of the request; for a head that could not be read, one made here.
+        """
+        reader = self.reader
+        request_id = reader.request.request_id if reader.request is not None else new_uuid(reader.random_bytes)
+        return self._response_bytes(refusal_response(refusal, request_id, close=True), request_id)
 
-    def _response_bytes(self, response: Response) -> bytes:
-        headers = self._policy.apply(response, self._request, self.request_id)
+    def _response_bytes(self, response: Response, request_id: str) -> bytes:
+        request = self.reader.request
+        headers = self._policy.apply(response, request, request_id)
         if response.status >= 200 and response.status not in {204, 304}:
             headers.append((b"content-length", str(len(response.body)).encode()))
         if response.close:
             headers.append((b"connection", b"close"))
-        head_only = self._request is not None and self._request.method == "HEAD"
+        head_only = request is not None and request.method == "HEAD"
         body = b"" if head_only or response.status in {204, 304} else response.body
-        if self._bypasses_h11:
-            return quick.response_bytes(response.status, _reason(response.status), headers, body)
-        data = self._send(h11.Response, status_code=response.status, headers=headers, reason=_reason(response.status))
-        if body:
-            data += self._send(h11.Data, data=body)
-        if self._h11.our_state is h11.SEND_BODY:
-            data += self._send(h11.EndOfMessage)
-        return data
+        return self.reader.exchange.response(response.status, _reason(response.status), headers, body)
+
+    def go_on(self) -> bytes:
+        """The interim response to Expect: 100-continue (RFC 9110 10.1.1); b"" where the request does not ask for it."""
+        return self.reader.exchange.interim(100, "Continue", []) if self.reader.expects_continue else b""
 
     def switch(self, accept_token: bytes, subprotocol: str | None, more: Headers = ()) -> bytes:
         """Bytes of 101 Switching Protocols (RFC 6455 4.2.2), with `more` headers."""
-        if self.phase is not HttpPhase.ANSWERING or self._request is None:
-            raise LocalProtocolError("there is no upgrade to accept")
+        request = self.reader.request
         headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_token)]
         if subprotocol is not None:
             headers.append((b"sec-websocket-protocol", _token(subprotocol)))
-        headers += self._policy.apply(Response(status=101, headers=more), self._request, self._request.request_id)
-        return self._send(h11.InformationalResponse, status_code=101, headers=headers, reason="Switching Protocols")
-
-    def _send(self, event: type[h11.Event], **fields: Any) -> bytes:
-        try:
-            return self._h11.send(event(**fields)) or b""
-        except h11.LocalProtocolError as misuse:
-            raise LocalProtocolError(str(misuse)) from misuse
+        request_id = request.request_id if request is not None else ""
+        headers += self._policy.apply(Response(status=101, headers=more), request, request_id)
+        return self.reader.exchange.interim(101, "Switching Protocols", headers)
 
 
 def _token(value: str) -> bytes:

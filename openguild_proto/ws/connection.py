@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeAlias
 
 from wsproto import events as wsproto_events
@@ -33,21 +32,15 @@ Decoded: TypeAlias = TextReceived | BytesReceived | PeerClosed | PingReceived | 
 
 
 class WebSocketDecoder:
-    """`receive` feeds; `events` gives what is complete and ends after a PeerClosed or a WsRule.
+    """A `Decoder` of messages: whole frames are cut here, a close frame is read here, all others by wsproto.
 
-    `missed_pongs`: the pings since the last pong, which whoever sends them counts; a pong sets it to 0.
+    Nothing comes after a PeerClosed or a WsRule. `missed_pongs`: the pings since the last pong, which whoever sends them
+    counts; a pong sets it to 0.
     """
 
     __slots__ = (
-        "_cutter",
-        "_data_parts",
-        "_decoder",
-        "_frame_secs",
-        "_heard",
-        "_paid_until",
-        "_text_parts",
-        "missed_pongs",
-    )
+        "_ahead", "_cutter", "_data_parts", "_decoder", "_frame_secs", "_heard", "_paid_until", "_text_parts", "missed_pongs",
+    )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._cutter = FrameCutter(limits.max_message_bytes, limits.max_message_fragments)
@@ -57,10 +50,11 @@ class WebSocketDecoder:
         self._text_parts: list[str] = []
         self._data_parts: list[bytes] = []
         self._heard = False
+        self._ahead: Decoded | None = None  # was put back
         self.missed_pongs = 0
 
-    def receive(self, data: bytes) -> None:
-        """Keep `data`, any piece of the byte stream; `events` works on it."""
+    def feed(self, data: bytes) -> None:
+        """Keep `data`, any piece of the byte stream; `next_item` works on it."""
         self._cutter.feed(data)
 
     @property
@@ -73,30 +67,39 @@ class WebSocketDecoder:
         heard, self._heard = self._heard, False
         return heard
 
-    def events(self, now: float) -> Iterator[Decoded]:
-        """What is complete by `now`, monotonic seconds; nothing comes after a PeerClosed or a WsRule."""
+    def put_back(self, item: Decoded) -> None:
+        """`item` is the next one again: what came before it is to be answered first."""
+        self._ahead = item
+
+    def next_item(self, now: float) -> Decoded | None:
+        """What is complete next; frames are counted at `now`, monotonic seconds."""
+        if self._ahead is not None:
+            item, self._ahead = self._ahead, None
+            return item
         while (frame := self._cutter.next_frame()) is not None:
             if isinstance(frame, WsRule):
-                yield frame
-                return
+                return frame
             self._heard = True
             if self._frame_secs and self._is_over_rate(now):
-                yield FRAME_RATE
-                return
+                return FRAME_RATE
             if frame[0] & 0x0F == 0x8 and len(frame) > 6:
-                yield _closed(frame)
-                return
-            if self._decoder is None:
-                self._decoder = Connection(ConnectionType.SERVER)
-            self._decoder.receive_data(frame)
-            for event in self._decoder.events():
-                decoded = self._decode(event)
-                if decoded is not None:
-                    yield decoded
-                if isinstance(decoded, PeerClosed | WsRule):
-                    return
+                return _closed(frame)
+            decoded = self._by_wsproto(frame)
+            if decoded is not None:
+                return decoded
         if not self._cutter.in_message:
             self._decoder = None
+        return None
+
+    def _by_wsproto(self, frame: bytes) -> Decoded | None:
+        """A whole frame is one event of wsproto's."""
+        if self._decoder is None:
+            self._decoder = Connection(ConnectionType.SERVER)
+        self._decoder.receive_data(frame)
+        decoded: Decoded | None = None
+        for event in self._decoder.events():
+            decoded = self._decode(event)
+        return decoded
 
     def _is_over_rate(self, now: float) -> bool:
         """Counts one frame."""

@@ -14,6 +14,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from openguild_proto.connection.phases import Wants
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.events import Event
 from openguild_proto.fanout.hub import Hub, Subscriber
@@ -22,7 +23,6 @@ from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
 
 SEND_BYTES = 65_536
-LINGER_SECS = 2.0
 
 log = structlog.get_logger("openguild.peer")
 
@@ -37,7 +37,9 @@ class Feeder(Protocol):
 
 
 class TransportHandler(Protocol):
-    """What a transport tells its connection server."""
+    """What a transport tells its connection server, and may ask of it."""
+
+    draining: bool  # the server ends: no stream may begin any more
 
     def report(self, transport: Transport, event: Event) -> None:
         """The core has decided something by itself at a deadline."""
@@ -47,24 +49,11 @@ class TransportHandler(Protocol):
 
 
 class Transport:
-    """`close` and `abort` are decided here or in the core, but only the connection server closes the descriptor."""
+    """Carries out what the connection wants; only the connection server closes the descriptor."""
 
     __slots__ = (
-        "_blocked",
-        "_clock",
-        "_handler",
-        "_idle",
-        "_linger_until",
-        "_pumping",
-        "_tasks",
-        "_timers",
-        "address",
-        "connection",
-        "socket",
-        "stream",
-        "streams",
-        "subscriber",
-        "timer_tick",
+        "_clock", "_handler", "_idle", "_pumping", "_tasks", "_timers", "address", "connection", "socket", "stream", "streams",
+        "subscriber", "timer_tick",
     )  # fmt: skip
 
     def __init__(
@@ -91,8 +80,6 @@ class Transport:
         self._handler = handler
         self._pumping = False
         self._idle: anyio.Event | None = None  # somebody waits for the end of the pump
-        self._blocked = False
-        self._linger_until: float | None = None
 
     @property
     def described(self) -> dict[str, str | None]:
@@ -108,15 +95,13 @@ class Transport:
 
     def next_deadline(self) -> float | None:
         """Monotonic seconds; None: nothing is waited for."""
-        if self.socket.ended:
-            return None
-        return self._linger_until if self._linger_until is not None else self.connection.next_deadline()
+        return None if self.socket.ended else self.connection.next_deadline()
 
     def deadline_passed(self, now: float) -> None:
-        """Act on what `next_deadline` gave; called by the timer wheel, and never raises."""
-        if self._linger_until is not None:
-            self.abort()
-            return
+        """Act on what `next_deadline` gave; called by the timer wheel, and never raises.
+
+        What the peer sent is left to whoever reads here.
+        """
         try:
             for event in self.connection.handle_deadline(now):
                 self._handler.report(self, event)
@@ -138,19 +123,33 @@ class Transport:
         """Whether the socket is shut: nothing is sent or received any more."""
         return self.socket.ended
 
+    @property
+    def draining(self) -> bool:
+        """Whether the server ends: no stream may begin any more."""
+        return self._handler.draining
+
     def settle(self) -> None:
-        """After anything that may have queued bytes or moved deadlines: send, close if asked, re-arm the timer."""
-        if self.subscriber is not None and self.streams is not None and not self.connection.is_open:
+        """After anything that may have queued bytes or moved deadlines: send, do what is wanted, re-arm the timer."""
+        connection = self.connection
+        if self.subscriber is not None and self.streams is not None and not connection.is_open:
             self.streams.hub.unsubscribe(self.subscriber)
-        if self.connection.close_now:
-            self.abort()
-        elif not self._pumping:
+        wants = connection.wants
+        if not self._pumping and wants is not Wants.ABORT and connection.outbox:
             if not self.push():
                 self._start_pump()
-            elif self.connection.wants_close:
-                self._linger()
+            wants = connection.wants
+        if wants is not Wants.KEEP and (wants is Wants.ABORT or not self._pumping):
+            self._end(wants)
         if not self.socket.ended:
             self._timers.arm(self)
+
+    def _end(self, wants: Wants) -> None:
+        """Shut the write side, so that the peer can read what is on its way, or both."""
+        if wants is Wants.SHUT_WRITE:
+            self.socket.end_writing()
+            self.connection.write_ended(self._clock())
+        else:
+            self.abort()
 
     def push(self) -> bool:
         """Send the outbox as far as the kernel takes it; False when bytes are left."""
@@ -160,8 +159,7 @@ class Transport:
             if sent < 0:
                 return self.socket.ended
             outbox.consume(sent)
-        if self._blocked:
-            self._blocked = False
+        if self.connection.is_write_blocked:
             self.connection.write_idle(self._clock())
         return True
 
@@ -174,14 +172,13 @@ class Transport:
         if not sent:
             self.write_blocked()
             return -1
-        if self._blocked:
+        if self.connection.is_write_blocked:
             self.connection.wrote(sent, self._clock())
         return sent
 
     def write_blocked(self) -> None:
         """The kernel took nothing: the write deadline runs from the first refusal to the next progress."""
-        if not self._blocked:
-            self._blocked = True
+        if not self.connection.is_write_blocked:
             self.connection.write_blocked(self._clock())
             self._timers.arm(self)
 
@@ -202,7 +199,7 @@ class Transport:
             while not self.socket.ended:
                 if not self.push():
                     await self.socket.writable()
-                elif self.connection.wants_close or self.subscriber is None or self.streams is None:
+                elif self.connection.is_over or self.subscriber is None or self.streams is None:
                     break
                 elif not await self.streams.feed_parked(self):
                     break
@@ -236,20 +233,10 @@ class Transport:
     # --- the end -----------------------------------------------------------------------------------
 
     def close(self, code: int, reason: str) -> None:
-        """Ask for an orderly end: a close frame on a WebSocket, `wants_close` elsewhere."""
+        """Ask for an orderly end: a close frame on a WebSocket, the end behind the last answer elsewhere."""
         if not self.socket.ended:
             self.connection.close(code, reason, self._clock())
             self.settle()
-
-    def _linger(self) -> None:
-        """Everything is sent: say so, and give the peer a moment to read it.
-
-        Closing at once with unread input would make the kernel send RST, which destroys an answer in flight
-        (RFC 9112 9.6). The connection server reads and drops what still comes until the peer closes too.
-        """
-        if self._linger_until is None and not self.socket.ended:
-            self._linger_until = self._clock() + LINGER_SECS
-            self.socket.end_writing()
 
     def abort(self) -> None:
         """End both directions now; whoever reads or writes here wakes, and the connection server cleans up."""

@@ -201,10 +201,13 @@ class ConnectionServer:
         connection = transport.connection
         transport.settle()
         while data := await transport.socket.receive_some(RECEIVE_BYTES):
-            for number, event in enumerate(connection.receive_data(data, self._clock())):
-                if number:  # pipelined: everybody else has a turn before it
-                    await asyncio.sleep(0)
-                await self._handle(transport, event)
+            events = connection.receive_data(data, self._clock())
+            while events:
+                for event in events:
+                    await self._handle(transport, event)
+                events = connection.next_events(self._clock())
+                if events:
+                    await asyncio.sleep(0)  # everybody else has a turn before what was pipelined
             transport.settle()
             if connection.is_websocket:
                 del self._http[transport]
@@ -236,14 +239,15 @@ class ConnectionServer:
             data = transport.socket.receive(RECEIVE_BYTES)
             if data is None:
                 return
-            connection = transport.connection
-            if data:
-                for event in connection.receive_data(data, self._clock()):
+            connection, now = transport.connection, self._clock()
+            events = connection.receive_data(data, now) if data else connection.receive_eof(now)
+            while events:
+                for event in events:
                     self.report(transport, event)
+                events = connection.next_events(now)
+            if data:
                 transport.settle()
             else:
-                for event in connection.receive_eof(self._clock()):
-                    self.report(transport, event)
                 transport.push()
                 self._end(transport)
         except Exception:  # contained: one connection's failure must not end the others

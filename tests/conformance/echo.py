@@ -6,7 +6,15 @@ import asyncio
 import secrets
 from time import monotonic
 
-from openguild_proto import BytesReceived, Event, RequestReceived, ServerConnection, TextReceived, WebSocketRequested
+from openguild_proto import (
+    BytesReceived,
+    Event,
+    RequestReceived,
+    ServerConnection,
+    TextReceived,
+    Wants,
+    WebSocketRequested,
+)
 from openguild_proto.http.message import Response
 from openguild_proto.limits import Limits
 
@@ -31,19 +39,22 @@ class Echo(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        for event in self._conn.receive_data(data, monotonic()):
-            self._answer(event)
-            self._send()
-        self._send()
+        self._take(self._conn.receive_data(data, monotonic()))
 
     def eof_received(self) -> None:
-        for event in self._conn.receive_eof(monotonic()):
-            self._answer(event)
-        self._send()
+        self._take(self._conn.receive_eof(monotonic()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def _take(self, events: list[Event]) -> None:
+        while events:
+            for event in events:
+                self._answer(event)
+                self._send()
+            events = self._conn.next_events(monotonic())
+        self._send()
 
     def _answer(self, event: Event) -> None:
         match event:
@@ -62,9 +73,13 @@ class Echo(asyncio.Protocol):
         for part in self._conn.data_to_send():
             self._transport.write(part)
             self._conn.wrote(len(part), now)
-        if self._conn.wants_close or self._conn.close_now:
-            self._transport.close()
-            return
+        match self._conn.wants:
+            case Wants.SHUT_WRITE | Wants.CLOSE:
+                self._transport.close()
+                return
+            case Wants.ABORT:
+                self._transport.abort()
+                return
         if self._timer is not None:
             self._timer.cancel()
         deadline = self._conn.next_deadline()
@@ -72,9 +87,7 @@ class Echo(asyncio.Protocol):
             self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - now), self._expire)
 
     def _expire(self) -> None:
-        for event in self._conn.handle_deadline(monotonic()):
-            self._answer(event)
-        self._send()
+        self._take(self._conn.handle_deadline(monotonic()))
 
 
 async def serve(port: int = 0) -> asyncio.Server:

@@ -24,6 +24,8 @@ from tests.support.server import SIGNING_KEY
 class NoDriver:
     """Stands where a transport's connection server would and does nothing."""
 
+    draining = False
+
     def report(self, transport: Transport, event: Event) -> None:
         return None
 

@@ -52,7 +52,7 @@ class Scripted:
         conn = ServerConnection(now=time.monotonic(), random_bytes=secrets.token_bytes)
         try:
             with suppress(*TRANSPORT):
-                while not conn.wants_close and (data := await receive(stream)):
+                while not conn.is_over and (data := await receive(stream)):
                     await self._feed(conn, stream, data)
         finally:
             self.ended += 1
@@ -61,7 +61,7 @@ class Scripted:
     async def _feed(self, conn: ServerConnection, stream: ByteStream, data: bytes) -> None:
         now = time.monotonic()
         accepted = False
-        for event in conn.receive_data(data, now):
+        for event in conn.receive_data(data, now):  # our client does not pipeline
             if not isinstance(event, RequestReceived | WebSocketRequested):
                 continue
             self.requests.append(event.request)

@@ -37,13 +37,16 @@ def drive(conn: ServerConnection, chunks: Iterable[bytes], now: float = 0.0) -> 
     events: list[Event] = []
     sent = bytearray()
     for chunk in chunks:
-        for event in conn.receive_data(chunk, now):
-            events.append(event)
-            match event:
-                case RequestReceived():
-                    conn.respond(Response.text("ok"), now)
-                case WebSocketRequested():
-                    conn.accept(now)
+        new = conn.receive_data(chunk, now)
+        while new:
+            for event in new:
+                match event:
+                    case RequestReceived():
+                        conn.respond(Response.text("ok"), now)
+                    case WebSocketRequested():
+                        conn.accept(now)
+            events += new
+            new = conn.next_events(now)
         sent += b"".join(conn.data_to_send())
     return events, bytes(sent)
 

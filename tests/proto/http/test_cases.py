@@ -24,7 +24,7 @@ def answered(pieces: list[bytes]) -> tuple[tuple[int, ...], bool, tuple[bytes, .
     requests = [event.request for event in events if isinstance(event, RequestReceived)]
     paths = [event.request.path for event in events if isinstance(event, RequestReceived | WebSocketRequested)]
     statuses = tuple(int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", sent) if found != b"100")
-    return statuses, conn.wants_close, tuple(request.body for request in requests), paths
+    return statuses, conn.is_over, tuple(request.body for request in requests), paths
 
 
 def test_the_table_is_long_enough() -> None:

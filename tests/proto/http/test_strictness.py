@@ -69,7 +69,7 @@ REFUSED: dict[str, tuple[bytes, Rule]] = {
 def outcome(chunks: list[bytes]) -> tuple[list[PeerViolated], bytes]:
     conn = connection()
     events, sent = drive(conn, chunks)
-    assert conn.wants_close
+    assert conn.is_over
     assert conn.next_deadline() is None
     return [event for event in events if isinstance(event, PeerViolated)], sent
 
@@ -116,7 +116,7 @@ def test_any_cut_of_good_requests_gives_the_same_requests(places: list[int]) -> 
         ("GET", "/last", "", b""),
     ]
     assert sent.count(b"HTTP/1.1 200 OK") == 5
-    assert conn.wants_close, "HTTP/1.0 ends with its answer"
+    assert conn.is_over, "HTTP/1.0 ends with its answer"
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=6))

@@ -1,0 +1,105 @@
+"""What the peer's bytes and a passed deadline lead to: an input of the machine, a reply to queue, an event to give."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from openguild_proto.connection.deadlines import Deadline
+from openguild_proto.connection.phases import Input, Phase
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.events import DeadlineExpired, Event, PeerClosed, PeerViolated, RequestReceived, WebSocketRequested
+from openguild_proto.http.connection import HttpConnection
+from openguild_proto.http.headers import HeaderPolicy
+from openguild_proto.http.message import Request
+from openguild_proto.http.quick import PLAIN
+from openguild_proto.http.reader import Awaited
+from openguild_proto.http.strictness import Rule
+from openguild_proto.ws import handshake, reasons
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.frames import close_frame
+from openguild_proto.ws.reassembly import WsRule
+
+MISSING: dict[Awaited, Input] = {
+    Awaited.BEGINNING: Input.BLANK,
+    Awaited.HEAD: Input.HEAD,
+    Awaited.BODY: Input.BODY,
+}
+"""What the bytes are that make no whole request yet."""
+
+MAX_RULE_CHARS = 100  # of a rule's name in a close frame
+
+
+class Step(NamedTuple):
+    """`event` None: it is no matter of the caller's."""
+
+    input: Input
+    reply: bytes
+    event: Event | None
+
+
+def of_request(http: HttpConnection, item: Request | Rule, policy: HeaderPolicy) -> Step:
+    """What a request, or the rule that one broke, leads to."""
+    if isinstance(item, Rule):
+        return of_violation(http, item)
+    if http.reader.exchange is PLAIN or not handshake.wants_upgrade(item):  # a common head holds no Upgrade
+        return Step(Input.REQUEST, b"", RequestReceived(item))
+    refusal = handshake.check(item, policy)
+    if refusal is None:
+        return Step(Input.HANDSHAKE, b"", WebSocketRequested(msgspec.structs.replace(item, is_upgrade=True)))
+    return _refused(http, refusal, "invalid_handshake")
+
+
+def of_violation(http: HttpConnection, rule: Rule) -> Step:
+    """The broken rule is answered, as the last thing."""
+    return _refused(http, Refusal(rule.code, rule.source), "malformed_request")
+
+
+def _refused(http: HttpConnection, refusal: Refusal, reason: str) -> Step:
+    event = PeerViolated(refusal.message, refusal.reason or reason, status_hint=refusal.code.spec.status)
+    return Step(Input.VIOLATION, http.refuse(refusal), event)
+
+
+def of_last_frame(item: PeerClosed | WsRule, phase: Phase) -> Step:
+    """The peer's close frame has the answer that RFC 6455 5.5.1 asks for, unless ours went first; a broken rule has its code."""
+    if isinstance(item, PeerClosed):
+        reply = close_frame(item.code, item.reason) if phase is Phase.OPEN else b""
+        return Step(Input.PEER_CLOSE, reply, item)
+    reply = close_frame(item.code, item.source[:MAX_RULE_CHARS]) if phase is Phase.OPEN else b""
+    return Step(Input.VIOLATION, reply, PeerViolated(item.source, item.reason, close_hint=int(item.code)))
+
+
+def of_deadline(name: Deadline, phase: Phase, http: HttpConnection | None) -> Step:
+    """A deadline has passed that ends the connection. Raises KeyError for LIFETIME, at which the caller closes it."""
+    row = _DEADLINES[name]
+    event: Event | None = None if name is Deadline.LINGER else DeadlineExpired(name.value, row.reason)
+    if http is not None and phase is not Phase.NEW and name in {Deadline.HEAD, Deadline.BODY}:
+        refusal = Refusal(ErrorCode.TIMEOUT)
+        event = DeadlineExpired(name.value, refusal.reason, refusal.code.spec.status)
+        return Step(row.input, http.refuse(refusal), event)
+    return Step(row.input, row.reply, event)
+
+
+class _DeadlineRow(NamedTuple):
+    """`reason`: for the metric, where the peer is to blame."""
+
+    input: Input
+    reason: str | None = None
+    reply: bytes = b""
+
+
+_DEADLINES: dict[Deadline, _DeadlineRow] = {
+    Deadline.HEAD: _DeadlineRow(Input.HEAD_TIMEOUT),
+    Deadline.BODY: _DeadlineRow(Input.BODY_TIMEOUT),
+    Deadline.IDLE: _DeadlineRow(Input.IDLE_TIMEOUT),
+    Deadline.WRITE: _DeadlineRow(Input.WRITE_TIMEOUT, "write_timeout"),
+    Deadline.PING: _DeadlineRow(
+        Input.PING_TIMEOUT, "ping_timeout", close_frame(CloseCode.INTERNAL_ERROR, reasons.NO_PONG)
+    ),
+    Deadline.FRAME: _DeadlineRow(
+        Input.FRAME_TIMEOUT, "frame_timeout", close_frame(CloseCode.POLICY_VIOLATION, reasons.SLOW_FRAME)
+    ),
+    Deadline.CLOSE: _DeadlineRow(Input.CLOSE_TIMEOUT),
+    Deadline.LINGER: _DeadlineRow(Input.LINGER_TIMEOUT),
+}
