@@ -26,6 +26,7 @@ from openguild_proto.fanout.hub import Hub
 from openguild_proto.fanout.native import NATIVE
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
+from openguild_proto.operations.routes import max_body_bytes
 from openguild_proto.policy.sharing import LimitSharing
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.commands import AdminScope, serve_admin
@@ -52,6 +53,7 @@ from openguild_runtime.server.descriptors import SCRAPES, Descriptors
 from openguild_runtime.server.exposition import Exposition
 from openguild_runtime.server.parts import make_bus, make_limits, make_service, make_storage, make_tracing
 from openguild_runtime.server.readiness import ReadinessProbe
+from openguild_runtime.server.requests import Requests
 from openguild_runtime.server.retention import prune_forever
 from openguild_runtime.server.shutdown import DrainRequest, drain, end_scrapes
 from openguild_runtime.server.siblings import Heartbeat, WorkerSlot
@@ -157,22 +159,30 @@ class Server:
         self, performer: Performer, max_connections: int, *, metrics_only: bool = False
     ) -> ConnectionServer:
         config = self.live.config
-        return ConnectionServer(
+        limits = make_limits(config)
+        requests = Requests(
             service=self.service,
-            limits=make_limits(config),
-            policy=HeaderPolicy.create(
-                cors_allowed_origins=config.cors.allowed_origins, trusted_proxies=config.trusted_proxies
-            ),
             performer=performer,
             streams=self.replica,
             metrics=self.metrics,
+            dispatch=dispatch_metrics if metrics_only else dispatch,
+            sources=self.sources,
+            timeout_secs=limits.request_timeout_secs,
+            tracing=None if metrics_only else self.tracing,
+        )
+        return ConnectionServer(
+            requests,
+            limits=limits,
+            policy=HeaderPolicy.create(
+                cors_allowed_origins=config.cors.allowed_origins, trusted_proxies=config.trusted_proxies
+            ),
+            metrics=self.metrics,
             timers=self.timers,
             tasks=self.tasks,
+            sources=self.sources,
             max_connections=max_connections,
             max_per_address=config.websocket.max_connections_per_address + SPARE_PER_ADDRESS,
-            dispatch=dispatch_metrics if metrics_only else dispatch,
-            tracing=None if metrics_only else self.tracing,
-            sources=self.sources,
+            max_body_of=max_body_bytes,
         )
 
     def _limit_sharer(self, config: ServerConfig) -> LimitSharer:
