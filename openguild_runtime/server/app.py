@@ -35,6 +35,7 @@ from openguild_runtime.bus.base import Bus
 from openguild_runtime.config.sections import ServerConfig, split_address
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
+from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.listener import (
     accept_forever,
     address_of,
@@ -48,7 +49,6 @@ from openguild_runtime.process.ending import CONNECTIONS_SECS, Ending
 from openguild_runtime.replica.expiry import watch_clocks
 from openguild_runtime.replica.limit_sharing import LimitSharer
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.server.connection_server import ConnectionServer
 from openguild_runtime.server.descriptors import SCRAPES, Descriptors
 from openguild_runtime.server.exposition import Exposition
 from openguild_runtime.server.parts import make_bus, make_limits, make_service, make_storage, make_tracing

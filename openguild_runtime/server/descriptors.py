@@ -18,8 +18,8 @@ import structlog
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.server.connection_server import ConnectionServer
 
 OWN = (
     32  # measured: 13 to 24 for the loop, logs, listeners, NATS, a private PostgreSQL and NATS; and files for a moment

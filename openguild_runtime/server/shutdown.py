@@ -17,11 +17,11 @@ import structlog
 
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.in_turns import in_turns
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.server.connection_server import ConnectionServer
 from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.siblings import WorkerSlot
 
