@@ -151,7 +151,8 @@ def metrics() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    table.__name__: table for table in (routes, limits, bodies, errors, close_codes, connection, phases, configuration, metrics)
+    table.__name__: table
+    for table in (routes, limits, bodies, errors, close_codes, connection, phases, configuration, metrics)
 }
 
 

@@ -1,22 +1,17 @@
-"""What the connection server answers, counts and logs for streams, over a socket pair."""
+"""What is answered, counted and logged for requests and streams, over a socket pair."""
 
 from __future__ import annotations
 
-import socket
 from typing import TypeVar
 
-import anyio
 import pytest
 import structlog
 
-from openguild_proto.effects import GrantServerRole, Overloaded, ReadVisible, StorageEffect, StorageUnavailable
-from openguild_proto.policy.waiting import WaitingAnswers
+from openguild_proto.effects import Overloaded, ReadVisible, StorageEffect, StorageUnavailable
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.storage.memory import MemoryStorage
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
-from tests.support.line import Line, connected
-from tests.support.waiting import eventually
+from tests.support.line import connected
 
 pytestmark = pytest.mark.anyio
 CAPACITY = 4
@@ -78,33 +73,3 @@ async def test_records_about_a_stream_name_its_request_its_user_and_its_channel(
         lagged, passed = (record for record in records if record["event"] in {"stream lagged", "deadline passed"})
         assert lagged == expected | {"event": "stream lagged", "log_level": "info", "missed": 2 * CAPACITY}
         assert passed == expected | {"event": "deadline passed", "log_level": "info", "deadline": passed["deadline"]}
-
-
-async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_up() -> None:
-    """Each page is bounded; readers that take none of it are bounded together."""
-    storage = MemoryStorage()
-    owner = await add_user(storage)
-    channel = await add_channel(storage, await add_guild(storage, owner), owner)
-    for _ in range(100):
-        await storage.perform(append(channel, text="x" * 10_000))
-    async with connected(storage) as line, anyio.create_task_group() as tasks:
-        server, path = line.server, f"/channels/{channel}/events?limit=200"
-        await storage.perform(GrantServerRole(user_id=line.user, role="moderator", now_ms=NOW))
-        server.connection_server.waiting = WaitingAnswers(1_200_000)
-        ends = [line.end]
-        for _ in range(2):
-            ours, theirs = socket.socketpair()
-            for end in (ours, theirs):
-                end.setblocking(False)
-            tasks.start_soon(server.connection_server.serve, ours, "192.0.2.1")
-            ends.append(theirs)
-        for end in ends:
-            await Line(server, line.token, line.user, end).ask("GET", path)  # and reads no more than the beginning
-        await eventually(lambda: len(server.connection_server.transports) == 1)
-        total = server.connection_server.waiting.total_bytes
-        assert 0 < total <= 1_200_000
-        rejected = server.metrics.render().decode()
-        assert 'openguild_messaging_rejections_total{reason="slow_reader"} 2.0' in rejected
-        for end in ends[1:]:
-            end.close()
-        await eventually(lambda: server.connection_server.waiting.total_bytes == 0)

@@ -1,0 +1,222 @@
+"""Accept to end of a socket with any handler: turns, failures, quotas, lingering; slow readers of a whole replica."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+import structlog
+
+from openguild_proto.effects import GrantServerRole
+from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
+from openguild_proto.http.headers import HeaderPolicy
+from openguild_proto.http.message import Request, Response
+from openguild_proto.limits import Limits
+from openguild_proto.policy.waiting import WaitingAnswers
+from openguild_runtime.net.connection_server import ConnectionServer
+from openguild_runtime.net.timers import TimerWheel
+from openguild_runtime.net.transport import Transport
+from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.system.sources import Sources
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
+from tests.support.line import Line, connected
+from tests.support.waiting import eventually
+from tests.support.wire import HANDSHAKE, masked
+
+pytestmark = pytest.mark.anyio
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+
+
+class Handler:
+    """Answers with the path, once `go` is set; accepts every upgrade; `/fail` fails."""
+
+    def __init__(self) -> None:
+        self.go = anyio.Event()
+        self.go.set()
+        self.turns: list[str] = []
+        self.reported: list[Event] = []
+        self.gone_descriptors: list[int] = []
+
+    async def answer(self, transport: Transport, request: Request) -> None:
+        self.turns.append(f"begin {request.path}")
+        await self.go.wait()
+        if request.path == "/fail":
+            raise RuntimeError("a defect")
+        if request.is_upgrade:
+            transport.connection.accept(0.0)
+        else:
+            transport.connection.respond(Response.text(request.path), 0.0)
+        self.turns.append(f"end {request.path}")
+
+    def report(self, transport: Transport, event: Event) -> None:
+        self.reported.append(event)
+
+    def gone(self, transport: Transport) -> None:
+        self.gone_descriptors.append(transport.socket.fileno())
+
+
+class Served:
+    """A connection server without a replica, and its clients."""
+
+    def __init__(self, server: ConnectionServer, handler: Handler, tasks: anyio.abc.TaskGroup) -> None:
+        self.server, self.handler, self._tasks = server, handler, tasks
+
+    def connect(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        self._tasks.start_soon(self.server.serve, ours, "192.0.2.1")
+        return theirs
+
+
+@asynccontextmanager
+async def served(limits: Limits | None = None, max_per_address: int = 10) -> AsyncIterator[Served]:
+    handler, sources = Handler(), Sources()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            timers = TimerWheel(sources.monotonic)
+            tasks.start_soon(timers.run)
+            server = ConnectionServer(
+                handler, limits=limits or Limits(), policy=HeaderPolicy(), metrics=Metrics("0", native_ring=False),
+                timers=timers, tasks=tasks, sources=sources, max_connections=10, max_per_address=max_per_address,
+            )  # fmt: skip
+            yield Served(server, handler, tasks)
+            server.end_all()
+            await server.wait_empty()
+            tasks.cancel_scope.cancel()
+
+
+async def read(end: socket.socket, wanted: bytes) -> bytes:
+    """What comes, up to `wanted` at its end; b"" wanted: up to the end of the stream."""
+    loop, got = asyncio.get_running_loop(), b""
+    while not (wanted and got.endswith(wanted)):
+        data = await loop.sock_recv(end, 65_536)
+        if not data:
+            break
+        got += data
+    return got
+
+
+async def test_pipelined_requests_have_their_turns_one_after_the_other() -> None:
+    async with served() as them:
+        with them.connect() as end:
+            end.sendall(get("/1") + get("/2") + get("/3"))
+            assert (await read(end, b"/3")).count(b"HTTP/1.1 200 OK") == 3
+    assert them.handler.turns == [f"{what} /{number}" for number in (1, 2, 3) for what in ("begin", "end")]
+
+
+async def test_requests_are_answered_before_the_peer_s_end_is_looked_at() -> None:
+    async with served() as them:
+        with them.connect() as end:
+            end.sendall(get("/1") + get("/2"))
+            end.shutdown(socket.SHUT_WR)
+            assert (await read(end, b"")).count(b"HTTP/1.1 200 OK") == 2
+    assert them.handler.reported == [PeerGone()]
+
+
+async def test_a_handler_that_fails_ends_its_connection_alone() -> None:
+    async with served() as them:
+        with them.connect() as other, them.connect() as end:
+            with structlog.testing.capture_logs() as records:
+                end.sendall(get("/fail"))
+                assert await read(end, b"") == b""
+            other.sendall(get("/1"))
+            await read(other, b"/1")
+    assert [record["event"] for record in records] == ["connection failed"]
+
+
+async def test_the_handler_lets_go_of_a_socket_before_it_is_closed_and_once() -> None:
+    async with served() as them:
+        with them.connect() as request, them.connect() as stream:
+            request.sendall(get("/1"))
+            stream.sendall(HANDSHAKE + masked(0x81, b"hello"))
+            await read(request, b"/1")
+            await read(stream, b"\r\n\r\n")
+            transports = list(them.server.transports)
+            await eventually(lambda: TextReceived("hello") in them.handler.reported)
+    assert len(them.handler.gone_descriptors) == 2
+    assert all(descriptor >= 0 for descriptor in them.handler.gone_descriptors)
+    assert [transport.socket.fileno() for transport in transports] == [-1, -1]
+
+
+@pytest.mark.parametrize("peer_ends", [True, False])
+async def test_after_a_refusal_the_peer_may_still_send_for_a_moment(peer_ends: bool) -> None:
+    """RFC 9112 9.6: what it sends is dropped, and does not destroy the answer."""
+    async with served(Limits(linger_timeout_secs=0.2 if not peer_ends else 60.0)) as them:
+        with them.connect() as end:
+            end.sendall(b"nonsense\r\n\r\n")
+            assert (await read(end, b"")).startswith(b"HTTP/1.1 400 ")
+            end.sendall(get("/1"))
+            (transport,) = them.server.transports
+            assert not transport.closing
+            if peer_ends:
+                end.close()
+            await eventually(lambda: not them.server.transports)
+    assert them.handler.turns == []
+    assert [type(event) for event in them.handler.reported] == [PeerViolated, PeerGone][: 1 + peer_ends]
+
+
+async def test_one_address_and_a_draining_server_have_their_bounds() -> None:
+    async with served(max_per_address=1) as them:
+        with them.connect() as first:
+            first.sendall(get("/1"))
+            await read(first, b"/1")
+            with them.connect() as second:
+                assert await read(second, b"") == b""
+            first.close()
+            await them.server.wait_empty()
+            them.server.draining = True
+            with them.connect() as third:
+                assert await read(third, b"") == b""
+
+
+async def test_room_is_made_by_a_connection_that_waits_and_not_by_one_that_is_answered() -> None:
+    async with served() as them:
+        them.handler.go = anyio.Event()
+        with them.connect() as asked, them.connect() as idle:
+            asked.sendall(get("/1"))
+            await eventually(lambda: them.handler.turns and len(them.server.transports) == 2)
+            assert them.server.shed()
+            assert await read(idle, b"") == b""
+            await eventually(lambda: len(them.server.transports) == 1)
+            assert not them.server.shed()
+            them.handler.go.set()
+            await read(asked, b"/1")
+
+
+async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_up() -> None:
+    """Each page is bounded; readers that take none of it are bounded together."""
+    storage = MemoryStorage()
+    owner = await add_user(storage)
+    channel = await add_channel(storage, await add_guild(storage, owner), owner)
+    for _ in range(100):
+        await storage.perform(append(channel, text="x" * 10_000))
+    async with connected(storage) as line, anyio.create_task_group() as tasks:
+        server, path = line.server, f"/channels/{channel}/events?limit=200"
+        await storage.perform(GrantServerRole(user_id=line.user, role="moderator", now_ms=NOW))
+        server.connection_server.waiting = WaitingAnswers(1_200_000)
+        ends = [line.end]
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            for end in (ours, theirs):
+                end.setblocking(False)
+            tasks.start_soon(server.connection_server.serve, ours, "192.0.2.1")
+            ends.append(theirs)
+        for end in ends:
+            await Line(server, line.token, line.user, end).ask("GET", path)  # and reads no more than the beginning
+        await eventually(lambda: len(server.connection_server.transports) == 1)
+        total = server.connection_server.waiting.total_bytes
+        assert 0 < total <= 1_200_000
+        rejected = server.metrics.render().decode()
+        assert 'openguild_messaging_rejections_total{reason="slow_reader"} 2.0' in rejected
+        for end in ends[1:]:
+            end.close()
+        await eventually(lambda: server.connection_server.waiting.total_bytes == 0)
