@@ -118,6 +118,8 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
 
     def is_trusted(self, address: str) -> bool:
         """A proxy of ours, which speaks for many clients."""
+        if not self.trusted_proxies:
+            return False
         parsed = parse_address(address)
         return parsed is not None and any(
             parsed in network for network in self.trusted_proxies if parsed.version == network.version

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import anyio
@@ -24,8 +23,7 @@ from openguild_proto.events import Event, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
 from openguild_proto.limits import MAX_WAITING_ANSWER_BYTES, Limits
-from openguild_proto.policy.addresses import limit_key
-from openguild_proto.policy.connections import Quota
+from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.standing import LogThrottle
 from openguild_proto.policy.waiting import WaitingAnswers
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
@@ -35,7 +33,6 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.sources import Sources
 
 RECEIVE_BYTES = 65_536
-SHED_LOOKS = 256  # connections looked at for one that can make room
 
 log = structlog.get_logger("openguild.http")
 
@@ -70,11 +67,8 @@ class ConnectionServer:
         max_per_address: int,
         max_body_of: Callable[[str, str], int] | None = None,
     ) -> None:
-        self.draining = False
-        self.max_connections = max_connections
         self.waiting: WaitingAnswers[Transport] = WaitingAnswers(MAX_WAITING_ANSWER_BYTES)
-        self.transports: dict[Transport, None] = {}  # in the order of their coming
-        self._http: dict[Transport, None] = {}  # those of them that are no streams yet
+        self._admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
         self._scopes: set[anyio.CancelScope] = set()  # of the tasks that drive connections
         self._handler = handler
@@ -83,11 +77,33 @@ class ConnectionServer:
         self._metrics = metrics
         self._timers = timers
         self._tasks = tasks
-        self._places = Quota(max_per_address)
         self._refusals = LogThrottle()  # lines of the log about them
         self._max_body_of = max_body_of
         self._sources = sources
         self._clock = sources.monotonic
+
+    @property
+    def transports(self) -> Mapping[Transport, str]:
+        """Every connection, in the order of their coming."""
+        return self._admission.connections
+
+    @property
+    def draining(self) -> bool:
+        """Nobody is let in any more, and no stream begins."""
+        return self._admission.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._admission.draining = draining
+
+    @property
+    def max_connections(self) -> int:
+        """May be changed; what is open stays."""
+        return self._admission.max_connections
+
+    @max_connections.setter
+    def max_connections(self, most: int) -> None:
+        self._admission.max_connections = most
 
     # --- coming and going --------------------------------------------------------------------------
 
@@ -97,16 +113,9 @@ class ConnectionServer:
         It is not cancelled either: a request ends by its answer or at its deadline. `end_all` ends connections, `give_up`
         waits for no request.
         """
-        full = self._full(address)
-        if full is not None:
-            self._metrics.rejected("connection_limit")
-            if full and (before := self._refusals.due(full, self._clock())) is not None:
-                log.warning(
-                    f"connections are refused: {full}",
-                    peer=address,
-                    connections=len(self.transports),
-                    since_last=before + 1,
-                )
+        refused = self._admission.check(address, is_trusted=self._policy.is_trusted(address))
+        if refused is not None and not (refused is Refused.SERVER_FULL and self.shed()):
+            self._refuse(address, refused)
             sock.close()
             return
         with anyio.CancelScope(shield=True) as scope:
@@ -116,15 +125,12 @@ class ConnectionServer:
             finally:
                 self._scopes.discard(scope)
 
-    def _full(self, address: str) -> str | None:
-        """Why there is no room for one more; "": the server ends. A trusted proxy brings the connections of many clients."""
-        if self.draining:
-            return ""
-        if not (self._places.has_room(limit_key(address)) or self._policy.is_trusted(address)):
-            return "an address holds all that one may have (websocket.max_connections_per_address)"
-        if len(self.transports) < self.max_connections or self.shed():
-            return None
-        return "the server has as many as it may (websocket.max_connections, the limit of open files)"
+    def _refuse(self, address: str, refused: Refused) -> None:
+        self._metrics.rejected("connection_limit")
+        reason = refused.value
+        if reason is not None and (before := self._refusals.due(reason, self._clock())) is not None:
+            count = len(self.transports)
+            log.warning(f"connections are refused: {reason}", peer=address, connections=count, since_last=before + 1)
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         connection = ServerConnection(
@@ -144,8 +150,7 @@ class ConnectionServer:
             tasks=self._tasks,
             handler=self,
         )
-        self.transports[transport] = self._http[transport] = None
-        self._places.take(limit_key(address))
+        self._admission.opened(transport, address)
         self._metrics.connection_opened()
         became_stream = False
         try:
@@ -158,11 +163,8 @@ class ConnectionServer:
 
     def _end(self, transport: Transport) -> None:
         """The handler lets go of the socket before its descriptor is closed, so that nothing writes to a reused one."""
-        if transport not in self.transports:
+        if not self._admission.closed(transport):
             return
-        del self.transports[transport]
-        self._http.pop(transport, None)
-        self._places.give_back(limit_key(transport.address))
         self._handler.gone(transport)
         transport.abort()
         transport.socket.close()
@@ -172,11 +174,11 @@ class ConnectionServer:
 
     def shed(self) -> bool:
         """There is no room: the oldest connection that waits for its client makes some. False: none was found."""
-        for transport in islice(self._http, SHED_LOOKS):
-            if not transport.connection.is_answering and not transport.closing:
-                transport.abort()
-                return True
-        return False
+        transport = self._admission.to_shed(_waits_for_its_client)
+        if transport is None:
+            return False
+        transport.abort()
+        return True
 
     def end_all(self) -> None:
         """Whatever is still open ends now."""
@@ -204,7 +206,7 @@ class ConnectionServer:
             await self._take(transport, connection.receive_data(data, self._clock()))
             transport.settle()
             if connection.is_websocket:
-                del self._http[transport]
+                self._admission.became_stream(transport)
                 transport.socket.call_when_readable(transport)
                 return True
         await self._take(transport, connection.receive_eof(self._clock()))
@@ -267,3 +269,7 @@ class ConnectionServer:
     def report(self, transport: Transport, event: Event) -> None:
         """Called by a transport at a deadline."""
         self._handler.report(transport, event)
+
+
+def _waits_for_its_client(transport: Transport) -> bool:
+    return not transport.connection.is_answering and not transport.closing
