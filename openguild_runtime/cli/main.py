@@ -33,9 +33,9 @@ from openguild_runtime.config.layers import (
 )
 from openguild_runtime.config.sections import ServerConfig, load
 from openguild_runtime.embedded.private import beside_running, private_servers
-from openguild_runtime.process.ending import leave
-from openguild_runtime.process.signals import TERMINATED, ignore_hangups, leave_at_sigterm
-from openguild_runtime.process.standard_streams import log_what_is_printed, open_missing
+from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm, ignore_sighup
+from openguild_runtime.process.standard_streams import open_missing_descriptors, redirect_stderr_to_log
+from openguild_runtime.process.watchdog import exit_process
 from openguild_runtime.server.failures import CommandFailed, answer_failures
 from openguild_runtime.server.serving import serve_here, set_up_logs
 from openguild_runtime.server.start_checks import require_addresses, require_servable
@@ -98,8 +98,8 @@ def _flag_help(key: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    open_missing()
-    leave_at_sigterm(TERMINATED)
+    open_missing_descriptors()
+    exit_on_sigterm(SIGTERM_STATUS)
     parsed = vars(build_parser().parse_args(arguments))
     known = {key.name for key in keys_of(ServerConfig)}
     flags = {key: value for key, value in parsed.items() if key in known}
@@ -141,9 +141,9 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
 
 
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn:
-    log_what_is_printed()
-    ignore_hangups()
-    leave_at_sigterm(0)
+    redirect_stderr_to_log()
+    ignore_sighup()
+    exit_on_sigterm(0)
     require_servable(config)
     require_addresses(config)
     passed_over = passed_over_names(os.environ) if config.embedded else []
@@ -151,10 +151,10 @@ def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn
     if names:
         log.info("environment overrides", names=names)
     if config.workers == 1:
-        leave(serve_here(config, reread))
+        exit_process(serve_here(config, reread))
     from openguild_runtime.workers.supervisor import supervise
 
-    leave(anyio.run(supervise, config, reread))
+    exit_process(anyio.run(supervise, config, reread))
 
 
 async def _migrate(config: ServerConfig, new_epoch: bool) -> int:

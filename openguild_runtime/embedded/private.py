@@ -27,7 +27,7 @@ from openguild_runtime.embedded import (
     running_url,
     unusable,
 )
-from openguild_runtime.process.ending import SERVERS_SECS, Ending
+from openguild_runtime.process.shutdown import SERVERS_SECS, Shutdown
 from openguild_runtime.storage import migrations
 from openguild_runtime.system.threads import outcome_of, start_thread
 from openguild_runtime.system.whole_file import owner_for, read_line, remove_unfinished, write_whole
@@ -59,10 +59,10 @@ class _Kept:
 
 
 @asynccontextmanager
-async def private_servers(config: ServerConfig, ending: Ending | None = None) -> AsyncIterator[ServerConfig]:
+async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None) -> AsyncIterator[ServerConfig]:
     """Start both, bring the schema up to date, yield the completed configuration; stop both at the end.
 
-    What does not stop within the limits of `ending` is left to its guard, which ends it when this process is gone.
+    What does not stop within the limits of `shutdown` is left to its guard, which ends it when this process is gone.
 
     While the body runs, one that dies is started again; when that does not help the body is cancelled. Raises
     EmbeddedError with one line for the operator, perhaps within a group. Without `embedded` the configuration comes back as it is.
@@ -86,7 +86,9 @@ async def private_servers(config: ServerConfig, ending: Ending | None = None) ->
             yield completed(config, postgres.url + PLAIN, nats.url)
             keeping.cancel_scope.cancel()
     finally:
-        limit = anyio.CancelScope(shield=True) if ending is None else ending.limit("private servers", SERVERS_SECS)
+        limit = (
+            anyio.CancelScope(shield=True) if shutdown is None else shutdown.deadline("private servers", SERVERS_SECS)
+        )
         with limit:
             async with anyio.create_task_group() as stopping:
                 for kept in servers:

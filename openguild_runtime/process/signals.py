@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import NoReturn
 
-TERMINATED = 128 + signal.SIGTERM  # what a shell says of a command that SIGTERM ended
+SIGTERM_STATUS = 128 + signal.SIGTERM  # what a shell says of a command that SIGTERM ended
 
 
 def ignore(*numbers: signal.Signals) -> None:
@@ -14,12 +14,12 @@ def ignore(*numbers: signal.Signals) -> None:
         signal.signal(number, lambda number, frame: None)
 
 
-def ignore_hangups() -> None:
+def ignore_sighup() -> None:
     """SIGHUP means "read the configuration again". Until something listens for it, it must not end the process."""
     ignore(signal.SIGHUP)
 
 
-def leave_at_sigterm(status: int) -> None:
+def exit_on_sigterm(status: int) -> None:
     """Until something listens for it, it ends the process with `status`: nothing is served yet, so there is nothing to drain.
 
     The default does not end the first process of a container.

@@ -20,7 +20,7 @@ STDERR = "openguild.stderr"  # the target of what is no record of anybody's
 log = structlog.get_logger("openguild.python")
 
 
-def open_missing() -> None:
+def open_missing_descriptors() -> None:
     """Call first of all. What was closed when the process began becomes /dev/null: else the next socket would get its number."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
@@ -34,7 +34,7 @@ def open_missing() -> None:
             setattr(sys, f"__{name}__", stream)
 
 
-def log_what_is_printed() -> None:
+def redirect_stderr_to_log() -> None:
     """From here on whatever is written to `sys.stderr`, and every traceback that nobody catches, goes the way of the log.
 
     A server must not wait for whoever reads it; nor may its log hold lines that are no records, where records are asked for.
@@ -45,11 +45,11 @@ def log_what_is_printed() -> None:
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     sys.unraisablehook = lambda args: _log_exception(args.err_msg or "an exception was ignored", args.exc_value)
-    sys.stderr = _Printed()
+    sys.stderr = _StderrToLog()
     atexit.register(_at_exit)
 
 
-class _Printed(io.TextIOBase):
+class _StderrToLog(io.TextIOBase):
     """Lines for the log, made of the pieces in which they are printed."""
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ from openguild_runtime.net.listener import (
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.process.ending import CONNECTIONS_SECS, Ending
+from openguild_runtime.process.shutdown import CONNECTIONS_SECS, Shutdown
 from openguild_runtime.replica.expiry import watch_clocks
 from openguild_runtime.replica.limit_sharing import LimitSharer
 from openguild_runtime.replica.runner import ReplicaRunner
@@ -212,8 +212,8 @@ class Server:
         await self.bus.start(self.replica)
         self.tasks.start_soon(self._start_storage)
 
-    async def run(self, ending: Ending, hangups: AsyncIterator[signal.Signals]) -> None:
-        """Listen, start in the background, serve until `ending` is asked for, drain. At one of `hangups`: read the configuration
+    async def run(self, shutdown: Shutdown, hangups: AsyncIterator[signal.Signals]) -> None:
+        """Listen, start in the background, serve until `shutdown` is asked for, drain. At one of `hangups`: read the configuration
         again."""
         shared, config = self.slot is not None, self.live.config
         listeners = [] if shared else [open_listener(*config.listen)]
@@ -236,8 +236,8 @@ class Server:
                 self._start_metrics(listeners[1])
             self._listening = True
             log.info(f"listening on {address_of(listeners[0])}")
-            await ending.wait_asked()
-            with ending.limit("connections", CONNECTIONS_SECS):
+            await shutdown.wait_requested()
+            with shutdown.deadline("connections", CONNECTIONS_SECS):
                 await self._drain(listeners[0])
                 for scrapes in self._connection_servers[1:]:  # the drain can be watched to its end
                     await end_scrapes(scrapes)
@@ -248,13 +248,13 @@ class Server:
                 connection_server.end_all()
                 connection_server.give_up()
 
-    async def aclose(self, ending: Ending) -> None:
+    async def aclose(self, shutdown: Shutdown) -> None:
         """Let go of what is outside, all at the same time."""
         async with anyio.create_task_group() as closing:
-            closing.start_soon(ending.close, "NATS", self.bus.aclose)
-            closing.start_soon(ending.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
+            closing.start_soon(shutdown.close, "NATS", self.bus.aclose)
+            closing.start_soon(shutdown.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
             if self.tracing is not None:
-                closing.start_soon(ending.close, "tracing", self.tracing.aclose)
+                closing.start_soon(shutdown.close, "tracing", self.tracing.aclose)
 
     def _start_metrics(self, listener: socket.socket) -> None:
         connection_server = self._connection_server(

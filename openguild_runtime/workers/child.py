@@ -18,9 +18,9 @@ import structlog
 
 from openguild_runtime.admin.reload import with_value
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.process.ending import leave
-from openguild_runtime.process.signals import ignore_hangups, leave_at_sigterm
-from openguild_runtime.process.standard_streams import log_what_is_printed
+from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
+from openguild_runtime.process.standard_streams import redirect_stderr_to_log
+from openguild_runtime.process.watchdog import exit_process
 from openguild_runtime.server.failures import answer_failures
 from openguild_runtime.server.serving import serve_here, set_up_logs
 from openguild_runtime.server.siblings import SiblingLink, WorkerSlot
@@ -30,8 +30,8 @@ log = structlog.get_logger("openguild.workers")
 
 def main() -> NoReturn:
     """Serve until the end of the process."""
-    leave_at_sigterm(0)
-    ignore_hangups()
+    exit_on_sigterm(0)
+    ignore_sighup()
     lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
     orders = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(orders["config"])
@@ -43,11 +43,11 @@ def main() -> NoReturn:
         config = with_value(config, key, value)
     threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
-    log_what_is_printed()
+    redirect_stderr_to_log()
     structlog.contextvars.bind_contextvars(worker=slot.number)
     with line:
         status = answer_failures(lambda: serve_here(config, lambda: latest[0], slot), None, lambda: config.log_format)
-    leave(status)
+    exit_process(status)
 
 
 def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:

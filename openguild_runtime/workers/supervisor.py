@@ -31,7 +31,7 @@ from openguild_runtime.config.declared import is_section, values_of
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig, split_address
 from openguild_runtime.embedded.private import private_servers
-from openguild_runtime.process.ending import WORKERS_SECS, Ending, ended_by_signals
+from openguild_runtime.process.shutdown import WORKERS_SECS, Shutdown, handle_signals
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message, SiblingLink
 from openguild_runtime.system.local_socket import forget
@@ -54,11 +54,11 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
         _require_free(host, port)
     if config.admin_path is not None:
         forget(config.admin_path)
-    ending, status = Ending(config.drain.delay_secs + config.drain.window_secs), 0
-    async with ended_by_signals(ending) as hangups, private_servers(config, ending) as completed:
-        status = await Supervisor(completed, reread, ending).run(hangups)
+    shutdown, status = Shutdown(config.drain.delay_secs + config.drain.window_secs), 0
+    async with handle_signals(shutdown) as hangups, private_servers(config, shutdown) as completed:
+        status = await Supervisor(completed, reread, shutdown).run(hangups)
     log.info("stopped")
-    ending.over(status)
+    shutdown.finish(status)
     return status
 
 
@@ -130,9 +130,9 @@ class Worker:
 class Supervisor:
     """Keeps a process in each slot; `reread` gives the configuration as it stands now."""
 
-    def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig], ending: Ending) -> None:
+    def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig], shutdown: Shutdown) -> None:
         self._config = config
-        self._ending = ending
+        self._shutdown = shutdown
         self._reread = reread
         self._workers = [Worker(number) for number in range(config.workers)]
         self._stopping = anyio.Event()
@@ -152,13 +152,13 @@ class Supervisor:
 
     async def _hand_on_ends(self) -> None:
         """The first signal makes the workers drain, a second one makes them end at once."""
-        await self._ending.wait_asked()
+        await self._shutdown.wait_requested()
         self._stop()
-        await self._ending.hurried.wait()
+        await self._shutdown.forced.wait()
         self._stop()
 
     def _stop(self) -> None:
-        self._ending.begin()
+        self._shutdown.begin()
         self._stopping.set()
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
@@ -260,7 +260,7 @@ class Supervisor:
             worker.signal(signal.SIGKILL)
 
     async def _kill_when_late(self, worker: Worker) -> None:
-        await self._ending.reached(WORKERS_SECS)
+        await self._shutdown.wait_until(WORKERS_SECS)
         log.error("a worker does not end and is killed", worker=worker.number)
         self._status = 1
         worker.signal(signal.SIGKILL)

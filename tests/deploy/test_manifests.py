@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from openguild_runtime.process.ending import END_SECS
 
 import openguild_runtime
-from openguild_runtime.process.ending import END_SECS
 from tests.support.scripts import script
 from tests.support.server import ROOT, SIGNING_KEY, ServerProcess
 

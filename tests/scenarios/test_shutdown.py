@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from openguild_runtime.process.ending import END_SECS, HURRY_SECS
 
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.process.ending import END_SECS, HURRY_SECS
 from tests.support.raw import HOST, RawClient
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until

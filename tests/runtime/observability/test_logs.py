@@ -116,9 +116,9 @@ PROGRAM = """
 import threading, warnings, sys, structlog
 from openguild_runtime.observability import logs
 from openguild_runtime.process import standard_streams
-standard_streams.open_missing()
+standard_streams.open_missing_descriptors()
 logs.configure("json", "info")
-standard_streams.log_what_is_printed()
+standard_streams.redirect_stderr_to_log()
 log = structlog.get_logger("openguild.test")
 class Failing:
     def __del__(self):
