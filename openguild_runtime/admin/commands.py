@@ -28,7 +28,7 @@ from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability import logs
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.system.local_socket import serve_local
+from openguild_runtime.system.unix_socket import serve_unix_socket
 
 ANSWER_SECS = 5.0
 MAX_REQUEST_BYTES = 4_096
@@ -200,7 +200,7 @@ async def serve_admin(scope: AdminScope, path: Path) -> None:
                 line += await stream.receive(MAX_REQUEST_BYTES)
             await stream.send(json.dumps(answer_to(scope, line, _uid_of(stream))).encode() + b"\n")
 
-    await serve_local(path, answer)
+    await serve_unix_socket(path, answer)
 
 
 def _uid_of(stream: SocketStream) -> int:

@@ -39,7 +39,7 @@ from openguild_runtime.bus.nats_trouble import Troubles
 from openguild_runtime.bus.outgoing import Message, Outgoing
 from openguild_runtime.config.nats_servers import NatsServer, parse_servers
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.system.background import contained
+from openguild_runtime.system.background import log_exceptions
 
 CONNECT_LIMIT_SECS = 8  # all of it: greeting, TLS, subscriptions and the answer to a ping
 WATCH_SECS = 1.0
@@ -243,7 +243,7 @@ class NatsBus(Bus):
             await link.let_go()
 
     def _missed_something(self) -> None:
-        with contained("what follows a reconnect to NATS"):
+        with log_exceptions("what follows a reconnect to NATS"):
             self._handler.bus_reconnected()
 
     # --- what the server takes -------------------------------------------------------------------------
@@ -253,7 +253,7 @@ class NatsBus(Bus):
         self._handler.bus_answered()  # the connection was made with one
         for asked in itertools.count(1):
             await anyio.sleep(self._ask_secs)
-            with contained("asking NATS"), suppress(Unusable, *FAILURES):
+            with log_exceptions("asking NATS"), suppress(Unusable, *FAILURES):
                 prove = asked % PROVE_ASKS == 0
                 if prove:
                     await self._begin_round(link, all_channels=asked % RESUBSCRIBE_ASKS == 0)

@@ -23,7 +23,7 @@ from openguild_runtime.cli.probe_slo import Finding, check_slo
 from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
 from openguild_runtime.observability.logs import redact
 from openguild_runtime.server.failures import WrongUsage
-from openguild_runtime.system.whole_file import write_whole
+from openguild_runtime.system.atomic_file import write_atomically
 
 STEP_LIMIT_SECS = 5.0
 MAX_BODY_BYTES = 16 * 1_048_576
@@ -269,7 +269,7 @@ def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None
     lines += ["# TYPE openguild_probe_duration_seconds gauge"]
     lines += [f'openguild_probe_duration_seconds{{step="{name}"}} {secs:.6f}' for name, secs, _ in results]
     lines += ["# TYPE openguild_probe_timestamp_seconds gauge", f"openguild_probe_timestamp_seconds {time.time():.0f}"]
-    write_whole(path, "\n".join(lines) + "\n", mode=0o644)
+    write_atomically(path, "\n".join(lines) + "\n", mode=0o644)
 
 
 def _short(failure: BaseException) -> str:

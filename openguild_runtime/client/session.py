@@ -28,7 +28,7 @@ from openguild_runtime.client.api import Api
 from openguild_runtime.client.replicas import Replicas
 from openguild_runtime.client.subscription import Subscription, read
 from openguild_runtime.client.transport import Connect, GaveUp, connect_tcp, decoded
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
@@ -52,7 +52,7 @@ class Client(Api):
     urls: str | tuple[str, ...]
     patience_secs: float = 60.0
     connect: Connect = connect_tcp
-    sources: Sources = field(default_factory=Sources)
+    sources: ClocksAndEntropy = field(default_factory=ClocksAndEntropy)
     jitter: Callable[[], float] = random.random
     session: Session | None = None
     device_id: str = ""

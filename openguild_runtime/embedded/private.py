@@ -29,8 +29,13 @@ from openguild_runtime.embedded import (
 )
 from openguild_runtime.process.shutdown import SERVERS_SECS, Shutdown
 from openguild_runtime.storage import migrations
-from openguild_runtime.system.threads import outcome_of, start_thread
-from openguild_runtime.system.whole_file import owner_for, read_line, remove_unfinished, write_whole
+from openguild_runtime.system.atomic_file import (
+    owner_for_new_file,
+    read_stripped,
+    remove_temporary_files,
+    write_atomically,
+)
+from openguild_runtime.system.threads import start_thread, wait_for_thread
 
 STEADY_SECS = 10.0  # what lived as long as this is started again at once
 MAX_BACKOFF_SECS = 5.0
@@ -55,7 +60,7 @@ class _Kept:
         if self._work is not None:
             await asyncio.wait({self._work})
         self._work = start_thread(work)
-        await outcome_of(self._work)
+        await wait_for_thread(self._work)
 
 
 @asynccontextmanager
@@ -146,13 +151,13 @@ def kept_signing_key(data_dir: Path) -> str:
     """
     path = data_dir / "signing.key"
     try:
-        remove_unfinished(path)
-        kept = read_line(path)
+        remove_temporary_files(path)
+        kept = read_stripped(path)
         if kept is None:
             if path.exists():
                 log.warning("the signing key is lost and made anew: everybody must log in again", path=str(path))
             kept = encode_unpadded(secrets.token_bytes(SEED_BYTES))
-            write_whole(path, kept, owner=owner_for(data_dir))
+            write_atomically(path, kept, owner=owner_for_new_file(data_dir))
         parse_seed(kept)
     except OSError as failure:
         raise unusable(data_dir.absolute(), failure) from failure

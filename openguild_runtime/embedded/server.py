@@ -45,7 +45,12 @@ from openguild_runtime.embedded.files import (
     missing_capabilities,
 )
 from openguild_runtime.embedded.programs import Account, Programs
-from openguild_runtime.system.whole_file import owner_for, read_line, remove_unfinished, write_whole
+from openguild_runtime.system.atomic_file import (
+    owner_for_new_file,
+    read_stripped,
+    remove_temporary_files,
+    write_atomically,
+)
 
 START_LIMIT_SECS = 30.0
 LOCK_LIMIT_SECS = 0.5  # a command looks at the lock for an instant (`is_locked`)
@@ -141,7 +146,7 @@ class EmbeddedServer(ABC):
         self._take_lock()
         try:
             self._await_last_guard()
-            remove_unfinished(self._root / f"{self.name}.password")
+            remove_temporary_files(self._root / f"{self.name}.password")
             self._prepare()
             self._launch_on_free_port()
         except BaseException as failure:
@@ -320,11 +325,11 @@ class EmbeddedServer(ABC):
 
     def _kept_secret(self) -> str | None:
         """The password of the data directory; None where there is none, or what is there was not made here."""
-        kept = read_line(self._root / f"{self.name}.password")
+        kept = read_stripped(self._root / f"{self.name}.password")
         return kept if kept is not None and SECRET.fullmatch(kept) else None
 
     def _keep_secret(self, password: str) -> None:
-        write_whole(self._root / f"{self.name}.password", password + "\n", owner=owner_for(self._root))
+        write_atomically(self._root / f"{self.name}.password", password + "\n", owner=owner_for_new_file(self._root))
 
     def _account(self) -> Account | None:
         """Whom to run as: the owner of the data where there is one; None, ourselves, unless we are root."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from openguild_proto.http.message import Request
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.system.threads import outcome_of, start_thread
+from openguild_runtime.system.threads import start_thread, wait_for_thread
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -118,4 +118,4 @@ class Tracing:
 
     async def aclose(self) -> None:
         """The same on a thread, which one who is cancelled leaves to itself."""
-        await outcome_of(start_thread(self.close))
+        await wait_for_thread(start_thread(self.close))

@@ -58,9 +58,9 @@ from openguild_runtime.server.siblings import Heartbeat, WorkerSlot
 from openguild_runtime.server.storage_events import StorageEvents
 from openguild_runtime.server.timekeeper import Timekeeper
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.system.background import contained
-from openguild_runtime.system.local_socket import forget, worker_path
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.background import log_exceptions
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+from openguild_runtime.system.unix_socket import remove_stale_sockets, worker_path
 
 SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
 STALL_PROBE_SECS = 0.05
@@ -88,13 +88,13 @@ class Server:
         *,
         storage: Storage | None = None,
         bus: Bus | None = None,
-        sources: Sources | None = None,
+        sources: ClocksAndEntropy | None = None,
         hasher: PasswordHasher | None = None,
         native: bool | None = None,
         slot: WorkerSlot | None = None,
         reread: Callable[[], ServerConfig] | None = None,
     ) -> None:
-        sources = sources or Sources()
+        sources = sources or ClocksAndEntropy()
         clock = sources.monotonic
         self._started = anyio.Event()
         self._listening = False
@@ -268,7 +268,7 @@ class Server:
         if path is None:
             return
         if self.slot is None:
-            forget(path)
+            remove_stale_sockets(path)
         else:
             path = worker_path(path, self.slot.number)
         scope = AdminScope(self.live, self.replica, DrainRequest(self.readiness, self.slot))
@@ -279,7 +279,7 @@ class Server:
 
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
         async for _ in hangups:
-            with contained("reading the configuration again"):
+            with log_exceptions("reading the configuration again"):
                 self.live.reload()
 
     async def _start_storage(self) -> None:

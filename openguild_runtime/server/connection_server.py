@@ -41,7 +41,7 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.replica.expiry import expire_with_token
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 RECEIVE_BYTES = 65_536
 SHED_LOOKS = 256  # connections looked at for one that can make room
@@ -69,7 +69,7 @@ class ConnectionServer:
         max_per_address: int,
         dispatch: Dispatch,
         tracing: Tracing | None = None,
-        sources: Sources,
+        sources: ClocksAndEntropy,
     ) -> None:
         self.service = service
         self.draining = False

@@ -36,7 +36,7 @@ def start_thread(work: Callable[[], None]) -> asyncio.Future[None]:
     return future
 
 
-async def outcome_of(future: asyncio.Future[None]) -> None:
+async def wait_for_thread(future: asyncio.Future[None]) -> None:
     """Return when the work is done; raises what it raised. One that is cancelled leaves the thread to itself."""
     await asyncio.wait({future})
     future.result()

@@ -34,7 +34,7 @@ from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.process.shutdown import WORKERS_SECS, Shutdown, handle_signals
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message, SiblingLink
-from openguild_runtime.system.local_socket import forget
+from openguild_runtime.system.unix_socket import remove_stale_sockets
 from openguild_runtime.workers.exchange import Exchange
 
 PROGRAM = [sys.executable, "-m", "openguild_runtime.workers.child"]
@@ -53,7 +53,7 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
     for host, port in _addresses(config):
         _require_free(host, port)
     if config.admin_path is not None:
-        forget(config.admin_path)
+        remove_stale_sockets(config.admin_path)
     shutdown, status = Shutdown(config.drain.delay_secs + config.drain.window_secs), 0
     async with handle_signals(shutdown) as hangups, private_servers(config, shutdown) as completed:
         status = await Supervisor(completed, reread, shutdown).run(hangups)

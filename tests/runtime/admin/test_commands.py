@@ -30,7 +30,7 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.parts import make_service
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.system.local_socket import forget, serve_local, worker_path, worker_paths
+from openguild_runtime.system.unix_socket import forget, serve_unix_socket, worker_path, worker_paths
 from tests.support.line import NoDriver
 from tests.support.server import SIGNING_KEY
 from tests.support.waiting import eventually
@@ -132,7 +132,7 @@ async def test_a_failing_request_ends_alone() -> None:
     with TemporaryDirectory(prefix="og-") as directory:
         path = Path(directory) / "local.sock"
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve_local, path, fail)
+            tasks.start_soon(serve_unix_socket, path, fail)
             for _ in range(3):
                 with anyio.fail_after(5):
                     await eventually(path.exists)

@@ -18,7 +18,7 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.http.message import Request
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 from openguild_runtime.client import ApiError, Client, GaveUp, Session
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.scripted import Scripted, scripted
 from tests.support.waiting import free_port
 
@@ -69,8 +69,8 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
 
-    def sources(self, *, ahead_secs: float = 0.0) -> Sources:
-        return Sources(monotonic=lambda: self.now, wall=lambda: time.time() + ahead_secs)
+    def sources(self, *, ahead_secs: float = 0.0) -> ClocksAndEntropy:
+        return ClocksAndEntropy(monotonic=lambda: self.now, wall=lambda: time.time() + ahead_secs)
 
 
 @pytest.mark.parametrize("ahead_secs", [0, 86_400, -86_400])

@@ -14,7 +14,7 @@ import pytest
 from openguild_runtime.process import shutdown as moments
 from openguild_runtime.process.shutdown import Shutdown
 from openguild_runtime.process.watchdog import TIMED_OUT
-from openguild_runtime.system.threads import outcome_of, start_thread
+from openguild_runtime.system.threads import start_thread, wait_for_thread
 from tests.support.server import ROOT
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +57,7 @@ def ended(body: str, *, signals: int = 1) -> tuple[int, float, str]:
     [
         ("time.sleep(30)", ["__main__.main"]),
         ("\n        with shutdown.deadline('a part', 0.5): time.sleep(30)", ["a part"]),
-        ("\n        with anyio.CancelScope(shield=True): await anyio.sleep(30)", ["shutdown.Shutdown.follow"]),
+        ("\n        with anyio.CancelScope(shield=True): await anyio.sleep(30)", ["process.shutdown.Shutdown.follow"]),
     ],
     ids=["a held loop", "a part that holds it", "a shield"],
 )
@@ -101,7 +101,7 @@ async def test_work_on_a_thread_is_left_by_whoever_is_cancelled() -> None:
     with anyio.move_on_after(0.05) as limit:
         work = start_thread(lambda: time.sleep(2))
         begun.set()
-        await outcome_of(work)
+        await wait_for_thread(work)
     assert limit.cancelled_caught
     assert not work.done()
 
@@ -111,4 +111,4 @@ async def test_what_the_work_raised_comes_out() -> None:
         raise OSError("no such thing")
 
     with pytest.raises(OSError, match="no such thing"):
-        await outcome_of(start_thread(fail))
+        await wait_for_thread(start_thread(fail))

@@ -18,7 +18,7 @@ import structlog
 from anyio.abc import SocketListener, SocketStream, TaskGroup
 
 ACCEPT_PAUSE_SECS = 0.1  # out of descriptors: the backlog holds who comes until some are free
-LOOK_SECS = 2.0  # between two looks whether the socket still has its name
+CHECK_SECS = 2.0  # between two looks whether the socket still has its name
 MAX_PATH_BYTES = 100  # sun_path has 104 to 108 with its end; a worker's number comes to it
 MAX_NAME_BYTES = 80  # behind /proc/self/fd/<number>/
 
@@ -27,7 +27,7 @@ Answer = Callable[[SocketStream], Awaitable[None]]
 log = structlog.get_logger("openguild.local")
 
 
-def too_long(path: Path) -> str | None:
+def path_length_problem(path: Path) -> str | None:
     """What is wrong with the length of a socket's path and the mend; None: nothing."""
     if sys.platform == "linux":
         if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
@@ -38,7 +38,7 @@ def too_long(path: Path) -> str | None:
 
 
 @contextmanager
-def short_name(path: Path) -> Iterator[str]:
+def short_socket_path(path: Path) -> Iterator[str]:
     """A name under which a socket at `path` can be bound or reached: Linux takes a path of any length by its directory's
     descriptor. Raises OSError."""
     if len(os.fsencode(path)) <= MAX_PATH_BYTES or sys.platform != "linux":
@@ -62,7 +62,7 @@ def worker_paths(path: Path) -> dict[int, Path]:
     return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
 
 
-def forget(path: Path) -> None:
+def remove_stale_sockets(path: Path) -> None:
     """Take away what processes of before left at `path` and for their workers: whoever starts now is the only server.
 
     What cannot be removed stands in the way of the new socket, which says so.
@@ -72,29 +72,29 @@ def forget(path: Path) -> None:
             each.unlink(missing_ok=True)
 
 
-async def serve_local(path: Path, answer: Answer) -> None:
+async def serve_unix_socket(path: Path, answer: Answer) -> None:
     """`answer` every connection at `path`, until cancelled. A failure ends its own connection and nothing else."""
     problem = ""
     async with anyio.create_task_group() as tasks:
         while True:
             try:
                 listener = await _listen(path)
-                place = _cursor_of(path)
+                place = _inode_of(path)
             except OSError as failure:
                 reason = (failure.strerror or type(failure).__name__).lower()
                 if reason != problem:
                     log.error("a local socket cannot be made; it is tried again", path=str(path), reason=reason)  # noqa: TRY400 - no traceback
                 problem = reason
-                await anyio.sleep(LOOK_SECS)
+                await anyio.sleep(CHECK_SECS)
                 continue
             problem = ""
             try:
                 async with listener, anyio.create_task_group() as serving:
                     serving.start_soon(_accept, path, listener, tasks, answer)
-                    await _until_nameless(path, place)
+                    await _wait_until_removed(path, place)
                     serving.cancel_scope.cancel()
             finally:
-                if _cursor_of(path) == place:
+                if _inode_of(path) == place:
                     with suppress(OSError):
                         path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the end
             log.warning("a local socket was removed and is made again", path=str(path))
@@ -102,11 +102,11 @@ async def serve_local(path: Path, answer: Answer) -> None:
 
 async def _listen(path: Path) -> SocketListener:
     path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served; of the process before
-    with short_name(path) as name:
+    with short_socket_path(path) as name:
         return await anyio.create_unix_listener(name, mode=0o600)
 
 
-def _cursor_of(path: Path) -> tuple[int, int] | None:
+def _inode_of(path: Path) -> tuple[int, int] | None:
     """What has the name now; None: nothing."""
     try:
         found = path.lstat()
@@ -115,14 +115,14 @@ def _cursor_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-async def _until_nameless(path: Path, place: tuple[int, int] | None) -> None:
+async def _wait_until_removed(path: Path, place: tuple[int, int] | None) -> None:
     """Return when nothing has the name. Another server's socket may have it: that server was started later, and keeps it."""
     told = False
-    while (now := _cursor_of(path)) is not None:
+    while (now := _inode_of(path)) is not None:
         if now != place and not told:
             told = True
             log.warning("another server has taken a local socket's name", path=str(path))
-        await anyio.sleep(LOOK_SECS)
+        await anyio.sleep(CHECK_SECS)
 
 
 async def _accept(path: Path, listener: SocketListener, tasks: TaskGroup, answer: Answer) -> None:

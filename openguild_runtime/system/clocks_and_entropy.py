@@ -35,7 +35,7 @@ class Entropy:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ClocksAndEntropy:
     """`monotonic`: seconds, for deadlines. `wall`: UTC seconds, for stamps and expiries. `random_bytes(n)`: unguessable."""
 
     monotonic: Callable[[], float] = time.monotonic

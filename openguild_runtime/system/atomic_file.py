@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+def write_atomically(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
     """Replace the file by one with this text; it is on the disk when this returns. Raises OSError: then nothing changed.
 
     `mode` and `owner` (uid, gid) hold from the first moment. A process that is killed here may leave `<name>.<random>.new` behind.
@@ -27,7 +27,7 @@ def write_whole(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, i
     sync_directory(path.parent)
 
 
-def owner_for(directory: Path) -> tuple[int, int] | None:
+def owner_for_new_file(directory: Path) -> tuple[int, int] | None:
     """Who is to own a new file there: root gives it to the directory's owner, who may start the server next."""
     status = directory.stat()
     return (status.st_uid, status.st_gid) if os.geteuid() == 0 and status.st_uid != 0 else None
@@ -42,13 +42,13 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def remove_unfinished(path: Path) -> None:
+def remove_temporary_files(path: Path) -> None:
     """What killed writers of `path` left. Only for those who hold a lock on it: a writer may be at work."""
     for left in path.parent.glob(f"{path.name}.*.new"):
         left.unlink(missing_ok=True)
 
 
-def read_line(path: Path) -> str | None:
+def read_stripped(path: Path) -> str | None:
     """The text without white space and NULs around it; None where there is no file or nothing in it. Raises OSError.
 
     A power cut leaves a file that was not written whole empty, or full of NULs.
