@@ -43,12 +43,12 @@ class Bus(ABC):
         """True while messages travel."""
 
     @property
-    def trouble(self) -> str | None:
+    def problem(self) -> str | None:
         """What keeps messages, or some of them, from travelling, for the operator; None: nothing does."""
         return None if self.connected else "cannot be reached"
 
     @property
-    def limits_travel(self) -> bool:
+    def limits_delivered(self) -> bool:
         """True while this replica's admissions reach the others and theirs reach it, as far as the wire says."""
         return self.connected
 

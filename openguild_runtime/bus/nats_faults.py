@@ -60,13 +60,13 @@ SUBSCRIPTIONS = Fault(
 PAYLOAD = Fault(
     "payload", "takes no messages as large as some of ours", "raise max_payload of nats-server to its default, 1MB"
 )
-BEHIND = Fault(
+SLOW_SUBSCRIBER = Fault(
     "behind", "brought more than this server took, and some was dropped", "see the loop's stalls and its CPU"
 )
-LEAVING = Fault("shutdown", "is shutting down", "nothing, where it or another of nats.url comes back")
+SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing, where it or another of nats.url comes back")
 
 # Part of the lower-case text after -ERR: the first that fits counts. nats-server's own texts (its errors.go).
-_SAID = (
+_ERROR_TEXTS = (
     ("maximum subscriptions", SUBSCRIPTIONS),
     ("maximum payload", PAYLOAD),
     ("expired", Fault("expired", "no longer takes the credentials: they have expired", "renew nats.credentials_file")),
@@ -90,19 +90,19 @@ _SAID = (
         Fault("slow", "gave this server up as too slow a reader", "see the loop's stalls, or raise max_pending"),
     ),
     ("stale", SILENT),
-    ("shutdown", LEAVING),
+    ("shutdown", SHUTTING_DOWN),
     ("port", Fault("garbage", "is asked on a port for routes or leaf nodes", "name the client port in nats.url")),
 )
-_OTHER = Fault("closed", "has ended the connection with an error", "the log of nats-server has it")
+_UNKNOWN_ERROR = Fault("closed", "has ended the connection with an error", "the log of nats-server has it")
 
 
-def fault_said(text: str) -> Fault:
+def fault_from_error_text(text: str) -> Fault:
     """Of what the server says after -ERR."""
     lower = text.lower()
-    return next((fault for part, fault in _SAID if part in lower), _OTHER)
+    return next((fault for part, fault in _ERROR_TEXTS if part in lower), _UNKNOWN_ERROR)
 
 
-def fault_raised(failure: Exception, *, greeted: bool) -> Fault:
+def fault_from_exception(failure: Exception, *, greeted: bool) -> Fault:
     """Of what nats-py or the system raises. `greeted`: a nats-server had introduced itself before."""
     if isinstance(failure, ssl.SSLError):
         return UNTRUSTED
@@ -117,11 +117,11 @@ def fault_raised(failure: Exception, *, greeted: bool) -> Fault:
     if isinstance(failure, (OSError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError)):
         return CLOSED if greeted or isinstance(failure, nats.errors.UnexpectedEOF) else UNREACHABLE
     if type(failure) is nats.errors.Error and greeted:
-        return fault_said(str(failure))
+        return fault_from_error_text(str(failure))
     return GARBAGE
 
 
-def denied(action: str, pattern: str, allowed: str) -> Fault:
+def denied_fault(action: str, pattern: str, allowed: str) -> Fault:
     """`action`: publish or subscribe. `pattern`: the subject or subjects, `allowed`: what is to be allowed."""
     return Fault(
         "denied",

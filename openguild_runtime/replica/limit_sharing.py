@@ -35,7 +35,7 @@ class LimitSharer:
         while True:
             with log_exceptions("sharing limits"):
                 payload = self._sharing.tick(
-                    self._clock(), connected=self._bus.connected, heard=self._bus.limits_travel
+                    self._clock(), connected=self._bus.connected, heard=self._bus.limits_delivered
                 )
                 self._metrics.limit_divisor(self._sharing.divisor)
                 if payload is not None:

@@ -60,7 +60,7 @@ class ReadinessProbe:
     async def __call__(self) -> Readiness:
         """The state now. Status: draining, unavailable, degraded (serving, NATS away or in part, or descriptors short) or ready."""
         health = await self._storage_health()
-        nats = self._bus.trouble
+        nats = self._bus.problem
         if self.draining:
             status = "draining"
         elif not (health.usable and self.serving):

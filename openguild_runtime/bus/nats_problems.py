@@ -9,13 +9,13 @@ import anyio
 import structlog
 
 from openguild_proto.policy.standing import LogThrottle, Standing
-from openguild_runtime.bus.nats_faults import Fault, denied
+from openguild_runtime.bus.nats_faults import Fault, denied_fault
 from openguild_runtime.observability.metrics import Metrics
 
 log = structlog.get_logger("openguild.nats")
 
 
-class Troubles:
+class NatsProblems:
     """`prefix`: of the server's subjects. What stands is what the server takes amiss while the connection goes on."""
 
     def __init__(self, prefix: str, metrics: Metrics) -> None:
@@ -32,27 +32,27 @@ class Troubles:
             line = f"{before}NATS {fault.cause}: {fault.mend}"
             log.warning(line, server=server, kind=fault.kind, repeated=repeated, **fields)
 
-    def tell(self, fault: Fault, server: str, **fields: int) -> None:
+    def record(self, fault: Fault, server: str, **fields: int) -> None:
         """It stands until a round has passed without it."""
         self.standing.tell(fault.kind, fault)
         self.report(fault, server, "", **fields)
 
-    def denied(self, action: str, subject: str, server: str) -> None:
+    def record_denied(self, action: str, subject: str, server: str) -> None:
         """`subject` in lower case. Channels are one kind: no line names one of them."""
         kind, _, channel_id = subject.removeprefix(f"{self._prefix.lower()}.").partition(".")
         pattern = f"{self._prefix}.{kind}{'.*' if channel_id else ''}"
-        fault = denied(action, pattern, f"{self._prefix}.>")
+        fault = denied_fault(action, pattern, f"{self._prefix}.>")
         self.standing.tell(f"{action} {kind}", fault)
         self._count()
         self.report(fault, server)
 
-    def over(self) -> list[str]:
+    def end_round(self) -> list[str]:
         """At the end of a round: what has stood until now."""
         found = self.standing.end()
         self._count()
         return found
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """The connection is no more."""
         self.standing.clear()
         self._count()
@@ -61,7 +61,7 @@ class Troubles:
         self._metrics.nats_denied(sum(fault.kind == "denied" for fault in self.standing.values()))
 
     @contextmanager
-    def one_message(self, subject: str) -> Iterator[None]:
+    def handling_message(self, subject: str) -> Iterator[None]:
         """Whatever is wrong with a message, or with us, the next one is heard."""
         try:
             yield

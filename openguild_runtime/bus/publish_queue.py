@@ -23,7 +23,7 @@ class Message(NamedTuple):
         return len(self.payload) + sum(len(name) + len(value) + 4 for name, value in self.headers.items())
 
 
-class Outgoing:
+class PublishQueue:
     """First in, first out. One task takes; any may put."""
 
     def __init__(self) -> None:

@@ -22,33 +22,38 @@ from nats.aio.client import Client, RawCredentials
 from nats.aio.subscription import Subscription
 
 from openguild_runtime.bus.nats_faults import (
-    BEHIND,
     CLOSED,
     CREDENTIALS_FILE,
     GARBAGE,
-    LEAVING,
+    SHUTTING_DOWN,
+    SLOW_SUBSCRIBER,
     SUBSCRIPTIONS,
     UNREACHABLE,
     Fault,
-    fault_raised,
-    fault_said,
+    fault_from_error_text,
+    fault_from_exception,
 )
 from openguild_runtime.config.nats_servers import NatsServer, read_credentials
 
 CONNECT_TIMEOUT_SECS = 2
 MAX_OUTSTANDING_PINGS = 2
-ANSWER_LIMIT_SECS = 3_600  # never reached: nats-py stops reading when an answer comes for which nobody waits any more
+CONFIRM_LIMIT_SECS = 3_600  # never reached: nats-py stops reading when an answer comes for which nobody waits any more
 CLOSE_LIMIT_SECS = 0.5
 OUTGOING_BYTES = 8 * 1024 * 1024
 
 FAILURES = (OSError, nats.errors.Error, TimeoutError)  # what a connection that ends, or cannot be made, raises
-ODD = (ValueError, TypeError, AttributeError, LookupError)  # what nats-py raises where the peer is no nats-server
+PROTOCOL_FAILURES = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)  # what nats-py raises where the peer is no nats-server
 
-_SAID = re.compile(rb"-ERR\s+'([^'\r\n]{1,200})'")
+_ERROR_TEXTS = re.compile(rb"-ERR\s+'([^'\r\n]{1,200})'")
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 
 
-class Unusable(Exception):
+class ConnectionFailed(Exception):
     """The connection cannot be made; `fault` says why."""
 
     def __init__(self, fault: Fault) -> None:
@@ -56,7 +61,7 @@ class Unusable(Exception):
         self.fault = fault
 
 
-class Link(Client):
+class NatsConnection(Client):
     """`denied(link, action, subject)` and `told(link, fault)` are called for what does not end the connection.
 
     `action` is publish or subscribe, `subject` in lower case. `many`: there are other servers. `ended` is set when it
@@ -67,31 +72,31 @@ class Link(Client):
         self,
         server: NatsServer,
         *,
-        denied: Callable[[Link, str, str], None],
-        told: Callable[[Link, Fault], None],
-        many: bool,
+        on_denied: Callable[[NatsConnection, str, str], None],
+        on_fault: Callable[[NatsConnection, Fault], None],
+        has_alternatives: bool,
     ) -> None:
         super().__init__()
         self.server = server
         self.ended = anyio.Event()
         self.greeted = False
-        self._denied = denied
-        self._told = told
-        self._many = many
+        self._on_denied = on_denied
+        self._on_fault = on_fault
+        self._has_alternatives = has_alternatives
         self._wants_tls = False
-        self._first: Fault | None = None
+        self._first_fault: Fault | None = None
 
     # --- making it -----------------------------------------------------------------------------------
 
-    async def open(self, *, tls: ssl.SSLContext | None, credentials: Path | None, ping_interval_secs: float) -> None:
-        """Greet and log in. Raises Unusable, and what nats-py raises for a defect of ours."""
+    async def open(self, *, tls: ssl.SSLContext | None, credentials: Path | None, keepalive_secs: float) -> None:
+        """Greet and log in. Raises ConnectionFailed, and what nats-py raises for a defect of ours."""
         self._wants_tls = tls is not None
         try:
             login = (
                 RawCredentials(await anyio.to_thread.run_sync(read_credentials, credentials)) if credentials else None
             )
         except (OSError, ValueError):
-            raise Unusable(CREDENTIALS_FILE) from None
+            raise ConnectionFailed(CREDENTIALS_FILE) from None
         server = self.server
         try:
             await self.connect(
@@ -99,7 +104,7 @@ class Link(Client):
                 allow_reconnect=False,
                 no_echo=True,  # what this replica published it has already
                 connect_timeout=CONNECT_TIMEOUT_SECS,
-                ping_interval=ping_interval_secs,  # type: ignore[arg-type]  # it sleeps so long, whole seconds or not
+                ping_interval=keepalive_secs,  # type: ignore[arg-type]  # it sleeps so long, whole seconds or not
                 max_outstanding_pings=MAX_OUTSTANDING_PINGS,
                 pending_size=OUTGOING_BYTES,
                 user=server.user,
@@ -113,18 +118,18 @@ class Link(Client):
             )
             if not self.is_connected:  # the server has ended it after CONNECT, which nats-py passes over
                 raise nats.errors.UnexpectedEOF
-        except (*FAILURES, *ODD) as failure:
-            raise Unusable(self._first or self._why(failure)) from failure
+        except (*FAILURES, *PROTOCOL_FAILURES) as failure:
+            raise ConnectionFailed(self._first_fault or self._fault_of(failure)) from failure
 
-    def _why(self, failure: Exception) -> Fault:
+    def _fault_of(self, failure: Exception) -> Fault:
         # A server that ends the connection at once says why, and is not heard where writing to it fails first.
         unread = getattr(getattr(self._transport, "_io_reader", None), "_buffer", b"")
-        said = _SAID.search(unread)
+        said = _ERROR_TEXTS.search(unread)
         if said is not None:
-            return fault_said(said[1].decode("ascii", "replace"))
+            return fault_from_error_text(said[1].decode("ascii", "replace"))
         if not self.greeted and self._transport is not None and self._transport.at_eof():
             return UNREACHABLE  # a proxy before a server that is away accepts and closes
-        return fault_raised(failure, greeted=self.greeted)
+        return fault_from_exception(failure, greeted=self.greeted)
 
     async def _select_next_server(self) -> None:
         """nats-py tries for ever here, and says at its end that there is no server."""
@@ -150,35 +155,35 @@ class Link(Client):
     async def _process_err(self, err_msg: str) -> None:
         found = _DENIED.search(err_msg)
         if found is not None:
-            self._denied(self, "publish" if found[1] == "publish" else "subscribe", found[2])
+            self._on_denied(self, "publish" if found[1] == "publish" else "subscribe", found[2])
             return
-        fault = fault_said(err_msg)
+        fault = fault_from_error_text(err_msg)
         if fault is SUBSCRIPTIONS:  # the connection goes on, and nats-py would end it
-            self._told(self, fault)
+            self._on_fault(self, fault)
             return
-        self._first = self._first or fault
+        self._first_fault = self._first_fault or fault
         await super()._process_err(err_msg)
 
     async def _on_error(self, failure: Exception) -> None:
         if isinstance(failure, nats.errors.SlowConsumerError):
-            self._told(self, BEHIND)
+            self._on_fault(self, SLOW_SUBSCRIBER)
         elif self.greeted:
-            self._first = self._first or self._why(failure)
+            self._first_fault = self._first_fault or self._fault_of(failure)
 
     async def _on_closed(self) -> None:
-        self._end()
+        self._mark_ended()
 
     async def _on_lame_duck(self) -> None:
         """It ends by itself, within minutes. Where there are others there is no reason to wait for that."""
-        self._first = self._first or LEAVING
-        if self._many:
-            self._end()
+        self._first_fault = self._first_fault or SHUTTING_DOWN
+        if self._has_alternatives:
+            self._mark_ended()
 
     async def _read_loop(self) -> None:
         await super()._read_loop()
         if self.is_connected:  # something that is no protocol has ended it: nothing would be heard any more
-            self._first = self._first or GARBAGE
-        self._end()  # nats-py says so only where its own closing succeeds
+            self._first_fault = self._first_fault or GARBAGE
+        self._mark_ended()  # nats-py says so only where its own closing succeeds
 
     # --- using it ------------------------------------------------------------------------------------
 
@@ -190,40 +195,40 @@ class Link(Client):
     @property
     def fault(self) -> Fault:
         """Why it has ended."""
-        if self._first is None and self.last_error is not None:
-            return fault_raised(self.last_error, greeted=True)
-        return self._first or CLOSED
+        if self._first_fault is None and self.last_error is not None:
+            return fault_from_exception(self.last_error, greeted=True)
+        return self._first_fault or CLOSED
 
-    async def answer(self) -> None:
+    async def confirm(self) -> None:
         """Return when the server has taken all that was written before; what it had against it has been told by then.
 
-        nats-py writes a ping before what waits to be sent, so it takes two. Raises Unusable when the connection ends.
+        nats-py writes a ping before what waits to be sent, so it takes two. Raises ConnectionFailed when the connection ends.
         """
         for _ in range(2):
             if self.alive:
                 with suppress(*FAILURES):
-                    await self.flush(ANSWER_LIMIT_SECS)
+                    await self.flush(CONFIRM_LIMIT_SECS)
         if not self.alive:
-            raise Unusable(self.fault)
+            raise ConnectionFailed(self.fault)
 
-    def _end(self) -> None:
+    def _mark_ended(self) -> None:
         self.ended.set()
         pings, self._pongs = self._pongs, []
         for ping in pings:  # nats-py leaves whoever waits for an answer waiting
             if not ping.done():
                 ping.set_result(None)
 
-    async def subscribe_again(self, subscription: Subscription) -> None:
+    async def resubscribe(self, subscription: Subscription) -> None:
         """The same under the same id: nothing where the server has it, and it is back where the server had dropped it."""
         await self._send_subscribe(subscription)
 
-    async def let_go(self) -> None:
+    async def close_now(self) -> None:
         """Orderly if that is quick. nats-py may wait for ever: for a peer that does not read, and after TLS."""
         tasks = [subscription._wait_for_msgs_task for subscription in self._subs.values()]
         if self._transport is not None:
             with (
                 anyio.move_on_after(CLOSE_LIMIT_SECS, shield=True),
-                suppress(*FAILURES, *ODD, asyncio.InvalidStateError),
+                suppress(*FAILURES, *PROTOCOL_FAILURES, asyncio.InvalidStateError),
             ):
                 await self.close()
         for task in (*tasks, self._reading_task, self._ping_interval_task, self._flusher_task):
