@@ -33,15 +33,17 @@ def main() -> NoReturn:
     exit_on_sigterm(0)
     ignore_sighup()
     lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
-    orders = json.loads(lifeline.readline())
-    config = ServerConfig.model_validate(orders["config"])
-    line = socket.socket(fileno=orders["line"])
+    start_parameters = json.loads(lifeline.readline())
+    config = ServerConfig.model_validate(start_parameters["config"])
+    line = socket.socket(fileno=start_parameters["line"])
     line.set_inheritable(False)
-    slot = WorkerSlot(orders["number"], orders["count"], orders["supervisor"], SiblingLink(line))
+    slot = WorkerSlot(
+        start_parameters["number"], start_parameters["count"], start_parameters["supervisor"], SiblingLink(line)
+    )
     latest = [config]
-    for key, value in orders["changes"].items():
+    for key, value in start_parameters["changes"].items():
         config = with_value(config, key, value)
-    threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
+    threading.Thread(target=_follow_supervisor, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
     redirect_stderr_to_log()
     structlog.contextvars.bind_contextvars(worker=slot.number)
@@ -50,7 +52,7 @@ def main() -> NoReturn:
     exit_process(status)
 
 
-def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:
+def _follow_supervisor(lifeline: FileIO, latest: list[ServerConfig]) -> None:
     """Keep the newest configuration and have it applied; reading ends when the supervisor is gone.
 
     A line that is no order, such as the half of one that the supervisor's end cut, changes nothing.

@@ -35,15 +35,15 @@ from openguild_runtime.process.shutdown import WORKERS_SECS, Shutdown, handle_si
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message, SiblingLink
 from openguild_runtime.system.unix_socket import remove_stale_sockets
-from openguild_runtime.workers.exchange import Exchange
+from openguild_runtime.workers.metrics_relay import MetricsRelay
 
 PROGRAM = [sys.executable, "-m", "openguild_runtime.workers.child"]
 MAX_BACKOFF_SECS = 15.0
 MAX_FAILURES = 8  # in a row, where nobody else serves: about 20 seconds
-STEADY_SECS = 10.0  # who lived as long as this is restarted at once
-MAX_MISSED_PULSES = 5
+STABLE_SECS = 10.0  # who lived as long as this is restarted at once
+MAX_MISSED_HEARTBEATS = 5
 START_SECS = 60.0  # until the first heartbeat
-ORDER_SECS = 1.0  # for a configuration to go down the pipe
+SEND_CONFIGURATION_SECS = 1.0  # for a configuration to go down the pipe
 
 log = structlog.get_logger("openguild.workers")
 
@@ -72,7 +72,7 @@ class Worker:
         self.listening = False  # the present one does
         self.failures = 0  # in a row
         self.changes: dict[str, Any] = {}  # what `admin set` gave the process, for the next one
-        self._pulsed = False  # since the last look
+        self._heartbeat_seen = False  # since the last look
 
     def signal(self, number: signal.Signals) -> None:
         """Send `number` to the process, where it still runs."""
@@ -80,39 +80,42 @@ class Worker:
             with suppress(ProcessLookupError):  # it has just ended
                 self.process.send_signal(number)
 
-    async def order(self, config: ServerConfig, **more: int) -> None:
-        """The configuration, at the start and when it was read again; `more`: what only the start needs."""
+    async def send_configuration(self, config: ServerConfig, **extra: int) -> None:
+        """The configuration, at the start and when it was read again; `extra`: what only the start needs."""
         own = config.model_copy(update={"embedded": False, "admin_socket": config.admin_path})
-        orders = {
-            "config": plain(own),
+        start_parameters = {
+            "config": as_plain_values(own),
             "changes": self.changes,
             "number": self.number,
             "count": config.workers,
             "supervisor": os.getpid(),
-            **more,
+            **extra,
         }
         stdin: ByteSendStream | None = None if self.process is None else self.process.stdin
         if stdin is not None:
-            # it ended at once, which `_keep` sees, or hangs, which `watch` sees
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError), anyio.move_on_after(ORDER_SECS):
-                await stdin.send(json.dumps(orders).encode() + b"\n")
+            # it ended at once, which `_keep_running` sees, or hangs, which `watch` sees
+            with (
+                suppress(anyio.BrokenResourceError, anyio.ClosedResourceError),
+                anyio.move_on_after(SEND_CONFIGURATION_SECS),
+            ):
+                await stdin.send(json.dumps(start_parameters).encode() + b"\n")
 
-    async def watch(self) -> None:
+    async def wait_until_hung(self) -> None:
         """Look for heartbeats until there is none for too long; returns when the process is to be replaced.
 
         What counts is looks and not the time: where this process or the whole machine was stopped, that is one look.
         """
         looks, missed, answered = 0, 0, False
-        while missed < MAX_MISSED_PULSES and (answered or looks * HEARTBEAT_SECS < START_SECS):
+        while missed < MAX_MISSED_HEARTBEATS and (answered or looks * HEARTBEAT_SECS < START_SECS):
             await anyio.sleep(HEARTBEAT_SECS)
             looks += 1
-            answered |= self._pulsed
-            missed = 0 if self._pulsed or not answered else missed + 1
-            self._pulsed = False
+            answered |= self._heartbeat_seen
+            missed = 0 if self._heartbeat_seen or not answered else missed + 1
+            self._heartbeat_seen = False
 
-    def beats(self, heartbeat: Heartbeat) -> None:
+    def record_heartbeat(self, heartbeat: Heartbeat) -> None:
         """What the process says of itself."""
-        self._pulsed = True
+        self._heartbeat_seen = True
         if heartbeat.listening and not self.listening:
             self.served = True
             log.info("a worker serves", worker=self.number, process=self.process and self.process.pid)
@@ -121,10 +124,10 @@ class Worker:
             self.changes = heartbeat.changes
             log.info("a worker's settings are kept for its slot", worker=self.number, settings=self.changes)
 
-    def ended(self) -> None:
+    def reset(self) -> None:
         """The process has left the slot."""
         self.process = None
-        self.listening = self._pulsed = False
+        self.listening = self._heartbeat_seen = False
 
 
 class Supervisor:
@@ -141,16 +144,16 @@ class Supervisor:
     async def run(self, hangups: AsyncIterator[signal.Signals]) -> int:
         """Serve until SIGTERM or SIGINT; the exit status. At each of `hangups` the configuration is read again."""
         async with anyio.create_task_group() as helpers:
-            helpers.start_soon(self._hand_on_ends)
+            helpers.start_soon(self._forward_shutdown)
             helpers.start_soon(self._reload_at_hangup, hangups)
-            exchange = Exchange(helpers)
+            relay = MetricsRelay(helpers)
             async with anyio.create_task_group() as slots:
                 for worker in self._workers:
-                    slots.start_soon(self._keep, worker, exchange)
+                    slots.start_soon(self._keep_running, worker, relay)
             helpers.cancel_scope.cancel()
         return self._status
 
-    async def _hand_on_ends(self) -> None:
+    async def _forward_shutdown(self) -> None:
         """The first signal makes the workers drain, a second one makes them end at once."""
         await self._shutdown.wait_requested()
         self._stop()
@@ -163,11 +166,11 @@ class Supervisor:
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
 
-    async def _keep(self, worker: Worker, exchange: Exchange) -> None:
+    async def _keep_running(self, worker: Worker, relay: MetricsRelay) -> None:
         """There is always a process in the slot, until the end."""
         while not self._stopping.is_set():
             started = time.monotonic()
-            status = await self._run(worker, exchange)
+            status = await self._run(worker, relay)
             lived = time.monotonic() - started
             if self._stopping.is_set():
                 # it was told to end, or died before it could hear that: only what it says itself is a failure
@@ -175,15 +178,15 @@ class Supervisor:
                 return
             if status == 1 and not worker.served:
                 log.error("a worker cannot start: the others end too", worker=worker.number)  # it has said why
-                self._end_badly()
+                self._stop_with_failure()
                 return
-            worker.failures = 0 if lived > STEADY_SECS else worker.failures + 1
+            worker.failures = 0 if lived > STABLE_SECS else worker.failures + 1
             if worker.failures >= MAX_FAILURES and not any(other.listening for other in self._workers):
                 log.error(
                     "no worker can be kept running: the server ends; their last lines say why",
                     worker=worker.number, status=status, failures=worker.failures,
                 )  # fmt: skip
-                self._end_badly()
+                self._stop_with_failure()
                 return
             most = min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(worker.failures, MAX_FAILURES))
             delay = 0.0 if worker.failures == 0 else random.uniform(most / 2, most)  # noqa: S311 - jitter
@@ -195,30 +198,30 @@ class Supervisor:
             with anyio.move_on_after(delay):
                 await self._stopping.wait()
 
-    def _end_badly(self) -> None:
+    def _stop_with_failure(self) -> None:
         self._status = 1
         self._stop()
 
-    async def _run(self, worker: Worker, exchange: Exchange) -> int:
+    async def _run(self, worker: Worker, relay: MetricsRelay) -> int:
         """A process in the slot, from its start to its end; the exit status."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as failure:
-            return _not_started(worker, failure)
-        line = exchange.lines[worker.number] = SiblingLink(ours)
+            return _log_start_failure(worker, failure)
+        line = relay.links[worker.number] = SiblingLink(ours)
         try:
             with theirs:
                 await self._start(worker, theirs)
-            return await self._follow(worker, line, exchange)
+            return await self._follow(worker, line, relay)
         except OSError as failure:  # no memory, no descriptors, the interpreter was removed
-            return _not_started(worker, failure)
+            return _log_start_failure(worker, failure)
         finally:
-            del exchange.lines[worker.number]
+            del relay.links[worker.number]
             line.close()
             if worker.process is not None:
                 with anyio.CancelScope(shield=True):
                     await worker.process.aclose()
-            worker.ended()
+            worker.reset()
 
     async def _start(self, worker: Worker, line: socket.socket) -> None:
         worker.process = await anyio.open_process(
@@ -231,22 +234,22 @@ class Supervisor:
         )
         if self._stopping.is_set():  # nobody could tell it before
             worker.signal(signal.SIGTERM)
-        await worker.order(self._config, line=line.fileno())
+        await worker.send_configuration(self._config, line=line.fileno())
 
-    async def _follow(self, worker: Worker, line: SiblingLink, exchange: Exchange) -> int:
+    async def _follow(self, worker: Worker, line: SiblingLink, relay: MetricsRelay) -> int:
         """The exit status of the slot's process, which is killed when it hangs and when it does not end in time."""
         process = worker.process
         if process is None:
             return 0
 
-        def heard(message: Message) -> None:
+        def received(message: Message) -> None:
             if isinstance(message, Heartbeat):
-                worker.beats(message)
+                worker.record_heartbeat(message)
             else:
-                exchange.heard(worker.number, message)
+                relay.received(worker.number, message)
 
         async with anyio.create_task_group() as following:
-            following.start_soon(line.run, heard)
+            following.start_soon(line.run, received)
             following.start_soon(self._kill_when_hung, worker)
             following.start_soon(self._kill_when_late, worker)
             status = await process.wait()
@@ -254,7 +257,7 @@ class Supervisor:
         return status
 
     async def _kill_when_hung(self, worker: Worker) -> None:
-        await worker.watch()
+        await worker.wait_until_hung()
         if not self._stopping.is_set():  # else `_kill_when_late` gives it its time
             log.error("a worker does not answer and is killed", worker=worker.number)
             worker.signal(signal.SIGKILL)
@@ -275,28 +278,28 @@ class Supervisor:
                 continue
             for worker in self._workers:
                 worker.changes = {}  # what was read stands against what was set
-                await worker.order(self._config)
+                await worker.send_configuration(self._config)
 
 
-def _not_started(worker: Worker, failure: OSError) -> int:
+def _log_start_failure(worker: Worker, failure: OSError) -> int:
     reason = (failure.strerror or type(failure).__name__).lower()
     log.error("a worker's process cannot be started", worker=worker.number, reason=reason)
     return 1
 
 
-def plain(section: object) -> dict[str, Any]:
+def as_plain_values(section: object) -> dict[str, Any]:
     """The configuration with its secrets, for the pipe to a worker and for nothing else."""
-    return {name: _plain(value) for name, value in values_of(section).items()}
+    return {name: _plain_value(value) for name, value in values_of(section).items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     match value:
         case _ if is_section(value):
-            return plain(value)
+            return as_plain_values(value)
         case SecretStr():
             return value.get_secret_value()
         case tuple():
-            return [_plain(item) for item in value]
+            return [_plain_value(item) for item in value]
         case Path():
             return str(value)
         case _:

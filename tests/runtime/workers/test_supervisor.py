@@ -82,8 +82,8 @@ async def test_a_program_that_cannot_be_run_is_said_in_one_line(monkeypatch: pyt
     monkeypatch.setattr(supervisor, "PROGRAM", ["/nowhere/python"])
     with capture_logs() as records, anyio.fail_after(30):
         assert await Supervisor(CONFIG, lambda: CONFIG, Shutdown(3_600.0)).run(no_hangups()) == 1
-    lines = [record for record in records if record["event"] == "a worker's process cannot be started"]
-    assert {record["reason"] for record in lines} == {"no such file or directory"}
+    failures = [record for record in records if record["event"] == "a worker's process cannot be started"]
+    assert {record["reason"] for record in failures} == {"no such file or directory"}
 
 
 @pytest.mark.anyio
@@ -95,8 +95,8 @@ async def test_a_pause_of_the_supervisor_is_one_look(monkeypatch: pytest.MonkeyP
     async def look(secs: float) -> None:
         looks.append(secs)
         if len(looks) in (1, 4):
-            worker.beats(Heartbeat(listening=True, changes={}))
+            worker.record_heartbeat(Heartbeat(listening=True, changes={}))
 
     monkeypatch.setattr(supervisor.anyio, "sleep", look)
-    await worker.watch()
-    assert len(looks) == 4 + supervisor.MAX_MISSED_PULSES
+    await worker.wait_until_hung()
+    assert len(looks) == 4 + supervisor.MAX_MISSED_HEARTBEATS
