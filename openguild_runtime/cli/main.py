@@ -32,7 +32,7 @@ from openguild_runtime.config.layers import (
     passed_over_names,
 )
 from openguild_runtime.config.sections import ServerConfig, load
-from openguild_runtime.embedded.private import beside_running, private_servers
+from openguild_runtime.embedded.private import private_servers, with_running_database
 from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm, ignore_sighup
 from openguild_runtime.process.standard_streams import open_missing_descriptors, redirect_stderr_to_log
 from openguild_runtime.process.watchdog import exit_process
@@ -132,7 +132,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         return run_admin(config, parsed)
     if command == "config":
         return _config(config, parsed["action"])
-    config = beside_running(config)
+    config = with_running_database(config)
     if command == "migrate" and parsed["wait"]:
         return anyio.run(_wait_for_schema, config)
     if command == "migrate":

@@ -2,6 +2,6 @@
 
 from openguild_runtime.embedded.nats import EmbeddedNats
 from openguild_runtime.embedded.postgres import EmbeddedPostgres, running_url
-from openguild_runtime.embedded.server import EmbeddedError, EmbeddedServer, unusable
+from openguild_runtime.embedded.server import EmbeddedError, EmbeddedServer, data_dir_error
 
-__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "EmbeddedServer", "running_url", "unusable"]
+__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "EmbeddedServer", "data_dir_error", "running_url"]

@@ -35,7 +35,7 @@ def drop_large_log(path: Path, limit_bytes: int = 4 * 1024 * 1024) -> None:
         path.unlink()
 
 
-def lines_of(path: Path, since: int = 0) -> list[str]:
+def read_lines(path: Path, since: int = 0) -> list[str]:
     """The file's lines, from the byte `since` on; none where there is no file."""
     try:
         with path.open("rb") as file:
@@ -53,16 +53,16 @@ def is_full(directory: Path) -> bool:
 
 def missing_capabilities(needed: dict[str, int]) -> list[str]:
     """Which of these capabilities (name: number) this process does not have; none where there are no capabilities."""
-    for line in lines_of(Path("/proc/self/status")):
+    for line in read_lines(Path("/proc/self/status")):
         name, _, value = line.partition(":")
         if name == "CapEff":
             return [f"CAP_{each}" for each, number in needed.items() if not int(value, 16) & 1 << number]
     return []
 
 
-def has_other_accounts() -> bool:
+def maps_other_accounts() -> bool:
     """Whether this user namespace maps more than one user."""
-    counts = [line.split()[2] for line in lines_of(Path("/proc/self/uid_map"))]
+    counts = [line.split()[2] for line in read_lines(Path("/proc/self/uid_map"))]
     return not counts or sum(map(int, counts)) > 1
 
 

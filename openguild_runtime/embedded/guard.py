@@ -47,8 +47,8 @@ MAX_CAPABILITIES = 64  # as many as the sets have bits
 
 def main() -> int:
     """Run the job that standard input describes until it or the parent ends; the exit status."""
-    job: dict[str, Any] = json.loads(_first_line())
-    with _keeping(job["copy"]):
+    job: dict[str, Any] = json.loads(_read_job_line())
+    with _locking_copy(job["copy"]):
         return _run(job)
 
 
@@ -70,12 +70,12 @@ def _run(job: dict[str, Any]) -> int:
         _say(f"failed {failure}")
         return 1
     _say(f"started {pid}")
-    _say(f"exited {_attend(pid, waker, job['stop_signal'])}")
+    _say(f"exited {_supervise(pid, waker, job['stop_signal'])}")
     return 0
 
 
 @contextlib.contextmanager
-def _keeping(copy: str | None) -> Iterator[None]:
+def _locking_copy(copy: str | None) -> Iterator[None]:
     """The copy of the programs lives as long as this process: who tidies up sees that it is locked."""
     if copy is None:
         yield
@@ -89,7 +89,7 @@ def _keeping(copy: str | None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _attend(pid: int, waker: int, stop_signal: int) -> int:
+def _supervise(pid: int, waker: int, stop_signal: int) -> int:
     """Until the program has ended: hand on what the server asks. Returns its exit code, negative for a signal."""
     watched = [0, waker]
     deadline: float | None = None
@@ -123,7 +123,7 @@ def _spawn(job: dict[str, Any]) -> tuple[int, str]:
     if pid == 0:
         try:
             os.dup2(feed, 0)
-            _become(job, guard)
+            _exec_program(job, guard)
         except OSError as error:
             about = error.filename or os.path.basename(job["argv"][0])
             os.write(failed, f"{about}: {(error.strerror or '').lower()}".encode(errors="surrogateescape"))
@@ -136,7 +136,7 @@ def _spawn(job: dict[str, Any]) -> tuple[int, str]:
         return pid, pipe.read().decode(errors="surrogateescape")
 
 
-def _become(job: dict[str, Any], guard: int) -> NoReturn:
+def _exec_program(job: dict[str, Any], guard: int) -> NoReturn:
     """In the child: log file, directory, privileges, death signal, exec."""
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
@@ -215,7 +215,7 @@ def _take_lock(path: str) -> bool:
             time.sleep(0.02)
 
 
-def _first_line() -> bytes:
+def _read_job_line() -> bytes:
     """Byte by byte: what follows the line belongs to the loop."""
     line = bytearray()
     while not line.endswith(b"\n"):

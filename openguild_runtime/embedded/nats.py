@@ -10,7 +10,7 @@ from pathlib import Path
 from openguild_runtime.embedded.files import drop_large_log
 from openguild_runtime.embedded.guard import DIRECTORY
 from openguild_runtime.embedded.programs import Programs
-from openguild_runtime.embedded.server import ROLE, EmbeddedError, EmbeddedServer, Job, new_secret
+from openguild_runtime.embedded.server import ROLE, EmbeddedError, EmbeddedServer, Job, new_password
 from openguild_runtime.system.atomic_file import remove_temporary_files, write_atomically
 
 CONFIGURATION = "nats.conf"
@@ -29,11 +29,11 @@ class EmbeddedNats(EmbeddedServer):
     def _prepare(self) -> None:
         program = find_program()
         self._programs = Programs(program.parent, (program.name,))
-        kept = self._kept_secret()
-        self._password = kept or new_secret()
+        kept = self._load_password()
+        self._password = kept or new_password()
         if kept is None:
-            self._keep_secret(self._password)
-        self._own_directory(self._directory)
+            self._save_password(self._password)
+        self._prepare_directory(self._directory)
         remove_temporary_files(self._directory / CONFIGURATION)
 
     def _job(self) -> Job:

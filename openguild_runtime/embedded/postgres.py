@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from openguild_runtime.embedded.files import drop_large_log, is_locked, lines_of
+from openguild_runtime.embedded.files import drop_large_log, is_locked, read_lines
 from openguild_runtime.embedded.guard import DIRECTORY, KILL_AFTER_SECS
 from openguild_runtime.embedded.programs import Programs
 from openguild_runtime.embedded.server import (
@@ -27,8 +27,8 @@ from openguild_runtime.embedded.server import (
     EmbeddedError,
     EmbeddedServer,
     Job,
-    new_secret,
-    unusable,
+    data_dir_error,
+    new_password,
 )
 from openguild_runtime.system.atomic_file import read_stripped, sync_directory
 
@@ -74,46 +74,46 @@ class EmbeddedPostgres(EmbeddedServer):
         self._programs = installed_programs()
         for left in self._root.glob(f"{self.name}.*new"):  # of starts that were killed
             shutil.rmtree(left, ignore_errors=True)
-        self._password = self._kept_secret() or new_secret()
+        self._password = self._load_password() or new_password()
         if not self._directory.exists() or _is_empty(self._directory):
-            self._make_cluster()
+            self._create_cluster()
             return
-        self._require_ours()
-        self._own_directory(self._directory)
-        self._clear_remains()
-        if self._kept_secret() is None:
-            self._renew_password()
+        self._check_cluster()
+        self._prepare_directory(self._directory)
+        self._clean_up_after_crash()
+        if self._load_password() is None:
+            self._set_new_password()
 
     def restart_with_new_password(self) -> None:
         """For a password that is not the role's. Data and port stay. Raises EmbeddedError."""
         self._end_guard(b"stop")
         try:
-            self._renew_password()
+            self._set_new_password()
             self._launch()
         except OSError as failure:
-            raise unusable(self._root, failure) from failure
+            raise data_dir_error(self._root, failure) from failure
 
-    def _renew_password(self) -> None:
+    def _set_new_password(self) -> None:
         """Give the role a new password while the program does not run. A kill in between leaves no password: it is done again."""
-        self._password = new_secret()
+        self._password = new_password()
         self._run_statements(self._directory, f"ALTER ROLE {ROLE} PASSWORD '{self._password}'\n")
-        self._keep_secret(self._password)
+        self._save_password(self._password)
 
-    def _make_cluster(self) -> None:
+    def _create_cluster(self) -> None:
         if self._account() is None:
-            _require_name()
+            _check_user_name()
         fresh = self._root / f"{self.name}.{secrets.token_hex(4)}.new"
         try:
-            self._fill(fresh)
-            self._keep_secret(self._password)
+            self._initialise(fresh)
+            self._save_password(self._password)
             fresh.rename(self._directory)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)  # on a full disk its room is wanted
             raise
         sync_directory(self._root)
 
-    def _fill(self, fresh: Path) -> None:
-        self._own_directory(fresh)
+    def _initialise(self, fresh: Path) -> None:
+        self._prepare_directory(fresh)
         arguments = [
             f"--pgdata={DIRECTORY}",
             "--username=postgres",
@@ -126,7 +126,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "--no-instructions",
             *([] if self._fsync else ["--no-sync"]),
         ]
-        superuser = new_secret()  # nobody needs it
+        superuser = new_password()  # nobody needs it
         self._run(self._make_job(self._programs, INITDB, *arguments, stdin=superuser, directory=fresh))
         self._run_statements(
             fresh,
@@ -167,7 +167,7 @@ class EmbeddedPostgres(EmbeddedServer):
         found = _read_pid_file(self._directory)
         return found is not None and found.is_ready and found.pid == self.pid
 
-    def _require_ours(self) -> None:
+    def _check_cluster(self) -> None:
         """A whole cluster of this version and of this user."""
         if not self._directory.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._directory))
@@ -175,7 +175,7 @@ class EmbeddedPostgres(EmbeddedServer):
             raise EmbeddedError(
                 f"data_dir: {self._directory} belongs to another user: run as that user, or name another with --data-dir"
             )
-        found = "".join(lines_of(self._directory / "PG_VERSION")[:1])
+        found = "".join(read_lines(self._directory / "PG_VERSION")[:1])
         if not found.isdecimal() or not (self._directory / "global" / "pg_control").exists():
             raise EmbeddedError(
                 f"data_dir: {self._directory} is no whole PostgreSQL cluster: restore it from a backup, "
@@ -188,7 +188,7 @@ class EmbeddedPostgres(EmbeddedServer):
                 "and load the dump here, or name another with --data-dir"
             )
 
-    def _clear_remains(self) -> None:
+    def _clean_up_after_crash(self) -> None:
         """End what a killed server has left, and remove its postmaster.pid.
 
         That file may be empty or garbage, and its pid another program's by now: PostgreSQL would not start. We hold the
@@ -198,7 +198,7 @@ class EmbeddedPostgres(EmbeddedServer):
             return  # PostgreSQL looks by itself, as well as it can
         began = time.monotonic()
         asked: set[int] = set()
-        while left := _working_in(self._directory):
+        while left := _processes_in(self._directory):
             late = time.monotonic() - began > KILL_AFTER_SECS
             if late and time.monotonic() - began > KILL_AFTER_SECS + START_LIMIT_SECS:
                 raise EmbeddedError(
@@ -221,7 +221,7 @@ class EmbeddedPostgres(EmbeddedServer):
                 super()._launch()
                 return
             except EmbeddedError:
-                if "still in use" not in "\n".join(lines_of(self._log)[-3:]) or time.monotonic() >= deadline:
+                if "still in use" not in "\n".join(read_lines(self._log)[-3:]) or time.monotonic() >= deadline:
                     raise
             time.sleep(POLL_SECS)
 
@@ -234,7 +234,7 @@ class _PidFile(NamedTuple):
 
 def _read_pid_file(directory: Path) -> _PidFile | None:
     """postmaster.pid, once it is whole."""
-    lines = [line.strip() for line in lines_of(directory / PID_FILE)]
+    lines = [line.strip() for line in read_lines(directory / PID_FILE)]
     if len(lines) < 8 or not (lines[0].isdigit() and lines[3].isdigit()):
         return None
     return _PidFile(int(lines[0]), int(lines[3]), lines[7] == "ready")
@@ -251,7 +251,7 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
     try:
         while is_locked(root / f"{EmbeddedPostgres.name}.lock"):
             found = _read_pid_file(directory)
-            if found is not None and found.is_ready and _works_in(found.pid, directory):
+            if found is not None and found.is_ready and _runs_in(found.pid, directory):
                 password = read_stripped(root / f"{EmbeddedPostgres.name}.password")
                 if password is None:
                     raise EmbeddedError(
@@ -269,15 +269,15 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
             f"data_dir: {root} belongs to another user: run this as the user of its server, or name another"
         ) from None
     except OSError as failure:
-        raise unusable(root, failure) from None
+        raise data_dir_error(root, failure) from None
     return None
 
 
-def _works_in(pid: int, directory: Path) -> bool:
+def _runs_in(pid: int, directory: Path) -> bool:
     return sys.platform != "linux" or _is_same(Path("/proc") / str(pid) / "cwd", directory)
 
 
-def _working_in(directory: Path) -> dict[int, int]:
+def _processes_in(directory: Path) -> dict[int, int]:
     """PostgreSQL's processes with this working directory, each with its parent."""
     found = {}
     for entry in Path("/proc").iterdir():
@@ -303,7 +303,7 @@ def _is_empty(directory: Path) -> bool:
         return False
 
 
-def _require_name() -> None:
+def _check_user_name() -> None:
     """Initdb asks for the name of the user who runs it."""
     try:
         pwd.getpwuid(os.geteuid())

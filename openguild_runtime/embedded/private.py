@@ -24,8 +24,8 @@ from openguild_runtime.embedded import (
     EmbeddedNats,
     EmbeddedPostgres,
     EmbeddedServer,
+    data_dir_error,
     running_url,
-    unusable,
 )
 from openguild_runtime.process.shutdown import SERVERS_SECS, Shutdown
 from openguild_runtime.storage import migrations
@@ -37,18 +37,18 @@ from openguild_runtime.system.atomic_file import (
 )
 from openguild_runtime.system.threads import start_thread, wait_for_thread
 
-STEADY_SECS = 10.0  # what lived as long as this is started again at once
+STABLE_SECS = 10.0  # what lived as long as this is started again at once
 MAX_BACKOFF_SECS = 5.0
 MAX_FAILURES = 5  # in a row
-LEAST_CONNECTIONS = 200
+MIN_CONNECTIONS = 200
 OTHER_CONNECTIONS = 20  # of commands beside the server, and what PostgreSQL reserves
 
-PLAIN = "?sslmode=disable"  # loopback; else asyncpg looks for certificates in HOME, which may be closed to this user
+NO_TLS = "?sslmode=disable"  # loopback; else asyncpg looks for certificates in HOME, which may be closed to this user
 
 log = structlog.get_logger("openguild.embedded")
 
 
-class _Kept:
+class _ManagedServer:
     """A private server, and the thread that works on it. One thread at a time does."""
 
     def __init__(self, server: EmbeddedServer) -> None:
@@ -75,10 +75,10 @@ async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None
     if not config.embedded:
         yield config
         return
-    connections = max(LEAST_CONNECTIONS, config.workers * config.database.pool_size + OTHER_CONNECTIONS)
+    connections = max(MIN_CONNECTIONS, config.workers * config.database.pool_size + OTHER_CONNECTIONS)
     postgres = EmbeddedPostgres(config.data_dir, max_connections=connections)
     nats = EmbeddedNats(config.data_dir)
-    servers = (_Kept(postgres), _Kept(nats))
+    servers = (_ManagedServer(postgres), _ManagedServer(nats))
     try:
         async with anyio.create_task_group() as starting:
             for kept in servers:
@@ -87,8 +87,8 @@ async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None
         log.info("private PostgreSQL and NATS started", data_dir=str(config.data_dir))
         async with anyio.create_task_group() as keeping:
             for kept in servers:
-                keeping.start_soon(_keep, kept)
-            yield completed(config, postgres.url + PLAIN, nats.url)
+                keeping.start_soon(_keep_running, kept)
+            yield complete_config(config, postgres.url + NO_TLS, nats.url)
             keeping.cancel_scope.cancel()
     finally:
         limit = (
@@ -100,14 +100,14 @@ async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None
                     stopping.start_soon(kept.run, kept.server.stop)
 
 
-async def _keep(kept: _Kept) -> None:
+async def _keep_running(kept: _ManagedServer) -> None:
     """Until cancelled: what ended is started again, at once where it had lived for a while. Raises EmbeddedError."""
     server = kept.server
     failures, started, problem = 0, time.monotonic(), "it ends soon after each start"
     while True:
         if server.lifeline is not None:
             await anyio.wait_readable(server.lifeline)
-        failures = 0 if time.monotonic() - started > STEADY_SECS else failures + 1
+        failures = 0 if time.monotonic() - started > STABLE_SECS else failures + 1
         if failures > MAX_FAILURES:
             raise EmbeddedError(f"embedded {server.name} cannot be kept running: {problem}")
         delay = 0.0 if failures == 0 else random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2**failures))  # noqa: S311 - jitter
@@ -115,7 +115,7 @@ async def _keep(kept: _Kept) -> None:
         await anyio.sleep(delay)
         started = time.monotonic()
         try:
-            await kept.run(server.revive)
+            await kept.run(server.restart_after_exit)
         except (EmbeddedError, OSError) as failure:
             problem = str(failure)
             log.error("a private server cannot be started", server=server.name, problem=problem)  # noqa: TRY400 - one line
@@ -123,7 +123,7 @@ async def _keep(kept: _Kept) -> None:
             log.info("a private server serves again", server=server.name)
 
 
-def beside_running(config: ServerConfig) -> ServerConfig:
+def with_running_database(config: ServerConfig) -> ServerConfig:
     """For a command: `config`, or where a server runs on its data directory, one that leads to that server's database.
 
     Raises EmbeddedError. Blocks while a server is starting there.
@@ -131,19 +131,19 @@ def beside_running(config: ServerConfig) -> ServerConfig:
     url = running_url(config.data_dir) if config.embedded else None
     if url is None:
         return config
-    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url + PLAIN)})
+    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url + NO_TLS)})
 
 
-def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
+def complete_config(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
     """`config` with the private servers' addresses, and with a signing key that lasts as long as the data (PROTOCOL 4.4.1)."""
     session = config.session
     if session.signing_key is None:
-        session = replace(session, signing_key=SecretStr(kept_signing_key(config.data_dir)))
+        session = replace(session, signing_key=SecretStr(load_or_create_signing_key(config.data_dir)))
     nats = replace(config.nats, url=SecretStr(nats_url))
     return config.model_copy(update={"database_url": SecretStr(database_url), "nats": nats, "session": session})
 
 
-def kept_signing_key(data_dir: Path) -> str:
+def load_or_create_signing_key(data_dir: Path) -> str:
     """The key in `<data_dir>/signing.key`; made once, readable by its owner only. Raises EmbeddedError.
 
     An empty file holds nothing to lose and is replaced. Anything else that is no key may be a mistake of the operator,
@@ -160,7 +160,7 @@ def kept_signing_key(data_dir: Path) -> str:
             write_atomically(path, kept, owner=owner_for_new_file(data_dir))
         parse_seed(kept)
     except OSError as failure:
-        raise unusable(data_dir.absolute(), failure) from failure
+        raise data_dir_error(data_dir.absolute(), failure) from failure
     except KeyFormatError:
         raise EmbeddedError(
             f"data_dir: {path.absolute()} holds no signing key (43 characters of base64url): put the right one back, "
@@ -172,8 +172,8 @@ def kept_signing_key(data_dir: Path) -> str:
 async def _migrate(postgres: EmbeddedPostgres) -> None:
     """Bring the schema up to date. A password that PostgreSQL refuses (of another copy of the data) is replaced."""
     try:
-        await (await asyncpg.connect(postgres.url + PLAIN)).close()
+        await (await asyncpg.connect(postgres.url + NO_TLS)).close()
     except asyncpg.InvalidPasswordError:
         log.warning("the password kept in the data directory is not PostgreSQL's: it gets a new one")
         await anyio.to_thread.run_sync(postgres.restart_with_new_password)
-    await migrations.upgrade(postgres.url + PLAIN)
+    await migrations.upgrade(postgres.url + NO_TLS)

@@ -37,12 +37,12 @@ import msgspec
 from openguild_runtime.embedded import guard as guard_script
 from openguild_runtime.embedded.files import (
     free_port,
-    has_other_accounts,
     is_full,
     is_locked,
     is_taken,
-    lines_of,
+    maps_other_accounts,
     missing_capabilities,
+    read_lines,
 )
 from openguild_runtime.embedded.programs import Account, Programs
 from openguild_runtime.system.atomic_file import (
@@ -58,15 +58,15 @@ STOP_LIMIT_SECS = guard_script.KILL_AFTER_SECS + 5.0
 POLL_SECS = 0.01
 PORT_ATTEMPTS = 5
 ROLE = "openguild"
-UNPRIVILEGED = ("nobody", "daemon")  # accounts every Unix has; initdb wants one that has a name
-NEEDED_OF_ROOT = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}  # linux/capability.h
-SECRET = re.compile(r"[A-Za-z0-9_-]{32}")  # of `new_secret`
-FAULT = re.compile(r"\b(FATAL|PANIC|ERROR|error): |\[(FTL|ERR)\] ")  # where a line of a log begins to say why
-NO_ROOM = re.compile(r"No space left on device|[Cc]heck free disk space|: wrote only \d")
+ACCOUNT_NAMES = ("nobody", "daemon")  # accounts every Unix has; initdb wants one that has a name
+REQUIRED_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}  # linux/capability.h
+PASSWORD_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")  # of `new_password`
+LOG_ERROR = re.compile(r"\b(FATAL|PANIC|ERROR|error): |\[(FTL|ERR)\] ")  # where a line of a log begins to say why
+DISK_FULL = re.compile(r"No space left on device|[Cc]heck free disk space|: wrote only \d")
 DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
 
 
-def new_secret() -> str:
+def new_password() -> str:
     """A password for loopback: 192 bits that need no quoting anywhere."""
     return secrets.token_urlsafe(24)
 
@@ -75,7 +75,7 @@ class EmbeddedError(Exception):
     """A private server could not be started; the text is one line for the operator."""
 
 
-def unusable(directory: Path, failure: OSError) -> EmbeddedError:
+def data_dir_error(directory: Path, failure: OSError) -> EmbeddedError:
     """What the system has against the data directory or a file in it, and the mend."""
     reason = (failure.strerror or type(failure).__name__).lower()
     name = os.fsdecode(failure.filename) if isinstance(failure.filename, str | bytes) else ""
@@ -85,10 +85,10 @@ def unusable(directory: Path, failure: OSError) -> EmbeddedError:
     )
 
 
-def _require_other_accounts() -> None:
+def _check_root_can_change_account() -> None:
     """Root can run programs as somebody else. Raises EmbeddedError."""
-    missing = missing_capabilities(NEEDED_OF_ROOT)
-    if missing or not has_other_accounts():
+    missing = missing_capabilities(REQUIRED_CAPABILITIES)
+    if missing or not maps_other_accounts():
         cause = f"without {', '.join(missing)}" if missing else "in a user namespace that maps no other account"
         raise EmbeddedError(
             f"running as root {cause}: PostgreSQL refuses to run as root, and its account cannot be changed to: "
@@ -125,7 +125,7 @@ class EmbeddedServer(ABC):
         self._guard: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._password = ""
-        self._log_mark = 0  # where in the log the last start began
+        self._log_offset = 0  # where in the log the last start began
         self.pid: int | None = None  # of the program, not of its guard
 
     @property
@@ -145,7 +145,7 @@ class EmbeddedServer(ABC):
                 )
         self._take_lock()
         try:
-            self._await_last_guard()
+            self._wait_for_previous_guard()
             remove_temporary_files(self._root / f"{self.name}.password")
             self._prepare()
             self._launch_on_free_port()
@@ -153,7 +153,7 @@ class EmbeddedServer(ABC):
             self._end_guard(b"stop")
             self._release_lock()
             if isinstance(failure, OSError):
-                raise unusable(self._root, failure) from failure
+                raise data_dir_error(self._root, failure) from failure
             raise
 
     def stop(self) -> None:
@@ -177,14 +177,14 @@ class EmbeddedServer(ABC):
         """Becomes readable when the program has ended, or its guard has; None: it does not run."""
         return self._guard.stdout if self._guard is not None else None
 
-    def revive(self) -> None:
+    def restart_after_exit(self) -> None:
         """Start again what ended by itself. Data, port and password are the same. Raises EmbeddedError."""
         self._end_guard(b"kill")
         try:
-            self._clear_remains()
+            self._clean_up_after_crash()
             self._launch()
         except OSError as failure:
-            raise unusable(self._root, failure) from failure
+            raise data_dir_error(self._root, failure) from failure
 
     # --- the program -------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class EmbeddedServer(ABC):
     def _prepare(self) -> None:
         """Directories and files, before the first start."""
 
-    def _clear_remains(self) -> None:  # noqa: B027 - not every program leaves something
+    def _clean_up_after_crash(self) -> None:  # noqa: B027 - not every program leaves something
         """What a program that was killed has left, and what would hinder the next."""
 
     @abstractmethod
@@ -222,14 +222,14 @@ class EmbeddedServer(ABC):
         while not self._is_ready():
             if guard.poll() is not None:
                 self._end_guard(b"stop")
-                raise EmbeddedError(f"embedded {self.name} stopped at its start: {self._last_words()}")
+                raise EmbeddedError(f"embedded {self.name} stopped at its start: {self._failure_from_log()}")
             if time.monotonic() >= deadline:
                 self._end_guard(b"kill")
                 raise EmbeddedError(f"embedded {self.name} did not answer within {START_LIMIT_SECS:.0f} s")
             time.sleep(POLL_SECS)
 
     def _spawn(self, job: Job) -> tuple[subprocess.Popen[bytes], int]:
-        self._log_mark = self._log.stat().st_size if self._log.exists() else 0
+        self._log_offset = self._log.stat().st_size if self._log.exists() else 0
         guard = subprocess.Popen(  # noqa: S603 - our interpreter and our own script
             [sys.executable, "-I", "-S", "-B", guard_script.__file__],
             stdin=subprocess.PIPE,
@@ -257,7 +257,7 @@ class EmbeddedServer(ABC):
         self._reap(guard)
         if answer.strip() != b"exited 0":
             program = Path(job.argv[0]).name
-            raise EmbeddedError(f"embedded {self.name}: {program} failed: {self._last_words()}")
+            raise EmbeddedError(f"embedded {self.name}: {program} failed: {self._failure_from_log()}")
 
     def _end_guard(self, command: bytes) -> None:
         guard, self._guard, self.pid = self._guard, None, None
@@ -277,12 +277,12 @@ class EmbeddedServer(ABC):
             except subprocess.TimeoutExpired:
                 guard.kill()
 
-    def _last_words(self) -> str:
+    def _failure_from_log(self) -> str:
         """What the program that just ended said was wrong, in one line with the mend."""
-        said = [line.strip() for line in lines_of(self._log, since=self._log_mark) if line.strip()]
-        if (not said and is_full(self._root)) or any(NO_ROOM.search(line) for line in said):
+        said = [line.strip() for line in read_lines(self._log, since=self._log_offset) if line.strip()]
+        if (not said and is_full(self._root)) or any(DISK_FULL.search(line) for line in said):
             return f"the disk of {self._root} is full: make room, or name another directory with --data-dir"
-        faults = [line[found.start() :] for line in said if (found := FAULT.search(line))]
+        faults = [line[found.start() :] for line in said if (found := LOG_ERROR.search(line))]
         last = (faults or said or ["it left no message"])[-1]
         return f"{DESCRIPTOR.sub(lambda _: str(self._directory), last)} ({self._log} says more)"
 
@@ -293,7 +293,7 @@ class EmbeddedServer(ABC):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._root / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise unusable(self._root, error) from error
+            raise data_dir_error(self._root, error) from error
         deadline = time.monotonic() + LOCK_LIMIT_SECS
         while self._lock is None:
             try:
@@ -307,7 +307,7 @@ class EmbeddedServer(ABC):
                     ) from None
                 time.sleep(POLL_SECS)
 
-    def _await_last_guard(self) -> None:
+    def _wait_for_previous_guard(self) -> None:
         """The guard of a server that was killed still stops its program, and must not meet the files of the next."""
         deadline = time.monotonic() + STOP_LIMIT_SECS
         while is_locked(self._root / f"{self.name}.guard.lock"):
@@ -323,24 +323,24 @@ class EmbeddedServer(ABC):
         if descriptor is not None:
             os.close(descriptor)
 
-    def _kept_secret(self) -> str | None:
+    def _load_password(self) -> str | None:
         """The password of the data directory; None where there is none, or what is there was not made here."""
         kept = read_stripped(self._root / f"{self.name}.password")
-        return kept if kept is not None and SECRET.fullmatch(kept) else None
+        return kept if kept is not None and PASSWORD_PATTERN.fullmatch(kept) else None
 
-    def _keep_secret(self, password: str) -> None:
+    def _save_password(self, password: str) -> None:
         write_atomically(self._root / f"{self.name}.password", password + "\n", owner=owner_for_new_file(self._root))
 
     def _account(self) -> Account | None:
         """Whom to run as: the owner of the data where there is one; None, ourselves, unless we are root."""
         if os.geteuid() != 0:
             return None
-        _require_other_accounts()
+        _check_root_can_change_account()
         if self._directory.exists():
             owner = self._directory.stat()
             if owner.st_uid != 0:
                 return Account(owner.st_uid, owner.st_gid)
-        for name in UNPRIVILEGED:
+        for name in ACCOUNT_NAMES:
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
                 return Account(entry.pw_uid, entry.pw_gid)
@@ -352,7 +352,7 @@ class EmbeddedServer(ABC):
         """To run `program`, one of `programs.parts`, in `directory`, by default the server's own."""
         account = self._account()
         copy = None
-        if account is not None and not programs.are_open_to(account):
+        if account is not None and not programs.are_accessible_to(account):
             try:
                 copy = programs.copy_for(account)
             except OSError as failure:
@@ -373,7 +373,7 @@ class EmbeddedServer(ABC):
             input=stdin,
         )
 
-    def _own_directory(self, path: Path) -> None:
+    def _prepare_directory(self, path: Path) -> None:
         """Make the directory where there is none, and let it belong to the account of the program.
 
         Root's own is one that a killed start or a copy has left: everything in it is given to the account.

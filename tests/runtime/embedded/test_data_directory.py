@@ -20,7 +20,7 @@ from openguild_proto.canonical.keys import parse_seed
 from openguild_runtime.config.sections import load
 from openguild_runtime.embedded import EmbeddedError, EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.embedded.files import is_locked
-from openguild_runtime.embedded.private import kept_signing_key, private_servers
+from openguild_runtime.embedded.private import load_or_create_signing_key, private_servers
 from openguild_runtime.embedded.server import EmbeddedServer
 from tests.support.server import ROOT
 from tests.support.waiting import wait_until
@@ -126,9 +126,9 @@ def test_the_password_of_another_copy_is_replaced(data: Path) -> None:
 def test_an_empty_signing_key_is_made_anew(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "signing.key"
     path.write_bytes(content)
-    key = kept_signing_key(tmp_path)
+    key = load_or_create_signing_key(tmp_path)
     parse_seed(key)
-    assert kept_signing_key(tmp_path) == key == path.read_text()
+    assert load_or_create_signing_key(tmp_path) == key == path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -137,7 +137,7 @@ def test_a_wrong_signing_key_is_left_and_named(content: bytes, tmp_path: Path) -
     path = tmp_path / "signing.key"
     path.write_bytes(content)
     with pytest.raises(EmbeddedError, match=r"signing\.key holds no signing key .*: put the right one back, or remove"):
-        kept_signing_key(tmp_path)
+        load_or_create_signing_key(tmp_path)
     assert path.read_bytes() == content
 
 
