@@ -8,9 +8,9 @@ from enum import Enum
 
 import msgspec
 
-from openguild_proto.client.backoff import advised_by_header, is_passing
-from openguild_proto.client.foreign import foreign_reason, media_type
 from openguild_proto.client.http import ClientResponse
+from openguild_proto.client.proxy_answers import media_type, proxy_answer_reason
+from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
 from openguild_proto.limits import REFRESH_AHEAD_SECS
 from openguild_proto.schemas.accounts import TokenPair
 from openguild_proto.sessions.tokens import unverified_issue_us
@@ -55,7 +55,7 @@ class Session:
     def of(cls, body: bytes, now: float) -> Session:
         """From the answer to a login or refresh that came at `now`. Raises msgspec.DecodeError, ValueError."""
         pair = msgspec.json.decode(body, type=TokenPair)
-        life = _life_secs(pair)
+        life = _lifetime_secs(pair)
         if life <= 0:
             return cls(pair.access_token, pair.refresh_token)
         return cls(pair.access_token, pair.refresh_token, now + life - min(REFRESH_AHEAD_SECS, life / 10))
@@ -74,7 +74,7 @@ class Session:
         return now >= self.refresh_at
 
 
-def _life_secs(pair: TokenPair) -> float:
+def _lifetime_secs(pair: TokenPair) -> float:
     """How long the access token lives by the server's clock alone: this machine's may be hours off. 0: it does not say.
 
     The token's own time of issue is used, not a Date header: a proxy may write that by another clock.
@@ -101,14 +101,14 @@ def next_step(response: ClientResponse, *, repeatable: bool) -> tuple[Step, floa
     promise that nothing was done only where nothing was begun, so other requests are not repeated on them.
     """
     status = response.status
-    if foreign_reason(response) is not None:
+    if proxy_answer_reason(response) is not None:
         return (Step.RETRY if repeatable else Step.FAIL), None
     if status < 400:
         return Step.DONE, None
     if status == 401:
         return Step.REFRESH, None
-    if is_passing(status) and repeatable:
-        return Step.RETRY, advised_by_header(response.header("retry-after"))
+    if is_temporary(status) and repeatable:
+        return Step.RETRY, parse_retry_after(response.header("retry-after"))
     return Step.FAIL, None
 
 
@@ -118,6 +118,7 @@ def api_error(response: ClientResponse) -> ApiError:
         body = msgspec.json.decode(response.body, type=_ErrorBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         body = _ErrorBody(
-            message=foreign_reason(response) or f"no error of the server's, but {media_type(response) or 'no text'}"
+            message=proxy_answer_reason(response)
+            or f"no error of the server's, but {media_type(response) or 'no text'}"
         )
     return ApiError(response.status, body.error, body.message, body.request_id, body.details)

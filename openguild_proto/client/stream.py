@@ -16,9 +16,9 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.utilities import LocalProtocolError as WsprotoMisuse
 from wsproto.utilities import RemoteProtocolError
 
-from openguild_proto.client.backoff import advised_by_header, is_passing
-from openguild_proto.client.foreign import foreign_reason
 from openguild_proto.client.http import ClientResponse
+from openguild_proto.client.proxy_answers import proxy_answer_reason
+from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
 from openguild_proto.client.session import api_error
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.http.message import EPOCH_HEADER
@@ -91,7 +91,7 @@ class StreamClient:
         self.channel_id = channel_id
         self.position = since
         self.epoch = epoch
-        self.holes = 0  # times the server left events out; it never should
+        self.gaps = 0  # times the server left events out; it never should
         self.repeats = 0  # events that came again, and were dropped
         self._backoff = Backoff(jitter)
         self._refused_token = False
@@ -149,17 +149,17 @@ class StreamClient:
         if ws is None:
             return []
         if not data:
-            return [self._lost("the connection ended")]
+            return [self._disconnect("the connection ended")]
         found: list[StreamEvent] = []
         if self._open:
             self._deadline = now + CLIENT_SILENCE_SECS
         try:
-            data = self._behind_interim(data)
+            data = self._skip_interim_answers(data)
             if not data:
                 return []
             ws.receive_data(data)
             for event in ws.events():
-                outcome = self._take(event, now)
+                outcome = self._handle_event(event, now)
                 if outcome is not None:
                     found.append(outcome)
                 if self._ws is None:
@@ -169,10 +169,10 @@ class StreamClient:
             UnicodeDecodeError,
             ValueError,
         ) as failure:  # wsproto decodes header values as ASCII
-            found.append(self._lost(f"not a WebSocket answer: {failure}"))
+            found.append(self._disconnect(f"not a WebSocket answer: {failure}"))
         return found
 
-    def _behind_interim(self, data: bytes) -> bytes:
+    def _skip_interim_answers(self, data: bytes) -> bytes:
         """The bytes from the answer's head on, b"" until that is whole: wsproto takes a 103 for the answer (RFC 9110 15.2)."""
         if self._head is None:
             return data
@@ -192,7 +192,7 @@ class StreamClient:
     def failed(self, reason: str, now: float) -> Disconnected:
         """The transport could not be opened, or broke."""
         self._now = now
-        return self._lost(reason)
+        return self._disconnect(reason)
 
     def next_deadline(self) -> float | None:
         """When `handle_deadline` is due, monotonic seconds; None while not connected."""
@@ -203,21 +203,21 @@ class StreamClient:
         if self._ws is None or self._deadline is None or now < self._deadline:
             return []
         self._now = now
-        return [self._lost("the server is silent")]
+        return [self._disconnect("the server is silent")]
 
     def close(self) -> None:
         """Queue a close frame; the stream is over for this side."""
         if self._ws is not None and self._open:
             self._out.append(self._ws.send(events.CloseConnection(code=CloseCode.NORMAL)))
-        self._drop()
+        self._reset_connection()
 
     # --- what came -----------------------------------------------------------------------------------
 
-    def _take(self, event: events.Event, now: float) -> StreamEvent | None:
+    def _handle_event(self, event: events.Event, now: float) -> StreamEvent | None:
         match event:
             case events.AcceptConnection(extra_headers=headers):
                 self._open = True
-                self.epoch = _epoch_of(headers)
+                self.epoch = _epoch_from_headers(headers)
                 self._refused_token = False
                 self._opened_at = now
                 self._deadline = now + CLIENT_SILENCE_SECS
@@ -225,21 +225,21 @@ class StreamClient:
             case events.RejectConnection(status_code=status, headers=headers, has_body=has_body):
                 fields = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
                 self._refusal = ClientResponse(status, fields, b"")
-                return None if has_body else self._refused("")
+                return None if has_body else self._handle_refusal("")
             case events.RejectData(data=data, body_finished=finished):
                 text = bytes(data[:2_000]).decode(errors="replace")
                 self._text.append(text)
                 self._chars += len(text)
                 whole = finished or self._chars > MAX_REFUSAL_CHARS
-                return self._refused("".join(self._text)) if whole else None
+                return self._handle_refusal("".join(self._text)) if whole else None
             case events.TextMessage(data=text, message_finished=finished):
-                return self._message(text, finished)
+                return self._handle_message(text, finished)
             case events.Ping():
                 self._reply(event.response())
                 return None
             case events.CloseConnection(code=code, reason=reason):
                 self._reply(event.response())
-                return self._closed(code, reason or "")
+                return self._handle_close(code, reason or "")
         return None
 
     def _reply(self, answer: events.Event) -> None:
@@ -249,10 +249,10 @@ class StreamClient:
             except WsprotoMisuse:  # this side has sent its close frame already: nothing may follow
                 return
 
-    def _message(self, text: str, finished: bool) -> StreamEvent | None:
+    def _handle_message(self, text: str, finished: bool) -> StreamEvent | None:
         self._chars += len(text)
         if self._chars > MAX_STREAM_MESSAGE_CHARS:
-            return self._lost("a message is too large")
+            return self._disconnect("a message is too large")
         if self._text or not finished:
             self._text.append(text)
             if not finished:
@@ -266,63 +266,63 @@ class StreamClient:
         try:
             sequence = payload_sequence(text)
         except msgspec.MsgspecError:
-            return self._lost("a message is not an event")
+            return self._disconnect("a message is not an event")
         if self.position is not None:
             if sequence <= self.position:
                 self.repeats += 1
                 return None
             if sequence != self.position + 1:
-                self.holes += 1
-                return self._lost(f"events {self.position + 1} to {sequence - 1} are missing")
+                self.gaps += 1
+                return self._disconnect(f"events {self.position + 1} to {sequence - 1} are missing")
         self.position = sequence
         self._backoff.reset()
         return Delivered(sequence, text)
 
     # --- ends ----------------------------------------------------------------------------------------
 
-    def _refused(self, body: str) -> StreamEvent:
+    def _handle_refusal(self, body: str) -> StreamEvent:
         """An HTTP answer in place of the upgrade."""
         refusal = self._refusal or ClientResponse(0, (), b"")
         refusal = ClientResponse(refusal.status, refusal.headers, body.encode(errors="replace"))
-        status, foreign = refusal.status, foreign_reason(refusal)
+        status, foreign = refusal.status, proxy_answer_reason(refusal)
         if foreign is not None or status < 400:
-            return self._lost(foreign or f"HTTP {status} in place of the upgrade")
+            return self._disconnect(foreign or f"HTTP {status} in place of the upgrade")
         if status == 401 and not self._refused_token:
             self._refused_token = True
-            return self._lost("the token is not accepted", needs_token=True)
-        if is_passing(status):
-            return self._lost(f"HTTP {status}", advised_by_header(refusal.header("retry-after")))
-        if status == 400 and self.epoch is not None and _knows_no_epoch(body):
+            return self._disconnect("the token is not accepted", needs_token=True)
+        if is_temporary(status):
+            return self._disconnect(f"HTTP {status}", parse_retry_after(refusal.header("retry-after")))
+        if status == 400 and self.epoch is not None and _rejects_epoch(body):
             self.epoch = None
-            return self._lost("a server of the release before knows no epoch")
-        self._drop()
+            return self._disconnect("a server of the release before knows no epoch")
+        self._reset_connection()
         return Ended(status, body)
 
-    def _closed(self, code: int, reason: str) -> StreamEvent:
+    def _handle_close(self, code: int, reason: str) -> StreamEvent:
         if code == CloseCode.TOKEN_ENDED and not self._refused_token:
             self._refused_token = True
-            return self._lost(f"{code} {reason}", needs_token=True)
+            return self._disconnect(f"{code} {reason}", needs_token=True)
         row = CLOSE_CODES.get(CloseCode(code)) if code in set(CloseCode) else None
         if row is not None and row.action == "terminal":
-            self._drop()
+            self._reset_connection()
             return Ended(code, reason)
         if code == CloseCode.SERVICE_RESTART:
             self._backoff.reset()  # an orderly farewell, not a failure
-        return self._lost(f"{code} {reason}", reconnect_secs(reason))
+        return self._disconnect(f"{code} {reason}", reconnect_secs(reason))
 
-    def _lost(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
+    def _disconnect(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
         if self._open:
             self._backoff.lasted(self._now - self._opened_at)
-        self._drop()
+        self._reset_connection()
         return Disconnected(self._backoff.next_delay(advised, at_once=needs_token), reason, needs_token)
 
-    def _drop(self) -> None:
+    def _reset_connection(self) -> None:
         self._ws = None
         self._open = False
         self._deadline = None
 
 
-def _epoch_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+def _epoch_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     """What the 101 says; None where it says nothing that an epoch can be."""
     for name, value in headers:
         if name.lower() == EPOCH_HEADER.encode() and _EPOCH.fullmatch(value) is not None:
@@ -331,7 +331,7 @@ def _epoch_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     return None
 
 
-def _knows_no_epoch(body: str) -> bool:
+def _rejects_epoch(body: str) -> bool:
     """The server refuses the parameter itself: where a release is rolled out or back, streams move to one without epochs."""
     refused = api_error(ClientResponse(400, (), body.encode()))
     named = any(problem.get("field") == "epoch" for problem in refused.details)

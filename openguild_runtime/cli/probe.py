@@ -20,7 +20,7 @@ import anyio
 
 from openguild_proto.http.headers import SECURITY_HEADERS
 from openguild_runtime.cli.probe_slo import Finding, check_slo
-from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
+from openguild_runtime.client import ApiError, Client, OutcomeUnknown, StreamEnded
 from openguild_runtime.observability.logs import redact
 from openguild_runtime.server.failures import WrongUsage
 from openguild_runtime.system.atomic_file import write_atomically
@@ -29,7 +29,7 @@ STEP_LIMIT_SECS = 5.0
 MAX_BODY_BYTES = 16 * 1_048_576
 MAX_CAUSE_CHARS = 200
 GUILD_NAME = "synthetic checks"
-FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, GaveUp, StreamEnded, TimeoutError)
+FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, OutcomeUnknown, StreamEnded, TimeoutError)
 
 
 class Answer(NamedTuple):
@@ -116,7 +116,7 @@ class RoundTrip:
     """Log in, post, hear it: three steps that share a client."""
 
     def __init__(self, url: str, username: str, password: str) -> None:
-        self._client = Client(url, patience_secs=STEP_LIMIT_SECS)
+        self._client = Client(url, retry_secs=STEP_LIMIT_SECS)
         self._username = username
         self._password = password
 
@@ -275,7 +275,7 @@ def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None
 def _short(failure: BaseException) -> str:
     if isinstance(failure, ApiError):
         return f"{failure.status} {failure.code}"
-    if isinstance(failure, GaveUp):  # it says what the last attempt failed with
+    if isinstance(failure, OutcomeUnknown):  # it says what the last attempt failed with
         return redact(" ".join(str(failure).split()))[:MAX_CAUSE_CHARS] or type(failure).__name__
     return getattr(failure, "strerror", None) or type(failure).__name__
 

@@ -13,14 +13,14 @@ service may be given: the next one is tried when one fails.
 from openguild_proto.client import ApiError, Session
 from openguild_runtime.client.session import Client, Posted
 from openguild_runtime.client.subscription import ChannelEvent, StreamEnded, Subscription
-from openguild_runtime.client.transport import Address, GaveUp
+from openguild_runtime.client.transport import Address, OutcomeUnknown
 
 __all__ = [
     "Address",
     "ApiError",
     "ChannelEvent",
     "Client",
-    "GaveUp",
+    "OutcomeUnknown",
     "Posted",
     "Session",
     "StreamEnded",

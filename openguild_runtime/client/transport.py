@@ -17,7 +17,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from openguild_proto.client import ConnectionBroken
 
 
-class GaveUp(Exception):
+class OutcomeUnknown(Exception):
     """What became of the request is not known: an attempt was not answered, or a post's with a 5xx.
 
     `nonce`: of a post, which may have been stored; post again with it. None for everything else.
@@ -31,12 +31,12 @@ class GaveUp(Exception):
 T = TypeVar("T")
 
 
-def decoded(body: bytes, kind: type[T]) -> T:
-    """An answer as what it should be. Raises GaveUp: something answered that is not the server, or another release of it."""
+def decode_answer(body: bytes, kind: type[T]) -> T:
+    """An answer as what it should be. Raises OutcomeUnknown: something answered that is not the server, or another release of it."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as failure:
-        raise GaveUp(f"the answer is not what the server gives here: {failure}") from failure
+        raise OutcomeUnknown(f"the answer is not what the server gives here: {failure}") from failure
 
 
 RECEIVE_BYTES = 65_536
@@ -69,7 +69,7 @@ class Address:
 Connect: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 
 # The transport failed: nothing is known but that it is gone.
-TRANSPORT = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+TRANSPORT_ERRORS = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
 async def connect_tcp(address: Address) -> ByteStream:
@@ -88,11 +88,11 @@ async def receive(stream: ByteStream) -> bytes:
 
 
 async def close(stream: ByteStream) -> None:
-    with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT):
+    with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT_ERRORS):
         await stream.aclose()
 
 
-def has_ended(stream: ByteStream) -> bool:
+def is_stale_connection(stream: ByteStream) -> bool:
     """An idle connection is over: its end has come, or bytes that nobody asked for. Without a socket nobody can tell."""
     sock = stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610 - anyio's, not Django's
     if sock is None:
@@ -104,7 +104,7 @@ def has_ended(stream: ByteStream) -> bool:
         return bool(look.select(0))
 
 
-def reason_of(failure: BaseException) -> str:
+def describe_failure(failure: BaseException) -> str:
     """What failed, in words. anyio hides behind "all attempts" what each address of a name answered."""
     cause: BaseException | None = failure.__cause__
     while isinstance(cause, BaseExceptionGroup):

@@ -20,7 +20,7 @@ from openguild_proto.effects import ReadEvents
 from openguild_proto.limits import MAX_PAGE_EVENTS, MAX_QUEUE_BYTES, MAX_QUEUE_EVENTS
 from openguild_proto.operations.context import Settings
 from openguild_proto.settings.sections import SessionSettings
-from openguild_runtime.client import ApiError, ChannelEvent, Client, GaveUp, StreamEnded, Subscription
+from openguild_runtime.client import ApiError, ChannelEvent, Client, OutcomeUnknown, StreamEnded, Subscription
 from tests.simulation import loop as simulated
 from tests.simulation.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
 from tests.simulation.loop import SimLoop, Stalled
@@ -121,7 +121,7 @@ class Run:
         urls = [replica.url for replica in cluster.replicas]
         place = first % REPLICAS
         client = Client(
-            tuple(urls[place:] + urls[:place]), patience_secs=60, connect=cluster.network.connect,
+            tuple(urls[place:] + urls[:place]), retry_secs=60, connect=cluster.network.connect,
             sources=cluster.sources, jitter=self.rng.random, session=session,
         )  # fmt: skip
         return Account(name, client)
@@ -165,7 +165,7 @@ class Run:
             person.attempted.add(text)
             try:
                 posted = await person.account.client.post(channel, text)
-            except (ApiError, GaveUp) as failure:
+            except (ApiError, OutcomeUnknown) as failure:
                 self._note("unanswered", person.number, 0, type(failure).__name__)
                 if isinstance(failure, ApiError) and failure.status == 401:
                     self._return(person.account, failure)
@@ -192,7 +192,7 @@ class Run:
         while True:
             try:
                 await by.client.request("DELETE", path)
-            except GaveUp:
+            except OutcomeUnknown:
                 continue
             except ApiError as refused:
                 if refused.status == 404:
@@ -350,8 +350,8 @@ class Run:
             if person.watch is not None and not person.watch.has_all(heads):
                 self._violation(f"client {person.number}: was not told of everything")
             state = person.subscription.state if person.subscription is not None else None
-            if state is not None and (state.holes or state.repeats):
-                self._violation(f"client {person.number}: was sent {state.holes} holes and {state.repeats} repeats")
+            if state is not None and (state.gaps or state.repeats):
+                self._violation(f"client {person.number}: was sent {state.gaps} gaps and {state.repeats} repeats")
 
     def _log(self, channel: str) -> list[str]:
         texts: list[str] = []

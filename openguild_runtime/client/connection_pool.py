@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import ByteStream
 
-from openguild_proto.client import ClientResponse, ConnectionBroken, HttpClient, foreign_reason
+from openguild_proto.client import ClientResponse, ConnectionBroken, HttpClient, proxy_answer_reason
 from openguild_runtime.client.transport import (
     ATTEMPT_SECS,
-    TRANSPORT,
+    TRANSPORT_ERRORS,
     Address,
     Connect,
     close,
-    has_ended,
-    reason_of,
+    describe_failure,
+    is_stale_connection,
     receive,
 )
 
@@ -36,7 +36,7 @@ class _Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class AttemptResult:
     """What came of one attempt: a response, or the reason why there is none."""
 
     response: ClientResponse | None
@@ -46,7 +46,7 @@ class Exchange:
     goes out at once on a fresh one; but nobody knows whether this one arrived."""
 
 
-class Replicas:
+class ConnectionPool:
     """Picks the address to try next, keeps idle connections, makes one exchange. Raises ValueError without addresses."""
 
     def __init__(self, urls: tuple[str, ...], connect: Connect, clock: Callable[[], float]) -> None:
@@ -60,19 +60,19 @@ class Replicas:
 
     async def aclose(self) -> None:
         """Close idle connections."""
-        await self._drop(lambda connection: True)
+        await self._close_idle(lambda connection: True)
 
     @property
     def address(self) -> Address:
         """The address that is tried next."""
         return self._addresses[self._preferred]
 
-    def avoid(self, address: Address) -> None:
+    def mark_failed(self, address: Address) -> None:
         """`address` failed: try the next one, unless somebody has moved on already."""
         if self.address == address:
             self._preferred = (self._preferred + 1) % len(self._addresses)
 
-    async def exchange(self, method: str, path: str, data: bytes, token: str | None, *, fresh: bool) -> Exchange:
+    async def attempt(self, method: str, path: str, data: bytes, token: str | None, *, fresh: bool) -> AttemptResult:
         """One request and its response, or why the transport failed.
 
         `fresh`: on a new connection, because a kept one may be ending just now and the request is not to be repeated.
@@ -94,53 +94,53 @@ class Replicas:
                     part = await receive(connection.stream)
                     answered = answered or part != b""
                     response = connection.http.receive_data(part)
-        except (*TRANSPORT, ConnectionBroken) as failure:
+        except (*TRANSPORT_ERRORS, ConnectionBroken) as failure:
             if connection is not None:
                 await close(connection.stream)
-            await self._drop(lambda idle: idle.address == address)  # they are as old, and have the same server
+            await self._close_idle(lambda idle: idle.address == address)  # they are as old, and have the same server
             late = isinstance(failure, TimeoutError)
             ended_idle = connection is not None and connection.kept and not answered and not late
             if not ended_idle:
-                self.avoid(address)
-            return Exchange(None, reason_of(failure), ended_idle)
+                self.mark_failed(address)
+            return AttemptResult(None, describe_failure(failure), ended_idle)
         except BaseException:  # its caller was cancelled: half an exchange is on it, so nobody can use it again
             if connection is not None:
                 await close(connection.stream)
             raise
-        await self._keep(connection)
-        foreign = foreign_reason(response)
+        await self._keep_idle(connection)
+        foreign = proxy_answer_reason(response)
         if foreign is not None:  # as good as no answer
-            self.avoid(address)
-            return Exchange(None, foreign)
+            self.mark_failed(address)
+            return AttemptResult(None, foreign)
         if response.status == 503:  # this one is going away or cannot serve now
-            self.avoid(address)
-        return Exchange(response)
+            self.mark_failed(address)
+        return AttemptResult(response)
 
     async def _connection(self, address: Address, *, fresh: bool) -> _Connection:
         if not fresh:
             oldest = self._clock() - IDLE_SECS
-            await self._drop(lambda idle: idle.idle_since < oldest)
-            while (newest := self._newest(address)) is not None:
-                if not has_ended(newest.stream):
+            await self._close_idle(lambda idle: idle.idle_since < oldest)
+            while (newest := self._take_newest_idle(address)) is not None:
+                if not is_stale_connection(newest.stream):
                     return newest
                 await close(newest.stream)
         return _Connection(address, await self.connect(address), HttpClient(address.authority))
 
-    def _newest(self, address: Address) -> _Connection | None:
+    def _take_newest_idle(self, address: Address) -> _Connection | None:
         """Taken out of those that are kept."""
         for place in reversed(range(len(self._idle))):
             if self._idle[place].address == address:
                 return self._idle.pop(place)
         return None
 
-    async def _keep(self, connection: _Connection) -> None:
+    async def _keep_idle(self, connection: _Connection) -> None:
         if connection.http.reusable and len(self._idle) < IDLE_CONNECTIONS:
             connection.kept, connection.idle_since = True, self._clock()
             self._idle.append(connection)
         else:
             await close(connection.stream)
 
-    async def _drop(self, is_over: Callable[[_Connection], bool]) -> None:
+    async def _close_idle(self, is_over: Callable[[_Connection], bool]) -> None:
         over = [connection for connection in self._idle if is_over(connection)]
         self._idle = [connection for connection in self._idle if connection not in over]
         for connection in over:
