@@ -99,7 +99,7 @@ def show(scope: AdminScope, request: Request) -> Answer:
     """What may be changed while it serves, and what it is."""
     del request
     settings = {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}
-    return {"settings": settings, "log": logs.filter_in_force()}
+    return {"settings": settings, "log": logs.current_filter()}
 
 
 def change(scope: AdminScope, request: Request) -> Answer:

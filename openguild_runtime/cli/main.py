@@ -166,11 +166,11 @@ async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
         if new_epoch:
             await migrations.renew_epochs(url)
     if schema.is_later:
-        _say(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
+        _print_line(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
     else:
-        _say(f"The schema is at revision {schema.revision}")
+        _print_line(f"The schema is at revision {schema.revision}")
     if new_epoch:
-        _say("Every channel has a new epoch: clients that were here before begin anew")
+        _print_line("Every channel has a new epoch: clients that were here before begin anew")
     return 0
 
 
@@ -183,28 +183,28 @@ async def _wait_for_schema(config: ServerConfig) -> int:
         await storage.start()
         await storage.aclose()
         tasks.cancel_scope.cancel()
-    _say(f"The schema serves revision {migrations.expected()}")
+    _print_line(f"The schema serves revision {migrations.expected()}")
     return 0
 
 
 def _config(config: ServerConfig, action: str) -> int:
     if action == "check":
         require_servable(config)
-        _say("The configuration is good")
+        _print_line("The configuration is good")
     else:
         for key, value in config.shown().items():
-            _say(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+            _print_line(f"{key} = {json.dumps(value, ensure_ascii=False)}")
     return 0
 
 
 def _keygen() -> int:
     key = encode_unpadded(secrets.token_bytes(SEED_BYTES))
-    _say(f"signing_key = {key}")
-    _say(f"verifying_key = {encode_unpadded(parse_seed(key).public)}")
+    _print_line(f"signing_key = {key}")
+    _print_line(f"verifying_key = {encode_unpadded(parse_seed(key).public)}")
     return 0
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 

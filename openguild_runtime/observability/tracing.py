@@ -77,7 +77,7 @@ class Tracing:
             yield
 
     @contextmanager
-    def heard(self, carrier: Mapping[str, str]) -> Iterator[None]:
+    def continue_trace(self, carrier: Mapping[str, str]) -> Iterator[None]:
         """Within it, what begins belongs to the trace that came with an event of another replica."""
         from opentelemetry import context
 
@@ -93,7 +93,7 @@ class Tracing:
         self._propagator.inject(headers)
         return headers
 
-    def flush_begins(self, channel_id: str) -> None:
+    def flush_started(self, channel_id: str) -> None:
         """An event of the current trace is in the channel's ring, on its way to this replica's subscribers."""
         from opentelemetry.trace import get_current_span
 

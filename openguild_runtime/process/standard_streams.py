@@ -58,7 +58,7 @@ class _StderrToLog(io.TextIOBase):
     def write(self, text: str, /) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            logs.say_as_record(line, STDERR)
+            logs.log_printed_line(line, STDERR)
         return len(text)
 
     def writable(self) -> bool:

@@ -103,7 +103,7 @@ class ActionPerformer:
 
     def _flush(self, ring: str, haste: Haste) -> None:
         if self._tracing is not None and not ring.startswith(USER_RING):
-            self._tracing.flush_begins(ring)
+            self._tracing.flush_started(ring)
         if haste is Haste.SOON:
             self._flusher.mark(ring)
         else:

@@ -106,7 +106,7 @@ class Server:
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
         self.timekeeper = Timekeeper(sources, self.metrics)
         self.sources = replace(sources, wall=self.timekeeper.wall)
-        self.exposition = Exposition(self.metrics.pieces, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
+        self.exposition = Exposition(self.metrics.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
@@ -188,7 +188,7 @@ class Server:
         """The callbacks between parts that must not know each other."""
         self.storage.attach(StorageEvents(self.replica, self.metrics, self.readiness))
         self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
-        self.metrics.attach_depths(self.replica.depths)
+        self.metrics.set_depth_source(self.replica.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
         self.metrics.before_scrape.append(lambda: self.metrics.replica_totals(self.replica.replica.counters.snapshot()))
         self.metrics.before_scrape.append(lambda: self.metrics.log_lines_dropped(logs.dropped_lines()))
