@@ -128,7 +128,7 @@ class Controls:
         self._outputs.log(Level.ERROR, f"{why}: every stream is checked again", head=head)
         self._streams.changed()
         self._streams.pages.drop_all()
-        self._tokens.confirm_again()
+        self._tokens.forget_confirmations()
         self._outputs.procedures.start(self._recheck_everything(), "checking every stream again")
 
     def _recheck_everything(self) -> Procedure[None]:

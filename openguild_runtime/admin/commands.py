@@ -56,9 +56,9 @@ class AdminScope(NamedTuple):
 def _behind(hub: Hub, transport: Transport) -> int:
     """Events that the peer has not got. One that was overrun is listed until it has gone, perhaps after its ring."""
     subscriber = transport.subscriber
-    if subscriber is None or not hub.is_open(subscriber.stream):
+    if subscriber is None or not hub.is_open(subscriber.ring):
         return 0
-    return hub.head(subscriber.stream) - subscriber.position
+    return hub.head(subscriber.ring) - subscriber.position
 
 
 def list_channels(scope: AdminScope, request: Request) -> Answer:

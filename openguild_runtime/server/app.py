@@ -111,7 +111,7 @@ class Server:
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
-        hub = Hub(capacity_events=config.messaging.queue_capacity, ring=None if native else ring.Ring)
+        hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=None if native else ring.Ring)
         self.limits = self._limit_sharer(config) if has_nats else None
         self.replica = ReplicaRunner(
             Replica(hub, self.service.tokens, random.random, replay_window=config.messaging.replay_window),

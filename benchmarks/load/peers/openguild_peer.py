@@ -37,7 +37,7 @@ async def main(port: int) -> None:
 
         def publish(payload: bytes) -> None:
             """To every channel that somebody listens to: one, or thousands."""
-            for stream in list(hub._streams):
+            for stream in list(hub._rings):
                 if not stream.startswith("user:"):
                     server.replica.replica.release(stream, hub.head(stream) + 1, payload)
             server.replica.carry_out()
