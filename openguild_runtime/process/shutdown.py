@@ -1,11 +1,11 @@
-"""The end of a process: who asked for it, what still has to end, and by when.
+"""Shutdown of a process: when it was requested, which parts are still closing, and their deadlines.
 
-A first SIGTERM or SIGINT asks: after the drain's time and SHUTDOWN_SECS the process is gone. A second one hurries: FORCED_SECS.
-Everything that ends does so within a `limit`, a moment before that one; a limit moves when the process is forced, and no
-cancellation from outside gets through it. What does not end in its time is left: the kernel, the guard of a private server
-and the other side of a connection see to the rest, and the exit status is 0 all the same.
+The first SIGTERM or SIGINT requests shutdown: the process exits after the drain's time and SHUTDOWN_SECS. A second signal
+forces it: the process exits after FORCED_SECS. Each part closes under a `deadline`, counted back from the exit. Forcing the
+shutdown moves all deadlines; a cancellation from outside does not interrupt a part that is closing. A part that misses its
+deadline is abandoned, and the exit status is still 0: the kernel and the guards of the private servers clean up.
 
-Should all that not help, a thread says what did not end and leaves with the status TIMED_OUT.
+If the process still hangs, the watchdog logs what did not finish and exits with the status TIMED_OUT.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ import structlog
 from openguild_runtime.process.signals import ignore
 from openguild_runtime.process.watchdog import TIMED_OUT, Watchdog
 
-SHUTDOWN_SECS = 2.0  # beyond the drain's delay and window
-FORCED_SECS = 1.0  # from a second signal
-WORKER_HEAD_START_SECS = 0.2  # that a worker is earlier than its supervisor, which ends it otherwise
+SHUTDOWN_SECS = 2.0  # after the drain's delay and window
+FORCED_SECS = 1.0  # after a second signal
+WORKER_HEAD_START_SECS = 0.2  # a worker exits this much before its supervisor would kill it
 
-# The moments of the end, in seconds before the process is gone.
-CONNECTIONS_SECS = 1.2  # what still speaks to a client is cut
-PARTS_SECS = 0.7  # database, NATS and collector of traces are left
-WORKERS_SECS = (
-    0.45  # workers that still live are killed: their own guards and last lines come WORKER_HEAD_START_SECS earlier
-)
+# Deadlines, in seconds before the process exits.
+CONNECTIONS_SECS = 1.2  # open client connections are aborted
+PARTS_SECS = 0.7  # PostgreSQL, NATS and the trace exporter are abandoned
+WORKERS_SECS = 0.45  # running workers are killed; their own watchdogs fire WORKER_HEAD_START_SECS earlier
 SERVERS_SECS = 0.5  # private servers are left to their guards
-WATCHDOG_SECS = 0.4
-INTERPRETER_SECS = 0.2  # for the interpreter, once everything has ended
-
+WATCHDOG_SECS = 0.4  # the watchdog exits
+INTERPRETER_SECS = 0.2  # for the interpreter to exit after everything has closed
 
 log = structlog.get_logger("openguild.shutdown")
 
 
 class Shutdown:
-    """`drain_secs`: how long connections may take, by the configuration. `scope` is cancelled when the end is asked for and
-    nobody waits for that (`wait_requested`): nothing is served yet, so there is nothing to drain."""
+    """Coordinates the shutdown of this process.
+
+    `drain_secs` is the configured time for connections to drain. A request cancels `scope` while no task is in
+    `wait_requested`: the server does not serve yet, so there is nothing to drain.
+    """
 
     def __init__(self, drain_secs: float, *, head_start_secs: float = 0.0) -> None:
         self.requested = anyio.Event()
@@ -53,18 +53,18 @@ class Shutdown:
         self._forced_secs = FORCED_SECS - head_start_secs
         self._exit_at = float("inf")  # monotonic seconds
         self._serving = False
-        self._deadlines: dict[anyio.CancelScope, float] = {}  # how long before the process is gone
-        self._unfinished: dict[str, None] = {}  # names of what has not ended
+        self._deadlines: dict[anyio.CancelScope, float] = {}  # seconds before the exit
+        self._unfinished: dict[str, None] = {}  # names of the parts that are closing
         self._watchdog = Watchdog(self._list_unfinished)
 
     async def follow(self, signals: AsyncIterator[Signals]) -> None:
-        """Heed each of `signals`; until cancelled."""
+        """Request shutdown at each of `signals`, until cancelled."""
         async for number in signals:
             log.info("shutdown signal received", signal=number.name)
             self.request()
 
     def request(self) -> None:
-        """Begin to end; the second time, at once."""
+        """Begin the shutdown; a second call forces it."""
         if self.requested.is_set():
             self.forced.set()
             self._set_exit_in(self._forced_secs)
@@ -72,7 +72,7 @@ class Shutdown:
             self.begin()
 
     def begin(self) -> None:
-        """Begin to end; to repeat it changes nothing."""
+        """Begin the shutdown. Idempotent."""
         if not self.requested.is_set():
             self.requested.set()
             if self._serving:
@@ -82,19 +82,19 @@ class Shutdown:
                 self.scope.cancel()
 
     async def wait_requested(self) -> None:
-        """Whoever waits here serves, and drains when this returns."""
+        """Wait for a request. The caller serves connections and drains them when this returns."""
         self._serving = True
         await self.requested.wait()
 
     async def wait_until(self, before_secs: float) -> None:
-        """Return `before_secs` before the process is to be gone."""
+        """Wait until `before_secs` before the exit."""
         await self.requested.wait()
         with anyio.CancelScope() as moment, self._keep_deadline(moment, before_secs):
             await anyio.sleep_forever()
 
     @contextmanager
     def deadline(self, part: str, before_secs: float) -> Iterator[anyio.CancelScope]:
-        """What ends `part`: it is given up `before_secs` before the process is gone. The end has begun, if nobody asked for it."""
+        """Run the closing of `part`; cancel it `before_secs` before the exit. Begins the shutdown if nothing requested it."""
         self.begin()
         self._unfinished[part] = None
         try:
@@ -108,7 +108,7 @@ class Shutdown:
     async def close(
         self, part: str, close: Callable[[], Awaitable[None]], abort: Callable[[], None] | None = None
     ) -> None:
-        """`close()` within a limit, whatever shields it has of its own; `cut()` ends at once what it could not. Never raises."""
+        """Await `close()` under a deadline, even if it shields itself; after the deadline call `abort()`. Never raises."""
         task = asyncio.ensure_future(close())
         with self.deadline(part, PARTS_SECS):
             await asyncio.wait({task})
@@ -120,7 +120,7 @@ class Shutdown:
             log.error("a part did not end in order", part=part, kind=type(failure).__name__)
 
     def finish(self, status: int) -> None:
-        """Everything has ended: only the interpreter has not."""
+        """Give the interpreter a moment to exit: everything has closed."""
         self._watchdog.watch(min(time.monotonic() + INTERPRETER_SECS, self._exit_at - WATCHDOG_SECS), status)
 
     def _set_exit_in(self, secs: float) -> None:
@@ -147,7 +147,7 @@ class Shutdown:
 
 @asynccontextmanager
 async def handle_signals(shutdown: Shutdown) -> AsyncIterator[AsyncIterator[Signals]]:
-    """Around all that a process does: SIGTERM and SIGINT lead to `ending`; yields the SIGHUPs. Afterwards none of them matters."""
+    """Request `shutdown` at SIGTERM and SIGINT, and yield the SIGHUPs. Afterwards the process ignores these signals."""
     try:
         with (
             anyio.open_signal_receiver(Signals.SIGHUP) as hangups,
@@ -159,6 +159,6 @@ async def handle_signals(shutdown: Shutdown) -> AsyncIterator[AsyncIterator[Sign
                     yield hangups
                 following.cancel_scope.cancel()
     finally:
-        ignore(Signals.SIGHUP)  # the receivers' end gave them their defaults back
+        ignore(Signals.SIGHUP)  # closing the receivers restored the default handlers
         if shutdown.requested.is_set():
             ignore(Signals.SIGTERM, Signals.SIGINT)

@@ -1,4 +1,4 @@
-"""Ends the process when it does not end by itself."""
+"""Exits the process when its shutdown hangs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger("openguild.shutdown")
 
 
 class Watchdog:
-    """Ends the process when it did not end by itself: a thread, which no waiting task and no held loop can keep from it."""
+    """Exits the process at a deadline, on a thread: a blocked event loop cannot stop it."""
 
     def __init__(self, list_unfinished: Callable[[], list[str]]) -> None:
         self._list_unfinished = list_unfinished
@@ -31,7 +31,7 @@ class Watchdog:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self, until: float, status: int) -> None:
-        """At `until`, in monotonic seconds, exit_process with `status`."""
+        """Exit with `status` at `until` (monotonic seconds)."""
         self._until, self._status = until, status
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -49,13 +49,13 @@ class Watchdog:
 
 
 def exit_process(status: int) -> NoReturn:
-    """End the process after everything in it has ended: to take down the interpreter with all its objects costs up to a second."""
+    """Exit after everything has closed, without tearing down the interpreter, which takes up to a second."""
     logs.flush()
     os._exit(status)
 
 
 def _tasks_of(loop: asyncio.AbstractEventLoop) -> list[str]:
-    with suppress(RuntimeError):  # the set changes while it is looked through
+    with suppress(RuntimeError):  # the set changes during the iteration
         return sorted({task.get_name().rpartition("openguild_runtime.")[2] for task in asyncio.all_tasks(loop)})[
             :MAX_LISTED_TASKS
         ]

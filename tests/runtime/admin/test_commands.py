@@ -30,7 +30,7 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.parts import make_service
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.system.unix_socket import forget, serve_unix_socket, worker_path, worker_paths
+from openguild_runtime.system.unix_socket import remove_stale_sockets, serve_unix_socket, worker_path, worker_paths
 from tests.support.line import NoDriver
 from tests.support.server import SIGNING_KEY
 from tests.support.waiting import eventually
@@ -149,5 +149,5 @@ def test_sockets_of_workers(tmp_path: Path) -> None:
     for each in (path, worker_path(path, 10), worker_path(path, 2), tmp_path / "admin.sock.old", tmp_path / "other.1"):
         each.touch()
     assert list(worker_paths(path)) == [2, 10]
-    forget(path)
+    remove_stale_sockets(path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["admin.sock.old", "other.1"]
