@@ -1,13 +1,12 @@
-"""NATS as the wire between replicas, on nats-py.
+"""The bus over NATS, with nats-py.
 
-nats-py's own reconnecting is switched off: it retries without jitter, and what is published during a cut is lost
-while `flush` may still succeed. Here one task connects, subscribes to what is wanted, waits for the end of the
-connection, and begins again with full jitter. Nothing is kept for a server that is away: the log has it, and the
-tail check of each replica finds it (PROTOCOL 10.5.2).
+nats-py's reconnects are disabled: they have no jitter, and a message published during an outage is lost although
+`flush` succeeds. Instead one task connects, subscribes, waits for the connection to end and retries with full jitter.
+Nothing is queued during an outage: the tail check of each replica reads missed events from the log (PROTOCOL 10.5.2).
 
-That messages travel is what the server says and not what the library does: every few seconds each kind of subject is
-published to and what was denied is subscribed to again, and what the server has against that is heard before its
-answer to the ping behind it.
+Permissions are probed, because NATS reports a denied publish or subscription asynchronously: every few seconds the bus
+publishes to each kind of subject and repeats denied subscriptions. The server sends its errors before the answer to the
+ping that follows.
 
 Subjects: `openguild.<server>.channel.<channel id>`, `openguild.<server>.control`, `openguild.<server>.limits`.
 """
@@ -41,21 +40,15 @@ from openguild_runtime.config.nats_servers import NatsServer, parse_servers
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.background import log_exceptions
 
-CONNECT_LIMIT_SECS = 8  # all of it: greeting, TLS, subscriptions and the answer to a ping
+CONNECT_LIMIT_SECS = 8  # for INFO, TLS, login, subscriptions and the answer to a ping
 CHECK_SECS = 1.0
-KEEPALIVE_SECS = 5  # a black-holed connection is given up after two of them
-PING_SECS = 1.0  # from an answer of the server to the next question
-PINGS_PER_PROBE = 3  # each third question finds out which subjects the server takes
-PINGS_PER_RESUBSCRIBE = 30  # where it takes too few subscriptions: all of them are tried again
-MAX_UNREACHABLE_WAIT_SECS = (
-    2.0  # the longest wait for a server that nobody greets for: an attempt costs nobody anything
-)
-MAX_RECONNECT_WAIT_SECS = (
-    15.0  # the longest wait where a server had greeted: each return is two questions to the database
-)
-STABLE_SECS = (
-    MAX_RECONNECT_WAIT_SECS  # how long a connection must have held before its end counts as the first one again
-)
+KEEPALIVE_SECS = 5  # between nats-py's pings; two unanswered ones end the connection
+PING_SECS = 1.0  # from the answer to one of our pings to the next ping
+PINGS_PER_PROBE = 3  # every third ping also probes which subjects the server permits
+PINGS_PER_RESUBSCRIBE = 30  # after a refused subscription: repeat all of them
+MAX_UNREACHABLE_WAIT_SECS = 2.0  # between attempts that reach no nats-server: they are cheap
+MAX_RECONNECT_WAIT_SECS = 15.0  # after a server that sent INFO: each reconnect costs two database queries
+STABLE_SECS = MAX_RECONNECT_WAIT_SECS  # a connection that lasts this long resets the backoff
 PENDING_MESSAGES = 4_096  # per subscription, unprocessed
 HEADER_LINE_BYTES = 14  # "NATS/1.0", its line ends and the empty line; `max_payload` counts headers
 
@@ -63,10 +56,10 @@ log = structlog.get_logger("openguild.nats")
 
 
 class NatsBus(Bus):
-    """`url`: one or several, by commas, each with its user and password; they are tried in turn, from a random one on.
+    """`url`: one or several separated by commas, each with its credentials; tried in turn, starting with a random one.
 
-    `credentials_file` is a NATS .creds file, read again for each connection; `ca_file` a PEM bundle for TLS. A connection
-    that answers no ping for two of `keepalive_secs` is given up.
+    `credentials_file` is a NATS .creds file and is read for each connection. `ca_file` is a PEM bundle for TLS. A
+    connection without an answer to a ping for two `keepalive_secs` is closed.
     """
 
     def __init__(
@@ -85,7 +78,7 @@ class NatsBus(Bus):
         self._handler: BusHandler  # from `start` on
         self._servers = parse_servers(url)
         self._prefix = f"openguild.{re.sub(r'[^A-Za-z0-9_-]', '_', server_name)}"
-        self._probe_channel = str(uuid.uuid4())  # nobody else's: subscribed to and published to, to prove that one may
+        self._probe_channel = str(uuid.uuid4())  # its subject is used by this replica's probes only
         self._metrics = metrics
         self._tasks = tasks
         self._credentials = Path(credentials_file) if credentials_file is not None else None
@@ -94,16 +87,16 @@ class NatsBus(Bus):
         self._ping_secs = ping_secs
         self._tls: ssl.SSLContext | None = None
         self._connection: NatsConnection | None = None
-        self.failed_attempts = 0  # attempts to connect that failed since the last connection
+        self.failed_attempts = 0  # since the last connection
         self._unreachable_backoff = Backoff(random.random, base_secs=0.1, max_secs=MAX_UNREACHABLE_WAIT_SECS)
         self._reconnect_backoff = Backoff(random.random, base_secs=0.5, max_secs=STABLE_SECS)
         self._problems = NatsProblems(self._prefix, metrics)
-        self._disconnect_fault: Fault = UNREACHABLE  # why there is no connection
+        self._disconnect_fault: Fault = UNREACHABLE
         self._confirmed_at = float("-inf")
-        self._wanted: set[str] = set()
-        self._subscriptions: dict[str, Subscription] = {}  # of channels
-        self._fixed_subscriptions: dict[str, Subscription] = {}  # "control", "limits", and "channel" for the probe's
-        self._pending_changes: dict[str, None] = {}  # channels whose subscription may not be what is wanted
+        self._wanted: set[str] = set()  # channel ids
+        self._subscriptions: dict[str, Subscription] = {}  # by channel id
+        self._fixed: dict[str, Subscription] = {}  # "control", "limits", and "channel" for the probe channel
+        self._pending_changes: dict[str, None] = {}  # channels to subscribe to or to unsubscribe from
         self._changed = anyio.Event()
         self._queue = PublishQueue()
         self._scope = anyio.CancelScope()
@@ -143,17 +136,14 @@ class NatsBus(Bus):
 
     async def _run(self) -> None:
         connected_before = False
-        start = random.randrange(len(self._servers))  # noqa: S311 - replicas spread over the servers
+        start = random.randrange(len(self._servers))  # noqa: S311 - spreads replicas over the servers
         with self._scope:
             for server in itertools.cycle(self._servers[start:] + self._servers[:start]):
                 connection = await self._connect(server)
                 if connection is None:
                     self.failed_attempts += 1
-                    backoff = (
-                        self._unreachable_backoff
-                        if self._disconnect_fault in (UNREACHABLE, SILENT)
-                        else self._reconnect_backoff
-                    )
+                    unreachable = self._disconnect_fault in (UNREACHABLE, SILENT)
+                    backoff = self._unreachable_backoff if unreachable else self._reconnect_backoff
                 else:
                     self.failed_attempts = 0
                     self._unreachable_backoff.reset()
@@ -165,7 +155,7 @@ class NatsBus(Bus):
                 await anyio.sleep(backoff.next_delay(0.05))
 
     async def _connect(self, server: NatsServer) -> NatsConnection | None:
-        """A connection with every subscription that was wanted when it was made, or None."""
+        """Return a connection with all wanted subscriptions, or None if it fails."""
         connection = NatsConnection(
             server, on_denied=self._on_denied, on_fault=self._on_fault, has_alternatives=len(self._servers) > 1
         )
@@ -200,7 +190,7 @@ class NatsBus(Bus):
             credentials=self._credentials,
             keepalive_secs=self._keepalive_secs,
         )
-        self._fixed_subscriptions = {
+        self._fixed = {
             "control": await self._subscribe(connection, "control", self._received_control),
             "limits": await self._subscribe(connection, "limits", self._received_limits),
             "channel": await self._subscribe(connection, f"channel.{self._probe_channel}", self._received_event),
@@ -211,7 +201,7 @@ class NatsBus(Bus):
         self._confirmed_at = anyio.current_time()
 
     def _tls_context(self, server: NatsServer) -> ssl.SSLContext | None:
-        """None: none is asked for."""
+        """Return the TLS context, or None if TLS is not configured."""
         if not (server.tls or self._ca_file):
             return None
         if self._tls is None:
@@ -222,10 +212,9 @@ class NatsBus(Bus):
         return self._tls
 
     async def _serve(self, connection: NatsConnection, *, reconnected: bool) -> None:
-        """Until the connection ends.
+        """Publish, subscribe and ping until the connection ends.
 
-        One whose peer does not read is given up by nats-py after its pings, but it then waits for what is still to be
-        sent and never reports the end: so its state is looked at, too.
+        Polls the connection's state: nats-py does not report the end of a connection whose peer has stopped reading.
         """
         self._connection = connection
         self._metrics.nats_connected(True)
@@ -255,17 +244,17 @@ class NatsBus(Bus):
             await connection.close_now()
 
     def _report_reconnect(self) -> None:
-        with log_exceptions("what follows a reconnect to NATS"):
+        with log_exceptions("handling a reconnect to NATS"):
             self._handler.bus_reconnected()
 
-    # --- what the server takes -------------------------------------------------------------------------
+    # --- pings and probes ------------------------------------------------------------------------------
 
     async def _ping_forever(self, connection: NatsConnection) -> None:
-        """A connection that is dead looks alive until it is given up; whoever must know sooner waits for the answers."""
-        self._handler.bus_answered()  # the connection was made with one
+        """Ping every second: a dead connection looks connected until nats-py's keepalive closes it."""
+        self._handler.bus_answered()  # connecting included a ping
         for pings in itertools.count(1):
             await anyio.sleep(self._ping_secs)
-            with log_exceptions("asking NATS"), suppress(ConnectionFailed, *FAILURES):
+            with log_exceptions("pinging NATS"), suppress(ConnectionFailed, *FAILURES):
                 probing = pings % PINGS_PER_PROBE == 0
                 if probing:
                     await self._begin_probe(connection, all_channels=pings % PINGS_PER_RESUBSCRIBE == 0)
@@ -281,7 +270,7 @@ class NatsBus(Bus):
     async def _begin_probe(self, connection: NatsConnection, *, all_channels: bool) -> None:
         standing = self._problems.standing
         standing.begin()
-        for kind, subscription in self._fixed_subscriptions.items():
+        for kind, subscription in self._fixed.items():
             if f"subscribe {kind}" in standing:
                 await connection.resubscribe(subscription)
         if "subscriptions" in standing:
@@ -295,14 +284,14 @@ class NatsBus(Bus):
         cleared = self._problems.end_round()
         refused = [key for key in cleared if key.startswith(("publish", "subscri"))]
         if refused:
-            log.info("NATS takes again what it had refused", refused=refused)
+            log.info("NATS permits again what it had denied", refused=refused)
         if "subscribe channel" in refused:
             await self._resubscribe_all(connection)
         if any(key.startswith("subscri") for key in refused):
             self._report_reconnect()
 
     async def _resubscribe_all(self, connection: NatsConnection) -> None:
-        for subscription in (*self._fixed_subscriptions.values(), *self._subscriptions.values()):
+        for subscription in (*self._fixed.values(), *self._subscriptions.values()):
             await connection.resubscribe(subscription)
 
     async def _publish_probes(self, connection: NatsConnection) -> None:
@@ -337,12 +326,12 @@ class NatsBus(Bus):
 
     async def _apply_changes_forever(self, connection: NatsConnection) -> None:
         while True:
-            await self._apply_changes(connection)  # first of all what was asked for while the connection was being made
+            await self._apply_changes(connection)  # starts with the changes requested while it connected
             await self._changed.wait()
             self._changed = anyio.Event()
 
     async def _apply_changes(self, connection: NatsConnection) -> None:
-        """Make the subscriptions what is wanted. One task at a time does this, so no request overtakes another."""
+        """Subscribe to wanted channels and unsubscribe from others. One task does this, so changes stay in order."""
         while self._pending_changes:
             channel_id, _ = self._pending_changes.popitem()
             subscription = self._subscriptions.pop(channel_id, None)
@@ -384,7 +373,7 @@ class NatsBus(Bus):
         self._publish(f"{self._prefix}.control", payload)
 
     def publish_limits(self, payload: bytes) -> None:
-        if "publish limits" not in self._problems.standing:  # the probe finds out when it is permitted
+        if "publish limits" not in self._problems.standing:  # until a probe finds it permitted again
             self._publish(f"{self._prefix}.limits", payload)
 
     def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
@@ -392,7 +381,7 @@ class NatsBus(Bus):
             self._metrics.nats_dropped()
 
     async def _publish_forever(self, connection: NatsConnection) -> None:
-        """What one turn of the loop has published goes out together: the events of a commit leave in one write."""
+        """Send together what one turn of the loop has published, so that the events of a commit leave in one write."""
         while True:
             await self._queue.wait()
             await self._publish_queued(connection)
@@ -400,9 +389,7 @@ class NatsBus(Bus):
     async def _publish_queued(self, connection: NatsConnection) -> None:
         while (message := self._queue.take()) is not None:
             size = message.nbytes
-            if (
-                size + HEADER_LINE_BYTES > connection.max_payload
-            ):  # a server that gets it all the same ends the connection
+            if size + HEADER_LINE_BYTES > connection.max_payload:  # the server would end the connection
                 self._metrics.nats_dropped()
                 self._problems.record(PAYLOAD, connection.server.name, nbytes=size)
                 continue

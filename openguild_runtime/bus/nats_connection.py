@@ -1,8 +1,8 @@
-"""One connection to one nats-server: nats-py's client, of which nothing is believed that the server has not said.
+"""One connection to one nats-server, built on nats-py's client.
 
-What differs from nats-py: one server and one attempt; an error that the server does not end the connection for ends
-none; every error is told, with the first one kept as the reason of the end; `tls://` means TLS; a ping is sent behind
-what was written before it; a reader that has ended is an end.
+Differences from nats-py: it makes one attempt at one server; an error that does not end the connection on the server does
+not end it here; it reports every error and keeps the first as the reason of the end; `tls://` requires TLS; a ping is sent
+after pending data; the end of the reading task ends the connection.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from openguild_runtime.config.nats_servers import NatsServer, read_credentials
 
 CONNECT_TIMEOUT_SECS = 2
 MAX_OUTSTANDING_PINGS = 2
-CONFIRM_LIMIT_SECS = 3_600  # never reached: nats-py stops reading when an answer comes for which nobody waits any more
+CONFIRM_LIMIT_SECS = 3_600  # never reached: nats-py stops reading after an answer to a ping that has timed out
 CLOSE_LIMIT_SECS = 0.5
 OUTGOING_BYTES = 8 * 1024 * 1024
 
-FAILURES = (OSError, nats.errors.Error, TimeoutError)  # what a connection that ends, or cannot be made, raises
+FAILURES = (OSError, nats.errors.Error, TimeoutError)  # raised when a connection fails or ends
 PROTOCOL_FAILURES = (
     ValueError,
     TypeError,
@@ -54,7 +54,7 @@ _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"
 
 
 class ConnectionFailed(Exception):
-    """The connection cannot be made; `fault` says why."""
+    """The connection cannot be made, or has ended; `fault` says why."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.cause)
@@ -62,10 +62,10 @@ class ConnectionFailed(Exception):
 
 
 class NatsConnection(Client):
-    """`denied(link, action, subject)` and `told(link, fault)` are called for what does not end the connection.
+    """A connection; `ended` is set when it ends, and `fault` then says why.
 
-    `action` is publish or subscribe, `subject` in lower case. `many`: there are other servers. `ended` is set when it
-    has ended, `fault` then says why.
+    `on_denied(connection, action, subject)` and `on_fault(connection, fault)` are called for errors that do not end it.
+    `action` is publish or subscribe, `subject` is in lower case. `has_alternatives`: other servers are configured.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class NatsConnection(Client):
         self._wants_tls = False
         self._first_fault: Fault | None = None
 
-    # --- making it -----------------------------------------------------------------------------------
+    # --- connecting ----------------------------------------------------------------------------------
 
     async def open(self, *, tls: ssl.SSLContext | None, credentials: Path | None, keepalive_secs: float) -> None:
-        """Greet and log in. Raises ConnectionFailed, and what nats-py raises for a defect of ours."""
+        """Connect and log in. Raises ConnectionFailed; other exceptions of nats-py mean a bug here."""
         self._wants_tls = tls is not None
         try:
             login = (
@@ -102,9 +102,9 @@ class NatsConnection(Client):
             await self.connect(
                 servers=[server.url],
                 allow_reconnect=False,
-                no_echo=True,  # what this replica published it has already
+                no_echo=True,  # this replica has its own events already
                 connect_timeout=CONNECT_TIMEOUT_SECS,
-                ping_interval=keepalive_secs,  # type: ignore[arg-type]  # it sleeps so long, whole seconds or not
+                ping_interval=keepalive_secs,  # type: ignore[arg-type]  # fractions work, it only sleeps
                 max_outstanding_pings=MAX_OUTSTANDING_PINGS,
                 pending_size=OUTGOING_BYTES,
                 user=server.user,
@@ -116,23 +116,23 @@ class NatsConnection(Client):
                 error_cb=self._on_error,
                 lame_duck_mode_cb=self._on_lame_duck,
             )
-            if not self.is_connected:  # the server has ended it after CONNECT, which nats-py passes over
+            if not self.is_connected:  # the server closed it after CONNECT, which nats-py ignores
                 raise nats.errors.UnexpectedEOF
         except (*FAILURES, *PROTOCOL_FAILURES) as failure:
             raise ConnectionFailed(self._first_fault or self._fault_of(failure)) from failure
 
     def _fault_of(self, failure: Exception) -> Fault:
-        # A server that ends the connection at once says why, and is not heard where writing to it fails first.
+        # A server that closes the connection sends the reason first, which stays unread if a write fails before.
         unread = getattr(getattr(self._transport, "_io_reader", None), "_buffer", b"")
         said = _ERROR_TEXTS.search(unread)
         if said is not None:
             return fault_from_error_text(said[1].decode("ascii", "replace"))
         if not self.greeted and self._transport is not None and self._transport.at_eof():
-            return UNREACHABLE  # a proxy before a server that is away accepts and closes
+            return UNREACHABLE  # a proxy accepts and closes when its server is down
         return fault_from_exception(failure, greeted=self.greeted)
 
     async def _select_next_server(self) -> None:
-        """nats-py tries for ever here, and says at its end that there is no server."""
+        """Try the one server once. nats-py would retry here and then report that there is no server."""
         server = self._server_pool[0]
         await self._connect_to_server(server)
         self._current_server = server
@@ -147,10 +147,10 @@ class NatsConnection(Client):
             if self._wants_tls and not info.get("tls_required"):
                 if not info.get("tls_available"):
                     raise nats.errors.SecureConnWantedError
-                info["tls_required"] = True  # what nats-py goes by
+                info["tls_required"] = True  # nats-py starts TLS only if this is set
         await super()._process_info(info, initial_connection)
 
-    # --- what the server says ------------------------------------------------------------------------
+    # --- errors of the server ------------------------------------------------------------------------
 
     async def _process_err(self, err_msg: str) -> None:
         found = _DENIED.search(err_msg)
@@ -158,7 +158,7 @@ class NatsConnection(Client):
             self._on_denied(self, "publish" if found[1] == "publish" else "subscribe", found[2])
             return
         fault = fault_from_error_text(err_msg)
-        if fault is SUBSCRIPTIONS:  # the connection goes on, and nats-py would end it
+        if fault is SUBSCRIPTIONS:  # the server keeps the connection, nats-py would end it
             self._on_fault(self, fault)
             return
         self._first_fault = self._first_fault or fault
@@ -174,35 +174,36 @@ class NatsConnection(Client):
         self._mark_ended()
 
     async def _on_lame_duck(self) -> None:
-        """It ends by itself, within minutes. Where there are others there is no reason to wait for that."""
+        """Move to another server, if there is one. This one closes the connection within minutes."""
         self._first_fault = self._first_fault or SHUTTING_DOWN
         if self._has_alternatives:
             self._mark_ended()
 
     async def _read_loop(self) -> None:
         await super()._read_loop()
-        if self.is_connected:  # something that is no protocol has ended it: nothing would be heard any more
+        if self.is_connected:  # invalid data has ended the reading task
             self._first_fault = self._first_fault or GARBAGE
-        self._mark_ended()  # nats-py says so only where its own closing succeeds
+        self._mark_ended()  # nats-py reports the end only if its own close succeeds
 
-    # --- using it ------------------------------------------------------------------------------------
+    # --- use -----------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
-        """Neither ended nor about to."""
+        """Whether it is connected and not about to end."""
         return self.is_connected and not self.ended.is_set()
 
     @property
     def fault(self) -> Fault:
-        """Why it has ended."""
+        """Why the connection has ended."""
         if self._first_fault is None and self.last_error is not None:
             return fault_from_exception(self.last_error, greeted=True)
         return self._first_fault or CLOSED
 
     async def confirm(self) -> None:
-        """Return when the server has taken all that was written before; what it had against it has been told by then.
+        """Return when the server has received everything written before. Its errors have been reported by then.
 
-        nats-py writes a ping before what waits to be sent, so it takes two. Raises ConnectionFailed when the connection ends.
+        Sends two pings, because nats-py writes a ping before its pending data. Raises ConnectionFailed when the
+        connection ends.
         """
         for _ in range(2):
             if self.alive:
@@ -214,16 +215,16 @@ class NatsConnection(Client):
     def _mark_ended(self) -> None:
         self.ended.set()
         pings, self._pongs = self._pongs, []
-        for ping in pings:  # nats-py leaves whoever waits for an answer waiting
+        for ping in pings:  # nats-py never completes them
             if not ping.done():
                 ping.set_result(None)
 
     async def resubscribe(self, subscription: Subscription) -> None:
-        """The same under the same id: nothing where the server has it, and it is back where the server had dropped it."""
+        """Send the subscription again under its id. The server ignores it unless it had dropped or denied it."""
         await self._send_subscribe(subscription)
 
     async def close_now(self) -> None:
-        """Orderly if that is quick. nats-py may wait for ever: for a peer that does not read, and after TLS."""
+        """Close in order within CLOSE_LIMIT_SECS, else abort. nats-py may hang if the peer does not read, and after TLS."""
         tasks = [subscription._wait_for_msgs_task for subscription in self._subs.values()]
         if self._transport is not None:
             with (
@@ -233,7 +234,7 @@ class NatsConnection(Client):
                 await self.close()
         for task in (*tasks, self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None:
-                task.cancel()  # nats-py leaves them where its closing is cut short
-        writer = getattr(self._transport, "_io_writer", None)  # it offers no other way to let go of a socket at once
+                task.cancel()  # nats-py leaves them running when its close is cancelled
+        writer = getattr(self._transport, "_io_writer", None)  # the only way to abort
         if writer is not None:
             writer.transport.abort()

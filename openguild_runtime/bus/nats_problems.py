@@ -1,4 +1,4 @@
-"""What is wrong with NATS now: for `/ready`, for the metrics, and for the log, one line a minute for each cause."""
+"""Current problems with NATS, for `/ready`, for the metrics, and for the log with one line a minute per cause."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("openguild.nats")
 
 
 class NatsProblems:
-    """`prefix`: of the server's subjects. What stands is what the server takes amiss while the connection goes on."""
+    """`prefix`: of this server's subjects. `standing` holds errors that the server reported without ending the connection."""
 
     def __init__(self, prefix: str, metrics: Metrics) -> None:
         self.standing: Standing[Fault] = Standing()
@@ -25,7 +25,7 @@ class NatsProblems:
         self._log_throttle = LogThrottle()
 
     def report(self, fault: Fault, server: str, before: str = "", **fields: int) -> None:
-        """Count it, and say it where that was not said within the last minute."""
+        """Count the fault, and log it unless it was logged within the last minute."""
         self._metrics.nats_fault(fault.kind)
         repeated = self._log_throttle.due(fault.cause, anyio.current_time())
         if repeated is not None:
@@ -33,12 +33,12 @@ class NatsProblems:
             log.warning(line, server=server, kind=fault.kind, repeated=repeated, **fields)
 
     def record(self, fault: Fault, server: str, **fields: int) -> None:
-        """It stands until a round has passed without it."""
+        """Report the fault and keep it in `standing` until a probe passes without it."""
         self.standing.tell(fault.kind, fault)
         self.report(fault, server, "", **fields)
 
     def record_denied(self, action: str, subject: str, server: str) -> None:
-        """`subject` in lower case. Channels are one kind: no line names one of them."""
+        """Record a denied subject, given in lower case. All channels count as one kind, and the log names none of them."""
         kind, _, channel_id = subject.removeprefix(f"{self._prefix.lower()}.").partition(".")
         pattern = f"{self._prefix}.{kind}{'.*' if channel_id else ''}"
         fault = denied_fault(action, pattern, f"{self._prefix}.>")
@@ -47,13 +47,13 @@ class NatsProblems:
         self.report(fault, server)
 
     def end_round(self) -> list[str]:
-        """At the end of a round: what has stood until now."""
+        """End a probe's round and return the keys of the problems that it cleared."""
         found = self.standing.end()
         self._count()
         return found
 
     def clear(self) -> None:
-        """The connection is no more."""
+        """Forget all problems: the connection has ended."""
         self.standing.clear()
         self._count()
 
@@ -62,7 +62,7 @@ class NatsProblems:
 
     @contextmanager
     def handling_message(self, subject: str) -> Iterator[None]:
-        """Whatever is wrong with a message, or with us, the next one is heard."""
+        """Log an exception raised for one message, so that the subscription goes on with the next."""
         try:
             yield
         except ValueError as failure:
