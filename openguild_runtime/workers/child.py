@@ -1,8 +1,11 @@
-"""One worker process. Its whole configuration comes as one line on standard input, which then stays open: a further line
-is a configuration that was read again, and when it ends, the supervisor is gone and the worker drains as at SIGTERM.
+"""The program of a worker process.
 
-With the first line come the settings that `admin set` gave to the worker that had the slot before, and the descriptor of
-its line to the supervisor."""
+The supervisor sends the configuration as one line on standard input and keeps the pipe open. A further line is a reloaded
+configuration. When the pipe ends, the supervisor is gone and the worker drains as at SIGTERM.
+
+The first line also holds the settings that `admin set` gave to the previous process of this slot, and the descriptor of
+the socket to the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ log = structlog.get_logger("openguild.workers")
 
 
 def main() -> NoReturn:
-    """Serve until the end of the process."""
+    """Serve, then exit."""
     exit_on_sigterm(0)
     ignore_sighup()
-    lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
+    lifeline = FileIO(0, closefd=False)  # unbuffered: at exit a reading thread would hold a buffer's lock
     start_parameters = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(start_parameters["config"])
     line = socket.socket(fileno=start_parameters["line"])
@@ -53,15 +56,15 @@ def main() -> NoReturn:
 
 
 def _follow_supervisor(lifeline: FileIO, latest: list[ServerConfig]) -> None:
-    """Keep the newest configuration and have it applied; reading ends when the supervisor is gone.
+    """Apply each configuration that the supervisor sends, until it is gone.
 
-    A line that is no order, such as the half of one that the supervisor's end cut, changes nothing.
+    An invalid line changes nothing, for example a line cut short because the supervisor died.
     """
     for line in lifeline:
         try:
             config = ServerConfig.model_validate(json.loads(line)["config"])
-        except (ValueError, KeyError, TypeError) as fault:  # the line holds secrets, and so may the fault's own text
-            log.warning("a line from the supervisor is no order", nbytes=len(line), fault=type(fault).__name__)
+        except (ValueError, KeyError, TypeError) as fault:  # its text may quote secrets from the line
+            log.warning("an invalid line from the supervisor", nbytes=len(line), fault=type(fault).__name__)
             continue
         latest[0] = config
         os.kill(os.getpid(), signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""The supervisor between its workers: a question for metrics goes to all others, and what they say goes back as one answer."""
+"""Relays metrics between workers: the supervisor asks all other workers and returns their answers as one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openguild_runtime.server.siblings import SIBLING_SECS, Message, Others, Own
 
 
 class _Question:
-    """One question: who has been asked and has not answered yet, and what the others said."""
+    """One question: the workers whose answers are missing, and the answers so far."""
 
     def __init__(self, asked: set[int]) -> None:
         self.missing = asked
@@ -18,7 +18,7 @@ class _Question:
 
 
 class MetricsRelay:
-    """`lines` of the workers that run, by their numbers; the owner keeps them up to date."""
+    """Part of the supervisor, which keeps `links` up to date: the links of the running workers, by number."""
 
     def __init__(self, tasks: TaskGroup) -> None:
         self.links: dict[int, SiblingLink] = {}
@@ -28,7 +28,7 @@ class MetricsRelay:
         self._count = 0
 
     def received(self, number: int, message: Message) -> None:
-        """Worker `number` asks, or answers. One question of each worker at a time: its last one is answered."""
+        """Handle a question or an answer of worker `number`. Ignores a question while it answers another of that worker."""
         match message:
             case Wanted(number=question) if number not in self._asking:
                 self._asking.add(number)
