@@ -23,7 +23,7 @@ class EmbeddedNats(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """Where it listens, with its password."""
+        """The URL, with its password."""
         return f"nats://{ROLE}:{self._password}@127.0.0.1:{self._port}"
 
     def _prepare(self) -> None:
@@ -43,12 +43,12 @@ class EmbeddedNats(EmbeddedServer):
             owner=self._account(),
         )
         drop_large_log(self._log)
-        # the store is never used: it says in the process list whose server this is
+        # JetStream is off: the argument only shows the data directory in the process list
         arguments = ("-c", f"{DIRECTORY}/{CONFIGURATION}", "-sd", str(self._directory))
         return self._make_job(self._programs, self._programs.parts[0], *arguments)
 
     def _is_ready(self) -> bool:
-        """It greets a connection with its INFO line."""
+        """Whether it sends its INFO line to a new connection."""
         try:
             with socket.create_connection(("127.0.0.1", self._port), timeout=1.0) as probe:
                 return probe.recv(5) == b"INFO "
@@ -57,7 +57,7 @@ class EmbeddedNats(EmbeddedServer):
 
 
 def find_program() -> Path:
-    """The wheel's nats-server. Raises EmbeddedError where it is not installed."""
+    """Return the path of the wheel's nats-server. Raises EmbeddedError if it is not installed."""
     beside = Path(sysconfig.get_path("scripts")) / "nats-server"
     if beside.exists():
         return beside

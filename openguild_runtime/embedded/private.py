@@ -1,4 +1,4 @@
-"""`--embedded`: a private PostgreSQL and NATS under the data directory, and the configuration that points to them."""
+"""`--embedded`: runs a private PostgreSQL and NATS under the data directory and points the configuration to them."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ from openguild_runtime.system.atomic_file import (
 )
 from openguild_runtime.system.threads import start_thread, wait_for_thread
 
-STABLE_SECS = 10.0  # what lived as long as this is started again at once
+STABLE_SECS = 10.0  # a server that lived this long is restarted at once
 MAX_BACKOFF_SECS = 5.0
 MAX_FAILURES = 5  # in a row
 MIN_CONNECTIONS = 200
-OTHER_CONNECTIONS = 20  # of commands beside the server, and what PostgreSQL reserves
+OTHER_CONNECTIONS = 20  # for commands beside the server, and those that PostgreSQL reserves
 
-NO_TLS = "?sslmode=disable"  # loopback; else asyncpg looks for certificates in HOME, which may be closed to this user
+NO_TLS = "?sslmode=disable"  # loopback; otherwise asyncpg looks for certificates in HOME, which may be unreadable
 
 log = structlog.get_logger("openguild.embedded")
 
 
 class _ManagedServer:
-    """A private server, and the thread that works on it. One thread at a time does."""
+    """A private server and its blocking calls, which run on threads, one at a time."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self.server = server
         self._work: asyncio.Future[None] | None = None
 
     async def run(self, work: Callable[[], None]) -> None:
-        """`work()` on a thread, after what is under way. Raises what it raises; when cancelled, it is left to itself."""
+        """Run `work()` on a thread after the previous call. Raises what it raises. Cancellation does not stop the thread."""
         if self._work is not None:
             await asyncio.wait({self._work})
         self._work = start_thread(work)
@@ -65,12 +65,11 @@ class _ManagedServer:
 
 @asynccontextmanager
 async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None) -> AsyncIterator[ServerConfig]:
-    """Start both, bring the schema up to date, yield the completed configuration; stop both at the end.
+    """Start both servers, migrate the schema, yield the completed configuration, and stop both at the end.
 
-    What does not stop within the limits of `shutdown` is left to its guard, which ends it when this process is gone.
-
-    While the body runs, one that dies is started again; when that does not help the body is cancelled. Raises
-    EmbeddedError with one line for the operator, perhaps within a group. Without `embedded` the configuration comes back as it is.
+    A server that misses the deadline of `shutdown` is left to its guard, which stops it when this process exits. While
+    the body runs, a server that dies is restarted; if restarts fail, the body is cancelled. Raises EmbeddedError with one
+    line for the operator, possibly in an exception group. Without `embedded`, yields the configuration unchanged.
     """
     if not config.embedded:
         yield config
@@ -101,7 +100,7 @@ async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None
 
 
 async def _keep_running(kept: _ManagedServer) -> None:
-    """Until cancelled: what ended is started again, at once where it had lived for a while. Raises EmbeddedError."""
+    """Restart the server whenever it exits, until cancelled: at once if it was stable, else with backoff. Raises EmbeddedError."""
     server = kept.server
     failures, started, problem = 0, time.monotonic(), "it ends soon after each start"
     while True:
@@ -124,7 +123,7 @@ async def _keep_running(kept: _ManagedServer) -> None:
 
 
 def with_running_database(config: ServerConfig) -> ServerConfig:
-    """For a command: `config`, or where a server runs on its data directory, one that leads to that server's database.
+    """Return a configuration for a command: if a server runs on the data directory, with that server's database.
 
     Raises EmbeddedError. Blocks while a server is starting there.
     """
@@ -135,7 +134,7 @@ def with_running_database(config: ServerConfig) -> ServerConfig:
 
 
 def complete_config(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
-    """`config` with the private servers' addresses, and with a signing key that lasts as long as the data (PROTOCOL 4.4.1)."""
+    """Return `config` with the private servers' URLs and the signing key of the data directory (PROTOCOL 4.4.1)."""
     session = config.session
     if session.signing_key is None:
         session = replace(session, signing_key=SecretStr(load_or_create_signing_key(config.data_dir)))
@@ -144,10 +143,9 @@ def complete_config(config: ServerConfig, database_url: str, nats_url: str) -> S
 
 
 def load_or_create_signing_key(data_dir: Path) -> str:
-    """The key in `<data_dir>/signing.key`; made once, readable by its owner only. Raises EmbeddedError.
+    """Return the key in `<data_dir>/signing.key`; create it on first use, readable by its owner only. Raises EmbeddedError.
 
-    An empty file holds nothing to lose and is replaced. Anything else that is no key may be a mistake of the operator,
-    who may still have the right one: it is left as it is.
+    Replaces an empty file. Keeps any other invalid file, because the operator may still have the right key.
     """
     path = data_dir / "signing.key"
     try:
@@ -155,7 +153,9 @@ def load_or_create_signing_key(data_dir: Path) -> str:
         kept = read_stripped(path)
         if kept is None:
             if path.exists():
-                log.warning("the signing key is lost and made anew: everybody must log in again", path=str(path))
+                log.warning(
+                    "the signing key is lost and a new one is created: all users must log in again", path=str(path)
+                )
             kept = encode_unpadded(secrets.token_bytes(SEED_BYTES))
             write_atomically(path, kept, owner=owner_for_new_file(data_dir))
         parse_seed(kept)
@@ -163,17 +163,17 @@ def load_or_create_signing_key(data_dir: Path) -> str:
         raise data_dir_error(data_dir.absolute(), failure) from failure
     except KeyFormatError:
         raise EmbeddedError(
-            f"data_dir: {path.absolute()} holds no signing key (43 characters of base64url): put the right one back, "
-            "or remove the file: a new one is made, and everybody must log in again"
+            f"data_dir: {path.absolute()} holds no signing key (43 characters of base64url): restore the right one, "
+            "or remove the file: a new key is created, and all users must log in again"
         ) from None
     return kept
 
 
 async def _migrate(postgres: EmbeddedPostgres) -> None:
-    """Bring the schema up to date. A password that PostgreSQL refuses (of another copy of the data) is replaced."""
+    """Migrate the schema. Replace the password if PostgreSQL refuses it, as after copying only a part of the data."""
     try:
         await (await asyncpg.connect(postgres.url + NO_TLS)).close()
     except asyncpg.InvalidPasswordError:
-        log.warning("the password kept in the data directory is not PostgreSQL's: it gets a new one")
+        log.warning("PostgreSQL refuses the password in the data directory: it gets a new one")
         await anyio.to_thread.run_sync(postgres.restart_with_new_password)
     await migrations.upgrade(postgres.url + NO_TLS)
