@@ -1,6 +1,6 @@
-"""The client's side, without I/O: one HTTP connection, the session's tokens, streams that resume, backoff.
+"""The client without I/O: an HTTP connection, session tokens, streams that resume, and backoff.
 
-`openguild_runtime.client.Client` drives it with anyio; an embedder may drive it with anything.
+`openguild_runtime.client.Client` drives it with anyio. An embedder may drive it with any I/O library.
 """
 
 from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient

@@ -1,7 +1,7 @@
-"""Answers that are not the server's: of proxies, captive portals, and whatever else stands in between.
+"""Recognises responses that come from a proxy or captive portal and not from the server.
 
-They say nothing about the request. It is tried again as if nobody had answered, and nothing in them is followed: the
-token goes to the addresses that the client was given, and nowhere else.
+The client treats them as no response and retries. It follows no redirects: the token is sent only to the addresses that
+the client was given.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.client.retry_advice import is_temporary
 
-_SERVER_TYPES = frozenset({"application/json", "text/plain"})  # all that the server answers with
+_SERVER_TYPES = frozenset({"application/json", "text/plain"})  # of all the server's responses
 _SHOWN_CHARS = 200
 
 
 def proxy_answer_reason(response: ClientResponse) -> str | None:
-    """Why this is not an answer of the server; None: it may be one. Overload and outages (5xx, 429) pass in any form."""
+    """Return why this is not a response of the server, or None. Temporary statuses (5xx, 429) are accepted in any form."""
     if is_temporary(response.status):
         return None
     if 300 <= response.status < 400:
@@ -28,17 +28,18 @@ def proxy_answer_reason(response: ClientResponse) -> str | None:
     kind = media_type(response)
     is_ours = kind in _SERVER_TYPES if kind else response.body.lstrip()[:1] in (b"{", b"[")
     if response.body and not is_ours:
-        return f"HTTP {response.status} with {_printable(kind) or 'no content type'}: not from the server, but from a proxy or portal"
+        shown = _printable(kind) or "no content type"
+        return f"HTTP {response.status} with {shown}: not from the server, but from a proxy or portal"
     return None
 
 
 def media_type(response: ClientResponse) -> str:
-    """In lower case, without parameters; "" where the answer has none."""
+    """Return the media type in lower case without parameters; "" if there is none."""
     return (response.header("content-type") or "").partition(";")[0].strip().lower()
 
 
 def _printable(text: str) -> str:
-    """A foreign text for an error: short, and nothing but visible ASCII."""
+    """Return an untrusted text for an error message: short, visible ASCII only."""
     return text[:_SHOWN_CHARS].encode("ascii", "replace").decode().translate(_VISIBLE)
 
 

@@ -1,8 +1,8 @@
-"""A subscription to one channel across any number of connections, without I/O: resume, dedup, and when to come back.
+"""A subscription to one channel across many connections, without I/O: resume, deduplication and reconnect delays.
 
 For each connection: `connect`, send `data_to_send()`, feed `receive_data` and deadlines, take the events. A
-`Disconnected` says how long to wait before the next `connect`; an `Ended` is final. Sequences decide what is new:
-a repeat is dropped, and a hole ends the connection, because the log has what is missing.
+`Disconnected` says how long to wait before the next `connect`; an `Ended` is final. Repeated events are dropped by their
+sequence. A gap ends the connection: after the reconnect the server replays the missing events from the log.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _EPOCH = re.compile(rb"[1-9][0-9]{0,15}")
 
 
 class Opened(msgspec.Struct, frozen=True, gc=False):
-    """The server has accepted; `since` is what was asked for."""
+    """The server has accepted the stream; `since` is the requested position."""
 
     since: int | None
 
 
 class Delivered(msgspec.Struct, frozen=True, gc=False):
-    """The next event of the channel, in order and once. `payload`: the frame's JSON text."""
+    """The next event of the channel, in order and without repeats. `payload`: the frame's JSON text."""
 
     sequence: int
     payload: str
@@ -61,7 +61,7 @@ class Notified(msgspec.Struct, frozen=True, gc=False):
 
 
 class Disconnected(msgspec.Struct, frozen=True, gc=False):
-    """Come back after `retry_secs`; with a new token first if `needs_token`."""
+    """The connection ended. Reconnect after `retry_secs`, with a new token if `needs_token`."""
 
     retry_secs: float
     reason: str
@@ -69,7 +69,7 @@ class Disconnected(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """Coming back would not help: an HTTP status, or a close code that is terminal (PROTOCOL 8.9.2)."""
+    """The stream ended for good. `code`: an HTTP status or a terminal close code (PROTOCOL 8.9.2)."""
 
     code: int
     reason: str
@@ -79,10 +79,11 @@ StreamEvent: TypeAlias = Opened | Delivered | Notified | Disconnected | Ended
 
 
 class StreamClient:
-    """`channel_id` None: the notification stream, which has no sequences. `since`: exclusive, None for the newest ones.
+    """One stream. `channel_id` None: the notification stream, which has no sequences.
 
-    `position` is the last sequence delivered, `since` until there is one. `epoch` is that of the log it counts in: keep the
-    two together. None until a server has named it, as `since` may come without one. `jitter()` gives a number in [0, 1).
+    `since` is exclusive; None starts with the newest events. `position` is the last sequence delivered, at first `since`.
+    `epoch` is the epoch of the log that `position` belongs to, None until the server has sent it: store both together.
+    `jitter()` returns a number in [0, 1).
     """
 
     def __init__(
@@ -91,29 +92,29 @@ class StreamClient:
         self.channel_id = channel_id
         self.position = since
         self.epoch = epoch
-        self.gaps = 0  # times the server left events out; it never should
-        self.repeats = 0  # events that came again, and were dropped
+        self.gaps = 0  # times that events were missing; a correct server never causes one
+        self.repeats = 0  # repeated events, which were dropped
         self._backoff = Backoff(jitter)
         self._refused_token = False
         self._ws: WSConnection | None = None
         self._open = False
         self._opened_at = 0.0
-        self._now = 0.0  # of the input that is being taken
+        self._now = 0.0  # of the current input
         self._out: list[bytes] = []
         self._text: list[str] = []
         self._chars = 0
-        self._head: bytes | None = None  # of the answer to the handshake, until it is whole
+        self._head: bytes | None = None  # of the handshake response, until it is complete
         self._interim = 0
         self._deadline: float | None = None
         self._refusal: ClientResponse | None = None
 
     @property
     def connected(self) -> bool:
-        """A connection is under way or open."""
+        """Whether a connection is opening or open."""
         return self._ws is not None
 
     def connect(self, host: str, token: str, now: float) -> None:
-        """Begin a handshake on a fresh transport. Raises LocalProtocolError while another connection is used."""
+        """Begin a handshake on a new transport. Raises LocalProtocolError while connected."""
         if self._ws is not None:
             raise LocalProtocolError("the stream is connected")
         if self.channel_id is None:
@@ -136,14 +137,14 @@ class StreamClient:
         self._deadline = now + CLIENT_HANDSHAKE_SECS
 
     def data_to_send(self) -> bytes:
-        """Everything queued for the transport."""
+        """Return and clear the bytes queued for the transport."""
         parts, self._out = self._out, []
         return b"".join(parts)
 
     # --- input ---------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float) -> list[StreamEvent]:
-        """Bytes from the server; b"" for the end of the transport."""
+        """Feed bytes from the server, b"" for the end of the transport. Return the events."""
         self._now = now
         ws = self._ws
         if ws is None:
@@ -173,7 +174,7 @@ class StreamClient:
         return found
 
     def _skip_interim_answers(self, data: bytes) -> bytes:
-        """The bytes from the answer's head on, b"" until that is whole: wsproto takes a 103 for the answer (RFC 9110 15.2)."""
+        """Drop interim responses, which wsproto takes for the response (RFC 9110 15.2); b"" until the head is complete."""
         if self._head is None:
             return data
         self._head += data
@@ -190,28 +191,28 @@ class StreamClient:
         return b""
 
     def failed(self, reason: str, now: float) -> Disconnected:
-        """The transport could not be opened, or broke."""
+        """Report that the transport could not be opened or failed."""
         self._now = now
         return self._disconnect(reason)
 
     def next_deadline(self) -> float | None:
-        """When `handle_deadline` is due, monotonic seconds; None while not connected."""
+        """Return when `handle_deadline` is due, in monotonic seconds; None while not connected."""
         return self._deadline if self._ws is not None else None
 
     def handle_deadline(self, now: float) -> list[StreamEvent]:
-        """The server is silent for too long."""
+        """Disconnect if the server has been silent for too long."""
         if self._ws is None or self._deadline is None or now < self._deadline:
             return []
         self._now = now
         return [self._disconnect("the server is silent")]
 
     def close(self) -> None:
-        """Queue a close frame; the stream is over for this side."""
+        """Queue a close frame and end the stream."""
         if self._ws is not None and self._open:
             self._out.append(self._ws.send(events.CloseConnection(code=CloseCode.NORMAL)))
         self._reset_connection()
 
-    # --- what came -----------------------------------------------------------------------------------
+    # --- events of wsproto ---------------------------------------------------------------------------
 
     def _handle_event(self, event: events.Event, now: float) -> StreamEvent | None:
         match event:
@@ -246,7 +247,7 @@ class StreamClient:
         if self._ws is not None:
             try:
                 self._out.append(self._ws.send(answer))
-            except WsprotoMisuse:  # this side has sent its close frame already: nothing may follow
+            except WsprotoMisuse:  # this side has already sent its close frame
                 return
 
     def _handle_message(self, text: str, finished: bool) -> StreamEvent | None:
@@ -278,10 +279,10 @@ class StreamClient:
         self._backoff.reset()
         return Delivered(sequence, text)
 
-    # --- ends ----------------------------------------------------------------------------------------
+    # --- the end of a connection ---------------------------------------------------------------------
 
     def _handle_refusal(self, body: str) -> StreamEvent:
-        """An HTTP answer in place of the upgrade."""
+        """Handle an HTTP response in place of the upgrade."""
         refusal = self._refusal or ClientResponse(0, (), b"")
         refusal = ClientResponse(refusal.status, refusal.headers, body.encode(errors="replace"))
         status, foreign = refusal.status, proxy_answer_reason(refusal)
@@ -307,7 +308,7 @@ class StreamClient:
             self._reset_connection()
             return Ended(code, reason)
         if code == CloseCode.SERVICE_RESTART:
-            self._backoff.reset()  # an orderly farewell, not a failure
+            self._backoff.reset()  # an orderly close is not a failure
         return self._disconnect(f"{code} {reason}", reconnect_secs(reason))
 
     def _disconnect(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
@@ -323,7 +324,7 @@ class StreamClient:
 
 
 def _epoch_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """What the 101 says; None where it says nothing that an epoch can be."""
+    """Return the epoch in the headers of the 101; None if it is missing or invalid."""
     for name, value in headers:
         if name.lower() == EPOCH_HEADER.encode() and _EPOCH.fullmatch(value) is not None:
             epoch = int(value)
@@ -332,7 +333,7 @@ def _epoch_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 
 
 def _rejects_epoch(body: str) -> bool:
-    """The server refuses the parameter itself: where a release is rolled out or back, streams move to one without epochs."""
+    """Return whether the server rejects the `epoch` parameter: during a rollout the stream may reach an older release."""
     refused = api_error(ClientResponse(400, (), body.encode()))
     named = any(problem.get("field") == "epoch" for problem in refused.details)
     return named and refused.code == ErrorCode.VALIDATION.spec.code

@@ -1,4 +1,4 @@
-"""The client itself: tokens, and requests that are tried again."""
+"""The client: its session, and requests with retries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
-    """What the server acknowledged: the event is durable."""
+    """The server's acknowledgement of a post: the event is durable."""
 
     sequence: int
     event_id: str
@@ -41,12 +41,13 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class Client(Api):
-    """`urls`: addresses of one service. `retry_secs`: how long a request is tried again before `OutcomeUnknown`.
+    """A client of one service.
 
-    `device_id`: what `login` logs in as, random if not given. An account has one session for each device, so two clients
-    that share one end each other's. `on_session` is called with each new pair, which takes the place of the one before it.
+    `urls`: addresses of the service. `retry_secs`: how long to retry a request before raising `OutcomeUnknown`.
+    `device_id`: the device that `login` uses, random by default. An account has one session per device: a login ends the
+    device's previous session. `on_session` is called with each new token pair, which replaces the previous pair.
 
-    `connect`, `sources` and `jitter` (a number in [0, 1) at each call) are for tests and other transports.
+    `connect`, `sources` and `jitter` (returns a number in [0, 1)) are for tests and other transports.
     """
 
     urls: str | tuple[str, ...]
@@ -73,25 +74,31 @@ class Client(Api):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close idle connections. Subscriptions close by themselves."""
+        """Close idle connections. Subscriptions are closed separately."""
         await self._pool.aclose()
 
     # --- accounts ------------------------------------------------------------------------------------
 
     async def register(self, username: str, password: str) -> str:
-        """The new account's user id. Raises ApiError, OutcomeUnknown."""
+        """Create an account and return its user id. Raises ApiError, OutcomeUnknown."""
         body = {"username": username, "password": password}
         return str((await self.request("POST", "/users/register", body, authorized=False))["user_id"])
 
     async def login(self, username: str, password: str, device_id: str | None = None) -> None:
-        """As `device_id`, or as this client's own. Ends the session that the device had. Raises ApiError, OutcomeUnknown."""
+        """Log in as `device_id`, by default this client's. Ends the device's previous session.
+
+        Raises ApiError, OutcomeUnknown.
+        """
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
         answer = await self._send_with_retries("POST", "/sessions/login", body, authorized=False, repeatable=True)
         self._store_session(answer)
 
     async def logout(self) -> None:
-        """End the session on every replica. Raises ApiError, OutcomeUnknown; the session is kept unless the server has answered for it."""
-        async with self._refresh_lock:  # the token that is revoked is the newest
+        """End the session on every replica. Raises ApiError, OutcomeUnknown.
+
+        Keeps the session unless the server has ended it or has refused it for good.
+        """
+        async with self._refresh_lock:  # a refresh would replace the token that is revoked
             if self.session is None:
                 return
             body = {"refresh_token": self.session.refresh_token}
@@ -100,7 +107,7 @@ class Client(Api):
             except ApiError as refusal:
                 if is_temporary(refusal.status):
                     raise
-                self.session = None  # it was over already
+                self.session = None  # it had already ended
                 raise
             self.session = None
 
@@ -116,19 +123,19 @@ class Client(Api):
     # --- requests ------------------------------------------------------------------------------------
 
     async def request(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
-        """One request to its JSON answer, None for an empty one. GET is repeated when it fails. Raises ApiError, OutcomeUnknown."""
+        """Send one request and return its JSON response, None if it is empty. Retries GET. Raises ApiError, OutcomeUnknown."""
         answer = await self.send(method, path, body, authorized=authorized)
         return decode_answer(answer.body, object) if answer.body else None
 
     async def send(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> ClientResponse:
-        """As `request`, to the whole answer with its headers."""
+        """Send one request and return its response with the headers. Otherwise like `request`."""
         return await self._send_with_retries(method, path, body, authorized=authorized, repeatable=method == "GET")
 
     async def post(self, channel_id: str, text: str, *, nonce: str | None = None) -> Posted:
-        """Store a message once, however often it has to be sent: every attempt carries the same nonce.
+        """Store a message exactly once: every attempt carries the same nonce.
 
-        Raises ApiError (every attempt was refused: nothing was stored), OutcomeUnknown (an attempt was not answered, or with a
-        5xx, so nobody knows: post again with its `nonce`).
+        Raises ApiError (every attempt was refused, nothing was stored) and OutcomeUnknown (an attempt got no response or a
+        5xx: post again with its `nonce`).
         """
         nonce = nonce or encode_unpadded(self.sources.random_bytes(16))
         path, body = f"/channels/{channel_id}/messages", {"content": text, "nonce": nonce}
@@ -153,7 +160,10 @@ class Client(Api):
         repeatable: bool,
         unknown_outcomes: list[str] | None = None,
     ) -> ClientResponse:
-        """Send until it is done, refused, or `retry_secs` have passed. `doubts` takes why an attempt's fate is unknown."""
+        """Send until it succeeds, is refused, or `retry_secs` have passed.
+
+        `unknown_outcomes` collects the reasons of attempts that the server may have carried out.
+        """
         data = b"" if body is None else msgspec.json.encode(body)
         backoff = Backoff(self.jitter)
         deadline = self.sources.monotonic() + self.retry_secs

@@ -1,4 +1,4 @@
-"""One stream that comes back by itself; every decision is `openguild_proto.client.StreamClient`'s."""
+"""A stream that reconnects by itself. `openguild_proto.client.StreamClient` makes the decisions."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from openguild_runtime.client.transport import (
 
 T = TypeVar("T")
 
-QUIET_SECS = 1.0  # ours: a replay has begun by then, so a channel that brought nothing is probably empty
-EMPTY_CHECK_SECS = 5.0  # ours: for the answer; the stream is not read meanwhile
+QUIET_SECS = 1.0  # a replay would have begun by then, so the channel is probably empty
+EMPTY_CHECK_SECS = 5.0  # timeout of that request; the stream is not read meanwhile
 
 
 class StreamEnded(Exception):
-    """The stream is over for good: `code` is a close code (PROTOCOL 8.9) or an HTTP status."""
+    """The stream has ended and reconnecting would not help. `code`: a close code (PROTOCOL 8.9) or an HTTP status."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}".strip())
@@ -49,7 +49,7 @@ class StreamEnded(Exception):
 
 
 class ChannelEvent(msgspec.Struct, frozen=True):
-    """One event of a channel as it is streamed (PROTOCOL 8.4.1)."""
+    """One event of a channel, as streams send it (PROTOCOL 8.4.1)."""
 
     sequence: int
     channel_id: str
@@ -57,12 +57,12 @@ class ChannelEvent(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The message's text, "" for other kinds of events."""
+        """The text of a message; "" for other events."""
         return str(self.event.get("content", {}).get("content", ""))
 
 
 def decode_message(payload: str, kind: type[T]) -> T:
-    """A message of a stream. Raises StreamEnded: coming back would bring it again."""
+    """Decode a message of a stream. Raises StreamEnded, because a reconnect would deliver the same message again."""
     try:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.MsgspecError, RecursionError) as failure:
@@ -70,10 +70,10 @@ def decode_message(payload: str, kind: type[T]) -> T:
 
 
 class Subscription:
-    """An async iterator of `ChannelEvent`. It reads in its caller's task: whoever stops asking stops the stream.
+    """An async iterator of `ChannelEvent`. It reads the stream in the caller's task, so an idle caller stops the stream.
 
-    `next_event` also gives `Opened` and `Disconnected`. Raises StreamEnded; ApiError when the session is over.
-    `token(refused)` gives an access token, another one than `refused`.
+    `next_event` also returns `Opened` and `Disconnected`. Raises StreamEnded, and ApiError when the session has ended.
+    `token(refused)` returns an access token other than `refused`.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Subscription:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Leave the stream. Idempotent."""
+        """Close the stream. Idempotent."""
         self.state.close()
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -121,7 +121,7 @@ class Subscription:
             await close(transport)
 
     async def next_event(self) -> StreamEvent:
-        """The next event, whatever it is; reconnects by itself after a `Disconnected`."""
+        """Return the next event of any kind. Reconnects after a `Disconnected`."""
         while not self._ready:
             if not self.state.connected:
                 await self._connect()
@@ -156,7 +156,7 @@ class Subscription:
             self._token = token = await self._get_token(self._refused_token)
         except (ApiError, OutcomeUnknown) as failure:
             if isinstance(failure, ApiError) and not is_temporary(failure.status):
-                raise  # the session is over
+                raise  # the session has ended
             self._ready.append(self.state.failed(f"no new token: {failure}", self._clock()))
             return
         self._refused_token = None
@@ -168,7 +168,7 @@ class Subscription:
                 await self._transport.send(self.state.data_to_send())
         except TRANSPORT_ERRORS as failure:
             self._ready.append(self.state.failed(describe_failure(failure), self._clock()))
-        except BaseException:  # its caller was cancelled: half a handshake is of no use, and coming back sooner of none
+        except BaseException:  # cancelled within the handshake, which is then useless
             self._ready.append(self.state.failed("cancelled while it connected", self._clock()))
             raise
 
@@ -199,9 +199,9 @@ class Subscription:
                 self._ready.append(self.state.failed(describe_failure(failure), self._clock()))
 
     async def _check_empty(self) -> None:
-        """Nothing was replayed: where the log is empty, everything is after 0, and a cut before the first event loses none.
+        """Start at position 0 if the log is empty, so that a disconnect before the first event loses nothing.
 
-        Once, and any other answer leaves the newest events to the server.
+        Runs once, when nothing was replayed. With any other response the server chooses where the stream begins.
         """
         self._checked_empty, self._check_empty_at = True, None
         path = f"/channels/{self.state.channel_id}/events?limit=1"

@@ -367,7 +367,7 @@ class Driven:
             "tickets": replica._tickets,
             "refreshes": replica.notifications._refreshing,
             "sockets": replica.streams.sockets(),
-            "rings": self.hub._streams,
+            "rings": self.hub._rings,
             "unreadable": pages._unreadable,
             "waiting": pages._waiting,
         }
