@@ -77,6 +77,6 @@ def test_depth(benchmark: Any, ring: type[PureRing]) -> None:
 @pytest.mark.benchmark(group="join and leave")
 @rings
 def test_subscribe(benchmark: Any, ring: type[PureRing]) -> None:
-    hub = Hub(ring=ring)
+    hub = Hub(ring_type=ring)
     hub.open("c", 0)
     benchmark(lambda: hub.unsubscribe(hub.subscribe("c", 0)))

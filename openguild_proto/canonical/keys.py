@@ -59,13 +59,13 @@ class KeyRing(msgspec.Struct, frozen=True):
     fallback: tuple[bytes, ...] = ()
 
     @property
-    def publics(self) -> tuple[bytes, ...]:
+    def public_keys(self) -> tuple[bytes, ...]:
         """What verifies, in the order in which it is tried."""
         return (self.signing.public, *self.fallback)
 
     def verifier(self, message: bytes, signature: bytes) -> bytes | None:
         """The public key that vouches for the message; None: no key of the ring does."""
-        return next((public for public in self.publics if verify(public, message, signature)), None)
+        return next((public for public in self.public_keys if verify(public, message, signature)), None)
 
 
 class EventSigner:

@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection, the client's side, without I/O: h11 parses."""
+"""The client side of one keep-alive HTTP/1.1 connection, without I/O, built on h11."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from openguild_proto.limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES,
 
 
 class ClientResponse(msgspec.Struct, frozen=True, gc=False):
-    """A complete answer. Header names are lower case."""
+    """A complete response. Header names are in lower case."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The first value of a header."""
+        """Return the first value of a header, or None."""
         return next((value for key, value in self.headers if key == name), None)
 
 
 class ConnectionBroken(Exception):
-    """The server ended or broke the connection before the answer was complete; the request's fate is unknown."""
+    """The connection ended, or failed, before the response was complete. The request may have been carried out."""
 
 
 class HttpClient:
-    """Call `send_request`, send what it returns, feed `receive_data` until it gives the response, and begin again.
+    """Call `send_request`, send the bytes it returns, and feed `receive_data` until it returns the response.
 
-    `host` is the Host header's value. One request at a time.
+    `host` is the Host header's value. Handles one request at a time.
     """
 
     __slots__ = ("_body", "_connection", "_head", "_host", "_interim", "_size")
@@ -39,17 +39,17 @@ class HttpClient:
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
         self._size = 0
-        self._interim = 0  # answers before the answer: 100 Continue, 103 Early Hints
+        self._interim = 0  # interim responses: 100 Continue, 103 Early Hints
 
     @property
     def reusable(self) -> bool:
-        """Another request may be sent on this connection."""
+        """Whether another request may be sent on this connection."""
         return self._connection.our_state is h11.IDLE and self._connection.their_state is h11.IDLE
 
     def send_request(
         self, method: str, target: str, headers: tuple[tuple[str, str], ...] = (), body: bytes = b""
     ) -> bytes:
-        """The bytes of a request. Raises LocalProtocolError while another one is under way."""
+        """Return the bytes of a request. Raises LocalProtocolError while another request is in progress."""
         if not self.reusable:
             raise LocalProtocolError("the connection cannot take a request now")
         fields = [("host", self._host), ("accept-encoding", "identity"), *headers, ("content-length", str(len(body)))]
@@ -59,7 +59,7 @@ class HttpClient:
         return sent + (self._connection.send(h11.EndOfMessage()) or b"")
 
     def receive_data(self, data: bytes) -> ClientResponse | None:
-        """Feed bytes, b"" for the end of the stream. The response when it is complete. Raises ConnectionBroken."""
+        """Feed bytes, b"" for the end of the stream. Return the response when it is complete. Raises ConnectionBroken."""
         try:
             self._connection.receive_data(data)
             while True:
@@ -73,7 +73,7 @@ class HttpClient:
                             name == b"content-length" and int(value) > MAX_ANSWER_BODY_BYTES for name, value in headers
                         ):
                             raise ConnectionBroken("the answer is too large")
-                    case h11.InformationalResponse():  # RFC 9110 15.2: any number may come, and none is the answer
+                    case h11.InformationalResponse():  # RFC 9110 15.2: any number may precede the response
                         self._interim += 1
                         if self._interim > MAX_INTERIM_ANSWERS:
                             raise ConnectionBroken("interim answers without an end")
@@ -96,7 +96,7 @@ class HttpClient:
         body, self._body, self._size, self._interim = b"".join(self._body), [], 0, 0
         if head is None:
             raise ConnectionBroken("an answer without a head")
-        surplus = self._connection.trailing_data[0]  # would be taken for the answer to the next request
+        surplus = self._connection.trailing_data[0]  # would be read as the response to the next request
         if self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE and not surplus:
             self._connection.start_next_cycle()
         headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in head.headers)

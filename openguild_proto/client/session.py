@@ -1,4 +1,4 @@
-"""The client's tokens, and what an answer means for the next step: done, again, refresh first, or give up."""
+"""The client's tokens, and the next step after a response: done, retry, refresh or fail."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from enum import Enum
 
 import msgspec
 
-from openguild_proto.client.backoff import advised_by_header, is_passing
-from openguild_proto.client.foreign import foreign_reason, media_type
 from openguild_proto.client.http import ClientResponse
+from openguild_proto.client.proxy_answers import media_type, proxy_answer_reason
+from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
 from openguild_proto.limits import REFRESH_AHEAD_SECS
 from openguild_proto.schemas.accounts import TokenPair
 from openguild_proto.sessions.tokens import unverified_issue_us
 
 
 class ApiError(Exception):
-    """The server's typed refusal (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`."""
+    """An error response of the server (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`."""
 
     def __init__(
         self, status: int, code: str, message: str, request_id: str, details: tuple[dict[str, str], ...] = ()
@@ -41,7 +41,7 @@ class _ErrorBody(msgspec.Struct):
 class Session:
     """The token pair of one login. `refresh_token` changes with every refresh.
 
-    `refresh_at`: monotonic seconds. Without it, as for a pair that was kept on disk, the server's refusal says when.
+    `refresh_at`: monotonic seconds. Without it, as for a pair loaded from disk, the client refreshes after a 401.
     """
 
     __slots__ = ("access_token", "refresh_at", "refresh_token")
@@ -53,31 +53,31 @@ class Session:
 
     @classmethod
     def of(cls, body: bytes, now: float) -> Session:
-        """From the answer to a login or refresh that came at `now`. Raises msgspec.DecodeError, ValueError."""
+        """Return the session from a login or refresh response that arrived at `now`. Raises msgspec.DecodeError, ValueError."""
         pair = msgspec.json.decode(body, type=TokenPair)
-        life = _life_secs(pair)
+        life = _lifetime_secs(pair)
         if life <= 0:
             return cls(pair.access_token, pair.refresh_token)
         return cls(pair.access_token, pair.refresh_token, now + life - min(REFRESH_AHEAD_SECS, life / 10))
 
     def to_dict(self) -> dict[str, str]:
-        """What to keep between two runs: it is as good as the password, and of use until the next refresh."""
+        """Return the pair for storage. Protect it like a password. The next refresh invalidates it."""
         return {"access_token": self.access_token, "refresh_token": self.refresh_token}
 
     @classmethod
     def from_dict(cls, kept: dict[str, str]) -> Session:
-        """What `to_dict` gave. Raises KeyError."""
+        """Return the session that `to_dict` stored. Raises KeyError."""
         return cls(kept["access_token"], kept["refresh_token"])
 
     def is_stale(self, now: float) -> bool:
-        """The access token has ended or is about to."""
+        """Return whether the access token has expired or soon will."""
         return now >= self.refresh_at
 
 
-def _life_secs(pair: TokenPair) -> float:
-    """How long the access token lives by the server's clock alone: this machine's may be hours off. 0: it does not say.
+def _lifetime_secs(pair: TokenPair) -> float:
+    """Return the access token's lifetime by the server's clock, as this machine's may be wrong; 0 if unknown.
 
-    The token's own time of issue is used, not a Date header: a proxy may write that by another clock.
+    Uses the token's time of issue and not the Date header, which a proxy may set.
     """
     issued_us = unverified_issue_us(pair.access_token)
     if issued_us is None:
@@ -86,38 +86,39 @@ def _life_secs(pair: TokenPair) -> float:
 
 
 class Step(Enum):
-    """What to do after an attempt."""
+    """The next step after an attempt."""
 
     DONE = "done"
-    RETRY = "retry"  # after a delay; the request is one that may be repeated
-    REFRESH = "refresh"  # the token is not accepted: get a new one, then try again
+    RETRY = "retry"  # after a delay; only for repeatable requests
+    REFRESH = "refresh"  # get a new token, then retry
     FAIL = "fail"
 
 
 def next_step(response: ClientResponse, *, repeatable: bool) -> tuple[Step, float | None]:
-    """What follows from an answer, and the delay that the server advises.
+    """Return the next step after a response, and the delay that the server advises.
 
-    `repeatable`: sending it again does no harm (GET, or a post with its nonce). 429 and 503 from this server
-    promise that nothing was done only where nothing was begun, so other requests are not repeated on them.
+    `repeatable`: the request may be sent twice (GET, or a post with its nonce). Other requests are not retried after a
+    429 or 503, because a 503 may follow a request that was carried out in part.
     """
     status = response.status
-    if foreign_reason(response) is not None:
+    if proxy_answer_reason(response) is not None:
         return (Step.RETRY if repeatable else Step.FAIL), None
     if status < 400:
         return Step.DONE, None
     if status == 401:
         return Step.REFRESH, None
-    if is_passing(status) and repeatable:
-        return Step.RETRY, advised_by_header(response.header("retry-after"))
+    if is_temporary(status) and repeatable:
+        return Step.RETRY, parse_retry_after(response.header("retry-after"))
     return Step.FAIL, None
 
 
 def api_error(response: ClientResponse) -> ApiError:
-    """The typed error of a refusal, whatever the body is."""
+    """Return the error for an error response with any body."""
     try:
         body = msgspec.json.decode(response.body, type=_ErrorBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         body = _ErrorBody(
-            message=foreign_reason(response) or f"no error of the server's, but {media_type(response) or 'no text'}"
+            message=proxy_answer_reason(response)
+            or f"no error of the server's, but {media_type(response) or 'no text'}"
         )
     return ApiError(response.status, body.error, body.message, body.request_id, body.details)

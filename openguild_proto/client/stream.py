@@ -1,8 +1,8 @@
-"""A subscription to one channel across any number of connections, without I/O: resume, dedup, and when to come back.
+"""A subscription to one channel across many connections, without I/O: resume, deduplication and reconnect delays.
 
 For each connection: `connect`, send `data_to_send()`, feed `receive_data` and deadlines, take the events. A
-`Disconnected` says how long to wait before the next `connect`; an `Ended` is final. Sequences decide what is new:
-a repeat is dropped, and a hole ends the connection, because the log has what is missing.
+`Disconnected` says how long to wait before the next `connect`; an `Ended` is final. Repeated events are dropped by their
+sequence. A gap ends the connection: after the reconnect the server replays the missing events from the log.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.utilities import LocalProtocolError as WsprotoMisuse
 from wsproto.utilities import RemoteProtocolError
 
-from openguild_proto.client.backoff import advised_by_header, is_passing
-from openguild_proto.client.foreign import foreign_reason
 from openguild_proto.client.http import ClientResponse
+from openguild_proto.client.proxy_answers import proxy_answer_reason
+from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
 from openguild_proto.client.session import api_error
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.http.message import EPOCH_HEADER
@@ -42,13 +42,13 @@ _EPOCH = re.compile(rb"[1-9][0-9]{0,15}")
 
 
 class Opened(msgspec.Struct, frozen=True, gc=False):
-    """The server has accepted; `since` is what was asked for."""
+    """The server has accepted the stream; `since` is the requested position."""
 
     since: int | None
 
 
 class Delivered(msgspec.Struct, frozen=True, gc=False):
-    """The next event of the channel, in order and once. `payload`: the frame's JSON text."""
+    """The next event of the channel, in order and without repeats. `payload`: the frame's JSON text."""
 
     sequence: int
     payload: str
@@ -61,7 +61,7 @@ class Notified(msgspec.Struct, frozen=True, gc=False):
 
 
 class Disconnected(msgspec.Struct, frozen=True, gc=False):
-    """Come back after `retry_secs`; with a new token first if `needs_token`."""
+    """The connection ended. Reconnect after `retry_secs`, with a new token if `needs_token`."""
 
     retry_secs: float
     reason: str
@@ -69,7 +69,7 @@ class Disconnected(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """Coming back would not help: an HTTP status, or a close code that is terminal (PROTOCOL 8.9.2)."""
+    """The stream ended for good. `code`: an HTTP status or a terminal close code (PROTOCOL 8.9.2)."""
 
     code: int
     reason: str
@@ -79,10 +79,11 @@ StreamEvent: TypeAlias = Opened | Delivered | Notified | Disconnected | Ended
 
 
 class StreamClient:
-    """`channel_id` None: the notification stream, which has no sequences. `since`: exclusive, None for the newest ones.
+    """One stream. `channel_id` None: the notification stream, which has no sequences.
 
-    `position` is the last sequence delivered, `since` until there is one. `epoch` is that of the log it counts in: keep the
-    two together. None until a server has named it, as `since` may come without one. `jitter()` gives a number in [0, 1).
+    `since` is exclusive; None starts with the newest events. `position` is the last sequence delivered, at first `since`.
+    `epoch` is the epoch of the log that `position` belongs to, None until the server has sent it: store both together.
+    `jitter()` returns a number in [0, 1).
     """
 
     def __init__(
@@ -91,29 +92,29 @@ class StreamClient:
         self.channel_id = channel_id
         self.position = since
         self.epoch = epoch
-        self.holes = 0  # times the server left events out; it never should
-        self.repeats = 0  # events that came again, and were dropped
+        self.gaps = 0  # times that events were missing; a correct server never causes one
+        self.repeats = 0  # repeated events, which were dropped
         self._backoff = Backoff(jitter)
         self._refused_token = False
         self._ws: WSConnection | None = None
         self._open = False
         self._opened_at = 0.0
-        self._now = 0.0  # of the input that is being taken
+        self._now = 0.0  # of the current input
         self._out: list[bytes] = []
         self._text: list[str] = []
         self._chars = 0
-        self._head: bytes | None = None  # of the answer to the handshake, until it is whole
+        self._head: bytes | None = None  # of the handshake response, until it is complete
         self._interim = 0
         self._deadline: float | None = None
         self._refusal: ClientResponse | None = None
 
     @property
     def connected(self) -> bool:
-        """A connection is under way or open."""
+        """Whether a connection is opening or open."""
         return self._ws is not None
 
     def connect(self, host: str, token: str, now: float) -> None:
-        """Begin a handshake on a fresh transport. Raises LocalProtocolError while another connection is used."""
+        """Begin a handshake on a new transport. Raises LocalProtocolError while connected."""
         if self._ws is not None:
             raise LocalProtocolError("the stream is connected")
         if self.channel_id is None:
@@ -136,30 +137,30 @@ class StreamClient:
         self._deadline = now + CLIENT_HANDSHAKE_SECS
 
     def data_to_send(self) -> bytes:
-        """Everything queued for the transport."""
+        """Return and clear the bytes queued for the transport."""
         parts, self._out = self._out, []
         return b"".join(parts)
 
     # --- input ---------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float) -> list[StreamEvent]:
-        """Bytes from the server; b"" for the end of the transport."""
+        """Feed bytes from the server, b"" for the end of the transport. Return the events."""
         self._now = now
         ws = self._ws
         if ws is None:
             return []
         if not data:
-            return [self._lost("the connection ended")]
+            return [self._disconnect("the connection ended")]
         found: list[StreamEvent] = []
         if self._open:
             self._deadline = now + CLIENT_SILENCE_SECS
         try:
-            data = self._behind_interim(data)
+            data = self._skip_interim_answers(data)
             if not data:
                 return []
             ws.receive_data(data)
             for event in ws.events():
-                outcome = self._take(event, now)
+                outcome = self._handle_event(event, now)
                 if outcome is not None:
                     found.append(outcome)
                 if self._ws is None:
@@ -169,11 +170,11 @@ class StreamClient:
             UnicodeDecodeError,
             ValueError,
         ) as failure:  # wsproto decodes header values as ASCII
-            found.append(self._lost(f"not a WebSocket answer: {failure}"))
+            found.append(self._disconnect(f"not a WebSocket answer: {failure}"))
         return found
 
-    def _behind_interim(self, data: bytes) -> bytes:
-        """The bytes from the answer's head on, b"" until that is whole: wsproto takes a 103 for the answer (RFC 9110 15.2)."""
+    def _skip_interim_answers(self, data: bytes) -> bytes:
+        """Drop interim responses, which wsproto takes for the response (RFC 9110 15.2); b"" until the head is complete."""
         if self._head is None:
             return data
         self._head += data
@@ -190,34 +191,34 @@ class StreamClient:
         return b""
 
     def failed(self, reason: str, now: float) -> Disconnected:
-        """The transport could not be opened, or broke."""
+        """Report that the transport could not be opened or failed."""
         self._now = now
-        return self._lost(reason)
+        return self._disconnect(reason)
 
     def next_deadline(self) -> float | None:
-        """When `handle_deadline` is due, monotonic seconds; None while not connected."""
+        """Return when `handle_deadline` is due, in monotonic seconds; None while not connected."""
         return self._deadline if self._ws is not None else None
 
     def handle_deadline(self, now: float) -> list[StreamEvent]:
-        """The server is silent for too long."""
+        """Disconnect if the server has been silent for too long."""
         if self._ws is None or self._deadline is None or now < self._deadline:
             return []
         self._now = now
-        return [self._lost("the server is silent")]
+        return [self._disconnect("the server is silent")]
 
     def close(self) -> None:
-        """Queue a close frame; the stream is over for this side."""
+        """Queue a close frame and end the stream."""
         if self._ws is not None and self._open:
             self._out.append(self._ws.send(events.CloseConnection(code=CloseCode.NORMAL)))
-        self._drop()
+        self._reset_connection()
 
-    # --- what came -----------------------------------------------------------------------------------
+    # --- events of wsproto ---------------------------------------------------------------------------
 
-    def _take(self, event: events.Event, now: float) -> StreamEvent | None:
+    def _handle_event(self, event: events.Event, now: float) -> StreamEvent | None:
         match event:
             case events.AcceptConnection(extra_headers=headers):
                 self._open = True
-                self.epoch = _epoch_of(headers)
+                self.epoch = _epoch_from_headers(headers)
                 self._refused_token = False
                 self._opened_at = now
                 self._deadline = now + CLIENT_SILENCE_SECS
@@ -225,34 +226,34 @@ class StreamClient:
             case events.RejectConnection(status_code=status, headers=headers, has_body=has_body):
                 fields = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
                 self._refusal = ClientResponse(status, fields, b"")
-                return None if has_body else self._refused("")
+                return None if has_body else self._handle_refusal("")
             case events.RejectData(data=data, body_finished=finished):
                 text = bytes(data[:2_000]).decode(errors="replace")
                 self._text.append(text)
                 self._chars += len(text)
                 whole = finished or self._chars > MAX_REFUSAL_CHARS
-                return self._refused("".join(self._text)) if whole else None
+                return self._handle_refusal("".join(self._text)) if whole else None
             case events.TextMessage(data=text, message_finished=finished):
-                return self._message(text, finished)
+                return self._handle_message(text, finished)
             case events.Ping():
                 self._reply(event.response())
                 return None
             case events.CloseConnection(code=code, reason=reason):
                 self._reply(event.response())
-                return self._closed(code, reason or "")
+                return self._handle_close(code, reason or "")
         return None
 
     def _reply(self, answer: events.Event) -> None:
         if self._ws is not None:
             try:
                 self._out.append(self._ws.send(answer))
-            except WsprotoMisuse:  # this side has sent its close frame already: nothing may follow
+            except WsprotoMisuse:  # this side has already sent its close frame
                 return
 
-    def _message(self, text: str, finished: bool) -> StreamEvent | None:
+    def _handle_message(self, text: str, finished: bool) -> StreamEvent | None:
         self._chars += len(text)
         if self._chars > MAX_STREAM_MESSAGE_CHARS:
-            return self._lost("a message is too large")
+            return self._disconnect("a message is too large")
         if self._text or not finished:
             self._text.append(text)
             if not finished:
@@ -266,64 +267,64 @@ class StreamClient:
         try:
             sequence = payload_sequence(text)
         except msgspec.MsgspecError:
-            return self._lost("a message is not an event")
+            return self._disconnect("a message is not an event")
         if self.position is not None:
             if sequence <= self.position:
                 self.repeats += 1
                 return None
             if sequence != self.position + 1:
-                self.holes += 1
-                return self._lost(f"events {self.position + 1} to {sequence - 1} are missing")
+                self.gaps += 1
+                return self._disconnect(f"events {self.position + 1} to {sequence - 1} are missing")
         self.position = sequence
         self._backoff.reset()
         return Delivered(sequence, text)
 
-    # --- ends ----------------------------------------------------------------------------------------
+    # --- the end of a connection ---------------------------------------------------------------------
 
-    def _refused(self, body: str) -> StreamEvent:
-        """An HTTP answer in place of the upgrade."""
+    def _handle_refusal(self, body: str) -> StreamEvent:
+        """Handle an HTTP response in place of the upgrade."""
         refusal = self._refusal or ClientResponse(0, (), b"")
         refusal = ClientResponse(refusal.status, refusal.headers, body.encode(errors="replace"))
-        status, foreign = refusal.status, foreign_reason(refusal)
+        status, foreign = refusal.status, proxy_answer_reason(refusal)
         if foreign is not None or status < 400:
-            return self._lost(foreign or f"HTTP {status} in place of the upgrade")
+            return self._disconnect(foreign or f"HTTP {status} in place of the upgrade")
         if status == 401 and not self._refused_token:
             self._refused_token = True
-            return self._lost("the token is not accepted", needs_token=True)
-        if is_passing(status):
-            return self._lost(f"HTTP {status}", advised_by_header(refusal.header("retry-after")))
-        if status == 400 and self.epoch is not None and _knows_no_epoch(body):
+            return self._disconnect("the token is not accepted", needs_token=True)
+        if is_temporary(status):
+            return self._disconnect(f"HTTP {status}", parse_retry_after(refusal.header("retry-after")))
+        if status == 400 and self.epoch is not None and _rejects_epoch(body):
             self.epoch = None
-            return self._lost("a server of the release before knows no epoch")
-        self._drop()
+            return self._disconnect("a server of the release before knows no epoch")
+        self._reset_connection()
         return Ended(status, body)
 
-    def _closed(self, code: int, reason: str) -> StreamEvent:
+    def _handle_close(self, code: int, reason: str) -> StreamEvent:
         if code == CloseCode.TOKEN_ENDED and not self._refused_token:
             self._refused_token = True
-            return self._lost(f"{code} {reason}", needs_token=True)
+            return self._disconnect(f"{code} {reason}", needs_token=True)
         row = CLOSE_CODES.get(CloseCode(code)) if code in set(CloseCode) else None
         if row is not None and row.action == "terminal":
-            self._drop()
+            self._reset_connection()
             return Ended(code, reason)
         if code == CloseCode.SERVICE_RESTART:
-            self._backoff.reset()  # an orderly farewell, not a failure
-        return self._lost(f"{code} {reason}", reconnect_secs(reason))
+            self._backoff.reset()  # an orderly close is not a failure
+        return self._disconnect(f"{code} {reason}", reconnect_secs(reason))
 
-    def _lost(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
+    def _disconnect(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
         if self._open:
             self._backoff.lasted(self._now - self._opened_at)
-        self._drop()
+        self._reset_connection()
         return Disconnected(self._backoff.next_delay(advised, at_once=needs_token), reason, needs_token)
 
-    def _drop(self) -> None:
+    def _reset_connection(self) -> None:
         self._ws = None
         self._open = False
         self._deadline = None
 
 
-def _epoch_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """What the 101 says; None where it says nothing that an epoch can be."""
+def _epoch_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """Return the epoch in the headers of the 101; None if it is missing or invalid."""
     for name, value in headers:
         if name.lower() == EPOCH_HEADER.encode() and _EPOCH.fullmatch(value) is not None:
             epoch = int(value)
@@ -331,8 +332,8 @@ def _epoch_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     return None
 
 
-def _knows_no_epoch(body: str) -> bool:
-    """The server refuses the parameter itself: where a release is rolled out or back, streams move to one without epochs."""
+def _rejects_epoch(body: str) -> bool:
+    """Return whether the server rejects the `epoch` parameter: during a rollout the stream may reach an older release."""
     refused = api_error(ClientResponse(400, (), body.encode()))
     named = any(problem.get("field") == "epoch" for problem in refused.details)
     return named and refused.code == ErrorCode.VALIDATION.spec.code

@@ -34,17 +34,17 @@ class SubscriberState(Enum):
 
 
 class Subscriber:
-    """One reader of one stream. `owner` is the runtime's: whatever it needs to find the socket again."""
+    """One reader of one ring. `owner` is the runtime's: whatever it needs to find the socket again."""
 
-    __slots__ = ("_handle", "_hub", "_joined_head", "_position", "_slot", "owner", "state", "stream")
+    __slots__ = ("_handle", "_hub", "_joined_head", "_position", "_slot", "owner", "ring", "state")
 
-    def __init__(self, hub: Hub, stream: str, position: int, head: int, owner: object, handle: int) -> None:
+    def __init__(self, hub: Hub, ring: str, position: int, head: int, owner: object, handle: int) -> None:
         self._handle = handle
         self._hub = hub
         self._position = position
         self._joined_head = head
         self._slot = -1
-        self.stream = stream
+        self.ring = ring
         self.owner = owner
         self.state = SubscriberState.REPLAYING
 
@@ -52,7 +52,7 @@ class Subscriber:
     def position(self) -> int:
         """The last sequence handed over: what the reader resumes from."""
         if self.state is SubscriberState.LIVE:
-            return self._hub.ring(self.stream).cursor(self._slot)
+            return self._hub.frames(self.ring).cursor(self._slot)
         return self._position
 
     @property
@@ -63,12 +63,12 @@ class Subscriber:
     @property
     def parked(self) -> bool:
         """True: the flush leaves this subscriber alone, something else serves it."""
-        return self.state is SubscriberState.LIVE and self._hub.ring(self.stream).is_parked(self._slot)
+        return self.state is SubscriberState.LIVE and self._hub.frames(self.ring).is_parked(self._slot)
 
     @parked.setter
     def parked(self, parked: bool) -> None:
         if self.state is SubscriberState.LIVE:
-            self._hub.ring(self.stream).park(self._slot, parked)
+            self._hub.frames(self.ring).park(self._slot, parked)
 
 
 class Lagged(NamedTuple):
@@ -79,137 +79,140 @@ class Lagged(NamedTuple):
     resume_from: int
 
 
-class _Stream:
-    __slots__ = ("fresh_bytes", "fresh_events", "live", "replaying", "ring", "stretched")
+class _RingEntry:
+    __slots__ = ("frames", "live", "replaying", "stretched", "unflushed_bytes", "unflushed_events")
 
-    def __init__(self, ring: PureRing) -> None:
-        self.ring = ring
-        self.fresh_events = self.fresh_bytes = 0  # published since the last flush
+    def __init__(self, frames: PureRing) -> None:
+        self.frames = frames
+        self.unflushed_events = self.unflushed_bytes = 0  # published since the last flush
         self.stretched = False  # a burst is on its way out
         self.live: dict[int, Subscriber] = {}  # slot -> subscriber
         self.replaying: set[Subscriber] = set()
 
 
 class Hub:
-    """All streams of one process. `capacity_events` and `capacity_bytes` bound each ring; `ring` picks the class."""
+    """All streams of one process. `capacity_events` and `capacity_bytes` bound each ring; `ring_type` picks the class."""
 
     def __init__(
         self,
         *,
         capacity_events: int = DEFAULT_CAPACITY_EVENTS,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
-        ring: type[PureRing] | None = None,
+        ring_type: type[PureRing] | None = None,
     ) -> None:
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes
-        self.ring_type: type[PureRing] = ring if ring is not None else native.Ring
-        self._streams: dict[str, _Stream] = {}
+        self.ring_type: type[PureRing] = ring_type if ring_type is not None else native.Ring
+        self._rings: dict[str, _RingEntry] = {}
         self._published: dict[str, None] = {}  # streams to be looked at by take_lagged
         self._active: dict[str, None] = {}  # streams to be looked at by depths
 
     # --- streams -----------------------------------------------------------------------------------
 
-    def open(self, stream: str, head: int) -> None:
-        """Begin `stream` with an empty ring; the next event published must have the sequence `head + 1`."""
-        if stream in self._streams:
-            raise LocalProtocolError(f"stream {stream} is open")
-        self._streams[stream] = _Stream(self.ring_type(head, self._capacity_events, self._capacity_bytes))
+    def open(self, ring: str, head: int) -> None:
+        """Begin `ring` with an empty ring; the next event published must have the sequence `head + 1`."""
+        if ring in self._rings:
+            raise LocalProtocolError(f"ring {ring} is open")
+        self._rings[ring] = _RingEntry(self.ring_type(head, self._capacity_events, self._capacity_bytes))
 
-    def is_open(self, stream: str) -> bool:
-        """Whether `stream` has a ring."""
-        return stream in self._streams
+    def is_open(self, ring: str) -> bool:
+        """Whether `ring` has a ring."""
+        return ring in self._rings
 
-    def close(self, stream: str) -> list[Subscriber]:
-        """End the stream and free its ring; returns the subscribers it still had."""
-        entry = self._streams.pop(stream, None)
-        self._published.pop(stream, None)
-        self._active.pop(stream, None)
+    def close(self, ring: str) -> list[Subscriber]:
+        """End the ring and free its ring; returns the subscribers it still had."""
+        entry = self._rings.pop(ring, None)
+        self._published.pop(ring, None)
+        self._active.pop(ring, None)
         if entry is None:
             return []
         subscribers = [*entry.live.values(), *entry.replaying]
         for subscriber in entry.live.values():
-            subscriber._position = entry.ring.cursor(subscriber._slot)
+            subscriber._position = entry.frames.cursor(subscriber._slot)
         for subscriber in subscribers:
             subscriber.state = SubscriberState.GONE
         return subscribers
 
-    def ring(self, stream: str) -> PureRing:
-        """The stream's ring, for the native flush and for tests."""
-        return self._entry(stream).ring
+    def frames(self, ring: str) -> PureRing:
+        """The ring's ring, for the native flush and for tests."""
+        return self._entry(ring).frames
 
-    def _entry(self, stream: str) -> _Stream:
-        entry = self._streams.get(stream)
+    def _entry(self, ring: str) -> _RingEntry:
+        entry = self._rings.get(ring)
         if entry is None:
-            raise LocalProtocolError(f"stream {stream} is not open")
+            raise LocalProtocolError(f"ring {ring} is not open")
         return entry
 
-    def publish(self, stream: str, frame: bytes, sequence: int) -> bool:
+    def publish(self, ring: str, frame: bytes, sequence: int) -> bool:
         """Append the prepared `frame`: O(1), whatever the number of subscribers.
 
-        True: since the stream was last `flushed` half of the ring's room is used, or of a stretched ring all but the room
+        True: since the ring was last `flushed` half of the ring's room is used, or of a stretched ring all but the room
         of one that is not stretched. Flush it or `stretch` it before more is published, or a burst overruns readers who
         keep up.
         """
-        entry = self._entry(stream)
-        ring = entry.ring
-        if sequence != ring.head + 1:
-            raise LocalProtocolError(f"sequence {sequence} does not follow {ring.head}")
-        ring.publish(frame)
-        self._published[stream] = self._active[stream] = None
-        entry.fresh_events += 1
-        entry.fresh_bytes += len(frame)
+        entry = self._entry(ring)
+        frames = entry.frames
+        if sequence != frames.head + 1:
+            raise LocalProtocolError(f"sequence {sequence} does not follow {frames.head}")
+        frames.publish(frame)
+        self._published[ring] = self._active[ring] = None
+        entry.unflushed_events += 1
+        entry.unflushed_bytes += len(frame)
         return self._fills(entry, STRETCHED_RINGS - 1 if entry.stretched else 0.5)
 
-    def _fills(self, entry: _Stream, rings: float) -> bool:
+    def _fills(self, entry: _RingEntry, rings: float) -> bool:
         """What is fresh takes the room of so many rings, in events or in bytes."""
-        return entry.fresh_events >= rings * self._capacity_events or entry.fresh_bytes >= rings * self._capacity_bytes
+        return (
+            entry.unflushed_events >= rings * self._capacity_events
+            or entry.unflushed_bytes >= rings * self._capacity_bytes
+        )
 
-    def stretch(self, stream: str) -> bool:
-        """A burst cannot be flushed at once: the ring holds STRETCHED_RINGS times as much until the stream is `flushed`.
+    def stretch(self, ring: str) -> bool:
+        """A burst cannot be flushed at once: the ring holds STRETCHED_RINGS times as much until the ring is `flushed`.
 
         False: it does already.
         """
-        entry = self._entry(stream)
+        entry = self._entry(ring)
         if entry.stretched:
             return False
         entry.stretched = True
-        entry.ring.resize(STRETCHED_RINGS * self._capacity_events, STRETCHED_RINGS * self._capacity_bytes)
+        entry.frames.resize(STRETCHED_RINGS * self._capacity_events, STRETCHED_RINGS * self._capacity_bytes)
         return True
 
-    def has_room(self, stream: str) -> bool:
+    def has_room(self, ring: str) -> bool:
         """False: half of a stretched ring is used. Publish nothing that can be read from the log later."""
-        entry = self._streams.get(stream)
+        entry = self._rings.get(ring)
         return entry is None or not entry.stretched or not self._fills(entry, STRETCHED_RINGS / 2)
 
-    def flushed(self, stream: str) -> None:
-        """Every subscriber has been given what the stream had, or is parked: the flush is done with the stream."""
-        entry = self._entry(stream)
-        entry.fresh_events = entry.fresh_bytes = 0
+    def flushed(self, ring: str) -> None:
+        """Every subscriber has been given what the ring had, or is parked: the flush is done with the ring."""
+        entry = self._entry(ring)
+        entry.unflushed_events = entry.unflushed_bytes = 0
         if entry.stretched:
             entry.stretched = False
-            entry.ring.resize(self._capacity_events, self._capacity_bytes)
+            entry.frames.resize(self._capacity_events, self._capacity_bytes)
 
     # --- subscribers -------------------------------------------------------------------------------
 
-    def subscribe(self, stream: str, since: int, owner: object = None, handle: int = -1) -> Subscriber:
+    def subscribe(self, ring: str, since: int, owner: object = None, handle: int = -1) -> Subscriber:
         """A reader that has everything up to `since`. Raises LocalProtocolError when `since` is beyond the head.
 
         `handle`: a number bound to its place in the ring for exactly as long as it has one.
         """
-        entry = self._entry(stream)
-        if not 0 <= since <= entry.ring.head:
-            raise LocalProtocolError(f"since {since} is not within 0 and {entry.ring.head}")
-        subscriber = Subscriber(self, stream, since, entry.ring.head, owner, handle)
+        entry = self._entry(ring)
+        if not 0 <= since <= entry.frames.head:
+            raise LocalProtocolError(f"since {since} is not within 0 and {entry.frames.head}")
+        subscriber = Subscriber(self, ring, since, entry.frames.head, owner, handle)
         entry.replaying.add(subscriber)
         self._try_live(entry, subscriber)
         return subscriber
 
-    def _try_live(self, entry: _Stream, subscriber: Subscriber) -> bool:
-        if subscriber._position + 1 < entry.ring.tail:
+    def _try_live(self, entry: _RingEntry, subscriber: Subscriber) -> bool:
+        if subscriber._position + 1 < entry.frames.tail:
             return False
         entry.replaying.discard(subscriber)
-        subscriber._slot = entry.ring.attach(subscriber._position)
-        entry.ring.bind(subscriber._slot, subscriber._handle)
+        subscriber._slot = entry.frames.attach(subscriber._position)
+        entry.frames.bind(subscriber._slot, subscriber._handle)
         subscriber.state = SubscriberState.LIVE
         entry.live[subscriber._slot] = subscriber
         return True
@@ -218,15 +221,15 @@ class Hub:
         """(after, upto): storage must supply after < sequence <= upto; the ring has the rest. None: live by now."""
         if subscriber.state is not SubscriberState.REPLAYING:
             return None
-        entry = self._entry(subscriber.stream)
-        return None if self._try_live(entry, subscriber) else (subscriber._position, entry.ring.tail - 1)
+        entry = self._entry(subscriber.ring)
+        return None if self._try_live(entry, subscriber) else (subscriber._position, entry.frames.tail - 1)
 
     def replayed(self, subscriber: Subscriber, upto: int) -> None:
         """Everything up to `upto` has been handed to the socket; the subscriber goes live when the ring has the rest."""
         if subscriber.state is not SubscriberState.REPLAYING:
             raise LocalProtocolError("the subscriber is not replaying")
-        entry = self._entry(subscriber.stream)
-        if not subscriber._position <= upto <= entry.ring.head:
+        entry = self._entry(subscriber.ring)
+        if not subscriber._position <= upto <= entry.frames.head:
             raise LocalProtocolError("a replay moves forward, up to the head")
         subscriber._position = upto
         self._try_live(entry, subscriber)
@@ -234,84 +237,84 @@ class Hub:
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Leave the ring; safe to repeat."""
         if subscriber.state is SubscriberState.LIVE:
-            entry = self._entry(subscriber.stream)
-            subscriber._position = entry.ring.cursor(subscriber._slot)
-            entry.ring.detach(subscriber._slot)
+            entry = self._entry(subscriber.ring)
+            subscriber._position = entry.frames.cursor(subscriber._slot)
+            entry.frames.detach(subscriber._slot)
             del entry.live[subscriber._slot]
             subscriber.state = SubscriberState.GONE
         elif subscriber.state is SubscriberState.REPLAYING:
-            self._entry(subscriber.stream).replaying.discard(subscriber)
+            self._entry(subscriber.ring).replaying.discard(subscriber)
             subscriber.state = SubscriberState.GONE
 
     # --- flush -------------------------------------------------------------------------------------
 
-    def flush_plan(self, stream: str, limit: int) -> list[Subscriber]:
-        """Up to `limit` live subscribers that are behind and not parked, in turn. Empty: the stream is flushed."""
-        entry = self._entry(stream)
+    def flush_plan(self, ring: str, limit: int) -> list[Subscriber]:
+        """Up to `limit` live subscribers that are behind and not parked, in turn. Empty: the ring is flushed."""
+        entry = self._entry(ring)
         live = entry.live
-        return [live[slot] for slot in entry.ring.pending(limit)]
+        return [live[slot] for slot in entry.frames.pending(limit)]
 
-    def at(self, stream: str, slot: int) -> Subscriber:
-        """The live subscriber at a slot of the stream's ring, for a flush that works on the ring itself."""
-        return self._entry(stream).live[slot]
+    def at(self, ring: str, slot: int) -> Subscriber:
+        """The live subscriber at a slot of the ring's ring, for a flush that works on the ring itself."""
+        return self._entry(ring).live[slot]
 
     def take(self, subscriber: Subscriber, max_bytes: int) -> bytes:
         """A contiguous span of whole frames for this subscriber, b"" when there is nothing."""
         if subscriber.state is not SubscriberState.LIVE:
             return b""
-        return self._streams[subscriber.stream].ring.take(subscriber._slot, max_bytes)
+        return self._rings[subscriber.ring].frames.take(subscriber._slot, max_bytes)
 
     def sent(self, subscriber: Subscriber, nbytes: int) -> bytes:
         """`nbytes` of the span have left; returns the rest of the frame that was cut, for the socket's outbox."""
         if subscriber.state is not SubscriberState.LIVE:
             raise LocalProtocolError("the subscriber is not live")
-        return self._streams[subscriber.stream].ring.sent(subscriber._slot, nbytes)
+        return self._rings[subscriber.ring].frames.sent(subscriber._slot, nbytes)
 
     def take_lagged(self, limit: int) -> list[Lagged]:
         """Up to `limit` subscribers that the rings have overrun; they are unsubscribed now. Fewer: there are no others."""
         lagged: list[Lagged] = []
         while self._published and len(lagged) < limit:
-            stream = next(iter(self._published))
-            entry = self._streams[stream]
-            slots = entry.ring.lagged()
+            ring = next(iter(self._published))
+            entry = self._rings[ring]
+            slots = entry.frames.lagged()
             room = limit - len(lagged)
             lagged += [self._overrun(entry, slot) for slot in slots[:room]]
             if len(slots) <= room:
-                del self._published[stream]
+                del self._published[ring]
         return lagged
 
-    def _overrun(self, entry: _Stream, slot: int) -> Lagged:
+    def _overrun(self, entry: _RingEntry, slot: int) -> Lagged:
         subscriber = entry.live.pop(slot)
-        subscriber._position = entry.ring.cursor(slot)
-        entry.ring.detach(slot)
+        subscriber._position = entry.frames.cursor(slot)
+        entry.frames.detach(slot)
         subscriber.state = SubscriberState.LAGGED
-        return Lagged(subscriber, entry.ring.head - subscriber._position, subscriber._position)
+        return Lagged(subscriber, entry.frames.head - subscriber._position, subscriber._position)
 
     # --- getters -----------------------------------------------------------------------------------
 
-    def head(self, stream: str) -> int:
+    def head(self, ring: str) -> int:
         """The last sequence published."""
-        return self._entry(stream).ring.head
+        return self._entry(ring).frames.head
 
-    def depth(self, stream: str) -> int:
-        """The deepest subscriber of the stream, in events; at most the capacity.
+    def depth(self, ring: str) -> int:
+        """The deepest subscriber of the ring, in events; at most the capacity.
 
         For one that replays it is what has been published since it joined: the log it asked for is no backlog.
         """
-        entry = self._entry(stream)
-        depth = entry.ring.depth()
+        entry = self._entry(ring)
+        depth = entry.frames.depth()
         if entry.replaying:
-            depth = max(depth, entry.ring.head - min(subscriber._joined_head for subscriber in entry.replaying))
+            depth = max(depth, entry.frames.head - min(subscriber._joined_head for subscriber in entry.replaying))
         return min(depth, self._capacity_events)
 
     def depths(self, limit: int | None = None) -> list[tuple[str, int]]:
         """The deepest streams, deepest first, only those with a backlog; all of them without `limit`."""
-        deep = [(stream, depth) for stream in self._active if (depth := self.depth(stream)) > 0]
-        self._active = dict.fromkeys(stream for stream, _ in deep)  # the others have no backlog until the next publish
+        deep = [(ring, depth) for ring in self._active if (depth := self.depth(ring)) > 0]
+        self._active = dict.fromkeys(ring for ring, _ in deep)  # the others have no backlog until the next publish
         deep.sort(key=lambda item: -item[1])
         return deep[:limit]
 
-    def subscriber_count(self, stream: str) -> int:
-        """How many subscribers `stream` has, live and replaying. Raises LocalProtocolError where it is not open."""
-        entry = self._entry(stream)
+    def subscriber_count(self, ring: str) -> int:
+        """How many subscribers `ring` has, live and replaying. Raises LocalProtocolError where it is not open."""
+        entry = self._entry(ring)
         return len(entry.live) + len(entry.replaying)

@@ -26,7 +26,7 @@ def confirmed_claims(ctx: Context, request: Request) -> Claims | None:
     """The claims of a bearer token that the store has confirmed before, at no query; None: `authenticate` must ask."""
     token = bearer_token(request)
     try:
-        return ctx.service.tokens.confirmed(token, ctx.wall_ms) if token is not None else None
+        return ctx.service.tokens.confirmed_claims(token, ctx.wall_ms) if token is not None else None
     except TokenInvalid:
         return None
 
@@ -72,9 +72,9 @@ def _live_claims(ctx: Context, token: str | None) -> Operation[Claims | None]:
         claims = tokens.verify(token, ctx.wall_ms)
     except TokenInvalid:
         return None
-    if not tokens.is_known(token):
+    if not tokens.is_confirmed(token):
         session = yield from FindSession(session_id=claims.session_id)
         if session is None or session.revoked or session.user_id != claims.user_id or session.username is None:
             return None  # revoked, or the account is gone (PROTOCOL 4.3.4, 4.1.5)
-        tokens.remember(token)
+        tokens.confirm(token)
     return claims

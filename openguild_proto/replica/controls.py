@@ -130,7 +130,7 @@ class Controls:
         self._streams.changed()
         self._everything_at = self._streams.changes
         self._streams.pages.drop_all()
-        self._tokens.confirm_again()
+        self._tokens.forget_confirmations()
         self._outputs.procedures.start(self._recheck_everything(), "checking every stream again")
 
     def _recheck_everything(self) -> Procedure[None]:

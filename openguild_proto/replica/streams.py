@@ -121,8 +121,8 @@ class Streams:
             self._hub.unsubscribe(subscriber)
             socket.subscriber = None
             self._outputs.counters.subscribers -= 1
-            if self._hub.is_open(subscriber.stream) and self._hub.subscriber_count(subscriber.stream) == 0:
-                self._hub.close(subscriber.stream)
+            if self._hub.is_open(subscriber.ring) and self._hub.subscriber_count(subscriber.ring) == 0:
+                self._hub.close(subscriber.ring)
         self.abandon(stream)
 
     # --- replays -------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Streams:
             return []
         after, upto = hole
         epoch = socket.stream.epoch if socket.stream is not None else None
-        pieces = self.pages.get(subscriber.stream, epoch, after, min(upto - after, MAX_PAGE_EVENTS), socket)
+        pieces = self.pages.get(subscriber.ring, epoch, after, min(upto - after, MAX_PAGE_EVENTS), socket)
         if pieces == []:
             self._outputs.add(Close(socket, CloseCode.INTERNAL_ERROR, reasons.log_unreadable(after)))
         return pieces
@@ -178,7 +178,7 @@ class Streams:
         """The socket ends by a deadline: what it had not got is dropped."""
         subscriber = socket.subscriber
         if subscriber is not None and subscriber.state is SubscriberState.LIVE:
-            self._outputs.counters.dropped += self._hub.head(subscriber.stream) - subscriber.position
+            self._outputs.counters.dropped += self._hub.head(subscriber.ring) - subscriber.position
 
     def close_streams(self, ended: CloseStreams) -> None:
         """End the streams that are meant."""

@@ -74,7 +74,7 @@ def next_refresh_token(token: str, secret: bytes) -> str:
     return new_refresh_token(blake3(decode_unpadded(token), key=key).digest(TOKEN_BYTES))
 
 
-def signer_secret(signing: SigningKey) -> bytes:
+def fallback_secret(signing: SigningKey) -> bytes:
     """In place of a secret, for families of a release that gave them none: replicas must sign with one key."""
     return signing.sign(_SUCCESSOR.encode())
 

@@ -17,7 +17,7 @@ from openguild_proto.canonical.keys import KeyRing, decode_unpadded, encode_unpa
 from openguild_proto.canonical.signing import SIGNATURE_BYTES
 from openguild_proto.limits import MAX_CACHED_TOKENS, MAX_REVOKED_SESSIONS, MAX_TOKEN_CHARS
 from openguild_proto.records import Author
-from openguild_proto.sessions.refresh import next_refresh_token, signer_secret
+from openguild_proto.sessions.refresh import fallback_secret, next_refresh_token
 from openguild_proto.timestamps import from_micros
 
 
@@ -59,7 +59,7 @@ class TokenAuthority:
         self._keys = keys
         self._cache_size = cache_size
         self._verified: OrderedDict[bytes, Claims] = OrderedDict()  # by BLAKE3 of the token: signature is good
-        self._known: set[bytes] = set()  # of these: session confirmed by the store
+        self._confirmed: set[bytes] = set()  # of these: session confirmed by the store
         self._by_session: dict[str, set[bytes]] = {}
         self._revoked: OrderedDict[str, None] = OrderedDict()
 
@@ -67,7 +67,7 @@ class TokenAuthority:
         """Rotation: every token is checked anew against the new ring. Open streams: `trusts` tells which may stay."""
         self._keys = keys
         self._verified.clear()
-        self._known.clear()
+        self._confirmed.clear()
         self._by_session.clear()
 
     def issue(self, claims: Claims) -> str:
@@ -85,11 +85,11 @@ class TokenAuthority:
 
     def trusts(self, public: bytes) -> bool:
         """Whether tokens that this key signed are still worth anything."""
-        return public in self._keys.publics
+        return public in self._keys.public_keys
 
     def next_refresh_token(self, token: str, secret: bytes | None) -> str:
         """The successor of a refresh token. `secret`: its family's; None: it has none, the signing key stands in for it."""
-        return next_refresh_token(token, signer_secret(self._keys.signing) if secret is None else secret)
+        return next_refresh_token(token, fallback_secret(self._keys.signing) if secret is None else secret)
 
     def verify(self, token: str, wall_ms: int) -> Claims:
         """Raises TokenInvalid. `wall_ms`: UTC milliseconds."""
@@ -135,27 +135,27 @@ class TokenAuthority:
 
     # --- what the store has said --------------------------------------------------------------------
 
-    def is_known(self, token: str) -> bool:
+    def is_confirmed(self, token: str) -> bool:
         """The store has confirmed this token's session: no query is needed."""
-        return _key(token) in self._known
+        return _key(token) in self._confirmed
 
-    def confirmed(self, token: str, wall_ms: int) -> Claims | None:
+    def confirmed_claims(self, token: str, wall_ms: int) -> Claims | None:
         """The claims of a token whose session the store has confirmed: no query is needed. None for any other token.
 
         Raises TokenInvalid where it has ended meanwhile. `wall_ms`: UTC milliseconds.
         """
         key = _key(token)
-        return self._current(key, wall_ms) if key in self._known else None
+        return self._current(key, wall_ms) if key in self._confirmed else None
 
-    def remember(self, token: str) -> None:
+    def confirm(self, token: str) -> None:
         """The store says that the session of this verified token is alive."""
         key = _key(token)
         if key in self._verified:
-            self._known.add(key)
+            self._confirmed.add(key)
 
-    def confirm_again(self) -> None:
+    def forget_confirmations(self) -> None:
         """Revocations may have been missed: the store is asked about every session once more."""
-        self._known.clear()
+        self._confirmed.clear()
 
     def revoke_session(self, session_id: str) -> None:
         """Every token of the session is invalid from now on."""
@@ -180,7 +180,7 @@ class TokenAuthority:
 
     def _forget(self, key: bytes) -> None:
         claims = self._verified.pop(key)
-        self._known.discard(key)
+        self._confirmed.discard(key)
         keys = self._by_session[claims.session_id]
         keys.discard(key)
         if not keys:

@@ -28,7 +28,7 @@ from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability import logs
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.system.local_socket import serve_local
+from openguild_runtime.system.unix_socket import serve_unix_socket
 
 ANSWER_SECS = 5.0
 MAX_REQUEST_BYTES = 4_096
@@ -56,9 +56,9 @@ class AdminScope(NamedTuple):
 def _behind(hub: Hub, transport: Transport) -> int:
     """Events that the peer has not got. One that was overrun is listed until it has gone, perhaps after its ring."""
     subscriber = transport.subscriber
-    if subscriber is None or not hub.is_open(subscriber.stream):
+    if subscriber is None or not hub.is_open(subscriber.ring):
         return 0
-    return hub.head(subscriber.stream) - subscriber.position
+    return hub.head(subscriber.ring) - subscriber.position
 
 
 def list_channels(scope: AdminScope, request: Request) -> Answer:
@@ -99,7 +99,7 @@ def show(scope: AdminScope, request: Request) -> Answer:
     """What may be changed while it serves, and what it is."""
     del request
     settings = {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}
-    return {"settings": settings, "log": logs.filter_in_force()}
+    return {"settings": settings, "log": logs.current_filter()}
 
 
 def change(scope: AdminScope, request: Request) -> Answer:
@@ -200,7 +200,7 @@ async def serve_admin(scope: AdminScope, path: Path) -> None:
                 line += await stream.receive(MAX_REQUEST_BYTES)
             await stream.send(json.dumps(answer_to(scope, line, _uid_of(stream))).encode() + b"\n")
 
-    await serve_local(path, answer)
+    await serve_unix_socket(path, answer)
 
 
 def _uid_of(stream: SocketStream) -> int:

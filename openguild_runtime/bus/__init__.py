@@ -1,1 +1,1 @@
-"""What carries committed events and control messages between replicas."""
+"""The bus: carries committed events and control messages between replicas."""

@@ -1,4 +1,4 @@
-"""What a bus promises, which is little: it may drop, repeat, delay or reorder. The sequence is the truth."""
+"""The interface of a bus. A bus may drop, repeat, delay or reorder messages; the receiver goes by the sequence."""
 
 from __future__ import annotations
 
@@ -12,70 +12,73 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class BusHandler(Protocol):
-    """What a bus tells its owner, on the loop. The probes change nothing at any replica: with them a bus finds out whether the
-    wire takes messages of their kind; an empty one is not sent."""
+    """Receives what a bus delivers, on the event loop.
+
+    A bus publishes the probes to find out whether messages of their kind are permitted. Receivers ignore them. An empty
+    probe is not published.
+    """
 
     control_probe: bytes
     limits_probe: bytes
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """An event that another replica stored, as its frame payload."""
+        """Take an event that another replica stored, as its frame payload."""
 
     def control_message(self, payload: bytes) -> None:
-        """A control message of another replica."""
+        """Take a control message of another replica."""
 
     def limits_message(self, payload: bytes) -> None:
-        """What another replica has admitted."""
+        """Take the messages that another replica has admitted under the shared limits."""
 
     def bus_answered(self) -> None:
-        """The server of the wire has taken what was published before: asked every second, for as long as it answers."""
+        """Note that the NATS server has received what was published so far. Called about once a second while it answers."""
 
     def bus_reconnected(self) -> None:
-        """Something may have been missed: check every tail now."""
+        """Check every tail: messages may have been lost."""
 
 
 class Bus(ABC):
-    """Publishing never blocks and never fails: what cannot be sent is dropped."""
+    """Publishing never blocks and never raises: a message that cannot be sent is dropped."""
 
     @property
     @abstractmethod
     def connected(self) -> bool:
-        """True while messages travel."""
+        """Whether the bus is connected."""
 
     @property
-    def trouble(self) -> str | None:
-        """What keeps messages, or some of them, from travelling, for the operator; None: nothing does."""
+    def problem(self) -> str | None:
+        """Why some or all messages are not delivered, for the operator; None if all are."""
         return None if self.connected else "cannot be reached"
 
     @property
-    def limits_travel(self) -> bool:
-        """True while this replica's admissions reach the others and theirs reach it, as far as the wire says."""
+    def limits_delivered(self) -> bool:
+        """Whether limits messages are exchanged with the other replicas, as far as the bus can tell."""
         return self.connected
 
     @abstractmethod
     async def start(self, handler: BusHandler) -> None:
-        """Begin; does not wait for a server that is away. `handler` hears everything from here on."""
+        """Start to connect, without waiting for the server, and deliver to `handler` from now on."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Let go of the connection. Idempotent."""
+        """Close the connection. Idempotent."""
 
     @abstractmethod
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
-        """A committed event to the replicas that listen to its channel; `headers` say where it comes from."""
+        """Send a committed event to the replicas that subscribe to its channel. `headers`: request id and trace context."""
 
     @abstractmethod
     def publish_control(self, payload: bytes) -> None:
-        """A control message to every replica."""
+        """Send a control message to every replica."""
 
     @abstractmethod
     def publish_limits(self, payload: bytes) -> None:
-        """What this replica has admitted, to every other one (policy/sharing)."""
+        """Send what this replica has admitted to every other one (policy/sharing)."""
 
     @abstractmethod
     async def subscribe_channel(self, channel_id: str) -> None:
-        """Begin to hear a channel; safe to repeat. Returns before the server knows of it."""
+        """Subscribe to a channel. Idempotent. Returns before the server has the subscription."""
 
     @abstractmethod
     async def unsubscribe_channel(self, channel_id: str) -> None:
-        """Stop hearing a channel; safe to repeat."""
+        """Unsubscribe from a channel. Idempotent."""

@@ -1,4 +1,4 @@
-"""The bus of a process that serves alone: there is nobody to tell."""
+"""The bus of a single replica, which has no others to inform."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 
 
 class LocalBus(Bus):
-    """A replica's own events never need a bus, so publishing does nothing."""
+    """Does nothing: a replica delivers its own events without a bus."""
 
     @property
     def connected(self) -> bool:
         return True
 
     async def start(self, handler: BusHandler) -> None:
-        """There is nothing to hear."""
+        """Do nothing."""
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """Nobody listens."""
@@ -30,7 +30,7 @@ class LocalBus(Bus):
         """Nobody listens."""
 
     async def subscribe_channel(self, channel_id: str) -> None:
-        """Everything is heard already."""
+        """Do nothing."""
 
     async def unsubscribe_channel(self, channel_id: str) -> None:
-        """There is nothing to stop."""
+        """Do nothing."""

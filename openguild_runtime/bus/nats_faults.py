@@ -1,6 +1,6 @@
-"""What goes wrong with NATS, in words for the operator: a kind for metrics, the cause, and the mend.
+"""Faults of NATS for the operator: a kind for the metrics, the cause and the mend.
 
-`cause` and `mend` are shown in the log, `cause` in `/ready` too: neither ever holds a host, a user or a server's own words.
+The log shows `cause` and `mend`, `/ready` shows `cause`. Neither holds a host, a user name or text from the server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import nats.errors
 
 
 class Fault(NamedTuple):
-    """`kind`: one of metrics.NATS_FAULTS. `cause` goes on from "NATS"."""
+    """`kind`: one of metrics.NATS_FAULTS. `cause` continues a sentence that begins with "NATS"."""
 
     kind: str
     cause: str
@@ -28,7 +28,7 @@ SILENT = Fault(
     "check that nats-server is not stalled and that nats.url names its client port (without handshake_first)",
 )
 GARBAGE = Fault("garbage", "does not speak its protocol", "check that nats.url names a nats-server's client port")
-CLOSED = Fault("closed", "has ended the connection without a reason", "the log of nats-server has it")
+CLOSED = Fault("closed", "has ended the connection without a reason", "see the log of nats-server")
 REFUSED = Fault(
     "refused",
     "refuses user, password, token or credentials",
@@ -36,37 +36,39 @@ REFUSED = Fault(
 )
 CREDENTIALS_FILE = Fault(
     "credentials_file",
-    "is not asked, because nats.credentials_file is unreadable or not a .creds file",
-    "write it anew, readable for this user",
+    "is not contacted, because nats.credentials_file is unreadable or not a .creds file",
+    "replace it with a .creds file that this user can read",
 )
 CA_FILE = Fault(
-    "tls", "is not asked, because nats.ca_file holds no certificates or is unreadable", "write a PEM bundle"
+    "tls",
+    "is not contacted, because nats.ca_file holds no certificates or is unreadable",
+    "replace it with a PEM bundle that this user can read",
 )
 UNTRUSTED = Fault(
     "tls",
     "and this server do not agree on TLS (certificate, name or version)",
-    "check nats.ca_file and that the host in nats.url is the certificate's",
+    "check nats.ca_file and that the certificate names the host in nats.url",
 )
 NO_TLS = Fault(
     "tls",
-    "offers no TLS, which tls:// or nats.ca_file ask for; nothing secret was sent",
+    "offers no TLS, which tls:// or nats.ca_file require; no credentials were sent",
     "give nats-server a tls block, or write nats:// and drop nats.ca_file",
 )
 SUBSCRIPTIONS = Fault(
     "subscriptions",
-    "takes no more subscriptions: events of some channels come by tail check",
-    "raise max_subscriptions of nats-server (of the account or user: subs) above the channels that replicas follow, and 3",
+    "takes no more subscriptions: events of some channels arrive by tail check only",
+    "raise max_subscriptions of nats-server (of the account or user: subs) above the number of followed channels plus 3",
 )
 PAYLOAD = Fault(
     "payload", "takes no messages as large as some of ours", "raise max_payload of nats-server to its default, 1MB"
 )
-BEHIND = Fault(
-    "behind", "brought more than this server took, and some was dropped", "see the loop's stalls and its CPU"
+SLOW_SUBSCRIBER = Fault(
+    "behind", "delivered faster than this server read, and messages were dropped", "check loop stalls and CPU"
 )
-LEAVING = Fault("shutdown", "is shutting down", "nothing, where it or another of nats.url comes back")
+SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing, if it or another server of nats.url comes back")
 
-# Part of the lower-case text after -ERR: the first that fits counts. nats-server's own texts (its errors.go).
-_SAID = (
+# Parts of nats-server's error texts (its errors.go) in lower case. The first match counts.
+_ERROR_TEXTS = (
     ("maximum subscriptions", SUBSCRIPTIONS),
     ("maximum payload", PAYLOAD),
     ("expired", Fault("expired", "no longer takes the credentials: they have expired", "renew nats.credentials_file")),
@@ -87,23 +89,27 @@ _SAID = (
     ("tls", Fault("tls", "wants TLS", "write tls:// in nats.url, and set nats.ca_file")),
     (
         "slow consumer",
-        Fault("slow", "gave this server up as too slow a reader", "see the loop's stalls, or raise max_pending"),
+        Fault(
+            "slow",
+            "closed the connection because this server read too slowly",
+            "check loop stalls, or raise max_pending",
+        ),
     ),
     ("stale", SILENT),
-    ("shutdown", LEAVING),
-    ("port", Fault("garbage", "is asked on a port for routes or leaf nodes", "name the client port in nats.url")),
+    ("shutdown", SHUTTING_DOWN),
+    ("port", Fault("garbage", "is contacted on a port for routes or leaf nodes", "name the client port in nats.url")),
 )
-_OTHER = Fault("closed", "has ended the connection with an error", "the log of nats-server has it")
+_UNKNOWN_ERROR = Fault("closed", "has ended the connection with an error", "see the log of nats-server")
 
 
-def fault_said(text: str) -> Fault:
-    """Of what the server says after -ERR."""
+def fault_from_error_text(text: str) -> Fault:
+    """Return the fault for a text that the server sent after -ERR."""
     lower = text.lower()
-    return next((fault for part, fault in _SAID if part in lower), _OTHER)
+    return next((fault for part, fault in _ERROR_TEXTS if part in lower), _UNKNOWN_ERROR)
 
 
-def fault_raised(failure: Exception, *, greeted: bool) -> Fault:
-    """Of what nats-py or the system raises. `greeted`: a nats-server had introduced itself before."""
+def fault_from_exception(failure: Exception, *, greeted: bool) -> Fault:
+    """Return the fault for an exception of nats-py or the system. `greeted`: the server had sent its INFO."""
     if isinstance(failure, ssl.SSLError):
         return UNTRUSTED
     if isinstance(failure, nats.errors.SecureConnWantedError):
@@ -117,12 +123,12 @@ def fault_raised(failure: Exception, *, greeted: bool) -> Fault:
     if isinstance(failure, (OSError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError)):
         return CLOSED if greeted or isinstance(failure, nats.errors.UnexpectedEOF) else UNREACHABLE
     if type(failure) is nats.errors.Error and greeted:
-        return fault_said(str(failure))
+        return fault_from_error_text(str(failure))
     return GARBAGE
 
 
-def denied(action: str, pattern: str, allowed: str) -> Fault:
-    """`action`: publish or subscribe. `pattern`: the subject or subjects, `allowed`: what is to be allowed."""
+def denied_fault(action: str, pattern: str, allowed: str) -> Fault:
+    """Return the fault for a denied subject. `action`: publish or subscribe. `allowed`: the pattern to permit."""
     return Fault(
         "denied",
         f"permits no {action} on {pattern}",

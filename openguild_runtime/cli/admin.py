@@ -11,7 +11,7 @@ from typing import Any
 
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.server.failures import CommandFailed
-from openguild_runtime.system.local_socket import short_name, worker_paths
+from openguild_runtime.system.unix_socket import short_socket_path, worker_paths
 
 ANSWER_SECS = 10.0
 
@@ -82,7 +82,7 @@ def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER_SECS)
         try:
-            with short_name(path) as name:
+            with short_socket_path(path) as name:
                 client.connect(name)
             client.sendall(json.dumps(request).encode() + b"\n")
             while not text.endswith(b"\n") and (data := client.recv(65_536)):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from openguild_runtime.process.signals import TERMINATED, leave_at_sigterm
+from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm
 
 
 def main() -> int:
     """Run one command; the exit status."""
-    leave_at_sigterm(TERMINATED)
+    exit_on_sigterm(SIGTERM_STATUS)
     try:
         from openguild_runtime.cli.main import main as run
     except ModuleNotFoundError as missing:

@@ -32,10 +32,10 @@ from openguild_runtime.config.layers import (
     passed_over_names,
 )
 from openguild_runtime.config.sections import ServerConfig, load
-from openguild_runtime.embedded.private import beside_running, private_servers
-from openguild_runtime.process.ending import leave
-from openguild_runtime.process.signals import TERMINATED, ignore_hangups, leave_at_sigterm
-from openguild_runtime.process.standard_streams import log_what_is_printed, open_missing
+from openguild_runtime.embedded.private import private_servers, with_running_database
+from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm, ignore_sighup
+from openguild_runtime.process.standard_streams import open_missing_descriptors, redirect_stderr_to_log
+from openguild_runtime.process.watchdog import exit_process
 from openguild_runtime.server.failures import CommandFailed, answer_failures
 from openguild_runtime.server.serving import serve_here, set_up_logs
 from openguild_runtime.server.start_checks import require_addresses, require_servable
@@ -98,8 +98,8 @@ def _flag_help(key: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    open_missing()
-    leave_at_sigterm(TERMINATED)
+    open_missing_descriptors()
+    exit_on_sigterm(SIGTERM_STATUS)
     parsed = vars(build_parser().parse_args(arguments))
     known = {key.name for key in keys_of(ServerConfig)}
     flags = {key: value for key, value in parsed.items() if key in known}
@@ -132,7 +132,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         return run_admin(config, parsed)
     if command == "config":
         return _config(config, parsed["action"])
-    config = beside_running(config)
+    config = with_running_database(config)
     if command == "migrate" and parsed["wait"]:
         return anyio.run(_wait_for_schema, config)
     if command == "migrate":
@@ -141,9 +141,9 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
 
 
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn:
-    log_what_is_printed()
-    ignore_hangups()
-    leave_at_sigterm(0)
+    redirect_stderr_to_log()
+    ignore_sighup()
+    exit_on_sigterm(0)
     require_servable(config)
     require_addresses(config)
     passed_over = passed_over_names(os.environ) if config.embedded else []
@@ -151,10 +151,10 @@ def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn
     if names:
         log.info("environment overrides", names=names)
     if config.workers == 1:
-        leave(serve_here(config, reread))
+        exit_process(serve_here(config, reread))
     from openguild_runtime.workers.supervisor import supervise
 
-    leave(anyio.run(supervise, config, reread))
+    exit_process(anyio.run(supervise, config, reread))
 
 
 async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
@@ -166,11 +166,11 @@ async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
         if new_epoch:
             await migrations.renew_epochs(url)
     if schema.is_later:
-        _say(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
+        _print_line(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
     else:
-        _say(f"The schema is at revision {schema.revision}")
+        _print_line(f"The schema is at revision {schema.revision}")
     if new_epoch:
-        _say("Every channel has a new epoch: clients that were here before begin anew")
+        _print_line("Every channel has a new epoch: clients that were here before begin anew")
     return 0
 
 
@@ -183,28 +183,28 @@ async def _wait_for_schema(config: ServerConfig) -> int:
         await storage.start()
         await storage.aclose()
         tasks.cancel_scope.cancel()
-    _say(f"The schema serves revision {migrations.expected()}")
+    _print_line(f"The schema serves revision {migrations.expected()}")
     return 0
 
 
 def _config(config: ServerConfig, action: str) -> int:
     if action == "check":
         require_servable(config)
-        _say("The configuration is good")
+        _print_line("The configuration is good")
     else:
         for key, value in config.shown().items():
-            _say(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+            _print_line(f"{key} = {json.dumps(value, ensure_ascii=False)}")
     return 0
 
 
 def _keygen() -> int:
     key = encode_unpadded(secrets.token_bytes(SEED_BYTES))
-    _say(f"signing_key = {key}")
-    _say(f"verifying_key = {encode_unpadded(parse_seed(key).public)}")
+    _print_line(f"signing_key = {key}")
+    _print_line(f"verifying_key = {encode_unpadded(parse_seed(key).public)}")
     return 0
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 

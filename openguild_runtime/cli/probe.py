@@ -20,16 +20,16 @@ import anyio
 
 from openguild_proto.http.headers import SECURITY_HEADERS
 from openguild_runtime.cli.probe_slo import Finding, check_slo
-from openguild_runtime.client import ApiError, Client, GaveUp, StreamEnded
+from openguild_runtime.client import ApiError, Client, OutcomeUnknown, StreamEnded
 from openguild_runtime.observability.logs import redact
 from openguild_runtime.server.failures import WrongUsage
-from openguild_runtime.system.whole_file import write_whole
+from openguild_runtime.system.atomic_file import write_atomically
 
 STEP_LIMIT_SECS = 5.0
 MAX_BODY_BYTES = 16 * 1_048_576
 MAX_CAUSE_CHARS = 200
 GUILD_NAME = "synthetic checks"
-FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, GaveUp, StreamEnded, TimeoutError)
+FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, OutcomeUnknown, StreamEnded, TimeoutError)
 
 
 class Answer(NamedTuple):
@@ -102,7 +102,7 @@ def _headers(get: Get) -> str | None:
     return ", ".join(problems) or None
 
 
-LOOKS: dict[str, Callable[[Get], str | None]] = {
+CHECKS: dict[str, Callable[[Get], str | None]] = {
     "live": _live,
     "health": _health,
     "ready": _ready,
@@ -116,7 +116,7 @@ class RoundTrip:
     """Log in, post, hear it: three steps that share a client."""
 
     def __init__(self, url: str, username: str, password: str) -> None:
-        self._client = Client(url, patience_secs=STEP_LIMIT_SECS)
+        self._client = Client(url, retry_secs=STEP_LIMIT_SECS)
         self._username = username
         self._password = password
 
@@ -130,15 +130,15 @@ class RoundTrip:
                     with anyio.fail_after(STEP_LIMIT_SECS):
                         channel = await step() or channel
                 except FAILURES as failure:
-                    problem = _short(failure)
+                    problem = _describe_failure(failure)
                 report(name, time.monotonic() - started, problem)
                 if problem is not None:
                     return
-            await self._post_and_hear(channel, report)
+            await self._post_and_receive(channel, report)
             try:
                 await client.logout()
             except FAILURES as failure:
-                report("logout", 0.0, _short(failure))
+                report("logout", 0.0, _describe_failure(failure))
 
     async def _login(self) -> None:
         await self._client.login(self._username, self._password, device_id="probe")
@@ -154,7 +154,7 @@ class RoundTrip:
             channels = [await self._client.request("POST", f"/guilds/{guild}/channels", {"name": "round trip"})]
         return str(channels[0]["channel_id"])
 
-    async def _post_and_hear(self, channel: str, report: Report) -> None:
+    async def _post_and_receive(self, channel: str, report: Report) -> None:
         started = time.monotonic()
         try:
             with anyio.fail_after(STEP_LIMIT_SECS):
@@ -169,14 +169,14 @@ class RoundTrip:
                         continue
                 report("stream", time.monotonic() - started, None)
         except FAILURES as failure:
-            report("round trip", time.monotonic() - started, _short(failure))
+            report("round trip", time.monotonic() - started, _describe_failure(failure))
 
 
 def probe(options: Options) -> int:
     """0 when every step passed, else 1. Raises WrongUsage for arguments that are none."""
     parts = _parts(options.url)
-    if options.only is not None and options.only not in LOOKS:
-        raise WrongUsage(f"probe: --only: expected one of {', '.join(LOOKS)}")
+    if options.only is not None and options.only not in CHECKS:
+        raise WrongUsage(f"probe: --only: expected one of {', '.join(CHECKS)}")
     results: list[tuple[str, float, str | None]] = []
 
     def report(step: str, secs: float, problem: str | None, note: str = "") -> None:
@@ -184,25 +184,25 @@ def probe(options: Options) -> int:
         mark, text = ("ok  ", note) if problem is None else ("FAIL", problem)
         sys.stdout.write(f"{mark} {step} {secs * 1000:.0f} ms{text and ': ' + text}\n")
 
-    def take(name: str, step: Step) -> None:
+    def run_check(name: str, step: Step) -> None:
         started = time.monotonic()
         try:
             problem = step()
         except FAILURES as failure:
-            problem = _short(failure)
+            problem = _describe_failure(failure)
         report(name, time.monotonic() - started, problem)
 
     def get(path: str) -> Answer:
         return _get(parts.scheme, parts.netloc, parts.path.rstrip("/") + path)
 
     try:
-        for name, look in LOOKS.items():
+        for name, check in CHECKS.items():
             if options.only in {None, name}:
-                take(name, lambda look=look: look(get))  # type: ignore[misc]  # mypy does not see the default's type
+                run_check(name, lambda check=check: check(get))  # type: ignore[misc]  # mypy does not see the default's type
         if options.username is not None:
             _round_trip(options, options.username, report)
         if options.slo:
-            _objectives(options, take, report)
+            _objectives(options, run_check, report)
     finally:
         if options.prometheus is not None:
             _write_for_prometheus(Path(options.prometheus), results)
@@ -232,7 +232,7 @@ def _round_trip(options: Options, username: str, report: Report) -> None:
         anyio.run(round_trip.run, report)
 
 
-def _objectives(options: Options, take: Callable[[str, Step], None], report: Report) -> None:
+def _objectives(options: Options, run_check: Callable[[str, Step], None], report: Report) -> None:
     """The step `metrics` fetches them; each objective is a step of its own, where there is something to look at."""
     found: dict[str, Finding] = {}
 
@@ -250,7 +250,7 @@ def _objectives(options: Options, take: Callable[[str, Step], None], report: Rep
             return f"not a server's metrics: {str(failure)[:100]}"
         return None
 
-    take("metrics", metrics)
+    run_check("metrics", metrics)
     for name, finding in found.items():
         report(f"slo {name}", 0.0, finding.problem, finding.note)
 
@@ -269,13 +269,13 @@ def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None
     lines += ["# TYPE openguild_probe_duration_seconds gauge"]
     lines += [f'openguild_probe_duration_seconds{{step="{name}"}} {secs:.6f}' for name, secs, _ in results]
     lines += ["# TYPE openguild_probe_timestamp_seconds gauge", f"openguild_probe_timestamp_seconds {time.time():.0f}"]
-    write_whole(path, "\n".join(lines) + "\n", mode=0o644)
+    write_atomically(path, "\n".join(lines) + "\n", mode=0o644)
 
 
-def _short(failure: BaseException) -> str:
+def _describe_failure(failure: BaseException) -> str:
     if isinstance(failure, ApiError):
         return f"{failure.status} {failure.code}"
-    if isinstance(failure, GaveUp):  # it says what the last attempt failed with
+    if isinstance(failure, OutcomeUnknown):  # it says what the last attempt failed with
         return redact(" ".join(str(failure).split()))[:MAX_CAUSE_CHARS] or type(failure).__name__
     return getattr(failure, "strerror", None) or type(failure).__name__
 

@@ -95,8 +95,8 @@ async def seed_user(config: ServerConfig, arguments: Arguments) -> int:
                 )
             )
             if stored:
-                return _say(f"Seeded user '{username}' with id {user_id}")
-    return _say(f"User '{username}' already exists; skipping")
+                return _print_line(f"Seeded user '{username}' with id {user_id}")
+    return _print_line(f"User '{username}' already exists; skipping")
 
 
 def _password(arguments: Arguments) -> str:
@@ -128,7 +128,7 @@ async def assign_server_role(config: ServerConfig, arguments: Arguments) -> int:
         config, arguments, "assign server roles",
         lambda user_id: GrantServerRole(user_id=user_id, role=role, now_ms=_now_ms()),
     )  # fmt: skip
-    return _say(f"Assigned server role '{role}' to user '{user.username}' (id: {user.user_id})")
+    return _print_line(f"Assigned server role '{role}' to user '{user.username}' (id: {user.user_id})")
 
 
 async def revoke_server_role(config: ServerConfig, arguments: Arguments) -> int:
@@ -138,8 +138,8 @@ async def revoke_server_role(config: ServerConfig, arguments: Arguments) -> int:
         config, arguments, "revoke server roles", lambda user_id: RevokeServerRole(user_id=user_id, role=role)
     )
     if had:
-        return _say(f"Removed server role '{role}' from user '{user.username}' (id: {user.user_id})")
-    return _say(f"User '{user.username}' (id: {user.user_id}) did not have server role '{role}'")
+        return _print_line(f"Removed server role '{role}' from user '{user.username}' (id: {user.user_id})")
+    return _print_line(f"User '{user.username}' (id: {user.user_id}) did not have server role '{role}'")
 
 
 async def assign_guild_role(config: ServerConfig, arguments: Arguments) -> int:
@@ -173,7 +173,7 @@ async def _assign_within(
         )
     if not found:
         raise CommandFailed(f"{noun} '{scope_id}' not found")
-    return _say(f"Assigned {noun} role '{role}' to user '{user.username}' in {noun} {scope_id}")
+    return _print_line(f"Assigned {noun} role '{role}' to user '{user.username}' in {noun} {scope_id}")
 
 
 COMMANDS: dict[str, Callable[[ServerConfig, Arguments], Awaitable[int]]] = {
@@ -217,6 +217,6 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _say(line: str) -> int:
+def _print_line(line: str) -> int:
     sys.stdout.write(line + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""A client on anyio: log in, post without doubles, follow a channel across restarts.
+"""A client on anyio: log in, post each message exactly once, follow a channel across restarts.
 
     async with Client("http://127.0.0.1:8080") as client:
         await client.login("alice", "correct horse battery")
@@ -6,21 +6,21 @@
         async for event in client.subscribe(channel_id):
             print(event.sequence, event.text)
 
-Every decision (what to retry, when, from where to resume) is `openguild_proto.client`'s. Several addresses of one
-service may be given: the next one is tried when one fails.
+`openguild_proto.client` decides what to retry, when, and from where to resume. A client takes several addresses of one
+service and moves to the next when one fails.
 """
 
 from openguild_proto.client import ApiError, Session
 from openguild_runtime.client.session import Client, Posted
 from openguild_runtime.client.subscription import ChannelEvent, StreamEnded, Subscription
-from openguild_runtime.client.transport import Address, GaveUp
+from openguild_runtime.client.transport import Address, OutcomeUnknown
 
 __all__ = [
     "Address",
     "ApiError",
     "ChannelEvent",
     "Client",
-    "GaveUp",
+    "OutcomeUnknown",
     "Posted",
     "Session",
     "StreamEnded",

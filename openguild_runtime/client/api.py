@@ -1,4 +1,4 @@
-"""The calls that a client makes most, typed. Everything else is `Client.request`'s, by the table of routes."""
+"""Typed methods for the most frequent calls. Use `Client.request` for all other routes."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.schemas.guilds import Channel, Guild, Invite, Member
 from openguild_proto.schemas.messages import ReadPosition
 from openguild_runtime.client.subscription import ChannelEvent
-from openguild_runtime.client.transport import decoded
+from openguild_runtime.client.transport import decode_answer
 
 T = TypeVar("T")
 
 
 class Api(ABC):
-    """On top of `send`. Every call raises ApiError and GaveUp as it does; only those that read are sent again."""
+    """Methods built on `send`. All raise ApiError and OutcomeUnknown; only reads are retried."""
 
     __slots__ = ()
 
     @abstractmethod
     async def send(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> ClientResponse:
-        """One request to its answer."""
+        """Send one request and return its response."""
 
     # --- guilds, channels, invites -----------------------------------------------------------------
 
     async def create_guild(self, name: str) -> Guild:
-        """A guild that the caller owns."""
-        return await self._made(Guild, "/guilds", {"name": name})
+        """Create a guild, owned by the caller."""
+        return await self._post_for(Guild, "/guilds", {"name": name})
 
     async def create_channel(self, guild_id: str, name: str) -> Channel:
-        return await self._made(Channel, f"/guilds/{guild_id}/channels", {"name": name})
+        return await self._post_for(Channel, f"/guilds/{guild_id}/channels", {"name": name})
 
     async def create_invite(
         self, guild_id: str, *, max_uses: int | None = None, expires_in_secs: int | None = None
     ) -> Invite:
         body = {"max_uses": max_uses, "expires_in_secs": expires_in_secs}
-        return await self._made(Invite, f"/guilds/{guild_id}/invites", body)
+        return await self._post_for(Invite, f"/guilds/{guild_id}/invites", body)
 
     async def accept_invite(self, code: str) -> Member:
-        """Join; a member already keeps his role."""
-        return await self._made(Member, f"/invites/{code}/accept", None)
+        """Join the guild. A member keeps their role."""
+        return await self._post_for(Member, f"/invites/{code}/accept", None)
 
     # --- the log -----------------------------------------------------------------------------------
 
@@ -56,39 +56,40 @@ class Api(ABC):
         before: int | None = None,
         limit: int = DEFAULT_PAGE_EVENTS,
     ) -> list[ChannelEvent]:
-        """One page, oldest first: after `since`, or the newest below `before`; both are exclusive, together they are refused.
+        """Return one page, oldest first: the events after `since`, or the newest before `before`.
 
-        `epoch`: of the log that `since` counts in (`Channel.epoch`); 400 `invalid_since` where that is another one by now.
+        Both bounds are exclusive, and only one may be given. `epoch`: the log's epoch that `since` belongs to
+        (`Channel.epoch`); 400 `invalid_since` if the channel has another one by now.
         """
         bounds = {"since": since, "epoch": epoch, "before": before, "limit": limit}
         query = urlencode({name: value for name, value in bounds.items() if value is not None})
         answer = await self.send("GET", f"/channels/{channel_id}/events?{query}")
-        return decoded(answer.body, list[ChannelEvent])
+        return decode_answer(answer.body, list[ChannelEvent])
 
     async def history(self, channel_id: str, since: int = 0) -> AsyncIterator[ChannelEvent]:
-        """The whole log after `since`, page by page, to where it ends now."""
+        """Iterate over the log after `since`, page by page, to its current end."""
         while page := await self.events(channel_id, since=since, limit=MAX_PAGE_EVENTS):
             for event in page:
                 yield event
             since = page[-1].sequence
 
-    # --- what was read -----------------------------------------------------------------------------
+    # --- read positions ----------------------------------------------------------------------------
 
     async def mark_read(self, channel_id: str, sequence: int | None = None) -> ReadPosition:
-        """Up to `sequence`, None for the newest; a position never falls."""
-        return await self._made(ReadPosition, f"/channels/{channel_id}/read", {"sequence": sequence})
+        """Move the read position to `sequence`, or to the newest event. It never moves back."""
+        return await self._post_for(ReadPosition, f"/channels/{channel_id}/read", {"sequence": sequence})
 
     def unread(self) -> AsyncIterator[ReadPosition]:
-        """A line for each channel that the caller may read."""
-        return self.lines(ReadPosition, "/channels/unread")
+        """Iterate over the read positions of all channels that the caller may read."""
+        return self.list_items(ReadPosition, "/channels/unread")
 
     # --- lists -------------------------------------------------------------------------------------
 
-    async def lines(self, kind: type[T], path: str) -> AsyncIterator[T]:
-        """Every line of a list such as `/guilds`, over all its pages (X-Next-After)."""
+    async def list_items(self, kind: type[T], path: str) -> AsyncIterator[T]:
+        """Iterate over all items of a list such as `/guilds`, over all its pages (X-Next-After)."""
         answer = await self.send("GET", path)
         while True:
-            page: list[T] = decoded(answer.body, list[kind])  # type: ignore[valid-type]  # of a type that is a value here
+            page: list[T] = decode_answer(answer.body, list[kind])  # type: ignore[valid-type]  # `kind` is a value here
             for line in page:
                 yield line
             after = answer.header("x-next-after")
@@ -97,6 +98,6 @@ class Api(ABC):
             separator = "&" if "?" in path else "?"
             answer = await self.send("GET", path + separator + urlencode({"after": after}))
 
-    async def _made(self, kind: type[T], path: str, body: Any) -> T:
+    async def _post_for(self, kind: type[T], path: str, body: Any) -> T:
         answer = await self.send("POST", path, body)
-        return decoded(answer.body, kind)
+        return decode_answer(answer.body, kind)

@@ -1,4 +1,4 @@
-"""The client itself: tokens, and requests that are tried again."""
+"""The client: its session, and requests with retries."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from openguild_proto.client import (
     Step,
     StreamClient,
     api_error,
-    is_passing,
+    is_temporary,
     next_step,
 )
 from openguild_proto.schemas.accounts import TokenPair
 from openguild_runtime.client.api import Api
-from openguild_runtime.client.replicas import Replicas
-from openguild_runtime.client.subscription import Subscription, read
-from openguild_runtime.client.transport import Connect, GaveUp, connect_tcp, decoded
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.client.connection_pool import ConnectionPool
+from openguild_runtime.client.subscription import Subscription, decode_message
+from openguild_runtime.client.transport import Connect, OutcomeUnknown, connect_tcp, decode_answer
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
-    """What the server acknowledged: the event is durable."""
+    """The server's acknowledgement of a post: the event is durable."""
 
     sequence: int
     event_id: str
@@ -41,30 +41,31 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class Client(Api):
-    """`urls`: addresses of one service. `patience_secs`: how long a request is tried again before `GaveUp`.
+    """A client of one service.
 
-    `device_id`: what `login` logs in as, random if not given. An account has one session for each device, so two clients
-    that share one end each other's. `on_session` is called with each new pair, which takes the place of the one before it.
+    `urls`: addresses of the service. `retry_secs`: how long to retry a request before raising `OutcomeUnknown`.
+    `device_id`: the device that `login` uses, random by default. An account has one session per device: a login ends the
+    device's previous session. `on_session` is called with each new token pair, which replaces the previous pair.
 
-    `connect`, `sources` and `jitter` (a number in [0, 1) at each call) are for tests and other transports.
+    `connect`, `sources` and `jitter` (returns a number in [0, 1)) are for tests and other transports.
     """
 
     urls: str | tuple[str, ...]
-    patience_secs: float = 60.0
+    retry_secs: float = 60.0
     connect: Connect = connect_tcp
-    sources: Sources = field(default_factory=Sources)
+    sources: ClocksAndEntropy = field(default_factory=ClocksAndEntropy)
     jitter: Callable[[], float] = random.random
     session: Session | None = None
     device_id: str = ""
     on_session: Callable[[Session], None] = lambda session: None
     on_retry: Callable[[str], None] = lambda reason: None
-    _replicas: Replicas = field(init=False)
-    _refreshing: anyio.Lock = field(init=False, default_factory=anyio.Lock)
+    _pool: ConnectionPool = field(init=False)
+    _refresh_lock: anyio.Lock = field(init=False, default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
         self.device_id = self.device_id or f"client-{encode_unpadded(self.sources.random_bytes(9))}"
         urls = (self.urls,) if isinstance(self.urls, str) else self.urls
-        self._replicas = Replicas(urls, self.connect, self.sources.monotonic)
+        self._pool = ConnectionPool(urls, self.connect, self.sources.monotonic)
 
     async def __aenter__(self) -> Client:
         return self
@@ -73,75 +74,83 @@ class Client(Api):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close idle connections. Subscriptions close by themselves."""
-        await self._replicas.aclose()
+        """Close idle connections. Subscriptions are closed separately."""
+        await self._pool.aclose()
 
     # --- accounts ------------------------------------------------------------------------------------
 
     async def register(self, username: str, password: str) -> str:
-        """The new account's user id. Raises ApiError, GaveUp."""
+        """Create an account and return its user id. Raises ApiError, OutcomeUnknown."""
         body = {"username": username, "password": password}
         return str((await self.request("POST", "/users/register", body, authorized=False))["user_id"])
 
     async def login(self, username: str, password: str, device_id: str | None = None) -> None:
-        """As `device_id`, or as this client's own. Ends the session that the device had. Raises ApiError, GaveUp."""
+        """Log in as `device_id`, by default this client's. Ends the device's previous session.
+
+        Raises ApiError, OutcomeUnknown.
+        """
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
-        answer = await self._attempts("POST", "/sessions/login", body, authorized=False, repeatable=True)
-        self._keep(answer)
+        answer = await self._send_with_retries("POST", "/sessions/login", body, authorized=False, repeatable=True)
+        self._store_session(answer)
 
     async def logout(self) -> None:
-        """End the session on every replica. Raises ApiError, GaveUp; the session is kept unless the server has answered for it."""
-        async with self._refreshing:  # the token that is revoked is the newest
+        """End the session on every replica. Raises ApiError, OutcomeUnknown.
+
+        Keeps the session unless the server has ended it or has refused it for good.
+        """
+        async with self._refresh_lock:  # a refresh would replace the token that is revoked
             if self.session is None:
                 return
             body = {"refresh_token": self.session.refresh_token}
             try:
                 await self.request("POST", "/sessions/revoke", body, authorized=False)
             except ApiError as refusal:
-                if is_passing(refusal.status):
+                if is_temporary(refusal.status):
                     raise
-                self.session = None  # it was over already
+                self.session = None  # it had already ended
                 raise
             self.session = None
 
-    def _keep(self, answer: ClientResponse) -> None:
-        decoded(answer.body, TokenPair)
+    def _store_session(self, answer: ClientResponse) -> None:
+        decode_answer(answer.body, TokenPair)
         try:
             session = Session.of(answer.body, self.sources.monotonic())
         except ValueError as failure:
-            raise GaveUp(f"the tokens cannot be used: {failure}") from failure
+            raise OutcomeUnknown(f"the tokens cannot be used: {failure}") from failure
         self.session = session
         self.on_session(session)
 
     # --- requests ------------------------------------------------------------------------------------
 
     async def request(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
-        """One request to its JSON answer, None for an empty one. GET is repeated when it fails. Raises ApiError, GaveUp."""
+        """Send one request and return its JSON response, None if it is empty. Retries GET. Raises ApiError, OutcomeUnknown."""
         answer = await self.send(method, path, body, authorized=authorized)
-        return decoded(answer.body, object) if answer.body else None
+        return decode_answer(answer.body, object) if answer.body else None
 
     async def send(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> ClientResponse:
-        """As `request`, to the whole answer with its headers."""
-        return await self._attempts(method, path, body, authorized=authorized, repeatable=method == "GET")
+        """Send one request and return its response with the headers. Otherwise like `request`."""
+        return await self._send_with_retries(method, path, body, authorized=authorized, repeatable=method == "GET")
 
     async def post(self, channel_id: str, text: str, *, nonce: str | None = None) -> Posted:
-        """Store a message once, however often it has to be sent: every attempt carries the same nonce.
+        """Store a message exactly once: every attempt carries the same nonce.
 
-        Raises ApiError (every attempt was refused: nothing was stored), GaveUp (an attempt was not answered, or with a
-        5xx, so nobody knows: post again with its `nonce`).
+        Raises ApiError (every attempt was refused, nothing was stored) and OutcomeUnknown (an attempt got no response or a
+        5xx: post again with its `nonce`).
         """
         nonce = nonce or encode_unpadded(self.sources.random_bytes(16))
         path, body = f"/channels/{channel_id}/messages", {"content": text, "nonce": nonce}
-        doubts: list[str] = []
+        unknown_outcomes: list[str] = []
         try:
-            answer = await self._attempts("POST", path, body, authorized=True, repeatable=True, doubts=doubts)
-            return decoded(answer.body, Posted)
-        except (ApiError, GaveUp) as end:
-            if isinstance(end, ApiError) and not doubts:
+            answer = await self._send_with_retries(
+                "POST", path, body, authorized=True, repeatable=True, unknown_outcomes=unknown_outcomes
+            )
+            return decode_answer(answer.body, Posted)
+        except (ApiError, OutcomeUnknown) as end:
+            if isinstance(end, ApiError) and not unknown_outcomes:
                 raise
-            raise GaveUp(str(end), nonce) from end
+            raise OutcomeUnknown(str(end), nonce) from end
 
-    async def _attempts(
+    async def _send_with_retries(
         self,
         method: str,
         path: str,
@@ -149,20 +158,23 @@ class Client(Api):
         *,
         authorized: bool,
         repeatable: bool,
-        doubts: list[str] | None = None,
+        unknown_outcomes: list[str] | None = None,
     ) -> ClientResponse:
-        """Send until it is done, refused, or `patience_secs` have passed. `doubts` takes why an attempt's fate is unknown."""
+        """Send until it succeeds, is refused, or `retry_secs` have passed.
+
+        `unknown_outcomes` collects the reasons of attempts that the server may have carried out.
+        """
         data = b"" if body is None else msgspec.json.encode(body)
         backoff = Backoff(self.jitter)
-        deadline = self.sources.monotonic() + self.patience_secs
+        deadline = self.sources.monotonic() + self.retry_secs
         refreshed = ended_idle = False
         while True:
             token = await self.fresh_token() if authorized else None
             fresh = ended_idle or not repeatable
-            exchange = await self._replicas.exchange(method, path, data, token, fresh=fresh)
-            response, reason, ended_idle = exchange.response, exchange.reason, exchange.ended_idle
-            if doubts is not None and (response is None or response.status >= 500):
-                doubts.append(reason)
+            attempt = await self._pool.attempt(method, path, data, token, fresh=fresh)
+            response, reason, ended_idle = attempt.response, attempt.reason, attempt.ended_idle
+            if unknown_outcomes is not None and (response is None or response.status >= 500):
+                unknown_outcomes.append(reason)
             step, advised = next_step(response, repeatable=repeatable) if response else (Step.RETRY, None)
             if response is not None:
                 if step is Step.DONE:
@@ -175,13 +187,13 @@ class Client(Api):
                     raise api_error(response)
                 reason = f"HTTP {response.status}"
             elif not repeatable:
-                raise GaveUp(reason)
+                raise OutcomeUnknown(reason)
             elif ended_idle:  # once: the next one is fresh
                 self.on_retry(reason)
                 continue
             delay = backoff.next_delay(advised)
             if self.sources.monotonic() + delay > deadline:
-                raise api_error(response) if response else GaveUp(reason)
+                raise api_error(response) if response else OutcomeUnknown(reason)
             self.on_retry(reason)
             await anyio.sleep(delay)
 
@@ -190,7 +202,7 @@ class Client(Api):
     async def fresh_token(self, refused: str | None = None) -> str:
         """An access token that is good for a while, and not the `refused` one.
 
-        Raises ApiError, GaveUp, and RuntimeError while nobody is logged in.
+        Raises ApiError, OutcomeUnknown, and RuntimeError while nobody is logged in.
         """
         session = self._logged_in()
         if session.access_token == refused or session.is_stale(self.sources.monotonic()):
@@ -204,13 +216,13 @@ class Client(Api):
 
     async def refresh(self, refused: str | None) -> None:
         """Get a new pair, once for all who ask. `refused`: the access token that was not accepted."""
-        async with self._refreshing:
+        async with self._refresh_lock:
             session = self.session
             if session is None or session.access_token != refused:
                 return
             body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (PROTOCOL 4.6.4)
-            answer = await self._attempts("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
-            self._keep(answer)
+            answer = await self._send_with_retries("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
+            self._store_session(answer)
 
     # --- streams -------------------------------------------------------------------------------------
 
@@ -228,9 +240,9 @@ class Client(Api):
             while True:
                 event = await subscription.next_event()
                 if isinstance(event, Notified):
-                    yield read(event.payload, dict[str, Any])
+                    yield decode_message(event.payload, dict[str, Any])
         finally:
             await subscription.aclose()
 
     def _subscription(self, stream: StreamClient) -> Subscription:
-        return Subscription(stream, self._replicas, self.sources.monotonic, self.fresh_token)
+        return Subscription(stream, self._pool, self.sources.monotonic, self.fresh_token)

@@ -1,4 +1,4 @@
-"""One stream that comes back by itself; every decision is `openguild_proto.client.StreamClient`'s."""
+"""A stream that reconnects by itself. `openguild_proto.client.StreamClient` makes the decisions."""
 
 from __future__ import annotations
 
@@ -19,20 +19,28 @@ from openguild_proto.client import (
     Opened,
     StreamClient,
     StreamEvent,
-    is_passing,
+    is_temporary,
 )
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_runtime.client.replicas import Replicas
-from openguild_runtime.client.transport import ATTEMPT_SECS, TRANSPORT, Address, GaveUp, close, reason_of, receive
+from openguild_runtime.client.connection_pool import ConnectionPool
+from openguild_runtime.client.transport import (
+    ATTEMPT_SECS,
+    TRANSPORT_ERRORS,
+    Address,
+    OutcomeUnknown,
+    close,
+    describe_failure,
+    receive,
+)
 
 T = TypeVar("T")
 
-QUIET_SECS = 1.0  # ours: a replay has begun by then, so a channel that brought nothing is probably empty
-LOOK_SECS = 5.0  # ours: for the answer; the stream is not read meanwhile
+QUIET_SECS = 1.0  # a replay would have begun by then, so the channel is probably empty
+EMPTY_CHECK_SECS = 5.0  # timeout of that request; the stream is not read meanwhile
 
 
 class StreamEnded(Exception):
-    """The stream is over for good: `code` is a close code (PROTOCOL 8.9) or an HTTP status."""
+    """The stream has ended and reconnecting would not help. `code`: a close code (PROTOCOL 8.9) or an HTTP status."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}".strip())
@@ -41,7 +49,7 @@ class StreamEnded(Exception):
 
 
 class ChannelEvent(msgspec.Struct, frozen=True):
-    """One event of a channel as it is streamed (PROTOCOL 8.4.1)."""
+    """One event of a channel, as streams send it (PROTOCOL 8.4.1)."""
 
     sequence: int
     channel_id: str
@@ -49,12 +57,12 @@ class ChannelEvent(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The message's text, "" for other kinds of events."""
+        """The text of a message; "" for other events."""
         return str(self.event.get("content", {}).get("content", ""))
 
 
-def read(payload: str, kind: type[T]) -> T:
-    """A message of a stream. Raises StreamEnded: coming back would bring it again."""
+def decode_message(payload: str, kind: type[T]) -> T:
+    """Decode a message of a stream. Raises StreamEnded, because a reconnect would deliver the same message again."""
     try:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.MsgspecError, RecursionError) as failure:
@@ -62,31 +70,31 @@ def read(payload: str, kind: type[T]) -> T:
 
 
 class Subscription:
-    """An async iterator of `ChannelEvent`. It reads in its caller's task: whoever stops asking stops the stream.
+    """An async iterator of `ChannelEvent`. It reads the stream in the caller's task, so an idle caller stops the stream.
 
-    `next_event` also gives `Opened` and `Disconnected`. Raises StreamEnded; ApiError when the session is over.
-    `token(refused)` gives an access token, another one than `refused`.
+    `next_event` also returns `Opened` and `Disconnected`. Raises StreamEnded, and ApiError when the session has ended.
+    `token(refused)` returns an access token other than `refused`.
     """
 
     def __init__(
         self,
         stream: StreamClient,
-        replicas: Replicas,
+        replicas: ConnectionPool,
         clock: Callable[[], float],
         token: Callable[[str | None], Awaitable[str]],
     ) -> None:
         self.state = stream
-        self._replicas = replicas
+        self._pool = replicas
         self._clock = clock
-        self._new_token = token
+        self._get_token = token
         self._token: str | None = None  # what the connection was opened with
-        self._refused: str | None = None  # what the server did not accept, until there is another
+        self._refused_token: str | None = None  # what the server did not accept, until there is another
         self._transport: ByteStream | None = None
         self._address: Address | None = None
         self._ready: list[StreamEvent] = []
         self._not_before = -math.inf  # no connect until then, however often the wait is cancelled
-        self._look_at: float | None = None  # when to see whether the channel is empty
-        self._looked = False
+        self._check_empty_at: float | None = None  # when to see whether the channel is empty
+        self._checked_empty = False
 
     def __aiter__(self) -> Subscription:
         return self
@@ -95,7 +103,7 @@ class Subscription:
         while True:
             event = await self.next_event()
             if isinstance(event, Delivered):
-                return read(event.payload, ChannelEvent)
+                return decode_message(event.payload, ChannelEvent)
 
     async def __aenter__(self) -> Subscription:
         return self
@@ -104,16 +112,16 @@ class Subscription:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Leave the stream. Idempotent."""
+        """Close the stream. Idempotent."""
         self.state.close()
         transport, self._transport = self._transport, None
         if transport is not None:
-            with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT):
+            with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT_ERRORS):
                 await transport.send(self.state.data_to_send())
             await close(transport)
 
     async def next_event(self) -> StreamEvent:
-        """The next event, whatever it is; reconnects by itself after a `Disconnected`."""
+        """Return the next event of any kind. Reconnects after a `Disconnected`."""
         while not self._ready:
             if not self.state.connected:
                 await self._connect()
@@ -123,19 +131,19 @@ class Subscription:
         if isinstance(event, Disconnected):
             self._not_before = self._clock() + event.retry_secs
             if event.needs_token:
-                self._refused = self._token
+                self._refused_token = self._token
             elif self._address is not None:
-                self._replicas.avoid(self._address)
-            self._address = self._look_at = None
-            await self._let_go()
+                self._pool.mark_failed(self._address)
+            self._address = self._check_empty_at = None
+            await self._close_transport()
         elif isinstance(event, Ended):
-            await self._let_go()
+            await self._close_transport()
             raise StreamEnded(event.code, event.reason)
-        elif isinstance(event, Opened) and not self._looked:
-            self._look_at = self._clock() + QUIET_SECS
+        elif isinstance(event, Opened) and not self._checked_empty:
+            self._check_empty_at = self._clock() + QUIET_SECS
         return event
 
-    async def _let_go(self) -> None:
+    async def _close_transport(self) -> None:
         transport, self._transport = self._transport, None
         if transport is not None:
             await close(transport)
@@ -145,22 +153,22 @@ class Subscription:
         if wait > 0:
             await anyio.sleep(wait)
         try:
-            self._token = token = await self._new_token(self._refused)
-        except (ApiError, GaveUp) as failure:
-            if isinstance(failure, ApiError) and not is_passing(failure.status):
-                raise  # the session is over
+            self._token = token = await self._get_token(self._refused_token)
+        except (ApiError, OutcomeUnknown) as failure:
+            if isinstance(failure, ApiError) and not is_temporary(failure.status):
+                raise  # the session has ended
             self._ready.append(self.state.failed(f"no new token: {failure}", self._clock()))
             return
-        self._refused = None
-        self._address = address = self._replicas.address
+        self._refused_token = None
+        self._address = address = self._pool.address
         self.state.connect(address.authority, token, self._clock())
         try:
             with anyio.fail_after(ATTEMPT_SECS):
-                self._transport = await self._replicas.connect(address)
+                self._transport = await self._pool.connect(address)
                 await self._transport.send(self.state.data_to_send())
-        except TRANSPORT as failure:
-            self._ready.append(self.state.failed(reason_of(failure), self._clock()))
-        except BaseException:  # its caller was cancelled: half a handshake is of no use, and coming back sooner of none
+        except TRANSPORT_ERRORS as failure:
+            self._ready.append(self.state.failed(describe_failure(failure), self._clock()))
+        except BaseException:  # cancelled within the handshake, which is then useless
             self._ready.append(self.state.failed("cancelled while it connected", self._clock()))
             raise
 
@@ -169,33 +177,35 @@ class Subscription:
         if transport is None:
             self._ready.append(self.state.failed("no transport", self._clock()))
             return
-        look_at = self._look_at if self.state.channel_id is not None and self.state.position is None else None
-        deadline = min((at for at in (self.state.next_deadline(), look_at) if at is not None), default=None)
+        check_empty_at = (
+            self._check_empty_at if self.state.channel_id is not None and self.state.position is None else None
+        )
+        deadline = min((at for at in (self.state.next_deadline(), check_empty_at) if at is not None), default=None)
         data: bytes | None = None
         try:
             with anyio.move_on_after(max(0.0, deadline - clock()) if deadline is not None else None):
                 data = await receive(transport)
             if data is None:
-                if look_at is not None and clock() >= look_at:
-                    await self._look()
+                if check_empty_at is not None and clock() >= check_empty_at:
+                    await self._check_empty()
                 self._ready += self.state.handle_deadline(clock())
                 return
             self._ready += self.state.receive_data(data, clock())
             answer = self.state.data_to_send()
             if answer:
                 await transport.send(answer)
-        except TRANSPORT as failure:
+        except TRANSPORT_ERRORS as failure:
             if self.state.connected:
-                self._ready.append(self.state.failed(reason_of(failure), self._clock()))
+                self._ready.append(self.state.failed(describe_failure(failure), self._clock()))
 
-    async def _look(self) -> None:
-        """Nothing was replayed: where the log is empty, everything is after 0, and a cut before the first event loses none.
+    async def _check_empty(self) -> None:
+        """Start at position 0 if the log is empty, so that a disconnect before the first event loses nothing.
 
-        Once, and any other answer leaves the newest events to the server.
+        Runs once, when nothing was replayed. With any other response the server chooses where the stream begins.
         """
-        self._looked, self._look_at = True, None
+        self._checked_empty, self._check_empty_at = True, None
         path = f"/channels/{self.state.channel_id}/events?limit=1"
-        with anyio.move_on_after(LOOK_SECS):
-            exchange = await self._replicas.exchange("GET", path, b"", self._token, fresh=False)
-            if exchange.response is not None and exchange.response.status == 200 and exchange.response.body == b"[]":
+        with anyio.move_on_after(EMPTY_CHECK_SECS):
+            attempt = await self._pool.attempt("GET", path, b"", self._token, fresh=False)
+            if attempt.response is not None and attempt.response.status == 200 and attempt.response.body == b"[]":
                 self.state.position = 0

@@ -1,4 +1,4 @@
-"""How the client reaches a server: an address, and bytes to and from it."""
+"""Addresses and byte streams of the client."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from anyio.abc import ByteStream, SocketAttribute
 from openguild_proto.client import ConnectionBroken
 
 
-class GaveUp(Exception):
-    """What became of the request is not known: an attempt was not answered, or a post's with a 5xx.
+class OutcomeUnknown(Exception):
+    """It is unknown whether the server carried out the request: an attempt got no response, or a post got a 5xx.
 
-    `nonce`: of a post, which may have been stored; post again with it. None for everything else.
+    `nonce`: of a post that may have been stored; post again with it. None for other requests.
     """
 
     def __init__(self, reason: str, nonce: str | None = None) -> None:
@@ -31,12 +31,12 @@ class GaveUp(Exception):
 T = TypeVar("T")
 
 
-def decoded(body: bytes, kind: type[T]) -> T:
-    """An answer as what it should be. Raises GaveUp: something answered that is not the server, or another release of it."""
+def decode_answer(body: bytes, kind: type[T]) -> T:
+    """Decode a response. Raises OutcomeUnknown if it comes from a proxy or from an incompatible release."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as failure:
-        raise GaveUp(f"the answer is not what the server gives here: {failure}") from failure
+        raise OutcomeUnknown(f"the answer is not what the server gives here: {failure}") from failure
 
 
 RECEIVE_BYTES = 65_536
@@ -68,19 +68,19 @@ class Address:
 
 Connect: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 
-# The transport failed: nothing is known but that it is gone.
-TRANSPORT = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+# Raised when the transport fails.
+TRANSPORT_ERRORS = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
 async def connect_tcp(address: Address) -> ByteStream:
-    """TCP, with TLS where the address says so. Raises OSError."""
+    """Connect with TCP, and TLS if the address requires it. Raises OSError."""
     if address.tls:
         return await anyio.connect_tcp(address.host, address.port, ssl_context=ssl.create_default_context())
     return await anyio.connect_tcp(address.host, address.port)
 
 
 async def receive(stream: ByteStream) -> bytes:
-    """b"" at the end of the stream."""
+    """Return the next bytes, b"" at the end of the stream."""
     try:
         return await stream.receive(RECEIVE_BYTES)
     except anyio.EndOfStream:
@@ -88,12 +88,12 @@ async def receive(stream: ByteStream) -> bytes:
 
 
 async def close(stream: ByteStream) -> None:
-    with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT):
+    with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT_ERRORS):
         await stream.aclose()
 
 
-def has_ended(stream: ByteStream) -> bool:
-    """An idle connection is over: its end has come, or bytes that nobody asked for. Without a socket nobody can tell."""
+def is_stale_connection(stream: ByteStream) -> bool:
+    """Return whether an idle connection has ended or has received unexpected bytes. False if it has no socket."""
     sock = stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610 - anyio's, not Django's
     if sock is None:
         return False
@@ -104,8 +104,8 @@ def has_ended(stream: ByteStream) -> bool:
         return bool(look.select(0))
 
 
-def reason_of(failure: BaseException) -> str:
-    """What failed, in words. anyio hides behind "all attempts" what each address of a name answered."""
+def describe_failure(failure: BaseException) -> str:
+    """Describe a failure. Replaces anyio's "all connection attempts failed" with the error of one attempt."""
     cause: BaseException | None = failure.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]

@@ -51,7 +51,7 @@ from openguild_runtime.config.values import (
     split_address,
     without_userinfo,
 )
-from openguild_runtime.system.local_socket import too_long
+from openguild_runtime.system.unix_socket import path_length_problem
 
 __all__ = ["ServerConfig", "load", "split_address"]
 
@@ -245,7 +245,7 @@ class ServerConfig(Strict):
                 "invalid MLS configuration: mls.identities must include at least one identity when MLS is enabled",
                 "mls.enabled",
             )
-        if self.admin_path is not None and (problem := too_long(self.admin_path)) is not None:
+        if self.admin_path is not None and (problem := path_length_problem(self.admin_path)) is not None:
             key = "data_dir" if self.admin_socket is None else "admin_socket"
             raise Contradiction(f"{key}: {problem}", key)
 

@@ -1,7 +1,7 @@
-"""A private PostgreSQL and a private NATS from wheels, for `--embedded` and for tests. No system package is needed."""
+"""A private PostgreSQL and a private NATS from wheels, for `--embedded` and for tests. Needs no system packages."""
 
 from openguild_runtime.embedded.nats import EmbeddedNats
 from openguild_runtime.embedded.postgres import EmbeddedPostgres, running_url
-from openguild_runtime.embedded.server import EmbeddedError, EmbeddedServer, unusable
+from openguild_runtime.embedded.server import EmbeddedError, EmbeddedServer, data_dir_error
 
-__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "EmbeddedServer", "running_url", "unusable"]
+__all__ = ["EmbeddedError", "EmbeddedNats", "EmbeddedPostgres", "EmbeddedServer", "data_dir_error", "running_url"]

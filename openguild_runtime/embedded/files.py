@@ -1,4 +1,4 @@
-"""Files and ports that both private servers need."""
+"""Helpers for files, ports and privileges, used by both private servers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MIN_FREE_BYTES = 64 * 1024
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    """Return a free TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 def is_taken(port: int) -> bool:
-    """Whether somebody listens on this TCP port of 127.0.0.1."""
+    """Return whether this TCP port of 127.0.0.1 is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -30,13 +30,13 @@ def is_taken(port: int) -> bool:
 
 
 def drop_large_log(path: Path, limit_bytes: int = 4 * 1024 * 1024) -> None:
-    """Remove the log before a start where it has outgrown `limit_bytes`."""
+    """Remove the log if it is larger than `limit_bytes`. Call it before a start."""
     if path.exists() and path.stat().st_size > limit_bytes:
         path.unlink()
 
 
-def lines_of(path: Path, since: int = 0) -> list[str]:
-    """The file's lines, from the byte `since` on; none where there is no file."""
+def read_lines(path: Path, since: int = 0) -> list[str]:
+    """Return the file's lines from the byte `since` on; none if the file is missing."""
     try:
         with path.open("rb") as file:
             file.seek(since)
@@ -46,28 +46,28 @@ def lines_of(path: Path, since: int = 0) -> list[str]:
 
 
 def is_full(directory: Path) -> bool:
-    """Whether its file system has no room, or no place for another file."""
+    """Return whether its file system has no free space or no free inodes."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize < MIN_FREE_BYTES or (status.f_files > 0 and status.f_favail == 0)
 
 
 def missing_capabilities(needed: dict[str, int]) -> list[str]:
-    """Which of these capabilities (name: number) this process does not have; none where there are no capabilities."""
-    for line in lines_of(Path("/proc/self/status")):
+    """Return the capabilities (name: number) that this process lacks; none on systems without capabilities."""
+    for line in read_lines(Path("/proc/self/status")):
         name, _, value = line.partition(":")
         if name == "CapEff":
             return [f"CAP_{each}" for each, number in needed.items() if not int(value, 16) & 1 << number]
     return []
 
 
-def has_other_accounts() -> bool:
-    """Whether this user namespace maps more than one user."""
-    counts = [line.split()[2] for line in lines_of(Path("/proc/self/uid_map"))]
+def maps_other_accounts() -> bool:
+    """Return whether this user namespace maps more than one user."""
+    counts = [line.split()[2] for line in read_lines(Path("/proc/self/uid_map"))]
     return not counts or sum(map(int, counts)) > 1
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another process holds the lock file. Raises PermissionError where it may not be asked."""
+    """Return whether another process holds the lock file. Raises PermissionError if it cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

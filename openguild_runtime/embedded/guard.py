@@ -1,21 +1,18 @@
-"""The process between the server and a private PostgreSQL or NATS: it sees to it that none is left behind.
+"""The guard: the parent process of a private PostgreSQL or NATS, which stops the program when the server is gone.
 
-Run as a script (`python -I -S guard.py`) with the standard library alone; `server.py` speaks to it through
-its standard input and output:
+Runs as a script (`python -I -S guard.py`) with the standard library only. `server.py` talks to it over its standard input
+and output:
 
-- first line in: the job as JSON (`Job` in embedded.py); later lines: `stop` (the program's own orderly stop) or
-  `kill` (SIGKILL, for chaos tests);
+- first line in: the job as JSON (`Job` in server.py); later lines: `stop` (an orderly stop) or `kill` (SIGKILL);
 - lines out: `started PID`, then `exited CODE`; or `failed TEXT`.
 
-The end of its input means that the server is gone, however it went (Ctrl-C, SIGTERM, SIGKILL): the program is then
-stopped in order. It runs in a session of its own, so the terminal's Ctrl-C reaches neither it nor the program. Should
-the guard itself be killed, Linux signals the program (PR_SET_PDEATHSIG, which would not do in the server: it counts
-from the end of the *thread* that forked).
+The end of its input means that the server has exited, even by SIGKILL: the guard then stops the program in order. It runs
+in its own session, so Ctrl-C reaches neither the guard nor the program. If the guard is killed, Linux signals the program
+(PR_SET_PDEATHSIG; the server cannot use it, because it fires when the forking *thread* exits).
 
-PostgreSQL refuses to run as root. For root the guard changes to the job's account. That account needs no way to the data:
-the guard opens the directory, and the program is told `/proc/self/fd/N`, which leads there whatever is closed above it.
-Whoever starts it, the program has no capability in any of the five sets, cannot gain one, and an account that was changed to
-has no groups but its own.
+PostgreSQL refuses to run as root, so as root the guard switches to the job's account. That account need not be able to
+reach the data directory: the guard opens it and passes `/proc/self/fd/N` to the program. The program has no capabilities
+and cannot gain any, and a switched account has no supplementary groups.
 """
 
 from __future__ import annotations
@@ -33,22 +30,22 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-KILL_AFTER_SECS = 15.0  # an orderly stop that takes longer ends with SIGKILL
-LOCK_WAIT_SECS = 20.0  # the guard of a killed server may still be stopping its program
+KILL_AFTER_SECS = 15.0  # for an orderly stop, before SIGKILL
+LOCK_WAIT_SECS = 20.0  # for the guard of a killed server, which may still be stopping its program
 
-DIRECTORY = "{directory}"  # in the job's arguments: where the program finds its directory
+DIRECTORY = "{directory}"  # placeholder in the job's arguments for the path of the program's directory
 
 PR_SET_PDEATHSIG = 1
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION_3 = 0x20080522
-MAX_CAPABILITIES = 64  # as many as the sets have bits
+MAX_CAPABILITIES = 64  # bits of a capability set
 
 
 def main() -> int:
-    """Run the job that standard input describes until it or the parent ends; the exit status."""
-    job: dict[str, Any] = json.loads(_first_line())
-    with _keeping(job["copy"]):
+    """Run the job given on standard input until it or the parent ends. Return the exit status."""
+    job: dict[str, Any] = json.loads(_read_job_line())
+    with _locking_copy(job["copy"]):
         return _run(job)
 
 
@@ -70,13 +67,13 @@ def _run(job: dict[str, Any]) -> int:
         _say(f"failed {failure}")
         return 1
     _say(f"started {pid}")
-    _say(f"exited {_attend(pid, waker, job['stop_signal'])}")
+    _say(f"exited {_supervise(pid, waker, job['stop_signal'])}")
     return 0
 
 
 @contextlib.contextmanager
-def _keeping(copy: str | None) -> Iterator[None]:
-    """The copy of the programs lives as long as this process: who tidies up sees that it is locked."""
+def _locking_copy(copy: str | None) -> Iterator[None]:
+    """Lock the copy of the programs, so that no other server removes it as stale, and remove it at the end."""
     if copy is None:
         yield
         return
@@ -89,8 +86,8 @@ def _keeping(copy: str | None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _attend(pid: int, waker: int, stop_signal: int) -> int:
-    """Until the program has ended: hand on what the server asks. Returns its exit code, negative for a signal."""
+def _supervise(pid: int, waker: int, stop_signal: int) -> int:
+    """Carry out the server's commands until the program exits. Return its exit code, negative for a signal."""
     watched = [0, waker]
     deadline: float | None = None
     while True:
@@ -115,7 +112,7 @@ def _attend(pid: int, waker: int, stop_signal: int) -> int:
 
 
 def _spawn(job: dict[str, Any]) -> tuple[int, str]:
-    """Fork and exec the program. Returns its pid and, if it could not be started, why."""
+    """Fork and exec the program. Return its pid, and the reason if it could not be started."""
     report, failed = os.pipe()
     feed, fed = os.pipe()
     guard = os.getpid()
@@ -123,21 +120,21 @@ def _spawn(job: dict[str, Any]) -> tuple[int, str]:
     if pid == 0:
         try:
             os.dup2(feed, 0)
-            _become(job, guard)
+            _exec_program(job, guard)
         except OSError as error:
             about = error.filename or os.path.basename(job["argv"][0])
             os.write(failed, f"{about}: {(error.strerror or '').lower()}".encode(errors="surrogateescape"))
         os._exit(127)
     for end in (failed, feed):
         os.close(end)
-    with contextlib.suppress(BrokenPipeError), os.fdopen(fed, "wb") as pipe:  # it may have ended without reading
+    with contextlib.suppress(BrokenPipeError), os.fdopen(fed, "wb") as pipe:  # the program may exit without reading
         pipe.write(job["input"].encode())
     with os.fdopen(report, "rb") as pipe:
         return pid, pipe.read().decode(errors="surrogateescape")
 
 
-def _become(job: dict[str, Any], guard: int) -> NoReturn:
-    """In the child: log file, directory, privileges, death signal, exec."""
+def _exec_program(job: dict[str, Any], guard: int) -> NoReturn:
+    """In the child: set up the log file, directory, privileges and death signal, then exec."""
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -149,7 +146,7 @@ def _become(job: dict[str, Any], guard: int) -> NoReturn:
             here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
             os.set_inheritable(here, True)
             place = f"/proc/self/fd/{here}"
-        os.fchown(0, job["uid"], job["gid"])  # it may open /dev/stdin
+        os.fchown(0, job["uid"], job["gid"])  # so that it can open /dev/stdin
     _drop_privileges(job)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
@@ -162,10 +159,10 @@ def _become(job: dict[str, Any], guard: int) -> NoReturn:
 
 
 def _drop_privileges(job: dict[str, Any]) -> None:
-    """Become the account, where one is named, and give up every capability for good. Raises OSError."""
+    """Switch to the job's account, if it names one, and drop every capability for good. Raises OSError."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # takes CAP_SETPCAP; without it NO_NEW_PRIVS must do, and does
-            for capability in range(MAX_CAPABILITIES):  # until one that this kernel does not know
+        with contextlib.suppress(OSError):  # needs CAP_SETPCAP; without it NO_NEW_PRIVS is sufficient
+            for capability in range(MAX_CAPABILITIES):  # until the first that this kernel does not know
                 _prctl(PR_CAPBSET_DROP, capability)
     if job["uid"] is not None:
         try:
@@ -195,14 +192,14 @@ class _Sets(ctypes.Structure):
 
 
 def _give_up_capabilities() -> None:
-    """Effective, permitted and inheritable; the kernel takes the ambient ones with them."""
+    """Clear the effective, permitted and inheritable sets; the kernel then clears the ambient set."""
     sets = (_Sets * 2)()
     if ctypes.CDLL(None, use_errno=True).capset(ctypes.byref(_Header(CAPABILITY_VERSION_3, 0)), sets) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _take_lock(path: str) -> bool:
-    """Held until this process ends; the descriptor is not inherited by the program."""
+    """Lock `path` until this process exits; the program does not inherit the descriptor. Return False on timeout."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + LOCK_WAIT_SECS
     while True:
@@ -215,8 +212,8 @@ def _take_lock(path: str) -> bool:
             time.sleep(0.02)
 
 
-def _first_line() -> bytes:
-    """Byte by byte: what follows the line belongs to the loop."""
+def _read_job_line() -> bytes:
+    """Read the first line byte by byte, so that later lines stay in the pipe for `select`."""
     line = bytearray()
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
@@ -230,7 +227,7 @@ def _say(text: str) -> None:
     try:
         os.write(1, text.encode(errors="surrogateescape") + b"\n")
     except BrokenPipeError:
-        return  # the server is gone; nobody is left to be told
+        return  # the server is gone
 
 
 if __name__ == "__main__":

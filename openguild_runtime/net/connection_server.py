@@ -30,7 +30,7 @@ from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 RECEIVE_BYTES = 65_536
 
@@ -62,7 +62,7 @@ class ConnectionServer:
         metrics: Metrics,
         timers: TimerWheel,
         tasks: TaskGroup,
-        sources: Sources,
+        sources: ClocksAndEntropy,
         max_connections: int,
         max_per_address: int,
         max_body_of: Callable[[str, str], int] | None = None,

@@ -156,7 +156,7 @@ class Flusher:
         return len(plan), len(plan) < PURE_SENDS and not self._hub.flush_plan(stream, 1)
 
     def _flush_native(self, flush: NativeFlush, stream: str, max_secs: float) -> tuple[int, int]:
-        served, left, troubles = flush(self._hub.ring(stream), CHUNK_SENDS, SEND_BYTES, max_secs)
+        served, left, troubles = flush(self._hub.frames(stream), CHUNK_SENDS, SEND_BYTES, max_secs)
         for slot, rest, error in troubles:
             transport = self._hub.at(stream, slot).owner
             if isinstance(transport, Transport):

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 
 from openguild_proto.limits import TURN_SECS
-from openguild_runtime.system.background import contained
+from openguild_runtime.system.background import log_exceptions
 
 TICK_SECS = 0.1  # a deadline fires up to two of these late
 
@@ -78,7 +78,7 @@ class TimerWheel:
             if timed.timer_tick != self._done:
                 continue  # disarmed since, or in another bucket
             timed.timer_tick = -1
-            with contained("a deadline"):  # the other connections of this bucket have theirs
+            with log_exceptions("a deadline"):  # the other connections of this bucket have theirs
                 deadline = timed.next_deadline()
                 if deadline is not None and deadline <= now:
                     timed.deadline_passed(now)

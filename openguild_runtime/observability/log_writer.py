@@ -29,14 +29,14 @@ class LogWriter:
         self._descriptor = descriptor
         self._describe_gap = describe_gap
         self._lines: SimpleQueue[str | int] = SimpleQueue()  # a number: lines refused so far, where some are missing
-        self._held: str | int | None = None  # taken from the queue, for the next write
+        self._next_item: str | int | None = None  # taken from the queue, for the next write
         self._accepted = 0  # bytes, by `append`
         self._written = 0  # of them, by the thread: written or lost
         self._refused = 0  # lines that found no room
         self._marked = 0  # of them, before the newest mark in the queue
-        self._told = 0  # of them, said in the log
+        self._reported = 0  # of them, said in the log
         self._lost = 0  # lines that the descriptor refused
-        self._lost_told = 0
+        self._lost_reported = 0
         threading.Thread(target=self._run, name="log writer", daemon=True).start()
 
     @property
@@ -70,22 +70,22 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             lines = self._take()
-            if self._lost != self._lost_told:
-                self._tell(self._told)
+            if self._lost != self._lost_reported:
+                self._report_missing(self._reported)
             try:
                 self._write("".join(lines).encode(errors="backslashreplace"))
             except Exception:  # the reader has gone, the disk is full: the server goes on, and counts
                 self._lost += len(lines)
             self._written += sum(map(len, lines)) + OVERHEAD_BYTES * len(lines)
-            if self._held is None and self._lines.empty():
-                self._tell(self._refused)
+            if self._next_item is None and self._lines.empty():
+                self._report_missing(self._refused)
                 time.sleep(PAUSE_SECS)
 
     def _take(self) -> list[str]:
         """What waits, as much as a pipe takes in one piece (PIPE_BUF): the lines of several processes are not mixed then."""
         lines: list[str] = []
         room = select.PIPE_BUF
-        item, self._held = self._held, None
+        item, self._next_item = self._next_item, None
         while True:
             if item is None:
                 if lines and self._lines.empty():
@@ -95,20 +95,20 @@ class LogWriter:
                 lines.append(item)
                 room -= len(item)
             elif lines:
-                self._held = item
+                self._next_item = item
                 return lines
             elif isinstance(item, int):
-                self._tell(item)
+                self._report_missing(item)
             item = None
 
-    def _tell(self, refused: int) -> None:
+    def _report_missing(self, refused: int) -> None:
         """Write how many lines are missing: of the `refused` ones and of those that were lost, what was not said yet."""
-        lost, refused = self._lost, max(refused, self._told)
-        missing = refused - self._told + lost - self._lost_told
+        lost, refused = self._lost, max(refused, self._reported)
+        missing = refused - self._reported + lost - self._lost_reported
         if missing > 0:
             with suppress(Exception):  # else it is said when something can be written again
                 self._write(self._describe_gap(missing).encode())
-                self._told, self._lost_told = refused, lost
+                self._reported, self._lost_reported = refused, lost
 
     def _write(self, data: bytes) -> None:
         """All of it. Raises OSError."""

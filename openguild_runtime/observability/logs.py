@@ -51,7 +51,7 @@ Record = dict[str, Any]
 # --- redaction -------------------------------------------------------------------------------------
 
 
-def suspect(text: str) -> bool:
+def may_contain_secret(text: str) -> bool:
     """Whether a pattern or a secret key may be in it. Both look the same within JSON and `repr`, so one look at a whole line
     stands for a look at each of its fields."""
     low = text.lower()
@@ -69,7 +69,7 @@ def suspect(text: str) -> bool:
 
 def redact(text: str) -> str:
     """The text without credentials."""
-    if not suspect(text):
+    if not may_contain_secret(text):
         return text
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
@@ -124,7 +124,7 @@ def _render(level: str, target: str, message: object, fields: Record) -> str:
     record |= fields
     try:
         line = _state.format(record)
-        if suspect(line):
+        if may_contain_secret(line):
             line = _state.format(_redacted(record))
     except (ValueError, OverflowError):  # half a surrogate pair, a number beyond 64 bits: what JSON has no place for
         safe = _redacted(record)
@@ -140,7 +140,7 @@ def _timestamp() -> str:
     return f"{_state.shown}.{nanos // 1000:06d}Z"
 
 
-def fault(message: str) -> str:
+def start_failure_line(message: str) -> str:
     """The JSON line of a process that could not begin: it stands whatever the filter is, and before there is one."""
     text = redact(message).encode(errors="backslashreplace").decode()  # a path may hold half a surrogate pair
     return _json({"timestamp": _timestamp(), "level": "ERROR", "target": "openguild.server", "message": text})
@@ -337,19 +337,19 @@ def dropped_lines() -> int:
     return 0 if _state.sink is None else _state.sink.dropped
 
 
-def say(line: str) -> None:
+def write_line(line: str) -> None:
     """A line that is no record, for whoever looks at the terminal, wherever the records go."""
     sink = _state.sink if isinstance(_state.sink, LogWriter) else _standard_error()
     sink.append(line)
     sink.flush(EXIT_SECS)
 
 
-def say_as_record(text: str, target: str) -> None:
+def log_printed_line(text: str, target: str) -> None:
     """A line that somebody printed: as it is, but where every line is to be a record."""
     _sink().append(f"{redact(text)}\n" if _state.format is _compact else _render("WARNING", target, text, {}))
 
 
-def filter_in_force() -> str:
+def current_filter() -> str:
     """As `parse_filter` takes it: the root's level first."""
     names = {level: name for name, level in reversed(LEVELS.items())}
     return ",".join(f"{name}={names[level]}" if name else names[level] for name, level in sorted(_state.levels.items()))

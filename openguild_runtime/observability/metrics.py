@@ -34,7 +34,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for 
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # PROTOCOL 11.2.3
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-PIECE_SAMPLES = 64
+CHUNK_SAMPLES = 64
 DEPTH_SERIES = 100  # PROTOCOL 11.2.5
 STALL_WINDOW_SECS = 60.0
 OUTCOMES = ("delivered", "no_subscribers", "dropped")
@@ -68,12 +68,12 @@ class _Family(Collector):
         return (self._family,)
 
 
-def _pieces(collector: MetricWrapperBase) -> Iterator[bytes]:
+def _family_chunks(collector: MetricWrapperBase) -> Iterator[bytes]:
     """The text of one family. Its samples are made one by one too: the library's `collect` makes all of them at once."""
     family = collector._get_metric()  # type: ignore[no-untyped-call]  # the library annotates only some
     samples = iter(collector._samples())
     begun = False
-    while some := list(islice(samples, PIECE_SAMPLES)):
+    while some := list(islice(samples, CHUNK_SAMPLES)):
         family.samples = [sample._replace(name=family.name + sample.name) for sample in some]
         text = generate_latest(_Family(family))
         yield text.split(b"\n", 2)[2] if begun else text  # HELP and TYPE come once
@@ -110,7 +110,7 @@ class _DepthCollector(Collector):
         )
 
 
-class _Longest:
+class _WindowMaximum:
     """The longest of what was added in the last one to two windows; to read it takes it from no other reader."""
 
     def __init__(self, window_secs: float, clock: Callable[[], float]) -> None:
@@ -210,7 +210,7 @@ class Metrics:
         self._stall_max = self._gauge(
             "openguild_loop_stall_max_seconds", "The longest stall of the last 60 to 120 seconds, whoever reads it"
         )
-        self._longest_stall = _Longest(STALL_WINDOW_SECS, clock)
+        self._longest_stall = _WindowMaximum(STALL_WINDOW_SECS, clock)
         self._clock_difference = self._gauge(
             "openguild_clock_difference_seconds", "This machine's clock less the database's, which all replicas go by"
         )
@@ -286,7 +286,7 @@ class Metrics:
     def flushed(self, sends: int) -> None:
         self._flush_sends.inc(sends)
 
-    def attach_depths(self, depths: Callable[[], Depths]) -> None:
+    def set_depth_source(self, depths: Callable[[], Depths]) -> None:
         """Asked at each scrape."""
         self._depths.depths = depths
 
@@ -346,17 +346,17 @@ class Metrics:
     def draining(self, draining: bool) -> None:
         self._draining.set(draining)
 
-    def pieces(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         """Prometheus text 0.0.4 in pieces of about a millisecond; all of it would hold the loop for tens of them."""
         for refresh in self.before_scrape:
             refresh()
         self._stall_max.set(self._longest_stall.value())
         for collector in list(self.registry._collector_to_names):
             if isinstance(collector, MetricWrapperBase):  # has many samples where it has labels
-                yield from _pieces(collector)
+                yield from _family_chunks(collector)
             else:
                 yield generate_latest(collector)
 
     def render(self) -> bytes:
         """All pieces."""
-        return b"".join(self.pieces())
+        return b"".join(self.chunks())

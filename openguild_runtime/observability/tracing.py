@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from openguild_proto.http.message import Request
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.system.threads import outcome_of, start_thread
+from openguild_runtime.system.threads import start_thread, wait_for_thread
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -77,7 +77,7 @@ class Tracing:
             yield
 
     @contextmanager
-    def heard(self, carrier: Mapping[str, str]) -> Iterator[None]:
+    def continue_trace(self, carrier: Mapping[str, str]) -> Iterator[None]:
         """Within it, what begins belongs to the trace that came with an event of another replica."""
         from opentelemetry import context
 
@@ -93,7 +93,7 @@ class Tracing:
         self._propagator.inject(headers)
         return headers
 
-    def flush_begins(self, channel_id: str) -> None:
+    def flush_started(self, channel_id: str) -> None:
         """An event of the current trace is in the channel's ring, on its way to this replica's subscribers."""
         from opentelemetry.trace import get_current_span
 
@@ -118,4 +118,4 @@ class Tracing:
 
     async def aclose(self) -> None:
         """The same on a thread, which one who is cancelled leaves to itself."""
-        await outcome_of(start_thread(self.close))
+        await wait_for_thread(start_thread(self.close))

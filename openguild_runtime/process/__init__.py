@@ -1,1 +1,1 @@
-"""How a process starts, hears signals and ends."""
+"""Signals, standard streams and the shutdown of a process."""

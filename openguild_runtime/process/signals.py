@@ -1,33 +1,33 @@
-"""What a signal does while nothing listens for it."""
+"""Signal handlers for the time before the event loop receives signals, and after."""
 
 from __future__ import annotations
 
 import signal
 from typing import NoReturn
 
-TERMINATED = 128 + signal.SIGTERM  # what a shell says of a command that SIGTERM ended
+SIGTERM_STATUS = 128 + signal.SIGTERM  # the status a shell reports for a command that SIGTERM ended
 
 
 def ignore(*numbers: signal.Signals) -> None:
-    """From here on they do nothing. A handler, not SIG_IGN: programs that are started get the default again."""
+    """Ignore these signals. Sets a handler and not SIG_IGN, which child processes would inherit."""
     for number in numbers:
         signal.signal(number, lambda number, frame: None)
 
 
-def ignore_hangups() -> None:
-    """SIGHUP means "read the configuration again". Until something listens for it, it must not end the process."""
+def ignore_sighup() -> None:
+    """Ignore SIGHUP until the server can reload its configuration; the default would end the process."""
     ignore(signal.SIGHUP)
 
 
-def leave_at_sigterm(status: int) -> None:
-    """Until something listens for it, it ends the process with `status`: nothing is served yet, so there is nothing to drain.
+def exit_on_sigterm(status: int) -> None:
+    """Exit with `status` at SIGTERM until the event loop receives signals: there is nothing to drain yet.
 
-    The default does not end the first process of a container.
+    The default handler does not end PID 1 of a container.
     """
 
     def leave(number: int, frame: object) -> NoReturn:
         raise SystemExit(status)
 
     signal.signal(signal.SIGTERM, leave)
-    # whoever started this process may have had them blocked, which is inherited
+    # the parent process may have blocked them, and the mask is inherited
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})

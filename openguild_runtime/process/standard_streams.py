@@ -1,4 +1,4 @@
-"""Descriptors 0, 1 and 2 of this process, and what others write to standard error: Python itself, warnings, libraries."""
+"""Descriptors 0, 1 and 2, and text that Python, warnings and libraries print to standard error."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import structlog
 
 from openguild_runtime.observability import logs
 
-STDERR = "openguild.stderr"  # the target of what is no record of anybody's
+STDERR = "openguild.stderr"  # the log target of printed text
 
 log = structlog.get_logger("openguild.python")
 
 
-def open_missing() -> None:
-    """Call first of all. What was closed when the process began becomes /dev/null: else the next socket would get its number."""
+def open_missing_descriptors() -> None:
+    """Open /dev/null for each of 0, 1 and 2 that is closed, or the next socket would get its number. Call this first."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
@@ -29,28 +29,28 @@ def open_missing() -> None:
             if os.open(os.devnull, os.O_RDWR) != number:
                 raise
             os.set_inheritable(number, True)
-            stream = open(number, mode, closefd=False)  # noqa: SIM115 - for as long as the process lives
+            stream = open(number, mode, closefd=False)  # noqa: SIM115 - stays open until the process exits
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 
 
-def log_what_is_printed() -> None:
-    """From here on whatever is written to `sys.stderr`, and every traceback that nobody catches, goes the way of the log.
+def redirect_stderr_to_log() -> None:
+    """Send text written to `sys.stderr`, and uncaught exceptions, to the log.
 
-    A server must not wait for whoever reads it; nor may its log hold lines that are no records, where records are asked for.
+    The server must not block on a slow reader of stderr, and a JSON log must hold JSON records only.
     """
     if sys.stderr is not sys.__stderr__:
-        return  # somebody has put their own in its place, and wants to have what is printed
+        return  # already replaced, for example by a test that captures it
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     sys.unraisablehook = lambda args: _log_exception(args.err_msg or "an exception was ignored", args.exc_value)
-    sys.stderr = _Printed()
+    sys.stderr = _StderrToLog()
     atexit.register(_at_exit)
 
 
-class _Printed(io.TextIOBase):
-    """Lines for the log, made of the pieces in which they are printed."""
+class _StderrToLog(io.TextIOBase):
+    """Collects printed text into lines for the log."""
 
     def __init__(self) -> None:
         self._begun = ""
@@ -58,7 +58,7 @@ class _Printed(io.TextIOBase):
     def write(self, text: str, /) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            logs.say_as_record(line, STDERR)
+            logs.log_printed_line(line, STDERR)
         return len(text)
 
     def writable(self) -> bool:
@@ -81,6 +81,6 @@ def _log_exception(message: str, failure: BaseException | None) -> None:
 
 
 def _at_exit() -> None:
-    """Everything that was logged is written, as far as its reader takes it; Python's own last words then come as they are."""
+    """Write what was logged, then let Python print its last messages to the real stderr."""
     if logs.flush() and sys.__stderr__ is not None:
         sys.stderr = sys.__stderr__

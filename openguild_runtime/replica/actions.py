@@ -33,7 +33,7 @@ from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.replica.replays import Replays
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.system.background import start_contained
+from openguild_runtime.system.background import start_background_task
 
 log = structlog.get_logger("openguild.replica")
 
@@ -78,7 +78,7 @@ class ActionPerformer:
             case Query() if self.has_ended:
                 self._replica.failed(action.number, StorageUnavailable(), now=self._clock())
             case Query():
-                start_contained(self._tasks, self._answer, action)
+                start_background_task(self._tasks, self._answer, action)
             case Close(socket=socket, code=code, reason=reason, missed=missed):
                 transport = cast("Transport", socket)
                 if missed is not None:
@@ -103,7 +103,7 @@ class ActionPerformer:
 
     def _flush(self, ring: str, haste: Haste) -> None:
         if self._tracing is not None and not ring.startswith(USER_RING):
-            self._tracing.flush_begins(ring)
+            self._tracing.flush_started(ring)
         if haste is Haste.SOON:
             self._flusher.mark(ring)
         else:

@@ -12,8 +12,8 @@ from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.system.background import contained
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.background import log_exceptions
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 LOOK_SECS = 1.0  # a clock that was set is noticed this late
 PEERS_AT_ONCE = 100  # then everybody else has a turn
@@ -21,18 +21,18 @@ PEERS_AT_ONCE = 100  # then everybody else has a turn
 log = structlog.get_logger("openguild.streams")
 
 
-def expire_with_token(transport: Transport, stream: OpenStream, sources: Sources) -> None:
+def expire_with_token(transport: Transport, stream: OpenStream, sources: ClocksAndEntropy) -> None:
     """From now on the socket is closed with 4401 when the token ends."""
     deadline = deadline_of(stream.expires_ms, sources.monotonic(), sources.wall())
     transport.connection.expire_at(deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
 
-async def watch_clocks(replica: ReplicaRunner, sources: Sources) -> None:
+async def watch_clocks(replica: ReplicaRunner, sources: ClocksAndEntropy) -> None:
     """Until cancelled: whenever the wall clock was set, every stream gets its deadline anew."""
     watch = ClockWatch(sources.monotonic(), sources.wall())
     while True:
         await anyio.sleep(LOOK_SECS)
-        with contained("looking at the clocks"):
+        with log_exceptions("looking at the clocks"):
             by = watch.moved(sources.monotonic(), sources.wall())
             if by:
                 log.warning(
@@ -41,7 +41,7 @@ async def watch_clocks(replica: ReplicaRunner, sources: Sources) -> None:
                 await _renew_deadlines(replica, sources)
 
 
-async def _renew_deadlines(replica: ReplicaRunner, sources: Sources) -> None:
+async def _renew_deadlines(replica: ReplicaRunner, sources: ClocksAndEntropy) -> None:
     for number, transport in enumerate(replica.transports()):
         if number % PEERS_AT_ONCE == 0:
             await anyio.lowlevel.checkpoint()

@@ -9,7 +9,7 @@ import anyio
 from openguild_proto.policy.sharing import PUBLISH_SECS, LimitSharing
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.system.background import contained
+from openguild_runtime.system.background import log_exceptions
 
 
 class LimitSharer:
@@ -33,9 +33,9 @@ class LimitSharer:
     async def run(self) -> None:
         """Publish what this replica admits, until cancelled."""
         while True:
-            with contained("sharing limits"):
+            with log_exceptions("sharing limits"):
                 payload = self._sharing.tick(
-                    self._clock(), connected=self._bus.connected, heard=self._bus.limits_travel
+                    self._clock(), connected=self._bus.connected, heard=self._bus.limits_delivered
                 )
                 self._metrics.limit_divisor(self._sharing.divisor)
                 if payload is not None:

@@ -112,7 +112,7 @@ class ReplicaRunner:
             self.replica.heard(channel_id, payload, now=self._clock())
             self.carry_out()
             return
-        with self._tracing.heard(headers):
+        with self._tracing.continue_trace(headers):
             self.replica.heard(channel_id, payload, now=self._clock())
             self.carry_out()
 

@@ -45,7 +45,7 @@ from openguild_runtime.net.listener import (
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
-from openguild_runtime.process.ending import CONNECTIONS_SECS, Ending
+from openguild_runtime.process.shutdown import CONNECTIONS_SECS, Shutdown
 from openguild_runtime.replica.expiry import watch_clocks
 from openguild_runtime.replica.limit_sharing import LimitSharer
 from openguild_runtime.replica.runner import ReplicaRunner
@@ -60,9 +60,9 @@ from openguild_runtime.server.siblings import Heartbeat, WorkerSlot
 from openguild_runtime.server.storage_events import StorageEvents
 from openguild_runtime.server.timekeeper import Timekeeper
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.system.background import contained
-from openguild_runtime.system.local_socket import forget, worker_path
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.background import log_exceptions
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+from openguild_runtime.system.unix_socket import remove_stale_sockets, worker_path
 
 SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
 STALL_PROBE_SECS = 0.05
@@ -90,13 +90,13 @@ class Server:
         *,
         storage: Storage | None = None,
         bus: Bus | None = None,
-        sources: Sources | None = None,
+        sources: ClocksAndEntropy | None = None,
         hasher: PasswordHasher | None = None,
         native: bool | None = None,
         slot: WorkerSlot | None = None,
         reread: Callable[[], ServerConfig] | None = None,
     ) -> None:
-        sources = sources or Sources()
+        sources = sources or ClocksAndEntropy()
         clock = sources.monotonic
         self._started = anyio.Event()
         self._listening = False
@@ -108,12 +108,12 @@ class Server:
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
         self.timekeeper = Timekeeper(sources, self.metrics)
         self.sources = replace(sources, wall=self.timekeeper.wall)
-        self.exposition = Exposition(self.metrics.pieces, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
+        self.exposition = Exposition(self.metrics.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
-        hub = Hub(capacity_events=config.messaging.queue_capacity, ring=None if native else ring.Ring)
+        hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=None if native else ring.Ring)
         self.limits = self._limit_sharer(config) if has_nats else None
         self.replica = ReplicaRunner(
             Replica(hub, self.service.tokens, random.random, replay_window=config.messaging.replay_window),
@@ -198,7 +198,7 @@ class Server:
         """The callbacks between parts that must not know each other."""
         self.storage.attach(StorageEvents(self.replica, self.metrics, self.readiness))
         self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
-        self.metrics.attach_depths(self.replica.depths)
+        self.metrics.set_depth_source(self.replica.depths)
         self.metrics.before_scrape.append(self._scrape_storage)
         self.metrics.before_scrape.append(lambda: self.metrics.replica_totals(self.replica.replica.counters.snapshot()))
         self.metrics.before_scrape.append(lambda: self.metrics.log_lines_dropped(logs.dropped_lines()))
@@ -222,8 +222,8 @@ class Server:
         await self.bus.start(self.replica)
         self.tasks.start_soon(self._start_storage)
 
-    async def run(self, ending: Ending, hangups: AsyncIterator[signal.Signals]) -> None:
-        """Listen, start in the background, serve until `ending` is asked for, drain. At one of `hangups`: read the configuration
+    async def run(self, shutdown: Shutdown, hangups: AsyncIterator[signal.Signals]) -> None:
+        """Listen, start in the background, serve until `shutdown` is asked for, drain. At one of `hangups`: read the configuration
         again."""
         shared, config = self.slot is not None, self.live.config
         listeners = [] if shared else [open_listener(*config.listen)]
@@ -246,8 +246,8 @@ class Server:
                 self._start_metrics(listeners[1])
             self._listening = True
             log.info(f"listening on {address_of(listeners[0])}")
-            await ending.wait_asked()
-            with ending.limit("connections", CONNECTIONS_SECS):
+            await shutdown.wait_requested()
+            with shutdown.deadline("connections", CONNECTIONS_SECS):
                 await self._drain(listeners[0])
                 for scrapes in self._connection_servers[1:]:  # the drain can be watched to its end
                     await end_scrapes(scrapes)
@@ -258,13 +258,13 @@ class Server:
                 connection_server.end_all()
                 connection_server.give_up()
 
-    async def aclose(self, ending: Ending) -> None:
+    async def aclose(self, shutdown: Shutdown) -> None:
         """Let go of what is outside, all at the same time."""
         async with anyio.create_task_group() as closing:
-            closing.start_soon(ending.close, "NATS", self.bus.aclose)
-            closing.start_soon(ending.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
+            closing.start_soon(shutdown.close, "NATS", self.bus.aclose)
+            closing.start_soon(shutdown.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
             if self.tracing is not None:
-                closing.start_soon(ending.close, "tracing", self.tracing.aclose)
+                closing.start_soon(shutdown.close, "tracing", self.tracing.aclose)
 
     def _start_metrics(self, listener: socket.socket) -> None:
         connection_server = self._connection_server(
@@ -278,7 +278,7 @@ class Server:
         if path is None:
             return
         if self.slot is None:
-            forget(path)
+            remove_stale_sockets(path)
         else:
             path = worker_path(path, self.slot.number)
         scope = AdminScope(self.live, self.replica, DrainRequest(self.readiness, self.slot))
@@ -289,7 +289,7 @@ class Server:
 
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
         async for _ in hangups:
-            with contained("reading the configuration again"):
+            with log_exceptions("reading the configuration again"):
                 self.live.reload()
 
     async def _start_storage(self) -> None:

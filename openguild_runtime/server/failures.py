@@ -45,7 +45,7 @@ def answer_failures(run: Callable[[], int], command: str | None, log_format: Cal
         if line is None:
             raise
     as_record = command in LOGGED and log_format() == "json"
-    logs.say(logs.fault(line) if as_record else f"openguild-server: {line}\n")
+    logs.write_line(logs.start_failure_line(line) if as_record else f"openguild-server: {line}\n")
     return 2 if isinstance(failure, WrongUsage) else 1
 
 

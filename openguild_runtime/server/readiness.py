@@ -15,7 +15,7 @@ from openguild_proto.effects import ComponentState, Readiness
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.storage.base import Storage, StorageHealth
-from openguild_runtime.system.background import contained
+from openguild_runtime.system.background import log_exceptions
 
 CACHE_SECS = 1.0
 PROBE_LIMIT_SECS = 0.5  # what `/ready` waits for an answer; the probe itself waits on
@@ -60,7 +60,7 @@ class ReadinessProbe:
     async def __call__(self) -> Readiness:
         """The state now. Status: draining, unavailable, degraded (serving, NATS away or in part, or descriptors short) or ready."""
         health = await self._storage_health()
-        nats = self._bus.trouble
+        nats = self._bus.problem
         if self.draining:
             status = "draining"
         elif not (health.usable and self.serving):
@@ -156,7 +156,7 @@ class ReadinessProbe:
         """Probe for ever, so that the gauge and the log are true when nobody asks (PROTOCOL 11.1.5)."""
         while True:
             self._wanted = anyio.Event()
-            with contained("readiness probe"):
+            with log_exceptions("readiness probe"):
                 await self._probe()
             await anyio.sleep(REST_SECS)
             with anyio.move_on_after(WATCH_SECS - REST_SECS):

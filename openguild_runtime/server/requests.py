@@ -23,7 +23,7 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.replica.expiry import expire_with_token
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 Dispatch = Callable[[Context, Request], Operation[Response | OpenStream]]
 
@@ -41,7 +41,7 @@ class Requests:
         streams: ReplicaRunner,
         metrics: Metrics,
         dispatch: Dispatch,
-        sources: Sources,
+        sources: ClocksAndEntropy,
         timeout_secs: float,
         tracing: Tracing | None = None,
     ) -> None:

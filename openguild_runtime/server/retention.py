@@ -9,8 +9,8 @@ import anyio
 
 from openguild_proto.effects import Overloaded, PruneExpired, StorageUnavailable
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.system.background import contained
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.background import log_exceptions
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 PRUNE_SECS = 300.0
 BATCH_ROWS = 200
@@ -18,15 +18,15 @@ MAX_BATCHES = 50  # each time: what is left waits for the next
 CONTROL_KEPT_SECS = 7 * 86_400  # a replica that was away for longer checks every stream again
 
 
-async def prune_forever(storage: Storage, sources: Sources, login_window_secs: int) -> None:
+async def prune_forever(storage: Storage, sources: ClocksAndEntropy, login_window_secs: int) -> None:
     """Until cancelled. Replicas start at a user of their own choice each time, and so come round to all."""
     while True:
         await anyio.sleep(PRUNE_SECS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-        with contained("retention", StorageUnavailable, Overloaded):
+        with log_exceptions("retention", StorageUnavailable, Overloaded):
             await prune(storage, sources, login_window_secs)
 
 
-async def prune(storage: Storage, sources: Sources, login_window_secs: int) -> None:
+async def prune(storage: Storage, sources: ClocksAndEntropy, login_window_secs: int) -> None:
     """Raises StorageUnavailable."""
     now_ms = int(sources.wall() * 1000)
     for _ in range(MAX_BATCHES):

@@ -11,7 +11,7 @@ import structlog
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.net.listener import raise_descriptor_limit
-from openguild_runtime.process.ending import WORKER_SECS, Ending, ended_by_signals
+from openguild_runtime.process.shutdown import WORKER_HEAD_START_SECS, Shutdown, handle_signals
 from openguild_runtime.server.app import Server, native_ring
 from openguild_runtime.server.siblings import WorkerSlot
 
@@ -27,21 +27,24 @@ async def serve(
     """
     descriptors = raise_descriptor_limit()
     tune_collector()
-    ending = Ending(config.drain.delay_secs + config.drain.window_secs, ahead_secs=0.0 if slot is None else WORKER_SECS)
+    shutdown = Shutdown(
+        config.drain.delay_secs + config.drain.window_secs,
+        head_start_secs=0.0 if slot is None else WORKER_HEAD_START_SECS,
+    )
     async with (
-        ended_by_signals(ending) as hangups,
-        private_servers(config, ending) as completed,
+        handle_signals(shutdown) as hangups,
+        private_servers(config, shutdown) as completed,
         anyio.create_task_group() as tasks,
     ):
         server = Server(completed, tasks, descriptors, slot=slot, reread=reread)
         _announce(completed)
         try:
-            await server.run(ending, hangups)
+            await server.run(shutdown, hangups)
         finally:
-            await server.aclose(ending)
+            await server.aclose(shutdown)
             tasks.cancel_scope.cancel()
     log.info("stopped")
-    ending.over(0)
+    shutdown.finish(0)
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from openguild_runtime.system.background import contained, start_contained
+from openguild_runtime.system.background import log_exceptions, start_background_task
 
 HEARTBEAT_SECS = 2.0  # between two heartbeats
 STARTING_HEARTBEAT_SECS = 0.2  # until the worker takes connections
@@ -145,7 +145,7 @@ class WorkerSlot:
 
         def heard(message: Message) -> None:
             if isinstance(message, Wanted):
-                start_contained(tasks, self._answer, message.number, own)
+                start_background_task(tasks, self._answer, message.number, own)
             elif isinstance(message, Others) and message.number == self._asked:
                 self._answers[message.number] = message.texts
                 self._answered.set()
@@ -171,7 +171,7 @@ class WorkerSlot:
     async def _send_heartbeats(self, heartbeat: Callable[[], Heartbeat]) -> None:
         while True:
             listening = False
-            with contained("the heartbeat"):
+            with log_exceptions("the heartbeat"):
                 beat = heartbeat()
                 self._line.say(beat)
                 listening = beat.listening

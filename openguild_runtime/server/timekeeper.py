@@ -1,6 +1,6 @@
 """The wall clock of a replica: the database's, so that replicas whose own clocks differ agree about what has expired.
 
-`Timekeeper.wall` takes the place of `Sources.wall`. This machine's clock is only compared with it, for the operator:
+`Timekeeper.wall` takes the place of `ClocksAndEntropy.wall`. This machine's clock is only compared with it, for the operator:
 its log lines and certificates go by that. A store without a clock (memory) leaves this machine's in its place.
 """
 
@@ -13,8 +13,8 @@ from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.policy.clock import Reading, SharedClock
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.system.background import contained
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.background import log_exceptions
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 MEASURE_SECS = 10.0
 WARN_SECS = 2.0  # NTP keeps machines within some ms
@@ -25,7 +25,7 @@ log = structlog.get_logger("openguild.clock")
 class Timekeeper:
     """`measure` once before anything is compared; `run` measures again, for ever."""
 
-    def __init__(self, sources: Sources, metrics: Metrics) -> None:
+    def __init__(self, sources: ClocksAndEntropy, metrics: Metrics) -> None:
         self._sources = sources
         self._metrics = metrics
         self._clock = SharedClock()
@@ -68,5 +68,5 @@ class Timekeeper:
         """Until cancelled."""
         while True:
             await anyio.sleep(MEASURE_SECS)
-            with contained("reading the database's clock", StorageUnavailable, Overloaded):
+            with log_exceptions("reading the database's clock", StorageUnavailable, Overloaded):
                 await self.measure(storage)

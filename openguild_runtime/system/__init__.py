@@ -1,1 +1,1 @@
-"""Small tools around the operating system: tasks, threads, clocks, files, local sockets."""
+"""Small tools around the operating system: background tasks, threads, clocks, files, Unix sockets."""

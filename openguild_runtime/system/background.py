@@ -1,4 +1,4 @@
-"""What lives beside the connections: a failure of one part is logged and must not end the others."""
+"""Background tasks whose failures are logged and do not end the server."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = structlog.get_logger("openguild.background")
 
 
 @contextmanager
-def contained(what: str, *expected: type[Exception]) -> Iterator[None]:
-    """Around one turn of a loop that must go on, or one callback: an exception ends in the log, not in the root task group.
+def log_exceptions(what: str, *expected: type[Exception]) -> Iterator[None]:
+    """Log exceptions of the body and go on. For one turn of an endless loop, or for one callback.
 
-    `expected` exceptions are an outage, logged by whoever found it; any other is a defect of ours, logged with its traceback.
-    Cancellation passes.
+    `expected` exceptions are outages that their source has logged already; they are logged at debug level. Any other
+    exception is a bug and is logged with its traceback. Cancellation passes through.
     """
     try:
         yield
@@ -28,42 +28,42 @@ def contained(what: str, *expected: type[Exception]) -> Iterator[None]:
         log.exception(f"{what}: failed")
 
 
-def start_contained(tasks: TaskGroup, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-    """Run `function(*arguments)` in `tasks`; an exception that escapes it is a defect of ours, logged with its traceback."""
-    tasks.start_soon(_contain, function, arguments)
+def start_background_task(tasks: TaskGroup, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+    """Run `function(*arguments)` in `tasks`; log an exception that escapes it with its traceback."""
+    tasks.start_soon(_log_exceptions_of, function, arguments)
 
 
-async def _contain(function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+async def _log_exceptions_of(function: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
     try:
         await function(*arguments)
     except Exception:
         log.exception("a background task failed", task=getattr(function, "__qualname__", repr(function)))
 
 
-class Coalesced:
-    """Runs `function` in `tasks` when asked: at once, one at a time, and then no sooner than `every_secs` after its end.
+class ThrottledTask:
+    """Runs `function` in `tasks` on request, one run at a time, with at least `every_secs` between two runs.
 
-    What is asked for meanwhile is one more run.
+    The first request starts a run at once. All requests during a run or a pause lead to one more run.
     """
 
     def __init__(self, tasks: TaskGroup, function: Callable[[], Awaitable[None]], every_secs: float) -> None:
         self._tasks = tasks
         self._function = function
         self._every_secs = every_secs
-        self._asked = False
+        self._requested = False
         self._running = False
 
-    def ask(self) -> None:
-        self._asked = True
+    def request(self) -> None:
+        self._requested = True
         if not self._running:
             self._running = True
             self._tasks.start_soon(self._run)
 
     async def _run(self) -> None:
         try:
-            while self._asked:
-                self._asked = False
-                await _contain(self._function, ())
+            while self._requested:
+                self._requested = False
+                await _log_exceptions_of(self._function, ())
                 await anyio.sleep(self._every_secs)
         finally:
             self._running = False

@@ -1,6 +1,6 @@
-"""Blocking work on threads of its own that nobody has to wait for: neither a task that is cancelled nor the end of the process.
+"""Blocking work on daemon threads. Neither a cancelled task nor the end of the process waits for them.
 
-The library's worker threads are for what is short: both wait for those.
+anyio's worker threads are for short work: cancellation and process exit both wait for those.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 
 def start_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Begin `work()`; the future has its outcome, whether or not anybody looks at that."""
+    """Run `work()` on a new thread and return a future of its outcome. The future may be ignored."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -27,16 +27,16 @@ def start_thread(work: Callable[[], None]) -> asyncio.Future[None]:
         outcome: BaseException | None = None
         try:
             work()
-        except BaseException as failure:  # for whoever waits for the future
+        except BaseException as failure:  # reported through the future
             outcome = failure
-        with suppress(RuntimeError):  # the loop has ended meanwhile
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, outcome)
 
     threading.Thread(target=run, name=getattr(work, "__qualname__", None), daemon=True).start()
     return future
 
 
-async def outcome_of(future: asyncio.Future[None]) -> None:
-    """Return when the work is done; raises what it raised. One that is cancelled leaves the thread to itself."""
+async def wait_for_thread(future: asyncio.Future[None]) -> None:
+    """Wait until the work is done and raise what it raised. Cancellation does not stop the thread."""
     await asyncio.wait({future})
     future.result()

@@ -1,8 +1,11 @@
-"""One worker process. Its whole configuration comes as one line on standard input, which then stays open: a further line
-is a configuration that was read again, and when it ends, the supervisor is gone and the worker drains as at SIGTERM.
+"""The program of a worker process.
 
-With the first line come the settings that `admin set` gave to the worker that had the slot before, and the descriptor of
-its line to the supervisor."""
+The supervisor sends the configuration as one line on standard input and keeps the pipe open. A further line is a reloaded
+configuration. When the pipe ends, the supervisor is gone and the worker drains as at SIGTERM.
+
+The first line also holds the settings that `admin set` gave to the previous process of this slot, and the descriptor of
+the socket to the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ import structlog
 
 from openguild_runtime.admin.reload import with_value
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.process.ending import leave
-from openguild_runtime.process.signals import ignore_hangups, leave_at_sigterm
-from openguild_runtime.process.standard_streams import log_what_is_printed
+from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
+from openguild_runtime.process.standard_streams import redirect_stderr_to_log
+from openguild_runtime.process.watchdog import exit_process
 from openguild_runtime.server.failures import answer_failures
 from openguild_runtime.server.serving import serve_here, set_up_logs
 from openguild_runtime.server.siblings import SiblingLink, WorkerSlot
@@ -29,37 +32,39 @@ log = structlog.get_logger("openguild.workers")
 
 
 def main() -> NoReturn:
-    """Serve until the end of the process."""
-    leave_at_sigterm(0)
-    ignore_hangups()
-    lifeline = FileIO(0, closefd=False)  # without a buffer, whose lock a waiting thread would hold at the end
-    orders = json.loads(lifeline.readline())
-    config = ServerConfig.model_validate(orders["config"])
-    line = socket.socket(fileno=orders["line"])
+    """Serve, then exit."""
+    exit_on_sigterm(0)
+    ignore_sighup()
+    lifeline = FileIO(0, closefd=False)  # unbuffered: at exit a reading thread would hold a buffer's lock
+    start_parameters = json.loads(lifeline.readline())
+    config = ServerConfig.model_validate(start_parameters["config"])
+    line = socket.socket(fileno=start_parameters["line"])
     line.set_inheritable(False)
-    slot = WorkerSlot(orders["number"], orders["count"], orders["supervisor"], SiblingLink(line))
+    slot = WorkerSlot(
+        start_parameters["number"], start_parameters["count"], start_parameters["supervisor"], SiblingLink(line)
+    )
     latest = [config]
-    for key, value in orders["changes"].items():
+    for key, value in start_parameters["changes"].items():
         config = with_value(config, key, value)
-    threading.Thread(target=_follow_orders, args=(lifeline, latest), daemon=True).start()
+    threading.Thread(target=_follow_supervisor, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
-    log_what_is_printed()
+    redirect_stderr_to_log()
     structlog.contextvars.bind_contextvars(worker=slot.number)
     with line:
         status = answer_failures(lambda: serve_here(config, lambda: latest[0], slot), None, lambda: config.log_format)
-    leave(status)
+    exit_process(status)
 
 
-def _follow_orders(lifeline: FileIO, latest: list[ServerConfig]) -> None:
-    """Keep the newest configuration and have it applied; reading ends when the supervisor is gone.
+def _follow_supervisor(lifeline: FileIO, latest: list[ServerConfig]) -> None:
+    """Apply each configuration that the supervisor sends, until it is gone.
 
-    A line that is no order, such as the half of one that the supervisor's end cut, changes nothing.
+    An invalid line changes nothing, for example a line cut short because the supervisor died.
     """
     for line in lifeline:
         try:
             config = ServerConfig.model_validate(json.loads(line)["config"])
-        except (ValueError, KeyError, TypeError) as fault:  # the line holds secrets, and so may the fault's own text
-            log.warning("a line from the supervisor is no order", nbytes=len(line), fault=type(fault).__name__)
+        except (ValueError, KeyError, TypeError) as fault:  # its text may quote secrets from the line
+            log.warning("an invalid line from the supervisor", nbytes=len(line), fault=type(fault).__name__)
             continue
         latest[0] = config
         os.kill(os.getpid(), signal.SIGHUP)

@@ -1,9 +1,9 @@
-"""Starts the workers, restarts one that dies or hangs, hands signals on, and ends when all have ended.
+"""The supervisor: starts the workers, restarts those that die or hang, forwards signals, and exits after all have exited.
 
-A worker that cannot take its slot the first time ends all: its configuration is theirs. Once a slot has served, whoever
-leaves it is replaced, more and more slowly, and however often while another worker serves; when none does, MAX_FAILURES in
-a row end the server. Workers are processes of sessions of their own: a Ctrl-C reaches the supervisor alone, which sends
-SIGTERM on. Nothing that a worker needs of its supervisor has a name in the file system (siblings.py).
+If a worker fails at its first start, all end, because all have the same configuration. Once a slot has served, its process
+is restarted with backoff for as long as another worker serves. If none serves, MAX_FAILURES in a row end the server. Each
+worker runs in its own session, so Ctrl-C reaches only the supervisor, which sends SIGTERM to the workers. Workers talk to
+the supervisor over inherited sockets and need no files (siblings.py).
 """
 
 from __future__ import annotations
@@ -31,88 +31,91 @@ from openguild_runtime.config.declared import is_section, values_of
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig, split_address
 from openguild_runtime.embedded.private import private_servers
-from openguild_runtime.process.ending import WORKERS_SECS, Ending, ended_by_signals
+from openguild_runtime.process.shutdown import WORKERS_SECS, Shutdown, handle_signals
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message, SiblingLink
-from openguild_runtime.system.local_socket import forget
-from openguild_runtime.workers.exchange import Exchange
+from openguild_runtime.system.unix_socket import remove_stale_sockets
+from openguild_runtime.workers.metrics_relay import MetricsRelay
 
 PROGRAM = [sys.executable, "-m", "openguild_runtime.workers.child"]
 MAX_BACKOFF_SECS = 15.0
-MAX_FAILURES = 8  # in a row, where nobody else serves: about 20 seconds
-STEADY_SECS = 10.0  # who lived as long as this is restarted at once
-MAX_MISSED_PULSES = 5
+MAX_FAILURES = 8  # in a row while no other worker serves: about 20 seconds
+STABLE_SECS = 10.0  # a process that lived this long is restarted at once
+MAX_MISSED_HEARTBEATS = 5
 START_SECS = 60.0  # until the first heartbeat
-ORDER_SECS = 1.0  # for a configuration to go down the pipe
+SEND_CONFIGURATION_SECS = 1.0  # to write a configuration to the pipe
 
 log = structlog.get_logger("openguild.workers")
 
 
 async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
-    """Serve with `config.workers` processes until SIGTERM or SIGINT. The exit status: 0 when every worker drained."""
+    """Serve with `config.workers` processes until SIGTERM or SIGINT. Return the exit status: 0 if every worker drained."""
     for host, port in _addresses(config):
         _require_free(host, port)
     if config.admin_path is not None:
-        forget(config.admin_path)
-    ending, status = Ending(config.drain.delay_secs + config.drain.window_secs), 0
-    async with ended_by_signals(ending) as hangups, private_servers(config, ending) as completed:
-        status = await Supervisor(completed, reread, ending).run(hangups)
+        remove_stale_sockets(config.admin_path)
+    shutdown, status = Shutdown(config.drain.delay_secs + config.drain.window_secs), 0
+    async with handle_signals(shutdown) as hangups, private_servers(config, shutdown) as completed:
+        status = await Supervisor(completed, reread, shutdown).run(hangups)
     log.info("stopped")
-    ending.over(status)
+    shutdown.finish(status)
     return status
 
 
 class Worker:
-    """One slot, and the process that has it now."""
+    """One slot and its current process."""
 
     def __init__(self, number: int) -> None:
         self.number = number  # from 0
         self.process: Process | None = None
-        self.served = False  # some process in this slot took connections
-        self.listening = False  # the present one does
+        self.served = False  # a process of this slot has accepted connections
+        self.listening = False  # the current process accepts connections
         self.failures = 0  # in a row
-        self.changes: dict[str, Any] = {}  # what `admin set` gave the process, for the next one
-        self._pulsed = False  # since the last look
+        self.changes: dict[str, Any] = {}  # settings of `admin set`, for the next process
+        self._heartbeat_seen = False  # since the last check
 
     def signal(self, number: signal.Signals) -> None:
-        """Send `number` to the process, where it still runs."""
+        """Send the signal `number` to the process if it runs."""
         if self.process is not None and self.process.returncode is None:
-            with suppress(ProcessLookupError):  # it has just ended
+            with suppress(ProcessLookupError):  # it has just exited
                 self.process.send_signal(number)
 
-    async def order(self, config: ServerConfig, **more: int) -> None:
-        """The configuration, at the start and when it was read again; `more`: what only the start needs."""
+    async def send_configuration(self, config: ServerConfig, **extra: int) -> None:
+        """Send the configuration at the start or after a reload. `extra`: values for the start only."""
         own = config.model_copy(update={"embedded": False, "admin_socket": config.admin_path})
-        orders = {
-            "config": plain(own),
+        start_parameters = {
+            "config": as_plain_values(own),
             "changes": self.changes,
             "number": self.number,
             "count": config.workers,
             "supervisor": os.getpid(),
-            **more,
+            **extra,
         }
         stdin: ByteSendStream | None = None if self.process is None else self.process.stdin
         if stdin is not None:
-            # it ended at once, which `_keep` sees, or hangs, which `watch` sees
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError), anyio.move_on_after(ORDER_SECS):
-                await stdin.send(json.dumps(orders).encode() + b"\n")
+            # the process exited, which `_keep_running` notices, or hangs, which `wait_until_hung` notices
+            with (
+                suppress(anyio.BrokenResourceError, anyio.ClosedResourceError),
+                anyio.move_on_after(SEND_CONFIGURATION_SECS),
+            ):
+                await stdin.send(json.dumps(start_parameters).encode() + b"\n")
 
-    async def watch(self) -> None:
-        """Look for heartbeats until there is none for too long; returns when the process is to be replaced.
+    async def wait_until_hung(self) -> None:
+        """Return when the process has sent no heartbeat for too long and must be replaced.
 
-        What counts is looks and not the time: where this process or the whole machine was stopped, that is one look.
+        Counts checks and not elapsed time: a suspended machine or supervisor accounts for one check.
         """
-        looks, missed, answered = 0, 0, False
-        while missed < MAX_MISSED_PULSES and (answered or looks * HEARTBEAT_SECS < START_SECS):
+        checks, missed, answered = 0, 0, False
+        while missed < MAX_MISSED_HEARTBEATS and (answered or checks * HEARTBEAT_SECS < START_SECS):
             await anyio.sleep(HEARTBEAT_SECS)
-            looks += 1
-            answered |= self._pulsed
-            missed = 0 if self._pulsed or not answered else missed + 1
-            self._pulsed = False
+            checks += 1
+            answered |= self._heartbeat_seen
+            missed = 0 if self._heartbeat_seen or not answered else missed + 1
+            self._heartbeat_seen = False
 
-    def beats(self, heartbeat: Heartbeat) -> None:
-        """What the process says of itself."""
-        self._pulsed = True
+    def record_heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Take the state that the process reports."""
+        self._heartbeat_seen = True
         if heartbeat.listening and not self.listening:
             self.served = True
             log.info("a worker serves", worker=self.number, process=self.process and self.process.pid)
@@ -121,104 +124,104 @@ class Worker:
             self.changes = heartbeat.changes
             log.info("a worker's settings are kept for its slot", worker=self.number, settings=self.changes)
 
-    def ended(self) -> None:
-        """The process has left the slot."""
+    def reset(self) -> None:
+        """Prepare for the next process of the slot."""
         self.process = None
-        self.listening = self._pulsed = False
+        self.listening = self._heartbeat_seen = False
 
 
 class Supervisor:
-    """Keeps a process in each slot; `reread` gives the configuration as it stands now."""
+    """Keeps a process running in each slot. `reread` loads the configuration again."""
 
-    def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig], ending: Ending) -> None:
+    def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig], shutdown: Shutdown) -> None:
         self._config = config
-        self._ending = ending
+        self._shutdown = shutdown
         self._reread = reread
         self._workers = [Worker(number) for number in range(config.workers)]
         self._stopping = anyio.Event()
         self._status = 0
 
     async def run(self, hangups: AsyncIterator[signal.Signals]) -> int:
-        """Serve until SIGTERM or SIGINT; the exit status. At each of `hangups` the configuration is read again."""
+        """Serve until SIGTERM or SIGINT and return the exit status. Reload the configuration at each of `hangups`."""
         async with anyio.create_task_group() as helpers:
-            helpers.start_soon(self._hand_on_ends)
+            helpers.start_soon(self._forward_shutdown)
             helpers.start_soon(self._reload_at_hangup, hangups)
-            exchange = Exchange(helpers)
+            relay = MetricsRelay(helpers)
             async with anyio.create_task_group() as slots:
                 for worker in self._workers:
-                    slots.start_soon(self._keep, worker, exchange)
+                    slots.start_soon(self._keep_running, worker, relay)
             helpers.cancel_scope.cancel()
         return self._status
 
-    async def _hand_on_ends(self) -> None:
-        """The first signal makes the workers drain, a second one makes them end at once."""
-        await self._ending.wait_asked()
+    async def _forward_shutdown(self) -> None:
+        """Make the workers drain at the first signal, and exit at once at the second."""
+        await self._shutdown.wait_requested()
         self._stop()
-        await self._ending.hurried.wait()
+        await self._shutdown.forced.wait()
         self._stop()
 
     def _stop(self) -> None:
-        self._ending.begin()
+        self._shutdown.begin()
         self._stopping.set()
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
 
-    async def _keep(self, worker: Worker, exchange: Exchange) -> None:
-        """There is always a process in the slot, until the end."""
+    async def _keep_running(self, worker: Worker, relay: MetricsRelay) -> None:
+        """Keep a process running in the slot until the shutdown."""
         while not self._stopping.is_set():
             started = time.monotonic()
-            status = await self._run(worker, exchange)
+            status = await self._run(worker, relay)
             lived = time.monotonic() - started
             if self._stopping.is_set():
-                # it was told to end, or died before it could hear that: only what it says itself is a failure
+                # a process killed by a signal has a negative status: that is no failure during a shutdown
                 self._status = max(self._status, status)
                 return
             if status == 1 and not worker.served:
-                log.error("a worker cannot start: the others end too", worker=worker.number)  # it has said why
-                self._end_badly()
+                log.error("a worker cannot start: the others end too", worker=worker.number)  # it has logged why
+                self._stop_with_failure()
                 return
-            worker.failures = 0 if lived > STEADY_SECS else worker.failures + 1
+            worker.failures = 0 if lived > STABLE_SECS else worker.failures + 1
             if worker.failures >= MAX_FAILURES and not any(other.listening for other in self._workers):
                 log.error(
                     "no worker can be kept running: the server ends; their last lines say why",
                     worker=worker.number, status=status, failures=worker.failures,
                 )  # fmt: skip
-                self._end_badly()
+                self._stop_with_failure()
                 return
             most = min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(worker.failures, MAX_FAILURES))
             delay = 0.0 if worker.failures == 0 else random.uniform(most / 2, most)  # noqa: S311 - jitter
             fields = {"worker": worker.number, "status": status, "delay_secs": round(delay, 2)}
-            if status == 0:  # somebody sent it SIGTERM, and not to us
+            if status == 0:  # it got a SIGTERM that the supervisor did not send
                 log.warning("a worker ended and is started again", **fields)
             else:
                 log.error("a worker died and is started again", **fields)
             with anyio.move_on_after(delay):
                 await self._stopping.wait()
 
-    def _end_badly(self) -> None:
+    def _stop_with_failure(self) -> None:
         self._status = 1
         self._stop()
 
-    async def _run(self, worker: Worker, exchange: Exchange) -> int:
-        """A process in the slot, from its start to its end; the exit status."""
+    async def _run(self, worker: Worker, relay: MetricsRelay) -> int:
+        """Run one process in the slot and return its exit status."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as failure:
-            return _not_started(worker, failure)
-        line = exchange.lines[worker.number] = SiblingLink(ours)
+            return _log_start_failure(worker, failure)
+        line = relay.links[worker.number] = SiblingLink(ours)
         try:
             with theirs:
                 await self._start(worker, theirs)
-            return await self._follow(worker, line, exchange)
+            return await self._follow(worker, line, relay)
         except OSError as failure:  # no memory, no descriptors, the interpreter was removed
-            return _not_started(worker, failure)
+            return _log_start_failure(worker, failure)
         finally:
-            del exchange.lines[worker.number]
+            del relay.links[worker.number]
             line.close()
             if worker.process is not None:
                 with anyio.CancelScope(shield=True):
                     await worker.process.aclose()
-            worker.ended()
+            worker.reset()
 
     async def _start(self, worker: Worker, line: socket.socket) -> None:
         worker.process = await anyio.open_process(
@@ -229,24 +232,24 @@ class Supervisor:
             start_new_session=True,
             pass_fds=(line.fileno(),),
         )
-        if self._stopping.is_set():  # nobody could tell it before
+        if self._stopping.is_set():  # `_stop` ran before the process existed
             worker.signal(signal.SIGTERM)
-        await worker.order(self._config, line=line.fileno())
+        await worker.send_configuration(self._config, line=line.fileno())
 
-    async def _follow(self, worker: Worker, line: SiblingLink, exchange: Exchange) -> int:
-        """The exit status of the slot's process, which is killed when it hangs and when it does not end in time."""
+    async def _follow(self, worker: Worker, line: SiblingLink, relay: MetricsRelay) -> int:
+        """Wait for the process and return its exit status. Kill it if it hangs or misses the shutdown's deadline."""
         process = worker.process
         if process is None:
             return 0
 
-        def heard(message: Message) -> None:
+        def received(message: Message) -> None:
             if isinstance(message, Heartbeat):
-                worker.beats(message)
+                worker.record_heartbeat(message)
             else:
-                exchange.heard(worker.number, message)
+                relay.received(worker.number, message)
 
         async with anyio.create_task_group() as following:
-            following.start_soon(line.run, heard)
+            following.start_soon(line.run, received)
             following.start_soon(self._kill_when_hung, worker)
             following.start_soon(self._kill_when_late, worker)
             status = await process.wait()
@@ -254,19 +257,19 @@ class Supervisor:
         return status
 
     async def _kill_when_hung(self, worker: Worker) -> None:
-        await worker.watch()
-        if not self._stopping.is_set():  # else `_kill_when_late` gives it its time
+        await worker.wait_until_hung()
+        if not self._stopping.is_set():  # else `_kill_when_late` kills it at the deadline
             log.error("a worker does not answer and is killed", worker=worker.number)
             worker.signal(signal.SIGKILL)
 
     async def _kill_when_late(self, worker: Worker) -> None:
-        await self._ending.reached(WORKERS_SECS)
+        await self._shutdown.wait_until(WORKERS_SECS)
         log.error("a worker does not end and is killed", worker=worker.number)
         self._status = 1
         worker.signal(signal.SIGKILL)
 
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
-        """SIGHUP: what may change while serving goes to every worker."""
+        """At SIGHUP reload the configuration and send it to every worker."""
         async for _ in hangups:
             try:
                 self._config = live_part(self._config, self._reread())
@@ -274,29 +277,29 @@ class Supervisor:
                 log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line
                 continue
             for worker in self._workers:
-                worker.changes = {}  # what was read stands against what was set
-                await worker.order(self._config)
+                worker.changes = {}  # the reloaded configuration replaces what `admin set` changed
+                await worker.send_configuration(self._config)
 
 
-def _not_started(worker: Worker, failure: OSError) -> int:
+def _log_start_failure(worker: Worker, failure: OSError) -> int:
     reason = (failure.strerror or type(failure).__name__).lower()
     log.error("a worker's process cannot be started", worker=worker.number, reason=reason)
     return 1
 
 
-def plain(section: object) -> dict[str, Any]:
-    """The configuration with its secrets, for the pipe to a worker and for nothing else."""
-    return {name: _plain(value) for name, value in values_of(section).items()}
+def as_plain_values(section: object) -> dict[str, Any]:
+    """Return the configuration with its secrets. Only for the pipe to a worker."""
+    return {name: _plain_value(value) for name, value in values_of(section).items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     match value:
         case _ if is_section(value):
-            return plain(value)
+            return as_plain_values(value)
         case SecretStr():
             return value.get_secret_value()
         case tuple():
-            return [_plain(item) for item in value]
+            return [_plain_value(item) for item in value]
         case Path():
             return str(value)
         case _:
@@ -311,7 +314,7 @@ def _addresses(config: ServerConfig) -> list[tuple[str, int]]:
 
 
 def _require_free(host: str, port: int) -> None:
-    """Workers share their port with whoever asks for sharing: a stranger on it must be noticed before. Raises OSError."""
+    """Check that no other program listens on the port, which SO_REUSEPORT would share with it. Raises OSError."""
     if port == 0:
         raise CommandFailed("port: 0 cannot be shared by workers: name one")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:

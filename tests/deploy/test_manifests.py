@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import openguild_runtime
-from openguild_runtime.process.ending import END_SECS
+from openguild_runtime.process.shutdown import SHUTDOWN_SECS
 from tests.support.scripts import script
 from tests.support.server import ROOT, SIGNING_KEY, ServerProcess
 
@@ -151,7 +151,7 @@ def test_liveness_outlasts_a_drain_that_kubelet_did_not_ask_for(overlay: str, re
     (server,) = rendered[overlay]["Deployment", "openguild-server"]["spec"]["template"]["spec"]["containers"]
     liveness = server["livenessProbe"]
     window = int(environment_of(rendered[overlay])["OPENGUILD_SERVER__DRAIN__WINDOW_SECS"])
-    assert (liveness["failureThreshold"] - 1) * liveness["periodSeconds"] >= window + END_SECS
+    assert (liveness["failureThreshold"] - 1) * liveness["periodSeconds"] >= window + SHUTDOWN_SECS
 
 
 @overlays

@@ -69,7 +69,7 @@ async def test_who_joined_an_empty_channel_misses_nothing(
             await client.post(channel, str(number))
         with anyio.fail_after(20):
             assert [(await anext(events)).text for _ in range(60)] == [str(number) for number in range(60)]
-        assert (events.state.holes, events.state.repeats) == (0, 0)
+        assert (events.state.gaps, events.state.repeats) == (0, 0)
 
 
 async def test_a_session_is_refreshed_when_its_token_is_not_accepted(client: Client, chat: Chat) -> None:
@@ -149,7 +149,7 @@ async def test_it_moves_to_another_replica_and_misses_nothing(
     url = new_database()
     first, second = (ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url) for _ in range(2))
     with first, second.start():
-        async with Client((first.base_url, second.base_url), patience_secs=30) as client:
+        async with Client((first.base_url, second.base_url), retry_secs=30) as client:
             await registered(client, first.chat())
             _, channel = await channel_of(client)
             async with client.subscribe(channel, since=0) as events:
@@ -159,4 +159,4 @@ async def test_it_moves_to_another_replica_and_misses_nothing(
                 await client.post(channel, "on the second")
                 with anyio.fail_after(30):
                     assert (await anext(events)).text == "on the second"
-            assert (events.state.holes, events.state.repeats) == (0, 0)
+            assert (events.state.gaps, events.state.repeats) == (0, 0)

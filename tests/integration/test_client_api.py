@@ -45,13 +45,13 @@ async def test_two_people_meet_and_read(clients: tuple[Client, Client]) -> None:
     assert (read.last_read_sequence, read.unread) == (2, 3)
     assert [line async for line in bob.unread()] == [read]
     assert (await bob.mark_read(channel.channel_id)).unread == 0
-    assert [line.code async for line in alice.lines(Invite, f"/guilds/{guild.guild_id}/invites")] == [invite.code]
+    assert [line.code async for line in alice.list_items(Invite, f"/guilds/{guild.guild_id}/invites")] == [invite.code]
 
 
 async def test_a_list_and_a_log_are_read_over_all_their_pages(clients: tuple[Client, Client]) -> None:
     alice, _ = clients
     guilds = [(await alice.create_guild(f"g{number}")).guild_id for number in range(5)]
-    assert [guild.guild_id async for guild in alice.lines(Guild, "/guilds?limit=2")] == guilds
+    assert [guild.guild_id async for guild in alice.list_items(Guild, "/guilds?limit=2")] == guilds
     channel = (await alice.create_channel(guilds[0], "long")).channel_id
     for number in range(MAX_PAGE_EVENTS + 1):
         await alice.post(channel, str(number))

@@ -70,7 +70,7 @@ async def test_the_client_is_told_and_misses_nothing_silently(tmp_path: Path, da
     server = ServerProcess(tmp_path, DATABASE_URL=database_url)
     await anyio.to_thread.run_sync(server.start)
     try:
-        async with Client(server.base_url, patience_secs=30) as client:
+        async with Client(server.base_url, retry_secs=30) as client:
             name = f"client-{uuid.uuid4().hex[:12]}"
             await client.register(name, PASSWORD)
             await client.login(name, PASSWORD)

@@ -14,7 +14,7 @@ from openguild_proto.limits import MAX_INVITE_TTL_SECS, MAX_INVITE_USES, MAX_SEQ
 from openguild_runtime.embedded import EmbeddedNats
 from openguild_runtime.server.retention import prune
 from openguild_runtime.storage.postgres import PostgresStorage
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.chat import PASSWORD, User, receive, texts
 from tests.support.numbers import NUMBERS
 from tests.support.server import ServerProcess
@@ -75,7 +75,7 @@ async def prune_once(url: str) -> None:
             statement_timeout_secs=MOST["database.statement_timeout_secs"],
         )
         await storage.start()
-        await prune(storage, Sources(), MOST["session.login_window_secs"])
+        await prune(storage, ClocksAndEntropy(), MOST["session.login_window_secs"])
         await storage.aclose()
         tasks.cancel_scope.cancel()
 

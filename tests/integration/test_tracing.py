@@ -122,8 +122,8 @@ def test_what_waits_for_its_flush_is_bounded() -> None:
     tracing = Tracing(f"http://127.0.0.1:{free_port()}", "0", "here")
     with tracing.step("a request"):
         for number in range(MAX_FLUSHES + 10):
-            tracing.flush_begins(str(number % 7))
-    tracing.flush_begins("outside of any trace")
+            tracing.flush_started(str(number % 7))
+    tracing.flush_started("outside of any trace")
     assert tracing.waiting == MAX_FLUSHES
     tracing.flushed("0")
     assert tracing.waiting == MAX_FLUSHES - 143

@@ -188,7 +188,7 @@ class TestRing:
     def test_a_head_that_cannot_be_counted_on_from_is_refused(self, ring_type: type[PureRing], head: int) -> None:
         with pytest.raises(LocalProtocolError):
             ring_type(head)
-        hub = Hub(ring=ring_type)
+        hub = Hub(ring_type=ring_type)
         with pytest.raises(LocalProtocolError):
             hub.open("c", head)
         assert not hub.is_open("c")

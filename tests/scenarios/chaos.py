@@ -32,7 +32,7 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
 
 POSTERS = 16
-PATIENCE_SECS = 120.0
+RETRY_SECS = 120.0
 SETTLE_SECS = 60.0
 
 
@@ -57,7 +57,7 @@ class Outcome:
     lost: int = 0
     repeated: int = 0
     out_of_order: int = 0
-    holes: int = 0
+    gaps: int = 0
     reconnects: int = 0
     longest_silence_secs: float = 0.0
     longest_post_secs: float = 0.0
@@ -166,7 +166,7 @@ class Chaos:
 
     async def _populate(self, stack: AsyncExitStack) -> None:
         urls = [server.base_url for server in self.servers]
-        first = await stack.enter_async_context(Client(tuple(urls), patience_secs=PATIENCE_SECS))
+        first = await stack.enter_async_context(Client(tuple(urls), retry_secs=RETRY_SECS))
         await first.register("chaos", PASSWORD)
         await first.login("chaos", PASSWORD)
         guild = (await first.request("POST", "/guilds", {"name": "chaos"}))["guild_id"]
@@ -175,7 +175,7 @@ class Chaos:
             self.channels.append(channel["channel_id"])
         self.clients: list[Client] = []
         for place in range(self.plan.replicas):
-            client = Client(tuple(urls[place:] + urls[:place]), patience_secs=PATIENCE_SECS, session=first.session)
+            client = Client(tuple(urls[place:] + urls[:place]), retry_secs=RETRY_SECS, session=first.session)
             self.clients.append(await stack.enter_async_context(client))
         for number in range(self.plan.clients):
             client = Client(tuple(urls[number % len(urls) :] + urls[: number % len(urls)]), session=first.session)
@@ -306,7 +306,7 @@ class Chaos:
             state = reader.subscription.state
             outcome.deliveries += reader.count
             outcome.reconnects += reader.opens - 1
-            outcome.holes += state.holes
+            outcome.gaps += state.gaps
             outcome.repeated += state.repeats + max(0, reader.count - len(texts))
             outcome.lost += max(0, len(texts) - reader.count)
             whole = hashlib.blake2b(b"".join(text.encode() + b"\n" for text in texts), digest_size=16)
@@ -335,7 +335,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="openguild-chaos-") as directory:
         outcome = anyio.run(run_plan, Plan(**options), Path(directory), lambda line: print(line, flush=True))
     sys.stdout.write(json.dumps(asdict(outcome), indent=2) + "\n")
-    return int(bool(outcome.lost or outcome.repeated or outcome.out_of_order or outcome.holes))
+    return int(bool(outcome.lost or outcome.repeated or outcome.out_of_order or outcome.gaps))
 
 
 if __name__ == "__main__":

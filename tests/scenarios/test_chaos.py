@@ -15,7 +15,7 @@ FAULTS = ("kill -9 a server", "kill -9 PostgreSQL", "kill -9 nats-server", "cut 
 async def test_nothing_acknowledged_is_lost_when_everything_fails(tmp_path: Path) -> None:
     plan = Plan(replicas=2, clients=20, channels=2, posts=2_000, posts_per_sec=60, pause_secs=2, faults=FAULTS)
     outcome = await run_plan(plan, tmp_path)
-    assert (outcome.lost, outcome.repeated, outcome.out_of_order, outcome.holes) == (0, 0, 0, 0)
+    assert (outcome.lost, outcome.repeated, outcome.out_of_order, outcome.gaps) == (0, 0, 0, 0)
     assert outcome.posts == plan.posts
     assert tuple(outcome.faults) == FAULTS
     assert outcome.deliveries == plan.posts * plan.clients // plan.channels

@@ -16,7 +16,7 @@ from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.net.listener import accept_forever, open_listener
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.timekeeper import WARN_SECS
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.chat import PASSWORD
 from tests.support.server import SIGNING_KEY
 from tests.support.waiting import eventually
@@ -62,7 +62,7 @@ async def replicas(url: str, *skews: float) -> AsyncIterator[list[Replica]]:
         with ExitStack() as listeners:
             for skew in skews:
                 clock = Clock(skew)
-                server = Server(config, tasks, 1_000, sources=Sources(wall=clock), bus=LocalBus())
+                server = Server(config, tasks, 1_000, sources=ClocksAndEntropy(wall=clock), bus=LocalBus())
                 await server.start_parts()
                 listener = listeners.enter_context(open_listener("127.0.0.1", 0))
                 tasks.start_soon(
@@ -168,6 +168,6 @@ async def test_a_memory_store_has_this_machine_s_clock() -> None:
     clock = Clock(HOUR)
     async with anyio.create_task_group() as tasks:
         config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}, "storage": "memory"})
-        server = Server(config, tasks, 1_000, sources=Sources(wall=clock))
+        server = Server(config, tasks, 1_000, sources=ClocksAndEntropy(wall=clock))
         await server.timekeeper.measure(server.storage)
         assert abs(server.sources.wall() - clock()) < 1.0

@@ -121,7 +121,7 @@ def test_a_restart_of_the_database_keeps_the_epochs(
     with elsewhere(replicas[1], alice).stream(channel, since=3, epoch=1) as stream:
         postgres_of_two.kill()
         wait_until(lambda: replicas[1].status("/ready") == 503)
-        postgres_of_two.revive()
+        postgres_of_two.restart_after_exit()
         wait_until(lambda: all(server.status("/ready") == 200 for server in replicas))
         say(alice, channel, "on", 1)
         assert texts(receive(stream, 1)) == ["on 0"]

@@ -17,7 +17,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from openguild_proto.policy.sharing import HEARTBEAT_SECS, SILENT_SECS
-from openguild_runtime.bus.nats import ASK_SECS
+from openguild_runtime.bus.nats import PING_SECS
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.chat import User, receive, texts
 from tests.support.server import ServerProcess
@@ -230,7 +230,7 @@ def test_limits_are_shared_while_nats_is_silent_and_not_given_up(
         assert own_nats.pid is not None
         os.kill(own_nats.pid, signal.SIGSTOP)
         try:
-            time.sleep(SILENT_SECS + ASK_SECS)
+            time.sleep(SILENT_SECS + PING_SECS)
             admitted = sum(sides[turn % 2].post(path, {"content": "x"}).status_code == 200 for turn in range(120))
         finally:
             os.kill(own_nats.pid, signal.SIGCONT)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.process.ending import END_SECS, HURRY_SECS
+from openguild_runtime.process.shutdown import FORCED_SECS, SHUTDOWN_SECS
 from tests.support.raw import HOST, RawClient
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until
@@ -123,7 +123,7 @@ def test_everybody_is_connected_and_the_database_stands_still(signals: int, data
                     f"POST /users/register HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode()
                     + HOST + b"\r\n" + body
                 )  # fmt: skip
-            limit = WINDOW_SECS + END_SECS if signals == 1 else HURRY_SECS
+            limit = WINDOW_SECS + SHUTDOWN_SECS if signals == 1 else FORCED_SECS
             assert secs_to_end(server, signals=signals) < limit
         assert server.records()[-1]["message"] == "stopped"
         wait_until(lambda: not Path(f"/proc/{postmaster}").exists(), secs=30, what="the end that its guard gives it")
@@ -143,7 +143,7 @@ def test_whatever_it_waits_for_never_answers(signals: int, tmp_path: Path) -> No
             for _ in range(1_000):
                 client.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n")
                 assert client.answer().status == 200, "also where the pipe is full"
-            limit = WINDOW_SECS + END_SECS if signals == 1 else HURRY_SECS
+            limit = WINDOW_SECS + SHUTDOWN_SECS if signals == 1 else FORCED_SECS
             assert secs_to_end(server, signals=signals) < limit
     for end in (reader, writer):
         os.close(end)
@@ -154,7 +154,7 @@ def test_a_start_that_takes_long_ends_at_once(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, "--embedded", DATA_DIR=data, DRAIN__DELAY_SECS=LONG_SECS)
     with server.start(ready=False):
         wait_until(lambda: list(data.glob("postgres*.new")), what="initdb")
-        assert secs_to_end(server, signals=1) < END_SECS, "there is nothing to drain"
+        assert secs_to_end(server, signals=1) < SHUTDOWN_SECS, "there is nothing to drain"
 
 
 def test_a_worker_that_hangs_is_killed_in_time(database_url: str, nats_server: EmbeddedNats, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_worker_that_hangs_is_killed_in_time(database_url: str, nats_server: E
             server.process.send_signal(signal.SIGTERM)
             started = time.monotonic()
             assert server.process.wait(20) == 1
-            assert time.monotonic() - started < WINDOW_SECS + END_SECS
+            assert time.monotonic() - started < WINDOW_SECS + SHUTDOWN_SECS
         assert any("does not end and is killed" in record["message"] for record in server.records())
 
 

@@ -115,7 +115,7 @@ class Driven:
         self.elsewhere = Elsewhere(tables if tables is not None else MemoryTables())
         self.keys = KeyRing(SigningKey(bytes(32)))
         self.tokens = TokenAuthority(self.keys)
-        self.hub = Hub(capacity_events=capacity, ring=Ring)
+        self.hub = Hub(capacity_events=capacity, ring_type=Ring)
         self.replica = Replica(self.hub, self.tokens, jitter, replay_window=replay_window)
         self.now = 1_000.0
         self.answers: dict[type[Effect[Any]], Callable[[Any], Any]] = {}  # instead of the store's
@@ -320,7 +320,7 @@ class Driven:
                 if not self.replica.replayed(socket, last):
                     break
         if socket.subscriber is not None and socket.subscriber.state is SubscriberState.LIVE:
-            self._dirty[socket.subscriber.stream] = None
+            self._dirty[socket.subscriber.ring] = None
             self.flush()
         self.carry_out()
 
@@ -367,7 +367,7 @@ class Driven:
             "tickets": replica._tickets,
             "refreshes": replica.notifications._refreshing,
             "sockets": replica.streams.sockets(),
-            "rings": self.hub._streams,
+            "rings": self.hub._rings,
             "unreadable": pages._unreadable,
             "waiting": pages._waiting,
         }

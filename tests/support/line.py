@@ -16,7 +16,7 @@ from openguild_runtime.net.transport import Transport
 from openguild_runtime.server.app import Server
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.deeds import add_user, login
 from tests.support.server import SIGNING_KEY
 
@@ -72,7 +72,7 @@ async def connected(
     *,
     queue_capacity: int = 256,
     ends: tuple[socket.socket, socket.socket] | None = None,
-    sources: Sources | None = None,
+    sources: ClocksAndEntropy | None = None,
 ) -> AsyncIterator[Line]:
     """`queue_capacity`: events that a ring holds; `ends`: the server's and the client's, a socket pair without it."""
     storage = storage or MemoryStorage()

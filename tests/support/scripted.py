@@ -13,7 +13,7 @@ from anyio.abc import ByteStream
 from openguild_proto import RequestReceived, Response, ServerConnection, WebSocketRequested, text_frame
 from openguild_proto.http.message import Request
 from openguild_proto.ws.frames import close_frame
-from openguild_runtime.client.transport import TRANSPORT, close, receive
+from openguild_runtime.client.transport import TRANSPORT_ERRORS, close, receive
 
 Answer = Callable[[Request], Response | None]
 
@@ -51,7 +51,7 @@ class Scripted:
         self.streams.append(stream)
         conn = ServerConnection(now=time.monotonic(), random_bytes=secrets.token_bytes)
         try:
-            with suppress(*TRANSPORT):
+            with suppress(*TRANSPORT_ERRORS):
                 while not conn.is_over and (data := await receive(stream)):
                     await self._feed(conn, stream, data)
         finally:

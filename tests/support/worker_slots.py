@@ -10,7 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 import anyio
 
 from openguild_runtime.server.siblings import Heartbeat, Message, SiblingLink, WorkerSlot
-from openguild_runtime.workers.exchange import Exchange
+from openguild_runtime.workers.metrics_relay import MetricsRelay
 
 
 def starting() -> Heartbeat:
@@ -19,22 +19,22 @@ def starting() -> Heartbeat:
 
 
 @asynccontextmanager
-async def workers(count: int, heard: list[tuple[int, Message]] | None = None) -> AsyncIterator[list[WorkerSlot]]:
+async def workers(count: int, received: list[tuple[int, Message]] | None = None) -> AsyncIterator[list[WorkerSlot]]:
     """The seats; what they say is kept in `heard`, in the order of its coming."""
     with ExitStack() as ends:
         async with anyio.create_task_group() as tasks:
-            exchange = Exchange(tasks)
+            relay = MetricsRelay(tasks)
             seats = []
             for number in range(count):
                 ours, theirs = socket.socketpair()
                 for end in (ours, theirs):
                     ends.enter_context(end)
-                line = exchange.lines[number] = SiblingLink(ours)
+                line = relay.links[number] = SiblingLink(ours)
 
                 def hear(message: Message, number: int = number) -> None:
-                    if heard is not None:
-                        heard.append((number, message))
-                    exchange.heard(number, message)
+                    if received is not None:
+                        received.append((number, message))
+                    relay.received(number, message)
 
                 tasks.start_soon(line.run, hear)
                 seats.append(WorkerSlot(number, count, os.getppid(), SiblingLink(theirs)))

@@ -11,14 +11,14 @@ from common import control
 from openguild_runtime.config.sections import load
 from openguild_runtime.net.listener import open_listener, raise_descriptor_limit
 from openguild_runtime.observability import logs
-from openguild_runtime.process.ending import Ending, ended_by_signals
+from openguild_runtime.process.shutdown import Shutdown, handle_signals
 from openguild_runtime.server import app
 
 
 async def run(server: app.Server) -> None:
-    ending = Ending(0.0)
-    async with ended_by_signals(ending) as hangups:
-        await server.run(ending, hangups)
+    shutdown = Shutdown(0.0)
+    async with handle_signals(shutdown) as hangups:
+        await server.run(shutdown, hangups)
 
 
 async def main(port: int) -> None:
@@ -37,7 +37,7 @@ async def main(port: int) -> None:
 
         def publish(payload: bytes) -> None:
             """To every channel that somebody listens to: one, or thousands."""
-            for stream in list(hub._streams):
+            for stream in list(hub._rings):
                 if not stream.startswith("user:"):
                     server.replica.replica.release(stream, hub.head(stream) + 1, payload)
             server.replica.carry_out()

@@ -14,8 +14,8 @@ from openguild_proto.client import (
     HttpClient,
     Step,
     api_error,
-    foreign_reason,
     next_step,
+    proxy_answer_reason,
 )
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_ANSWER_HEAD_BYTES, MAX_INTERIM_ANSWERS
@@ -136,7 +136,7 @@ def test_what_others_answer_is_no_answer_of_the_server(
     status: int, headers: tuple[tuple[str, str], ...], body: bytes, why: str
 ) -> None:
     response = ClientResponse(status, headers, body)
-    reason = foreign_reason(response)
+    reason = proxy_answer_reason(response)
     assert reason is not None
     assert why in reason
     assert reason.isprintable()
@@ -155,7 +155,7 @@ def test_what_others_answer_is_no_answer_of_the_server(
     ],
 )  # fmt: skip
 def test_what_the_server_may_have_answered(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
-    assert foreign_reason(ClientResponse(status, headers, body)) is None
+    assert proxy_answer_reason(ClientResponse(status, headers, body)) is None
 
 
 def test_the_error_of_a_proxy_says_what_it_is() -> None:

@@ -49,7 +49,7 @@ def test_events_come_in_order_and_once_however_the_bytes_are_cut(places: list[in
         if piece:
             events += stream.receive_data(piece, 1.0)
     assert [event.sequence for event in events if isinstance(event, Delivered)] == [1, 2, 3, 4]
-    assert (stream.position, stream.repeats, stream.holes) == (4, 2, 0)
+    assert (stream.position, stream.repeats, stream.gaps) == (4, 2, 0)
 
 
 def test_a_hole_ends_the_connection_and_the_next_one_asks_for_it() -> None:

@@ -39,7 +39,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hub = Hub(capacity_events=CAPACITY, capacity_bytes=10_000, ring=self.ring)
+        self.hub = Hub(capacity_events=CAPACITY, capacity_bytes=10_000, ring_type=self.ring)
         self.hub.open(STREAM, 0)
         self.log: list[bytes] = []
         self.readers: list[Reader] = []
@@ -176,7 +176,7 @@ for _ring in RINGS:
 
 @pytest.fixture(params=RINGS, ids=lambda ring: "pure" if ring is PureRing else "native")
 def hub(request: pytest.FixtureRequest) -> Hub:
-    hub = Hub(capacity_events=CAPACITY, ring=request.param)
+    hub = Hub(capacity_events=CAPACITY, ring_type=request.param)
     hub.open(STREAM, 10)
     return hub
 

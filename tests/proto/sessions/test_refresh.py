@@ -9,10 +9,10 @@ from openguild_proto.sessions.passwords import normalise_username, password_prob
 from openguild_proto.sessions.refresh import (
     Rotation,
     decide_rotation,
+    fallback_secret,
     hash_refresh_token,
     new_refresh_token,
     next_refresh_token,
-    signer_secret,
 )
 
 CURRENT, PREVIOUS, OLDER = b"c", b"p", b"o"
@@ -64,8 +64,8 @@ def test_the_successor_is_the_server_s_secret() -> None:
     others = {
         next_refresh_token(following, bytes(32)),
         next_refresh_token(token, bytes([1]) * 32),
-        next_refresh_token(token, signer_secret(SigningKey(bytes(32)))),
-        next_refresh_token(token, signer_secret(SigningKey(bytes([1]) * 32))),
+        next_refresh_token(token, fallback_secret(SigningKey(bytes(32)))),
+        next_refresh_token(token, fallback_secret(SigningKey(bytes([1]) * 32))),
         next_refresh_token(new_refresh_token(bytes([1]) * 16), bytes(32)),
     }
     assert len(others | {token, following}) == 7

@@ -89,19 +89,19 @@ def test_fallback_keys_verify_and_rotation_keeps_tokens(authority: TokenAuthorit
     assert rotated.verify(GOLDEN, NOW_MS) == VERIFIED
     assert rotated.trusts(VERIFIED.verified_by)
     authority.verify(GOLDEN, NOW_MS)
-    authority.remember(GOLDEN)
+    authority.confirm(GOLDEN)
     authority.replace_keys(KeyRing(new))
     assert invalid(authority, GOLDEN)
-    assert not authority.is_known(GOLDEN)
+    assert not authority.is_confirmed(GOLDEN)
     assert not authority.trusts(VERIFIED.verified_by)
 
 
 def test_a_revoked_session_is_refused_at_once(authority: TokenAuthority) -> None:
     authority.verify(GOLDEN, NOW_MS)
-    authority.remember(GOLDEN)
-    assert authority.is_known(GOLDEN)
+    authority.confirm(GOLDEN)
+    assert authority.is_confirmed(GOLDEN)
     authority.revoke_session(CLAIMS.session_id)
-    assert not authority.is_known(GOLDEN)
+    assert not authority.is_confirmed(GOLDEN)
     assert invalid(authority, GOLDEN)
 
 
@@ -110,11 +110,11 @@ def test_the_cache_is_bounded(authority: TokenAuthority) -> None:
         claims = Claims(f"s{number}", "u", None, ISSUED_US, CLAIMS.expires_at_us)
         token = authority.issue(claims)
         assert authority.verify(token, NOW_MS).session_id == claims.session_id
-        authority.remember(token)
+        authority.confirm(token)
     assert len(authority) == 4
-    assert not authority.is_known(GOLDEN)
+    assert not authority.is_confirmed(GOLDEN)
 
 
 def test_a_token_that_was_not_verified_is_not_remembered(authority: TokenAuthority) -> None:
-    authority.remember(GOLDEN)
-    assert not authority.is_known(GOLDEN)
+    authority.confirm(GOLDEN)
+    assert not authority.is_confirmed(GOLDEN)

@@ -30,7 +30,7 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.parts import make_service
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.system.local_socket import forget, serve_local, worker_path, worker_paths
+from openguild_runtime.system.unix_socket import remove_stale_sockets, serve_unix_socket, worker_path, worker_paths
 from tests.support.line import NoDriver
 from tests.support.server import SIGNING_KEY
 from tests.support.waiting import eventually
@@ -110,7 +110,7 @@ async def test_notification_streams_are_no_channels(joined: Joined) -> None:
     channels = joined.ask(command="channels")["channels"]
     assert [(line["channel_id"], line["depth"], line["slowest_user"]) for line in channels] == [("general", 2, "bob")]
     assert [line["behind"] for line in joined.ask(command="sessions")["sessions"]] == [5, 2]
-    joined.metrics.attach_depths(joined.streams.depths)
+    joined.metrics.set_depth_source(joined.streams.depths)
     shown = joined.metrics.render().decode()
     assert 'openguild_websocket_queue_depth{channel_id="general"} 2.0' in shown
     assert "openguild_websocket_queue_depth_max 2.0" in shown
@@ -132,7 +132,7 @@ async def test_a_failing_request_ends_alone() -> None:
     with TemporaryDirectory(prefix="og-") as directory:
         path = Path(directory) / "local.sock"
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve_local, path, fail)
+            tasks.start_soon(serve_unix_socket, path, fail)
             for _ in range(3):
                 with anyio.fail_after(5):
                     await eventually(path.exists)
@@ -149,5 +149,5 @@ def test_sockets_of_workers(tmp_path: Path) -> None:
     for each in (path, worker_path(path, 10), worker_path(path, 2), tmp_path / "admin.sock.old", tmp_path / "other.1"):
         each.touch()
     assert list(worker_paths(path)) == [2, 10]
-    forget(path)
+    remove_stale_sockets(path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["admin.sock.old", "other.1"]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from openguild_runtime.bus.nats import ASK_SECS, PING_INTERVAL_SECS, NatsBus
+from openguild_runtime.bus.nats import KEEPALIVE_SECS, PING_SECS, NatsBus
 from openguild_runtime.embedded import EmbeddedNats
 from openguild_runtime.observability.metrics import Metrics
 from tests.support.bus_handler import BusEars
@@ -47,13 +47,11 @@ class Ears(BusEars):
 
 
 @asynccontextmanager
-async def listening(
-    *servers: tuple[str, str], ping_interval_secs: float = PING_INTERVAL_SECS
-) -> AsyncIterator[list[Ears]]:
+async def listening(*servers: tuple[str, str], keepalive_secs: float = KEEPALIVE_SECS) -> AsyncIterator[list[Ears]]:
     """Connected buses, one for each (url, server name)."""
     async with anyio.create_task_group() as tasks:
         buses = [
-            NatsBus(url, name, Metrics("0", native_ring=False), tasks, ping_interval_secs=ping_interval_secs)
+            NatsBus(url, name, Metrics("0", native_ring=False), tasks, keepalive_secs=keepalive_secs)
             for url, name in servers
         ]
         ears = [Ears(bus) for bus in buses]
@@ -127,7 +125,7 @@ async def proxied(server: EmbeddedNats, **options: int) -> AsyncIterator[tuple[P
 async def test_a_peer_that_stops_reading_under_traffic_is_given_up(nats_server: EmbeddedNats) -> None:
     async with (
         proxied(nats_server, receive_buffer=4_096) as (proxy, url),
-        listening((url, "stalled"), (nats_server.url, "stalled"), ping_interval_secs=0.2) as (a, b),
+        listening((url, "stalled"), (nats_server.url, "stalled"), keepalive_secs=0.2) as (a, b),
     ):
         await a.bus.subscribe_channel("c1")
         proxy.black_hole()
@@ -145,11 +143,11 @@ async def test_the_server_is_asked_every_second_and_a_late_answer_is_taken(nats_
     async with proxied(nats_server) as (proxy, url), listening((url, "asked")) as (a,):
         answers = a.answered_at = []
         await eventually(lambda: len(answers) == 2)
-        assert answers[1] - answers[0] >= ASK_SECS
+        assert answers[1] - answers[0] >= PING_SECS
         proxy.black_hole()
-        await anyio.sleep(2 * ASK_SECS)
+        await anyio.sleep(2 * PING_SECS)
         heard = len(answers)
-        await anyio.sleep(2 * ASK_SECS)
+        await anyio.sleep(2 * PING_SECS)
         assert len(answers) == heard, "connected, and silent"
         assert a.bus.connected
         proxy.heal()

@@ -22,7 +22,7 @@ from tests.support.waiting import eventually, free_port
 
 pytestmark = pytest.mark.anyio
 
-ASK_SECS = 0.05
+PING_SECS = 0.05
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ class Ears(BusEars):
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
 
     def trouble(self, part: str) -> bool:
-        return self.bus.trouble is not None and part in self.bus.trouble
+        return self.bus.problem is not None and part in self.bus.problem
 
 
 @asynccontextmanager
@@ -61,7 +61,7 @@ async def listening(*urls: str, connected: bool = True, **options: Any) -> Async
         ears = []
         for url in urls:
             metrics = Metrics("0", native_ring=False)
-            ears.append(Ears(NatsBus(url, "One", metrics, tasks, ask_secs=ASK_SECS, **options), metrics))
+            ears.append(Ears(NatsBus(url, "One", metrics, tasks, ping_secs=PING_SECS, **options), metrics))
         for ear in ears:
             await ear.bus.start(ear)
         if connected:
@@ -135,7 +135,7 @@ async def test_too_few_subscriptions_end_no_connection(nats: ConfiguredNats) -> 
         assert (ear.reconnects, ear.bus.connected) == (0, True)
         for number in range(1, 8):
             await ear.bus.unsubscribe_channel(f"c{number}")
-        await eventually(lambda: ear.bus.trouble is None)
+        await eventually(lambda: ear.bus.problem is None)
 
 
 @pytest.mark.parametrize("nats", [permissions()], indirect=True)
@@ -149,14 +149,14 @@ async def test_a_denied_subject_is_named_from_the_first_moment(nats: ConfiguredN
     async with listening(nats.url_of("og:pw"), nats.url_of("og:pw")) as (here, there):
         for ear in (here, there):
             assert ear.trouble(named), "when it connects"
-            assert ear.bus.limits_travel == (kind != "limits")
+            assert ear.bus.limits_delivered == (kind != "limits")
             assert ear.sample("openguild_nats_denied_subjects") == 1
         await here.bus.subscribe_channel("c1")
         await eventually(lambda: says_everything(there, here) >= {"control", "limits", "channel"} - {kind})
         assert here.heard.isdisjoint({kind})
         await anyio.to_thread.run_sync(nats.reload, permissions())
-        await eventually(lambda: here.bus.trouble is None and there.bus.trouble is None)
-        assert here.bus.limits_travel
+        await eventually(lambda: here.bus.problem is None and there.bus.problem is None)
+        assert here.bus.limits_delivered
         await eventually(lambda: says_everything(there, here) == {"control", "limits", "channel"})
         await anyio.to_thread.run_sync(nats.reload, denied)
         await eventually(lambda: here.trouble(named) and there.trouble(named))
@@ -175,10 +175,10 @@ async def test_a_password_that_is_changed_is_said_and_awaited(nats: ConfiguredNa
     with capture_logs() as records:
         async with listening(nats.url_of("og:pw")) as (ear,):
             await anyio.to_thread.run_sync(nats.reload, permissions(password="other"))
-            await eventually(lambda: ear.trouble("refuses user") and ear.bus.refusals >= 3)
+            await eventually(lambda: ear.trouble("refuses user") and ear.bus.failed_attempts >= 3)
             await anyio.to_thread.run_sync(nats.reload, permissions())
             await eventually(lambda: ear.bus.connected, secs=20)
-            assert ear.bus.trouble is None
+            assert ear.bus.problem is None
     lines = [record["event"] for record in records if record["log_level"] == "warning"]
     assert len(lines) == 1, "once a minute"
     assert lines[0].startswith("the connection to NATS has ended. NATS refuses user, password")
@@ -191,7 +191,7 @@ async def test_messages_that_are_too_large_are_said_once(nats: ConfiguredNats) -
             for _ in range(20):
                 ear.bus.publish_channel("c1", bytes(600))
             await eventually(lambda: ear.trouble("as large"))
-            await eventually(lambda: ear.bus.trouble is None)
+            await eventually(lambda: ear.bus.problem is None)
             assert (ear.reconnects, ear.sample("openguild_nats_publishes_dropped_total")) == (0, 20)
     assert len([record for record in records if "max_payload" in record["event"]]) == 1
 
@@ -199,9 +199,9 @@ async def test_messages_that_are_too_large_are_said_once(nats: ConfiguredNats) -
 async def test_a_server_that_shuts_down_is_left_for_another(tmp_path: Path) -> None:
     with configured_nats(tmp_path) as first, configured_nats(tmp_path) as second:
         async with listening(f"{first.url},{second.url}") as (ear,):
-            link = ear.bus._link
-            assert link is not None
-            mine = first if first.url == link.server.url else second
+            connection = ear.bus._connection
+            assert connection is not None
+            mine = first if first.url == connection.server.url else second
             mine.process.send_signal(signal.SIGUSR2)
             await eventually(lambda: ear.reconnects == 1 and ear.bus.connected, secs=5)
 
@@ -211,7 +211,7 @@ async def test_one_bad_server_of_a_list_keeps_nobody_out(nats: ConfiguredNats) -
     async with faking(garbage, mute):
         bad = [garbage.url, mute.url, f"nats://127.0.0.1:{free_port()}", "nats://no-such-host.invalid"]
         async with listening(*(f"{url},{nats.url}" for url in bad)) as ears:
-            assert all(ear.bus.trouble is None for ear in ears)
+            assert all(ear.bus.problem is None for ear in ears)
 
 
 PASSWORDS = [
@@ -263,4 +263,4 @@ async def test_a_credentials_file_that_is_none_holds_nothing_up(
     file = tmp_path / "server.creds"
     file.write_text(text)
     async with listening(nats.url, connected=False, credentials_file=str(file)) as (ear,):
-        await eventually(lambda: ear.trouble("nats.credentials_file") and ear.bus.refusals >= 1)
+        await eventually(lambda: ear.trouble("nats.credentials_file") and ear.bus.failed_attempts >= 1)

@@ -73,7 +73,7 @@ async def test_without_one_of_them_it_stays_out_and_keeps_trying(secured: Secure
             ca_file=None if missing in ("authority", "tls") else str(secured.ca_file),
         )
         await bus.start(BusEars())
-        await eventually(lambda: bus.refusals >= 2, what="a second refusal")
+        await eventually(lambda: bus.failed_attempts >= 2, what="a second refusal")
         assert not bus.connected
         await bus.aclose()
 

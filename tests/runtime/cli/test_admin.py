@@ -15,7 +15,7 @@ import pytest
 from openguild_runtime.cli.admin import run_admin
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.server.failures import CommandFailed
-from openguild_runtime.system.local_socket import worker_path
+from openguild_runtime.system.unix_socket import worker_path
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.http.message import Request
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
-from openguild_runtime.client import ApiError, Client, GaveUp, Session
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.client import ApiError, Client, OutcomeUnknown, Session
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.scripted import Scripted, scripted
 from tests.support.waiting import free_port
 
@@ -69,8 +69,8 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
 
-    def sources(self, *, ahead_secs: float = 0.0) -> Sources:
-        return Sources(monotonic=lambda: self.now, wall=lambda: time.time() + ahead_secs)
+    def sources(self, *, ahead_secs: float = 0.0) -> ClocksAndEntropy:
+        return ClocksAndEntropy(monotonic=lambda: self.now, wall=lambda: time.time() + ahead_secs)
 
 
 @pytest.mark.parametrize("ahead_secs", [0, 86_400, -86_400])
@@ -160,14 +160,14 @@ async def test_a_post_ends_in_what_is_known_of_it(answers: list[int | None], sto
 
     async with (
         scripted(answer, Hanging) as server,
-        Client(server.url, patience_secs=0.2, session=Session("t", "r"), jitter=lambda: 0.1) as client,
+        Client(server.url, retry_secs=0.2, session=Session("t", "r"), jitter=lambda: 0.1) as client,
     ):
         if stored:
             assert (await client.post("c", "text", nonce="n")).sequence == 7
             return
-        with pytest.raises(ApiError if stored is False else GaveUp) as end:
+        with pytest.raises(ApiError if stored is False else OutcomeUnknown) as end:
             await client.post("c", "text", nonce="n")
-        if isinstance(end.value, GaveUp):
+        if isinstance(end.value, OutcomeUnknown):
             assert end.value.nonce == "n"
         assert {msgspec.json.decode(request.body)["nonce"] for request in server.requests} == {"n"}
 
@@ -180,12 +180,12 @@ async def test_a_kept_connection_that_ended_costs_no_wait(seen: bool) -> None:
         del answers[1]
     async with (
         scripted(lambda request: answers.pop(0), Hanging) as server,
-        Client(server.url, patience_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
+        Client(server.url, retry_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
     ):
         await client.send("GET", "/users/me", authorized=False)
         if not seen:
             await server.end_all()
-        with pytest.raises(GaveUp if seen else ApiError, match="404"):
+        with pytest.raises(OutcomeUnknown if seen else ApiError, match="404"):
             await client.post("c", "text")
         assert not answers
         assert server.connections == 2
@@ -194,9 +194,9 @@ async def test_a_kept_connection_that_ended_costs_no_wait(seen: bool) -> None:
 async def test_a_nonce_that_the_client_made_comes_with_the_doubt() -> None:
     async with (
         scripted(lambda request: Response.text("", status=503)) as server,
-        Client(server.url, patience_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
+        Client(server.url, retry_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
     ):
-        with pytest.raises(GaveUp) as end:
+        with pytest.raises(OutcomeUnknown) as end:
             await client.post("c", "text")
         assert end.value.nonce == msgspec.json.decode(server.requests[0].body)["nonce"]
 
@@ -211,15 +211,15 @@ async def test_a_refusal_says_which_field_is_wrong() -> None:
 async def test_a_session_is_kept_until_the_server_has_ended_it(status: int, kept: bool) -> None:
     async with (
         scripted(lambda request: Response.empty(status)) as server,
-        Client(server.url, patience_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
+        Client(server.url, retry_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
     ):
         with nullcontext() if status == 204 else pytest.raises(ApiError):
             await client.logout()
         assert (client.session is not None) is kept
         assert msgspec.json.decode(server.requests[0].body) == {"refresh_token": "r"}
         assert len(server.requests) == 1
-    async with Client(f"http://127.0.0.1:{free_port()}", patience_secs=0, session=Session("t", "r")) as client:
-        with pytest.raises(GaveUp):
+    async with Client(f"http://127.0.0.1:{free_port()}", retry_secs=0, session=Session("t", "r")) as client:
+        with pytest.raises(OutcomeUnknown):
             await client.logout()
         assert client.session is not None
 
@@ -252,8 +252,8 @@ async def test_a_session_that_was_kept_is_taken_up_again() -> None:
 
 
 async def test_nobody_there_is_unknown_not_refused() -> None:
-    async with Client(f"http://127.0.0.1:{free_port()}", patience_secs=0, jitter=lambda: 0.5) as client:
-        with pytest.raises(GaveUp):
+    async with Client(f"http://127.0.0.1:{free_port()}", retry_secs=0, jitter=lambda: 0.5) as client:
+        with pytest.raises(OutcomeUnknown):
             await client.request("GET", "/health", authorized=False)
 
 

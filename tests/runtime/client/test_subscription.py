@@ -50,7 +50,7 @@ async def subscribed(
     `nobody`: an address that is tried first.
     """
     async with scripted(service.answer) as server, Client(
-        (nobody, server.url) if nobody is not None else server.url, patience_secs=-1, jitter=lambda: 0.0, session=session
+        (nobody, server.url) if nobody is not None else server.url, retry_secs=-1, jitter=lambda: 0.0, session=session
     ) as client, client.subscribe("c", since) as events:  # fmt: skip
         with anyio.fail_after(20):
             yield server, events

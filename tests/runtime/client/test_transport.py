@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from openguild_proto import Response
-from openguild_runtime.client.transport import TRANSPORT, Address, close, connect_tcp, receive
+from openguild_runtime.client.transport import TRANSPORT_ERRORS, Address, close, connect_tcp, receive
 from tests.support.scripted import scripted
 from tests.support.waiting import eventually, free_port
 
@@ -23,7 +23,7 @@ def test_addresses() -> None:
 
 
 async def test_nobody_listens() -> None:
-    with pytest.raises(TRANSPORT):
+    with pytest.raises(TRANSPORT_ERRORS):
         await connect_tcp(Address("127.0.0.1", free_port(), tls=False))
 
 

@@ -20,7 +20,7 @@ from openguild_proto.canonical.keys import parse_seed
 from openguild_runtime.config.sections import load
 from openguild_runtime.embedded import EmbeddedError, EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.embedded.files import is_locked
-from openguild_runtime.embedded.private import kept_signing_key, private_servers
+from openguild_runtime.embedded.private import load_or_create_signing_key, private_servers
 from openguild_runtime.embedded.server import EmbeddedServer
 from tests.support.server import ROOT
 from tests.support.waiting import wait_until
@@ -126,9 +126,9 @@ def test_the_password_of_another_copy_is_replaced(data: Path) -> None:
 def test_an_empty_signing_key_is_made_anew(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "signing.key"
     path.write_bytes(content)
-    key = kept_signing_key(tmp_path)
+    key = load_or_create_signing_key(tmp_path)
     parse_seed(key)
-    assert kept_signing_key(tmp_path) == key == path.read_text()
+    assert load_or_create_signing_key(tmp_path) == key == path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -136,8 +136,8 @@ def test_an_empty_signing_key_is_made_anew(content: bytes, tmp_path: Path) -> No
 def test_a_wrong_signing_key_is_left_and_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "signing.key"
     path.write_bytes(content)
-    with pytest.raises(EmbeddedError, match=r"signing\.key holds no signing key .*: put the right one back, or remove"):
-        kept_signing_key(tmp_path)
+    with pytest.raises(EmbeddedError, match=r"signing\.key holds no signing key .*: restore the right one, or remove"):
+        load_or_create_signing_key(tmp_path)
     assert path.read_bytes() == content
 
 
@@ -175,13 +175,13 @@ def control_of_zeros(data: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (without_version, "is no whole PostgreSQL cluster: restore it from a backup, move it away"),
-        (without_control, "is no whole PostgreSQL cluster: restore it from a backup, move it away"),
+        (without_version, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
+        (without_control, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
         (of_another_version, "was made by PostgreSQL 12, this is 18: dump it with that version"),
-        (a_file, "postgres: not a directory): mend that, or name another with --data-dir"),
-        (password_directory, "postgres.password: is a directory): mend that"),
-        (a_link_to_nowhere, "postgres is a link that leads nowhere: mend it, or name another"),
-        (control_of_zeros, "stopped at its start: "),
+        (a_file, "postgres: not a directory): fix that, or name another with --data-dir"),
+        (password_directory, "postgres.password: is a directory): fix that"),
+        (a_link_to_nowhere, "postgres is a broken symbolic link: fix it, or name another"),
+        (control_of_zeros, "exited at its start: "),
     ],
 )
 def test_what_cannot_be_mended_is_one_line(damage: Callable[[Path], None], said: str, data: Path) -> None:
@@ -239,4 +239,4 @@ def test_a_full_disk_is_one_line_and_leaves_room_for_the_next_start(tmp_path: Pa
             pytest.skip("no right to mount")
         lines = done.stdout.splitlines()
         assert lines[1:] == ["served"], done.stderr
-        assert "is full: make room" in lines[0] or "(no space left on device): mend that" in lines[0]
+        assert "is full: free some space" in lines[0] or "(no space left on device): fix that" in lines[0]

@@ -13,7 +13,7 @@ import pytest
 
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.embedded.postgres import installed_programs
-from openguild_runtime.embedded.programs import PLACES, PREFIX, Account
+from openguild_runtime.embedded.programs import COPY_DIRECTORIES, PREFIX, Account
 from tests.support.server import ROOT
 from tests.support.waiting import wait_until
 
@@ -95,7 +95,7 @@ def test_programs_below_a_closed_directory_are_copied(end: signal.Signals | None
         pid = int(owner.stdout.readline())
         program = Path(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0])
         copy = next(above for above in program.parents if above.name.startswith(PREFIX))
-        assert str(copy.parent) in PLACES
+        assert str(copy.parent) in COPY_DIRECTORIES
         assert copy.stat().st_uid == 0
         assert not any(path.stat().st_mode & 0o022 for path in copy.rglob("*"))
         if end is not None:
@@ -110,10 +110,10 @@ def test_open_programs_are_run_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/one").touch(mode=0o644)
     ours = Account(os.geteuid(), os.getegid())
-    assert programs.are_open_to(ours)
-    assert not programs.are_open_to(NOBODY), "pytest's directories are closed"
+    assert programs.are_accessible_to(ours)
+    assert not programs.are_accessible_to(NOBODY), "pytest's directories are closed"
     (tmp_path / "lib/one").chmod(0o000)
-    assert not programs.are_open_to(ours)
+    assert not programs.are_accessible_to(ours)
 
 
 @as_root

@@ -22,7 +22,7 @@ from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
 from tests.support.line import Line, connected
 from tests.support.waiting import eventually
@@ -79,7 +79,7 @@ class Served:
 
 @asynccontextmanager
 async def served(limits: Limits | None = None, max_per_address: int = 10) -> AsyncIterator[Served]:
-    handler, sources = Handler(), Sources()
+    handler, sources = Handler(), ClocksAndEntropy()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             timers = TimerWheel(sources.monotonic)

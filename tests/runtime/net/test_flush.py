@@ -155,7 +155,7 @@ def test_an_error_is_reported_for_its_subscriber_alone(pairs: list[Pair]) -> Non
 
 def test_a_reused_descriptor_is_never_written_to() -> None:
     """The attempt: a subscriber leaves, its socket is closed, and another connection gets the same number."""
-    hub = Hub(ring=Ring)
+    hub = Hub(ring_type=Ring)
     hub.open("c", 0)
     first, stays = Pair(), Pair()
     number = first.server.fileno()
@@ -168,14 +168,14 @@ def test_a_reused_descriptor_is_never_written_to() -> None:
         os.dup2(stranger.fileno(), number)
         stranger = socket.socket(fileno=number)
     hub.publish("c", text_frame(b"secret"), 1)
-    assert flush(hub.ring("c"), 10, 65_536, 1.0) == (1, 0, [])
+    assert flush(hub.frames("c"), 10, 65_536, 1.0) == (1, 0, [])
     client.setblocking(False)
     with pytest.raises(BlockingIOError):
         client.recv(100)
     assert stays.read() == text_frame(b"secret")
     newcomer = hub.subscribe("c", 1, handle=number)
     hub.publish("c", text_frame(b"for both"), 2)
-    flush(hub.ring("c"), 10, 65_536, 1.0)
+    flush(hub.frames("c"), 10, 65_536, 1.0)
     assert client.recv(100) == text_frame(b"for both"), "the slot is the newcomer's, bound anew"
     assert newcomer.position == 2
     for sock in (stranger, client):

@@ -173,7 +173,7 @@ async def events_are_published(line: Line) -> None:
     await stream_with_its_101_read(line)
     (transport,) = line.server.replica.transports()
     assert transport.subscriber is not None
-    ring = transport.subscriber.stream
+    ring = transport.subscriber.ring
     line.server.replica.hub.publish(ring, text_frame(b"x" * 100), 1)
     line.server.replica.flusher.mark(ring)
 

@@ -108,17 +108,17 @@ def test_the_audit_log_is_silenced_by_its_own_name_alone(log_filter: str, logged
 @pytest.mark.parametrize("text", ["info", "off", "warn,openguild.http=debug,sqlalchemy=trace"])
 def test_the_filter_in_force_is_told_as_it_was_given(text: str, logged: Callable[..., io.StringIO]) -> None:
     logged("compact", text)
-    assert logs.filter_in_force() == text
-    assert logs.parse_filter(logs.filter_in_force()) == logs.parse_filter(text)
+    assert logs.current_filter() == text
+    assert logs.parse_filter(logs.current_filter()) == logs.parse_filter(text)
 
 
 PROGRAM = """
 import threading, warnings, sys, structlog
 from openguild_runtime.observability import logs
 from openguild_runtime.process import standard_streams
-standard_streams.open_missing()
+standard_streams.open_missing_descriptors()
 logs.configure("json", "info")
-standard_streams.log_what_is_printed()
+standard_streams.redirect_stderr_to_log()
 log = structlog.get_logger("openguild.test")
 class Failing:
     def __del__(self):

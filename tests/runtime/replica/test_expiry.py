@@ -13,7 +13,7 @@ import structlog
 
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.replica import expiry
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.line import Line, connected
 from tests.support.waiting import eventually
 
@@ -26,7 +26,7 @@ class Clocks:
 
     def __init__(self) -> None:
         self.passed = self.set_by = 0.0
-        self.sources = Sources(
+        self.sources = ClocksAndEntropy(
             monotonic=lambda: time.monotonic() + self.passed, wall=lambda: time.time() + self.passed + self.set_by
         )
 

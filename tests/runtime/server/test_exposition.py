@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from openguild_runtime.observability import process_metrics
-from openguild_runtime.observability.metrics import PIECE_SAMPLES, Metrics
+from openguild_runtime.observability.metrics import CHUNK_SAMPLES, Metrics
 from openguild_runtime.server.exposition import Exposition
 from tests.support.worker_slots import starting, workers
 
@@ -107,8 +107,8 @@ def test_the_pieces_are_what_the_library_would_write() -> None:
         """Without what changes by itself."""
         return [line for line in text.decode().splitlines() if not line.startswith(("process_", "python_gc_"))]
 
-    pieces = list(metrics.pieces())
-    assert max(piece.count(b"\n") for piece in pieces) <= PIECE_SAMPLES + 2
+    pieces = list(metrics.chunks())
+    assert max(piece.count(b"\n") for piece in pieces) <= CHUNK_SAMPLES + 2
     assert lines(b"".join(pieces)) == lines(generate_latest(metrics.registry))
 
 

@@ -11,7 +11,7 @@ import pytest
 from openguild_proto.effects import AttemptKey, CountAttempt, FindSession, ListDevices, PruneExpired
 from openguild_runtime.server.retention import prune
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, login
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +77,7 @@ async def test_the_job_keeps_what_the_clock_says(storage: Storage) -> None:
     await storage.perform(living)
     await storage.perform(old)
     await add_guild(storage, user)
-    await prune(storage, Sources(random_bytes=bytes), 60)
+    await prune(storage, ClocksAndEntropy(random_bytes=bytes), 60)
     assert await storage.perform(FindSession(session_id=old.session_id)) is None
     assert await storage.perform(FindSession(session_id=living.session_id)) is not None
     assert len(await storage.control_since(0, 10)) == await storage.control_head()

@@ -11,19 +11,27 @@ import pytest
 from structlog.testing import capture_logs
 
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.workers.child import _follow_orders
-from openguild_runtime.workers.supervisor import plain
+from openguild_runtime.workers.child import _follow_supervisor
+from openguild_runtime.workers.supervisor import as_plain_values
 from tests.support.server import SIGNING_KEY
 
 
-def order(replay_window: int) -> bytes:
+def configuration_line(replay_window: int) -> bytes:
     given = {"session": {"signing_key": SIGNING_KEY}, "messaging": {"replay_window": replay_window}}
-    return json.dumps({"config": plain(ServerConfig.model_validate(given))}).encode() + b"\n"
+    return json.dumps({"config": as_plain_values(ServerConfig.model_validate(given))}).encode() + b"\n"
 
 
 @pytest.mark.parametrize(
     "bad",
-    [b"\n", b"no order\n", b"[]\n", b"{}\n", b'{"config":{"nonsense":1}}\n', b"\xff\n", order(3)[:200] + b"\n"],
+    [
+        b"\n",
+        b"no order\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"config":{"nonsense":1}}\n',
+        b"\xff\n",
+        configuration_line(3)[:200] + b"\n",
+    ],
 )
 def test_a_line_that_is_no_order_changes_nothing_and_the_next_one_counts(
     monkeypatch: pytest.MonkeyPatch, bad: bytes
@@ -32,12 +40,12 @@ def test_a_line_that_is_no_order_changes_nothing_and_the_next_one_counts(
     signals: list[int] = []
     monkeypatch.setattr(os, "kill", lambda process, number: signals.append(number))
     reading, writing = os.pipe()
-    os.write(writing, order(1) + bad + order(2) + order(3)[:-200])
+    os.write(writing, configuration_line(1) + bad + configuration_line(2) + configuration_line(3)[:-200])
     os.close(writing)
     latest: list[ServerConfig] = []
     latest.append(ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}}))
     with FileIO(reading) as lifeline, capture_logs() as records:
-        _follow_orders(lifeline, latest)
+        _follow_supervisor(lifeline, latest)
     assert signals == [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]
     assert latest[0].messaging.replay_window == 2
     assert len(records) == 2

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.process.ending import Ending
+from openguild_runtime.process.shutdown import Shutdown
 from openguild_runtime.server.siblings import Heartbeat
 from openguild_runtime.workers import supervisor
 from openguild_runtime.workers.supervisor import Supervisor, Worker
@@ -53,7 +53,7 @@ async def test_where_no_worker_can_be_kept_the_server_ends_and_says_so(
 ) -> None:
     use(monkeypatch, tmp_path, 0, 1)
     with capture_logs() as records, anyio.fail_after(30):
-        status = await Supervisor(CONFIG, lambda: CONFIG, Ending(3_600.0)).run(no_hangups())
+        status = await Supervisor(CONFIG, lambda: CONFIG, Shutdown(3_600.0)).run(no_hangups())
     assert status == 1
     ends = [record for record in records if "the server ends" in record["event"]]
     assert [(record["status"], record["failures"]) for record in ends] in ([(3, 3)], [(3, 3)] * 2)
@@ -65,25 +65,25 @@ async def test_while_another_worker_serves_a_seat_is_tried_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, tmp_path, 1)
-    ending = Ending(3_600.0)
+    shutdown = Shutdown(3_600.0)
     with capture_logs() as records:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Supervisor(CONFIG, lambda: CONFIG, ending).run, no_hangups())
+            tasks.start_soon(Supervisor(CONFIG, lambda: CONFIG, shutdown).run, no_hangups())
             await eventually(
                 lambda: sum("started again" in record["event"] for record in records) > 2 * supervisor.MAX_FAILURES,
                 secs=30, what="many tries",
             )  # fmt: skip
             assert not any("the server ends" in record["event"] for record in records)
-            ending.ask()
+            shutdown.request()
 
 
 @pytest.mark.anyio
 async def test_a_program_that_cannot_be_run_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PROGRAM", ["/nowhere/python"])
     with capture_logs() as records, anyio.fail_after(30):
-        assert await Supervisor(CONFIG, lambda: CONFIG, Ending(3_600.0)).run(no_hangups()) == 1
-    lines = [record for record in records if record["event"] == "a worker's process cannot be started"]
-    assert {record["reason"] for record in lines} == {"no such file or directory"}
+        assert await Supervisor(CONFIG, lambda: CONFIG, Shutdown(3_600.0)).run(no_hangups()) == 1
+    failures = [record for record in records if record["event"] == "a worker's process cannot be started"]
+    assert {record["reason"] for record in failures} == {"no such file or directory"}
 
 
 @pytest.mark.anyio
@@ -95,8 +95,8 @@ async def test_a_pause_of_the_supervisor_is_one_look(monkeypatch: pytest.MonkeyP
     async def look(secs: float) -> None:
         looks.append(secs)
         if len(looks) in (1, 4):
-            worker.beats(Heartbeat(listening=True, changes={}))
+            worker.record_heartbeat(Heartbeat(listening=True, changes={}))
 
     monkeypatch.setattr(supervisor.anyio, "sleep", look)
-    await worker.watch()
-    assert len(looks) == 4 + supervisor.MAX_MISSED_PULSES
+    await worker.wait_until_hung()
+    assert len(looks) == 4 + supervisor.MAX_MISSED_HEARTBEATS

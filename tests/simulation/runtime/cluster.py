@@ -16,7 +16,7 @@ from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.shutdown import drain
-from openguild_runtime.system.sources import Sources
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.simulation.runtime.database import SimDatabase, SimStorage
 from tests.simulation.runtime.loop import SimLoop
 from tests.simulation.runtime.network import Network
@@ -82,7 +82,7 @@ class Cluster:
             loop, rng, drop=faults.drop, drop_control=faults.drop_control, repeat=faults.repeat, delay=faults.late
         )
         self.network = Network(loop, rng)
-        self.sources = Sources(
+        self.sources = ClocksAndEntropy(
             monotonic=loop.time, wall=lambda: START_MS / 1000 + loop.time(), random_bytes=rng.randbytes
         )
         self.replicas: list[Replica] = []

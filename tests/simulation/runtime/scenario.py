@@ -20,7 +20,7 @@ from openguild_proto.effects import ReadEvents
 from openguild_proto.limits import MAX_PAGE_EVENTS, MAX_QUEUE_BYTES, MAX_QUEUE_EVENTS
 from openguild_proto.operations.context import Settings
 from openguild_proto.settings.sections import SessionSettings
-from openguild_runtime.client import ApiError, ChannelEvent, Client, GaveUp, StreamEnded, Subscription
+from openguild_runtime.client import ApiError, ChannelEvent, Client, OutcomeUnknown, StreamEnded, Subscription
 from tests.simulation.runtime import loop as simulated
 from tests.simulation.runtime.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
 from tests.simulation.runtime.loop import SimLoop, Stalled
@@ -165,7 +165,7 @@ class Run:
             person.attempted.add(text)
             try:
                 posted = await person.account.client.post(channel, text)
-            except (ApiError, GaveUp) as failure:
+            except (ApiError, OutcomeUnknown) as failure:
                 self._note("unanswered", person.number, 0, type(failure).__name__)
                 if isinstance(failure, ApiError) and failure.status == 401:
                     self._return(person.account, failure)
@@ -192,7 +192,7 @@ class Run:
         while True:
             try:
                 await by.client.request("DELETE", path)
-            except GaveUp:
+            except OutcomeUnknown:
                 continue
             except ApiError as refused:
                 if refused.status == 404:

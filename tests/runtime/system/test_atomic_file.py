@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from openguild_runtime.system.whole_file import read_line, remove_unfinished, write_whole
+from openguild_runtime.system.atomic_file import read_stripped, remove_temporary_files, write_atomically
 from tests.support.server import ROOT
 from tests.support.waiting import wait_until
 
@@ -22,7 +22,7 @@ def test_it_replaces_and_is_private_from_the_start(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     path.write_text("before")
     path.chmod(0o644)
-    write_whole(path, "after")
+    write_atomically(path, "after")
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("after", 0o600)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -32,8 +32,8 @@ def test_a_disk_without_room_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     path.write_text("before")
     script = (
-        "import pathlib, resource, signal, sys\nfrom openguild_runtime.system.whole_file import write_whole\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))\nwrite_whole(pathlib.Path(sys.argv[1]), 'much too long')"
+        "import pathlib, resource, signal, sys\nfrom openguild_runtime.system.atomic_file import write_atomically\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))\nwrite_atomically(pathlib.Path(sys.argv[1]), 'much too long')"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)], env=ENVIRONMENT, capture_output=True, text=True, check=False
@@ -46,8 +46,8 @@ def test_a_disk_without_room_changes_nothing(tmp_path: Path) -> None:
 def test_a_kill_leaves_the_old_text_or_the_new(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     script = (
-        "import itertools, pathlib, sys\nfrom openguild_runtime.system.whole_file import write_whole\n"
-        "for number in itertools.count(): write_whole(pathlib.Path(sys.argv[1]), f'{number % 10}' * 300_000)"
+        "import itertools, pathlib, sys\nfrom openguild_runtime.system.atomic_file import write_atomically\n"
+        "for number in itertools.count(): write_atomically(pathlib.Path(sys.argv[1]), f'{number % 10}' * 300_000)"
     )
     for _ in range(5):
         path.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ def test_a_kill_leaves_the_old_text_or_the_new(tmp_path: Path) -> None:
             writer.send_signal(signal.SIGKILL)
         text = path.read_text()
         assert text == text[:1] * 300_000
-    remove_unfinished(path)
+    remove_temporary_files(path)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -66,6 +66,6 @@ def test_a_kill_leaves_the_old_text_or_the_new(tmp_path: Path) -> None:
     ("content", "line"), [(b"", None), (b"\0\0\0", None), (b" \n", None), (b" key\n", "key"), (b"\xff", "\ufffd")]
 )
 def test_what_a_power_cut_leaves_counts_as_nothing(content: bytes, line: str | None, tmp_path: Path) -> None:
-    assert read_line(tmp_path / "kept") is None
+    assert read_stripped(tmp_path / "kept") is None
     (tmp_path / "kept").write_bytes(content)
-    assert read_line(tmp_path / "kept") == line
+    assert read_stripped(tmp_path / "kept") == line

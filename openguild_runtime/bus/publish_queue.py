@@ -1,4 +1,4 @@
-"""What waits to be published: bounded in messages and in bytes."""
+"""The queue of messages to publish, bounded in messages and in bytes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Message(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of payload and header lines."""
+        """Size of the payload and the header lines."""
         return len(self.payload) + sum(len(name) + len(value) + 4 for name, value in self.headers.items())
 
 
-class Outgoing:
-    """First in, first out. One task takes; any may put."""
+class PublishQueue:
+    """A FIFO queue with many producers and one consumer."""
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
@@ -32,7 +32,7 @@ class Outgoing:
         self._filled = anyio.Event()
 
     def put(self, message: Message) -> bool:
-        """False: there is no room."""
+        """Append the message; return False if the queue is full."""
         size = len(message.payload)
         if len(self._messages) >= MAX_MESSAGES or self._bytes + size > MAX_BYTES:
             return False
@@ -42,7 +42,7 @@ class Outgoing:
         return True
 
     def take(self) -> Message | None:
-        """None: nothing waits."""
+        """Remove and return the oldest message, or None."""
         if not self._messages:
             return None
         message = self._messages.popleft()
@@ -50,6 +50,6 @@ class Outgoing:
         return message
 
     async def wait(self) -> None:
-        """Until something has been put since the last wait."""
+        """Wait until a message has been put since the last wait."""
         await self._filled.wait()
         self._filled = anyio.Event()

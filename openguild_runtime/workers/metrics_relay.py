@@ -1,4 +1,4 @@
-"""The supervisor between its workers: a question for metrics goes to all others, and what they say goes back as one answer."""
+"""Relays metrics between workers: the supervisor asks all other workers and returns their answers as one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from anyio.abc import TaskGroup
 from openguild_runtime.server.siblings import SIBLING_SECS, Message, Others, Own, SiblingLink, Wanted
 
 
-class _Round:
-    """One question: who has been asked and has not answered yet, and what the others said."""
+class _Question:
+    """One question: the workers whose answers are missing, and the answers so far."""
 
     def __init__(self, asked: set[int]) -> None:
         self.missing = asked
@@ -17,24 +17,24 @@ class _Round:
         self.done = anyio.Event()
 
 
-class Exchange:
-    """`lines` of the workers that run, by their numbers; the owner keeps them up to date."""
+class MetricsRelay:
+    """Part of the supervisor, which keeps `links` up to date: the links of the running workers, by number."""
 
     def __init__(self, tasks: TaskGroup) -> None:
-        self.lines: dict[int, SiblingLink] = {}
+        self.links: dict[int, SiblingLink] = {}
         self._tasks = tasks
-        self._rounds: dict[int, _Round] = {}
+        self._questions: dict[int, _Question] = {}
         self._asking: set[int] = set()
         self._count = 0
 
-    def heard(self, number: int, message: Message) -> None:
-        """Worker `number` asks, or answers. One question of each worker at a time: its last one is answered."""
+    def received(self, number: int, message: Message) -> None:
+        """Handle a question or an answer of worker `number`. Ignores a question while it answers another of that worker."""
         match message:
             case Wanted(number=question) if number not in self._asking:
                 self._asking.add(number)
                 self._tasks.start_soon(self._ask, number, question)
-            case Own(number=asked, text=text) if asked in self._rounds:
-                found = self._rounds[asked]
+            case Own(number=asked, text=text) if asked in self._questions:
+                found = self._questions[asked]
                 found.texts[number] = text
                 found.missing.discard(number)
                 if not found.missing:
@@ -42,16 +42,16 @@ class Exchange:
 
     async def _ask(self, asker: int, question: int) -> None:
         self._count += 1
-        number, others = self._count, {other: line for other, line in self.lines.items() if other != asker}
-        found = self._rounds[number] = _Round(set(others))
+        number, others = self._count, {other: line for other, line in self.links.items() if other != asker}
+        found = self._questions[number] = _Question(set(others))
         try:
             for line in others.values():
                 line.say(Wanted(number))
             if others:
                 with anyio.move_on_after(SIBLING_SECS):
                     await found.done.wait()
-            if asker in self.lines:
-                self.lines[asker].say(Others(question, found.texts))
+            if asker in self.links:
+                self.links[asker].say(Others(question, found.texts))
         finally:
-            del self._rounds[number]
+            del self._questions[number]
             self._asking.discard(asker)

@@ -9,7 +9,7 @@ import pytest
 from anyio.abc import ByteStream
 
 from openguild_proto import Response, ServerConnection
-from openguild_runtime.client.replicas import IDLE_CONNECTIONS, IDLE_SECS, Replicas
+from openguild_runtime.client.connection_pool import IDLE_CONNECTIONS, IDLE_SECS, ConnectionPool
 from openguild_runtime.client.transport import connect_tcp
 from tests.support.scripted import Answer, Scripted, scripted
 from tests.support.waiting import eventually, free_port
@@ -17,8 +17,8 @@ from tests.support.waiting import eventually, free_port
 pytestmark = pytest.mark.anyio
 
 
-async def get(replicas: Replicas, *, fresh: bool = False) -> int | None:
-    response = (await replicas.exchange("GET", "/x", b"", None, fresh=fresh)).response
+async def get(replicas: ConnectionPool, *, fresh: bool = False) -> int | None:
+    response = (await replicas.attempt("GET", "/x", b"", None, fresh=fresh)).response
     return response.status if response is not None else None
 
 
@@ -40,7 +40,7 @@ class Gated(Scripted):
             return
         await super()._feed(conn, stream, data)
 
-    async def fill(self, replicas: Replicas, count: int) -> None:
+    async def fill(self, replicas: ConnectionPool, count: int) -> None:
         """Leave `replicas` with as many idle connections as it keeps, of `count`."""
         async with anyio.create_task_group() as tasks:
             for _ in range(count):
@@ -51,12 +51,12 @@ class Gated(Scripted):
 
 def test_at_least_one_address_is_needed() -> None:
     with pytest.raises(ValueError, match="address"):
-        Replicas((), connect_tcp, time.monotonic)
+        ConnectionPool((), connect_tcp, time.monotonic)
 
 
 async def test_a_connection_is_used_again_unless_a_fresh_one_is_asked_for() -> None:
     async with scripted(lambda request: Response.text("ok")) as server:
-        replicas = Replicas((server.url,), connect_tcp, time.monotonic)
+        replicas = ConnectionPool((server.url,), connect_tcp, time.monotonic)
         assert [await get(replicas) for _ in range(3)] == [200, 200, 200]
         assert server.connections == 1
         assert await get(replicas, fresh=True) == 200
@@ -67,7 +67,7 @@ async def test_a_connection_is_used_again_unless_a_fresh_one_is_asked_for() -> N
 
 async def test_what_is_cancelled_leaves_no_connection_behind() -> None:
     async with scripted(lambda request: None) as server:
-        replicas = Replicas((server.url,), connect_tcp, time.monotonic)
+        replicas = ConnectionPool((server.url,), connect_tcp, time.monotonic)
         for number in range(1, 4):
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as tasks:
@@ -79,7 +79,7 @@ async def test_what_is_cancelled_leaves_no_connection_behind() -> None:
 
 async def test_idle_connections_are_bounded() -> None:
     async with scripted(lambda request: Response.text("ok"), Gated) as server:
-        replicas = Replicas((server.url,), connect_tcp, time.monotonic)
+        replicas = ConnectionPool((server.url,), connect_tcp, time.monotonic)
         await server.fill(replicas, IDLE_CONNECTIONS + 3)
         await eventually(lambda: server.ended == 3)
         await replicas.aclose()
@@ -87,7 +87,7 @@ async def test_idle_connections_are_bounded() -> None:
 
 async def test_kept_connections_that_ended_are_not_tried_one_by_one() -> None:
     async with scripted(lambda request: Response.text("ok"), Gated) as server:
-        replicas = Replicas((server.url,), connect_tcp, time.monotonic)
+        replicas = ConnectionPool((server.url,), connect_tcp, time.monotonic)
         await server.fill(replicas, IDLE_CONNECTIONS)
         await server.end_all()
         assert await get(replicas) == 200
@@ -97,10 +97,10 @@ async def test_kept_connections_that_ended_are_not_tried_one_by_one() -> None:
 
 async def test_one_that_ends_under_a_request_takes_the_others_along_and_blames_nobody() -> None:
     async with scripted(lambda request: Response.text("ok"), Gated) as server:
-        replicas = Replicas((server.url, f"http://127.0.0.1:{free_port()}"), connect_tcp, time.monotonic)
+        replicas = ConnectionPool((server.url, f"http://127.0.0.1:{free_port()}"), connect_tcp, time.monotonic)
         await server.fill(replicas, IDLE_CONNECTIONS)
         server.doomed = list(server.streams)
-        asked = await replicas.exchange("GET", "/x", b"", None, fresh=False)
+        asked = await replicas.attempt("GET", "/x", b"", None, fresh=False)
         assert (asked.response, asked.reason, asked.ended_idle) == (None, "the connection ended", True)
         await eventually(lambda: server.ended == IDLE_CONNECTIONS)
         assert await get(replicas, fresh=True) == 200, "the address is not avoided"
@@ -110,7 +110,7 @@ async def test_one_that_ends_under_a_request_takes_the_others_along_and_blames_n
 async def test_the_newest_is_used_and_one_that_has_been_idle_for_long_is_not() -> None:
     now = 0.0
     async with scripted(lambda request: Response.text("ok"), Gated) as server:
-        replicas = Replicas((server.url,), connect_tcp, lambda: now)
+        replicas = ConnectionPool((server.url,), connect_tcp, lambda: now)
         await server.fill(replicas, 2)
         now = IDLE_SECS
         assert await get(replicas) == 200
@@ -127,13 +127,13 @@ async def test_the_newest_is_used_and_one_that_has_been_idle_for_long_is_not() -
 async def test_who_fails_or_is_leaving_is_not_asked_next() -> None:
     async with scripted(lambda request: Response.text("away", status=503)) as leaving:
         nobody = f"http://127.0.0.1:{free_port()}"
-        replicas = Replicas((nobody, leaving.url), connect_tcp, time.monotonic)
+        replicas = ConnectionPool((nobody, leaving.url), connect_tcp, time.monotonic)
         assert await get(replicas) is None
         assert await get(replicas) == 503
         assert replicas.address.authority in nobody
-        replicas.avoid(replicas.address)
+        replicas.mark_failed(replicas.address)
         first = replicas.address
-        replicas.avoid(first)
-        replicas.avoid(first)  # somebody else had the same trouble there: one step is enough
+        replicas.mark_failed(first)
+        replicas.mark_failed(first)  # somebody else had the same trouble there: one step is enough
         assert replicas.address.authority in nobody
         await replicas.aclose()

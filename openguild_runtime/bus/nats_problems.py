@@ -1,4 +1,4 @@
-"""What is wrong with NATS now: for `/ready`, for the metrics, and for the log, one line a minute for each cause."""
+"""Current problems with NATS, for `/ready`, for the metrics, and for the log with one line a minute per cause."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import anyio
 import structlog
 
 from openguild_proto.policy.standing import LogThrottle, Standing
-from openguild_runtime.bus.nats_faults import Fault, denied
+from openguild_runtime.bus.nats_faults import Fault, denied_fault
 from openguild_runtime.observability.metrics import Metrics
 
 log = structlog.get_logger("openguild.nats")
 
 
-class Troubles:
-    """`prefix`: of the server's subjects. What stands is what the server takes amiss while the connection goes on."""
+class NatsProblems:
+    """`prefix`: of this server's subjects. `standing` holds errors that the server reported without ending the connection."""
 
     def __init__(self, prefix: str, metrics: Metrics) -> None:
         self.standing: Standing[Fault] = Standing()
@@ -25,35 +25,35 @@ class Troubles:
         self._log_throttle = LogThrottle()
 
     def report(self, fault: Fault, server: str, before: str = "", **fields: int) -> None:
-        """Count it, and say it where that was not said within the last minute."""
+        """Count the fault, and log it unless it was logged within the last minute."""
         self._metrics.nats_fault(fault.kind)
         repeated = self._log_throttle.due(fault.cause, anyio.current_time())
         if repeated is not None:
             line = f"{before}NATS {fault.cause}: {fault.mend}"
             log.warning(line, server=server, kind=fault.kind, repeated=repeated, **fields)
 
-    def tell(self, fault: Fault, server: str, **fields: int) -> None:
-        """It stands until a round has passed without it."""
+    def record(self, fault: Fault, server: str, **fields: int) -> None:
+        """Report the fault and keep it in `standing` until a probe passes without it."""
         self.standing.tell(fault.kind, fault)
         self.report(fault, server, "", **fields)
 
-    def denied(self, action: str, subject: str, server: str) -> None:
-        """`subject` in lower case. Channels are one kind: no line names one of them."""
+    def record_denied(self, action: str, subject: str, server: str) -> None:
+        """Record a denied subject, given in lower case. All channels count as one kind, and the log names none of them."""
         kind, _, channel_id = subject.removeprefix(f"{self._prefix.lower()}.").partition(".")
         pattern = f"{self._prefix}.{kind}{'.*' if channel_id else ''}"
-        fault = denied(action, pattern, f"{self._prefix}.>")
+        fault = denied_fault(action, pattern, f"{self._prefix}.>")
         self.standing.tell(f"{action} {kind}", fault)
         self._count()
         self.report(fault, server)
 
-    def over(self) -> list[str]:
-        """At the end of a round: what has stood until now."""
+    def end_round(self) -> list[str]:
+        """End a probe's round and return the keys of the problems that it cleared."""
         found = self.standing.end()
         self._count()
         return found
 
-    def forget(self) -> None:
-        """The connection is no more."""
+    def clear(self) -> None:
+        """Forget all problems: the connection has ended."""
         self.standing.clear()
         self._count()
 
@@ -61,8 +61,8 @@ class Troubles:
         self._metrics.nats_denied(sum(fault.kind == "denied" for fault in self.standing.values()))
 
     @contextmanager
-    def one_message(self, subject: str) -> Iterator[None]:
-        """Whatever is wrong with a message, or with us, the next one is heard."""
+    def handling_message(self, subject: str) -> Iterator[None]:
+        """Log an exception raised for one message, so that the subscription goes on with the next."""
         try:
             yield
         except ValueError as failure:

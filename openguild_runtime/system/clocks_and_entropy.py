@@ -1,4 +1,4 @@
-"""Where time and randomness come from: the one place of the runtime that a simulation replaces."""
+"""The runtime's clocks and randomness. A simulation replaces them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ POOL_BYTES = 4_096
 
 
 class Entropy:
-    """The kernel's randomness, asked for in larger pieces: a request needs two small ones. Each byte is given out once.
+    """Random bytes from the kernel, read in blocks because a request needs only a few. Returns each byte once.
 
-    Not for a process that forks afterwards (workers are started anew).
+    Not safe across fork. Workers are new processes and not forks.
     """
 
     __slots__ = ("_at", "_pool")
@@ -23,7 +23,7 @@ class Entropy:
         self._at = 0
 
     def __call__(self, count: int) -> bytes:
-        """`count` unguessable bytes."""
+        """Return `count` cryptographically random bytes."""
         start, end = self._at, self._at + count
         if end > len(self._pool):
             if count > POOL_BYTES:
@@ -35,8 +35,8 @@ class Entropy:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """`monotonic`: seconds, for deadlines. `wall`: UTC seconds, for stamps and expiries. `random_bytes(n)`: unguessable."""
+class ClocksAndEntropy:
+    """`monotonic`: seconds, for deadlines. `wall`: UTC seconds, for timestamps and expiry. `random_bytes(n)`: for secrets."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time

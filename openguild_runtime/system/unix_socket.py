@@ -1,7 +1,7 @@
-"""Unix sockets on this host that only the server's user may open: the admin socket.
+"""The admin socket: a Unix socket that only the server's user may open.
 
-Of several workers each has a socket of its own: `<path>.<number>`. A cleaner may take its name away: it is made again. What
-stands in its way is said in one line, and never ends the server.
+Each of several workers has its own: `<path>.<number>`. A socket whose file was removed, for example by a cleaner of
+temporary directories, is created again. A failure to create it is logged once and does not end the server.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import anyio
 import structlog
 from anyio.abc import SocketListener, SocketStream, TaskGroup
 
-ACCEPT_PAUSE_SECS = 0.1  # out of descriptors: the backlog holds who comes until some are free
-LOOK_SECS = 2.0  # between two looks whether the socket still has its name
-MAX_PATH_BYTES = 100  # sun_path has 104 to 108 with its end; a worker's number comes to it
-MAX_NAME_BYTES = 80  # behind /proc/self/fd/<number>/
+ACCEPT_PAUSE_SECS = 0.1  # after a failed accept, such as EMFILE
+CHECK_SECS = 2.0  # between two checks that the socket's file exists
+MAX_PATH_BYTES = 100  # sun_path holds 104 to 108 bytes with its NUL; a worker's number is appended
+MAX_NAME_BYTES = 80  # after /proc/self/fd/<number>/
 
 Answer = Callable[[SocketStream], Awaitable[None]]
 
 log = structlog.get_logger("openguild.local")
 
 
-def too_long(path: Path) -> str | None:
-    """What is wrong with the length of a socket's path and the mend; None: nothing."""
+def path_length_problem(path: Path) -> str | None:
+    """Return what is wrong with the length of a socket's path, or None."""
     if sys.platform == "linux":
         if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
             return f"a socket's name has at most {MAX_NAME_BYTES} bytes: choose a shorter one"
@@ -38,9 +38,8 @@ def too_long(path: Path) -> str | None:
 
 
 @contextmanager
-def short_name(path: Path) -> Iterator[str]:
-    """A name under which a socket at `path` can be bound or reached: Linux takes a path of any length by its directory's
-    descriptor. Raises OSError."""
+def short_socket_path(path: Path) -> Iterator[str]:
+    """Yield a path short enough to bind or connect to `path`: on Linux, through its directory's descriptor. Raises OSError."""
     if len(os.fsencode(path)) <= MAX_PATH_BYTES or sys.platform != "linux":
         yield str(path)
         return
@@ -52,62 +51,62 @@ def short_name(path: Path) -> Iterator[str]:
 
 
 def worker_path(path: Path, number: int) -> Path:
-    """Where worker `number` answers what a single process answers at `path`."""
+    """Return the path of worker `number`'s socket."""
     return path.with_name(f"{path.name}.{number}")
 
 
 def worker_paths(path: Path) -> dict[int, Path]:
-    """The sockets of workers that are there, by number; a killed process leaves its own behind."""
+    """Return the existing worker sockets by number. Includes those that killed processes left behind."""
     found = {each.suffix[1:]: each for each in path.parent.glob(f"{glob.escape(path.name)}.*")}
     return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
 
 
-def forget(path: Path) -> None:
-    """Take away what processes of before left at `path` and for their workers: whoever starts now is the only server.
+def remove_stale_sockets(path: Path) -> None:
+    """Remove sockets that earlier processes left at `path` and for their workers.
 
-    What cannot be removed stands in the way of the new socket, which says so.
+    Ignores files that cannot be removed: creating the new socket then logs the reason.
     """
     for each in (path, *worker_paths(path).values()):
         with suppress(OSError):
             each.unlink(missing_ok=True)
 
 
-async def serve_local(path: Path, answer: Answer) -> None:
-    """`answer` every connection at `path`, until cancelled. A failure ends its own connection and nothing else."""
+async def serve_unix_socket(path: Path, answer: Answer) -> None:
+    """Call `answer` for each connection at `path`, until cancelled. A failure ends its own connection only."""
     problem = ""
     async with anyio.create_task_group() as tasks:
         while True:
             try:
                 listener = await _listen(path)
-                place = _cursor_of(path)
+                place = _inode_of(path)
             except OSError as failure:
                 reason = (failure.strerror or type(failure).__name__).lower()
                 if reason != problem:
                     log.error("a local socket cannot be made; it is tried again", path=str(path), reason=reason)  # noqa: TRY400 - no traceback
                 problem = reason
-                await anyio.sleep(LOOK_SECS)
+                await anyio.sleep(CHECK_SECS)
                 continue
             problem = ""
             try:
                 async with listener, anyio.create_task_group() as serving:
                     serving.start_soon(_accept, path, listener, tasks, answer)
-                    await _until_nameless(path, place)
+                    await _wait_until_removed(path, place)
                     serving.cancel_scope.cancel()
             finally:
-                if _cursor_of(path) == place:
+                if _inode_of(path) == place:
                     with suppress(OSError):
                         path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the end
             log.warning("a local socket was removed and is made again", path=str(path))
 
 
 async def _listen(path: Path) -> SocketListener:
-    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served; of the process before
-    with short_name(path) as name:
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served; left by an earlier process
+    with short_socket_path(path) as name:
         return await anyio.create_unix_listener(name, mode=0o600)
 
 
-def _cursor_of(path: Path) -> tuple[int, int] | None:
-    """What has the name now; None: nothing."""
+def _inode_of(path: Path) -> tuple[int, int] | None:
+    """Return (device, inode) of the file at `path`, or None."""
     try:
         found = path.lstat()
     except OSError:
@@ -115,14 +114,14 @@ def _cursor_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-async def _until_nameless(path: Path, place: tuple[int, int] | None) -> None:
-    """Return when nothing has the name. Another server's socket may have it: that server was started later, and keeps it."""
+async def _wait_until_removed(path: Path, place: tuple[int, int] | None) -> None:
+    """Return when no file is at `path`. If another server's socket has replaced ours, that server keeps the path."""
     told = False
-    while (now := _cursor_of(path)) is not None:
+    while (now := _inode_of(path)) is not None:
         if now != place and not told:
             told = True
             log.warning("another server has taken a local socket's name", path=str(path))
-        await anyio.sleep(LOOK_SECS)
+        await anyio.sleep(CHECK_SECS)
 
 
 async def _accept(path: Path, listener: SocketListener, tasks: TaskGroup, answer: Answer) -> None:
@@ -131,8 +130,8 @@ async def _accept(path: Path, listener: SocketListener, tasks: TaskGroup, answer
             async with stream:
                 await answer(stream)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # whoever asked has gone
-        except Exception:  # contained: an escaping one would end the whole server
+            return  # the client disconnected
+        except Exception:  # would otherwise end the server
             log.exception("local request failed", path=str(path))
 
     problem = 0
@@ -140,7 +139,7 @@ async def _accept(path: Path, listener: SocketListener, tasks: TaskGroup, answer
         try:
             stream = await listener.accept()
         except OSError as failure:
-            if failure.errno != problem:  # one line until the next success
+            if failure.errno != problem:  # log each error once until the next success
                 log.error("cannot accept a local request", path=str(path), errno=failure.errno)  # noqa: TRY400 - no traceback
             problem = failure.errno or 0
             await anyio.sleep(ACCEPT_PAUSE_SECS)

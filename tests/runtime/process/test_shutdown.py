@@ -11,9 +11,10 @@ import time
 import anyio
 import pytest
 
-from openguild_runtime.process import ending as moments
-from openguild_runtime.process.ending import Ending
-from openguild_runtime.system.threads import outcome_of, start_thread
+from openguild_runtime.process import shutdown as moments
+from openguild_runtime.process.shutdown import Shutdown
+from openguild_runtime.process.watchdog import TIMED_OUT
+from openguild_runtime.system.threads import start_thread, wait_for_thread
 from tests.support.server import ROOT
 
 pytestmark = pytest.mark.anyio
@@ -21,17 +22,18 @@ pytestmark = pytest.mark.anyio
 PROGRAM = """
 import time, anyio
 from openguild_runtime.observability import logs
-from openguild_runtime.process.ending import Ending, ended_by_signals, leave
+from openguild_runtime.process.shutdown import Shutdown, handle_signals
+from openguild_runtime.process.watchdog import exit_process
 logs.configure("json", "info")
 async def main():
-    ending = Ending(0)
-    async with ended_by_signals(ending):
+    shutdown = Shutdown(0)
+    async with handle_signals(shutdown):
         print("begun", flush=True)
-        await ending.wait_asked()
+        await shutdown.wait_requested()
         %s
-    ending.over(0)
+    shutdown.finish(0)
     return 0
-leave(anyio.run(main))
+exit_process(anyio.run(main))
 """
 
 
@@ -54,15 +56,15 @@ def ended(body: str, *, signals: int = 1) -> tuple[int, float, str]:
     ("body", "left"),
     [
         ("time.sleep(30)", ["__main__.main"]),
-        ("\n        with ending.limit('a part', 0.5): time.sleep(30)", ["a part"]),
-        ("\n        with anyio.CancelScope(shield=True): await anyio.sleep(30)", ["ending.Ending.follow"]),
+        ("\n        with shutdown.deadline('a part', 0.5): time.sleep(30)", ["a part"]),
+        ("\n        with anyio.CancelScope(shield=True): await anyio.sleep(30)", ["process.shutdown.Shutdown.follow"]),
     ],
     ids=["a held loop", "a part that holds it", "a shield"],
 )
 def test_what_does_not_end_is_ended_and_named(body: str, left: list[str]) -> None:
     status, secs, log = ended(body)
-    assert status == moments.UNENDED
-    assert secs < moments.END_SECS + 0.5
+    assert status == TIMED_OUT
+    assert secs < moments.SHUTDOWN_SECS + 0.5
     said = json.loads(log.splitlines()[-1])
     assert (said["message"], set(left) <= set(said["left"])) == ("the process did not end in time", True)
 
@@ -70,28 +72,28 @@ def test_what_does_not_end_is_ended_and_named(body: str, left: list[str]) -> Non
 def test_a_thread_of_the_library_does_not_hold_the_end() -> None:
     body = "\n        import threading; threading.Thread(target=time.sleep, args=(30,)).start()"
     status, secs, log = ended(body)
-    assert (status, secs < moments.END_SECS) == (0, True), log
+    assert (status, secs < moments.SHUTDOWN_SECS) == (0, True), log
 
 
 def test_a_part_that_hangs_is_left_and_the_status_is_good() -> None:
-    status, secs, log = ended("\n        with ending.limit('a part', 0.7): await anyio.sleep(30)")
-    assert (status, secs < moments.END_SECS) == (0, True)
+    status, secs, log = ended("\n        with shutdown.deadline('a part', 0.7): await anyio.sleep(30)")
+    assert (status, secs < moments.SHUTDOWN_SECS) == (0, True)
     assert [json.loads(line).get("part") for line in log.splitlines()][-1] == "a part"
 
 
 async def test_a_second_signal_moves_every_limit() -> None:
-    ending = Ending(3_600)
-    ending._guard.watch = lambda until, status: None  # type: ignore[method-assign]  # it would end the tests
+    shutdown = Shutdown(3_600)
+    shutdown._watchdog.watch = lambda until, status: None  # type: ignore[method-assign]  # it would end the tests
     started = time.monotonic()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ending.wait_asked)
-        tasks.start_soon(ending.reached, moments.PARTS_SECS)
+        tasks.start_soon(shutdown.wait_requested)
+        tasks.start_soon(shutdown.wait_until, moments.PARTS_SECS)
         await anyio.wait_all_tasks_blocked()
-        ending.ask()
-        tasks.start_soon(ending.close, "a part", anyio.sleep_forever)
+        shutdown.request()
+        tasks.start_soon(shutdown.close, "a part", anyio.sleep_forever)
         await anyio.wait_all_tasks_blocked()
-        ending.ask()
-    assert moments.HURRY_SECS - moments.PARTS_SECS <= time.monotonic() - started < moments.HURRY_SECS + 0.5
+        shutdown.request()
+    assert moments.FORCED_SECS - moments.PARTS_SECS <= time.monotonic() - started < moments.FORCED_SECS + 0.5
 
 
 async def test_work_on_a_thread_is_left_by_whoever_is_cancelled() -> None:
@@ -99,7 +101,7 @@ async def test_work_on_a_thread_is_left_by_whoever_is_cancelled() -> None:
     with anyio.move_on_after(0.05) as limit:
         work = start_thread(lambda: time.sleep(2))
         begun.set()
-        await outcome_of(work)
+        await wait_for_thread(work)
     assert limit.cancelled_caught
     assert not work.done()
 
@@ -109,4 +111,4 @@ async def test_what_the_work_raised_comes_out() -> None:
         raise OSError("no such thing")
 
     with pytest.raises(OSError, match="no such thing"):
-        await outcome_of(start_thread(fail))
+        await wait_for_thread(start_thread(fail))

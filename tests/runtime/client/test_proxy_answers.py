@@ -8,7 +8,7 @@ import pytest
 from openguild_proto import Response
 from openguild_proto.client import Disconnected, Opened
 from openguild_proto.http.message import Request
-from openguild_runtime.client import Client, GaveUp, Session, StreamEnded
+from openguild_runtime.client import Client, OutcomeUnknown, Session, StreamEnded
 from openguild_runtime.client.session import Posted
 from tests.support.scripted import scripted
 
@@ -21,8 +21,8 @@ def redirect(url: str) -> Response:
     return Response(status=307, headers=(("location", url),))
 
 
-def client(url: str, patience_secs: float = 60.0) -> Client:
-    return Client(url, session=Session("access", "refresh"), jitter=lambda: 0.0, patience_secs=patience_secs)
+def client(url: str, retry_secs: float = 60.0) -> Client:
+    return Client(url, session=Session("access", "refresh"), jitter=lambda: 0.0, retry_secs=retry_secs)
 
 
 class First:
@@ -46,14 +46,14 @@ async def test_what_may_be_repeated_gets_through_when_the_portal_is_gone() -> No
 
 async def test_what_is_no_json_is_told_in_words() -> None:
     async with scripted(lambda request: Response.text("<html>")) as server, client(server.url) as ours:
-        with pytest.raises(GaveUp, match="not what the server gives"):
+        with pytest.raises(OutcomeUnknown, match="not what the server gives"):
             await ours.request("GET", "/users/me")
 
 
 async def test_a_post_behind_a_portal_is_in_doubt() -> None:
-    async with scripted(lambda request: PORTAL) as server, client(server.url, patience_secs=0.0) as ours:
+    async with scripted(lambda request: PORTAL) as server, client(server.url, retry_secs=0.0) as ours:
         ours.jitter = lambda: 1.0
-        with pytest.raises(GaveUp, match="text/html") as doubt:
+        with pytest.raises(OutcomeUnknown, match="text/html") as doubt:
             await ours.post("c", "hi")
     assert doubt.value.nonce is not None
 
@@ -61,17 +61,17 @@ async def test_a_post_behind_a_portal_is_in_doubt() -> None:
 @pytest.mark.parametrize("answer", [PORTAL, Response.json({"captive": True}), Response.json([1]), Response.text("ok")])
 async def test_what_cannot_be_repeated_is_sent_once_and_in_doubt(answer: Response) -> None:
     async with scripted(lambda request: answer) as server, client(server.url) as ours:
-        with pytest.raises(GaveUp):
+        with pytest.raises(OutcomeUnknown):
             await ours.create_guild("g")
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("answer", [Response.json({"captive": True}), Response.text("{}"), PORTAL])
 async def test_tokens_that_are_none_are_told_as_such(answer: Response) -> None:
-    async with scripted(lambda request: answer) as server, client(server.url, patience_secs=0.0) as ours:
+    async with scripted(lambda request: answer) as server, client(server.url, retry_secs=0.0) as ours:
         ours.jitter = lambda: 1.0
         session = ours.session
-        with pytest.raises(GaveUp):
+        with pytest.raises(OutcomeUnknown):
             await ours.login("alice", "correct horse")
         assert ours.session is session
 
@@ -80,11 +80,11 @@ async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else() -> N
     async with (
         scripted(lambda request: Response.json(POSTED)) as elsewhere,
         scripted(lambda request: redirect(elsewhere.url + request.path)) as server,
-        client(server.url, patience_secs=0.0) as ours,
+        client(server.url, retry_secs=0.0) as ours,
     ):
         ours.jitter = lambda: 1.0
         for asked in (ours.request("GET", "/users/me"), ours.create_guild("g"), ours.post("c", "hi")):
-            with pytest.raises(GaveUp, match="redirects are not followed"):
+            with pytest.raises(OutcomeUnknown, match="redirects are not followed"):
                 await asked
         async with ours.subscribe("c", 0) as stream:
             event = await stream.next_event()

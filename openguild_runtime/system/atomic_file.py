@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, however the process or the machine ends."""
+"""Atomic file writes: after a crash a file has its old content or its new content."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import secrets
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Replace the file by one with this text; it is on the disk when this returns. Raises OSError: then nothing changed.
+def write_atomically(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Replace the file's content and sync it to the disk. Raises OSError and then changes nothing.
 
-    `mode` and `owner` (uid, gid) hold from the first moment. A process that is killed here may leave `<name>.<random>.new` behind.
+    The new file has `mode` and `owner` (uid, gid) from its creation. A process killed here leaves `<name>.<random>.new`.
     """
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
@@ -27,14 +27,14 @@ def write_whole(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, i
     sync_directory(path.parent)
 
 
-def owner_for(directory: Path) -> tuple[int, int] | None:
-    """Who is to own a new file there: root gives it to the directory's owner, who may start the server next."""
+def owner_for_new_file(directory: Path) -> tuple[int, int] | None:
+    """Return the owner for a new file there: as root the directory's owner, who may start the server next; else None."""
     status = directory.stat()
     return (status.st_uid, status.st_gid) if os.geteuid() == 0 and status.st_uid != 0 else None
 
 
 def sync_directory(directory: Path) -> None:
-    """Put on the disk which files the directory has."""
+    """Sync the directory's entries to the disk."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -42,16 +42,16 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def remove_unfinished(path: Path) -> None:
-    """What killed writers of `path` left. Only for those who hold a lock on it: a writer may be at work."""
+def remove_temporary_files(path: Path) -> None:
+    """Remove temporary files that killed writers of `path` left. The caller must hold a lock on it."""
     for left in path.parent.glob(f"{path.name}.*.new"):
         left.unlink(missing_ok=True)
 
 
-def read_line(path: Path) -> str | None:
-    """The text without white space and NULs around it; None where there is no file or nothing in it. Raises OSError.
+def read_stripped(path: Path) -> str | None:
+    """Return the text without surrounding white space and NULs; None if the file is missing or empty. Raises OSError.
 
-    A power cut leaves a file that was not written whole empty, or full of NULs.
+    A power cut can leave a file empty or full of NULs if it was not written atomically.
     """
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip(" \t\r\n\0") or None

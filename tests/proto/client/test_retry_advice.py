@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.client import Backoff, is_passing
-from openguild_proto.client.backoff import advised_by_header
+from openguild_proto.client import Backoff, is_temporary
+from openguild_proto.client.retry_advice import parse_retry_after
 
 
 @given(st.floats(0, 0.999), st.floats(0, 100), st.integers(0, 40))
@@ -26,10 +26,10 @@ def test_backoff_never_undercuts_advice_and_has_a_ceiling(draw: float, advised: 
      ("Fri, 31 Dec 1999 23:59:59 GMT", None)],
 )  # fmt: skip
 def test_retry_after_is_seconds(value: str | None, secs: float | None) -> None:
-    assert advised_by_header(value) == secs
+    assert parse_retry_after(value) == secs
 
 
 def test_what_passes_by_itself() -> None:
-    assert [status for status in (200, 400, 401, 403, 404, 408, 409, 429, 500, 503, 520) if is_passing(status)] == [
+    assert [status for status in (200, 400, 401, 403, 404, 408, 409, 429, 500, 503, 520) if is_temporary(status)] == [
         408, 429, 500, 503, 520,
     ]  # fmt: skip

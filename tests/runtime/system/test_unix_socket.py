@@ -14,13 +14,13 @@ from anyio.abc import SocketListener, SocketStream
 from structlog.testing import capture_logs
 
 from openguild_runtime.config.sections import ServerConfig
-from openguild_runtime.system import local_socket
-from openguild_runtime.system.local_socket import (
+from openguild_runtime.system import unix_socket
+from openguild_runtime.system.unix_socket import (
     MAX_NAME_BYTES,
-    forget,
-    serve_local,
-    short_name,
-    too_long,
+    path_length_problem,
+    remove_stale_sockets,
+    serve_unix_socket,
+    short_socket_path,
     worker_path,
     worker_paths,
 )
@@ -29,7 +29,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_socket, "LOOK_SECS", 0.02)
+    monkeypatch.setattr(unix_socket, "CHECK_SECS", 0.02)
 
 
 async def echo(stream: SocketStream) -> None:
@@ -39,7 +39,7 @@ async def echo(stream: SocketStream) -> None:
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(serve_local, path, echo)
+        tasks.start_soon(serve_unix_socket, path, echo)
         yield
         tasks.cancel_scope.cancel()
 
@@ -48,7 +48,7 @@ def answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         try:
-            with short_name(path) as name:
+            with short_socket_path(path) as name:
                 client.connect(name)
         except OSError:
             return False
@@ -93,13 +93,13 @@ async def test_a_directory_that_was_removed_is_said_once_and_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[Path] = []
-    listen = local_socket._listen
+    listen = unix_socket._listen
 
     async def counted(path: Path) -> SocketListener:
         tries.append(path)
         return await listen(path)
 
-    monkeypatch.setattr(local_socket, "_listen", counted)
+    monkeypatch.setattr(unix_socket, "_listen", counted)
     directory = tmp_path / "run"
     directory.mkdir()
     path = directory / "admin.sock"
@@ -141,8 +141,8 @@ async def test_a_name_that_another_server_took_is_left_to_it(tmp_path: Path) -> 
 
 def test_a_path_that_can_be_nothing_is_refused(tmp_path: Path) -> None:
     long = tmp_path / ("x" * (MAX_NAME_BYTES + 1))
-    assert "at most" in (too_long(long) or "")
-    assert too_long(tmp_path.joinpath(*(["d" * 100] * 5), "admin.sock")) is None
+    assert "at most" in (path_length_problem(long) or "")
+    assert path_length_problem(tmp_path.joinpath(*(["d" * 100] * 5), "admin.sock")) is None
     embedded = ServerConfig.model_validate({"embedded": True, "data_dir": str(tmp_path / ("d" * 120))})
     assert embedded.admin_path == tmp_path / ("d" * 120) / "admin.sock"
 
@@ -153,8 +153,8 @@ def test_what_processes_of_before_left_is_removed_whatever_its_name(tmp_path: Pa
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(each))
     assert list(worker_paths(path)) == [0, 11]
-    forget(path)
+    remove_stale_sockets(path)
     assert list(tmp_path.iterdir()) == []
-    forget(tmp_path / "nowhere" / "admin.sock")
+    remove_stale_sockets(tmp_path / "nowhere" / "admin.sock")
     (tmp_path / "admin.sock").mkdir()
-    forget(tmp_path / "admin.sock")
+    remove_stale_sockets(tmp_path / "admin.sock")

@@ -1,4 +1,4 @@
-"""One service behind one or several addresses: which is tried next, kept connections, one exchange."""
+"""Connections to one service at one or several addresses: selects the address, keeps idle connections, sends requests."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import ByteStream
 
-from openguild_proto.client import ClientResponse, ConnectionBroken, HttpClient, foreign_reason
+from openguild_proto.client import ClientResponse, ConnectionBroken, HttpClient, proxy_answer_reason
 from openguild_runtime.client.transport import (
     ATTEMPT_SECS,
-    TRANSPORT,
+    TRANSPORT_ERRORS,
     Address,
     Connect,
     close,
-    has_ended,
-    reason_of,
+    describe_failure,
+    is_stale_connection,
     receive,
 )
 
 IDLE_CONNECTIONS = 8
-IDLE_SECS = (
-    30.0  # ours: below what servers and proxies allow (60 s and more), so that they seldom end one under a request
-)
+IDLE_SECS = 30.0  # below the limits of servers and proxies (60 s and more), which close idle connections
 
 
 @dataclass(slots=True, eq=False)
@@ -31,51 +29,51 @@ class _Connection:
     address: Address
     stream: ByteStream
     http: HttpClient
-    kept: bool = False  # it has served before
+    kept: bool = False  # it has been used before
     idle_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """What came of one attempt: a response, or the reason why there is none."""
+class AttemptResult:
+    """The outcome of one attempt: a response, or the reason why there is none."""
 
     response: ClientResponse | None
     reason: str = ""
     ended_idle: bool = False
-    """A kept connection ended without a byte of an answer. The server is not to blame, so a request that may be repeated
-    goes out at once on a fresh one; but nobody knows whether this one arrived."""
+    """A kept connection ended without a byte of a response. A repeatable request is then sent again at once on a new
+    connection. It is unknown whether the server received this one."""
 
 
-class Replicas:
-    """Picks the address to try next, keeps idle connections, makes one exchange. Raises ValueError without addresses."""
+class ConnectionPool:
+    """Sends requests to the preferred address and keeps idle connections. Raises ValueError without addresses."""
 
     def __init__(self, urls: tuple[str, ...], connect: Connect, clock: Callable[[], float]) -> None:
         self.connect = connect
         self._clock = clock
         self._addresses = tuple(Address.of(url) for url in urls)
         self._preferred = 0
-        self._idle: list[_Connection] = []  # the newest is the last
+        self._idle: list[_Connection] = []  # newest last
         if not self._addresses:
             raise ValueError("at least one address is needed")
 
     async def aclose(self) -> None:
         """Close idle connections."""
-        await self._drop(lambda connection: True)
+        await self._close_idle(lambda connection: True)
 
     @property
     def address(self) -> Address:
-        """The address that is tried next."""
+        """The address to use next."""
         return self._addresses[self._preferred]
 
-    def avoid(self, address: Address) -> None:
-        """`address` failed: try the next one, unless somebody has moved on already."""
+    def mark_failed(self, address: Address) -> None:
+        """Move to the next address after `address` failed, unless another task has already done so."""
         if self.address == address:
             self._preferred = (self._preferred + 1) % len(self._addresses)
 
-    async def exchange(self, method: str, path: str, data: bytes, token: str | None, *, fresh: bool) -> Exchange:
-        """One request and its response, or why the transport failed.
+    async def attempt(self, method: str, path: str, data: bytes, token: str | None, *, fresh: bool) -> AttemptResult:
+        """Send one request and return its response, or why the transport failed.
 
-        `fresh`: on a new connection, because a kept one may be ending just now and the request is not to be repeated.
+        `fresh`: use a new connection, because a kept one may just be closing and the request cannot be repeated.
         """
         headers: tuple[tuple[str, str], ...] = ()
         if data:
@@ -94,53 +92,53 @@ class Replicas:
                     part = await receive(connection.stream)
                     answered = answered or part != b""
                     response = connection.http.receive_data(part)
-        except (*TRANSPORT, ConnectionBroken) as failure:
+        except (*TRANSPORT_ERRORS, ConnectionBroken) as failure:
             if connection is not None:
                 await close(connection.stream)
-            await self._drop(lambda idle: idle.address == address)  # they are as old, and have the same server
+            await self._close_idle(lambda idle: idle.address == address)  # they are probably broken too
             late = isinstance(failure, TimeoutError)
             ended_idle = connection is not None and connection.kept and not answered and not late
             if not ended_idle:
-                self.avoid(address)
-            return Exchange(None, reason_of(failure), ended_idle)
-        except BaseException:  # its caller was cancelled: half an exchange is on it, so nobody can use it again
+                self.mark_failed(address)
+            return AttemptResult(None, describe_failure(failure), ended_idle)
+        except BaseException:  # cancelled within an exchange: the connection cannot be used again
             if connection is not None:
                 await close(connection.stream)
             raise
-        await self._keep(connection)
-        foreign = foreign_reason(response)
-        if foreign is not None:  # as good as no answer
-            self.avoid(address)
-            return Exchange(None, foreign)
-        if response.status == 503:  # this one is going away or cannot serve now
-            self.avoid(address)
-        return Exchange(response)
+        await self._keep_idle(connection)
+        foreign = proxy_answer_reason(response)
+        if foreign is not None:  # counts as no response
+            self.mark_failed(address)
+            return AttemptResult(None, foreign)
+        if response.status == 503:  # the server is draining or unavailable
+            self.mark_failed(address)
+        return AttemptResult(response)
 
     async def _connection(self, address: Address, *, fresh: bool) -> _Connection:
         if not fresh:
             oldest = self._clock() - IDLE_SECS
-            await self._drop(lambda idle: idle.idle_since < oldest)
-            while (newest := self._newest(address)) is not None:
-                if not has_ended(newest.stream):
+            await self._close_idle(lambda idle: idle.idle_since < oldest)
+            while (newest := self._take_newest_idle(address)) is not None:
+                if not is_stale_connection(newest.stream):
                     return newest
                 await close(newest.stream)
         return _Connection(address, await self.connect(address), HttpClient(address.authority))
 
-    def _newest(self, address: Address) -> _Connection | None:
-        """Taken out of those that are kept."""
+    def _take_newest_idle(self, address: Address) -> _Connection | None:
+        """Remove and return the newest idle connection to `address`, or None."""
         for place in reversed(range(len(self._idle))):
             if self._idle[place].address == address:
                 return self._idle.pop(place)
         return None
 
-    async def _keep(self, connection: _Connection) -> None:
+    async def _keep_idle(self, connection: _Connection) -> None:
         if connection.http.reusable and len(self._idle) < IDLE_CONNECTIONS:
             connection.kept, connection.idle_since = True, self._clock()
             self._idle.append(connection)
         else:
             await close(connection.stream)
 
-    async def _drop(self, is_over: Callable[[_Connection], bool]) -> None:
+    async def _close_idle(self, is_over: Callable[[_Connection], bool]) -> None:
         over = [connection for connection in self._idle if is_over(connection)]
         self._idle = [connection for connection in self._idle if connection not in over]
         for connection in over:

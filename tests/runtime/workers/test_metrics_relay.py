@@ -9,7 +9,7 @@ import pytest
 
 from openguild_runtime.server import siblings
 from openguild_runtime.server.siblings import Heartbeat, Message, Own, SiblingLink, gather
-from openguild_runtime.workers import exchange
+from openguild_runtime.workers import metrics_relay
 from tests.support.waiting import eventually
 from tests.support.worker_slots import starting, workers
 
@@ -33,7 +33,7 @@ async def test_a_scrape_shows_all_workers() -> None:
 
 @pytest.mark.anyio
 async def test_a_worker_that_hangs_is_down_and_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "SIBLING_SECS", 0.1)
+    monkeypatch.setattr(metrics_relay, "SIBLING_SECS", 0.1)
     async with workers(3) as slots, anyio.create_task_group() as tasks:
         for slot in slots[:2]:  # the third one does not serve
             tasks.start_soon(slot.serve, text, starting)
@@ -47,7 +47,7 @@ async def test_a_worker_that_hangs_is_down_and_keeps_nobody_waiting(monkeypatch:
 async def test_a_worker_shows_itself_where_the_supervisor_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siblings, "SIBLING_SECS", 0.1)
     monkeypatch.setattr(siblings, "RETURN_SECS", 0.0)
-    monkeypatch.setattr(exchange.Exchange, "heard", lambda self, number, message: None)
+    monkeypatch.setattr(metrics_relay.MetricsRelay, "received", lambda self, number, message: None)
     async with workers(2) as slots, anyio.create_task_group() as tasks:
         tasks.start_soon(slots[0].serve, text, starting)
         shown = (await gather(slots[0], text)).decode()
@@ -59,19 +59,19 @@ async def test_a_worker_shows_itself_where_the_supervisor_is_silent(monkeypatch:
 @pytest.mark.anyio
 async def test_pulses_go_on_though_a_rendering_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siblings, "STARTING_HEARTBEAT_SECS", 0.01)
-    monkeypatch.setattr(exchange, "SIBLING_SECS", 0.1)
-    heard: list[tuple[int, Message]] = []
+    monkeypatch.setattr(metrics_relay, "SIBLING_SECS", 0.1)
+    received: list[tuple[int, Message]] = []
 
     async def broken() -> bytes:
         raise RuntimeError("a defect")
 
-    async with workers(2, heard) as slots, anyio.create_task_group() as tasks:
+    async with workers(2, received) as slots, anyio.create_task_group() as tasks:
         tasks.start_soon(slots[0].serve, text, starting)
         tasks.start_soon(slots[1].serve, broken, starting)
         await gather(slots[0], text)
-        before = len(heard)
+        before = len(received)
         await eventually(
-            lambda: any(number == 1 and isinstance(message, Heartbeat) for number, message in heard[before:]),
+            lambda: any(number == 1 and isinstance(message, Heartbeat) for number, message in received[before:]),
             what="a heartbeat",
         )
         tasks.cancel_scope.cancel()
@@ -81,20 +81,20 @@ async def test_pulses_go_on_though_a_rendering_fails(monkeypatch: pytest.MonkeyP
 async def test_large_messages_come_whole_and_what_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     large = b"x" * 3_000_000
-    heard: list[Message] = []
+    received: list[Message] = []
     monkeypatch.setattr(siblings, "MAX_WAITING_BYTES", 8_000_000)
     with ours, theirs:
         sender, receiver = SiblingLink(ours), SiblingLink(theirs)
         for number in range(50):
             sender.say(Own(number, large))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(sender.run, heard.append)
-            tasks.start_soon(receiver.run, heard.append)
-            await eventually(lambda: len(heard) == 2, what="two of them")
+            tasks.start_soon(sender.run, received.append)
+            tasks.start_soon(receiver.run, received.append)
+            await eventually(lambda: len(received) == 2, what="two of them")
             sender.say(Own(50, b""))
-            await eventually(lambda: len(heard) == 3, what="the next one")
+            await eventually(lambda: len(received) == 3, what="the next one")
             tasks.cancel_scope.cancel()
-    assert [(message.number, len(message.text)) for message in heard if isinstance(message, Own)] == [
+    assert [(message.number, len(message.text)) for message in received if isinstance(message, Own)] == [
         (0, len(large)), (1, len(large)), (50, 0),
     ]  # fmt: skip
 

@@ -1,0 +1,13 @@
+"""What a response says about retrying the request."""
+
+from __future__ import annotations
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Return `Retry-After` in seconds (RFC 9110 10.2.3); None for a date, which is not supported."""
+    return float(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 6 else None
+
+
+def is_temporary(status: int) -> bool:
+    """Return whether a status is due to overload, an outage or a drain, and not to the request itself."""
+    return status in {408, 429} or status >= 500
