@@ -32,7 +32,7 @@ def _left_at(process: Process) -> list[str]:
         "pages that are being read": streams.pages._reading,
         "sockets that wait for a page": streams.pages._waiting,
         "pages that could not be read": streams.pages._unreadable,
-        "rings": process.hub._streams,
+        "rings": process.hub._rings,
         "watchers": notifications.watchers.users(),
         "refreshes": notifications._refreshing,
         "subscriptions of the wire": process.link.subscribed,

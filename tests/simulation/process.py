@@ -72,7 +72,7 @@ class Process:
         self.request_secs = cluster.request_secs
         self.violation = cluster.violation
         self.service = make_service(cluster.keys, cluster.token_secs)
-        self.hub = Hub(capacity_events=cluster.capacity, ring=Ring)
+        self.hub = Hub(capacity_events=cluster.capacity, ring_type=Ring)
         self.replica = Replica(self.hub, self.service.tokens, self.rng.random, replay_window=REPLAY_WINDOW)
         self.storage = Storage(self.clock, self.rng, self.database, self.stored)
         self.link = Link(cluster.wire, self)

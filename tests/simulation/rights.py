@@ -86,7 +86,7 @@ class Rights:
         session = state.sessions.get(stream.session_id)
         if session is None or state.families[session.family_id].revoked:
             return False
-        if stream.verified_by not in self._cluster.keys.publics:
+        if stream.verified_by not in self._cluster.keys.public_keys:
             return False
         return stream.channel_id is None or self.may_read(stream.user_id, stream.channel_id)
 

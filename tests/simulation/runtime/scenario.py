@@ -121,7 +121,7 @@ class Run:
         urls = [replica.url for replica in cluster.replicas]
         place = first % REPLICAS
         client = Client(
-            tuple(urls[place:] + urls[:place]), patience_secs=60, connect=cluster.network.connect,
+            tuple(urls[place:] + urls[:place]), retry_secs=60, connect=cluster.network.connect,
             sources=cluster.sources, jitter=self.rng.random, session=session,
         )  # fmt: skip
         return Account(name, client)
@@ -350,8 +350,8 @@ class Run:
             if person.watch is not None and not person.watch.has_all(heads):
                 self._violation(f"client {person.number}: was not told of everything")
             state = person.subscription.state if person.subscription is not None else None
-            if state is not None and (state.holes or state.repeats):
-                self._violation(f"client {person.number}: was sent {state.holes} holes and {state.repeats} repeats")
+            if state is not None and (state.gaps or state.repeats):
+                self._violation(f"client {person.number}: was sent {state.gaps} holes and {state.repeats} repeats")
 
     def _log(self, channel: str) -> list[str]:
         texts: list[str] = []
