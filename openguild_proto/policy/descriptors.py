@@ -17,17 +17,19 @@ from openguild_proto.limits import (
 
 
 class DescriptorBudget:
-    """`limit`: descriptors of the process. `set_aside`: those that it needs itself. `max_streams`: as configured.
+    """`limit`: descriptors of the process. `set_aside`: those that it needs itself. `max_streams`: as configured, of this process;
+    `max_streams_in_all`: of all workers, which any one of them must be able to take (default: the same).
 
     `max_connections` and `streams` are what there is room for now.
     """
 
-    def __init__(self, limit: int, set_aside: int, max_streams: int) -> None:
+    def __init__(self, limit: int, set_aside: int, max_streams: int, max_streams_in_all: int | None = None) -> None:
         self.limit = limit
         self.max_connections = 0
         self.streams = 0
         self._set_aside = set_aside
         self._max_streams = max_streams
+        self._most = (max_streams if max_streams_in_all is None else max_streams_in_all) + SPARE_CONNECTIONS
         self._bound: int | None = None  # on connections, since descriptors ran out
         self._failed_at = float("-inf")
         self._divide()
@@ -56,7 +58,6 @@ class DescriptorBudget:
     def _divide(self) -> None:
         room = self.limit - self._set_aside
         room = max(MIN_CONNECTIONS, room - min(room // 8, MAX_DESCRIPTOR_MARGIN))
-        most = self._max_streams + SPARE_CONNECTIONS
-        self.max_connections = min(room, most, most if self._bound is None else self._bound)
+        self.max_connections = min(room, self._most, self._most if self._bound is None else self._bound)
         kept = min(-(-self.max_connections // HTTP_SHARE), SPARE_CONNECTIONS)
         self.streams = min(self._max_streams, self.max_connections - kept)

@@ -86,10 +86,10 @@ class _DepthCollector(Collector):
     """Queue depth, read from the hub at scrape time: it falls as readers drain, and idle channels have none (PROTOCOL 11.2.5)."""
 
     def __init__(self) -> None:
-        self.depths: Callable[[], Depths] = lambda: Depths([], 0)
+        self.depths = Depths([], 0)
 
     def collect(self) -> Iterable[Metric]:
-        channels, notifications = self.depths()
+        channels, notifications = self.depths
         family = GaugeMetricFamily(
             "openguild_websocket_queue_depth",
             "Events the deepest subscriber of a channel is behind",
@@ -220,7 +220,6 @@ class Metrics:
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
-        self.before_scrape: list[Callable[[], None]] = []
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -286,8 +285,8 @@ class Metrics:
     def flushed(self, sends: int) -> None:
         self._flush_sends.inc(sends)
 
-    def set_depth_source(self, depths: Callable[[], Depths]) -> None:
-        """Asked at each scrape."""
+    def depths(self, depths: Depths) -> None:
+        """What waits for its readers now."""
         self._depths.depths = depths
 
     # --- storage and bus -------------------------------------------------------------------------------
@@ -348,8 +347,6 @@ class Metrics:
 
     def chunks(self) -> Iterator[bytes]:
         """Prometheus text 0.0.4 in pieces of about a millisecond; all of it would hold the loop for tens of them."""
-        for refresh in self.before_scrape:
-            refresh()
         self._stall_max.set(self._longest_stall.value())
         for collector in list(self.registry._collector_to_names):
             if isinstance(collector, MetricWrapperBase):  # has many samples where it has labels

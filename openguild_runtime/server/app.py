@@ -43,18 +43,18 @@ from openguild_runtime.net.listener import (
     open_listener,
 )
 from openguild_runtime.net.timers import TimerWheel
-from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.process.shutdown import CONNECTIONS_SECS, Shutdown
 from openguild_runtime.replica.expiry import watch_clocks
 from openguild_runtime.replica.limit_sharing import LimitSharer
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.server.descriptors import SCRAPES, Descriptors
+from openguild_runtime.server.descriptors import SCRAPES, Descriptors, make_budget
 from openguild_runtime.server.exposition import Exposition
 from openguild_runtime.server.parts import make_bus, make_limits, make_service, make_storage, make_tracing
 from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.requests import Requests
 from openguild_runtime.server.retention import prune_forever
+from openguild_runtime.server.scrape import Scrape
 from openguild_runtime.server.shutdown import DrainRequest, drain, end_scrapes
 from openguild_runtime.server.siblings import Heartbeat, WorkerSlot
 from openguild_runtime.server.storage_events import StorageEvents
@@ -108,7 +108,6 @@ class Server:
         self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
         self.timekeeper = Timekeeper(sources, self.metrics)
         self.sources = replace(sources, wall=self.timekeeper.wall)
-        self.exposition = Exposition(self.metrics.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.tracing = make_tracing(config)
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
@@ -125,11 +124,15 @@ class Server:
             limits=self.limits,
             tracing=self.tracing,
         )
+        scrape = Scrape(self.metrics, self.storage, self.replica)
+        self.exposition = Exposition(scrape.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config))
+        budget = make_budget(config, descriptors, self.service.sockets.max_total)
         self.readiness = ReadinessProbe(
             self.storage,
             self.bus,
             self.metrics,
+            budget,
             clock,
             storage_is_memory=config.storage == "memory",
             has_nats=has_nats,
@@ -137,12 +140,10 @@ class Server:
         on_main = config.metrics.enabled and config.metrics.bind_addr is None
         self.performer = self._performer(metrics_shown=on_main)
         self.timers = TimerWheel(clock)
-        self.connection_server = self._connection_server(self.performer, max_connections=0)
-        self.descriptors = Descriptors(
-            config, descriptors, self.connection_server, self.service.sockets, self.metrics, clock
-        )
+        self.connection_server = self._connection_server(self.performer, max_connections=budget.max_connections)
+        self.descriptors = Descriptors(budget, self.connection_server, self.service.sockets, self.metrics, clock)
         self._connection_servers = [self.connection_server]  # whose connections end with the process
-        self._join()
+        self.storage.attach(StorageEvents(self.replica, self.metrics, self.readiness))
 
     def _performer(self, *, metrics_shown: bool) -> Performer:
         return Performer(
@@ -193,20 +194,6 @@ class Server:
         at_least = max(config.nats.min_replicas, config.workers)
         sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows, at_least=at_least)
         return LimitSharer(sharing, self.bus, self.metrics, self.sources.monotonic)
-
-    def _join(self) -> None:
-        """The callbacks between parts that must not know each other."""
-        self.storage.attach(StorageEvents(self.replica, self.metrics, self.readiness))
-        self.readiness.short_of_descriptors = lambda: self.descriptors.is_short
-        self.metrics.set_depth_source(self.replica.depths)
-        self.metrics.before_scrape.append(self._scrape_storage)
-        self.metrics.before_scrape.append(lambda: self.metrics.replica_totals(self.replica.replica.counters.snapshot()))
-        self.metrics.before_scrape.append(lambda: self.metrics.log_lines_dropped(logs.dropped_lines()))
-
-    def _scrape_storage(self) -> None:
-        stats = self.storage.stats()
-        self.metrics.pool(stats.pool_size, stats.pool_idle)
-        self.metrics.commit_queue(stats.queue_events)
 
     # --- life --------------------------------------------------------------------------------------
 

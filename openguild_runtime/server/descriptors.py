@@ -15,7 +15,10 @@ from contextlib import suppress
 import anyio
 import structlog
 
+from openguild_proto.limits import MIN_CONNECTIONS, SPARE_DESCRIPTORS
 from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.descriptors import DescriptorBudget
+from openguild_proto.policy.standing import LogThrottle
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.sections import ServerConfig
 from openguild_runtime.net.connection_server import ConnectionServer
@@ -27,15 +30,9 @@ OWN = (
 SUPERVISOR = 32  # of a supervisor, and three for each worker
 SCRAPES = 64  # at once, on a listener of their own
 LEAST_SCRAPES = 8  # of them that are set aside
-MIN_CONNECTIONS = 8
 MIN_EMBEDDED = 256  # what a private PostgreSQL and NATS are given
-MAX_MARGIN = 256  # for what nobody has counted
-HTTP_SHARE = 8  # one of so many connections is kept from streams
-SPARE_CONNECTIONS = 10_000  # HTTP connections beside the streams
-SPARES = 4
 SHED_AT_ONCE = 16  # connections that end when descriptors have run out
 LOOK_SECS = 2.0
-SHORT_SECS = 5.0  # after the last failure
 TELL_SECS = 10.0  # between two lines
 
 log = structlog.get_logger("openguild.descriptors")
@@ -72,56 +69,49 @@ def require_descriptors(config: ServerConfig) -> None:
         )
 
 
+def make_budget(config: ServerConfig, limit: int, max_streams: int) -> DescriptorBudget:
+    """How many connections a process may have that may open `limit` files; `max_streams`: its share of the configured ones."""
+    return DescriptorBudget(limit, _set_aside(config), max_streams, config.websocket.max_connections)
+
+
 class Descriptors:
-    """Those of one process; `limit`: how many it may have open. Bounds the connections of
-    `connection_server` and the streams of `sockets`."""
+    """Applies a budget to the connections of `connection_server` and the streams of `sockets`, and follows the limit."""
 
     def __init__(
         self,
-        config: ServerConfig,
-        limit: int,
+        budget: DescriptorBudget,
         connection_server: ConnectionServer,
         sockets: ConnectionLimiter,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        self._set_aside = _set_aside(config)
-        self._most = config.websocket.max_connections + SPARE_CONNECTIONS
-        self._most_streams = sockets.max_total
+        self._budget = budget
         self._connection_server = connection_server
         self._sockets = sockets
         self._metrics = metrics
         self._clock = clock
-        self._limit = limit
-        self._bound: int | None = None  # connections, since descriptors ran out
         self._spares: list[int] = []
-        self._failed_at = self._told_at = float("-inf")
+        self._log_throttle = LogThrottle(TELL_SECS)
+        wanted = sockets.max_total
         self._apply()
-        if sockets.max_total < self._most_streams:
+        if sockets.max_total < wanted:
             log.warning(
                 "the limit of open files leaves room for fewer streams than websocket.max_connections; raise it",
-                limit=limit, streams=sockets.max_total, connections=connection_server.max_connections,
+                limit=budget.limit, streams=sockets.max_total, connections=connection_server.max_connections,
             )  # fmt: skip
-
-    @property
-    def is_short(self) -> bool:
-        """They ran out a moment ago."""
-        return self._clock() - self._failed_at < SHORT_SECS
 
     def ran_out(self, failure: OSError) -> None:
         """A connection could not be accepted: those that wait for their client make room, and there are fewer in all."""
         now, connections = self._clock(), len(self._connection_server.transports)
-        self._failed_at = now
         self._metrics.accept_failed()
-        self._bound = max(MIN_CONNECTIONS, connections - SPARES)
+        self._budget.ran_out(connections, now)
         self._apply()
         if self._spares:
             os.close(self._spares.pop())
         for _ in range(SHED_AT_ONCE):
             if not self._connection_server.shed():
                 break
-        if now - self._told_at >= TELL_SECS:
-            self._told_at = now
+        if self._log_throttle.due("accept", now) is not None:
             log.error(
                 "cannot accept connections: out of descriptors or memory; raise the limit of open files, or look for what "
                 "takes the system's",
@@ -129,15 +119,15 @@ class Descriptors:
             )  # fmt: skip
 
     async def watch(self) -> None:
-        """Follow the limit, keep the spares, and lift the bound when descriptors are to be had again; until cancelled."""
+        """Follow the limit, keep the spares, and lift the bound when descriptors can be opened again; until cancelled."""
         try:
             while True:
                 soft = _soft_limit()
-                if soft is not None and soft != self._limit:
-                    log.warning("the limit of open files was changed", limit=soft, before=self._limit)
-                    self._limit = soft
-                if self._refilled() and not self.is_short:
-                    self._bound = None
+                if soft is not None and soft != self._budget.limit:
+                    log.warning("the limit of open files was changed", limit=soft, before=self._budget.limit)
+                    self._budget.limit_changed(soft)
+                if self._refilled():
+                    self._budget.are_to_be_had(self._clock())
                 self._apply()
                 await anyio.sleep(LOOK_SECS)
         finally:
@@ -145,15 +135,11 @@ class Descriptors:
                 os.close(spare)
 
     def _apply(self) -> None:
-        room = self._limit - self._set_aside
-        room = max(MIN_CONNECTIONS, room - min(room // 8, MAX_MARGIN))
-        connections = min(room, self._most, self._most if self._bound is None else self._bound)
-        kept = min(-(-connections // HTTP_SHARE), SPARE_CONNECTIONS)
-        self._connection_server.max_connections = connections
-        self._sockets.max_total = min(self._most_streams, connections - kept)
+        self._connection_server.max_connections = self._budget.max_connections
+        self._sockets.max_total = self._budget.streams
 
     def _refilled(self) -> bool:
         with suppress(OSError):
-            while len(self._spares) < SPARES:
+            while len(self._spares) < SPARE_DESCRIPTORS:
                 self._spares.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        return len(self._spares) == SPARES
+        return len(self._spares) == SPARE_DESCRIPTORS

@@ -12,6 +12,7 @@ import anyio
 import structlog
 
 from openguild_proto.effects import ComponentState, Readiness
+from openguild_proto.policy.descriptors import DescriptorBudget
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.storage.base import Storage, StorageHealth
@@ -36,6 +37,7 @@ class ReadinessProbe:
         storage: Storage,
         bus: Bus,
         metrics: Metrics,
+        budget: DescriptorBudget,
         clock: Callable[[], float],
         *,
         storage_is_memory: bool,
@@ -43,10 +45,10 @@ class ReadinessProbe:
     ) -> None:
         self.draining = False
         self.serving = False
-        self.short_of_descriptors: Callable[[], bool] = lambda: False
         self._storage = storage
         self._bus = bus
         self._metrics = metrics
+        self._budget = budget
         self._clock = clock
         self._started = clock()
         self._memory = storage_is_memory
@@ -65,7 +67,7 @@ class ReadinessProbe:
             status = "draining"
         elif not (health.usable and self.serving):
             status = "unavailable"
-        elif (self._has_nats and nats is not None) or self.short_of_descriptors():
+        elif (self._has_nats and nats is not None) or self._budget.is_short(self._clock()):
             status = "degraded"
         else:
             status = "ready"
@@ -100,7 +102,7 @@ class ReadinessProbe:
 
     def _descriptors(self) -> tuple[ComponentState, ...]:
         """Named only while they are short."""
-        if not self.short_of_descriptors():
+        if not self._budget.is_short(self._clock()):
             return ()
         return (ComponentState("descriptors", "error", "ran out a moment ago: connections wait or are refused"),)
 

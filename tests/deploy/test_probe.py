@@ -238,7 +238,7 @@ def test_each_objective_is_missed_by_what_misses_it() -> None:
 
     cases: list[tuple[Callable[[Metrics], None], set[str]]] = [
         (slow, {"latency"}), (lag, {"dropped"}),
-        (lambda metrics: metrics.set_depth_source(lambda: Depths([("c", 197)], 0)), {"queue depth"}),
+        (lambda metrics: metrics.depths(Depths([("c", 197)], 0)), {"queue depth"}),
         (lambda metrics: metrics.db_ready(False), {"database"}), (lambda metrics: metrics.nats_connected(False), {"nats"}),
         *((fault(status), {"errors"} if str(status) in SERVER_FAULTS else set()) for status in range(500, 506)),
     ]  # fmt: skip

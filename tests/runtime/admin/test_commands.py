@@ -110,7 +110,7 @@ async def test_notification_streams_are_no_channels(joined: Joined) -> None:
     channels = joined.ask(command="channels")["channels"]
     assert [(line["channel_id"], line["depth"], line["slowest_user"]) for line in channels] == [("general", 2, "bob")]
     assert [line["behind"] for line in joined.ask(command="sessions")["sessions"]] == [5, 2]
-    joined.metrics.set_depth_source(joined.streams.depths)
+    joined.metrics.depths(joined.streams.depths())
     shown = joined.metrics.render().decode()
     assert 'openguild_websocket_queue_depth{channel_id="general"} 2.0' in shown
     assert "openguild_websocket_queue_depth_max 2.0" in shown
