@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
-from openguild_proto.effects import (
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.replica import (
     ReadControlHead,
     ReadControls,
     ReadHeads,
@@ -16,7 +17,6 @@ from openguild_proto.effects import (
     ReadVisible,
     RecordLineage,
     RenewEpochs,
-    StorageEffect,
 )
 from openguild_proto.records import ControlRecord, History, Visible
 from openguild_runtime.observability.database_causes import CAUSES

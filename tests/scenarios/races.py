@@ -27,7 +27,8 @@ import asyncpg
 import httpx
 
 from openguild_proto.canonical.keys import KeyRing, parse_seed
-from openguild_proto.effects import GrantChannelRole, GrantGuildRole, GrantServerRole, InsertInvite, RevokeServerRole
+from openguild_proto.effects.guilds import InsertInvite
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.records import Author
 from openguild_proto.sessions.refresh import new_refresh_token
 from openguild_proto.sessions.tokens import Claims, TokenAuthority

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import uuid
 
-from openguild_proto.effects import AppendEvent, InsertChannel, InsertGuild, InsertUser, OpenSession
+from openguild_proto.effects.accounts import InsertUser, OpenSession
+from openguild_proto.effects.channels import AppendEvent, InsertChannel
+from openguild_proto.effects.guilds import InsertGuild
 from openguild_proto.records import Author, ChannelRecord, GuildRecord
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage

@@ -9,14 +9,13 @@ import msgspec
 
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.effects import (
+from openguild_proto.effects import Effect, StorageEffect
+from openguild_proto.effects.process import (
     AnnounceRead,
     CheckReadiness,
-    Effect,
     HashPassword,
     Readiness,
     RenderMetrics,
-    StorageEffect,
     VerifyPassword,
     WarnOperator,
 )

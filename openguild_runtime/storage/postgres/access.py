@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openguild_proto.effects import FindChannelAccess, FindGuildAccess
+from openguild_proto.effects.channels import FindChannelAccess
+from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.performs import performs
 from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord
 from openguild_runtime.storage.postgres.columns import Columns

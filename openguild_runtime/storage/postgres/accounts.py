@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import DescribeUser, FindUserByName, GrantServerRole, InsertUser, RevokeServerRole
+from openguild_proto.effects.accounts import DescribeUser, FindUserByName, InsertUser
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
 from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
 from openguild_runtime.storage.postgres.authority import hold_users

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from openguild_proto.effects import (
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.channels import (
     DeleteChannel,
     FindPosted,
-    GrantChannelRole,
     InsertChannel,
     ListChannels,
     ListUnread,
@@ -16,8 +16,8 @@ from openguild_proto.effects import (
     ReadEvents,
     RenameChannel,
 )
-from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import creator_role

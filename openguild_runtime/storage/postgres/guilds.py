@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from openguild_proto.effects import (
+from openguild_proto.effects.guilds import (
     DeleteGuild,
     FindMember,
-    GrantGuildRole,
     InsertGuild,
     ListGuilds,
     ListMembers,
@@ -16,6 +15,7 @@ from openguild_proto.effects import (
     SetMemberRole,
 )
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import AcceptInvite, DeleteInvite, FindGuildAccess, FindInvite, InsertInvite, ListInvites
+from openguild_proto.effects.guilds import (
+    AcceptInvite,
+    DeleteInvite,
+    FindGuildAccess,
+    FindInvite,
+    InsertInvite,
+    ListInvites,
+)
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from openguild_proto.effects import (
+from openguild_proto.effects.accounts import (
     FindRefreshFamily,
     FindSession,
     ListDevices,

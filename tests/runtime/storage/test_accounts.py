@@ -6,22 +6,19 @@ import anyio
 import msgspec
 import pytest
 
-from openguild_proto.effects import (
+from openguild_proto.effects.accounts import (
     DescribeUser,
     FindRefreshFamily,
     FindSession,
     FindUserByName,
-    GrantChannelRole,
-    GrantGuildRole,
-    GrantServerRole,
     InsertUser,
     ListDevices,
     ListSessionAddresses,
     RevokeDevice,
     RevokeRefresh,
-    RevokeServerRole,
     RotateRefresh,
 )
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.records import Author, ControlKind, ReusedRefresh, RotatedRefresh
 from openguild_proto.schemas.stream import encode_control
 from openguild_runtime.storage.base import Storage

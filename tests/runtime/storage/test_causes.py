@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from openguild_proto.effects import InsertUser, StorageUnavailable
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.accounts import InsertUser
 from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of

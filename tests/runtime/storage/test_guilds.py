@@ -9,31 +9,31 @@ import anyio
 import msgspec
 import pytest
 
-from openguild_proto.effects import (
-    AcceptInvite,
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.channels import (
     DeleteChannel,
+    FindChannelAccess,
+    InsertChannel,
+    ListChannels,
+    ListUnread,
+    RenameChannel,
+)
+from openguild_proto.effects.guilds import (
+    AcceptInvite,
     DeleteGuild,
     DeleteInvite,
-    FindChannelAccess,
     FindGuildAccess,
     FindInvite,
     FindMember,
-    GrantChannelRole,
-    GrantGuildRole,
-    GrantServerRole,
-    InsertChannel,
     InsertInvite,
-    ListChannels,
     ListGuilds,
     ListInvites,
     ListMembers,
-    ListUnread,
     RemoveMember,
-    RenameChannel,
     RenameGuild,
     SetMemberRole,
-    StorageEffect,
 )
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.records import Author, ControlKind, InviteRecord, MemberChange, PageCursor
 from openguild_proto.schemas.stream import channels_deleted

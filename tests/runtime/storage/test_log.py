@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from openguild_proto.effects import (
+from openguild_proto.effects.channels import (
     Appended,
     AppendFailure,
     DeleteChannel,

@@ -12,22 +12,11 @@ import msgspec
 import pytest
 import structlog
 
-from openguild_proto.effects import (
-    AcceptInvite,
-    Appended,
-    AppendEvent,
-    FindChannelAccess,
-    FindRefreshFamily,
-    GrantChannelRole,
-    GrantGuildRole,
-    InsertInvite,
-    MarkRead,
-    Overloaded,
-    RemoveMember,
-    RenameChannel,
-    StorageEffect,
-    StorageUnavailable,
-)
+from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.accounts import FindRefreshFamily
+from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess, MarkRead, RenameChannel
+from openguild_proto.effects.guilds import AcceptInvite, InsertInvite, RemoveMember
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.log import commits
 from openguild_proto.records import Author, MemberRecord

@@ -8,7 +8,9 @@ import uuid
 import msgspec
 import pytest
 
-from openguild_proto.effects import AttemptKey, CountAttempt, FindSession, ListDevices, PruneExpired
+from openguild_proto.effects.accounts import FindSession, ListDevices
+from openguild_proto.effects.attempts import AttemptKey, CountAttempt
+from openguild_proto.effects.retention import PruneExpired
 from openguild_runtime.server.retention import prune
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy

@@ -7,7 +7,10 @@ import asyncpg
 import pytest
 import structlog
 
-from openguild_proto.effects import Appended, FindUserByName, RenameGuild, StorageUnavailable
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.accounts import FindUserByName
+from openguild_proto.effects.channels import Appended
+from openguild_proto.effects.guilds import RenameGuild
 from openguild_proto.records import Author, History
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append
