@@ -38,7 +38,7 @@ from openguild_proto.policy.permissions import ROLES, Permission, require_role
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import PERFORMERS
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, login, new_id, token
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id, token
 
 pytestmark = pytest.mark.anyio
 
@@ -83,10 +83,10 @@ class Place:
         return made.code
 
     async def refused(self, effect: StorageEffect[Any]) -> ErrorCode:
-        head = await self.storage.control_head()
+        head = await control_head(self.storage)
         with pytest.raises(Refusal) as refusal:
             await self.storage.perform(effect)
-        assert await self.storage.control_head() == head
+        assert await control_head(self.storage) == head
         return refusal.value.code
 
 
@@ -183,7 +183,7 @@ async def test_a_batch_stores_the_posts_of_those_who_may(place: Place) -> None:
     for number, outcome in enumerate(outcomes):
         expected = (Appended, ErrorCode.FORBIDDEN, Appended, ErrorCode.NOT_FOUND)[number % 4]
         assert outcome is expected or isinstance(outcome, Appended) is (expected is Appended)
-    assert await place.storage.heads([place.channel]) == {place.channel: 6}
+    assert await heads(place.storage, [place.channel]) == {place.channel: 6}
 
 
 async def test_posts_are_decided_by_the_same_rule_everywhere(storage: Storage) -> None:
