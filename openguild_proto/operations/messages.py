@@ -17,10 +17,11 @@ from openguild_proto.limits import (
     MAX_PAGE_EVENTS,
 )
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
 from openguild_proto.operations.logs import LOG_EPOCH, check_epoch, epoch_header
 from openguild_proto.operations.parameters import CLAMPED, EPOCH, SEQUENCE
 from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, post_event
-from openguild_proto.operations.route import Limit, Parameter, in_channel, route
+from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, StoredEvent
 from openguild_proto.schemas.decode import parse_integer

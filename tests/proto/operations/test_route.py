@@ -12,8 +12,9 @@ from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.operations import messages, routes
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
 from openguild_proto.operations.openapi import build_openapi
-from openguild_proto.operations.route import Limit, Route, collect_routes
+from openguild_proto.operations.route import Route, collect_routes
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
