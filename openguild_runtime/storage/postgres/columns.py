@@ -7,10 +7,11 @@ Columns are selected by name: a later release's column changes no prepared state
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from operator import itemgetter
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from openguild_proto.records import Record
-from openguild_runtime.storage.postgres.values import Row, to_millis_or_none
+from openguild_runtime.storage.postgres.values import Row, to_millis, to_millis_or_none
 
 R = TypeVar("R", bound=Record)
 
@@ -18,11 +19,12 @@ R = TypeVar("R", bound=Record)
 class Columns(Generic[R]):
     """Between rows of a table and records of `kind`; `without`: fields that are not stored."""
 
-    def __init__(self, kind: type[R], *, without: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: type[R]) -> None:
         self._kind = kind
-        fields = [name for name in kind.__struct_fields__ if name not in without]
-        self.names = tuple(name.removesuffix("_ms") for name in fields)
-        self._read = tuple((name.removesuffix("_ms"), _conversion(name)) for name in fields)
+        self.names = tuple(name.removesuffix("_ms") for name in kind.__struct_fields__)
+        self._values: Callable[[Row], tuple[Any, ...]] = itemgetter(*self.names)
+        conversions = [_conversion(name, hint) for name, hint in get_type_hints(kind).items()]
+        self._conversions = [(place, convert) for place, convert in enumerate(conversions) if convert is not None]
 
     def of(self, table: str) -> str:
         """For SELECT, of a table by its alias."""
@@ -33,10 +35,13 @@ class Columns(Generic[R]):
 
     def record(self, row: Row) -> R:
         """The record that stands in `row`, which may have other columns, too."""
-        return self._kind(*[row[name] if convert is None else convert(row[name]) for name, convert in self._read])
+        values = [*self._values(row)]
+        for place, convert in self._conversions:
+            values[place] = convert(values[place])
+        return self._kind(*values)
 
 
-def _conversion(field: str) -> Callable[[Any], Any] | None:
+def _conversion(field: str, hint: Any) -> Callable[[Any], Any] | None:
     if field.endswith("_ms"):
-        return to_millis_or_none
+        return to_millis if hint is int else to_millis_or_none
     return str if field.endswith("_id") else None
