@@ -34,10 +34,10 @@ from openguild_proto.effects.guilds import (
 )
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.memory import PERFORMERS
 from openguild_proto.policy.permissions import ROLES, Permission, require_role
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.storage.memory import PERFORMERS
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id, token
 
 pytestmark = pytest.mark.anyio
