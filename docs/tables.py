@@ -13,8 +13,8 @@ from typing import Any
 
 from openguild_proto.connection.phases import PHASES, TRANSITIONS, Input, Phase
 from openguild_proto.errors import ErrorCode
+from openguild_proto.operations.context import Limit
 from openguild_proto.operations.openapi import build_schemas, schema_name
-from openguild_proto.operations.route import Limit
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.permissions import LOWEST_ROLE
 from openguild_proto.ws.close_codes import CLOSE_CODES

@@ -15,7 +15,7 @@ import anyio
 import asyncpg
 
 from benchmarks.load.actors import RealServer
-from openguild_proto.effects import Appended
+from openguild_proto.effects.channels import Appended
 from openguild_proto.records import Author
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.storage import migrations

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openguild_proto.canonical.event import build_message
+from openguild_proto.canonical.event import build_event
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.http.message import Response
@@ -51,13 +51,16 @@ def test_ping(benchmark: Any) -> None:
     benchmark(drive, conn, [masked(0x89, b"")])
 
 
+ALICE = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
+
+
 @pytest.mark.benchmark(group="build an event")
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 def test_event(benchmark: Any, signed: bool) -> None:
     signer = EventSigner("example.org", "1", SigningKey(bytes(32))) if signed else None
     benchmark(
-        build_message, server_name="example.org", channel_id="3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6",
-        sender="ec7c5138-ee1a-4112-95ef-e53514b670c2", username="alice", text="hello, how are you today?", nonce="abc",
+        build_event, server_name="example.org", channel_id="3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6", event_type="message",
+        sender=ALICE, content={"author": {"id": ALICE, "username": "alice"}, "content": "hello, how are you?", "nonce": "abc"},
         origin_ts_ms=0, signer=signer,
     )  # fmt: skip
 

@@ -11,7 +11,9 @@ from typing import Any
 from openguild_proto import Request, Response
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.effects import Appended, AppendEvent, Effect, FindChannelAccess, FindSession
+from openguild_proto.effects import Effect
+from openguild_proto.effects.accounts import FindSession
+from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess
 from openguild_proto.operations.context import Context, Service, Settings
 from openguild_proto.operations.dispatch import dispatch
 from openguild_proto.records import ChannelAccess, ChannelRecord, SessionRecord, StoredEvent

@@ -85,28 +85,26 @@ def wire_bytes(canonical: bytes, identifier: str, signatures: dict[str, dict[str
     return wire[: -len(b"{}}")] + msgspec.json.encode(signatures) + b"}"
 
 
-def build_message(
+def build_event(
     *,
     server_name: str,
     channel_id: str,
+    event_type: str,
     sender: str,
-    username: str,
-    text: str,
-    nonce: str,
+    content: dict[str, Any],
     origin_ts_ms: int,
     signer: EventSigner | None,
 ) -> BuiltEvent:
-    """A local message. `nonce` (the client's, or random) is part of the content, so that two equal texts in one
-    millisecond are two events (PROTOCOL 6.4.2). Raises CanonicalError for text that has no canonical form."""
+    """A local event. Raises CanonicalError for content that has no canonical form."""
     canonical = canonical_bytes(
         CanonicalEvent(
             event_id="",
             origin_server=server_name,
             room_id=channel_id,
-            event_type="message",
+            event_type=event_type,
             sender=sender,
             origin_ts=origin_ts_ms,
-            content={"author": {"id": sender, "username": username}, "content": text, "nonce": nonce},
+            content=content,
         )
     )
     digest = event_hash(canonical)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeVar
 
-from openguild_proto.effects import AppendEvent
+from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.limits import (
     APPEND_OVERHEAD_BYTES,
     BLOCKED_SECS,

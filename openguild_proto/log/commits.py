@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded, StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageUnavailable
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
 from openguild_proto.limits import LOCK_PATIENCE_MS, PROBE_PATIENCE_MS, RETRY_LIMIT_SECS
 
 Outcome: TypeAlias = Appended | AppendFailure | Exception

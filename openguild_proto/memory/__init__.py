@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar, cast
 
-from openguild_proto.effects import ReadControlHead, ReadControls, ReadHeads, ReadVisible, StorageEffect
+from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.performs import collect
+from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
 from openguild_proto.memory import accounts, attempts, channels, guilds, replica, retention
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, Visible

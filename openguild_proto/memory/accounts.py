@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import (
+from openguild_proto.effects.accounts import (
     DescribeUser,
     FindRefreshFamily,
     FindSession,
     FindUserByName,
-    GrantServerRole,
     InsertUser,
     ListDevices,
     ListSessionAddresses,
     OpenSession,
     RevokeDevice,
     RevokeRefresh,
-    RevokeServerRole,
     RotateRefresh,
 )
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_SESSIONS_PER_RECORD
 from openguild_proto.memory.authority import require_author

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from openguild_proto.effects import CountAttempt
+from openguild_proto.effects.attempts import CountAttempt
 from openguild_proto.effects.performs import performs
 from openguild_proto.memory.state import State
 from openguild_proto.policy.attempts import bin_of, decide_attempt, forgotten_until

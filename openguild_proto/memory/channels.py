@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from openguild_proto.effects import (
+from openguild_proto.effects.channels import (
     Appended,
     AppendEvent,
     AppendFailure,
     DeleteChannel,
     FindChannelAccess,
     FindPosted,
-    GrantChannelRole,
     InsertChannel,
     ListChannels,
     ListUnread,
@@ -21,6 +20,7 @@ from openguild_proto.effects import (
     RenameChannel,
 )
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.authority import require_in_channel, require_in_guild
 from openguild_proto.memory.paging import page_after

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from openguild_proto.effects import (
+from openguild_proto.effects.guilds import (
     AcceptInvite,
     DeleteGuild,
     DeleteInvite,
     FindGuildAccess,
     FindInvite,
     FindMember,
-    GrantGuildRole,
     InsertGuild,
     InsertInvite,
     ListGuilds,
@@ -22,6 +21,7 @@ from openguild_proto.effects import (
     SetMemberRole,
 )
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.memory.authority import require_author, require_in_guild
 from openguild_proto.memory.channels import drop_channel

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import islice
 
-from openguild_proto.effects import PruneExpired
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.retention import PruneExpired
 from openguild_proto.memory.accounts import prune_user
 from openguild_proto.memory.state import State
 

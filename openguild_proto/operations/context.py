@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import msgspec
 
 from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
@@ -32,6 +34,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: SessionSettings = SessionSettings()
     guilds: GuildSettings = GuildSettings()
     registration: RegistrationSettings = RegistrationSettings()
+
+
+class Limit(Enum):
+    """What is counted before a request is answered, the 429 codes that it answers with, and the window that dispatch counts
+    the account in; without one the operation counts, because it depends on what the request says.
+    """
+
+    WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), "user_writes")
+    MESSAGES = ("messages of an account and of an address", (ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.IP_RATE_LIMIT))
+    ATTEMPTS = ("attempts of an address and on an account", (ErrorCode.LOGIN_RATE_LIMIT,))
+    REFRESHES = ("refreshes of an address and of an account", (ErrorCode.REFRESH_RATE_LIMIT,))
+    STREAMS = ("open streams of an account and of an address", (ErrorCode.CONNECTION_LIMIT,))
+
+    def __init__(self, text: str, codes: tuple[ErrorCode, ...], window: str | None = None) -> None:
+        self.text = text
+        self.codes = codes
+        self.window = window
+
+
+SHARED = {"user": "user_messages", "address": "address_messages", "writes": "user_writes"}
+"""Windows that replicas tell each other of, by their names between replicas."""
 
 
 def rates(settings: Settings) -> dict[str, tuple[int, float]]:
@@ -87,6 +110,10 @@ class Service:
         )
         windows = {name: SlidingWindow(limit, secs) for name, (limit, secs) in rates(settings).items()}
         return cls(settings=settings, tokens=tokens, signer=signer, sockets=sockets, **windows)
+
+    def shared_windows(self) -> dict[str, SlidingWindow]:
+        """What replicas tell each other of, by the names between replicas."""
+        return {name: getattr(self, window) for name, window in SHARED.items()}
 
     def apply(self, settings: Settings) -> None:
         """Other settings from now on; what was admitted stays counted."""

@@ -1,7 +1,7 @@
 """From a request to its operation, and from every refusal to the typed answer.
 
-What a route says of itself is enforced here, in this order: the length of the body, the upgrade, the token, the limit of
-writes, the parameters of the path, the rights, the query, whether it is offered, and the body. A stream's place is
+What a route says of itself is enforced here, in this order: the length of the body, the upgrade, the token, the limits of
+the account, the parameters of the path, the rights, the query, whether it is offered, and the body. A stream's place is
 reserved last of all.
 """
 
@@ -21,10 +21,11 @@ from openguild_proto.operations import routes
 from openguild_proto.operations.attempts import attempt_from
 from openguild_proto.operations.auth import authenticate, authenticate_socket, confirmed_claims
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.context import Context
-from openguild_proto.operations.route import Limit, Route
+from openguild_proto.operations.context import Context, Limit
+from openguild_proto.operations.route import Route
 from openguild_proto.operations.routing import BadParameter, Matched, WrongMethod
 from openguild_proto.policy.addresses import limit_key
+from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.decode import decode_body, parse_query
 
 METRICS_ROUTE = "/metrics"
@@ -57,8 +58,9 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
                 yield from _authenticate(call, route)
             else:
                 call.claims = claims
-            if Limit.WRITES in route.limits:
-                _count_write(call)
+            for limit in route.limits:
+                if limit.window is not None:
+                    _count(call, limit, limit.window)
             if good and not route.rights.late:
                 yield from call.permit()
         if isinstance(matched, BadParameter):
@@ -102,10 +104,11 @@ def _authenticate(call: Call[Any, Any], route: Route) -> Operation[None]:
         call.claims = yield from authenticate(call.ctx, call.request)
 
 
-def _count_write(call: Call[Any, Any]) -> None:
-    wait_secs = call.ctx.service.user_writes.hit(call.claims.user_id, call.ctx.now)
+def _count(call: Call[Any, Any], limit: Limit, name: str) -> None:
+    window: SlidingWindow = getattr(call.ctx.service, name)
+    wait_secs = window.hit(call.claims.user_id, call.ctx.now)
     if wait_secs is not None:
-        raise Refusal(ErrorCode.WRITE_RATE_LIMIT, retry_after_secs=int(wait_secs) + 1)
+        raise Refusal(limit.codes[0], retry_after_secs=int(wait_secs) + 1)
 
 
 def _decode_query(request: Request, route: Route) -> Mapping[str, Any]:

@@ -17,13 +17,13 @@ from openguild_proto.operations.parameters import EPOCH
 from openguild_proto.operations.route import Media, Parameter, Route
 from openguild_proto.operations.routing import CLIENT_PREFIX, UUID_PARAMETERS
 from openguild_proto.schemas.fields import MANDATORY_MARK, SCHEMA_PREFIX
-from openguild_proto.schemas.frames import MessageContent
+from openguild_proto.schemas.frames import CONTENTS
 from openguild_proto.ws.close_codes import CLOSE_CODES
 
 Schema = dict[str, Any]
 
-# Named by other schemas only: the content of an event is raw bytes to the core.
-_BESIDE = (CanonicalEvent, MessageContent)
+# Named by other schemas only: an event is raw bytes to the core.
+_BESIDE = (CanonicalEvent, *CONTENTS.values())
 
 _HEADERS: dict[str, Schema] = {
     "X-Request-Id": {
@@ -106,7 +106,8 @@ def build_schemas(routes: Iterable[Route]) -> dict[str, Schema]:
     event["required"] = list(event["properties"])  # the defaults are for who builds one; on the wire all are there
     for member in event["properties"].values():
         member.pop("default", None)
-    event["properties"]["content"] = {"$ref": SCHEMA_PREFIX + "MessageContent"}
+    contents = [_schema(kind) for kind in CONTENTS.values()]
+    event["properties"]["content"] = {"anyOf": contents} if len(contents) > 1 else contents[0]
     event["properties"]["event_id"]["pattern"] = "^\\$[1-9A-HJ-NP-Za-km-z]{32,44}$"
     event["properties"]["origin_ts"]["description"] = "UTC milliseconds: informs, does not order"
     for name in ("room_id", "sender"):

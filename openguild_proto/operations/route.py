@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from enum import Enum
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_SMALL_BODY_BYTES
-from openguild_proto.operations.context import Settings
+from openguild_proto.operations.context import Limit, Settings
 from openguild_proto.policy.permissions import Permission
 
 Auth: TypeAlias = Literal["none", "bearer", "socket", "refresh"]
@@ -49,23 +48,6 @@ def in_guild(permission: Permission) -> Rights:
 def in_channel(permission: Permission, *, late: bool = False) -> Rights:
     """Decided by the caller's roles in the channel `{channel_id}` of the path."""
     return Rights("channel", permission, late)
-
-
-class Limit(Enum):
-    """What is counted before a request is answered, and the 429 codes that it answers with.
-
-    Dispatch counts WRITES and STREAMS; the others depend on what the request says, and its operation counts them.
-    """
-
-    WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,))
-    MESSAGES = ("messages of an account and of an address", (ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.IP_RATE_LIMIT))
-    ATTEMPTS = ("attempts of an address and on an account", (ErrorCode.LOGIN_RATE_LIMIT,))
-    REFRESHES = ("refreshes of an address and of an account", (ErrorCode.REFRESH_RATE_LIMIT,))
-    STREAMS = ("open streams of an account and of an address", (ErrorCode.CONNECTION_LIMIT,))
-
-    def __init__(self, text: str, codes: tuple[ErrorCode, ...]) -> None:
-        self.text = text
-        self.codes = codes
 
 
 class Parameter(NamedTuple):

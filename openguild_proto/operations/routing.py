@@ -46,10 +46,13 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
         self._fixed: dict[tuple[str, str], Matched] = {}  # by method and path, where no segment is a parameter
+        self._parameters: dict[str, list[tuple[int, str]]] = {}  # by template: the place and the name of each
         for route in routes:
             node = self._root
-            for segment in route.template.split("/")[1:]:
+            parameters = self._parameters[route.template] = []
+            for place, segment in enumerate(route.template.split("/")[1:]):
                 if segment.startswith("{"):
+                    parameters.append((place, segment[1:-1]))
                     node.parameter = node.parameter or _Node()
                     node = node.parameter
                 else:
@@ -82,17 +85,15 @@ class Router:
             return WrongMethod(prefix + routes[0].template, ", ".join(sorted(methods)))
         template = prefix + route.template
         params: dict[str, str] = {}
-        for expected, segment in zip(route.template.split("/")[1:], segments, strict=True):
-            if expected.startswith("{"):
-                name = expected[1:-1]
-                value = decode_component(segment)
-                if value is None or not value or "\0" in value:
-                    return BadParameter(route, template, name, "is not valid percent-encoded UTF-8")
-                if name in UUID_PARAMETERS:
-                    value = parse_uuid(value)
-                    if value is None:
-                        return BadParameter(route, template, name, "must be a UUID")
-                params[name] = value
+        for place, name in self._parameters[route.template]:
+            value = decode_component(segments[place])
+            if value is None or not value or "\0" in value:
+                return BadParameter(route, template, name, "is not valid percent-encoded UTF-8")
+            if name in UUID_PARAMETERS:
+                value = parse_uuid(value)
+                if value is None:
+                    return BadParameter(route, template, name, "must be a UUID")
+            params[name] = value
         return Matched(route, template, params)
 
     def _find(self, segments: list[str], client: bool) -> list[Route]:

@@ -18,9 +18,9 @@ from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_DEVICE_FIELD_CHARS, MAX_PASSWORD_CHARS
 from openguild_proto.operations.attempts import Asked, admit, attempt_from, count, count_attempt
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.context import Context
+from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.ids import new_id
-from openguild_proto.operations.route import Limit, route
+from openguild_proto.operations.route import route
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.names import text_problem, title_problem
 from openguild_proto.records import RefreshFamily, RotatedRefresh

@@ -10,9 +10,10 @@ from openguild_proto.effects.channels import FindChannelAccess
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
 from openguild_proto.operations.logs import LOG_EPOCH, check_epoch, epoch_header
 from openguild_proto.operations.parameters import ACCESS_TOKEN, CLIENT_ID, EPOCH, INTEGER, SEQUENCE
-from openguild_proto.operations.route import Limit, Parameter, in_channel, route
+from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import Permission, require_channel
 from openguild_proto.records import ChannelAccess

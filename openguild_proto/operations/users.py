@@ -9,9 +9,9 @@ from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.attempts import attempt_from, count_attempt
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.context import Settings
+from openguild_proto.operations.context import Limit, Settings
 from openguild_proto.operations.ids import new_id
-from openguild_proto.operations.route import Limit, route
+from openguild_proto.operations.route import route
 from openguild_proto.policy.permissions import effective_role
 from openguild_proto.schemas.accounts import ChannelLine, Credentials, GuildLine, Me, Registered
 from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems

@@ -10,12 +10,13 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Request
+from openguild_proto.http.message import JSON, Request
 from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SEQUENCE
 
 T = TypeVar("T")
 
 _MEDIA_TYPE = re.compile(r"application/(json|[a-z0-9!#$&^_.-]+\+json)")
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _HEX32 = re.compile(r"[0-9a-fA-F]{32}")
 _HYPHENATED = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 # Possessive, and an open text counts to the end: nothing is looked at twice, whatever the bytes are.
@@ -44,6 +45,8 @@ def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
 
 def _check_media_type(request: Request) -> None:
     values = request.all_headers("content-type")
+    if values == [JSON]:
+        return
     media_type = values[0].partition(";")[0].strip().lower() if len(values) == 1 else ""
     if _MEDIA_TYPE.fullmatch(media_type) is None:
         raise Refusal(ErrorCode.UNSUPPORTED_MEDIA_TYPE)
@@ -115,6 +118,8 @@ def _refuse_shape(message: str) -> NoReturn:
 
 def parse_uuid(text: str) -> str | None:
     """Hyphenated, simple, braced or URN form, any case, as hyphenated lower case; None for anything else."""
+    if _CANONICAL.fullmatch(text):
+        return text
     lowered = text.lower().removeprefix("urn:uuid:")
     if lowered.startswith("{") and lowered.endswith("}"):
         lowered = lowered[1:-1]

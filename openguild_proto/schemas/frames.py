@@ -27,6 +27,10 @@ class MessageContent(Body, frozen=True):
     nonce: str
 
 
+CONTENTS: dict[str, type[Body]] = {"message": MessageContent}
+"""`content` by the `event_type` of an event."""
+
+
 class StreamFrame(Body, frozen=True):
     """One text frame of a channel's stream."""
 

@@ -13,15 +13,9 @@ from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
-from openguild_proto.effects import (
-    FindUserByName,
-    GrantChannelRole,
-    GrantGuildRole,
-    GrantServerRole,
-    InsertUser,
-    RevokeServerRole,
-    StorageEffect,
-)
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.accounts import FindUserByName, InsertUser
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.policy.permissions import RANKS, normalise_role
 from openguild_proto.records import MemberChange, UserRecord
 from openguild_proto.schemas.decode import parse_uuid

@@ -12,24 +12,18 @@ from typing import Any, TypeVar
 import anyio
 import structlog
 
-from openguild_proto.effects import (
+from openguild_proto.effects import Effect, Operation, Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
+from openguild_proto.effects.performs import collect, performs
+from openguild_proto.effects.process import (
     AnnounceRead,
-    Appended,
-    AppendEvent,
-    AppendFailure,
     CheckReadiness,
-    Effect,
     HashPassword,
-    Operation,
-    Overloaded,
     Readiness,
     RenderMetrics,
-    StorageEffect,
-    StorageUnavailable,
     VerifyPassword,
     WarnOperator,
 )
-from openguild_proto.effects.performs import collect, performs
 from openguild_proto.records import ReadState, StoredEvent
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.observability.tracing import Tracing

@@ -187,12 +187,8 @@ class Server:
         )
 
     def _limit_sharer(self, config: ServerConfig) -> LimitSharer:
-        service = self.service
-        windows = {
-            "user": service.user_messages, "address": service.address_messages, "writes": service.user_writes,
-        }  # fmt: skip
         at_least = max(config.nats.min_replicas, config.workers)
-        sharing = LimitSharing(self.sources.random_bytes(16).hex(), windows, at_least=at_least)
+        sharing = LimitSharing(self.sources.random_bytes(16).hex(), self.service.shared_windows(), at_least=at_least)
         return LimitSharer(sharing, self.bus, self.metrics, self.sources.monotonic)
 
     # --- life --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import anyio
 import structlog
 
-from openguild_proto.effects import ComponentState, Readiness
+from openguild_proto.effects.process import ComponentState, Readiness
 from openguild_proto.policy.descriptors import DescriptorBudget
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.observability.metrics import Metrics

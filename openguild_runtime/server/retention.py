@@ -7,7 +7,8 @@ import uuid
 
 import anyio
 
-from openguild_proto.effects import Overloaded, PruneExpired, StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageUnavailable
+from openguild_proto.effects.retention import PruneExpired
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
-from openguild_proto.effects import (
-    ReadControlHead,
-    ReadControls,
-    ReadHeads,
-    ReadHistory,
-    ReadVisible,
-    RecordLineage,
-    RenewEpochs,
-    StorageEffect,
-)
-from openguild_proto.records import ControlRecord, History, Visible
+from openguild_proto.effects import StorageEffect
+from openguild_proto.records import ControlRecord
 from openguild_runtime.observability.database_causes import CAUSES
 
 T = TypeVar("T")
@@ -99,35 +89,6 @@ class Storage(ABC):
     @abstractmethod
     async def perform(self, effect: StorageEffect[T]) -> T:
         """Perform one effect. A cancelled caller does not undo it: what was begun is finished."""
-
-    async def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
-        """Perform `ReadHeads`."""
-        return await self.perform(ReadHeads(channel_ids=tuple(channel_ids)))
-
-    async def control_head(self) -> int:
-        """Perform `ReadControlHead`."""
-        return await self.perform(ReadControlHead())
-
-    async def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        """Perform `ReadControls`."""
-        records = await self.perform(ReadControls(after=sequence, limit=limit))
-        return list(records)
-
-    async def history(self) -> History | None:
-        """Perform `ReadHistory`."""
-        return await self.perform(ReadHistory())
-
-    async def record_lineage(self, found: History) -> None:
-        """Perform `RecordLineage`."""
-        await self.perform(RecordLineage(found=found))
-
-    async def renew_epochs(self, found: History, at_least: int) -> bool:
-        """Perform `RenewEpochs`."""
-        return await self.perform(RenewEpochs(found=found, at_least=at_least))
-
-    async def visible(self, user_id: str) -> Visible:
-        """Perform `ReadVisible`."""
-        return await self.perform(ReadVisible(user_id=user_id))
 
     @abstractmethod
     async def check(self) -> StorageHealth:

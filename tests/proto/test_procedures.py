@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from openguild_proto.effects import Overloaded, ReadControlHead, StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageUnavailable
+from openguild_proto.effects.replica import ReadControlHead
 from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
 
 

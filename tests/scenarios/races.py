@@ -27,14 +27,15 @@ import asyncpg
 import httpx
 
 from openguild_proto.canonical.keys import KeyRing, parse_seed
-from openguild_proto.effects import GrantChannelRole, GrantGuildRole, GrantServerRole, InsertInvite, RevokeServerRole
+from openguild_proto.effects.guilds import InsertInvite
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.records import Author
 from openguild_proto.sessions.refresh import new_refresh_token
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
-from tests.support.deeds import add_channel, add_guild, add_user, append, login, new_id
+from tests.support.deeds import add_channel, add_guild, add_user, append, control_head, login, new_id
 from tests.support.server import SIGNING_KEY, ServerProcess
 
 AT_ONCE = 6  # cases
@@ -175,7 +176,7 @@ class Arena:
                 request = "POST", "/guilds", body
             case _:
                 request = "POST", f"/invites/{await self._invite_elsewhere(owner)}/accept", {}
-        head = await self.storage.control_head()
+        head = await control_head(self.storage)
         await self._warm(author, owner, channel)
         delay_ms = self.rng.uniform(FIRST_MS, LAST_MS)
         statuses: list[int] = []

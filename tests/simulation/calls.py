@@ -6,17 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from openguild_proto.effects import (
-    AnnounceRead,
-    Appended,
-    AppendEvent,
-    Effect,
-    HashPassword,
-    StorageEffect,
-    StorageUnavailable,
-    VerifyPassword,
-    WarnOperator,
-)
+from openguild_proto.effects import Effect, StorageEffect, StorageUnavailable
+from openguild_proto.effects.channels import Appended, AppendEvent
+from openguild_proto.effects.process import AnnounceRead, HashPassword, VerifyPassword, WarnOperator
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response

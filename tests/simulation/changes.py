@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.effects import RevokeServerRole
+from openguild_proto.effects.roles import RevokeServerRole
 from tests.simulation.client import DEVICE, Client
 from tests.simulation.clock import Activity
 from tests.simulation.keys import Keys

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from openguild_proto.effects import Appended, AppendEvent, ReadHeads, StorageEffect
-from openguild_proto.effects.replica import ReadHistory, RecordLineage, RenewEpochs
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.channels import Appended, AppendEvent
+from openguild_proto.effects.replica import ReadHeads, ReadHistory, RecordLineage, RenewEpochs
 from openguild_proto.memory import MemoryTables
 from openguild_proto.records import ControlRecord, History, StoredEvent
 from tests.simulation.clock import Clock

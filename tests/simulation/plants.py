@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from openguild_proto.effects import AppendEvent, ReadEvents
+from openguild_proto.effects.channels import AppendEvent, ReadEvents
 from openguild_proto.http.message import OpenStream
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import StoredEvent

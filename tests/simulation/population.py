@@ -7,7 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from openguild_proto.client import Session
-from openguild_proto.effects import GrantServerRole
+from openguild_proto.effects.roles import GrantServerRole
 from openguild_proto.operations.context import Settings
 from openguild_proto.settings.sections import SessionSettings
 from tests.simulation.client import DEVICE

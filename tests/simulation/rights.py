@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openguild_proto.effects import FindChannelAccess
+from openguild_proto.effects.channels import FindChannelAccess
 from openguild_proto.http.message import OpenStream
 from openguild_proto.policy.permissions import Permission, allows, highest, sees_all
 from openguild_proto.records import ChannelAccess

@@ -8,7 +8,8 @@ from functools import partial
 from random import Random
 from typing import Any, TypeAlias
 
-from openguild_proto.effects import Appended, AppendEvent, Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadHistory, ReadVisible
 from openguild_proto.errors import Refusal
 from openguild_proto.log.appends import AppendQueue

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from collections.abc import Sequence
 
-from openguild_proto.effects import AppendEvent, InsertChannel, InsertGuild, InsertUser, OpenSession
-from openguild_proto.records import Author, ChannelRecord, GuildRecord
+from openguild_proto.effects.accounts import InsertUser, OpenSession
+from openguild_proto.effects.channels import AppendEvent, InsertChannel
+from openguild_proto.effects.guilds import InsertGuild
+from openguild_proto.effects.replica import (
+    ReadControlHead,
+    ReadControls,
+    ReadHeads,
+    ReadHistory,
+    ReadVisible,
+    RenewEpochs,
+)
+from openguild_proto.records import Author, ChannelRecord, ControlRecord, GuildRecord, History, Visible
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage
 
@@ -88,3 +99,27 @@ def login(user_id: str, number: int, device_id: str = "phone", now_ms: int = NOW
         access_expires_ms=now_ms + 3_600_000,
         refresh_expires_ms=now_ms + 30 * DAY,
     )
+
+
+async def heads(storage: Storage, channel_ids: Sequence[str]) -> dict[str, int]:
+    return await storage.perform(ReadHeads(channel_ids=tuple(channel_ids)))
+
+
+async def visible(storage: Storage, user_id: str) -> Visible:
+    return await storage.perform(ReadVisible(user_id=user_id))
+
+
+async def control_head(storage: Storage) -> int:
+    return await storage.perform(ReadControlHead())
+
+
+async def controls(storage: Storage, after: int, limit: int) -> list[ControlRecord]:
+    return list(await storage.perform(ReadControls(after=after, limit=limit)))
+
+
+async def history(storage: Storage) -> History | None:
+    return await storage.perform(ReadHistory())
+
+
+async def renew_epochs(storage: Storage, found: History, at_least: int) -> bool:
+    return await storage.perform(RenewEpochs(found=found, at_least=at_least))

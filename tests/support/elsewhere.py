@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from openguild_proto.effects import Appended, StorageEffect
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.channels import Appended
 from openguild_proto.memory import MemoryTables
 from openguild_proto.records import StoredEvent
 from openguild_runtime.storage.memory import MemoryStorage

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from openguild_proto.effects import Effect, ReadControlHead, ReadControls, StorageUnavailable
+from openguild_proto.effects import Effect, StorageUnavailable
+from openguild_proto.effects.replica import ReadControlHead, ReadControls
 from openguild_proto.log.follower import Item, LogFollower
 from openguild_proto.procedures import Procedure, Procedures
 

@@ -16,17 +16,10 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects import (
-    Appended,
-    AppendEvent,
-    AppendFailure,
-    FindChannelAccess,
-    Overloaded,
-    ReadHistory,
-    StorageEffect,
-    StorageUnavailable,
-)
+from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess
 from openguild_proto.effects.performs import collect, performs
+from openguild_proto.effects.replica import ReadHistory
 from openguild_proto.log.commits import Outcome
 from openguild_proto.records import ChannelAccess, ControlRecord, History
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS

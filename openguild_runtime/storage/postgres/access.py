@@ -4,38 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openguild_proto.effects import FindChannelAccess, FindGuildAccess
+from openguild_proto.effects.channels import FindChannelAccess
+from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.performs import performs
 from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord
-from openguild_runtime.storage.postgres.values import Connection, Row, texts, to_millis
+from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.values import Connection, texts
 from openguild_runtime.storage.postgres.ways import Way
 
 # server roles of a user, by (granted_at, role); `$2` is the user id
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
-CHANNEL = (
-    "channel_id, guild_id, name, created_at, epoch"  # by name: a later release's column changes no prepared statement
-)
-
-
-def guild_record(row: Row) -> GuildRecord:
-    return GuildRecord(guild_id=str(row["guild_id"]), name=row["name"], created_at_ms=to_millis(row["created_at"]))
-
-
-def channel_record(row: Row) -> ChannelRecord:
-    return ChannelRecord(
-        channel_id=str(row["channel_id"]),
-        guild_id=str(row["guild_id"]),
-        name=row["name"],
-        created_at_ms=to_millis(row["created_at"]),
-        epoch=row["epoch"],
-    )
+GUILD = Columns(GuildRecord)
+CHANNEL = Columns(ChannelRecord)
+CHANNEL_ACCESS = f"""
+SELECT given.place, {CHANNEL.of("c")}, c.head_sequence,
+    g.role AS guild_role, m.role AS channel_role,
+    ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.user_id ORDER BY granted_at, role) AS server_roles
+FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (channel_id, user_id, place)
+JOIN channels AS c ON c.channel_id = given.channel_id
+LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.user_id
+LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.user_id
+"""
 
 
 @performs(FindGuildAccess, Way.QUERY)
 async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> GuildAccess | None:
     row = await connection.fetchrow(
         f"""
-        SELECT g.guild_id, g.name, g.created_at, m.role, {SERVER_ROLES} AS server_roles
+        SELECT {GUILD.of("g")}, m.role, {SERVER_ROLES} AS server_roles
         FROM guilds AS g LEFT JOIN guild_memberships AS m ON m.guild_id = g.guild_id AND m.user_id = $2
         WHERE g.guild_id = $1
         """,
@@ -44,7 +40,7 @@ async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> 
     )
     if row is None:
         return None
-    return GuildAccess(guild=guild_record(row), role=row["role"], server_roles=texts(row["server_roles"]))
+    return GuildAccess(guild=GUILD.record(row), role=row["role"], server_roles=texts(row["server_roles"]))
 
 
 async def find_channel_accesses(
@@ -52,22 +48,14 @@ async def find_channel_accesses(
 ) -> list[ChannelAccess | None]:
     """One answer for each effect, in order."""
     rows = await connection.fetch(
-        """
-        SELECT given.place, c.channel_id, c.guild_id, c.name, c.created_at, c.epoch, c.head_sequence,
-            g.role AS guild_role, m.role AS channel_role,
-            ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.user_id ORDER BY granted_at, role) AS server_roles
-        FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (channel_id, user_id, place)
-        JOIN channels AS c ON c.channel_id = given.channel_id
-        LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.user_id
-        LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.user_id
-        """,
+        CHANNEL_ACCESS,
         [effect.channel_id for effect in effects],
         [effect.user_id for effect in effects],
     )
     found: list[ChannelAccess | None] = [None] * len(effects)
     for row in rows:
         found[row["place"] - 1] = ChannelAccess(
-            channel=channel_record(row),
+            channel=CHANNEL.record(row),
             guild_role=row["guild_role"],
             channel_role=row["channel_role"],
             server_roles=texts(row["server_roles"]),

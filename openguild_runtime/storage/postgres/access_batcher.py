@@ -3,7 +3,7 @@ become tens of queries."""
 
 from __future__ import annotations
 
-from openguild_proto.effects import FindChannelAccess
+from openguild_proto.effects.channels import FindChannelAccess
 from openguild_proto.limits import MAX_WAITING_QUESTIONS, QUESTION_BYTES
 from openguild_proto.policy.batches import ArrivalQueue
 from openguild_proto.records import ChannelAccess

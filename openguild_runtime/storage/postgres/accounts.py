@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import DescribeUser, FindUserByName, GrantServerRole, InsertUser, RevokeServerRole
+from openguild_proto.effects.accounts import DescribeUser, FindUserByName, InsertUser
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
 from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
 from openguild_runtime.storage.postgres.authority import hold_users
+from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, moment, rows_changed, texts, to_millis
+from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts, to_millis
 from openguild_runtime.storage.postgres.ways import Way
 
-# Columns by name, here and everywhere: a later release's column then changes no result.
-USER = "SELECT user_id, username, password_hash, created_at, updated_at FROM users"
+USERS = Columns(UserRecord)
+USER = f"SELECT {USERS} FROM users"
 
 
 @performs(InsertUser, Way.CHANGE)
@@ -34,17 +36,7 @@ async def insert_user(connection: Connection, effect: InsertUser) -> bool:
 @performs(FindUserByName, Way.QUERY)
 async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
     row = await connection.fetchrow(f"{USER} WHERE username_key = $1", effect.username_key)
-    return _user(row) if row is not None else None
-
-
-def _user(row: Row) -> UserRecord:
-    return UserRecord(
-        user_id=str(row["user_id"]),
-        username=row["username"],
-        password_hash=row["password_hash"],
-        created_at_ms=to_millis(row["created_at"]),
-        updated_at_ms=to_millis(row["updated_at"]),
-    )
+    return USERS.record(row) if row is not None else None
 
 
 @performs(DescribeUser, Way.SNAPSHOT)
@@ -79,7 +71,7 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
         effect.limit,
     )
     return UserProfile(
-        user=_user(user),
+        user=USERS.record(user),
         server_roles=texts(row["role"] for row in roles),
         guilds=tuple(
             GuildMembership(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openguild_proto.effects import Appended, AppendEvent, AppendFailure
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.channels import is_same_post

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import CountAttempt
+from openguild_proto.effects.attempts import CountAttempt
 from openguild_proto.effects.performs import performs
 from openguild_runtime.storage.postgres.values import Connection, moment
 from openguild_runtime.storage.postgres.ways import Way

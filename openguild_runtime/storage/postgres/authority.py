@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openguild_proto.effects import FindChannelAccess, FindGuildAccess
+from openguild_proto.effects.channels import FindChannelAccess
+from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.permissions import Permission, require_channel, require_guild, require_session
 from openguild_proto.records import Author, ChannelAccess, GuildAccess

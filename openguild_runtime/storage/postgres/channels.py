@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from openguild_proto.effects import (
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.channels import (
     DeleteChannel,
     FindPosted,
-    GrantChannelRole,
     InsertChannel,
     ListChannels,
     ListUnread,
@@ -17,13 +17,14 @@ from openguild_proto.effects import (
     RenameChannel,
 )
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_proto.schemas.stream import channel_body
-from openguild_runtime.storage.postgres.access import CHANNEL, channel_record
+from openguild_runtime.storage.postgres.access import CHANNEL
 from openguild_runtime.storage.postgres.authority import hold_users, require_in_channel, require_in_guild
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
@@ -49,13 +50,16 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
     full = decide_room(count, effect.limit)
     if full is not None:
         return full
-    epoch = await tx.connection.fetchval(
-        "INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, $3, $4) RETURNING epoch",
+    row = await tx.connection.fetchrow(
+        f"INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, $3, $4) RETURNING {CHANNEL}",
         effect.channel_id,
         effect.guild_id,
         effect.name,
         now,
     )
+    if row is None:
+        raise StorageUnavailable
+    record = CHANNEL.record(row)
     role = creator_role(access.role)
     if role is not None:
         await tx.connection.execute(
@@ -65,13 +69,6 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
             role,
             now,
         )
-    record = ChannelRecord(
-        channel_id=effect.channel_id,
-        guild_id=effect.guild_id,
-        name=effect.name,
-        created_at_ms=effect.now_ms,
-        epoch=epoch,
-    )
     await tx.log(
         ControlKind.CHANNEL_CREATED,
         guild_id=effect.guild_id,
@@ -94,7 +91,7 @@ async def list_channels(connection: Connection, effect: ListChannels) -> tuple[C
         effect.limit,
         *bound(effect.after),
     )
-    return tuple(channel_record(row) for row in rows)
+    return tuple(CHANNEL.record(row) for row in rows)
 
 
 @performs(RenameChannel, Way.TRANSACTION)
@@ -105,7 +102,7 @@ async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecor
     )
     if row is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    return channel_record(row)
+    return CHANNEL.record(row)
 
 
 @performs(DeleteChannel, Way.TRANSACTION)

@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import TypeAlias
 
-from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded
+from openguild_proto.effects import Overloaded
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
 from openguild_proto.limits import BLOCKED_SECS
 from openguild_proto.log.appends import AppendQueue
 from openguild_runtime.storage.postgres.batcher import Batcher, Perform, settle_all

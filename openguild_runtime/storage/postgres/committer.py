@@ -10,7 +10,8 @@ from typing import Protocol
 import asyncpg
 import structlog
 
-from openguild_proto.effects import Appended, AppendEvent, AppendFailure, StorageUnavailable
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.log.commits import Attempt, CommitPlan, Outcome
 from openguild_runtime.storage.postgres.append import append_batch

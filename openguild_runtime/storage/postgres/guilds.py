@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from openguild_proto.effects import (
+from openguild_proto.effects.guilds import (
     DeleteGuild,
     FindMember,
-    GrantGuildRole,
     InsertGuild,
     ListGuilds,
     ListMembers,
@@ -16,29 +15,21 @@ from openguild_proto.effects import (
     SetMemberRole,
 )
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
 from openguild_proto.schemas.stream import channel_ids_body
-from openguild_runtime.storage.postgres.access import guild_record
+from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
+from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, to_millis
+from openguild_runtime.storage.postgres.values import Connection, bound, moment, rows_changed
 from openguild_runtime.storage.postgres.ways import Way
 
-MEMBER = "SELECT guild_id, user_id, username, role, joined_at FROM guild_memberships JOIN users USING (user_id)"
-
-
-def member_record(row: Row) -> MemberRecord:
-    """A row of `MEMBER`."""
-    return MemberRecord(
-        guild_id=str(row["guild_id"]),
-        user_id=str(row["user_id"]),
-        username=row["username"],
-        role=row["role"],
-        joined_at_ms=to_millis(row["joined_at"]),
-    )
+MEMBERS = Columns(MemberRecord)
+MEMBER = f"SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id)"
 
 
 @performs(InsertGuild, Way.TRANSACTION)
@@ -74,8 +65,8 @@ async def _guilds_owned(tx: Transaction, user_id: str) -> int:
 @performs(ListGuilds, Way.QUERY)
 async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[GuildRecord, ...]:
     rows = await connection.fetch(
-        """
-        SELECT guild_id, name, created_at FROM guilds AS g
+        f"""
+        SELECT {GUILD} FROM guilds AS g
         WHERE ($1::uuid IS NULL OR EXISTS (SELECT FROM guild_memberships AS m WHERE m.guild_id = g.guild_id AND m.user_id = $1))
           AND ($3::timestamptz IS NULL OR (created_at, guild_id) > ($3, $4::uuid))
         ORDER BY created_at, guild_id LIMIT $2
@@ -84,7 +75,7 @@ async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[Guild
         effect.limit,
         *bound(effect.after),
     )
-    return tuple(guild_record(row) for row in rows)
+    return tuple(GUILD.record(row) for row in rows)
 
 
 @performs(RenameGuild, Way.TRANSACTION)
@@ -122,13 +113,13 @@ async def list_members(connection: Connection, effect: ListMembers) -> tuple[Mem
         effect.limit,
         *bound(effect.after),
     )
-    return tuple(member_record(row) for row in rows)
+    return tuple(MEMBERS.record(row) for row in rows)
 
 
 @performs(FindMember, Way.QUERY)
 async def find_member(connection: Connection, effect: FindMember) -> MemberRecord | None:
     row = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.user_id)
-    return member_record(row) if row is not None else None
+    return MEMBERS.record(row) if row is not None else None
 
 
 @performs(SetMemberRole, Way.TRANSACTION)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects import AcceptInvite, DeleteInvite, FindGuildAccess, FindInvite, InsertInvite, ListInvites
+from openguild_proto.effects.guilds import (
+    AcceptInvite,
+    DeleteInvite,
+    FindGuildAccess,
+    FindInvite,
+    InsertInvite,
+    ListInvites,
+)
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
@@ -10,7 +17,7 @@ from openguild_proto.policy.permissions import Permission, needed_to_delete, req
 from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
 from openguild_runtime.storage.postgres.access import find_guild_access
 from openguild_runtime.storage.postgres.authority import require_author, require_in_guild
-from openguild_runtime.storage.postgres.guilds import MEMBER, member_record
+from openguild_runtime.storage.postgres.guilds import MEMBER, MEMBERS
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import (
     Connection,
@@ -131,7 +138,7 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
     if guild_id is None or joining is not Joining.JOIN:
-        return member_record(already) if already is not None else None
+        return MEMBERS.record(already) if already is not None else None
     status = await connection.execute(
         """
         INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
@@ -147,7 +154,7 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
         await _read_all(tx, guild_id, effect)
         await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=user_id)
     member = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, user_id)
-    return member_record(member) if member is not None else None
+    return MEMBERS.record(member) if member is not None else None
 
 
 async def _read_all(tx: Transaction, guild_id: str, effect: AcceptInvite) -> None:

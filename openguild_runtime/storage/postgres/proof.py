@@ -11,8 +11,8 @@ import os
 import time
 import uuid
 
-from openguild_proto.effects import AppendEvent, CountAttempt
-from openguild_proto.effects.attempts import AttemptKey
+from openguild_proto.effects.attempts import AttemptKey, CountAttempt
+from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.records import ControlKind
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openguild_proto.effects import PruneExpired
 from openguild_proto.effects.performs import performs
+from openguild_proto.effects.retention import PruneExpired
 from openguild_runtime.storage.postgres.sessions import prune_users
 from openguild_runtime.storage.postgres.values import moment, rows_changed
 from openguild_runtime.storage.postgres.ways import Way

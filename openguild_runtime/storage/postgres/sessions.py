@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from openguild_proto.effects import (
+from openguild_proto.effects.accounts import (
     FindRefreshFamily,
     FindSession,
     ListDevices,
@@ -30,9 +30,12 @@ from openguild_proto.records import (
 )
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 from openguild_runtime.storage.postgres.authority import hold_users, require_author
+from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
 from openguild_runtime.storage.postgres.ways import Way
+
+DEVICE = Columns(DeviceRecord)
 
 
 @performs(OpenSession, Way.TRANSACTION)
@@ -172,8 +175,8 @@ async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
 @performs(ListDevices, Way.QUERY)
 async def list_devices(connection: Connection, effect: ListDevices) -> tuple[DeviceRecord, ...]:
     rows = await connection.fetch(
-        """
-        SELECT device_id, device_name, last_seen_at, ip_address, user_agent FROM refresh_families
+        f"""
+        SELECT {DEVICE} FROM refresh_families
         WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
         ORDER BY last_seen_at DESC, device_id LIMIT $3
         """,
@@ -181,16 +184,7 @@ async def list_devices(connection: Connection, effect: ListDevices) -> tuple[Dev
         moment(effect.now_ms),
         effect.limit,
     )
-    return tuple(
-        DeviceRecord(
-            device_id=row["device_id"],
-            device_name=row["device_name"],
-            last_seen_at_ms=to_millis(row["last_seen_at"]),
-            ip_address=row["ip_address"],
-            user_agent=row["user_agent"],
-        )
-        for row in rows
-    )
+    return tuple(DEVICE.record(row) for row in rows)
 
 
 @performs(ListSessionAddresses, Way.QUERY)

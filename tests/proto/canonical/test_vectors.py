@@ -14,7 +14,7 @@ from openguild_proto.canonical.encode import CanonicalError, canonical_json, for
 from openguild_proto.canonical.event import (
     CanonicalEvent,
     base58,
-    build_message,
+    build_event,
     canonical_bytes,
     event_hash,
     event_id,
@@ -82,9 +82,10 @@ def test_golden_bytes() -> None:
 def test_what_clients_see_verifies(signed: bool) -> None:
     """Id and signature can be checked from the wire bytes alone (PROTOCOL 6.3)."""
     key = parse_seed(SEED)
-    built = build_message(
-        server_name='quote"server', channel_id=ROOM, sender=ALICE, username='al"event_id":"ice', text="hi \x7f é",
-        nonce="n", origin_ts_ms=5, signer=EventSigner("srv", "k", key) if signed else None,
+    content = {"author": {"id": ALICE, "username": 'al"event_id":"ice'}, "content": "hi \x7f é", "nonce": "n"}
+    built = build_event(
+        server_name='quote"server', channel_id=ROOM, event_type="message", sender=ALICE, content=content,
+        origin_ts_ms=5, signer=EventSigner("srv", "k", key) if signed else None,
     )  # fmt: skip
     event = msgspec.json.decode(built.wire, type=CanonicalEvent)
     assert canonical_bytes(event) == built.canonical

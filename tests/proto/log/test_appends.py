@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from openguild_proto.effects import AppendEvent
+from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.limits import (
     APPEND_OVERHEAD_BYTES,
     BLOCKED_SECS,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import hypothesis.strategies as st
 from hypothesis import given
 
-from openguild_proto.effects import AppendEvent, AppendFailure, Overloaded, StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageUnavailable
+from openguild_proto.effects.channels import AppendEvent, AppendFailure
 from openguild_proto.limits import LOCK_PATIENCE_MS, PROBE_PATIENCE_MS, RETRY_LIMIT_SECS
 from openguild_proto.log.commits import Attempt, CommitPlan, Outcome
 from tests.support.deeds import append

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from openguild_proto.effects import GrantChannelRole, GrantGuildRole, GrantServerRole
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.effects import AppendEvent, Effect, FindPosted
+from openguild_proto.effects import Effect
+from openguild_proto.effects.channels import AppendEvent, FindPosted
 from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_runtime.config.sections import ServerConfig

@@ -12,8 +12,9 @@ from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.operations import messages, routes
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit, rates
 from openguild_proto.operations.openapi import build_openapi
-from openguild_proto.operations.route import Limit, Route, collect_routes
+from openguild_proto.operations.route import Route, collect_routes
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
@@ -21,10 +22,6 @@ from openguild_proto.records import ChannelAccess, GuildAccess
 from tests.support.world import PASSWORD, World, decoded, request
 
 ACCESS = {"guild": GuildAccess, "channel": ChannelAccess, None: None}
-WINDOWS = (
-    "user_messages", "address_messages", "user_writes", "address_logins", "account_logins", "address_refreshes",
-    "account_refreshes", "user_repeats", "address_repeats",
-)  # fmt: skip
 BODIES: dict[Limit, Any] = {
     Limit.MESSAGES: {"content": "x"}, Limit.WRITES: {}, Limit.STREAMS: None,
     Limit.ATTEMPTS: {
@@ -57,7 +54,7 @@ def test_a_limit_that_a_route_names_is_counted(route: Route, limit: Limit) -> No
     alice = world.user("alice")
     guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, alice))["guild_id"]
     channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, alice))["channel_id"]
-    for name in WINDOWS:
+    for name in rates(world.service.settings):
         setattr(world.service, name, SlidingWindow(5, 60))  # of which alice's login and registration take two
     world.service.sockets = ConnectionLimiter(5, 5, 5)
     path = re.sub(r"\{(?!channel_id)\w+\}", str(uuid.uuid4()), route.template).replace("{channel_id}", channel)

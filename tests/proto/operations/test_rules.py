@@ -13,7 +13,8 @@ import pytest
 from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey, verify
-from openguild_proto.effects import Effect, FindMember, RemoveMember
+from openguild_proto.effects import Effect
+from openguild_proto.effects.guilds import FindMember, RemoveMember
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.operations.context import Settings
 from openguild_proto.operations.route import Route

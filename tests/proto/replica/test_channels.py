@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.effects import DeleteChannel, ReadEvents, ReadHeads, StorageUnavailable
-from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.channels import DeleteChannel, ReadEvents
+from openguild_proto.effects.replica import ReadHeads, SubscribeChannels, UnsubscribeChannels
 from openguild_proto.limits import GAP_GRACE_SECS, MAX_CHANNELS_AT_ONCE, ROOM_LOOK_SECS
 from openguild_proto.records import Author
 from openguild_proto.replica.channels import Channels

@@ -5,17 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from openguild_proto.effects import (
-    DeleteChannel,
-    FindChannelAccess,
-    FindSession,
-    GrantChannelRole,
-    ReadControlHead,
-    ReadControls,
-    ReadVisible,
-    RemoveMember,
-    StorageUnavailable,
-)
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.accounts import FindSession
+from openguild_proto.effects.channels import DeleteChannel, FindChannelAccess
+from openguild_proto.effects.guilds import RemoveMember
+from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadVisible
+from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.limits import GAP_GRACE_SECS, PAGE_RECORDS
 from openguild_proto.memory.state import Membership
 from openguild_proto.records import Author, ControlKind, ControlRecord

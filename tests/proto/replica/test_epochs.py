@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from openguild_proto.effects import ReadHeads, ReadHistory, RecordLineage, RenewEpochs, StorageUnavailable
-from openguild_proto.effects.replica import ReadControlHead
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory, RecordLineage, RenewEpochs
 from openguild_proto.records import History
 from openguild_proto.ws import reasons
 from tests.support.deeds import login

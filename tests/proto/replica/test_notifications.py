@@ -6,14 +6,11 @@ from typing import Any
 
 import pytest
 
-from openguild_proto.effects import (
-    DeleteChannel,
-    DeleteGuild,
-    GrantChannelRole,
-    ReadHeads,
-    ReadVisible,
-    StorageUnavailable,
-)
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.channels import DeleteChannel
+from openguild_proto.effects.guilds import DeleteGuild
+from openguild_proto.effects.replica import ReadHeads, ReadVisible
+from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.records import Author, ReadState
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.schemas.stream import CONTROL_PROBE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from openguild_proto.effects import ReadControlHead
+from openguild_proto.effects.replica import ReadControlHead
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.limits import MAX_WAITING_WORKS
 from openguild_proto.replica.actions import PASS, AnyAction, Close, Flush, Haste, Level, Log, Query

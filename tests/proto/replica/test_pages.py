@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from openguild_proto.effects import ReadEvents, StorageUnavailable
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.limits import PIECE_BYTES
 from openguild_proto.memory import MemoryTables

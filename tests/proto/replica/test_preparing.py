@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.effects import (
-    DeleteChannel,
-    Effect,
-    Overloaded,
-    ReadEvents,
-    ReadHeads,
-    ReadVisible,
-    StorageUnavailable,
-)
-from openguild_proto.effects.replica import SubscribeChannels
+from openguild_proto.effects import Effect, Overloaded, StorageUnavailable
+from openguild_proto.effects.channels import DeleteChannel, ReadEvents
+from openguild_proto.effects.replica import ReadHeads, ReadVisible, SubscribeChannels
 from openguild_proto.errors import ErrorCode
 from openguild_proto.records import Author
 from tests.support.driven_chat import DrivenChat

@@ -6,7 +6,8 @@ from typing import Any
 
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.effects import FindSession, ReadEvents
+from openguild_proto.effects.accounts import FindSession
+from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory, ReadVisible
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream

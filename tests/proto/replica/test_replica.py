@@ -6,7 +6,9 @@ import random
 
 import pytest
 
-from openguild_proto.effects import Effect, ReadControlHead, ReadEvents, ReadHeads, ReadHistory, StorageUnavailable
+from openguild_proto.effects import Effect, StorageUnavailable
+from openguild_proto.effects.channels import ReadEvents
+from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory
 from openguild_proto.limits import CATCH_UP_SECS, GAP_GRACE_SECS, TAIL_CHECK_SECS
 from openguild_proto.replica.actions import Flush, Publish
 from openguild_proto.schemas.stream import event_frame_payload

@@ -6,10 +6,7 @@ import pytest
 
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.effects import (
-    DeleteChannel,
-    ReadEvents,
-)
+from openguild_proto.effects.channels import DeleteChannel, ReadEvents
 from openguild_proto.fanout.hub import SubscriberState
 from openguild_proto.limits import FEW_AT_ONCE
 from openguild_proto.records import Author

@@ -7,15 +7,10 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 
-from openguild_proto.effects import (
-    CountAttempt,
-    FindUserByName,
-    HashPassword,
-    Operation,
-    Overloaded,
-    StorageEffect,
-    StorageUnavailable,
-)
+from openguild_proto.effects import Operation, Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.accounts import FindUserByName
+from openguild_proto.effects.attempts import CountAttempt
+from openguild_proto.effects.process import HashPassword
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
 from openguild_runtime.storage.memory import MemoryStorage

@@ -11,7 +11,7 @@ import anyio
 import pytest
 import structlog
 
-from openguild_proto.effects import GrantServerRole
+from openguild_proto.effects.roles import GrantServerRole
 from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response

@@ -17,7 +17,8 @@ import anyio
 import pytest
 import structlog
 
-from openguild_proto.effects import ReadVisible, StorageEffect
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.storage.memory import MemoryStorage

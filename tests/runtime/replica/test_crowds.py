@@ -15,7 +15,7 @@ import anyio.lowlevel
 import pytest
 
 from openguild_proto.connection.server import ServerConnection
-from openguild_proto.effects import Appended
+from openguild_proto.effects.channels import Appended
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import TURN_SECS
 from openguild_proto.records import ControlKind, ControlRecord, StoredEvent

@@ -7,7 +7,8 @@ from typing import TypeVar
 import pytest
 import structlog
 
-from openguild_proto.effects import Overloaded, ReadVisible, StorageEffect, StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.storage.memory import MemoryStorage

@@ -6,26 +6,23 @@ import anyio
 import msgspec
 import pytest
 
-from openguild_proto.effects import (
+from openguild_proto.effects.accounts import (
     DescribeUser,
     FindRefreshFamily,
     FindSession,
     FindUserByName,
-    GrantChannelRole,
-    GrantGuildRole,
-    GrantServerRole,
     InsertUser,
     ListDevices,
     ListSessionAddresses,
     RevokeDevice,
     RevokeRefresh,
-    RevokeServerRole,
     RotateRefresh,
 )
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.records import Author, ControlKind, ReusedRefresh, RotatedRefresh
 from openguild_proto.schemas.stream import encode_control
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, login, new_id, token
+from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, control_head, controls, login, new_id, token
 from tests.support.storage_handler import HeardFromStorage
 
 pytestmark = pytest.mark.anyio
@@ -177,9 +174,9 @@ async def test_the_end_of_a_huge_family_is_told_in_small_records(storage: Storag
         effect = rotate(number, number + 1)
         assert isinstance(await storage.perform(effect), RotatedRefresh)
         sessions.add(effect.new_session_id)
-    before = await storage.control_head()
+    before = await control_head(storage)
     await storage.perform(login(user, 9_999, now_ms=NOW + 60_000))
-    records = await storage.control_since(before, 100)
+    records = await controls(storage, before, 100)
     assert [record.kind for record in records] == [ControlKind.SESSIONS_REVOKED] * 3
     assert {record.user_id for record in records} == {user}
     assert all(len(encode_control(record)) < 50_000 for record in records)
@@ -197,7 +194,7 @@ async def test_reuse_of_a_rotated_token_ends_the_family(storage: Storage) -> Non
     assert await storage.perform(rotate(2, 4, NOW + 121_000)) is None
     assert await revoked(storage, opened.session_id)
     assert await revoked(storage, first.new_session_id)
-    record = (await storage.control_since(0, 100))[-1]
+    record = (await controls(storage, 0, 100))[-1]
     assert record.kind is ControlKind.SESSIONS_REVOKED
     assert set(record.session_ids) == {opened.session_id, first.new_session_id}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from openguild_proto.effects import AttemptKey, CountAttempt
+from openguild_proto.effects.attempts import AttemptKey, CountAttempt
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW
 

@@ -10,38 +10,35 @@ from typing import Any
 import anyio
 import pytest
 
-from openguild_proto import effects
-from openguild_proto.effects import (
-    AcceptInvite,
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.accounts import ListDevices, RevokeDevice, RevokeRefresh
+from openguild_proto.effects.channels import (
     Appended,
     DeleteChannel,
+    FindChannelAccess,
+    InsertChannel,
+    MarkRead,
+    RenameChannel,
+)
+from openguild_proto.effects.guilds import (
+    AcceptInvite,
     DeleteGuild,
     DeleteInvite,
-    FindChannelAccess,
     FindInvite,
-    GrantChannelRole,
-    GrantGuildRole,
-    GrantServerRole,
-    InsertChannel,
     InsertGuild,
     InsertInvite,
-    ListDevices,
     ListMembers,
-    MarkRead,
     RemoveMember,
-    RenameChannel,
     RenameGuild,
-    RevokeDevice,
-    RevokeRefresh,
-    RevokeServerRole,
     SetMemberRole,
-    StorageEffect,
 )
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.memory import PERFORMERS
 from openguild_proto.policy.permissions import ROLES, Permission, require_role
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, login, new_id, token
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id, token
 
 pytestmark = pytest.mark.anyio
 
@@ -86,10 +83,10 @@ class Place:
         return made.code
 
     async def refused(self, effect: StorageEffect[Any]) -> ErrorCode:
-        head = await self.storage.control_head()
+        head = await control_head(self.storage)
         with pytest.raises(Refusal) as refusal:
             await self.storage.perform(effect)
-        assert await self.storage.control_head() == head
+        assert await control_head(self.storage) == head
         return refusal.value.code
 
 
@@ -124,8 +121,7 @@ BY_SESSION: dict[str, Callable[[Place], StorageEffect[Any]]] = {
 
 
 def test_every_change_that_somebody_makes_names_its_author() -> None:
-    kinds = [kind for kind in vars(effects).values() if isinstance(kind, type) and issubclass(kind, StorageEffect)]
-    changes = {kind for kind in kinds if kind is not StorageEffect and not kind.__name__.startswith(READS)}
+    changes = {kind for kind in PERFORMERS if not kind.__name__.startswith(READS)}
     unnamed = {kind.__name__ for kind in changes if "author" not in kind.__struct_fields__}
     assert unnamed == WITHOUT_AUTHOR
     tried = BY_ROLE | BY_MEMBERSHIP | BY_SESSION
@@ -187,7 +183,7 @@ async def test_a_batch_stores_the_posts_of_those_who_may(place: Place) -> None:
     for number, outcome in enumerate(outcomes):
         expected = (Appended, ErrorCode.FORBIDDEN, Appended, ErrorCode.NOT_FOUND)[number % 4]
         assert outcome is expected or isinstance(outcome, Appended) is (expected is Appended)
-    assert await place.storage.heads([place.channel]) == {place.channel: 6}
+    assert await heads(place.storage, [place.channel]) == {place.channel: 6}
 
 
 async def test_posts_are_decided_by_the_same_rule_everywhere(storage: Storage) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from openguild_proto.effects import FindChannelAccess, Overloaded, StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageUnavailable
+from openguild_proto.effects.channels import FindChannelAccess
 from openguild_proto.limits import MAX_WAITING_QUESTIONS
 from openguild_proto.records import ChannelAccess
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher

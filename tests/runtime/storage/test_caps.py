@@ -8,18 +8,17 @@ from typing import Any
 import anyio
 import pytest
 
-from openguild_proto.effects import (
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.channels import DeleteChannel, InsertChannel
+from openguild_proto.effects.guilds import (
     AcceptInvite,
-    DeleteChannel,
     FindInvite,
-    GrantGuildRole,
-    InsertChannel,
     InsertGuild,
     InsertInvite,
     ListGuilds,
     SetMemberRole,
-    StorageEffect,
 )
+from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.records import Author, ChannelRecord, InviteRecord, LimitReached, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_guild, add_user, new_id

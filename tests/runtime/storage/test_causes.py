@@ -13,11 +13,12 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from openguild_proto.effects import InsertUser, StorageUnavailable
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.accounts import InsertUser
 from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
-from tests.support.deeds import NOW, add_user, new_id
+from tests.support.deeds import NOW, add_user, heads, new_id
 from tests.support.storage_handler import HeardFromStorage
 from tests.support.waiting import free_port
 
@@ -106,7 +107,7 @@ async def test_sessions_that_became_read_only_leave_the_pool(database_url: str) 
         with pytest.raises(StorageUnavailable):
             await add_user(store)
         assert (await store.check()).cause == "read_only"
-        await store.heads([])  # a session that only reads is made in that time
+        await heads(store, [])  # a session that only reads is made in that time
         await owner.execute("SET default_transaction_read_only = off")
         await owner.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await owner.close()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from openguild_proto.effects import Appended, AppendEvent, AppendFailure, Overloaded, StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageUnavailable
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
 from openguild_proto.limits import MAX_QUEUE_EVENTS
 from openguild_proto.log.commits import Outcome
 from openguild_proto.records import StoredEvent

@@ -9,36 +9,36 @@ import anyio
 import msgspec
 import pytest
 
-from openguild_proto.effects import (
-    AcceptInvite,
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.channels import (
     DeleteChannel,
+    FindChannelAccess,
+    InsertChannel,
+    ListChannels,
+    ListUnread,
+    RenameChannel,
+)
+from openguild_proto.effects.guilds import (
+    AcceptInvite,
     DeleteGuild,
     DeleteInvite,
-    FindChannelAccess,
     FindGuildAccess,
     FindInvite,
     FindMember,
-    GrantChannelRole,
-    GrantGuildRole,
-    GrantServerRole,
-    InsertChannel,
     InsertInvite,
-    ListChannels,
     ListGuilds,
     ListInvites,
     ListMembers,
-    ListUnread,
     RemoveMember,
-    RenameChannel,
     RenameGuild,
     SetMemberRole,
-    StorageEffect,
 )
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.records import Author, ControlKind, InviteRecord, MemberChange, PageCursor
 from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, controls, new_id, visible
 from tests.support.storage_handler import HeardFromStorage
 
 pytestmark = pytest.mark.anyio
@@ -308,13 +308,13 @@ async def test_the_command_line_keeps_an_owner_too(storage: Storage) -> None:
     async def grant(user_id: str, role: str, guild_id: str = guild) -> MemberChange | None:
         return await storage.perform(GrantGuildRole(guild_id=guild_id, user_id=user_id, role=role, now_ms=NOW))
 
-    code, head = await invite(storage, guild, owner), await storage.control_head()
+    code, head = await invite(storage, guild, owner), await control_head(storage)
     assert await grant(owner, "guest") is MemberChange.LAST_OWNER
     member = await storage.perform(FindMember(guild_id=guild, user_id=owner))
     assert member is not None
     assert member.role == "owner"
     assert await storage.perform(FindInvite(code=code)) is not None, "nothing was changed"
-    assert await storage.control_head() == head
+    assert await control_head(storage) == head
     assert await grant(owner, "owner") is MemberChange.DONE
     assert await grant(bob, "owner") is MemberChange.DONE
     assert await grant(owner, "guest") is MemberChange.DONE
@@ -396,7 +396,7 @@ async def test_who_creates_a_channel_by_a_server_role_gets_no_role_in_it(storage
         access = await storage.perform(FindChannelAccess(channel_id=effect.channel_id, user_id=user))
         assert access is not None
         assert access.channel_role == role
-    assert (await storage.visible(admin)).channel_ids == ()
+    assert (await visible(storage, admin)).channel_ids == ()
 
 
 async def test_renaming_and_deleting(storage: Storage) -> None:
@@ -419,13 +419,13 @@ async def test_renaming_and_deleting(storage: Storage) -> None:
 async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) -> None:
     storage.attach(heard := HeardFromStorage())
     owner, bob = await add_user(storage), await add_user(storage)
-    start = await storage.control_head()
+    start = await control_head(storage)
     guild = await add_guild(storage, owner)
     channel = await add_channel(storage, guild, owner, "news")
     await storage.perform(accept(await invite(storage, guild, owner), bob))
     await storage.perform(kick(guild, bob, owner))
     await storage.perform(DeleteGuild(author=Author(owner), guild_id=guild))
-    records = await storage.control_since(start, 100)
+    records = await controls(storage, start, 100)
     assert [record.kind for record in records] == [
         ControlKind.MEMBER_JOINED,
         ControlKind.CHANNEL_CREATED,
@@ -435,8 +435,8 @@ async def test_the_control_log_is_dense_and_tells_each_change(storage: Storage) 
     ]
     assert [record.sequence for record in records] == list(range(start + 1, start + 6))
     assert heard.records == records
-    assert await storage.control_head() == start + 5
-    assert await storage.control_since(start + 1, 1) == records[1:2]
+    assert await control_head(storage) == start + 5
+    assert await controls(storage, start + 1, 1) == records[1:2]
     body = records[1].body
     assert body is not None
     assert f'"channel_id":"{channel}"' in body
@@ -451,6 +451,6 @@ async def test_visible_covers_guilds_and_explicit_channels(storage: Storage) -> 
     single = await add_channel(storage, other, bob)
     await add_channel(storage, other, bob)
     await storage.perform(GrantChannelRole(channel_id=single, user_id=owner, role="viewer", now_ms=NOW))
-    visible = await storage.visible(owner)
-    assert visible.guild_ids == (mine,)
-    assert set(visible.channel_ids) == {general, single}
+    seen = await visible(storage, owner)
+    assert seen.guild_ids == (mine,)
+    assert set(seen.channel_ids) == {general, single}

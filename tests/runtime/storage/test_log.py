@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from openguild_proto.effects import (
+from openguild_proto.effects.channels import (
     Appended,
     AppendFailure,
     DeleteChannel,
@@ -23,7 +23,7 @@ from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.records import Author, ChannelRecord, PageCursor, StoredEvent
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, controls, heads, new_id
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +57,7 @@ async def test_sequences_are_dense_per_channel(storage: Storage, channel_id: str
             outcome = await storage.perform(append(channel))
             assert isinstance(outcome, Appended)
             assert outcome.event.sequence == number
-    assert await storage.heads([channel_id, other, new_id()]) == {channel_id: 3, other: 3}
+    assert await heads(storage, [channel_id, other, new_id()]) == {channel_id: 3, other: 3}
 
 
 async def test_a_new_channel_has_its_first_epoch_wherever_it_is_described(storage: Storage) -> None:
@@ -73,7 +73,7 @@ async def test_a_new_channel_has_its_first_epoch_wherever_it_is_described(storag
     assert access.channel == made
     assert await storage.perform(ListChannels(guild_id=guild)) == (made,)
     assert await storage.perform(RenameChannel(author=Author(user), channel_id=made.channel_id, name="general")) == made
-    (control,) = [record for record in await storage.control_since(0, 100) if record.channel_id == made.channel_id]
+    (control,) = [record for record in await controls(storage, 0, 100) if record.channel_id == made.channel_id]
     assert '"epoch":1' in (control.body or "")
     await storage.perform(append(made.channel_id))
     access = await storage.perform(FindChannelAccess(channel_id=made.channel_id, user_id=user))
@@ -117,7 +117,7 @@ async def test_a_repeated_nonce_stores_once(storage: Storage, channel_id: str) -
         other = await storage.perform(append(channel_id, sender, "hello", nonce=nonce))
         assert isinstance(other, Appended)
         assert not other.repeated
-    assert await storage.heads([channel_id]) == {channel_id: 3}
+    assert await heads(storage, [channel_id]) == {channel_id: 3}
 
 
 async def test_a_post_is_found_by_its_nonce(storage: Storage, channel_id: str) -> None:
@@ -146,7 +146,7 @@ async def test_the_same_nonce_at_the_same_time_stores_once(storage: Storage, cha
             tasks.start_soon(post)
     repeats = [outcome.repeated for outcome in outcomes if isinstance(outcome, Appended)]
     assert sorted(repeats) == [False] + [True] * 19
-    assert await storage.heads([channel_id]) == {channel_id: 1}
+    assert await heads(storage, [channel_id]) == {channel_id: 1}
 
 
 async def test_one_bad_append_fails_alone(storage: Storage, channel_id: str) -> None:
@@ -245,4 +245,4 @@ async def test_a_deleted_channel_takes_its_log_along(storage: Storage, channel_i
         await storage.perform(deletion)
     assert await storage.perform(append(channel_id)) == AppendFailure("no_channel")
     assert await storage.perform(ReadEvents(channel_id=channel_id, limit=1)) is None
-    assert await storage.heads([channel_id]) == {}
+    assert await heads(storage, [channel_id]) == {}

@@ -12,29 +12,18 @@ import msgspec
 import pytest
 import structlog
 
-from openguild_proto.effects import (
-    AcceptInvite,
-    Appended,
-    AppendEvent,
-    FindChannelAccess,
-    FindRefreshFamily,
-    GrantChannelRole,
-    GrantGuildRole,
-    InsertInvite,
-    MarkRead,
-    Overloaded,
-    RemoveMember,
-    RenameChannel,
-    StorageEffect,
-    StorageUnavailable,
-)
+from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.accounts import FindRefreshFamily
+from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess, MarkRead, RenameChannel
+from openguild_proto.effects.guilds import AcceptInvite, InsertInvite, RemoveMember
+from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.log import commits
 from openguild_proto.records import Author, MemberRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.values import Connection
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, login, new_id, token
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, heads, login, new_id, token
 from tests.support.storage_handler import HeardFromStorage
 from tests.support.waiting import eventually
 
@@ -218,7 +207,7 @@ async def test_new_epochs_while_servers_post(store: PostgresStorage, database_ur
             outcomes = await perform_all(store, *(append(channel) for channel in channels))
             assert all(isinstance(outcome, Appended) for outcome in outcomes)
             posted += 1
-    assert await store.heads(channels) == dict.fromkeys(channels, posted)
+    assert await heads(store, channels) == dict.fromkeys(channels, posted)
     accesses = [await store.perform(FindChannelAccess(channel_id=channel, user_id=new_id())) for channel in channels]
     assert len({access.channel.epoch for access in accesses if access is not None}) == len(channels)
 
@@ -247,7 +236,7 @@ async def test_a_locked_channel_is_refused_and_holds_up_no_other(
             return False
 
     await eventually(stored_at_last)
-    assert await store.heads([locked, free]) == {locked: 1, free: 21}, "dense, and nothing of what was refused"
+    assert await heads(store, [locked, free]) == {locked: 1, free: 21}, "dense, and nothing of what was refused"
 
 
 async def test_a_locked_table_refuses_every_channel_in_bounded_time(
@@ -259,7 +248,7 @@ async def test_a_locked_table_refuses_every_channel_in_bounded_time(
         with anyio.fail_after(8):
             outcomes = await perform_all(store, *[append(channel) for channel in channels])
         assert {type(outcome) for outcome in outcomes} == {Overloaded}
-    assert set((await store.heads(channels)).values()) == {0}
+    assert set((await heads(store, channels)).values()) == {0}
 
 
 async def test_replicas_that_post_into_one_channel_refuse_nothing(database_url: str) -> None:

@@ -8,11 +8,13 @@ import uuid
 import msgspec
 import pytest
 
-from openguild_proto.effects import AttemptKey, CountAttempt, FindSession, ListDevices, PruneExpired
+from openguild_proto.effects.accounts import FindSession, ListDevices
+from openguild_proto.effects.attempts import AttemptKey, CountAttempt
+from openguild_proto.effects.retention import PruneExpired
 from openguild_runtime.server.retention import prune
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
-from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, login
+from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, control_head, controls, heads, login
 
 pytestmark = pytest.mark.anyio
 
@@ -43,17 +45,17 @@ async def test_the_control_log_keeps_what_is_young(storage: Storage) -> None:
     now_ms = int(time.time() * 1000)
     kept = msgspec.structs.replace(NOTHING, now_ms=now_ms, control_before_ms=now_ms - DAY, limit=2)
     assert not await storage.perform(kept)
-    head = await storage.control_head()
-    assert [record.sequence for record in await storage.control_since(0, 10)] == list(range(1, head + 1))
+    head = await control_head(storage)
+    assert [record.sequence for record in await controls(storage, 0, 10)] == list(range(1, head + 1))
     old = msgspec.structs.replace(kept, now_ms=now_ms + 2 * DAY, control_before_ms=now_ms + DAY)
     assert await storage.perform(old), "there is more"
-    assert [record.sequence for record in await storage.control_since(0, 10)] == list(range(3, head + 1))
+    assert [record.sequence for record in await controls(storage, 0, 10)] == list(range(3, head + 1))
     while await storage.perform(old):
         pass
-    assert await storage.control_since(0, 10) == []
-    assert await storage.control_head() == head
+    assert await controls(storage, 0, 10) == []
+    assert await control_head(storage) == head
     await add_guild(storage, user)
-    assert [record.sequence for record in await storage.control_since(head, 10)] == [head + 1]
+    assert [record.sequence for record in await controls(storage, head, 10)] == [head + 1]
 
 
 async def test_attempts_and_nothing_else(storage: Storage) -> None:
@@ -67,7 +69,7 @@ async def test_attempts_and_nothing_else(storage: Storage) -> None:
     assert await storage.perform(count) is not None
     await storage.perform(msgspec.structs.replace(NOTHING, attempts_before_ms=NOW + DAY))
     assert await storage.perform(count) is None
-    assert await storage.heads([channel]) == {channel: 1}
+    assert await heads(storage, [channel]) == {channel: 1}
 
 
 async def test_the_job_keeps_what_the_clock_says(storage: Storage) -> None:
@@ -80,4 +82,4 @@ async def test_the_job_keeps_what_the_clock_says(storage: Storage) -> None:
     await prune(storage, ClocksAndEntropy(random_bytes=bytes), 60)
     assert await storage.perform(FindSession(session_id=old.session_id)) is None
     assert await storage.perform(FindSession(session_id=living.session_id)) is not None
-    assert len(await storage.control_since(0, 10)) == await storage.control_head()
+    assert len(await controls(storage, 0, 10)) == await control_head(storage)

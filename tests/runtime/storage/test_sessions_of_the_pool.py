@@ -7,10 +7,13 @@ import asyncpg
 import pytest
 import structlog
 
-from openguild_proto.effects import Appended, FindUserByName, RenameGuild, StorageUnavailable
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.accounts import FindUserByName
+from openguild_proto.effects.channels import Appended
+from openguild_proto.effects.guilds import RenameGuild
 from openguild_proto.records import Author, History
 from openguild_runtime.storage.postgres import PostgresStorage
-from tests.support.deeds import add_channel, add_guild, add_user, append
+from tests.support.deeds import add_channel, add_guild, add_user, append, control_head, history, renew_epochs
 
 pytestmark = pytest.mark.anyio
 
@@ -74,7 +77,7 @@ async def test_a_result_that_changed_under_a_transaction_is_asked_for_again(data
         await add_guild(store, owner)
         await execute(database_url, "ALTER TABLE control_head ALTER sequence TYPE integer")
         await add_guild(store, owner)
-        assert await store.control_head() == 2
+        assert await control_head(store) == 2
         await store.aclose()
 
 
@@ -97,13 +100,13 @@ async def test_a_database_that_does_not_tell_its_timeline_serves(database_url: s
         store = PostgresStorage(database_url, tasks)
         await store.start()
         with structlog.testing.capture_logs() as logged:
-            found = await store.history()
-            assert found == await store.history() == History(lineage=None, recorded=None, renewals=0)
+            found = await history(store)
+            assert found == await history(store) == History(lineage=None, recorded=None, renewals=0)
         assert ["does not tell its timeline" in record["event"] for record in logged] == [True]
         assert found is not None
-        assert await store.renew_epochs(found, 1)
-        assert not await store.renew_epochs(found, 1), "once for each reading"
-        assert await store.history() == History(lineage=None, recorded=None, renewals=1)
+        assert await renew_epochs(store, found, 1)
+        assert not await renew_epochs(store, found, 1), "once for each reading"
+        assert await history(store) == History(lineage=None, recorded=None, renewals=1)
         await store.aclose()
 
 
@@ -116,7 +119,7 @@ async def test_an_event_that_is_missing_is_told_once_and_not_with_its_channel(da
         lost, deleted = [await add_channel(store, guild, owner, name) for name in ("lost", "deleted")]
 
         async def lacks() -> bool:
-            found = await store.history()
+            found = await history(store)
             assert found is not None
             return found.lacks
 
@@ -148,7 +151,7 @@ async def test_a_missing_event_is_told_behind_a_first_one_that_is_there(database
         if later:
             await store._pool.renew()
             await store.perform(append(channel))
-        found = await store.history()
+        found = await history(store)
         assert found is not None
         assert found.lacks
         await store.aclose()
@@ -163,10 +166,10 @@ async def test_what_a_failed_reading_asked_for_is_asked_again(database_url: str)
         await store.perform(append(channel))
         await execute(database_url, "DELETE FROM channel_events", "ALTER TABLE log_history RENAME TO away")
         with pytest.raises(StorageUnavailable):
-            await store.history()
+            await history(store)
         await store.perform(append(channel))
         await execute(database_url, "ALTER TABLE away RENAME TO log_history")
-        found = await store.history()
+        found = await history(store)
         assert found is not None
         assert found.lacks
         await store.aclose()

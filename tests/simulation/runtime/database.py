@@ -10,17 +10,9 @@ from typing import TypeVar, cast
 import anyio
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects import (
-    AppendEvent,
-    FindChannelAccess,
-    ReadControlHead,
-    ReadControls,
-    ReadHeads,
-    ReadHistory,
-    ReadVisible,
-    StorageEffect,
-    StorageUnavailable,
-)
+from openguild_proto.effects import StorageEffect, StorageUnavailable
+from openguild_proto.effects.channels import AppendEvent, FindChannelAccess
+from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadHistory, ReadVisible
 from openguild_proto.errors import Refusal
 from openguild_proto.log.commits import Outcome
 from openguild_proto.memory import MemoryTables

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from openguild_proto.client import Delivered, Disconnected, Notified, Opened, Session, StreamClient, StreamEvent
-from openguild_proto.effects import ReadEvents
+from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.limits import MAX_PAGE_EVENTS, MAX_QUEUE_BYTES, MAX_QUEUE_EVENTS
 from openguild_proto.operations.context import Settings
 from openguild_proto.settings.sections import SessionSettings

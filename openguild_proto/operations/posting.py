@@ -1,0 +1,139 @@
+"""Posting an event of any type into a channel: once for each nonce, within the limits of messages (PROTOCOL 7.4, 7.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openguild_proto.canonical.event import build_event
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindPosted
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import Request, Response
+from openguild_proto.limits import MAX_NONCE_CHARS
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.ids import new_nonce
+from openguild_proto.operations.route import Parameter
+from openguild_proto.policy.addresses import limit_key
+from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.records import ChannelAccess, StoredEvent
+from openguild_proto.schemas.fields import NONCE_PATTERN
+from openguild_proto.schemas.messages import PostedMessage
+from openguild_proto.timestamps import from_millis
+
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    {"type": "string", "pattern": NONCE_PATTERN},
+    "the nonce, where the body has none; both only when they are equal",
+)
+
+
+def post_event(
+    call: Call[Any, ChannelAccess],
+    channel_id: str,
+    event_type: str,
+    members: dict[str, Any],
+    nonce: str | None,
+    fingerprint: bytes,
+) -> Operation[Response]:
+    """The event is durable when it is answered; the caller's right has been decided.
+
+    `members`: the event's content, to which its author is added, and the client's nonce or one made here, so that two equal
+    ones are two events. `fingerprint`: 32 bytes over what a repeat must share with the first post.
+    A repeat of a nonce answers as the first post did, stores and sends nothing, and does not count as a message: whoever
+    did not get the answer may ask again. It counts against limits of its own, which are far wider; beyond them it
+    counts as a message.
+    """
+    ctx, request, claims, service = call.ctx, call.request, call.claims, call.ctx.service
+    refusal = _limit_messages(ctx, claims.user_id, request.client_address)
+    if refusal is not None:
+        if nonce is None:
+            raise refusal
+        if not _admit_repeat(ctx, claims.user_id, request.client_address):
+            raise refusal
+        posted = yield from FindPosted(channel_id=channel_id, sender_id=claims.user_id, nonce=nonce)
+        if posted is None:
+            raise refusal
+        if posted.fingerprint != fingerprint:
+            raise Refusal(ErrorCode.NONCE_REUSED)
+        return _acknowledged(posted.event)
+    built = build_event(
+        server_name=service.settings.server_name,
+        channel_id=channel_id,
+        event_type=event_type,
+        sender=claims.user_id,
+        content={
+            "author": {"id": claims.user_id, "username": claims.username or claims.user_id},
+            **members,
+            "nonce": nonce or new_nonce(ctx),
+        },
+        origin_ts_ms=ctx.wall_ms,
+        signer=service.signer,
+    )
+    outcome = yield from AppendEvent(
+        author=claims.author,
+        channel_id=channel_id,
+        sender_id=claims.user_id,
+        event_id=built.event_id,
+        event_type=event_type,
+        canonical=built.canonical,
+        wire=built.wire,
+        nonce=nonce,
+        fingerprint=fingerprint,
+        now_ms=ctx.wall_ms,
+    )
+    if isinstance(outcome, AppendFailure):
+        raise Refusal(ErrorCode.NONCE_REUSED if outcome.kind == "nonce_reused" else ErrorCode.NOT_FOUND)
+    if outcome.repeated and _admit_repeat(ctx, claims.user_id, request.client_address):
+        service.user_messages.refund(claims.user_id)
+        service.address_messages.refund(limit_key(request.client_address))
+    return _acknowledged(outcome.event)
+
+
+def _acknowledged(event: StoredEvent) -> Response:
+    return Response.json(PostedMessage(event.sequence, event.event_id, from_millis(event.created_at_ms)))
+
+
+def asked_nonce(request: Request, in_body: str | None) -> str | None:
+    """From the body or the Idempotency-Key header; both only when they agree (PROTOCOL 7.5.1)."""
+    keys = request.all_headers("idempotency-key")
+    given = {nonce for nonce in (*keys, in_body) if nonce is not None}
+    if len(given) > 1:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("nonce", "differs from the Idempotency-Key header"),))
+    for nonce in given:
+        if not 1 <= len(nonce) <= MAX_NONCE_CHARS or not all("!" <= character <= "~" for character in nonce):
+            message = f"must be 1 to {MAX_NONCE_CHARS} visible ASCII characters"
+            raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("nonce", message),))
+        return nonce
+    return None
+
+
+def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
+    """Charge both windows, or neither and say why: a refused message costs nobody anything."""
+    service = ctx.service
+    return _charge(
+        ctx,
+        (service.address_messages, limit_key(address), ErrorCode.IP_RATE_LIMIT),
+        (service.user_messages, user_id, ErrorCode.MESSAGE_RATE_LIMIT),
+    )
+
+
+def _admit_repeat(ctx: Context, user_id: str, address: str) -> bool:
+    """One more post that was, or may have been, stored before. Where there is no room for it, nothing is charged."""
+    service = ctx.service
+    refusal = _charge(
+        ctx,
+        (service.address_repeats, limit_key(address), ErrorCode.IP_RATE_LIMIT),
+        (service.user_repeats, user_id, ErrorCode.MESSAGE_RATE_LIMIT),
+    )
+    return refusal is None
+
+
+def _charge(ctx: Context, *checks: tuple[SlidingWindow, str, ErrorCode]) -> Refusal | None:
+    for window, key, code in checks:
+        wait = window.peek(key, ctx.now)
+        if wait is not None:
+            return Refusal(code, retry_after_secs=int(wait) + 1)
+    for window, key, _ in checks:
+        window.hit(key, ctx.now)
+    return None
