@@ -1,7 +1,6 @@
-"""Why a database cannot be used: what each cause is called, what it means, and what the operator does about it.
+"""The causes for which a database cannot be used: name, meaning and mend.
 
-The names are labels of metrics and the words of `/ready`, so there is a fixed number of them. No text here holds an
-address, a name or a credential.
+The names are label values of metrics and appear in `/ready`. No text holds an address, a user name or a credential.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """`meaning` and `mend` make the line of the log: "<meaning>: <mend>"."""
+    """A cause. The log shows "<meaning>: <mend>"."""
 
     meaning: str
     mend: str
@@ -20,12 +19,12 @@ class Cause(NamedTuple):
 
 
 CAUSES: dict[str, Cause] = {
-    # it cannot be connected to
+    # the connection fails
     "dns": Cause("its host name cannot be resolved", "check the host in database_url, and DNS"),
     "refused": Cause("nothing listens at its address", "check that PostgreSQL runs, and host and port in database_url"),
     "unreachable": Cause("its host cannot be reached", "check the network and the firewalls on the way"),
     "timeout": Cause("it does not answer in time", "look at its host and load, and for firewalls that drop packets"),
-    "lost": Cause("it ended the connection", "look at its log: a restart, a crash, or a proxy that closes connections"),
+    "lost": Cause("it ended the connection", "check its log: a restart, a crash, or a proxy that closes connections"),
     "tls": Cause(
         "TLS to it fails", "check sslmode and sslrootcert in database_url, and the certificate and clock of its host"
     ),
@@ -41,7 +40,7 @@ CAUSES: dict[str, Cause] = {
         "a pooler refuses our session", "set database.statement_cache_size to 0 to go through one in transaction mode"
     ),
     "descriptors": Cause("this process has no file descriptor left", "raise its limit of open files"),
-    # it is there, and does not do what it is asked for
+    # the database refuses a statement
     "read_only": Cause(
         "it is read-only",
         "it is a standby, or default_transaction_read_only is on: point database_url at the primary, or end that",
@@ -67,6 +66,6 @@ CAUSES: dict[str, Cause] = {
 REFUSALS = frozenset(
     {"read_only", "disk_full", "memory", "limit", "rights", "schema", "damaged", "slow", "locked", "conflict", "other"}
 )
-"""The database answers, and refuses."""
+"""Causes for which the database refuses a statement."""
 PASSING = frozenset({"slow", "locked", "conflict"})
-"""Causes of one effect, which say nothing about the next one."""
+"""Causes that concern one statement and say nothing about the next."""
