@@ -157,16 +157,16 @@ class Metrics:
             ["route", "status"], buckets=HTTP_BUCKETS, registry=registry,
         )  # fmt: skip
         self._http: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._rejections = self._counter("openguild_messaging_rejections", "Requests refused", "reason")
+        self._rejections = self._counter("openguild_messaging_rejections", "Refused requests by reason", "reason")
         self._rejected = {reason: self._rejections.labels(reason) for reason in sorted(REASONS)}
-        events = self._counter("openguild_messaging_events", "Events by what became of them", "outcome")
+        events = self._counter("openguild_messaging_events", "Events by outcome", "outcome")
         self._events = {outcome: events.labels(outcome) for outcome in OUTCOMES}
         self._connections = self._gauge("openguild_connections", "TCP connections open")
         self._sockets = self._gauge("openguild_websocket_connections", "WebSocket streams open")
         self._accepted = self._counter("openguild_connections_accepted", "TCP connections accepted")
         self._not_accepted = self._counter(
             "openguild_accept_failures",
-            "Times that a connection could not be accepted for want of descriptors or memory",
+            "Connections that could not be accepted for lack of descriptors or memory",
         )
         self._subscribers = self._gauge("openguild_subscribers", "Subscribers of all rings")
         self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
@@ -175,46 +175,49 @@ class Metrics:
         self._batch_secs = self._histogram("openguild_append_duration_seconds", "One commit of appends", FAST_BUCKETS)
         self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
-        self._db_ready = self._gauge(
-            "openguild_db_ready", "1 when the last probe found the database usable, for writes too"
-        )
+        self._db_ready = self._gauge("openguild_db_ready", "1 if the last probe could read and write the database")
         self._db_failures = self._counter(
-            "openguild_db_failures", "Statements that the database failed, and why", "operation", "cause"
+            "openguild_db_failures", "Failed database statements by cause", "operation", "cause"
         )
         for operation, cause in itertools.product(("read", "write"), CAUSES):
             self._db_failures.labels(operation, cause)  # exported as 0 from the start, like the reasons
         self._nats = Gauge(
-            "openguild_nats_connected", "1 while connected to NATS; not shown where none is configured",
+            "openguild_nats_connected", "1 while connected to NATS; absent without nats.url",
             registry=registry if has_nats else None,  # 0 would mean an outage
         )  # fmt: skip
         self._nats_reconnects = self._counter("openguild_nats_reconnects", "Reconnects to NATS")
-        self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes that NATS was not given")
-        faults = self._counter("openguild_nats_faults", "What went wrong with NATS", "kind")
+        self._nats_dropped = self._counter(
+            "openguild_nats_publishes_dropped", "Messages dropped instead of published to NATS"
+        )
+        faults = self._counter("openguild_nats_faults", "Faults of NATS by kind", "kind")
         self._nats_faults = {kind: faults.labels(kind) for kind in NATS_FAULTS}
         self._nats_denied = self._gauge(
-            "openguild_nats_denied_subjects", "Publishing or subscribing that NATS does not permit"
+            "openguild_nats_denied_subjects", "Publishes and subscriptions that NATS denies"
         )
         self._limit_divisor = self._gauge(
-            "openguild_limit_divisor", "By what limits are divided; 1: they are shared, or nobody else is there"
+            "openguild_limit_divisor", "The divisor of message limits; 1 if they are shared or there is one replica"
         )
         self._limit_divisor.set(1)
-        self._gaps = self._counter("openguild_gaps_found", "Holes found in what NATS brought")
-        self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill holes")
+        self._gaps = self._counter("openguild_gaps_found", "Gaps found in the events that NATS delivered")
+        self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill gaps")
         self._latency = self._histogram(
-            "openguild_delivery_seconds", "From an event's release to its channel flushed", FAST_BUCKETS
+            "openguild_delivery_seconds", "From an event's release to the flush of its channel", FAST_BUCKETS
         )
         self._flush_sends = self._counter(
             "openguild_flush_sends", "Sends of ring spans; fewer than deliveries under load"
         )
         self._stall = self._histogram("openguild_loop_stall_seconds", "How late the loop woke a timer", FAST_BUCKETS)
         self._stall_max = self._gauge(
-            "openguild_loop_stall_max_seconds", "The longest stall of the last 60 to 120 seconds, whoever reads it"
+            "openguild_loop_stall_max_seconds",
+            "The longest stall of the last 60 to 120 seconds; a scrape does not reset it",
         )
         self._longest_stall = _WindowMaximum(STALL_WINDOW_SECS, clock)
         self._clock_difference = self._gauge(
-            "openguild_clock_difference_seconds", "This machine's clock less the database's, which all replicas go by"
+            "openguild_clock_difference_seconds", "This machine's clock minus the database's, which all replicas use"
         )
-        self._log_dropped = self._counter("openguild_log_lines_dropped", "Log lines that nobody read in time")
+        self._log_dropped = self._counter(
+            "openguild_log_lines_dropped", "Log lines dropped because their reader is too slow"
+        )
         self._log_dropped_before = 0
         self._replica_before: dict[str, int] = {}
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
