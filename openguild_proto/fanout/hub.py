@@ -5,7 +5,7 @@ A ring is named by its key, a string: a channel id or a user's notification ring
 - commands: `open`, `publish`, `subscribe`, `replayed`, `unsubscribe`, `close`;
 - the flush: `flush_plan` returns subscribers that are behind, `take` a span of whole frames, `sent` moves the cursor and
   returns the rest of a cut frame, `flushed` marks the ring as done, `take_lagged` returns overrun subscribers;
-- bursts: `publish` tells when the ring is half full, `stretch` enlarges it until the flush is done, `has_room` checks it;
+- bursts: `publish` returns True when the ring is half full, `stretch` enlarges it until it is flushed, `has_room` checks it;
 - getters: `head`, `depth`, `depths`, `subscriber_count`, `replay_range`.
 
 A subscriber has one cursor, `position`. While the ring does not hold `position + 1` the subscriber is *replaying*: storage

@@ -242,7 +242,7 @@ def _objectives(options: Options, run_check: Callable[[str, Step], None], report
             return "expected a URL such as http://127.0.0.1:9100/metrics"
         answer = _get(parts.scheme, parts.netloc, parts.path + (f"?{parts.query}" if parts.query else ""))
         if answer.status != 200:
-            hint = "" if options.metrics_url else "; --metrics-url says where they are"
+            hint = "" if options.metrics_url else "; set --metrics-url"
             return f"status {answer.status}{hint}"
         try:
             found.update(check_slo(answer.body.decode()))

@@ -16,7 +16,7 @@ QUEUE_DEPTH_LIMIT = 196  # playbook: per channel
 SERVER_ERROR_SHARE = 0.001  # SLO: 99.9% of requests are not the server's failure
 SERVER_FAULTS = frozenset(
     {"500", "502", "504"}
-)  # 501 and 505 anybody can ask for; 503 is an answer under load; as in the rules
+)  # as in the alert rules: anyone can cause 501 and 505, and 503 is normal under load
 
 Sample = tuple[str, dict[str, str], float]
 

@@ -34,7 +34,7 @@ CAUSES: dict[str, Cause] = {
     "too_many_connections": Cause(
         "it has no connection left", "raise its max_connections, or lower database.pool_size times the processes"
     ),
-    "starting": Cause("it is starting or in recovery", "wait; its log says how far it is"),
+    "starting": Cause("it is starting or in recovery", "wait; its log shows the progress"),
     "shutdown": Cause("it is shutting down", "start it again, or point database_url at the one that took over"),
     "pooler": Cause(
         "a pooler refuses our session", "set database.statement_cache_size to 0 to go through one in transaction mode"
@@ -59,7 +59,7 @@ CAUSES: dict[str, Cause] = {
     "migrations": Cause("its schema is not current", "run `openguild-server migrate`"),
     "damaged": Cause("its files cannot be read or written", "look at its log and its disks before anything else"),
     "slow": Cause("a statement took too long", "look for locks and load: pg_stat_activity, pg_blocking_pids"),
-    "locked": Cause("somebody holds a lock", "look for who does: pg_stat_activity, pg_blocking_pids"),
+    "locked": Cause("another session holds a lock", "find it with pg_stat_activity and pg_blocking_pids"),
     "conflict": Cause("transactions got in each other's way", "nothing, unless it stays: clients try again"),
     "other": Cause("it refuses for another reason", "look up the SQLSTATE of this record in its log"),
 }

@@ -97,7 +97,7 @@ def _json(record: Record) -> str:
 
 
 def _compact(record: Record) -> str:
-    """`time LEVEL target: message key=value ...`, one line; a traceback follows on its own lines."""
+    """Format as `time LEVEL target: message key=value ...` on one line; a traceback follows on its own lines."""
     line = f"{record['timestamp']} {record['level']:>7} {record['target']}: {record['message']}"
     for key, value in record.items():
         if key not in _HEAD_KEYS:
