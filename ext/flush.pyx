@@ -1,8 +1,8 @@
 # cython: language_level=3, embedsignature=True
-"""The batched flush: send(2) of ring spans to a chunk of subscribers, straight from the arena, with the GIL released.
+"""The batched flush: sends ring spans to many subscribers with send(2), directly from the arena, with the GIL released.
 
-The handle bound to a slot is its socket's file descriptor. The ring forgets it when the slot is detached, which the
-runtime does before it closes the socket, so a closed or reused descriptor cannot be written to.
+The handle bound to a slot is its socket's file descriptor. Detaching the slot removes it, and the runtime detaches before
+it closes the socket, so a closed or reused descriptor is never written to.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -24,16 +24,16 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec* now)
 
 cdef extern from "<assert.h>" nogil:
-    void c_assert "assert" (bint)  # nothing but in the debug build
+    void c_assert "assert" (bint)  # no effect except in the debug build
 
 cdef struct Trouble:
     Py_ssize_t slot
-    Py_ssize_t rest_begin  # of the frame that was cut, in the arena
+    Py_ssize_t rest_begin  # the rest of a cut frame, in the arena
     Py_ssize_t rest_size
     int error
 
 cdef enum:
-    SENDS_PER_LOOK = 4  # at the clock: it costs a hundredth of a send
+    SENDS_PER_CLOCK_CHECK = 4  # reading the clock costs a hundredth of a send
 
 
 cdef double monotonic() noexcept nogil:
@@ -43,7 +43,7 @@ cdef double monotonic() noexcept nogil:
 
 
 cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* trouble) noexcept nogil:
-    """One send(2). True: `trouble` tells what the caller must look after; the slot is parked then."""
+    """Call send(2) once. True: the slot is parked, and `trouble` says what the caller must handle."""
     cdef long long index = ring._cursors[slot] + 1
     cdef Py_ssize_t begin = ring._offset(index), end = span_end(ring, index, max_bytes), length
     cdef bint cut
@@ -57,7 +57,7 @@ cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* tro
         ring._parked[slot] = 1
         return True
     if taken == ring._end - begin:
-        ring._cursors[slot] = ring.head  # the common case: everything
+        ring._cursors[slot] = ring.head  # the common case: all frames
         return False
     cut = taken < end - begin
     while taken > 0:
@@ -70,21 +70,22 @@ cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* tro
         taken -= length
         index += 1
     if cut:
-        ring._parked[slot] = 1  # the kernel is full
-    return cut  # not: all of a span that was shorter than the backlog
+        ring._parked[slot] = 1  # the socket's buffer is full
+    return cut  # False also if the whole span was sent but the backlog is longer
 
 
 def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes, double max_secs):
-    """Send to slots that are behind, not parked, not lagged and bound, in turn: to up to `limit`, for about `max_secs`.
+    """Send to up to `limit` slots that are behind, not parked, not lagged and bound, in turn, for about `max_secs`.
 
-    At least one is served, however little time there is. How long a send takes is up to the kernel: it delivers to a
-    reader on the same machine before it returns, and gives the processor to others meanwhile.
+    Serves at least one slot. The time of a send varies: the kernel may deliver to a reader on the same machine before it
+    returns, and may schedule other processes.
 
-    Returns (slots served, slots left, trouble). A slot is left when its backlog was over `max_bytes` and the kernel took
-    all it was offered: it has to be served again. Where the time was over first, one more is counted as left. `trouble` holds (slot, rest, error) for each slot that is parked now:
-    `rest` is what is left of a frame that was cut and must leave first, `error` an errno, 0 when the kernel was merely full.
+    Return (slots served, slots left, troubles). A slot is left, to be served again, if its backlog exceeds `max_bytes` and
+    the kernel took the whole span. If the time ran out, one more counts as left. `troubles` holds (slot, rest, error) for
+    each slot that is now parked: `rest` is the rest of a cut frame, which must be sent first; `error` is an errno, 0 if the
+    socket's buffer was full.
 
-    The GIL is released while it sends: no other thread may touch the ring meanwhile. The runtime's one loop does both.
+    Releases the GIL: no other thread may use the ring meanwhile.
     """
     cdef Py_ssize_t count, step, slot, served = 0, left = 0, troubled = 0, start
     cdef double deadline
@@ -122,7 +123,7 @@ def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes, double max
                 if served == limit:
                     ring._next = slot + 1
                     break
-                if served % SENDS_PER_LOOK == 0 and monotonic() >= deadline:
+                if served % SENDS_PER_CLOCK_CHECK == 0 and monotonic() >= deadline:
                     ring._next = slot + 1
                     left += 1
                     break

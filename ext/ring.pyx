@@ -1,10 +1,10 @@
 # cython: language_level=3, embedsignature=True
-"""The broadcast ring in Cython: the same behaviour as openguild_proto/fanout/ring.py, which documents it.
+"""The broadcast ring in Cython. It behaves like openguild_proto/fanout/ring.py, which documents it.
 
-Frames lie back to back in one arena, so the span that a subscriber needs is contiguous and leaves in one send(2).
-The arena grows geometrically from a few hundred bytes: a quiet channel stays cheap. When the arena's end is reached
-the frames held are moved to its front; the arena is kept at least twice as large as what it holds, so each byte
-is moved at most about once (amortised O(1) publish).
+Frames are stored back to back in one arena, so a subscriber's span is contiguous and one send(2) suffices. The arena
+starts with 512 bytes and grows geometrically, so a quiet channel needs little memory. At the arena's end the frames are
+moved to its front. The arena is at least twice as large as its frames, so each byte is moved about once at most and
+publishing takes amortised O(1).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -15,7 +15,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_RING_INDEX
 
 cdef extern from "<assert.h>" nogil:
-    void c_assert "assert" (bint)  # nothing but in the debug build (OPENGUILD_DEBUG_EXT=1)
+    void c_assert "assert" (bint)  # no effect except in the debug build (OPENGUILD_DEBUG_EXT=1)
 
 cdef Py_ssize_t FIRST_ARENA_BYTES = 512
 cdef Py_ssize_t FIRST_SLOTS = 4
@@ -28,13 +28,13 @@ cdef class Ring:
     def __cinit__(self, head, Py_ssize_t capacity_events=256, Py_ssize_t capacity_bytes=1 << 20):
         if capacity_events < 1 or capacity_bytes < 1:
             raise LocalProtocolError("a ring holds at least one event and one byte")
-        if not 0 <= head <= MAX_RING_INDEX:  # a negative index would be taken modulo the index's size, and miss it
+        if not 0 <= head <= MAX_RING_INDEX:  # the modulo of a negative index would be wrong
             raise LocalProtocolError(f"a head is within 0 and {MAX_RING_INDEX}")
         self.head = head
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes
         self._free = []
-        # everything else is zero: arena, index and slots are allocated when first used
+        # all other members are zero: arena, index and slots are allocated at their first use
 
     def __dealloc__(self):
         free(self._arena)
@@ -56,7 +56,7 @@ cdef class Ring:
         return end - begin
 
     cdef int _make_room(self, Py_ssize_t size) except -1:
-        """Room for one more frame of `size` bytes behind `_end`, and for its index entry."""
+        """Make room for a frame of `size` bytes after `_end` and for its index entry."""
         cdef Py_ssize_t held = self._end - self._start
         cdef Py_ssize_t wanted, new_size, i, shift
         cdef char* arena
@@ -76,7 +76,7 @@ cdef class Ring:
         if self._end + size <= self._arena_size:
             return 0
         wanted = (held + size) * 2
-        if wanted > self._arena_size or wanted < self._arena_size // 8:  # a burst is over: give back what it took
+        if wanted > self._arena_size or wanted < self._arena_size // 8:  # shrink after a burst
             new_size = FIRST_ARENA_BYTES
             while new_size < wanted:
                 new_size *= 2
@@ -99,11 +99,11 @@ cdef class Ring:
         return 0
 
     def publish(self, bytes frame not None):
-        """Append one frame; returns its index. The oldest frames leave when a bound is exceeded."""
+        """Append one frame and return its index. Drops the oldest frames when a bound is exceeded."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
         if size == 0:
             raise LocalProtocolError("a frame is never empty")
-        # frames that the new one pushes out leave first, so that their room can be used again
+        # drop the oldest frames first, so that their room can be reused
         while self._count > 0 and (
             self._count + 1 > self._capacity_events or self._end - self._start + size > self._capacity_bytes
         ):
@@ -121,7 +121,7 @@ cdef class Ring:
         return self.head
 
     def resize(self, Py_ssize_t capacity_events, Py_ssize_t capacity_bytes):
-        """Other bounds. What is over them leaves when the next frame is published."""
+        """Change the bounds. Frames beyond them are dropped at the next publish."""
         if capacity_events < 1 or capacity_bytes < 1:
             raise LocalProtocolError("a ring holds at least one event and one byte")
         self._capacity_events = capacity_events
@@ -129,12 +129,12 @@ cdef class Ring:
 
     @property
     def tail(self):
-        """Index of the oldest frame held; head + 1 when none is."""
+        """Index of the oldest frame, head + 1 if there is none."""
         return self.head - self._count + 1
 
     @property
     def nbytes(self):
-        """Bytes of the frames held."""
+        """Size of all frames in bytes."""
         return self._end - self._start
 
     @property
@@ -153,7 +153,7 @@ cdef class Ring:
         return 0
 
     def attach(self, long long cursor):
-        """A new slot whose next frame is `cursor + 1`, which the ring must hold or publish next."""
+        """Return a new slot whose next frame is `cursor + 1`, which the ring must hold or publish next."""
         cdef Py_ssize_t slot, new_size
         cdef long long* cursors
         cdef char* parked
@@ -189,7 +189,7 @@ cdef class Ring:
         return slot
 
     def detach(self, Py_ssize_t slot):
-        """Free the slot; it may be given to another subscriber at once."""
+        """Free the slot, which `attach` may return again at once."""
         self._check(slot)
         self._cursors[slot] = -1
         self._parked[slot] = 0
@@ -198,7 +198,7 @@ cdef class Ring:
         self._free.append(slot)
 
     def cursor(self, Py_ssize_t slot):
-        """Index of the last frame this slot has got."""
+        """Return the index of the last frame that this slot has received."""
         self._check(slot)
         return self._cursors[slot]
 
@@ -211,24 +211,24 @@ cdef class Ring:
         return self._parked[slot] != 0
 
     def bind(self, Py_ssize_t slot, int handle):
-        """Keep a number of the caller's with the slot, until it is detached."""
+        """Store a number with the slot until it is detached."""
         self._check(slot)
         self._handles[slot] = handle
 
     def handle(self, Py_ssize_t slot):
-        """The number that was bound, -1 for none."""
+        """Return the number stored by `bind`, -1 for none."""
         self._check(slot)
         return self._handles[slot]
 
     @property
     def slots(self):
-        """Slots attached."""
+        """Number of attached slots."""
         return self._attached
 
     # --- reading -----------------------------------------------------------------------------------
 
     def take(self, Py_ssize_t slot, Py_ssize_t max_bytes):
-        """The next frames of the slot, whole and contiguous: at least one, further ones while within `max_bytes`."""
+        """Return the slot's next frames, whole and contiguous: at least one, more while within `max_bytes`."""
         cdef long long first
         cdef Py_ssize_t begin, end
         self._check(slot)
@@ -240,7 +240,7 @@ cdef class Ring:
         return PyBytes_FromStringAndSize(self._arena + begin, end - begin)
 
     def sent(self, Py_ssize_t slot, Py_ssize_t nbytes):
-        """`nbytes` of the span that `take` gave are with the kernel: the cursor moves, in whole frames."""
+        """Record that the kernel took `nbytes` of the span of `take`: moves the cursor by whole frames."""
         cdef long long index
         cdef Py_ssize_t length, begin, behind
         self._check(slot)
@@ -253,7 +253,7 @@ cdef class Ring:
         if nbytes > behind:
             raise LocalProtocolError("more was sent than the ring holds")
         if nbytes == behind:
-            self._cursors[slot] = self.head  # the common case: all of it
+            self._cursors[slot] = self.head  # the common case: the whole span
             return b""
         while nbytes > 0:
             length = self._length(index)
@@ -266,7 +266,7 @@ cdef class Ring:
         return b""
 
     def deliver(self, Py_ssize_t limit, Py_ssize_t max_bytes):
-        """`pending`, `take` and `sent` in one: (span, slots), neighbours at the same place share a span."""
+        """Do `pending`, `take` and `sent` in one call: (span, slots); consecutive slots with the same cursor share a span."""
         cdef list found = [], slots = None
         cdef long long oldest = self.head - self._count, place = -1, last = -1, cursor
         cdef Py_ssize_t count = self._slot_count, step, slot, begin, end, served = 0
@@ -299,10 +299,10 @@ cdef class Ring:
                 break
         return found
 
-    # --- looking -----------------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------
 
     def pending(self, Py_ssize_t limit):
-        """Up to `limit` slots that are behind, not parked and not lagged, in turn."""
+        """Return up to `limit` slots that are behind, not parked and not lagged, in turn."""
         cdef list found = []
         cdef long long oldest = self.head - self._count
         cdef Py_ssize_t count = self._slot_count, step, slot, taken = 0
@@ -327,7 +327,7 @@ cdef class Ring:
         return found
 
     def lagged(self):
-        """Slots whose next frame has left the ring."""
+        """Return the slots whose next frame was dropped."""
         cdef list found = []
         cdef long long oldest = self.head - self._count
         cdef Py_ssize_t slot
@@ -337,7 +337,7 @@ cdef class Ring:
         return found
 
     def depth(self):
-        """Frames that the deepest slot is behind; 0 without slots."""
+        """Return how many frames the deepest slot is behind; 0 without slots."""
         cdef long long lowest = self.head
         cdef Py_ssize_t slot
         for slot in range(self._slot_count):

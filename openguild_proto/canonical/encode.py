@@ -8,7 +8,7 @@ from typing import Any
 
 from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SAFE_INTEGER
 
-_string = json.JSONEncoder(ensure_ascii=False).encode  # of text: minimal escapes, the others as \u00xx in lower case
+_string = json.JSONEncoder(ensure_ascii=False).encode  # minimal escapes; control characters as \u00xx in lower case
 _MIN_I64, _MAX_U64 = -(2**63), 2**64 - 1
 
 
@@ -17,7 +17,7 @@ class CanonicalError(ValueError):
 
 
 def canonical_json(value: Any, *, strict: bool = True) -> bytes:
-    """Encode. `strict` (PROTOCOL 6.2.4, local events): only integers within ±(2^53-1). Otherwise doubles too (PROTOCOL 6.2.5).
+    """Encode a value. `strict`, for local events: only integers within ±(2^53-1) (PROTOCOL 6.2.4); else doubles too (6.2.5).
 
     Raises CanonicalError for NaN, infinities, lone surrogates, keys that are not text and nesting beyond 128.
     """
@@ -86,7 +86,7 @@ def _number(value: float, strict: bool) -> str:
 
 
 def format_double(value: float) -> str:
-    """Shortest round-trip form: plain from 1e-5 below 1e16, else `1e16`, `1.5e-7`. Raises CanonicalError if not finite."""
+    """Return the shortest round-trip form: plain from 1e-5 below 1e16, else `1e16`, `1.5e-7`. Raises CanonicalError."""
     if not math.isfinite(value):
         raise CanonicalError("a number is not finite")
     if value == 0:

@@ -1,4 +1,4 @@
-"""The canonical event: the signed and hashed thing that a channel's log holds (PROTOCOL 6.1)."""
+"""The canonical event: the hashed and signed form of an event in a channel's log (PROTOCOL 6.1)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAIL = b',"signatures":{}}'
 
 
 class CanonicalEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The 11 members in the order of their bytes. `origin_ts`: UTC milliseconds; it informs, it does not order."""
+    """The 11 members in the order of the encoding. `origin_ts`: UTC milliseconds, for information; it defines no order."""
 
     schema_version: int = 1
     event_id: str
@@ -34,7 +34,7 @@ class CanonicalEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuiltEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event ready to be stored: its id, the hashed bytes, and the bytes that clients see."""
+    """An event ready to store: its id, the hashed bytes, and the bytes sent to clients."""
 
     event_id: str
     canonical: bytes
@@ -42,7 +42,7 @@ class BuiltEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 def canonical_bytes(event: CanonicalEvent, *, strict: bool = True) -> bytes:
-    """The bytes that are hashed: event_id empty, signatures empty. Raises CanonicalError."""
+    """Return the bytes to hash, in which event_id and signatures are empty. Raises CanonicalError."""
     encode = canonical_json
     return b"".join(
         (
@@ -56,28 +56,28 @@ def canonical_bytes(event: CanonicalEvent, *, strict: bool = True) -> bytes:
 
 
 def event_hash(canonical: bytes) -> bytes:
-    """BLAKE3-256 of the canonical bytes."""
+    """Return the BLAKE3-256 hash of the canonical bytes."""
     return blake3(canonical).digest()
 
 
 def event_id(hash_bytes: bytes) -> str:
-    """`$` and the hash in base58."""
+    """Return the event id: `$` and the hash in base58."""
     return "$" + base58(hash_bytes)
 
 
 def base58(raw: bytes) -> str:
-    """Bitcoin's alphabet; a leading zero byte becomes a leading `1`."""
+    """Encode in base58 with Bitcoin's alphabet. A leading zero byte becomes a leading `1`."""
     number = int.from_bytes(raw, "big")
     pairs: list[str] = []
     while number:
         number, pair = divmod(number, 58 * 58)
         pairs.append(_PAIRS[pair])
-    digits = "".join(reversed(pairs)).lstrip("1")  # the first pair may begin with a zero
+    digits = "".join(reversed(pairs)).lstrip("1")  # the first pair may start with a zero digit
     return "1" * (len(raw) - len(raw.lstrip(b"\0"))) + digits
 
 
 def wire_bytes(canonical: bytes, identifier: str, signatures: dict[str, dict[str, str]]) -> bytes:
-    """The event as clients see it: the id and the signatures spliced into the canonical bytes, nothing encoded again."""
+    """Return the event for clients: inserts the id and the signatures into the canonical bytes, without encoding again."""
     slot = canonical.index(_ID_SLOT) + len(_ID_SLOT)
     wire = canonical[:slot] + identifier.encode("ascii") + canonical[slot:]
     if not signatures:
@@ -95,7 +95,7 @@ def build_event(
     origin_ts_ms: int,
     signer: EventSigner | None,
 ) -> BuiltEvent:
-    """A local event. Raises CanonicalError for content that has no canonical form."""
+    """Build a local event. Raises CanonicalError for content without a canonical form."""
     canonical = canonical_bytes(
         CanonicalEvent(
             event_id="",

@@ -1,4 +1,4 @@
-"""Keys as text, the ring of keys that verify tokens, and the signer of local events."""
+"""Keys as text, the keys that sign and verify tokens, and the signer of local events."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class KeyFormatError(ValueError):
 
 
 def encode_unpadded(raw: bytes) -> str:
-    """Base64url without padding (RFC 4648 5)."""
+    """Encode as base64url without padding (RFC 4648 5)."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def decode_unpadded(text: str) -> bytes:
-    """The strict inverse: one text per byte string. Raises ValueError."""
+    """Decode base64url without padding; accepts only the canonical text of each byte string. Raises ValueError."""
     if not text.isascii() or "=" in text or "+" in text or "/" in text:
         raise ValueError("not base64url without padding")
     try:
@@ -43,12 +43,15 @@ def _parse(text: str, size: int, what: str) -> bytes:
 
 
 def parse_seed(text: str) -> SigningKey:
-    """`session.signing_key`, `federation.signing_key`."""
+    """Parse a signing key: `session.signing_key`, `federation.signing_key`. Raises KeyFormatError."""
     return SigningKey(_parse(text, SEED_BYTES, "a signing key"))
 
 
 def parse_public(text: str) -> bytes:
-    """`session.fallback_verifying_keys`, `federation.trusted_servers[].verifying_key`."""
+    """Parse a verifying key: `session.fallback_verifying_keys`, `federation.trusted_servers[].verifying_key`.
+
+    Raises KeyFormatError.
+    """
     return _parse(text, PUBLIC_BYTES, "a verifying key")
 
 
@@ -60,11 +63,11 @@ class KeyRing(msgspec.Struct, frozen=True):
 
     @property
     def public_keys(self) -> tuple[bytes, ...]:
-        """What verifies, in the order in which it is tried."""
+        """The keys that verify, in the order in which they are tried."""
         return (self.signing.public, *self.fallback)
 
     def verifier(self, message: bytes, signature: bytes) -> bytes | None:
-        """The public key that vouches for the message; None: no key of the ring does."""
+        """Return the public key that verifies the signature, or None."""
         return next((public for public in self.public_keys if verify(public, message, signature)), None)
 
 
@@ -79,6 +82,6 @@ class EventSigner:
         self._key = key
 
     def sign(self, event_hash: bytes) -> dict[str, dict[str, str]]:
-        """`event_hash`: the 32 hash bytes. Standard base64 with padding."""
+        """Return the signatures of the 32 bytes `event_hash`, in standard base64 with padding."""
         signature = base64.b64encode(self._key.sign(event_hash)).decode("ascii")
         return {self.server_name: {f"ed25519:{self.key_id}": signature}}

@@ -1,4 +1,4 @@
-"""Ed25519 (RFC 8032) by libsodium, whose verification refuses non-canonical encodings and small-order keys."""
+"""Ed25519 (RFC 8032) with libsodium, which rejects non-canonical encodings and small-order keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIGNATURE_BYTES = 64
 
 
 class SigningKey:
-    """A 32-byte seed and what follows from it. Its repr shows the public key only."""
+    """A signing key made from a 32-byte seed. Its repr shows only the public key."""
 
     __slots__ = ("_secret", "public")
 
@@ -18,7 +18,7 @@ class SigningKey:
         self.public, self._secret = crypto_sign_seed_keypair(seed)
 
     def sign(self, message: bytes) -> bytes:
-        """The 64-byte signature."""
+        """Return the 64-byte signature."""
         return crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
 
     def __repr__(self) -> str:
@@ -26,7 +26,7 @@ class SigningKey:
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Strict verification; False for any malformed part."""
+    """Return whether the signature is valid; False for malformed input."""
     if len(public) != PUBLIC_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     try:

@@ -87,7 +87,7 @@ class HttpClient:
                     case h11.ConnectionClosed():
                         raise ConnectionBroken("closed before an answer")
                     case h11.PAUSED:
-                        raise ConnectionBroken("the server changed the protocol, which nobody asked for")
+                        raise ConnectionBroken("the server changed the protocol without a request")
         except h11.RemoteProtocolError as failure:
             raise ConnectionBroken(str(failure) if data else "the connection ended") from failure
 

@@ -1,1 +1,1 @@
-"""Fan-out: one bounded ring of prepared frames per stream, a cursor per subscriber (PROTOCOL 8.4, 8.5)."""
+"""Fan-out: bounded rings of prepared frames, with a cursor per subscriber (PROTOCOL 8.4, 8.5)."""

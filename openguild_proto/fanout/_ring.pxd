@@ -27,7 +27,7 @@ cdef class Ring:
 
 
 cdef inline Py_ssize_t span_end(Ring ring, long long first, Py_ssize_t max_bytes) noexcept nogil:
-    """Where the span that begins with frame `first` ends: whole frames, at least one, further ones while within `max_bytes`."""
+    """Return the end of the span that begins with frame `first`: at least one frame, more while within `max_bytes`."""
     cdef Py_ssize_t begin = ring._offset(first), end
     cdef long long index
     if ring._end - begin <= max_bytes:

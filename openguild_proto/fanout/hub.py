@@ -1,16 +1,16 @@
-"""The hub: streams, their subscribers, gapless replay-to-live, depth, and the policy for slow consumers.
+"""The hub: rings, their subscribers, the change from replay to live, depths, and slow consumers.
 
-How a runtime uses it:
+A ring is named by its key, a string: a channel id or a user's notification ring. A runtime uses:
 
 - commands: `open`, `publish`, `subscribe`, `replayed`, `unsubscribe`, `close`;
-- the flush: `flush_plan` names who is behind, `take` gives a span of whole frames, `sent` moves the cursor and
-  returns the rest of a cut frame, `flushed` says that nobody is left, `take_lagged` names whom the ring has overrun;
-- bursts: `publish` says when the ring gets full, `stretch` makes room until the flush is done, `has_room` says how much;
+- the flush: `flush_plan` returns subscribers that are behind, `take` a span of whole frames, `sent` moves the cursor and
+  returns the rest of a cut frame, `flushed` marks the ring as done, `take_lagged` returns overrun subscribers;
+- bursts: `publish` returns True when the ring is half full, `stretch` enlarges it until it is flushed, `has_room` checks it;
 - getters: `head`, `depth`, `depths`, `subscriber_count`, `replay_range`.
 
-A subscriber has a single cursor, `position`. While the ring no longer holds `position + 1` it is *replaying*: storage
-supplies the log in pages, and as soon as the ring holds the next frame the subscriber goes *live*. One cursor, moved
-only forward, is why nothing is lost or repeated between the two.
+A subscriber has one cursor, `position`. While the ring does not hold `position + 1` the subscriber is *replaying*: storage
+supplies the log in pages. As soon as the ring holds the next frame it is *live*. The cursor only moves forward, so no event
+is lost or repeated in between.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVEN
 
 
 class SubscriberState(Enum):
-    """Where a subscriber stands: it begins at REPLAYING or LIVE and ends at LAGGED or GONE."""
+    """The state of a subscriber. It starts at REPLAYING or LIVE and ends at LAGGED or GONE."""
 
-    REPLAYING = "replaying"  # storage must supply what comes next
-    LIVE = "live"  # the ring holds what comes next
+    REPLAYING = "replaying"  # storage must supply the next event
+    LIVE = "live"  # the ring holds the next event, or will
     LAGGED = "lagged"  # overrun by the ring; unsubscribed
     GONE = "gone"  # unsubscribed
 
 
 class Subscriber:
-    """One reader of one ring. `owner` is the runtime's: whatever it needs to find the socket again."""
+    """One reader of one ring. `owner` is the runtime's: any object with which it finds the socket."""
 
     __slots__ = ("_handle", "_hub", "_joined_head", "_position", "_slot", "owner", "ring", "state")
 
@@ -50,19 +50,19 @@ class Subscriber:
 
     @property
     def position(self) -> int:
-        """The last sequence handed over: what the reader resumes from."""
+        """The last sequence handed over, from which the reader can resume."""
         if self.state is SubscriberState.LIVE:
             return self._hub.frames(self.ring).cursor(self._slot)
         return self._position
 
     @property
     def replaying(self) -> bool:
-        """Whether storage must supply what comes next."""
+        """Whether storage must supply the next event."""
         return self.state is SubscriberState.REPLAYING
 
     @property
     def parked(self) -> bool:
-        """True: the flush leaves this subscriber alone, something else serves it."""
+        """Whether the flush skips this subscriber, because something else serves it."""
         return self.state is SubscriberState.LIVE and self._hub.frames(self.ring).is_parked(self._slot)
 
     @parked.setter
@@ -72,7 +72,7 @@ class Subscriber:
 
 
 class Lagged(NamedTuple):
-    """A subscriber the ring has overrun: how many frames it misses, and the sequence to resume from."""
+    """A subscriber that the ring has overrun: how many frames it misses, and the sequence to resume from."""
 
     subscriber: Subscriber
     missed: int
@@ -85,13 +85,13 @@ class _RingEntry:
     def __init__(self, frames: PureRing) -> None:
         self.frames = frames
         self.unflushed_events = self.unflushed_bytes = 0  # published since the last flush
-        self.stretched = False  # a burst is on its way out
+        self.stretched = False  # enlarged for a burst
         self.live: dict[int, Subscriber] = {}  # slot -> subscriber
         self.replaying: set[Subscriber] = set()
 
 
 class Hub:
-    """All streams of one process. `capacity_events` and `capacity_bytes` bound each ring; `ring_type` picks the class."""
+    """All rings of a process. `capacity_events` and `capacity_bytes` bound each; `ring_type` selects the class."""
 
     def __init__(
         self,
@@ -104,23 +104,23 @@ class Hub:
         self._capacity_bytes = capacity_bytes
         self.ring_type: type[PureRing] = ring_type if ring_type is not None else native.Ring
         self._rings: dict[str, _RingEntry] = {}
-        self._published: dict[str, None] = {}  # streams to be looked at by take_lagged
-        self._active: dict[str, None] = {}  # streams to be looked at by depths
+        self._published: dict[str, None] = {}  # rings for take_lagged to check
+        self._active: dict[str, None] = {}  # rings for depths to check
 
-    # --- streams -----------------------------------------------------------------------------------
+    # --- rings -------------------------------------------------------------------------------------
 
     def open(self, ring: str, head: int) -> None:
-        """Begin `ring` with an empty ring; the next event published must have the sequence `head + 1`."""
+        """Create the ring, empty. The next event published must have the sequence `head + 1`."""
         if ring in self._rings:
             raise LocalProtocolError(f"ring {ring} is open")
         self._rings[ring] = _RingEntry(self.ring_type(head, self._capacity_events, self._capacity_bytes))
 
     def is_open(self, ring: str) -> bool:
-        """Whether `ring` has a ring."""
+        """Return whether the ring exists."""
         return ring in self._rings
 
     def close(self, ring: str) -> list[Subscriber]:
-        """End the ring and free its ring; returns the subscribers it still had."""
+        """Remove the ring and return its subscribers."""
         entry = self._rings.pop(ring, None)
         self._published.pop(ring, None)
         self._active.pop(ring, None)
@@ -134,7 +134,7 @@ class Hub:
         return subscribers
 
     def frames(self, ring: str) -> PureRing:
-        """The ring's ring, for the native flush and for tests."""
+        """Return the ring's frames, for the native flush and for tests."""
         return self._entry(ring).frames
 
     def _entry(self, ring: str) -> _RingEntry:
@@ -144,11 +144,10 @@ class Hub:
         return entry
 
     def publish(self, ring: str, frame: bytes, sequence: int) -> bool:
-        """Append the prepared `frame`: O(1), whatever the number of subscribers.
+        """Append the prepared `frame`, in O(1) for any number of subscribers.
 
-        True: since the ring was last `flushed` half of the ring's room is used, or of a stretched ring all but the room
-        of one that is not stretched. Flush it or `stretch` it before more is published, or a burst overruns readers who
-        keep up.
+        Return True if unflushed frames fill half of the ring; for a stretched ring, if less than one ring's room is left.
+        Then flush or `stretch` it before the next publish, or the burst overruns readers that keep up.
         """
         entry = self._entry(ring)
         frames = entry.frames
@@ -161,16 +160,16 @@ class Hub:
         return self._fills(entry, STRETCHED_RINGS - 1 if entry.stretched else 0.5)
 
     def _fills(self, entry: _RingEntry, rings: float) -> bool:
-        """What is fresh takes the room of so many rings, in events or in bytes."""
+        """Return whether the unflushed frames fill this many rings, in events or in bytes."""
         return (
             entry.unflushed_events >= rings * self._capacity_events
             or entry.unflushed_bytes >= rings * self._capacity_bytes
         )
 
     def stretch(self, ring: str) -> bool:
-        """A burst cannot be flushed at once: the ring holds STRETCHED_RINGS times as much until the ring is `flushed`.
+        """Enlarge the ring by the factor STRETCHED_RINGS until it is `flushed`, for a burst that cannot be flushed at once.
 
-        False: it does already.
+        Return False if it is stretched already.
         """
         entry = self._entry(ring)
         if entry.stretched:
@@ -180,12 +179,12 @@ class Hub:
         return True
 
     def has_room(self, ring: str) -> bool:
-        """False: half of a stretched ring is used. Publish nothing that can be read from the log later."""
+        """Return False if unflushed frames fill half of a stretched ring: publish nothing that the log can supply later."""
         entry = self._rings.get(ring)
         return entry is None or not entry.stretched or not self._fills(entry, STRETCHED_RINGS / 2)
 
     def flushed(self, ring: str) -> None:
-        """Every subscriber has been given what the ring had, or is parked: the flush is done with the ring."""
+        """Mark the ring as flushed: every subscriber has all frames or is parked."""
         entry = self._entry(ring)
         entry.unflushed_events = entry.unflushed_bytes = 0
         if entry.stretched:
@@ -195,7 +194,7 @@ class Hub:
     # --- subscribers -------------------------------------------------------------------------------
 
     def subscribe(self, ring: str, since: int, owner: object = None, handle: int = -1) -> Subscriber:
-        """A reader that has everything up to `since`. Raises LocalProtocolError when `since` is beyond the head.
+        """Add a reader that has all events up to `since`. Raises LocalProtocolError if `since` is beyond the head.
 
         `handle`: a number bound to its place in the ring for exactly as long as it has one.
         """
@@ -218,14 +217,14 @@ class Hub:
         return True
 
     def replay_range(self, subscriber: Subscriber) -> tuple[int, int] | None:
-        """(after, upto): storage must supply after < sequence <= upto; the ring has the rest. None: live by now."""
+        """Return (after, upto): storage must supply after < sequence <= upto, the ring has the rest. None: it is live."""
         if subscriber.state is not SubscriberState.REPLAYING:
             return None
         entry = self._entry(subscriber.ring)
         return None if self._try_live(entry, subscriber) else (subscriber._position, entry.frames.tail - 1)
 
     def replayed(self, subscriber: Subscriber, upto: int) -> None:
-        """Everything up to `upto` has been handed to the socket; the subscriber goes live when the ring has the rest."""
+        """Record that the events up to `upto` are with the socket. The subscriber goes live if the ring has the rest."""
         if subscriber.state is not SubscriberState.REPLAYING:
             raise LocalProtocolError("the subscriber is not replaying")
         entry = self._entry(subscriber.ring)
@@ -235,7 +234,7 @@ class Hub:
         self._try_live(entry, subscriber)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Leave the ring; safe to repeat."""
+        """Remove the subscriber from its ring. Idempotent."""
         if subscriber.state is SubscriberState.LIVE:
             entry = self._entry(subscriber.ring)
             subscriber._position = entry.frames.cursor(subscriber._slot)
@@ -249,29 +248,29 @@ class Hub:
     # --- flush -------------------------------------------------------------------------------------
 
     def flush_plan(self, ring: str, limit: int) -> list[Subscriber]:
-        """Up to `limit` live subscribers that are behind and not parked, in turn. Empty: the ring is flushed."""
+        """Return up to `limit` live subscribers that are behind and not parked, in turn. None left: the ring is flushed."""
         entry = self._entry(ring)
         live = entry.live
         return [live[slot] for slot in entry.frames.pending(limit)]
 
     def at(self, ring: str, slot: int) -> Subscriber:
-        """The live subscriber at a slot of the ring's ring, for a flush that works on the ring itself."""
+        """Return the live subscriber at a slot of the ring, for the native flush."""
         return self._entry(ring).live[slot]
 
     def take(self, subscriber: Subscriber, max_bytes: int) -> bytes:
-        """A contiguous span of whole frames for this subscriber, b"" when there is nothing."""
+        """Return a contiguous span of whole frames for this subscriber, b"" if there are none."""
         if subscriber.state is not SubscriberState.LIVE:
             return b""
         return self._rings[subscriber.ring].frames.take(subscriber._slot, max_bytes)
 
     def sent(self, subscriber: Subscriber, nbytes: int) -> bytes:
-        """`nbytes` of the span have left; returns the rest of the frame that was cut, for the socket's outbox."""
+        """Record that `nbytes` of the span were sent. Return the rest of a cut frame, for the socket's outbox."""
         if subscriber.state is not SubscriberState.LIVE:
             raise LocalProtocolError("the subscriber is not live")
         return self._rings[subscriber.ring].frames.sent(subscriber._slot, nbytes)
 
     def take_lagged(self, limit: int) -> list[Lagged]:
-        """Up to `limit` subscribers that the rings have overrun; they are unsubscribed now. Fewer: there are no others."""
+        """Unsubscribe and return up to `limit` subscribers that the rings have overrun."""
         lagged: list[Lagged] = []
         while self._published and len(lagged) < limit:
             ring = next(iter(self._published))
@@ -293,13 +292,13 @@ class Hub:
     # --- getters -----------------------------------------------------------------------------------
 
     def head(self, ring: str) -> int:
-        """The last sequence published."""
+        """Return the last sequence published."""
         return self._entry(ring).frames.head
 
     def depth(self, ring: str) -> int:
-        """The deepest subscriber of the ring, in events; at most the capacity.
+        """Return how many events the ring's deepest subscriber is behind, at most the capacity.
 
-        For one that replays it is what has been published since it joined: the log it asked for is no backlog.
+        A replaying subscriber counts the events published since it joined: the replay itself is not a backlog.
         """
         entry = self._entry(ring)
         depth = entry.frames.depth()
@@ -308,13 +307,13 @@ class Hub:
         return min(depth, self._capacity_events)
 
     def depths(self, limit: int | None = None) -> list[tuple[str, int]]:
-        """The deepest streams, deepest first, only those with a backlog; all of them without `limit`."""
+        """Return (ring, depth) of the rings with a backlog, deepest first, at most `limit`."""
         deep = [(ring, depth) for ring in self._active if (depth := self.depth(ring)) > 0]
-        self._active = dict.fromkeys(ring for ring, _ in deep)  # the others have no backlog until the next publish
+        self._active = dict.fromkeys(ring for ring, _ in deep)  # the others have no backlog before the next publish
         deep.sort(key=lambda item: -item[1])
         return deep[:limit]
 
     def subscriber_count(self, ring: str) -> int:
-        """How many subscribers `ring` has, live and replaying. Raises LocalProtocolError where it is not open."""
+        """Return the number of subscribers, live and replaying. Raises LocalProtocolError if the ring is not open."""
         entry = self._entry(ring)
         return len(entry.live) + len(entry.replaying)

@@ -1,5 +1,7 @@
-"""Picks the ring: the compiled one where it was built, else the pure one. The core reads no environment: whoever
-must have the pure ring passes `openguild_proto.fanout.ring.Ring` to the hub."""
+"""Selects the compiled ring if it was built, else the pure one.
+
+The core reads no environment variables. To get the pure ring, pass `openguild_proto.fanout.ring.Ring` to the hub.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The broadcast ring in pure Python: the reference for the Cython ring (ext/ring.pyx), with the same behaviour.
+"""The broadcast ring in pure Python, the reference for the Cython ring (ext/ring.pyx).
 
-Frames have indices that grow by one. The ring holds the newest ones, from `tail` to `head`, bounded in events and
-in bytes; a subscriber is a slot with a cursor, the index of the last frame it has got. Publishing costs the same
-whatever the number of subscribers: nobody is visited.
+Frames have consecutive indices. The ring holds the newest frames, from `tail` to `head`, bounded in events and in bytes.
+A subscriber is a slot with a cursor: the index of the last frame that it has received. Publishing visits no subscriber, so
+its cost does not depend on their number.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVEN
 
 
 class Ring:
-    """Bounded in `capacity_events` and `capacity_bytes` (one frame is always kept, however large).
+    """A ring bounded by `capacity_events` and `capacity_bytes`. It always keeps one frame, of any size.
 
-    A slot stays parked (left out of `pending`) while something else serves it. All methods raise
-    `LocalProtocolError` for a slot that is not attached.
+    `pending` skips a parked slot, which something else serves. All methods raise `LocalProtocolError` for a slot that is
+    not attached.
     """
 
     __slots__ = (
@@ -49,12 +49,12 @@ class Ring:
         self._parked = bytearray()
         self._handles: list[int] = []
         self._free: list[int] = []
-        self._next = 0  # where the next `pending` starts looking, so that all slots get their turn
+        self._next = 0  # where the next `pending` starts, so that all slots get their turn
 
     # --- publishing --------------------------------------------------------------------------------
 
     def publish(self, frame: bytes) -> int:
-        """Append one frame; returns its index. The oldest frames leave when a bound is exceeded."""
+        """Append one frame and return its index. Drops the oldest frames when a bound is exceeded."""
         if not frame:
             raise LocalProtocolError("a frame is never empty")
         frames = self._frames
@@ -66,7 +66,7 @@ class Ring:
         return self.head
 
     def resize(self, capacity_events: int, capacity_bytes: int) -> None:
-        """Other bounds. What is over them leaves when the next frame is published."""
+        """Change the bounds. Frames beyond them are dropped at the next publish."""
         if capacity_events < 1 or capacity_bytes < 1:
             raise LocalProtocolError("a ring holds at least one event and one byte")
         self._capacity_events = capacity_events
@@ -74,22 +74,22 @@ class Ring:
 
     @property
     def tail(self) -> int:
-        """Index of the oldest frame held; head + 1 when none is."""
+        """Index of the oldest frame, head + 1 if there is none."""
         return self.head - len(self._frames) + 1
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the frames held."""
+        """Size of all frames in bytes."""
         return self._bytes
 
     def __len__(self) -> int:
-        """Frames held."""
+        """Return the number of frames."""
         return len(self._frames)
 
     # --- slots -------------------------------------------------------------------------------------
 
     def attach(self, cursor: int) -> int:
-        """A new slot whose next frame is `cursor + 1`, which the ring must hold or publish next."""
+        """Return a new slot whose next frame is `cursor + 1`, which the ring must hold or publish next."""
         if not self.tail - 1 <= cursor <= self.head:
             raise LocalProtocolError("the ring does not hold the frame after this cursor")
         if cursor < 0:
@@ -106,7 +106,7 @@ class Ring:
         return slot
 
     def detach(self, slot: int) -> None:
-        """Free the slot; it may be given to another subscriber at once."""
+        """Free the slot, which `attach` may return again at once."""
         self.cursor(slot)
         self._cursors[slot] = -1
         self._parked[slot] = 0
@@ -114,42 +114,42 @@ class Ring:
         self._free.append(slot)
 
     def cursor(self, slot: int) -> int:
-        """Index of the last frame this slot has got."""
+        """Return the index of the last frame that this slot has received."""
         if not 0 <= slot < len(self._cursors) or self._cursors[slot] < 0:
             raise LocalProtocolError("no such slot")
         return self._cursors[slot]
 
     def park(self, slot: int, parked: bool) -> None:
-        """Whether the flush is to leave this slot alone. Raises LocalProtocolError for a slot that is not attached."""
+        """Set whether the flush skips this slot. Raises LocalProtocolError for a slot that is not attached."""
         self.cursor(slot)
         self._parked[slot] = parked
 
     def is_parked(self, slot: int) -> bool:
-        """Whether the flush leaves this slot alone. Raises LocalProtocolError for a slot that is not attached."""
+        """Return whether the flush skips this slot. Raises LocalProtocolError for a slot that is not attached."""
         self.cursor(slot)
         return bool(self._parked[slot])
 
     def bind(self, slot: int, handle: int) -> None:
-        """Keep a number of the caller's with the slot (a file descriptor, for the native flush), until it is detached."""
+        """Store a number with the slot until it is detached: the file descriptor for the native flush."""
         self.cursor(slot)
         self._handles[slot] = handle
 
     def handle(self, slot: int) -> int:
-        """The number that was bound, -1 for none."""
+        """Return the number stored by `bind`, -1 for none."""
         self.cursor(slot)
         return self._handles[slot]
 
     @property
     def slots(self) -> int:
-        """Slots attached."""
+        """Number of attached slots."""
         return len(self._cursors) - len(self._free)
 
     # --- reading -----------------------------------------------------------------------------------
 
     def take(self, slot: int, max_bytes: int) -> bytes:
-        """The next frames of the slot, whole and contiguous: at least one, further ones while within `max_bytes`.
+        """Return the slot's next frames, whole and contiguous: at least one, more while within `max_bytes`.
 
-        b"" when there is nothing, or when the slot has lagged.
+        b"" if there are none, or if the slot has lagged.
         """
         first = self.cursor(slot) + 1 - self.tail
         if first < 0 or first >= len(self._frames):
@@ -167,9 +167,9 @@ class Ring:
         return b"".join(span)
 
     def sent(self, slot: int, nbytes: int) -> bytes:
-        """`nbytes` of the span that `take` gave are with the kernel: the cursor moves, in whole frames.
+        """Record that the kernel took `nbytes` of the span of `take`: moves the cursor by whole frames.
 
-        Returns the rest of the frame that was cut, which must leave before anything else on that socket.
+        Return the rest of a cut frame, which must be sent before anything else on that socket.
         """
         position = self.cursor(slot) + 1 - self.tail
         if position < 0:
@@ -186,10 +186,10 @@ class Ring:
         return rest
 
     def deliver(self, limit: int, max_bytes: int) -> list[tuple[bytes, list[int]]]:
-        """`pending`, `take` and `sent` in one, for callers whose transports take everything.
+        """Do `pending`, `take` and `sent` in one call, for transports that accept everything.
 
-        (span, slots) for up to `limit` slots, whose cursors have moved behind their spans; neighbours at the same
-        place share a span.
+        Return (span, slots) for up to `limit` slots and move their cursors past the spans. Consecutive slots with the same
+        cursor share a span.
         """
         served: list[tuple[bytes, list[int]]] = []
         place = -1
@@ -204,10 +204,10 @@ class Ring:
                 place = cursor
         return served
 
-    # --- looking -----------------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------
 
     def pending(self, limit: int) -> list[int]:
-        """Up to `limit` slots that are behind, not parked and not lagged, in turn."""
+        """Return up to `limit` slots that are behind, not parked and not lagged, in turn."""
         found: list[int] = []
         if limit <= 0:
             return found
@@ -226,11 +226,11 @@ class Ring:
         return found
 
     def lagged(self) -> list[int]:
-        """Slots whose next frame has left the ring."""
+        """Return the slots whose next frame was dropped."""
         oldest = self.tail - 1
         return [slot for slot, cursor in enumerate(self._cursors) if 0 <= cursor < oldest]
 
     def depth(self) -> int:
-        """Frames that the deepest slot is behind; 0 without slots."""
+        """Return how many frames the deepest slot is behind; 0 without slots."""
         lowest = min((cursor for cursor in self._cursors if cursor >= 0), default=self.head)
         return self.head - lowest

@@ -1,4 +1,4 @@
-"""What a username and a password must be (PROTOCOL 1.3, 4.1.2); the same rules for the routes and the command line."""
+"""Rules for usernames and passwords (PROTOCOL 1.3, 4.1.2), for the routes and the command line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MUST = "must be provided"
 
 
 def normalise_username(text: str) -> tuple[str, str]:
-    """(name as kept, key that is unique): NFKC, trimmed; the key is case-folded, and NFKC again (PROTOCOL 1.3.2).
+    """Return (name, unique key): NFKC and trimmed; the key is case-folded and in NFKC (PROTOCOL 1.3.2).
 
-    What no normalisation could make short enough comes back trimmed only, so that `username_problems` refuses its length:
-    to order combining marks takes the square of their number.
+    A text too long for any normalised name is only trimmed, and `username_problems` then rejects it: normalisation takes
+    quadratic time in the number of combining marks.
     """
     text = text.strip()
     if len(text) > MAX_RAW_NAME_CHARS:
@@ -25,7 +25,7 @@ def normalise_username(text: str) -> tuple[str, str]:
 
 
 def username_problems(name: str) -> list[FieldProblem]:
-    """`name` as `normalise_username` gave it. Asked of new names only: who has an older one may log in by it."""
+    """Return the problems of a normalised name. For new names only: existing accounts keep theirs."""
     if not name:
         return [FieldProblem("username", MUST)]
     if len(name) > MAX_NAME_CHARS:
@@ -35,7 +35,7 @@ def username_problems(name: str) -> list[FieldProblem]:
 
 
 def password_problems(password: str, field: str = "password") -> list[FieldProblem]:
-    """`password` already trimmed. Lengths count characters, not bytes."""
+    """Return the problems of a trimmed password. Lengths are in characters."""
     if not password:
         return [FieldProblem(field, MUST)]
     if len(password) < MIN_PASSWORD_CHARS:

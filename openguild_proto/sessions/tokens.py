@@ -1,8 +1,7 @@
-"""Access tokens (PROTOCOL 4.3): signed claims, verified once and then known by their hash until they end.
+"""Access tokens (PROTOCOL 4.3): signed claims, verified once and then cached by their hash until they expire.
 
-A request with a known token costs no signature check and no query. The caches are bounded: the least recently
-used token is forgotten first and merely has to be checked again; a revocation is remembered for as long as a token
-of that session could live.
+A request with a cached and confirmed token needs no signature check and no query. The caches are bounded and evict the
+least recently used token, which is then checked again.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from openguild_proto.timestamps import from_micros
 
 
 class TokenInvalid(Exception):
-    """Not a token of ours, expired, or revoked. Which of these is nobody's business."""
+    """The token is invalid, expired or revoked. The caller is not told which."""
 
 
 class Claims(msgspec.Struct, frozen=True, gc=False):
-    """Times in UTC microseconds."""
+    """The claims of a token. Times are UTC microseconds."""
 
     session_id: str
     user_id: str
     username: str | None
     issued_at_us: int
     expires_at_us: int
-    verified_by: bytes = b""  # public key of the ring that vouched; not part of the token
+    verified_by: bytes = b""  # the public key that verified it; not part of the token
 
     @property
     def author(self) -> Author:
-        """Who makes the changes that are asked for with this token."""
+        """The author of changes made with this token."""
         return Author(self.user_id, self.session_id)
 
 
@@ -53,25 +52,25 @@ _payloads = msgspec.json.Decoder(_Payload)
 
 
 class TokenAuthority:
-    """Issues and verifies; one per process. `known` tokens are those whose session the store has confirmed."""
+    """Issues and verifies tokens; one per process. A token is confirmed when the store has found its session alive."""
 
     def __init__(self, keys: KeyRing, *, cache_size: int = MAX_CACHED_TOKENS) -> None:
         self._keys = keys
         self._cache_size = cache_size
-        self._verified: OrderedDict[bytes, Claims] = OrderedDict()  # by BLAKE3 of the token: signature is good
-        self._confirmed: set[bytes] = set()  # of these: session confirmed by the store
+        self._verified: OrderedDict[bytes, Claims] = OrderedDict()  # by the token's BLAKE3 hash; the signature is valid
+        self._confirmed: set[bytes] = set()  # of these, tokens whose session the store has confirmed
         self._by_session: dict[str, set[bytes]] = {}
         self._revoked: OrderedDict[str, None] = OrderedDict()
 
     def replace_keys(self, keys: KeyRing) -> None:
-        """Rotation: every token is checked anew against the new ring. Open streams: `trusts` tells which may stay."""
+        """Replace the keys and check every token again. `trusts` tells which open streams may stay."""
         self._keys = keys
         self._verified.clear()
         self._confirmed.clear()
         self._by_session.clear()
 
     def issue(self, claims: Claims) -> str:
-        """`base64url(payload) + "." + base64url(signature over the payload bytes)`."""
+        """Return a token: `base64url(payload) + "." + base64url(signature over the payload bytes)`."""
         payload = msgspec.json.encode(
             _Payload(
                 session_id=claims.session_id,
@@ -84,15 +83,15 @@ class TokenAuthority:
         return f"{encode_unpadded(payload)}.{encode_unpadded(self._keys.signing.sign(payload))}"
 
     def trusts(self, public: bytes) -> bool:
-        """Whether tokens that this key signed are still worth anything."""
+        """Return whether tokens signed with this key are still valid."""
         return public in self._keys.public_keys
 
     def next_refresh_token(self, token: str, secret: bytes | None) -> str:
-        """The successor of a refresh token. `secret`: its family's; None: it has none, the signing key stands in for it."""
+        """Return the successor of a refresh token. `secret`: its family's; if None, the signing key replaces it."""
         return next_refresh_token(token, fallback_secret(self._keys.signing) if secret is None else secret)
 
     def verify(self, token: str, wall_ms: int) -> Claims:
-        """Raises TokenInvalid. `wall_ms`: UTC milliseconds."""
+        """Return the claims of a valid token. Raises TokenInvalid. `wall_ms`: UTC milliseconds."""
         key = _key(token)
         if key not in self._verified:
             self._keep(key, self._check(token))
@@ -133,41 +132,41 @@ class TokenAuthority:
         except (msgspec.DecodeError, ValueError, OverflowError):
             raise TokenInvalid from None
 
-    # --- what the store has said --------------------------------------------------------------------
+    # --- sessions -----------------------------------------------------------------------------------
 
     def is_confirmed(self, token: str) -> bool:
-        """The store has confirmed this token's session: no query is needed."""
+        """Return whether the store has confirmed the token's session, so that no query is needed."""
         return _key(token) in self._confirmed
 
     def confirmed_claims(self, token: str, wall_ms: int) -> Claims | None:
-        """The claims of a token whose session the store has confirmed: no query is needed. None for any other token.
+        """Return the claims of a confirmed token, which needs no query; None for any other token.
 
-        Raises TokenInvalid where it has ended meanwhile. `wall_ms`: UTC milliseconds.
+        Raises TokenInvalid if it has expired since. `wall_ms`: UTC milliseconds.
         """
         key = _key(token)
         return self._current(key, wall_ms) if key in self._confirmed else None
 
     def confirm(self, token: str) -> None:
-        """The store says that the session of this verified token is alive."""
+        """Record that the store has confirmed the session of this verified token."""
         key = _key(token)
         if key in self._verified:
             self._confirmed.add(key)
 
     def forget_confirmations(self) -> None:
-        """Revocations may have been missed: the store is asked about every session once more."""
+        """Ask the store about every session again, because revocations may have been missed."""
         self._confirmed.clear()
 
     def revoke_session(self, session_id: str) -> None:
-        """Every token of the session is invalid from now on."""
+        """Invalidate every token of the session."""
         self._revoked[session_id] = None
         self._revoked.move_to_end(session_id)
         if len(self._revoked) > MAX_REVOKED_SESSIONS:
-            self._revoked.popitem(last=False)  # the store still knows: its tokens are not `known` any more
+            self._revoked.popitem(last=False)  # its tokens are not confirmed, so the store is asked
         for key in list(self._by_session.get(session_id, ())):
             self._forget(key)
 
     def is_revoked(self, session_id: str) -> bool:
-        """The session's end was announced here."""
+        """Return whether the session was revoked on this replica."""
         return session_id in self._revoked
 
     # --- cache ---------------------------------------------------------------------------------------
@@ -187,12 +186,12 @@ class TokenAuthority:
             del self._by_session[claims.session_id]
 
     def __len__(self) -> int:
-        """Tokens cached."""
+        """Return the number of cached tokens."""
         return len(self._verified)
 
 
 def unverified_issue_us(token: str) -> int | None:
-    """When the token says it was issued, UTC microseconds; None where it does not say. For its bearer: nothing is verified."""
+    """Return the token's time of issue in UTC microseconds, or None. For clients: the signature is not verified."""
     try:
         return _micros(_payloads.decode(decode_unpadded(token.partition(".")[0])).issued_at)
     except (msgspec.DecodeError, ValueError, OverflowError):
@@ -204,7 +203,7 @@ def _key(token: str) -> bytes:
 
 
 def _micros(text: str) -> int:
-    """RFC 3339 with any fraction, in UTC microseconds; digits beyond the sixth are dropped. Raises ValueError."""
+    """Parse RFC 3339 with any fraction into UTC microseconds; drops digits beyond the sixth. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a timestamp without a zone")

@@ -21,13 +21,13 @@ class LocalBus(Bus):
         """Do nothing."""
 
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
     def publish_control(self, payload: bytes) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
     def publish_limits(self, payload: bytes) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
     async def subscribe_channel(self, channel_id: str) -> None:
         """Do nothing."""

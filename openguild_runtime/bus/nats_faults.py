@@ -60,7 +60,7 @@ SUBSCRIPTIONS = Fault(
     "raise max_subscriptions of nats-server (of the account or user: subs) above the number of followed channels plus 3",
 )
 PAYLOAD = Fault(
-    "payload", "takes no messages as large as some of ours", "raise max_payload of nats-server to its default, 1MB"
+    "payload", "takes no messages as large as some events", "raise max_payload of nats-server to its default, 1MB"
 )
 SLOW_SUBSCRIBER = Fault(
     "behind", "delivered faster than this server read, and messages were dropped", "check loop stalls and CPU"

@@ -1,4 +1,4 @@
-"""`openguild-server admin ...`: asks the servers of this host over their admin sockets, and prints what they say."""
+"""`openguild-server admin ...`: sends a command to the servers of this host over their admin sockets."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ ANSWER_SECS = 10.0
 
 
 def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`admin channels|sessions|show|set|log|close|drain`."""
-    admin = commands.add_parser("admin", help="ask a running server of this host (admin_socket)")
+    """Add `admin channels|sessions|show|set|log|close|drain`."""
+    admin = commands.add_parser("admin", help="inspect or change a running server of this host (admin_socket)")
     asking = admin.add_subparsers(dest="ask", metavar="what", required=True)
-    for name, text in (("channels", "which channels are backed up, and who is slowest"), ("sessions", "open streams")):
+    for name, text in (
+        ("channels", "channels with a backlog, and their slowest readers"),
+        ("sessions", "open streams"),
+    ):
         listing = asking.add_parser(name, help=text)
         listing.add_argument("--limit", type=int, default=20)
         if name == "sessions":
             listing.add_argument("--user", help="a user id")
-    asking.add_parser("show", help="the settings that may be changed while it serves, and the log filter")
-    setting = asking.add_parser("set", help="change one until the next start or SIGHUP")
+    asking.add_parser("show", help="show the settings that can change at run time, and the log filter")
+    setting = asking.add_parser("set", help="change a setting until the next start or SIGHUP")
     setting.add_argument("key")
     setting.add_argument("value")
     window = asking.add_parser("replay-window", help="short for: set messaging.replay_window")
     window.add_argument("value")
-    level = asking.add_parser("log", help="another log filter, such as info,openguild=debug")
+    level = asking.add_parser("log", help="set the log filter, such as info,openguild=debug")
     level.add_argument("filter")
-    closing = asking.add_parser("close", help="close a user's streams: the clients come back")
+    closing = asking.add_parser("close", help="close a user's streams; clients reconnect")
     closing.add_argument("--user", required=True)
-    asking.add_parser("drain", help="as SIGTERM, all workers: unready, drain, end")
+    asking.add_parser("drain", help="drain and exit, with all workers, as at SIGTERM")
 
 
 def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
-    """Ask every server that listens: one, or all workers; `drain` goes to one worker, whose supervisor ends them all.
+    """Send the command to the server or to all its workers; `drain` to one worker, whose supervisor drains all.
 
-    The exit status: 1 if any of them failed. Raises CommandFailed.
+    Return the exit status: 1 if any of them failed. Raises CommandFailed.
     """
     path = config.admin_path
     if path is None:
@@ -57,7 +60,7 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
         workers[number] = said = _ask(each, request)
         if said and "draining" in said:
             return _print([{"worker": number} | said])
-    if not any(workers.values()):  # what is there, killed processes have left
+    if not any(workers.values()):  # the sockets are left from killed processes
         raise CommandFailed(f"admin: no server listens at {path}")
     return _print([{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()])
 
@@ -77,7 +80,7 @@ def _request(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The answer; None: nobody listens there."""
+    """Return the answer; None if no server listens there."""
     text = b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER_SECS)

@@ -1,4 +1,4 @@
-"""The entry point of `openguild-server`: says so in one line where only the core is installed."""
+"""The entry point of `openguild-server`. Prints one line if only the core is installed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm
 
 
 def main() -> int:
-    """Run one command; the exit status."""
+    """Run one command and return the exit status."""
     exit_on_sigterm(SIGTERM_STATUS)
     try:
         from openguild_runtime.cli.main import main as run
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.startswith("openguild"):
-            raise  # a defect of ours
+            raise  # a bug
         sys.stderr.write(
             f"openguild-server: {missing.name} is not installed: pip install 'openguild[server]' "
             "('openguild[embedded]' for --embedded)\n"

@@ -1,7 +1,7 @@
-"""`openguild-server [flags] [subcommand]`: serve, and what an operator does beside it (PROTOCOL 11.5).
+"""`openguild-server [flags] [subcommand]`: serves, or runs an operator's command (PROTOCOL 11.5).
 
-Flags stand before the subcommand. Exit status: 0 done, 1 a failure reported in one line, 2 wrong usage, 3 a server that did
-not end in time.
+Flags precede the subcommand. Exit status: 0 success, 1 a failure reported in one line, 2 wrong usage, 3 the server did not
+shut down in time.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ log = structlog.get_logger("openguild.server")
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="openguild-server",
-        description="OpenGuild homeserver. Without a subcommand it serves.",
-        epilog="Every key can also be set by environment (OPENGUILD_SERVER__...) or file: docs/configuration.md",
+        description="OpenGuild homeserver. Serves if no subcommand is given.",
+        epilog="Every key can also be set in the environment (OPENGUILD_SERVER__...) or in a file: docs/configuration.md",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"openguild-server {openguild_runtime.__version__}")
@@ -69,22 +69,22 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="subcommand")
     add_role_commands(commands)
     add_admin_commands(commands)
-    migrate = commands.add_parser("migrate", help="bring the schema of database_url up to date")
+    migrate = commands.add_parser("migrate", help="migrate the schema of database_url to this release")
     how = migrate.add_mutually_exclusive_group()
-    how.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is up to date")
-    how.add_argument("--sql", action="store_true", help="print the SQL for review and change nothing")
+    how.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is current")
+    how.add_argument("--sql", action="store_true", help="change nothing; print the SQL")
     how.add_argument("--new-epoch", action="store_true",
-                     help="and give every channel a new epoch: after a restore, before the servers start")  # fmt: skip
+                     help="also give every channel a new epoch: after a restore, before the servers start")  # fmt: skip
     config = commands.add_parser("config", help="check or show the configuration")
     config.add_argument("action", choices=("check", "dump"))
     commands.add_parser("keygen", help="print a new signing key and its public key")
     probing = commands.add_parser("probe", help="check a running server from outside, one line per step")
     probing.add_argument("url")
-    probing.add_argument("--only", help="take one step alone, such as ready")
-    probing.add_argument("--username", help="log in, post and hear it on a stream; the password on standard input")
-    probing.add_argument("--password-file", help="the password of --username")
+    probing.add_argument("--only", help="run one step only, such as ready")
+    probing.add_argument("--username", help="log in, post and receive the post on a stream; password on standard input")
+    probing.add_argument("--password-file", help="a file with the password of --username")
     probing.add_argument("--slo", action="store_true", help="compare the metrics with the playbook's thresholds")
-    probing.add_argument("--metrics-url", help="where the metrics are, if not at URL/metrics")
+    probing.add_argument("--metrics-url", help="URL of the metrics, if not URL/metrics")
     probing.add_argument("--prometheus", metavar="FILE", help="write the results for a textfile collector")
     return parser
 
@@ -92,12 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
 def _flag_help(key: str) -> str:
     name = PREFIX + key.upper().replace(".", "__")
     if any(known.name == key and known.is_secret for known in keys_of(ServerConfig)):
-        return f"a secret, and it shows in process lists: prefer {name}_FILE, the name of a file, or {name}"
+        return f"secret and visible in process lists: prefer {name}_FILE (the name of a file) or {name}"
     return f"also {name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command and return the exit status."""
     open_missing_descriptors()
     exit_on_sigterm(SIGTERM_STATUS)
     parsed = vars(build_parser().parse_args(arguments))
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _log_format(flags: dict[str, Any]) -> str | None:
     try:
         return asked_log_format(flags, os.environ, Path.cwd())
-    except OSError:  # the directory has gone
+    except OSError:  # the working directory was removed
         return None
 
 
@@ -125,7 +125,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     config = load(flags, os.environ, Path.cwd())
     set_up_logs(config)
     if config.embedded and (names := passed_over_names(os.environ)):
-        log.warning("not followed: an embedded server brings its own PostgreSQL and NATS", names=names)
+        log.warning("ignored: an embedded server runs its own PostgreSQL and NATS", names=names)
     if command is None:
         _serve(config, lambda: load(flags, os.environ, Path.cwd()))
     if command == "admin":
@@ -170,12 +170,12 @@ async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
     else:
         _print_line(f"The schema is at revision {schema.revision}")
     if new_epoch:
-        _print_line("Every channel has a new epoch: clients that were here before begin anew")
+        _print_line("Every channel has a new epoch: clients start again from the newest events")
     return 0
 
 
 async def _wait_for_schema(config: ServerConfig) -> int:
-    """What a rollout waits for before it starts the new release (deploy/k8s)."""
+    """Wait for the schema: a rollout runs this before it starts the new release (deploy/k8s)."""
     if config.database_url is None:
         raise CommandFailed("database_url must be configured to wait for its schema")
     async with anyio.create_task_group() as tasks:

@@ -1,8 +1,8 @@
-"""`openguild-server probe URL`: synthetic checks from outside, one line per step (docs/OPERATIONS.md).
+"""`openguild-server probe URL`: synthetic checks of a running server, one line per step (docs/OPERATIONS.md).
 
-Without an account it looks and leaves nothing behind. With `--username` and a password it also logs in, posts a message in
-a guild of its own and hears it on a stream; the message stays, its session is ended. `--slo` reads the server's metrics
-and compares them with the playbook's thresholds. `--prometheus FILE` writes what a textfile collector reads, whatever failed.
+Without an account it only reads. With `--username` and a password it also logs in, posts a message in its own guild and
+receives it on a stream; the message stays, the session is ended. `--slo` compares the server's metrics with the playbook's
+thresholds. `--prometheus FILE` writes the results for a textfile collector, even after a failure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, OutcomeUnk
 
 
 class Answer(NamedTuple):
-    """What a step got."""
+    """The response to a step."""
 
     status: int
     headers: dict[str, str]
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
 
 class Options(NamedTuple):
-    """`url`: the server's; `metrics_url`: where `/metrics` is, if not there."""
+    """`url`: the server's. `metrics_url`: the metrics' URL, if not `url`/metrics."""
 
     url: str
     only: str | None = None
@@ -53,11 +53,11 @@ class Options(NamedTuple):
 
 
 Get = Callable[[str], Answer]
-Step = Callable[[], str | None]  # the problem, or None
+Step = Callable[[], str | None]  # returns the problem, or None
 
 
 class Report(Protocol):
-    """`note`: what is to be said of a step that passed."""
+    """Reports the result of a step. `note`: a remark on a step that passed."""
 
     def __call__(self, step: str, secs: float, problem: str | None, note: str = "") -> None: ...
 
@@ -113,7 +113,7 @@ CHECKS: dict[str, Callable[[Get], str | None]] = {
 
 
 class RoundTrip:
-    """Log in, post, hear it: three steps that share a client."""
+    """Logs in, posts a message and receives it, with one client."""
 
     def __init__(self, url: str, username: str, password: str) -> None:
         self._client = Client(url, retry_secs=STEP_LIMIT_SECS)
@@ -121,7 +121,7 @@ class RoundTrip:
         self._password = password
 
     async def run(self, report: Report) -> None:
-        """`report(step, seconds, problem)` for each step; stops at the first problem."""
+        """Run the steps and report each; stop at the first problem."""
         async with self._client as client:
             channel = ""
             for name, step in (("login", self._login), ("channel", self._channel)):
@@ -144,7 +144,7 @@ class RoundTrip:
         await self._client.login(self._username, self._password, device_id="probe")
 
     async def _channel(self) -> str:
-        """The id of the guild's channel; both are made where they are missing."""
+        """Return the id of the probe guild's channel. Creates both if they are missing."""
         guilds = await self._client.request("GET", "/guilds")
         guild = next((line["guild_id"] for line in guilds if line["name"] == GUILD_NAME), None)
         if guild is None:
@@ -173,7 +173,7 @@ class RoundTrip:
 
 
 def probe(options: Options) -> int:
-    """0 when every step passed, else 1. Raises WrongUsage for arguments that are none."""
+    """Run the probe; return 0 if every step passed, else 1. Raises WrongUsage for invalid arguments."""
     parts = _parts(options.url)
     if options.only is not None and options.only not in CHECKS:
         raise WrongUsage(f"probe: --only: expected one of {', '.join(CHECKS)}")
@@ -210,12 +210,12 @@ def probe(options: Options) -> int:
 
 
 def _parts(url: str) -> SplitResult:
-    """Raises WrongUsage."""
+    """Parse the server's URL. Raises WrongUsage."""
     try:
         parts = urlsplit(url)
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
             return parts
-    except ValueError:  # a bracket that is not closed, a port that is no number
+    except ValueError:  # an unclosed bracket or an invalid port
         pass
     raise WrongUsage("probe: expected a URL such as http://127.0.0.1:8080")
 
@@ -233,7 +233,7 @@ def _round_trip(options: Options, username: str, report: Report) -> None:
 
 
 def _objectives(options: Options, run_check: Callable[[str, Step], None], report: Report) -> None:
-    """The step `metrics` fetches them; each objective is a step of its own, where there is something to look at."""
+    """Fetch the metrics in the step `metrics`, then report each objective as a step."""
     found: dict[str, Finding] = {}
 
     def metrics() -> str | None:
@@ -242,7 +242,7 @@ def _objectives(options: Options, run_check: Callable[[str, Step], None], report
             return "expected a URL such as http://127.0.0.1:9100/metrics"
         answer = _get(parts.scheme, parts.netloc, parts.path + (f"?{parts.query}" if parts.query else ""))
         if answer.status != 200:
-            hint = "" if options.metrics_url else "; --metrics-url says where they are"
+            hint = "" if options.metrics_url else "; set --metrics-url"
             return f"status {answer.status}{hint}"
         try:
             found.update(check_slo(answer.body.decode()))
@@ -256,14 +256,14 @@ def _objectives(options: Options, run_check: Callable[[str, Step], None], report
 
 
 def _password(options: Options) -> str:
-    """From the file, or from standard input: never an argument, which the process list shows. Raises OSError."""
+    """Read the password from the file or standard input; an argument would be visible in process lists. Raises OSError."""
     if options.password_file is None:
         return sys.stdin.readline().rstrip("\n")
     return Path(options.password_file).read_text().strip()
 
 
 def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None]]) -> None:
-    """A textfile collector's file, replaced at once."""
+    """Replace a textfile collector's file atomically."""
     lines = ["# TYPE openguild_probe_success gauge"]
     lines += [f'openguild_probe_success{{step="{name}"}} {int(problem is None)}' for name, _, problem in results]
     lines += ["# TYPE openguild_probe_duration_seconds gauge"]
@@ -275,7 +275,7 @@ def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None
 def _describe_failure(failure: BaseException) -> str:
     if isinstance(failure, ApiError):
         return f"{failure.status} {failure.code}"
-    if isinstance(failure, OutcomeUnknown):  # it says what the last attempt failed with
+    if isinstance(failure, OutcomeUnknown):  # its text is the reason of the last attempt
         return redact(" ".join(str(failure).split()))[:MAX_CAUSE_CHARS] or type(failure).__name__
     return getattr(failure, "strerror", None) or type(failure).__name__
 

@@ -1,6 +1,6 @@
-"""The playbook's thresholds against one reading of `/metrics`, for the validation after a deploy.
+"""Compares one reading of `/metrics` with the playbook's thresholds, to validate a deployment.
 
-A reading holds what happened since the process started; a release that has just been rolled out started with it.
+The counters cover the time since the process started, which is the time since the rollout.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ QUEUE_DEPTH_LIMIT = 196  # playbook: per channel
 SERVER_ERROR_SHARE = 0.001  # SLO: 99.9% of requests are not the server's failure
 SERVER_FAULTS = frozenset(
     {"500", "502", "504"}
-)  # 501 and 505 anybody can ask for; 503 is an answer under load; as in the rules
+)  # as in the alert rules: anyone can cause 501 and 505, and 503 is normal under load
 
 Sample = tuple[str, dict[str, str], float]
 
 
 class Finding(NamedTuple):
-    """What is wrong with one objective, or None; `note`: why there was nothing to look at."""
+    """The problem with one objective, or None. `note`: why it was not checked."""
 
     problem: str | None
     note: str = ""
 
 
 def check_slo(text: str) -> dict[str, Finding]:
-    """Each objective; an absent series is wrong, but where a server may do without. Raises ValueError for what is no exposition."""
+    """Check each objective. A missing series is a problem unless it is optional. Raises ValueError for invalid metrics."""
     samples = list(_samples(text))
     present = {name for name, _, _ in samples}
     if "openguild_build_info" not in present:

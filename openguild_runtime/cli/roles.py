@@ -1,4 +1,4 @@
-"""Accounts and roles from the command line; the texts are those scripts rely on (PROTOCOL 11.5.2)."""
+"""Commands for accounts and roles. Scripts rely on their output (PROTOCOL 11.5.2)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_role_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     seed = commands.add_parser("seed-user", help="create an account")
     seed.add_argument("--username", required=True)
     source = seed.add_mutually_exclusive_group(required=True)
-    source.add_argument("--password", help="shows in process lists: prefer the other two")
+    source.add_argument("--password", help="visible in process lists: prefer the other two")
     source.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     source.add_argument("--password-file", metavar="PATH")
     for name, scope in (
@@ -70,9 +70,9 @@ async def _storage(config: ServerConfig, purpose: str) -> AsyncIterator[Postgres
 
 
 async def seed_user(config: ServerConfig, arguments: Arguments) -> int:
-    """Create the account unless its name is taken; 0 either way. Raises CommandFailed, StorageUnavailable."""
+    """Create an account unless its name is taken, and return 0. Raises CommandFailed, StorageUnavailable."""
     username, username_key = normalise_username(arguments["username"])
-    password = _password(arguments).strip()  # as registering and logging in do (PROTOCOL 4.1.2)
+    password = _password(arguments).strip()  # as registration and login do (PROTOCOL 4.1.2)
     problems = [*username_problems(username), *password_problems(password)]
     if problems:
         raise CommandFailed("; ".join(f"{problem.field} {problem.message}" for problem in problems))
@@ -109,7 +109,7 @@ def _password(arguments: Arguments) -> str:
 async def _change(
     config: ServerConfig, arguments: Arguments, purpose: str, change: Callable[[str], StorageEffect[T]]
 ) -> tuple[UserRecord, T]:
-    """The named user, and the result of `change(user_id)`."""
+    """Perform `change(user_id)` for the named user and return the user with the result."""
     async with _storage(config, purpose) as storage:
         user = await _user(storage, arguments)
         return user, await storage.perform(change(user.user_id))
@@ -126,7 +126,7 @@ async def assign_server_role(config: ServerConfig, arguments: Arguments) -> int:
 
 
 async def revoke_server_role(config: ServerConfig, arguments: Arguments) -> int:
-    """Take a role on the whole server away; 0 also where there was none. Raises CommandFailed, StorageUnavailable."""
+    """Remove a server role and return 0, even if the user did not have it. Raises CommandFailed, StorageUnavailable."""
     role = _role(arguments)
     user, had = await _change(
         config, arguments, "revoke server roles", lambda user_id: RevokeServerRole(user_id=user_id, role=role)
@@ -156,14 +156,14 @@ async def _assign_within(
     noun: str, config: ServerConfig, arguments: Arguments,
     grant: Callable[[str, str, str], StorageEffect[Any]],
 ) -> int:  # fmt: skip
-    """A role within one guild or channel; `grant(its id, user id, role)` gives False or None where that is not there."""
+    """Give a role in a guild or channel. `grant(scope_id, user_id, role)` returns False or None if the scope is missing."""
     role, scope_id = _role(arguments), _uuid(arguments, f"{noun}_id")
     user, found = await _change(
         config, arguments, f"assign {noun} roles", lambda user_id: grant(scope_id, user_id, role)
     )
     if found is MemberChange.LAST_OWNER:
         raise CommandFailed(
-            f"'{user.username}' is the only owner of guild '{scope_id}': make somebody else owner first"
+            f"'{user.username}' is the only owner of guild '{scope_id}': make another member owner first"
         )
     if not found:
         raise CommandFailed(f"{noun} '{scope_id}' not found")

@@ -200,9 +200,9 @@ class Client(Api):
     # --- tokens --------------------------------------------------------------------------------------
 
     async def fresh_token(self, refused: str | None = None) -> str:
-        """An access token that is good for a while, and not the `refused` one.
+        """Return an access token that is valid for a while and is not `refused`.
 
-        Raises ApiError, OutcomeUnknown, and RuntimeError while nobody is logged in.
+        Raises ApiError, OutcomeUnknown, and RuntimeError before a login.
         """
         session = self._logged_in()
         if session.access_token == refused or session.is_stale(self.sources.monotonic()):
@@ -215,7 +215,7 @@ class Client(Api):
         return self.session
 
     async def refresh(self, refused: str | None) -> None:
-        """Get a new pair, once for all who ask. `refused`: the access token that was not accepted."""
+        """Get a new token pair, once for concurrent callers. `refused`: the access token that the server rejected."""
         async with self._refresh_lock:
             session = self.session
             if session is None or session.access_token != refused:
@@ -227,14 +227,14 @@ class Client(Api):
     # --- streams -------------------------------------------------------------------------------------
 
     def subscribe(self, channel_id: str, since: int | None = None, epoch: int | None = None) -> Subscription:
-        """Events after `since` (exclusive; None: the newest ones and on), in order, once, across reconnects.
+        """Return a subscription to the events after `since`, in order and without repeats, across reconnects.
 
-        `epoch`: of the log that `since` counts in, as `Subscription.state.epoch` was beside it.
+        `since` is exclusive; None starts with the newest events. `epoch`: the `Subscription.state.epoch` stored with `since`.
         """
         return self._subscription(StreamClient(channel_id, since, self.jitter, epoch))
 
     async def notifications(self) -> AsyncIterator[dict[str, Any]]:
-        """What happens in all that the user may read, while connected (PROTOCOL 8.10); nothing is replayed."""
+        """Iterate over notifications for everything that the user may read (PROTOCOL 8.10), without replay."""
         subscription = self._subscription(StreamClient(None, None, self.jitter))
         try:
             while True:

@@ -53,7 +53,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """From `http://host:port` or `https://host`. Raises ValueError."""
+        """Parse `http://host:port` or `https://host`. Raises ValueError."""
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
             raise ValueError(f"not a server's address: {url!r}: expected http://host:port")
@@ -110,9 +110,9 @@ def describe_failure(failure: BaseException) -> str:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     hidden = isinstance(cause, OSError) and (not isinstance(failure, OSError) or failure.errno is None)
-    told = cause if hidden else failure
-    if isinstance(told, ConnectionBroken):
-        return str(told)
-    if isinstance(told, anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream):
+    shown = cause if hidden else failure
+    if isinstance(shown, ConnectionBroken):
+        return str(shown)
+    if isinstance(shown, anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream):
         return "the connection ended"
-    return f"{type(told).__name__}: {told}"
+    return f"{type(shown).__name__}: {shown}"

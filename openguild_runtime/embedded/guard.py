@@ -134,7 +134,7 @@ def _spawn(job: dict[str, Any]) -> tuple[int, str]:
 
 
 def _exec_program(job: dict[str, Any], guard: int) -> NoReturn:
-    """In the child: set up the log file, directory, privileges and death signal, then exec."""
+    """Set up log file, directory, privileges and death signal, and exec the program. Runs in the child."""
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -155,7 +155,7 @@ def _exec_program(job: dict[str, Any], guard: int) -> NoReturn:
         if os.getppid() != guard:
             os._exit(127)
     argv = [argument.replace(DIRECTORY, place) for argument in job["argv"]]
-    os.execve(argv[0], argv, job["env"])  # noqa: S606 - the program's path is absolute and ours
+    os.execve(argv[0], argv, job["env"])  # noqa: S606 - an absolute path from the server
 
 
 def _drop_privileges(job: dict[str, Any]) -> None:

@@ -310,7 +310,7 @@ def _check_user_name() -> None:
     except KeyError:
         raise EmbeddedError(
             f"the user id {os.geteuid()} has no name (no line in /etc/passwd), and PostgreSQL's initdb needs one: "
-            "give it one, or run as a user who has one"
+            "give it a name, or run as a user with a name"
         ) from None
 
 

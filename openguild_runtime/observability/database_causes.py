@@ -1,7 +1,6 @@
-"""Why a database cannot be used: what each cause is called, what it means, and what the operator does about it.
+"""The causes for which a database cannot be used: name, meaning and mend.
 
-The names are labels of metrics and the words of `/ready`, so there is a fixed number of them. No text here holds an
-address, a name or a credential.
+The names are label values of metrics and appear in `/ready`. No text holds an address, a user name or a credential.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """`meaning` and `mend` make the line of the log: "<meaning>: <mend>"."""
+    """A cause. The log shows "<meaning>: <mend>"."""
 
     meaning: str
     mend: str
@@ -20,12 +19,12 @@ class Cause(NamedTuple):
 
 
 CAUSES: dict[str, Cause] = {
-    # it cannot be connected to
+    # the connection fails
     "dns": Cause("its host name cannot be resolved", "check the host in database_url, and DNS"),
     "refused": Cause("nothing listens at its address", "check that PostgreSQL runs, and host and port in database_url"),
     "unreachable": Cause("its host cannot be reached", "check the network and the firewalls on the way"),
     "timeout": Cause("it does not answer in time", "look at its host and load, and for firewalls that drop packets"),
-    "lost": Cause("it ended the connection", "look at its log: a restart, a crash, or a proxy that closes connections"),
+    "lost": Cause("it ended the connection", "check its log: a restart, a crash, or a proxy that closes connections"),
     "tls": Cause(
         "TLS to it fails", "check sslmode and sslrootcert in database_url, and the certificate and clock of its host"
     ),
@@ -35,13 +34,13 @@ CAUSES: dict[str, Cause] = {
     "too_many_connections": Cause(
         "it has no connection left", "raise its max_connections, or lower database.pool_size times the processes"
     ),
-    "starting": Cause("it is starting or in recovery", "wait; its log says how far it is"),
+    "starting": Cause("it is starting or in recovery", "wait; its log shows the progress"),
     "shutdown": Cause("it is shutting down", "start it again, or point database_url at the one that took over"),
     "pooler": Cause(
         "a pooler refuses our session", "set database.statement_cache_size to 0 to go through one in transaction mode"
     ),
     "descriptors": Cause("this process has no file descriptor left", "raise its limit of open files"),
-    # it is there, and does not do what it is asked for
+    # the database refuses a statement
     "read_only": Cause(
         "it is read-only",
         "it is a standby, or default_transaction_read_only is on: point database_url at the primary, or end that",
@@ -60,13 +59,13 @@ CAUSES: dict[str, Cause] = {
     "migrations": Cause("its schema is not current", "run `openguild-server migrate`"),
     "damaged": Cause("its files cannot be read or written", "look at its log and its disks before anything else"),
     "slow": Cause("a statement took too long", "look for locks and load: pg_stat_activity, pg_blocking_pids"),
-    "locked": Cause("somebody holds a lock", "look for who does: pg_stat_activity, pg_blocking_pids"),
+    "locked": Cause("another session holds a lock", "find it with pg_stat_activity and pg_blocking_pids"),
     "conflict": Cause("transactions got in each other's way", "nothing, unless it stays: clients try again"),
     "other": Cause("it refuses for another reason", "look up the SQLSTATE of this record in its log"),
 }
 REFUSALS = frozenset(
     {"read_only", "disk_full", "memory", "limit", "rights", "schema", "damaged", "slow", "locked", "conflict", "other"}
 )
-"""The database answers, and refuses."""
+"""Causes for which the database refuses a statement."""
 PASSING = frozenset({"slow", "locked", "conflict"})
-"""Causes of one effect, which say nothing about the next one."""
+"""Causes that concern one statement and say nothing about the next."""

@@ -1,9 +1,8 @@
-"""Writes the log to a descriptor on a thread of its own: whoever logs never waits for whoever reads.
+"""Writes the log to a descriptor on a thread, so that a slow reader never blocks the server.
 
-What waits to be written is bounded. Beyond that lines are dropped and counted, and the log says how many as soon as there is
-room again, at the place where they are missing.
+The queue is bounded. Lines beyond the bound are dropped and counted, and a line in their place says how many are missing.
 
-`append` takes no lock: a finalizer may log at any point, on any thread. `SimpleQueue.put` may be interrupted by itself.
+`append` takes no lock, because a finalizer may log at any point on any thread. `SimpleQueue.put` is reentrant.
 """
 
 from __future__ import annotations
@@ -17,35 +16,35 @@ from contextlib import suppress
 from queue import SimpleQueue
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
-OVERHEAD_BYTES = 64  # of a waiting line, beside its text
-PAUSE_SECS = 0.002  # after a write: what is logged meanwhile leaves together, without waking the thread for each line
-POLL_SECS = 1.0  # between two looks at a descriptor that somebody else made non-blocking
+OVERHEAD_BYTES = 64  # of a queued line, in addition to its text
+PAUSE_SECS = 0.002  # after a write, so that several lines leave together
+POLL_SECS = 1.0  # between two checks of a descriptor that another process made non-blocking
 
 
 class LogWriter:
-    """Lines to `descriptor`. `describe_gap(count)` gives the line that stands for `count` dropped ones; it may be empty."""
+    """Writes lines to `descriptor`. `describe_gap(count)` returns the line that replaces `count` dropped ones, or ""."""
 
     def __init__(self, descriptor: int, describe_gap: Callable[[int], str]) -> None:
         self._descriptor = descriptor
         self._describe_gap = describe_gap
-        self._lines: SimpleQueue[str | int] = SimpleQueue()  # a number: lines refused so far, where some are missing
-        self._next_item: str | int | None = None  # taken from the queue, for the next write
-        self._accepted = 0  # bytes, by `append`
-        self._written = 0  # of them, by the thread: written or lost
-        self._refused = 0  # lines that found no room
-        self._marked = 0  # of them, before the newest mark in the queue
-        self._reported = 0  # of them, said in the log
-        self._lost = 0  # lines that the descriptor refused
+        self._lines: SimpleQueue[str | int] = SimpleQueue()  # an int marks a gap: the value of `_refused` there
+        self._next_item: str | int | None = None  # taken from the queue for the next write
+        self._accepted = 0  # bytes taken by `append`
+        self._written = 0  # bytes of them that the thread has written or lost
+        self._refused = 0  # lines that did not fit into the queue
+        self._marked = 0  # of these, lines before the newest mark in the queue
+        self._reported = 0  # of these, lines reported in the log
+        self._lost = 0  # lines that could not be written to the descriptor
         self._lost_reported = 0
         threading.Thread(target=self._run, name="log writer", daemon=True).start()
 
     @property
     def dropped(self) -> int:
-        """Lines that were not written."""
+        """The number of lines that were not written."""
         return self._refused + self._lost
 
     def append(self, line: str) -> None:
-        """Have it written; never waits."""
+        """Queue the line; never blocks."""
         size = len(line) + OVERHEAD_BYTES
         if self._accepted - self._written + size > MAX_WAITING_BYTES:
             self._refused += 1
@@ -57,7 +56,7 @@ class LogWriter:
         self._lines.put(line)
 
     def flush(self, secs: float) -> bool:
-        """Wait until what was appended so far is written, for `secs` at most; whether it is."""
+        """Wait for at most `secs` until all appended lines are written. Return whether they are."""
         goal, end = self._accepted, time.monotonic() + secs
         while self._written < goal:
             if time.monotonic() >= end:
@@ -74,7 +73,7 @@ class LogWriter:
                 self._report_missing(self._reported)
             try:
                 self._write("".join(lines).encode(errors="backslashreplace"))
-            except Exception:  # the reader has gone, the disk is full: the server goes on, and counts
+            except Exception:  # the reader is gone or the disk is full: count and go on
                 self._lost += len(lines)
             self._written += sum(map(len, lines)) + OVERHEAD_BYTES * len(lines)
             if self._next_item is None and self._lines.empty():
@@ -82,7 +81,7 @@ class LogWriter:
                 time.sleep(PAUSE_SECS)
 
     def _take(self) -> list[str]:
-        """What waits, as much as a pipe takes in one piece (PIPE_BUF): the lines of several processes are not mixed then."""
+        """Take queued lines, at most PIPE_BUF: a pipe takes that atomically, so lines of several processes do not mix."""
         lines: list[str] = []
         room = select.PIPE_BUF
         item, self._next_item = self._next_item, None
@@ -102,18 +101,18 @@ class LogWriter:
             item = None
 
     def _report_missing(self, refused: int) -> None:
-        """Write how many lines are missing: of the `refused` ones and of those that were lost, what was not said yet."""
+        """Write how many lines were refused or lost and are not yet reported."""
         lost, refused = self._lost, max(refused, self._reported)
         missing = refused - self._reported + lost - self._lost_reported
         if missing > 0:
-            with suppress(Exception):  # else it is said when something can be written again
+            with suppress(Exception):  # else it is reported after the next successful write
                 self._write(self._describe_gap(missing).encode())
                 self._reported, self._lost_reported = refused, lost
 
     def _write(self, data: bytes) -> None:
-        """All of it. Raises OSError."""
+        """Write all bytes. Raises OSError."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # whoever shares the descriptor has made it non-blocking
+            except BlockingIOError:  # another process that shares the descriptor made it non-blocking
                 select.select((), (self._descriptor,), (), POLL_SECS)

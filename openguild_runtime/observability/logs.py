@@ -1,11 +1,10 @@
-"""Structured logs on stderr: one path for structlog's and stdlib's records, compact lines or JSON lines.
+"""Structured logs on stderr, for records of structlog and of `logging`, as compact lines or as JSON lines.
 
-Every record inside a request or a socket carries `request_id` (structlog's context variables). JSON mode is one
-JSON object per line, tracebacks included (PROTOCOL 11.3.1). Tokens, passwords and the userinfo of URLs are redacted wherever
-they might slip in.
+Every record of a request or a socket carries `request_id` (structlog's context variables). JSON mode writes one object
+per line, including tracebacks (PROTOCOL 11.3.1). Tokens, passwords and the userinfo of URLs are redacted in all values.
 
-The access log is on the path of every request. So our own records go neither through `logging` nor through a chain of
-processors, and a thread writes the lines (log_writer.py): whoever reads them, or does not, never holds the loop.
+Every request writes an access log line. For speed, structlog's records bypass `logging` and processors, and a thread
+writes the lines (log_writer.py), so that a slow reader does not block the loop.
 """
 
 from __future__ import annotations
@@ -25,18 +24,17 @@ import structlog
 from openguild_runtime.observability.log_writer import LogWriter
 
 DEFAULT_FILTER = "info,openguild=info"
-WRITER = "openguild.log"  # what the log says of itself
-AUDIT = "openguild.audit"  # what administrators changed, a change of the filter among it
+WRITER = "openguild.log"  # target of messages about the log itself
+AUDIT = "openguild.audit"  # target of administrators' changes
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "off": 100}
 SECRET_KEYS = frozenset(
     {"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"}
 )
 HIDDEN = "***"
-STANDARD_ERROR = 2  # its descriptor
-EXIT_SECS = 0.4  # for what was logged to be written at the end, should its reader be slow
+STANDARD_ERROR = 2  # descriptor
+EXIT_SECS = 0.4  # to write the remaining lines at exit
 
-# A text may be the peer's. Each pattern looks at a character a bounded number of times: what precedes a run is bounded by a
-# look back, and a run is never given back (possessive).
+# A peer may choose the text, so each pattern is linear: lookbehinds bound what precedes a run, and runs are possessive.
 _PATTERNS = (
     (re.compile(r"(?i)\b(access_token|refresh_token|password|secret)=[^&\s\"']+"), r"\1=" + HIDDEN),
     (re.compile(r"(?i)\bbearer[ .][A-Za-z0-9._~+/=-]{8,}"), "Bearer " + HIDDEN),
@@ -52,8 +50,7 @@ Record = dict[str, Any]
 
 
 def may_contain_secret(text: str) -> bool:
-    """Whether a pattern or a secret key may be in it. Both look the same within JSON and `repr`, so one look at a whole line
-    stands for a look at each of its fields."""
+    """Return whether the text may hold a secret. A quick check of a whole line, before each field is redacted."""
     low = text.lower()
     return (
         "://" in low
@@ -68,7 +65,7 @@ def may_contain_secret(text: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """The text without credentials."""
+    """Return the text without credentials."""
     if not may_contain_secret(text):
         return text
     for pattern, replacement in _PATTERNS:
@@ -100,7 +97,7 @@ def _json(record: Record) -> str:
 
 
 def _compact(record: Record) -> str:
-    """`time LEVEL target: message key=value ...`, one line; a traceback follows on its own lines."""
+    """Format as `time LEVEL target: message key=value ...` on one line; a traceback follows on its own lines."""
     line = f"{record['timestamp']} {record['level']:>7} {record['target']}: {record['message']}"
     for key, value in record.items():
         if key not in _HEAD_KEYS:
@@ -118,7 +115,7 @@ def _value(value: Any) -> str:
 
 
 def _render(level: str, target: str, message: object, fields: Record) -> str:
-    """The finished line. `message` and `target` are the names the log shippers know (PROTOCOL 11.3.1)."""
+    """Return the line of a record. Log shippers rely on the names `message` and `target` (PROTOCOL 11.3.1)."""
     record: Record = {"timestamp": _timestamp(), "level": level, "target": target, "message": message}
     record |= structlog.contextvars.get_contextvars()
     record |= fields
@@ -126,14 +123,14 @@ def _render(level: str, target: str, message: object, fields: Record) -> str:
         line = _state.format(record)
         if may_contain_secret(line):
             line = _state.format(_redacted(record))
-    except (ValueError, OverflowError):  # half a surrogate pair, a number beyond 64 bits: what JSON has no place for
+    except (ValueError, OverflowError):  # a lone surrogate or an integer beyond 64 bits
         safe = _redacted(record)
         line = _state.format({key: ascii(safe[key]) if key in fields else safe[key] for key in record})
     return line
 
 
 def _timestamp() -> str:
-    """ISO 8601 in UTC; the part down to the second is made once a second."""
+    """Return the time as ISO 8601 in UTC. Formats the part up to the second once per second."""
     second, nanos = divmod(time.time_ns(), 1_000_000_000)
     if second != _state.second:
         _state.second, _state.shown = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
@@ -141,31 +138,30 @@ def _timestamp() -> str:
 
 
 def start_failure_line(message: str) -> str:
-    """The JSON line of a process that could not begin: it stands whatever the filter is, and before there is one."""
-    text = redact(message).encode(errors="backslashreplace").decode()  # a path may hold half a surrogate pair
+    """Return the JSON line for a process that could not start. Ignores the filter, which may not be configured yet."""
+    text = redact(message).encode(errors="backslashreplace").decode()  # a path may hold a lone surrogate
     return _json({"timestamp": _timestamp(), "level": "ERROR", "target": "openguild.server", "message": text})
 
 
-# --- where they go ---------------------------------------------------------------------------------
+# --- sinks -----------------------------------------------------------------------------------------
 
 
 class _Sink(Protocol):
-    """Takes finished lines."""
+    """Takes complete lines."""
 
     @property
     def dropped(self) -> int:
-        """Lines that were not written."""
+        """The number of lines that were not written."""
 
     def append(self, line: str) -> None:
-        """Have it written."""
+        """Write the line, at once or later."""
 
     def flush(self, secs: float) -> bool:
-        """Wait until it is written, for `secs` at most; whether it is."""
+        """Wait for at most `secs` until all lines are written. Return whether they are."""
 
 
 class _Stream:
-    """What is no descriptor of the system, such as a buffer in memory: it is written to at once. None: what stands in
-    `sys.stderr` by then, which each test that captures it changes."""
+    """Writes at once to a stream that is not a descriptor, such as a buffer. None: the current `sys.stderr`."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
@@ -177,7 +173,7 @@ class _Stream:
             if stream is not None:
                 stream.write(line)
                 stream.flush()
-        except (OSError, ValueError):  # whoever took the log has gone
+        except (OSError, ValueError):  # the stream is closed
             self.dropped += 1
 
     def flush(self, secs: float) -> bool:
@@ -186,7 +182,7 @@ class _Stream:
 
 
 def _standard_error() -> _Sink:
-    """Of this process; of a test that captures it, what it has put in its place."""
+    """Return the sink for this process's stderr, or for the replacement that captures it in a test."""
     if sys.stderr is not None and sys.stderr is sys.__stderr__:
         return LogWriter(STANDARD_ERROR, _describe_gap)
     return _Stream()
@@ -195,23 +191,23 @@ def _standard_error() -> _Sink:
 def _describe_gap(dropped: int) -> str:
     if _target(WRITER).level > logging.WARNING:
         return ""
-    return _render("WARNING", WRITER, "log lines were dropped: nobody read them in time", {"dropped": dropped})
+    return _render("WARNING", WRITER, "log lines were dropped: the reader is too slow", {"dropped": dropped})
 
 
 class _State:
-    """What `configure` sets. Loggers that were used before look here too, so a change reaches them."""
+    """The state that `configure` sets. Existing loggers read it too, so a change applies to them."""
 
     def __init__(self) -> None:
         self.levels: dict[str, int] = {"": logging.INFO}
         self.targets: dict[str, _Target] = {}
-        self.named: set[str] = set()  # stdlib loggers that the filter before has set
+        self.named: set[str] = set()  # `logging` loggers whose level the previous filter set
         self.format: Callable[[Record], str] = _compact
         self.sink: _Sink | None = None
         self.second, self.shown = -1, ""
 
 
 class _Target:
-    """One logger name and its level in force."""
+    """A logger name and its current level."""
 
     __slots__ = ("level", "name")
 
@@ -234,7 +230,7 @@ def _target(name: str = "openguild") -> _Target:
 
 
 class _Logger(structlog.BoundLoggerBase):
-    """What `structlog.get_logger(name)` gives: a record below its target's level costs one comparison."""
+    """The logger of `structlog.get_logger(name)`. A record below its target's level costs one comparison."""
 
     _logger: _Target
 
@@ -264,7 +260,7 @@ class _Logger(structlog.BoundLoggerBase):
 
 
 class _Formatter(logging.Formatter):
-    """A library's record as one of ours."""
+    """Formats a record of `logging` like a structlog record."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {"exception": self.formatException(record.exc_info)} if record.exc_info else {}
@@ -272,20 +268,20 @@ class _Formatter(logging.Formatter):
 
 
 class _Handler(logging.Handler):
-    """Where the libraries' records go."""
+    """Sends the records of `logging` to the sink."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             _sink().append(self.format(record))
-        except Exception:  # as logging's own handlers do: a bad record must not end whoever logs it
+        except Exception:  # as logging's own handlers do: a bad record must not raise in the caller
             self.handleError(record)
 
 
-# --- setting up ------------------------------------------------------------------------------------
+# --- configuration ---------------------------------------------------------------------------------
 
 
 def parse_filter(text: str) -> dict[str, int]:
-    """`info,openguild=debug` as logger name to level; the root is "". Raises ValueError naming the bad part."""
+    """Parse a filter such as `info,openguild=debug` into levels by logger name, "" for the root. Raises ValueError."""
     levels = {"": logging.INFO}
     for part in text.split(","):
         if not part.strip():
@@ -300,7 +296,7 @@ def parse_filter(text: str) -> dict[str, int]:
 
 
 def _level_of(name: str, levels: dict[str, int]) -> int:
-    """Of the longest target that the name begins with; the audit log obeys its own name alone."""
+    """Return the level of the longest target that is a prefix of the name. The audit log uses its own target only."""
     if name == AUDIT:
         return levels.get(AUDIT, logging.INFO)
     while name and name not in levels:
@@ -309,12 +305,12 @@ def _level_of(name: str, levels: dict[str, int]) -> int:
 
 
 def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO | None = None) -> None:
-    """Set up both structlog and logging. Raises ValueError for a bad filter, with nothing changed."""
+    """Configure structlog and `logging`. Raises ValueError for a bad filter and then changes nothing."""
     levels = parse_filter(log_filter)
-    flush()  # what was logged so far goes where it was meant to go
+    flush()  # earlier lines go to the earlier sink
     if stream is not None:
         _state.sink = _Stream(stream)
-    elif not isinstance(_state.sink, LogWriter):  # which is the process's, whatever stands in `sys.stderr` by now
+    elif not isinstance(_state.sink, LogWriter):  # keep the writer of descriptor 2 even if `sys.stderr` was replaced
         _state.sink = _standard_error()
     _state.format = _json if log_format == "json" else _compact
     structlog.configure(processors=[], logger_factory=_target, wrapper_class=_Logger, cache_logger_on_first_use=True)
@@ -325,7 +321,7 @@ def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO 
 
 
 def flush(secs: float = EXIT_SECS) -> bool:
-    """Wait until what was logged is written, for `secs` at most; whether it is."""
+    """Wait for at most `secs` until all lines are written. Return whether they are."""
     return _state.sink is None or _state.sink.flush(secs)
 
 
@@ -333,30 +329,30 @@ atexit.register(flush)
 
 
 def dropped_lines() -> int:
-    """Lines of this process that found no room, or no reader."""
+    """Return how many lines of this process were dropped."""
     return 0 if _state.sink is None else _state.sink.dropped
 
 
 def write_line(line: str) -> None:
-    """A line that is no record, for whoever looks at the terminal, wherever the records go."""
+    """Write a line that is not a record to stderr, for the operator at the terminal."""
     sink = _state.sink if isinstance(_state.sink, LogWriter) else _standard_error()
     sink.append(line)
     sink.flush(EXIT_SECS)
 
 
 def log_printed_line(text: str, target: str) -> None:
-    """A line that somebody printed: as it is, but where every line is to be a record."""
+    """Log a printed line: unchanged in compact mode, as a record in JSON mode."""
     _sink().append(f"{redact(text)}\n" if _state.format is _compact else _render("WARNING", target, text, {}))
 
 
 def current_filter() -> str:
-    """As `parse_filter` takes it: the root's level first."""
+    """Return the current filter in the form that `parse_filter` takes, the root's level first."""
     names = {level: name for name, level in reversed(LEVELS.items())}
     return ",".join(f"{name}={names[level]}" if name else names[level] for name, level in sorted(_state.levels.items()))
 
 
 def set_filter(levels: dict[str, int]) -> None:
-    """Other levels, for loggers in use as well; `levels` comes from `parse_filter`."""
+    """Set the levels that `parse_filter` returned, also for loggers in use."""
     _state.levels = levels
     for target in _state.targets.values():
         target.level = _level_of(target.name, levels)
@@ -364,7 +360,7 @@ def set_filter(levels: dict[str, int]) -> None:
         logging.getLogger(name).setLevel(logging.NOTSET)
     for name in ("alembic", "sqlalchemy", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("nats").setLevel(logging.CRITICAL)  # its errors come to the bus, which says what they mean
+    logging.getLogger("nats").setLevel(logging.CRITICAL)  # the bus logs its errors
     for name, level in levels.items():
         logging.getLogger(name or None).setLevel(level)
     _state.named = {name for name in levels if name}

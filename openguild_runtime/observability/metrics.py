@@ -1,6 +1,6 @@
-"""The metrics of one process: names, labels and buckets, with bounded cardinality (PROTOCOL 11.2).
+"""The metrics of one process, with bounded cardinality (PROTOCOL 11.2).
 
-`route` is a template or `unmatched`; per-channel depth is computed when scraped, for the deepest channels only.
+`route` is a template or `unmatched`. The depth per channel is computed at each scrape, for the deepest channels only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from openguild_proto.errors import ErrorCode
 from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.observability.process_metrics import ProcessCollector
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nothing reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # one extra series per metric, used by nothing
 
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # PROTOCOL 11.2.3
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -42,24 +42,24 @@ REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason i
     "channel_name_empty", "channel_name_length", "guild_name_empty", "guild_name_length", "message_empty", "message_length",
     "refresh_token_reused", "connection_limit", "malformed_frame", "frame_rate_limit", "slow_reader", "ping_timeout",
     "write_timeout", "frame_timeout",
-}  # those at 0 from the start: `increase()` does not see a series begin  # fmt: skip
+}  # exported as 0 from the start, because `increase()` misses the first value of a series  # fmt: skip
 
 
 NATS_FAULTS = (
     "unreachable", "silent", "garbage", "closed", "refused", "credentials_file", "tls", "subscriptions", "payload", "behind",
     "shutdown", "expired", "late", "connections", "slow", "denied",
-)  # what bus/nats_faults.py tells apart  # fmt: skip
+)  # the kinds of bus/nats_faults.py  # fmt: skip
 
 
 class Depths(NamedTuple):
-    """How far the deepest subscribers are behind."""
+    """How many events the deepest subscribers are behind."""
 
     channels: list[tuple[str, int]]  # (channel id, events), deepest first, only channels with a backlog
-    notifications: int  # of the deepest notification stream; whose it is belongs in no label
+    notifications: int  # of the deepest notification stream; user ids are never label values
 
 
 class _Family(Collector):
-    """A part of a family that has been collected already."""
+    """Exports a part of a family that has been collected already."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family
@@ -69,7 +69,7 @@ class _Family(Collector):
 
 
 def _family_chunks(collector: MetricWrapperBase) -> Iterator[bytes]:
-    """The text of one family. Its samples are made one by one too: the library's `collect` makes all of them at once."""
+    """Yield the text of one family in chunks, without the library's `collect`, which builds all samples at once."""
     family = collector._get_metric()  # type: ignore[no-untyped-call]  # the library annotates only some
     samples = iter(collector._samples())
     begun = False
@@ -83,7 +83,7 @@ def _family_chunks(collector: MetricWrapperBase) -> Iterator[bytes]:
 
 
 class _DepthCollector(Collector):
-    """Queue depth, read from the hub at scrape time: it falls as readers drain, and idle channels have none (PROTOCOL 11.2.5)."""
+    """Reads the queue depths from the hub at each scrape. Idle channels have no series (PROTOCOL 11.2.5)."""
 
     def __init__(self) -> None:
         self.depths = Depths([], 0)
@@ -111,12 +111,12 @@ class _DepthCollector(Collector):
 
 
 class _WindowMaximum:
-    """The longest of what was added in the last one to two windows; to read it takes it from no other reader."""
+    """The maximum over the last one to two windows. Reading does not reset it, so several scrapers see the same."""
 
     def __init__(self, window_secs: float, clock: Callable[[], float]) -> None:
         self._window_secs = window_secs
         self._clock = clock
-        self._window = 0  # the number of the present one
+        self._window = 0  # number of the current window
         self._present = self._former = 0.0
 
     def add(self, secs: float) -> None:
@@ -135,7 +135,7 @@ class _WindowMaximum:
 
 
 class Metrics:
-    """One registry per process. Children are kept in dicts: a label lookup in the hot path is a dict lookup."""
+    """The registry of a process. Keeps labelled children in dicts, because `labels()` is slow."""
 
     def __init__(
         self,
@@ -157,16 +157,16 @@ class Metrics:
             ["route", "status"], buckets=HTTP_BUCKETS, registry=registry,
         )  # fmt: skip
         self._http: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._rejections = self._counter("openguild_messaging_rejections", "Requests refused", "reason")
+        self._rejections = self._counter("openguild_messaging_rejections", "Refused requests by reason", "reason")
         self._rejected = {reason: self._rejections.labels(reason) for reason in sorted(REASONS)}
-        events = self._counter("openguild_messaging_events", "Events by what became of them", "outcome")
+        events = self._counter("openguild_messaging_events", "Events by outcome", "outcome")
         self._events = {outcome: events.labels(outcome) for outcome in OUTCOMES}
         self._connections = self._gauge("openguild_connections", "TCP connections open")
         self._sockets = self._gauge("openguild_websocket_connections", "WebSocket streams open")
         self._accepted = self._counter("openguild_connections_accepted", "TCP connections accepted")
         self._not_accepted = self._counter(
             "openguild_accept_failures",
-            "Times that a connection could not be accepted for want of descriptors or memory",
+            "Connections that could not be accepted for lack of descriptors or memory",
         )
         self._subscribers = self._gauge("openguild_subscribers", "Subscribers of all rings")
         self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
@@ -175,46 +175,49 @@ class Metrics:
         self._batch_secs = self._histogram("openguild_append_duration_seconds", "One commit of appends", FAST_BUCKETS)
         self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
-        self._db_ready = self._gauge(
-            "openguild_db_ready", "1 when the last probe found the database usable, for writes too"
-        )
+        self._db_ready = self._gauge("openguild_db_ready", "1 if the last probe could read and write the database")
         self._db_failures = self._counter(
-            "openguild_db_failures", "Statements that the database failed, and why", "operation", "cause"
+            "openguild_db_failures", "Failed database statements by cause", "operation", "cause"
         )
         for operation, cause in itertools.product(("read", "write"), CAUSES):
-            self._db_failures.labels(operation, cause)  # at 0 from the start, as the reasons are
+            self._db_failures.labels(operation, cause)  # exported as 0 from the start, like the reasons
         self._nats = Gauge(
-            "openguild_nats_connected", "1 while connected to NATS; not shown where none is configured",
-            registry=registry if has_nats else None,  # a server that serves alone is not away from anything
+            "openguild_nats_connected", "1 while connected to NATS; absent without nats.url",
+            registry=registry if has_nats else None,  # 0 would mean an outage
         )  # fmt: skip
         self._nats_reconnects = self._counter("openguild_nats_reconnects", "Reconnects to NATS")
-        self._nats_dropped = self._counter("openguild_nats_publishes_dropped", "Publishes that NATS was not given")
-        faults = self._counter("openguild_nats_faults", "What went wrong with NATS", "kind")
+        self._nats_dropped = self._counter(
+            "openguild_nats_publishes_dropped", "Messages dropped instead of published to NATS"
+        )
+        faults = self._counter("openguild_nats_faults", "Faults of NATS by kind", "kind")
         self._nats_faults = {kind: faults.labels(kind) for kind in NATS_FAULTS}
         self._nats_denied = self._gauge(
-            "openguild_nats_denied_subjects", "Publishing or subscribing that NATS does not permit"
+            "openguild_nats_denied_subjects", "Publishes and subscriptions that NATS denies"
         )
         self._limit_divisor = self._gauge(
-            "openguild_limit_divisor", "By what limits are divided; 1: they are shared, or nobody else is there"
+            "openguild_limit_divisor", "The divisor of message limits; 1 if they are shared or there is one replica"
         )
         self._limit_divisor.set(1)
-        self._gaps = self._counter("openguild_gaps_found", "Holes found in what NATS brought")
-        self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill holes")
+        self._gaps = self._counter("openguild_gaps_found", "Gaps found in the events that NATS delivered")
+        self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill gaps")
         self._latency = self._histogram(
-            "openguild_delivery_seconds", "From an event's release to its channel flushed", FAST_BUCKETS
+            "openguild_delivery_seconds", "From an event's release to the flush of its channel", FAST_BUCKETS
         )
         self._flush_sends = self._counter(
             "openguild_flush_sends", "Sends of ring spans; fewer than deliveries under load"
         )
         self._stall = self._histogram("openguild_loop_stall_seconds", "How late the loop woke a timer", FAST_BUCKETS)
         self._stall_max = self._gauge(
-            "openguild_loop_stall_max_seconds", "The longest stall of the last 60 to 120 seconds, whoever reads it"
+            "openguild_loop_stall_max_seconds",
+            "The longest stall of the last 60 to 120 seconds; a scrape does not reset it",
         )
         self._longest_stall = _WindowMaximum(STALL_WINDOW_SECS, clock)
         self._clock_difference = self._gauge(
-            "openguild_clock_difference_seconds", "This machine's clock less the database's, which all replicas go by"
+            "openguild_clock_difference_seconds", "This machine's clock minus the database's, which all replicas use"
         )
-        self._log_dropped = self._counter("openguild_log_lines_dropped", "Log lines that nobody read in time")
+        self._log_dropped = self._counter(
+            "openguild_log_lines_dropped", "Log lines dropped because their reader is too slow"
+        )
         self._log_dropped_before = 0
         self._replica_before: dict[str, int] = {}
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
@@ -233,7 +236,7 @@ class Metrics:
     # --- HTTP and messaging --------------------------------------------------------------------------
 
     def http_request(self, route: str, status: int, seconds: float) -> None:
-        """`route`: a template or `unmatched`; never a path."""
+        """Count a request. `route`: a template or `unmatched`; never a path."""
         children = self._http.get((route, status))
         if children is None:
             labels = (route, str(status))
@@ -242,14 +245,14 @@ class Metrics:
         children[1].observe(seconds)
 
     def rejected(self, reason: str) -> None:
-        """`reason` comes from the error table and the core, which bounds the series."""
+        """Count a rejection. `reason` is from a fixed set in the core."""
         child = self._rejected.get(reason)
         if child is None:
             child = self._rejected[reason] = self._rejections.labels(reason)
         child.inc()
 
     def replica_totals(self, totals: dict[str, int]) -> None:
-        """What the replica has counted since its start, by the names of `openguild_proto.replica.outputs.Counters`."""
+        """Take the replica's totals since its start, by the names of `openguild_proto.replica.outputs.Counters`."""
         before, self._replica_before = self._replica_before, totals
         grown = {name: total - before.get(name, 0) for name, total in totals.items()}
         self._subscribers.set(totals["subscribers"])
@@ -286,7 +289,7 @@ class Metrics:
         self._flush_sends.inc(sends)
 
     def depths(self, depths: Depths) -> None:
-        """What waits for its readers now."""
+        """Set what waits for its readers now."""
         self._depths.depths = depths
 
     # --- storage and bus -------------------------------------------------------------------------------
@@ -306,7 +309,7 @@ class Metrics:
         self._db_ready.set(ready)
 
     def db_failed(self, writes: bool, cause: str) -> None:
-        """`cause`: a name of storage/causes.py."""
+        """Count a failed statement. `cause`: a name in database_causes.py."""
         self._db_failures.labels("write" if writes else "read", cause).inc()
 
     def nats_connected(self, connected: bool) -> None:
@@ -319,7 +322,7 @@ class Metrics:
         self._nats_dropped.inc()
 
     def nats_fault(self, kind: str) -> None:
-        """`kind`: one of NATS_FAULTS."""
+        """Count a fault. `kind`: one of NATS_FAULTS."""
         self._nats_faults[kind].inc()
 
     def nats_denied(self, count: int) -> None:
@@ -338,7 +341,7 @@ class Metrics:
         self._clock_difference.set(seconds)
 
     def log_lines_dropped(self, lines: int) -> None:
-        """`lines`: of the process so far."""
+        """Take the number of lines that the process has dropped so far."""
         self._log_dropped.inc(lines - self._log_dropped_before)
         self._log_dropped_before = lines
 
@@ -346,14 +349,14 @@ class Metrics:
         self._draining.set(draining)
 
     def chunks(self) -> Iterator[bytes]:
-        """Prometheus text 0.0.4 in pieces of about a millisecond; all of it would hold the loop for tens of them."""
+        """Yield the Prometheus text 0.0.4 in chunks that take about a millisecond each, so that the loop can run between."""
         self._stall_max.set(self._longest_stall.value())
         for collector in list(self.registry._collector_to_names):
-            if isinstance(collector, MetricWrapperBase):  # has many samples where it has labels
+            if isinstance(collector, MetricWrapperBase):  # may have many samples
                 yield from _family_chunks(collector)
             else:
                 yield generate_latest(collector)
 
     def render(self) -> bytes:
-        """All pieces."""
+        """Return the whole text."""
         return b"".join(self.chunks())

@@ -1,7 +1,7 @@
-"""Optional OpenTelemetry (extra `otel`, key `tracing.otlp_endpoint`): request, append, publish and flush as spans.
+"""Optional OpenTelemetry (extra `otel`, key `tracing.otlp_endpoint`) with spans for request, append, publish and flush.
 
-A request's span continues the trace of its `traceparent` header (W3C Trace Context); publish carries it on in a NATS
-header, so that the flush on another replica belongs to the same trace. Without the key nothing here is imported.
+A request's span continues the trace of its `traceparent` header (W3C Trace Context). A publish passes it on in a NATS
+header, so that the flush on another replica belongs to the same trace. Without the key this module is not imported.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 TRACES_PATH = "/v1/traces"
 SERVICE = "openguild-server"
-EXPORT_SECS = 2  # a collector that is away must not hold the end of the server
-MAX_FLUSHES = 1_000  # spans of flushes that have not come yet, of all channels; events beyond it go without
+EXPORT_SECS = 2  # an unreachable collector must not delay the shutdown
+MAX_FLUSHES = 1_000  # open flush spans of all rings; events beyond it get none
 
 
 def traces_url(endpoint: str) -> str:
-    """Where the spans go: a collector's address gets OTLP/HTTP's path unless it ends with it."""
+    """Return the URL for spans: the endpoint with OTLP/HTTP's path, unless it has it already."""
     endpoint = endpoint.rstrip("/")
     return endpoint if endpoint.endswith(TRACES_PATH) else endpoint + TRACES_PATH
 
 
 class Tracing:
-    """One per process. `endpoint`: an OTLP/HTTP collector, such as `http://collector:4318`, with or without `/v1/traces`."""
+    """The traces of a process. `endpoint`: an OTLP/HTTP collector such as `http://collector:4318`, with or without path."""
 
     def __init__(self, endpoint: str, version: str, server_name: str) -> None:
         try:
@@ -51,12 +51,12 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("openguild")
         self._propagator = TraceContextTextMapPropagator()
-        self._flushes: dict[str, list[Span]] = {}  # by ring, while it waits for its flush
-        self.waiting = 0  # spans in there
+        self._flushes: dict[str, list[Span]] = {}  # open spans by ring
+        self.waiting = 0  # their number
 
     @contextmanager
     def request(self, request: Request) -> Iterator[Span]:
-        """A server span around the answer; its route and status are set when they are known."""
+        """Open a server span for a request. The caller sets its route and status later."""
         from opentelemetry.trace import SpanKind
 
         parent = self._propagator.extract(dict(request.headers))
@@ -72,13 +72,13 @@ class Tracing:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """A span within the current one."""
+        """Open a child of the current span."""
         with self._tracer.start_as_current_span(name):
             yield
 
     @contextmanager
     def continue_trace(self, carrier: Mapping[str, str]) -> Iterator[None]:
-        """Within it, what begins belongs to the trace that came with an event of another replica."""
+        """Run the body within the trace that came with another replica's event."""
         from opentelemetry import context
 
         token = context.attach(self._propagator.extract(dict(carrier)))
@@ -88,13 +88,13 @@ class Tracing:
             context.detach(token)
 
     def carrier(self) -> dict[str, str]:
-        """The current span's place, for another process."""
+        """Return the current trace context as headers for another process."""
         headers: dict[str, str] = {}
         self._propagator.inject(headers)
         return headers
 
     def flush_started(self, channel_id: str) -> None:
-        """An event of the current trace is in the channel's ring, on its way to this replica's subscribers."""
+        """Open a flush span: an event of the current trace is in the ring and not yet flushed."""
         from opentelemetry.trace import get_current_span
 
         if self.waiting >= MAX_FLUSHES or not get_current_span().get_span_context().is_valid:
@@ -104,18 +104,18 @@ class Tracing:
         self._flushes.setdefault(channel_id, []).append(span)
 
     def flushed(self, channel_id: str) -> None:
-        """All subscribers of the channel that take bytes have them."""
+        """End the ring's flush spans: every subscriber that accepts data has the frames."""
         spans = self._flushes.pop(channel_id, [])
         self.waiting -= len(spans)
         for span in spans:
             span.end()
 
     def close(self) -> None:
-        """Send what waits, for a few seconds at most."""
+        """Export the remaining spans, for at most a few seconds."""
         for channel_id in list(self._flushes):
             self.flushed(channel_id)
         self._provider.shutdown()
 
     async def aclose(self) -> None:
-        """The same on a thread, which one who is cancelled leaves to itself."""
+        """Run `close` on a thread. Cancellation does not stop the thread."""
         await wait_for_thread(start_thread(self.close))

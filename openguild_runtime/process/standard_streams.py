@@ -81,6 +81,6 @@ def _log_exception(message: str, failure: BaseException | None) -> None:
 
 
 def _at_exit() -> None:
-    """Write what was logged, then let Python print its last messages to the real stderr."""
+    """Write the logged lines, then let Python print its last messages to the real stderr."""
     if logs.flush() and sys.__stderr__ is not None:
         sys.stderr = sys.__stderr__

@@ -116,10 +116,10 @@ def _inode_of(path: Path) -> tuple[int, int] | None:
 
 async def _wait_until_removed(path: Path, place: tuple[int, int] | None) -> None:
     """Return when no file is at `path`. If another server's socket has replaced ours, that server keeps the path."""
-    told = False
+    reported = False
     while (now := _inode_of(path)) is not None:
-        if now != place and not told:
-            told = True
+        if now != place and not reported:
+            reported = True
             log.warning("another server has taken a local socket's name", path=str(path))
         await anyio.sleep(CHECK_SECS)
 

@@ -183,7 +183,7 @@ class Supervisor:
             worker.failures = 0 if lived > STABLE_SECS else worker.failures + 1
             if worker.failures >= MAX_FAILURES and not any(other.listening for other in self._workers):
                 log.error(
-                    "no worker can be kept running: the server ends; their last lines say why",
+                    "no worker can be kept running: the server ends; see the workers' last log lines",
                     worker=worker.number, status=status, failures=worker.failures,
                 )  # fmt: skip
                 self._stop_with_failure()
@@ -269,7 +269,7 @@ class Supervisor:
         worker.signal(signal.SIGKILL)
 
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
-        """At SIGHUP reload the configuration and send it to every worker."""
+        """Reload the configuration at each SIGHUP and send it to every worker."""
         async for _ in hangups:
             try:
                 self._config = live_part(self._config, self._reread())

@@ -92,7 +92,7 @@ def test_a_header_with_another_value_is_told(name: str, pages: Site, capsys: pyt
 
 
 WRONG_METRICS: dict[str, tuple[Page, str]] = {
-    "away": ((404, '{"error": "not_found"}'), "status 404; --metrics-url says where they are"),
+    "away": ((404, '{"error": "not_found"}'), "status 404; set --metrics-url"),
     "health": ((200, "ok"), "not a server's metrics: "),
     "page": ((200, "<html><body class=x>no</body></html>\n"), "not a server's metrics: "),
     "empty": ((200, ""), "not a server's metrics: openguild_build_info is missing"),

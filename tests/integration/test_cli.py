@@ -251,7 +251,7 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert "subcommand" in usage
     for flag, name in (("--database-url", "DATABASE_URL"), ("--nats-url", "NATS__URL"),
                        ("--session-signing-key", "SESSION__SIGNING_KEY")):  # fmt: skip
-        assert f"{flag} VALUE a secret, and it shows in process lists: prefer OPENGUILD_SERVER__{name}_FILE" in usage
+        assert f"{flag} VALUE secret and visible in process lists: prefer OPENGUILD_SERVER__{name}_FILE" in usage
 
 
 def test_nothing_is_written_into_the_working_directory(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_commands_work_through_the_server_that_runs(tmp_path: Path) -> None:
     alone = server.run_command(
         "seed-user", "--username", "root", "--password-stdin", stdin="long enough\n", DATABASE_URL="postgresql://other"
     )
-    assert "not followed: an embedded server brings its own" in alone.stderr, "what `make run` meets in many a shell"
+    assert "ignored: an embedded server runs its own" in alone.stderr, "what `make run` meets in many a shell"
     assert '["DATABASE_URL"]' in alone.stderr
     assert alone.stdout == "User 'root' already exists; skipping\n"
 

@@ -127,4 +127,4 @@ def test_root_without_capabilities_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("openguild-server: running as root without CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_KILL, ")
-    assert last.endswith(": run the server as an ordinary user, or allow that")
+    assert last.endswith(": run the server as an ordinary user, or allow the switch")
