@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
 from openguild_proto.effects.base import Effect
@@ -37,6 +38,8 @@ def collect(*places: object) -> dict[type[Effect[Any]], Performed]:
     found: dict[type[Effect[Any]], Performed] = {}
     for place in places:
         for function in vars(place).values():
+            if not isinstance(function, FunctionType):
+                continue  # not asked for attributes: a lazy object, such as a logger, would come to life
             effect, way = getattr(function, MARK, (None, None))
             if effect is None:
                 continue
