@@ -1,4 +1,4 @@
-"""One suite, both rings; then a machine that holds the compiled ring against the pure one."""
+"""One suite for both rings, and a state machine that compares the compiled ring with the pure one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PURE_RUN = os.environ.get("OPENGUILD_PURE") == "1"
 RINGS = [PureRing] if PURE_RUN else [PureRing, native.Ring]
 
 
-def test_the_compiled_ring_is_there_unless_the_pure_run_was_asked_for() -> None:
+def test_the_compiled_ring_is_built_except_in_pure_runs() -> None:
     assert native.NATIVE or PURE_RUN, "the extension is not built: run `make test`, or set OPENGUILD_PURE=1 on purpose"
 
 
@@ -48,7 +48,7 @@ class TestRing:
         ring.publish(b"d" * 50)
         assert (len(ring), ring.nbytes) == (1, 50)
 
-    def test_other_bounds_count_from_the_next_frame_on(self, ring_type: type[PureRing]) -> None:
+    def test_new_bounds_apply_at_the_next_publish(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0, 2, 1_000)
         ring.publish(b"a" * 400)
         ring.resize(5, 100_000)
@@ -138,7 +138,7 @@ class TestRing:
         ring.park(slots[3], False)
         assert slots[3] in ring.pending(10)
 
-    def test_lag_is_seen_and_depth_is_the_deepest(self, ring_type: type[PureRing]) -> None:
+    def test_lagged_slots_and_the_deepest_depth(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0, 4)
         slow, fast = ring.attach(0), ring.attach(0)
         for _ in range(4):
@@ -166,7 +166,7 @@ class TestRing:
             depths.append(ring.depth())
         assert depths == [2, 1, 0]
 
-    def test_slots_are_used_again(self, ring_type: type[PureRing]) -> None:
+    def test_slots_are_reused(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0)
         first = ring.attach(0)
         ring.park(first, True)
@@ -185,7 +185,7 @@ class TestRing:
             misuse(ring_type(5))
 
     @pytest.mark.parametrize("head", [-1, -100_000, MAX_RING_INDEX + 1, (1 << 63) - 1, 1 << 70])
-    def test_a_head_that_cannot_be_counted_on_from_is_refused(self, ring_type: type[PureRing], head: int) -> None:
+    def test_an_invalid_head_is_refused(self, ring_type: type[PureRing], head: int) -> None:
         with pytest.raises(LocalProtocolError):
             ring_type(head)
         hub = Hub(ring_type=ring_type)
@@ -199,7 +199,7 @@ class TestRing:
         assert ring.publish(b"x") == MAX_RING_INDEX + 1
         assert ring.take(slot, 1) == b"x"
 
-    def test_what_was_not_held_is_not_sent_and_moves_nothing(self, ring_type: type[PureRing]) -> None:
+    def test_sending_more_than_held_changes_nothing(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0)
         slot = ring.attach(0)
         with pytest.raises(LocalProtocolError):
@@ -232,7 +232,7 @@ class TestRing:
 
 @pytest.mark.skipif(PURE_RUN, reason="the pure run has nothing to compare with")
 class TestNativeMemory:
-    def test_a_quiet_ring_is_cheap(self) -> None:
+    def test_a_quiet_ring_uses_little_memory(self) -> None:
         ring = native.Ring(0)
         assert ring.allocated == 0
         ring.attach(0)

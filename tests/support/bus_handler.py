@@ -1,12 +1,12 @@
-"""A bus handler that remembers what it hears; a test overrides what it wants to do differently."""
+"""A bus handler that records what it receives; a test overrides methods as needed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 
-class BusEars:
-    """What a bus has told, by kind."""
+class BusRecorder:
+    """Records what a bus delivers, by kind."""
 
     def __init__(self, probe: bytes = b"") -> None:
         self.control_probe = self.limits_probe = probe

@@ -1,4 +1,4 @@
-"""The golden vectors, and what the canonical form admits (PROTOCOL 6.2 to 6.5)."""
+"""The golden vectors, and what the canonical form accepts (PROTOCOL 6.2 to 6.5)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_golden_bytes() -> None:
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_what_clients_see_verifies(signed: bool) -> None:
+def test_wire_bytes_verify(signed: bool) -> None:
     """Id and signature can be checked from the wire bytes alone (PROTOCOL 6.3)."""
     key = parse_seed(SEED)
     content = {"author": {"id": ALICE, "username": 'al"event_id":"ice'}, "content": "hi \x7f é", "nonce": "n"}
@@ -143,7 +143,7 @@ def test_canonical_json_is_json_with_sorted_keys(value: object) -> None:
 @pytest.mark.parametrize(
     "value", [2**53, -(2**53), 1.5, float("nan"), float("inf"), "\ud800", {"\udfff": 1}, {1: 2}, {1, 2}, b"bytes"]
 )
-def test_what_has_no_canonical_form(value: object) -> None:
+def test_values_without_a_canonical_form_are_rejected(value: object) -> None:
     with pytest.raises(CanonicalError):
         canonical_json({"content": value})
 

@@ -1,4 +1,4 @@
-"""One answer at a time, however it is cut; broken connections are told apart from answers."""
+"""One response at a time, for any split of its bytes; broken connections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: application/jso
 
 
 @given(st.lists(st.integers(1, len(ANSWER) - 1)))
-def test_an_answer_may_be_cut_anywhere(places: list[int]) -> None:
+def test_a_response_may_be_split_anywhere(places: list[int]) -> None:
     http = HttpClient("h")
     http.send_request("GET", "/x")
     answers = [http.receive_data(piece) for piece in cut(ANSWER, places)]
@@ -51,14 +51,14 @@ def test_a_connection_that_ends_early_is_broken() -> None:
         http.receive_data(b"")
 
 
-def test_a_closing_answer_ends_the_connection() -> None:
+def test_a_closing_response_ends_the_connection() -> None:
     http = HttpClient("h")
     http.send_request("POST", "/x", (("content-type", "application/json"),), b"{}")
     assert http.receive_data(ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) is not None
     assert not http.reusable
 
 
-def test_interim_answers_are_none_and_bounded() -> None:
+def test_interim_responses_are_skipped_and_bounded() -> None:
     """RFC 9110 15.2: 100 and 103 come before the answer; nothing may come without an end."""
     http = HttpClient("h")
     http.send_request("GET", "/x")
@@ -84,21 +84,21 @@ def test_interim_answers_are_none_and_bounded() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "."),
     ],
 )
-def test_what_is_no_answer_breaks_the_connection(data: bytes, why: str) -> None:
+def test_an_invalid_response_breaks_the_connection(data: bytes, why: str) -> None:
     http = HttpClient("h")
     http.send_request("GET", "/x")
     with pytest.raises(ConnectionBroken, match=why):
         http.receive_data(data)
 
 
-def test_bytes_behind_the_answer_are_no_answer_to_the_next_request() -> None:
+def test_extra_bytes_do_not_answer_the_next_request() -> None:
     http = HttpClient("h")
     http.send_request("GET", "/x")
     assert http.receive_data(ANSWER + ANSWER) is not None
     assert not http.reusable
 
 
-def test_trailers_are_passed_over() -> None:
+def test_trailers_are_ignored() -> None:
     http = HttpClient("h")
     http.send_request("GET", "/x")
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
@@ -108,7 +108,7 @@ def test_trailers_are_passed_over() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_an_answer_or_break_the_connection(data: bytes) -> None:
+def test_any_bytes_give_a_response_or_break_the_connection(data: bytes) -> None:
     for begin in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 1", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
         http = HttpClient("h")
         http.send_request("GET", "/x")
@@ -132,7 +132,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("status", "headers", "body", "why"), FOREIGN)
-def test_what_others_answer_is_no_answer_of_the_server(
+def test_responses_of_proxies_are_recognised(
     status: int, headers: tuple[tuple[str, str], ...], body: bytes, why: str
 ) -> None:
     response = ClientResponse(status, headers, body)
@@ -154,10 +154,10 @@ def test_what_others_answer_is_no_answer_of_the_server(
         (502, (("content-type", "text/html"),), b"<html>"), (429, (("content-type", "text/html"),), b"<html>"),
     ],
 )  # fmt: skip
-def test_what_the_server_may_have_answered(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+def test_responses_of_the_server_are_accepted(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
     assert proxy_answer_reason(ClientResponse(status, headers, body)) is None
 
 
-def test_the_error_of_a_proxy_says_what_it_is() -> None:
+def test_the_error_of_a_proxy_is_described() -> None:
     error = api_error(ClientResponse(502, (("content-type", "text/html"),), b"<html>\xff"))
     assert (error.status, error.code, error.message) == (502, "unknown", "no error of the server's, but text/html")

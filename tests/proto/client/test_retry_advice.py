@@ -1,4 +1,4 @@
-"""Jitter below a ceiling and above the advice."""
+"""Backoff with jitter, a maximum and the advised minimum."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_retry_after_is_seconds(value: str | None, secs: float | None) -> None:
     assert parse_retry_after(value) == secs
 
 
-def test_what_passes_by_itself() -> None:
+def test_temporary_statuses() -> None:
     assert [status for status in (200, 400, 401, 403, 404, 408, 409, 429, 500, 503, 520) if is_temporary(status)] == [
         408, 429, 500, 503, 520,
     ]  # fmt: skip

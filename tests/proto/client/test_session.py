@@ -1,4 +1,4 @@
-"""Tokens by the server's clock and this machine's monotonic one; what an answer means for the next step."""
+"""Token lifetimes by the server's clock, and the next step after a response."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ISSUED = datetime(2026, 1, 1, tzinfo=UTC)
         (429, True, Step.RETRY), (409, True, Step.FAIL), (404, True, Step.FAIL), (500, True, Step.RETRY),
     ],
 )  # fmt: skip
-def test_what_an_answer_means(status: int, repeatable: bool, step: Step) -> None:
+def test_the_next_step_after_a_response(status: int, repeatable: bool, step: Step) -> None:
     answer = ClientResponse(status, (("retry-after", "3"),), b"")
     assert next_step(answer, repeatable=repeatable) == (step, 3.0 if step is Step.RETRY else None)
 
 
-def test_errors_are_typed_even_when_the_body_is_not_ours() -> None:
+def test_errors_with_any_body_are_typed() -> None:
     ours = api_error(ClientResponse(409, (), b'{"error":"nonce_reused","message":"m","request_id":"r"}'))
     assert (ours.status, ours.code, ours.request_id) == (409, "nonce_reused", "r")
     assert api_error(ClientResponse(502, (), b"<html>")).code == "unknown"
@@ -51,13 +51,13 @@ def issued(at: datetime) -> str:
     )
 
 
-def test_a_session_is_stale_before_its_token_ends_whatever_this_machine_s_clock_says() -> None:
+def test_a_session_is_stale_before_its_token_expires() -> None:
     session = Session.of(pair(600, issued(ISSUED)), now=1_000.0)
     assert not session.is_stale(1_539.9)
     assert session.is_stale(1_540.0), "a minute ahead of the end"
 
 
-def test_a_short_life_is_refreshed_at_its_last_tenth() -> None:
+def test_a_short_lifetime_is_refreshed_in_its_last_tenth() -> None:
     session = Session.of(pair(10, issued(ISSUED)), now=0.0)
     assert not session.is_stale(8.9)
     assert session.is_stale(9.0)
@@ -72,5 +72,5 @@ def test_a_short_life_is_refreshed_at_its_last_tenth() -> None:
         issued(ISSUED + timedelta(hours=1)),  # ended before it was issued: no clock to count by
     ],
 )
-def test_who_cannot_tell_how_long_a_token_lives_waits_for_the_refusal(token: str) -> None:
+def test_an_unknown_lifetime_waits_for_a_401(token: str) -> None:
     assert not Session.of(pair(600, token), now=0.0).is_stale(10**9)

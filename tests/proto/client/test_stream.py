@@ -1,4 +1,4 @@
-"""Streams that resume: what is new, what ends a connection, when to come back and with what."""
+"""Streams that resume: new events, the end of a connection, and reconnects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def opened(since: int | None = 0) -> StreamClient:
 
 
 @given(st.lists(st.integers(1, 400), max_size=6))
-def test_events_come_in_order_and_once_however_the_bytes_are_cut(places: list[int]) -> None:
+def test_events_are_in_order_for_any_split_of_the_bytes(places: list[int]) -> None:
     stream = opened()
     data = b"".join(frame(sequence) for sequence in (1, 2, 2, 3, 1, 4))
     events: list[StreamEvent] = []
@@ -52,7 +52,7 @@ def test_events_come_in_order_and_once_however_the_bytes_are_cut(places: list[in
     assert (stream.position, stream.repeats, stream.gaps) == (4, 2, 0)
 
 
-def test_a_hole_ends_the_connection_and_the_next_one_asks_for_it() -> None:
+def test_a_gap_ends_the_connection_and_is_replayed() -> None:
     stream = opened()
     events = stream.receive_data(frame(1) + frame(3), 1.0)
     assert isinstance(events[-1], Disconnected)
@@ -79,7 +79,7 @@ def refused(stream: StreamClient, code: str, field: str) -> tuple[str, list[Stre
     return target, stream.receive_data(f"HTTP/1.1 400 X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode(), 0.0)
 
 
-def test_a_stream_resumes_in_the_log_that_it_has_read() -> None:
+def test_a_stream_resumes_with_its_epoch() -> None:
     stream = StreamClient("c", None, lambda: 0.5)
     assert asked(stream, 7) == "/channels/c/ws"
     assert stream.epoch == 7
@@ -93,7 +93,7 @@ def test_a_stream_resumes_in_the_log_that_it_has_read() -> None:
     assert event.code == 400
 
 
-def test_a_position_that_was_kept_comes_with_its_epoch() -> None:
+def test_a_stored_position_is_sent_with_its_epoch() -> None:
     assert asked(StreamClient("c", 10, lambda: 0.5, 7), 7) == "/channels/c/ws?since=10&epoch=7"
     stream = StreamClient("c", 10, lambda: 0.5)
     assert asked(stream, 9) == "/channels/c/ws?since=10"
@@ -101,8 +101,8 @@ def test_a_position_that_was_kept_comes_with_its_epoch() -> None:
     assert asked(stream, 9) == "/channels/c/ws?since=10&epoch=9"
 
 
-def test_a_server_of_the_release_before_is_asked_without_an_epoch() -> None:
-    """It refuses a parameter that it does not know, and a rolling update moves streams to and fro."""
+def test_an_older_server_is_asked_without_an_epoch() -> None:
+    """It rejects the unknown parameter; during a rolling update a stream may move between both releases."""
     stream = StreamClient("c", 10, lambda: 0.5, 7)
     target, (event,) = refused(stream, "validation_error", "epoch")
     assert target == "/channels/c/ws?since=10&epoch=7"
@@ -114,15 +114,15 @@ def test_a_server_of_the_release_before_is_asked_without_an_epoch() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "01", str(2**53), "9" * 17])
-def test_an_epoch_that_is_none_is_not_remembered(value: str) -> None:
+def test_an_invalid_epoch_is_ignored(value: str) -> None:
     stream = StreamClient("c", 1, lambda: 0.5)
     asked(stream, value)
     assert stream.connected
     assert stream.epoch is None
 
 
-def test_before_the_first_event_a_stream_of_the_newest_ones_asks_for_those_again() -> None:
-    """Anything else would be a guess: on an old channel, since=0 is a replay of its whole log."""
+def test_a_stream_without_events_asks_for_the_newest_again() -> None:
+    """With since=0 the server would replay the whole log of an old channel."""
     stream = StreamClient("c", None, lambda: 0.5)
     for _ in range(2):
         target, answer = handshake(stream)
@@ -151,7 +151,7 @@ def test_pings_are_answered() -> None:
 
 
 @pytest.mark.parametrize("code", list(CloseCode))
-def test_every_close_code_is_taken_as_documented(code: CloseCode) -> None:
+def test_every_close_code_has_the_documented_effect(code: CloseCode) -> None:
     stream = opened()
     (event,) = stream.receive_data(close_frame(code, "why"), 1.0)
     if code is CloseCode.TOKEN_ENDED:
@@ -164,7 +164,7 @@ def test_every_close_code_is_taken_as_documented(code: CloseCode) -> None:
     assert not stream.connected
 
 
-def test_the_advice_of_a_restart_is_a_floor() -> None:
+def test_the_advised_delay_is_a_minimum() -> None:
     stream = opened()
     (event,) = stream.receive_data(close_frame(1012, "server restarting; reconnect in 3500 ms"), 1.0)
     assert isinstance(event, Disconnected)
@@ -211,23 +211,23 @@ def ends_of(stream: StreamClient, code: CloseCode, open_secs: float) -> list[flo
     return waits
 
 
-def test_a_quiet_stream_comes_back_at_once_when_its_token_ends() -> None:
+def test_a_stream_reconnects_at_once_after_its_token_expires() -> None:
     assert ends_of(StreamClient("c", 0, lambda: 0.5), CloseCode.TOKEN_ENDED, 43_200) == [0.0] * 8
 
 
-def test_a_connection_that_lasted_worked() -> None:
+def test_a_long_connection_resets_the_backoff() -> None:
     assert set(ends_of(StreamClient("c", 0, lambda: 0.5), CloseCode.INTERNAL_ERROR, 60)) == {0.125}
 
 
 @pytest.mark.parametrize("code", [CloseCode.TOKEN_ENDED, CloseCode.INTERNAL_ERROR])
-def test_a_server_that_accepts_and_closes_is_not_besieged(code: CloseCode) -> None:
+def test_a_server_that_accepts_and_closes_gets_a_backoff(code: CloseCode) -> None:
     waits = ends_of(StreamClient("c", 0, lambda: 0.5), code, 0.1)
     assert waits[1:] == sorted(waits[1:])
     assert waits[-1] == 7.5
 
 
 @pytest.mark.parametrize("how", ["bytes", "end", "silence", "failure"])
-def test_every_way_to_lose_a_connection_that_lasted(how: str) -> None:
+def test_every_end_of_a_long_connection_resets_the_backoff(how: str) -> None:
     stream = StreamClient("c", 0, lambda: 0.5)
     for _ in range(6):
         stream.connect("server:80", "token", 0.0)
@@ -271,7 +271,7 @@ HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
 
 
 @given(st.lists(st.integers(1, 500), max_size=6), st.integers(0, MAX_INTERIM_ANSWERS))
-def test_interim_answers_before_the_upgrade_are_passed_over(places: list[int], hints: int) -> None:
+def test_interim_responses_before_the_upgrade_are_skipped(places: list[int], hints: int) -> None:
     """RFC 9110 15.2."""
     stream = StreamClient("c", 0, lambda: 0.5)
     answer = HINTS * hints + handshake(stream)[1] + frame(1)
@@ -305,8 +305,8 @@ HTML = b"Content-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>"
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "not a WebSocket answer"),
     ],
 )  # fmt: skip
-def test_what_stands_in_between_does_not_end_a_stream(answer: bytes, why: str) -> None:
-    """A portal goes when somebody has logged in to it, a proxy's page when there is a server behind it."""
+def test_responses_of_proxies_do_not_end_a_stream(answer: bytes, why: str) -> None:
+    """A portal disappears after a login, a proxy's error page when its server is back."""
     (event,) = with_answer(answer)
     assert isinstance(event, Disconnected)
     assert why in event.reason
@@ -314,7 +314,7 @@ def test_what_stands_in_between_does_not_end_a_stream(answer: bytes, why: str) -
     assert event.retry_secs > 0
 
 
-def test_a_refusal_of_the_server_ends_it_still() -> None:
+def test_an_error_of_the_server_ends_a_stream() -> None:
     body = b'{"error":"not_found"}'
     head = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     assert with_answer(HINTS, head, body) == [Ended(404, body.decode())]
@@ -324,7 +324,7 @@ def test_a_refusal_of_the_server_ends_it_still() -> None:
     st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 1", HINTS, b"HTTP/1.1 404 X\r\n\r\n"]),
     st.binary(max_size=300),
 )
-def test_any_bytes_in_place_of_an_answer_are_events(begin: bytes, data: bytes) -> None:
+def test_any_bytes_in_place_of_a_response_are_events(begin: bytes, data: bytes) -> None:
     with_answer(begin + data, b"")
 
 

@@ -1,4 +1,4 @@
-"""The hub against a plain list: no loss, no repeat, no reorder, depth as the model's, under any interleaving."""
+"""The hub against a list as its model: no loss, repeat or reorder, and equal depths, under any interleaving."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def hub(request: pytest.FixtureRequest) -> Hub:
     return hub
 
 
-def test_a_stream_is_opened_once_and_published_to_in_order(hub: Hub) -> None:
+def test_a_ring_is_opened_once_and_published_in_order(hub: Hub) -> None:
     with pytest.raises(LocalProtocolError):
         hub.open(STREAM, 0)
     with pytest.raises(LocalProtocolError):
@@ -192,7 +192,7 @@ def test_a_stream_is_opened_once_and_published_to_in_order(hub: Hub) -> None:
     assert hub.head(STREAM) == 11
 
 
-def test_a_burst_asks_for_a_flush_at_half_of_the_ring() -> None:
+def test_publish_asks_for_a_flush_at_half_the_ring() -> None:
     """In events or in bytes, whichever comes first."""
     hub = Hub(capacity_events=8, capacity_bytes=1_000)
     hub.open(STREAM, 0)
@@ -226,7 +226,7 @@ def test_a_stretched_ring_holds_a_burst_until_it_is_flushed(hub: Hub) -> None:
     assert (lagged.subscriber, lagged.resume_from) == (reader, 10), "the ring is as small as before"
 
 
-def test_those_who_lag_are_named_some_at_a_time(hub: Hub) -> None:
+def test_lagged_subscribers_are_taken_in_batches(hub: Hub) -> None:
     readers = {hub.subscribe(STREAM, 10) for _ in range(7)}
     for number in range(2 * CAPACITY):
         hub.publish(STREAM, b"x", 11 + number)
@@ -247,7 +247,7 @@ def test_a_resume_within_the_ring_is_live_at_once(hub: Hub) -> None:
     assert hub.subscribe(STREAM, 5).state is SubscriberState.REPLAYING
 
 
-def test_closing_gives_the_subscribers_back(hub: Hub) -> None:
+def test_closing_returns_the_subscribers(hub: Hub) -> None:
     live, replaying = hub.subscribe(STREAM, 10, owner="a"), hub.subscribe(STREAM, 0, owner="b")
     assert set(hub.close(STREAM)) == {live, replaying}
     assert (live.state, live.position) == (SubscriberState.GONE, 10)
@@ -256,7 +256,7 @@ def test_closing_gives_the_subscribers_back(hub: Hub) -> None:
     assert hub.close(STREAM) == []
 
 
-def test_depths_names_the_deepest_first(hub: Hub) -> None:
+def test_depths_are_sorted_deepest_first(hub: Hub) -> None:
     """Channels without a backlog are not named (PROTOCOL 11.2.5)."""
     hub.open("quiet", 0)
     hub.subscribe("quiet", 0)

@@ -1,4 +1,4 @@
-"""What a refresh token is worth, and what names and passwords must be (PROTOCOL 4.6, 1.3, 4.1.2)."""
+"""Decisions about refresh tokens, and the rules for names and passwords (PROTOCOL 4.6, 1.3, 4.1.2)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_hash_is_not_the_token() -> None:
         new_refresh_token(b"short")
 
 
-def test_the_successor_is_the_server_s_secret() -> None:
+def test_the_successor_needs_the_family_secret() -> None:
     token = new_refresh_token(bytes(16))
     following = next_refresh_token(token, bytes(32))
     assert hash_refresh_token(following) is not None, "it is a token itself"
@@ -72,14 +72,14 @@ def test_the_successor_is_the_server_s_secret() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "9cS8nB_zV7rVkr4q4RMkqw==", "9cS8nB_zV7rVkr4q4RMkqx", "é" * 22, "a" * 500])
-def test_what_cannot_be_a_token(text: str) -> None:
+def test_invalid_texts_are_not_tokens(text: str) -> None:
     assert hash_refresh_token(text) is None
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("Alice", "ALICE"), ("straße", "STRASSE"), ("ﬁ", "FI"), (" bob ", "bob"), ("e\u0301", "é")]
 )
-def test_names_that_differ_in_form_only_are_one(one: str, other: str) -> None:
+def test_names_equal_under_normalisation_are_one(one: str, other: str) -> None:
     assert normalise_username(one)[1] == normalise_username(other)[1]
 
 

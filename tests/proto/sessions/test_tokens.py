@@ -115,6 +115,6 @@ def test_the_cache_is_bounded(authority: TokenAuthority) -> None:
     assert not authority.is_confirmed(GOLDEN)
 
 
-def test_a_token_that_was_not_verified_is_not_remembered(authority: TokenAuthority) -> None:
+def test_an_unverified_token_is_not_confirmed(authority: TokenAuthority) -> None:
     authority.confirm(GOLDEN)
     assert not authority.is_confirmed(GOLDEN)

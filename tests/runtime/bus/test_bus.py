@@ -1,4 +1,4 @@
-"""The NATS bus on a real nats-server: who hears what, across cuts (PROTOCOL 10)."""
+"""The NATS bus on a real nats-server: delivery and reconnects (PROTOCOL 10)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from openguild_runtime.bus.nats import KEEPALIVE_SECS, PING_SECS, NatsBus
 from openguild_runtime.embedded import EmbeddedNats
 from openguild_runtime.observability.metrics import Metrics
-from tests.support.bus_handler import BusEars
+from tests.support.bus_handler import BusRecorder
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -29,8 +29,8 @@ def own_nats(tmp_path: Path) -> Iterator[EmbeddedNats]:
     server.stop()
 
 
-class Ears(BusEars):
-    """A bus and what it has heard; `picky` may raise at a control message."""
+class Recorder(BusRecorder):
+    """A bus and what it has delivered; `picky` may raise at a control message."""
 
     def __init__(self, bus: NatsBus) -> None:
         super().__init__()
@@ -47,23 +47,23 @@ class Ears(BusEars):
 
 
 @asynccontextmanager
-async def listening(*servers: tuple[str, str], keepalive_secs: float = KEEPALIVE_SECS) -> AsyncIterator[list[Ears]]:
+async def listening(*servers: tuple[str, str], keepalive_secs: float = KEEPALIVE_SECS) -> AsyncIterator[list[Recorder]]:
     """Connected buses, one for each (url, server name)."""
     async with anyio.create_task_group() as tasks:
         buses = [
             NatsBus(url, name, Metrics("0", native_ring=False), tasks, keepalive_secs=keepalive_secs)
             for url, name in servers
         ]
-        ears = [Ears(bus) for bus in buses]
-        for ear in ears:
-            await ear.bus.start(ear)
+        recorders = [Recorder(bus) for bus in buses]
+        for recorder in recorders:
+            await recorder.bus.start(recorder)
         await eventually(lambda: all(bus.connected for bus in buses))
-        yield ears
+        yield recorders
         for bus in buses:
             await bus.aclose()
 
 
-async def test_only_subscribers_of_a_channel_hear_it(nats_server: EmbeddedNats) -> None:
+async def test_only_subscribers_receive_a_channel(nats_server: EmbeddedNats) -> None:
     async with listening((nats_server.url, "one"), (nats_server.url, "one"), (nats_server.url, "two")) as (a, b, other):
         await b.bus.subscribe_channel("c1")
         await other.bus.subscribe_channel("c1")
@@ -82,7 +82,7 @@ async def test_only_subscribers_of_a_channel_hear_it(nats_server: EmbeddedNats) 
         assert other.events == other.controls == [], "another server's name is another wire"
 
 
-async def test_after_a_cut_it_reconnects_and_hears_again(own_nats: EmbeddedNats) -> None:
+async def test_reconnects_and_receives_after_a_disconnect(own_nats: EmbeddedNats) -> None:
     async with listening((own_nats.url, "one"), (own_nats.url, "one")) as (a, b):
         await b.bus.subscribe_channel("before")
         await anyio.to_thread.run_sync(own_nats.kill)
@@ -97,7 +97,7 @@ async def test_after_a_cut_it_reconnects_and_hears_again(own_nats: EmbeddedNats)
         await eventually(lambda: sorted(b.events) == [("before", b"again"), ("during", b"again")])
 
 
-async def test_a_message_that_is_none_is_survived(nats_server: EmbeddedNats) -> None:
+async def test_an_invalid_message_is_skipped(nats_server: EmbeddedNats) -> None:
     async with listening((nats_server.url, "three"), (nats_server.url, "three")) as (a, b):
 
         def picky(payload: bytes) -> None:
@@ -122,7 +122,7 @@ async def proxied(server: EmbeddedNats, **options: int) -> AsyncIterator[tuple[P
         tasks.cancel_scope.cancel()
 
 
-async def test_a_peer_that_stops_reading_under_traffic_is_given_up(nats_server: EmbeddedNats) -> None:
+async def test_a_connection_whose_peer_stops_reading_is_closed(nats_server: EmbeddedNats) -> None:
     async with (
         proxied(nats_server, receive_buffer=4_096) as (proxy, url),
         listening((url, "stalled"), (nats_server.url, "stalled"), keepalive_secs=0.2) as (a, b),
@@ -139,7 +139,7 @@ async def test_a_peer_that_stops_reading_under_traffic_is_given_up(nats_server: 
         await eventually(lambda: proxy.connections == 1, what="the socket that was given up, closed")
 
 
-async def test_the_server_is_asked_every_second_and_a_late_answer_is_taken(nats_server: EmbeddedNats) -> None:
+async def test_the_server_is_pinged_and_late_answers_count(nats_server: EmbeddedNats) -> None:
     async with proxied(nats_server) as (proxy, url), listening((url, "asked")) as (a,):
         answers = a.answered_at = []
         await eventually(lambda: len(answers) == 2)
@@ -155,13 +155,13 @@ async def test_the_server_is_asked_every_second_and_a_late_answer_is_taken(nats_
         assert a.reconnects == 0
 
 
-async def test_what_is_wanted_changes_while_it_connects(nats_server: EmbeddedNats) -> None:
+async def test_subscriptions_change_while_connecting(nats_server: EmbeddedNats) -> None:
     async with (
         proxied(nats_server) as (proxy, url),
         listening((nats_server.url, "slow")) as (a,),
         anyio.create_task_group() as tasks,
     ):
-        b = Ears(NatsBus(url, "slow", Metrics("0", native_ring=False), tasks))
+        b = Recorder(NatsBus(url, "slow", Metrics("0", native_ring=False), tasks))
         await b.bus.subscribe_channel("unwanted")
         proxy.delay_secs = 0.2
         await b.bus.start(b)
@@ -179,7 +179,7 @@ async def test_what_is_wanted_changes_while_it_connects(nats_server: EmbeddedNat
         await b.bus.aclose()
 
 
-async def test_a_defect_of_ours_is_logged_and_the_next_message_heard(nats_server: EmbeddedNats) -> None:
+async def test_a_handler_error_is_logged_and_the_next_message_delivered(nats_server: EmbeddedNats) -> None:
     async with listening((nats_server.url, "four"), (nats_server.url, "four")) as (a, b):
 
         def defective(payload: bytes) -> None:
@@ -194,7 +194,7 @@ async def test_a_defect_of_ours_is_logged_and_the_next_message_heard(nats_server
     assert [line["subject"] for line in records if line["log_level"] == "error"] == ["openguild.four.control"]
 
 
-async def test_what_is_queued_leaves_before_it_closes(nats_server: EmbeddedNats) -> None:
+async def test_queued_messages_are_sent_before_closing(nats_server: EmbeddedNats) -> None:
     async with listening((nats_server.url, "five"), (nats_server.url, "five")) as (a, b):
         for number in range(1_000):
             a.bus.publish_control(b"%d" % number)
@@ -202,18 +202,18 @@ async def test_what_is_queued_leaves_before_it_closes(nats_server: EmbeddedNats)
         await eventually(lambda: b.controls == [b"%d" % number for number in range(1_000)])
 
 
-async def test_it_stops_while_it_connects(nats_server: EmbeddedNats) -> None:
+async def test_closing_works_while_connecting(nats_server: EmbeddedNats) -> None:
     async with proxied(nats_server) as (proxy, url), anyio.create_task_group() as tasks:
         proxy.black_hole()
         bus = NatsBus(url, "six", Metrics("0", native_ring=False), tasks)
-        await bus.start(BusEars())
+        await bus.start(BusRecorder())
         await eventually(lambda: proxy.connections == 1)
         await bus.aclose()
         proxy.heal()
         await eventually(lambda: proxy.connections == 0, secs=1.0)
 
 
-async def test_a_message_that_nats_would_not_take_is_counted(nats_server: EmbeddedNats) -> None:
+async def test_a_too_large_message_is_dropped_and_counted(nats_server: EmbeddedNats) -> None:
     async with listening((nats_server.url, "seven"), (nats_server.url, "seven")) as (a, b):
         await b.bus.subscribe_channel("c1")
         with capture_logs() as records:

@@ -1,5 +1,4 @@
-"""NATS that refuses, ends or says nothing: how often it is asked again, and what the operator is told. Real nats-servers,
-and peers that are none."""
+"""Faults of NATS: retries and what the operator sees. With real nats-servers and with scripted peers."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from structlog.testing import capture_logs
 
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.observability.metrics import NATS_FAULTS, Metrics
-from tests.support.bus_handler import BusEars
+from tests.support.bus_handler import BusRecorder
 from tests.support.fake_nats import INFO, FakeNats, faking
 from tests.support.nats_config import ConfiguredNats, configured_nats, permissions
 from tests.support.waiting import eventually, free_port
@@ -31,8 +30,8 @@ def nats(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ConfiguredN
         yield server
 
 
-class Ears(BusEars):
-    """A bus, its metrics, and what it has heard."""
+class Recorder(BusRecorder):
+    """A bus, its metrics, and what it has delivered."""
 
     def __init__(self, bus: NatsBus, metrics: Metrics) -> None:
         super().__init__(probe=b"{}")
@@ -51,24 +50,24 @@ class Ears(BusEars):
     def sample(self, name: str, **labels: str) -> float:
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
 
-    def trouble(self, part: str) -> bool:
+    def has_problem(self, part: str) -> bool:
         return self.bus.problem is not None and part in self.bus.problem
 
 
 @asynccontextmanager
-async def listening(*urls: str, connected: bool = True, **options: Any) -> AsyncIterator[list[Ears]]:
+async def listening(*urls: str, connected: bool = True, **options: Any) -> AsyncIterator[list[Recorder]]:
     async with anyio.create_task_group() as tasks:
-        ears = []
+        recorders = []
         for url in urls:
             metrics = Metrics("0", native_ring=False)
-            ears.append(Ears(NatsBus(url, "One", metrics, tasks, ping_secs=PING_SECS, **options), metrics))
-        for ear in ears:
-            await ear.bus.start(ear)
+            recorders.append(Recorder(NatsBus(url, "One", metrics, tasks, ping_secs=PING_SECS, **options), metrics))
+        for recorder in recorders:
+            await recorder.bus.start(recorder)
         if connected:
-            await eventually(lambda: all(ear.bus.connected for ear in ears))
-        yield ears
-        for ear in ears:
-            await ear.bus.aclose()
+            await eventually(lambda: all(recorder.bus.connected for recorder in recorders))
+        yield recorders
+        for recorder in recorders:
+            await recorder.bus.aclose()
 
 
 ENDS: dict[str, tuple[FakeNats, str]] = {
@@ -96,19 +95,19 @@ ENDS: dict[str, tuple[FakeNats, str]] = {
 }
 
 
-async def test_whatever_ends_a_connection_is_named_and_not_hurried() -> None:
-    """All at once: within five seconds none is asked more than a few times, and each cause is said in one line."""
+async def test_each_disconnect_cause_is_named_and_retries_back_off() -> None:
+    """All in parallel: within five seconds each server gets a few attempts, and each cause is logged in one line."""
     fakes = [fake for fake, _ in ENDS.values()]
     with capture_logs() as records:
-        async with faking(*fakes), listening(*(fake.url for fake in fakes), connected=False) as ears:
+        async with faking(*fakes), listening(*(fake.url for fake in fakes), connected=False) as recorders:
             await eventually(lambda: all(fake.connections >= 3 for fake in fakes), secs=20)
             begun, before = anyio.current_time(), [fake.connections for fake in fakes]
             await anyio.sleep(5)
             secs = anyio.current_time() - begun
-            for (name, (fake, cause)), ear, connections in zip(ENDS.items(), ears, before, strict=True):
+            for (name, (fake, cause)), recorder, connections in zip(ENDS.items(), recorders, before, strict=True):
                 assert fake.connections - connections <= 4 * secs, name
-                await eventually(lambda ear=ear, cause=cause: ear.trouble(cause))
-                assert sum(ear.sample("openguild_nats_faults_total", kind=kind) for kind in NATS_FAULTS) >= 3, name
+                await eventually(lambda recorder=recorder, cause=cause: recorder.has_problem(cause))
+                assert sum(recorder.sample("openguild_nats_faults_total", kind=kind) for kind in NATS_FAULTS) >= 3, name
     assert not [record for record in records if record["log_level"] in ("error", "critical")]
     for name, (fake, cause) in ENDS.items():
         lines = [r for r in records if r["log_level"] == "warning" and fake.url.endswith(r.get("server", "-"))]
@@ -116,41 +115,41 @@ async def test_whatever_ends_a_connection_is_named_and_not_hurried() -> None:
         assert any(cause in line["event"] for line in lines), name
 
 
-async def test_a_server_that_says_nothing_is_named() -> None:
+async def test_a_silent_server_is_reported() -> None:
     mute, deaf = FakeNats(greeting=b"", pongs=0, stays=True), FakeNats(stays=True)
     async with faking(mute, deaf), listening(mute.url, deaf.url, connected=False) as (one, two):
-        await eventually(lambda: one.trouble("does not answer") and two.trouble("does not answer"))
+        await eventually(lambda: one.has_problem("does not answer") and two.has_problem("does not answer"))
         assert two.bus.connected, "it answered, and is not given up yet"
 
 
 @pytest.mark.parametrize("nats", ["max_subscriptions: 5"], indirect=True)
-async def test_too_few_subscriptions_end_no_connection(nats: ConfiguredNats) -> None:
-    async with listening(nats.url) as (ear,):
+async def test_a_subscription_limit_keeps_the_connection(nats: ConfiguredNats) -> None:
+    async with listening(nats.url) as (recorder,):
         for number in range(8):
-            await ear.bus.subscribe_channel(f"c{number}")
-        await eventually(lambda: ear.trouble("no more subscriptions"))
-        before = ear.answers
-        await eventually(lambda: ear.answers > before + 10)
-        assert ear.trouble("no more subscriptions"), "it is asked now and then only"
-        assert (ear.reconnects, ear.bus.connected) == (0, True)
+            await recorder.bus.subscribe_channel(f"c{number}")
+        await eventually(lambda: recorder.has_problem("no more subscriptions"))
+        before = recorder.answers
+        await eventually(lambda: recorder.answers > before + 10)
+        assert recorder.has_problem("no more subscriptions"), "it is asked now and then only"
+        assert (recorder.reconnects, recorder.bus.connected) == (0, True)
         for number in range(1, 8):
-            await ear.bus.unsubscribe_channel(f"c{number}")
-        await eventually(lambda: ear.bus.problem is None)
+            await recorder.bus.unsubscribe_channel(f"c{number}")
+        await eventually(lambda: recorder.bus.problem is None)
 
 
 @pytest.mark.parametrize("nats", [permissions()], indirect=True)
 @pytest.mark.parametrize("kind", ["control", "limits", "channel"])
 @pytest.mark.parametrize("action", ["publish", "subscribe"])
-async def test_a_denied_subject_is_named_from_the_first_moment(nats: ConfiguredNats, action: str, kind: str) -> None:
-    """Also where it is denied later and permitted again: by reloads."""
+async def test_a_denied_subject_is_reported_from_the_start(nats: ConfiguredNats, action: str, kind: str) -> None:
+    """Also if a reload denies it later, and another one permits it again."""
     denied = permissions(**{action: f'"openguild.One.{kind}{".>" if kind == "channel" else ""}"'})
     await anyio.to_thread.run_sync(nats.reload, denied)
     named = f"no {action} on openguild.One.{kind}"
     async with listening(nats.url_of("og:pw"), nats.url_of("og:pw")) as (here, there):
-        for ear in (here, there):
-            assert ear.trouble(named), "when it connects"
-            assert ear.bus.limits_delivered == (kind != "limits")
-            assert ear.sample("openguild_nats_denied_subjects") == 1
+        for recorder in (here, there):
+            assert recorder.has_problem(named), "when it connects"
+            assert recorder.bus.limits_delivered == (kind != "limits")
+            assert recorder.sample("openguild_nats_denied_subjects") == 1
         await here.bus.subscribe_channel("c1")
         await eventually(lambda: says_everything(there, here) >= {"control", "limits", "channel"} - {kind})
         assert here.heard.isdisjoint({kind})
@@ -159,11 +158,11 @@ async def test_a_denied_subject_is_named_from_the_first_moment(nats: ConfiguredN
         assert here.bus.limits_delivered
         await eventually(lambda: says_everything(there, here) == {"control", "limits", "channel"})
         await anyio.to_thread.run_sync(nats.reload, denied)
-        await eventually(lambda: here.trouble(named) and there.trouble(named))
+        await eventually(lambda: here.has_problem(named) and there.has_problem(named))
         assert here.sample("openguild_nats_reconnects_total") == 0
 
 
-def says_everything(speaker: Ears, hearer: Ears) -> set[str]:
+def says_everything(speaker: Recorder, hearer: Recorder) -> set[str]:
     speaker.bus.publish_channel("c1", b"event")
     speaker.bus.publish_control(b"control")
     speaker.bus.publish_limits(b"limits")
@@ -171,47 +170,47 @@ def says_everything(speaker: Ears, hearer: Ears) -> set[str]:
 
 
 @pytest.mark.parametrize("nats", [permissions()], indirect=True)
-async def test_a_password_that_is_changed_is_said_and_awaited(nats: ConfiguredNats) -> None:
+async def test_a_changed_password_is_reported_and_retried(nats: ConfiguredNats) -> None:
     with capture_logs() as records:
-        async with listening(nats.url_of("og:pw")) as (ear,):
+        async with listening(nats.url_of("og:pw")) as (recorder,):
             await anyio.to_thread.run_sync(nats.reload, permissions(password="other"))
-            await eventually(lambda: ear.trouble("refuses user") and ear.bus.failed_attempts >= 3)
+            await eventually(lambda: recorder.has_problem("refuses user") and recorder.bus.failed_attempts >= 3)
             await anyio.to_thread.run_sync(nats.reload, permissions())
-            await eventually(lambda: ear.bus.connected, secs=20)
-            assert ear.bus.problem is None
+            await eventually(lambda: recorder.bus.connected, secs=20)
+            assert recorder.bus.problem is None
     lines = [record["event"] for record in records if record["log_level"] == "warning"]
     assert len(lines) == 1, "once a minute"
     assert lines[0].startswith("the connection to NATS has ended. NATS refuses user, password")
 
 
 @pytest.mark.parametrize("nats", ["max_payload: 500"], indirect=True)
-async def test_messages_that_are_too_large_are_said_once(nats: ConfiguredNats) -> None:
+async def test_too_large_messages_are_logged_once(nats: ConfiguredNats) -> None:
     with capture_logs() as records:
-        async with listening(nats.url) as (ear,):
+        async with listening(nats.url) as (recorder,):
             for _ in range(20):
-                ear.bus.publish_channel("c1", bytes(600))
-            await eventually(lambda: ear.trouble("as large"))
-            await eventually(lambda: ear.bus.problem is None)
-            assert (ear.reconnects, ear.sample("openguild_nats_publishes_dropped_total")) == (0, 20)
+                recorder.bus.publish_channel("c1", bytes(600))
+            await eventually(lambda: recorder.has_problem("as large"))
+            await eventually(lambda: recorder.bus.problem is None)
+            assert (recorder.reconnects, recorder.sample("openguild_nats_publishes_dropped_total")) == (0, 20)
     assert len([record for record in records if "max_payload" in record["event"]]) == 1
 
 
-async def test_a_server_that_shuts_down_is_left_for_another(tmp_path: Path) -> None:
+async def test_a_server_in_lame_duck_mode_is_replaced(tmp_path: Path) -> None:
     with configured_nats(tmp_path) as first, configured_nats(tmp_path) as second:
-        async with listening(f"{first.url},{second.url}") as (ear,):
-            connection = ear.bus._connection
+        async with listening(f"{first.url},{second.url}") as (recorder,):
+            connection = recorder.bus._connection
             assert connection is not None
             mine = first if first.url == connection.server.url else second
             mine.process.send_signal(signal.SIGUSR2)
-            await eventually(lambda: ear.reconnects == 1 and ear.bus.connected, secs=5)
+            await eventually(lambda: recorder.reconnects == 1 and recorder.bus.connected, secs=5)
 
 
-async def test_one_bad_server_of_a_list_keeps_nobody_out(nats: ConfiguredNats) -> None:
+async def test_a_bad_server_in_the_list_is_skipped(nats: ConfiguredNats) -> None:
     garbage, mute = FakeNats(greeting=b"hello\r\n", pongs=0), FakeNats(greeting=b"", pongs=0, stays=True)
     async with faking(garbage, mute):
         bad = [garbage.url, mute.url, f"nats://127.0.0.1:{free_port()}", "nats://no-such-host.invalid"]
-        async with listening(*(f"{url},{nats.url}" for url in bad)) as ears:
-            assert all(ear.bus.problem is None for ear in ears)
+        async with listening(*(f"{url},{nats.url}" for url in bad)) as recorders:
+            assert all(recorder.bus.problem is None for recorder in recorders)
 
 
 PASSWORDS = [
@@ -240,27 +239,25 @@ async def test_a_token_is_percent_decoded(tmp_path: Path) -> None:
 async def test_each_server_of_a_list_has_its_own_login(nats: ConfiguredNats, tmp_path: Path) -> None:
     with configured_nats(tmp_path, 'authorization { user: "x", password: "%" }') as other:
         url = f"{nats.url_of('og:pw')},{other.url_of('x:%25')}"
-        async with listening(url) as (ear,):
+        async with listening(url) as (recorder,):
             for server in (nats, other):
                 await anyio.to_thread.run_sync(server.kill)
-                await eventually(lambda: ear.bus.connected, secs=20)
+                await eventually(lambda: recorder.bus.connected, secs=20)
                 await anyio.to_thread.run_sync(server.start)
 
 
-async def test_tls_is_not_given_up_for_a_server_without_it() -> None:
+async def test_tls_never_falls_back_to_plain_text() -> None:
     fake = FakeNats()
     async with faking(fake):
         url = fake.url.replace("nats://", "tls://user:hunter2@")
-        async with listening(url, connected=False) as (ear,):
-            await eventually(lambda: ear.trouble("offers no TLS"))
+        async with listening(url, connected=False) as (recorder,):
+            await eventually(lambda: recorder.has_problem("offers no TLS"))
     assert b"hunter2" not in fake.heard
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "-----BEGIN NATS USER JWT-----\na.b.c\n"])
-async def test_a_credentials_file_that_is_none_holds_nothing_up(
-    nats: ConfiguredNats, tmp_path: Path, text: str
-) -> None:
+async def test_an_invalid_credentials_file_does_not_block(nats: ConfiguredNats, tmp_path: Path, text: str) -> None:
     file = tmp_path / "server.creds"
     file.write_text(text)
-    async with listening(nats.url, connected=False, credentials_file=str(file)) as (ear,):
-        await eventually(lambda: ear.trouble("nats.credentials_file") and ear.bus.failed_attempts >= 1)
+    async with listening(nats.url, connected=False, credentials_file=str(file)) as (recorder,):
+        await eventually(lambda: recorder.has_problem("nats.credentials_file") and recorder.bus.failed_attempts >= 1)

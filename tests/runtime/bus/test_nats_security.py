@@ -1,4 +1,4 @@
-"""NATS with TLS and credentials by configuration: let in with them, kept out and said so without (docs/RELIABILITY.md)."""
+"""NATS with TLS and credentials: connections with and without them (docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.observability.metrics import Metrics
-from tests.support.bus_handler import BusEars
+from tests.support.bus_handler import BusRecorder
 from tests.support.nats_security import SecuredNats, secured_nats
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
@@ -23,9 +23,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNats]:
 
 
 @pytest.mark.anyio
-async def test_with_the_authority_and_credentials_the_bus_carries_also_after_a_cut(secured: SecuredNats) -> None:
-    ears = BusEars()
-    heard = ears.events
+async def test_tls_and_credentials_work_also_after_a_reconnect(secured: SecuredNats) -> None:
+    recorders = BusRecorder()
+    heard = recorders.events
     async with anyio.create_task_group() as tasks:
         here, there = (
             NatsBus(
@@ -38,8 +38,8 @@ async def test_with_the_authority_and_credentials_the_bus_carries_also_after_a_c
             )
             for _ in range(2)
         )
-        await here.start(BusEars())
-        await there.start(ears)
+        await here.start(BusRecorder())
+        await there.start(recorders)
         await eventually(lambda: here.connected and there.connected)
         await there.subscribe_channel("c1")
         await eventually(lambda: _published(here) and heard, what="an event on the other side")
@@ -61,7 +61,7 @@ def _published(bus: NatsBus) -> bool:
 
 @pytest.mark.parametrize("missing", ["credentials", "authority", "tls"])
 @pytest.mark.anyio
-async def test_without_one_of_them_it_stays_out_and_keeps_trying(secured: SecuredNats, missing: str) -> None:
+async def test_missing_ca_or_credentials_are_retried(secured: SecuredNats, missing: str) -> None:
     url = secured.url.replace("tls://", "nats://") if missing == "tls" else secured.url
     async with anyio.create_task_group() as tasks:
         bus = NatsBus(
@@ -72,13 +72,13 @@ async def test_without_one_of_them_it_stays_out_and_keeps_trying(secured: Secure
             credentials_file=None if missing == "credentials" else str(secured.credentials_file),
             ca_file=None if missing in ("authority", "tls") else str(secured.ca_file),
         )
-        await bus.start(BusEars())
+        await bus.start(BusRecorder())
         await eventually(lambda: bus.failed_attempts >= 2, what="a second refusal")
         assert not bus.connected
         await bus.aclose()
 
 
-def test_a_server_serves_through_it(secured: SecuredNats, database_url: str, tmp_path: Path) -> None:
+def test_a_server_uses_tls_and_credentials(secured: SecuredNats, database_url: str, tmp_path: Path) -> None:
     process = ServerProcess(
         tmp_path,
         DATABASE_URL=database_url,

@@ -1,4 +1,4 @@
-"""`admin` beside several workers, some of which are not there."""
+"""`admin` with several workers, some of which do not answer."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def path() -> Iterator[Path]:
 
 
 def leave_behind(path: Path) -> None:
-    """What a killed process leaves: a socket file that nobody listens at."""
+    """A socket file without a listener, as a killed process leaves it."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
 
 
 @contextmanager
 def answering(path: Path, answer: object) -> Iterator[None]:
-    """Somebody who answers one request."""
+    """A server that answers one request."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -53,7 +53,7 @@ def ask(path: Path, what: str = "show") -> int:
     return run_admin(ServerConfig.model_validate({"admin_socket": str(path)}), {"ask": what})
 
 
-def test_every_worker_is_asked_and_who_is_missing_is_named(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_worker_is_asked_and_missing_ones_are_named(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave_behind(path)
     leave_behind(worker_path(path, 0))
     with answering(worker_path(path, 2), {"settings": 2}), answering(worker_path(path, 10), {"settings": 10}):
@@ -66,7 +66,7 @@ def test_every_worker_is_asked_and_who_is_missing_is_named(path: Path, capsys: p
 
 
 def test_the_first_worker_that_drains_is_the_only_one_asked(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It tells its supervisor, which ends all; a second signal would end them at once."""
+    """Its supervisor drains all workers; a second request would force them to exit."""
     for number in (0, 3):
         leave_behind(worker_path(path, number))
     with answering(worker_path(path, 2), {"draining": True}):
@@ -81,7 +81,7 @@ def test_one_server_answers_for_itself(path: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out) == {"settings": 1}
 
 
-def test_nobody_listens(path: Path) -> None:
+def test_a_refused_connection_is_reported(path: Path) -> None:
     for left in ((), (path, worker_path(path, 3))):
         for each in left:
             leave_behind(each)

@@ -1,4 +1,4 @@
-"""Which address is tried next, which connections are kept, and that none is lost."""
+"""The choice of addresses, idle connections, and no leaks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_at_least_one_address_is_needed() -> None:
         ConnectionPool((), connect_tcp, time.monotonic)
 
 
-async def test_a_connection_is_used_again_unless_a_fresh_one_is_asked_for() -> None:
+async def test_a_connection_is_reused_unless_fresh_is_set() -> None:
     async with scripted(lambda request: Response.text("ok")) as server:
         replicas = ConnectionPool((server.url,), connect_tcp, time.monotonic)
         assert [await get(replicas) for _ in range(3)] == [200, 200, 200]
@@ -65,7 +65,7 @@ async def test_a_connection_is_used_again_unless_a_fresh_one_is_asked_for() -> N
         await eventually(lambda: server.ended == 2)
 
 
-async def test_what_is_cancelled_leaves_no_connection_behind() -> None:
+async def test_a_cancelled_request_leaves_no_connection() -> None:
     async with scripted(lambda request: None) as server:
         replicas = ConnectionPool((server.url,), connect_tcp, time.monotonic)
         for number in range(1, 4):
@@ -85,7 +85,7 @@ async def test_idle_connections_are_bounded() -> None:
         await replicas.aclose()
 
 
-async def test_kept_connections_that_ended_are_not_tried_one_by_one() -> None:
+async def test_ended_idle_connections_are_not_tried_in_turn() -> None:
     async with scripted(lambda request: Response.text("ok"), Gated) as server:
         replicas = ConnectionPool((server.url,), connect_tcp, time.monotonic)
         await server.fill(replicas, IDLE_CONNECTIONS)
@@ -95,7 +95,7 @@ async def test_kept_connections_that_ended_are_not_tried_one_by_one() -> None:
         await replicas.aclose()
 
 
-async def test_one_that_ends_under_a_request_takes_the_others_along_and_blames_nobody() -> None:
+async def test_an_ended_idle_connection_closes_the_others() -> None:
     async with scripted(lambda request: Response.text("ok"), Gated) as server:
         replicas = ConnectionPool((server.url, f"http://127.0.0.1:{free_port()}"), connect_tcp, time.monotonic)
         await server.fill(replicas, IDLE_CONNECTIONS)
@@ -107,7 +107,7 @@ async def test_one_that_ends_under_a_request_takes_the_others_along_and_blames_n
         await replicas.aclose()
 
 
-async def test_the_newest_is_used_and_one_that_has_been_idle_for_long_is_not() -> None:
+async def test_the_newest_connection_is_used_and_old_ones_are_not() -> None:
     now = 0.0
     async with scripted(lambda request: Response.text("ok"), Gated) as server:
         replicas = ConnectionPool((server.url,), connect_tcp, lambda: now)
@@ -124,7 +124,7 @@ async def test_the_newest_is_used_and_one_that_has_been_idle_for_long_is_not() -
         await replicas.aclose()
 
 
-async def test_who_fails_or_is_leaving_is_not_asked_next() -> None:
+async def test_failing_and_draining_addresses_are_avoided() -> None:
     async with scripted(lambda request: Response.text("away", status=503)) as leaving:
         nobody = f"http://127.0.0.1:{free_port()}"
         replicas = ConnectionPool((nobody, leaving.url), connect_tcp, time.monotonic)
@@ -134,6 +134,6 @@ async def test_who_fails_or_is_leaving_is_not_asked_next() -> None:
         replicas.mark_failed(replicas.address)
         first = replicas.address
         replicas.mark_failed(first)
-        replicas.mark_failed(first)  # somebody else had the same trouble there: one step is enough
+        replicas.mark_failed(first)  # another task failed there too: move on once only
         assert replicas.address.authority in nobody
         await replicas.aclose()

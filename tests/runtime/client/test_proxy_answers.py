@@ -1,4 +1,4 @@
-"""Proxies and captive portals in between: typed errors, the right repeats, and no token for anybody else."""
+"""Proxies and captive portals: typed errors, correct retries, and no leaked token."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class First:
         return self._first.pop(0) if self._first else self._last
 
 
-async def test_what_may_be_repeated_gets_through_when_the_portal_is_gone() -> None:
+async def test_repeatable_requests_succeed_after_the_portal() -> None:
     first = First(PORTAL, redirect("http://portal.example/"), last=Response.json(POSTED))
     async with scripted(first) as server, client(server.url) as ours:
         assert await ours.post("c", "hi") == Posted(**POSTED)
@@ -44,13 +44,13 @@ async def test_what_may_be_repeated_gets_through_when_the_portal_is_gone() -> No
     assert len({request.body for request in server.requests}) == 1, "one nonce"
 
 
-async def test_what_is_no_json_is_told_in_words() -> None:
+async def test_a_response_that_is_not_json_is_described() -> None:
     async with scripted(lambda request: Response.text("<html>")) as server, client(server.url) as ours:
         with pytest.raises(OutcomeUnknown, match="not what the server gives"):
             await ours.request("GET", "/users/me")
 
 
-async def test_a_post_behind_a_portal_is_in_doubt() -> None:
+async def test_a_post_through_a_portal_has_an_unknown_outcome() -> None:
     async with scripted(lambda request: PORTAL) as server, client(server.url, retry_secs=0.0) as ours:
         ours.jitter = lambda: 1.0
         with pytest.raises(OutcomeUnknown, match="text/html") as doubt:
@@ -59,7 +59,7 @@ async def test_a_post_behind_a_portal_is_in_doubt() -> None:
 
 
 @pytest.mark.parametrize("answer", [PORTAL, Response.json({"captive": True}), Response.json([1]), Response.text("ok")])
-async def test_what_cannot_be_repeated_is_sent_once_and_in_doubt(answer: Response) -> None:
+async def test_an_unrepeatable_request_is_sent_once(answer: Response) -> None:
     async with scripted(lambda request: answer) as server, client(server.url) as ours:
         with pytest.raises(OutcomeUnknown):
             await ours.create_guild("g")
@@ -67,7 +67,7 @@ async def test_what_cannot_be_repeated_is_sent_once_and_in_doubt(answer: Respons
 
 
 @pytest.mark.parametrize("answer", [Response.json({"captive": True}), Response.text("{}"), PORTAL])
-async def test_tokens_that_are_none_are_told_as_such(answer: Response) -> None:
+async def test_invalid_tokens_are_reported(answer: Response) -> None:
     async with scripted(lambda request: answer) as server, client(server.url, retry_secs=0.0) as ours:
         ours.jitter = lambda: 1.0
         session = ours.session
@@ -76,7 +76,7 @@ async def test_tokens_that_are_none_are_told_as_such(answer: Response) -> None:
         assert ours.session is session
 
 
-async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else() -> None:
+async def test_redirects_are_not_followed() -> None:
     async with (
         scripted(lambda request: Response.json(POSTED)) as elsewhere,
         scripted(lambda request: redirect(elsewhere.url + request.path)) as server,
@@ -92,7 +92,7 @@ async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else() -> N
         assert elsewhere.connections == 0
 
 
-async def test_a_stream_outlasts_a_portal() -> None:
+async def test_a_stream_survives_a_portal() -> None:
     first = First(
         PORTAL,
         redirect("http://portal.example/"),
@@ -106,7 +106,7 @@ async def test_a_stream_outlasts_a_portal() -> None:
         assert (await anext(stream)).sequence == 1
 
 
-async def test_a_message_that_cannot_be_read_ends_the_stream_in_words() -> None:
+async def test_an_undecodable_message_ends_the_stream() -> None:
     async with scripted(lambda request: None) as server, client(server.url) as ours, ours.subscribe("c", 0) as stream:
         assert isinstance(await stream.next_event(), Opened)
         await server.sockets[-1].send(b"\x81\x0e" + b'{"sequence":1}')

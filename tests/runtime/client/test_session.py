@@ -1,4 +1,4 @@
-"""Tokens and attempts of one client against scripted answers; its clocks are set by hand."""
+"""Tokens and retries of one client against scripted responses, with manual clocks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("ahead_secs", [0, 86_400, -86_400])
-async def test_the_wall_clock_of_this_machine_decides_nothing(ahead_secs: float) -> None:
+async def test_the_machines_wall_clock_is_not_used(ahead_secs: float) -> None:
     tokens, clock = Tokens(), Clock()
     async with (
         scripted(tokens.answer) as server,
@@ -90,7 +90,7 @@ async def test_the_wall_clock_of_this_machine_decides_nothing(ahead_secs: float)
         assert tokens.refreshes == 1, "a minute ahead of the end, once"
 
 
-async def test_requests_that_come_together_share_one_renewal() -> None:
+async def test_concurrent_requests_share_one_refresh() -> None:
     tokens, clock = Tokens(), Clock()
     async with scripted(tokens.answer) as server, Client(server.url, sources=clock.sources()) as client:
         await client.login("name", "secret")
@@ -101,7 +101,7 @@ async def test_requests_that_come_together_share_one_renewal() -> None:
         assert tokens.refreshes == 1
 
 
-async def test_a_pair_that_was_kept_is_renewed_when_it_is_refused() -> None:
+async def test_a_stored_pair_is_refreshed_after_a_401() -> None:
     tokens = Tokens()
     async with scripted(tokens.answer) as server, Client(server.url, session=Session("old", "r")) as client:
         await client.request("GET", "/users/me")
@@ -116,7 +116,7 @@ async def test_a_pair_that_was_kept_is_renewed_when_it_is_refused() -> None:
             await client.request("GET", "/users/me")
 
 
-async def test_a_post_keeps_its_nonce_and_what_cannot_be_repeated_is_sent_once() -> None:
+async def test_a_post_keeps_its_nonce_and_others_are_sent_once() -> None:
     answers = [Response.json({"sequence": 7, "event_id": "e", "created_at": "t"}), Response.text("", status=503)]
     retried: list[str] = []
 
@@ -148,8 +148,8 @@ REFUSED = Response.json(
     [([503], None), ([None, 503], None), ([None, 400], None), ([503, 404], None), ([502, 429], None),
      ([400], False), ([429], False), ([429, 404], False), ([None, 503, 200], True)],
 )  # fmt: skip
-async def test_a_post_ends_in_what_is_known_of_it(answers: list[int | None], stored: bool | None) -> None:
-    """None: the connection ends without an answer. Only refusals all the way say that nothing was stored."""
+async def test_a_post_reports_what_is_known(answers: list[int | None], stored: bool | None) -> None:
+    """None: the connection ends without a response. Only a refusal of every attempt means that nothing was stored."""
     left = list(answers)
 
     def answer(request: Request) -> Response | None:
@@ -173,8 +173,8 @@ async def test_a_post_ends_in_what_is_known_of_it(answers: list[int | None], sto
 
 
 @pytest.mark.parametrize("seen", [False, True], ids=["ended before", "ended under the post"])
-async def test_a_kept_connection_that_ended_costs_no_wait(seen: bool) -> None:
-    """What the server may have seen is in doubt, what was never sent is not."""
+async def test_an_ended_idle_connection_causes_no_delay(seen: bool) -> None:
+    """The outcome is unknown only if the server may have received the request."""
     answers = [Response.text("", status=200), None, Response.text("", status=404)]
     if not seen:
         del answers[1]
@@ -191,7 +191,7 @@ async def test_a_kept_connection_that_ended_costs_no_wait(seen: bool) -> None:
         assert server.connections == 2
 
 
-async def test_a_nonce_that_the_client_made_comes_with_the_doubt() -> None:
+async def test_outcome_unknown_has_the_generated_nonce() -> None:
     async with (
         scripted(lambda request: Response.text("", status=503)) as server,
         Client(server.url, retry_secs=0, session=Session("t", "r"), jitter=lambda: 0.5) as client,
@@ -201,7 +201,7 @@ async def test_a_nonce_that_the_client_made_comes_with_the_doubt() -> None:
         assert end.value.nonce == msgspec.json.decode(server.requests[0].body)["nonce"]
 
 
-async def test_a_refusal_says_which_field_is_wrong() -> None:
+async def test_an_error_names_the_field() -> None:
     async with scripted(lambda request: REFUSED) as server, Client(server.url, session=Session("t", "r")) as client:
         with pytest.raises(ApiError, match=r"^400 validation_error: m \(content is bad\)$"):
             await client.post("c", "text")
@@ -224,7 +224,7 @@ async def test_a_session_is_kept_until_the_server_has_ended_it(status: int, kept
         assert client.session is not None
 
 
-async def test_each_client_is_a_device_of_its_own() -> None:
+async def test_each_client_is_a_separate_device() -> None:
     tokens = Tokens()
     async with scripted(tokens.answer) as server, Client(server.url) as one, Client(server.url) as other:
         for client in (one, one, other):
@@ -237,7 +237,7 @@ async def test_each_client_is_a_device_of_its_own() -> None:
     assert len(set(devices)) == 4
 
 
-async def test_a_session_that_was_kept_is_taken_up_again() -> None:
+async def test_a_stored_session_is_resumed() -> None:
     tokens, kept = Tokens(), [Session("none", "none").to_dict()]
     async with scripted(tokens.answer) as server:
         async with Client(server.url, on_session=lambda session: kept.append(session.to_dict())) as client:
@@ -251,11 +251,11 @@ async def test_a_session_that_was_kept_is_taken_up_again() -> None:
         assert tokens.refreshes == 1, "it needed no other"
 
 
-async def test_nobody_there_is_unknown_not_refused() -> None:
+async def test_an_unreachable_server_is_an_unknown_outcome() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}", retry_secs=0, jitter=lambda: 0.5) as client:
         with pytest.raises(OutcomeUnknown):
             await client.request("GET", "/health", authorized=False)
 
 
-def test_what_is_the_client_s_own_is_no_argument() -> None:
+def test_private_fields_are_not_arguments() -> None:
     assert not [name for name in inspect.signature(Client).parameters if name.startswith("_")]

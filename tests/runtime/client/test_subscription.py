@@ -1,4 +1,4 @@
-"""A stream that outlives its connections, its tokens and the outages of whoever renews them."""
+"""A stream across disconnects, expired tokens and outages during a refresh."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Service:
 async def subscribed(
     service: Service, session: Session, since: int | None = None, *, nobody: str | None = None
 ) -> AsyncIterator[tuple[Scripted, Subscription]]:
-    """Without patience or jitter: an attempt that fails is over at once, and so is every wait.
+    """A client without retries and jitter: failed attempts and delays end at once.
 
     `nobody`: an address that is tried first.
     """
@@ -61,7 +61,7 @@ OUTAGES = [Response.text("", status=status) for status in (500, 503, 429, 502)]
 
 
 @pytest.mark.parametrize("session", [STALE, Session("old", "r")], ids=["stale", "refused"])
-async def test_an_outage_of_the_renewal_does_not_end_a_stream(session: Session) -> None:
+async def test_an_outage_during_a_refresh_does_not_end_a_stream(session: Session) -> None:
     async with subscribed(Service(list(OUTAGES)), session) as (server, events):
         seen = [await events.next_event()]
         while isinstance(seen[-1], Disconnected):
@@ -71,14 +71,14 @@ async def test_an_outage_of_the_renewal_does_not_end_a_stream(session: Session) 
         assert len(seen) >= len(OUTAGES) + 1, "each failure was told"
 
 
-async def test_nobody_there_to_renew_is_told_as_a_cut() -> None:
+async def test_an_unreachable_server_during_a_refresh_is_a_disconnect() -> None:
     async with subscribed(Service(), STALE, nobody=f"http://127.0.0.1:{free_port()}") as (server, events):
         assert isinstance(await events.next_event(), Disconnected)
         assert isinstance(await events.next_event(), Opened)
         assert server.paths() == ["/sessions/refresh", "/channels/c/ws"]
 
 
-async def test_a_session_that_is_over_ends_the_stream() -> None:
+async def test_an_ended_session_ends_the_stream() -> None:
     refused = Response.json({"error": "invalid_refresh_token", "message": "m"}, status=401)
     async with subscribed(Service([refused]), STALE) as (_, events):
         with pytest.raises(ApiError) as over:
@@ -86,7 +86,7 @@ async def test_a_session_that_is_over_ends_the_stream() -> None:
         assert over.value.code == "invalid_refresh_token"
 
 
-async def test_a_token_that_ends_under_way_is_renewed_and_the_stream_resumes() -> None:
+async def test_a_stream_resumes_after_its_token_expires() -> None:
     async with subscribed(Service(), GOOD, since=4) as (server, events):
         assert await events.next_event() == Opened(4)
         await server.say(5)
@@ -99,7 +99,7 @@ async def test_a_token_that_ends_under_way_is_renewed_and_the_stream_resumes() -
         assert server.paths() == ["/channels/c/ws?since=4", "/sessions/refresh", "/channels/c/ws?since=5"]
 
 
-async def test_a_cut_before_the_first_event_asks_for_the_newest_ones_again() -> None:
+async def test_a_disconnect_before_the_first_event_replays_the_newest() -> None:
     async with subscribed(Service(), GOOD) as (server, events):
         assert await events.next_event() == Opened(None)
         await server.sockets[-1].aclose()
@@ -117,7 +117,7 @@ async def test_a_cut_before_the_first_event_asks_for_the_newest_ones_again() -> 
     ],
     ids=["empty", "with a log", "no answer"],
 )
-async def test_a_cut_of_an_empty_channel_s_stream_loses_nothing(
+async def test_a_disconnect_on_an_empty_channel_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, answer: Response, since: int | None
 ) -> None:
     """More than the replay window may be posted meanwhile, and all of it is after 0."""
@@ -134,7 +134,7 @@ async def test_a_cut_of_an_empty_channel_s_stream_loses_nothing(
             assert isinstance(await events.next_event(), Disconnected)
 
 
-async def test_what_was_replayed_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replay_sets_the_position(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openguild_runtime.client.subscription.QUIET_SECS", 0.02)
     async with subscribed(Service(), GOOD) as (server, events):
         await events.next_event()
@@ -145,7 +145,7 @@ async def test_what_was_replayed_is_known(monkeypatch: pytest.MonkeyPatch) -> No
         assert server.paths() == ["/channels/c/ws"]
 
 
-async def test_who_asks_for_moments_at_a_time_comes_back_no_sooner() -> None:
+async def test_short_cancelled_reads_keep_the_reconnect_delay() -> None:
     async with subscribed(Service(), GOOD) as (server, events):
         await events.next_event()
         await server.end(CloseCode.SERVICE_RESTART, "server restarting; reconnect in 60000 ms")
@@ -157,7 +157,7 @@ async def test_who_asks_for_moments_at_a_time_comes_back_no_sooner() -> None:
 
 
 @pytest.mark.parametrize("hanging", ["connect", "send"])
-async def test_a_connect_that_is_cancelled_is_one_that_failed(hanging: str) -> None:
+async def test_a_cancelled_connect_counts_as_failed(hanging: str) -> None:
     hung = False
 
     async def hang(*anything: object) -> None:
@@ -186,7 +186,7 @@ async def test_a_connect_that_is_cancelled_is_one_that_failed(hanging: str) -> N
             assert await events.next_event() == Opened(None)
 
 
-async def test_what_is_over_for_good_is_told_with_its_code() -> None:
+async def test_a_final_close_is_raised_with_its_code() -> None:
     async with subscribed(Service(), GOOD) as (server, events):
         await events.next_event()
         await server.end(CloseCode.MEMBERSHIP_LOST, "removed")

@@ -1,4 +1,4 @@
-"""Addresses, and the ends of a transport."""
+"""Addresses, and the end of a transport."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def test_addresses() -> None:
             Address.of(bad)
 
 
-async def test_nobody_listens() -> None:
+async def test_a_refused_connection_is_reported() -> None:
     with pytest.raises(TRANSPORT_ERRORS):
         await connect_tcp(Address("127.0.0.1", free_port(), tls=False))
 
 
-async def test_the_end_of_a_stream_is_no_bytes_and_closing_twice_is_harmless() -> None:
+async def test_receive_returns_no_bytes_at_the_end() -> None:
     async with scripted(lambda request: Response.text("ok")) as server:
         stream = await connect_tcp(Address.of(server.url))
         await stream.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The data directory after crashes: what is broken is mended, or named with its mend."""
+"""The data directory after crashes: damage is repaired or reported with its mend."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ Start = Callable[[type[EmbeddedServer]], EmbeddedServer]
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 33, b"x'; DROP ROLE openguild; --", b"\xff\xfe\n\n"])
-def test_a_broken_password_is_made_anew(content: bytes, data: Path, start: Start) -> None:
+def test_a_damaged_password_is_replaced(content: bytes, data: Path, start: Start) -> None:
     for name in ("postgres", "nats"):
         (data / f"{name}.password").write_bytes(content)
     assert fetch(start(EmbeddedPostgres).url) == 1
@@ -84,13 +84,13 @@ def test_a_broken_password_is_made_anew(content: bytes, data: Path, start: Start
 
 
 @pytest.mark.parametrize("content", ["", "garbage\n", "\0\0", "{alive}\n/elsewhere\n", "-{alive}\n", "999999999999\n"])
-def test_a_broken_or_stale_pid_file_is_no_hindrance(content: str, data: Path, start: Start) -> None:
-    """Of this very process, for one: a pid that another program has by now."""
+def test_an_invalid_or_stale_pid_file_is_ignored(content: str, data: Path, start: Start) -> None:
+    """One case is this process's own pid: a pid that another program has taken."""
     (data / "postgres/postmaster.pid").write_text(content.format(alive=os.getpid()))
     assert fetch(start(EmbeddedPostgres).url) == 1
 
 
-def test_a_kill_before_the_first_password_is_kept(data: Path, start: Start) -> None:
+def test_a_kill_before_the_password_is_stored(data: Path, start: Start) -> None:
     (data / "postgres.password").unlink()
     (data / "postgres.password.0123abcd.new").write_text("half")
     shutil.copytree(data / "postgres/base", data / "postgres.0123abcd.new/base")
@@ -123,7 +123,7 @@ def test_the_password_of_another_copy_is_replaced(data: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 43, b"\n"])
-def test_an_empty_signing_key_is_made_anew(content: bytes, tmp_path: Path) -> None:
+def test_an_empty_signing_key_is_replaced(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "signing.key"
     path.write_bytes(content)
     key = load_or_create_signing_key(tmp_path)
@@ -133,7 +133,7 @@ def test_an_empty_signing_key_is_made_anew(content: bytes, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"AAECAwQFBgc", b"signing_key = 12", b"\xff\xfe"])
-def test_a_wrong_signing_key_is_left_and_named(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_signing_key_is_kept_and_reported(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "signing.key"
     path.write_bytes(content)
     with pytest.raises(EmbeddedError, match=r"signing\.key holds no signing key .*: restore the right one, or remove"):
@@ -184,7 +184,7 @@ def control_of_zeros(data: Path) -> None:
         (control_of_zeros, "exited at its start: "),
     ],
 )
-def test_what_cannot_be_mended_is_one_line(damage: Callable[[Path], None], said: str, data: Path) -> None:
+def test_irreparable_damage_is_reported_in_one_line(damage: Callable[[Path], None], said: str, data: Path) -> None:
     damage(data)
     server = EmbeddedPostgres(data)
     with pytest.raises(EmbeddedError) as failure:
@@ -194,8 +194,8 @@ def test_what_cannot_be_mended_is_one_line(damage: Callable[[Path], None], said:
     assert "\n" not in str(failure.value)
 
 
-def test_what_a_killed_server_and_guard_left_running_is_ended(data: Path, start: Start) -> None:
-    """The program is signalled at its guard's end; this one is held up, and has not heard of it when the next starts."""
+def test_orphans_of_a_killed_server_and_guard_are_stopped(data: Path, start: Start) -> None:
+    """The program is signalled when its guard dies; here it is stopped and still runs when the next server starts."""
     script = (
         "import sys, time\nfrom openguild_runtime.embedded import EmbeddedPostgres\n"
         "server = EmbeddedPostgres(sys.argv[1])\nserver.start()\nprint(server.pid, flush=True)\ntime.sleep(60)"
@@ -222,7 +222,7 @@ def test_what_a_killed_server_and_guard_left_running_is_ended(data: Path, start:
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounts a small disk")
-def test_a_full_disk_is_one_line_and_leaves_room_for_the_next_start(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_next_start_works(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys\nfrom openguild_runtime.embedded import EmbeddedError, EmbeddedPostgres\n"
         "try: EmbeddedPostgres(sys.argv[1] + '/data').start()\nexcept EmbeddedError as failure: print(failure)\n"

@@ -1,4 +1,4 @@
-"""The private servers: start, keep data, survive kill -9, leave nothing behind (PROTOCOL 11.4.4)."""
+"""The private servers: start, keep data, survive kill -9, leave no process behind (PROTOCOL 11.4.4)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def gone(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_data_outlives_a_restart_and_a_kill(tmp_path: Path) -> None:
+def test_data_survives_a_restart_and_a_kill(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path)
     server.start()
     try:
@@ -67,14 +67,14 @@ def test_one_server_per_data_directory(tmp_path: Path) -> None:
         first.stop()
 
 
-def test_passwords_are_kept_from_others(tmp_path: Path) -> None:
+def test_passwords_are_private(tmp_path: Path) -> None:
     server = EmbeddedNats(tmp_path)
     server.start()
     server.stop()
     assert (tmp_path / "nats.password").stat().st_mode & 0o777 == 0o600
 
 
-def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
+def test_no_process_is_left_after_the_owner_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres\n"
         "servers = EmbeddedPostgres(sys.argv[1]), EmbeddedNats(sys.argv[1])\n"
@@ -91,7 +91,7 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: all(gone(pid) for pid in pids), secs=20)
 
 
-def test_an_embedded_server_keeps_everything_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_embedded_server_keeps_data_and_leaves_no_process(tmp_path: Path) -> None:
     """`make run` twice: the second finds the data and the signing key of the first."""
     server = ServerProcess(
         tmp_path, "--embedded", "--data-dir", str(tmp_path / "data"), without=("SESSION__SIGNING_KEY",)
@@ -123,7 +123,7 @@ def processes_in(directory: Path, program: str) -> list[int]:
     return ours
 
 
-def test_a_private_server_that_is_killed_comes_back(tmp_path: Path) -> None:
+def test_a_killed_private_server_is_restarted(tmp_path: Path) -> None:
     data = tmp_path / "data"
     server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(data), without=("SESSION__SIGNING_KEY",))
     with server.start():
@@ -145,7 +145,7 @@ def test_a_private_server_that_is_killed_comes_back(tmp_path: Path) -> None:
     assert children_in(tmp_path) == []
 
 
-def test_a_private_server_that_cannot_come_back_ends_the_server(tmp_path: Path) -> None:
+def test_failing_restarts_end_the_server(tmp_path: Path) -> None:
     data = tmp_path / "data"
     server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(data), without=("SESSION__SIGNING_KEY",))
     with server.start():
@@ -159,7 +159,7 @@ def test_a_private_server_that_cannot_come_back_ends_the_server(tmp_path: Path) 
     assert children_in(tmp_path) == []
 
 
-def test_commands_work_through_the_server_that_runs(tmp_path: Path) -> None:
+def test_commands_use_the_running_server(tmp_path: Path) -> None:
     """The first administrator, while `make run` serves."""
     flags = ("--embedded", "--data-dir", str(tmp_path / "data"))
     server = ServerProcess(tmp_path, *flags, without=("SESSION__SIGNING_KEY",))
@@ -186,7 +186,7 @@ def test_commands_work_through_the_server_that_runs(tmp_path: Path) -> None:
     assert alone.stdout == "User 'root' already exists; skipping\n"
 
 
-def test_a_directory_that_is_held_and_does_not_answer(tmp_path: Path) -> None:
+def test_a_locked_directory_without_an_answer(tmp_path: Path) -> None:
     with (tmp_path / "postgres.lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(EmbeddedError, match="does not answer: wait until it serves, or end it"):
@@ -195,7 +195,7 @@ def test_a_directory_that_is_held_and_does_not_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["file", "x" * 300, "file/below"])
-def test_a_data_directory_that_cannot_be_is_one_line(path: str, tmp_path: Path) -> None:
+def test_an_unusable_data_directory_is_reported_in_one_line(path: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     server = ServerProcess(tmp_path, "--embedded", "--data-dir", path, LOG_FORMAT="compact")
     for command in (("config", "check"), (), ("migrate",)):

@@ -1,4 +1,4 @@
-"""What the private servers may do, and how root starts them where their account has no way to them."""
+"""Privileges of the private servers, and their start as root with an account that cannot reach their programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_private_servers_have_no_capability(postgres: EmbeddedPostgres, nats_ser
 
 
 @as_root
-def test_capabilities_of_an_ordinary_user_are_not_handed_on(tmp_path: Path) -> None:
+def test_capabilities_of_an_ordinary_user_are_dropped(tmp_path: Path) -> None:
     """As of a service that may bind port 80."""
     if shutil.which("setpriv") is None:
         pytest.skip("no setpriv")
@@ -103,7 +103,7 @@ def test_programs_below_a_closed_directory_are_copied(end: signal.Signals | None
     wait_until(lambda: not copy.exists(), secs=20)
 
 
-def test_open_programs_are_run_where_they_are(tmp_path: Path) -> None:
+def test_accessible_programs_are_run_in_place(tmp_path: Path) -> None:
     programs = installed_programs()._replace(root=tmp_path, parts=("bin/program", "lib"))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/program").touch(mode=0o755)
@@ -118,7 +118,7 @@ def test_open_programs_are_run_where_they_are(tmp_path: Path) -> None:
 
 @as_root
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv")
-def test_root_without_capabilities_is_one_line(tmp_path: Path) -> None:
+def test_root_without_capabilities_is_reported_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "openguild_runtime.cli.main",
          "--embedded", "--data-dir", str(tmp_path / "data")],

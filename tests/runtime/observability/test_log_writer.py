@@ -1,4 +1,4 @@
-"""The thread that writes the log: whoever logs never waits, and what is missing is counted and said."""
+"""The log writer: appending never blocks, and missing lines are counted and reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANY = 2 * MAX_WAITING_BYTES // (OVERHEAD_BYTES + 10)  # lines: twice what may w
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Its end to read and its end to write, which stays open: a writer's thread lives as long as the process."""
+    """A pipe's ends. The write end stays open, because the writer's thread lives as long as the process."""
     reader, writer = os.pipe()
     yield reader, writer
     os.close(reader)
@@ -35,7 +35,7 @@ def read_until(reader: int, end: str) -> list[str]:
     return data.decode().splitlines()
 
 
-def test_a_reader_that_stops_holds_nobody_and_misses_what_is_counted(pipe: tuple[int, int]) -> None:
+def test_a_stopped_reader_blocks_nothing_and_drops_are_counted(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     log = LogWriter(writer, described)
     started = time.monotonic()
@@ -45,7 +45,7 @@ def test_a_reader_that_stops_holds_nobody_and_misses_what_is_counted(pipe: tuple
     assert not log.flush(0.05), "bounded, where nobody reads"
     dropped = log.dropped
     assert dropped > 0
-    # it reads again: the rest comes in order, and the gap is told where it is
+    # it reads again: the rest arrives in order, and the gap is reported in its place
     lines = read_until(reader, f"gap {dropped}")
     kept = MANY - dropped
     assert lines == [f"line {number}" for number in range(kept)] + [f"gap {dropped}"]
@@ -54,7 +54,7 @@ def test_a_reader_that_stops_holds_nobody_and_misses_what_is_counted(pipe: tuple
     assert log.dropped == dropped
 
 
-def test_a_gap_is_told_before_the_lines_that_follow_it(pipe: tuple[int, int]) -> None:
+def test_a_gap_is_reported_before_the_next_lines(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     log = LogWriter(writer, described)
     for number in range(MANY):
@@ -70,7 +70,7 @@ def test_a_gap_is_told_before_the_lines_that_follow_it(pipe: tuple[int, int]) ->
     assert sum(int(lines[index].removeprefix("gap ")) for index in gaps) == log.dropped
 
 
-def test_a_reader_that_dies_is_survived_and_what_it_missed_is_told_to_the_next(tmp_path: Path) -> None:
+def test_lines_lost_by_a_dead_reader_are_reported_later(tmp_path: Path) -> None:
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -90,7 +90,7 @@ def test_a_reader_that_dies_is_survived_and_what_it_missed_is_told_to_the_next(t
     os.close(reader)
 
 
-def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: tuple[int, int]) -> None:
+def test_a_non_blocking_descriptor_loses_nothing(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     os.set_blocking(writer, False)
     log = LogWriter(writer, described)
@@ -100,7 +100,7 @@ def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: tuple[
     assert log.dropped == 0
 
 
-def test_processes_that_share_a_full_pipe_do_not_mix_their_lines(pipe: tuple[int, int]) -> None:
+def test_processes_on_a_full_pipe_do_not_mix_lines(pipe: tuple[int, int]) -> None:
     """Each writer stands for a worker: a write of at most PIPE_BUF is whole, or waits."""
     reader, writer = pipe
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)

@@ -76,7 +76,7 @@ def test_every_level_can_be_named(log_filter: str, logged: Callable[..., io.Stri
     assert bool(stream.getvalue()) is (log_filter != "off")
 
 
-def test_a_logger_in_use_gets_another_level_and_another_format(logged: Callable[..., io.StringIO]) -> None:
+def test_level_and_format_change_for_loggers_in_use(logged: Callable[..., io.StringIO]) -> None:
     own, foreign = structlog.get_logger("openguild.used"), logging.getLogger("openguild.foreign")
     stream = logged("compact", "info")
     own.info("one")
@@ -93,7 +93,7 @@ def test_a_logger_in_use_gets_another_level_and_another_format(logged: Callable[
 
 
 @pytest.mark.parametrize("log_filter", ["error", "off", "off,openguild=error"])
-def test_the_audit_log_is_silenced_by_its_own_name_alone(log_filter: str, logged: Callable[..., io.StringIO]) -> None:
+def test_only_its_own_name_silences_the_audit_log(log_filter: str, logged: Callable[..., io.StringIO]) -> None:
     audit = structlog.get_logger(logs.AUDIT)
     stream = logged("compact", "info")
     logs.set_filter(logs.parse_filter(log_filter))
@@ -106,7 +106,7 @@ def test_the_audit_log_is_silenced_by_its_own_name_alone(log_filter: str, logged
 
 
 @pytest.mark.parametrize("text", ["info", "off", "warn,openguild.http=debug,sqlalchemy=trace"])
-def test_the_filter_in_force_is_told_as_it_was_given(text: str, logged: Callable[..., io.StringIO]) -> None:
+def test_the_current_filter_is_returned_as_given(text: str, logged: Callable[..., io.StringIO]) -> None:
     logged("compact", text)
     assert logs.current_filter() == text
     assert logs.parse_filter(logs.current_filter()) == logs.parse_filter(text)
@@ -140,7 +140,7 @@ def run_program(text: str, **more: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_whatever_is_printed_becomes_a_record_and_a_crash_shows_its_last_lines() -> None:
+def test_printed_text_is_logged_and_crashes_show_last_lines() -> None:
     ended = run_program(
         """
 log.info("begun")
@@ -163,8 +163,8 @@ raise RuntimeError("a defect")
     assert told == ["ValueError: in a finalizer", "KeyError: 'in a thread'", "RuntimeError: a defect"]
 
 
-def test_a_process_ends_although_nobody_reads_what_it_says() -> None:
-    """Its pipe is full, its last lines are many, and it says so to nobody."""
+def test_a_process_exits_although_its_log_is_not_read() -> None:
+    """Its pipe is full, and it still has many lines to write."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM + "\nfor n in range(50_000): log.info('line', n=n)\nraise RuntimeError"],
@@ -180,7 +180,7 @@ def test_a_process_ends_although_nobody_reads_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_descriptors_that_were_closed_are_taken(closed: str) -> None:
+def test_closed_descriptors_are_opened(closed: str) -> None:
     ended = subprocess.run(
         ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-c", PROGRAM + """
 import os, socket
@@ -193,7 +193,7 @@ sys.exit(0 if socket.socket().fileno() > 2 and all(os.path.exists(f"/proc/self/f
     assert ("said" in ended.stderr) == ("2>&-" not in closed)
 
 
-def test_no_line_is_lost_where_threads_write_too(logged: Callable[..., io.StringIO]) -> None:
+def test_no_line_of_other_threads_is_lost(logged: Callable[..., io.StringIO]) -> None:
     stream = logged()
     log = structlog.get_logger("openguild.test")
 
@@ -217,7 +217,7 @@ def test_no_line_is_lost_where_threads_write_too(logged: Callable[..., io.String
     assert len(lines) == 1_000
 
 
-def test_what_json_cannot_hold_is_logged_all_the_same(logged: Callable[..., io.StringIO]) -> None:
+def test_values_that_json_cannot_hold_are_logged(logged: Callable[..., io.StringIO]) -> None:
     stream = logged()
     structlog.get_logger("t").info("odd", half="\ud800", large=2**70, token="abc")
     record = json.loads(stream.getvalue())

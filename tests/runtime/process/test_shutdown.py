@@ -1,4 +1,4 @@
-"""The end of a process: moments, a second signal, and the thread that ends what does not end."""
+"""Shutdown of a process: deadlines, a second signal, and the watchdog."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def ended(body: str, *, signals: int = 1) -> tuple[int, float, str]:
     ],
     ids=["a held loop", "a part that holds it", "a shield"],
 )
-def test_what_does_not_end_is_ended_and_named(body: str, left: list[str]) -> None:
+def test_a_hung_shutdown_is_ended_and_its_cause_logged(body: str, left: list[str]) -> None:
     status, secs, log = ended(body)
     assert status == TIMED_OUT
     assert secs < moments.SHUTDOWN_SECS + 0.5
@@ -69,19 +69,19 @@ def test_what_does_not_end_is_ended_and_named(body: str, left: list[str]) -> Non
     assert (said["message"], set(left) <= set(said["left"])) == ("the process did not end in time", True)
 
 
-def test_a_thread_of_the_library_does_not_hold_the_end() -> None:
+def test_a_foreign_thread_does_not_block_the_exit() -> None:
     body = "\n        import threading; threading.Thread(target=time.sleep, args=(30,)).start()"
     status, secs, log = ended(body)
     assert (status, secs < moments.SHUTDOWN_SECS) == (0, True), log
 
 
-def test_a_part_that_hangs_is_left_and_the_status_is_good() -> None:
+def test_a_hung_part_is_abandoned_with_status_zero() -> None:
     status, secs, log = ended("\n        with shutdown.deadline('a part', 0.7): await anyio.sleep(30)")
     assert (status, secs < moments.SHUTDOWN_SECS) == (0, True)
     assert [json.loads(line).get("part") for line in log.splitlines()][-1] == "a part"
 
 
-async def test_a_second_signal_moves_every_limit() -> None:
+async def test_a_second_signal_moves_every_deadline() -> None:
     shutdown = Shutdown(3_600)
     shutdown._watchdog.watch = lambda until, status: None  # type: ignore[method-assign]  # it would end the tests
     started = time.monotonic()
@@ -96,7 +96,7 @@ async def test_a_second_signal_moves_every_limit() -> None:
     assert moments.FORCED_SECS - moments.PARTS_SECS <= time.monotonic() - started < moments.FORCED_SECS + 0.5
 
 
-async def test_work_on_a_thread_is_left_by_whoever_is_cancelled() -> None:
+async def test_cancellation_does_not_wait_for_a_thread() -> None:
     begun = anyio.Event()
     with anyio.move_on_after(0.05) as limit:
         work = start_thread(lambda: time.sleep(2))
@@ -106,7 +106,7 @@ async def test_work_on_a_thread_is_left_by_whoever_is_cancelled() -> None:
     assert not work.done()
 
 
-async def test_what_the_work_raised_comes_out() -> None:
+async def test_an_exception_on_the_thread_is_raised() -> None:
     def fail() -> None:
         raise OSError("no such thing")
 

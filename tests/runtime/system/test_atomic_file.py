@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_it_replaces_and_is_private_from_the_start(tmp_path: Path) -> None:
+def test_a_write_replaces_the_file_with_private_mode(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     path.write_text("before")
     path.chmod(0o644)
@@ -27,7 +27,7 @@ def test_it_replaces_and_is_private_from_the_start(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_without_room_changes_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     """A limit on the size of files fails the write itself, as a full disk does."""
     path = tmp_path / "kept"
     path.write_text("before")
@@ -65,7 +65,7 @@ def test_a_kill_leaves_the_old_text_or_the_new(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "line"), [(b"", None), (b"\0\0\0", None), (b" \n", None), (b" key\n", "key"), (b"\xff", "\ufffd")]
 )
-def test_what_a_power_cut_leaves_counts_as_nothing(content: bytes, line: str | None, tmp_path: Path) -> None:
+def test_empty_and_zeroed_files_count_as_missing(content: bytes, line: str | None, tmp_path: Path) -> None:
     assert read_stripped(tmp_path / "kept") is None
     (tmp_path / "kept").write_bytes(content)
     assert read_stripped(tmp_path / "kept") == line

@@ -1,4 +1,4 @@
-"""What is contained ends in the log, and what must pass does."""
+"""Exceptions of background tasks are logged; cancellation passes through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openguild_runtime.system.background import ThrottledTask, log_exceptions
 from tests.support.waiting import eventually
 
 
-def test_an_outage_is_a_detail_and_a_defect_has_its_traceback() -> None:
+def test_outages_are_debug_and_bugs_have_a_traceback() -> None:
     with capture_logs() as records:
         with log_exceptions("reading", LookupError):
             raise KeyError("away")
@@ -23,7 +23,7 @@ def test_an_outage_is_a_detail_and_a_defect_has_its_traceback() -> None:
 
 
 @pytest.mark.anyio
-async def test_cancellation_passes() -> None:
+async def test_cancellation_passes_through() -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()
         with log_exceptions("waiting"):
@@ -32,8 +32,8 @@ async def test_cancellation_passes() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_asked_for_while_it_runs_is_one_more_run() -> None:
-    """A storm of reconnects is no storm of questions to the database."""
+async def test_requests_during_a_run_lead_to_one_more() -> None:
+    """Many reconnects do not cause many database queries."""
     begun: list[float] = []
     going = anyio.Event()
 

@@ -1,4 +1,4 @@
-"""A local socket comes back when its name is taken away, and its path may be of any length."""
+"""A removed socket is created again, and its path may have any length."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_a_path_of_any_length_is_served(depth: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_a_socket_whose_name_was_removed_is_made_again(tmp_path: Path) -> None:
+async def test_a_removed_socket_is_created_again(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
     async with serving(path):
         await until_answered(path)
@@ -89,9 +89,7 @@ async def test_a_socket_whose_name_was_removed_is_made_again(tmp_path: Path) -> 
 
 
 @pytest.mark.anyio
-async def test_a_directory_that_was_removed_is_said_once_and_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_removed_directory_is_logged_once_and_awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[Path] = []
     listen = unix_socket._listen
 
@@ -115,7 +113,7 @@ async def test_a_directory_that_was_removed_is_said_once_and_waited_for(
 
 
 @pytest.mark.anyio
-async def test_a_request_in_hand_is_answered_though_the_name_is_gone(tmp_path: Path) -> None:
+async def test_a_request_survives_the_removal_of_the_socket(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
     async with serving(path):
         await until_answered(path)
@@ -127,7 +125,7 @@ async def test_a_request_in_hand_is_answered_though_the_name_is_gone(tmp_path: P
 
 
 @pytest.mark.anyio
-async def test_a_name_that_another_server_took_is_left_to_it(tmp_path: Path) -> None:
+async def test_a_socket_of_another_server_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
     async with serving(path):
         await until_answered(path)
@@ -139,7 +137,7 @@ async def test_a_name_that_another_server_took_is_left_to_it(tmp_path: Path) -> 
     assert path.stat().st_ino == theirs
 
 
-def test_a_path_that_can_be_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_too_long_name_is_refused(tmp_path: Path) -> None:
     long = tmp_path / ("x" * (MAX_NAME_BYTES + 1))
     assert "at most" in (path_length_problem(long) or "")
     assert path_length_problem(tmp_path.joinpath(*(["d" * 100] * 5), "admin.sock")) is None
@@ -147,7 +145,7 @@ def test_a_path_that_can_be_nothing_is_refused(tmp_path: Path) -> None:
     assert embedded.admin_path == tmp_path / ("d" * 120) / "admin.sock"
 
 
-def test_what_processes_of_before_left_is_removed_whatever_its_name(tmp_path: Path) -> None:
+def test_stale_sockets_with_any_name_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "a[1]*.sock"
     for each in (path, worker_path(path, 0), worker_path(path, 11)):
         with socket.socket(socket.AF_UNIX) as listener:

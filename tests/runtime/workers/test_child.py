@@ -1,4 +1,4 @@
-"""What a worker makes of the lines from its supervisor."""
+"""How a worker handles the lines from its supervisor."""
 
 from __future__ import annotations
 
@@ -33,10 +33,8 @@ def configuration_line(replay_window: int) -> bytes:
         configuration_line(3)[:200] + b"\n",
     ],
 )
-def test_a_line_that_is_no_order_changes_nothing_and_the_next_one_counts(
-    monkeypatch: pytest.MonkeyPatch, bad: bytes
-) -> None:
-    """The last one is cut where the supervisor ended, which is seen all the same."""
+def test_an_invalid_line_is_ignored(monkeypatch: pytest.MonkeyPatch, bad: bytes) -> None:
+    """The last line is cut short because the supervisor ended, which the worker notices too."""
     signals: list[int] = []
     monkeypatch.setattr(os, "kill", lambda process, number: signals.append(number))
     reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""The line between a worker and its supervisor, and the way of a scrape through it."""
+"""The link between a worker and its supervisor, and scrapes through it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_scrape_shows_all_workers() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_worker_that_hangs_is_down_and_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hung_worker_is_down_and_delays_no_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_relay, "SIBLING_SECS", 0.1)
     async with workers(3) as slots, anyio.create_task_group() as tasks:
         for slot in slots[:2]:  # the third one does not serve
@@ -44,7 +44,7 @@ async def test_a_worker_that_hangs_is_down_and_keeps_nobody_waiting(monkeypatch:
 
 
 @pytest.mark.anyio
-async def test_a_worker_shows_itself_where_the_supervisor_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_shows_itself_if_the_supervisor_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siblings, "SIBLING_SECS", 0.1)
     monkeypatch.setattr(siblings, "RETURN_SECS", 0.0)
     monkeypatch.setattr(metrics_relay.MetricsRelay, "received", lambda self, number, message: None)
@@ -57,7 +57,7 @@ async def test_a_worker_shows_itself_where_the_supervisor_is_silent(monkeypatch:
 
 
 @pytest.mark.anyio
-async def test_pulses_go_on_though_a_rendering_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_heartbeats_continue_after_a_failed_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siblings, "STARTING_HEARTBEAT_SECS", 0.01)
     monkeypatch.setattr(metrics_relay, "SIBLING_SECS", 0.1)
     received: list[tuple[int, Message]] = []
@@ -78,7 +78,7 @@ async def test_pulses_go_on_though_a_rendering_fails(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.anyio
-async def test_large_messages_come_whole_and_what_nobody_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_messages_arrive_and_unread_ones_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     large = b"x" * 3_000_000
     received: list[Message] = []
@@ -101,7 +101,7 @@ async def test_large_messages_come_whole_and_what_nobody_reads_is_dropped(monkey
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\x02\xc1\xc1", b"\0\0\0\x0a"])
-async def test_what_is_no_message_ends_the_line(data: bytes) -> None:
+async def test_an_invalid_message_ends_the_link(data: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, anyio.fail_after(5):
         theirs.sendall(data)

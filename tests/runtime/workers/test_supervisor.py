@@ -1,4 +1,4 @@
-"""How long the supervisor goes on with workers that die, and when a silent one counts as hung; the workers are small programs."""
+"""Restarts of failing workers and the detection of hung ones; the workers are small programs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def use(monkeypatch: pytest.MonkeyPatch, directory: Path, *dying: int) -> None:
 
 
 @pytest.mark.anyio
-async def test_where_no_worker_can_be_kept_the_server_ends_and_says_so(
+async def test_the_server_ends_if_no_worker_can_be_kept_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, tmp_path, 0, 1)
@@ -61,9 +61,7 @@ async def test_where_no_worker_can_be_kept_the_server_ends_and_says_so(
 
 
 @pytest.mark.anyio
-async def test_while_another_worker_serves_a_seat_is_tried_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slot_is_retried_while_another_worker_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, tmp_path, 1)
     shutdown = Shutdown(3_600.0)
     with capture_logs() as records:
@@ -78,7 +76,7 @@ async def test_while_another_worker_serves_a_seat_is_tried_for_ever(
 
 
 @pytest.mark.anyio
-async def test_a_program_that_cannot_be_run_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_process_start_is_logged_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PROGRAM", ["/nowhere/python"])
     with capture_logs() as records, anyio.fail_after(30):
         assert await Supervisor(CONFIG, lambda: CONFIG, Shutdown(3_600.0)).run(no_hangups()) == 1
@@ -87,8 +85,8 @@ async def test_a_program_that_cannot_be_run_is_said_in_one_line(monkeypatch: pyt
 
 
 @pytest.mark.anyio
-async def test_a_pause_of_the_supervisor_is_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its looks count, not the clock: after SIGSTOP and SIGCONT, or a sleep of the machine, nobody is killed."""
+async def test_a_pause_of_the_supervisor_counts_as_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts checks and not time: after SIGSTOP and SIGCONT, or a suspended machine, no worker is killed."""
     looks: list[float] = []
     worker = Worker(0)
 
