@@ -34,7 +34,7 @@ class Connection:
         self._clock = clock
         self._rng = rng
         self._take = take
-        self._is_slow = slow
+        self.is_slow = slow
         self._is_pausing = False
         self._buffer = bytearray()
         self._untaken = 0  # bytes that the pipe holds for a reader who reads nothing
@@ -103,7 +103,7 @@ class Connection:
             kind, payload = buffer[0], bytes(buffer[start : start + size])
             del buffer[: start + size]
             self._message(kind, payload)
-            if self._is_slow and self._rng.random() < SLOW_SHARE:
+            if self.is_slow and self._rng.random() < SLOW_SHARE:
                 self._is_pausing = True
                 self._clock.later(SLOW_SECS * self._rng.random(), self._go_on)
                 break

@@ -81,7 +81,6 @@ class Process:
         self.calls: dict[Call, None] = {}
         self.queries: dict[int, Effect[Any]] = {}  # that are being performed
         self.lagged = self.missed = 0  # as the closings say
-        self.pages_bytes = 0  # given to sockets that are gone
         self._cluster = cluster
         self._few = few  # actions at once
         self._tickets: dict[int, Call] = {}
@@ -239,7 +238,6 @@ class Process:
     def gone(self, socket: StreamSocket) -> None:
         stream = socket.stream
         self.sockets.pop(socket, None)
-        self.pages_bytes += socket.pages_bytes
         if self.alive and stream is not None:
             self.replica.leave(socket, now=self.clock.now)
             self.service.sockets.release(stream.user_id, stream.address)

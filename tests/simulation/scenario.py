@@ -94,7 +94,7 @@ class Run:
     def follow(self, name: str, channel_id: str, place: int) -> None:
         """Somebody follows a channel from now on."""
         client = self.client(name, place)
-        slow = self.rng.random() < SLOW_SHARE
+        slow = self.rng.random() < SLOW_SHARE and self.clock.now < TROUBLE_SECS
         subscriber = Subscriber(self, client, self.people.user_ids[name], channel_id, slow=slow)
         self.subscribers.append(subscriber)
         self.clock.start(subscriber.follow())
@@ -165,6 +165,8 @@ class Run:
         self._sample()
         self.clock.run(TROUBLE_SECS)
         trouble.end()
+        for subscriber in self.subscribers:
+            subscriber.read_on()
         if self._settle(SETTLE_SECS):
             self._one_more_round()
         self._check()

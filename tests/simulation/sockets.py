@@ -49,7 +49,6 @@ class StreamSocket:
         self.is_closing = False
         self.has_ended = False
         self.without_right_since: float | None = None  # noted by the check of rights
-        self.pages_bytes = 0  # taken from the log
         self.feeder = feeder
         self._pipe = pipe
         self._is_pumping = False
@@ -122,7 +121,6 @@ class StreamSocket:
             if self.subscriber is None or not self.subscriber.replaying:
                 break
             self.outbox += piece
-            self.pages_bytes += len(piece)
             at_once = self.push()
             if not self.feeder.replayed(self, last) or not at_once:
                 break

@@ -39,6 +39,12 @@ class Subscriber:
         if self.connection is not None:
             self.connection.close()
 
+    def read_on(self) -> None:
+        """From now on it reads as fast as the others."""
+        self._is_slow = False
+        if self.connection is not None:
+            self.connection.is_slow = False
+
     def follow(self) -> Activity[None]:
         run, cluster = self._run, self._run.cluster
         while not self.is_stopped:

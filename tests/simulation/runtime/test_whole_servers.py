@@ -8,7 +8,7 @@ from tests.simulation.runtime.__main__ import replay_command
 from tests.simulation.runtime.plants import PLANTS
 from tests.simulation.runtime.scenario import run_seed
 
-SEEDS = 12  # `python -m tests.simulation.runtime` runs more of them
+SEEDS = 8  # `python -m tests.simulation.runtime` runs more of them
 PLANT_SEEDS = 50
 
 
