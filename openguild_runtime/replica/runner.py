@@ -169,10 +169,10 @@ class ReplicaRunner:
         future = self._actions.tickets[ticket] = self._loop.create_future()
         self.carry_out()
         try:
-            refusal: ErrorCode | None = await future
+            refusal: ErrorCode | None = await asyncio.shield(future)  # else a cancellation hides what comes in its turn
             return refusal
         except BaseException:
-            if future.done() and not future.cancelled() and future.result() is None:
+            if future.done() and future.result() is None:
                 self.abandon(stream)
             else:
                 self.replica.cancel(ticket, now=self._clock())
