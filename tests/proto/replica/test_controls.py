@@ -16,6 +16,7 @@ from openguild_proto.memory.state import Membership
 from openguild_proto.records import Author, ControlKind, ControlRecord
 from openguild_proto.replica.streams import Streams
 from openguild_proto.schemas.stream import decode_control, encode_control
+from openguild_proto.sessions.tokens import Claims
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from tests.support.deeds import NOW, login
@@ -201,6 +202,16 @@ def test_records_that_are_no_longer_in_the_log_have_everything_checked_again(cha
     assert chat.driven.lines == [
         "control records were missed and are no longer in the log: every stream is checked again"
     ]
+
+
+def test_every_token_is_confirmed_again_after_records_were_missed(chat: Chat) -> None:
+    tokens, wall_ms = chat.driven.tokens, 1_700_000_000_000
+    token = tokens.issue(Claims("session", chat.user, "name", wall_ms * 1000, (wall_ms + 60_000) * 1000))
+    tokens.verify(token, wall_ms)
+    tokens.remember(token)
+    assert tokens.is_known(token)
+    chat.driven.run(chat.driven.replica.controls.begin_anew())
+    assert not tokens.is_known(token)
 
 
 def test_a_log_that_is_empty_but_further_has_everything_checked_again(chat: Chat) -> None:

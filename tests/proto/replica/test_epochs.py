@@ -205,3 +205,16 @@ def test_a_stream_opened_while_all_begin_anew_is_looked_at_again() -> None:
     socket = driven.join(stream, changes=changes)
     assert socket.closed is not None
     assert socket.closed.reason == reasons.LOG_WENT_BACK
+
+
+def test_what_is_opened_while_heads_are_read_anew_counts_as_changed() -> None:
+    """Before the first channel begins anew: what joins from then on is looked at again."""
+    database = Database()
+    driven = database.first
+    driven.open(database.user, database.channel)
+    heads = driven.hold(ReadHeads)
+    changes = driven.replica.changes
+    database.change(lineage="two")
+    check(driven)
+    assert len(heads.queries) == 1
+    assert driven.replica.changes > changes

@@ -85,6 +85,26 @@ def test_a_channel_made_during_a_refresh_is_announced_once(driven: Driven, membe
     assert driven.leftovers() == {}
 
 
+def test_a_channel_announced_while_a_refresh_opens_it_is_held_once(driven: Driven) -> None:
+    eve = driven.elsewhere.user()
+    guild = driven.elsewhere.guild(eve)
+    deliver_all(driven)
+    socket = driven.open(eve)
+    channel = driven.elsewhere.channel(eve, guild)
+    heads = driven.hold(ReadHeads)
+    driven.run(driven.replica.notifications.refresh(eve))
+    deliver_all(driven)
+    assert len(heads.queries) == 2, "the refresh opens it, and it is followed as a new one"
+    driven.let_pass(ReadHeads)
+    feed = driven.replica.channels.get(channel)
+    assert feed is not None
+    assert feed.holders == 1
+    driven.commit(channel)
+    assert kinds(socket) == [("created", None), ("message", 1)]
+    driven.leave(socket)
+    assert driven.leftovers() == {}
+
+
 def test_a_channel_that_is_gone_by_now_is_left_out(driven: Driven) -> None:
     user = driven.elsewhere.user()
     guild = driven.elsewhere.guild(user)

@@ -113,6 +113,15 @@ def test_when_the_wire_is_back_everything_is_checked_at_once(driven: Driven, cha
     assert driven.replica.controls.follower.head == driven.elsewhere.tables.control_head()
 
 
+def test_a_wire_that_was_never_away_has_nothing_checked(driven: Driven, channel: str) -> None:
+    hold(driven, channel)
+    driven.asked.clear()
+    for _ in range(3):
+        driven.replica.wire_state(True, now=driven.now)
+        driven.carry_out()
+    assert driven.asked == []
+
+
 def test_however_often_the_wire_comes_back_one_check_runs_at_a_time(driven: Driven, channel: str) -> None:
     hold(driven, channel)
     driven.asked.clear()
