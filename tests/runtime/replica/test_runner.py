@@ -9,7 +9,8 @@ from typing import TypeVar
 import anyio
 import pytest
 
-from openguild_proto.effects import ReadHeads, StorageEffect
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.replica import ReadHeads
 from openguild_proto.http.message import OpenStream
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.sections import ServerConfig
@@ -91,7 +92,7 @@ async def test_a_stream_prepared_in_the_turn_of_its_cancellation_is_not_held(
     (number,) = runner.replica._procedures._asked
     runner.replica.answered(number, {stream.channel_id: 0}, now=runner._clock())
     runner.replica.handle_deadline(now=runner._clock())
-    runner._carry_out()
+    runner.carry_out()
     await cancelled(waiter)
     assert runner.replica.channels.get(stream.channel_id or "") is None
     assert runner.replica._tickets == {}
@@ -104,7 +105,7 @@ async def test_a_stream_prepared_before_its_cancellation_is_not_held(
     (number,) = runner.replica._procedures._asked
     runner.replica.answered(number, {stream.channel_id: 0}, now=runner._clock())
     runner.replica.handle_deadline(now=runner._clock())
-    runner._carry_out()
+    runner.carry_out()
     waiter.cancel()
     await cancelled(waiter)
     assert runner.replica.channels.get(stream.channel_id or "") is None
