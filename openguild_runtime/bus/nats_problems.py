@@ -69,6 +69,6 @@ class NatsProblems:
             repeated = self._log_throttle.due("message", anyio.current_time())
             if repeated is not None:
                 kind = type(failure).__name__
-                log.warning("a NATS message was not understood", subject=subject, kind=kind, repeated=repeated)
+                log.warning("an invalid NATS message was dropped", subject=subject, kind=kind, repeated=repeated)
         except Exception:
-            log.exception("a NATS message could not be taken", subject=subject)
+            log.exception("a NATS message could not be handled", subject=subject)

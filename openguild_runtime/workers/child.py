@@ -38,10 +38,10 @@ def main() -> NoReturn:
     lifeline = FileIO(0, closefd=False)  # unbuffered: at exit a reading thread would hold a buffer's lock
     start_parameters = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(start_parameters["config"])
-    line = socket.socket(fileno=start_parameters["line"])
-    line.set_inheritable(False)
+    link = socket.socket(fileno=start_parameters["link"])
+    link.set_inheritable(False)
     slot = WorkerSlot(
-        start_parameters["number"], start_parameters["count"], start_parameters["supervisor"], SiblingLink(line)
+        start_parameters["number"], start_parameters["count"], start_parameters["supervisor"], SiblingLink(link)
     )
     latest = [config]
     for key, value in start_parameters["changes"].items():
@@ -50,7 +50,7 @@ def main() -> NoReturn:
     set_up_logs(config)
     redirect_stderr_to_log()
     structlog.contextvars.bind_contextvars(worker=slot.number)
-    with line:
+    with link:
         status = answer_failures(lambda: serve_here(config, lambda: latest[0], slot), None, lambda: config.log_format)
     exit_process(status)
 

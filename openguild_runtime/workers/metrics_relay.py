@@ -34,24 +34,24 @@ class MetricsRelay:
                 self._asking.add(number)
                 self._tasks.start_soon(self._ask, number, question)
             case Own(number=asked, text=text) if asked in self._questions:
-                found = self._questions[asked]
-                found.texts[number] = text
-                found.missing.discard(number)
-                if not found.missing:
-                    found.done.set()
+                pending = self._questions[asked]
+                pending.texts[number] = text
+                pending.missing.discard(number)
+                if not pending.missing:
+                    pending.done.set()
 
     async def _ask(self, asker: int, question: int) -> None:
         self._count += 1
-        number, others = self._count, {other: line for other, line in self.links.items() if other != asker}
-        found = self._questions[number] = _Question(set(others))
+        number, others = self._count, {other: link for other, link in self.links.items() if other != asker}
+        pending = self._questions[number] = _Question(set(others))
         try:
-            for line in others.values():
-                line.say(Wanted(number))
+            for link in others.values():
+                link.say(Wanted(number))
             if others:
                 with anyio.move_on_after(SIBLING_SECS):
-                    await found.done.wait()
+                    await pending.done.wait()
             if asker in self.links:
-                self.links[asker].say(Others(question, found.texts))
+                self.links[asker].say(Others(question, pending.texts))
         finally:
             del self._questions[number]
             self._asking.discard(asker)

@@ -208,35 +208,35 @@ class Supervisor:
             ours, theirs = socket.socketpair()
         except OSError as failure:
             return _log_start_failure(worker, failure)
-        line = relay.links[worker.number] = SiblingLink(ours)
+        link = relay.links[worker.number] = SiblingLink(ours)
         try:
             with theirs:
                 await self._start(worker, theirs)
-            return await self._follow(worker, line, relay)
+            return await self._follow(worker, link, relay)
         except OSError as failure:  # no memory, no descriptors, the interpreter was removed
             return _log_start_failure(worker, failure)
         finally:
             del relay.links[worker.number]
-            line.close()
+            link.close()
             if worker.process is not None:
                 with anyio.CancelScope(shield=True):
                     await worker.process.aclose()
             worker.reset()
 
-    async def _start(self, worker: Worker, line: socket.socket) -> None:
+    async def _start(self, worker: Worker, link: socket.socket) -> None:
         worker.process = await anyio.open_process(
             PROGRAM,
             stdin=subprocess.PIPE,
             stdout=None,
             stderr=None,
             start_new_session=True,
-            pass_fds=(line.fileno(),),
+            pass_fds=(link.fileno(),),
         )
         if self._stopping.is_set():  # `_stop` ran before the process existed
             worker.signal(signal.SIGTERM)
-        await worker.send_configuration(self._config, line=line.fileno())
+        await worker.send_configuration(self._config, link=link.fileno())
 
-    async def _follow(self, worker: Worker, line: SiblingLink, relay: MetricsRelay) -> int:
+    async def _follow(self, worker: Worker, link: SiblingLink, relay: MetricsRelay) -> int:
         """Wait for the process and return its exit status. Kill it if it hangs or misses the shutdown's deadline."""
         process = worker.process
         if process is None:
@@ -249,7 +249,7 @@ class Supervisor:
                 relay.received(worker.number, message)
 
         async with anyio.create_task_group() as following:
-            following.start_soon(line.run, received)
+            following.start_soon(link.run, received)
             following.start_soon(self._kill_when_hung, worker)
             following.start_soon(self._kill_when_late, worker)
             status = await process.wait()
