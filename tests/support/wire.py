@@ -67,3 +67,11 @@ def masked(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> byt
     else:
         head = bytes((first, 0x80 | 127)) + size.to_bytes(8, "big")
     return head + mask + bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+
+
+def opened(limits: Limits | None = None) -> ServerConnection:
+    """A connection that has become a WebSocket."""
+    conn = connection(limits)
+    drive(conn, [HANDSHAKE])
+    assert conn.is_websocket
+    return conn

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 import anyio
-import msgspec
 import pytest
 
-from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.channels import (
     DeleteChannel,
     FindChannelAccess,
@@ -19,70 +16,25 @@ from openguild_proto.effects.channels import (
     RenameChannel,
 )
 from openguild_proto.effects.guilds import (
-    AcceptInvite,
     DeleteGuild,
-    DeleteInvite,
     FindGuildAccess,
     FindInvite,
     FindMember,
-    InsertInvite,
     ListGuilds,
-    ListInvites,
     ListMembers,
-    RemoveMember,
     RenameGuild,
     SetMemberRole,
 )
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.records import Author, ControlKind, InviteRecord, MemberChange, PageCursor
+from openguild_proto.records import Author, ControlKind, MemberChange, PageCursor
 from openguild_proto.schemas.stream import channels_deleted
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, controls, new_id, visible
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, control_head, controls, new_id, visible
+from tests.support.guild_deeds import accept, invite, kick, new_channel, refused
 from tests.support.storage_handler import HeardFromStorage
 
 pytestmark = pytest.mark.anyio
-
-
-async def invite(
-    storage: Storage,
-    guild_id: str,
-    by: str,
-    max_uses: int | None = None,
-    lives_ms: int | None = None,
-) -> str:
-    effect = new_invite(guild_id, by, max_uses, lives_ms)
-    assert isinstance(await storage.perform(effect), InviteRecord)
-    return effect.code
-
-
-def new_invite(guild_id: str, by: str, max_uses: int | None = None, lives_ms: int | None = None) -> InsertInvite:
-    return InsertInvite(
-        author=Author(by),
-        code=new_id()[:12],
-        guild_id=guild_id,
-        max_uses=max_uses,
-        expires_at_ms=NOW + lives_ms if lives_ms is not None else None,
-        now_ms=NOW,
-    )
-
-
-def new_channel(guild_id: str, by: str) -> InsertChannel:
-    return InsertChannel(author=Author(by), channel_id=new_id(), guild_id=guild_id, name="x", now_ms=NOW)
-
-
-def kick(guild_id: str, user_id: str, by: str) -> RemoveMember:
-    return RemoveMember(author=Author(by), guild_id=guild_id, user_id=user_id)
-
-
-async def refused(storage: Storage, effect: StorageEffect[Any], code: ErrorCode = ErrorCode.NOT_FOUND) -> None:
-    with pytest.raises(Refusal) as refusal:
-        await storage.perform(effect)
-    assert refusal.value.code is code
-
-
-def accept(code: str, user_id: str, now_ms: int = NOW) -> AcceptInvite:
-    return AcceptInvite(author=Author(user_id), code=code, role="member", now_ms=now_ms)
 
 
 async def test_the_creator_is_the_owner(storage: Storage) -> None:
@@ -155,129 +107,6 @@ async def test_a_page_begins_where_a_row_was_that_is_gone(storage: Storage) -> N
     assert [line.channel_id for line in (*listed, *unread)] == [channels[2]] * 2
     members = await storage.perform(ListMembers(guild_id=guilds[2], after=PageCursor(NOW + 3, users[0])))
     assert [member.user_id for member in members] == users[1:]
-
-
-async def test_an_invite_counts_each_user_once(storage: Storage) -> None:
-    owner, bob = await add_user(storage), await add_user(storage)
-    guild = await add_guild(storage, owner)
-    code = await invite(storage, guild, owner, max_uses=1)
-    for _ in range(2):
-        member = await storage.perform(accept(code, bob))
-        assert member is not None
-        assert (member.user_id, member.role) == (bob, "member")
-    record = await storage.perform(FindInvite(code=code))
-    assert record is not None
-    assert (record.uses, record.max_uses, record.member_count, record.guild_name) == (1, 1, 2, "guild")
-    assert await storage.perform(accept(code, await add_user(storage))) is None, "used up"
-    keeps = await storage.perform(accept(code, owner))
-    assert keeps is not None
-    assert keeps.role == "owner", "a member keeps their role"
-
-
-async def test_who_joins_has_read_what_was_said_before(storage: Storage) -> None:
-    """Not what is said afterwards, nor where he was already; and who comes back does not fall back."""
-    owner, bob = await add_user(storage), await add_user(storage)
-    guild = await add_guild(storage, owner)
-    talk = await add_channel(storage, guild, owner, "talk", NOW)
-    quiet = await add_channel(storage, guild, owner, "quiet", NOW + 1)
-    other = await add_channel(storage, await add_guild(storage, bob), bob, "bob's own", NOW + 2)
-    code = await invite(storage, guild, owner)
-
-    async def unread(user_id: str) -> dict[str, int]:
-        states = await storage.perform(ListUnread(user_id=user_id))
-        return {state.channel_id: state.latest_sequence - state.last_read_sequence for state in states}
-
-    for channel in (talk, talk, other):
-        await storage.perform(append(channel))
-    for user_id in (bob, owner):
-        await storage.perform(accept(code, user_id))
-    assert await unread(bob) == {talk: 0, quiet: 0, other: 1}
-    assert await unread(owner) == {talk: 2, quiet: 0}, "a member already has read no more than before"
-    for channel in (talk, quiet):
-        await storage.perform(append(channel))
-    await storage.perform(accept(code, bob))
-    assert await unread(bob) == {talk: 1, quiet: 1, other: 1}, "accepting again reads nothing"
-    await storage.perform(kick(guild, bob, owner))
-    await storage.perform(append(talk))
-    await storage.perform(accept(code, bob))
-    assert await unread(bob) == {talk: 0, quiet: 0, other: 1}
-
-
-async def test_an_invite_for_one_lets_one_of_many_in(storage: Storage) -> None:
-    owner = await add_user(storage)
-    code = await invite(storage, await add_guild(storage, owner), owner, max_uses=1)
-    users = [await add_user(storage) for _ in range(8)]
-    joined: list[str] = []
-
-    async def join(user_id: str) -> None:
-        if await storage.perform(accept(code, user_id)) is not None:
-            joined.append(user_id)
-
-    async with anyio.create_task_group() as tasks:
-        for user_id in users:
-            tasks.start_soon(join, user_id)
-    assert len(joined) == 1
-
-
-async def test_invites_are_listed_by_creation_and_code(storage: Storage) -> None:
-    owner = await add_user(storage)
-    guild, other = await add_guild(storage, owner), await add_guild(storage, owner)
-    await invite(storage, other, owner)
-    codes = ["b", "B", "a", "_", "-", "0", "A"]
-    for number, code in enumerate(codes):
-        effect = msgspec.structs.replace(new_invite(guild, owner, lives_ms=1), code=code, now_ms=NOW + number // 4)
-        assert isinstance(await storage.perform(effect), InviteRecord)
-    in_order = [*sorted(codes[:4]), *sorted(codes[4:])]
-    listed = await storage.perform(ListInvites(guild_id=guild))
-    assert [line.code for line in listed] == in_order
-    assert {(line.guild_id, line.created_by, line.expires_at_ms) for line in listed} == {(guild, owner, NOW + 1)}
-    for number, line in enumerate(listed):
-        rest = await storage.perform(
-            ListInvites(guild_id=guild, limit=2, after=PageCursor(line.created_at_ms, line.code))
-        )
-        assert [line.code for line in rest] == in_order[number + 1 :][:2]
-    assert await storage.perform(ListInvites(guild_id=new_id())) == ()
-
-
-async def test_expired_and_deleted_invites(storage: Storage) -> None:
-    owner, bob = await add_user(storage), await add_user(storage)
-    guild = await add_guild(storage, owner)
-    code = await invite(storage, guild, owner, lives_ms=1_000)
-    assert await storage.perform(accept(code, bob, NOW + 1_000)) is None
-    await refused(storage, DeleteInvite(author=Author(bob), code=code))
-    await storage.perform(DeleteInvite(author=Author(owner), code=code))
-    await refused(storage, DeleteInvite(author=Author(owner), code=code))
-    assert await storage.perform(FindInvite(code=code)) is None
-    await refused(storage, new_invite(new_id(), owner))
-
-
-@pytest.mark.parametrize("end", ["removed", "demoted", "granted less"])
-async def test_invites_end_with_the_right_to_create_them(storage: Storage, end: str) -> None:
-    """Whoever is kicked would let themselves in again with their own invite."""
-    owner, bob = await add_user(storage), await add_user(storage)
-    guild, other = await add_guild(storage, owner), await add_guild(storage, bob)
-    await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="admin", now_ms=NOW))
-    bobs = await invite(storage, guild, bob)
-    owners, elsewhere = await invite(storage, guild, owner), await invite(storage, other, bob)
-
-    def role(new: str) -> SetMemberRole:
-        return SetMemberRole(author=Author(owner), guild_id=guild, user_id=bob, role=new)
-
-    assert await storage.perform(role("maintainer")) is MemberChange.DONE
-    assert await storage.perform(FindInvite(code=bobs)) is not None, "they may still create invites"
-    match end:
-        case "removed":
-            assert await storage.perform(kick(guild, bob, owner)) is MemberChange.DONE
-        case "demoted":
-            assert await storage.perform(role("member")) is MemberChange.DONE
-        case _:
-            await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="viewer", now_ms=NOW))
-    assert await storage.perform(FindInvite(code=bobs)) is None
-    assert await storage.perform(accept(bobs, bob)) is None
-    for code in (owners, elsewhere):
-        assert await storage.perform(FindInvite(code=code)) is not None
-    late = ErrorCode.NOT_FOUND if end == "removed" else ErrorCode.FORBIDDEN
-    await refused(storage, new_invite(guild, bob), late)
 
 
 async def test_the_last_owner_stays(storage: Storage) -> None:
