@@ -7,7 +7,6 @@ import logging
 import random
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -25,6 +24,7 @@ from tests.simulation.runtime import loop as simulated
 from tests.simulation.runtime.cluster import QUEUE_CAPACITY, Cluster, Faults, Plant, Replica
 from tests.simulation.runtime.loop import SimLoop, Stalled
 from tests.simulation.runtime.people import DEVICE, Account, Person, Watch, log_in, register, user_id
+from tests.simulation.runtime.report import Report
 from tests.support.world import World, decoded
 
 REPLICAS = 3
@@ -45,19 +45,6 @@ SAMPLE_SECS = 0.5
 
 def no_plant(replica: Replica) -> None:
     """No bug is planted."""
-
-
-@dataclass
-class Report:
-    """What was found wrong; empty is good. `digest` tells whether two runs were the same."""
-
-    seed: int
-    violations: list[str] = field(default_factory=list)
-    posts: int = 0
-    deliveries: int = 0
-    reconnects: int = 0
-    crashes: int = 0
-    digest: str = ""
 
 
 class Run:
