@@ -21,11 +21,11 @@ from tests.support.waiting import eventually
 CONFIG = ServerConfig.model_validate({"workers": 2, "nats": {"url": "nats://127.0.0.1:1"}, "drain": {"window_secs": 0}})
 PROGRAM = """
 import json, socket, sys, time
-orders = json.loads(sys.stdin.readline())
+start_parameters = json.loads(sys.stdin.readline())
 import msgspec
 heartbeat = msgspec.msgpack.encode({"type": "heartbeat", "listening": True, "changes": {}})
-socket.socket(fileno=orders["line"]).sendall(len(heartbeat).to_bytes(4, "big") + heartbeat)
-if orders["number"] in DYING:
+socket.socket(fileno=start_parameters["link"]).sendall(len(heartbeat).to_bytes(4, "big") + heartbeat)
+if start_parameters["number"] in DYING:
     sys.exit(3)
 sys.stdin.read()
 """
