@@ -208,10 +208,10 @@ def test_every_token_is_confirmed_again_after_records_were_missed(chat: Chat) ->
     tokens, wall_ms = chat.driven.tokens, 1_700_000_000_000
     token = tokens.issue(Claims("session", chat.user, "name", wall_ms * 1000, (wall_ms + 60_000) * 1000))
     tokens.verify(token, wall_ms)
-    tokens.remember(token)
-    assert tokens.is_known(token)
+    tokens.confirm(token)
+    assert tokens.is_confirmed(token)
     chat.driven.run(chat.driven.replica.controls.begin_anew())
-    assert not tokens.is_known(token)
+    assert not tokens.is_confirmed(token)
 
 
 def test_a_log_that_is_empty_but_further_has_everything_checked_again(chat: Chat) -> None:
