@@ -75,10 +75,13 @@ class Worker:
         self._heartbeat_seen = False  # since the last check
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the signal `number` to the process if it runs."""
+        """Send the signal `number` to the process if it runs.
+
+        Not by `send_signal` of the process, which polls it first: asyncio would then miss the exit status and report 255.
+        """
         if self.process is not None and self.process.returncode is None:
             with suppress(ProcessLookupError):  # it has just exited
-                self.process.send_signal(number)
+                os.kill(self.process.pid, number)
 
     async def send_configuration(self, config: ServerConfig, **extra: int) -> None:
         """Send the configuration at the start or after a reload. `extra`: values for the start only."""
