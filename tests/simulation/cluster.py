@@ -35,7 +35,9 @@ class Cluster:
         self.send_bytes = rng.choice((3_000, 65_536))  # at most, in one send of a flush
         self.few = rng.choice((3, 32))  # actions that a process takes at once
         self.capacity = rng.choice((4, 16))  # events of a ring: small, so that slow readers lag in a short run
-        self.request_secs = rng.choice((10.0, 10.0, 0.5, 0.05))  # after which a request is given up
+        self.request_secs = rng.choice(
+            (10.0, 10.0, 0.5, 0.05)
+        )  # after which a request is given up, while there is trouble
         self.database = Database(clock, rng, state, violation)
         self.wire = Wire(clock, rng)
         self.processes: list[Process] = []

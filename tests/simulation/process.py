@@ -69,7 +69,6 @@ class Process:
         self.rng: Random = cluster.rng
         self.database = cluster.database
         self.send_bytes = cluster.send_bytes
-        self.request_secs = cluster.request_secs
         self.violation = cluster.violation
         self.service = make_service(cluster.keys, cluster.token_secs)
         self.hub = Hub(capacity_events=cluster.capacity, ring_type=Ring)
@@ -146,6 +145,11 @@ class Process:
         self.draining = True
         self.replica.drain(window_secs, now=self.clock.now)
         self.carry_out()
+
+    @property
+    def request_secs(self) -> float:
+        """After which a request is given up."""
+        return self._cluster.request_secs
 
     @property
     def control_failed_at(self) -> float:

@@ -8,6 +8,7 @@ from random import Random
 from tests.simulation.cluster import REPLICAS, Cluster
 from tests.simulation.process import Process
 
+REQUEST_SECS = 10.0  # a request's time, where it is not short
 MOST = 9  # troubles of a run
 RESTORE_SHARE = 0.1  # of the runs
 
@@ -41,6 +42,7 @@ class Trouble:
     def end(self) -> None:
         self._cluster.database.heal()
         self._cluster.wire.drop = 0.0
+        self._cluster.request_secs = REQUEST_SECS
 
     def _act(self) -> None:
         self._rng.choice(self._deeds)()
