@@ -112,7 +112,12 @@ class Watcher:
         if told.sequence != last + 1 and not run.may_have_changed(*pair) and not run.cluster.database.restores:
             run.violation(f"{self.client.name}: was told of {told.sequence} after {last} in {told.channel_id}")
         socket = self.connection.socket if self.connection is not None else None
-        if pair in run.rights.ended and entry.at > run.rights.latest_end(socket, run.rights.ended[pair]):
+        has_right = run.rights.may_read(*pair)  # it may have come back since the rights were last looked at
+        if (
+            not has_right
+            and pair in run.rights.ended
+            and entry.at > run.rights.latest_end(socket, run.rights.ended[pair])
+        ):
             run.violation(f"{self.client.name}: was told of {told.channel_id} long after its right had ended")
 
     @property
