@@ -304,7 +304,6 @@ class Replica:
         self.streams.changed()
         self.streams.pages.drop_all()
         yield from self.channels.restart_all()
-        self.streams.interrupt_notifications()
         yield from self.controls.begin_anew()
 
     def _check_tails_forever(self) -> Procedure[None]:

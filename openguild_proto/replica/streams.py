@@ -206,11 +206,6 @@ class Streams:
         self.pages.drop_all()
         self._outputs.add_each(self._hub.close(channel_id), _end_restarted)
 
-    def interrupt_notifications(self) -> None:
-        """Logs went back: what was stored before that was noticed here is not told, so notification streams begin anew."""
-        sockets = [socket for user_id in self.notifications.watchers.users() for socket in self.sockets_of(user_id)]
-        self._outputs.add_each(sockets, _end_interrupted)
-
     def forget_channel(self, channel_id: str) -> None:
         """What is kept of a channel that is gone, and who was to be notified of it."""
         self.pages.drop_channel(channel_id)
@@ -233,9 +228,3 @@ class Streams:
 
 def _end_restarted(subscriber: Subscriber) -> Close:
     return Close(subscriber.owner, CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK)
-
-
-def _end_interrupted(socket: StreamSocket) -> Close | None:
-    if socket.stream is None or socket.stream.channel_id is not None:
-        return None
-    return Close(socket, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)

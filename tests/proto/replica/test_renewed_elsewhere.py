@@ -15,7 +15,6 @@ from openguild_proto.records import History, StoredEvent, Visible
 from openguild_proto.replica.actions import Close, Query, Replay
 from openguild_proto.replica.replica import Replica
 from openguild_proto.sessions.tokens import TokenAuthority
-from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 
 KEY = SigningKey(bytes(32))
@@ -133,15 +132,3 @@ def test_further_streams_of_the_same_epoch_ask_nothing() -> None:
     driver.asked.clear()
     driver.prepare("c", 1)
     assert driver.asked == []
-
-
-def test_notification_stream_is_interrupted_when_the_logs_begin_anew() -> None:
-    driver = Driver()
-    socket = Socket()
-    stream = driver.prepare(None, None)
-    driver.replica.join(socket, stream, handle=1, changes=driver.replica.changes, now=0.0)
-    driver.carry_out()
-    driver.restore()
-    driver.replica.catch_up(now=0.0)
-    closed = [action for action in driver.carry_out() if isinstance(action, Close)]
-    assert closed[0].reason == reasons.NOTIFICATIONS_INTERRUPTED
