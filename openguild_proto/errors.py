@@ -58,6 +58,9 @@ class ErrorCode(Enum):
     USERNAME_TAKEN = ErrorSpec("username_taken", 409, "that username is taken", "username_taken")
     NONCE_REUSED = ErrorSpec("nonce_reused", 409, "this nonce was used for other content", "nonce_reused")
     LAST_OWNER = ErrorSpec("last_owner", 409, "a guild must keep at least one owner", "last_owner")
+    MESSAGE_REDACTED = ErrorSpec(
+        "message_redacted", 409, "this message was taken back; nothing more can happen to it", "message_redacted"
+    )
     LIMIT_REACHED = ErrorSpec("limit_reached", 409, "there are as many of these as there may be", "limit_reached")
     INVITE_EXPIRED = ErrorSpec("invite_expired", 410, "this invite has expired or is used up", "invite_expired")
     TOO_LARGE = ErrorSpec("payload_too_large", 413, "the request body is too large", "payload_too_large")

@@ -156,12 +156,64 @@ class StoredEvent(Record, frozen=True):
     created_at_ms: int
 
 
+class MessageState(Record, frozen=True):
+    """A message and what has become of it since it was posted."""
+
+    sequence: int  # of the event that posted it, as are `event_id` and the time
+    event_id: str
+    author_id: str
+    created_at_ms: int
+    edited_text: str | None = None  # the newest text, where it was edited
+    edited_at_ms: int | None = None
+    versions: int = 1  # texts it has had
+    redacted_by: str | None = None  # event id of the redaction: there is no text any more
+    pinned_at_ms: int | None = None
+    replies: int = 0
+    reactions: tuple[tuple[str, int], ...] = ()  # emoji and how many users, by the first use
+
+
+class Change(Record, frozen=True):
+    """What an event does to an earlier message of its channel. `target`: the event id of that message."""
+
+    target: str
+
+
+class Reply(Change, frozen=True):
+    """The event is a message that answers the target."""
+
+
+class Edit(Change, frozen=True):
+    """The target's text becomes `text`."""
+
+    text: str
+
+
+class Redact(Change, frozen=True):
+    """The target's texts are taken away, for good. `reason`: of somebody who is not the author."""
+
+    reason: str | None = None
+
+
+class React(Change, frozen=True):
+    """The author of the event adds or takes back one emoji of theirs."""
+
+    emoji: str
+    adds: bool
+
+
+class Pin(Change, frozen=True):
+    """The target is pinned to its channel, or no longer."""
+
+    pins: bool
+
+
 class ReadState(Record, frozen=True):
     """How far a user has read a channel. Sequences; 0: nothing read, or an empty channel."""
 
     channel_id: str
     last_read_sequence: int
     latest_sequence: int
+    unread: int  # messages of others behind the position
     created_at_ms: int = 0  # of the channel; filled by ListUnread
 
 

@@ -76,6 +76,19 @@ def base58(raw: bytes) -> str:
     return "1" * (len(raw) - len(raw.lstrip(b"\0"))) + digits
 
 
+def base58_decode(text: str, size: int) -> bytes:
+    """Decode `size` bytes. Raises ValueError for anything but their one form."""
+    number = 0
+    for character in text:
+        number = number * 58 + _ALPHABET.index(character)
+        if number >> (8 * size):
+            raise ValueError("too long for base58 of this size")
+    raw = number.to_bytes(size, "big")
+    if base58(raw) != text:
+        raise ValueError("not base58 of this size")
+    return raw
+
+
 def wire_bytes(canonical: bytes, identifier: str, signatures: dict[str, dict[str, str]]) -> bytes:
     """Return the event for clients: inserts the id and the signatures into the canonical bytes, without encoding again."""
     slot = canonical.index(_ID_SLOT) + len(_ID_SLOT)

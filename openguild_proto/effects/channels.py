@@ -8,8 +8,10 @@ from openguild_proto.effects.base import StorageEffect
 from openguild_proto.records import (
     Author,
     ChannelAccess,
+    Change,
     ChannelRecord,
     LimitReached,
+    MessageState,
     PageCursor,
     ReadState,
     StoredEvent,
@@ -67,25 +69,34 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     repeated: bool = False
 
 
+class Unchanged(msgspec.Struct, frozen=True, gc=False):
+    """The message is already as the change would make it: nothing was stored."""
+
+    state: MessageState
+
+
 class AppendFailure(msgspec.Struct, frozen=True, gc=False):
     """Nothing was stored. `kind`: "no_channel" or "nonce_reused"."""
 
     kind: str
 
 
-class AppendEvent(StorageEffect[Appended | AppendFailure], frozen=True):
-    """Give the event the channel's next sequence and store it, in one transaction. A repeat needs the right, too."""
+class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=True):
+    """Give the event the channel's next sequence and store it, in one transaction. A repeat needs the right, too.
+
+    `change`: what it does to an earlier message, which `decide_change` decides in the same transaction. It raises Refusal.
+    """
 
     author: Author | None  # None: no account of this server, such as another server's; nothing is decided
     channel_id: str
     sender_id: str
     event_id: str
     event_type: str
-    canonical: bytes  # the hashed bytes, kept beside jsonb (PROTOCOL 6.2.7)
-    wire: bytes  # the event as clients see it
+    wire: bytes  # the event as clients see it; the hashed bytes are its own, without id and signatures (PROTOCOL 6.2.7)
     nonce: str | None
     fingerprint: bytes  # 32 bytes over what a repeat must share with the first post
     now_ms: int
+    change: Change | None = None  # needs an author
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):

@@ -11,13 +11,13 @@ from typing import TypeVar, cast
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.performs import collect
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
-from openguild_proto.memory import accounts, attempts, channels, guilds, replica, retention
+from openguild_proto.memory import accounts, appends, attempts, channels, guilds, messages, replica, retention
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, Visible
 
 T = TypeVar("T")
 
-PERFORMERS = collect(accounts, attempts, channels, guilds, replica, retention)
+PERFORMERS = collect(accounts, appends, attempts, channels, guilds, messages, replica, retention)
 """Which function performs which effect."""
 
 

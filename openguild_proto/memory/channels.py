@@ -1,13 +1,10 @@
-"""Channels, their logs and read positions in memory."""
+"""Channels, reading their logs, and read positions in memory. Appending: appends.py."""
 
 from __future__ import annotations
 
 import msgspec
 
 from openguild_proto.effects.channels import (
-    Appended,
-    AppendEvent,
-    AppendFailure,
     DeleteChannel,
     FindChannelAccess,
     FindPosted,
@@ -26,7 +23,7 @@ from openguild_proto.memory.authority import require_in_channel, require_in_guil
 from openguild_proto.memory.paging import page_after
 from openguild_proto.memory.state import Channel, Membership, State
 from openguild_proto.policy.caps import decide_room
-from openguild_proto.policy.channels import creator_role, decide_read_position, is_same_post
+from openguild_proto.policy.channels import creator_role, decide_read_position
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_proto.schemas.stream import channel_body
@@ -125,43 +122,6 @@ def grant_channel_role(state: State, effect: GrantChannelRole) -> bool:
 # --- the log -------------------------------------------------------------------------------------
 
 
-@performs(AppendEvent)
-def append_event(state: State, effect: AppendEvent) -> Appended | AppendFailure:
-    channel = state.channels.get(effect.channel_id)
-    if channel is None:
-        return AppendFailure(kind="no_channel")
-    if effect.author is not None:
-        require_in_channel(state, effect.author, effect.channel_id, Permission.SEND_MESSAGES)
-    if effect.nonce is not None and (effect.sender_id, effect.nonce) in channel.nonces:
-        fingerprint, sequence = channel.nonces[effect.sender_id, effect.nonce]
-        stored = channel.events[sequence - 1]
-        if not is_same_post(
-            fingerprint=effect.fingerprint,
-            stored_fingerprint=fingerprint,
-            event_id=effect.event_id,
-            stored_event_id=stored.event_id,
-        ):
-            return AppendFailure(kind="nonce_reused")
-        return Appended(event=stored, repeated=True)
-    if effect.event_id in state.event_places:
-        channel_id, sequence = state.event_places[effect.event_id]
-        if channel_id != effect.channel_id:
-            raise LocalProtocolError("an event id belongs to one channel")
-        return Appended(event=channel.events[sequence - 1], repeated=True)
-    event = StoredEvent(
-        channel_id=effect.channel_id,
-        sequence=len(channel.events) + 1,
-        event_id=effect.event_id,
-        wire=effect.wire,
-        created_at_ms=effect.now_ms,
-    )
-    channel.events.append(event)
-    state.event_places[effect.event_id] = (effect.channel_id, event.sequence)
-    if effect.nonce is not None:
-        channel.nonces[effect.sender_id, effect.nonce] = (effect.fingerprint, event.sequence)
-    return Appended(event=event)
-
-
 @performs(FindPosted)
 def find_posted(state: State, effect: FindPosted) -> Posted | None:
     channel = state.channels.get(effect.channel_id)
@@ -212,8 +172,10 @@ def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:
 
 
 def _read_state(channel: Channel, user_id: str) -> ReadState:
+    last_read = channel.reads.get(user_id, 0)
     return ReadState(
         channel_id=channel.record.channel_id,
-        last_read_sequence=channel.reads.get(user_id, 0),
+        last_read_sequence=last_read,
         latest_sequence=len(channel.events),
+        unread=sum(sender not in {"", user_id} for sender in channel.senders[last_read:]),
     )

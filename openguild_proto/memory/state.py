@@ -11,6 +11,7 @@ from openguild_proto.records import (
     ControlRecord,
     GuildRecord,
     InviteRecord,
+    MessageState,
     StoredEvent,
     UserRecord,
 )
@@ -62,6 +63,10 @@ class Channel:
     nonces: dict[tuple[str, str], tuple[bytes, int]] = field(default_factory=dict)  # (sender, nonce): (fingerprint, n)
     roles: dict[str, Membership] = field(default_factory=dict)  # user id: explicit role
     reads: dict[str, int] = field(default_factory=dict)  # user id: last read sequence
+    senders: list[str] = field(default_factory=list)  # of each event; "" where it is no message
+    messages: dict[int, MessageState] = field(default_factory=dict)  # by sequence
+    edits: dict[int, list[int]] = field(default_factory=dict)  # sequence of a message: those of its edits
+    reactions: dict[tuple[int, str], dict[str, None]] = field(default_factory=dict)  # (message, emoji): user ids
 
 
 @dataclass(slots=True)

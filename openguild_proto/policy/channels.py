@@ -12,8 +12,11 @@ def creator_role(guild_role: str | None) -> str | None:
 
 
 def is_same_post(*, fingerprint: bytes, stored_fingerprint: bytes, event_id: str, stored_event_id: str) -> bool:
-    """Whether a post under a nonce, or an event id, that is stored already repeats what is stored there."""
-    return fingerprint == stored_fingerprint or event_id == stored_event_id
+    """Whether a post under a nonce, or an event id, that is stored already repeats what is stored there.
+
+    Of a redacted event no fingerprint is left: whatever comes under its nonce is taken for a repeat.
+    """
+    return stored_fingerprint in {fingerprint, b""} or event_id == stored_event_id
 
 
 def decide_read_position(asked: int | None, *, head: int, stored: int) -> int:

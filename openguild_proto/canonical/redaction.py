@@ -1,0 +1,34 @@
+"""An event whose content was taken away: it keeps its id, its signatures and its other members (PROTOCOL 6.7)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.canonical.encode import canonical_json
+
+
+class _Wire(msgspec.Struct):
+    content: msgspec.Raw
+
+
+_decoder = msgspec.json.Decoder(_Wire)
+_KEPT = ("target",)  # which message an edit was of
+
+
+def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
+    """Return the event without its content, which says by which event it went. `wire` is canonical but for id and signatures.
+
+    Redacting it again changes nothing.
+    """
+    content = bytes(_decoder.decode(wire).content)
+    members = msgspec.json.decode(content)
+    if is_redacted(members):
+        return wire
+    kept = {name: members[name] for name in _KEPT if name in members}
+    left = canonical_json({**kept, "content": "", "redacted_by": redacted_by})
+    return wire.replace(b',"content":' + content + b',"prev_events":', b',"content":' + left + b',"prev_events":', 1)
+
+
+def is_redacted(content: object) -> bool:
+    """Whether an event's content says that it was taken away."""
+    return isinstance(content, dict) and isinstance(content.get("redacted_by"), str)

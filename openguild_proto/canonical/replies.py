@@ -1,0 +1,26 @@
+"""What a message says that it answers (PROTOCOL 6.4.3)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Content(msgspec.Struct):
+    reply_to: str | None = None
+
+
+class _Message(msgspec.Struct):
+    content: _Content
+
+
+_decoder = msgspec.json.Decoder(_Message)
+
+
+def replied_to(wire: bytes) -> str | None:
+    """Return the event id of the message that the event `wire` answers; None: of none, or none can be read."""
+    if b'"reply_to"' not in wire:  # most do not: nothing is decoded
+        return None
+    try:
+        return _decoder.decode(wire).content.reply_to
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,62 @@
+"""Checks an event as a client got it: that its id is the hash of its content, and who signed it (PROTOCOL 6.3, 6.7)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from enum import Enum
+
+import msgspec
+
+from openguild_proto.canonical.encode import CanonicalError
+from openguild_proto.canonical.event import CanonicalEvent, base58_decode, canonical_bytes, event_hash, event_id
+from openguild_proto.canonical.redaction import is_redacted
+from openguild_proto.canonical.signing import verify
+
+ServerKeys = Mapping[str, Mapping[str, bytes]]
+"""Public keys by server name and key name, such as `{"example.org": {"ed25519:main": key}}`."""
+
+
+class Verified(Enum):
+    """What `verify_event` has found true."""
+
+    WHOLE = "whole"  # the event is what its server signed
+    REDACTED = "redacted"  # the server signed an event of this id; its content was taken away, so nobody can compare it
+
+
+class UnverifiedEvent(Exception):
+    """The event is not what it says it is; the message says why."""
+
+
+_decoder = msgspec.json.Decoder(CanonicalEvent)
+
+
+def verify_event(wire: bytes | str, keys: ServerKeys) -> Verified:
+    """Verify one event with the keys of the server that it names as its origin.
+
+    `wire`: the JSON of the event, as a stream or a page has it. Raises UnverifiedEvent.
+    """
+    try:
+        event = _decoder.decode(wire)
+        canonical = canonical_bytes(event, strict=False)
+        digest = base58_decode(event.event_id.removeprefix("$"), 32)
+    except (msgspec.DecodeError, CanonicalError, ValueError) as malformed:
+        raise UnverifiedEvent(f"this is no event: {malformed}") from None
+    redacted = is_redacted(event.content)
+    if not redacted and event_id(event_hash(canonical)) != event.event_id:
+        raise UnverifiedEvent("its id is not the hash of its content")
+    signatures = event.signatures.get(event.origin_server, {})
+    known = keys.get(event.origin_server, {})
+    for name, text in signatures.items():
+        public = known.get(name)
+        if public is not None and verify(public, digest, _signature(text)):
+            return Verified.REDACTED if redacted else Verified.WHOLE
+    raise UnverifiedEvent(f"no known key of {event.origin_server} has signed it")
+
+
+def _signature(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return b""

@@ -1,0 +1,94 @@
+"""What both stores decide alike about changes of a message: who may make one, what it does, and when it does nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS
+from openguild_proto.policy.permissions import Permission, allows
+from openguild_proto.records import Change, Edit, MessageState, Pin, React, Redact, Reply
+
+
+class Asker(NamedTuple):
+    """Who makes a change, and what else the decision depends on."""
+
+    user_id: str
+    role: str  # the effective one in the channel
+    has_reacted: bool = False  # with the emoji of a React
+    pins: int = 0  # messages pinned to the channel
+
+
+def least_permission(change: Change) -> Permission:
+    """What every author of such a change needs in the channel; `decide_change` asks for more where the message is not theirs."""
+    match change:
+        case Redact():
+            return Permission.READ
+        case Pin():
+            return Permission.MANAGE_MESSAGES
+    return Permission.SEND_MESSAGES
+
+
+def decide_change(
+    message: MessageState | None, change: Change, asker: Asker, *, event_id: str, now_ms: int
+) -> MessageState | None:
+    """Return the message as it is after the change `event_id`; None: it is so already, and nothing is stored.
+
+    Raises Refusal: 404 for no such message, 403 where it is not the asker's, 409 `message_redacted` or `limit_reached`.
+    """
+    if message is None:
+        raise Refusal(ErrorCode.NOT_FOUND, "there is no such message in this channel")
+    _require_right(message, change, asker)
+    if message.redacted_by is not None:
+        if isinstance(change, Redact) or (isinstance(change, Pin) and not change.pins):
+            return None
+        raise Refusal(ErrorCode.MESSAGE_REDACTED)
+    match change:
+        case Reply():
+            return replace(message, replies=message.replies + 1)
+        case Edit(text=text):
+            if message.versions >= MAX_MESSAGE_VERSIONS:
+                raise Refusal(ErrorCode.LIMIT_REACHED, f"a message has {MAX_MESSAGE_VERSIONS} versions at most")
+            return replace(message, edited_text=text, edited_at_ms=now_ms, versions=message.versions + 1)
+        case Redact():
+            return replace(
+                message, edited_text=None, edited_at_ms=None, redacted_by=event_id, pinned_at_ms=None, reactions=()
+            )
+        case React():
+            return _react(message, change, asker)
+        case Pin(pins=pins):
+            return _pin(message, asker, now_ms if pins else None)
+    raise TypeError(f"no change: {type(change).__name__}")
+
+
+def _require_right(message: MessageState, change: Change, asker: Asker) -> None:
+    if isinstance(change, Edit | Redact) and message.author_id != asker.user_id:
+        if isinstance(change, Edit):
+            raise Refusal(ErrorCode.FORBIDDEN, "only its author may edit a message")
+        if not allows(asker.role, Permission.MANAGE_MESSAGES):
+            raise Refusal(ErrorCode.FORBIDDEN, "only its author and moderators may take a message back")
+
+
+def _react(message: MessageState, change: React, asker: Asker) -> MessageState | None:
+    if change.adds is asker.has_reacted:
+        return None
+    counts = dict(message.reactions)
+    if change.adds and change.emoji not in counts and len(counts) >= MAX_MESSAGE_EMOJI:
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"a message has {MAX_MESSAGE_EMOJI} different emoji at most")
+    counts[change.emoji] = counts.get(change.emoji, 0) + (1 if change.adds else -1)
+    return replace(message, reactions=tuple((emoji, count) for emoji, count in counts.items() if count > 0))
+
+
+def _pin(message: MessageState, asker: Asker, pinned_at_ms: int | None) -> MessageState | None:
+    if (message.pinned_at_ms is None) is (pinned_at_ms is None):
+        return None
+    if pinned_at_ms is not None and asker.pins >= MAX_CHANNEL_PINS:
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"a channel has {MAX_CHANNEL_PINS} pins at most")
+    return replace(message, pinned_at_ms=pinned_at_ms)
+
+
+def page_around(limit: int) -> tuple[int, int]:
+    """How many messages of a page stand up to the place that it is around, and how many behind it."""
+    return limit - limit // 2, limit // 2
