@@ -7,8 +7,8 @@ import msgspec
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.records import (
     Author,
-    ChannelAccess,
     Change,
+    ChannelAccess,
     ChannelRecord,
     LimitReached,
     MessageState,

@@ -43,7 +43,7 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
     def offer(self, item: AppendEvent, ticket: Ticket, now: float) -> bool:
         """False, with nothing changed, at a bound of the queue or of the channel, and while the channel is blocked."""
         channel_id = item.channel_id
-        size = len(item.canonical) + len(item.wire) + APPEND_OVERHEAD_BYTES
+        size = len(item.wire) + APPEND_OVERHEAD_BYTES
         if self._items >= self.max_items or self.bytes + size > self.max_bytes:
             return False
         if self._blocked and now < self._blocked.get(channel_id, now):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from blake3 import blake3
 
@@ -23,9 +25,12 @@ from openguild_proto.operations.parameters import CLAMPED, EPOCH, SEQUENCE
 from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, post_event
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import ChannelAccess, StoredEvent
+from openguild_proto.records import ChannelAccess, Reply, StoredEvent
 from openguild_proto.schemas.decode import parse_integer
+from openguild_proto.schemas.fields import EVENT_ID_PATTERN
 from openguild_proto.schemas.messages import ListedEvent, PostedMessage, PostMessage
+
+_EVENT_ID = re.compile(EVENT_ID_PATTERN)
 
 LOG_PAGE = (
     Parameter("since", SEQUENCE, "exclusive lower bound; 400 together with before", parse_integer),
@@ -45,23 +50,27 @@ LOG_PAGE = (
 @route(
     "POST", "/channels/{channel_id}/messages", "Post a message", {200: PostedMessage},
     rights=in_channel(Permission.SEND_MESSAGES, late=True), body=PostMessage, max_body_bytes=MAX_MESSAGE_BODY_BYTES,
-    limits=(Limit.MESSAGES,), errors=(ErrorCode.SENDER_MISMATCH, ErrorCode.NONCE_REUSED),
+    limits=(Limit.MESSAGES,), errors=(ErrorCode.SENDER_MISMATCH, ErrorCode.NONCE_REUSED, ErrorCode.MESSAGE_REDACTED),
     request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Operation[Response]:
     """A message; `post_event` says when a repeat of a nonce is one."""
     claims, body = call.claims, call.body
-    text = _checked_text(body.content)
+    text = checked_text(body.content)
     nonce = asked_nonce(call.request, body.nonce)
     sender = (body.sender or "").strip()
     if sender and sender != claims.user_id:
         raise Refusal(ErrorCode.SENDER_MISMATCH)
     yield from call.permit()
-    fingerprint = blake3(text.encode()).digest()
-    return (yield from post_event(call, channel_id, "message", {"content": text}, nonce, fingerprint))
+    reply_to = None if body.reply_to is None else checked_event_id("reply_to", body.reply_to)
+    members = {"content": text} if reply_to is None else {"content": text, "reply_to": reply_to}
+    fingerprint = blake3("\0".join((text, *filter(None, (reply_to,)))).encode()).digest()
+    change = None if reply_to is None else Reply(target=reply_to)
+    return (yield from post_event(call, channel_id, "message", members, nonce, fingerprint, change))
 
 
-def _checked_text(content: str) -> str:
+def checked_text(content: str) -> str:
+    """Return the trimmed text of a message. Raises Refusal 400."""
     text = content.strip()
     if not text:
         raise _content_problem("must be provided", "message_empty")
@@ -74,6 +83,13 @@ def _checked_text(content: str) -> str:
 
 def _content_problem(message: str, reason: str) -> Refusal:
     return Refusal(ErrorCode.VALIDATION, details=(FieldProblem("content", message),), reason=reason)
+
+
+def checked_event_id(field: str, text: str) -> str:
+    """Return the event id. Raises Refusal 400 for what can be none."""
+    if _EVENT_ID.fullmatch(text) is None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(field, "must be an event id"),))
+    return text
 
 
 @route(

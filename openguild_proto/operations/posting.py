@@ -6,7 +6,7 @@ from typing import Any
 
 from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindPosted
+from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindPosted, Unchanged
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import MAX_NONCE_CHARS
@@ -16,9 +16,9 @@ from openguild_proto.operations.ids import new_nonce
 from openguild_proto.operations.route import Parameter
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.records import ChannelAccess, StoredEvent
+from openguild_proto.records import Change, ChannelAccess, Reply, StoredEvent
 from openguild_proto.schemas.fields import NONCE_PATTERN
-from openguild_proto.schemas.messages import PostedMessage
+from openguild_proto.schemas.messages import ChangedMessage, PostedMessage
 from openguild_proto.timestamps import from_millis
 
 IDEMPOTENCY_KEY = Parameter(
@@ -35,6 +35,7 @@ def post_event(
     members: dict[str, Any],
     nonce: str | None,
     fingerprint: bytes,
+    change: Change | None = None,
 ) -> Operation[Response]:
     """The event is durable when it is answered; the caller's right has been decided.
 
@@ -54,9 +55,9 @@ def post_event(
         posted = yield from FindPosted(channel_id=channel_id, sender_id=claims.user_id, nonce=nonce)
         if posted is None:
             raise refusal
-        if posted.fingerprint != fingerprint:
+        if posted.fingerprint not in {fingerprint, b""}:
             raise Refusal(ErrorCode.NONCE_REUSED)
-        return _acknowledged(posted.event)
+        return _acknowledged(posted.event, change)
     built = build_event(
         server_name=service.settings.server_name,
         channel_id=channel_id,
@@ -76,22 +77,27 @@ def post_event(
         sender_id=claims.user_id,
         event_id=built.event_id,
         event_type=event_type,
-        canonical=built.canonical,
         wire=built.wire,
         nonce=nonce,
         fingerprint=fingerprint,
         now_ms=ctx.wall_ms,
+        change=change,
     )
+    if isinstance(outcome, Unchanged):
+        return Response.json(ChangedMessage(outcome.state.event_id))
     if isinstance(outcome, AppendFailure):
         raise Refusal(ErrorCode.NONCE_REUSED if outcome.kind == "nonce_reused" else ErrorCode.NOT_FOUND)
     if outcome.repeated and _admit_repeat(ctx, claims.user_id, request.client_address):
         service.user_messages.refund(claims.user_id)
         service.address_messages.refund(limit_key(request.client_address))
-    return _acknowledged(outcome.event)
+    return _acknowledged(outcome.event, change)
 
 
-def _acknowledged(event: StoredEvent) -> Response:
-    return Response.json(PostedMessage(event.sequence, event.event_id, from_millis(event.created_at_ms)))
+def _acknowledged(event: StoredEvent, change: Change | None) -> Response:
+    created_at = from_millis(event.created_at_ms)
+    if change is None or isinstance(change, Reply):
+        return Response.json(PostedMessage(event.sequence, event.event_id, created_at))
+    return Response.json(ChangedMessage(change.target, event.sequence, event.event_id, created_at))
 
 
 def asked_nonce(request: Request, in_body: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.limits import MAX_SMALL_BODY_BYTES
 from openguild_proto.operations import (
+    changes,
     channels,
     guilds,
     health,
@@ -13,6 +14,7 @@ from openguild_proto.operations import (
     reads,
     sessions,
     streams,
+    timeline,
     users,
 )
 from openguild_proto.operations.description import describing
@@ -22,7 +24,7 @@ from openguild_proto.operations.routing import BadParameter, Matched, Router, Wr
 ROUTES: tuple[Route, ...] = (
     *collect_routes(health),
     describing(lambda: ROUTES),
-    *collect_routes(users, sessions, guilds, channels, members, invites, messages, reads, streams),
+    *collect_routes(users, sessions, guilds, channels, members, invites, messages, changes, timeline, reads, streams),
 )
 
 _ROUTER = Router(ROUTES)

@@ -12,12 +12,14 @@ from msgspec import Meta
 
 from openguild_proto.limits import (
     MAX_DEVICE_FIELD_CHARS,
+    MAX_EMOJI_CHARS,
     MAX_INVITE_TTL_SECS,
     MAX_INVITE_USES,
     MAX_MESSAGE_CHARS,
     MAX_NAME_CHARS,
     MAX_NONCE_CHARS,
     MAX_PASSWORD_CHARS,
+    MAX_REASON_CHARS,
     MAX_SAFE_INTEGER,
     MIN_PASSWORD_CHARS,
 )
@@ -26,6 +28,7 @@ from openguild_proto.policy.permissions import ROLES
 SCHEMA_PREFIX = "#/components/schemas/"
 MANDATORY_MARK = "x-mandatory"
 NONCE_PATTERN = f"^[!-~]{{1,{MAX_NONCE_CHARS}}}$"
+EVENT_ID_PATTERN = r"^\$[1-9A-HJ-NP-Za-km-z]{1,44}$"
 
 MANDATORY = Meta(extra_json_schema={MANDATORY_MARK: True})  # absent reads as blank, and blank is refused
 EVENT = Meta(extra_json_schema={"$ref": SCHEMA_PREFIX + "CanonicalEvent"})
@@ -42,6 +45,9 @@ Secret: TypeAlias = Annotated[
     str, Meta(extra_json_schema={"format": "password", "minLength": 1, "maxLength": MAX_PASSWORD_CHARS})
 ]
 DeviceText: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_DEVICE_FIELD_CHARS})]
+EventId: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": EVENT_ID_PATTERN})]
+Emoji: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_EMOJI_CHARS})]
+ReasonText: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_REASON_CHARS})]
 Nonce: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": NONCE_PATTERN})]
 Role: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
 Sequence: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1})]

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 from openguild_proto.records import ReadState
 from openguild_proto.schemas.accounts import Body
-from openguild_proto.schemas.fields import EVENT, Count, MessageText, Nonce, Sequence, Timestamp, Uuid
+from openguild_proto.schemas.fields import (
+    EVENT,
+    MANDATORY,
+    Count,
+    Emoji,
+    EventId,
+    MessageText,
+    Nonce,
+    Sequence,
+    Timestamp,
+    Uuid,
+)
+
+ReactionAction: TypeAlias = Literal["add", "remove"]
 
 
 class PostMessage(Body, frozen=True):
@@ -17,6 +30,7 @@ class PostMessage(Body, frozen=True):
     content: MessageText
     sender: str | None = None  # blank or absent means "me"
     nonce: Nonce | None = None
+    reply_to: EventId | None = None  # the message that this one answers
 
 
 class PostedMessage(Body, frozen=True):
@@ -25,6 +39,83 @@ class PostedMessage(Body, frozen=True):
     sequence: Sequence
     event_id: str
     created_at: Timestamp
+
+
+class EditMessage(Body, frozen=True):
+    """The text that takes the place of the one before."""
+
+    content: MessageText
+    nonce: Nonce | None = None
+
+
+class ReactToMessage(Body, frozen=True):
+    """One emoji of the caller on a message."""
+
+    emoji: Annotated[Emoji, MANDATORY] = ""
+    action: ReactionAction = "add"
+    nonce: Nonce | None = None
+
+
+class ChangedMessage(Body, frozen=True):
+    """The message that a change was about, and where the change stands in the log; without that it was so already."""
+
+    message_id: EventId
+    sequence: Sequence | None = None
+    event_id: EventId | None = None
+    created_at: Timestamp | None = None
+
+
+class Author(Body, frozen=True):
+    """Who posted a message."""
+
+    id: str
+    username: str | None = None  # None: the message was taken back
+
+
+class Reaction(Body, frozen=True):
+    """One emoji on a message. `reactors`: some of the users, MAX_SHOWN_REACTORS at most."""
+
+    emoji: Emoji
+    count: Sequence
+    me: bool
+    reactors: list[str] = []
+
+
+class MessagePreview(Body, frozen=True):
+    """The beginning of a message that is replied to; without `content` it was taken back."""
+
+    event_id: EventId
+    sequence: Sequence
+    author: Author
+    content: str | None = None
+
+
+class Message(Body, frozen=True):
+    """A message as it is now: its newest text, and what has been done with it."""
+
+    event_id: EventId
+    sequence: Sequence
+    channel_id: Uuid
+    author: Author
+    created_at: Timestamp
+    content: str | None = None  # absent: taken back
+    edited_at: Timestamp | None = None
+    versions: Sequence = 1
+    redacted_by: EventId | None = None
+    pinned_at: Timestamp | None = None
+    reactions: list[Reaction] = []
+    reply_count: Count = 0
+    reply_to: EventId | None = None
+    reply_preview: MessagePreview | None = None  # absent: there is no such message any more
+
+
+class Version(Body, frozen=True):
+    """One text that a message had."""
+
+    sequence: Sequence
+    event_id: EventId
+    created_at: Timestamp
+    content: str | None = None  # absent: taken back
 
 
 class ListedEvent(Body, frozen=True):
@@ -51,6 +142,5 @@ class ReadPosition(Body, frozen=True):
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:
-        """What a client sees of `state`; `unread` is never negative."""
-        unread = max(0, state.latest_sequence - state.last_read_sequence)
-        return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, unread)
+        """What a client sees of `state`."""
+        return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, state.unread)

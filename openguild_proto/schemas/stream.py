@@ -95,7 +95,7 @@ def encode_read_hint(hint: ReadHint) -> bytes:
     return msgspec.json.encode(hint)
 
 
-CONTROL_PROBE = encode_read_hint(ReadHint(user_id="", state=ReadState("", 0, 0)))
+CONTROL_PROBE = encode_read_hint(ReadHint(user_id="", state=ReadState("", 0, 0, 0)))
 """A message that changes nothing at any replica, of any release: nobody has this id."""
 
 

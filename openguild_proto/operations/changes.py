@@ -1,0 +1,117 @@
+"""What may happen to a message: edited, taken back, reacted to, pinned. Each is an event of its own in the log (PROTOCOL 6.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blake3 import blake3
+
+from openguild_proto.effects.base import Operation
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import Response
+from openguild_proto.limits import MAX_MESSAGE_BODY_BYTES, MAX_REASON_CHARS
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
+from openguild_proto.operations.messages import checked_event_id, checked_text
+from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, post_event
+from openguild_proto.operations.route import Parameter, in_channel, route
+from openguild_proto.policy.emoji import checked_emoji
+from openguild_proto.policy.names import text_problem
+from openguild_proto.policy.permissions import Permission
+from openguild_proto.records import Change, ChannelAccess, Edit, Pin, React, Redact
+from openguild_proto.schemas.messages import ChangedMessage, EditMessage, ReactToMessage
+
+ERRORS = (ErrorCode.NONCE_REUSED, ErrorCode.MESSAGE_REDACTED, ErrorCode.LIMIT_REACHED)
+REASON = Parameter(
+    "reason",
+    {"type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS},
+    "why, where the message is somebody else's; it stands in the log",
+)
+
+
+@route(
+    "PATCH", "/channels/{channel_id}/events/{event_id}", "Edit a message", {200: ChangedMessage},
+    rights=in_channel(Permission.SEND_MESSAGES, late=True), body=EditMessage, max_body_bytes=MAX_MESSAGE_BODY_BYTES,
+    limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
+)  # fmt: skip
+def edit_message(call: Call[EditMessage, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
+    """Give one's own message another text; its former texts stay readable as versions."""
+    text = checked_text(call.body.content)
+    change = Edit(target=checked_event_id("event_id", event_id), text=text)
+    return (yield from _change(call, channel_id, "message.edited", change, {"content": text}, call.body.nonce))
+
+
+@route(
+    "DELETE", "/channels/{channel_id}/events/{event_id}", "Take a message back", {200: ChangedMessage},
+    rights=in_channel(Permission.READ, late=True), query=(REASON,),
+    limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
+)  # fmt: skip
+def redact_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
+    """Take away the texts of one's own message, or of anybody's as a moderator, for good. Its place in the log stays."""
+    reason = _checked_reason(call.query.get("reason"))
+    change = Redact(target=checked_event_id("event_id", event_id), reason=reason)
+    members = {} if reason is None else {"reason": reason}
+    return (yield from _change(call, channel_id, "message.redacted", change, members, None))
+
+
+@route(
+    "POST", "/channels/{channel_id}/events/{event_id}/reactions", "React to a message", {200: ChangedMessage},
+    rights=in_channel(Permission.SEND_MESSAGES, late=True), body=ReactToMessage,
+    limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
+)  # fmt: skip
+def react_to_message(call: Call[ReactToMessage, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
+    """Add an emoji of one's own to a message, or take it back."""
+    emoji, adds = checked_emoji(call.body.emoji), call.body.action == "add"
+    change = React(target=checked_event_id("event_id", event_id), emoji=emoji, adds=adds)
+    event_type = "reaction.added" if adds else "reaction.removed"
+    return (yield from _change(call, channel_id, event_type, change, {"emoji": emoji}, call.body.nonce))
+
+
+@route(
+    "PUT", "/channels/{channel_id}/pins/{event_id}", "Pin a message", {200: ChangedMessage},
+    rights=in_channel(Permission.MANAGE_MESSAGES, late=True),
+    limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
+)  # fmt: skip
+def pin_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
+    """Keep a message in the channel's list of pins."""
+    change = Pin(target=checked_event_id("event_id", event_id), pins=True)
+    return (yield from _change(call, channel_id, "message.pinned", change, {}, None))
+
+
+@route(
+    "DELETE", "/channels/{channel_id}/pins/{event_id}", "Unpin a message", {200: ChangedMessage},
+    rights=in_channel(Permission.MANAGE_MESSAGES, late=True),
+    limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
+)  # fmt: skip
+def unpin_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
+    """Take a message out of the channel's list of pins."""
+    change = Pin(target=checked_event_id("event_id", event_id), pins=False)
+    return (yield from _change(call, channel_id, "message.unpinned", change, {}, None))
+
+
+def _change(
+    call: Call[Any, ChannelAccess],
+    channel_id: str,
+    event_type: str,
+    change: Change,
+    members: dict[str, Any],
+    nonce_in_body: str | None,
+) -> Operation[Response]:
+    nonce = asked_nonce(call.request, nonce_in_body)
+    yield from call.permit()
+    said = "\0".join((event_type, change.target, *members.values()))
+    fingerprint = blake3(said.encode()).digest()
+    content = {"target": change.target, **members}
+    return (yield from post_event(call, channel_id, event_type, content, nonce, fingerprint, change))
+
+
+def _checked_reason(text: str | None) -> str | None:
+    if text is None:
+        return None
+    reason = text.strip()
+    problem = text_problem(reason)
+    if not 1 <= len(reason) <= MAX_REASON_CHARS:
+        problem = f"must be 1 to {MAX_REASON_CHARS} characters long"
+    if problem is not None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("reason", problem),))
+    return reason

@@ -1,0 +1,85 @@
+"""Messages as clients read them, made of the event that posted them and of what has happened since (PROTOCOL 7.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from openguild_proto.effects.messages import FoundMessage, MessageVersion
+from openguild_proto.limits import MAX_PREVIEW_CHARS
+from openguild_proto.schemas.messages import Author, Message, MessagePreview, Reaction, Version
+from openguild_proto.timestamps import from_millis
+
+
+class _Author(msgspec.Struct):
+    username: str | None = None
+
+
+class _Content(msgspec.Struct):
+    author: _Author | None = None
+    content: str = ""
+    reply_to: str | None = None
+    redacted_by: str | None = None
+
+
+class _Event(msgspec.Struct):
+    content: _Content
+
+
+_decoder = msgspec.json.Decoder(_Event)
+
+
+def folded_message(channel_id: str, found: FoundMessage, originals: Mapping[str, FoundMessage]) -> Message:
+    """Return the message; `originals` are those that it may answer, by event id."""
+    state, content = found.state, _decoder.decode(found.wire).content
+    reactors = dict(found.reactors)
+    original = originals.get(content.reply_to) if content.reply_to is not None else None
+    return Message(
+        event_id=state.event_id,
+        sequence=state.sequence,
+        channel_id=channel_id,
+        author=_author(state.author_id, content),
+        created_at=from_millis(state.created_at_ms),
+        content=_text(found, content),
+        edited_at=None if state.edited_at_ms is None else from_millis(state.edited_at_ms),
+        versions=state.versions,
+        redacted_by=state.redacted_by,
+        pinned_at=None if state.pinned_at_ms is None else from_millis(state.pinned_at_ms),
+        reactions=[
+            Reaction(emoji, count, emoji in found.reacted, list(reactors.get(emoji, ())))
+            for emoji, count in state.reactions
+        ],
+        reply_count=state.replies,
+        reply_to=content.reply_to,
+        reply_preview=None if original is None else _preview(original),
+    )
+
+
+def folded_version(version: MessageVersion) -> Version:
+    """Return one text of a message."""
+    content = _decoder.decode(version.wire).content
+    text = None if content.redacted_by is not None else content.content
+    return Version(version.sequence, version.event_id, from_millis(version.created_at_ms), text)
+
+
+def _preview(original: FoundMessage) -> MessagePreview:
+    content = _decoder.decode(original.wire).content
+    text = _text(original, content)
+    return MessagePreview(
+        event_id=original.state.event_id,
+        sequence=original.state.sequence,
+        author=_author(original.state.author_id, content),
+        content=None if text is None else text[:MAX_PREVIEW_CHARS],
+    )
+
+
+def _author(user_id: str, content: _Content) -> Author:
+    return Author(user_id, content.author.username if content.author is not None else None)
+
+
+def _text(found: FoundMessage, content: _Content) -> str | None:
+    """The newest text; None: it was taken back."""
+    if found.state.redacted_by is not None:
+        return None
+    return content.content if found.state.edited_text is None else found.state.edited_text
