@@ -9,7 +9,7 @@ publishing takes amortised O(1).
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_RING_INDEX
@@ -119,6 +119,35 @@ cdef class Ring:
         self._count += 1
         self.head += 1
         return self.head
+
+    def frame(self, long long index):
+        """Return the frame at this index, which the ring must hold."""
+        if not self.head - self._count < index <= self.head:
+            raise LocalProtocolError("the ring does not hold this frame")
+        return PyBytes_FromStringAndSize(self._arena + self._offset(index), self._length(index))
+
+    def replace(self, long long index, bytes frame not None):
+        """Put another frame in the place of one that the ring holds. Nothing of the old one stays in the arena."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        cdef Py_ssize_t grows, begin, behind
+        cdef long long later
+        if not self.head - self._count < index <= self.head:
+            raise LocalProtocolError("the ring does not hold this frame")
+        if size == 0:
+            raise LocalProtocolError("a frame is never empty")
+        grows = size - self._length(index)
+        if grows > 0:
+            self._make_room(grows)
+        begin = self._offset(index)
+        behind = begin + self._length(index)
+        c_assert(self._end + grows <= self._arena_size)
+        memmove(self._arena + behind + grows, self._arena + behind, self._end - behind)
+        memcpy(self._arena + begin, PyBytes_AS_STRING(frame), size)
+        self._end += grows
+        for later in range(index + 1, self.head + 1):
+            self._offsets[later % self._index_size] += grows
+        memset(self._arena, 0, self._start)  # frames of before, and what was moved
+        memset(self._arena + self._end, 0, self._arena_size - self._end)
 
     def resize(self, Py_ssize_t capacity_events, Py_ssize_t capacity_bytes):
         """Change the bounds. Frames beyond them are dropped at the next publish."""

@@ -15,6 +15,7 @@ is lost or repeated in between.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
@@ -158,6 +159,23 @@ class Hub:
         entry.unflushed_events += 1
         entry.unflushed_bytes += len(frame)
         return self._fills(entry, STRETCHED_RINGS - 1 if entry.stretched else 0.5)
+
+    def rewrite(self, ring: str, rewritten: Callable[[bytes], bytes | None]) -> int:
+        """Give every frame that the ring holds to `rewritten`, and put what it returns in the frame's place.
+
+        None leaves a frame as it is. Returns how many were replaced; 0 if the ring is not open. A reader that has such a frame
+        before it gets the new one.
+        """
+        entry = self._rings.get(ring)
+        if entry is None:
+            return 0
+        frames, replaced = entry.frames, 0
+        for index in range(frames.tail, frames.head + 1):
+            new = rewritten(frames.frame(index))
+            if new is not None:
+                frames.replace(index, new)
+                replaced += 1
+        return replaced
 
     def _fills(self, entry: _RingEntry, rings: float) -> bool:
         """Return whether the unflushed frames fill this many rings, in events or in bytes."""

@@ -65,6 +65,19 @@ class Ring:
             self._bytes -= len(frames.popleft())
         return self.head
 
+    def frame(self, index: int) -> bytes:
+        """Return the frame at this index, which the ring must hold."""
+        if not self.tail <= index <= self.head:
+            raise LocalProtocolError("the ring does not hold this frame")
+        return self._frames[index - self.tail]
+
+    def replace(self, index: int, frame: bytes) -> None:
+        """Put another frame in the place of one that the ring holds: its content was taken away."""
+        if not frame:
+            raise LocalProtocolError("a frame is never empty")
+        self._bytes += len(frame) - len(self.frame(index))
+        self._frames[index - self.tail] = frame
+
     def resize(self, capacity_events: int, capacity_bytes: int) -> None:
         """Change the bounds. Frames beyond them are dropped at the next publish."""
         if capacity_events < 1 or capacity_bytes < 1:

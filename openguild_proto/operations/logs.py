@@ -7,6 +7,7 @@ from openguild_proto.http.message import EPOCH_HEADER, Headers
 from openguild_proto.records import ChannelRecord
 
 LOG_EPOCH = "X-OpenGuild-Epoch"
+LOG_HEAD = "X-OpenGuild-Head"
 
 
 def check_epoch(epoch: int | None, since: int | None, channel: ChannelRecord) -> None:

@@ -11,19 +11,19 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
-from openguild_proto.operations.logs import LOG_EPOCH
+from openguild_proto.operations.logs import LOG_EPOCH, LOG_HEAD
 from openguild_proto.operations.paging import NEXT_AFTER
 from openguild_proto.operations.parameters import EPOCH
 from openguild_proto.operations.route import Media, Parameter, Route
 from openguild_proto.operations.routing import CLIENT_PREFIX, UUID_PARAMETERS
 from openguild_proto.schemas.fields import MANDATORY_MARK, SCHEMA_PREFIX
-from openguild_proto.schemas.frames import CONTENTS
+from openguild_proto.schemas.frames import CONTENTS, RedactedContent
 from openguild_proto.ws.close_codes import CLOSE_CODES
 
 Schema = dict[str, Any]
 
 # Named by other schemas only: an event is raw bytes to the core.
-_BESIDE = (CanonicalEvent, *CONTENTS.values())
+_BESIDE = (CanonicalEvent, *CONTENTS.values(), RedactedContent)
 
 _HEADERS: dict[str, Schema] = {
     "X-Request-Id": {
@@ -39,6 +39,11 @@ _HEADERS: dict[str, Schema] = {
         "description": "which log the channel's sequences count in: the `epoch` to send with `since`",
         "required": True,
         "schema": EPOCH.schema,
+    },
+    LOG_HEAD: {
+        "description": "the sequence of the log up to which the answer is true: fold the events behind it",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
     },
     "Retry-After": {"description": "seconds to wait; with 429 and 503", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "with 401", "schema": {"type": "string"}},
@@ -74,7 +79,7 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
             "schemas": build_schemas(routes),
             "headers": _HEADERS,
             "responses": {
-                "Error": _error_response(*_HEADERS.keys() - {NEXT_AFTER, LOG_EPOCH}),
+                "Error": _error_response(*_HEADERS.keys() - {NEXT_AFTER, LOG_EPOCH, LOG_HEAD}),
                 **{
                     f"Error{status}": _error_response("X-Request-Id", *names)
                     for status, names in _ERROR_HEADERS.items()
@@ -106,8 +111,8 @@ def build_schemas(routes: Iterable[Route]) -> dict[str, Schema]:
     event["required"] = list(event["properties"])  # the defaults are for who builds one; on the wire all are there
     for member in event["properties"].values():
         member.pop("default", None)
-    contents = [_schema(kind) for kind in CONTENTS.values()]
-    event["properties"]["content"] = {"anyOf": contents} if len(contents) > 1 else contents[0]
+    contents = [_schema(kind) for kind in dict.fromkeys((*CONTENTS.values(), RedactedContent))]
+    event["properties"]["content"] = {"anyOf": contents}
     event["properties"]["event_id"]["pattern"] = "^\\$[1-9A-HJ-NP-Za-km-z]{32,44}$"
     event["properties"]["origin_ts"]["description"] = "UTC milliseconds: informs, does not order"
     for name in ("room_id", "sender"):

@@ -8,7 +8,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.logs import LOG_EPOCH, epoch_header
+from openguild_proto.operations.logs import LOG_EPOCH, LOG_HEAD, epoch_header
 from openguild_proto.operations.messages import checked_event_id
 from openguild_proto.operations.parameters import CLAMPED, SEQUENCE
 from openguild_proto.operations.route import Parameter, in_channel, route
@@ -16,9 +16,8 @@ from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess
 from openguild_proto.schemas.decode import parse_integer
 from openguild_proto.schemas.folded import folded_message, folded_version
-from openguild_proto.schemas.messages import Message, Version
+from openguild_proto.schemas.messages import Message, TextVersion
 
-LOG_HEAD = "X-OpenGuild-Head"
 BOUNDS = ("after", "before", "around")
 
 MESSAGE_PAGE = (
@@ -78,7 +77,7 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
 
 @route(
     "GET", "/channels/{channel_id}/messages/{event_id}/versions", "Read the texts that a message had",
-    {200: list[Version]}, rights=in_channel(Permission.READ),
+    {200: list[TextVersion]}, rights=in_channel(Permission.READ),
 )  # fmt: skip
 def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
     """Oldest first; the last one is its text now."""

@@ -102,6 +102,9 @@ class ChannelHandler(Protocol):
     def restarted(self, channel_id: str) -> None:
         """The channel's log is not the one that was released from."""
 
+    def unfollowed(self, channel_id: str) -> None:
+        """Nothing local depends on the channel any more: its events are not released."""
+
     def has_room(self, channel_id: str) -> bool:
         """Whether the channel's readers can be given more; what comes while they cannot is read from the log when they can."""
 
@@ -207,6 +210,7 @@ class Channels:
             feed.holders -= 1
             if feed.holders == 0 and feed.is_current:
                 del self._feeds[feed.channel_id]
+                self.handler.unfollowed(feed.channel_id)
                 unheld.append(feed.channel_id)
         if unheld:
             self.outputs.procedures.start(self._unsubscribe(unheld), "unsubscribing")

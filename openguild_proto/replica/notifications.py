@@ -6,6 +6,7 @@ A user's notification stream is the ring `user:<user id>`, beside the rings of c
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
+from functools import partial
 
 from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.fanout.hub import Hub
@@ -15,6 +16,7 @@ from openguild_proto.replica.actions import Flush
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.watchers import Watchers
+from openguild_proto.schemas.redactions import Redaction, redacted_frame
 from openguild_proto.schemas.stream import channel_created_payload, channel_message_payload, channel_read_payload
 from openguild_proto.ws.frames import text_frame
 
@@ -118,6 +120,14 @@ class Notifications:
         if users:
             self._notify(users, channel_message_payload(payload))
         return bool(users)
+
+    def redacted(self, channel_id: str, redaction: Redaction) -> None:
+        """What users were told of the message, and have not been sent, goes; in turn, behind what they are being told of it."""
+
+        def rewrite(user_id: str) -> None:
+            self._hub.rewrite(user_ring(user_id), partial(redacted_frame, redaction=redaction))
+
+        self._outputs.add_each(tuple(self.watchers.of_channel(channel_id)), rewrite)
 
     def read_moved(self, user_id: str, state: ReadState) -> None:
         """Tell the user's notification streams that they have read further."""

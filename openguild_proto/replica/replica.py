@@ -37,6 +37,7 @@ from openguild_proto.replica.notifications import Notifications
 from openguild_proto.replica.outputs import Counters, Outputs
 from openguild_proto.replica.pages import Pages, Pieces
 from openguild_proto.replica.streams import Streams
+from openguild_proto.schemas.redactions import redacted_frame, redaction_in
 from openguild_proto.schemas.stream import (
     ReadHint,
     decode_control,
@@ -277,6 +278,11 @@ class Replica:
 
     def release(self, channel_id: str, sequence: int, payload: bytes) -> None:
         """The next event of a channel, in order and once: to its ring, and to those who are notified of it."""
+        redaction = redaction_in(payload)
+        if redaction is not None:
+            self.hub.rewrite(channel_id, partial(redacted_frame, redaction=redaction))
+            self.streams.pages.drop_channel(channel_id)
+            self.notifications.redacted(channel_id, redaction)
         reached = False
         if self.hub.is_open(channel_id):
             flush = self._outputs.publish(channel_id, text_frame(payload), sequence)
@@ -292,6 +298,10 @@ class Replica:
     def restarted(self, channel_id: str) -> None:
         """The channel's log went back."""
         self.streams.log_went_back(channel_id)
+
+    def unfollowed(self, channel_id: str) -> None:
+        """Nothing of the channel is heard any more: a page that is kept could hold what is redacted later."""
+        self.streams.pages.drop_channel(channel_id)
 
     def has_room(self, channel_id: str) -> bool:
         """Whether the channel's readers can be given more at once."""

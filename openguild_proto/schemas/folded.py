@@ -8,7 +8,7 @@ import msgspec
 
 from openguild_proto.effects.messages import FoundMessage, MessageVersion
 from openguild_proto.limits import MAX_PREVIEW_CHARS
-from openguild_proto.schemas.messages import Author, Message, MessagePreview, Reaction, Version
+from openguild_proto.schemas.messages import Author, Message, MessagePreview, Reaction, TextVersion
 from openguild_proto.timestamps import from_millis
 
 
@@ -56,11 +56,11 @@ def folded_message(channel_id: str, found: FoundMessage, originals: Mapping[str,
     )
 
 
-def folded_version(version: MessageVersion) -> Version:
+def folded_version(version: MessageVersion) -> TextVersion:
     """Return one text of a message."""
     content = _decoder.decode(version.wire).content
     text = None if content.redacted_by is not None else content.content
-    return Version(version.sequence, version.event_id, from_millis(version.created_at_ms), text)
+    return TextVersion(version.sequence, version.event_id, from_millis(version.created_at_ms), text)
 
 
 def _preview(original: FoundMessage) -> MessagePreview:

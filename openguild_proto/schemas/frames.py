@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 from openguild_proto.schemas.accounts import Body
-from openguild_proto.schemas.fields import EVENT, MessageText, NameText, Sequence, Uuid
+from openguild_proto.schemas.fields import EVENT, Emoji, EventId, MessageText, NameText, ReasonText, Sequence, Uuid
 from openguild_proto.schemas.guilds import Channel
 from openguild_proto.schemas.messages import ReadPosition
 
 
-class Author(Body, frozen=True):
+class EventAuthor(Body, frozen=True):
     """Who posted a message, by the name of that moment."""
 
     id: Uuid
@@ -22,12 +22,64 @@ class Author(Body, frozen=True):
 class MessageContent(Body, frozen=True):
     """`content` of a canonical event whose `event_type` is `message`."""
 
-    author: Author
+    author: EventAuthor
+    content: MessageText
+    nonce: str
+    reply_to: EventId | None = None
+
+
+class EditContent(Body, frozen=True):
+    """`content` of `message.edited`: the text that the message `target` has now."""
+
+    author: EventAuthor
+    target: EventId
     content: MessageText
     nonce: str
 
 
-CONTENTS: dict[str, type[Body]] = {"message": MessageContent}
+class RedactionContent(Body, frozen=True):
+    """`content` of `message.redacted`: the message `target` was taken back."""
+
+    author: EventAuthor
+    target: EventId
+    nonce: str
+    reason: ReasonText | None = None
+
+
+class ReactionContent(Body, frozen=True):
+    """`content` of `reaction.added` and `reaction.removed`."""
+
+    author: EventAuthor
+    target: EventId
+    emoji: Emoji
+    nonce: str
+
+
+class PinContent(Body, frozen=True):
+    """`content` of `message.pinned` and `message.unpinned`."""
+
+    author: EventAuthor
+    target: EventId
+    nonce: str
+
+
+class RedactedContent(Body, frozen=True):
+    """What is left of the content of a message, or of an edit of one (`target`), that was taken back."""
+
+    content: Literal[""]
+    redacted_by: EventId
+    target: EventId | None = None
+
+
+CONTENTS: dict[str, type[Body]] = {
+    "message": MessageContent,
+    "message.edited": EditContent,
+    "message.redacted": RedactionContent,
+    "reaction.added": ReactionContent,
+    "reaction.removed": ReactionContent,
+    "message.pinned": PinContent,
+    "message.unpinned": PinContent,
+}
 """`content` by the `event_type` of an event."""
 
 
@@ -41,6 +93,14 @@ class StreamFrame(Body, frozen=True):
 
 class ChannelMessage(Body, frozen=True, tag_field="kind", tag="channel_message"):
     """A message in a channel that the caller may read."""
+
+    sequence: Sequence
+    channel_id: Uuid
+    event: Annotated[msgspec.Raw, EVENT]
+
+
+class ChannelEvent(Body, frozen=True, tag_field="kind", tag="channel_event"):
+    """Another event in a channel that the caller may read, such as a reaction."""
 
     sequence: Sequence
     channel_id: Uuid
@@ -63,6 +123,6 @@ class ChannelRead(Body, frozen=True, tag_field="kind", tag="channel_read"):
 
 
 NotificationFrame: TypeAlias = Annotated[
-    ChannelMessage | ChannelCreated | ChannelRead, msgspec.Meta(title="NotificationFrame")
+    ChannelMessage | ChannelEvent | ChannelCreated | ChannelRead, msgspec.Meta(title="NotificationFrame")
 ]
 """One text frame of `/notifications/ws`; a union has a name in the description by its title only."""

@@ -109,7 +109,7 @@ class Message(Body, frozen=True):
     reply_preview: MessagePreview | None = None  # absent: there is no such message any more
 
 
-class Version(Body, frozen=True):
+class TextVersion(Body, frozen=True):
     """One text that a message had."""
 
     sequence: Sequence

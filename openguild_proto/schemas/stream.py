@@ -14,7 +14,9 @@ from openguild_proto.records import ChannelRecord, ControlRecord, ReadState, Sto
 from openguild_proto.schemas.guilds import Channel
 from openguild_proto.schemas.messages import ReadPosition
 
-_KIND = b'{"kind":"channel_message",'
+_MESSAGE = b'{"kind":"channel_message",'
+_CHANGE = b'{"kind":"channel_event",'
+_MESSAGE_TYPE = b'"event_type":"message",'
 
 
 def event_frame_payload(event: StoredEvent) -> bytes:
@@ -39,8 +41,8 @@ def payload_sequence(payload: bytes | str) -> int:
 
 
 def channel_message_payload(payload: bytes) -> bytes:
-    """The notification for an event's frame payload: the same members behind a `kind`."""
-    return _KIND + payload[1:]
+    """The notification for an event's frame payload: the same members behind a `kind`, which tells messages from changes."""
+    return (_MESSAGE if _MESSAGE_TYPE in payload else _CHANGE) + payload[1:]
 
 
 def channel_created_payload(record: ControlRecord) -> bytes:

@@ -25,6 +25,11 @@ def text_frame(payload: bytes) -> bytes:
     return _frame(FIN_TEXT, payload)
 
 
+def frame_payload(frame: bytes) -> bytes:
+    """Return the payload of a frame that was built here."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
 def binary_frame(payload: bytes) -> bytes:
     """A binary message in one frame (RFC 6455 5.6)."""
     return _frame(FIN_BINARY, payload)

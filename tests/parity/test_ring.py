@@ -48,6 +48,26 @@ class TestRing:
         ring.publish(b"d" * 50)
         assert (len(ring), ring.nbytes) == (1, 50)
 
+    @pytest.mark.parametrize("size", [1, 3, 4, 5, 1_000])
+    def test_a_frame_is_replaced_in_its_place(self, ring_type: type[PureRing], size: int) -> None:
+        ring = ring_type(0, 4, 1 << 20)
+        for number in range(6):
+            ring.publish(b"%d" % number * 4)
+        slot = ring.attach(2)
+        ring.replace(4, b"x" * size)
+        assert [ring.frame(index) for index in range(3, 7)] == [b"2222", b"x" * size, b"4444", b"5555"]
+        assert ring.nbytes == 12 + size
+        assert ring.take(slot, 1 << 20) == b"2222" + b"x" * size + b"44445555"
+        ring.publish(b"6666")
+        assert ring.frame(7) == b"6666"
+        for index in (3, 8):
+            with pytest.raises(LocalProtocolError):
+                ring.replace(index, b"y")
+            with pytest.raises(LocalProtocolError):
+                ring.frame(index)
+        with pytest.raises(LocalProtocolError):
+            ring.replace(4, b"")
+
     def test_new_bounds_apply_at_the_next_publish(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0, 2, 1_000)
         ring.publish(b"a" * 400)
@@ -257,6 +277,12 @@ class RingMachine(RuleBasedStateMachine):
     def publish(self, frame: bytes) -> None:
         self.both(lambda ring: ring.publish(frame))
 
+    @precondition(lambda self: len(self.rings[0]) > 0)
+    @rule(data=st.data(), frame=st.binary(min_size=1, max_size=40))
+    def replace(self, data: st.DataObject, frame: bytes) -> None:
+        index = data.draw(st.integers(self.rings[0].tail, self.rings[0].head))
+        self.both(lambda ring: ring.replace(index, frame))
+
     @rule(back=st.integers(0, 6))
     def attach(self, back: int) -> None:
         cursor = max(self.rings[0].tail - 1, self.rings[0].head - back)
@@ -295,6 +321,7 @@ class RingMachine(RuleBasedStateMachine):
     @invariant()
     def same_state(self) -> None:
         self.both(lambda ring: (ring.head, ring.tail, len(ring), ring.nbytes, ring.depth(), ring.lagged(), ring.slots))
+        self.both(lambda ring: [ring.frame(index) for index in range(ring.tail, ring.head + 1)])
         for slot in self.slots:
             self.both(lambda ring, slot=slot: (ring.cursor(slot), ring.is_parked(slot), ring.handle(slot)))
 

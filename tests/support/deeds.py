@@ -6,6 +6,7 @@ import itertools
 import uuid
 from collections.abc import Sequence
 
+from openguild_proto.canonical.event import event_id
 from openguild_proto.effects.accounts import InsertUser, OpenSession
 from openguild_proto.effects.channels import AppendEvent, InsertChannel
 from openguild_proto.effects.guilds import InsertGuild
@@ -28,6 +29,10 @@ _numbers = itertools.count(1)
 
 def new_id() -> str:
     return str(uuid.uuid4())
+
+
+def new_event_id() -> str:
+    return event_id(uuid.uuid4().bytes * 2)
 
 
 def token(number: int) -> bytes:
@@ -73,9 +78,8 @@ def append(
         author=author,
         channel_id=channel_id,
         sender_id=sender_id,
-        event_id=f"${new_id()}",
+        event_id=new_event_id(),
         event_type="message",
-        canonical=wire,
         wire=wire,
         nonce=nonce,
         fingerprint=text.encode().ljust(32, b"\0")[:32],

@@ -29,7 +29,7 @@ NOW = 1_000.0
 def append(channel: str, event_id: str, nonce: str | None = None, sender: str = "alice", size: int = 10) -> AppendEvent:
     return AppendEvent(
         author=None, channel_id=channel, sender_id=sender, event_id=event_id, event_type="message",
-        canonical=b"", wire=b"x" * size, nonce=nonce, fingerprint=bytes(32), now_ms=0,
+        wire=b"x" * size, nonce=nonce, fingerprint=bytes(32), now_ms=0,
     )  # fmt: skip
 
 

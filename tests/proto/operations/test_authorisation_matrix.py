@@ -17,12 +17,14 @@ from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.accounts import RefreshToken
+from tests.support.deeds import append
 from tests.support.world import PASSWORD, World, decoded, request
 
 RANK = ["guest", "viewer", "contributor", "member", "maintainer", "moderator", "admin", "owner"]
 LOWEST = {
-    "READ": "guest", "SEND_MESSAGES": "contributor", "CREATE_CHANNELS": "maintainer", "CREATE_INVITES": "maintainer",
+    "READ": "guest", "SEND_MESSAGES": "contributor", "MANAGE_MESSAGES": "moderator", "CREATE_CHANNELS": "maintainer", "CREATE_INVITES": "maintainer",
     "MANAGE_MEMBERS": "moderator", "RENAME": "moderator", "DELETE": "admin",
 }  # fmt: skip
 OPEN = {  # nothing to steal: probes, the description, and what makes an account or a session
@@ -39,7 +41,8 @@ OWN = {  # everybody's own things: any account; `True`: only where the caller is
 ROLES = [None, *RANK]
 BODIES = {
     "Credentials": {"username": "newcomer", "password": PASSWORD}, "Name": {"name": "x"}, "RoleBody": {"role": "guest"},
-    "NewInvite": {}, "PostMessage": {"content": "x"}, "MarkReadBody": {},
+    "NewInvite": {}, "PostMessage": {"content": "x"}, "MarkReadBody": {}, "EditMessage": {"content": "y"},
+    "ReactToMessage": {"emoji": "\N{THUMBS UP SIGN}"},
     "Login": {"identifier": "owner", "secret": PASSWORD, "device": {"device_id": "d"}},
 }  # fmt: skip
 
@@ -55,6 +58,7 @@ class Scene:
     guest: str
     asking: str
     asking_id: str
+    message: str  # in the channel, by the one who asks
 
     def answer(self, route: Route, token: str | None, prefix: str = "") -> int:
         """The status on a copy of the scene, 101 for a stream that opens."""
@@ -64,6 +68,7 @@ class Scene:
         try:
             path = route.template.replace("{guild_id}", self.guild).replace("{channel_id}", self.channel)
             path = path.replace("{user_id}", self.guest).replace("{code}", self.code).replace("{device_id}", "d")
+            path = path.replace("{event_id}", self.message)
             body = BODIES[route.body.__name__] if route.body is not None and route.auth != "refresh" else None
             asked = request(route.method, prefix + path, body, token, upgrade=route.auth == "socket")
             answered = self.world.run(asked)
@@ -81,7 +86,11 @@ def stage() -> Scene:
     channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, owner))["channel_id"]
     code = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner))["code"]
     world.perform(GrantGuildRole(guild_id=guild, user_id=ids[1], role="guest", now_ms=0))
-    return Scene(world, guild, channel, code, ids[1], asking, ids[2])
+    for window in ("user_messages", "address_messages"):
+        setattr(world.service, window, SlidingWindow(1_000_000, 60))
+    message = append(channel, ids[2])
+    world.perform(message)
+    return Scene(world, guild, channel, code, ids[1], asking, ids[2], message.event_id)
 
 
 def with_roles(stage: Scene, server: str | None, guild: str | None, channel: str | None) -> Scene:

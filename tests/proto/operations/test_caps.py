@@ -7,19 +7,14 @@ import uuid
 
 import pytest
 
-from openguild_proto.operations import messages
-from openguild_proto.operations.context import Settings
+from openguild_proto.operations.context import Limit, Settings
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.settings.sections import GuildSettings
 from tests.support.world import World, decoded
 
-CHANGES = [
-    route
-    for route in ROUTES
-    if route.auth == "bearer" and route.method != "GET" and route.operation is not messages.post_message
-]
+CHANGES = [route for route in ROUTES if Limit.WRITES in route.limits]
 
 
 @pytest.mark.parametrize("route", CHANGES, ids=lambda route: f"{route.method} {route.template}")

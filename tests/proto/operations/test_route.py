@@ -10,7 +10,7 @@ import pytest
 
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.http.message import OpenStream, Response
-from openguild_proto.operations import messages, routes
+from openguild_proto.operations import changes, messages, routes
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit, rates
 from openguild_proto.operations.openapi import build_openapi
@@ -57,8 +57,10 @@ def test_a_limit_that_a_route_names_is_counted(route: Route, limit: Limit) -> No
     for name in rates(world.service.settings):
         setattr(world.service, name, SlidingWindow(5, 60))  # of which alice's login and registration take two
     world.service.sockets = ConnectionLimiter(5, 5, 5)
-    path = re.sub(r"\{(?!channel_id)\w+\}", str(uuid.uuid4()), route.template).replace("{channel_id}", channel)
-    asked = request(route.method, path, BODIES[limit], alice, upgrade=route.auth == "socket")
+    path = re.sub(r"\{(?!channel_id|event_id)\w+\}", str(uuid.uuid4()), route.template).replace("{channel_id}", channel)
+    path = path.replace("{event_id}", "$1")
+    body = {"emoji": "x"} if "reactions" in path else BODIES[limit]
+    asked = request(route.method, path, body, alice, upgrade=route.auth == "socket")
     answers = [world.run(asked) for _ in range(6)]
     assert isinstance(answers[0], OpenStream) or answers[0].status != 429
     refused = answers[-1]
@@ -78,8 +80,9 @@ def test_every_route_that_counts_says_429() -> None:
 
 def test_the_limit_of_writes_is_not_forgotten() -> None:
     for route in ROUTES:
-        if route.auth == "bearer" and route.method != "GET" and route.operation is not messages.post_message:
-            assert route.limits == (Limit.WRITES,), name_of(route)
+        if route.auth == "bearer" and route.method != "GET":
+            appends = route.operation is messages.post_message or route in collect_routes(changes)
+            assert route.limits == ((Limit.MESSAGES if appends else Limit.WRITES),), name_of(route)
 
 
 def test_an_operation_that_forgets_its_late_decision_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +103,8 @@ def test_an_operation_that_forgets_its_late_decision_is_a_defect(monkeypatch: py
 def test_routes_are_those_of_their_modules() -> None:
     assert [route.operation.__name__ for route in collect_routes(messages)] == ["post_message", "list_events"]
     assert {route.name.partition(".")[0] for route in ROUTES} == {
-        "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "messages", "reads", "streams",
+        "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "messages", "changes", "timeline",
+        "reads", "streams",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]
     assert len(set(names)) == len(names)

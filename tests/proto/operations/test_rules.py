@@ -24,7 +24,7 @@ from openguild_proto.operations.streams import recheck_stream
 from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import Author
-from openguild_proto.schemas.messages import PostMessage
+from openguild_proto.schemas.messages import EditMessage, PostMessage
 from openguild_proto.settings.sections import RegistrationSettings
 from openguild_proto.ws.close_codes import CloseCode
 from tests.support.world import PASSWORD, World, decoded, request
@@ -102,7 +102,11 @@ def test_a_refused_message_is_charged_to_nobody(world: World, alice: str, channe
 def test_a_body_over_its_route_s_limit_is_refused_unread(world: World, alice: str, route: Route) -> None:
     path = re.sub(r"{(\w+)}", "00000000-0000-4000-8000-000000000000", route.template)
     most = (
-        65_536 if route.body is PostMessage else 2_097_152 if route.template == "/federation/transactions" else 32_768
+        65_536
+        if route.body in {PostMessage, EditMessage}
+        else 2_097_152
+        if route.template == "/federation/transactions"
+        else 32_768
     )
     assert route.max_body_bytes == most
     asked = request(route.method, path, {}, alice)

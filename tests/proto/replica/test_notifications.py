@@ -220,7 +220,7 @@ def test_what_a_user_does_not_see_any_more_is_let_go(driven: Driven) -> None:
 def test_a_read_position_reaches_the_reader_s_other_devices(driven: Driven) -> None:
     user, other = driven.elsewhere.user(), driven.elsewhere.user()
     mine, others = driven.open(user), driven.open(other)
-    driven.replica.read_moved(user, ReadState("channel", 3, 5), now=driven.now)
+    driven.replica.read_moved(user, ReadState("channel", 3, 5, 2), now=driven.now)
     driven.carry_out()
     (hint,) = driven.controls_published
     driven.replica.heard_control(hint, now=driven.now)
