@@ -33,7 +33,7 @@ async def one_by_one(url: str, secs: float = SECS) -> float:
     """Commits per second of one connection that inserts one row at a time into a table like `events`."""
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute("CREATE TABLE IF NOT EXISTS bench_events (LIKE channel_events INCLUDING ALL)")
+        await connection.execute("CREATE TABLE IF NOT EXISTS bench_events (LIKE log_events INCLUDING ALL)")
         channel = uuid.uuid4()
         statement = await connection.prepare(
             "INSERT INTO bench_events (channel_id, sequence, sender_id, event_id, event_type, canonical, wire, body,"

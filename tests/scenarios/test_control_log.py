@@ -110,7 +110,7 @@ def test_the_log_of_a_channel_goes_back(replicas: list[ServerProcess], alice: Us
         assert len(receive(stream, 3)) == 3
         execute(
             database_url,
-            f"DELETE FROM channel_events WHERE channel_id = '{channel}' AND sequence > 1",
+            f"DELETE FROM log_events WHERE channel_id = '{channel}' AND sequence > 1",
             f"UPDATE channels SET head_sequence = 1 WHERE channel_id = '{channel}'",
         )
         assert close_code(stream) == (1012, "the log of this channel went back; begin anew")

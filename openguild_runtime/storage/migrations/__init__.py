@@ -26,11 +26,11 @@ LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint: nobody else's advisory 
 CONNECT_LIMIT_SECS = 10.0
 MAX_RACES = 3  # with later releases that migrate at the same time
 
-# In the order in which everybody locks channels. Random for each row: nobody who restores twice can meet one again.
+# In the order in which everybody locks logs. Random for each row: nobody who restores twice can meet one again.
 NEW_EPOCHS = """
-UPDATE channels AS c SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
-FROM (SELECT channel_id FROM channels ORDER BY channel_id FOR NO KEY UPDATE) AS locked
-WHERE c.channel_id = locked.channel_id
+UPDATE logs AS l SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
+FROM (SELECT log_id FROM logs ORDER BY log_id FOR NO KEY UPDATE) AS locked
+WHERE l.log_id = locked.log_id
 """
 RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL"  # the next replica records what it finds
 

@@ -17,7 +17,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
-from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess, Unchanged
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.replica import ReadHistory
 from openguild_proto.log.commits import Outcome
@@ -41,6 +41,7 @@ from openguild_runtime.storage.postgres import (
     guilds,
     history,
     invites,
+    messages,
     replica,
     retention,
     sessions,
@@ -201,7 +202,7 @@ class PostgresStorage(Storage):
         return result
 
     @performs(AppendEvent, Way.STORE)
-    async def _append(self, effect: AppendEvent) -> Appended | AppendFailure:
+    async def _append(self, effect: AppendEvent) -> Appended | Unchanged | AppendFailure:
         return await self._committer.submit(effect)
 
     @performs(FindChannelAccess, Way.STORE)
@@ -345,6 +346,17 @@ class PostgresStorage(Storage):
 
 
 PERFORMERS = collect(
-    access, accounts, attempts, channels, guilds, history, invites, replica, retention, sessions, PostgresStorage
+    access,
+    accounts,
+    attempts,
+    channels,
+    guilds,
+    history,
+    invites,
+    messages,
+    replica,
+    retention,
+    sessions,
+    PostgresStorage,
 )
 """Which function performs which effect, and in what way."""

@@ -244,7 +244,7 @@ async def test_a_locked_table_refuses_every_channel_in_bounded_time(
 ) -> None:
     channels = await add_channels(store, 60)
     async with rival.transaction():
-        await rival.execute("LOCK TABLE channel_events")
+        await rival.execute("LOCK TABLE log_events")
         with anyio.fail_after(8):
             outcomes = await perform_all(store, *[append(channel) for channel in channels])
         assert {type(outcome) for outcome in outcomes} == {Overloaded}

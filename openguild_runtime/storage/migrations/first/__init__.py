@@ -1,0 +1,1 @@
+"""The SQL of the first step, by what it makes."""
