@@ -230,7 +230,7 @@ def test_a_backup_of_a_release_before_is_restored_and_migrated(tmp_path: Path, e
 
     async def look(url: str) -> None:
         connection = await asyncpg.connect(url)
-        epochs.append(await connection.fetchval("SELECT epoch FROM channels"))
+        epochs.append(await connection.fetchval("SELECT epoch FROM logs WHERE kind = 'channel'"))
         await connection.close()
 
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}

@@ -152,7 +152,7 @@ def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: Plac
         assert place.post(f"{cause} {number}") == (200, None), "no session of that time is left"
 
 
-@pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "refresh_secrets"])
+@pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "refresh_families"])
 def test_a_login_that_cannot_be_stored_shows_in_readiness(place: Place, table: str) -> None:
     place.run(f"REVOKE INSERT ON {table} FROM openguild")
     try:
