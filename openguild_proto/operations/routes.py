@@ -9,6 +9,7 @@ from openguild_proto.operations import (
     guilds,
     health,
     invites,
+    keys,
     members,
     messages,
     reads,
@@ -22,7 +23,7 @@ from openguild_proto.operations.route import Route, collect_routes
 from openguild_proto.operations.routing import BadParameter, Matched, Router, WrongMethod
 
 ROUTES: tuple[Route, ...] = (
-    *collect_routes(health),
+    *collect_routes(health, keys),
     describing(lambda: ROUTES),
     *collect_routes(users, sessions, guilds, channels, members, invites, messages, changes, timeline, reads, streams),
 )

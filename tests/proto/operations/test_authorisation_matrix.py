@@ -24,11 +24,12 @@ from tests.support.world import PASSWORD, World, decoded, request
 
 RANK = ["guest", "viewer", "contributor", "member", "maintainer", "moderator", "admin", "owner"]
 LOWEST = {
-    "READ": "guest", "SEND_MESSAGES": "contributor", "MANAGE_MESSAGES": "moderator", "CREATE_CHANNELS": "maintainer", "CREATE_INVITES": "maintainer",
+    "READ": "guest", "SEND_MESSAGES": "contributor", "MANAGE_MESSAGES": "moderator",
+    "CREATE_CHANNELS": "maintainer", "CREATE_INVITES": "maintainer",
     "MANAGE_MEMBERS": "moderator", "RENAME": "moderator", "DELETE": "admin",
 }  # fmt: skip
 OPEN = {  # nothing to steal: probes, the description, and what makes an account or a session
-    "GET /health", "GET /live", "GET /ready", "GET /version", "GET /metrics", "GET /openapi.json",
+    "GET /server/keys", "GET /health", "GET /live", "GET /ready", "GET /version", "GET /metrics", "GET /openapi.json",
     "POST /users/register", "POST /sessions/login",
     "POST /federation/transactions", "GET /federation/channels/{channel_id}/events",
     "GET /mls/key-packages", "GET /mls/handshake-test-vectors", "POST /mls/key-packages/{identity}/rotate",

@@ -103,8 +103,8 @@ def test_an_operation_that_forgets_its_late_decision_is_a_defect(monkeypatch: py
 def test_routes_are_those_of_their_modules() -> None:
     assert [route.operation.__name__ for route in collect_routes(messages)] == ["post_message", "list_events"]
     assert {route.name.partition(".")[0] for route in ROUTES} == {
-        "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "messages", "changes", "timeline",
-        "reads", "streams",
+        "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "keys", "messages", "changes",
+        "timeline", "reads", "streams",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]
     assert len(set(names)) == len(names)
