@@ -33,6 +33,6 @@ from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_
 __all__ = [
     "CLOSE_CODES", "BuiltEvent", "BytesReceived", "CloseCode", "DeadlineExpired", "ErrorCode", "Event", "EventSigner", "FieldProblem", "HeaderPolicy", "Hub",
     "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed", "PeerGone", "PeerViolated", "Phase", "Refusal", "Request",
-    "RequestReceived", "Response", "Sequencer", "ServerConnection", "SigningKey", "Subscriber", "SubscriberState", "TextReceived", "UnverifiedEvent", "Verified", "Wants",
-    "WebSocketRequested", "build_event", "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
+    "RequestReceived", "Response", "Sequencer", "ServerConnection", "SigningKey", "Subscriber", "SubscriberState", "TextReceived",
+    "UnverifiedEvent", "Verified", "Wants", "WebSocketRequested", "build_event", "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
 ]  # fmt: skip

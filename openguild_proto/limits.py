@@ -72,8 +72,8 @@ MAX_QUEUE_BYTES = 32 * 1024 * 1024  # ours: the same
 APPEND_OVERHEAD_BYTES = 512  # of a waiting append, beside its two texts
 BLOCKED_SECS = 1.0  # ours: a locked channel's posts are refused; what an `overloaded` client is told to wait
 MAX_BLOCKED_CHANNELS = 1_024  # ours: remembered; a forgotten one costs one batch its patience again
-LOCK_PATIENCE_MS = 500  # ours: another replica's commit takes milliseconds, some hundred on a disk that stalls
-PROBE_PATIENCE_MS = 50  # ours: for a channel that is already known, or likely, to be locked
+LOCK_TIMEOUT_MS = 500  # ours: another replica's commit takes milliseconds, some hundred on a disk that stalls
+PROBE_LOCK_TIMEOUT_MS = 50  # ours: for a channel that is already known, or likely, to be locked
 RETRY_LIMIT_SECS = 1.0  # ours: for all parts of a batch together: the whole table may be locked
 MAX_WAITING_QUESTIONS = 20_000  # ours: about access to channels
 QUESTION_BYTES = 512  # two identifiers, a future, their places
@@ -123,9 +123,9 @@ MAX_CONTROL_PAYLOAD_BYTES = 125  # RFC 6455 5.5
 MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
 
 # The client's side
-MAX_ANSWER_HEAD_BYTES = 65_536  # ours
-MAX_ANSWER_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
-MAX_INTERIM_ANSWERS = 16  # ours: 1xx before one answer
+MAX_RESPONSE_HEAD_BYTES = 65_536  # ours
+MAX_RESPONSE_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
+MAX_INTERIM_RESPONSES = 16  # ours: 1xx before one answer
 MAX_REFUSAL_CHARS = 65_536  # ours: of the body in place of an upgrade
 MAX_STREAM_MESSAGE_CHARS = 4 * 1024 * 1024  # ours: of one message on a stream
 CLIENT_HANDSHAKE_SECS = 10.0  # ours: from the connection to the 101
@@ -136,7 +136,7 @@ BACKOFF_MAX_SECS = 15.0  # ours
 
 
 # What slow readers may keep
-MAX_WAITING_ANSWER_BYTES = 256 * 1024 * 1024  # ours: of all HTTP answers of a process that wait for their readers
+MAX_UNSENT_RESPONSE_BYTES = 256 * 1024 * 1024  # ours: of all HTTP answers of a process that wait for their readers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,17 +17,17 @@ MARK = "__performs__"
 
 
 class Performed(NamedTuple):
-    """One line of a performer's registry. `way`: what `performs` was given beside the effect."""
+    """One line of a performer's registry. `mode`: what `performs` was given beside the effect."""
 
     function: Callable[[Any, Any], Any]
-    way: Any
+    mode: Any
 
 
-def performs(effect: type[E], way: object = None) -> Callable[[Callable[[Of, E], R]], Callable[[Of, E], R]]:
+def performs(effect: type[E], mode: object = None) -> Callable[[Callable[[Of, E], R]], Callable[[Of, E], R]]:
     """Say that the decorated function or method performs `effect`: it is given the performer's own thing and the effect."""
 
     def mark(function: Callable[[Of, E], R]) -> Callable[[Of, E], R]:
-        setattr(function, MARK, (effect, way))
+        setattr(function, MARK, (effect, mode))
         return function
 
     return mark
@@ -40,10 +40,10 @@ def collect(*places: object) -> dict[type[Effect[Any]], Performed]:
         for function in vars(place).values():
             if not isinstance(function, FunctionType):
                 continue  # not asked for attributes: a lazy object, such as a logger, would come to life
-            effect, way = getattr(function, MARK, (None, None))
+            effect, mode = getattr(function, MARK, (None, None))
             if effect is None:
                 continue
             if effect in found and found[effect].function is not function:
                 raise LocalProtocolError(f"two performers of {effect.__name__}")
-            found[effect] = Performed(function, way)
+            found[effect] = Performed(function, mode)
     return found

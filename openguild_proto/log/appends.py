@@ -109,7 +109,7 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
         while len(self._blocked) > MAX_BLOCKED_CHANNELS:
             del self._blocked[next(iter(self._blocked))]
         gone = list(self._channels.pop(channel_id, ()))
-        self._let_go(gone)
+        self._remove(gone)
         return gone
 
     def suspects(self, channel_id: str) -> bool:

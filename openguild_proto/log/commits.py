@@ -14,7 +14,7 @@ import msgspec
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
-from openguild_proto.limits import LOCK_PATIENCE_MS, PROBE_PATIENCE_MS, RETRY_LIMIT_SECS
+from openguild_proto.limits import LOCK_TIMEOUT_MS, PROBE_LOCK_TIMEOUT_MS, RETRY_LIMIT_SECS
 
 Outcome: TypeAlias = Appended | AppendFailure | Exception
 
@@ -23,12 +23,12 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """Store these appends in one transaction."""
 
     appends: Sequence[AppendEvent]
-    patience_ms: int  # for each lock
+    lock_timeout_ms: int  # for each lock
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
     places: Sequence[int]  # in the batch
-    patience_ms: int
+    lock_timeout_ms: int
     give_up: float  # monotonic seconds; not tried after that
 
 
@@ -45,7 +45,7 @@ class CommitPlan:
         self.batch = batch
         self.outcomes: Sequence[Outcome] = ()
         self._settled: list[Outcome] | None = None  # once the batch has been split
-        self._parts = [_Part(range(len(batch)), PROBE_PATIENCE_MS if suspect else LOCK_PATIENCE_MS, math.inf)]
+        self._parts = [_Part(range(len(batch)), PROBE_LOCK_TIMEOUT_MS if suspect else LOCK_TIMEOUT_MS, math.inf)]
         self._tried = self._parts[0]
 
     def next_attempt(self, now: float) -> Attempt | None:
@@ -53,9 +53,9 @@ class CommitPlan:
         while self._parts:
             self._tried = self._parts.pop()
             if self._settled is None:
-                return Attempt(self.batch, self._tried.patience_ms)
+                return Attempt(self.batch, self._tried.lock_timeout_ms)
             if now < self._tried.give_up:
-                return Attempt([self.batch[place] for place in self._tried.places], self._tried.patience_ms)
+                return Attempt([self.batch[place] for place in self._tried.places], self._tried.lock_timeout_ms)
         return None
 
     def stored(self, outcomes: Sequence[Outcome]) -> None:
@@ -74,7 +74,7 @@ class CommitPlan:
         if len(parts) == 1:
             self._fail(Overloaded())
             return next(iter(parts))
-        self._split(list(parts.values()), PROBE_PATIENCE_MS, now)
+        self._split(list(parts.values()), PROBE_LOCK_TIMEOUT_MS, now)
         return None
 
     def refused(self, failure: Exception, now: float) -> AppendEvent | None:
@@ -84,7 +84,7 @@ class CommitPlan:
             self._fail(failure)
             return self.batch[places[0]]
         half = len(places) // 2
-        self._split([places[:half], places[half:]], self._tried.patience_ms, now)
+        self._split([places[:half], places[half:]], self._tried.lock_timeout_ms, now)
         return None
 
     def unavailable(self, failure: StorageUnavailable) -> None:
@@ -94,9 +94,9 @@ class CommitPlan:
     def _fail(self, failure: Exception) -> None:
         self.stored([failure] * len(self._tried.places))
 
-    def _split(self, parts: Sequence[Sequence[int]], patience_ms: int, now: float) -> None:
+    def _split(self, parts: Sequence[Sequence[int]], lock_timeout_ms: int, now: float) -> None:
         """Each part by itself, in order; RETRY_LIMIT_SECS for all of them together."""
         if self._settled is None:
             self.outcomes = self._settled = [Overloaded() for _ in self.batch]
         give_up = now + RETRY_LIMIT_SECS
-        self._parts += [_Part(places, patience_ms, give_up) for places in reversed(parts)]
+        self._parts += [_Part(places, lock_timeout_ms, give_up) for places in reversed(parts)]

@@ -22,11 +22,11 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.authority import require_in_channel, require_in_guild
 from openguild_proto.memory.paging import page_after
 from openguild_proto.memory.state import Channel, Membership, State
-from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import creator_role, decide_read_position
+from openguild_proto.policy.count_limits import decide_room
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
-from openguild_proto.schemas.stream import channel_body
+from openguild_proto.schemas.payloads import channel_body
 
 
 @performs(InsertChannel)

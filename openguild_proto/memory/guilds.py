@@ -27,8 +27,8 @@ from openguild_proto.memory.authority import require_author, require_in_guild
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.paging import page_after
 from openguild_proto.memory.state import Membership, State
-from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import decide_read_position
+from openguild_proto.policy.count_limits import decide_room
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission, needed_to_delete
@@ -41,7 +41,7 @@ from openguild_proto.records import (
     MemberChange,
     MemberRecord,
 )
-from openguild_proto.schemas.stream import channel_ids_body
+from openguild_proto.schemas.payloads import channel_ids_body
 
 
 @performs(InsertGuild)

@@ -24,7 +24,7 @@ from openguild_proto.schemas.guilds import Channel, Name
 
 @route(
     "GET", "/guilds/{guild_id}/channels", "List channels", {200: list[Channel]},
-    rights=in_guild(Permission.READ), query=PAGE, answer_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER,),
 )  # fmt: skip
 def list_channels(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Reads, and writes nothing (PROTOCOL 3.5.5)."""

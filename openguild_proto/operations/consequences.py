@@ -12,7 +12,7 @@ import msgspec
 
 from openguild_proto.http.message import OpenStream
 from openguild_proto.records import ControlKind, ControlRecord
-from openguild_proto.schemas.stream import channels_deleted
+from openguild_proto.schemas.payloads import channels_deleted
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
@@ -72,14 +72,14 @@ class RecheckUser(Consequence, frozen=True):
     user_id: str
 
 
-class PassOver(Consequence, frozen=True):
+class UnknownKind(Consequence, frozen=True):
     """A kind of a newer release: nothing is done, and the operator may know."""
 
     kind: str
 
 
 AnyConsequence: TypeAlias = (
-    RevokeSession | CloseStreams | ForgetChannel | AnnounceChannel | RefreshGuild | RecheckUser | PassOver
+    RevokeSession | CloseStreams | ForgetChannel | AnnounceChannel | RefreshGuild | RecheckUser | UnknownKind
 )
 
 
@@ -111,7 +111,7 @@ def consequences(record: ControlRecord) -> tuple[AnyConsequence, ...]:
         case ControlKind.CHANNEL_CREATED:
             return (AnnounceChannel(record=record),)
         case kind if not kind.is_known:
-            return (PassOver(kind=str(kind.value)),)
+            return (UnknownKind(kind=str(kind.value)),)
         case _ if record.user_id is not None:
             return (RecheckUser(user_id=record.user_id),)
     return ()

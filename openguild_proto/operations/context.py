@@ -11,7 +11,7 @@ import msgspec
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import (
@@ -90,7 +90,7 @@ class Service:
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
     address_refreshes: SlidingWindow  # key: limit_key of the client's address
     account_refreshes: SlidingWindow  # key: user id
-    sockets: ConnectionLimiter
+    sockets: StreamLimiter
 
     @classmethod
     def create(
@@ -103,7 +103,7 @@ class Service:
     ) -> Service:
         """With windows and places as configured; of the streams' places the share of one of `workers`."""
         websocket = settings.websocket
-        sockets = ConnectionLimiter(
+        sockets = StreamLimiter(
             -(-websocket.max_connections // workers),
             websocket.max_connections_per_user,
             websocket.max_connections_per_address,

@@ -23,7 +23,7 @@ from openguild_proto.operations.auth import authenticate, authenticate_socket, c
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.route import Route
-from openguild_proto.operations.routing import BadParameter, Matched, WrongMethod
+from openguild_proto.operations.router import BadParameter, Matched, WrongMethod
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.decode import decode_body, parse_query

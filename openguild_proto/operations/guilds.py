@@ -21,7 +21,7 @@ ALL = Parameter("all", {"type": "boolean"}, "true: every guild; server moderator
 
 @route(
     "GET", "/guilds", "List guilds", {200: list[Guild]},
-    query=(ALL, *PAGE), answer_headers=(NEXT_AFTER,), errors=(ErrorCode.FORBIDDEN,),
+    query=(ALL, *PAGE), response_headers=(NEXT_AFTER,), errors=(ErrorCode.FORBIDDEN,),
 )  # fmt: skip
 def list_guilds(call: Call[None, None]) -> Operation[Response]:
     """The caller's guilds; `?all=true` for server moderators and above: every guild."""

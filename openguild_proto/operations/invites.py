@@ -67,7 +67,7 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
 
 @route(
     "GET", "/guilds/{guild_id}/invites", "List invites", {200: list[Invite]},
-    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code), answer_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code), response_headers=(NEXT_AFTER,),
 )  # fmt: skip
 def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """For who may create them; spent and expired ones too, until they are forgotten."""

@@ -34,7 +34,7 @@ def _find_member(guild_id: str, user_id: str) -> Operation[MemberRecord]:
 
 @route(
     "GET", "/guilds/{guild_id}/members", "List members", {200: list[Member]},
-    rights=in_guild(Permission.READ), query=PAGE, answer_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER,),
 )  # fmt: skip
 def list_members(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """By when they joined."""

@@ -20,7 +20,7 @@ from openguild_proto.limits import (
 )
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
-from openguild_proto.operations.logs import LOG_EPOCH, check_epoch, epoch_header
+from openguild_proto.operations.epochs import LOG_EPOCH, check_epoch, epoch_header
 from openguild_proto.operations.parameters import CLAMPED, EPOCH, SEQUENCE
 from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, post_event
 from openguild_proto.operations.route import Parameter, in_channel, route
@@ -94,7 +94,7 @@ def checked_event_id(field: str, text: str) -> str:
 
 @route(
     "GET", "/channels/{channel_id}/events", "Read the log", {200: list[ListedEvent]},
-    rights=in_channel(Permission.READ), query=LOG_PAGE, answer_headers=(LOG_EPOCH,), errors=(ErrorCode.INVALID_SINCE,),
+    rights=in_channel(Permission.READ), query=LOG_PAGE, response_headers=(LOG_EPOCH,), errors=(ErrorCode.INVALID_SINCE,),
 )  # fmt: skip
 def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """A page of the log, oldest first, of about a MiB at most."""

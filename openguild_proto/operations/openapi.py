@@ -11,11 +11,11 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
-from openguild_proto.operations.logs import LOG_EPOCH, LOG_HEAD
+from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD
 from openguild_proto.operations.paging import NEXT_AFTER
 from openguild_proto.operations.parameters import EPOCH
 from openguild_proto.operations.route import Media, Parameter, Route
-from openguild_proto.operations.routing import CLIENT_PREFIX, UUID_PARAMETERS
+from openguild_proto.operations.router import CLIENT_PREFIX, UUID_PARAMETERS
 from openguild_proto.schemas.fields import MANDATORY_MARK, SCHEMA_PREFIX
 from openguild_proto.schemas.frames import CONTENTS, RedactedContent
 from openguild_proto.ws.close_codes import CLOSE_CODES
@@ -97,7 +97,7 @@ def build_schemas(routes: Iterable[Route]) -> dict[str, Schema]:
     """Every component schema by its name, in the order in which the routes name them."""
     types: dict[str, Any] = {}  # by the text of the type: a list cannot be compared with a union
     for route in routes:
-        for kind in (route.body, *route.answers.values(), route.frames):
+        for kind in (route.body, *route.responses.values(), route.frames):
             if kind is not None and not isinstance(kind, Media):
                 types[str(kind)] = kind
     _, components = msgspec.json.schema_components((*types.values(), *_BESIDE), ref_template=SCHEMA_PREFIX + "{name}")
@@ -170,8 +170,8 @@ def _responses(route: Route) -> dict[str, Any]:
     if route.status == 501:
         return {"501": {"$ref": "#/components/responses/Error"}}
     responses: dict[str, Any] = {}
-    for status, kind in route.answers.items():
-        more = route.answer_headers if status == route.status else _ERROR_HEADERS.get(status, ())
+    for status, kind in route.responses.items():
+        more = route.response_headers if status == route.status else _ERROR_HEADERS.get(status, ())
         text = route.summary if status == route.status else f"{route.summary}: not now"
         answer: dict[str, Any] = {"description": text, "headers": _header_references("X-Request-Id", *more)}
         if kind is not None:

@@ -28,7 +28,9 @@ def mark_read(call: Call[MarkReadBody, ChannelAccess], channel_id: str) -> Opera
     return Response.json(ReadPosition.of(state))
 
 
-@route("GET", "/channels/unread", "Unread counts", {200: list[ReadPosition]}, query=PAGE, answer_headers=(NEXT_AFTER,))
+@route(
+    "GET", "/channels/unread", "Unread counts", {200: list[ReadPosition]}, query=PAGE, response_headers=(NEXT_AFTER,)
+)
 def list_unread(call: Call[None, None]) -> Operation[Response]:
     """One line per channel the caller may read, in pages: they may be in any number of guilds."""
     page, user_id = asked_page(call.query), call.claims.user_id

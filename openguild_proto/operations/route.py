@@ -67,7 +67,7 @@ class Media(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A row of the table of routes. `answers`: status to a Struct, a list of one, a `Media` or None (no body); the first is
+    """A row of the table of routes. `responses`: status to a Struct, a list of one, a `Media` or None (no body); the first is
     the good one. `errors`: codes beside those that follow from the other members. `uncounted`: codes that are no rejection.
 
     `max_body_bytes`: a longer body is refused from its declaration, unread: nobody's memory or time is spent on it.
@@ -77,7 +77,7 @@ class Route(NamedTuple):
     template: str
     operation: OperationFunction
     summary: str
-    answers: Mapping[int, Any]
+    responses: Mapping[int, Any]
     auth: Auth = "bearer"
     rights: Rights = OWN
     query: tuple[Parameter, ...] | None = ()  # None: a query is not looked at
@@ -88,7 +88,7 @@ class Route(NamedTuple):
     uncounted: tuple[ErrorCode, ...] = ()
     refused_by: Callable[[Settings], ErrorCode | None] | None = None  # the configuration does not offer it
     request_headers: tuple[Parameter, ...] = ()
-    answer_headers: tuple[str, ...] = ()  # of a good answer
+    response_headers: tuple[str, ...] = ()  # of a good answer
     frames: Any = None  # what a stream sends
     client: bool = True  # also under /client/v1
     max_body_bytes: int = MAX_SMALL_BODY_BYTES
@@ -101,7 +101,7 @@ class Route(NamedTuple):
     @property
     def status(self) -> int:
         """Of a good answer."""
-        status: int = next(iter(self.answers))
+        status: int = next(iter(self.responses))
         return status
 
     @property
@@ -135,7 +135,7 @@ class Route(NamedTuple):
         return tuple(sorted(dict.fromkeys(codes), key=lambda code: (code.spec.status, code.spec.code)))
 
 
-def route(method: str, template: str, summary: str, answers: Mapping[int, Any], **known: Any) -> Callable[[F], F]:
+def route(method: str, template: str, summary: str, responses: Mapping[int, Any], **known: Any) -> Callable[[F], F]:
     """Say that the decorated operation answers `method` at `template`; `known`: further members of `Route`.
 
     Whatever changes something by a bearer token counts as one of the account's WRITES, unless `limits` says otherwise.
@@ -145,7 +145,7 @@ def route(method: str, template: str, summary: str, answers: Mapping[int, Any], 
 
     def mark(operation: F) -> F:
         more = getattr(operation, MARK, ())
-        setattr(operation, MARK, (Route(method, template, operation, summary, answers, **known), *more))
+        setattr(operation, MARK, (Route(method, template, operation, summary, responses, **known), *more))
         return operation
 
     return mark

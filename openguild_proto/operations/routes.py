@@ -20,7 +20,7 @@ from openguild_proto.operations import (
 )
 from openguild_proto.operations.description import describing
 from openguild_proto.operations.route import Route, collect_routes
-from openguild_proto.operations.routing import BadParameter, Matched, Router, WrongMethod
+from openguild_proto.operations.router import BadParameter, Matched, Router, WrongMethod
 
 ROUTES: tuple[Route, ...] = (
     *collect_routes(health, keys),

@@ -11,7 +11,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
-from openguild_proto.operations.logs import LOG_EPOCH, check_epoch, epoch_header
+from openguild_proto.operations.epochs import LOG_EPOCH, check_epoch, epoch_header
 from openguild_proto.operations.parameters import ACCESS_TOKEN, CLIENT_ID, EPOCH, INTEGER, SEQUENCE
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.addresses import limit_key
@@ -29,7 +29,7 @@ SINCE = Parameter(
 @route(
     "GET", "/channels/{channel_id}/ws", "Stream a channel", {101: None},
     auth="socket", rights=in_channel(Permission.READ), query=(SINCE, EPOCH, ACCESS_TOKEN, CLIENT_ID),
-    limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_SINCE,), answer_headers=(LOG_EPOCH,), frames=StreamFrame,
+    limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_SINCE,), response_headers=(LOG_EPOCH,), frames=StreamFrame,
 )  # fmt: skip
 def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Operation[OpenStream]:
     """`since` is exclusive; one that is no place in the log is refused before the upgrade: beyond the head, or of another

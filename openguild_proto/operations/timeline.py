@@ -8,7 +8,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.logs import LOG_EPOCH, LOG_HEAD, epoch_header
+from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header
 from openguild_proto.operations.messages import checked_event_id
 from openguild_proto.operations.parameters import CLAMPED, SEQUENCE
 from openguild_proto.operations.route import Parameter, in_channel, route

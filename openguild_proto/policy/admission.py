@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from openguild_proto.limits import SHED_LOOKS
 from openguild_proto.policy.addresses import limit_key
-from openguild_proto.policy.connections import Quota
+from openguild_proto.policy.quotas import Quota
 
 T = TypeVar("T")
 

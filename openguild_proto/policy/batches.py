@@ -57,7 +57,7 @@ class BatchQueue(ABC, Generic[Item, Ticket]):
     def _has_room(self, size: int) -> bool:
         return self._items < self.max_items and self.bytes + size <= self.max_bytes
 
-    def _let_go(self, gone: list[Waiting[Item, Ticket]]) -> None:
+    def _remove(self, gone: list[Waiting[Item, Ticket]]) -> None:
         """These wait no more."""
         self._items -= len(gone)
         for waiting in gone:
@@ -84,5 +84,5 @@ class ArrivalQueue(BatchQueue[Item, Ticket]):
     def take(self) -> list[Waiting[Item, Ticket]]:
         """Those that have waited longest."""
         batch = [self._line.popleft() for _ in range(min(len(self._line), MAX_BATCH_ITEMS))]
-        self._let_go(batch)
+        self._remove(batch)
         return batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
-from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.count_limits import decide_room
 from openguild_proto.records import InviteRecord, LimitReached
 
 

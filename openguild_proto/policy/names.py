@@ -7,7 +7,7 @@ import unicodedata
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_MARKS, MAX_NAME_CHARS
-from openguild_proto.policy.invisible import BLANK, JOINERS, is_needed
+from openguild_proto.policy.invisible_characters import BLANK, JOINERS, is_needed
 
 _UNSEEN = frozenset({"Cf", "Cn", "Co", "Zl", "Zp"})
 _MARKS = frozenset({"Mn", "Me"})

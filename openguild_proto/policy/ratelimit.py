@@ -22,7 +22,7 @@ class SlidingWindow:
         self._max_keys = max_keys
         self._admitted: OrderedDict[str, deque[float]] = OrderedDict()
         self.divisor = 1  # replicas that share the limit without hearing of each other
-        self.fresh: dict[str, int] | None = None  # admissions that other replicas have not been told (sharing.py)
+        self.fresh: dict[str, int] | None = None  # admissions that other replicas have not been told (limit_sharing.py)
 
     def change(self, limit: int, window_secs: float) -> None:
         """Other bounds from now on; what was admitted stays counted."""

@@ -17,10 +17,10 @@ from openguild_proto.operations.consequences import (
     AnnounceChannel,
     CloseStreams,
     ForgetChannel,
-    PassOver,
     RecheckUser,
     RefreshGuild,
     RevokeSession,
+    UnknownKind,
     consequences,
     ended_meanwhile,
 )
@@ -166,7 +166,7 @@ class Controls:
                     self._outputs.add_each(users, self._start_refresh)
                 case RecheckUser(user_id=user_id):
                     self._outputs.procedures.start(self._recheck_user(user_id), "checking a user's streams again")
-                case PassOver(kind=kind):
+                case UnknownKind(kind=kind):
                     self._pass_over(kind)
 
     def _start_refresh(self, user_id: str) -> None:

@@ -15,9 +15,9 @@ from openguild_proto.records import ControlRecord, ReadState
 from openguild_proto.replica.actions import Flush
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.outputs import Outputs
+from openguild_proto.replica.redactions import Redaction, redacted_frame
 from openguild_proto.replica.watchers import Watchers
-from openguild_proto.schemas.redactions import Redaction, redacted_frame
-from openguild_proto.schemas.stream import channel_created_payload, channel_message_payload, channel_read_payload
+from openguild_proto.schemas.payloads import channel_created_payload, channel_message_payload, channel_read_payload
 from openguild_proto.ws.frames import text_frame
 
 USER_RING = "user:"

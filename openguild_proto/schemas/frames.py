@@ -1,4 +1,4 @@
-"""What the sockets send, for the description: stream.py splices these bytes and does not encode the Structs."""
+"""What the sockets send, for the description: payloads.py splices these bytes and does not encode the Structs."""
 
 from __future__ import annotations
 

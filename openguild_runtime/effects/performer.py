@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from openguild_proto.effects import Effect, Operation, Overloaded, StorageEffect, StorageUnavailable
-from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import (
     AnnounceRead,
@@ -97,7 +97,7 @@ class Performer:
             raise TypeError(f"no performer for effect {type(effect).__name__}")
         return await performed.function(self, effect)
 
-    async def _append(self, effect: AppendEvent, request_id: str) -> Appended | AppendFailure:
+    async def _append(self, effect: AppendEvent, request_id: str) -> Appended | Unchanged | AppendFailure:
         if self._tracing is None:
             outcome = await self._storage.perform(effect)
         else:

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.listener import accept_forever, open_listener
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.timekeeper import WARN_SECS

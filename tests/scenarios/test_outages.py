@@ -16,7 +16,7 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from openguild_proto.policy.sharing import HEARTBEAT_SECS, SILENT_SECS
+from openguild_proto.policy.limit_sharing import HEARTBEAT_SECS, SILENT_SECS
 from openguild_runtime.bus.nats import PING_SECS
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.chat import User, receive, texts

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from openguild_proto.records import StoredEvent
-from openguild_proto.schemas.stream import event_frame_payload
+from openguild_proto.schemas.payloads import event_frame_payload
 
 
 class Entry(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openguild_proto.schemas.stream import payload_sequence
+from openguild_proto.schemas.payloads import payload_sequence
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.reasons import reconnect_secs
 from tests.simulation.client import Client

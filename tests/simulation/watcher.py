@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from openguild_proto.schemas.stream import channel_message_payload
+from openguild_proto.schemas.payloads import channel_message_payload
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.reasons import reconnect_secs
 from tests.simulation.client import Client

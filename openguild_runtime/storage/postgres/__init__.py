@@ -23,7 +23,7 @@ from openguild_proto.effects.replica import ReadHistory
 from openguild_proto.log.commits import Outcome
 from openguild_proto.records import ChannelAccess, ControlRecord, History
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
-from openguild_runtime.config.sections import DatabaseSection
+from openguild_runtime.config.server_config import DatabaseSection
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
@@ -47,12 +47,12 @@ from openguild_runtime.storage.postgres import (
 )
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.committer import Committer
-from openguild_runtime.storage.postgres.pool import Patience, Pool
-from openguild_runtime.storage.postgres.proof import check_writable, prove_usable
-from openguild_runtime.storage.postgres.settings import session_settings
+from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
+from openguild_runtime.storage.postgres.session_settings import session_settings
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection
-from openguild_runtime.storage.postgres.ways import Way
+from openguild_runtime.storage.postgres.write_probe import check_writable, prove_usable
 
 __all__ = ["PostgresStorage"]
 
@@ -171,17 +171,17 @@ class PostgresStorage(Storage):
         performed = PERFORMERS.get(type(effect))
         if performed is None:
             raise TypeError(f"not a storage effect: {type(effect).__name__}")
-        function, way = performed
-        match way:
-            case Way.STORE:
+        function, mode = performed
+        match mode:
+            case Mode.STORE:
                 result = await function(self, effect)
-            case Way.WATCH:
+            case Mode.WATCH:
                 result = await self._in_turn(self._watching, lambda connection: function(connection, effect))
-            case Way.QUERY | Way.CHANGE:
+            case Mode.QUERY | Mode.CHANGE:
                 alone = self._alone(lambda connection: function(connection, effect))
-                result = await self._with_connection(alone, writes=way is Way.CHANGE)
+                result = await self._with_connection(alone, writes=mode is Mode.CHANGE)
             case _:
-                result = await self._transact(function, effect, snapshot=way is Way.SNAPSHOT)
+                result = await self._transact(function, effect, snapshot=mode is Mode.SNAPSHOT)
         return cast("T", result)
 
     async def _transact(
@@ -200,15 +200,15 @@ class PostgresStorage(Storage):
             self.handler.control_stored(record)
         return result
 
-    @performs(AppendEvent, Way.STORE)
+    @performs(AppendEvent, Mode.STORE)
     async def _append(self, effect: AppendEvent) -> Appended | AppendFailure:
         return await self._committer.submit(effect)
 
-    @performs(FindChannelAccess, Way.STORE)
+    @performs(FindChannelAccess, Mode.STORE)
     async def _find_channel_access(self, effect: FindChannelAccess) -> ChannelAccess | None:
         return await self._accesses.submit(effect)
 
-    @performs(ReadHistory, Way.STORE)
+    @performs(ReadHistory, Mode.STORE)
     async def _read_history(self, effect: ReadHistory) -> History | None:
         return await self._in_turn(self._watching, self._history.read)
 
@@ -325,17 +325,17 @@ class PostgresStorage(Storage):
             return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
         return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
 
-    async def _look(self, patience: Patience) -> bool:
+    async def _look(self, timer: ProbeTimer) -> bool:
         async def look(connection: Connection) -> Schema:
             await check_writable(connection)
-            patience.renew()
+            timer.restart()
             return await schema.read(connection)
 
         self._schema = await self._in_turn(self._watching, look)
         return self._schema.serves
 
-    async def _prove(self, patience: Patience) -> bool:
-        del patience  # connecting and writing, all in the time of one answer
+    async def _prove(self, timer: ProbeTimer) -> bool:
+        del timer  # connecting and writing, all in the time of one answer
         self._schema = await self._pool.connected(prove_usable)
         return self._schema.serves
 

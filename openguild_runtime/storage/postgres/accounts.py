@@ -9,15 +9,15 @@ from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
 from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts, to_millis
-from openguild_runtime.storage.postgres.ways import Way
 
 USERS = Columns(UserRecord)
 USER = f"SELECT {USERS} FROM users"
 
 
-@performs(InsertUser, Way.CHANGE)
+@performs(InsertUser, Mode.CHANGE)
 async def insert_user(connection: Connection, effect: InsertUser) -> bool:
     status = await connection.execute(
         """
@@ -33,13 +33,13 @@ async def insert_user(connection: Connection, effect: InsertUser) -> bool:
     return rows_changed(status) == 1
 
 
-@performs(FindUserByName, Way.QUERY)
+@performs(FindUserByName, Mode.QUERY)
 async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
     row = await connection.fetchrow(f"{USER} WHERE username_key = $1", effect.username_key)
     return USERS.record(row) if row is not None else None
 
 
-@performs(DescribeUser, Way.SNAPSHOT)
+@performs(DescribeUser, Mode.SNAPSHOT)
 async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | None:
     """Several reads in one REPEATABLE READ transaction: one snapshot."""
     connection = tx.connection
@@ -95,7 +95,7 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
     )
 
 
-@performs(GrantServerRole, Way.TRANSACTION)
+@performs(GrantServerRole, Mode.TRANSACTION)
 async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
     await hold_users(tx, [effect.user_id])
     status = await tx.connection.execute(
@@ -111,7 +111,7 @@ async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
         await tx.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
 
 
-@performs(RevokeServerRole, Way.TRANSACTION)
+@performs(RevokeServerRole, Mode.TRANSACTION)
 async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
     await hold_users(tx, [effect.user_id])
     status = await tx.connection.execute(

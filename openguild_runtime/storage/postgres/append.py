@@ -17,18 +17,18 @@ from openguild_runtime.storage.postgres.values import Connection, Row, moment, t
 APPEND = """
 SELECT place, sequence, stored, event_id, fingerprint, wire, created_at,
     refused, living, guild_role, channel_role, server_roles
-FROM set_config('lock_timeout', $14, true) AS patience, LATERAL append_events_v3(
-    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN patience IS NOT NULL THEN $9::timestamptz[] END, $10, $11, $12, $13
+FROM set_config('lock_timeout', $14, true) AS lock_timeout, LATERAL append_events_v3(
+    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN lock_timeout IS NOT NULL THEN $9::timestamptz[] END, $10, $11, $12, $13
 ) AS appended
 """
 PERMITTED = roles_with(Permission.SEND_MESSAGES)
 OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 
-async def append_batch(connection: Connection, effects: Sequence[AppendEvent], patience_ms: int) -> list[Outcome]:
+async def append_batch(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
     """Store the batch; one outcome for each effect, in order. A statement alone is its own transaction.
 
-    Raises asyncpg's LockNotAvailableError after `patience_ms` for a lock, and PostgresError; nothing is stored then.
+    Raises asyncpg's LockNotAvailableError after `lock_timeout_ms` for a lock, and PostgresError; nothing is stored then.
     """
     rows = await connection.fetch(
         APPEND,
@@ -45,7 +45,7 @@ async def append_batch(connection: Connection, effects: Sequence[AppendEvent], p
         [effect.author.session_id if effect.author is not None else None for effect in effects],
         PERMITTED,
         OVERSEERS,
-        f"{patience_ms}ms",
+        f"{lock_timeout_ms}ms",
     )
     by_place: dict[int, Row] = {row["place"]: row for row in rows}
     return [_outcome(effect, by_place.get(place)) for place, effect in enumerate(effects, start=1)]

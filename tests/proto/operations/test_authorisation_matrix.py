@@ -16,7 +16,7 @@ from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, Gran
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.accounts import RefreshToken
 from tests.support.deeds import append
@@ -65,7 +65,7 @@ class Scene:
         """The status on a copy of the scene, 101 for a stream that opens."""
         tables, self.world.tables = self.world.tables, copy.deepcopy(self.world.tables)
         service, self.world.service = self.world.service, copy.copy(self.world.service)
-        self.world.service.sockets = ConnectionLimiter(10, 10, 10)
+        self.world.service.sockets = StreamLimiter(10, 10, 10)
         try:
             path = route.template.replace("{guild_id}", self.guild).replace("{channel_id}", self.channel)
             path = path.replace("{user_id}", self.guest).replace("{code}", self.code).replace("{device_id}", "d")

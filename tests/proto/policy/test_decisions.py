@@ -8,8 +8,8 @@ from hypothesis import given
 
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.attempts import BINS, bin_of, decide_attempt, forgotten_until
-from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import creator_role, decide_read_position, is_same_post
+from openguild_proto.policy.count_limits import decide_room
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite, invite_lives
 from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.policy.members import (

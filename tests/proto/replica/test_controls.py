@@ -15,7 +15,7 @@ from openguild_proto.limits import GAP_GRACE_SECS, PAGE_RECORDS
 from openguild_proto.memory.state import Membership
 from openguild_proto.records import Author, ControlKind, ControlRecord
 from openguild_proto.replica.streams import Streams
-from openguild_proto.schemas.stream import decode_control, encode_control
+from openguild_proto.schemas.payloads import decode_control, encode_control
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode

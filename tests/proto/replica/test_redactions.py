@@ -9,8 +9,8 @@ import pytest
 from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.records import Edit, Redact
-from openguild_proto.schemas.redactions import Redaction, redacted_frame, redaction_in
-from openguild_proto.schemas.stream import channel_message_payload
+from openguild_proto.replica.redactions import Redaction, redacted_frame, redaction_in
+from openguild_proto.schemas.payloads import channel_message_payload
 from openguild_proto.ws.frames import frame_payload, text_frame
 from tests.support.driven_replica import Driven, Socket
 from tests.support.elsewhere import Elsewhere

@@ -21,7 +21,7 @@ from openguild_proto.limits import TURN_SECS
 from openguild_proto.records import ControlKind, ControlRecord, StoredEvent
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.in_turns import in_turns
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.transport import Transport

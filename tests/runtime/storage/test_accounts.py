@@ -20,7 +20,7 @@ from openguild_proto.effects.accounts import (
 )
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.records import Author, ControlKind, ReusedRefresh, RotatedRefresh
-from openguild_proto.schemas.stream import encode_control
+from openguild_proto.schemas.payloads import encode_control
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, control_head, controls, login, new_id, token
 from tests.support.storage_handler import HeardFromStorage

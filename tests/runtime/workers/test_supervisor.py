@@ -11,7 +11,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.process.shutdown import Shutdown
 from openguild_runtime.server.siblings import Heartbeat
 from openguild_runtime.workers import supervisor

@@ -12,7 +12,7 @@ branch_labels = None
 depends_on = None
 
 # Whoever reads the table for long, such as a backup, would otherwise make every post wait behind this step.
-PATIENCE = "SET LOCAL lock_timeout = '3s'"
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
 
 ADD = """
 DO $do$ BEGIN
@@ -27,5 +27,5 @@ COMMENT ON COLUMN channels.epoch IS 'which log the sequences count in: 1 to 2^53
 
 
 def upgrade() -> None:
-    for statement in (PATIENCE, ADD, DEFAULT, COMMENT):
+    for statement in (LOCK_TIMEOUT, ADD, DEFAULT, COMMENT):
         op.execute(statement.strip())

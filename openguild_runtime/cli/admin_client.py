@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.system.unix_socket import short_socket_path, worker_paths
 

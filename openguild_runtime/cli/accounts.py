@@ -21,7 +21,7 @@ from openguild_proto.records import MemberChange, UserRecord
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
 from openguild_proto.uuids import new_uuid
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.server.failures import CommandFailed

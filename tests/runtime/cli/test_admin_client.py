@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from openguild_runtime.cli.admin import run_admin
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.cli.admin_client import run_admin
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.system.unix_socket import worker_path
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openguild_proto.limits import MAX_CLOCK_DRIFT_SECS
-from openguild_proto.policy.clocks import ClockWatch, deadline_of
+from openguild_proto.policy.clock_watch import ClockWatch, deadline_of
 
 WALL = 1_700_000_000.0
 

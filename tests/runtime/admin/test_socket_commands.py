@@ -19,10 +19,10 @@ from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.replica.replica import Replica
-from openguild_runtime.admin.commands import AdminScope, Answer, answer_to
 from openguild_runtime.admin.reload import LiveConfig
+from openguild_runtime.admin.socket_commands import AdminScope, Answer, answer_to
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class WaitingAnswers(Generic[T]):
+class UnsentResponses(Generic[T]):
     """Who has not taken an answer yet, and the bytes that were left when the kernel first took no more.
 
     Asked only where a write was blocked, so it costs readers that keep up nothing.

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openguild_proto.limits import MAX_RECONNECTS_PER_SEC, MAX_SPREAD_MS, MIN_WAVE_SOCKETS
-from openguild_proto.policy.draining import plan_waves
+from openguild_proto.policy.drain_waves import plan_waves
 
 SOCKETS = st.integers(0, 1_000_000)
 WINDOWS = st.floats(0, 3_600)

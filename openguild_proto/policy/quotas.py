@@ -27,7 +27,7 @@ class Quota:
             del self._held[key]
 
 
-class ConnectionLimiter:
+class StreamLimiter:
     """Quotas of streams. `address`: its `limit_key`."""
 
     def __init__(self, max_total: int, max_per_user: int, max_per_address: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from openguild_proto.policy.limit_sharing import FORGOTTEN_SECS, HEARD_SECS, HEARTBEAT_SECS, SILENT_SECS, LimitSharing
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.policy.sharing import FORGOTTEN_SECS, HEARD_SECS, HEARTBEAT_SECS, SILENT_SECS, LimitSharing
 
 
 class Replicas:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from openguild_proto.records import ControlKind, ControlRecord
-from openguild_proto.schemas.stream import channels_deleted, decode_control, encode_control
+from openguild_proto.schemas.payloads import channels_deleted, decode_control, encode_control
 
 
 def test_a_kind_of_a_newer_release_keeps_its_place_and_its_name() -> None:

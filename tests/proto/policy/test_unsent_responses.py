@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.policy.waiting import WaitingAnswers
+from openguild_proto.policy.unsent_responses import UnsentResponses
 
 
 def test_who_has_waited_longest_goes_first() -> None:
-    waiting: WaitingAnswers[str] = WaitingAnswers(100)
+    waiting: UnsentResponses[str] = UnsentResponses(100)
     assert [waiting.begin(name, 40) for name in "abc"] == [[], [], ["a"]]
     waiting.end("a")
     assert waiting.begin("b", 40) == [], "blocked again: it has moved on"
@@ -18,7 +18,7 @@ def test_who_has_waited_longest_goes_first() -> None:
 
 
 def test_one_alone_is_not_ended_for_its_size() -> None:
-    waiting: WaitingAnswers[str] = WaitingAnswers(100)
+    waiting: UnsentResponses[str] = UnsentResponses(100)
     assert waiting.begin("a", 1_000) == []
     assert waiting.begin("b", 1) == ["a"]
     waiting.end("b")
@@ -27,7 +27,7 @@ def test_one_alone_is_not_ended_for_its_size() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 100))))
 def test_the_total_is_what_those_hold_who_wait(steps: list[tuple[bool, int, int]]) -> None:
-    waiting: WaitingAnswers[int] = WaitingAnswers(150)
+    waiting: UnsentResponses[int] = UnsentResponses(150)
     held: dict[int, int] = {}
     for begins, reader, nbytes in steps:
         held.pop(reader, None)

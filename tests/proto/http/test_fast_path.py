@@ -9,7 +9,7 @@ from hypothesis import event, given, settings
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import RequestReceived
-from openguild_proto.http.quick import PLAIN, PatternHeads
+from openguild_proto.http.fast_path import PLAIN, PatternHeads
 from openguild_proto.limits import Limits
 from tests.support.wire import connection, drive
 

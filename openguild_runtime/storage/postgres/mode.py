@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Way(Enum):
+class Mode(Enum):
     """Given to `performs` beside the effect. A statement alone is a transaction by itself: no BEGIN and COMMIT around it."""
 
     QUERY = "one statement that reads, given a connection"

@@ -23,7 +23,7 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment
 
 EVENT_BYTES = 12_288  # incompressible, so that the table has to grow by a page: a full disk is seen
-PATIENCE_MS = 500  # for a lock: whoever holds one says nothing about the database
+LOCK_TIMEOUT_MS = 500  # for a lock: whoever holds one says nothing about the database
 
 USER = """
 INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at)
@@ -48,7 +48,7 @@ async def prove_usable(connection: Connection) -> Schema:
         return found
     undone = connection.transaction()
     await undone.start()
-    await connection.execute("SELECT set_config('lock_timeout', $1, true)", f"{PATIENCE_MS}ms")
+    await connection.execute("SELECT set_config('lock_timeout', $1, true)", f"{LOCK_TIMEOUT_MS}ms")
     await _write(connection)
     await undone.rollback()  # after a failure the end of the session does it
     return found
@@ -75,7 +75,7 @@ async def _write(connection: Connection) -> None:
         channel_id=channel, sender_id=user, event_id=f"$proof-{channel}", event_type="proof", canonical=event, wire=event,
         nonce=None, fingerprint=bytes(32), now_ms=now_ms, author=None,
     )  # fmt: skip
-    await append_batch(connection, [proof], PATIENCE_MS)
+    await append_batch(connection, [proof], LOCK_TIMEOUT_MS)
     key = AttemptKey(digest=os.urandom(32), limit=1)
     await count_attempt(connection, CountAttempt(keys=(key,), window_secs=60, now_ms=now_ms))
     await Transaction(connection).log(ControlKind.MEMBER_JOINED, guild_id=guild, user_id=user)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from openguild_proto.limits import CLOCK_DRIFT
-from openguild_proto.policy.clock import Reading, SharedClock
+from openguild_proto.policy.shared_clock import Reading, SharedClock
 
 
 def test_it_counts_on_from_the_middle_of_the_question() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from openguild_runtime.config.declared import keys_of
-from openguild_runtime.config.layers import ConfigError, overridden_names, passed_over_names
-from openguild_runtime.config.sections import ServerConfig, load
+from openguild_runtime.config.layers import ConfigError, ignored_names, overridden_names
+from openguild_runtime.config.server_config import ServerConfig, load
 from openguild_runtime.server.start_checks import require_servable
 
 SEED = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
@@ -124,7 +124,7 @@ def test_an_embedded_server_passes_over_plain_names(tmp_path: Path) -> None:
     environ = {"DATABASE_URL": "postgresql://x", "NATS_URL": "nats://x"}
     config = configured(tmp_path, {"embedded": True}, **environ)
     assert (config.database_url, config.nats.url) == (None, None)
-    assert passed_over_names(environ) == ["DATABASE_URL", "NATS_URL"]
+    assert ignored_names(environ) == ["DATABASE_URL", "NATS_URL"]
     assert "nats.url" in refused(tmp_path, {"embedded": True}, **{P + "NATS__URL": "nats://x"})
 
 
