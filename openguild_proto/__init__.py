@@ -31,8 +31,9 @@ from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_frame
 
 __all__ = [
-    "CLOSE_CODES", "BuiltEvent", "BytesReceived", "CloseCode", "DeadlineExpired", "ErrorCode", "Event", "EventSigner", "FieldProblem", "HeaderPolicy", "Hub",
-    "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed", "PeerGone", "PeerViolated", "Phase", "Refusal", "Request",
-    "RequestReceived", "Response", "Sequencer", "ServerConnection", "SigningKey", "Subscriber", "SubscriberState", "TextReceived",
-    "UnverifiedEvent", "Verified", "Wants", "WebSocketRequested", "build_event", "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
+    "CLOSE_CODES", "BuiltEvent", "BytesReceived", "CloseCode", "DeadlineExpired", "ErrorCode", "Event", "EventSigner",
+    "FieldProblem", "HeaderPolicy", "Hub", "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed", "PeerGone",
+    "PeerViolated", "Phase", "Refusal", "Request", "RequestReceived", "Response", "Sequencer", "ServerConnection", "SigningKey",
+    "Subscriber", "SubscriberState", "TextReceived", "UnverifiedEvent", "Verified", "Wants", "WebSocketRequested", "build_event",
+    "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
 ]  # fmt: skip

@@ -16,8 +16,8 @@ from openguild_proto.operations.paging import NEXT_AFTER
 from openguild_proto.operations.parameters import EPOCH
 from openguild_proto.operations.route import Media, Parameter, Route
 from openguild_proto.operations.router import CLIENT_PREFIX, UUID_PARAMETERS
+from openguild_proto.schemas.events import CONTENTS, RedactedContent
 from openguild_proto.schemas.fields import MANDATORY_MARK, SCHEMA_PREFIX
-from openguild_proto.schemas.frames import CONTENTS, RedactedContent
 from openguild_proto.ws.close_codes import CLOSE_CODES
 
 Schema = dict[str, Any]
