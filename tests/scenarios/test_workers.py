@@ -40,7 +40,7 @@ def temporary(tmp_path: Path) -> Path:
 
 
 def metrics(server: ServerProcess) -> str:
-    return httpx.get(server.base_url + "/metrics", timeout=5.0, trust_env=False).text
+    return httpx.get(server.base_url + "/metrics", timeout=5.0, trust_env=False, verify=False).text
 
 
 def workers(server: ServerProcess) -> dict[str, int]:
