@@ -19,6 +19,7 @@ from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
 TEMPLATE = "openguild_template"
+ServerProcess.launched = True  # benchmarks and long runs start interpreters
 _numbers = itertools.count(1)
 
 
