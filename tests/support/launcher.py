@@ -27,6 +27,10 @@ from tempfile import TemporaryFile
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
+PYTHON_ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join((str(ROOT / "tests/support/as_installed"), str(ROOT))),
+    "PYTHONWARNINGS": "error::ResourceWarning",
+}
 NUMBER = struct.Struct("i")  # a process id, then its wait status
 MAX_REQUEST_BYTES = 1 << 20
 PRELOADED = (
@@ -137,7 +141,7 @@ def _control() -> socket.socket:
         launcher = subprocess.Popen(
             [sys.executable, "-m", "tests.support.launcher", str(theirs.fileno())],
             cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            env=environment | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::ResourceWarning"},
+            env=environment | PYTHON_ENVIRONMENT,
         )  # fmt: skip
     atexit.register(_end, ours, launcher)
     return ours

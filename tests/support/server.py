@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from tests.support.chat import Chat
-from tests.support.launcher import LaunchedProcess, launch, run_launched
+from tests.support.launcher import PYTHON_ENVIRONMENT, LaunchedProcess, launch, run_launched
 from tests.support.waiting import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ class ServerProcess:
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_SERVER__")}
         environment = kept | {f"OPENGUILD_SERVER__{key}": str(value) for key, value in self._settings.items()}
-        return environment | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::ResourceWarning"}
+        return environment | PYTHON_ENVIRONMENT
 
     def run_command(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """`openguild-server <flags> <arguments>` under the same settings, to its end; `environment` is set too."""
