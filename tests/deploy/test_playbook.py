@@ -102,7 +102,7 @@ def test_the_headers_are_on_an_upgrade(server: ServerProcess, chat: Chat) -> Non
     assert promised_headers().items() <= answer.headers.items()
 
 
-def test_ten_thousand_channels_paths_and_users_make_no_series(
+def test_thousands_of_channels_paths_and_users_make_no_series(
     tmp_path: Path, postgres: EmbeddedPostgres, database_url: str
 ) -> None:
     """Made in the database, seen by the server: what counts is what labels would hold."""
@@ -116,7 +116,7 @@ def test_ten_thousand_channels_paths_and_users_make_no_series(
         ]
         series = _series(server)
         with alice.stream(first):
-            for start in range(0, 10_000, 50):
+            for start in range(0, 2_000, 50):  # a label's 500 values would show
                 _ask_for_many(
                     server.port, alice.token, [channels[(start + place) % len(channels)] for place in range(50)]
                 )
