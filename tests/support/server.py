@@ -59,8 +59,9 @@ class ServerProcess:
 
     def run_command(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """`openguild-server <flags> <arguments>` under the same settings, to its end; `environment` is set too."""
+        fresh = not self.launched or "PYTHONPATH" in environment
         environment = self._environment() | environment
-        if not self.launched:
+        if fresh:
             return subprocess.run(
                 [sys.executable, "-m", "openguild_runtime.cli.main", *self._flags, *arguments],
                 cwd=self._directory, env=environment, input=stdin, capture_output=True, text=True, timeout=60, check=False,
