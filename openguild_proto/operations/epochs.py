@@ -1,4 +1,4 @@
-"""What the page of a log and its stream share: which log a place counts in."""
+"""Checks the epoch of a `since`, for pages and streams of a channel's log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOG_HEAD = "X-OpenGuild-Head"
 
 
 def check_epoch(epoch: int | None, since: int | None, channel: ChannelRecord) -> None:
-    """`epoch` says which log `since` counts in; without it nothing is known. Raises Refusal 400 where that is another one."""
+    """Raise Refusal 400 unless `epoch` is that of the channel's log. None is not checked."""
     if epoch is None:
         return
     if epoch < 1:
@@ -23,5 +23,5 @@ def check_epoch(epoch: int | None, since: int | None, channel: ChannelRecord) ->
 
 
 def epoch_header(channel: ChannelRecord) -> Headers:
-    """Which log a page or a stream is of."""
+    """Return the header with the log's epoch."""
     return ((EPOCH_HEADER, str(channel.epoch)),)

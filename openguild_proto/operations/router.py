@@ -1,7 +1,7 @@
-"""From a path to its route: the rows of a table as a tree of segments.
+"""Matches a path to its route, in a tree of segments.
 
-Client routes stand at the root and under `/client/v1`; operational ones only at the root. The template is what the
-metrics show, so a label never holds a path that a client chose (PROTOCOL 3.1.6).
+Client routes are at the root and under `/client/v1`, operational ones only at the root. Metrics have the template as a
+label, never a path that a client chose (PROTOCOL 3.1.6).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ UUID_PARAMETERS = frozenset({"guild_id", "channel_id", "user_id"})
 
 
 class Matched(NamedTuple):
-    """`template` with its prefix, as the metrics show it; `params` decoded, UUIDs in canonical form."""
+    """The matched route. `template`: with its prefix. `params`: decoded, UUIDs in canonical form."""
 
     route: Route
     template: str
@@ -25,7 +25,7 @@ class Matched(NamedTuple):
 
 
 class BadParameter(NamedTuple):
-    """The path matches a template, but a parameter cannot be what it stands for."""
+    """The path matches a template, but a parameter is invalid."""
 
     route: Route
     template: str
@@ -34,19 +34,19 @@ class BadParameter(NamedTuple):
 
 
 class WrongMethod(NamedTuple):
-    """The path exists for other methods: the value of `Allow`."""
+    """The path exists for other methods. `allow`: the value of the header."""
 
     template: str
     allow: str
 
 
 class Router:
-    """A table of routes, matched segment by segment."""
+    """Matches paths to a table of routes, segment by segment."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
-        self._fixed: dict[tuple[str, str], Matched] = {}  # by method and path, where no segment is a parameter
-        self._parameters: dict[str, list[tuple[int, str]]] = {}  # by template: the place and the name of each
+        self._fixed: dict[tuple[str, str], Matched] = {}  # by method and path, for templates without parameters
+        self._parameters: dict[str, list[tuple[int, str]]] = {}  # by template: the index and name of each
         for route in routes:
             node = self._root
             parameters = self._parameters[route.template] = []
@@ -68,7 +68,7 @@ class Router:
                 self._fixed[method, path] = Matched(route, path, {})
 
     def match(self, method: str, path: str) -> Matched | BadParameter | WrongMethod | None:
-        """What answers `method` at the raw `path`; None: nothing does. HEAD is answered where GET is."""
+        """Return the route for `method` and the raw `path`; None: no such path. HEAD matches as GET."""
         fixed = self._fixed.get((method, path))
         if fixed is not None:
             return fixed
@@ -97,7 +97,7 @@ class Router:
         return Matched(route, template, params)
 
     def _find(self, segments: list[str], client: bool) -> list[Route]:
-        """Routes of the most literal template that fits: `@me` and `unread` come before a parameter."""
+        """Return the routes of the most literal matching template: `@me` and `unread` win over a parameter."""
         node: _Node | None = self._root
         for segment in segments:
             if node is None:

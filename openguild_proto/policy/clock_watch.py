@@ -1,9 +1,8 @@
-"""What follows from two clocks: tokens end by the wall clock, and connections by the monotonic one.
+"""Turns expiries into deadlines, and notices when the wall clock moves against the monotonic clock.
 
-Whatever compares an expiry with "now" looks at the wall clock: an access token in a request, a refresh token, an invite.
-An open stream waits for a deadline instead, which was right when it was set. When the wall clock is set, the two clocks
-have moved apart, and every deadline that was made of an expiry is made again. So a token ends for requests and for
-streams alike, whichever way the wall clock goes.
+A request compares the expiry of its token with the wall clock. An open stream has a monotonic deadline that was computed
+from the expiry. After a change of the wall clock such deadlines are computed again, so that a token expires for requests
+and for streams at the same time.
 """
 
 from __future__ import annotations
@@ -12,21 +11,21 @@ from openguild_proto.limits import MAX_CLOCK_DRIFT_SECS
 
 
 def deadline_of(expires_ms: int, now: float, wall: float) -> float:
-    """When something that ends at `expires_ms` (UTC milliseconds) does, in monotonic seconds. `wall`: UTC seconds."""
+    """Return the monotonic time of an expiry. `expires_ms`: UTC milliseconds. `now`, `wall`: the two clocks now, in seconds."""
     return now + (expires_ms / 1000 - wall)
 
 
 class ClockWatch:
-    """Tells when deadlines are to be made again: the wall clock has moved MAX_CLOCK_DRIFT_SECS against the other.
+    """Notices that the wall clock has moved by more than MAX_CLOCK_DRIFT_SECS against the monotonic one.
 
-    At once when it is set, and now and then when it is slewed.
+    A step is noticed at once, slewing when it adds up.
     """
 
     def __init__(self, now: float, wall: float) -> None:
         self._offset = wall - now
 
     def moved(self, now: float, wall: float) -> float:
-        """The seconds by which it has moved since this was last said, 0.0 while they are few; negative: it went back."""
+        """Return the seconds that the wall clock has moved since they were last returned; 0.0 below the bound, negative: back."""
         by = wall - now - self._offset
         if abs(by) <= MAX_CLOCK_DRIFT_SECS:
             return 0.0

@@ -1,4 +1,4 @@
-"""How a replica that stops sends its clients elsewhere without a storm (PROTOCOL 12.1)."""
+"""Plans how a draining replica closes its sockets in waves, without a reconnect storm (PROTOCOL 12.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openguild_proto.limits import MAX_RECONNECTS_PER_SEC, MAX_SPREAD_MS, MIN_SP
 
 
 class Waves(NamedTuple):
-    """Close `size` sockets, wait `pause_secs`, and so on; each client is told a delay of 0 to `spread_ms` - 1 ms."""
+    """Close `size` sockets, wait `pause_secs`, repeat. Each client is told a random delay below `spread_ms`."""
 
     size: int
     pause_secs: float
@@ -16,7 +16,7 @@ class Waves(NamedTuple):
 
 
 def plan_waves(sockets: int, window_secs: float) -> Waves:
-    """The last wave leaves within half the window, so that the other half is left for the close handshakes."""
+    """Plan the waves of `sockets`. The last wave is within the first half of the window; the rest is for close handshakes."""
     waves = max(1, int(window_secs / 2 / WAVE_SECS))
     size = max(MIN_WAVE_SOCKETS, -(-sockets // waves))
     spread_ms = min(MAX_SPREAD_MS, MIN_SPREAD_MS + 1_000 * sockets // MAX_RECONNECTS_PER_SEC)

@@ -1,6 +1,6 @@
-"""Characters of which nothing is seen, and the places where a script or an emoji needs one.
+"""Invisible characters, and the places where a script or an emoji needs one.
 
-Everywhere else they make two names that look the same. The places are those of RFC 5892 appendix A (CONTEXTJ) and
+Elsewhere they make different names look the same. The places are those of RFC 5892 appendix A (CONTEXTJ) and
 UAX 31 2.3 for the joiners, of UTS 51 for emoji, and of the Ideographic Variation Database and Mongolian for variation selectors.
 """
 
@@ -16,9 +16,9 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _TAGS = range(0xE0020, 0xE0080)
 _TEXT_OR_EMOJI = frozenset("\ufe0e\ufe0f")
 _KEYCAPS = frozenset("0123456789#*")
-_KEYCAP = "\u20e3"  # what makes a keycap of them
+_KEYCAP = "\u20e3"  # combines with them to a keycap
 
-# Default_Ignorable_Code_Point (UAX 44) outside the category Cf, fillers, and what fonts draw as nothing.
+# Default_Ignorable_Code_Point (UAX 44) outside the category Cf, fillers, and characters that fonts draw as blank.
 BLANK = frozenset(
     map(
         chr,
@@ -29,7 +29,7 @@ BLANK = frozenset(
     )
 )  # fmt: skip
 
-# Extended_Pictographic (UTS 51), by the blocks that hold nothing else of which a name could be made.
+# Extended_Pictographic (UTS 51), by blocks without other characters that names use.
 _PICTOGRAPHS = (
     range(0xA9, 0xAA), range(0xAE, 0xAF), range(0x203C, 0x203D), range(0x2049, 0x204A), range(0x2122, 0x2123),
     range(0x2139, 0x213A), range(0x2194, 0x21AB), range(0x231A, 0x2400), range(0x24C2, 0x24C3), range(0x25AA, 0x2600),
@@ -39,7 +39,7 @@ _PICTOGRAPHS = (
 
 
 def _letters_with(*forms: str) -> frozenset[str]:
-    """Arabic letters that have one of these presentation forms."""
+    """Return the Arabic letters that have one of these presentation forms."""
     found = set()
     for code in (*range(0xFB50, 0xFE00), *range(0xFE70, 0xFF00)):
         form, *letters = unicodedata.decomposition(chr(code)).split() or [""]
@@ -48,13 +48,13 @@ def _letters_with(*forms: str) -> frozenset[str]:
     return frozenset(found)
 
 
-_JOINS_FOLLOWING = _letters_with("<initial>", "<medial>")  # Joining_Type D: they join the letter behind them
-_JOINS_PRECEDING = _letters_with("<final>", "<medial>")  # D and R: the one before them
+_JOINS_FOLLOWING = _letters_with("<initial>", "<medial>")  # Joining_Type D: join the letter after them
+_JOINS_PRECEDING = _letters_with("<final>", "<medial>")  # D and R: join the letter before them
 _FORMED = _letters_with("<initial>", "<medial>", "<final>", "<isolated>")
 
 
 def is_needed(text: str, at: int) -> bool:
-    """Whether the joiner or blank character at this place is one that changes what is seen."""
+    """Return whether the joiner or blank character at `at` changes how the text looks."""
     character = text[at]
     before, after = text[:at], text[at + 1 : at + 2]
     if character in JOINERS:
@@ -71,23 +71,23 @@ def is_needed(text: str, at: int) -> bool:
 
 def _joiner_is_needed(joiner: str, before: str, after: str) -> bool:
     follows = after[:1] or " "
-    if unicodedata.combining(before[-1:] or " ") == _VIRAMA:  # UAX 31 A2 and B: behind a letter of its script
+    if unicodedata.combining(before[-1:] or " ") == _VIRAMA:  # UAX 31 A2 and B: after a letter of its script
         script = _script(before[-1])
         return _script(_letter(reversed(before))) == script and (joiner == ZWJ or _script(follows) == script)
     if joiner == ZWJ:
-        # Bengali ya-phalaa behind ra, Unicode 12.2; or an emoji of several
+        # Bengali ya-phalaa after ra, Unicode 12.2; or an emoji sequence
         ya_phalaa = before[-1:] == "\u09b0" and follows == "\u09cd"
         return ya_phalaa or (_is_pictograph(_pictograph_of(before)) and _is_pictograph(follows))
     return _joins(_letter(reversed(before)), _JOINS_FOLLOWING) and _joins(_letter(after), _JOINS_PRECEDING)
 
 
 def _script(character: str) -> str:
-    """As its name begins."""
+    """Return the first word of the character's Unicode name."""
     return unicodedata.name(character, "").split(" ")[0] if character else ""
 
 
 def _pictograph_of(before: str) -> str:
-    """The character that an emoji presentation, a skin tone or tags belong to."""
+    """Return the character that a presentation selector or tags at the end belong to."""
     end = len(before)
     while end and (before[end - 1] in _TEXT_OR_EMOJI or ord(before[end - 1]) in _TAGS):
         end -= 1
@@ -99,13 +99,13 @@ def _is_pictograph(character: str) -> bool:
 
 
 def _letter(characters: object) -> str:
-    """The first that is no mark: Joining_Type T is passed over (RFC 5892 A.1)."""
+    """Return the first character that is not a mark: skips Joining_Type T (RFC 5892 A.1)."""
     assert isinstance(characters, str | reversed)
     return next((one for one in characters if unicodedata.category(one) not in {"Mn", "Me"}), "")
 
 
 def _joins(letter: str, joining: frozenset[str]) -> bool:
-    """Arabic by its forms; of other cursive scripts (Syriac, N'Ko, Mongolian) any letter."""
+    """Return whether the letter joins: Arabic by its forms; any letter of Syriac, N'Ko, Mongolian and Mandaic."""
     if letter in _FORMED:
         return letter in joining
     name = unicodedata.name(letter, "") if letter else ""

@@ -1,16 +1,15 @@
-"""Message limits that hold for all replicas together: each tells the others what it has admitted.
+"""Message limits shared by all replicas: each publishes what it has admitted.
 
-Every quarter of a second a replica publishes its admissions since the last time; the others count them as if they
-had been their own. Between two messages the replicas together may admit up to that interval's worth too much.
-While the wire is away nobody hears: each replica then allows its share, the limit divided by how many replicas there
-were. The wire counts as away SILENT_SECS after its last answer, long before a dead connection is given up: until then
-each replica may admit what it has not heard of, and from then on the limit does not fail open, however long it lasts.
-A replica is forgotten when the wire has carried for FORGOTTEN_SECS without a word of it.
+Every quarter of a second a replica publishes its new admissions, and the others count them as their own. Within that
+interval the replicas together may admit too much by what they admit in it.
 
-The exception: who starts while the wire is away knows of nobody. `at_least` is the number that it divides by.
-A wire may also carry this replica's questions and not the others' words. Where fewer than `at_least` were heard in the
-last HEARD_SECS, those that were not are taken to admit unheard: the limit is divided among as many parts as there are
-groups of the size that was heard.
+While the bus is down each replica applies its share: the limit divided by the number of replicas. The bus counts as down
+SILENT_SECS after its last response, long before the connection times out, so the limit does not fail open during an
+outage. A replica expires after FORGOTTEN_SECS without a message while the bus is up.
+
+A replica that starts during an outage knows no others, so it divides by `at_least`. A bus may also respond without
+delivering the messages of others. If fewer than `at_least` replicas were heard in the last HEARD_SECS, the limit is
+divided by the number of groups of the heard size that make up `at_least`.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from openguild_proto.policy.ratelimit import SlidingWindow
 PUBLISH_SECS = 0.25
 HEARTBEAT_SECS = 1.0
 SILENT_SECS = 3.0
-HEARD_SECS = 3.0  # three heartbeats: whoever is there has been heard by then
+HEARD_SECS = 3.0  # three heartbeats: every replica that is up has been heard
 FORGOTTEN_SECS = 10.0
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """One replica's admissions since its last message: window name, then key to how many."""
+    """One replica's admissions since its last message: by window name, then by key."""
 
     replica: str
     counts: dict[str, dict[str, int]]
@@ -38,31 +37,31 @@ _decoder = msgspec.json.Decoder(Admitted)
 
 
 class LimitSharing:
-    """`windows` by name, the same names on every replica. `replica`: an id that no other replica has.
+    """`windows` by name, the same names on every replica. `replica`: a unique id.
 
-    `at_least`: replicas that there are, whoever was heard.
+    `at_least`: the configured number of replicas.
     """
 
     def __init__(self, replica: str, windows: dict[str, SlidingWindow], *, at_least: int = 1) -> None:
         self._replica = replica
         self._windows = windows
         self._at_least = at_least
-        self._heard: dict[str, float] = {}  # replica: when, monotonic seconds
+        self._heard: dict[str, float] = {}  # replica to the time of its last message, monotonic seconds
         self._told_at = float("-inf")
         self._answered_at = float("-inf")
-        self._carries_since: float | None = None  # None: the wire is away
-        self.divisor = 1  # what the limits are divided by since the last tick
+        self._carries_since: float | None = None  # None: the bus is down
+        self.divisor = 1  # of the limits, since the last tick
         for window in windows.values():
             window.fresh = {}
 
     def answered(self, now: float) -> None:
-        """The wire has answered: what was published before has left this replica. Call it every HEARTBEAT_SECS or so."""
+        """Note a response of the bus: earlier messages have left this replica. Call it about every HEARTBEAT_SECS."""
         self._answered_at = now
 
     def tick(self, now: float, *, connected: bool, heard: bool = True) -> bytes | None:
-        """Call every PUBLISH_SECS: what is to be published, if anything. `connected`: there is somebody to give it to.
+        """Return the message to publish; None: there is none. Call it every PUBLISH_SECS.
 
-        `heard`: as far as the wire says, the others get what is published, and this replica what they publish.
+        `connected`: the bus takes messages. `heard`: as far as it says, it delivers messages in both directions.
         """
         if not connected or not heard or now - self._answered_at >= SILENT_SECS:
             self._carries_since = None
@@ -86,11 +85,11 @@ class LimitSharing:
         return -(-self._at_least // (1 + sum(now - at < HEARD_SECS for at in self._heard.values())))
 
     def probe(self) -> bytes:
-        """A message that tells nothing: whether the wire takes it says whether it would take the others."""
+        """Return an empty message, to test whether the bus permits publishing."""
         return msgspec.json.encode(Admitted(self._replica, {}))
 
     def received(self, payload: bytes, now: float) -> None:
-        """Another replica's message. Raises msgspec.DecodeError for anything else."""
+        """Count the admissions of another replica's message. Raises msgspec.DecodeError."""
         message = _decoder.decode(payload)
         if message.replica == self._replica or (
             message.replica not in self._heard and len(self._heard) >= MAX_REPLICAS
@@ -105,5 +104,5 @@ class LimitSharing:
 
     @property
     def replicas(self) -> int:
-        """Known to be alive, this one included."""
+        """The number of replicas known to be alive, this one included."""
         return 1 + len(self._heard)

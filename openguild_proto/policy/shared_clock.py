@@ -1,8 +1,7 @@
-"""One time for all replicas: the store's clock, carried forward by each replica's own monotonic one.
+"""One wall clock for all replicas: the store's, extrapolated by each replica's monotonic clock between readings.
 
-Machines' clocks differ, and what one replica stores another compares: when a refresh token was exchanged, when an
-attempt was made, when an invite or a session ends. So nobody's wall clock decides anything. The store's clock is read
-now and then; between two readings a monotonic clock, which nobody sets, counts on.
+The clocks of machines differ, and replicas compare times that others stored: of refreshes, attempts, invites and
+sessions. So no replica uses its own wall clock for them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from openguild_proto.limits import CLOCK_DRIFT
 
 
 class Reading(NamedTuple):
-    """The store's clock said `wall_ms` at some moment within `error_secs` of `at`, in monotonic seconds."""
+    """The store's clock showed `wall_ms` at a moment within `error_secs` of `at`, in monotonic seconds."""
 
     wall_ms: float
     at: float
@@ -21,20 +20,20 @@ class Reading(NamedTuple):
 
     @classmethod
     def between(cls, asked: float, answered: float, wall_ms: float) -> Reading:
-        """Of an answer: when in between the clock was looked at is not known."""
+        """Return the reading of a query sent at `asked` and answered at `answered`; the store read its clock in between."""
         return cls(wall_ms, (asked + answered) / 2, (answered - asked) / 2)
 
     def wall_at(self, now: float) -> float:
-        """UTC milliseconds at `now`."""
+        """Return UTC milliseconds at `now`."""
         return self.wall_ms + (now - self.at) * 1000
 
     def error_at(self, now: float) -> float:
-        """Seconds; two clocks run apart while nobody compares them."""
+        """Return the possible error in seconds, which grows with the drift of the two clocks."""
         return self.error_secs + (now - self.at) * CLOCK_DRIFT
 
 
 class SharedClock:
-    """The best reading so far. `take` one often enough that a clock that was set is noticed."""
+    """Keeps the best reading. Take one regularly, so that a change of the store's clock is noticed."""
 
     __slots__ = ("_reading",)
 
@@ -47,14 +46,14 @@ class SharedClock:
         return self._reading is not None
 
     def wall_ms(self, now: float) -> float | None:
-        """UTC milliseconds of the store's clock; None without a reading. `now`: monotonic seconds."""
+        """Return UTC milliseconds of the store's clock; None without a reading. `now`: monotonic seconds."""
         return None if self._reading is None else self._reading.wall_at(now)
 
     def take(self, reading: Reading) -> float:
-        """Use `reading` where it is the better one, and in any case where it contradicts the one in use.
+        """Use `reading` if it is more exact than the one in use, or contradicts it.
 
-        Returns by how many seconds it contradicts: 0.0, unless somebody has set the store's clock, another machine has
-        become the store, or this one was suspended.
+        Return the seconds by which it contradicts: 0.0 unless the store's clock was set, another machine became the
+        store, or this machine was suspended.
         """
         used = self._reading
         if used is None:

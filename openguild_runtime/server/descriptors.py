@@ -127,7 +127,7 @@ class Descriptors:
                     log.warning("the limit of open files was changed", limit=soft, before=self._budget.limit)
                     self._budget.limit_changed(soft)
                 if self._refilled():
-                    self._budget.are_to_be_had(self._clock())
+                    self._budget.opened(self._clock())
                 self._apply()
                 await anyio.sleep(LOOK_SECS)
         finally:

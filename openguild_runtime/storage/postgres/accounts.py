@@ -5,7 +5,7 @@ from __future__ import annotations
 from openguild_proto.effects.accounts import DescribeUser, FindUserByName, InsertUser
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
-from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
+from openguild_proto.policy.permissions import Permission, sufficient_guild_roles
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
 from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.columns import Columns
@@ -127,7 +127,7 @@ async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
 async def _end_invites(tx: Transaction, user_id: str) -> None:
     """Those that the user may no longer create, now that a server role is gone."""
     rows = await tx.connection.fetch("SELECT role FROM user_roles WHERE user_id = $1", user_id)
-    enough = roles_enough_in_guild(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
+    enough = sufficient_guild_roles(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
     if enough is None:
         return
     guilds = "SELECT guild_id FROM invites WHERE created_by = $1"

@@ -20,7 +20,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.policy.channels import creator_role
-from openguild_proto.policy.count_limits import decide_room
+from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_proto.schemas.payloads import channel_body
@@ -47,7 +47,7 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
     now, creator_id = moment(effect.now_ms), effect.author.user_id
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
     count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
-    full = decide_room(count, effect.limit)
+    full = check_count(count, effect.limit)
     if full is not None:
         return full
     row = await tx.connection.fetchrow(

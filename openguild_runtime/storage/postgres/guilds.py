@@ -16,7 +16,7 @@ from openguild_proto.effects.guilds import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantGuildRole
-from openguild_proto.policy.count_limits import decide_room
+from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
@@ -36,7 +36,7 @@ MEMBER = f"SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id)"
 async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | LimitReached:
     now, owner_id = moment(effect.now_ms), effect.author.user_id
     await require_author(tx, effect.author)
-    full = decide_room(await _guilds_owned(tx, owner_id), effect.limit)
+    full = check_count(await _guilds_owned(tx, owner_id), effect.limit)
     if full is not None:
         return full
     await tx.connection.execute(
