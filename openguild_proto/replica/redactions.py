@@ -50,9 +50,14 @@ def redaction_in(payload: bytes) -> Redaction | None:
 
 def redacted_frame(frame: bytes, redaction: Redaction) -> bytes | None:
     """Return the frame without the text, where it is the message that was taken away or an edit of it; None: it is not."""
-    if redaction.target.encode() not in frame:
+    payload = redacted_payload(frame_payload(frame), redaction)
+    return None if payload is None else text_frame(payload)
+
+
+def redacted_payload(payload: bytes, redaction: Redaction) -> bytes | None:
+    """Return a frame's payload without the text, as `redacted_frame` does."""
+    if redaction.target.encode() not in payload:
         return None
-    payload = frame_payload(frame)
     try:
         wire = bytes(_frames.decode(payload).event)
         event = _events.decode(wire)
@@ -61,4 +66,4 @@ def redacted_frame(frame: bytes, redaction: Redaction) -> bytes | None:
     is_edit = event.event_type == "message.edited" and event.content.target == redaction.target
     if event.event_id != redaction.target and not is_edit:
         return None
-    return text_frame(payload.replace(wire, redacted_wire(wire, redaction.event_id), 1))
+    return payload.replace(wire, redacted_wire(wire, redaction.event_id), 1)

@@ -10,6 +10,8 @@ from openguild_proto.ws.reasons import reconnect_secs
 from tests.simulation.client import Client
 from tests.simulation.clock import Activity
 from tests.simulation.connection import Connection
+from tests.simulation.ledger import Entry
+from tests.simulation.messages import differing_view
 from tests.simulation.sockets import StreamSocket
 from tests.support.world import request
 
@@ -34,6 +36,7 @@ class Subscriber:
         self._run = run
         self._epoch: int | None = None
         self._is_slow = slow
+        self._may_have_waited = slow  # what it gets was perhaps sent long before
 
     def stop(self) -> None:
         self.is_stopped = True
@@ -54,6 +57,7 @@ class Subscriber:
             path += f"&epoch={self._epoch}" if self._epoch is not None else ""
             connection = self.connection = Connection(cluster.clock, run.rng, self._take, slow=self._is_slow)
             connection.opened_now = self._opened
+            self._may_have_waited = self._is_slow
             connection.pipe = cluster.opening(
                 self.client.place, request("GET", path, None, token, upgrade=True), connection, connection.refused
             )
@@ -116,6 +120,10 @@ class Subscriber:
         socket = connection.socket if connection is not None else None
         if socket is not None and self._goes_on_without_right(socket, entry.at):
             run.violation(f"{self.client.name}: got an event that was stored long after its right had ended")
+        taken = entry.taken
+        is_late = taken is not None and payload == taken.payload and run.is_long_ago(taken.at)
+        if is_late and not self._may_have_waited:
+            run.violation(f"{self.client.name}: got a text long after it was taken back")
         self.received.append(payload)
         run.note("got", self.client.name, sequence)
 
@@ -137,7 +145,7 @@ class Subscriber:
         """At the end: what is wrong."""
         if not self._run.rights.may_read(self.user_id, self.channel_id):
             return None
-        wanted = [entry.payload for entry in self._run.cluster.database.ledger.log(self.channel_id)]
-        if self.received == wanted:
-            return None
+        wanted = self._run.cluster.database.ledger.log(self.channel_id)
+        if len(self.received) == len(wanted) and all(map(Entry.is_sent_as, wanted, self.received)):
+            return differing_view(self._run, self)
         return f"{self.client.name}: has {len(self.received)} events of {self.channel_id}, the log has {len(wanted)}"
