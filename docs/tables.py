@@ -20,7 +20,7 @@ from openguild_proto.policy.permissions import LOWEST_ROLE
 from openguild_proto.ws.close_codes import CLOSE_CODES
 from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.faults import allowed
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.observability.metrics import Metrics
 
 DOCS = Path(__file__).parent
@@ -39,7 +39,7 @@ def routes() -> Iterator[str]:
         who = route.auth if permission is None else f"{route.auth}, {LOWEST_ROLE[permission]} and above"
         path = f"{route.method} `{route.template}`" + ("" if route.client else " *")
         body = f"{schema_name(route.body)}, {route.max_body_bytes // 1024} KiB" if route.body else ""
-        answer = f"{route.status} {schema_name(route.answers[route.status])}".strip()
+        answer = f"{route.status} {schema_name(route.responses[route.status])}".strip()
         codes = ", ".join(f"`{code.spec.code}`" for code in route.errors)
         yield row(
             path, route.summary, who, body, answer, codes, ", ".join(limit.name.lower() for limit in route.limits)

@@ -4,6 +4,10 @@ Feed bytes and deadlines to a `ServerConnection`, take events, answer, take byte
 stream their frames with a `Hub`. Drive an operation yourself: `dispatch(context, request)` yields effects.
 """
 
+from openguild_proto.canonical.event import BuiltEvent, build_event
+from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.canonical.verify import UnverifiedEvent, Verified, verify_event
 from openguild_proto.connection.phases import Phase, Wants
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.errors import ErrorCode, FieldProblem, LocalProtocolError, Refusal
@@ -27,8 +31,9 @@ from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_frame
 
 __all__ = [
-    "CLOSE_CODES", "BytesReceived", "CloseCode", "DeadlineExpired", "ErrorCode", "Event", "FieldProblem", "HeaderPolicy", "Hub",
-    "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed", "PeerGone", "PeerViolated", "Phase", "Refusal", "Request",
-    "RequestReceived", "Response", "Sequencer", "ServerConnection", "Subscriber", "SubscriberState", "TextReceived", "Wants",
-    "WebSocketRequested", "close_frame", "ping_frame", "pong_frame", "text_frame",
+    "CLOSE_CODES", "BuiltEvent", "BytesReceived", "CloseCode", "DeadlineExpired", "ErrorCode", "Event", "EventSigner",
+    "FieldProblem", "HeaderPolicy", "Hub", "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed", "PeerGone",
+    "PeerViolated", "Phase", "Refusal", "Request", "RequestReceived", "Response", "Sequencer", "ServerConnection", "SigningKey",
+    "Subscriber", "SubscriberState", "TextReceived", "UnverifiedEvent", "Verified", "Wants", "WebSocketRequested", "build_event",
+    "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
 ]  # fmt: skip

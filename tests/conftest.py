@@ -19,6 +19,7 @@ from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
 TEMPLATE = "openguild_template"
+ServerProcess.launched = True  # benchmarks and long runs start interpreters
 _numbers = itertools.count(1)
 
 
@@ -31,7 +32,8 @@ def run_apart(function: Callable[..., Awaitable[object]], *arguments: str) -> No
 async def _create_database(server_url: str, name: str, template: str) -> None:
     connection = await asyncpg.connect(server_url)
     try:
-        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        # copied as files: to write the template through the log takes twice as long
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
     finally:
         await connection.close()
 

@@ -81,6 +81,11 @@ class EventSigner:
         self.key_id = key_id
         self._key = key
 
+    @property
+    def public(self) -> bytes:
+        """The key that verifies the signatures."""
+        return self._key.public
+
     def sign(self, event_hash: bytes) -> dict[str, dict[str, str]]:
         """Return the signatures of the 32 bytes `event_hash`, in standard base64 with padding."""
         signature = base64.b64encode(self._key.sign(event_hash)).decode("ascii")

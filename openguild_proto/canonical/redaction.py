@@ -12,7 +12,7 @@ class _Wire(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Wire)
-_KEPT = ("target",)  # which message an edit was of
+_KEPT = ("target", "reply_to")  # which message an edit was of, and which one a reply answered
 
 
 def redacted_wire(wire: bytes, redacted_by: str) -> bytes:

@@ -6,7 +6,7 @@ import h11
 import msgspec
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES, MAX_INTERIM_ANSWERS
+from openguild_proto.limits import MAX_INTERIM_RESPONSES, MAX_RESPONSE_BODY_BYTES, MAX_RESPONSE_HEAD_BYTES
 
 
 class ClientResponse(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +35,7 @@ class HttpClient:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_ANSWER_HEAD_BYTES)
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD_BYTES)
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
         self._size = 0
@@ -70,16 +70,17 @@ class HttpClient:
                     case h11.Response(headers=headers):
                         self._head = event
                         if any(
-                            name == b"content-length" and int(value) > MAX_ANSWER_BODY_BYTES for name, value in headers
+                            name == b"content-length" and int(value) > MAX_RESPONSE_BODY_BYTES
+                            for name, value in headers
                         ):
                             raise ConnectionBroken("the answer is too large")
                     case h11.InformationalResponse():  # RFC 9110 15.2: any number may precede the response
                         self._interim += 1
-                        if self._interim > MAX_INTERIM_ANSWERS:
+                        if self._interim > MAX_INTERIM_RESPONSES:
                             raise ConnectionBroken("interim answers without an end")
                     case h11.Data(data=part):
                         self._size += len(part)
-                        if self._size > MAX_ANSWER_BODY_BYTES:
+                        if self._size > MAX_RESPONSE_BODY_BYTES:
                             raise ConnectionBroken("the answer is too large")
                         self._body.append(bytes(part))
                     case h11.EndOfMessage():

@@ -25,14 +25,14 @@ from openguild_proto.http.message import EPOCH_HEADER
 from openguild_proto.limits import (
     CLIENT_HANDSHAKE_SECS,
     CLIENT_SILENCE_SECS,
-    MAX_ANSWER_HEAD_BYTES,
-    MAX_INTERIM_ANSWERS,
+    MAX_INTERIM_RESPONSES,
     MAX_REFUSAL_CHARS,
+    MAX_RESPONSE_HEAD_BYTES,
     MAX_SAFE_INTEGER,
     MAX_STREAM_MESSAGE_CHARS,
 )
 from openguild_proto.policy.backoff import Backoff
-from openguild_proto.schemas.stream import payload_sequence
+from openguild_proto.schemas.payloads import payload_sequence
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.reasons import reconnect_secs
 
@@ -184,9 +184,9 @@ class StreamClient:
                 return head
             self._head = self._head[end.end() :]
             self._interim += 1
-            if self._interim > MAX_INTERIM_ANSWERS:
+            if self._interim > MAX_INTERIM_RESPONSES:
                 raise RemoteProtocolError("interim answers without an end")
-        if len(self._head) > MAX_ANSWER_HEAD_BYTES:
+        if len(self._head) > MAX_RESPONSE_HEAD_BYTES:
             raise RemoteProtocolError("its head is too large")
         return b""
 

@@ -26,14 +26,14 @@ class Phase(StrEnum):
     UNREAD = "unread"
     HEAD = "head"
     BODY = "body"
-    ANSWERING = "answering"
+    RESPONDING = "responding"
     UPGRADING = "upgrading"
     LAST_HEAD = "last_head"
     LAST_BODY = "last_body"
-    LAST_ANSWER = "last_answer"
+    LAST_RESPONSE = "last_response"
     LAST_UPGRADE = "last_upgrade"
     HALF_CLOSED = "half_closed"
-    HALF_CLOSED_ANSWER = "half_closed_answer"
+    HALF_CLOSED_RESPONSE = "half_closed_response"
     OPEN = "open"
     CLOSING = "closing"
     FLUSHING = "flushing"
@@ -97,76 +97,76 @@ _P, _I, _D = Phase, Input, Deadline
 
 TRANSITIONS: dict[Phase, dict[Input, Phase]] = {
     _P.NEW: {
-        _I.BLANK: _P.NEW, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.ANSWERING, _I.HANDSHAKE: _P.UPGRADING,
+        _I.BLANK: _P.NEW, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.RESPONDING, _I.HANDSHAKE: _P.UPGRADING,
         _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
         _I.CLOSE: _P.FLUSHING,
         _I.HEAD_TIMEOUT: _P.FLUSHING, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.IDLE: {
-        _I.BLANK: _P.IDLE, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.ANSWERING, _I.HANDSHAKE: _P.UPGRADING,
+        _I.BLANK: _P.IDLE, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.RESPONDING, _I.HANDSHAKE: _P.UPGRADING,
         _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
         _I.CLOSE: _P.FLUSHING,
         _I.IDLE_TIMEOUT: _P.FLUSHING, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.UNREAD: {
-        _I.BLANK: _P.IDLE, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.ANSWERING, _I.HANDSHAKE: _P.UPGRADING,
+        _I.BLANK: _P.IDLE, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.RESPONDING, _I.HANDSHAKE: _P.UPGRADING,
         _I.VIOLATION: _P.FLUSHING,
         _I.CLOSE: _P.LAST_HEAD,
         _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.HEAD: {
-        _I.BLANK: _P.NEW, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.ANSWERING, _I.HANDSHAKE: _P.UPGRADING,
+        _I.BLANK: _P.NEW, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.RESPONDING, _I.HANDSHAKE: _P.UPGRADING,
         _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
         _I.CLOSE: _P.LAST_HEAD,
         _I.HEAD_TIMEOUT: _P.FLUSHING, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.BODY: {
-        _I.BODY: _P.BODY, _I.REQUEST: _P.ANSWERING, _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
+        _I.BODY: _P.BODY, _I.REQUEST: _P.RESPONDING, _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
         _I.CLOSE: _P.LAST_BODY,
         _I.BODY_TIMEOUT: _P.FLUSHING, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
-    _P.ANSWERING: {
-        _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.HALF_CLOSED_ANSWER,
-        _I.RESPOND: _P.IDLE, _I.RESPOND_UNREAD: _P.UNREAD, _I.RESPOND_LAST: _P.FLUSHING, _I.CLOSE: _P.LAST_ANSWER,
+    _P.RESPONDING: {
+        _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.HALF_CLOSED_RESPONSE,
+        _I.RESPOND: _P.IDLE, _I.RESPOND_UNREAD: _P.UNREAD, _I.RESPOND_LAST: _P.FLUSHING, _I.CLOSE: _P.LAST_RESPONSE,
         _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.UPGRADING: {
-        _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.HALF_CLOSED_ANSWER,
+        _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.HALF_CLOSED_RESPONSE,
         _I.RESPOND: _P.IDLE, _I.RESPOND_UNREAD: _P.UNREAD, _I.RESPOND_LAST: _P.FLUSHING, _I.ACCEPT: _P.OPEN,
         _I.CLOSE: _P.LAST_UPGRADE,
         _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.LAST_HEAD: {
-        _I.BLANK: _P.FLUSHING, _I.HEAD: _P.LAST_HEAD, _I.BODY: _P.LAST_BODY, _I.REQUEST: _P.LAST_ANSWER,
+        _I.BLANK: _P.FLUSHING, _I.HEAD: _P.LAST_HEAD, _I.BODY: _P.LAST_BODY, _I.REQUEST: _P.LAST_RESPONSE,
         _I.HANDSHAKE: _P.LAST_UPGRADE, _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
         _I.CLOSE: _P.LAST_HEAD,
         _I.HEAD_TIMEOUT: _P.FLUSHING, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.LAST_BODY: {
-        _I.BODY: _P.LAST_BODY, _I.REQUEST: _P.LAST_ANSWER, _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
+        _I.BODY: _P.LAST_BODY, _I.REQUEST: _P.LAST_RESPONSE, _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
         _I.CLOSE: _P.LAST_BODY,
         _I.BODY_TIMEOUT: _P.FLUSHING, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
-    _P.LAST_ANSWER: {
-        _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.LAST_ANSWER,
-        _I.RESPOND_LAST: _P.FLUSHING, _I.CLOSE: _P.LAST_ANSWER,
+    _P.LAST_RESPONSE: {
+        _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.LAST_RESPONSE,
+        _I.RESPOND_LAST: _P.FLUSHING, _I.CLOSE: _P.LAST_RESPONSE,
         _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.LAST_UPGRADE: {
-        _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.LAST_ANSWER,
+        _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.LAST_RESPONSE,
         _I.RESPOND_LAST: _P.FLUSHING, _I.ACCEPT: _P.OPEN, _I.CLOSE: _P.LAST_UPGRADE,
         _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.HALF_CLOSED: {
-        _I.BLANK: _P.CLOSED, _I.HEAD: _P.CLOSED, _I.BODY: _P.CLOSED, _I.REQUEST: _P.HALF_CLOSED_ANSWER,
-        _I.HANDSHAKE: _P.HALF_CLOSED_ANSWER, _I.VIOLATION: _P.CLOSED,
+        _I.BLANK: _P.CLOSED, _I.HEAD: _P.CLOSED, _I.BODY: _P.CLOSED, _I.REQUEST: _P.HALF_CLOSED_RESPONSE,
+        _I.HANDSHAKE: _P.HALF_CLOSED_RESPONSE, _I.VIOLATION: _P.CLOSED,
         _I.CLOSE: _P.HALF_CLOSED,
         _I.WRITE_TIMEOUT: _P.ABORTED,
     },
-    _P.HALF_CLOSED_ANSWER: {
-        _I.EOF: _P.HALF_CLOSED_ANSWER,
+    _P.HALF_CLOSED_RESPONSE: {
+        _I.EOF: _P.HALF_CLOSED_RESPONSE,
         _I.RESPOND: _P.CLOSED, _I.RESPOND_UNREAD: _P.HALF_CLOSED, _I.RESPOND_LAST: _P.CLOSED,
-        _I.CLOSE: _P.HALF_CLOSED_ANSWER,
+        _I.CLOSE: _P.HALF_CLOSED_RESPONSE,
         _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.OPEN: {
@@ -220,14 +220,14 @@ PHASES: dict[Phase, PhaseRow] = {
     _P.UNREAD: PhaseRow("a request was answered, and `next_events` reads what came behind it", _REQUESTS),
     _P.HEAD: PhaseRow("a request has begun", _REQUESTS, _D.HEAD),
     _P.BODY: PhaseRow("a request's head is read", _REQUESTS, _D.BODY),
-    _P.ANSWERING: PhaseRow("a request is with the caller", _KEPT),
+    _P.RESPONDING: PhaseRow("a request is with the caller", _KEPT),
     _P.UPGRADING: PhaseRow("an opening handshake is with the caller", _KEPT),
     _P.LAST_HEAD: PhaseRow("a request has begun and will be the last one", _REQUESTS, _D.HEAD),
     _P.LAST_BODY: PhaseRow("the head of the last request is read", _REQUESTS, _D.BODY),
-    _P.LAST_ANSWER: PhaseRow("the last request is with the caller", _KEPT),
+    _P.LAST_RESPONSE: PhaseRow("the last request is with the caller", _KEPT),
     _P.LAST_UPGRADE: PhaseRow("an opening handshake is with the caller, and will be the last request", _KEPT),
     _P.HALF_CLOSED: PhaseRow("the peer has ended its side, and `next_events` reads what came before", _REQUESTS),
-    _P.HALF_CLOSED_ANSWER: PhaseRow("the peer has ended its side, and a request of it is with the caller", _KEPT),
+    _P.HALF_CLOSED_RESPONSE: PhaseRow("the peer has ended its side, and a request of it is with the caller", _KEPT),
     _P.OPEN: PhaseRow("a WebSocket", _FRAMES, _D.PING, (_D.FRAME, _D.LIFETIME, _D.WRITE)),
     _P.CLOSING: PhaseRow("our close frame is queued, the peer's is awaited (RFC 6455 7.1.2)", _FRAMES, _D.CLOSE),
     _P.FLUSHING: PhaseRow("what waits leaves, then the write side is shut", _DROPPED, wants=Wants.SHUT_WRITE),

@@ -14,7 +14,7 @@ Out of turn: where `next_events` was forgotten, the next `receive_data` or `rece
 lost until then: while the caller has a request to answer, or requests to ask `next_events` for, no deadline of the peer's
 runs. Commands in the wrong phase raise LocalProtocolError and change nothing.
 
-Getters: `phase`, `is_websocket`, `is_open`, `is_answering`, `is_over`, `is_write_blocked`, `wants`, `next_deadline`.
+Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `wants`, `next_deadline`.
 Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`, `write_blocked`, `write_idle`,
 `write_ended`. The machine itself is two tables (phases.py).
 """
@@ -120,7 +120,7 @@ class ServerConnection:
         return self.phase is Phase.OPEN
 
     @property
-    def is_answering(self) -> bool:
+    def awaits_response(self) -> bool:
         """A whole request is with the caller, who has not answered it."""
         return PHASES[self.phase].reading is Reading.KEPT
 
@@ -157,7 +157,7 @@ class ServerConnection:
         reading = PHASES[self.phase].reading
         if reading is Reading.DROPPED:
             return []
-        if self.phase is Phase.HALF_CLOSED or self.phase is Phase.HALF_CLOSED_ANSWER:
+        if self.phase is Phase.HALF_CLOSED or self.phase is Phase.HALF_CLOSED_RESPONSE:
             raise LocalProtocolError("the peer has ended its side: no bytes can come behind that")
         http = self._http
         if http is not None and reading is Reading.KEPT:
@@ -217,7 +217,7 @@ class ServerConnection:
         goes_on = Input.RESPOND in TRANSITIONS[self.phase]
         if not (goes_on or response.close):
             response = msgspec.structs.replace(response, close=True)
-        data, alive = http.answer(response)
+        data, alive = http.respond(response)
         self.outbox.append(data)
         if not alive:
             self._move(Input.RESPOND_LAST, now)

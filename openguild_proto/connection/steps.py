@@ -11,9 +11,9 @@ from openguild_proto.connection.phases import Input, Phase
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.events import DeadlineExpired, Event, PeerClosed, PeerViolated, RequestReceived, WebSocketRequested
 from openguild_proto.http.connection import HttpConnection
+from openguild_proto.http.fast_path import PLAIN
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
-from openguild_proto.http.quick import PLAIN
 from openguild_proto.http.reader import Awaited
 from openguild_proto.http.strictness import Rule
 from openguild_proto.ws import handshake, reasons

@@ -1,6 +1,6 @@
-"""What an operation may ask of the outside: one frozen Struct per effect, its result type in the class header.
+"""What an operation may ask its driver to do: one frozen Struct per effect, its result type in the class header.
 
-Effects are imported from the modules that define them; here is what all of them share.
+Import effects from their modules. This package exports what all of them share.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from openguild_proto.records import (
 
 
 class InsertUser(StorageEffect[bool], frozen=True):
-    """False: the name is taken. `username_key` is the case-folded NFKC name, unique."""
+    """Create an account. False: the name is taken. `username_key`: the case-folded NFKC name, unique."""
 
     user_id: str
     username: str
@@ -27,29 +27,29 @@ class InsertUser(StorageEffect[bool], frozen=True):
 
 
 class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
-    """The account of this name; None: there is none. `username_key` is the case-folded NFKC name."""
+    """Find the account of a name; None: there is none. `username_key`: the case-folded NFKC name."""
 
     username_key: str
 
 
 class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
-    """What /users/me shows; None: no such account. `limit`: channels that are told, those they have had for longest."""
+    """Read the profile for /users/me; None: no such account. `limit`: of the channels, by joining time."""
 
     user_id: str
     limit: int = MAX_PAGE_LINES
 
 
 class OpenSession(StorageEffect[None], frozen=True):
-    """A login: a new family for (user, device); the device's former family is revoked in the same transaction.
+    """Log in: create a family for (user, device), and revoke the device's former family in the same transaction.
 
-    `limit`: the user's living families, this one included. Of more, those seen longest ago are revoked too.
+    `limit`: active families of the user, this one included; beyond it those seen longest ago are revoked.
     """
 
     session_id: str
     family_id: str
     user_id: str
     refresh_hash: bytes  # 32 bytes; the token itself is never stored (PROTOCOL 4.6.1)
-    refresh_secret: bytes  # 32 bytes: what the family's further tokens are derived from
+    refresh_secret: bytes  # 32 bytes, from which the family's further tokens are derived
     device_id: str
     device_name: str | None
     user_agent: str | None
@@ -61,13 +61,13 @@ class OpenSession(StorageEffect[None], frozen=True):
 
 
 class FindSession(StorageEffect[SessionRecord | None], frozen=True):
-    """The session, live or revoked; None: no such session."""
+    """Find a session, active or revoked; None: there is none."""
 
     session_id: str
 
 
 class FindRefreshFamily(StorageEffect[RefreshFamily | None], frozen=True):
-    """The living family that the token belongs to, current or not; None: there is none."""
+    """Find the active family of a token, current or not; None: there is none."""
 
     refresh_hash: bytes
     now_ms: int
@@ -76,9 +76,9 @@ class FindRefreshFamily(StorageEffect[RefreshFamily | None], frozen=True):
 class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None], frozen=True):
     """Exchange a refresh token for a new one, atomically (PROTOCOL 4.6.2).
 
-    The current token of a family rotates to `new_refresh_hash`, its successor. The token before it is answered again
-    within `grace_ms` of its rotation, each time with a session of its own and the same successor (sessions/refresh).
-    Any other known token revokes its family (PROTOCOL 4.6.5). None: unknown, revoked or expired.
+    The current token of a family rotates to `new_refresh_hash`, its successor. The previous token may be repeated within
+    `grace_ms` of its rotation: each repeat gets a session of its own and the same successor (sessions/refresh.py). Any
+    other known token revokes its family (PROTOCOL 4.6.5). None: unknown, revoked or expired.
     """
 
     refresh_hash: bytes
@@ -91,14 +91,14 @@ class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None], frozen
 
 
 class RevokeRefresh(StorageEffect[bool], frozen=True):
-    """End the family that owns this token. False: there is none alive."""
+    """Revoke the family of a token. False: there is no active one."""
 
     refresh_hash: bytes
     now_ms: int
 
 
 class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
-    """The user's devices with a living family, latest seen first, at most `limit`."""
+    """List the user's devices with an active family, latest seen first, at most `limit`."""
 
     user_id: str
     now_ms: int
@@ -106,7 +106,7 @@ class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
 
 
 class ListSessionAddresses(StorageEffect[tuple[str, ...]], frozen=True):
-    """The client addresses that the user's living families were opened from, each once, at most `limit`, latest seen first."""
+    """List the addresses that the user's active families were opened from, without repeats, latest seen first, at most `limit`."""
 
     user_id: str
     now_ms: int
@@ -114,7 +114,7 @@ class ListSessionAddresses(StorageEffect[tuple[str, ...]], frozen=True):
 
 
 class RevokeDevice(StorageEffect[bool], frozen=True):
-    """End the living family of the author's device. False: it has none."""
+    """Revoke the active family of the author's device. False: it has none."""
 
     author: Author
     device_id: str

@@ -1,4 +1,4 @@
-"""Attempts to log in or register, counted for all replicas together."""
+"""Counts attempts to log in, register and refresh, for all replicas together."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from openguild_proto.effects.base import StorageEffect
 
 
 class AttemptKey(msgspec.Struct, frozen=True, gc=False):
-    """`digest`: BLAKE3 of what is limited, so that the store holds neither addresses nor names."""
+    """The key of one limit. `digest`: BLAKE3 of its text, so that the store holds neither addresses nor names."""
 
     digest: bytes
     limit: int
 
 
 class CountAttempt(StorageEffect[float | None], frozen=True):
-    """Admit one attempt under every key, or under none.
+    """Admit one attempt under all keys, or under none. None: admitted; otherwise the seconds to wait.
 
-    None: admitted. Otherwise the seconds after which it may be. No window of `window_secs` holds more than a key's
-    limit, up to a sixtieth of the window on the safe side.
+    No window of `window_secs` has more attempts than a key's limit. It may refuse up to a sixtieth of the window too long.
     """
 
     keys: tuple[AttemptKey, ...]

@@ -1,8 +1,8 @@
-"""The base of all effects, how they are driven, and how they fail.
+"""The base class of effects, and the exceptions with which they fail.
 
-An operation is a generator: `stored = yield from AppendEvent(...)` is typed, because `Effect[T].__iter__` returns T.
-Whoever drives the operation performs the yielded effect and sends the result back, or throws one of the
-exceptions below, or the `Refusal` of a store. Storage effects are atomic: all of it is stored, or none.
+An operation is a generator. `stored = yield from AppendEvent(...)` is typed, because `Effect[T].__iter__` returns T. The
+driver performs the yielded effect and sends its result, or throws one of the exceptions below or a store's `Refusal`.
+Storage effects are atomic.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class StorageUnavailable(Exception):
-    """Thrown into an operation whose effect could not reach the store; its fate may be unknown. Answered with 503."""
+    """Thrown into an operation when the store cannot be reached; the effect may or may not be done. The response is 503."""
 
 
 class Overloaded(StorageUnavailable):
-    """The store is there, but at a bound: the effect was refused and nothing was done. Answered with 503, too."""
+    """Thrown when the store is at a bound: nothing was done. The response is 503, too."""
 
 
 class Effect(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -32,12 +32,12 @@ class Effect(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 
 Operation: TypeAlias = Generator[Effect[Any], Any, T]
-"""An operation that ends with a T."""
+"""An operation that returns a T."""
 
 
 class StorageEffect(Effect[T], Generic[T], frozen=True):
-    """Performed by the store (openguild_runtime/storage).
+    """Base of the effects that the store performs (openguild_runtime/storage).
 
-    A change that somebody makes has an `author`. The store decides again in the change's transaction whether they may
-    make it, and otherwise, or where there is nothing to change, raises `Refusal` (401, 403 or 404) and changes nothing.
+    A change has an `author`. The store checks in the transaction of the change whether they may make it. If not, or if
+    there is nothing to change, it raises `Refusal` (401, 403 or 404) and changes nothing.
     """

@@ -1,4 +1,4 @@
-"""Channels, their logs, and who has read how far."""
+"""Effects on channels, their logs and read positions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from openguild_proto.settings.sections import GuildSettings
 
 
 class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
-    """A member who creates gets the channel role `moderator`. A non-member gets no role in it, so that nothing is left
-    when their server role goes. `limit`: channels of the guild.
+    """Create a channel. A member gets the channel role `moderator`, a non-member none, so that they keep no access when their
+    server role is revoked. `limit`: channels of the guild.
     """
 
     author: Author
@@ -33,7 +33,7 @@ class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
 
 
 class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
-    """Oldest first, by creation and channel id; `after` is the place of the last one of the page before."""
+    """List the channels of a guild, by creation and id. `after`: the cursor of the last line of the previous page."""
 
     guild_id: str
     limit: int | None = None
@@ -41,14 +41,14 @@ class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
 
 
 class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
-    """None: no such channel."""
+    """Find a channel with the user's roles; None: no such channel."""
 
     channel_id: str
     user_id: str
 
 
 class RenameChannel(StorageEffect[ChannelRecord], frozen=True):
-    """The channel under its new name."""
+    """Rename the channel; returns it."""
 
     author: Author
     channel_id: str
@@ -56,14 +56,14 @@ class RenameChannel(StorageEffect[ChannelRecord], frozen=True):
 
 
 class DeleteChannel(StorageEffect[None], frozen=True):
-    """Delete the channel with its log, for good."""
+    """Delete the channel with its log."""
 
     author: Author
     channel_id: str
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """The event is durable. `repeated`: an earlier post with this nonce; nothing was stored or sent now."""
+    """A durable event. `repeated`: it was stored by an earlier post; nothing was stored or sent now."""
 
     event: StoredEvent
     repeated: bool = False
@@ -76,25 +76,25 @@ class Unchanged(msgspec.Struct, frozen=True, gc=False):
 
 
 class AppendFailure(msgspec.Struct, frozen=True, gc=False):
-    """Nothing was stored. `kind`: "no_channel" or "nonce_reused"."""
+    """A refused append: nothing was stored. `kind`: "no_channel" or "nonce_reused"."""
 
     kind: str
 
 
 class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=True):
-    """Give the event the channel's next sequence and store it, in one transaction. A repeat needs the right, too.
+    """Assign the channel's next sequence and store the event, in one transaction. A repeat needs the permission, too.
 
-    `change`: what it does to an earlier message, which `decide_change` decides in the same transaction. It raises Refusal.
+    `change`: what it does to an earlier message. `decide_change` decides in the same transaction, and may raise Refusal.
     """
 
-    author: Author | None  # None: no account of this server, such as another server's; nothing is decided
+    author: Author | None  # None: not an account of this server; no permission is checked
     channel_id: str
     sender_id: str
     event_id: str
     event_type: str
-    wire: bytes  # the event as clients see it; the hashed bytes are its own, without id and signatures (PROTOCOL 6.2.7)
+    wire: bytes  # the event as clients receive it; without id and signatures it is the hashed bytes (PROTOCOL 6.2.7)
     nonce: str | None
-    fingerprint: bytes  # 32 bytes over what a repeat must share with the first post
+    fingerprint: bytes  # 32 bytes, a hash of what a repeat must share with the first post
     now_ms: int
     change: Change | None = None  # needs an author
 
@@ -107,7 +107,7 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 
 
 class FindPosted(StorageEffect[Posted | None], frozen=True):
-    """What the sender has posted into the channel under this nonce. None: nothing that is durable."""
+    """Find the durable event that the sender posted with this nonce; None: there is none."""
 
     channel_id: str
     sender_id: str
@@ -115,10 +115,10 @@ class FindPosted(StorageEffect[Posted | None], frozen=True):
 
 
 class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
-    """A page of the log, always returned oldest first. None: no such channel.
+    """Read a page of the log, oldest first. None: no such channel.
 
     `after`: the first `limit` events with sequence > after. `before`: the last `limit` with sequence < before.
-    Neither: the newest `limit`. Both at once is the caller's mistake.
+    Neither: the newest `limit`. Both raise LocalProtocolError.
     """
 
     channel_id: str
@@ -128,9 +128,9 @@ class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
 
 
 class MarkRead(StorageEffect[ReadState], frozen=True):
-    """Raise the reader's position to `sequence` (None: newest; at most MAX_SEQUENCE), clamped to 0..newest; it never falls.
+    """Raise the author's read position to `sequence` (None: newest; at most MAX_SEQUENCE), clamped to 0..newest.
 
-    Returns what is stored afterwards (PROTOCOL 7.7.2).
+    It never decreases. Returns the stored position (PROTOCOL 7.7.2).
     """
 
     author: Author
@@ -140,9 +140,9 @@ class MarkRead(StorageEffect[ReadState], frozen=True):
 
 
 class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
-    """One line per channel of the user's guilds (and channels with an explicit role), by channel creation and id.
+    """List the read positions in the channels of the user's guilds and those with an explicit role, by creation and id.
 
-    `after`: the place of the last one of the page before.
+    `after`: the cursor of the last line of the previous page.
     """
 
     user_id: str

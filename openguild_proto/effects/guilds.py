@@ -1,4 +1,4 @@
-"""Guilds, members and invites."""
+"""Effects on guilds, members and invites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openguild_proto.settings.sections import GuildSettings
 
 
 class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
-    """The author's membership as its owner is stored with the guild. `limit`: guilds that they may own."""
+    """Create a guild with the author as its owner. `limit`: guilds that they may own."""
 
     author: Author
     guild_id: str
@@ -27,7 +27,10 @@ class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
 
 
 class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
-    """Guilds of the user, or all, by creation and id; `after` is the place of the last one of the page before (PROTOCOL 3.5)."""
+    """List the guilds of a user, or all, by creation and id (PROTOCOL 3.5).
+
+    `after`: the cursor of the last line of the previous page.
+    """
 
     user_id: str | None  # None: all guilds of the server
     limit: int | None = None
@@ -35,14 +38,14 @@ class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
 
 
 class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
-    """None: no such guild. Whether the user is a member stands in the record."""
+    """Find a guild with the user's roles; None: no such guild."""
 
     guild_id: str
     user_id: str
 
 
 class RenameGuild(StorageEffect[GuildRecord], frozen=True):
-    """The guild under its new name."""
+    """Rename the guild; returns it."""
 
     author: Author
     guild_id: str
@@ -50,14 +53,14 @@ class RenameGuild(StorageEffect[GuildRecord], frozen=True):
 
 
 class DeleteGuild(StorageEffect[None], frozen=True):
-    """Delete the guild with its channels, members and invites, for good."""
+    """Delete the guild with its channels, members and invites."""
 
     author: Author
     guild_id: str
 
 
 class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
-    """By joined_at, then user id; `after` is the place of the last one of the page before."""
+    """List the members of a guild, by joining time and user id. `after`: the cursor of the last line of the previous page."""
 
     guild_id: str
     limit: int | None = None
@@ -65,17 +68,17 @@ class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
 
 
 class FindMember(StorageEffect[MemberRecord | None], frozen=True):
-    """The user's membership of the guild; None: there is none."""
+    """Find the user's membership of the guild; None: there is none."""
 
     guild_id: str
     user_id: str
 
 
 class SetMemberRole(StorageEffect[MemberChange], frozen=True):
-    """A demotion takes along what rested on the old role: roles in channels of the guild that are above the new one,
-    and, with a role that may not create invites, the invites that the member created.
+    """Change a member's role.
 
-    `limit`: guilds that they may own, this one included, where the new role is `owner`.
+    A demotion also ends the member's roles in channels of the guild that are above the new one and, with a role without
+    CREATE_INVITES, the invites that they created. `limit`: guilds that they may own, this one included; for `owner`.
     """
 
     author: Author
@@ -86,8 +89,10 @@ class SetMemberRole(StorageEffect[MemberChange], frozen=True):
 
 
 class RemoveMember(StorageEffect[MemberChange], frozen=True):
-    """Somebody else, or the author themselves, who needs no permission for it. Their roles in the guild's channels end,
-    and the invites that they created: they would let themselves in again."""
+    """Remove a member, or the author themselves, who need no permission.
+
+    Their roles in the guild's channels end, and the invites that they created, with which they could rejoin.
+    """
 
     author: Author
     guild_id: str
@@ -95,8 +100,8 @@ class RemoveMember(StorageEffect[MemberChange], frozen=True):
 
 
 class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
-    """`limit`: living invites of the guild. Of the spent and expired ones, which only tell why they lead nowhere (410),
-    the newest `limit` are kept.
+    """Create an invite. `limit`: valid invites of the guild. Of the used-up and expired ones, kept for the response 410, the
+    newest `limit` stay.
     """
 
     author: Author
@@ -109,7 +114,10 @@ class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
 
 
 class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
-    """By creation and code, those that lead nowhere any more too; `after` is the place of the last one of the page before."""
+    """List the invites of a guild, valid or not, by creation and code.
+
+    `after`: the cursor of the last line of the previous page.
+    """
 
     guild_id: str
     limit: int | None = None
@@ -117,17 +125,16 @@ class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
 
 
 class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
-    """Used-up and expired invites are found too: the operation decides (410)."""
+    """Find an invite, also a used-up or expired one: the operation responds with 410. None: there is none."""
 
     code: str
 
 
 class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=True):
-    """Join with `role`, counting one use; a member already keeps their role and no use is counted.
+    """Join with `role` and count one use; an existing member keeps their role, and no use is counted.
 
-    Who joins has read everything so far, in the same transaction: what was said before is no news to them.
-    None: the invite is gone, used up or expired at `now_ms`, decided under its row's lock. `limit`: guilds that they
-    may be a member of, this one included.
+    All existing messages count as read. None: the invite is deleted, used up or expired at `now_ms`, decided with its row
+    locked. `limit`: guilds that the user may be a member of, this one included.
     """
 
     author: Author
@@ -138,7 +145,7 @@ class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=Tru
 
 
 class DeleteInvite(StorageEffect[None], frozen=True):
-    """Delete the invite: by its creator, or a member who manages members."""
+    """Delete an invite; permitted to its creator and to members with MANAGE_MEMBERS."""
 
     author: Author
     code: str

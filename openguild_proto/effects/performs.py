@@ -1,4 +1,4 @@
-"""Marks the function that performs an effect, where the function stands, and collects them for a performer."""
+"""Registers the function that performs an effect, by a decorator, and collects the functions of modules."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ MARK = "__performs__"
 
 
 class Performed(NamedTuple):
-    """One line of a performer's registry. `way`: what `performs` was given beside the effect."""
+    """A registered function. `mode`: the second argument of `performs`."""
 
     function: Callable[[Any, Any], Any]
-    way: Any
+    mode: Any
 
 
-def performs(effect: type[E], way: object = None) -> Callable[[Callable[[Of, E], R]], Callable[[Of, E], R]]:
-    """Say that the decorated function or method performs `effect`: it is given the performer's own thing and the effect."""
+def performs(effect: type[E], mode: object = None) -> Callable[[Callable[[Of, E], R]], Callable[[Of, E], R]]:
+    """Register the decorated function or method as the performer of `effect`."""
 
     def mark(function: Callable[[Of, E], R]) -> Callable[[Of, E], R]:
-        setattr(function, MARK, (effect, way))
+        setattr(function, MARK, (effect, mode))
         return function
 
     return mark
 
 
 def collect(*places: object) -> dict[type[Effect[Any]], Performed]:
-    """The performers that the modules or classes `places` hold. Raises LocalProtocolError for an effect that two perform."""
+    """Return the registered functions of modules or classes, by effect. Raises LocalProtocolError for two of one effect."""
     found: dict[type[Effect[Any]], Performed] = {}
     for place in places:
         for function in vars(place).values():
             if not isinstance(function, FunctionType):
-                continue  # not asked for attributes: a lazy object, such as a logger, would come to life
-            effect, way = getattr(function, MARK, (None, None))
+                continue  # reading an attribute would initialise a lazy object such as a logger
+            effect, mode = getattr(function, MARK, (None, None))
             if effect is None:
                 continue
             if effect in found and found[effect].function is not function:
                 raise LocalProtocolError(f"two performers of {effect.__name__}")
-            found[effect] = Performed(function, way)
+            found[effect] = Performed(function, mode)
     return found

@@ -1,4 +1,4 @@
-"""What a replica asks of the store: where the logs stand, what a user sees, and which history the database has."""
+"""Effects of a replica: heads of logs, visible channels, control records, lineage, subscriptions."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from openguild_proto.records import ControlRecord, History, Visible
 
 
 class ReadHeads(StorageEffect[dict[str, int]], frozen=True):
-    """The newest sequence of each channel that exists, in one query. Result: channel id -> sequence."""
+    """Read the newest sequence of each channel that exists, by channel id, in one query."""
 
     channel_ids: tuple[str, ...]
 
 
 class ReadVisible(StorageEffect[Visible], frozen=True):
-    """What the user's notification stream covers, in one snapshot."""
+    """Read the guilds and channels of the user's notification stream, in one snapshot."""
 
     user_id: str
 
 
 class ReadControlHead(StorageEffect[int], frozen=True):
-    """The sequence of the newest control record, 0 when there is none."""
+    """Read the sequence of the newest control record; 0: there is none."""
 
 
 class ReadControls(StorageEffect[tuple[ControlRecord, ...]], frozen=True):
-    """The first `limit` control records after sequence `after`, in order.
+    """Read the first `limit` control records after sequence `after`, in order.
 
-    Old ones may be gone (`PruneExpired`): then the first does not follow `after`, or there is none although the head is beyond it.
+    Old records may be pruned (`PruneExpired`): then the first one does not follow `after`, or none is left.
     """
 
     after: int
@@ -33,19 +33,19 @@ class ReadControls(StorageEffect[tuple[ControlRecord, ...]], frozen=True):
 
 
 class ReadHistory(StorageEffect[History | None], frozen=True):
-    """Which history the store has now. None: it cannot lose what it had, or cannot tell at the moment."""
+    """Read the lineage of the store. None: it cannot lose commits, or cannot tell now."""
 
 
 class RecordLineage(StorageEffect[None], frozen=True):
-    """Note that the channels have their epochs for the lineage of `found`, unless something has been noted."""
+    """Record the lineage of `found` as that of the epochs, unless one is recorded."""
 
     found: History
 
 
 class RenewEpochs(StorageEffect[bool], frozen=True):
-    """Give every channel a new epoch, unless somebody has done it since `found` was read (False then).
+    """Give every channel a new epoch. False: another replica has done it since `found` was read.
 
-    The count of renewals is `at_least` that afterwards.
+    The count of renewals is then at least `at_least`.
     """
 
     found: History
@@ -53,15 +53,15 @@ class RenewEpochs(StorageEffect[bool], frozen=True):
 
 
 class SubscribeChannels(Effect[None], frozen=True):
-    """Begin to hear these channels from the other replicas; returns before the wire knows of it.
+    """Subscribe to these channels on the bus; returns before the bus has subscribed.
 
-    This and `UnsubscribeChannels` take effect in the order in which they are asked for.
+    This and `UnsubscribeChannels` take effect in the order of the calls.
     """
 
     channel_ids: tuple[str, ...]
 
 
 class UnsubscribeChannels(Effect[None], frozen=True):
-    """Stop hearing these channels."""
+    """Unsubscribe from these channels on the bus."""
 
     channel_ids: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What the store may forget (PROTOCOL 11.6.3)."""
+"""Retention: deletes expired rows (PROTOCOL 11.6.3)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from openguild_proto.effects.base import StorageEffect
 
 
 class PruneExpired(StorageEffect[bool], frozen=True):
-    """One small batch. True: there may be more, ask again.
+    """Delete one small batch. True: there may be more.
 
-    Users have no order in which they expire: each call looks at `limit` of them, from the id `from_user` on, and drops
-    their sessions, refresh tokens and families that have expired by `now_ms`. Of the control log and the login attempts
-    the oldest `limit` records go that are older than their bounds.
+    Each call examines `limit` users from the id `from_user` on, and deletes their sessions, refresh tokens and families
+    that have expired by `now_ms`. Of control records and login attempts it deletes at most `limit` that are older than
+    their bounds.
     """
 
     now_ms: int

@@ -1,4 +1,4 @@
-"""Roles granted by the command line."""
+"""Effects of the command line on roles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from openguild_proto.records import MemberChange
 
 
 class GrantServerRole(StorageEffect[None], frozen=True):
-    """Give the user a role on the whole server; one that they have stays."""
+    """Grant the user a server role; an existing one stays."""
 
     user_id: str
     role: str
@@ -15,16 +15,16 @@ class GrantServerRole(StorageEffect[None], frozen=True):
 
 
 class RevokeServerRole(StorageEffect[bool], frozen=True):
-    """False: the user did not have it."""
+    """Revoke a server role. False: the user did not have it."""
 
     user_id: str
     role: str
 
 
 class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):
-    """Sets the role and makes the membership where there is none; ends invites as SetMemberRole does.
+    """Set the user's role, and add the membership if there is none; ends rights as SetMemberRole does.
 
-    DONE, or LAST_OWNER: he would have left the guild without an owner. None: no such guild.
+    DONE, or LAST_OWNER: the guild would have no owner. None: no such guild.
     """
 
     guild_id: str
@@ -34,7 +34,7 @@ class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):
 
 
 class GrantChannelRole(StorageEffect[bool], frozen=True):
-    """Sets the role and makes the channel membership where there is none. False: no such channel."""
+    """Set the user's role in the channel, and add the membership if there is none. False: no such channel."""
 
     channel_id: str
     user_id: str

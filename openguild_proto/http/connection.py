@@ -23,7 +23,7 @@ class HttpConnection:
         self.reader = reader
         self._policy = policy
 
-    def answer(self, response: Response) -> tuple[bytes, bool]:
+    def respond(self, response: Response) -> tuple[bytes, bool]:
         """Bytes of the response to the reader's request, and whether the connection may go on."""
         reader = self.reader
         data = self._response_bytes(response, reader.request.request_id if reader.request is not None else "")

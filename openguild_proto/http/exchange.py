@@ -1,4 +1,4 @@
-"""The interface behind which a request is read and answered: by pattern (quick.py), or line by line by h11 (lines.py)."""
+"""The interface behind which a request is read and answered: by pattern (fast_path.py), or line by line by h11 (lines.py)."""
 
 from __future__ import annotations
 

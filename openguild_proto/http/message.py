@@ -78,7 +78,7 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     """What an operation returns in place of a response to have the upgrade accepted (PROTOCOL 8).
 
     The runtime accepts the handshake, joins the stream, and releases the socket's place in
-    `ConnectionLimiter` when the socket is gone.
+    `StreamLimiter` when the socket is gone.
     """
 
     user_id: str

@@ -7,10 +7,10 @@ from enum import StrEnum
 
 from openguild_proto.http import strictness
 from openguild_proto.http.exchange import Exchange, Head, HeadReader
+from openguild_proto.http.fast_path import PLAIN, PatternHeads
 from openguild_proto.http.headers import HeaderPolicy, request_id_for
 from openguild_proto.http.lines import LineExchange, take_line
 from openguild_proto.http.message import Request
-from openguild_proto.http.quick import PLAIN, PatternHeads
 from openguild_proto.http.strictness import Rule
 from openguild_proto.limits import Limits
 

@@ -1,8 +1,7 @@
-"""The turns of appends that wait to be stored: which of them go into the next transaction, and which are refused.
+"""The queue of appends: which go into the next transaction, and which are refused.
 
-Appends that wait together are stored by one transaction. Channels take turns, so a busy one does not hold up the
-others; within a channel appends keep their order. A channel whose row somebody holds is refused for a moment and then
-tried alone.
+One transaction stores a batch. Channels take turns in round-robin order, so a busy one does not delay the others; within
+a channel appends keep their order. A channel whose row is locked is refused for a moment, then tried in a batch of its own.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ Ticket = TypeVar("Ticket")
 
 
 class AppendQueue(BatchQueue[AppendEvent, Ticket]):
-    """`offer` appends, `take` a batch, store it, and say of its channels `stored` or `block`; then take the next one.
+    """Call `offer`, `take` a batch, store it, call `stored` or `block` for its channels, and take the next batch.
 
-    No two appends of a batch share a nonce or an event id: the later one waits for the next batch and finds the
-    earlier one stored. `share`: how many queues divide the bounds among them.
-    `blocked_secs`: how long a channel that somebody holds is refused.
+    No two appends of a batch share a nonce or an event id: the later one waits for the next batch, in which the earlier
+    one is found stored. `share`: the number of queues among which the bounds are divided. `blocked_secs`: how long a
+    locked channel is refused.
     """
 
     def __init__(self, *, share: int = 1, blocked_secs: float = BLOCKED_SECS) -> None:
         super().__init__(max_items=MAX_QUEUE_EVENTS // share, max_bytes=MAX_QUEUE_BYTES // share)
-        self.max_channel_events = self.max_items // 2  # so that one channel's flood leaves room for the others
+        self.max_channel_events = self.max_items // 2  # one busy channel leaves room for the others
         self._blocked_secs = blocked_secs
-        self._channels: dict[str, deque[Waiting[AppendEvent, Ticket]]] = {}  # the next turn is the first one's
-        self._blocked: dict[str, float] = {}  # channels that somebody else holds: refused until then, then suspect
+        self._channels: dict[str, deque[Waiting[AppendEvent, Ticket]]] = {}  # in the order of their turns
+        self._blocked: dict[str, float] = {}  # locked channels: refused until this time, then suspect
 
     def offer(self, item: AppendEvent, ticket: Ticket, now: float) -> bool:
-        """False, with nothing changed, at a bound of the queue or of the channel, and while the channel is blocked."""
+        """Queue an append. False, with nothing changed, at a bound of the queue or the channel, or if the channel is blocked."""
         channel_id = item.channel_id
         size = len(item.wire) + APPEND_OVERHEAD_BYTES
         if self._items >= self.max_items or self.bytes + size > self.max_bytes:
@@ -59,7 +58,7 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
         return True
 
     def take(self) -> list[Waiting[AppendEvent, Ticket]]:
-        """One append of each channel in turn, until the batch is full."""
+        """Remove and return the next batch: one append of each channel in turn, until it is full."""
         batch: list[Waiting[AppendEvent, Ticket]] = []
         taken: set[tuple[str, str, str] | str] = set()
         size = 0
@@ -80,14 +79,14 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
             batch.append(waiting)
             size += waiting.size
             if line:
-                channels[channel_id] = line  # behind those that have not had a turn
+                channels[channel_id] = line  # after the channels that have not had a turn
                 turns.append(channel_id)
         self._items -= len(batch)
         self.bytes -= size
         return batch
 
     def _turns(self) -> deque[str]:
-        """The channels of the next batch: a suspect one alone, or those before the next suspect one."""
+        """Return the channels of the next batch: a suspect one alone, or all before the next suspect one."""
         if not self._blocked:
             return deque(self._channels)
         turns: deque[str] = deque()
@@ -97,25 +96,22 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
             turns.append(channel_id)
         return turns
 
-    # --- a channel whose row somebody holds --------------------------------------------------------
+    # --- locked channels ---------------------------------------------------------------------------
 
     def block(self, channel_id: str, now: float) -> list[Waiting[AppendEvent, Ticket]]:
-        """Refuse for a moment what comes for this channel. After that it is suspect.
-
-        Returns what waited for it, and waits no more.
-        """
+        """Refuse appends to this channel for `blocked_secs`; after that it is suspect. Remove and return its queued appends."""
         self._blocked.pop(channel_id, None)
         self._blocked[channel_id] = now + self._blocked_secs
         while len(self._blocked) > MAX_BLOCKED_CHANNELS:
             del self._blocked[next(iter(self._blocked))]
         gone = list(self._channels.pop(channel_id, ()))
-        self._let_go(gone)
+        self._remove(gone)
         return gone
 
     def suspects(self, channel_id: str) -> bool:
-        """It was blocked and has stored nothing since: its next batch is its own, so that nobody waits with it."""
+        """Return whether the channel was blocked and has stored nothing since. Its next batch holds no other channel."""
         return channel_id in self._blocked
 
     def stored(self, channel_id: str) -> None:
-        """An append to it has been stored: it is not suspect."""
+        """Note that an append to the channel was stored: it is no longer suspect."""
         self._blocked.pop(channel_id, None)

@@ -1,10 +1,10 @@
-"""Following a log: in order, each item once, whatever the wire between its writers and this reader does.
+"""Follows a log: releases its items in order and once each, whatever the bus does.
 
-Three sources meet here: what the owner stored itself, what a wire brought (it may drop, repeat, delay and reorder), and the
-log, which is the truth. A hole that does not close by itself within `GAP_GRACE_SECS` is read from the log. A tail check finds a
-last item that the wire lost. A log that went back (its database lost commits) is told from a stale reading by asking twice.
+Items come from this replica's own commits, from the bus (which may drop, repeat, delay and reorder), and from the log
+itself. A gap that is still open after `GAP_GRACE_SECS` (limits.py) is read from the log. A tail check finds a lost last item.
+Two readings of the head tell a log that went back (its database lost commits) from one stale reading.
 
-Time passes through the procedures that drive it; an owner of many logs asks for all their heads in one query.
+Time passes in the procedures that drive the follower. An owner of many logs reads all heads in one query.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Item(NamedTuple, Generic[T]):
-    """One place of a log as it was read."""
+    """One item of a log."""
 
     sequence: int
     item: T
@@ -29,45 +29,47 @@ class Item(NamedTuple, Generic[T]):
 
 
 class Place(NamedTuple):
-    """Where a follower stood when a reading of its log was asked for."""
+    """The position of a follower when a reading of its log began."""
 
     head: int
     restarts: int
 
 
 class LogSource(Protocol[T]):
-    """Where a follower's items come from and where they go. One object may serve many followers of one kind."""
+    """The source and the destination of a follower's items. One object may serve many followers."""
 
     def read(self, after: int, before: int) -> Procedure[Sequence[Item[T]]]:
-        """Read items with after < sequence < before, in order, one page of them; it may return more. Raises StorageUnavailable."""
+        """Read a page of items with after < sequence < before, in order; later ones may follow. Raises StorageUnavailable."""
 
     def release(self, sequence: int, item: T) -> None:
-        """The next item, in order and once."""
+        """Take the next item, in order and once."""
 
     def has_room(self) -> bool:
-        """False: nothing can be taken now that can be read from the log later."""
+        """Return whether items can be taken now; the rest is read from the log later."""
 
     def is_followed(self) -> bool:
-        """False: nobody wants this log any more; what is under way stops."""
+        """Return whether the log still has readers; otherwise reading stops."""
 
     def truncated(self, first: int | None) -> int | None:
-        """The log does not have what is missing: it begins at `first`, or is empty (None). Returns the head to begin anew from,
-        or None to leave it as it is."""
+        """Handle a log without the missing items: it begins at `first`, or is empty (None).
+
+        Return the head to restart from; None: leave the gap.
+        """
 
     def counted(self, items: int) -> None:
-        """A hole was read from the log: so many items."""
+        """Count the items read from the log to fill a gap."""
 
 
 class Tail(Enum):
-    """What a reading of the log's head says."""
+    """The meaning of a reading of the log's head."""
 
     SAME = "same"
     FURTHER = "further"  # the rest will be read
-    SHORT = "short"  # behind what was released: read it again, one reading may be stale
+    SHORT = "short"  # before what was released: read again, one reading may be stale
 
 
 class LogFollower(Generic[T]):
-    """`head` is the last sequence released. Without a head (before `begin`) nothing is released."""
+    """Releases the items of one log. `head`: the last sequence released; nothing is released before `begin` sets it."""
 
     __slots__ = ("_asked", "_heard", "_procedures", "_reading", "_restarts", "_sequencer", "_source")
 
@@ -76,9 +78,9 @@ class LogFollower(Generic[T]):
         self._source = source
         self._procedures = procedures
         self._restarts = 0
-        self._reading = False  # a hole is being read, or will be after its grace
-        self._heard = False  # the wire has brought something new since the last tail check
-        self._asked = False  # the last tail check asked the log
+        self._reading = False  # a gap is being read, or will be after its grace
+        self._heard = False  # the bus has brought a new item since the last tail check
+        self._asked = False  # the last tail check read the log
 
     @property
     def head(self) -> int:
@@ -92,7 +94,7 @@ class LogFollower(Generic[T]):
 
     @property
     def place(self) -> Place:
-        """Where it stands: give it back with what was read of the log's head."""
+        """The current position, to be passed to `tail_read` with the head that was read."""
         return Place(self._sequencer.head, self._restarts)
 
     @property
@@ -102,50 +104,50 @@ class LogFollower(Generic[T]):
 
     @property
     def is_reading(self) -> bool:
-        """Whether a hole is being read."""
+        """Whether a gap is being read."""
         return self._reading
 
     def missing(self) -> tuple[int, int] | None:
-        """The first hole as (after, before), both exclusive, or None."""
+        """Return the first gap as (after, before), both exclusive; None: there is none."""
         return self._sequencer.missing()
 
-    # --- what arrives --------------------------------------------------------------------------------
+    # --- items ---------------------------------------------------------------------------------------
 
     def begin(self, head: int) -> None:
-        """The log stands at `head`; what came before this and follows it is released."""
+        """Set the head, and release the items already offered that follow it."""
         self._release(self._sequencer.begin(head))
 
     def restart(self, head: int) -> None:
-        """Another log, which stands at `head`: nothing that waits or is being read belongs to it."""
+        """Begin with another log at `head`: drop held items and readings under way."""
         self._restarts += 1
         self._sequencer.restart(head)
 
     def offer(self, sequence: int, item: T, nbytes: int = 0) -> None:
-        """An item, from wherever it came. Repeats do nothing."""
+        """Take an item from any source. Repeats do nothing."""
         if self._source.has_room():
             self._release(self._sequencer.offer(sequence, item, nbytes))
         else:
             self._sequencer.saw_head(sequence)
-            self._watch_hole()
+            self._watch_gap()
 
     def hear(self, sequence: int, item: T, nbytes: int = 0) -> None:
-        """An item that the wire brought; news of a log shows that the wire works for it."""
-        self._heard = self._heard or sequence > self.head  # a repeat proves nothing, nor does what was stored here
+        """Take an item from the bus; a new one shows that the bus delivers this log."""
+        self._heard = self._heard or sequence > self.head  # repeats and own commits prove nothing
         self.offer(sequence, item, nbytes)
 
     def saw_head(self, head: int) -> None:
-        """The log reaches at least to `head`: what is missing will be read."""
+        """Note that the log reaches `head`; missing items will be read."""
         self._sequencer.saw_head(head)
-        self._watch_hole()
+        self._watch_gap()
 
     def _release(self, items: list[tuple[int, T]]) -> None:
         for sequence, item in items:
             self._source.release(sequence, item)
-        self._watch_hole()
+        self._watch_gap()
 
-    # --- holes ---------------------------------------------------------------------------------------
+    # --- gaps ----------------------------------------------------------------------------------------
 
-    def _watch_hole(self) -> None:
+    def _watch_gap(self) -> None:
         if not self._reading and self._sequencer.missing() is not None:
             self._reading = True
             self._procedures.start(self._read_after_grace(), "reading a gap from the log")
@@ -162,14 +164,14 @@ class LogFollower(Generic[T]):
     def read_missing(self) -> Procedure[None]:
         """Read until nothing is missing. Raises StorageUnavailable; the next tail check tries again."""
         sequencer, source = self._sequencer, self._source
-        while source.is_followed() and (hole := sequencer.missing()) is not None:
+        while source.is_followed() and (gap := sequencer.missing()) is not None:
             if not source.has_room():
                 yield from Sleep(ROOM_LOOK_SECS).wait()
                 continue
-            (after, before), place = hole, self.place
+            (after, before), place = gap, self.place
             page = yield from source.read(after, before)
             if self.place != place:
-                continue  # what was missing came meanwhile, or the log went back
+                continue  # the items came meanwhile, or the log went back
             if not page or page[0].sequence > after + 1:
                 anew = source.truncated(page[0].sequence if page else None)
                 if anew is None:
@@ -194,10 +196,9 @@ class LogFollower(Generic[T]):
     # --- the tail ------------------------------------------------------------------------------------
 
     def wants_check(self, *, deaf: bool, everything: bool) -> bool:
-        """Whether this tail check asks the log: not for a log that was heard since, and never twice in a row.
+        """Return whether this tail check reads the log: not if the bus brought a new item since, and never twice in a row.
 
-        So two checks are the time that a lost last item may take: what comes before it puts the log off by one check, and the next
-        one finds it. `deaf`: the wire is down. `everything`: something may have been lost for all.
+        A lost last item is found within two checks. `deaf`: the bus is down. `everything`: any log may have lost an item.
         """
         quiet = not self._asked and (deaf or not self._heard)
         self._asked = self.begun and (everything or quiet)
@@ -205,7 +206,7 @@ class LogFollower(Generic[T]):
         return self._asked
 
     def tail_read(self, place: Place, head: int) -> Tail:
-        """The log's head was read as `head`, asked for at `place`. A reading of a log before a restart says nothing."""
+        """Compare a head that was read with the follower's position `place` of that time. A reading before a restart is ignored."""
         if place.restarts != self._restarts:
             return Tail.SAME
         if head > self.head:
@@ -214,8 +215,8 @@ class LogFollower(Generic[T]):
         return Tail.SHORT if head < place.head else Tail.SAME
 
     def went_back(self, place: Place, first: int, second: int) -> bool:
-        """Whether two readings asked for at `place` show that the log lost what it had; one alone may be stale.
+        """Return whether two readings begun at `place` show that the log lost items; one alone may be stale.
 
-        False when `restart` was called meanwhile.
+        False after a `restart` in between.
         """
         return place.restarts == self._restarts and self._sequencer.went_back(place.head, first, second)

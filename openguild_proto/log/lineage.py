@@ -1,8 +1,8 @@
-"""Whether the database still has the history that the channels' epochs were given for.
+"""Decides whether the database still has the history of the channels' epochs.
 
-A standby that is promoted, a point-in-time recovery and a restored backup may lack the newest commits. Sequences that were
-sent then mean other events, in every channel, also in those that nobody follows. Each such database has another lineage
-(cluster and timeline), which is kept beside the lineage for which the epochs were given.
+A promoted standby, a point-in-time recovery and a restored backup may lack the newest commits. The same sequences then
+denote other events, in every channel. Such a database has another lineage (cluster and timeline). The lineage of the
+epochs is recorded in the database and compared with the current one.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from openguild_proto.records import History
 
 
 class Verdict(Enum):
-    """What a reading means to a replica."""
+    """The meaning of a reading."""
 
     SAME = "same"
-    UNRECORDED = "unrecorded"  # the first look at this database: its lineage is to be recorded
+    UNRECORDED = "unrecorded"  # the first reading of this database: record its lineage
     LOST = "lost"  # commits may be missing: every channel needs a new epoch
-    RENEWED = "renewed"  # somebody has given new epochs since the last reading
+    RENEWED = "renewed"  # another replica has renewed the epochs since the last reading
 
 
 def judge(known: History | None, found: History, *, doubted: bool = False) -> Verdict:
-    """`known`: the reading that this replica works by, None at its start. `doubted`: it has seen a log go back since then."""
+    """Judge the reading `found`. `known`: the previous one, None at the start. `doubted`: a log went back since then."""
     if found.lineage is not None and found.recorded not in (None, found.lineage):
         return Verdict.LOST
     if known is not None:
         if found.renewals > known.renewals:
-            return Verdict.RENEWED  # by somebody who saw the same; a doubt is settled with it
+            return Verdict.RENEWED  # which settles a doubt
         if doubted or found.lacks or found.renewals < known.renewals or _is_behind(known, found):
             return Verdict.LOST
     if found.recorded is None and found.lineage is not None:
@@ -36,7 +36,7 @@ def judge(known: History | None, found: History, *, doubted: bool = False) -> Ve
 
 
 def _is_behind(known: History, found: History) -> bool:
-    """Of a record that is not there: it was there, or another lineage was seen."""
+    """Return whether the record is missing although it was there, or another lineage was."""
     if found.recorded is not None:
         return False
     return known.recorded is not None or (None not in (known.lineage, found.lineage) and known.lineage != found.lineage)

@@ -1,4 +1,4 @@
-"""In-order release and gap detection: whatever order the wire brings, the sequence is the truth."""
+"""Releases items in the order of their sequences, and detects gaps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ T = TypeVar("T")
 class Sequencer(Generic[T]):
     """Releases items in sequence order, each once. `head` is the last sequence released.
 
-    Without a head nothing is released before `begin` gives it. A hole is reported by `missing`; whoever owns the log
-    reads the range and offers it here. Items may be offered in any order, any number of times. Of those that wait
-    behind a hole only so many are kept, in count and in bytes; but the highest sequence heard of, by `offer` or by
-    `saw_head`, is never forgotten, so an item that was not kept is still missed.
+    Without a head nothing is released before `begin` sets it. `missing` returns a gap; the caller reads that range and
+    offers it. Items may be offered in any order and repeatedly. Items after a gap are held within bounds of count and
+    bytes. The highest sequence seen, by `offer` or `saw_head`, is kept, so an item beyond the bounds is still missed.
     """
 
     __slots__ = ("_held", "_held_bytes", "_max_held", "_max_held_bytes", "_seen", "begun", "head")
@@ -32,7 +31,7 @@ class Sequencer(Generic[T]):
         self._max_held_bytes = max_held_bytes
 
     def begin(self, head: int) -> list[tuple[int, T]]:
-        """The log stands at `head`; returns what was offered before this and follows it."""
+        """Set the head; return the items already offered that follow it."""
         self.begun = True
         self.head = head
         self._seen = max(self._seen, head)
@@ -41,14 +40,14 @@ class Sequencer(Generic[T]):
         return self._following()
 
     def restart(self, head: int) -> None:
-        """Another log, which stands at `head`, before or behind what was released: nothing that waits belongs to it."""
+        """Begin with another log at `head`, before or after the old one: drop held items."""
         self.begun = True
         self.head = self._seen = head
         self._held.clear()
         self._held_bytes = 0
 
     def offer(self, sequence: int, item: T, nbytes: int = 0) -> list[tuple[int, T]]:
-        """Take one item of `nbytes`; returns what it releases, in order. Repeats return nothing."""
+        """Take one item of `nbytes`; return the items that it releases, in order. Repeats release nothing."""
         self._seen = max(self._seen, sequence)
         if sequence != self.head + 1 or not self.begun:
             if sequence > self.head and sequence not in self._held:
@@ -81,29 +80,29 @@ class Sequencer(Generic[T]):
         return released
 
     def saw_head(self, sequence: int) -> None:
-        """The log reaches at least to `sequence` (a tail check)."""
+        """Note that the log reaches `sequence` (a tail check)."""
         self._seen = max(self._seen, sequence)
 
     def missing(self) -> tuple[int, int] | None:
-        """The first hole as (after, before), both exclusive, or None."""
+        """Return the first gap as (after, before), both exclusive; None: there is none."""
         if self._seen == self.head or not self.begun:
             return None
         return self.head, min(self._held) if self._held else self._seen + 1
 
     def went_back(self, released: int, first: int, second: int) -> bool:
-        """The log has lost what it had when `released` was the head here (a restore, a failover that lost commits).
+        """Return whether the log lost items that it had when `released` was the head here (a restore, or a lossy failover).
 
-        Both readings of its head were begun after that; one alone may be stale, from a standby behind a pooler.
-        False when `restart` has been called meanwhile.
+        Both readings of its head began after that; one alone may be stale, from a standby behind a pooler. False after a
+        `restart` in between.
         """
         return max(first, second) < released <= self.head
 
     @property
     def seen(self) -> int:
-        """The highest sequence heard of."""
+        """The highest sequence seen."""
         return self._seen
 
     @property
     def held(self) -> int:
-        """Items waiting behind a hole."""
+        """The number of items held after a gap."""
         return len(self._held)

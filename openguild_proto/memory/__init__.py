@@ -1,6 +1,6 @@
-"""A store in memory: for embedders, tests and simulations, and for a server that was told `--storage memory` (PROTOCOL 11.4.4).
+"""The store in memory: for embedders, tests, simulations and `--storage memory` (PROTOCOL 11.4.4).
 
-It is synchronous, so that operations run without an event loop. Everything is lost when the process ends.
+It is synchronous, so operations run without an event loop. Its data ends with the process.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from openguild_proto.records import ControlRecord, Visible
 T = TypeVar("T")
 
 PERFORMERS = collect(accounts, appends, attempts, channels, guilds, messages, replica, retention)
-"""Which function performs which effect."""
+"""The function of each effect."""
 
 
 class MemoryTables:
-    """Performs storage effects at once. Not thread-safe; two replicas of a simulation may share one."""
+    """Performs storage effects synchronously. Not thread-safe; replicas of a simulation may share one."""
 
     def __init__(self) -> None:
         self._state = State()
 
     def perform(self, effect: StorageEffect[T]) -> T:
-        """Raises TypeError for an effect that is not storage's, LocalProtocolError where PostgreSQL would refuse."""
+        """Perform one effect. Raises TypeError for other effects, LocalProtocolError where PostgreSQL would refuse."""
         performed = PERFORMERS.get(type(effect))
         if performed is None:
             raise TypeError(f"not a storage effect: {type(effect).__name__}")
         return cast("T", performed.function(self._state, effect))
 
     def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
-        """The newest sequence of each channel that exists."""
+        """Return the newest sequence of each channel that exists."""
         return self.perform(ReadHeads(channel_ids=tuple(channel_ids)))
 
     def control_head(self) -> int:
-        """The sequence of the newest control record, 0 when there is none."""
+        """Return the sequence of the newest control record; 0: there is none."""
         return self.perform(ReadControlHead())
 
     def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:
-        """The first `limit` control records after `sequence`, in order."""
+        """Return the first `limit` control records after `sequence`, in order."""
         records = self.perform(ReadControls(after=sequence, limit=limit))
         return list(records)
 
     def visible(self, user_id: str) -> Visible:
-        """What the user's notification stream covers."""
+        """Return the guilds and channels of the user's notification stream."""
         return self.perform(ReadVisible(user_id=user_id))

@@ -22,7 +22,7 @@ from openguild_proto.limits import MAX_SESSIONS_PER_RECORD
 from openguild_proto.memory.authority import require_author
 from openguild_proto.memory.state import Channel, Family, Membership, Session, State
 from openguild_proto.policy.logins import Login, decide_login, is_alive
-from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
+from openguild_proto.policy.permissions import Permission, sufficient_guild_roles
 from openguild_proto.records import (
     ChannelMembership,
     ControlKind,
@@ -89,7 +89,7 @@ def describe_user(state: State, effect: DescribeUser) -> UserProfile | None:
 
 
 def _membership(state: State, channel: Channel, user_id: str) -> ChannelMembership:
-    """In a channel that the user sees: by a role in it, or by the guild from when both were there."""
+    """Return the membership in a channel: by a role in it, or by the guild since both existed."""
     record = channel.record
     own = channel.roles.get(user_id)
     if own is None:
@@ -115,7 +115,7 @@ def grant_server_role(state: State, effect: GrantServerRole) -> None:
 def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
     if state.server_roles.get(effect.user_id, {}).pop(effect.role, None) is None:
         return False
-    enough = roles_enough_in_guild(state.roles_of(effect.user_id), Permission.CREATE_INVITES)
+    enough = sufficient_guild_roles(state.roles_of(effect.user_id), Permission.CREATE_INVITES)
     for code, invite in list(state.invites.items()):
         mine = enough is not None and invite.created_by == effect.user_id
         if mine and state.guild_role(invite.guild_id, effect.user_id) not in (enough or ()):
@@ -273,7 +273,7 @@ def _family_of(state: State, refresh_hash: bytes, now_ms: int) -> Family | None:
 
 
 def _revoke(state: State, user_id: str, families: list[Family], now_ms: int) -> None:
-    """End the families; replicas need only hear of sessions whose access token could still be used."""
+    """Revoke the families, and log their sessions with an unexpired access token for the replicas."""
     ended = set()
     for family in families:
         family.revoked = True
@@ -289,7 +289,7 @@ def _revoke(state: State, user_id: str, families: list[Family], now_ms: int) -> 
 
 
 def prune_user(state: State, user_id: str, now_ms: int) -> None:
-    """Drop what has expired of one user, so that logins do not grow the tables for ever (PROTOCOL 11.6.3)."""
+    """Delete the expired sessions, tokens and families of one user (PROTOCOL 11.6.3)."""
     for session in [s for s in state.sessions.values() if s.user_id == user_id and s.expires_at_ms <= now_ms]:
         del state.sessions[session.session_id]
     for refresh_hash, (family_id, expires_at_ms) in list(state.refresh_tokens.items()):

@@ -1,4 +1,4 @@
-"""Attempts counted in memory, in sixtieths of their window as PostgreSQL does."""
+"""Counts login attempts in memory, in bins of a sixtieth of the window as PostgreSQL does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def count_attempt(state: State, effect: CountAttempt) -> float | None:
     start = forgotten_until(effect.now_ms, effect.window_secs)
     counted = []
     for key in effect.keys:
-        bins = state.attempts[key.digest] = state.attempts.pop(key.digest, {})  # the least recently asked stands first
+        bins = state.attempts[key.digest] = state.attempts.pop(key.digest, {})  # the least recently used key is first
         for old in [at for at in bins if at <= start]:
             del bins[old]
         counted.append((bins, key.limit))

@@ -1,4 +1,4 @@
-"""Decides whether the author of a change may make it, as the tables are now. Nothing runs at the same time."""
+"""Decides whether the author of a change may make it. The store is synchronous, so no lock is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openguild_proto.records import Author
 
 
 def require_author(state: State, author: Author) -> None:
-    """401 where the account is gone or the session has ended."""
+    """Raise Refusal 401 if the account is deleted or the session has ended."""
     session = state.sessions.get(author.session_id or "")
     living = author.session_id is None or (
         session is not None and session.user_id == author.user_id and not state.families[session.family_id].revoked
@@ -18,7 +18,7 @@ def require_author(state: State, author: Author) -> None:
 
 
 def require_in_guild(state: State, author: Author, guild_id: str, permission: Permission) -> str:
-    """The author's effective role. 404 for a guild that is not there."""
+    """Return the author's effective role. Raises Refusal, 404 for an unknown guild."""
     require_author(state, author)
     if guild_id not in state.guilds:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -27,7 +27,7 @@ def require_in_guild(state: State, author: Author, guild_id: str, permission: Pe
 
 
 def require_in_channel(state: State, author: Author, channel_id: str, permission: Permission) -> Channel:
-    """The channel. 404 for one that is not there."""
+    """Return the channel. Raises Refusal, 404 for an unknown one."""
     require_author(state, author)
     channel = state.channels.get(channel_id)
     if channel is None:

@@ -22,18 +22,18 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.authority import require_in_channel, require_in_guild
 from openguild_proto.memory.paging import page_after
 from openguild_proto.memory.state import Channel, Membership, State
-from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import creator_role, decide_read_position
+from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
-from openguild_proto.schemas.stream import channel_body
+from openguild_proto.schemas.payloads import channel_body
 
 
 @performs(InsertChannel)
 def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached:
     creator_id = effect.author.user_id
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
-    full = decide_room(len(state.channels_of_guild(effect.guild_id)), effect.limit)
+    full = check_count(len(state.channels_of_guild(effect.guild_id)), effect.limit)
     if full is not None:
         return full
     record = ChannelRecord(
@@ -95,7 +95,7 @@ def delete_channel(state: State, effect: DeleteChannel) -> None:
 
 
 def drop_channel(state: State, channel: Channel) -> None:
-    """Forget the channel, its log and its roles, without a control record."""
+    """Delete the channel with its log and roles, without a control record."""
     del state.channels[channel.record.channel_id]
     for event in channel.events:
         del state.event_places[event.event_id]

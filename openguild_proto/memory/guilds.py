@@ -27,8 +27,8 @@ from openguild_proto.memory.authority import require_author, require_in_guild
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.paging import page_after
 from openguild_proto.memory.state import Membership, State
-from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import decide_read_position
+from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission, needed_to_delete
@@ -41,14 +41,14 @@ from openguild_proto.records import (
     MemberChange,
     MemberRecord,
 )
-from openguild_proto.schemas.stream import channel_ids_body
+from openguild_proto.schemas.payloads import channel_ids_body
 
 
 @performs(InsertGuild)
 def insert_guild(state: State, effect: InsertGuild) -> GuildRecord | LimitReached:
     owner_id = effect.author.user_id
     require_author(state, effect.author)
-    full = decide_room(_guilds_owned(state, owner_id), effect.limit)
+    full = check_count(_guilds_owned(state, owner_id), effect.limit)
     if full is not None:
         return full
     guild = GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
@@ -145,7 +145,7 @@ def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
     if change is not MemberChange.DONE:
         return change
     state.members[effect.guild_id][user_id].role = effect.role
-    _end_what_rested_on(state, effect.guild_id, user_id, held, effect.role)
+    _end_lost_rights(state, effect.guild_id, user_id, held, effect.role)
     state.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
@@ -163,12 +163,12 @@ def remove_member(state: State, effect: RemoveMember) -> MemberChange:
     if change is not MemberChange.DONE:
         return change
     del state.members[effect.guild_id][user_id]
-    _end_what_rested_on(state, effect.guild_id, user_id, held, None)
+    _end_lost_rights(state, effect.guild_id, user_id, held, None)
     state.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
 
-def _end_what_rested_on(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
+def _end_lost_rights(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
     ended = decide_ended(held, role)
     for channel in state.channels_of_guild(guild_id):
         explicit = channel.roles.get(user_id)
@@ -195,7 +195,7 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | Non
     else:
         members[effect.user_id] = Membership(effect.role, effect.now_ms)
         kind = ControlKind.MEMBER_JOINED
-    _end_what_rested_on(state, effect.guild_id, effect.user_id, held, effect.role)
+    _end_lost_rights(state, effect.guild_id, effect.user_id, held, effect.role)
     state.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
     return MemberChange.DONE
 
@@ -224,10 +224,10 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
 def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitReached:
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_INVITES)
     others = [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]
-    forgotten = decide_new_invite(others, now_ms=effect.now_ms, limit=effect.limit)
-    if isinstance(forgotten, LimitReached):
-        return forgotten
-    for code in forgotten:
+    deleted = decide_new_invite(others, now_ms=effect.now_ms, limit=effect.limit)
+    if isinstance(deleted, LimitReached):
+        return deleted
+    for code in deleted:
         del state.invites[code]
     invite = InviteRecord(
         code=effect.code,

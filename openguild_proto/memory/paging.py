@@ -1,4 +1,4 @@
-"""One page out of a sorted list."""
+"""Cuts one page out of a sorted list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 def page_after(
     items: Sequence[T], *, key: Callable[[T], tuple[int, str]], after: PageCursor | None, limit: int | None
 ) -> tuple[T, ...]:
-    """The first `limit` items (None: all) after the place `after`."""
+    """Return the first `limit` items (None: all) after the cursor `after`."""
     if after is not None:
         items = [item for item in items if key(item) > (after.at_ms, after.key)]
     return tuple(items if limit is None else items[: max(0, limit)])

@@ -1,4 +1,4 @@
-"""Where the logs stand and what a user sees, in memory."""
+"""The reads of a replica in memory: heads of logs, visible channels, control records."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def read_controls(state: State, effect: ReadControls) -> tuple[ControlRecord, ..
 
 @performs(ReadHistory)
 def read_history(state: State, effect: ReadHistory) -> History | None:
-    """Nothing that is in memory is ever restored to an earlier state."""
+    """Return None: data in memory is never restored to an earlier state."""
     return None
 
 
 @performs(RecordLineage)
 def record_lineage(state: State, effect: RecordLineage) -> None:
-    """There is none: `read_history` tells of no history."""
+    """Do nothing: `read_history` returns no history."""
 
 
 @performs(RenewEpochs)

@@ -1,4 +1,4 @@
-"""Forgets what has expired, a little at a time, as PostgreSQL does."""
+"""Deletes expired rows in small batches, as PostgreSQL does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def prune_expired(state: State, effect: PruneExpired) -> bool:
 
 
 def _prune_control(state: State, effect: PruneExpired) -> bool:
-    """Records have no time here: one is older than a call that found it there."""
+    """Delete old control records. They have no time here: a record is at least as old as a call that found it."""
     old = [head for at_ms, head in state.control_marks if at_ms < effect.control_before_ms]
     dropped = min(effect.limit, max(old, default=0) - state.control_pruned)
     if dropped > 0:

@@ -19,7 +19,7 @@ from openguild_proto.records import (
 
 @dataclass(slots=True)
 class Family:
-    """A login on one device and everything that was rotated out of it."""
+    """A login on one device with its refresh tokens."""
 
     family_id: str
     user_id: str
@@ -38,7 +38,7 @@ class Family:
 
 @dataclass(slots=True)
 class Session:
-    """An access token's session."""
+    """The session of an access token."""
 
     session_id: str
     family_id: str
@@ -48,7 +48,7 @@ class Session:
 
 @dataclass(slots=True)
 class Membership:
-    """A role, and since when (UTC milliseconds)."""
+    """A role, and its start in UTC milliseconds."""
 
     role: str
     joined_at_ms: int
@@ -56,7 +56,7 @@ class Membership:
 
 @dataclass(slots=True)
 class Channel:
-    """A channel with its log; event n stands at index n - 1."""
+    """A channel with its log; the event with sequence n is at index n - 1."""
 
     record: ChannelRecord
     events: list[StoredEvent] = field(default_factory=list)
@@ -84,9 +84,11 @@ class State:
     invites: dict[str, InviteRecord] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
     event_places: dict[str, tuple[str, int]] = field(default_factory=dict)  # event id: channel id, sequence
-    control: list[ControlRecord] = field(default_factory=list)  # those that are kept
-    control_pruned: int = 0  # records before them
-    control_marks: list[tuple[int, int]] = field(default_factory=list)  # when retention looked, ms: the head it saw
+    control: list[ControlRecord] = field(default_factory=list)  # without the pruned ones
+    control_pruned: int = 0  # the number of pruned records
+    control_marks: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # (time of a retention run, ms; the head at that time)
     attempts: dict[bytes, dict[int, int]] = field(default_factory=dict)  # digest: start of bin, ms: how many
 
     def log(
@@ -99,7 +101,7 @@ class State:
         session_ids: Iterable[str] = (),
         body: str | None = None,
     ) -> None:
-        """Append to the control log."""
+        """Append a record to the control log."""
         self.control.append(
             ControlRecord(
                 sequence=self.control_head + 1,
@@ -118,21 +120,21 @@ class State:
         return self.control_pruned + len(self.control)
 
     def roles_of(self, user_id: str) -> tuple[str, ...]:
-        """Server roles by (granted_at, role)."""
+        """Return the server roles, by (granted_at, role)."""
         granted = self.server_roles.get(user_id, {})
         return tuple(sorted(granted, key=lambda role: (granted[role], role)))
 
     def guild_role(self, guild_id: str, user_id: str) -> str | None:
-        """The user's role in the guild; None: they are no member."""
+        """Return the user's role in the guild; None: not a member."""
         membership = self.members.get(guild_id, {}).get(user_id)
         return membership.role if membership is not None else None
 
     def channels_of_guild(self, guild_id: str) -> list[Channel]:
-        """Oldest first."""
+        """Return the channels of the guild, oldest first."""
         return in_order_of_creation(c for c in self.channels.values() if c.record.guild_id == guild_id)
 
     def channels_seen_by(self, user_id: str) -> list[Channel]:
-        """Channels of the user's guilds and channels with an explicit role, oldest first."""
+        """Return the channels of the user's guilds and those with an explicit role, oldest first."""
         return in_order_of_creation(
             channel
             for channel in self.channels.values()
@@ -141,5 +143,5 @@ class State:
 
 
 def in_order_of_creation(channels: Iterable[Channel]) -> list[Channel]:
-    """Sort as every list is sorted: by time of creation, then by id."""
+    """Sort by time of creation, then by id."""
     return sorted(channels, key=lambda channel: (channel.record.created_at_ms, channel.record.channel_id))

@@ -1,1 +1,1 @@
-"""The server's behaviour: one module per noun, each operation a generator that yields effects."""
+"""The behaviour of the server: one module per noun; each operation is a generator that yields effects."""

@@ -1,11 +1,10 @@
-"""Attempts that are counted for all replicas together: logins, registrations, refreshes (PROTOCOL 9.4).
+"""Limits attempts for all replicas together: logins, registrations, refreshes (PROTOCOL 9.4).
 
-Each replica looks at its own windows first, which costs no query, and charges all of them or none; then the store counts
-for all replicas together. Where it is away nothing is admitted, so the limits never fail open.
+Each replica checks its own windows first, without a query, and charges all of them or none. Then the store counts for all
+replicas. While the store is down nothing is admitted, so the limits do not fail open.
 
-Login and registration: `attempt_from` looks at this replica's window of the address, so that a full one refuses before
-the body is decoded, and charges it for a body that is refused; `count_attempt` does the rest. The store is not asked
-about malformed bodies: nothing was guessed.
+For login and registration `attempt_from` checks the window of the address before the body is decoded, and charges it for
+an invalid body; `count_attempt` does the rest. The store does not count invalid bodies, which guess nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
 
 
-class Asked(NamedTuple):
-    """One limit: this replica's window, and the key in it. `kind` keeps keys of different limits apart in the store."""
+class Attempt(NamedTuple):
+    """One attempt under one limit: this replica's window and the key in it. `kind` separates the limits in the store."""
 
     window: SlidingWindow
     kind: str
@@ -36,7 +35,7 @@ class Asked(NamedTuple):
 
     @property
     def stored(self) -> AttemptKey:
-        """This limit as the store counts it for all replicas together: a BLAKE3 hash, 32 bytes, and the limit."""
+        """The key in the store: a BLAKE3 hash of 32 bytes, and the limit."""
         return _stored(f"{self.kind} {self.key}", self.window.limit)
 
 
@@ -44,21 +43,21 @@ def _stored(text: str, limit: int) -> AttemptKey:
     return AttemptKey(blake3(text.encode()).digest(), limit)
 
 
-def admit(ctx: Context, attempts: tuple[Asked, ...], code: ErrorCode) -> None:
-    """One more in each of this replica's windows, or in none. Raises Refusal 429 with the seconds to wait."""
+def admit(ctx: Context, attempts: tuple[Attempt, ...], code: ErrorCode) -> None:
+    """Admit one more in all of this replica's windows, or in none. Raises Refusal 429 with the seconds to wait."""
     for window, _, key in attempts:
         _require_admitted(window.peek(key, ctx.now), code)
     for window, _, key in attempts:
         window.hit(key, ctx.now)
 
 
-def count(ctx: Context, attempts: tuple[Asked, ...], code: ErrorCode) -> Operation[None]:
-    """One more for all replicas together. Raises Refusal 429 with the seconds to wait."""
+def count(ctx: Context, attempts: tuple[Attempt, ...], code: ErrorCode) -> Operation[None]:
+    """Count one more for all replicas. Raises Refusal 429 with the seconds to wait."""
     _require_admitted((yield from _count(ctx, attempts)), code)
 
 
-def _count(ctx: Context, attempts: tuple[Asked, ...], *more: AttemptKey) -> Operation[float | None]:
-    keys = (*(asked.stored for asked in attempts), *more)
+def _count(ctx: Context, attempts: tuple[Attempt, ...], *more: AttemptKey) -> Operation[float | None]:
+    keys = (*(attempt.stored for attempt in attempts), *more)
     return (yield from CountAttempt(keys=keys, window_secs=int(attempts[0].window.window_secs), now_ms=ctx.wall_ms))
 
 
@@ -72,7 +71,7 @@ def _require_admitted(wait_secs: float | None, code: ErrorCode) -> None:
 
 @contextmanager
 def attempt_from(ctx: Context, address: str) -> Iterator[None]:
-    """The body is read and checked within: what is refused there costs the address an attempt. Raises Refusal 429."""
+    """Read and check the body within this context: a refusal there charges the address an attempt. Raises Refusal 429."""
     window, key = ctx.service.address_logins, limit_key(address)
     _require_admitted(window.peek(key, ctx.now), ErrorCode.LOGIN_RATE_LIMIT)
     try:
@@ -83,15 +82,15 @@ def attempt_from(ctx: Context, address: str) -> Iterator[None]:
 
 
 def count_attempt(ctx: Context, address: str, username_key: str) -> Operation[None]:
-    """One more, on the account `username_key`, which registering counts for too. Raises Refusal 429 with the seconds to wait.
+    """Count one attempt to log in to, or register, the account `username_key`. Raises Refusal 429 with the seconds to wait.
 
-    An account is limited for each address, and with MAX_ACCOUNT_ADDRESSES times that for all addresses together, but
-    for those at which it has a session: others' guesses must not keep its owner out, and nobody can pretend an address.
+    An account has a limit for each address, and MAX_ACCOUNT_ADDRESSES times that for all addresses together. Addresses at
+    which it has a session are exempt from the second, so that guesses of others do not lock its owner out.
     """
     service, address, code = ctx.service, limit_key(address), ErrorCode.LOGIN_RATE_LIMIT
     attempts = (
-        Asked(service.address_logins, "address", address),
-        Asked(service.account_logins, "account at", f"{address} {username_key}"),
+        Attempt(service.address_logins, "address", address),
+        Attempt(service.account_logins, "account at", f"{address} {username_key}"),
     )
     admit(ctx, attempts, code)
     everywhere = _stored(f"account {username_key}", service.account_logins.limit * MAX_ACCOUNT_ADDRESSES)
@@ -102,8 +101,8 @@ def count_attempt(ctx: Context, address: str, username_key: str) -> Operation[No
 
 
 def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[bool]:
-    """Asks as much of the store for a name that nobody has, so that the answer's time does not tell (PROTOCOL 4.2.2)."""
+    """Return whether the account has a session at the address. Does the same queries for an unknown name (PROTOCOL 4.2.2)."""
     user = yield from FindUserByName(username_key=username_key)
     user_id = user.user_id if user is not None else new_id(ctx)
-    living = yield from ListSessionAddresses(user_id=user_id, now_ms=ctx.wall_ms)
-    return any(limit_key(one) == address for one in living)
+    addresses = yield from ListSessionAddresses(user_id=user_id, now_ms=ctx.wall_ms)
+    return any(limit_key(one) == address for one in addresses)

@@ -1,4 +1,4 @@
-"""Who is asking: the bearer token of a request or of a socket (PROTOCOL 4.5, 8.2)."""
+"""Authenticates the bearer token of a request or a socket (PROTOCOL 4.5, 8.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openguild_proto.ws.handshake import bearer_subprotocol
 
 
 def authenticate(ctx: Context, request: Request) -> Operation[Claims]:
-    """The claims of a live session. Raises Refusal 401."""
+    """Return the claims of an active session. Raises Refusal 401."""
     claims = yield from _live_claims(ctx, bearer_token(request))
     if claims is None:
         raise Refusal(ErrorCode.UNAUTHORIZED)
@@ -23,7 +23,7 @@ def authenticate(ctx: Context, request: Request) -> Operation[Claims]:
 
 
 def confirmed_claims(ctx: Context, request: Request) -> Claims | None:
-    """The claims of a bearer token that the store has confirmed before, at no query; None: `authenticate` must ask."""
+    """Return the claims of a bearer token that the store has confirmed before, without a query; None: call `authenticate`."""
     token = bearer_token(request)
     try:
         return ctx.service.tokens.confirmed_claims(token, ctx.wall_ms) if token is not None else None
@@ -34,9 +34,9 @@ def confirmed_claims(ctx: Context, request: Request) -> Claims | None:
 def authenticate_socket(
     ctx: Context, request: Request, parameters: Iterable[str]
 ) -> Operation[tuple[Claims, str | None]]:
-    """The header first; where it is missing or invalid, the subprotocol, then the `access_token` of the query.
+    """Authenticate by the header, else by the subprotocol, else by `access_token` in the query.
 
-    `parameters`: those that the query may have. Returns the claims and the subprotocol to echo. Raises Refusal 401.
+    `parameters`: the names that the query may have. Return the claims and the subprotocol to echo. Raises Refusal 401.
     """
     subprotocol_token, subprotocol = bearer_subprotocol(request)
     for token in (bearer_token(request), subprotocol_token, _query_token(request, parameters)):
@@ -47,7 +47,7 @@ def authenticate_socket(
 
 
 def _query_token(request: Request, parameters: Iterable[str]) -> str | None:
-    """None also for a query with a fault, which only the authenticated caller is told (PROTOCOL 3.2.2)."""
+    """Return the token of the query; None also for an invalid query, which is reported after authentication (PROTOCOL 3.2.2)."""
     try:
         return parse_query(request, *parameters).get("access_token")
     except Refusal:
@@ -55,7 +55,7 @@ def _query_token(request: Request, parameters: Iterable[str]) -> str | None:
 
 
 def bearer_token(request: Request) -> str | None:
-    """The token of `Authorization: Bearer ...`, spelled `Bearer` or `bearer`."""
+    """Return the token of `Authorization: Bearer ...`, spelled `Bearer` or `bearer`."""
     values = request.all_headers("authorization")
     if len(values) != 1:
         return None
@@ -75,6 +75,6 @@ def _live_claims(ctx: Context, token: str | None) -> Operation[Claims | None]:
     if not tokens.is_confirmed(token):
         session = yield from FindSession(session_id=claims.session_id)
         if session is None or session.revoked or session.user_id != claims.user_id or session.username is None:
-            return None  # revoked, or the account is gone (PROTOCOL 4.3.4, 4.1.5)
+            return None  # revoked, or the account is deleted (PROTOCOL 4.3.4, 4.1.5)
         tokens.confirm(token)
     return claims

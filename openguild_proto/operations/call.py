@@ -1,4 +1,4 @@
-"""One request on its way through its operation: what dispatch has found out about it before the operation runs."""
+"""The argument of an operation: the request and what dispatch has decoded and decided."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ NO_QUERY: Mapping[str, Any] = {}
 
 
 class Call(Generic[Body, Access]):
-    """`Body`: the route's Struct. `Access`: GuildAccess or ChannelAccess as its rights say; None where it has no such thing.
+    """`Body`: the route's Struct. `Access`: GuildAccess or ChannelAccess by the route's rights; None without either.
 
-    A member that the route does not provide for (`claims` without authentication) is not there.
+    An attribute that the route does not provide (`claims` without authentication) is not set.
     """
 
     ctx: Context
     request: Request
     claims: Claims
     access: Access
-    role: str  # the caller's effective one in the guild or channel that decides
-    query: Mapping[str, Any] = NO_QUERY  # decoded; a parameter that was not sent is not in it
+    role: str  # the caller's effective role in that guild or channel
+    query: Mapping[str, Any] = NO_QUERY  # decoded; without absent parameters
     body: Body
-    subprotocol: str | None  # to echo, where the token came by one
-    decided = False  # by the route's rights
+    subprotocol: str | None  # to echo, if the token came in one
+    decided = False  # whether the rights were checked
 
     def __init__(self, ctx: Context, request: Request, rights: Rights, params: Mapping[str, str]) -> None:
         self.ctx = ctx
@@ -43,7 +43,7 @@ class Call(Generic[Body, Access]):
         self.params = params
 
     def permit(self) -> Operation[None]:
-        """Decide by the route's rights. Raises Refusal 404 or 403. Dispatch has done it unless the route says `late`."""
+        """Check the route's rights. Raises Refusal 404 or 403. Dispatch calls it, unless the route is `late`."""
         scope, permission, _, _ = self.rights
         if permission is not None and scope == "channel":
             question = FindChannelAccess(channel_id=self.params["channel_id"], user_id=self.claims.user_id)

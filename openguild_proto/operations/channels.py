@@ -24,10 +24,10 @@ from openguild_proto.schemas.guilds import Channel, Name
 
 @route(
     "GET", "/guilds/{guild_id}/channels", "List channels", {200: list[Channel]},
-    rights=in_guild(Permission.READ), query=PAGE, answer_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER,),
 )  # fmt: skip
 def list_channels(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Reads, and writes nothing (PROTOCOL 3.5.5)."""
+    """List the channels of the guild."""
     page = asked_page(call.query)
 
     def find(channel_id: str) -> Operation[PageCursor | None]:
@@ -48,7 +48,7 @@ def _cursor_of(channel: ChannelRecord) -> PageCursor:
     rights=in_guild(Permission.CREATE_CHANNELS), body=Name, errors=(ErrorCode.LIMIT_REACHED,),
 )  # fmt: skip
 def create_channel(call: Call[Name, GuildAccess], guild_id: str) -> Operation[Response]:
-    """The guild's members are notified, nobody else (PROTOCOL 5.7.1)."""
+    """Create a channel and notify the guild's members (PROTOCOL 5.7.1)."""
     name, ctx = check_name(call.body.name, "channel_name"), call.ctx
     channel = yield from InsertChannel(
         author=call.claims.author,
@@ -65,7 +65,7 @@ def create_channel(call: Call[Name, GuildAccess], guild_id: str) -> Operation[Re
 
 @route("GET", "/channels/{channel_id}", "Show a channel", {200: Channel}, rights=in_channel(Permission.READ))
 def show_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """The channel, to those who may read it."""
+    """Show a channel."""
     del channel_id
     yield from ()
     return Response.json(Channel.of(call.access.channel))
@@ -80,7 +80,7 @@ def show_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[
     body=Name,
 )
 def rename_channel(call: Call[Name, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """The channel under its new name."""
+    """Rename a channel."""
     name = check_name(call.body.name, "channel_name")
     channel = yield from RenameChannel(author=call.claims.author, channel_id=channel_id, name=name)
     return Response.json(Channel.of(channel))
@@ -88,6 +88,6 @@ def rename_channel(call: Call[Name, ChannelAccess], channel_id: str) -> Operatio
 
 @route("DELETE", "/channels/{channel_id}", "Delete a channel", {204: None}, rights=in_channel(Permission.DELETE))
 def delete_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Its streams close with 4404."""
+    """Delete a channel; its streams close with 4404."""
     yield from DeleteChannel(author=call.claims.author, channel_id=channel_id)
     return Response.empty()

@@ -1,7 +1,7 @@
-"""What a line of the control log means for a replica: which streams end, and what is to be looked at again.
+"""The consequences of a control record for a replica: streams to close, and state to read again.
 
-A stream is closed by what the store says now (a re-check) where the line does not settle it, so a line that comes
-twice or late does no harm.
+If a record does not settle whether a stream ends, the store is asked (a re-check), so late and repeated records are
+harmless.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ import msgspec
 
 from openguild_proto.http.message import OpenStream
 from openguild_proto.records import ControlKind, ControlRecord
-from openguild_proto.schemas.stream import channels_deleted
+from openguild_proto.schemas.payloads import channels_deleted
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 
 
 class Consequence(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One thing to do, in the order given."""
+    """Base of the consequences; they are applied in order."""
 
 
 class RevokeSession(Consequence, frozen=True):
-    """Tokens of this session are worth nothing any more."""
+    """Reject tokens of this session from now on."""
 
     session_id: str
 
 
 class CloseStreams(Consequence, frozen=True):
-    """End every stream that `means` names; at least one member is set."""
+    """Close every stream that `matches`; at least one criterion is set."""
 
     code: CloseCode
     reason: str
-    user_id: str | None = None  # whose: the others need not be looked at
+    user_id: str | None = None  # limits the search to this user
     session_ids: frozenset[str] | None = None
     guild_id: str | None = None
     channel_id: str | None = None
 
-    def means(self, stream: OpenStream) -> bool:
-        """Whether `stream` is one of those that end."""
+    def matches(self, stream: OpenStream) -> bool:
+        """Return whether `stream` is to be closed."""
         return (
             (self.user_id is None or stream.user_id == self.user_id)
             and (self.session_ids is None or stream.session_id in self.session_ids)
@@ -49,42 +49,42 @@ class CloseStreams(Consequence, frozen=True):
 
 
 class ForgetChannel(Consequence, frozen=True):
-    """The channel is gone: what is kept of it goes, and nobody is notified of it any more."""
+    """Drop the state of a deleted channel."""
 
     channel_id: str
 
 
 class AnnounceChannel(Consequence, frozen=True):
-    """A channel is new: the members of its guild hear of it and of its messages from the first one on."""
+    """Notify the members of the guild of a new channel, and follow it from its first message."""
 
     record: ControlRecord
 
 
 class RefreshGuild(Consequence, frozen=True):
-    """Read again what the users see who watch this guild."""
+    """Read the visible channels of the users with a notification stream in this guild again."""
 
     guild_id: str
 
 
 class RecheckUser(Consequence, frozen=True):
-    """Read again what the user sees, and whether each stream of theirs may go on."""
+    """Read the user's visible channels again, and check each of their streams."""
 
     user_id: str
 
 
-class PassOver(Consequence, frozen=True):
-    """A kind of a newer release: nothing is done, and the operator may know."""
+class UnknownKind(Consequence, frozen=True):
+    """Ignore a kind of a newer release, and log it."""
 
     kind: str
 
 
 AnyConsequence: TypeAlias = (
-    RevokeSession | CloseStreams | ForgetChannel | AnnounceChannel | RefreshGuild | RecheckUser | PassOver
+    RevokeSession | CloseStreams | ForgetChannel | AnnounceChannel | RefreshGuild | RecheckUser | UnknownKind
 )
 
 
 def consequences(record: ControlRecord) -> tuple[AnyConsequence, ...]:
-    """What follows from `record` on every replica."""
+    """Return the consequences of `record` for every replica."""
     match record.kind:
         case ControlKind.SESSIONS_REVOKED:
             ended = CloseStreams(
@@ -104,21 +104,21 @@ def consequences(record: ControlRecord) -> tuple[AnyConsequence, ...]:
         case ControlKind.GUILD_DELETED if record.guild_id is not None:
             return (
                 CloseStreams(code=CloseCode.CHANNEL_DELETED, reason=reasons.GUILD_DELETED, guild_id=record.guild_id),
-                # who had a role in a channel need not have been a member
+                # users with a role in a channel need not be members of the guild
                 *(ForgetChannel(channel_id=channel_id) for channel_id in channels_deleted(record)),
                 RefreshGuild(guild_id=record.guild_id),
             )
         case ControlKind.CHANNEL_CREATED:
             return (AnnounceChannel(record=record),)
         case kind if not kind.is_known:
-            return (PassOver(kind=str(kind.value)),)
+            return (UnknownKind(kind=str(kind.value)),)
         case _ if record.user_id is not None:
             return (RecheckUser(user_id=record.user_id),)
     return ()
 
 
 def ended_meanwhile(stream: OpenStream, tokens: TokenAuthority) -> str | None:
-    """Why a stream that was being opened while something changed ends with 4401; None: its token is still good."""
+    """Return why a stream opened during a change closes with 4401; None: its token is still valid."""
     if tokens.is_revoked(stream.session_id):
         return reasons.SESSION_REVOKED
     if not tokens.trusts(stream.verified_by):

@@ -1,4 +1,4 @@
-"""What an operation is given besides its request: the time, entropy, and the service it runs in."""
+"""The context of an operation: time, entropy, and the long-lived state of the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import (
@@ -28,7 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     server_name: str = "localhost"
     version: str = "0"
-    refresh_grace_secs: int = 10  # a lost answer to a rotation may be asked again
+    refresh_grace_secs: int = 10  # for repeating a refresh whose response was lost
     messaging: MessagingSettings = MessagingSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     session: SessionSettings = SessionSettings()
@@ -37,8 +37,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Limit(Enum):
-    """What is counted before a request is answered, the 429 codes that it answers with, and the window that dispatch counts
-    the account in; without one the operation counts, because it depends on what the request says.
+    """A rate limit of routes: its text, its 429 codes, and the window in which dispatch counts the account.
+
+    Without a window the operation counts, because the count depends on the request.
     """
 
     WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), "user_writes")
@@ -54,11 +55,11 @@ class Limit(Enum):
 
 
 SHARED = {"user": "user_messages", "address": "address_messages", "writes": "user_writes"}
-"""Windows that replicas tell each other of, by their names between replicas."""
+"""Windows that replicas share, by their names on the bus."""
 
 
 def rates(settings: Settings) -> dict[str, tuple[int, float]]:
-    """The limit and the seconds of each window of a Service, by its name there."""
+    """Return the limit and the seconds of each window of a Service, by attribute."""
     messages, session, guilds = settings.messaging, settings.session, settings.guilds
     of_user, of_address = messages.max_messages_per_user_per_window, messages.max_messages_per_ip_per_window
     return {
@@ -76,21 +77,21 @@ def rates(settings: Settings) -> dict[str, tuple[int, float]]:
 
 @dataclass(slots=True)
 class Service:
-    """The long-lived, pure state of one server: settings, keys, token cache, limiters. One per process."""
+    """The long-lived state of a process: settings, keys, token cache, limiters. No I/O."""
 
     settings: Settings
     tokens: TokenAuthority
     signer: EventSigner | None  # None: local events are not signed (PROTOCOL 6.3.3)
     user_messages: SlidingWindow  # key: user id
     address_messages: SlidingWindow  # key: limit_key of the client's address
-    user_repeats: SlidingWindow  # key: user id; posts that were stored before
-    address_repeats: SlidingWindow  # key: limit_key of the client's address
-    user_writes: SlidingWindow  # key: user id; every change but a message
+    user_repeats: SlidingWindow  # key: user id; repeated posts
+    address_repeats: SlidingWindow  # key: limit_key of the client's address; repeated posts
+    user_writes: SlidingWindow  # key: user id; changes other than messages
     address_logins: SlidingWindow  # key: limit_key of the client's address; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
     address_refreshes: SlidingWindow  # key: limit_key of the client's address
     account_refreshes: SlidingWindow  # key: user id
-    sockets: ConnectionLimiter
+    sockets: StreamLimiter
 
     @classmethod
     def create(
@@ -101,9 +102,9 @@ class Service:
         signer: EventSigner | None = None,
         workers: int = 1,
     ) -> Service:
-        """With windows and places as configured; of the streams' places the share of one of `workers`."""
+        """Create the state from the settings. The total of streams is divided among `workers`."""
         websocket = settings.websocket
-        sockets = ConnectionLimiter(
+        sockets = StreamLimiter(
             -(-websocket.max_connections // workers),
             websocket.max_connections_per_user,
             websocket.max_connections_per_address,
@@ -112,11 +113,11 @@ class Service:
         return cls(settings=settings, tokens=tokens, signer=signer, sockets=sockets, **windows)
 
     def shared_windows(self) -> dict[str, SlidingWindow]:
-        """What replicas tell each other of, by the names between replicas."""
+        """Return the windows that replicas share, by their names on the bus."""
         return {name: getattr(self, window) for name, window in SHARED.items()}
 
     def apply(self, settings: Settings) -> None:
-        """Other settings from now on; what was admitted stays counted."""
+        """Replace the settings; earlier admissions still count."""
         self.settings = settings
         for name, (limit, secs) in rates(settings).items():
             window: SlidingWindow = getattr(self, name)

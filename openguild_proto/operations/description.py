@@ -1,4 +1,4 @@
-"""GET /openapi.json: the server describes itself."""
+"""GET /openapi.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCUMENT = Media(JSON, {"type": "object"})
 
 
 def describing(routes: Callable[[], Iterable[Route]]) -> Route:
-    """The route that describes `routes`: called late, because it is itself one of them."""
+    """Return the route that describes `routes`, a callable because the route is itself one of them."""
 
     @cache
     def document(version: str) -> bytes:

@@ -1,8 +1,8 @@
-"""From a request to its operation, and from every refusal to the typed answer.
+"""Runs the operation of a request, and turns every refusal into a typed response.
 
-What a route says of itself is enforced here, in this order: the length of the body, the upgrade, the token, the limits of
-the account, the parameters of the path, the rights, the query, whether it is offered, and the body. A stream's place is
-reserved last of all.
+Enforces what the route declares, in this order: the length of the body, the upgrade, the token, the limits of the account,
+the parameters of the path, the rights, the query, whether the configuration offers it, and the body. A stream's place is
+reserved last.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from openguild_proto.operations.auth import authenticate, authenticate_socket, c
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.route import Route
-from openguild_proto.operations.routing import BadParameter, Matched, WrongMethod
+from openguild_proto.operations.router import BadParameter, Matched, WrongMethod
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.decode import decode_body, parse_query
@@ -33,13 +33,13 @@ UPGRADE = (("upgrade", "websocket"), ("sec-websocket-version", "13"))
 
 
 def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
-    """Run the operation that answers `request`. Refusals and unavailable stores become typed responses;
-    any other exception is a defect and comes out."""
+    """Run the operation of `request`. A Refusal or an unavailable store becomes a typed response; other exceptions are bugs
+    and propagate."""
     template = "unmatched"
     uncounted: tuple[ErrorCode, ...] = ()
     try:
         if request.method == "OPTIONS":
-            return Response(status=200)  # the CORS headers are the header policy's (PROTOCOL 2.6.4)
+            return Response(status=200)  # the header policy adds the CORS headers (PROTOCOL 2.6.4)
         matched = routes.match(request.method, request.path)
         if matched is None:
             raise Refusal(ErrorCode.NOT_FOUND)
@@ -73,7 +73,7 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
             call.body = _decode_body(call, route)
         result: Response | OpenStream = yield from route.operation(call, **params)
         if not call.decided and route.rights.late:
-            raise LocalProtocolError(f"{route.name} has answered without a decision on {route.permission}")
+            raise LocalProtocolError(f"{route.name} has responded without a check of {route.permission}")
         if Limit.STREAMS in route.limits:
             _reserve_place(call)
         return msgspec.structs.replace(result, route=template)
@@ -85,8 +85,8 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
         full = Refusal(ErrorCode.OVERLOADED, retry_after_secs=OVERLOADED_RETRY_SECS)
         return refusal_response(full, request.request_id, route=template)
     except StorageUnavailable:
-        away = Refusal(ErrorCode.DATABASE_UNAVAILABLE, retry_after_secs=UNAVAILABLE_RETRY_SECS)
-        return refusal_response(away, request.request_id, route=template)
+        unavailable = Refusal(ErrorCode.DATABASE_UNAVAILABLE, retry_after_secs=UNAVAILABLE_RETRY_SECS)
+        return refusal_response(unavailable, request.request_id, route=template)
 
 
 def _check_head(request: Request, route: Route) -> None:
@@ -128,18 +128,18 @@ def _decode_body(call: Call[Any, Any], route: Route) -> Any:
         return None
     if Limit.ATTEMPTS not in route.limits:
         return decode_body(call.request, route.body, required=route.body_required)
-    with attempt_from(call.ctx, call.request.client_address):  # a body that is refused counts as an attempt
+    with attempt_from(call.ctx, call.request.client_address):  # a refused body counts as an attempt
         return decode_body(call.request, route.body, required=route.body_required)
 
 
 def _reserve_place(call: Call[Any, Any]) -> None:
-    """Whoever gets the place must give it back, under the address that the stream has."""
+    """Reserve the place of a stream. The caller of dispatch gives it back, under the stream's address."""
     if not call.ctx.service.sockets.reserve(call.claims.user_id, limit_key(call.request.client_address)):
         raise Refusal(ErrorCode.CONNECTION_LIMIT, retry_after_secs=CONNECTION_LIMIT_RETRY_SECS)
 
 
 def dispatch_metrics(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
-    """What a listener for metrics alone answers: `GET /metrics`, and 404 for everything else."""
+    """Respond on the metrics listener: to `GET /metrics`, and with 404 to everything else."""
     if request.path == METRICS_ROUTE:
         return (yield from dispatch(ctx, request))
     return refusal_response(Refusal(ErrorCode.NOT_FOUND), request.request_id)

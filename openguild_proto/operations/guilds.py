@@ -21,10 +21,10 @@ ALL = Parameter("all", {"type": "boolean"}, "true: every guild; server moderator
 
 @route(
     "GET", "/guilds", "List guilds", {200: list[Guild]},
-    query=(ALL, *PAGE), answer_headers=(NEXT_AFTER,), errors=(ErrorCode.FORBIDDEN,),
+    query=(ALL, *PAGE), response_headers=(NEXT_AFTER,), errors=(ErrorCode.FORBIDDEN,),
 )  # fmt: skip
 def list_guilds(call: Call[None, None]) -> Operation[Response]:
-    """The caller's guilds; `?all=true` for server moderators and above: every guild."""
+    """List the caller's guilds; with `?all=true` every guild, for server moderators and above."""
     user_id, page = call.claims.user_id, asked_page(call.query)
     everything = call.query.get("all") == "true"
     if everything:
@@ -47,7 +47,7 @@ def _cursor_of(guild: GuildRecord) -> PageCursor:
 
 @route("POST", "/guilds", "Create a guild", {200: Guild}, body=Name, errors=(ErrorCode.LIMIT_REACHED,))
 def create_guild(call: Call[Name, None]) -> Operation[Response]:
-    """The creator is its owner (PROTOCOL 5.4.1)."""
+    """Create a guild, with the caller as its owner (PROTOCOL 5.4.1)."""
     name, ctx = check_name(call.body.name, "guild_name"), call.ctx
     guild = yield from InsertGuild(
         author=call.claims.author,
@@ -63,7 +63,7 @@ def create_guild(call: Call[Name, None]) -> Operation[Response]:
 
 @route("GET", "/guilds/{guild_id}", "Show a guild", {200: Guild}, rights=in_guild(Permission.READ))
 def show_guild(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """The guild, to its members."""
+    """Show a guild."""
     del guild_id
     yield from ()
     return Response.json(Guild.of(call.access.guild))
@@ -71,7 +71,7 @@ def show_guild(call: Call[None, GuildAccess], guild_id: str) -> Operation[Respon
 
 @route("PATCH", "/guilds/{guild_id}", "Rename a guild", {200: Guild}, rights=in_guild(Permission.RENAME), body=Name)
 def rename_guild(call: Call[Name, GuildAccess], guild_id: str) -> Operation[Response]:
-    """The guild under its new name."""
+    """Rename a guild."""
     name = check_name(call.body.name, "guild_name")
     guild = yield from RenameGuild(author=call.claims.author, guild_id=guild_id, name=name)
     return Response.json(Guild.of(guild))
@@ -79,6 +79,6 @@ def rename_guild(call: Call[Name, GuildAccess], guild_id: str) -> Operation[Resp
 
 @route("DELETE", "/guilds/{guild_id}", "Delete a guild", {204: None}, rights=in_guild(Permission.DELETE))
 def delete_guild(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Its channels' streams close with 4404."""
+    """Delete a guild; the streams of its channels close with 4404."""
     yield from DeleteGuild(author=call.claims.author, guild_id=guild_id)
     return Response.empty()

@@ -19,7 +19,7 @@ METRICS = Media("text/plain", {"type": "string", "description": "Prometheus text
 
 @route("GET", "/health", "The process answers", {200: OK}, auth="none", query=None, client=False)
 def health(call: Call[None, None]) -> Operation[Response]:
-    """The process answers."""
+    """Respond while the process runs."""
     del call
     yield from ()
     return Response.text("ok")
@@ -27,7 +27,7 @@ def health(call: Call[None, None]) -> Operation[Response]:
 
 @route("GET", "/live", "Liveness probe", {200: OK}, auth="none", query=None, client=False)
 def live(call: Call[None, None]) -> Operation[Response]:
-    """The loop turns; the liveness probe."""
+    """Respond while the event loop runs: the liveness probe."""
     del call
     yield from ()
     return Response.text("ok")
@@ -35,7 +35,7 @@ def live(call: Call[None, None]) -> Operation[Response]:
 
 @route("GET", "/ready", "Readiness probe", {200: Readiness, 503: Readiness}, auth="none", query=None, client=False)
 def ready(call: Call[None, None]) -> Operation[Response]:
-    """200 `ready` or `degraded`, 503 `unavailable` or `draining`."""
+    """Respond with 200 `ready` or `degraded`, or 503 `unavailable` or `draining`."""
     del call
     readiness = yield from CheckReadiness()
     serving = readiness.status in {"ready", "degraded"}
@@ -45,7 +45,7 @@ def ready(call: Call[None, None]) -> Operation[Response]:
 
 @route("GET", "/version", "Version of the server", {200: Version}, auth="none", query=None, client=False)
 def version(call: Call[None, None]) -> Operation[Response]:
-    """Which release this is."""
+    """Show the version of the server."""
     yield from ()
     return Response.json(Version(call.ctx.service.settings.version))
 
@@ -55,7 +55,7 @@ def version(call: Call[None, None]) -> Operation[Response]:
     auth="none", query=None, errors=(ErrorCode.NOT_FOUND,), client=False,
 )  # fmt: skip
 def metrics(call: Call[None, None]) -> Operation[Response]:
-    """Prometheus text, unless metrics are off or have a listener of their own."""
+    """Render the metrics, unless they are off or have their own listener."""
     del call
     body = yield from RenderMetrics()
     if body is None:
@@ -74,7 +74,7 @@ def metrics(call: Call[None, None]) -> Operation[Response]:
 @route("GET", "/mls/handshake-test-vectors", "MLS", {501: None}, auth="none", query=None, client=False)
 @route("POST", "/mls/key-packages/{identity}/rotate", "MLS", {501: None}, auth="none", query=None, client=False)
 def not_implemented(call: Call[None, None], **params: str) -> Operation[Response]:
-    """Federation and MLS come later (PROTOCOL 13.3)."""
+    """Refuse federation and MLS, which come later (PROTOCOL 13.3)."""
     del call, params
     yield from ()
     raise Refusal(ErrorCode.NOT_IMPLEMENTED)

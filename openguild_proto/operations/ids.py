@@ -1,4 +1,4 @@
-"""Identifiers from entropy."""
+"""Generates identifiers from entropy."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from openguild_proto.uuids import new_uuid
 
 
 def new_id(ctx: Context) -> str:
-    """A UUIDv4 as text."""
+    """Return a UUIDv4 as text."""
     return new_uuid(ctx.entropy)
 
 
 def new_code(ctx: Context) -> str:
-    """An invite code: 72 random bits, 12 characters of base64url."""
+    """Return an invite code: 72 random bits, 12 characters of base64url."""
     return encode_unpadded(ctx.entropy(9))
 
 
 def new_nonce(ctx: Context) -> str:
-    """What makes two equal texts in one millisecond differ: 96 random bits."""
+    """Return a nonce of 96 random bits, which makes two equal texts of one millisecond differ."""
     return encode_unpadded(ctx.entropy(12))

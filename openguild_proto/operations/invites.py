@@ -20,7 +20,7 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.ids import new_code
 from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by, start_of
 from openguild_proto.operations.route import Rights, in_guild, route
-from openguild_proto.policy.invites import invite_lives
+from openguild_proto.policy.invites import is_valid_invite
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import GuildAccess, InviteRecord, LimitReached, PageCursor
 from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
@@ -39,7 +39,7 @@ def _parse_code(text: str) -> str | None:
     rights=in_guild(Permission.CREATE_INVITES), body=NewInvite, body_required=False, errors=(ErrorCode.LIMIT_REACHED,),
 )  # fmt: skip
 def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Without bounds, any number may join for as long as it exists."""
+    """Create an invite; without bounds it admits any number until it is deleted."""
     ctx, body = call.ctx, call.body
     problems = tuple(
         FieldProblem(field, f"must be between 1 and {most}")
@@ -67,10 +67,10 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
 
 @route(
     "GET", "/guilds/{guild_id}/invites", "List invites", {200: list[Invite]},
-    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code), answer_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code), response_headers=(NEXT_AFTER,),
 )  # fmt: skip
 def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """For who may create them; spent and expired ones too, until they are forgotten."""
+    """List the invites of a guild; used-up and expired ones too, until they are deleted."""
     page = asked_page(call.query)
 
     def find(code: str) -> Operation[PageCursor | None]:
@@ -98,9 +98,9 @@ def _find(code: str) -> Operation[InviteRecord]:
     errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED),
 )  # fmt: skip
 def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """Where it leads. 410 when it leads nowhere any more."""
+    """Show where an invite leads; 410 if it is used up or expired."""
     invite = yield from _find(code)
-    if not invite_lives(invite, call.ctx.wall_ms):
+    if not is_valid_invite(invite, call.ctx.wall_ms):
         raise Refusal(ErrorCode.INVITE_EXPIRED)
     return Response.json(InvitePreview.of(invite))
 
@@ -110,7 +110,7 @@ def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
     errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.LIMIT_REACHED),
 )  # fmt: skip
 def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """The membership; idempotent for who is a member already."""
+    """Join the guild; idempotent for members."""
     ctx = call.ctx
     member = yield from AcceptInvite(
         author=call.claims.author,
@@ -122,7 +122,7 @@ def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
     if isinstance(member, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"you may be a member of at most {member.limit} guilds; leave one")
     if member is None:
-        yield from _find(code)  # 404 for one that never was or is deleted
+        yield from _find(code)  # 404 for an unknown or deleted invite
         raise Refusal(ErrorCode.INVITE_EXPIRED)
     return Response.json(Member.of(member))
 
@@ -132,7 +132,7 @@ def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
     rights=Rights(text="self or MANAGE_MEMBERS"), errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN),
 )  # fmt: skip
 def delete_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """By its maker, or who manages members."""
+    """Delete an invite, by its creator or a member with MANAGE_MEMBERS."""
     invite = yield from _find(code)
     access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=call.claims.user_id)
     require_guild(access, needed_to_delete(invite.created_by, call.claims.user_id))

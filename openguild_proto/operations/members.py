@@ -34,10 +34,10 @@ def _find_member(guild_id: str, user_id: str) -> Operation[MemberRecord]:
 
 @route(
     "GET", "/guilds/{guild_id}/members", "List members", {200: list[Member]},
-    rights=in_guild(Permission.READ), query=PAGE, answer_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER,),
 )  # fmt: skip
 def list_members(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """By when they joined."""
+    """List the members of a guild, by joining time."""
     page = asked_page(call.query)
 
     def find(user_id: str) -> Operation[PageCursor | None]:
@@ -58,7 +58,7 @@ def _cursor_of(member: MemberRecord) -> PageCursor:
     rights=in_guild(Permission.MANAGE_MEMBERS), body=RoleBody, errors=(ErrorCode.LAST_OWNER, ErrorCode.LIMIT_REACHED),
 )  # fmt: skip
 def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """`require_role_change` says who may."""
+    """Change a member's role (`require_role_change`)."""
     role = normalise_role(call.body.role)
     if role is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("role", "is not a role"),))
@@ -76,7 +76,7 @@ def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> 
     errors=(ErrorCode.NOT_FOUND, ErrorCode.LAST_OWNER),
 )  # fmt: skip
 def leave(call: Call[None, None], guild_id: str) -> Operation[Response]:
-    """The last owner stays (409)."""
+    """Leave a guild; 409 for the last owner."""
     author = call.claims.author
     _require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=author.user_id)))
     return Response.empty()
@@ -87,7 +87,7 @@ def leave(call: Call[None, None], guild_id: str) -> Operation[Response]:
     rights=in_guild(Permission.MANAGE_MEMBERS), errors=(ErrorCode.LAST_OWNER,),
 )  # fmt: skip
 def kick(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """Below one's own rank only."""
+    """Remove a member of a lower rank."""
     member = yield from _find_member(guild_id, user_id)
     if user_id != call.claims.user_id:
         require_removal(call.role, member.role)

@@ -20,7 +20,7 @@ from openguild_proto.limits import (
 )
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
-from openguild_proto.operations.logs import LOG_EPOCH, check_epoch, epoch_header
+from openguild_proto.operations.epochs import LOG_EPOCH, check_epoch, epoch_header
 from openguild_proto.operations.parameters import CLAMPED, EPOCH, SEQUENCE
 from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, post_event
 from openguild_proto.operations.route import Parameter, in_channel, route
@@ -54,7 +54,7 @@ LOG_PAGE = (
     request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """A message; `post_event` says when a repeat of a nonce is one."""
+    """Post a message (`post_event`)."""
     claims, body = call.claims, call.body
     text = checked_text(body.content)
     nonce = asked_nonce(call.request, body.nonce)
@@ -94,10 +94,10 @@ def checked_event_id(field: str, text: str) -> str:
 
 @route(
     "GET", "/channels/{channel_id}/events", "Read the log", {200: list[ListedEvent]},
-    rights=in_channel(Permission.READ), query=LOG_PAGE, answer_headers=(LOG_EPOCH,), errors=(ErrorCode.INVALID_SINCE,),
+    rights=in_channel(Permission.READ), query=LOG_PAGE, response_headers=(LOG_EPOCH,), errors=(ErrorCode.INVALID_SINCE,),
 )  # fmt: skip
 def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """A page of the log, oldest first, of about a MiB at most."""
+    """Read a page of the log, oldest first, of about a MiB at most."""
     query, channel = call.query, call.access.channel
     since, before = query.get("since"), query.get("before")
     if since is not None and before is not None:
@@ -117,7 +117,7 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
 
 
 def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[StoredEvent, ...]:
-    """MAX_PAGE_BYTES of them from the end where the reader goes on, at least one, without a hole."""
+    """Return the part of the page within MAX_PAGE_BYTES, at least one event, from the end at which the reader continues."""
     size = count = 0
     for event in reversed(events) if keep_newest else events:
         size += len(event.wire)

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: every route as it describes itself, and the schemas of what they name."""
+"""Builds the OpenAPI 3.1 document from the routes and their schemas."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
-from openguild_proto.operations.logs import LOG_EPOCH, LOG_HEAD
+from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD
 from openguild_proto.operations.paging import NEXT_AFTER
 from openguild_proto.operations.parameters import EPOCH
 from openguild_proto.operations.route import Media, Parameter, Route
-from openguild_proto.operations.routing import CLIENT_PREFIX, UUID_PARAMETERS
+from openguild_proto.operations.router import CLIENT_PREFIX, UUID_PARAMETERS
+from openguild_proto.schemas.events import CONTENTS, RedactedContent
 from openguild_proto.schemas.fields import MANDATORY_MARK, SCHEMA_PREFIX
-from openguild_proto.schemas.frames import CONTENTS, RedactedContent
 from openguild_proto.ws.close_codes import CLOSE_CODES
 
 Schema = dict[str, Any]
 
-# Named by other schemas only: an event is raw bytes to the core.
+# Only other schemas refer to them: an event is raw bytes to the core.
 _BESIDE = (CanonicalEvent, *CONTENTS.values(), RedactedContent)
 
 _HEADERS: dict[str, Schema] = {
@@ -58,7 +58,7 @@ _ABOUT = (
 
 
 def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
-    """A fresh document as plain dicts and lists; `version`: of the server."""
+    """Return a new document as plain dicts and lists. `version`: of the server."""
     routes = list(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -94,21 +94,21 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
 
 
 def build_schemas(routes: Iterable[Route]) -> dict[str, Schema]:
-    """Every component schema by its name, in the order in which the routes name them."""
+    """Return all component schemas by name, in the order of the routes."""
     types: dict[str, Any] = {}  # by the text of the type: a list cannot be compared with a union
     for route in routes:
-        for kind in (route.body, *route.answers.values(), route.frames):
+        for kind in (route.body, *route.responses.values(), route.frames):
             if kind is not None and not isinstance(kind, Media):
                 types[str(kind)] = kind
     _, components = msgspec.json.schema_components((*types.values(), *_BESIDE), ref_template=SCHEMA_PREFIX + "{name}")
     unions = {_name(kind): _union(kind) for kind in types.values() if not _is_list(kind) and not isinstance(kind, type)}
     schemas: dict[str, Schema] = msgspec.json.decode(
         msgspec.json.encode({**components, **unions})
-    )  # defaults come as tuples, and JSON has none
+    )  # turns defaults that are tuples into lists
     for schema in schemas.values():
         _require_mandatory(schema)
     event = schemas["CanonicalEvent"]
-    event["required"] = list(event["properties"])  # the defaults are for who builds one; on the wire all are there
+    event["required"] = list(event["properties"])  # the defaults are for builders; on the wire all members are present
     for member in event["properties"].values():
         member.pop("default", None)
     contents = [_schema(kind) for kind in dict.fromkeys((*CONTENTS.values(), RedactedContent))]
@@ -128,7 +128,7 @@ def _union(kind: Any) -> Schema:
 
 
 def _require_mandatory(schema: Schema) -> None:
-    """A member that may be absent in the Struct and is refused without it is required all the same."""
+    """Mark members as required that have a default in the Struct but are refused when absent."""
     for name, member in schema.get("properties", {}).items():
         if member.pop(MANDATORY_MARK, False):
             member.pop("default", None)
@@ -170,14 +170,14 @@ def _responses(route: Route) -> dict[str, Any]:
     if route.status == 501:
         return {"501": {"$ref": "#/components/responses/Error"}}
     responses: dict[str, Any] = {}
-    for status, kind in route.answers.items():
-        more = route.answer_headers if status == route.status else _ERROR_HEADERS.get(status, ())
+    for status, kind in route.responses.items():
+        more = route.response_headers if status == route.status else _ERROR_HEADERS.get(status, ())
         text = route.summary if status == route.status else f"{route.summary}: not now"
-        answer: dict[str, Any] = {"description": text, "headers": _header_references("X-Request-Id", *more)}
+        response: dict[str, Any] = {"description": text, "headers": _header_references("X-Request-Id", *more)}
         if kind is not None:
             content_type = kind.content_type if isinstance(kind, Media) else "application/json"
-            answer["content"] = {content_type: {"schema": _schema(kind)}}
-        responses[str(status)] = answer
+            response["content"] = {content_type: {"schema": _schema(kind)}}
+        responses[str(status)] = response
     for status, codes in groupby(route.error_codes, key=lambda code: code.spec.status):
         reference = f"#/components/responses/Error{status if status in _ERROR_HEADERS else ''}"
         responses[str(status)] = {"$ref": reference, "description": ", ".join(code.spec.code for code in codes)}
@@ -194,7 +194,7 @@ def _schema(kind: Any) -> Schema:
 
 
 def schema_name(kind: Any) -> str:
-    """An answer or a body as the tables show it: `Guild`, `[Guild]` for a list, nothing where no schema has a name."""
+    """Return a schema's name for the tables: `Guild`, `[Guild]` for a list, "" without one."""
     if kind is None or isinstance(kind, Media):
         return ""
     return f"[{_name(kind.__args__[0])}]" if _is_list(kind) else _name(kind)
@@ -205,7 +205,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _name(kind: Any) -> str:
-    """A Struct's own, or the title that a union was given."""
+    """Return the name of a Struct, or the title of a union."""
     if isinstance(kind, type):
         return kind.__name__
     titles = [str(meta.title) for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]

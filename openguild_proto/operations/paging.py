@@ -1,7 +1,7 @@
 """Paging of lists (PROTOCOL 3.5): `?limit&after`, and the next page's `after` in `X-Next-After`.
 
-A cursor holds the place of the last line and not its row: it leads on after that row is gone, and names no row that the
-caller could not see. Clients of the release before send the last line's id; it counts only where it is in the list.
+A cursor holds the sort key of the last line, so it works after that row is deleted, and reveals no row that the caller
+cannot see. Clients of the previous release send the last line's id, which must be in the list.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _CURSOR = re.compile(r"([0-9]{1,15})\.(.{1,64})", re.ASCII)
 
 
 class Page(NamedTuple):
-    """`limit` lines after `after`: a place, or the id of a line."""
+    """The requested page: `limit` lines after `after`, a cursor or the id of a line."""
 
     limit: int
     after: PageCursor | str | None
 
 
 def paged_by(parse_key: Callable[[str], str | None]) -> tuple[Parameter, ...]:
-    """The parameters of a list; `parse_key` reads what identifies a line of it."""
+    """Return the query parameters of a list. `parse_key` parses the id of a line."""
 
     def parse_after(name: str, text: str) -> PageCursor | str:
         cursor = _CURSOR.fullmatch(text)
@@ -52,12 +52,12 @@ PAGE = paged_by(parse_uuid)
 
 
 def asked_page(query: Mapping[str, Any]) -> Page:
-    """The page that the query of `paged_by` asks for."""
+    """Return the page that a query of `paged_by` requests."""
     return Page(min(max(query.get("limit", MAX_PAGE_LINES), 1), MAX_PAGE_LINES), query.get("after"))
 
 
 def start_of(page: Page, find: Callable[[str], Operation[PageCursor | None]]) -> Operation[PageCursor | None]:
-    """Where the page starts. `find(id)`: the place of a line that the caller may see in this list. Raises Refusal."""
+    """Return the cursor of the page. `find(id)` returns the cursor of a line that the caller may see. Raises Refusal."""
     if not isinstance(page.after, str):
         return page.after
     place = yield from find(page.after)
@@ -73,7 +73,7 @@ def _after_problem() -> Refusal:
 def page_response(
     page: Page, records: Sequence[T], show: Callable[[T], Any], place: Callable[[T], PageCursor]
 ) -> Response:
-    """The array, as on the legacy paths; `records` were read with `page.limit + 1`, so that a further page shows."""
+    """Return the response with an array. `records` were read with `page.limit + 1`, which shows whether a page follows."""
     shown = records[: page.limit]
     headers = ((NEXT_AFTER.lower(), _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
     return Response.json([show(record) for record in shown], headers=headers)

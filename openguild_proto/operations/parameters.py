@@ -1,4 +1,4 @@
-"""Parameters of the query that several routes share."""
+"""Query parameters that several routes share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Posting an event of any type into a channel: once for each nonce, within the limits of messages (PROTOCOL 7.4, 7.5)."""
+"""Posts an event of any type into a channel: once per nonce, within the message limits (PROTOCOL 7.4, 7.5)."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def post_event(
     fingerprint: bytes,
     change: Change | None = None,
 ) -> Operation[Response]:
-    """The event is durable when it is answered; the caller's right has been decided.
+    """Store an event, and respond when it is durable. The caller has checked the permission.
 
-    `members`: the event's content, to which its author is added, and the client's nonce or one made here, so that two equal
-    ones are two events. `fingerprint`: 32 bytes over what a repeat must share with the first post.
-    A repeat of a nonce answers as the first post did, stores and sends nothing, and does not count as a message: whoever
-    did not get the answer may ask again. It counts against limits of its own, which are far wider; beyond them it
-    counts as a message.
+    `members`: the event's content; the author and a nonce are added, so that two equal contents are two events.
+    `fingerprint`: 32 bytes, a hash of what a repeat must share with the first post.
+
+    A repeat of a nonce gets the response of the first post; nothing is stored or sent. So a client may retry after a lost
+    response. Repeats have wider limits of their own, beyond which they count as messages.
     """
     ctx, request, claims, service = call.ctx, call.request, call.claims, call.ctx.service
     refusal = _limit_messages(ctx, claims.user_id, request.client_address)
@@ -101,7 +101,7 @@ def _acknowledged(event: StoredEvent, change: Change | None) -> Response:
 
 
 def asked_nonce(request: Request, in_body: str | None) -> str | None:
-    """From the body or the Idempotency-Key header; both only when they agree (PROTOCOL 7.5.1)."""
+    """Return the nonce of the body or the Idempotency-Key header; both must agree (PROTOCOL 7.5.1). Raises Refusal."""
     keys = request.all_headers("idempotency-key")
     given = {nonce for nonce in (*keys, in_body) if nonce is not None}
     if len(given) > 1:
@@ -115,7 +115,7 @@ def asked_nonce(request: Request, in_body: str | None) -> str | None:
 
 
 def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
-    """Charge both windows, or neither and say why: a refused message costs nobody anything."""
+    """Charge both windows, or neither and return the refusal."""
     service = ctx.service
     return _charge(
         ctx,
@@ -125,7 +125,7 @@ def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
 
 
 def _admit_repeat(ctx: Context, user_id: str, address: str) -> bool:
-    """One more post that was, or may have been, stored before. Where there is no room for it, nothing is charged."""
+    """Charge the windows of repeats, or neither and return False."""
     service = ctx.service
     refusal = _charge(
         ctx,

@@ -20,23 +20,25 @@ from openguild_proto.schemas.messages import MarkReadBody, ReadPosition
     rights=in_channel(Permission.READ), body=MarkReadBody, body_required=False,
 )  # fmt: skip
 def mark_read(call: Call[MarkReadBody, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Answers what is stored, and tells the reader's other devices (PROTOCOL 7.7.2)."""
+    """Raise the read position, and notify the caller's other devices (PROTOCOL 7.7.2)."""
     wanted, claims = call.body.sequence, call.claims
-    sequence = min(max(wanted, 0), MAX_SEQUENCE) if wanted is not None else None  # JSON's numbers have no end
+    sequence = min(max(wanted, 0), MAX_SEQUENCE) if wanted is not None else None  # JSON numbers are unbounded
     state = yield from MarkRead(author=claims.author, channel_id=channel_id, sequence=sequence, now_ms=call.ctx.wall_ms)
     yield from AnnounceRead(user_id=claims.user_id, state=state)
     return Response.json(ReadPosition.of(state))
 
 
-@route("GET", "/channels/unread", "Unread counts", {200: list[ReadPosition]}, query=PAGE, answer_headers=(NEXT_AFTER,))
+@route(
+    "GET", "/channels/unread", "Unread counts", {200: list[ReadPosition]}, query=PAGE, response_headers=(NEXT_AFTER,)
+)
 def list_unread(call: Call[None, None]) -> Operation[Response]:
-    """One line per channel the caller may read, in pages: they may be in any number of guilds."""
+    """List the unread counts of the caller's channels."""
     page, user_id = asked_page(call.query), call.claims.user_id
 
     def find(channel_id: str) -> Operation[PageCursor | None]:
         access = yield from FindChannelAccess(channel_id=channel_id, user_id=user_id)
         if access is None or (access.guild_role is None and access.channel_role is None):
-            return None  # a server role lets them read it, and does not put it into the list
+            return None  # readable by a server role, but not in the list
         return PageCursor(access.channel.created_at_ms, channel_id)
 
     after = yield from start_of(page, find)

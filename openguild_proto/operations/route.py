@@ -1,4 +1,4 @@
-"""What is known of a route, said once, where its operation stands: dispatch enforces it, OpenAPI and docs/API.md print it."""
+"""Declares a route beside its operation. Dispatch enforces the declaration; OpenAPI and docs/API.md print it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from openguild_proto.operations.context import Limit, Settings
 from openguild_proto.policy.permissions import Permission
 
 Auth: TypeAlias = Literal["none", "bearer", "socket", "refresh"]
-"""Who may ask: anybody; a bearer token; the same for an upgrade, which may bring it elsewhere; a refresh token in the body."""
+"""none; bearer: a token in the header; socket: for an upgrade, also in subprotocol or query; refresh: a refresh token in the
+body."""
 
 OperationFunction: TypeAlias = Callable[..., Generator[Any, Any, Any]]
-"""Called with the `Call` and the template's parameters by name."""
+"""Called with the `Call`, and with the template's parameters by name."""
 
 F = TypeVar("F", bound=OperationFunction)
 
@@ -23,9 +24,9 @@ MARK = "__routes__"
 
 
 class Rights(NamedTuple):
-    """`scope`: the guild or channel of the path that decides. `permission` None: the caller's own things.
+    """The permission that a route needs in the `scope` of its path. None: only authentication.
 
-    `late`: the operation has something cheaper to refuse first and asks by `Call.permit`. `text`: for what no scope decides.
+    `late`: the operation calls `Call.permit` itself, after cheaper checks. `text`: describes rights without a scope.
     """
 
     scope: Literal["guild", "channel"] | None = None
@@ -41,17 +42,17 @@ OWN = Rights()
 
 
 def in_guild(permission: Permission) -> Rights:
-    """Decided by the caller's roles in the guild `{guild_id}` of the path."""
+    """Require a permission in the guild `{guild_id}` of the path."""
     return Rights("guild", permission)
 
 
 def in_channel(permission: Permission, *, late: bool = False) -> Rights:
-    """Decided by the caller's roles in the channel `{channel_id}` of the path."""
+    """Require a permission in the channel `{channel_id}` of the path."""
     return Rights("channel", permission, late)
 
 
 class Parameter(NamedTuple):
-    """A parameter of the query, or a header. `parse(name, text)` gives its value or raises Refusal; None: the text itself."""
+    """A query parameter or a header. `parse(name, text)` returns its value or raises Refusal; None: the value is the text."""
 
     name: str
     schema: dict[str, Any]
@@ -60,63 +61,63 @@ class Parameter(NamedTuple):
 
 
 class Media(NamedTuple):
-    """An answer that no Struct describes."""
+    """A response without a Struct."""
 
     content_type: str
     schema: dict[str, Any]
 
 
 class Route(NamedTuple):
-    """A row of the table of routes. `answers`: status to a Struct, a list of one, a `Media` or None (no body); the first is
-    the good one. `errors`: codes beside those that follow from the other members. `uncounted`: codes that are no rejection.
+    """A row of the route table. `responses`: status to a Struct, a list of one, a `Media` or None (no body); the first is for
+    success. `errors`: codes that do not follow from the other fields. `uncounted`: codes that are not counted as rejections.
 
-    `max_body_bytes`: a longer body is refused from its declaration, unread: nobody's memory or time is spent on it.
+    `max_body_bytes`: a longer body is refused by its declared length, unread.
     """
 
     method: str
     template: str
     operation: OperationFunction
     summary: str
-    answers: Mapping[int, Any]
+    responses: Mapping[int, Any]
     auth: Auth = "bearer"
     rights: Rights = OWN
-    query: tuple[Parameter, ...] | None = ()  # None: a query is not looked at
+    query: tuple[Parameter, ...] | None = ()  # None: the query is ignored
     body: type | None = None
     body_required: bool = True  # False: an empty body stands for `{}`
     limits: tuple[Limit, ...] = ()
     errors: tuple[ErrorCode, ...] = ()
     uncounted: tuple[ErrorCode, ...] = ()
-    refused_by: Callable[[Settings], ErrorCode | None] | None = None  # the configuration does not offer it
+    refused_by: Callable[[Settings], ErrorCode | None] | None = None  # unless the configuration offers the route
     request_headers: tuple[Parameter, ...] = ()
-    answer_headers: tuple[str, ...] = ()  # of a good answer
-    frames: Any = None  # what a stream sends
+    response_headers: tuple[str, ...] = ()  # on success
+    frames: Any = None  # of a stream
     client: bool = True  # also under /client/v1
     max_body_bytes: int = MAX_SMALL_BODY_BYTES
 
     @property
     def name(self) -> str:
-        """The operation's, such as `messages.post_message`."""
+        """The name of the operation, such as `messages.post_message`."""
         return f"{self.operation.__module__.rpartition('.')[2]}.{self.operation.__name__}"
 
     @property
     def status(self) -> int:
-        """Of a good answer."""
-        status: int = next(iter(self.answers))
+        """The status on success."""
+        status: int = next(iter(self.responses))
         return status
 
     @property
     def needs_token(self) -> bool:
-        """Somebody must be known to ask."""
+        """Whether the caller must be authenticated by an access token."""
         return self.auth in {"bearer", "socket"}
 
     @property
     def permission(self) -> str:
-        """For people: the name of a permission, "self", or "-" where nobody is known."""
+        """For display: the name of a permission, "self", or "-" without authentication."""
         return str(self.rights) if self.needs_token else "-"
 
     @property
     def error_codes(self) -> tuple[ErrorCode, ...]:
-        """Every code that a request which reaches the route may be answered with; not those of its transport."""
+        """All error codes of the route, without those of the transport."""
         codes = [*self.errors]
         if self.needs_token:
             codes.append(ErrorCode.UNAUTHORIZED)
@@ -135,24 +136,24 @@ class Route(NamedTuple):
         return tuple(sorted(dict.fromkeys(codes), key=lambda code: (code.spec.status, code.spec.code)))
 
 
-def route(method: str, template: str, summary: str, answers: Mapping[int, Any], **known: Any) -> Callable[[F], F]:
-    """Say that the decorated operation answers `method` at `template`; `known`: further members of `Route`.
+def route(method: str, template: str, summary: str, responses: Mapping[int, Any], **known: Any) -> Callable[[F], F]:
+    """Register the decorated operation for `method` at `template`. `known`: further fields of `Route`.
 
-    Whatever changes something by a bearer token counts as one of the account's WRITES, unless `limits` says otherwise.
+    Methods other than GET with a bearer token have the limit WRITES, unless `limits` is given.
     """
     if method != "GET" and known.get("auth", "bearer") == "bearer":
         known.setdefault("limits", (Limit.WRITES,))
 
     def mark(operation: F) -> F:
         more = getattr(operation, MARK, ())
-        setattr(operation, MARK, (Route(method, template, operation, summary, answers, **known), *more))
+        setattr(operation, MARK, (Route(method, template, operation, summary, responses, **known), *more))
         return operation
 
     return mark
 
 
 def collect_routes(*modules: ModuleType) -> tuple[Route, ...]:
-    """The routes of the operations that stand in `modules`, in that order."""
+    """Return the routes registered in `modules`, in order."""
     return tuple(
         found
         for module in modules

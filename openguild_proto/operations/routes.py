@@ -9,6 +9,7 @@ from openguild_proto.operations import (
     guilds,
     health,
     invites,
+    keys,
     members,
     messages,
     reads,
@@ -19,10 +20,10 @@ from openguild_proto.operations import (
 )
 from openguild_proto.operations.description import describing
 from openguild_proto.operations.route import Route, collect_routes
-from openguild_proto.operations.routing import BadParameter, Matched, Router, WrongMethod
+from openguild_proto.operations.router import BadParameter, Matched, Router, WrongMethod
 
 ROUTES: tuple[Route, ...] = (
-    *collect_routes(health),
+    *collect_routes(health, keys),
     describing(lambda: ROUTES),
     *collect_routes(users, sessions, guilds, channels, members, invites, messages, changes, timeline, reads, streams),
 )
@@ -31,11 +32,11 @@ _ROUTER = Router(ROUTES)
 
 
 def match(method: str, path: str) -> Matched | BadParameter | WrongMethod | None:
-    """What answers `method` at the raw `path`; None: nothing does. HEAD is answered where GET is."""
+    """Return the route for `method` and the raw `path`; None: no such path. HEAD matches as GET."""
     return _ROUTER.match(method, path)
 
 
 def max_body_bytes(method: str, path: str) -> int:
-    """What the route that answers `method` at the raw `path` takes; a path without one takes a small body."""
+    """Return the body limit of the route for `method` and the raw `path`; without a route that of a small body."""
     matched = match(method, path)
     return matched.route.max_body_bytes if isinstance(matched, Matched) else MAX_SMALL_BODY_BYTES

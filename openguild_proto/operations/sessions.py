@@ -16,7 +16,7 @@ from openguild_proto.effects.process import VerifyPassword, WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_DEVICE_FIELD_CHARS, MAX_PASSWORD_CHARS
-from openguild_proto.operations.attempts import Asked, admit, attempt_from, count, count_attempt
+from openguild_proto.operations.attempts import Attempt, admit, attempt_from, count, count_attempt
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.ids import new_id
@@ -38,7 +38,7 @@ NO_STORE = (("cache-control", "no-store"),)  # PROTOCOL 2.5.3
     auth="none", body=Login, limits=(Limit.ATTEMPTS,), errors=(ErrorCode.INVALID_CREDENTIALS,),
 )  # fmt: skip
 def login(call: Call[Login, None]) -> Operation[Response]:
-    """A new session for the device; the device's former one ends."""
+    """Log in on a device, and end its former session."""
     ctx, request, body = call.ctx, call.request, call.body
     with attempt_from(ctx, request.client_address):
         identifier, secret = body.identifier.strip(), body.secret.strip()
@@ -88,7 +88,7 @@ def _login_problems(
     elif not device_id:
         problems.append(FieldProblem("device.device_id", MUST))
     for field, text, problem_of in (
-        ("identifier", identifier, text_problem),  # an older account may have a name that a new one could not get
+        ("identifier", identifier, text_problem),  # an old account may have a name that is not allowed any more
         ("device.device_id", device_id, title_problem),
         ("device.device_name", device_name or "", title_problem),
     ):
@@ -100,7 +100,7 @@ def _login_problems(
 
 
 class _Tokens:
-    """A fresh session id, the refresh token that goes with it, and when they end."""
+    """A new session id, its refresh token, and their expiry."""
 
     def __init__(self, ctx: Context, refresh_token: str) -> None:
         settings = ctx.service.settings
@@ -122,32 +122,32 @@ class _Tokens:
 
 
 def _presented(body: RefreshToken) -> tuple[str, bytes | None]:
-    """The refresh token of the body and its hash; None: this text cannot be a token."""
+    """Return the refresh token of the body and its hash; None: it is not a token."""
     token = body.refresh_token.strip()
     if not token:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("refresh_token", MUST),))
     return token, hash_refresh_token(token)
 
 
-def _admit_address(ctx: Context, address: str) -> Asked:
-    """One more refresh token shown from this address, before the store is asked about it. Raises Refusal 429."""
-    by_address = Asked(ctx.service.address_refreshes, "refresh address", limit_key(address))
+def _admit_address(ctx: Context, address: str) -> Attempt:
+    """Admit one more refresh token from this address, without a query. Raises Refusal 429."""
+    by_address = Attempt(ctx.service.address_refreshes, "refresh address", limit_key(address))
     admit(ctx, (by_address,), ErrorCode.REFRESH_RATE_LIMIT)
     return by_address
 
 
 def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operation[RefreshFamily]:
-    """One more refresh, in the family that is returned. Raises Refusal 429, or 401 for a token that no living family has.
+    """Admit one more refresh, and return its family. Raises Refusal 429, or 401 for a token without an active family.
 
-    Each refresh leaves a session that lives as long as its access token: without a limit one account's family grows
-    until ending it is slow everywhere.
+    Each refresh leaves a session until its access token expires, so without a limit a family could grow until its
+    revocation is slow.
     """
     service, code = ctx.service, ErrorCode.REFRESH_RATE_LIMIT
     by_address = _admit_address(ctx, address)
     family = yield from FindRefreshFamily(refresh_hash=refresh_hash, now_ms=ctx.wall_ms)
     if family is None:
         raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
-    by_account = Asked(service.account_refreshes, "refresh account", family.user_id)
+    by_account = Attempt(service.account_refreshes, "refresh account", family.user_id)
     admit(ctx, (by_account,), code)
     yield from count(ctx, (by_address, by_account), code)
     return family
@@ -158,9 +158,9 @@ def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operati
     auth="refresh", body=RefreshToken, limits=(Limit.REFRESHES,), errors=(ErrorCode.INVALID_REFRESH_TOKEN,),
 )  # fmt: skip
 def refresh(call: Call[RefreshToken, None]) -> Operation[Response]:
-    """The token is exchanged atomically for its successor.
+    """Exchange a refresh token for its successor, atomically.
 
-    Asked again within the grace, it is answered again; one that was used before that ends its family.
+    A repeat within the grace gets the same successor; an older used token revokes its family.
     """
     ctx, request = call.ctx, call.request
     token, presented = _presented(call.body)
@@ -185,14 +185,14 @@ def refresh(call: Call[RefreshToken, None]) -> Operation[Response]:
         message="refresh token reused: its family is revoked",
         fields=(("user_id", outcome.user_id), ("family_id", outcome.family_id)),
     )
-    raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN, reason="refresh_token_reused")  # the answer does not tell
+    raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN, reason="refresh_token_reused")  # the response does not say so
 
 
 @route("POST", "/sessions/revoke", "Log out", {204: None}, auth="refresh", body=RefreshToken, limits=(Limit.REFRESHES,))
 def revoke(call: Call[RefreshToken, None]) -> Operation[Response]:
-    """204 whether or not the token was known.
+    """Log out; 204 whether or not the token is known.
 
-    It counts as a refresh for the address: nobody needs to be known to ask, and each time costs a transaction.
+    Counts as a refresh of the address, because it needs no authentication and costs a transaction.
     """
     ctx = call.ctx
     _, presented = _presented(call.body)
@@ -204,7 +204,7 @@ def revoke(call: Call[RefreshToken, None]) -> Operation[Response]:
 
 @route("GET", "/sessions/devices", "List own devices", {200: list[DeviceLine]})
 def list_devices(call: Call[None, None]) -> Operation[Response]:
-    """The caller's devices with a living session."""
+    """List the caller's devices with an active session."""
     devices = yield from ListDevices(user_id=call.claims.user_id, now_ms=call.ctx.wall_ms)
     lines = [
         DeviceLine(
@@ -221,7 +221,7 @@ def list_devices(call: Call[None, None]) -> Operation[Response]:
 
 @route("DELETE", "/sessions/devices/{device_id}", "End a device's session", {204: None}, errors=(ErrorCode.NOT_FOUND,))
 def delete_device(call: Call[None, None], device_id: str) -> Operation[Response]:
-    """Its tokens and sockets end."""
+    """End the session of a device with its tokens and sockets."""
     ended = yield from RevokeDevice(author=call.claims.author, device_id=device_id, now_ms=call.ctx.wall_ms)
     if not ended:
         raise Refusal(ErrorCode.NOT_FOUND)

@@ -1,4 +1,4 @@
-"""Opening a stream, and checking again whether it may stay open (PROTOCOL 8)."""
+"""Opens streams, and checks again whether they may stay open (PROTOCOL 8)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
-from openguild_proto.operations.logs import LOG_EPOCH, check_epoch, epoch_header
+from openguild_proto.operations.epochs import LOG_EPOCH, check_epoch, epoch_header
 from openguild_proto.operations.parameters import ACCESS_TOKEN, CLIENT_ID, EPOCH, INTEGER, SEQUENCE
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.addresses import limit_key
@@ -29,11 +29,11 @@ SINCE = Parameter(
 @route(
     "GET", "/channels/{channel_id}/ws", "Stream a channel", {101: None},
     auth="socket", rights=in_channel(Permission.READ), query=(SINCE, EPOCH, ACCESS_TOKEN, CLIENT_ID),
-    limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_SINCE,), answer_headers=(LOG_EPOCH,), frames=StreamFrame,
+    limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_SINCE,), response_headers=(LOG_EPOCH,), frames=StreamFrame,
 )  # fmt: skip
 def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Operation[OpenStream]:
-    """`since` is exclusive; one that is no place in the log is refused before the upgrade: beyond the head, or of another
-    epoch (PROTOCOL 7.2.3, 8.3.3)."""
+    """Open a channel's stream after `since`. A `since` beyond the head or of another epoch is refused before the upgrade
+    (PROTOCOL 7.2.3, 8.3.3)."""
     yield from ()
     access, since = call.access, call.query.get("since")
     if since is not None and since < 0:
@@ -60,7 +60,7 @@ def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Ope
     limits=(Limit.STREAMS,), frames=NotificationFrame,
 )  # fmt: skip
 def open_notification_stream(call: Call[None, None]) -> Operation[OpenStream]:
-    """What happens while connected, for all the caller may read."""
+    """Open the caller's notification stream."""
     yield from ()
     return OpenStream(**_of_the_caller(call), channel_id=None)
 
@@ -79,7 +79,7 @@ def _of_the_caller(call: Call[Any, Any]) -> dict[str, Any]:
 
 
 def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
-    """Whether an open channel stream may go on: None, or the close code that ends it."""
+    """Return the close code for a channel stream that may not stay open; None: it may."""
     if stream.channel_id is None:
         return None
     access = yield from FindChannelAccess(channel_id=stream.channel_id, user_id=stream.user_id)
@@ -90,13 +90,18 @@ def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
     except Refusal:
         return CloseCode.MEMBERSHIP_LOST
     if stream.since is not None and stream.epoch not in (None, access.channel.epoch):
-        return CloseCode.SERVICE_RESTART  # its place is one in a log that is no more
+        return CloseCode.SERVICE_RESTART  # its `since` belongs to a former log
     return None
 
 
 def recheck_session(stream: OpenStream) -> Operation[CloseCode | None]:
-    """Whether a stream of any kind may go on when even a revocation may have been missed: None, or the close code."""
+    """Return the close code for a stream of any kind, if records of changes may have been missed; None: it may stay open.
+
+    A notification stream never stays open: it has no `since` to be told the missed events from.
+    """
     session = yield from FindSession(session_id=stream.session_id)
     if session is None or session.revoked:
         return CloseCode.TOKEN_ENDED
+    if stream.channel_id is None:
+        return CloseCode.SERVICE_RESTART
     return (yield from recheck_stream(stream))

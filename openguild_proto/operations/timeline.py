@@ -8,7 +8,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.logs import LOG_EPOCH, LOG_HEAD, epoch_header
+from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header
 from openguild_proto.operations.messages import checked_event_id
 from openguild_proto.operations.parameters import CLAMPED, SEQUENCE
 from openguild_proto.operations.route import Parameter, in_channel, route
@@ -35,7 +35,7 @@ MESSAGE_PAGE = (
 
 @route(
     "GET", "/channels/{channel_id}/messages", "Read messages as they are now", {200: list[Message]},
-    rights=in_channel(Permission.READ), query=MESSAGE_PAGE, answer_headers=(LOG_EPOCH, LOG_HEAD),
+    rights=in_channel(Permission.READ), query=MESSAGE_PAGE, response_headers=(LOG_EPOCH, LOG_HEAD),
 )  # fmt: skip
 def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """A page of messages, oldest first, true of the log up to the head that the answer names: fold what follows it."""
@@ -51,7 +51,7 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
 
 @route(
     "GET", "/channels/{channel_id}/pins", "Read the pinned messages", {200: list[Message]},
-    rights=in_channel(Permission.READ), answer_headers=(LOG_EPOCH, LOG_HEAD),
+    rights=in_channel(Permission.READ), response_headers=(LOG_EPOCH, LOG_HEAD),
 )  # fmt: skip
 def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """The newest pin first."""
@@ -61,7 +61,7 @@ def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Res
 
 @route(
     "GET", "/channels/{channel_id}/messages/{event_id}", "Read one message as it is now", {200: Message},
-    rights=in_channel(Permission.READ), answer_headers=(LOG_EPOCH, LOG_HEAD),
+    rights=in_channel(Permission.READ), response_headers=(LOG_EPOCH, LOG_HEAD),
 )  # fmt: skip
 def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
     """One message, as a page has it."""

@@ -28,7 +28,7 @@ def _registration_closed(settings: Settings) -> ErrorCode | None:
     errors=(ErrorCode.REGISTRATION_CLOSED, ErrorCode.USERNAME_TAKEN),
 )  # fmt: skip
 def register(call: Call[Credentials, None]) -> Operation[Response]:
-    """Open an account; every problem of the name and the password is told at once."""
+    """Open an account; all problems of name and password are reported together."""
     ctx, address = call.ctx, call.request.client_address
     with attempt_from(ctx, address):
         username, username_key = normalise_username(call.body.username)
@@ -49,10 +49,12 @@ def register(call: Call[Credentials, None]) -> Operation[Response]:
 
 @route("GET", "/users/me", "Who am I", {200: Me}, uncounted=(ErrorCode.UNAUTHORIZED,))
 def me(call: Call[None, None]) -> Operation[Response]:
-    """Empty lists are left out; channels are those of the caller's guilds too (PROTOCOL 4.1.4). A 401 is no rejection: clients
-    ask this to see whether a token lives (PROTOCOL 3.6.5)."""
+    """Show the caller's account; empty lists are omitted (PROTOCOL 4.1.4).
+
+    A 401 is not counted as a rejection, because clients use this route to test a token (PROTOCOL 3.6.5).
+    """
     profile = yield from DescribeUser(user_id=call.claims.user_id)
-    if profile is None:  # the account is gone (PROTOCOL 4.1.5)
+    if profile is None:  # the account is deleted (PROTOCOL 4.1.5)
         raise Refusal(ErrorCode.UNAUTHORIZED)
     guild_roles = {guild.guild_id: guild.role for guild in profile.guilds}
     channels = tuple(

@@ -1,1 +1,1 @@
-"""Who may do what, how often, and under which name."""
+"""Decisions without I/O: permissions, limits, names, clocks, drains."""

@@ -1,4 +1,4 @@
-"""How long to wait before trying again: full jitter, never below what the server advised."""
+"""Retry delays: exponential backoff with full jitter, never below what the server advised."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Backoff:
         self._attempt = 0
 
     def next_delay(self, advised_secs: float | None = None, *, at_once: bool = False) -> float:
-        """Seconds to wait now. Advice (`Retry-After`, a 1012 close) is a floor; the jitter comes on top of it.
+        """Return the seconds to wait. Advice (`Retry-After`, a 1012 close) is a floor, to which the jitter is added.
 
-        `at_once`: nothing has failed, so the first of these waits is none.
+        `at_once`: nothing has failed, so the first delay has no jitter.
         """
         ceiling = min(self._max, self._base * float(1 << min(self._attempt, 16)))
         if at_once and self._attempt == 0:
@@ -35,10 +35,10 @@ class Backoff:
         return (advised_secs or 0.0) + self._jitter() * ceiling
 
     def lasted(self, secs: float) -> None:
-        """A connection was open for so long: beyond the longest wait it worked, even if nobody said anything."""
+        """Reset after a connection that was open for longer than the longest delay, even if it carried nothing."""
         if secs > self._max:
             self.reset()
 
     def reset(self) -> None:
-        """Something worked."""
+        """Start again with the shortest delay, after a success."""
         self._attempt = 0

@@ -1,4 +1,4 @@
-"""What waits to be done together: bounded in items and in bytes, taken in batches."""
+"""Queues whose items are taken in batches, bounded in items and in bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Ticket = TypeVar("Ticket")
 
 
 class Waiting(Generic[Item, Ticket]):
-    """An item, the bytes it holds while it waits, and the ticket under which its caller gets the answer."""
+    """A queued item, its size in bytes, and the ticket through which its caller gets the result."""
 
     __slots__ = ("item", "size", "ticket")
 
@@ -24,10 +24,9 @@ class Waiting(Generic[Item, Ticket]):
 
 
 class BatchQueue(ABC, Generic[Item, Ticket]):
-    """Items on their way into a batch. `len` and `bytes` never exceed `max_items` and `max_bytes`.
+    """A queue of items. `len` and `bytes` never exceed `max_items` and `max_bytes`.
 
-    Offer items, take batches until it is empty, and use `clear` where nothing will be taken any more. Each item that
-    was admitted comes out once: of `take`, of `clear`, or of what a subclass has to let go.
+    Each admitted item comes out once: from `take`, from `clear`, or from a method with which a subclass drops items.
     """
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
@@ -41,14 +40,14 @@ class BatchQueue(ABC, Generic[Item, Ticket]):
 
     @abstractmethod
     def offer(self, item: Item, ticket: Ticket, now: float) -> bool:
-        """Admit the item. False, with nothing changed, at a bound: the item is refused, not kept."""
+        """Queue the item. False, with nothing changed, at a bound."""
 
     @abstractmethod
     def take(self) -> list[Waiting[Item, Ticket]]:
-        """The next batch, of at most MAX_BATCH_ITEMS; empty only where nothing waits."""
+        """Remove and return the next batch, at most MAX_BATCH_ITEMS; empty only if the queue is."""
 
     def clear(self) -> list[Waiting[Item, Ticket]]:
-        """Everything that waits, which waits no more."""
+        """Remove and return all items."""
         gone: list[Waiting[Item, Ticket]] = []
         while self._items:
             gone += self.take()
@@ -57,15 +56,15 @@ class BatchQueue(ABC, Generic[Item, Ticket]):
     def _has_room(self, size: int) -> bool:
         return self._items < self.max_items and self.bytes + size <= self.max_bytes
 
-    def _let_go(self, gone: list[Waiting[Item, Ticket]]) -> None:
-        """These wait no more."""
+    def _remove(self, gone: list[Waiting[Item, Ticket]]) -> None:
+        """Subtract removed items from the totals."""
         self._items -= len(gone)
         for waiting in gone:
             self.bytes -= waiting.size
 
 
 class ArrivalQueue(BatchQueue[Item, Ticket]):
-    """First come, first served. Every item is of one size, so their number bounds their bytes."""
+    """A FIFO queue of items of one size."""
 
     def __init__(self, *, max_items: int, item_bytes: int) -> None:
         super().__init__(max_items=max_items, max_bytes=max_items * item_bytes)
@@ -73,7 +72,7 @@ class ArrivalQueue(BatchQueue[Item, Ticket]):
         self._line: deque[Waiting[Item, Ticket]] = deque()
 
     def offer(self, item: Item, ticket: Ticket, now: float) -> bool:
-        """False where `max_items` wait."""
+        """Queue the item. False if `max_items` are queued."""
         if self._items >= self.max_items:
             return False
         self._line.append(Waiting(item, self._item_bytes, ticket))
@@ -82,7 +81,7 @@ class ArrivalQueue(BatchQueue[Item, Ticket]):
         return True
 
     def take(self) -> list[Waiting[Item, Ticket]]:
-        """Those that have waited longest."""
+        """Remove and return the oldest items."""
         batch = [self._line.popleft() for _ in range(min(len(self._line), MAX_BATCH_ITEMS))]
-        self._let_go(batch)
+        self._remove(batch)
         return batch

@@ -1,7 +1,7 @@
-"""How many connections the limit of open files leaves room for, also when descriptors ran out all the same.
+"""Computes how many connections the limit of open files allows, also after descriptors have run out.
 
-What the process needs for itself is set aside first, and a share of the connections is kept from the streams, so that `/live`
-and the metrics answer however many streams there are.
+Descriptors for the process itself are set aside. A share of the connections is reserved for HTTP, so that `/live` and the
+metrics respond however many streams there are.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from openguild_proto.limits import (
 
 
 class DescriptorBudget:
-    """`limit`: descriptors of the process. `set_aside`: those that it needs itself. `max_streams`: as configured, of this process;
-    `max_streams_in_all`: of all workers, which any one of them must be able to take (default: the same).
+    """`limit`: descriptors of the process. `set_aside`: those for the process itself. `max_streams`: configured for this
+    process; `max_streams_in_all`: for all workers, any of which may get all of them (default: the same).
 
-    `max_connections` and `streams` are what there is room for now.
+    `max_connections` and `streams` are the current bounds.
     """
 
     def __init__(self, limit: int, set_aside: int, max_streams: int, max_streams_in_all: int | None = None) -> None:
@@ -35,24 +35,24 @@ class DescriptorBudget:
         self._divide()
 
     def ran_out(self, connections: int, now: float) -> None:
-        """A connection could not be accepted while there were so many: there are fewer from now on."""
+        """Lower the bound: no descriptor was left for another connection while `connections` were open."""
         self._failed_at = now
         self._bound = max(MIN_CONNECTIONS, connections - SPARE_DESCRIPTORS)
         self._divide()
 
     def limit_changed(self, limit: int) -> None:
-        """Somebody set another limit for the process."""
+        """Take over another limit of the process."""
         self.limit = limit
         self._divide()
 
-    def are_to_be_had(self, now: float) -> None:
-        """Descriptors could be opened again: the bound is lifted when none has run out for a while."""
+    def opened(self, now: float) -> None:
+        """Note that a descriptor could be opened: lifts the bound unless they ran out recently."""
         if not self.is_short(now):
             self._bound = None
             self._divide()
 
     def is_short(self, now: float) -> bool:
-        """Whether they ran out a moment ago."""
+        """Return whether descriptors ran out recently."""
         return now - self._failed_at < DESCRIPTORS_SHORT_SECS
 
     def _divide(self) -> None:

@@ -6,7 +6,7 @@ import unicodedata
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_EMOJI_CHARS
-from openguild_proto.policy.invisible import is_needed
+from openguild_proto.policy.invisible_characters import is_needed
 
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zs", "Zl", "Zp"})
 _NEWER = range(0x1F000, 0x1FB00)  # pictographs of a newer Unicode than this Python's

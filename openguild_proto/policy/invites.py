@@ -1,45 +1,45 @@
-"""How long an invite lives, which ones a guild keeps, and who gets in by one. Both stores decide by these."""
+"""Decisions on invites that both stores call: validity, retention, joining."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
 
-from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.count_limits import check_count
 from openguild_proto.records import InviteRecord, LimitReached
 
 
 class Joining(Enum):
-    """What accepting an invite comes to."""
+    """The outcome of accepting an invite."""
 
     JOIN = "join"  # a use is counted
     MEMBER_ALREADY = "member already"  # they keep their role, and no use is counted
-    NOWHERE = "nowhere"  # deleted, used up or expired
+    INVALID = "invalid"  # deleted, used up or expired
     LIMIT_REACHED = "limit reached"
 
 
-def invite_lives(invite: InviteRecord, now_ms: int) -> bool:
-    """It still lets somebody in."""
+def is_valid_invite(invite: InviteRecord, now_ms: int) -> bool:
+    """Return whether the invite is neither expired nor used up."""
     expired = invite.expires_at_ms is not None and invite.expires_at_ms <= now_ms
     return not expired and (invite.max_uses is None or invite.uses < invite.max_uses)
 
 
 def decide_joining(invite: InviteRecord | None, *, is_member: bool, joined: int, now_ms: int, limit: int) -> Joining:
-    """`joined`: guilds that the user is a member of, at most `limit`."""
+    """Decide whether the user joins. `joined`: guilds that they are a member of, at most `limit`."""
     if invite is None:
-        return Joining.NOWHERE
+        return Joining.INVALID
     if is_member:
         return Joining.MEMBER_ALREADY
-    if not invite_lives(invite, now_ms):
-        return Joining.NOWHERE
-    return Joining.JOIN if decide_room(joined, limit) is None else Joining.LIMIT_REACHED
+    if not is_valid_invite(invite, now_ms):
+        return Joining.INVALID
+    return Joining.JOIN if check_count(joined, limit) is None else Joining.LIMIT_REACHED
 
 
 def decide_new_invite(invites: Sequence[InviteRecord], *, now_ms: int, limit: int) -> tuple[str, ...] | LimitReached:
-    """For one more in a guild that has `invites`: the codes of those to forget, so that the newest `limit` of the spent
-    ones stay; or that there is no room for another living one."""
-    spent = [invite for invite in invites if not invite_lives(invite, now_ms)]
-    full = decide_room(len(invites) - len(spent), limit)
+    """Decide on a new invite of a guild that has `invites`. Return the codes to delete, which leaves the newest `limit`
+    invalid invites; LimitReached: there are `limit` valid ones."""
+    spent = [invite for invite in invites if not is_valid_invite(invite, now_ms)]
+    full = check_count(len(invites) - len(spent), limit)
     if full is not None:
         return full
     spent.sort(key=lambda invite: (-invite.created_at_ms, invite.code))

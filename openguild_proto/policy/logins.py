@@ -1,4 +1,4 @@
-"""Which sessions a login ends. Both stores decide by this while they hold the user."""
+"""Decides which sessions a login ends. Both stores call it with the user locked."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Login(NamedTuple):
 
 
 def is_alive(*, revoked: bool, expires_at_ms: int, now_ms: int) -> bool:
-    """Whether a family may still be used."""
+    """Return whether a family is neither revoked nor expired."""
     return not revoked and expires_at_ms > now_ms
 
 
 def decide_login(logins: Iterable[Login], *, device_id: str, now_ms: int, limit: int) -> list[str]:
-    """The families that one more login on `device_id` ends, by id: that device's former one, and of more than `limit`,
-    the new one included, those seen longest ago."""
+    """Return the ids of the families that a login on `device_id` ends: that device's own, and beyond `limit` families, the
+    new one included, those seen longest ago."""
     former, others = [], []
     for login in logins:
         if login.device_id == device_id:

@@ -1,6 +1,6 @@
-"""What becomes of a membership: role changes, removals, and what ends with a role.
+"""Decisions on memberships: role changes, removals, and what a lower role loses.
 
-Both stores call these in the transaction of the change, with what they read while they hold the guild and the member.
+Both stores call them in the transaction of the change, with the guild and the member locked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OWNER = "owner"  # a guild keeps at least one (PROTOCOL 5.4.1)
 
 
 class Ended(NamedTuple):
-    """What a change of a member's role takes along: roles in the guild's channels (None: all), and the invites they created."""
+    """What a member loses with a role: roles in the guild's channels (None: all), and the invites that they created."""
 
     channel_roles: tuple[str, ...] | None
     invites: bool
@@ -30,8 +30,11 @@ class Ended(NamedTuple):
 def decide_role_change(
     *, author_role: str, held: str | None, role: str, own: bool, owners: int, owned: int, limit: int
 ) -> MemberChange:
-    """`held`: the member's role now. `own`: the author changes themselves. `owners` of the guild; `owned`: guilds that the
-    member owns, at most `limit`. Raises Refusal 403."""
+    """Decide on a new role for a member. Raises Refusal 403.
+
+    `held`: the member's current role. `own`: the author changes themselves. `owners`: of the guild. `owned`: guilds that
+    the member owns, at most `limit`.
+    """
     if held is None:
         return MemberChange.NOT_MEMBER
     require_role_change(author_role, held, role, own=own)
@@ -43,7 +46,7 @@ def decide_role_change(
 
 
 def decide_removal(*, author_role: str | None, held: str | None, owners: int) -> MemberChange:
-    """`author_role` None: they leave by themselves. Raises Refusal 403."""
+    """Decide on the end of a membership. `author_role` None: the member leaves. Raises Refusal 403."""
     if held is None:
         return MemberChange.NOT_MEMBER
     if author_role is not None:
@@ -52,13 +55,16 @@ def decide_removal(*, author_role: str | None, held: str | None, owners: int) ->
 
 
 def decide_grant(*, held: str | None, role: str, owners: int) -> MemberChange:
-    """An operator gives `role` to a member, or to a non-member (`held` None)."""
+    """Decide on a role that an operator grants to a member, or to a non-member (`held` None)."""
     return MemberChange.LAST_OWNER if _is_last_owner(held, role, owners) else MemberChange.DONE
 
 
 def decide_ended(held: str | None, role: str | None) -> Ended:
-    """A role that is lower than the one `held`, or none, takes along roles in the guild's channels that are above it; one
-    that may not create invites takes those that the user created: an invite is worth what its creator may do."""
+    """Return what the member loses with the new `role` (None: no role).
+
+    A lower role ends roles in the guild's channels that are above it. A role without CREATE_INVITES ends the invites that
+    the user created.
+    """
     channel_roles: tuple[str, ...] | None = ()
     if role is None:
         channel_roles = None

@@ -1,4 +1,4 @@
-"""Names and texts that people give to things (PROTOCOL 1.3)."""
+"""Checks names and other one-line texts (PROTOCOL 1.3). The lengths are in limits.py."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import unicodedata
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_MARKS, MAX_NAME_CHARS
-from openguild_proto.policy.invisible import BLANK, JOINERS, is_needed
+from openguild_proto.policy.invisible_characters import BLANK, JOINERS, is_needed
 
 _UNSEEN = frozenset({"Cf", "Cn", "Co", "Zl", "Zp"})
 _MARKS = frozenset({"Mn", "Me"})
-_FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")  # UTS 51 ED-14a: a region's
+_FLAG = re.compile(
+    "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f"
+)  # UTS 51 ED-14a: the flag of a region
 
 
 def text_problem(text: str) -> str | None:
-    """Why a one-line text is refused: control characters, NUL among them, and lone surrogates."""
+    """Return why a one-line text is refused: control characters (NUL too) or lone surrogates."""
     for character in text:
         category = unicodedata.category(character)
         if category == "Cc":
@@ -26,7 +28,7 @@ def text_problem(text: str) -> str | None:
 
 
 def username_problem(text: str) -> str | None:
-    """Why a username is refused: for the reasons of any text, and for invisible, private and unassigned characters."""
+    """Return why a username is refused: as any text, or for invisible, private or unassigned characters."""
     problem = text_problem(text)
     if problem is not None:
         return problem
@@ -38,8 +40,8 @@ def username_problem(text: str) -> str | None:
 
 
 def title_problem(text: str) -> str | None:
-    """Why the name of a guild, a channel or a device is refused: as any text, for line breaks, for what turns text round, and
-    for invisible characters where no script and no emoji needs them."""
+    """Return why the name of a guild, channel or device is refused: as any text, or for line breaks, bidirectional controls,
+    or invisible characters that no script or emoji needs."""
     problem = text_problem(text)
     if problem is not None:
         return problem
@@ -54,7 +56,8 @@ def title_problem(text: str) -> str | None:
 
 
 def marks_problem(text: str) -> str | None:
-    """UTS 39 5.4: no more than MAX_MARKS marks on a letter, none twice; RFC 5891 4.2.3.2: and none without a letter.
+    """Return why combining marks are refused: more than MAX_MARKS on a letter or one twice (UTS 39 5.4), or one without a
+    letter (RFC 5891 4.2.3.2).
 
     Vietnamese needs two, Thai, Arabic and Hebrew with vowels three, Tibetan four.
     """
@@ -62,7 +65,7 @@ def marks_problem(text: str) -> str | None:
     for character in unicodedata.normalize("NFD", text):
         category = unicodedata.category(character)
         if character in JOINERS:
-            continue  # what follows still belongs to the letter
+            continue  # the next mark still belongs to the letter
         if not category.startswith("M"):
             has_letter, count = not character.isspace(), 0
         elif not has_letter:
@@ -80,7 +83,10 @@ def _is_blank(text: str) -> bool:
 
 
 def check_name(text: str, kind: str) -> str:
-    """The trimmed name of a guild or channel. `kind`: "guild_name" or "channel_name", the reason's prefix."""
+    """Return the trimmed name of a guild or channel. Raises Refusal.
+
+    `kind`: "guild_name" or "channel_name", the prefix of the rejection's reason.
+    """
     name = text.strip()
     if len(name) > MAX_NAME_CHARS:
         raise _refusal(f"must be at most {MAX_NAME_CHARS} characters long", f"{kind}_length")

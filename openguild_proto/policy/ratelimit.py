@@ -11,9 +11,9 @@ class SlidingWindow:
     """At most `limit` admissions per key in any span of `window_secs`.
 
     The times of a key's admissions are kept, so there is no burst at a window's edge. Keys are ordered by their
-    last admission and forgotten when it has left the window. When `max_keys` are alive at once, the key admitted
-    longest ago is forgotten; a limited key is refused without being touched, so to be forgiven early an attacker
-    must spend `max_keys` admissions on other keys, each of which they would also need to own.
+    last admission and dropped when it has left the window. Beyond `max_keys` keys the one admitted longest ago is
+    dropped. A refusal does not touch its key, so an attacker would need admissions under `max_keys` other keys to have
+    theirs dropped early.
     """
 
     def __init__(self, limit: int, window_secs: float, max_keys: int = MAX_WINDOW_KEYS) -> None:
@@ -21,16 +21,16 @@ class SlidingWindow:
         self.window_secs = window_secs
         self._max_keys = max_keys
         self._admitted: OrderedDict[str, deque[float]] = OrderedDict()
-        self.divisor = 1  # replicas that share the limit without hearing of each other
-        self.fresh: dict[str, int] | None = None  # admissions that other replicas have not been told (sharing.py)
+        self.divisor = 1  # the share of this replica while replicas do not hear of each other
+        self.fresh: dict[str, int] | None = None  # admissions not yet published to other replicas (limit_sharing.py)
 
     def change(self, limit: int, window_secs: float) -> None:
-        """Other bounds from now on; what was admitted stays counted."""
+        """Set other bounds; earlier admissions still count."""
         self.limit = limit
         self.window_secs = window_secs
 
     def hit(self, key: str, now: float) -> float | None:
-        """Admit one more: None, or the seconds after which it would be admitted. A refusal is not counted."""
+        """Admit one more. None: admitted; otherwise the seconds to wait. A refusal is not counted."""
         wait = self.peek(key, now)
         if wait is not None:
             return wait
@@ -40,7 +40,7 @@ class SlidingWindow:
         return None
 
     def refund(self, key: str) -> None:
-        """Take back the newest admission. Replicas that have been told of it go on counting it."""
+        """Take back the newest admission. Replicas that it was published to still count it."""
         times = self._admitted.get(key)
         if times:
             times.pop()
@@ -50,11 +50,11 @@ class SlidingWindow:
                 del self.fresh[key]
 
     def absorb(self, key: str, count: int, now: float) -> None:
-        """Another replica has admitted `count`."""
+        """Count `count` admissions of another replica."""
         self._keep(key, min(count, self.limit), now)
 
     def take_fresh(self) -> dict[str, int]:
-        """What was admitted here since the last call, by key."""
+        """Return the admissions here since the last call, by key."""
         fresh, self.fresh = self.fresh or {}, {}
         return fresh
 
@@ -69,7 +69,7 @@ class SlidingWindow:
         self._admitted.move_to_end(key)
 
     def peek(self, key: str, now: float) -> float | None:
-        """What `hit` would answer, without admitting."""
+        """Return what `hit` would, without admitting."""
         times = self._admitted.get(key)
         if times is None:
             return None
@@ -88,5 +88,5 @@ class SlidingWindow:
             del self._admitted[key]
 
     def __len__(self) -> int:
-        """Keys remembered."""
+        """The number of keys that are kept."""
         return len(self._admitted)

@@ -17,7 +17,7 @@ from openguild_proto.procedures import Procedure, Signal, Sleep
 from openguild_proto.replica.actions import Level
 from openguild_proto.replica.epochs import Epochs
 from openguild_proto.replica.outputs import Outputs
-from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
+from openguild_proto.schemas.payloads import event_frame_payload, payload_sequence
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from openguild_proto.policy.draining import plan_waves
+from openguild_proto.policy.drain_waves import plan_waves
 from openguild_proto.procedures import Procedure, Sleep
 from openguild_proto.replica.actions import Close, StreamSocket
 from openguild_proto.replica.outputs import Outputs

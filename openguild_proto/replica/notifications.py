@@ -15,9 +15,9 @@ from openguild_proto.records import ControlRecord, ReadState
 from openguild_proto.replica.actions import Flush
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.outputs import Outputs
+from openguild_proto.replica.redactions import Redaction, redacted_frame
 from openguild_proto.replica.watchers import Watchers
-from openguild_proto.schemas.redactions import Redaction, redacted_frame
-from openguild_proto.schemas.stream import channel_created_payload, channel_message_payload, channel_read_payload
+from openguild_proto.schemas.payloads import channel_created_payload, channel_message_payload, channel_read_payload
 from openguild_proto.ws.frames import text_frame
 
 USER_RING = "user:"
@@ -53,7 +53,7 @@ class Notifications:
         """One more notification socket of this user. Raises StorageUnavailable, with nothing retained."""
         self.watchers.retain(user_id)
         try:
-            if not self.watchers.is_watching(user_id):
+            while not self.watchers.is_current(user_id):
                 yield from self.refresh(user_id)
         except BaseException:
             self.release(user_id)
@@ -71,6 +71,7 @@ class Notifications:
         while (running := self._refreshing.get(user_id)) is not None:
             yield from running.ended.wait()
         running = self._refreshing[user_id] = _Refresh(Signal(self._outputs.procedures))
+        beginning = self.watchers.beginnings
         try:
             visible = yield from ReadVisible(user_id)
             watched = self.watchers.channels_of(user_id)
@@ -82,6 +83,7 @@ class Notifications:
                 return
             kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
             new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
+            self.watchers.was_read(user_id, beginning)
             self._channels.let_go(held - new)
             self._channels.let_go(gone)
             for record, told in running.created.values():

@@ -18,7 +18,7 @@ from openguild_proto.procedures import Procedure
 from openguild_proto.records import StoredEvent
 from openguild_proto.replica.actions import Level, Replay
 from openguild_proto.replica.outputs import Outputs
-from openguild_proto.schemas.stream import event_frame_payload
+from openguild_proto.schemas.payloads import event_frame_payload
 from openguild_proto.ws.frames import text_frame
 
 PAGE_OVERHEAD_BYTES = 400  # measured: of a page beside its pieces

@@ -36,9 +36,9 @@ from openguild_proto.replica.epochs import Epochs
 from openguild_proto.replica.notifications import Notifications
 from openguild_proto.replica.outputs import Counters, Outputs
 from openguild_proto.replica.pages import Pages, Pieces
+from openguild_proto.replica.redactions import redacted_frame, redaction_in
 from openguild_proto.replica.streams import Streams
-from openguild_proto.schemas.redactions import redacted_frame, redaction_in
-from openguild_proto.schemas.stream import (
+from openguild_proto.schemas.payloads import (
     ReadHint,
     decode_control,
     encode_control,

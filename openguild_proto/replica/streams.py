@@ -184,7 +184,7 @@ class Streams:
         """End the streams that are meant."""
 
         def end(socket: StreamSocket) -> Close | None:
-            if socket.stream is None or not ended.means(socket.stream):
+            if socket.stream is None or not ended.matches(socket.stream):
                 return None
             return Close(socket, ended.code, ended.reason)
 

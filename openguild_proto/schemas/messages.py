@@ -41,6 +41,13 @@ class PostedMessage(Body, frozen=True):
     created_at: Timestamp
 
 
+class ServerKeys(Body, frozen=True):
+    """Public keys in base64url without padding, by the key ids of `signatures`."""
+
+    server_name: str
+    verify_keys: dict[str, str]
+
+
 class EditMessage(Body, frozen=True):
     """The text that takes the place of the one before."""
 

@@ -1,5 +1,5 @@
-"""What may be configured: one frozen dataclass per section, which holds each key's default, bounds and meaning once.
+"""The settings of the core: one frozen dataclass per section, with the default, bounds and meaning of each key.
 
-The core reads the sections as they are. A program that has a configuration fills them: the runtime by way of pydantic
-(openguild_runtime/config), any other with `msgspec.convert({"replay_window": 7}, MessagingSettings)`.
+The runtime fills them with pydantic (openguild_runtime/config), other programs for example with
+`msgspec.convert({"replay_window": 7}, MessagingSettings)`.
 """

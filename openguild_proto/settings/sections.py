@@ -1,4 +1,4 @@
-"""The sections that the core reads. A field's name is the key's, its default stands here and nowhere else."""
+"""The sections of settings that the core reads. A field has the name of its key; its default is only here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from openguild_proto.settings.setting import MAX_COUNT, Contradiction, Count, PositiveSeconds, Setting, Window
 
-MAX_ACCESS_SECS = 30 * 86_400  # no longer than a refresh token lives where nothing else is set
+MAX_ACCESS_SECS = 30 * 86_400  # the default life of a refresh token
 MAX_REFRESH_SECS = 10 * 365 * 86_400  # datetime and RFC 3339 end with the year 9999
 AccessLife = Annotated[int, Meta(gt=0, le=MAX_ACCESS_SECS)]  # seconds
 RefreshLife = Annotated[int, Meta(gt=0, le=MAX_REFRESH_SECS)]  # seconds
@@ -17,48 +17,50 @@ RefreshLife = Annotated[int, Meta(gt=0, le=MAX_REFRESH_SECS)]  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class MessagingSettings:
-    """`messaging.*`: limits of posts, what a new stream replays, and how far a subscriber may fall behind, in events."""
+    """`messaging.*`: rate limits of posts, the replay of a new stream, and the capacity of a channel's ring."""
 
     max_messages_per_user_per_window: Annotated[Count, Setting("posts of one user", live=True)] = 60
     max_messages_per_ip_per_window: Annotated[Count, Setting("posts from one address", live=True)] = 200
     rate_limit_window_secs: Annotated[Window, Setting("the window of the two limits of posts", live=True)] = 60
     replay_window: Annotated[
-        int, Meta(ge=0, le=10_000), Setting("events that a stream without a position begins with", live=True)
+        int, Meta(ge=0, le=10_000), Setting("events replayed to a stream without `since`", live=True)
     ] = 50  # PROTOCOL 8.3.2
     queue_capacity: Annotated[
-        int, Meta(gt=0, le=65_536), Setting("events that a subscriber may be behind before it is closed")
+        int, Meta(gt=0, le=65_536), Setting("events that a subscriber may lag before its stream is closed")
     ] = 256  # PROTOCOL 8.5.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpLimits:
-    """`http.*`: how long a request may take to come and to be answered."""
+    """`http.*`: timeouts of requests, responses and idle connections."""
 
     head_timeout_secs: Annotated[PositiveSeconds, Setting("from a request's first byte to its last header byte")] = 10
     body_timeout_secs: Annotated[PositiveSeconds, Setting("from the end of the head to the end of the body")] = 30
-    request_timeout_secs: Annotated[PositiveSeconds, Setting("from a request's last byte to its answer")] = 10
+    request_timeout_secs: Annotated[PositiveSeconds, Setting("from a request's last byte to its response")] = 10
     idle_timeout_secs: Annotated[PositiveSeconds, Setting("keep-alive between two requests")] = 75
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebSocketLimits:
-    """Those of `websocket.*` that hold one connection."""
+    """The keys of `websocket.*` that bound one connection."""
 
     max_frames_per_minute: Annotated[
-        int, Meta(ge=0, le=MAX_COUNT), Setting("frames from one peer, each fragment and pong counted; 0: any number")
+        int, Meta(ge=0, le=MAX_COUNT), Setting("frames from one peer, fragments and pongs included; 0: no limit")
     ] = 600
     max_message_bytes: Annotated[
-        int, Meta(ge=1_024, le=16 * 1024 * 1024), Setting("one message from a peer; a longer one is closed with 1009")
+        int, Meta(ge=1_024, le=16 * 1024 * 1024), Setting("one message from a peer; a longer one closes with 1009")
     ] = 65_536  # PROTOCOL 8.7.2
     # PROTOCOL 8.6.1
-    ping_interval_secs: Annotated[PositiveSeconds, Setting("between two pings; two without a pong end a stream")] = 25
+    ping_interval_secs: Annotated[
+        PositiveSeconds, Setting("between two pings; a stream ends after two without a pong")
+    ] = 25
     # PROTOCOL 2.4.4, 8.5.3
-    write_timeout_secs: Annotated[PositiveSeconds, Setting("bytes may wait for a peer that takes none")] = 10
+    write_timeout_secs: Annotated[PositiveSeconds, Setting("until a peer that takes no bytes is closed")] = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebSocketSettings(WebSocketLimits):
-    """`websocket.*`: how many streams, and what each may send."""
+    """`websocket.*`: limits of streams, and of what each may send."""
 
     max_connections: Annotated[Count, Setting("streams in all")] = 20_000
     max_connections_per_user: Annotated[Count, Setting("streams of one user")] = 32
@@ -67,19 +69,19 @@ class WebSocketSettings(WebSocketLimits):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionSettings:
-    """`session.*`: how long tokens live, and limits of logins and refreshes (PROTOCOL 4.3, 4.6, 9.4)."""
+    """`session.*`: lifetimes of tokens, and limits of logins and refreshes (PROTOCOL 4.3, 4.6, 9.4)."""
 
     # 12 h, PROTOCOL 4.3.3
-    access_ttl_secs: Annotated[AccessLife, Setting("life of an access token", live=True)] = 43_200
+    access_ttl_secs: Annotated[AccessLife, Setting("lifetime of an access token", live=True)] = 43_200
     # 30 d, PROTOCOL 4.6.6
     refresh_ttl_secs: Annotated[
-        RefreshLife, Setting("life of a refresh token; not shorter than the other", live=True)
+        RefreshLife, Setting("lifetime of a refresh token; not below access_ttl_secs", live=True)
     ] = 2_592_000
     max_logins_per_address_per_window: Annotated[
         Count, Setting("logins and registrations from one address", live=True)
     ] = 60
     max_logins_per_account_per_window: Annotated[
-        Count, Setting("logins to one account from one address, and ten times as many from all together", live=True)
+        Count, Setting("logins to one account from one address; ten times as many from all", live=True)
     ] = 10
     max_refreshes_per_address_per_window: Annotated[Count, Setting("refreshes from one address", live=True)] = 600
     max_refreshes_per_account_per_window: Annotated[Count, Setting("refreshes of one account", live=True)] = 60
@@ -88,11 +90,11 @@ class SessionSettings:
     ] = 60
 
     def __post_init__(self) -> None:
-        """Raises Contradiction."""
+        """Raise Contradiction if a refresh token would expire before the access token."""
         if self.refresh_ttl_secs < self.access_ttl_secs:
             raise Contradiction(
-                "session.refresh_ttl_secs: is shorter than session.access_ttl_secs, so nobody could refresh in time; "
-                "make it the longer one",
+                "session.refresh_ttl_secs: is shorter than session.access_ttl_secs, so no client could refresh in time: "
+                "raise it",
                 "session.refresh_ttl_secs",
                 "session.access_ttl_secs",
             )
@@ -100,20 +102,20 @@ class SessionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class GuildSettings:
-    """`guilds.*`: what one account may own and join, one guild may hold, and one user may change."""
+    """`guilds.*`: limits per user and per guild."""
 
     max_owned_per_user: Annotated[Count, Setting("guilds that one user owns", live=True)] = 100
-    # /users/me tells all of them
+    # /users/me lists all of them
     max_joined_per_user: Annotated[Count, Setting("guilds that one user is a member of", live=True)] = 1_000
-    # what a notification stream follows and an unread list shows grows with it
+    # notification streams and unread lists grow with it
     max_channels_per_guild: Annotated[Count, Setting("channels of one guild", live=True)] = 500
-    max_invites_per_guild: Annotated[Count, Setting("living invites of one guild", live=True)] = 100
-    max_writes_per_user_per_window: Annotated[Count, Setting("changes by one user, posts apart", live=True)] = 120
+    max_invites_per_guild: Annotated[Count, Setting("valid invites of one guild", live=True)] = 100
+    max_writes_per_user_per_window: Annotated[Count, Setting("changes by one user, without posts", live=True)] = 120
     write_window_secs: Annotated[Window, Setting("the window of the limit of changes", live=True)] = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationSettings:
-    """`registration.*`."""
+    """`registration.*`: who may open an account."""
 
-    enabled: Annotated[bool, Setting("whether anybody may open an account", live=True)] = True
+    enabled: Annotated[bool, Setting("whether anyone may open an account", live=True)] = True

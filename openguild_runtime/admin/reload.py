@@ -16,7 +16,7 @@ import structlog
 from openguild_proto.operations.context import Service
 from openguild_runtime.config.declared import checked, is_section, keys_of, values_of
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.replica.runner import ReplicaRunner
 
 KEYS = {key.name: key.setting for key in keys_of(ServerConfig)}

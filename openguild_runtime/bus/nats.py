@@ -30,7 +30,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from openguild_proto.policy.backoff import Backoff
-from openguild_proto.policy.sharing import SILENT_SECS
+from openguild_proto.policy.limit_sharing import SILENT_SECS
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 from openguild_runtime.bus.nats_connection import CLOSE_LIMIT_SECS, FAILURES, ConnectionFailed, NatsConnection
 from openguild_runtime.bus.nats_faults import CA_FILE, CLOSED, PAYLOAD, SILENT, SUBSCRIPTIONS, UNREACHABLE, Fault
@@ -107,7 +107,7 @@ class NatsBus(Bus):
 
     @property
     def problem(self) -> str | None:
-        fault = self._problems.standing.first
+        fault = self._problems.active.oldest
         if not self.connected:
             fault = self._disconnect_fault
         elif self._is_silent():
@@ -116,7 +116,7 @@ class NatsBus(Bus):
 
     @property
     def limits_delivered(self) -> bool:
-        return self.connected and not {"publish limits", "subscribe limits"} & self._problems.standing.keys()
+        return self.connected and not {"publish limits", "subscribe limits"} & self._problems.active.keys()
 
     async def start(self, handler: BusHandler) -> None:
         self._handler = handler
@@ -268,16 +268,16 @@ class NatsBus(Bus):
         return anyio.current_time() - self._confirmed_at >= SILENT_SECS
 
     async def _begin_probe(self, connection: NatsConnection, *, all_channels: bool) -> None:
-        standing = self._problems.standing
-        standing.begin()
+        active = self._problems.active
+        active.begin_round()
         for kind, subscription in self._fixed.items():
-            if f"subscribe {kind}" in standing:
+            if f"subscribe {kind}" in active:
                 await connection.resubscribe(subscription)
-        if "subscriptions" in standing:
+        if "subscriptions" in active:
             if all_channels:
                 await self._resubscribe_all(connection)
             else:
-                standing.tell("subscriptions", SUBSCRIPTIONS)
+                active.report("subscriptions", SUBSCRIPTIONS)
         await self._publish_probes(connection)
 
     async def _end_probe(self, connection: NatsConnection) -> None:
@@ -373,7 +373,7 @@ class NatsBus(Bus):
         self._publish(f"{self._prefix}.control", payload)
 
     def publish_limits(self, payload: bytes) -> None:
-        if "publish limits" not in self._problems.standing:  # until a probe finds it permitted again
+        if "publish limits" not in self._problems.active:  # until a probe finds it permitted again
             self._publish(f"{self._prefix}.limits", payload)
 
     def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import anyio
 import structlog
 
-from openguild_proto.policy.standing import LogThrottle, Standing
+from openguild_proto.policy.active_faults import ActiveFaults
+from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_runtime.bus.nats_faults import Fault, denied_fault
 from openguild_runtime.observability.metrics import Metrics
 
@@ -16,10 +17,10 @@ log = structlog.get_logger("openguild.nats")
 
 
 class NatsProblems:
-    """`prefix`: of this server's subjects. `standing` holds errors that the server reported without ending the connection."""
+    """`prefix`: of this server's subjects. `active` holds errors that the server reported without ending the connection."""
 
     def __init__(self, prefix: str, metrics: Metrics) -> None:
-        self.standing: Standing[Fault] = Standing()
+        self.active: ActiveFaults[Fault] = ActiveFaults()
         self._prefix = prefix
         self._metrics = metrics
         self._log_throttle = LogThrottle()
@@ -33,8 +34,8 @@ class NatsProblems:
             log.warning(line, server=server, kind=fault.kind, repeated=repeated, **fields)
 
     def record(self, fault: Fault, server: str, **fields: int) -> None:
-        """Report the fault and keep it in `standing` until a probe passes without it."""
-        self.standing.tell(fault.kind, fault)
+        """Report the fault and keep it in `active` until a probe passes without it."""
+        self.active.report(fault.kind, fault)
         self.report(fault, server, "", **fields)
 
     def record_denied(self, action: str, subject: str, server: str) -> None:
@@ -42,23 +43,23 @@ class NatsProblems:
         kind, _, channel_id = subject.removeprefix(f"{self._prefix.lower()}.").partition(".")
         pattern = f"{self._prefix}.{kind}{'.*' if channel_id else ''}"
         fault = denied_fault(action, pattern, f"{self._prefix}.>")
-        self.standing.tell(f"{action} {kind}", fault)
+        self.active.report(f"{action} {kind}", fault)
         self._count()
         self.report(fault, server)
 
     def end_round(self) -> list[str]:
         """End a probe's round and return the keys of the problems that it cleared."""
-        found = self.standing.end()
+        found = self.active.end_round()
         self._count()
         return found
 
     def clear(self) -> None:
         """Forget all problems: the connection has ended."""
-        self.standing.clear()
+        self.active.clear()
         self._count()
 
     def _count(self) -> None:
-        self._metrics.nats_denied(sum(fault.kind == "denied" for fault in self.standing.values()))
+        self._metrics.nats_denied(sum(fault.kind == "denied" for fault in self.active.values()))
 
     @contextmanager
     def handling_message(self, subject: str) -> Iterator[None]:

@@ -21,17 +21,17 @@ import structlog
 import openguild_runtime
 from openguild_proto.canonical.keys import encode_unpadded, parse_seed
 from openguild_proto.canonical.signing import SEED_BYTES
-from openguild_runtime.cli.admin import add_admin_commands, run_admin
+from openguild_runtime.cli.accounts import COMMANDS, add_role_commands
+from openguild_runtime.cli.admin_client import add_admin_commands, run_admin
 from openguild_runtime.cli.probe import Options, probe
-from openguild_runtime.cli.roles import COMMANDS, add_role_commands
 from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.layers import (
     PREFIX,
     asked_log_format,
+    ignored_names,
     overridden_names,
-    passed_over_names,
 )
-from openguild_runtime.config.sections import ServerConfig, load
+from openguild_runtime.config.server_config import ServerConfig, load
 from openguild_runtime.embedded.private import private_servers, with_running_database
 from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm, ignore_sighup
 from openguild_runtime.process.standard_streams import open_missing_descriptors, redirect_stderr_to_log
@@ -124,7 +124,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         return 0
     config = load(flags, os.environ, Path.cwd())
     set_up_logs(config)
-    if config.embedded and (names := passed_over_names(os.environ)):
+    if config.embedded and (names := ignored_names(os.environ)):
         log.warning("ignored: an embedded server runs its own PostgreSQL and NATS", names=names)
     if command is None:
         _serve(config, lambda: load(flags, os.environ, Path.cwd()))
@@ -146,8 +146,8 @@ def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn
     exit_on_sigterm(0)
     require_servable(config)
     require_addresses(config)
-    passed_over = passed_over_names(os.environ) if config.embedded else []
-    names = [name for name in overridden_names(os.environ) if name not in passed_over]
+    ignored = ignored_names(os.environ) if config.embedded else []
+    names = [name for name in overridden_names(os.environ) if name not in ignored]
     if names:
         log.info("environment overrides", names=names)
     if config.workers == 1:

@@ -1,7 +1,7 @@
 """Sections of the configuration as they are declared: what pydantic checks is made of the dataclass of each.
 
 A section is a frozen dataclass whose fields are marked with `Setting`; those that the core reads stand in
-openguild_proto/settings, the others in sections.py. Names, defaults, bounds, meanings and what applies while serving
+openguild_proto/settings, the others in server_config.py. Names, defaults, bounds, meanings and what applies while serving
 are read from there, and listed nowhere else.
 """
 

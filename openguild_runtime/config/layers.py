@@ -95,7 +95,7 @@ def overridden_names(environ: Mapping[str, str]) -> list[str]:
     )
 
 
-def passed_over_names(environ: Mapping[str, str]) -> list[str]:
+def ignored_names(environ: Mapping[str, str]) -> list[str]:
     """Fall-back names that an embedded server does not follow: it brings its own of both."""
     names = (variant for name, key in FALLBACKS.items() if key in BROUGHT for variant in (name, f"{name}_FILE"))
     return [name for name in names if environ.get(name)]

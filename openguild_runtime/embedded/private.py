@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from openguild_proto.canonical.keys import KeyFormatError, encode_unpadded, parse_seed
 from openguild_proto.canonical.signing import SEED_BYTES
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.embedded import (
     EmbeddedError,
     EmbeddedNats,

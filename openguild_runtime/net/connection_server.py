@@ -22,10 +22,10 @@ from openguild_proto.connection.server import ServerConnection
 from openguild_proto.events import Event, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
-from openguild_proto.limits import MAX_WAITING_ANSWER_BYTES, Limits
+from openguild_proto.limits import MAX_UNSENT_RESPONSE_BYTES, Limits
 from openguild_proto.policy.admission import Admission, Refused
-from openguild_proto.policy.standing import LogThrottle
-from openguild_proto.policy.waiting import WaitingAnswers
+from openguild_proto.policy.log_throttle import LogThrottle
+from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport
@@ -67,7 +67,7 @@ class ConnectionServer:
         max_per_address: int,
         max_body_of: Callable[[str, str], int] | None = None,
     ) -> None:
-        self.waiting: WaitingAnswers[Transport] = WaitingAnswers(MAX_WAITING_ANSWER_BYTES)
+        self.waiting: UnsentResponses[Transport] = UnsentResponses(MAX_UNSENT_RESPONSE_BYTES)
         self._admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
         self._scopes: set[anyio.CancelScope] = set()  # of the tasks that drive connections
@@ -272,4 +272,4 @@ class ConnectionServer:
 
 
 def _waits_for_its_client(transport: Transport) -> bool:
-    return not transport.connection.is_answering and not transport.closing
+    return not transport.connection.awaits_response and not transport.closing

@@ -29,7 +29,7 @@ WORKER_HEAD_START_SECS = 0.2  # a worker exits this much before its supervisor w
 # Deadlines, in seconds before the process exits.
 CONNECTIONS_SECS = 1.2  # open client connections are aborted
 PARTS_SECS = 0.7  # PostgreSQL, NATS and the trace exporter are abandoned
-WORKERS_SECS = 0.45  # running workers are killed; their own watchdogs fire WORKER_HEAD_START_SECS earlier
+WORKERS_SECS = 0.5  # running workers are killed; their own watchdogs fire WORKER_HEAD_START_SECS earlier
 SERVERS_SECS = 0.5  # private servers are left to their guards
 WATCHDOG_SECS = 0.4  # the watchdog exits
 INTERPRETER_SECS = 0.2  # for the interpreter to exit after everything has closed

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import structlog
 
 from openguild_proto.http.message import OpenStream
-from openguild_proto.policy.clocks import ClockWatch, deadline_of
+from openguild_proto.policy.clock_watch import ClockWatch, deadline_of
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.transport import Transport

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import anyio
 
-from openguild_proto.policy.sharing import PUBLISH_SECS, LimitSharing
+from openguild_proto.policy.limit_sharing import PUBLISH_SECS, LimitSharing
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.background import log_exceptions

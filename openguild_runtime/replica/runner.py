@@ -20,7 +20,7 @@ from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
 from openguild_proto.replica.notifications import USER_RING
 from openguild_proto.replica.replica import Replica
-from openguild_proto.schemas.stream import CONTROL_PROBE
+from openguild_proto.schemas.payloads import CONTROL_PROBE
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.net.flusher import Flusher
 from openguild_runtime.net.transport import Transport

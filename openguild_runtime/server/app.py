@@ -27,12 +27,12 @@ from openguild_proto.fanout.native import NATIVE
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.operations.routes import max_body_bytes
-from openguild_proto.policy.sharing import LimitSharing
+from openguild_proto.policy.limit_sharing import LimitSharing
 from openguild_proto.replica.replica import Replica
-from openguild_runtime.admin.commands import AdminScope, serve_admin
 from openguild_runtime.admin.reload import LiveConfig
+from openguild_runtime.admin.socket_commands import AdminScope, serve_admin
 from openguild_runtime.bus.base import Bus
-from openguild_runtime.config.sections import ServerConfig, split_address
+from openguild_runtime.config.server_config import ServerConfig, split_address
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
 from openguild_runtime.net.connection_server import ConnectionServer

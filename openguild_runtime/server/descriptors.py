@@ -16,11 +16,11 @@ import anyio
 import structlog
 
 from openguild_proto.limits import MIN_CONNECTIONS, SPARE_DESCRIPTORS
-from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.descriptors import DescriptorBudget
-from openguild_proto.policy.standing import LogThrottle
+from openguild_proto.policy.log_throttle import LogThrottle
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.observability.metrics import Metrics
 
@@ -81,7 +81,7 @@ class Descriptors:
         self,
         budget: DescriptorBudget,
         connection_server: ConnectionServer,
-        sockets: ConnectionLimiter,
+        sockets: StreamLimiter,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
@@ -127,7 +127,7 @@ class Descriptors:
                     log.warning("the limit of open files was changed", limit=soft, before=self._budget.limit)
                     self._budget.limit_changed(soft)
                 if self._refilled():
-                    self._budget.are_to_be_had(self._clock())
+                    self._budget.opened(self._clock())
                 self._apply()
                 await anyio.sleep(LOOK_SECS)
         finally:

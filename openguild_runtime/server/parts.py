@@ -13,7 +13,7 @@ from openguild_runtime.bus.base import Bus
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.config.pool_shares import COMMITTERS
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.storage.base import Storage

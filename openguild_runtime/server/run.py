@@ -8,7 +8,7 @@ from collections.abc import Callable
 import anyio
 import structlog
 
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.net.listener import raise_descriptor_limit
 from openguild_runtime.process.shutdown import WORKER_HEAD_START_SECS, Shutdown, handle_signals

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import anyio
 
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.observability import logs
 from openguild_runtime.server.siblings import WorkerSlot
 

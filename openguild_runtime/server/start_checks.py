@@ -14,7 +14,7 @@ from pathlib import Path
 
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.nats_servers import read_credentials
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.config.values import split_address
 from openguild_runtime.server.descriptors import require_descriptors
 

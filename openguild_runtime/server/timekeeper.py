@@ -10,7 +10,7 @@ import anyio
 import structlog
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
-from openguild_proto.policy.clock import Reading, SharedClock
+from openguild_proto.policy.shared_clock import Reading, SharedClock
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import log_exceptions

@@ -20,7 +20,7 @@ from typing import NoReturn
 import structlog
 
 from openguild_runtime.admin.reload import with_value
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
 from openguild_runtime.process.standard_streams import redirect_stderr_to_log
 from openguild_runtime.process.watchdog import exit_process

@@ -29,7 +29,7 @@ from pydantic import SecretStr
 from openguild_runtime.admin.reload import live_part
 from openguild_runtime.config.declared import is_section, values_of
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.config.sections import ServerConfig, split_address
+from openguild_runtime.config.server_config import ServerConfig, split_address
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.process.shutdown import WORKERS_SECS, Shutdown, handle_signals
 from openguild_runtime.server.failures import CommandFailed

@@ -17,7 +17,7 @@ import openguild_proto
 import openguild_runtime
 from openguild_runtime.observability import logs
 
-SIZES = (8_192, 65_536)  # a long header field; the longest body and WebSocket message
+SIZES = (2_048, 65_536)  # where a square stands out from what is linear; the longest body and WebSocket message
 PATIENCE = 50  # times what a harmless text of that length takes: the squares took thousands
 UNITS = (
     "a", "A", "0", "-", "_", ".", ":", "/", "@", "%", "=", "+", "!", "~", " ", "\t", ";", ",", "?", "[", "]", "{", '"', "\\", "`",
@@ -61,19 +61,28 @@ def texts(size: int) -> Iterator[str]:
                 yield beginning + (unit * (size // len(unit) + 1))[: size - len(beginning) - len(end)] + end
 
 
-def secs(work: Callable[[], object], times: int = 1) -> float:
-    """The shortest of some tries: the machine has other work too."""
+def wall_secs(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def secs(work: Callable[[], object], times: int = 5) -> float:
+    """The shortest of some tries, of this thread's processor time: the machine has other work too.
+
+    The kernel is asked for that time, so `wall_secs` looks first.
+    """
     taken = []
     for _ in range(times):
-        started = time.perf_counter()
+        started = time.thread_time()
         work()
-        taken.append(time.perf_counter() - started)
+        taken.append(time.thread_time() - started)
     return min(taken)
 
 
 def test_the_patterns_are_found() -> None:
     names = " ".join(name for name, _ in PATTERNS.values())
-    for name in ("strictness._REQUEST_LINE", "quick._HEAD", "decode._INTEGER", "names._FLAG", "logs._PATTERNS"):
+    for name in ("strictness._REQUEST_LINE", "fast_path._HEAD", "decode._INTEGER", "names._FLAG", "logs._PATTERNS"):
         assert name in names
 
 
@@ -81,17 +90,17 @@ def test_the_patterns_are_found() -> None:
 def test_a_pattern_is_linear(pattern: re.Pattern[Any]) -> None:
     whole = re.compile(r"(?:[^a]|a)*+b")  # looks at each character about once
     for size in SIZES:
-        bound = PATIENCE * secs(functools.partial(whole.match, "x" * size), 5)
+        bound = PATIENCE * secs(functools.partial(whole.match, "x" * size))
         for text in texts(size) if size == SIZES[0] else texts_at(size):
             given = text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
             for look in (pattern.fullmatch, pattern.search)[: 1 + PATTERNS[pattern][1]]:
                 work = functools.partial(look, given)
-                if secs(work) > bound:
-                    assert secs(work, 3) <= bound, (pattern.pattern, text[:40], text[-10:], size)
+                if wall_secs(work) > bound:
+                    assert secs(work) <= bound, (pattern.pattern, text[:40], text[-10:], size)
 
 
 def texts_at(size: int) -> Iterator[str]:
-    """Fewer of the long ones: what passes at an eighth of the length is looked at without a beginning."""
+    """Fewer of the long ones: what passes in short is looked at without a beginning."""
     for unit in UNITS:
         for end in ENDS[:2]:
             yield (unit * (size // len(unit) + 1))[: size - len(end)] + end
@@ -100,8 +109,8 @@ def texts_at(size: int) -> Iterator[str]:
 @pytest.mark.parametrize("size", SIZES)
 def test_redaction_is_linear(size: int) -> None:
     """As the log does it: all of its patterns, once a word in the line asks for them."""
-    bound = PATIENCE * secs(functools.partial(logs.redact, "token" + "word " * (size // 5)), 5)
+    bound = PATIENCE * secs(functools.partial(logs.redact, "token" + "word " * (size // 5)))
     for text in texts_at(size):
         work = functools.partial(logs.redact, "token " + text)
-        if secs(work) > bound:
-            assert secs(work, 3) <= bound, (text[:40], text[-10:])
+        if wall_secs(work) > bound:
+            assert secs(work) <= bound, (text[:40], text[-10:])

@@ -6,7 +6,6 @@ import importlib.metadata
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -36,12 +35,6 @@ def rendered() -> dict[str, dict[tuple[str, str], Any]]:
         }
         for overlay in NAMES
     }
-
-
-def test_everything_that_can_be_checked_offline_is_good() -> None:
-    done = subprocess.run([sys.executable, DEPLOY / "validate.py"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("ok  ") + done.stdout.count("skip") == 9
 
 
 @overlays

@@ -102,7 +102,7 @@ def test_the_headers_are_on_an_upgrade(server: ServerProcess, chat: Chat) -> Non
     assert promised_headers().items() <= answer.headers.items()
 
 
-def test_ten_thousand_channels_paths_and_users_make_no_series(
+def test_thousands_of_channels_paths_and_users_make_no_series(
     tmp_path: Path, postgres: EmbeddedPostgres, database_url: str
 ) -> None:
     """Made in the database, seen by the server: what counts is what labels would hold."""
@@ -116,7 +116,7 @@ def test_ten_thousand_channels_paths_and_users_make_no_series(
         ]
         series = _series(server)
         with alice.stream(first):
-            for start in range(0, 10_000, 50):
+            for start in range(0, 2_000, 50):  # a label's 500 values would show
                 _ask_for_many(
                     server.port, alice.token, [channels[(start + place) % len(channels)] for place in range(50)]
                 )
@@ -157,7 +157,7 @@ def _ask_for_many(port: int, token: str, channels: list[str]) -> None:
 
 
 def _series(server: ServerProcess) -> int:
-    text = httpx.get(server.base_url + "/metrics", trust_env=False).text
+    text = httpx.get(server.base_url + "/metrics", trust_env=False, verify=False).text
     return sum(not line.startswith("#") for line in text.splitlines())
 
 
@@ -166,7 +166,7 @@ def test_a_release_waits_for_its_schema_and_then_serves(tmp_path: Path, empty_ur
     run_apart(migrations.upgrade, empty_url, "0001")
     with ServerProcess(tmp_path, DATABASE_URL=empty_url).start(ready=False) as server:
         wait_until(lambda: server.status("/ready") == 503, what="an answer")
-        components = httpx.get(server.base_url + "/ready", trust_env=False).json()["components"]
+        components = httpx.get(server.base_url + "/ready", trust_env=False, verify=False).json()["components"]
         assert {line["name"]: line["status"] for line in components}["migrations"] != "ready"
         assert server.chat().http.get("/guilds").status_code in {401, 503}
         assert server.run_command("migrate").returncode == 0

@@ -218,7 +218,9 @@ def test_an_absent_series_is_no_success(objective: str, series: str) -> None:
 
 def test_a_server_that_serves_alone_shows_no_nats_and_passes(tmp_path: Path, database_url: str) -> None:
     with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as alone:
-        assert "openguild_nats_connected" not in httpx.get(alone.base_url + "/metrics", trust_env=False).text
+        assert (
+            "openguild_nats_connected" not in httpx.get(alone.base_url + "/metrics", trust_env=False, verify=False).text
+        )
         done = alone.run_command("probe", "--slo", alone.base_url)
         assert (done.returncode, done.stdout.count("ok   slo")) == (0, 6), done.stdout
         assert "ok   slo nats 0 ms: not configured\n" in done.stdout

@@ -18,9 +18,9 @@ from openguild_proto.effects import Effect
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http.message import Request
 from openguild_proto.limits import Limits
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.schemas.stream import decode_control, payload_sequence
+from openguild_proto.schemas.payloads import decode_control, payload_sequence
 from openguild_proto.sessions.refresh import hash_refresh_token
 from openguild_proto.sessions.tokens import Claims, TokenAuthority, TokenInvalid
 from tests.support.wire import HANDSHAKE, connection, drive, masked
@@ -97,7 +97,7 @@ def fuzz_requests(data: bytes) -> None:
     world.tables = copy.deepcopy(WORLD.tables)
     world.service = dataclasses.replace(
         WORLD.service, address_logins=SlidingWindow(9, 60), account_logins=SlidingWindow(9, 60),
-        address_messages=SlidingWindow(9, 60), user_messages=SlidingWindow(9, 60), sockets=ConnectionLimiter(9, 9, 9),
+        address_messages=SlidingWindow(9, 60), user_messages=SlidingWindow(9, 60), sockets=StreamLimiter(9, 9, 9),
     )  # fmt: skip
     request = Request(
         method=METHODS[ord(number[0]) % len(METHODS)] if number else "GET", path=path, query=query, headers=tuple(headers),

@@ -163,10 +163,14 @@ def test_drain_ends_it_orderly(tmp_path: Path, database_url: str, path: Path) ->
 
 def test_to_ask_for_a_drain_again_does_not_cut_it(tmp_path: Path, database_url: str, path: Path) -> None:
     """A second SIGTERM would: the streams would not be told."""
-    settings = {"DATABASE_URL": database_url, "ADMIN_SOCKET": str(path.with_name("twice.sock")), "DRAIN__DELAY_SECS": 5}
+    own = path.with_name("twice.sock")
+    settings = {"DATABASE_URL": database_url, "ADMIN_SOCKET": str(own), "DRAIN__DELAY_SECS": 3}
     with ServerProcess(tmp_path, **settings).start() as server:
         for _ in range(2):
-            assert admin(server, "drain") == {"draining": True}
+            with socket.socket(socket.AF_UNIX) as client:  # a command takes its time to start
+                client.connect(str(own))
+                client.sendall(b'{"command": "drain"}\n')
+                assert json.loads(client.recv(4_096)) == {"draining": True}
         assert (server.status("/ready"), server.status("/live")) == (503, 200), "until the listener closes"
         assert server.process is not None
         assert server.process.wait(20) == 0

@@ -44,7 +44,7 @@ def test_each_is_short_and_shown_in_the_guide(path: Path) -> None:
 
 def test_threads() -> None:
     with running("threads_server.py") as port:
-        assert httpx.get(f"http://127.0.0.1:{port}/tea", trust_env=False).text == "you asked for /tea\n"
+        assert httpx.get(f"http://127.0.0.1:{port}/tea", trust_env=False, verify=False).text == "you asked for /tea\n"
         with connect(f"ws://127.0.0.1:{port}/echo", compression=None, proxy=None) as stream:
             for text in ("one", "zwölf", "x" * 60_000):
                 stream.send(text)
@@ -57,7 +57,7 @@ def test_threads() -> None:
 
 def test_trio() -> None:
     with running("trio_server.py") as port:
-        answer = httpx.get(f"http://127.0.0.1:{port}/tea", trust_env=False)
+        answer = httpx.get(f"http://127.0.0.1:{port}/tea", trust_env=False, verify=False)
         assert answer.json() == {"path": "/tea", "request_id": answer.headers["x-request-id"]}
         with connect(f"ws://127.0.0.1:{port}/", compression=None, proxy=None) as stream:
             stream.send("shout")

@@ -30,7 +30,7 @@ def test_the_documented_series_are_there(server: ServerProcess, alice: User) -> 
     alice.say(alice.channel(alice.guild()), "x")
     alice.get("/none")
     server.chat().http.get("/users/me")
-    text = httpx.get(server.base_url + "/metrics", trust_env=False)
+    text = httpx.get(server.base_url + "/metrics", trust_env=False, verify=False)
     assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
     for name in SERIES:
         assert f"\n{name}" in text.text, name
@@ -49,7 +49,7 @@ def test_labels_are_templates(server: ServerProcess, alice: User) -> None:
         f"/client/v1/channels/{channel}/events",
     ):
         alice.get(path)
-    text = httpx.get(server.base_url + "/metrics", trust_env=False).text
+    text = httpx.get(server.base_url + "/metrics", trust_env=False, verify=False).text
     assert "scanner" not in text
     assert channel not in text
     assert server.metric("openguild_http_requests_total", route="unmatched", status="404") == before + 2
@@ -107,16 +107,16 @@ def test_idle_channels_have_no_depth_series(server: ServerProcess, alice: User) 
         alice.say(channel, "x")
         receive(stream, 1)
         wait_until(lambda: server.metric("openguild_websocket_queue_depth", channel_id=channel) == 0)
-        assert channel not in httpx.get(server.base_url + "/metrics", trust_env=False).text
+        assert channel not in httpx.get(server.base_url + "/metrics", trust_env=False, verify=False).text
 
 
 def test_metrics_may_have_a_listener_of_their_own(database_url: str, nats_server: EmbeddedNats, tmp_path: Path) -> None:
     port = free_port()
     server = ServerProcess(tmp_path, DATABASE_URL=database_url, METRICS__BIND_ADDR=f"127.0.0.1:{port}")
     with server.start():
-        scrape = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+        scrape = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, verify=False)
         assert "openguild_build_info" in scrape.text
-        assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 404
+        assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, verify=False).status_code == 404
         assert server.status("/metrics") == 404
         assert server.stop() == 0
 
@@ -179,7 +179,7 @@ def test_compact_logs_are_one_line_each(tmp_path: Path) -> None:
 def test_memory_storage_warns_at_start_and_in_ready(tmp_path: Path) -> None:
     """PROTOCOL 11.4.5."""
     with ServerProcess(tmp_path, "--storage", "memory").start() as server:
-        ready = httpx.get(server.base_url + "/ready", trust_env=False).json()
+        ready = httpx.get(server.base_url + "/ready", trust_env=False, verify=False).json()
         assert "lost at a restart" in ready["components"][0]["details"]
         assert any(
             record["level"] == "WARNING" and "memory storage" in record["message"] for record in server.records()

@@ -159,7 +159,7 @@ def test_not_ready_is_as_described(tmp_path: Any) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=url)
     with server.start(ready=False):
         server.wait_answers()
-        answer = httpx.get(server.base_url + "/ready", trust_env=False)
+        answer = httpx.get(server.base_url + "/ready", trust_env=False, verify=False)
         assert answer.status_code == 503
         assert re.fullmatch("[0-9]+", answer.headers["retry-after"])
         check_answer("get", "/ready", answer)

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.listener import accept_forever, open_listener
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.timekeeper import WARN_SECS
@@ -69,7 +69,7 @@ async def replicas(url: str, *skews: float) -> AsyncIterator[list[Replica]]:
                     accept_forever, listener, tasks, server.connection_server.serve, server.descriptors.ran_out
                 )
                 port = listener.getsockname()[1]
-                http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
+                http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=10)
                 found.append(Replica(server, clock, http))
             for replica in found:
                 await eventually(lambda server=replica.server: server.performer.serving)

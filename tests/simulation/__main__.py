@@ -15,7 +15,7 @@ from tests.simulation.plants import PLANTS
 from tests.simulation.scenario import Report, no_plant, run_seed
 
 ROOT = Path(__file__).resolve().parents[2]
-COUNTED = ("posts", "deliveries", "notifications", "reconnects", "crashes", "restores")
+COUNTED = ("posts", "changes", "deliveries", "notifications", "reconnects", "crashes", "restores")
 
 
 def replay_command(seed: int, plant: str | None = None) -> str:

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from openguild_proto.records import StoredEvent
-from openguild_proto.schemas.stream import event_frame_payload
+from openguild_proto.replica.redactions import Redaction, redacted_payload, redaction_in
+from openguild_proto.schemas.payloads import event_frame_payload
+
+
+class Taken(NamedTuple):
+    """What a redaction took away: the bytes from before it. `at`: second of its commit; `by`: its sequence."""
+
+    payload: bytes
+    at: float
+    by: int
 
 
 class Entry(NamedTuple):
@@ -15,6 +24,11 @@ class Entry(NamedTuple):
     event_id: str
     payload: bytes
     at: float
+    taken: Taken | None = None
+
+    def is_sent_as(self, payload: bytes) -> bool:
+        """These are its bytes, or were before a redaction."""
+        return payload == self.payload or (self.taken is not None and payload == self.taken.payload)
 
 
 class Ledger:
@@ -28,10 +42,20 @@ class Ledger:
     def append(self, event: StoredEvent, at: float) -> str | None:
         """Note a commit. What is wrong with it."""
         log = self._logs.setdefault(event.channel_id, [])
-        log.append(Entry(event.event_id, event_frame_payload(event), at))
+        payload = event_frame_payload(event)
+        log.append(Entry(event.event_id, payload, at))
+        redaction = redaction_in(payload)
+        if redaction is not None:
+            self._take_away(log, redaction, at)
         if event.sequence != len(log):
             return f"event {event.sequence} of {event.channel_id} was stored behind {len(log) - 1}"
         return None
+
+    def _take_away(self, log: list[Entry], redaction: Redaction, at: float) -> None:
+        for place, entry in enumerate(log):
+            left = redacted_payload(entry.payload, redaction)
+            if left is not None:
+                log[place] = entry._replace(payload=left, taken=Taken(entry.payload, at, len(log)))
 
     def head(self, channel_id: str) -> int:
         return len(self._logs.get(channel_id, ()))
@@ -42,9 +66,9 @@ class Ledger:
     def committed(self, channel_id: str, sequence: int, payload: bytes) -> Entry | None:
         """The commit of these bytes, None: there was none."""
         log = self._logs.get(channel_id, [])
-        if 0 < sequence <= len(log) and log[sequence - 1].payload == payload:
+        if 0 < sequence <= len(log) and log[sequence - 1].is_sent_as(payload):
             return log[sequence - 1]
-        return next((entry for entry in self.lost.get((channel_id, sequence), ()) if entry.payload == payload), None)
+        return next((entry for entry in self.lost.get((channel_id, sequence), ()) if entry.is_sent_as(payload)), None)
 
     def restored(self, heads: dict[str, int]) -> None:
         """The database is one that has only so many events of each channel."""
@@ -54,6 +78,10 @@ class Ledger:
                 self.lost.setdefault((channel_id, sequence), []).append(entry)
                 self.lost_ids.add(entry.event_id)
             del log[head:]
+            for place, entry in enumerate(log):
+                if entry.taken is not None and entry.taken.by > head:  # the redaction is lost: the text is back
+                    self.lost.setdefault((channel_id, place + 1), []).append(entry)
+                    log[place] = Entry(entry.event_id, entry.taken.payload, entry.at)
 
     def channels(self) -> Iterable[str]:
         return self._logs

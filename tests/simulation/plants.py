@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from openguild_proto.effects.channels import AppendEvent, ReadEvents
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.channels import Appended, AppendEvent, ReadEvents
 from openguild_proto.http.message import OpenStream
 from openguild_proto.procedures import Procedure
-from openguild_proto.records import StoredEvent
-from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
+from openguild_proto.records import Change, Edit, MessageState, React, StoredEvent
+from openguild_proto.schemas.payloads import event_frame_payload, payload_sequence
 from openguild_proto.ws.frames import text_frame
 from tests.simulation.process import Process
 from tests.simulation.sockets import StreamSocket
@@ -84,7 +87,42 @@ def forget_the_rest(process: Process) -> None:
     flusher.flush_chunk = one_send  # type: ignore[method-assign]  # this is the bug
 
 
+def keep_redacted_pages(process: Process) -> None:
+    """Pages of the log that were read before a redaction are served after it."""
+    process.replica.streams.pages.drop_channel = lambda channel_id: None  # type: ignore[method-assign]  # this is the bug
+
+
+def count_reactions_twice(process: Process) -> None:
+    """A reaction is counted for every time that its request was sent, not for each user."""
+    _change_stored(
+        process, React, lambda message: replace(message, reactions=tuple((e, n + 1) for e, n in message.reactions))
+    )
+
+
+def forget_edits(process: Process) -> None:
+    """An edit is in the log, and the message is shown with its former text."""
+    _change_stored(process, Edit, lambda message: replace(message, edited_text="former"))
+
+
+def _change_stored(process: Process, kind: type[Change], changed: Callable[[MessageState], MessageState]) -> None:
+    tables = process.database.tables
+    perform = tables.perform
+
+    def wrong(effect: StorageEffect[Any]) -> Any:
+        result = perform(effect)
+        if isinstance(effect, AppendEvent) and isinstance(effect.change, kind) and isinstance(result, Appended):
+            channel = tables._state.channels[effect.channel_id]
+            _, sequence = tables._state.event_places[effect.change.target]
+            channel.messages[sequence] = changed(channel.messages[sequence])
+        return result
+
+    tables.perform = wrong  # type: ignore[method-assign]  # this is the bug
+
+
 PLANTS = {
     plant.__name__: plant
-    for plant in (publish_before_commit, trust_nats, replay_before_subscribe, trust_nats_for_control, forget_the_rest)
-}
+    for plant in (
+        publish_before_commit, trust_nats, replay_before_subscribe, trust_nats_for_control, forget_the_rest,
+        keep_redacted_pages, count_reactions_twice, forget_edits,
+    )
+}  # fmt: skip

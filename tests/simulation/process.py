@@ -12,7 +12,7 @@ from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.fanout.ring import Ring
 from openguild_proto.http.message import OpenStream, Request
 from openguild_proto.operations.context import Context, Service, Settings
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
 from openguild_proto.replica.actions import (
@@ -55,7 +55,7 @@ def make_service(keys: Keys, token_secs: int) -> Service:
     """Without limits that a run could meet."""
     settings = Settings(session=SessionSettings(access_ttl_secs=token_secs))
     wide = [SlidingWindow(MANY, 60) for _ in range(9)]
-    return Service(settings, TokenAuthority(keys), None, *wide, ConnectionLimiter(MANY, MANY, MANY))
+    return Service(settings, TokenAuthority(keys), None, *wide, StreamLimiter(MANY, MANY, MANY))
 
 
 class Process:
@@ -224,7 +224,7 @@ class Process:
 
     def join(self, pipe: Pipe, stream: OpenStream, changes: int) -> StreamSocket:
         """Accept the upgrade; the stream ends with its token."""
-        socket = StreamSocket(self, pipe)
+        socket = StreamSocket(self, pipe, stream)
         pipe.accepted(socket, stream.headers)
         self.sockets[socket] = None
         self.clock.later(max(0.0, (stream.expires_ms - START_MS) / 1000 - self.clock.now), self._expire, socket)

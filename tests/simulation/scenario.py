@@ -14,6 +14,7 @@ from tests.simulation.client import DEVICE, Account, Client
 from tests.simulation.clock import Activity, Clock
 from tests.simulation.cluster import Cluster, Plant
 from tests.simulation.leftovers import left_over
+from tests.simulation.messages import Messages
 from tests.simulation.population import CLIENTS, populate
 from tests.simulation.process import Process
 from tests.simulation.rights import END_SECS, Rights
@@ -22,6 +23,7 @@ from tests.simulation.trouble import Trouble
 from tests.simulation.watcher import Watcher
 
 POSTS = 3  # per client
+CHANGE_SHARE = 0.6  # of the posts are followed by a change of some message
 WATCHERS = 3  # of the clients
 TOKEN_SECS = (5, 11, 3_600, 3_600, 3_600)  # an access token's life: renewals fall into the trouble, or there are none
 SIZES = (
@@ -47,6 +49,7 @@ class Report:
     seed: int
     violations: list[str] = field(default_factory=list)
     posts: int = 0
+    changes: int = 0
     deliveries: int = 0
     notifications: int = 0
     reconnects: int = 0
@@ -78,6 +81,7 @@ class Run:
         pairs = [(user_id, channel) for user_id in self.people.user_ids.values() for channel in self.channels]
         self.rights = Rights(self.cluster, pairs)
         self._acknowledged: list[tuple[str, _Posted, str]] = []
+        self.messages = Messages(self)
         self._busy = 0  # activities that are to end
         self._trace: list[tuple[float, str, str, int]] = []
         self._sizes = rng.choice(SIZES)
@@ -138,6 +142,8 @@ class Run:
             yield self.clock.sleep(0.9 * TROUBLE_SECS / POSTS * (1 - self._spread * self.rng.random()))
             channel_id = self.rng.choice(self.people.channels)
             yield from self.post(client, channel_id, f"{number}.{place}")
+            if self.rng.random() < CHANGE_SHARE:
+                yield from self.messages.some_change(client, self.rng.choice(self.people.channels))
 
     def post(self, client: Client, channel_id: str, text: str) -> Activity[None]:
         """One message, until it is acknowledged."""
@@ -147,6 +153,7 @@ class Run:
         if answer.status == 200:
             posted = msgspec.json.decode(answer.body, type=_Posted)
             self._acknowledged.append((channel_id, posted, text))
+            self.messages.posted.setdefault(channel_id, []).append((client.name, posted.event_id))
             self.note("acknowledged", client.name, posted.sequence)
         elif channel_id in self.people.channels and not self.cluster.database.restores:
             self.violation(f"{client.name} cannot post: {answer.status} {answer.body.decode()}")
@@ -210,13 +217,14 @@ class Run:
 
     def _check(self) -> None:
         ledger, report = self.cluster.database.ledger, self.report
-        texts = [text for channel_id in ledger.channels() for text in map(_text, ledger.log(channel_id))]
+        texts = [text for channel_id in ledger.channels() for text in map(_text, ledger.log(channel_id)) if text]
         if len(texts) != len(set(texts)):
             self.violation("a post is in the log twice")
         for channel_id, posted, text in self._acknowledged:
             place = ledger.log(channel_id)[posted.sequence - 1 : posted.sequence]
+            told = "" if place and place[0].taken is not None else text.strip()
             if posted.event_id not in ledger.lost_ids and [(entry.event_id, _text(entry)) for entry in place] != [
-                (posted.event_id, text.strip())
+                (posted.event_id, told)
             ]:
                 self.violation(f"acknowledged {text[:8]} is not at {posted.sequence} of {channel_id}")
         for reader in (*self.subscribers, *self.watchers):
@@ -224,6 +232,7 @@ class Run:
             if wrong is not None:
                 self.violation(wrong)
         report.posts = len(self._acknowledged)
+        report.changes = self.messages.changes
         report.deliveries = sum(len(subscriber.received) for subscriber in self.subscribers)
         report.reconnects = sum(subscriber.reconnects for subscriber in self.subscribers)
         report.notifications = sum(watcher.count for watcher in self.watchers)
@@ -231,6 +240,10 @@ class Run:
     def may_have_changed(self, user_id: str, channel_id: str) -> bool:
         """The user's right to read the channel may have come back in this run, or may have been another."""
         return user_id in self.returned or self.cluster.database.restores > 0
+
+    def is_long_ago(self, at: float) -> bool:
+        """Every replica has heard of what was stored then."""
+        return self.clock.now > max(at, self.cluster.database.down_until) + END_SECS
 
     def violation(self, text: str) -> None:
         self.report.violations.append(f"{self.clock.now:.3f} s: {text}")
@@ -246,7 +259,7 @@ class Run:
 
 
 class _Content(msgspec.Struct):
-    content: str
+    content: str = ""  # of a reaction there is none
 
 
 class _Event(msgspec.Struct):

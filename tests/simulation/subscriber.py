@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openguild_proto.schemas.stream import payload_sequence
+from openguild_proto.schemas.payloads import payload_sequence
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.reasons import reconnect_secs
 from tests.simulation.client import Client
 from tests.simulation.clock import Activity
 from tests.simulation.connection import Connection
+from tests.simulation.ledger import Entry
+from tests.simulation.messages import differing_view
+from tests.simulation.sockets import StreamSocket
 from tests.support.world import request
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ class Subscriber:
         self._run = run
         self._epoch: int | None = None
         self._is_slow = slow
+        self._may_have_waited = slow  # what it gets was perhaps sent long before
 
     def stop(self) -> None:
         self.is_stopped = True
@@ -53,6 +57,7 @@ class Subscriber:
             path += f"&epoch={self._epoch}" if self._epoch is not None else ""
             connection = self.connection = Connection(cluster.clock, run.rng, self._take, slow=self._is_slow)
             connection.opened_now = self._opened
+            self._may_have_waited = self._is_slow
             connection.pipe = cluster.opening(
                 self.client.place, request("GET", path, None, token, upgrade=True), connection, connection.refused
             )
@@ -113,11 +118,21 @@ class Subscriber:
             run.violation(f"{self.client.name}: {came} of {self.channel_id} {what}")
             return
         socket = connection.socket if connection is not None else None
-        since = socket.without_right_since if socket is not None else None
-        if since is not None and entry.at > run.rights.latest_end(socket, since):
+        if socket is not None and self._goes_on_without_right(socket, entry.at):
             run.violation(f"{self.client.name}: got an event that was stored long after its right had ended")
+        taken = entry.taken
+        is_late = taken is not None and payload == taken.payload and run.is_long_ago(taken.at)
+        if is_late and not self._may_have_waited:
+            run.violation(f"{self.client.name}: got a text long after it was taken back")
         self.received.append(payload)
         run.note("got", self.client.name, sequence)
+
+    def _goes_on_without_right(self, socket: StreamSocket, stored_at: float) -> bool:
+        """Whether an event stored then came too late. A right may have come back since the rights were last looked at."""
+        since, rights = socket.without_right_since, self._run.rights
+        return (
+            since is not None and stored_at > rights.latest_end(socket, since) and not rights.may_go_on(socket.opened)
+        )
 
     @property
     def has_all(self) -> bool:
@@ -130,7 +145,7 @@ class Subscriber:
         """At the end: what is wrong."""
         if not self._run.rights.may_read(self.user_id, self.channel_id):
             return None
-        wanted = [entry.payload for entry in self._run.cluster.database.ledger.log(self.channel_id)]
-        if self.received == wanted:
-            return None
+        wanted = self._run.cluster.database.ledger.log(self.channel_id)
+        if len(self.received) == len(wanted) and all(map(Entry.is_sent_as, wanted, self.received)):
+            return differing_view(self._run, self)
         return f"{self.client.name}: has {len(self.received)} events of {self.channel_id}, the log has {len(wanted)}"

@@ -6,7 +6,7 @@ import itertools
 import uuid
 from collections.abc import Sequence
 
-from openguild_proto.canonical.event import event_id
+from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.accounts import InsertUser, OpenSession
 from openguild_proto.effects.channels import AppendEvent, InsertChannel
 from openguild_proto.effects.guilds import InsertGuild
@@ -29,10 +29,6 @@ _numbers = itertools.count(1)
 
 def new_id() -> str:
     return str(uuid.uuid4())
-
-
-def new_event_id() -> str:
-    return event_id(uuid.uuid4().bytes * 2)
 
 
 def token(number: int) -> bytes:
@@ -73,14 +69,17 @@ def append(
     author: Author | None = None,
 ) -> AppendEvent:
     """Of another server's account, unless there is an `author`."""
-    wire = b'{"content":{"content":"%b"}}' % text.encode()
+    built = build_event(
+        server_name="elsewhere.test", channel_id=channel_id, event_type="message", sender=sender_id,
+        content={"content": text, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,
+    )  # fmt: skip
     return AppendEvent(
         author=author,
         channel_id=channel_id,
         sender_id=sender_id,
-        event_id=new_event_id(),
+        event_id=built.event_id,
         event_type="message",
-        wire=wire,
+        wire=built.wire,
         nonce=nonce,
         fingerprint=text.encode().ljust(32, b"\0")[:32],
         now_ms=NOW,

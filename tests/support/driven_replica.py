@@ -33,7 +33,7 @@ from openguild_proto.replica.actions import (
     Replay,
 )
 from openguild_proto.replica.replica import Replica
-from openguild_proto.schemas.stream import encode_control, event_frame_payload
+from openguild_proto.schemas.payloads import encode_control, event_frame_payload
 from openguild_proto.sessions.tokens import TokenAuthority
 from tests.support.elsewhere import Elsewhere
 

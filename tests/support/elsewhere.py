@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from openguild_proto.canonical.event import build_event
 from openguild_proto.effects import StorageEffect
-from openguild_proto.effects.channels import Appended
+from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.memory import MemoryTables
-from openguild_proto.records import StoredEvent
+from openguild_proto.records import Author, Change, StoredEvent
 from openguild_runtime.storage.memory import MemoryStorage
-from tests.support.deeds import add_channel, add_guild, add_user, append
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append
 from tests.support.storage_handler import HeardFromStorage
 
 T = TypeVar("T")
@@ -52,15 +53,32 @@ class Elsewhere:
         """A new channel's id, in a guild of its own unless one is given."""
         return at_once(add_channel(self.storage, guild or self.guild(owner), owner))
 
-    def append(self, channel: str, text: str = "hi") -> StoredEvent:
+    def append(self, channel: str, text: str = "hi", sender: str = "someone") -> StoredEvent:
         """Store an event."""
-        stored = self.perform(append(channel, text=text))
+        stored = self.perform(append(channel, sender, text=text))
+        assert isinstance(stored, Appended)
+        return stored.event
+
+    def change(self, channel: str, user: str, event_type: str, change: Change, **content: str) -> StoredEvent:
+        """Store a change of a message."""
+        built = build_event(
+            server_name="s", channel_id=channel, event_type=event_type, sender=user,
+            content={"target": change.target, **content}, origin_ts_ms=NOW, signer=None,
+        )  # fmt: skip
+        effect = AppendEvent(
+            author=Author(user), channel_id=channel, sender_id=user, event_id=built.event_id, event_type=event_type,
+            wire=built.wire, nonce=None, fingerprint=bytes(32), now_ms=NOW, change=change,
+        )  # fmt: skip
+        stored = self.perform(effect)
         assert isinstance(stored, Appended)
         return stored.event
 
     def lose_events(self, channel: str, head: int) -> None:
         """The database is restored to a time when the channel's log ended at `head`."""
-        del self.tables._state.channels[channel].events[head:]
+        lost = self.tables._state.channels[channel]
+        del lost.events[head:], lost.senders[head:]
+        for sequence in [sequence for sequence in lost.messages if sequence > head]:
+            del lost.messages[sequence]
 
     def lose_controls(self, head: int) -> None:
         """The database is restored to a time when the control log ended at `head`."""

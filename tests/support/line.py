@@ -11,7 +11,7 @@ import anyio
 from openguild_proto.events import Event
 from openguild_proto.sessions.tokens import Claims
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.server.app import Server
 from openguild_runtime.storage.base import Storage

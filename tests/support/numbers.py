@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from openguild_runtime.config.declared import ConfigKey, keys_of
 from openguild_runtime.config.pool_shares import MIN_POOL_SIZE
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 
 LEAST = {"database.pool_size": MIN_POOL_SIZE, "port": 1}  # what a check of their own says
 

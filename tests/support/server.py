@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from tests.support.chat import Chat
+from tests.support.launcher import PYTHON_ENVIRONMENT, LaunchedProcess, launch, run_launched
 from tests.support.waiting import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,7 @@ class ServerProcess:
     """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
 
     program: tuple[str, ...] = ("-m", "openguild_runtime.cli.main")
+    launched = False  # by tests.support.launcher, where the program is the usual one; else an interpreter each
 
     def __init__(
         self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (),
@@ -48,20 +50,23 @@ class ServerProcess:
             del self._settings[key]
         self._descriptors = descriptors  # the most files that it may have open
         self._chats: list[Chat] = []
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | LaunchedProcess | None = None
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_SERVER__")}
         environment = kept | {f"OPENGUILD_SERVER__{key}": str(value) for key, value in self._settings.items()}
-        return environment | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error::ResourceWarning"}
+        return environment | PYTHON_ENVIRONMENT
 
     def run_command(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """`openguild-server <flags> <arguments>` under the same settings, to its end; `environment` is set too."""
-        return subprocess.run(
-            [sys.executable, "-m", "openguild_runtime.cli.main", *self._flags, *arguments],
-            cwd=self._directory, env=self._environment() | environment, input=stdin, capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
+        fresh = not self.launched or "PYTHONPATH" in environment
+        environment = self._environment() | environment
+        if fresh:
+            return subprocess.run(
+                [sys.executable, "-m", "openguild_runtime.cli.main", *self._flags, *arguments],
+                cwd=self._directory, env=environment, input=stdin, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+        return run_launched((*self._flags, *arguments), directory=self._directory, environment=environment, stdin=stdin)
 
     def start_command(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`run_command` that is not waited for."""
@@ -77,11 +82,18 @@ class ServerProcess:
             command = ["bash", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "bash", *command]
         if closed:
             command = ["bash", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "bash", *command]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self._directory, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log if stderr is None else stderr,
-            )  # fmt: skip
+        launched = self.launched and self.program is ServerProcess.program and self._descriptors is None and not closed
+        with self.log_path.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            errors = log.fileno() if stderr is None else stderr
+            if launched:
+                self.process = launch(
+                    self._flags, directory=self._directory, environment=self._environment(), stdin=nothing.fileno(),
+                    stdout=log.fileno(), stderr=errors,
+                )  # fmt: skip
+            else:
+                self.process = subprocess.Popen(
+                    command, cwd=self._directory, env=self._environment(), stdin=nothing, stdout=log, stderr=errors
+                )
         if ready:
             self.wait_ready()
         return self

@@ -23,9 +23,9 @@ from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.memory import MemoryTables
 from openguild_proto.operations.context import Context, Service, Settings, rates
 from openguild_proto.operations.dispatch import dispatch
+from openguild_proto.operations.router import BadParameter, Matched
 from openguild_proto.operations.routes import match
-from openguild_proto.operations.routing import BadParameter, Matched
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
 
@@ -45,7 +45,7 @@ class World:
         self.service = Service.create(settings or Settings(), TokenAuthority(KeyRing(SigningKey(bytes(32)))))
         for name in rates(self.service.settings):  # wide, so that a test meets only the limit that it sets
             setattr(self.service, name, SlidingWindow(1_000_000 if name == "user_writes" else 1_000, 60))
-        self.service.sockets = ConnectionLimiter(100, 10, 50)
+        self.service.sockets = StreamLimiter(100, 10, 50)
 
     def context(self) -> Context:
         return Context(now=self.wall_ms / 1000, wall_ms=self.wall_ms, entropy=self._bytes, service=self.service)
@@ -121,7 +121,7 @@ def check_described(request: Request, answer: Response | OpenStream) -> None:
     if isinstance(answer, OpenStream) or not isinstance(matched, Matched | BadParameter):
         return
     route = matched.route
-    if request.method != "OPTIONS" and answer.status not in route.answers:
+    if request.method != "OPTIONS" and answer.status not in route.responses:
         named = {code.spec.code for code in route.error_codes} | {"payload_too_large"}
         assert decoded(answer)["error"] in named, (route.method, route.template)
 

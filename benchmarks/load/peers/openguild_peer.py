@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 from common import control
 
-from openguild_runtime.config.sections import load
+from openguild_runtime.config.server_config import load
 from openguild_runtime.net.listener import open_listener, raise_descriptor_limit
 from openguild_runtime.observability import logs
 from openguild_runtime.process.shutdown import Shutdown, handle_signals

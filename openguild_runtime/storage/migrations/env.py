@@ -10,10 +10,10 @@ else:
     context.configure(connection=context.config.attributes["connection"])
 
 # What the role or the database sets for ordinary queries is not meant for these. A step may set limits of its own.
-PATIENT = ("SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0")
+NO_TIMEOUTS = ("SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0")
 
 with context.begin_transaction():
-    for setting in PATIENT:
+    for setting in NO_TIMEOUTS:
         context.execute(setting)
     # Held to the end of the transaction: of several replicas that start at once, one migrates and the others wait.
     context.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")

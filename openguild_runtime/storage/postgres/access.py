@@ -9,8 +9,8 @@ from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.performs import performs
 from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord
 from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, texts
-from openguild_runtime.storage.postgres.ways import Way
 
 # server roles of a user, by (granted_at, role); `$2` is the user id
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
@@ -30,7 +30,7 @@ LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id 
 """
 
 
-@performs(FindGuildAccess, Way.QUERY)
+@performs(FindGuildAccess, Mode.QUERY)
 async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> GuildAccess | None:
     row = await connection.fetchrow(
         f"""

@@ -4,7 +4,7 @@ become tens of queries."""
 from __future__ import annotations
 
 from openguild_proto.effects.channels import FindChannelAccess
-from openguild_proto.limits import MAX_WAITING_QUESTIONS, QUESTION_BYTES
+from openguild_proto.limits import ACCESS_CHECK_BYTES, MAX_QUEUED_ACCESS_CHECKS
 from openguild_proto.policy.batches import ArrivalQueue
 from openguild_proto.records import ChannelAccess
 from openguild_runtime.storage.postgres.batcher import Batcher, Perform
@@ -14,4 +14,4 @@ class AccessBatcher(Batcher[FindChannelAccess, ChannelAccess | None]):
     """`read(questions)` answers each, in order."""
 
     def __init__(self, read: Perform[FindChannelAccess, ChannelAccess | None]) -> None:
-        super().__init__(ArrivalQueue(max_items=MAX_WAITING_QUESTIONS, item_bytes=QUESTION_BYTES), read)
+        super().__init__(ArrivalQueue(max_items=MAX_QUEUED_ACCESS_CHECKS, item_bytes=ACCESS_CHECK_BYTES), read)

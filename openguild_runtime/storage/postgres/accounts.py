@@ -5,19 +5,19 @@ from __future__ import annotations
 from openguild_proto.effects.accounts import DescribeUser, FindUserByName, InsertUser
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
-from openguild_proto.policy.permissions import Permission, roles_enough_in_guild
+from openguild_proto.policy.permissions import Permission, sufficient_guild_roles
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
 from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts, to_millis
-from openguild_runtime.storage.postgres.ways import Way
 
 USERS = Columns(UserRecord)
 USER = f"SELECT {USERS} FROM users"
 
 
-@performs(InsertUser, Way.CHANGE)
+@performs(InsertUser, Mode.CHANGE)
 async def insert_user(connection: Connection, effect: InsertUser) -> bool:
     status = await connection.execute(
         """
@@ -35,13 +35,13 @@ async def insert_user(connection: Connection, effect: InsertUser) -> bool:
     return rows_changed(status) == 1
 
 
-@performs(FindUserByName, Way.QUERY)
+@performs(FindUserByName, Mode.QUERY)
 async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
     row = await connection.fetchrow(f"{USER} WHERE username_key = $1", effect.username_key)
     return USERS.record(row) if row is not None else None
 
 
-@performs(DescribeUser, Way.SNAPSHOT)
+@performs(DescribeUser, Mode.SNAPSHOT)
 async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | None:
     """Several reads in one REPEATABLE READ transaction: one snapshot."""
     connection = tx.connection
@@ -97,7 +97,7 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
     )
 
 
-@performs(GrantServerRole, Way.TRANSACTION)
+@performs(GrantServerRole, Mode.TRANSACTION)
 async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
     await hold_users(tx, [effect.user_id])
     status = await tx.connection.execute(
@@ -113,7 +113,7 @@ async def grant_server_role(tx: Transaction, effect: GrantServerRole) -> None:
         await tx.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
 
 
-@performs(RevokeServerRole, Way.TRANSACTION)
+@performs(RevokeServerRole, Mode.TRANSACTION)
 async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
     await hold_users(tx, [effect.user_id])
     status = await tx.connection.execute(
@@ -129,7 +129,7 @@ async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
 async def _end_invites(tx: Transaction, user_id: str) -> None:
     """Those that the user may no longer create, now that a server role is gone."""
     rows = await tx.connection.fetch("SELECT role FROM user_roles WHERE user_id = $1", user_id)
-    enough = roles_enough_in_guild(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
+    enough = sufficient_guild_roles(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
     if enough is None:
         return
     guilds = "SELECT guild_id FROM invites WHERE created_by = $1"

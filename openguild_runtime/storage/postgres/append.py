@@ -18,21 +18,21 @@ from openguild_runtime.storage.postgres.values import Connection, Row, moment, t
 APPEND = """
 SELECT place, sequence, stored, event_id, fingerprint, wire, created_at,
     refused, living, guild_role, channel_role, server_roles
-FROM set_config('lock_timeout', $13, true) AS patience, LATERAL append_posts_v1(
-    $1, $2, $3, $4, $5, $6, $7, CASE WHEN patience IS NOT NULL THEN $8::timestamptz[] END, $9, $10, $11, $12
+FROM set_config('lock_timeout', $13, true) AS lock_timeout, LATERAL append_posts_v1(
+    $1, $2, $3, $4, $5, $6, $7, CASE WHEN lock_timeout IS NOT NULL THEN $8::timestamptz[] END, $9, $10, $11, $12
 ) AS appended
 """
 PERMITTED = roles_with(Permission.SEND_MESSAGES)
 OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 
-async def append_batch(connection: Connection, effects: Sequence[AppendEvent], patience_ms: int) -> list[Outcome]:
+async def append_batch(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
     """Store the batch in one transaction; one outcome for each effect, in order.
 
-    Raises asyncpg's LockNotAvailableError after `patience_ms` for a lock, and PostgresError; nothing is stored then.
+    Raises asyncpg's LockNotAvailableError after `lock_timeout_ms` for a lock, and PostgresError; nothing is stored then.
     """
     if any(effect.change is not None for effect in effects):
-        return await append_changes(connection, effects, patience_ms)
+        return await append_changes(connection, effects, lock_timeout_ms)
     rows = await connection.fetch(
         APPEND,
         [effect.channel_id for effect in effects],
@@ -47,7 +47,7 @@ async def append_batch(connection: Connection, effects: Sequence[AppendEvent], p
         [effect.author.session_id if effect.author is not None else None for effect in effects],
         PERMITTED,
         OVERSEERS,
-        f"{patience_ms}ms",
+        f"{lock_timeout_ms}ms",
     )
     by_place: dict[int, Row] = {row["place"]: row for row in rows}
     return [_outcome(effect, by_place.get(place)) for place, effect in enumerate(effects, start=1)]

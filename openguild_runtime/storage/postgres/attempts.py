@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from openguild_proto.effects.attempts import CountAttempt
 from openguild_proto.effects.performs import performs
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, moment
-from openguild_runtime.storage.postgres.ways import Way
 
 
-@performs(CountAttempt, Way.CHANGE)
+@performs(CountAttempt, Mode.CHANGE)
 async def count_attempt(connection: Connection, effect: CountAttempt) -> float | None:
     wait: float | None = await connection.fetchval(
         "SELECT count_attempt_v1($1, $2, $3, $4)",

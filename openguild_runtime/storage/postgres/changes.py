@@ -30,8 +30,8 @@ SELECT place, head_sequence, message_count, pins, living, guild_role, channel_ro
     known_sequence, known_event_id, known_fingerprint, known_wire, known_created_at,
     sequence, event_id, author_id, created_at, edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions,
     has_reacted, text_sequences, text_wires
-FROM set_config('lock_timeout', $10, true) AS patience, LATERAL judge_changes_v1(
-    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN patience IS NOT NULL THEN $9::boolean[] END
+FROM set_config('lock_timeout', $10, true) AS lock_timeout, LATERAL judge_changes_v1(
+    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN lock_timeout IS NOT NULL THEN $9::boolean[] END
 ) AS judged
 """
 EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, GONE_COLUMNS = 12, 12, 5, 3
@@ -39,10 +39,10 @@ _PARAMETERS = EVENT_COLUMNS + STATE_COLUMNS + REACTION_COLUMNS + GONE_COLUMNS
 WRITE = f"SELECT write_changes_v1({', '.join(f'${number}' for number in range(1, _PARAMETERS + 1))})"
 
 
-async def append_changes(connection: Connection, effects: Sequence[AppendEvent], patience_ms: int) -> list[Outcome]:
+async def append_changes(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
     """Store the batch; one outcome for each effect, in order. Raises as `append_batch` does."""
     async with connection.transaction(isolation="read_committed"):
-        rows = await connection.fetch(JUDGE, *_questions(effects), f"{patience_ms}ms")
+        rows = await connection.fetch(JUDGE, *_questions(effects), f"{lock_timeout_ms}ms")
         judged = {row["place"]: row for row in rows}
         batch = ChangeBatch()
         outcomes = []

@@ -21,16 +21,16 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.limits import MAX_SEQUENCE
-from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import creator_role
+from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
-from openguild_proto.schemas.stream import channel_body
+from openguild_proto.schemas.payloads import channel_body
 from openguild_runtime.storage.postgres.access import CHANNEL, CHANNELS
 from openguild_runtime.storage.postgres.authority import hold_users, require_in_channel, require_in_guild
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
-from openguild_runtime.storage.postgres.ways import Way
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = "SELECT sequence, event_id, wire, created_at FROM log_page_v1($1, $2, $3, $4)"
@@ -44,12 +44,12 @@ DELETE_LOGS = tuple(
 )
 
 
-@performs(InsertChannel, Way.TRANSACTION)
+@performs(InsertChannel, Mode.TRANSACTION)
 async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | LimitReached:
     now, creator_id = moment(effect.now_ms), effect.author.user_id
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
     count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
-    full = decide_room(count, effect.limit)
+    full = check_count(count, effect.limit)
     if full is not None:
         return full
     await tx.connection.execute(
@@ -84,7 +84,7 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
     return record
 
 
-@performs(ListChannels, Way.QUERY)
+@performs(ListChannels, Mode.QUERY)
 async def list_channels(connection: Connection, effect: ListChannels) -> tuple[ChannelRecord, ...]:
     rows = await connection.fetch(
         f"""
@@ -99,7 +99,7 @@ async def list_channels(connection: Connection, effect: ListChannels) -> tuple[C
     return tuple(CHANNEL.record(row) for row in rows)
 
 
-@performs(RenameChannel, Way.TRANSACTION)
+@performs(RenameChannel, Mode.TRANSACTION)
 async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecord:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.RENAME)
     row = await tx.connection.fetchrow(
@@ -112,7 +112,7 @@ async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecor
     return CHANNEL.record(row)
 
 
-@performs(DeleteChannel, Way.TRANSACTION)
+@performs(DeleteChannel, Mode.TRANSACTION)
 async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.DELETE)
     await tx.connection.execute(HOLD_LOGS, [effect.channel_id])
@@ -131,7 +131,7 @@ async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
         await tx.connection.execute(statement, log_ids)
 
 
-@performs(GrantChannelRole, Way.TRANSACTION)
+@performs(GrantChannelRole, Mode.TRANSACTION)
 async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
     await hold_users(tx, [effect.user_id])
     guild_id = await tx.connection.fetchval(
@@ -158,7 +158,7 @@ async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
 # --- the log, and who has read how far -------------------------------------------------------------
 
 
-@performs(ReadEvents, Way.QUERY)
+@performs(ReadEvents, Mode.QUERY)
 async def read_events(connection: Connection, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
     limit = max(0, effect.limit)
     if effect.after is not None and effect.before is not None:
@@ -170,7 +170,7 @@ async def read_events(connection: Connection, effect: ReadEvents) -> tuple[Store
     return tuple(_event(effect.channel_id, row) for row in rows if row["sequence"] is not None)
 
 
-@performs(FindPosted, Way.QUERY)
+@performs(FindPosted, Mode.QUERY)
 async def find_posted(connection: Connection, effect: FindPosted) -> Posted | None:
     row = await connection.fetchrow(
         """
@@ -201,7 +201,7 @@ def _read_state(row: Row) -> ReadState:
     )  # fmt: skip
 
 
-@performs(MarkRead, Way.TRANSACTION)
+@performs(MarkRead, Mode.TRANSACTION)
 async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     await require_in_channel(tx, effect.author, effect.channel_id, Permission.READ)
     row = await tx.connection.fetchrow(
@@ -216,7 +216,7 @@ async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     return _read_state(row)
 
 
-@performs(ListUnread, Way.QUERY)
+@performs(ListUnread, Mode.QUERY)
 async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadState, ...]:
     rows = await connection.fetch(
         """

@@ -80,7 +80,7 @@ class Committer:
         return plan.outcomes
 
     async def _store(self, attempt: Attempt) -> Sequence[Outcome]:
-        return await self._borrow(lambda connection: append_batch(connection, attempt.appends, attempt.patience_ms))
+        return await self._borrow(lambda connection: append_batch(connection, attempt.appends, attempt.lock_timeout_ms))
 
 
 def _failed(

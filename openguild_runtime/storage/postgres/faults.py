@@ -13,7 +13,7 @@ import asyncpg
 import structlog
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
-from openguild_proto.policy.standing import LogThrottle
+from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_runtime.observability.database_causes import CAUSES
 
 REPEAT_SECS = 30.0  # between two lines of one cause

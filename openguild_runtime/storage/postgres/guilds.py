@@ -16,28 +16,28 @@ from openguild_proto.effects.guilds import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantGuildRole
-from openguild_proto.policy.caps import decide_room
+from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
-from openguild_proto.schemas.stream import channel_ids_body
+from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
 from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
 from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, bound, moment, rows_changed
-from openguild_runtime.storage.postgres.ways import Way
 
 MEMBERS = Columns(MemberRecord)
 MEMBER = f"SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id)"
 
 
-@performs(InsertGuild, Way.TRANSACTION)
+@performs(InsertGuild, Mode.TRANSACTION)
 async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | LimitReached:
     now, owner_id = moment(effect.now_ms), effect.author.user_id
     await require_author(tx, effect.author)
-    full = decide_room(await _guilds_owned(tx, owner_id), effect.limit)
+    full = check_count(await _guilds_owned(tx, owner_id), effect.limit)
     if full is not None:
         return full
     await tx.connection.execute(
@@ -69,7 +69,7 @@ async def _guilds_owned(tx: Transaction, user_id: str) -> int:
     return owned
 
 
-@performs(ListGuilds, Way.QUERY)
+@performs(ListGuilds, Mode.QUERY)
 async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[GuildRecord, ...]:
     rows = await connection.fetch(
         f"""
@@ -85,14 +85,14 @@ async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[Guild
     return tuple(GUILD.record(row) for row in rows)
 
 
-@performs(RenameGuild, Way.TRANSACTION)
+@performs(RenameGuild, Mode.TRANSACTION)
 async def rename_guild(tx: Transaction, effect: RenameGuild) -> GuildRecord:
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.RENAME)
     await tx.connection.execute("UPDATE guilds SET name = $2 WHERE guild_id = $1", effect.guild_id, effect.name)
     return msgspec.structs.replace(access.guild, name=effect.name)
 
 
-@performs(DeleteGuild, Way.TRANSACTION)
+@performs(DeleteGuild, Mode.TRANSACTION)
 async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
     await require_in_guild(tx, effect.author, effect.guild_id, Permission.DELETE)
     await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR UPDATE", effect.guild_id)
@@ -111,7 +111,7 @@ async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
 # --- members -------------------------------------------------------------------------------------
 
 
-@performs(ListMembers, Way.QUERY)
+@performs(ListMembers, Mode.QUERY)
 async def list_members(connection: Connection, effect: ListMembers) -> tuple[MemberRecord, ...]:
     rows = await connection.fetch(
         f"""
@@ -126,13 +126,13 @@ async def list_members(connection: Connection, effect: ListMembers) -> tuple[Mem
     return tuple(MEMBERS.record(row) for row in rows)
 
 
-@performs(FindMember, Way.QUERY)
+@performs(FindMember, Mode.QUERY)
 async def find_member(connection: Connection, effect: FindMember) -> MemberRecord | None:
     row = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", effect.guild_id, effect.user_id)
     return MEMBERS.record(row) if row is not None else None
 
 
-@performs(SetMemberRole, Way.TRANSACTION)
+@performs(SetMemberRole, Mode.TRANSACTION)
 async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChange:
     user_id, author = effect.user_id, effect.author
     _, own_role = await require_in_guild(
@@ -156,7 +156,7 @@ async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChang
     return MemberChange.DONE
 
 
-@performs(RemoveMember, Way.TRANSACTION)
+@performs(RemoveMember, Mode.TRANSACTION)
 async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
     user_id, author = effect.user_id, effect.author
     author_role = None
@@ -218,7 +218,7 @@ async def _end_what_rested_on(tx: Transaction, guild_id: str, user_id: str, held
         await tx.connection.execute("DELETE FROM invites WHERE guild_id = $1 AND created_by = $2", guild_id, user_id)
 
 
-@performs(GrantGuildRole, Way.TRANSACTION)
+@performs(GrantGuildRole, Mode.TRANSACTION)
 async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberChange | None:
     await hold_users(tx, [effect.user_id])
     await hold_guild(tx, effect.guild_id)

@@ -11,8 +11,8 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.effects.replica import RecordLineage, RenewEpochs
 from openguild_proto.records import History, StoredEvent
 from openguild_runtime.storage.migrations import NEW_EPOCHS
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row
-from openguild_runtime.storage.postgres.ways import Way
 
 RENEW_LIMIT_SECS = 300.0  # a row is written for each channel
 
@@ -104,12 +104,12 @@ class HistoryReader:
             return await self._ask(connection, witnesses)
 
 
-@performs(RecordLineage, Way.WATCH)
+@performs(RecordLineage, Mode.WATCH)
 async def record_lineage(connection: Connection, effect: RecordLineage) -> None:
     await connection.execute(RECORD, effect.found.lineage, effect.found.renewals)
 
 
-@performs(RenewEpochs, Way.WATCH)
+@performs(RenewEpochs, Mode.WATCH)
 async def renew_epochs(connection: Connection, effect: RenewEpochs) -> bool:
     """One transaction; False: somebody else has renewed them since `found` was read."""
     found = effect.found

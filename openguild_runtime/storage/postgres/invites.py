@@ -18,6 +18,7 @@ from openguild_proto.records import ControlKind, InviteRecord, LimitReached, Mem
 from openguild_runtime.storage.postgres.access import find_guild_access
 from openguild_runtime.storage.postgres.authority import require_author, require_in_guild
 from openguild_runtime.storage.postgres.guilds import MEMBER, MEMBERS
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import (
     Connection,
@@ -29,12 +30,11 @@ from openguild_runtime.storage.postgres.values import (
     to_millis,
     to_millis_or_none,
 )
-from openguild_runtime.storage.postgres.ways import Way
 
 INVITE = "i.code, i.guild_id, i.created_by, i.max_uses, i.uses, i.expires_at, i.created_at, g.name"
 
 
-@performs(InsertInvite, Way.TRANSACTION)
+@performs(InsertInvite, Mode.TRANSACTION)
 async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | LimitReached:
     connection = tx.connection
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_INVITES)
@@ -68,7 +68,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
     )
 
 
-@performs(ListInvites, Way.QUERY)
+@performs(ListInvites, Mode.QUERY)
 async def list_invites(connection: Connection, effect: ListInvites) -> tuple[InviteRecord, ...]:
     """Codes in the order of their bytes, whatever the database's language."""
     rows = await connection.fetch(
@@ -84,7 +84,7 @@ async def list_invites(connection: Connection, effect: ListInvites) -> tuple[Inv
     return tuple(_invite(row) for row in rows)
 
 
-@performs(FindInvite, Way.QUERY)
+@performs(FindInvite, Mode.QUERY)
 async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecord | None:
     row = await connection.fetchrow(
         f"""
@@ -110,7 +110,7 @@ def _invite(row: Row) -> InviteRecord:
     )
 
 
-@performs(AcceptInvite, Way.TRANSACTION)
+@performs(AcceptInvite, Mode.TRANSACTION)
 async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     connection, user_id = tx.connection, effect.author.user_id
     # joinings of one user take turns, so that the count holds; the user before the guild, as whoever promotes them does
@@ -170,7 +170,7 @@ async def _read_all(tx: Transaction, guild_id: str, effect: AcceptInvite) -> Non
     )
 
 
-@performs(DeleteInvite, Way.TRANSACTION)
+@performs(DeleteInvite, Mode.TRANSACTION)
 async def delete_invite(tx: Transaction, effect: DeleteInvite) -> None:
     await require_author(tx, effect.author)
     invite = await find_invite(tx.connection, FindInvite(code=effect.code))

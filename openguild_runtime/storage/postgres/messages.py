@@ -21,8 +21,8 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_SEQUENCE, MAX_SHOWN_REACTORS
 from openguild_proto.policy.messages import page_around
 from openguild_runtime.storage.postgres.changes import message_state
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, to_millis
-from openguild_runtime.storage.postgres.ways import Way
 
 COLUMNS = """head_sequence, in_page, sequence, event_id, author_id, created_at, wire, edited_text, edited_at, versions,
     redacted_by, pinned_at, replies, reactions"""
@@ -51,7 +51,7 @@ ORDER BY sequence
 """
 
 
-@performs(ReadMessages, Way.QUERY)
+@performs(ReadMessages, Mode.QUERY)
 async def read_messages(connection: Connection, effect: ReadMessages) -> MessagePage | None:
     limit = max(0, effect.limit)
     upper, last, lower, first = MAX_SEQUENCE, 0, MAX_SEQUENCE, 0
@@ -73,14 +73,14 @@ async def read_messages(connection: Connection, effect: ReadMessages) -> Message
     return _page(rows)
 
 
-@performs(FindMessage, Way.QUERY)
+@performs(FindMessage, Mode.QUERY)
 async def find_message(connection: Connection, effect: FindMessage) -> MessagePage | None:
     rows = await connection.fetch(ONE, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS, effect.event_id)
     page = _page(rows)
     return page if page is not None and page.messages else None
 
 
-@performs(ListPins, Way.QUERY)
+@performs(ListPins, Mode.QUERY)
 async def list_pins(connection: Connection, effect: ListPins) -> MessagePage | None:
     page = _page(await connection.fetch(PINS, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS))
     if page is None:
@@ -91,7 +91,7 @@ async def list_pins(connection: Connection, effect: ListPins) -> MessagePage | N
     return msgspec.structs.replace(page, messages=tuple(newest_first))
 
 
-@performs(ReadVersions, Way.QUERY)
+@performs(ReadVersions, Mode.QUERY)
 async def read_versions(connection: Connection, effect: ReadVersions) -> tuple[MessageVersion, ...] | None:
     rows = await connection.fetch(VERSIONS, effect.channel_id, effect.event_id)
     versions = tuple(

@@ -17,7 +17,7 @@ import asyncpg
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import StorageUnavailable
-from openguild_proto.policy.silence import Silence
+from openguild_proto.policy.silence import SilenceDetector
 from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
 from openguild_runtime.storage.postgres.values import Connection
@@ -26,33 +26,34 @@ T = TypeVar("T")
 
 CANCEL_SECS = 1.0  # for a statement that was given up to be cancelled; then its session is ended
 IDLE_LIFETIME_SECS = 300.0
-PATIENCE_SECS = 3.0  # a database that answers nothing for so long is silent: far more than a loaded one takes
-TICKS = 10  # in which patience is counted: time in which this process itself stood still is at most one
+SILENT_AFTER_SECS = 3.0  # a database that answers nothing for so long is silent: far more than a loaded one takes
+TICKS = 10  # of a probe timer: time in which this process itself stood still is at most one
 CLOSE_SECS = 0.5  # for sessions to end in good order
 RENEW_SECS = 5.0  # between two renewals of all sessions by failures: a standby is not connected to for each request
 # The session will not get better, whatever its next user asks of it.
 SPENT = frozenset({"read_only", "shutdown", "lost", "starting", "damaged"})
 
 
-class Patience:
-    """Cancels `scope` after PATIENCE_SECS without an answer, unless this process stood still meanwhile."""
+class ProbeTimer:
+    """Cancels `scope` after SILENT_AFTER_SECS without an answer, unless this process stood still meanwhile."""
 
     def __init__(self, scope: anyio.CancelScope) -> None:
         self._scope = scope
         self._left = TICKS
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECS / TICKS, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(SILENT_AFTER_SECS / TICKS, self._tick)
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         """A part of the question was answered."""
         self._left = TICKS
 
-    def end(self) -> None:
+    def cancel(self) -> None:
+        """Stop the timer."""
         self._timer.cancel()
 
     def _tick(self) -> None:
         self._left -= 1
         if self._left:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECS / TICKS, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(SILENT_AFTER_SECS / TICKS, self._tick)
         else:
             self._scope.cancel()
 
@@ -91,7 +92,7 @@ class Pool:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._sessions: asyncpg.Pool[asyncpg.Record] | None = None  # the same pool, even after `aclose` has begun
         self._lent: set[anyio.CancelScope] = set()
-        self._silence = Silence(PATIENCE_SECS)
+        self._silence = SilenceDetector(SILENT_AFTER_SECS)
         self._renewed_at = float("-inf")
 
     async def open(self) -> None:
@@ -183,15 +184,15 @@ class Pool:
 
     # --- silence -----------------------------------------------------------------------------------
 
-    async def ask(self, question: Callable[[Patience], Awaitable[T]]) -> T:
-        """A probe: `question(patience)`, given up when it and everything else got no answer in time. Raises TimeoutError."""
+    async def ask(self, question: Callable[[ProbeTimer], Awaitable[T]]) -> T:
+        """A probe: `question(timer)`, given up when it and everything else got no answer in time. Raises TimeoutError."""
         asked_at = time.monotonic()
         with anyio.CancelScope() as scope:
-            patience = Patience(scope)
+            timer = ProbeTimer(scope)
             try:
-                return await question(patience)
+                return await question(timer)
             finally:
-                patience.end()
+                timer.cancel()
         if self._silence.unanswered(asked_at, time.monotonic()):
             await self._fall_silent()
         raise TimeoutError

@@ -6,12 +6,12 @@ from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
 from openguild_proto.records import ControlRecord, Visible
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, control_record
 from openguild_runtime.storage.postgres.values import Connection, texts
-from openguild_runtime.storage.postgres.ways import Way
 
 
-@performs(ReadHeads, Way.QUERY)
+@performs(ReadHeads, Mode.QUERY)
 async def read_heads(connection: Connection, effect: ReadHeads) -> dict[str, int]:
     rows = await connection.fetch(
         "SELECT log_id, head_sequence FROM logs WHERE log_id = ANY ($1::uuid[]) AND kind = 'channel'",
@@ -20,7 +20,7 @@ async def read_heads(connection: Connection, effect: ReadHeads) -> dict[str, int
     return {str(row["log_id"]): row["head_sequence"] for row in rows}
 
 
-@performs(ReadVisible, Way.QUERY)
+@performs(ReadVisible, Mode.QUERY)
 async def read_visible(connection: Connection, effect: ReadVisible) -> Visible:
     row = await connection.fetchrow(
         """
@@ -38,13 +38,13 @@ async def read_visible(connection: Connection, effect: ReadVisible) -> Visible:
     return Visible(guild_ids=texts(row["guilds"]), channel_ids=texts(row["channels"]))
 
 
-@performs(ReadControlHead, Way.WATCH)
+@performs(ReadControlHead, Mode.WATCH)
 async def read_control_head(connection: Connection, effect: ReadControlHead) -> int:
     head: int = await connection.fetchval("SELECT sequence FROM control_head")
     return head
 
 
-@performs(ReadControls, Way.WATCH)
+@performs(ReadControls, Mode.WATCH)
 async def read_controls(connection: Connection, effect: ReadControls) -> tuple[ControlRecord, ...]:
     rows = await connection.fetch(
         f"SELECT {CONTROL_COLUMNS} FROM control_log WHERE sequence > $1 ORDER BY sequence LIMIT $2",

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.retention import PruneExpired
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.sessions import prune_users
 from openguild_runtime.storage.postgres.values import moment, rows_changed
-from openguild_runtime.storage.postgres.ways import Way
 
 if TYPE_CHECKING:
     from openguild_runtime.storage.postgres.transaction import Transaction
@@ -24,7 +24,7 @@ DELETE FROM login_attempts WHERE (key, at) IN (
 """
 
 
-@performs(PruneExpired, Way.TRANSACTION)
+@performs(PruneExpired, Mode.TRANSACTION)
 async def prune_expired(tx: Transaction, effect: PruneExpired) -> bool:
     # locked as a login locks its user, so that the two never delete the same rows in different orders
     users = await tx.connection.fetch(

@@ -31,14 +31,14 @@ from openguild_proto.records import (
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
-from openguild_runtime.storage.postgres.ways import Way
 
 DEVICE = Columns(DeviceRecord)
 
 
-@performs(OpenSession, Way.TRANSACTION)
+@performs(OpenSession, Mode.TRANSACTION)
 async def open_session(tx: Transaction, effect: OpenSession) -> None:
     connection, now = tx.connection, moment(effect.now_ms)
     # logins of one user take turns: two of them on one device must not both think that they are the first
@@ -83,7 +83,7 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
     await _log_revoked(tx, effect.user_id, ended)
 
 
-@performs(FindSession, Way.QUERY)
+@performs(FindSession, Mode.QUERY)
 async def find_session(connection: Connection, effect: FindSession) -> SessionRecord | None:
     row = await connection.fetchrow(
         """
@@ -100,7 +100,7 @@ async def find_session(connection: Connection, effect: FindSession) -> SessionRe
     )
 
 
-@performs(FindRefreshFamily, Way.QUERY)
+@performs(FindRefreshFamily, Mode.QUERY)
 async def find_refresh_family(connection: Connection, effect: FindRefreshFamily) -> RefreshFamily | None:
     row = await connection.fetchrow(
         """
@@ -113,7 +113,7 @@ async def find_refresh_family(connection: Connection, effect: FindRefreshFamily)
     return RefreshFamily(user_id=str(row["user_id"]), secret=row["secret"]) if row is not None else None
 
 
-@performs(RotateRefresh, Way.TRANSACTION)
+@performs(RotateRefresh, Mode.TRANSACTION)
 async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefresh | ReusedRefresh | None:
     family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
     if family is None:
@@ -157,7 +157,7 @@ async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefre
             return RotatedRefresh(user_id=user_id, username=family["username"])
 
 
-@performs(RevokeRefresh, Way.TRANSACTION)
+@performs(RevokeRefresh, Mode.TRANSACTION)
 async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
     family = await _lock_family(tx, effect.refresh_hash, effect.now_ms)
     if family is None:
@@ -169,7 +169,7 @@ async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
     return True
 
 
-@performs(ListDevices, Way.QUERY)
+@performs(ListDevices, Mode.QUERY)
 async def list_devices(connection: Connection, effect: ListDevices) -> tuple[DeviceRecord, ...]:
     rows = await connection.fetch(
         f"""
@@ -184,7 +184,7 @@ async def list_devices(connection: Connection, effect: ListDevices) -> tuple[Dev
     return tuple(DEVICE.record(row) for row in rows)
 
 
-@performs(ListSessionAddresses, Way.QUERY)
+@performs(ListSessionAddresses, Mode.QUERY)
 async def list_session_addresses(connection: Connection, effect: ListSessionAddresses) -> tuple[str, ...]:
     rows = await connection.fetch(
         """
@@ -199,7 +199,7 @@ async def list_session_addresses(connection: Connection, effect: ListSessionAddr
     return tuple(row["ip_address"] for row in rows)
 
 
-@performs(RevokeDevice, Way.TRANSACTION)
+@performs(RevokeDevice, Mode.TRANSACTION)
 async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
     user_id = effect.author.user_id
     await require_author(tx, effect.author, changing=[user_id])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
+from openguild_proto.effects import StorageEffect
 from openguild_proto.records import ControlKind, ControlRecord
 from openguild_runtime.storage.postgres.values import Connection, Row
 
@@ -52,6 +54,23 @@ class Transaction:
                 body=body,
             )
         )
+
+
+async def run_transaction(
+    connection: Connection,
+    function: Callable[[Transaction, Any], Awaitable[Any]],
+    effect: StorageEffect[Any],
+    *,
+    snapshot: bool,
+) -> tuple[Any, list[ControlRecord]]:
+    """Run `function(transaction, effect)` in a transaction. Return its result and the control records that it wrote.
+
+    `snapshot`: all statements read as of one moment, and none writes.
+    """
+    tx = Transaction(connection)
+    async with connection.transaction(isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot):
+        result = await function(tx, effect)
+    return result, tx.records
 
 
 def control_record(row: Row) -> ControlRecord:

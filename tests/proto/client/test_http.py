@@ -18,7 +18,7 @@ from openguild_proto.client import (
     proxy_answer_reason,
 )
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.limits import MAX_ANSWER_HEAD_BYTES, MAX_INTERIM_ANSWERS
+from openguild_proto.limits import MAX_INTERIM_RESPONSES, MAX_RESPONSE_HEAD_BYTES
 from tests.support.wire import cut
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: application/json\r\n\r\nhello"
@@ -67,7 +67,7 @@ def test_interim_responses_are_skipped_and_bounded() -> None:
     assert answer is not None
     assert answer.status == 200
     http.send_request("GET", "/y")
-    assert http.receive_data(hints * MAX_INTERIM_ANSWERS) is None
+    assert http.receive_data(hints * MAX_INTERIM_RESPONSES) is None
     with pytest.raises(ConnectionBroken, match="interim answers"):
         http.receive_data(hints)
 
@@ -78,7 +78,7 @@ def test_interim_responses_are_skipped_and_bounded() -> None:
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "."),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "too large"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2000001\r\n" + b"x" * 0x2000001, "too large"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_ANSWER_HEAD_BYTES + b"z" * 100, "."),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_RESPONSE_HEAD_BYTES + b"z" * 100, "."),
         (b"<html>captive</html>\r\n\r\n", "."),
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "."),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "."),

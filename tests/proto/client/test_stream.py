@@ -13,8 +13,8 @@ from openguild_proto.events import WebSocketRequested
 from openguild_proto.limits import (
     CLIENT_HANDSHAKE_SECS,
     CLIENT_SILENCE_SECS,
-    MAX_ANSWER_HEAD_BYTES,
-    MAX_INTERIM_ANSWERS,
+    MAX_INTERIM_RESPONSES,
+    MAX_RESPONSE_HEAD_BYTES,
 )
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, text_frame
@@ -270,7 +270,7 @@ def with_answer(*pieces: bytes) -> list[StreamEvent]:
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
 
 
-@given(st.lists(st.integers(1, 500), max_size=6), st.integers(0, MAX_INTERIM_ANSWERS))
+@given(st.lists(st.integers(1, 500), max_size=6), st.integers(0, MAX_INTERIM_RESPONSES))
 def test_interim_responses_before_the_upgrade_are_skipped(places: list[int], hints: int) -> None:
     """RFC 9110 15.2."""
     stream = StreamClient("c", 0, lambda: 0.5)
@@ -299,8 +299,8 @@ HTML = b"Content-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>"
         (b"HTTP/1.1 502 Bad Gateway\r\n" + HTML, "HTTP 502"),
         (b"HTTP/1.1 511 Network Authentication Required\r\n" + HTML, "HTTP 511"),
         (ENDLESS + b"4\r\nabcd\r\n" * 20_000, "portal"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_ANSWER_HEAD_BYTES, "head is too large"),
-        (HINTS * (MAX_INTERIM_ANSWERS + 1), "interim answers"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_RESPONSE_HEAD_BYTES, "head is too large"),
+        (HINTS * (MAX_INTERIM_RESPONSES + 1), "interim answers"),
         (b"<html>captive</html>\r\n\r\n", "not a WebSocket answer"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "not a WebSocket answer"),
     ],

@@ -63,12 +63,12 @@ def test_no_whole_request_is_lost_in_whatever_turn_it_is_asked_for(
                 given += conn.next_events(0.0)
             case "deadline":  # none has passed but those of a peer that is silent
                 given += conn.handle_deadline(9.0)
-            case "answer" if conn.is_answering:
+            case "answer" if conn.awaits_response:
                 conn.respond(Response.empty(), 0.0)
     given += conn.receive_data(b"".join(waiting), 0.0)
     if eof:
         given += conn.receive_eof(0.0)
-    while conn.is_answering:
+    while conn.awaits_response:
         conn.respond(Response.empty(), 0.0)
         given += conn.next_events(0.0)
     assert paths(given) == [f"/{number}" for number in range(count)]
@@ -91,12 +91,12 @@ def test_each_feed_works_when_it_is_called(unread: bytes) -> None:
     """Nothing has to be iterated for it."""
     conn = connection()
     conn.receive_data(request(1) + unread, 0.0)
-    assert conn.is_answering
+    assert conn.awaits_response
     conn.receive_eof(0.0)
-    assert conn.phase is Phase.HALF_CLOSED_ANSWER
+    assert conn.phase is Phase.HALF_CLOSED_RESPONSE
     conn.respond(Response.empty(), 0.0)
     conn.next_events(0.0)
-    assert conn.is_answering == (unread == request(2))
+    assert conn.awaits_response == (unread == request(2))
     silent = connection()
     silent.handle_deadline(10.0)
     assert silent.is_over
@@ -122,7 +122,7 @@ def test_the_end_of_the_peer_leaves_a_request_that_was_not_asked_for() -> None:
     events = conn.receive_eof(0.0)
     assert paths(events) == ["/2"]
     assert events[-1] == PeerGone()
-    assert conn.is_answering
+    assert conn.awaits_response
 
 
 def test_no_stream_begins_behind_the_peer_s_end() -> None:
@@ -256,7 +256,7 @@ class AnyCalls(RuleBasedStateMachine):
 
     @rule(pieces=st.lists(st.sampled_from(PIECES), min_size=1, max_size=3))
     def receive(self, pieces: list[bytes]) -> None:
-        if self.eof and self.conn.phase in {Phase.HALF_CLOSED, Phase.HALF_CLOSED_ANSWER}:
+        if self.eof and self.conn.phase in {Phase.HALF_CLOSED, Phase.HALF_CLOSED_RESPONSE}:
             assert self.call(lambda conn, now: conn.receive_data(b"".join(pieces), now)) is None
         else:
             assert_events(self.conn.receive_data(b"".join(pieces), self.now))
@@ -275,7 +275,7 @@ class AnyCalls(RuleBasedStateMachine):
         self.call(call)
 
     @rule(call=st.sampled_from(CALLS[:4]))
-    @precondition(lambda self: self.conn.is_answering)
+    @precondition(lambda self: self.conn.awaits_response)
     def answer(self, call: Callable[[ServerConnection, float], object]) -> None:
         self.call(call)
 
@@ -310,7 +310,7 @@ class AnyCalls(RuleBasedStateMachine):
 
     @invariant()
     def a_caller_that_is_due_is_not_hurried(self) -> None:
-        if self.conn.is_answering or self.conn.phase in {Phase.UNREAD, Phase.HALF_CLOSED}:
+        if self.conn.awaits_response or self.conn.phase in {Phase.UNREAD, Phase.HALF_CLOSED}:
             assert (self.conn.next_deadline() is None) == (not self.conn.is_write_blocked)
 
     @invariant()

@@ -69,7 +69,7 @@ def test_the_peer_s_bytes_are_never_out_of_turn(phase: Phase) -> None:
     expected = {
         Reading.REQUESTS: {Input.REQUEST, Input.VIOLATION, Input.BODY},
         Reading.FRAMES: {Input.VIOLATION, Input.PEER_CLOSE},
-        Reading.KEPT: set() if phase is Phase.HALF_CLOSED_ANSWER else {Input.VIOLATION},
+        Reading.KEPT: set() if phase is Phase.HALF_CLOSED_RESPONSE else {Input.VIOLATION},
         Reading.DROPPED: set(),
     }[PHASES[phase].reading]
     assert expected <= set(TRANSITIONS[phase])
@@ -142,7 +142,7 @@ def in_phase(phase: Phase, step: Input) -> ServerConnection:
             return fed(coming[:1])
         case Phase.BODY:
             return fed(post)
-        case Phase.ANSWERING:
+        case Phase.RESPONDING:
             return fed(REQUEST + behind)
         case Phase.UPGRADING:
             return fed(HANDSHAKE + behind)
@@ -150,13 +150,13 @@ def in_phase(phase: Phase, step: Input) -> ServerConnection:
             return closed(fed(coming[:1]))
         case Phase.LAST_BODY:
             return closed(fed(post))
-        case Phase.LAST_ANSWER:
+        case Phase.LAST_RESPONSE:
             return closed(fed(REQUEST))
         case Phase.LAST_UPGRADE:
             return closed(fed(HANDSHAKE))
         case Phase.HALF_CLOSED:
             return answered(coming, eof=True)
-        case Phase.HALF_CLOSED_ANSWER:
+        case Phase.HALF_CLOSED_RESPONSE:
             return ended(fed(REQUEST + behind))
         case Phase.OPEN:
             return opened()
@@ -178,7 +178,7 @@ def bytes_of(phase: Phase, step: Input) -> bytes | None:
         case Reading.FRAMES:
             return FRAMES.get(step)
         case Reading.KEPT:
-            kept = step is Input.VIOLATION and phase is not Phase.HALF_CLOSED_ANSWER
+            kept = step is Input.VIOLATION and phase is not Phase.HALF_CLOSED_RESPONSE
             return b"x" * 201 if kept else None
         case Reading.DROPPED:
             return None
@@ -255,7 +255,7 @@ def test_each_input_leads_to_the_phase_of_the_table_or_nowhere(phase: Phase, ste
         conn.receive_eof(0.0)
         if target is None:  # what waits to be read is read first
             assert phase in {Phase.UNREAD, Phase.HALF_CLOSED}
-            target = Phase.HALF_CLOSED_ANSWER
+            target = Phase.HALF_CLOSED_RESPONSE
     elif target is None and step in {Input.RESPOND, Input.RESPOND_UNREAD, Input.RESPOND_LAST}:
         assert_answered_otherwise(conn, step)
         return
@@ -288,7 +288,7 @@ def assert_answered_otherwise(conn: ServerConnection, step: Input) -> None:
 def test_bytes_in_any_phase_are_read_kept_dropped_or_refused(phase: Phase) -> None:
     conn = in_phase(phase, Input.REQUEST)
     before = state(conn)
-    if phase in {Phase.HALF_CLOSED, Phase.HALF_CLOSED_ANSWER}:
+    if phase in {Phase.HALF_CLOSED, Phase.HALF_CLOSED_RESPONSE}:
         with pytest.raises(LocalProtocolError):
             conn.receive_data(b"G", 0.0)
         assert state(conn) == before

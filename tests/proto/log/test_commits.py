@@ -9,7 +9,7 @@ from hypothesis import given
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.channels import AppendEvent, AppendFailure
-from openguild_proto.limits import LOCK_PATIENCE_MS, PROBE_PATIENCE_MS, RETRY_LIMIT_SECS
+from openguild_proto.limits import LOCK_TIMEOUT_MS, PROBE_LOCK_TIMEOUT_MS, RETRY_LIMIT_SECS
 from openguild_proto.log.commits import Attempt, CommitPlan, Outcome
 from tests.support.deeds import append
 
@@ -40,7 +40,7 @@ class Store:
             if len(self.attempts) in self.away:
                 plan.unavailable(StorageUnavailable())
             elif any(event.channel_id in self.locked for event in attempt.appends):
-                self.now += attempt.patience_ms / 1000
+                self.now += attempt.lock_timeout_ms / 1000
                 if (channel_id := plan.locked(self.now)) is not None:
                     self.blocked.append(channel_id)
             elif any(event.event_id in self.bad for event in attempt.appends):
@@ -60,13 +60,13 @@ def test_a_good_batch_is_one_attempt() -> None:
     batch = [append(f"c{number % 3}") for number in range(10)]
     store = Store()
     assert list(store.run(batch)) == [STORED] * 10
-    assert store.attempts == [Attempt(batch, LOCK_PATIENCE_MS)]
+    assert store.attempts == [Attempt(batch, LOCK_TIMEOUT_MS)]
 
 
 def test_a_suspect_channel_has_little_patience() -> None:
     store = Store()
     store.run([append("c")], suspect=True)
-    assert [attempt.patience_ms for attempt in store.attempts] == [PROBE_PATIENCE_MS]
+    assert [attempt.lock_timeout_ms for attempt in store.attempts] == [PROBE_LOCK_TIMEOUT_MS]
 
 
 def test_a_bad_event_fails_alone_and_is_found_by_halving() -> None:
@@ -85,7 +85,7 @@ def test_a_locked_channel_is_blocked_and_the_others_are_stored() -> None:
     outcomes = store.run(batch)
     assert kinds(outcomes) == [AppendFailure, Overloaded, AppendFailure, AppendFailure, Overloaded]
     assert store.blocked == ["locked"]
-    assert [attempt.patience_ms for attempt in store.attempts] == [LOCK_PATIENCE_MS] + [PROBE_PATIENCE_MS] * 3
+    assert [attempt.lock_timeout_ms for attempt in store.attempts] == [LOCK_TIMEOUT_MS] + [PROBE_LOCK_TIMEOUT_MS] * 3
 
 
 def test_a_batch_of_one_locked_channel_is_not_tried_again() -> None:
@@ -98,7 +98,7 @@ def test_where_every_channel_is_locked_it_gives_up_in_time() -> None:
     batch = [append(f"c{number}") for number in range(200)]
     store = Store(locked={event.channel_id for event in batch})
     assert kinds(store.run(batch)) == [Overloaded] * 200
-    assert store.now <= LOCK_PATIENCE_MS / 1000 + RETRY_LIMIT_SECS + PROBE_PATIENCE_MS / 1000
+    assert store.now <= LOCK_TIMEOUT_MS / 1000 + RETRY_LIMIT_SECS + PROBE_LOCK_TIMEOUT_MS / 1000
     assert 0 < len(store.blocked) < 200, "the others are not known to be locked"
 
 

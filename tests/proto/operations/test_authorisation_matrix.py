@@ -16,7 +16,7 @@ from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, Gran
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.accounts import RefreshToken
 from tests.support.deeds import append
@@ -24,11 +24,12 @@ from tests.support.world import PASSWORD, World, decoded, request
 
 RANK = ["guest", "viewer", "contributor", "member", "maintainer", "moderator", "admin", "owner"]
 LOWEST = {
-    "READ": "guest", "SEND_MESSAGES": "contributor", "MANAGE_MESSAGES": "moderator", "CREATE_CHANNELS": "maintainer", "CREATE_INVITES": "maintainer",
+    "READ": "guest", "SEND_MESSAGES": "contributor", "MANAGE_MESSAGES": "moderator",
+    "CREATE_CHANNELS": "maintainer", "CREATE_INVITES": "maintainer",
     "MANAGE_MEMBERS": "moderator", "RENAME": "moderator", "DELETE": "admin",
 }  # fmt: skip
 OPEN = {  # nothing to steal: probes, the description, and what makes an account or a session
-    "GET /health", "GET /live", "GET /ready", "GET /version", "GET /metrics", "GET /openapi.json",
+    "GET /server/keys", "GET /health", "GET /live", "GET /ready", "GET /version", "GET /metrics", "GET /openapi.json",
     "POST /users/register", "POST /sessions/login",
     "POST /federation/transactions", "GET /federation/channels/{channel_id}/events",
     "GET /mls/key-packages", "GET /mls/handshake-test-vectors", "POST /mls/key-packages/{identity}/rotate",
@@ -64,7 +65,7 @@ class Scene:
         """The status on a copy of the scene, 101 for a stream that opens."""
         tables, self.world.tables = self.world.tables, copy.deepcopy(self.world.tables)
         service, self.world.service = self.world.service, copy.copy(self.world.service)
-        self.world.service.sockets = ConnectionLimiter(10, 10, 10)
+        self.world.service.sockets = StreamLimiter(10, 10, 10)
         try:
             path = route.template.replace("{guild_id}", self.guild).replace("{channel_id}", self.channel)
             path = path.replace("{user_id}", self.guest).replace("{code}", self.code).replace("{device_id}", "d")

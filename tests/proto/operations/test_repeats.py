@@ -8,7 +8,7 @@ from openguild_proto.effects import Effect
 from openguild_proto.effects.channels import AppendEvent, FindPosted
 from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.server.parts import make_service
 from tests.support.server import SIGNING_KEY
 from tests.support.world import World, decoded

@@ -16,7 +16,7 @@ from openguild_proto.operations.context import Limit, rates
 from openguild_proto.operations.openapi import build_openapi
 from openguild_proto.operations.route import Route, collect_routes
 from openguild_proto.operations.routes import ROUTES
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import ChannelAccess, GuildAccess
 from tests.support.world import PASSWORD, World, decoded, request
@@ -56,7 +56,7 @@ def test_a_limit_that_a_route_names_is_counted(route: Route, limit: Limit) -> No
     channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, alice))["channel_id"]
     for name in rates(world.service.settings):
         setattr(world.service, name, SlidingWindow(5, 60))  # of which alice's login and registration take two
-    world.service.sockets = ConnectionLimiter(5, 5, 5)
+    world.service.sockets = StreamLimiter(5, 5, 5)
     path = re.sub(r"\{(?!channel_id|event_id)\w+\}", str(uuid.uuid4()), route.template).replace("{channel_id}", channel)
     path = path.replace("{event_id}", "$1")
     body = {"emoji": "x"} if "reactions" in path else BODIES[limit]
@@ -103,8 +103,8 @@ def test_an_operation_that_forgets_its_late_decision_is_a_defect(monkeypatch: py
 def test_routes_are_those_of_their_modules() -> None:
     assert [route.operation.__name__ for route in collect_routes(messages)] == ["post_message", "list_events"]
     assert {route.name.partition(".")[0] for route in ROUTES} == {
-        "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "messages", "changes", "timeline",
-        "reads", "streams",
+        "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "keys", "messages", "changes",
+        "timeline", "reads", "streams",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]
     assert len(set(names)) == len(names)

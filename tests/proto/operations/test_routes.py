@@ -9,8 +9,8 @@ import pytest
 
 from openguild_proto.operations import members, reads
 from openguild_proto.operations.openapi import build_openapi
+from openguild_proto.operations.router import BadParameter, Matched, WrongMethod
 from openguild_proto.operations.routes import ROUTES, match
-from openguild_proto.operations.routing import BadParameter, Matched, WrongMethod
 
 UUID = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
 

@@ -18,10 +18,10 @@ from openguild_proto.effects.guilds import FindMember, RemoveMember
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.operations.context import Settings
 from openguild_proto.operations.route import Route
+from openguild_proto.operations.router import BadParameter
 from openguild_proto.operations.routes import ROUTES, match
-from openguild_proto.operations.routing import BadParameter
 from openguild_proto.operations.streams import recheck_stream
-from openguild_proto.policy.connections import ConnectionLimiter
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import Author
 from openguild_proto.schemas.messages import EditMessage, PostMessage
@@ -143,7 +143,7 @@ def test_a_token_of_a_deleted_account_is_refused(world: World, alice: str) -> No
 
 
 def test_a_socket_takes_its_place_last_and_beyond_the_limit_is_refused(world: World, alice: str, channel: str) -> None:
-    world.service.sockets = ConnectionLimiter(1, 1, 1)
+    world.service.sockets = StreamLimiter(1, 1, 1)
     path = f"/channels/{channel}/ws"
     for bad in (f"{path}?since=9", f"{path}?since=x", f"{path}?unknown=1"):
         world.run(request("GET", bad, token=alice, upgrade=True))
@@ -193,7 +193,7 @@ def test_every_limit_per_address_counts_the_64_of_ipv6(world: World, alice: str,
     """Messages, sockets and logins: who has one address of a /64 has all of them."""
     world.service.address_messages = SlidingWindow(3, 60)
     world.service.address_logins = SlidingWindow(3, 60)
-    world.service.sockets = ConnectionLimiter(9, 9, 3)
+    world.service.sockets = StreamLimiter(9, 9, 3)
     login = {"identifier": "alice", "secret": PASSWORD, "device": {"device_id": "d"}}
     for asked in (
         request("POST", f"/channels/{channel}/messages", {"content": "x"}, alice),

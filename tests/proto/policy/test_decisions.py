@@ -8,9 +8,9 @@ from hypothesis import given
 
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.attempts import BINS, bin_of, decide_attempt, forgotten_until
-from openguild_proto.policy.caps import decide_room
 from openguild_proto.policy.channels import creator_role, decide_read_position, is_same_post
-from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite, invite_lives
+from openguild_proto.policy.count_limits import check_count
+from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite, is_valid_invite
 from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.policy.members import (
     Ended,
@@ -81,7 +81,7 @@ def test_what_ends_with_a_role() -> None:
 def test_an_invite_lives_until_it_is_used_up_or_over(
     uses: int, max_uses: int | None, expires_at_ms: int | None, now_ms: int
 ) -> None:
-    lives = invite_lives(invite(uses=uses, max_uses=max_uses, expires_at_ms=expires_at_ms), now_ms)
+    lives = is_valid_invite(invite(uses=uses, max_uses=max_uses, expires_at_ms=expires_at_ms), now_ms)
     assert lives == ((max_uses is None or uses < max_uses) and (expires_at_ms is None or expires_at_ms > now_ms))
 
 
@@ -89,13 +89,13 @@ def test_joining() -> None:
     def joining(line: InviteRecord | None, *, is_member: bool = False, joined: int = 0) -> Joining:
         return decide_joining(line, is_member=is_member, joined=joined, now_ms=5, limit=3)
 
-    assert joining(None) is Joining.NOWHERE
+    assert joining(None) is Joining.INVALID
     assert joining(invite()) is Joining.JOIN
-    assert joining(invite(expires_at_ms=5)) is Joining.NOWHERE
-    assert joining(invite(max_uses=1, uses=1)) is Joining.NOWHERE
+    assert joining(invite(expires_at_ms=5)) is Joining.INVALID
+    assert joining(invite(max_uses=1, uses=1)) is Joining.INVALID
     assert joining(invite(max_uses=1, uses=1), is_member=True, joined=3) is Joining.MEMBER_ALREADY
     assert joining(invite(), joined=3) is Joining.LIMIT_REACHED
-    assert joining(invite(expires_at_ms=5), joined=3) is Joining.NOWHERE
+    assert joining(invite(expires_at_ms=5), joined=3) is Joining.INVALID
 
 
 def test_a_guild_keeps_the_newest_spent_invites_and_as_many_living_ones() -> None:
@@ -106,8 +106,8 @@ def test_a_guild_keeps_the_newest_spent_invites_and_as_many_living_ones() -> Non
 
 
 def test_room_and_the_creators_role() -> None:
-    assert decide_room(1, 2) is None
-    assert decide_room(2, 2) == LimitReached(2)
+    assert check_count(1, 2) is None
+    assert check_count(2, 2) == LimitReached(2)
     assert creator_role("maintainer") == "moderator"
     assert creator_role(None) is None
 

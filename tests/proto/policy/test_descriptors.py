@@ -25,11 +25,11 @@ def test_descriptors_that_ran_out_bound_the_connections_until_they_are_to_be_had
     budget.ran_out(connections=300, now=10.0)
     assert budget.is_short(10.0)
     assert budget.max_connections == 296
-    budget.are_to_be_had(10.0)
+    budget.opened(10.0)
     assert budget.max_connections == 296, "they ran out a moment ago"
     later = 10.0 + DESCRIPTORS_SHORT_SECS
     assert not budget.is_short(later)
-    budget.are_to_be_had(later)
+    budget.opened(later)
     assert budget.max_connections == 840
 
 

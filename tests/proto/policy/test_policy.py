@@ -10,7 +10,6 @@ from hypothesis import given
 
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.addresses import limit_key
-from openguild_proto.policy.connections import ConnectionLimiter
 from openguild_proto.policy.permissions import (
     LOWEST_ROLE,
     RANKS,
@@ -22,6 +21,7 @@ from openguild_proto.policy.permissions import (
     require_channel,
     require_guild,
 )
+from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord
 
@@ -177,7 +177,7 @@ def test_a_million_keys_are_bounded() -> None:
 
 
 def test_places_are_limited_three_ways_and_given_back() -> None:
-    limiter = ConnectionLimiter(4, 2, 3)
+    limiter = StreamLimiter(4, 2, 3)
     assert limiter.reserve("a", "1")
     assert limiter.reserve("a", "1")
     assert not limiter.reserve("a", "2"), "per user"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from openguild_proto.policy.silence import Silence
+from openguild_proto.policy.silence import SilenceDetector
 
 
-def test_nothing_is_answered_for_the_whole_patience() -> None:
-    silence = Silence(3.0)
+def test_nothing_is_answered_within_the_timeout() -> None:
+    silence = SilenceDetector(3.0)
     assert not silence.unanswered(10.0, 12.9)
     assert not silence.silent
     assert silence.unanswered(10.0, 13.0)
@@ -14,7 +14,7 @@ def test_nothing_is_answered_for_the_whole_patience() -> None:
 
 
 def test_it_begins_once_and_ends_with_any_answer() -> None:
-    silence = Silence(3.0)
+    silence = SilenceDetector(3.0)
     assert silence.unanswered(0.0, 3.0)
     assert not silence.unanswered(3.0, 6.0), "it has begun before"
     silence.heard(7.0)
@@ -23,7 +23,7 @@ def test_it_begins_once_and_ends_with_any_answer() -> None:
 
 
 def test_what_is_answered_meanwhile_counts_from_its_time() -> None:
-    silence = Silence(3.0)
+    silence = SilenceDetector(3.0)
     silence.heard(11.0)
     assert not silence.unanswered(10.0, 13.5)
     assert silence.unanswered(10.0, 14.0)

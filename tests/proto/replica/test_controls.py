@@ -15,7 +15,7 @@ from openguild_proto.limits import GAP_GRACE_SECS, PAGE_RECORDS
 from openguild_proto.memory.state import Membership
 from openguild_proto.records import Author, ControlKind, ControlRecord
 from openguild_proto.replica.streams import Streams
-from openguild_proto.schemas.stream import decode_control, encode_control
+from openguild_proto.schemas.payloads import decode_control, encode_control
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
@@ -249,7 +249,7 @@ def test_a_stale_reading_is_not_taken_for_records_that_are_gone(chat: Chat) -> N
 def test_a_log_that_went_back_is_believed_at_the_second_reading(chat: Chat, stale: int) -> None:
     (session,) = chat.sessions()
     socket = chat.driven.open(chat.user, chat.channel, session_id="of a login that is lost")
-    stays = chat.driven.open(chat.user, session_id=session)
+    stays = chat.driven.open(chat.user, chat.channel, session_id=session)
     head = chat.head
     readings = [head - 2] * stale + [head] * 3
     chat.driven.answers[ReadControlHead] = lambda effect: readings.pop(0)

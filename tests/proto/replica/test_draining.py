@@ -8,7 +8,7 @@ import random
 import pytest
 
 from openguild_proto.limits import MIN_WAVE_SOCKETS, WAVE_SECS
-from openguild_proto.policy.draining import plan_waves
+from openguild_proto.policy.drain_waves import plan_waves
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from tests.support.driven_replica import Driven, Socket

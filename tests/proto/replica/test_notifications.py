@@ -13,7 +13,7 @@ from openguild_proto.effects.replica import ReadHeads, ReadVisible
 from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.records import Author, ReadState
 from openguild_proto.replica.notifications import user_ring
-from openguild_proto.schemas.stream import CONTROL_PROBE
+from openguild_proto.schemas.payloads import CONTROL_PROBE
 from tests.support.deeds import NOW
 from tests.support.driven_replica import Driven, Socket
 

@@ -11,7 +11,7 @@ from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory
 from openguild_proto.limits import CATCH_UP_SECS, GAP_GRACE_SECS, TAIL_CHECK_SECS
 from openguild_proto.replica.actions import Flush, Publish
-from openguild_proto.schemas.stream import event_frame_payload
+from openguild_proto.schemas.payloads import event_frame_payload
 from tests.support.driven_replica import Driven
 
 

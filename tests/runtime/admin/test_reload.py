@@ -17,7 +17,7 @@ from openguild_proto.operations.context import rates
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.reload import KEYS, SETTABLE, LiveConfig, value_of, with_value
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.parts import make_service

@@ -61,7 +61,7 @@ class Hanging(Scripted):
     async def _feed(self, conn: ServerConnection, stream: ByteStream, data: bytes) -> None:
         count = len(self.requests)
         await super()._feed(conn, stream, data)
-        if len(self.requests) > count and conn.is_answering:
+        if len(self.requests) > count and conn.awaits_response:
             await stream.aclose()
 
 

@@ -10,7 +10,7 @@ import pytest
 from openguild_proto.limits import Limits
 from openguild_proto.operations.context import Settings
 from openguild_runtime.config.declared import ConfigKey, keys_of, model_of
-from openguild_runtime.config.sections import ServerConfig, load
+from openguild_runtime.config.server_config import ServerConfig, load
 from openguild_runtime.server.parts import make_limits
 from tests.support.numbers import NUMBERS, Number
 

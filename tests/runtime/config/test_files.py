@@ -8,7 +8,7 @@ import pytest
 
 from openguild_runtime.config.files import MAX_FILE_BYTES
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.config.sections import ServerConfig, load
+from openguild_runtime.config.server_config import ServerConfig, load
 
 P = "OPENGUILD_SERVER__"
 LONG = "9" * 5_000  # Python reads no such number

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from openguild_runtime.admin.commands import Refused, change
 from openguild_runtime.admin.reload import SETTABLE, value_of
+from openguild_runtime.admin.socket_commands import Refused, change
 from openguild_runtime.cli.main import PLAIN_FLAGS
 from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.config.sections import ServerConfig, load
+from openguild_runtime.config.server_config import ServerConfig, load
 from tests.support.numbers import NUMBERS, Number
 
 P = "OPENGUILD_SERVER__"

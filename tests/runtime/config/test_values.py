@@ -11,7 +11,7 @@ import pytest
 from openguild_runtime.cli.main import main
 from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.config.sections import ServerConfig, load
+from openguild_runtime.config.server_config import ServerConfig, load
 from tests.support.server import ROOT, ServerProcess
 
 P = "OPENGUILD_SERVER__"

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from openguild_proto.canonical.keys import parse_seed
-from openguild_runtime.config.sections import load
+from openguild_runtime.config.server_config import load
 from openguild_runtime.embedded import EmbeddedError, EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.embedded.files import is_locked
 from openguild_runtime.embedded.private import load_or_create_signing_key, private_servers

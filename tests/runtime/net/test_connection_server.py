@@ -16,7 +16,7 @@ from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
-from openguild_proto.policy.waiting import WaitingAnswers
+from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport
@@ -202,7 +202,7 @@ async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_u
     async with connected(storage) as line, anyio.create_task_group() as tasks:
         server, path = line.server, f"/channels/{channel}/events?limit=200"
         await storage.perform(GrantServerRole(user_id=line.user, role="moderator", now_ms=NOW))
-        server.connection_server.waiting = WaitingAnswers(1_200_000)
+        server.connection_server.waiting = UnsentResponses(1_200_000)
         ends = [line.end]
         for _ in range(2):
             ours, theirs = socket.socketpair()

@@ -13,7 +13,7 @@ from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.replica import ReadHeads
 from openguild_proto.http.message import OpenStream
 from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.app import Server
 from openguild_runtime.storage.memory import MemoryStorage

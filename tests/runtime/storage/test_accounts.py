@@ -19,9 +19,12 @@ from openguild_proto.effects.accounts import (
     RotateRefresh,
 )
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
-from openguild_proto.records import Author, ControlKind, ReusedRefresh, RotatedRefresh
-from openguild_proto.schemas.stream import encode_control
+from openguild_proto.limits import MAX_SESSIONS_PER_RECORD
+from openguild_proto.memory import accounts as memory_accounts
+from openguild_proto.records import Author, ControlKind, ControlRecord, ReusedRefresh, RotatedRefresh
+from openguild_proto.schemas.payloads import encode_control
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.storage.postgres import sessions as postgres_sessions
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, control_head, controls, login, new_id, token
 from tests.support.storage_handler import HeardFromStorage
 
@@ -164,13 +167,23 @@ async def test_whose_token_it_is(storage: Storage) -> None:
     assert await owner(2) is None
 
 
-async def test_the_end_of_a_huge_family_is_told_in_small_records(storage: Storage) -> None:
-    """One record of all its sessions would be larger than NATS carries."""
+async def test_a_record_of_sessions_is_small() -> None:
+    """One record of all sessions of a huge family would be larger than NATS carries."""
+    sessions = tuple(new_id() for _ in range(MAX_SESSIONS_PER_RECORD))
+    record = ControlRecord(sequence=1, kind=ControlKind.SESSIONS_REVOKED, user_id=new_id(), session_ids=sessions)
+    assert len(encode_control(record)) < 50_000
+
+
+async def test_the_end_of_a_huge_family_is_told_in_small_records(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (memory_accounts, postgres_sessions):
+        monkeypatch.setattr(module, "MAX_SESSIONS_PER_RECORD", 10)
     user = await add_user(storage)
     first = login(user, 1)
     await storage.perform(first)
     sessions = {first.session_id}
-    for number in range(1, 2_200):
+    for number in range(1, 22):
         effect = rotate(number, number + 1)
         assert isinstance(await storage.perform(effect), RotatedRefresh)
         sessions.add(effect.new_session_id)
@@ -179,7 +192,7 @@ async def test_the_end_of_a_huge_family_is_told_in_small_records(storage: Storag
     records = await controls(storage, before, 100)
     assert [record.kind for record in records] == [ControlKind.SESSIONS_REVOKED] * 3
     assert {record.user_id for record in records} == {user}
-    assert all(len(encode_control(record)) < 50_000 for record in records)
+    assert [len(record.session_ids) for record in records] == [10, 10, 2]
     assert {session_id for record in records for session_id in record.session_ids} == sessions
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.channels import FindChannelAccess
-from openguild_proto.limits import MAX_WAITING_QUESTIONS
+from openguild_proto.limits import MAX_QUEUED_ACCESS_CHECKS
 from openguild_proto.records import ChannelAccess
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 
@@ -119,7 +119,7 @@ async def test_closing_finishes_the_batch_under_way_and_refuses_what_waits() -> 
 async def test_what_waits_is_bounded_and_so_is_a_batch() -> None:
     reader = Reader()
     batcher = AccessBatcher(reader.read)
-    futures = [batcher.submit(question(number)) for number in range(MAX_WAITING_QUESTIONS)]
+    futures = [batcher.submit(question(number)) for number in range(MAX_QUEUED_ACCESS_CHECKS)]
     with pytest.raises(Overloaded):
         batcher.submit(question())
     async with anyio.create_task_group() as tasks:

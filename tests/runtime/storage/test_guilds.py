@@ -28,7 +28,7 @@ from openguild_proto.effects.guilds import (
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.records import Author, ControlKind, MemberChange, PageCursor
-from openguild_proto.schemas.stream import channels_deleted
+from openguild_proto.schemas.payloads import channels_deleted
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, control_head, controls, new_id, visible
 from tests.support.guild_deeds import accept, invite, kick, new_channel, refused

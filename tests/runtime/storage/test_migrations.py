@@ -7,9 +7,11 @@ from pathlib import Path
 import anyio
 import asyncpg
 import pytest
+from alembic.script import ScriptDirectory
 
 from openguild_proto.limits import MAX_SAFE_INTEGER
 from openguild_runtime.storage import migrations
+from openguild_runtime.storage.migrations import schema, script
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +56,12 @@ async def test_the_printed_sql_makes_the_same_schema(empty_url: str, database_ur
 
     assert await columns(empty_url) == await columns(database_url)
     assert await revision(empty_url) == migrations.expected()
+
+
+def test_the_steps_are_those_that_alembic_finds() -> None:
+    directory = ScriptDirectory.from_config(script.config())
+    found = frozenset(step.revision for step in directory.walk_revisions())
+    assert schema.steps() == (directory.get_current_head(), found)
 
 
 LOG = "INSERT INTO logs (log_id, kind) VALUES (gen_random_uuid(), 'channel')"

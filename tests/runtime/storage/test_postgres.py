@@ -329,7 +329,7 @@ async def test_an_event_that_cannot_be_stored_fails_alone_and_is_logged_without_
 async def test_what_was_begun_is_finished_and_what_waits_is_refused(
     database_url: str, rival: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "LOCK_PATIENCE_MS", 10_000)
+    monkeypatch.setattr(commits, "LOCK_TIMEOUT_MS", 10_000)
     outcomes: dict[str, object] = {}
     async with opened(database_url) as store:
         (channel,) = await add_channels(store, 1)

@@ -13,7 +13,7 @@ import pytest
 from anyio.abc import SocketListener, SocketStream
 from structlog.testing import capture_logs
 
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.system import unix_socket
 from openguild_runtime.system.unix_socket import (
     MAX_NAME_BYTES,

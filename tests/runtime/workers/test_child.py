@@ -10,7 +10,7 @@ from io import FileIO
 import pytest
 from structlog.testing import capture_logs
 
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.workers.child import _follow_supervisor
 from openguild_runtime.workers.supervisor import as_plain_values
 from tests.support.server import SIGNING_KEY

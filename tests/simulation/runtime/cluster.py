@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from openguild_proto.canonical.keys import encode_unpadded
-from openguild_runtime.config.sections import ServerConfig
+from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.shutdown import drain

@@ -10,7 +10,7 @@ from openguild_proto.effects.channels import AppendEvent, ReadEvents
 from openguild_proto.http.message import OpenStream
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import StoredEvent
-from openguild_proto.schemas.stream import event_frame_payload, payload_sequence
+from openguild_proto.schemas.payloads import event_frame_payload, payload_sequence
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.flusher import PURE_SENDS
 from openguild_runtime.net.transport import Transport

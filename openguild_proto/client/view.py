@@ -1,0 +1,96 @@
+"""A channel's messages as a client knows them: a folded page, and the log applied to it (PROTOCOL 7.8.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.schemas.events import (
+    EditContent,
+    MessageContent,
+    PinContent,
+    ReactionContent,
+    RedactedContent,
+    RedactionContent,
+    parse_content,
+    parse_event,
+)
+
+
+class SeenMessage(msgspec.Struct):
+    """A message in a view. `reactions`: the users of each emoji, by the first use."""
+
+    event_id: str
+    sequence: int
+    author_id: str
+    text: str | None  # None: taken back
+    versions: int = 1
+    edited: bool = False
+    pinned: bool = False
+    redacted_by: str | None = None
+    reply_to: str | None = None
+    replies: int = 0
+    reactions: dict[str, set[str]] = {}
+
+
+class ChannelView:
+    """Apply the log's events from its beginning, in order and once; `messages` are by event id, in the order of the log."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, SeenMessage] = {}
+        self.head = 0
+
+    def apply(self, sequence: int, wire: bytes | str) -> None:
+        """Apply the next event. One that is known already does nothing; a hole raises ValueError."""
+        if sequence <= self.head:
+            return
+        if sequence != self.head + 1:
+            raise ValueError(f"event {self.head + 1} is missing")
+        self.head = sequence
+        event = parse_event(wire)
+        match parse_content(event):
+            case MessageContent(content=text, reply_to=reply_to):
+                self._post(sequence, event, text, reply_to)
+            case RedactedContent(redacted_by=redacted_by, reply_to=reply_to) if event.event_type == "message":
+                self._post(sequence, event, None, reply_to)
+                self.messages[event.event_id].redacted_by = redacted_by
+            case EditContent(target=target, content=text) if (message := self._whole(target)) is not None:
+                message.text, message.versions, message.edited = text, message.versions + 1, True
+            case RedactedContent(target=str(target)) if (redacted := self.messages.get(target)) is not None:
+                redacted.versions += 1
+            case RedactionContent(target=target) if (message := self._whole(target)) is not None:
+                self._redact(message, event.event_id)
+            case ReactionContent(target=target, emoji=emoji) if (message := self._whole(target)) is not None:
+                _react(message, emoji, event.sender, adds=event.event_type == "reaction.added")
+            case PinContent(target=target) if (message := self._whole(target)) is not None:
+                message.pinned = event.event_type == "message.pinned"
+
+    def pinned(self) -> Iterable[SeenMessage]:
+        """The pinned messages, by their place in the log."""
+        return (message for message in self.messages.values() if message.pinned)
+
+    def _post(self, sequence: int, event: CanonicalEvent, text: str | None, reply_to: str | None) -> None:
+        self.messages[event.event_id] = SeenMessage(event.event_id, sequence, event.sender, text, reply_to=reply_to)
+        if reply_to is not None and (answered := self.messages.get(reply_to)) is not None:
+            answered.replies += 1
+
+    def _whole(self, event_id: str) -> SeenMessage | None:
+        """Return the message, if nothing has taken its text away: what came before that and is read now left no trace."""
+        message = self.messages.get(event_id)
+        return message if message is not None and message.redacted_by is None else None
+
+    def _redact(self, message: SeenMessage, redacted_by: str) -> None:
+        message.text, message.redacted_by, message.edited, message.pinned = None, redacted_by, False, False
+        message.reactions = {}
+
+
+def _react(message: SeenMessage, emoji: str, user_id: str, *, adds: bool) -> None:
+    users = message.reactions.setdefault(emoji, set())
+    if adds:
+        users.add(user_id)
+    else:
+        users.discard(user_id)
+    if not users:
+        del message.reactions[emoji]

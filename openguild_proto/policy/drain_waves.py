@@ -1,0 +1,23 @@
+"""Plans how a draining replica closes its sockets in waves, without a reconnect storm (PROTOCOL 12.1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from openguild_proto.limits import MAX_RECONNECTS_PER_SEC, MAX_SPREAD_MS, MIN_SPREAD_MS, MIN_WAVE_SOCKETS, WAVE_SECS
+
+
+class Waves(NamedTuple):
+    """Close `size` sockets, wait `pause_secs`, repeat. Each client is told a random delay below `spread_ms`."""
+
+    size: int
+    pause_secs: float
+    spread_ms: int
+
+
+def plan_waves(sockets: int, window_secs: float) -> Waves:
+    """Plan the waves of `sockets`. The last wave is within the first half of the window; the rest is for close handshakes."""
+    waves = max(1, int(window_secs / 2 / WAVE_SECS))
+    size = max(MIN_WAVE_SOCKETS, -(-sockets // waves))
+    spread_ms = min(MAX_SPREAD_MS, MIN_SPREAD_MS + 1_000 * sockets // MAX_RECONNECTS_PER_SEC)
+    return Waves(size, WAVE_SECS, spread_ms)

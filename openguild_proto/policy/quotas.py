@@ -1,0 +1,53 @@
+"""Counts open connections and streams: in total, per user, per address (PROTOCOL 9.5)."""
+
+from __future__ import annotations
+
+
+class Quota:
+    """At most `most` places for each key. A key takes memory only while a place of it is held."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[str, int] = {}
+
+    def has_room(self, key: str) -> bool:
+        """Return whether one more place of `key` may be taken."""
+        return self._held.get(key, 0) < self._most
+
+    def take(self, key: str) -> None:
+        """Take a place without a check: call `has_room` first."""
+        self._held[key] = self._held.get(key, 0) + 1
+
+    def give_back(self, key: str) -> None:
+        """Give a place of `key` back. Raises KeyError if none is held."""
+        left = self._held[key] - 1
+        if left:
+            self._held[key] = left
+        else:
+            del self._held[key]
+
+
+class StreamLimiter:
+    """The quotas of streams. `address`: its `limit_key`."""
+
+    def __init__(self, max_total: int, max_per_user: int, max_per_address: int) -> None:
+        self.max_total = max_total  # may be changed; reserved places stay
+        self._users = Quota(max_per_user)
+        self._addresses = Quota(max_per_address)
+        self.total = 0
+
+    def reserve(self, user_id: str, address: str) -> bool:
+        """Reserve a place. False, with nothing changed, at a limit."""
+        has_room = self._users.has_room(user_id) and self._addresses.has_room(address)
+        if self.total >= self.max_total or not has_room:
+            return False
+        self.total += 1
+        self._users.take(user_id)
+        self._addresses.take(address)
+        return True
+
+    def release(self, user_id: str, address: str) -> None:
+        """Give a reserved place back."""
+        self.total -= 1
+        self._users.give_back(user_id)
+        self._addresses.give_back(address)

@@ -1,0 +1,67 @@
+"""One wall clock for all replicas: the store's, extrapolated by each replica's monotonic clock between readings.
+
+The clocks of machines differ, and replicas compare times that others stored: of refreshes, attempts, invites and
+sessions. So no replica uses its own wall clock for them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from openguild_proto.limits import CLOCK_DRIFT
+
+
+class Reading(NamedTuple):
+    """The store's clock showed `wall_ms` at a moment within `error_secs` of `at`, in monotonic seconds."""
+
+    wall_ms: float
+    at: float
+    error_secs: float
+
+    @classmethod
+    def between(cls, asked: float, answered: float, wall_ms: float) -> Reading:
+        """Return the reading of a query sent at `asked` and answered at `answered`; the store read its clock in between."""
+        return cls(wall_ms, (asked + answered) / 2, (answered - asked) / 2)
+
+    def wall_at(self, now: float) -> float:
+        """Return UTC milliseconds at `now`."""
+        return self.wall_ms + (now - self.at) * 1000
+
+    def error_at(self, now: float) -> float:
+        """Return the possible error in seconds, which grows with the drift of the two clocks."""
+        return self.error_secs + (now - self.at) * CLOCK_DRIFT
+
+
+class SharedClock:
+    """Keeps the best reading. Take one regularly, so that a change of the store's clock is noticed."""
+
+    __slots__ = ("_reading",)
+
+    def __init__(self) -> None:
+        self._reading: Reading | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a reading."""
+        return self._reading is not None
+
+    def wall_ms(self, now: float) -> float | None:
+        """Return UTC milliseconds of the store's clock; None without a reading. `now`: monotonic seconds."""
+        return None if self._reading is None else self._reading.wall_at(now)
+
+    def take(self, reading: Reading) -> float:
+        """Use `reading` if it is more exact than the one in use, or contradicts it.
+
+        Return the seconds by which it contradicts: 0.0 unless the store's clock was set, another machine became the
+        store, or this machine was suspended.
+        """
+        used = self._reading
+        if used is None:
+            self._reading = reading
+            return 0.0
+        error, former = reading.error_secs, used.error_at(reading.at)
+        apart = (reading.wall_ms - used.wall_at(reading.at)) / 1000
+        contradicts = abs(apart) > error + former
+        if contradicts or error <= former:
+            self._reading = reading
+        return apart if contradicts else 0.0

@@ -1,0 +1,69 @@
+"""Redactions among the frames that a replica keeps: which event takes what away, and the frames without it (PROTOCOL 6.7)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.canonical.redaction import redacted_wire
+from openguild_proto.ws.frames import frame_payload, text_frame
+
+_MARK = b'"event_type":"message.redacted"'
+
+
+class Redaction(msgspec.Struct, frozen=True, gc=False):
+    """The event `event_id` takes away the texts of the message `target`."""
+
+    event_id: str
+    target: str
+
+
+class _Content(msgspec.Struct):
+    target: str | None = None
+
+
+class _Event(msgspec.Struct):
+    event_id: str
+    event_type: str
+    content: _Content
+
+
+class _Frame(msgspec.Struct):
+    event: msgspec.Raw
+
+
+_frames = msgspec.json.Decoder(_Frame)
+_events = msgspec.json.Decoder(_Event)
+
+
+def redaction_in(payload: bytes) -> Redaction | None:
+    """Return the redaction that an event's frame payload holds; None: it is another event."""
+    if _MARK not in payload:  # nearly always; a text that quotes it has its quotes escaped
+        return None
+    try:
+        event = _events.decode(_frames.decode(payload).event)
+    except msgspec.DecodeError:
+        return None
+    if event.event_type != "message.redacted" or event.content.target is None:
+        return None
+    return Redaction(event.event_id, event.content.target)
+
+
+def redacted_frame(frame: bytes, redaction: Redaction) -> bytes | None:
+    """Return the frame without the text, where it is the message that was taken away or an edit of it; None: it is not."""
+    payload = redacted_payload(frame_payload(frame), redaction)
+    return None if payload is None else text_frame(payload)
+
+
+def redacted_payload(payload: bytes, redaction: Redaction) -> bytes | None:
+    """Return a frame's payload without the text, as `redacted_frame` does."""
+    if redaction.target.encode() not in payload:
+        return None
+    try:
+        wire = bytes(_frames.decode(payload).event)
+        event = _events.decode(wire)
+    except msgspec.DecodeError:
+        return None
+    is_edit = event.event_type == "message.edited" and event.content.target == redaction.target
+    if event.event_id != redaction.target and not is_edit:
+        return None
+    return payload.replace(wire, redacted_wire(wire, redaction.event_id), 1)

@@ -1,0 +1,111 @@
+"""What the events of a channel's log say, by their `event_type` (PROTOCOL 6.4, 6.6, 6.7)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias, cast
+
+import msgspec
+
+from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.canonical.redaction import is_redacted
+from openguild_proto.schemas.accounts import Body
+from openguild_proto.schemas.fields import Emoji, EventId, MessageText, NameText, ReasonText, Uuid
+
+
+class EventAuthor(Body, frozen=True):
+    """Who posted a message, by the name of that moment."""
+
+    id: Uuid
+    username: NameText
+
+
+class MessageContent(Body, frozen=True):
+    """`content` of a canonical event whose `event_type` is `message`."""
+
+    author: EventAuthor
+    content: MessageText
+    nonce: str
+    reply_to: EventId | None = None
+
+
+class EditContent(Body, frozen=True):
+    """`content` of `message.edited`: the text that the message `target` has now."""
+
+    author: EventAuthor
+    target: EventId
+    content: MessageText
+    nonce: str
+
+
+class RedactionContent(Body, frozen=True):
+    """`content` of `message.redacted`: the message `target` was taken back."""
+
+    author: EventAuthor
+    target: EventId
+    nonce: str
+    reason: ReasonText | None = None
+
+
+class ReactionContent(Body, frozen=True):
+    """`content` of `reaction.added` and `reaction.removed`."""
+
+    author: EventAuthor
+    target: EventId
+    emoji: Emoji
+    nonce: str
+
+
+class PinContent(Body, frozen=True):
+    """`content` of `message.pinned` and `message.unpinned`."""
+
+    author: EventAuthor
+    target: EventId
+    nonce: str
+
+
+class RedactedContent(Body, frozen=True):
+    """What is left of the content of a message, or of an edit of one (`target`), that was taken back."""
+
+    content: Literal[""]
+    redacted_by: EventId
+    target: EventId | None = None
+    reply_to: EventId | None = None
+
+
+CONTENTS: dict[str, type[Body]] = {
+    "message": MessageContent,
+    "message.edited": EditContent,
+    "message.redacted": RedactionContent,
+    "reaction.added": ReactionContent,
+    "reaction.removed": ReactionContent,
+    "message.pinned": PinContent,
+    "message.unpinned": PinContent,
+}
+"""`content` by the `event_type` of an event."""
+
+AnyContent: TypeAlias = MessageContent | EditContent | RedactionContent | ReactionContent | PinContent | RedactedContent
+
+
+class UnknownContent(msgspec.Struct, frozen=True, gc=False):
+    """Of a newer release, or of another server: pass it on, and do nothing."""
+
+    content: Any
+
+
+_decoder = msgspec.json.Decoder(CanonicalEvent)
+
+
+def parse_event(wire: bytes | str) -> CanonicalEvent:
+    """Parse the JSON of an event; its `content` is not looked at. Raises msgspec.DecodeError."""
+    return _decoder.decode(wire)
+
+
+def parse_content(event: CanonicalEvent) -> AnyContent | UnknownContent:
+    """Return what the event says, by its type. Members that are not known are ignored (PROTOCOL 13.1.1)."""
+    kind: type[Body] | None = RedactedContent if is_redacted(event.content) else CONTENTS.get(event.event_type)
+    if kind is None:
+        return UnknownContent(event.content)
+    try:
+        return cast("AnyContent", msgspec.convert(event.content, kind))
+    except msgspec.ValidationError:
+        return UnknownContent(event.content)

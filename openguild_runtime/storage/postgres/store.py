@@ -1,0 +1,354 @@
+"""PostgreSQL, the log: every effect one transaction, appends by group commit, reconnecting by itself.
+
+A connection that is lost is replaced at the next use. Posting, the questions that every post and every joining stream
+asks, the control log and the health check have connections that nothing else may take. Failures of the driver become
+`StorageUnavailable`; its texts stay in the log of this process, without parameters or credentials.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess, Unchanged
+from openguild_proto.effects.performs import collect, performs
+from openguild_proto.effects.replica import ReadHistory
+from openguild_proto.log.commits import Outcome
+from openguild_proto.records import ChannelAccess, History
+from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
+from openguild_runtime.config.server_config import DatabaseSection
+from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
+from openguild_runtime.storage import fitness
+from openguild_runtime.storage.base import (
+    Storage,
+    StorageHealth,
+    StorageStats,
+)
+from openguild_runtime.storage.migrations import schema
+from openguild_runtime.storage.migrations.schema import Schema
+from openguild_runtime.storage.postgres import (
+    access,
+    accounts,
+    attempts,
+    channels,
+    guilds,
+    history,
+    invites,
+    messages,
+    replica,
+    retention,
+    sessions,
+)
+from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
+from openguild_runtime.storage.postgres.committer import Committer
+from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
+from openguild_runtime.storage.postgres.session_settings import session_settings
+from openguild_runtime.storage.postgres.transaction import Transaction, run_transaction
+from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.storage.postgres.write_probe import check_writable, prove_usable
+
+T = TypeVar("T")
+
+PLACE_LIMIT_SECS = 5.0  # for a connection that others use: half of what a request has, and then it is `overloaded`
+FINISH_LIMIT_SECS = 1.0  # for the batches under way at the end
+MAX_BACKOFF_SECS = 2.0
+
+log = structlog.get_logger("openguild.storage")
+
+
+class PostgresStorage(Storage):
+    """`database_url`: a libpq URL. `tasks` runs the group commit until `aclose`.
+
+    `pool_size`: connections at most, of which some are reserved (below MIN_POOL_SIZE everything competes).
+    `statement_cache_size` 0 is for PgBouncer in transaction mode: nothing is prepared and nothing set in a session;
+    `statement_timeout_secs` is then kept on this side (and by `ALTER ROLE … SET statement_timeout` on the other).
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        tasks: TaskGroup,
+        *,
+        pool_size: int = DatabaseSection.pool_size,
+        statement_timeout_secs: float = DatabaseSection.statement_timeout_secs,
+        statement_cache_size: int = DatabaseSection.statement_cache_size,
+        committers: int = COMMITTERS,
+    ) -> None:
+        super().__init__()
+        self._tasks = tasks
+        self._pool = Pool(
+            database_url,
+            tasks,
+            size=pool_size,
+            limit_secs=statement_timeout_secs + 1,  # the server gives up first, and says so
+            cache_size=statement_cache_size,
+            settings=session_settings(statement_timeout_secs, pooled=statement_cache_size == 0),
+            on_fault=self._failed,
+            on_silence=self._refuse_waiting,
+        )
+        self._doubtful = True  # something failed since everything was last seen to work
+        self._writable = True
+        self._says_isolation = False  # each statement alone needs a transaction that names its isolation
+        self._schema: Schema | None = None  # at the last look
+        self._history = history.HistoryReader()
+        self._committer = Committer(self._lend_to_append, self._committed, count=committers)
+        self._accesses = AccessBatcher(self._find_accesses)
+        self._workers = anyio.CancelScope()
+        self._workers_ended: anyio.Event | None = None
+        # Each worker uses one connection at a time: what is left is for everything else.
+        reserved = committers + ACCESS_READERS + WATCHERS
+        self._shared = anyio.Semaphore(max(1, pool_size - reserved), fast_acquire=True)
+        self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
+
+    # --- start and stop ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        await self.open()
+        attempt, fit = 0, False
+        told: str | None = None
+        while True:
+            health = await self.check()
+            fit = fit or (health.database and await self._is_fit())
+            found = self._schema
+            if health.usable and fit:
+                if found is not None and found.is_later:
+                    log.warning("the schema is of a later release: this one serves with it", revision=found.revision)
+                return
+            why = (found.problem if found is not None and health.cause == "migrations" else None) or health.why
+            if why != told:
+                told = why
+                log.warning(f"waiting for the database: {why}", cause=health.cause)
+            attempt += 1
+            await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
+
+    async def _is_fit(self) -> bool:
+        """Whether the database could be asked. Raises DatabaseUnfit where this program can never work with it."""
+        try:
+            found = await self._in_turn(self._watching, fitness.look)
+        except StorageUnavailable:
+            return False
+        self._says_isolation = found.isolation != "read committed"  # behind a pooler; else the session has ours
+        if found.synchronous_commit == "off":
+            log.warning(
+                "synchronous_commit is off for this role: a crash of PostgreSQL loses messages that were acknowledged"
+            )
+        return True
+
+    async def open(self) -> None:
+        """Make the pool and start the group commit; nothing is connected yet. Raises ValueError for a bad URL."""
+        await self._pool.open()
+        if self._workers_ended is None:
+            self._workers_ended = anyio.Event()
+            self._tasks.start_soon(self._run_workers)
+
+    async def aclose(self) -> None:
+        self._committer.close()
+        self._accesses.close()
+        if self._workers_ended is not None:
+            with anyio.move_on_after(FINISH_LIMIT_SECS, shield=True):
+                await self._workers_ended.wait()
+        self._workers.cancel()
+        await self._pool.aclose()
+
+    def cut(self) -> None:
+        self._workers.cancel()
+        self._pool.cut()
+
+    # --- effects -----------------------------------------------------------------------------------
+
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        if self._pool.silent:
+            raise StorageUnavailable(str(CAUSES["timeout"]))
+        performed = PERFORMERS.get(type(effect))
+        if performed is None:
+            raise TypeError(f"not a storage effect: {type(effect).__name__}")
+        function, mode = performed
+        match mode:
+            case Mode.STORE:
+                result = await function(self, effect)
+            case Mode.WATCH:
+                result = await self._in_turn(self._watching, lambda connection: function(connection, effect))
+            case Mode.QUERY | Mode.CHANGE:
+                alone = self._alone(lambda connection: function(connection, effect))
+                result = await self._with_connection(alone, writes=mode is Mode.CHANGE)
+            case _:
+                result = await self._transact(function, effect, snapshot=mode is Mode.SNAPSHOT)
+        return cast("T", result)
+
+    async def _transact(
+        self, function: Callable[[Transaction, Any], Awaitable[Any]], effect: StorageEffect[Any], *, snapshot: bool
+    ) -> Any:
+        result, records = await self._with_connection(
+            lambda connection: run_transaction(connection, function, effect, snapshot=snapshot), writes=not snapshot
+        )
+        for record in records:
+            self.handler.control_stored(record)
+        return result
+
+    @performs(AppendEvent, Mode.STORE)
+    async def _append(self, effect: AppendEvent) -> Appended | Unchanged | AppendFailure:
+        return await self._committer.submit(effect)
+
+    @performs(FindChannelAccess, Mode.STORE)
+    async def _find_channel_access(self, effect: FindChannelAccess) -> ChannelAccess | None:
+        return await self._accesses.submit(effect)
+
+    @performs(ReadHistory, Mode.STORE)
+    async def _read_history(self, effect: ReadHistory) -> History | None:
+        return await self._in_turn(self._watching, self._history.read)
+
+    async def _with_connection(self, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False) -> T:
+        """With one of the connections that are for everybody. Raises Overloaded where none comes free in time."""
+        return await self._in_turn(self._shared, use, writes=writes)
+
+    async def _in_turn(
+        self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False
+    ) -> T:
+        """A connection never has to be waited for: whoever has a place has one."""
+        with anyio.move_on_after(PLACE_LIMIT_SECS) as waiting:
+            await places.acquire()
+        if waiting.cancelled_caught:
+            raise Overloaded
+        try:
+            return await self._pool.lend(use, writes=writes)
+        finally:
+            places.release()
+
+    def _alone(self, use: Callable[[Connection], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
+        """`use` of one statement, which reads what was committed before it, whatever the default of its session."""
+
+        async def within(connection: Connection) -> T:
+            if not self._says_isolation:
+                return await use(connection)
+            async with connection.transaction(isolation="read_committed"):
+                return await use(connection)
+
+        return within
+
+    async def _lend_to_append(self, use: Callable[[Connection], Awaitable[Sequence[Outcome]]]) -> Sequence[Outcome]:
+        append = self._alone(use)
+
+        async def within(connection: Connection) -> Sequence[Outcome]:
+            outcomes = await append(connection)
+            for outcome in reversed(outcomes):
+                if isinstance(outcome, Appended) and not outcome.repeated:
+                    self._history.stored(connection, outcome.event)  # one stands for the transaction
+                    break
+            return outcomes
+
+        return await self._pool.lend(within, writes=True)
+
+    def _failed(self, writes: bool, cause: str) -> None:
+        if cause not in PASSING:
+            self._doubtful = True
+        self.handler.storage_failed(writes, cause)
+
+    def _refuse_waiting(self) -> None:
+        """The database has fallen silent: whoever waits in a queue is told so, and nobody comes into one."""
+        self._doubtful = True
+        self._committer.refuse_waiting()
+        self._accesses.refuse_waiting()
+
+    # --- in batches --------------------------------------------------------------------------------
+
+    async def _run_workers(self) -> None:
+        try:
+            with self._workers:
+                async with anyio.create_task_group() as workers:
+                    for queue in self._committer.queues:
+                        workers.start_soon(queue.run)
+                    for _ in range(ACCESS_READERS):
+                        workers.start_soon(self._accesses.run)
+        finally:
+            if self._workers_ended is not None:
+                self._workers_ended.set()
+
+    def _committed(self, events: int, secs: float) -> None:
+        self.handler.batch_committed(events, secs)
+
+    async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
+        return await self._pool.lend(
+            lambda connection: access.find_channel_accesses(connection, questions), writes=False
+        )
+
+    async def wall_ms(self) -> float | None:
+        wall: float = await self._in_turn(
+            self._watching,
+            lambda connection: connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8 * 1000"),
+        )
+        return wall
+
+    # --- health ------------------------------------------------------------------------------------
+
+    async def check(self) -> StorageHealth:
+        """A question in a session of the pool. At the start, and after a failure, everything in a new session."""
+        schema.steps()  # to read them takes a while, once: not within the time of an answer
+        try:
+            if not self._doubtful:
+                with suppress(StorageUnavailable):  # it says too little: the proof finds out more
+                    return self._found(await self._pool.ask(self._look))
+            self._doubtful = False  # what fails from here on is a new doubt
+            current = await self._pool.ask(self._prove)
+        except Exception as failure:
+            self._doubtful = True
+            cause = self._pool.cause_of(failure)
+            if cause is None:
+                raise
+            return self._found(False, cause)
+        if not self._writable:
+            self._writable = True
+            await self._pool.renew()  # sessions of the time when nothing could be written
+        return self._found(current)
+
+    def _found(self, current: bool, cause: str | None = None) -> StorageHealth:
+        if cause is None or cause in PASSING:
+            return StorageHealth(
+                database=True, migrations=current, writable=self._writable, cause=None if current else "migrations"
+            )
+        self._writable = False
+        if cause in REFUSALS:
+            return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
+        return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
+
+    async def _look(self, timer: ProbeTimer) -> bool:
+        async def look(connection: Connection) -> Schema:
+            await check_writable(connection)
+            timer.restart()
+            return await schema.read(connection)
+
+        self._schema = await self._in_turn(self._watching, look)
+        return self._schema.serves
+
+    async def _prove(self, timer: ProbeTimer) -> bool:
+        del timer  # connecting and writing, all in the time of one answer
+        self._schema = await self._pool.connected(prove_usable)
+        return self._schema.serves
+
+    def stats(self) -> StorageStats:
+        size, idle = self._pool.sizes
+        return StorageStats(pool_size=size, pool_idle=idle, queue_events=len(self._committer))
+
+
+PERFORMERS = collect(
+    access,
+    accounts,
+    attempts,
+    channels,
+    guilds,
+    history,
+    invites,
+    messages,
+    replica,
+    retention,
+    sessions,
+    PostgresStorage,
+)
+"""Which function performs which effect, and in what way."""

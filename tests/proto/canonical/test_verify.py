@@ -1,0 +1,85 @@
+"""Verifying events as clients get them, whole and redacted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openguild_proto.canonical.event import BuiltEvent, base58, base58_decode, build_event
+from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.canonical.redaction import redacted_wire
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.canonical.verify import UnverifiedEvent, Verified, verify_event
+
+KEY = SigningKey(bytes(range(32)))
+KEYS = {"example.org": {"ed25519:main": KEY.public}}
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+def built(text: str = "hello", event_type: str = "message", **members: str) -> BuiltEvent:
+    return build_event(
+        server_name="example.org", channel_id="c", event_type=event_type, sender="u", content={"content": text, **members},
+        origin_ts_ms=1, signer=EventSigner("example.org", "main", KEY),
+    )  # fmt: skip
+
+
+@given(texts)
+def test_every_event_verifies_and_still_does_when_redacted(text: str) -> None:
+    event = built(text)
+    assert verify_event(event.wire, KEYS) is Verified.WHOLE
+    redacted = redacted_wire(event.wire, "$by")
+    assert verify_event(redacted, KEYS) is Verified.REDACTED
+    assert redacted_wire(redacted, "$another") == redacted
+    before, after = json.loads(event.wire), json.loads(redacted)
+    assert after["content"] == {"content": "", "redacted_by": "$by"}
+    assert {**before, "content": None} == {**after, "content": None}
+
+
+def test_a_redacted_edit_says_of_which_message_it_was() -> None:
+    redacted = redacted_wire(built("new text", "message.edited", target="$t").wire, "$by")
+    assert json.loads(redacted)["content"] == {"content": "", "redacted_by": "$by", "target": "$t"}
+
+
+@pytest.mark.parametrize("member", ["origin_ts", "sender", "room_id", "event_type", "origin_server"])
+def test_a_changed_member_is_found(member: str) -> None:
+    event = json.loads(built().wire)
+    event[member] = 2 if member == "origin_ts" else "other"
+    with pytest.raises(UnverifiedEvent):
+        verify_event(json.dumps(event), KEYS)
+
+
+def test_another_text_is_found() -> None:
+    with pytest.raises(UnverifiedEvent, match="hash"):
+        verify_event(built("hello").wire.replace(b"hello", b"jello"), KEYS)
+
+
+def test_an_id_that_was_not_signed_is_found_in_a_redacted_event() -> None:
+    redacted = redacted_wire(built("one").wire, "$by").decode()
+    with pytest.raises(UnverifiedEvent, match="signed"):
+        verify_event(redacted.replace(built("one").event_id, built("two").event_id), KEYS)
+
+
+@pytest.mark.parametrize("keys", [{}, {"example.org": {}}, {"example.org": {"ed25519:main": bytes(32)}}])
+def test_without_the_right_key_nothing_is_verified(keys: dict[str, dict[str, bytes]]) -> None:
+    with pytest.raises(UnverifiedEvent, match="no known key"):
+        verify_event(built().wire, keys)
+
+
+@pytest.mark.parametrize("wire", [b"", b"{}", b"[]", b'{"event_id": 1}', b"\xff"])
+def test_what_is_no_event_is_said(wire: bytes) -> None:
+    with pytest.raises(UnverifiedEvent, match="no event"):
+        verify_event(wire, KEYS)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_base58_reads_back(raw: bytes) -> None:
+    assert base58_decode(base58(raw), 32) == raw
+
+
+@pytest.mark.parametrize("text", ["", "0", "z" * 45, base58(bytes(31)), base58(bytes(33))])
+def test_other_base58_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"base58|substring"):
+        base58_decode(text, 32)

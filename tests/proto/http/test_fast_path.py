@@ -1,0 +1,106 @@
+"""The quick way and the long way are one grammar: what PatternHeads takes, h11 takes too and reads the same."""
+
+from __future__ import annotations
+
+import h11
+import hypothesis.strategies as st
+import pytest
+from hypothesis import event, given, settings
+
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.events import RequestReceived
+from openguild_proto.http.fast_path import PLAIN, PatternHeads
+from openguild_proto.limits import Limits
+from tests.support.wire import connection, drive
+
+PIECES = [
+    b"GET", b"POST", b"DELETE", b"get", b"G@T", b"CONNECT", b" ", b"  ", b"\t", b"/", b"/api/v1/me?x=1&y=%20", b"*", b"http://x/",
+    b"/#f", b"/\xc3\xa9", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/1.2", b"\r\n", b"\n", b"\r", b"Host: x", b"host:[::1]:80", b"Host: a b",
+    b"Host:", b"Content-Length: 2", b"content-length:\t02", b"Content-Length: +2", b"Content-Length: 2, 2", b"Content-Length: ",
+    b"Transfer-Encoding: chunked", b"Connection: close", b"Connection: keep-alive", b"Connection: Keep-Alive, x",
+    b"Expect: 100-continue",
+    b"A: b", b"A : b", b" folded", b"A:", b"A: \x80\xff", b"A: \x00", b": x", b"Upgrade: websocket", b"TE: trailers",
+    b"ab", b"GET / HTTP/1.1\r\n",
+]  # fmt: skip
+COMMON_LINES = [b"A: b", b"content-length:\t2 ", b"Connection: keep-alive", b"A:", b"A: \x80\xff", b"Accept: */*"]
+LINES = st.lists(st.sampled_from(PIECES), max_size=4).map(b"".join)
+COMMON = st.builds(
+    lambda method, target, lines, body: b"\r\n".join(
+        [b"%b %b HTTP/1.1" % (method, target), b"Host: x", *lines, b"", body]
+    ),
+    st.sampled_from([b"GET", b"POST", b"PUT", b"HEAD", b"!x", b"M" * 32, b"M" * 33]),
+    st.sampled_from([b"/", b"/a/b?c=d", b"/%zz", b"//", b"/?", b"/a?b?c"]),
+    st.lists(st.one_of(st.sampled_from(COMMON_LINES), st.sampled_from(PIECES), LINES), max_size=3),
+    st.sampled_from([b"", b"ab", b"abGET / HTTP/1.1\r\n"]),
+)
+
+
+def by_h11(data: bytes) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]] | None:
+    peer = h11.Connection(h11.SERVER)
+    peer.receive_data(data)
+    try:
+        head = peer.next_event()
+    except h11.RemoteProtocolError:
+        return None
+    return (head.method, head.target, list(head.headers)) if isinstance(head, h11.Request) else None
+
+
+@given(st.one_of(COMMON, st.lists(st.sampled_from(PIECES), max_size=14).map(b"".join), st.binary(max_size=200)))
+@settings(deadline=None, max_examples=600)
+def test_what_it_reads_h11_reads_alike(data: bytes) -> None:
+    buffer = bytearray(data)
+    quick = PatternHeads(Limits()).read_head(buffer)
+    event("taken" if quick is not None else "left to the long way")
+    if quick is None:
+        assert buffer == data
+        return
+    assert by_h11(data) == (
+        quick.method.encode(),
+        (quick.path + ("?" + quick.query if quick.query or data.split(b" ")[1].endswith(b"?") else "")).encode(),
+        [(name.encode("latin-1"), value.encode("latin-1")) for name, value in quick.headers],
+    )
+    assert data.partition(b"\r\n\r\n")[2] == buffer, "the head, and no more, was taken"
+
+
+@given(COMMON)
+@settings(deadline=None, max_examples=300)
+def test_byte_by_byte_which_is_the_long_way_gives_the_same_requests_and_answers(data: bytes) -> None:
+    facts, sent = drive(connection(), [data])
+    event("a request" if any(isinstance(fact, RequestReceived) for fact in facts) else "none")
+    slowly, sent_slowly = drive(connection(), [data[place : place + 1] for place in range(len(data))])
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"  # only sent while the body has not begun to come
+    assert (slowly, sent_slowly.replace(interim, b"")) == (facts, sent.replace(interim, b""))
+
+
+HEADER_VALUES = st.text(st.sampled_from("\0\n\r\t az;,\x80\xff"), max_size=20).map(lambda text: text.encode("latin-1"))
+
+
+@given(
+    st.sampled_from([(200, "OK"), (201, "Created"), (404, "Not Found"), (503, "")]),
+    st.lists(st.tuples(st.sampled_from([b"x-request-id", b"retry-after", b"vary"]), HEADER_VALUES), max_size=4),
+    st.binary(max_size=50),
+)
+@settings(deadline=None, max_examples=300)
+def test_it_writes_what_h11_writes_or_refuses_what_h11_refuses(
+    status: tuple[int, str], headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    whole = [*headers, (b"content-length", str(len(body)).encode())]
+    writer = h11.Connection(h11.SERVER)
+    writer.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.next_event()
+    try:
+        head = h11.Response(status_code=status[0], headers=whole, reason=status[1])
+    except h11.LocalProtocolError:
+        event("refused by h11")
+        with pytest.raises(LocalProtocolError):
+            PLAIN.response(*status, whole, body)
+        return
+    written = (writer.send(head) or b"") + (writer.send(h11.Data(data=body)) or b"")
+    event("written")
+    assert PLAIN.response(*status, whole, body) == written
+
+
+@pytest.mark.parametrize("value", [b"a\r\nSet-Cookie: x", b"a\nb", b"a\0b"])
+def test_a_value_that_would_end_its_line_is_never_written(value: bytes) -> None:
+    with pytest.raises(LocalProtocolError):
+        PLAIN.response(200, "OK", [(b"x-request-id", value)], b"")

@@ -1,0 +1,153 @@
+"""What an operator is told of streams, and what no request can do to the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import pytest
+
+from openguild_proto.connection.server import ServerConnection
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.http.message import OpenStream
+from openguild_proto.replica.notifications import user_ring
+from openguild_proto.replica.replica import Replica
+from openguild_runtime.admin.reload import LiveConfig
+from openguild_runtime.admin.socket_commands import AdminScope, Answer, answer_to
+from openguild_runtime.bus.local import LocalBus
+from openguild_runtime.config.server_config import ServerConfig
+from openguild_runtime.net.nonblocking_socket import NonblockingSocket
+from openguild_runtime.net.timers import TimerWheel
+from openguild_runtime.net.transport import Transport
+from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.replica.runner import ReplicaRunner
+from openguild_runtime.server.parts import make_service
+from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.system.unix_socket import remove_stale_sockets, serve_unix_socket, worker_path, worker_paths
+from tests.support.line import NoDriver
+from tests.support.server import SIGNING_KEY
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+CAPACITY = 8
+
+
+class Joined:
+    """The streams of a replica, with sockets that nobody flushes."""
+
+    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
+        self.tasks = tasks
+        storage, self.metrics = MemoryStorage(), Metrics("0", native_ring=True)
+        self.hub = Hub(capacity_events=CAPACITY)
+        config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
+        self.streams = ReplicaRunner(
+            Replica(self.hub, make_service(config).tokens, random.random, replay_window=0),
+            storage=storage,
+            bus=LocalBus(),
+            metrics=self.metrics,
+            tasks=tasks,
+            clock=time.monotonic,
+        )
+        self.replica = AdminScope(
+            LiveConfig(config, make_service(config), self.streams, lambda: config),
+            self.streams,
+            lambda: None,
+        )
+        self.sockets: list[socket.socket] = []
+
+    def join(self, user_id: str, channel_id: str | None) -> None:
+        ours, theirs = socket.socketpair()
+        self.sockets += ours, theirs
+        connection = ServerConnection(now=0.0, random_bytes=os.urandom)
+        transport = Transport(
+            NonblockingSocket(ours), "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic),
+            tasks=self.tasks, handler=NoDriver(),
+        )  # fmt: skip
+        stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id, verified_by=b"")
+        self.streams.join(transport, stream, self.streams.changes)
+
+    def publish(self, ring: str, count: int) -> None:
+        for _ in range(count):
+            self.hub.publish(ring, b"\x81\x01x", self.hub.head(ring) + 1)
+
+    def ask(self, **request: object) -> Answer:
+        return answer_to(self.replica, json.dumps(request).encode(), 0)
+
+
+@pytest.fixture
+async def joined() -> AsyncIterator[Joined]:
+    async with anyio.create_task_group() as tasks:
+        made = Joined(tasks)
+        yield made
+        for each in made.sockets:
+            each.close()
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_stream_that_was_overrun_is_listed_after_its_ring_has_gone(joined: Joined) -> None:
+    joined.join("alice", "general")
+    joined.publish("general", 3)
+    assert joined.ask(command="sessions")["sessions"][0]["behind"] == 3
+    joined.publish("general", 2 * CAPACITY)
+    assert len(joined.hub.take_lagged(100)) == 1
+    joined.hub.close("general")
+    assert joined.ask(command="sessions")["sessions"][0]["behind"] == 0
+    assert joined.ask(command="channels") == {"channels": []}
+
+
+async def test_notification_streams_are_no_channels(joined: Joined) -> None:
+    joined.join("alice", None)
+    joined.join("bob", "general")
+    joined.publish(user_ring("alice"), 5)
+    joined.publish("general", 2)
+    channels = joined.ask(command="channels")["channels"]
+    assert [(line["channel_id"], line["depth"], line["slowest_user"]) for line in channels] == [("general", 2, "bob")]
+    assert [line["behind"] for line in joined.ask(command="sessions")["sessions"]] == [5, 2]
+    joined.metrics.depths(joined.streams.depths())
+    shown = joined.metrics.render().decode()
+    assert 'openguild_websocket_queue_depth{channel_id="general"} 2.0' in shown
+    assert "openguild_websocket_queue_depth_max 2.0" in shown
+    assert "openguild_notification_queue_depth_max 5.0" in shown
+    assert "alice" not in shown
+
+
+@pytest.mark.parametrize("user", [[], {}, 1, True])
+async def test_a_user_is_named_by_a_string(joined: Joined, user: object) -> None:
+    for command in ("sessions", "close"):
+        assert joined.ask(command=command, user=user) == {"error": "user: expected a user id"}
+
+
+async def test_a_failing_request_ends_alone() -> None:
+    async def fail(stream: anyio.abc.SocketStream) -> None:
+        await stream.receive()
+        raise RecursionError("a defect")
+
+    with TemporaryDirectory(prefix="og-") as directory:
+        path = Path(directory) / "local.sock"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve_unix_socket, path, fail)
+            for _ in range(3):
+                with anyio.fail_after(5):
+                    await eventually(path.exists)
+                    async with await anyio.connect_unix(path) as stream:
+                        await stream.send(b"x")
+                        with pytest.raises(anyio.EndOfStream):
+                            await stream.receive()
+            tasks.cancel_scope.cancel()
+        assert not path.exists()
+
+
+def test_sockets_of_workers(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    for each in (path, worker_path(path, 10), worker_path(path, 2), tmp_path / "admin.sock.old", tmp_path / "other.1"):
+        each.touch()
+    assert list(worker_paths(path)) == [2, 10]
+    remove_stale_sockets(path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["admin.sock.old", "other.1"]

@@ -1,0 +1,227 @@
+"""`openguild-server` processes forked from one that has imported the program: its imports cost more than most tests.
+
+`launch` starts the launcher at its first use, `python -m tests.support.launcher DESCRIPTOR`. What it forks is a process as any:
+it gets the environment, directory, arguments and standard streams of its caller, runs `main`, and ends as an interpreter does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON_ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join((str(ROOT / "tests/support/as_installed"), str(ROOT))),
+    "PYTHONWARNINGS": "error::ResourceWarning",
+}
+NUMBER = struct.Struct("i")  # a process id, then its wait status
+MAX_REQUEST_BYTES = 1 << 20
+PRELOADED = (
+    "openguild_runtime.cli.main", "openguild_runtime.server.run", "openguild_runtime.workers.supervisor", "uvloop",
+    "alembic.command", "sqlalchemy.ext.asyncio",
+)  # fmt: skip
+STREAMS = 4  # standard input, output and error, and the pipe for NUMBERs
+
+
+# --- the callers' side -----------------------------------------------------------------------------------------------
+
+
+class LaunchedProcess:
+    """What tests use of `subprocess.Popen`, for a process that is the launcher's child."""
+
+    def __init__(self, answers: int) -> None:
+        self._answers = answers
+        self.returncode: int | None = None
+        pid = self._read(None)
+        assert pid is not None
+        self.pid = pid
+
+    def _read(self, timeout: float | None) -> int | None:
+        """The next NUMBER, None if it does not come in time."""
+        if not select.select([self._answers], [], [], timeout)[0]:
+            return None
+        data = os.read(self._answers, NUMBER.size)
+        assert data, "the launcher has ended"
+        return int(NUMBER.unpack(data)[0])
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self._take(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            self._take(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(f"openguild-server, process {self.pid}", timeout or 0.0)
+        return self.returncode
+
+    def _take(self, timeout: float | None) -> None:
+        status = self._read(timeout)
+        if status is not None:
+            self.returncode = os.waitstatus_to_exitcode(status)
+            os.close(self._answers)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def launch(
+    arguments: Sequence[str], *, directory: Path, environment: Mapping[str, str], stdin: int, stdout: int, stderr: int
+) -> LaunchedProcess:
+    """Start `openguild-server` with these arguments, this environment and these descriptors."""
+    request = {"arguments": list(arguments), "directory": str(directory), "environment": dict(environment)}
+    ours, theirs = os.pipe()
+    with _one_at_a_time:
+        control = _control()
+    try:
+        socket.send_fds(control, [json.dumps(request).encode()], [stdin, stdout, stderr, theirs])
+    finally:
+        os.close(theirs)
+    return LaunchedProcess(ours)
+
+
+def run_launched(
+    arguments: Sequence[str], *, directory: Path, environment: Mapping[str, str], stdin: str, timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` of `openguild-server` with its output captured as text."""
+    with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
+        given.write(stdin)
+        given.seek(0)
+        process = launch(
+            arguments, directory=directory, environment=environment, stdin=given.fileno(), stdout=out.fileno(),
+            stderr=errors.fileno(),
+        )  # fmt: skip
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        for stream in (out, errors):
+            stream.seek(0)
+        return subprocess.CompletedProcess(["openguild-server", *arguments], status, out.read(), errors.read())
+
+
+_one_at_a_time = threading.Lock()
+
+
+@functools.cache
+def _control() -> socket.socket:
+    """The socket to the launcher, which ends when this is closed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_REQUEST_BYTES)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_")}
+    with theirs:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.launcher", str(theirs.fileno())],
+            cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            env=environment | PYTHON_ENVIRONMENT,
+        )  # fmt: skip
+    atexit.register(_end, ours, launcher)
+    return ours
+
+
+def _end(control: socket.socket, launcher: subprocess.Popen[bytes]) -> None:
+    control.close()
+    launcher.wait()
+
+
+# --- the launcher ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Request:
+    arguments: list[str]
+    directory: str
+    environment: dict[str, str]
+
+
+def serve(control: socket.socket) -> Request:
+    """Fork a process for each request; returns in the new process, with its streams in place."""
+    awake, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' Ctrl-C: pytest ends us
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    answers: dict[int, int] = {}  # the pipe of each process
+    while True:
+        readable, _, _ = select.select([control, awake], [], [])
+        if awake in readable:
+            os.read(awake, 4_096)
+            _report_ended(answers)
+        if control not in readable:
+            continue
+        data, streams, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, STREAMS)
+        if not data:
+            raise SystemExit(0)
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for number, stream in enumerate(streams[:3]):
+                os.dup2(stream, number)
+            os.closerange(3, max(control.fileno(), awake, wake, *streams, *answers.values()) + 1)
+            control.detach()
+            return Request(**json.loads(data))
+        answers[pid] = streams[3]
+        os.write(streams[3], NUMBER.pack(pid))
+        for stream in streams[:3]:
+            os.close(stream)
+
+
+def _report_ended(answers: dict[int, int]) -> None:
+    while answers:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        pipe = answers.pop(pid)
+        with suppress(BrokenPipeError):  # nobody waits for it
+            os.write(pipe, NUMBER.pack(status))
+        os.close(pipe)
+
+
+def main() -> NoReturn:
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from openguild_runtime.cli.main import main as run
+
+    gc.collect()
+    gc.freeze()
+    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    os.chdir(request.directory)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    sys.argv = ["openguild-server", *request.arguments]
+    raise SystemExit(run())
+
+
+if __name__ == "__main__":
+    main()
