@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from openguild_proto.canonical.encode import canonical_json
+from openguild_proto.canonical.event import BuiltEvent, build_event
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.messages import FindMessage, FoundMessage
 from openguild_proto.records import Author, Change, Edit, Pin, React, Redact, Reply, StoredEvent
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import NOW, append, new_event_id
+from tests.support.deeds import NOW, append, new_id
 
 EVENT_TYPES = {Edit: "message.edited", Redact: "message.redacted"}
 
@@ -18,10 +18,11 @@ def post(
     channel_id: str, user_id: str, text: str, *, reply_to: str | None = None, nonce: str | None = None
 ) -> AppendEvent:
     """A message of an account of this server."""
-    content = {"content": text} if reply_to is None else {"content": text, "reply_to": reply_to}
+    members = {} if reply_to is None else {"reply_to": reply_to}
+    event = _built(channel_id, user_id, "message", {"content": text, **members})
     effect = append(channel_id, user_id, text, nonce, Author(user_id))
     change = Reply(reply_to) if reply_to is not None else None
-    return replace(effect, wire=wire_of(content), change=change)
+    return replace(effect, event_id=event.event_id, wire=event.wire, change=change)
 
 
 def changing(
@@ -29,23 +30,24 @@ def changing(
 ) -> AppendEvent:
     """An event that changes a message."""
     text = change.text if isinstance(change, Edit) else str(change)
-    content = {"target": change.target, "content": text} if isinstance(change, Edit) else {"target": change.target}
-    return AppendEvent(
-        author=Author(user_id),
-        channel_id=channel_id,
-        sender_id=user_id,
-        event_id=new_event_id(),
-        event_type=_type_of(change),
-        wire=wire_of(content),
-        nonce=nonce,
-        fingerprint=text.encode().ljust(32, b"\0")[:32],
-        now_ms=now_ms,
-        change=change,
+    members = {"content": text} if isinstance(change, Edit) else {}
+    event = _built(channel_id, user_id, _type_of(change), {"target": change.target, **members})
+    effect = append(channel_id, user_id, text, nonce, Author(user_id))
+    return replace(
+        effect, event_id=event.event_id, event_type=_type_of(change), wire=event.wire, change=change, now_ms=now_ms
     )
 
 
-def wire_of(content: dict[str, str]) -> bytes:
-    return canonical_json({"auth_events": [], "content": content, "prev_events": [], "schema_version": 1})
+def new_event_id() -> str:
+    """Of no event that is stored."""
+    return _built(new_id(), new_id(), "message", {}).event_id
+
+
+def _built(channel_id: str, user_id: str, event_type: str, content: dict[str, str]) -> BuiltEvent:
+    return build_event(
+        server_name="here.test", channel_id=channel_id, event_type=event_type, sender=user_id,
+        content={**content, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,
+    )  # fmt: skip
 
 
 def _type_of(change: Change) -> str:

@@ -112,7 +112,7 @@ def _page(rows: Sequence[Row]) -> MessagePage | None:
             if row["in_page"]:
                 messages.append(message)
     messages.sort(key=lambda message: message.state.sequence)
-    answered = (replied_to(message.wire) for message in messages)  # a redacted message says no more that it answers one
+    answered = (replied_to(message.wire) for message in messages)
     originals = {event_id: found[event_id] for event_id in answered if event_id is not None and event_id in found}
     return MessagePage(tuple(messages), originals, head=rows[0]["head_sequence"])
 
