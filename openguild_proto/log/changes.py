@@ -32,7 +32,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
     known_fingerprint: bytes = b""
     message: MessageState | None = None  # the target of the change
     has_reacted: bool = False  # the author, with the emoji of the change
-    pins: int = 0  # messages pinned to the channel
+    pins: int = 0  # messages pinned to the channel, where the change pins one
     texts: tuple[
         tuple[int, bytes], ...
     ] = ()  # of the target of a redaction: sequence and wire of each event with a text

@@ -13,7 +13,7 @@ import msgspec
 from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent
 from openguild_proto.log.commits import Outcome
-from openguild_proto.records import MessageState, React, Redact, StoredEvent
+from openguild_proto.records import MessageState, Pin, React, Redact, StoredEvent
 from openguild_runtime.storage.postgres.values import (
     Connection,
     Row,
@@ -30,8 +30,8 @@ SELECT place, head_sequence, message_count, pins, living, guild_role, channel_ro
     known_sequence, known_event_id, known_fingerprint, known_wire, known_created_at,
     sequence, event_id, author_id, created_at, edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions,
     has_reacted, text_sequences, text_wires
-FROM set_config('lock_timeout', $10, true) AS lock_timeout, LATERAL judge_changes_v1(
-    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN lock_timeout IS NOT NULL THEN $9::boolean[] END
+FROM set_config('lock_timeout', $11, true) AS lock_timeout, LATERAL judge_changes_v1(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN lock_timeout IS NOT NULL THEN $10::boolean[] END
 ) AS judged
 """
 EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, GONE_COLUMNS = 12, 12, 5, 3
@@ -66,6 +66,7 @@ def _questions(effects: Sequence[AppendEvent]) -> list[list[Any]]:
         [change.target if change is not None else None for change in changes],
         [change.emoji if isinstance(change, React) else None for change in changes],
         [isinstance(change, Redact) for change in changes],
+        [isinstance(change, Pin) for change in changes],
     ]
 
 

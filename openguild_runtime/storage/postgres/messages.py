@@ -29,7 +29,7 @@ COLUMNS = """head_sequence, in_page, sequence, event_id, author_id, created_at, 
 PAGE = f"SELECT {COLUMNS} FROM message_page_v1($1, $2, $3, $4, $5, $6, $7)"
 PINS = f"""
 SELECT {COLUMNS} FROM messages_v1($1, $2, $3, ARRAY(
-    SELECT sequence FROM message_states WHERE log_id = $1 AND pinned_at IS NOT NULL
+    SELECT sequence FROM message_states WHERE log_id = $1 AND pinned_at > '-infinity'
 ))
 """
 ONE = f"""

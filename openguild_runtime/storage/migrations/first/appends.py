@@ -2,8 +2,7 @@
 
 Each is one round trip of several statements. Each statement sees what was committed before it, because a volatile function
 takes a snapshot for each, so it sees everything that was committed before the locks were got. Users are locked before logs,
-both in the order of their ids, as everywhere. Without `plan_cache_mode` PostgreSQL plans the statements anew in each call,
-because for partitioned tables it takes a plan with parameters for the worse one; that takes four times what they do.
+both in the order of their ids, as everywhere. A row is looked up by LATERAL and LIMIT, which leaves PostgreSQL one way.
 """
 
 # No two rows of a call share a nonce or an event id. `permitted`: the roles that may post. `overseers`: the server roles that
@@ -16,7 +15,7 @@ CREATE FUNCTION append_posts_v1(
 ) RETURNS TABLE (
     place bigint, sequence bigint, stored boolean, event_id text, fingerprint bytea, wire bytea, created_at timestamptz,
     refused boolean, living boolean, guild_role text, channel_role text, server_roles text[]
-) LANGUAGE plpgsql VOLATILE SET plan_cache_mode = 'force_generic_plan' AS $function$
+) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 BEGIN
 PERFORM FROM users WHERE user_id = ANY (authors) ORDER BY user_id FOR KEY SHARE;
@@ -37,28 +36,31 @@ RETURN QUERY WITH given AS (
                 SELECT FROM user_roles AS r WHERE r.user_id = given.author AND r.role = ANY (permitted)
                 AND (g.role IS NOT NULL OR m.role IS NOT NULL OR r.role = ANY (overseers))
             )
-        )) AS admitted
+        )) AS admitted,
+        known.sequence AS known_sequence, known.event_id AS known_event_id, known.fingerprint AS known_fingerprint,
+        known.wire AS known_wire, known.created_at AS known_created_at
     FROM given JOIN logs AS l USING (log_id) JOIN channels AS c ON c.channel_id = given.log_id
-    LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.author
-    LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.author
+    LEFT JOIN LATERAL (
+        SELECT role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.author LIMIT 1
+    ) AS g ON true
+    LEFT JOIN LATERAL (
+        SELECT role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.author LIMIT 1
+    ) AS m ON true
     LEFT JOIN sessions AS s ON s.session_id = given.session AND s.user_id = given.author
     LEFT JOIN refresh_families AS f ON f.family_id = s.family_id AND f.revoked_at IS NULL
-), known AS (
-    SELECT judged.place, e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at
-    FROM judged, LATERAL (
+    LEFT JOIN LATERAL (
         SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
-        WHERE e.log_id = judged.log_id AND e.sender_id = judged.sender_id AND e.nonce = judged.nonce
+        WHERE e.log_id = given.log_id AND e.sender_id = given.sender_id AND e.nonce = given.nonce
         UNION ALL
         SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
-        WHERE e.log_id = judged.log_id AND e.event_id = judged.event_id
+        WHERE e.log_id = given.log_id AND e.event_id = given.event_id
         LIMIT 1
-    ) AS e
-    WHERE judged.admitted
+    ) AS known ON true
 ), fresh AS (
     SELECT log_id, sender_id, event_id, event_type, wire, nonce, fingerprint, created_at, author, place,
         head_sequence + row_number() OVER of_log AS sequence,
         message_count + count(*) FILTER (WHERE event_type = 'message') OVER of_log AS message_number
-    FROM judged WHERE admitted AND NOT EXISTS (SELECT FROM known WHERE known.place = judged.place)
+    FROM judged WHERE admitted AND known_sequence IS NULL
     WINDOW of_log AS (PARTITION BY log_id ORDER BY place)
 ), raised AS (
     UPDATE logs AS l SET head_sequence = last.sequence, message_count = last.message_number
@@ -80,8 +82,8 @@ RETURN QUERY WITH given AS (
 SELECT place, sequence, true, NULL::text, NULL::bytea, NULL::bytea, NULL::timestamptz,
     false, NULL::boolean, NULL::text, NULL::text, NULL::text[] FROM fresh
 UNION ALL
-SELECT place, sequence, false, event_id, fingerprint, wire, created_at,
-    false, NULL, NULL, NULL, NULL FROM known
+SELECT place, known_sequence, false, known_event_id, known_fingerprint, known_wire, known_created_at,
+    false, NULL, NULL, NULL, NULL FROM judged WHERE admitted AND known_sequence IS NOT NULL
 UNION ALL
 SELECT place, NULL, false, NULL, NULL, NULL, NULL, true, living, guild_role, channel_role,
     ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = judged.author) FROM judged WHERE NOT admitted;
@@ -91,10 +93,11 @@ $function$
 
 # What the decisions about a batch rest on, one row for each of its events whose channel is there. `targets`: event ids of
 # the messages that they change. `emojis`: where the event is a reaction. `redacts`: where the target's texts are to go.
+# `pins_asked`: where the channel's pins matter; `> '-infinity'`, or the index of pins is not chosen while there are none.
 JUDGE = """
 CREATE FUNCTION judge_changes_v1(
     log_ids uuid[], sender_ids text[], event_ids text[], nonces text[], authors uuid[], sessions uuid[],
-    targets text[], emojis text[], redacts boolean[]
+    targets text[], emojis text[], redacts boolean[], pins_asked boolean[]
 ) RETURNS TABLE (
     place bigint, head_sequence bigint, message_count bigint, pins bigint,
     living boolean, guild_role text, channel_role text, server_roles text[],
@@ -102,18 +105,18 @@ CREATE FUNCTION judge_changes_v1(
     sequence bigint, event_id text, author_id text, created_at timestamptz, edited_text text, edited_at timestamptz,
     versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions jsonb,
     has_reacted boolean, text_sequences bigint[], text_wires bytea[]
-) LANGUAGE plpgsql VOLATILE SET plan_cache_mode = 'force_generic_plan' AS $function$
+) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 BEGIN
 PERFORM FROM users WHERE user_id = ANY (authors) ORDER BY user_id FOR KEY SHARE;
 PERFORM FROM logs WHERE log_id = ANY (log_ids) ORDER BY log_id FOR NO KEY UPDATE;
 RETURN QUERY WITH given AS (
-    SELECT log_id, sender_id, event_id, nonce, author, session, target, emoji, redacts, place
-    FROM unnest(log_ids, sender_ids, event_ids, nonces, authors, sessions, targets, emojis, redacts)
-    WITH ORDINALITY AS row (log_id, sender_id, event_id, nonce, author, session, target, emoji, redacts, place)
+    SELECT log_id, sender_id, event_id, nonce, author, session, target, emoji, redacts, pinning, place
+    FROM unnest(log_ids, sender_ids, event_ids, nonces, authors, sessions, targets, emojis, redacts, pins_asked)
+    WITH ORDINALITY AS row (log_id, sender_id, event_id, nonce, author, session, target, emoji, redacts, pinning, place)
 )
-SELECT given.place, l.head_sequence, l.message_count, CASE WHEN given.target IS NOT NULL THEN (
-        SELECT count(*) FROM message_states AS p WHERE p.log_id = given.log_id AND p.pinned_at IS NOT NULL
+SELECT given.place, l.head_sequence, l.message_count, CASE WHEN given.pinning THEN (
+        SELECT count(*) FROM message_states AS p WHERE p.log_id = given.log_id AND p.pinned_at > '-infinity'
     ) END,
     given.session IS NULL OR f.family_id IS NOT NULL, g.role, m.role,
     ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = given.author),
@@ -133,8 +136,12 @@ SELECT given.place, l.head_sequence, l.message_count, CASE WHEN given.target IS 
         WHERE e.log_id = given.log_id AND e.event_type = 'message.edited' AND e.target = t.sequence ORDER BY e.sequence
     ) END
 FROM given JOIN logs AS l USING (log_id) JOIN channels AS c ON c.channel_id = given.log_id
-LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.author
-LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.author
+LEFT JOIN LATERAL (
+    SELECT role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.author LIMIT 1
+) AS g ON true
+LEFT JOIN LATERAL (
+    SELECT role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.author LIMIT 1
+) AS m ON true
 LEFT JOIN sessions AS x ON x.session_id = given.session AND x.user_id = given.author
 LEFT JOIN refresh_families AS f ON f.family_id = x.family_id AND f.revoked_at IS NULL
 LEFT JOIN LATERAL (
@@ -145,8 +152,14 @@ LEFT JOIN LATERAL (
     WHERE e.log_id = given.log_id AND e.event_id = given.event_id
     LIMIT 1
 ) AS known ON true
-LEFT JOIN log_events AS t ON t.log_id = given.log_id AND t.event_id = given.target AND t.event_type = 'message'
-LEFT JOIN message_states AS s ON s.log_id = t.log_id AND s.sequence = t.sequence;
+LEFT JOIN LATERAL (
+    SELECT e.log_id, e.sequence, e.event_id, e.event_type, e.sender_id, e.wire, e.created_at FROM log_events AS e
+    WHERE e.log_id = given.log_id AND e.event_id = given.target LIMIT 1
+) AS t ON t.event_type = 'message'
+LEFT JOIN LATERAL (
+    SELECT p.edited_text, p.edited_at, p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions FROM message_states AS p
+    WHERE p.log_id = given.log_id AND p.sequence = t.sequence LIMIT 1
+) AS s ON true;
 END
 $function$
 """
@@ -162,7 +175,7 @@ CREATE FUNCTION write_changes_v1(
     redacted_bys text[], pinned_ats timestamptz[], state_replies bigint[], state_reactions text[],
     reaction_logs uuid[], reaction_messages bigint[], reaction_emojis text[], reaction_users text[], reaction_adds boolean[],
     gone_logs uuid[], gone_sequences bigint[], gone_wires bytea[]
-) RETURNS void LANGUAGE plpgsql VOLATILE SET plan_cache_mode = 'force_generic_plan' AS $function$
+) RETURNS void LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 BEGIN
 WITH fresh AS (

@@ -1,6 +1,6 @@
 """Functions that read pages of a log, raw and folded, and the one that marks channels as read.
 
-They are functions for the sake of `plan_cache_mode`, as those that append. STABLE: all statements of a call see the snapshot
+They are functions for the sake of their settings. STABLE: all statements of a call see the snapshot
 of the statement that calls, so a page is as of one moment.
 """
 
@@ -8,7 +8,7 @@ of the statement that calls, so a page is as of one moment.
 EVENTS = """
 CREATE FUNCTION log_page_v1(of_log uuid, lower bigint, upper bigint, size integer) RETURNS TABLE (
     sequence bigint, event_id text, wire bytea, created_at timestamptz
-) LANGUAGE plpgsql STABLE SET plan_cache_mode = 'force_generic_plan' AS $function$
+) LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 BEGIN
 IF lower IS NOT NULL THEN
@@ -45,15 +45,18 @@ CREATE FUNCTION {name}(of_log uuid, reader text, shown integer, {arguments}) RET
     head_sequence bigint, in_page boolean, sequence bigint, event_id text, author_id text, created_at timestamptz, wire bytea,
     edited_text text, edited_at timestamptz, versions integer, redacted_by text, pinned_at timestamptz, replies bigint,
     reactions json
-) LANGUAGE plpgsql STABLE SET plan_cache_mode = 'force_generic_plan' AS $function$
+) LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 BEGIN
 RETURN QUERY WITH page AS MATERIALIZED ({page}), picked AS (
     SELECT true AS in_page, sequence, event_id, sender_id, wire, created_at FROM page
     UNION ALL
     SELECT false, e.sequence, e.event_id, e.sender_id, e.wire, e.created_at
-    FROM (SELECT DISTINCT target FROM page WHERE target IS NOT NULL EXCEPT SELECT sequence FROM page) AS answered
-    JOIN log_events AS e ON e.log_id = of_log AND e.sequence = answered.target
+    FROM (SELECT DISTINCT target FROM page WHERE target IS NOT NULL EXCEPT SELECT sequence FROM page) AS answered,
+    LATERAL (
+        SELECT sequence, event_id, sender_id, wire, created_at FROM log_events
+        WHERE log_id = of_log AND sequence = answered.target LIMIT 1
+    ) AS e
 )
 SELECT l.head_sequence, p.in_page, p.sequence, p.event_id, p.sender_id, p.created_at, p.wire, p.edited_text, p.edited_at,
     p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions
@@ -73,13 +76,18 @@ FROM logs AS l LEFT JOIN (
             ) ORDER BY used.place)
             FROM jsonb_array_elements(s.reactions) WITH ORDINALITY AS used (value, place)
         ) AS reactions
-    FROM picked AS m LEFT JOIN message_states AS s ON s.log_id = of_log AND s.sequence = m.sequence
+    FROM picked AS m LEFT JOIN LATERAL (
+        SELECT edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions FROM message_states
+        WHERE log_id = of_log AND sequence = m.sequence LIMIT 1
+    ) AS s ON true
 ) AS p ON true WHERE l.log_id = of_log AND l.kind = 'channel';
 END
 $function$
 """
 MESSAGE_PAGE = _FOLD.format(
-    name="message_page_v1", arguments="upper bigint, last integer, lower bigint, first integer", page=_PAGE
+    name="message_page_v1",
+    arguments="upper bigint, last integer, lower bigint, first integer",
+    page=_PAGE,
 )
 MESSAGES = _FOLD.format(name="messages_v1", arguments="sequences bigint[]", page=_THESE)
 
@@ -89,7 +97,7 @@ MESSAGES = _FOLD.format(name="messages_v1", arguments="sequences bigint[]", page
 MARK_READ = """
 CREATE FUNCTION mark_read_v1(channels_read uuid[], reader uuid, asked bigint, moment timestamptz) RETURNS TABLE (
     channel_id uuid, last_read bigint, head_sequence bigint, unread bigint
-) LANGUAGE plpgsql VOLATILE SET plan_cache_mode = 'force_generic_plan' AS $function$
+) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 BEGIN
 PERFORM FROM channels WHERE channel_id = ANY (channels_read) ORDER BY channel_id FOR KEY SHARE;

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from openguild_runtime.storage.migrations.first import appends, logs, reading, tables
+from openguild_runtime.storage.migrations.first import LOOKUPS, appends, logs, reading, tables
 
 revision = "0001"
 down_revision = None
@@ -21,7 +21,6 @@ TABLES = (
     tables.ATTEMPTS,
 )
 FUNCTIONS = (
-    tables.COUNT,
     appends.APPEND,
     appends.JUDGE,
     appends.WRITE,
@@ -37,5 +36,6 @@ def upgrade() -> None:
         for statement in part.split(";\n"):
             if statement.strip():
                 op.execute(statement.strip())
+    op.execute(tables.COUNT.strip())
     for function in FUNCTIONS:
-        op.execute(function.strip())
+        op.execute(f"{function.strip()} {LOOKUPS}")
