@@ -224,7 +224,7 @@ class Process:
 
     def join(self, pipe: Pipe, stream: OpenStream, changes: int) -> StreamSocket:
         """Accept the upgrade; the stream ends with its token."""
-        socket = StreamSocket(self, pipe)
+        socket = StreamSocket(self, pipe, stream)
         pipe.accepted(socket, stream.headers)
         self.sockets[socket] = None
         self.clock.later(max(0.0, (stream.expires_ms - START_MS) / 1000 - self.clock.now), self._expire, socket)

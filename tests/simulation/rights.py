@@ -70,7 +70,7 @@ class Rights:
         stream = socket.stream
         if stream is None or socket.is_closing:
             return
-        if self._may_go_on(stream):
+        if self.may_go_on(stream):
             socket.without_right_since = None
         elif socket.without_right_since is None:
             socket.without_right_since = now
@@ -81,7 +81,8 @@ class Rights:
             )
             socket.without_right_since = now
 
-    def _may_go_on(self, stream: OpenStream) -> bool:
+    def may_go_on(self, stream: OpenStream) -> bool:
+        """By the tables and keys as they stand at this moment."""
         state = self._cluster.database.tables._state
         session = state.sessions.get(stream.session_id)
         if session is None or state.families[session.family_id].revoked:

@@ -40,9 +40,13 @@ class Feeder(Protocol):
 
 
 class StreamSocket:
-    """`stream` and `subscriber` are the replica's. What a send did not take of a frame waits in the outbox."""
+    """`stream` and `subscriber` are the replica's, which takes them away at the end; `opened` stays.
 
-    def __init__(self, feeder: Feeder, pipe: Pipe) -> None:
+    What a send did not take of a frame waits in the outbox.
+    """
+
+    def __init__(self, feeder: Feeder, pipe: Pipe, opened: OpenStream) -> None:
+        self.opened = opened
         self.stream: OpenStream | None = None
         self.subscriber: Subscriber | None = None
         self.outbox = bytearray()

@@ -10,6 +10,7 @@ from openguild_proto.ws.reasons import reconnect_secs
 from tests.simulation.client import Client
 from tests.simulation.clock import Activity
 from tests.simulation.connection import Connection
+from tests.simulation.sockets import StreamSocket
 from tests.support.world import request
 
 if TYPE_CHECKING:
@@ -113,11 +114,17 @@ class Subscriber:
             run.violation(f"{self.client.name}: {came} of {self.channel_id} {what}")
             return
         socket = connection.socket if connection is not None else None
-        since = socket.without_right_since if socket is not None else None
-        if since is not None and entry.at > run.rights.latest_end(socket, since):
+        if socket is not None and self._goes_on_without_right(socket, entry.at):
             run.violation(f"{self.client.name}: got an event that was stored long after its right had ended")
         self.received.append(payload)
         run.note("got", self.client.name, sequence)
+
+    def _goes_on_without_right(self, socket: StreamSocket, stored_at: float) -> bool:
+        """Whether an event stored then came too late. A right may have come back since the rights were last looked at."""
+        since, rights = socket.without_right_since, self._run.rights
+        return (
+            since is not None and stored_at > rights.latest_end(socket, since) and not rights.may_go_on(socket.opened)
+        )
 
     @property
     def has_all(self) -> bool:
