@@ -95,8 +95,13 @@ def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
 
 
 def recheck_session(stream: OpenStream) -> Operation[CloseCode | None]:
-    """Return the close code for a stream of any kind, if a revocation may have been missed; None: it may stay open."""
+    """Return the close code for a stream of any kind, if records of changes may have been missed; None: it may stay open.
+
+    A notification stream never stays open: it has no `since` to be told the missed events from.
+    """
     session = yield from FindSession(session_id=stream.session_id)
     if session is None or session.revoked:
         return CloseCode.TOKEN_ENDED
+    if stream.channel_id is None:
+        return CloseCode.SERVICE_RESTART
     return (yield from recheck_stream(stream))

@@ -130,15 +130,17 @@ class Controls:
         self._streams.changed()
         self._everything_at = self._streams.changes
         self._streams.pages.drop_all()
+        self._streams.notifications.watchers.begin_anew()
         self._tokens.forget_confirmations()
         self._outputs.procedures.start(self._recheck_everything(), "checking every stream again")
 
     def _recheck_everything(self) -> Procedure[None]:
-        """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile."""
+        """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile.
+
+        Streams that join later are none of them: `recheck_joined` looks at those whose access was checked before.
+        """
         for socket in self._streams.sockets():
             yield from self._recheck_socket(socket, recheck_session)
-        for user_id in self._streams.notifications.watchers.users():
-            yield from self._refresh(user_id)
 
     # --- consequences --------------------------------------------------------------------------------
 
@@ -218,8 +220,7 @@ class Controls:
             self._outputs.defect("checking a stream again", failure)
             return
         if verdict is not None and socket.stream is stream:
-            reason = reasons.LOG_WENT_BACK if verdict is CloseCode.SERVICE_RESTART else reasons.ACCESS_ENDED
-            self._outputs.add(Close(socket, verdict, reason))
+            self._outputs.add(Close(socket, verdict, _reason(verdict, stream)))
 
     def _refresh(self, user_id: str) -> Procedure[None]:
         notifications = self._streams.notifications
@@ -235,3 +236,9 @@ class Controls:
                     self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED))
         except Exception as failure:  # a defect of ours: what comes behind it is done all the same
             self._outputs.defect("reading again what a user sees", failure)
+
+
+def _reason(verdict: CloseCode, stream: OpenStream) -> str:
+    if verdict is not CloseCode.SERVICE_RESTART:
+        return reasons.ACCESS_ENDED
+    return reasons.NOTIFICATIONS_INTERRUPTED if stream.channel_id is None else reasons.LOG_WENT_BACK

@@ -51,7 +51,7 @@ class Notifications:
         """One more notification socket of this user. Raises StorageUnavailable, with nothing retained."""
         self.watchers.retain(user_id)
         try:
-            if not self.watchers.is_watching(user_id):
+            while not self.watchers.is_current(user_id):
                 yield from self.refresh(user_id)
         except BaseException:
             self.release(user_id)
@@ -69,6 +69,7 @@ class Notifications:
         while (running := self._refreshing.get(user_id)) is not None:
             yield from running.ended.wait()
         running = self._refreshing[user_id] = _Refresh(Signal(self._outputs.procedures))
+        beginning = self.watchers.beginnings
         try:
             visible = yield from ReadVisible(user_id)
             watched = self.watchers.channels_of(user_id)
@@ -80,6 +81,7 @@ class Notifications:
                 return
             kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
             new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
+            self.watchers.was_read(user_id, beginning)
             self._channels.let_go(held - new)
             self._channels.let_go(gone)
             for record, told in running.created.values():

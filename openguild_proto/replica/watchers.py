@@ -14,6 +14,20 @@ class Watchers:
         self._guilds: dict[str, set[str]] = {}  # user id -> guild ids
         self._by_channel: dict[str, set[str]] = {}
         self._by_guild: dict[str, set[str]] = {}
+        self._read_at: dict[str, int] = {}  # user id -> the count of beginnings when what they see was read
+        self.beginnings = 0  # of what users see: what was read before the last one may not be so any more
+
+    def begin_anew(self) -> None:
+        """What users see may have changed without a record of it: whatever was read before is current no more."""
+        self.beginnings += 1
+
+    def is_current(self, user_id: str) -> bool:
+        """Whether what the user sees is known, and was read since everything began anew."""
+        return self._read_at.get(user_id) == self.beginnings
+
+    def was_read(self, user_id: str, beginning: int) -> None:
+        """What was given to `update` was read when the count of beginnings was `beginning`."""
+        self._read_at[user_id] = beginning
 
     def is_watching(self, user_id: str) -> bool:
         """Whether what the user sees is known here: `update` was called and the interest has not ended."""
@@ -52,6 +66,7 @@ class Watchers:
         _, gone = self.update(user_id, (), ())
         self._channels.pop(user_id, None)
         self._guilds.pop(user_id, None)
+        self._read_at.pop(user_id, None)
         return gone
 
     def update(self, user_id: str, guilds: Iterable[str], channels: Iterable[str]) -> tuple[set[str], set[str]]:

@@ -249,7 +249,7 @@ def test_a_stale_reading_is_not_taken_for_records_that_are_gone(chat: Chat) -> N
 def test_a_log_that_went_back_is_believed_at_the_second_reading(chat: Chat, stale: int) -> None:
     (session,) = chat.sessions()
     socket = chat.driven.open(chat.user, chat.channel, session_id="of a login that is lost")
-    stays = chat.driven.open(chat.user, session_id=session)
+    stays = chat.driven.open(chat.user, chat.channel, session_id=session)
     head = chat.head
     readings = [head - 2] * stale + [head] * 3
     chat.driven.answers[ReadControlHead] = lambda effect: readings.pop(0)
