@@ -51,6 +51,6 @@ class ReadPosition(Body, frozen=True):
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:
-        """What a client sees of `state`; `unread` is never negative."""
+        """Return the body for `state`; `unread` is never negative."""
         unread = max(0, state.latest_sequence - state.last_read_sequence)
         return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, unread)
