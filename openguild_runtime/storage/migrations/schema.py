@@ -57,7 +57,7 @@ class Schema(msgspec.Struct, frozen=True, gc=False):
         if len(self.revisions) > 1:
             rows = ", ".join(repr(text) for text in self.revisions)
             return (
-                f"alembic_version has {len(self.revisions)} rows ({rows}), so nobody can tell which schema this is: "
+                f"alembic_version has {len(self.revisions)} rows ({rows}), so the step of the schema is unknown: "
                 "delete all but the one of the newest step that was applied"
             )
         if self.revision is None:
@@ -168,7 +168,7 @@ MENDS: tuple[tuple[type[asyncpg.PostgresError], str], ...] = (
     (asyncpg.DuplicateFunctionError, "a step was applied by hand: insert its number into alembic_version"),
     (
         asyncpg.LockNotAvailableError,
-        "somebody uses that table for long, such as a backup: try again when they are done",
+        "another session holds the table, such as a backup: try again when it is done",
     ),
     (
         asyncpg.QueryCanceledError,

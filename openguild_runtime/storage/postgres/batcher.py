@@ -36,7 +36,7 @@ class Batcher(Generic[Item, Reply]):
         self._closed = False
 
     def __len__(self) -> int:
-        """The number of queued items."""
+        """Return the number of queued items."""
         return len(self._queue)
 
     @property

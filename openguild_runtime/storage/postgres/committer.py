@@ -54,7 +54,7 @@ class Committer:
             queue.refuse_waiting()
 
     def __len__(self) -> int:
-        """The number of queued appends."""
+        """Return the number of queued appends."""
         return sum(len(queue) for queue in self.queues)
 
     def _queue_of(self, channel_id: str) -> CommitQueue:
