@@ -1,4 +1,4 @@
-"""The store of a server that was told `--storage memory` (PROTOCOL 11.4.4): everything is lost when the process ends."""
+"""The store of `--storage memory` (PROTOCOL 11.4.4). Its data ends with the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class MemoryStorage(Storage):
-    """`Storage` over `MemoryTables`; give several of them the same tables to have replicas without PostgreSQL."""
+    """`Storage` over `MemoryTables`. Several with the same tables act as replicas without PostgreSQL."""
 
     def __init__(self, tables: MemoryTables | None = None) -> None:
         super().__init__()

@@ -11,18 +11,20 @@ import anyio
 
 T = TypeVar("T")
 POLL_SECS = 0.02
+MAX_POLL_SECS = 0.1
 
 
 def wait_until(condition: Callable[[], T], *, secs: float = 10.0, what: str = "the condition") -> T:
     """Poll `condition` until it is truthy; its value, or AssertionError after `secs`."""
-    deadline = time.monotonic() + secs
+    deadline, pause = time.monotonic() + secs, POLL_SECS
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true within {secs} s; last value: {value!r}")
-        threading_pause(POLL_SECS)
+        threading_pause(pause)
+        pause = min(pause * 1.25, MAX_POLL_SECS)  # what is looked at has to work for it as well
 
 
 def threading_pause(secs: float) -> None:

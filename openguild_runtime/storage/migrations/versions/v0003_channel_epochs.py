@@ -11,7 +11,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# Whoever reads the table for long, such as a backup, would otherwise make every post wait behind this step.
+# Without it a long reader of the table, such as a backup, would delay this step and every post behind it.
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
 
 ADD = """
