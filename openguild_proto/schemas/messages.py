@@ -149,11 +149,5 @@ class ReadPosition(Body, frozen=True):
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:
-<<<<<<< HEAD
-        """What a client sees of `state`."""
+        """Return the body for `state`."""
         return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, state.unread)
-=======
-        """Return the body for `state`; `unread` is never negative."""
-        unread = max(0, state.latest_sequence - state.last_read_sequence)
-        return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, unread)
->>>>>>> main

@@ -41,13 +41,8 @@ def payload_sequence(payload: bytes | str) -> int:
 
 
 def channel_message_payload(payload: bytes) -> bytes:
-<<<<<<< HEAD
-    """The notification for an event's frame payload: the same members behind a `kind`, which tells messages from changes."""
+    """Return the notification for an event's frame payload: `kind`, then the same members. It tells messages from changes."""
     return (_MESSAGE if _MESSAGE_TYPE in payload else _CHANGE) + payload[1:]
-=======
-    """Return the notification for an event's frame payload: `kind`, then the same members."""
-    return _KIND + payload[1:]
->>>>>>> main
 
 
 def channel_created_payload(record: ControlRecord) -> bytes:
@@ -102,13 +97,8 @@ def encode_read_hint(hint: ReadHint) -> bytes:
     return msgspec.json.encode(hint)
 
 
-<<<<<<< HEAD
 CONTROL_PROBE = encode_read_hint(ReadHint(user_id="", state=ReadState("", 0, 0, 0)))
-"""A message that changes nothing at any replica, of any release: nobody has this id."""
-=======
-CONTROL_PROBE = encode_read_hint(ReadHint(user_id="", state=ReadState("", 0, 0)))
 """A message without effect on replicas of any release: no user has this id."""
->>>>>>> main
 
 
 def decode_control(payload: bytes) -> ControlRecord | ReadHint:

@@ -10,11 +10,8 @@ from openguild_proto.ws.reasons import reconnect_secs
 from tests.simulation.client import Client
 from tests.simulation.clock import Activity
 from tests.simulation.connection import Connection
-<<<<<<< HEAD
 from tests.simulation.ledger import Entry
 from tests.simulation.messages import differing_view
-=======
->>>>>>> main
 from tests.simulation.sockets import StreamSocket
 from tests.support.world import request
 
