@@ -161,10 +161,12 @@ class Streams:
             self._outputs.add_each(self._all_lagged(lagged), self._end_lagged)
 
     def _all_lagged(self, lagged: list[Lagged]) -> Iterator[Lagged]:
-        while lagged:
-            yield from lagged
-            lagged = self._hub.take_lagged(FEW_AT_ONCE)
-        self._is_ending_lagged = False
+        try:
+            while lagged:
+                yield from lagged
+                lagged = self._hub.take_lagged(FEW_AT_ONCE)
+        finally:  # also where it breaks off: the next flush begins again
+            self._is_ending_lagged = False
 
     def _end_lagged(self, lagged: Lagged) -> Close:
         self._outputs.counters.lagged += 1
