@@ -8,9 +8,10 @@ until there are none and carry them out in order, and come back at `next_deadlin
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = replica.next_deadline()
 
-Inputs: `start`, `committed`, `stored`, `heard`, `heard_control`, `wire_state`, `prepare`, `abandon`, `join`, `leave`,
-`next_pages`, `replayed`, `flushed`, `answered`, `failed`, `handle_deadline`, `drain`. `now` is monotonic seconds and never goes
-back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
+Inputs: `run` (with `start`), `follow`, `committed`, `heard`, `stored`, `read_moved`, `heard_control`, `wire_state`, `catch_up`,
+`prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`, `keys_replaced`, `drain`, `answered`,
+`failed`, `handle_deadline`. `now` is monotonic seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises
+for what another replica or the store says.
 """
 
 from __future__ import annotations
