@@ -52,9 +52,8 @@ from openguild_proto.ws.frames import text_frame
 class Replica:
     """`hub` holds the rings, which whoever carries out `Flush` sends from; `tokens` hears of revoked sessions."""
 
-    def __init__(self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float], *, replay_window: int) -> None:
+    def __init__(self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float]) -> None:
         self.hub = hub
-        self.replay_window = replay_window  # events that a stream gets which names no place
         self._outputs = outputs = Outputs(hub)
         self._jitter = jitter
         self._procedures = outputs.procedures
@@ -198,7 +197,7 @@ class Replica:
         `changes`: the count when its access was checked. What came since has not seen this socket, so it is checked again.
         """
         self._at(now)
-        self.streams.join(socket, stream, handle=handle, replay_window=self.replay_window)
+        self.streams.join(socket, stream, handle=handle)
         if changes != self.streams.changes:
             self.controls.recheck_joined(socket, changes)
 
