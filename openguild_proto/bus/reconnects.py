@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openguild_proto.bus.faults import Fault
-from openguild_proto.bus.nats import SILENT, UNREACHABLE
 from openguild_proto.policy.backoff import Backoff
 
 MAX_UNREACHABLE_WAIT_SECS = 2.0  # between attempts that reach no server: they are cheap
 MAX_RECONNECT_WAIT_SECS = 15.0  # after a server that greeted: each reconnect costs two database queries
 LEAST_WAIT_SECS = 0.05
+CHEAP = frozenset({"unreachable", "silent"})  # kinds of faults of attempts that reach no server
 
 
 class Reconnects:
@@ -24,7 +24,7 @@ class Reconnects:
     def failed(self, fault: Fault) -> float:
         """Return the seconds to wait after an attempt that failed."""
         self.failed_attempts += 1
-        backoff = self._unreachable if fault in (UNREACHABLE, SILENT) else self._reached
+        backoff = self._unreachable if fault.kind in CHEAP else self._reached
         return backoff.next_delay(LEAST_WAIT_SECS)
 
     def connected(self) -> None:

@@ -121,7 +121,7 @@ class Server:
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=None if native else ring.Ring)
-        self.limits = self._limit_sharer(kind.min_replicas(config)) if kind is not None else None
+        self.limits = self._limit_sharer(max(kind.min_replicas(config), config.workers)) if kind is not None else None
         self.replica = ReplicaRunner(
             Replica(hub, self.service.tokens, random.random),
             storage=self.storage,
@@ -195,8 +195,7 @@ class Server:
             max_body_of=max_body_bytes,
         )
 
-    def _limit_sharer(self, min_replicas: int) -> LimitSharer:
-        at_least = max(min_replicas, self.live.config.workers)
+    def _limit_sharer(self, at_least: int) -> LimitSharer:
         sharing = LimitSharing(self.sources.random_bytes(16).hex(), self.service.shared_windows(), at_least=at_least)
         return LimitSharer(sharing, self.bus, self.metrics, self.sources.monotonic)
 
