@@ -10,6 +10,8 @@ from openguild_proto.limits import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES
 
 
 class Message(NamedTuple):
+    """What is published. `headers`: request id and trace context."""
+
     subject: str
     payload: bytes
     headers: Mapping[str, str]

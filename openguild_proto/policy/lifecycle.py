@@ -6,6 +6,8 @@ from enum import Enum, auto
 
 
 class Phase(Enum):
+    """What the process does now."""
+
     STARTING = auto()  # the store is waited for, and revocations are not heard of yet
     SERVING = auto()
     DRAINING_UNSTARTED = auto()  # it was told to end before it had started
@@ -13,6 +15,8 @@ class Phase(Enum):
 
 
 class Input(Enum):
+    """What happens to the process."""
+
     STARTED = auto()
     DRAIN = auto()
 
