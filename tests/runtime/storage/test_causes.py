@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.accounts import InsertUser
+from openguild_runtime.observability.database_causes import CAUSES, explain
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
 from tests.support.deeds import NOW, add_user, heads, new_id
