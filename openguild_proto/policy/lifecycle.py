@@ -49,12 +49,12 @@ class Lifecycle:
     @property
     def has_started(self) -> bool:
         """Whether what depends on storage may be answered. It stays so while the process drains."""
-        return self.phase in (Phase.SERVING, Phase.DRAINING)
+        return self.phase is Phase.SERVING or self.phase is Phase.DRAINING
 
     @property
     def is_draining(self) -> bool:
         """Whether the process is about to end."""
-        return self.phase in (Phase.DRAINING, Phase.DRAINING_UNSTARTED)
+        return self.phase is Phase.DRAINING or self.phase is Phase.DRAINING_UNSTARTED
 
     def _take(self, given: Input) -> None:
         self.phase = _NEXT.get((self.phase, given), self.phase)
