@@ -87,7 +87,8 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     channel_id: str | None  # None: the caller's notification stream
     address: str = ""  # key under which the socket's place is reserved (policy/addresses.py)
     guild_id: str | None = None
-    since: int | None = None  # last sequence the client has; None: the newest replay_window events
+    since: int | None = None  # last sequence the client has; None: the newest `replay_window` events
+    replay_window: int = 0  # events
     head: int = 0  # the channel's newest sequence when access was checked
     epoch: int | None = None  # of the log of `since` and `head`
     subprotocol: str | None = None  # "openguild.v1" when the client offered it

@@ -101,7 +101,6 @@ class LiveConfig:
             service.tokens.replace_keys(after.key_ring())
             self._replica.keys_replaced(service.tokens.trusts)
         service.apply(after.settings(service.settings.version))
-        self._replica.replica.replay_window = after.messaging.replay_window
         self.config = after
         log.info("configuration applied", applied=applied)
 

@@ -24,6 +24,7 @@ from openguild_proto.effects.process import (
     VerifyPassword,
     WarnOperator,
 )
+from openguild_proto.policy.lifecycle import Lifecycle
 from openguild_proto.records import ReadState, StoredEvent
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.observability.tracing import Tracing
@@ -41,6 +42,7 @@ class Performer:
         self,
         *,
         storage: Storage,
+        lifecycle: Lifecycle,
         hasher: PasswordHasher,
         readiness: Callable[[], Awaitable[Readiness]],
         render_metrics: Callable[[], Awaitable[bytes | None]],
@@ -55,8 +57,7 @@ class Performer:
         self._committed = committed
         self._announce_read = announce_read
         self._tracing = tracing
-        self.serving = False
-        """Set once this replica receives revocations: before that storage effects fail."""
+        self._lifecycle = lifecycle
 
     async def run(self, operation: Operation[T], request_id: str = "", deadline: float = math.inf) -> T:
         """Drive `operation` of the request `request_id` to its end, and return its result.
@@ -86,7 +87,7 @@ class Performer:
     async def perform(self, effect: Effect[Any], request_id: str = "") -> Any:
         """Perform an effect and return its result. Raises StorageUnavailable, Overloaded, and TypeError for an unknown effect."""
         if isinstance(effect, StorageEffect):
-            if not self.serving:
+            if not self._lifecycle.has_started:
                 raise StorageUnavailable
             if isinstance(effect, AppendEvent):
                 return await self._append(effect, request_id)

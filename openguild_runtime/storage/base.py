@@ -8,32 +8,10 @@ from typing import TypeVar
 import msgspec
 
 from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.process import StorageHealth
 from openguild_proto.records import ControlRecord
-from openguild_runtime.observability.database_causes import CAUSES
 
 T = TypeVar("T")
-
-
-class StorageHealth(msgspec.Struct, frozen=True, gc=False):
-    """The result of a health check. `database`: it responds. `migrations`: this program works with its schema.
-
-    `writable`: a login and a post can be stored. `cause`: if any is False, a name in observability/database_causes.py.
-    """
-
-    database: bool
-    migrations: bool
-    writable: bool = True
-    cause: str | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether requests can be served."""
-        return self.database and self.migrations and self.writable
-
-    @property
-    def why(self) -> str:
-        """The problem and its mend, for the operator; empty without a problem."""
-        return str(CAUSES[self.cause]) if self.cause is not None else ""
 
 
 class StorageStats(msgspec.Struct, frozen=True, gc=False):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.process import StorageHealth
 from openguild_proto.memory import MemoryTables
-from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
+from openguild_runtime.storage.base import Storage, StorageStats
 
 T = TypeVar("T")
 

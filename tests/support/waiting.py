@@ -10,11 +10,12 @@ from typing import TypeVar
 import anyio
 
 T = TypeVar("T")
+PATIENCE_SECS = 30.0  # only a failure takes it; a machine that others use needs more than it seems
 POLL_SECS = 0.02
 MAX_POLL_SECS = 0.1
 
 
-def wait_until(condition: Callable[[], T], *, secs: float = 10.0, what: str = "the condition") -> T:
+def wait_until(condition: Callable[[], T], *, secs: float = PATIENCE_SECS, what: str = "the condition") -> T:
     """Poll `condition` until it is truthy; its value, or AssertionError after `secs`."""
     deadline, pause = time.monotonic() + secs, POLL_SECS
     while True:
@@ -33,7 +34,7 @@ def threading_pause(secs: float) -> None:
 
 
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]], *, secs: float = 10.0, what: str = "the condition"
+    condition: Callable[[], T | Awaitable[T]], *, secs: float = PATIENCE_SECS, what: str = "the condition"
 ) -> T:
     """The same without blocking the loop; `condition` may be a coroutine function."""
     with anyio.fail_after(secs):

@@ -19,16 +19,16 @@ from anyio.abc import TaskGroup
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess
 from openguild_proto.effects.performs import collect, performs
+from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory
 from openguild_proto.log.commits import Outcome
 from openguild_proto.records import ChannelAccess, History
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.config.server_config import DatabaseSection
-from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
+from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS, explain
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
     Storage,
-    StorageHealth,
     StorageStats,
 )
 from openguild_runtime.storage.migrations import schema
@@ -121,7 +121,9 @@ class PostgresStorage(Storage):
                 if found is not None and found.is_later:
                     log.warning("the schema is of a later release: this one serves with it", revision=found.revision)
                 return
-            why = (found.problem if found is not None and health.cause == "migrations" else None) or health.why
+            why = (found.problem if found is not None and health.cause == "migrations" else None) or explain(
+                health.cause
+            )
             if why != logged:
                 logged = why
                 log.warning(f"waiting for the database: {why}", cause=health.cause)

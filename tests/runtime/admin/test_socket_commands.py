@@ -48,7 +48,7 @@ class Joined:
         self.hub = Hub(capacity_events=CAPACITY)
         config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
         self.streams = ReplicaRunner(
-            Replica(self.hub, make_service(config).tokens, random.random, replay_window=0),
+            Replica(self.hub, make_service(config).tokens, random.random),
             storage=storage,
             bus=LocalBus(),
             metrics=self.metrics,
