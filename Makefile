@@ -62,7 +62,7 @@ test-pure: $(VENV)/.dev  ## the suite with the pure-Python ring, with coverage; 
 	cd $(SOURCE) && OPENGUILD_PURE=1 $(PYTEST) $(PARALLEL) --cov --cov-report=term --ignore=tests/simulation --ignore=tests/scenarios/test_chaos.py
 
 SANITIZERS = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
-NATIVE_TESTS := tests/parity tests/runtime/test_flush.py tests/proto/fanout
+NATIVE_TESTS := tests/parity tests/runtime/net/test_flush.py tests/proto/fanout
 
 test-native: $(VENV)/.dev  ## the compiled parts with assertions, under the address and undefined-behaviour sanitizers
 	OPENGUILD_DEBUG_EXT=sanitize $(BIN)/python setup.py -q build_ext --inplace --force

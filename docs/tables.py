@@ -32,7 +32,7 @@ def row(*cells: object) -> str:
 
 
 def routes() -> Iterator[str]:
-    yield row("method and path", "what", "who", "body", "answer", "codes of its own", "limits")
+    yield row("method and path", "what", "who", "body", "response", "specific codes", "limits")
     yield row(*["---"] * 7)
     for route in ROUTES:
         permission = route.rights.permission

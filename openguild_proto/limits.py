@@ -102,6 +102,8 @@ MAX_DESCRIPTOR_MARGIN = 256  # ours: for descriptors that are not counted
 DESCRIPTORS_SHORT_SECS = 5.0  # ours: after the last failure to open one
 
 # Replicas
+MAX_PUBLISH_MESSAGES = 8_192  # ours: waiting to be published; beyond it they are dropped and found by the tail check
+MAX_PUBLISH_BYTES = 8 * 1024 * 1024  # ours: the same
 MAX_REPLICAS = 1_000  # ours: whose admissions a shared limit counts
 WAVE_SECS = 0.1  # ours: between two waves of a drain
 MIN_WAVE_SOCKETS = 50  # ours: fewer sockets need no waves

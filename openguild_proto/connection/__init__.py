@@ -1,1 +1,1 @@
-"""One byte stream: the state machine of a connection, its deadlines and its outbox."""
+"""The state machine of one connection, its deadlines and its outbox."""

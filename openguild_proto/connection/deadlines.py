@@ -1,4 +1,7 @@
-"""Named deadlines in monotonic seconds: set, clear, next, expired."""
+"""The named deadlines of a connection, in monotonic seconds.
+
+Their lengths are configured (`http.*` and `websocket.*` in settings/sections.py) or fixed (`Limits` in limits.py).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,21 @@ from enum import StrEnum
 
 
 class Deadline(StrEnum):
-    """Each line: the moment by which something must have happened."""
+    """What must have happened by the deadline."""
 
     HEAD = "head"  # a request's head has arrived (RFC 9112 9.5)
     BODY = "body"  # a request's body has arrived
     IDLE = "idle"  # the next request has begun
-    WRITE = "write"  # the peer has taken some of what waits for it
-    PING = "ping"  # the next ping is due: an interval after the last whole frame
-    FRAME = "frame"  # a frame that has begun has come whole; no pong can come within it (RFC 6455 5.4)
+    WRITE = "write"  # the peer has taken some of the queued bytes
+    PING = "ping"  # the next ping is due, an interval after the last whole frame
+    FRAME = "frame"  # a frame that has begun is complete; no pong can come inside it (RFC 6455 5.4)
     CLOSE = "close"  # the peer has answered our close frame (RFC 6455 7.1.1)
-    LIFETIME = "lifetime"  # the credentials of the connection end
-    LINGER = "linger"  # the peer has ended its side after we have ended ours (RFC 9112 9.6)
+    LIFETIME = "lifetime"  # the credentials of the connection expire
+    LINGER = "linger"  # the peer has shut its side after ours (RFC 9112 9.6)
 
 
 class Deadlines:
-    """A handful of named times. `next` is a pure getter; an early look at `expired` finds nothing."""
+    """The deadlines that are set. `next` only reads."""
 
     __slots__ = ("_times",)
 
@@ -33,7 +36,7 @@ class Deadlines:
         self._times[name] = at
 
     def clear(self, name: Deadline) -> None:
-        """Stop this deadline; one that is not set is passed over."""
+        """Stop this deadline, if it is set."""
         self._times.pop(name, None)
 
     def clear_all_but(self, kept: Collection[Deadline]) -> None:
@@ -45,11 +48,14 @@ class Deadlines:
         return name in self._times
 
     def next(self) -> float | None:
-        """The earliest deadline, or None."""
+        """Return the earliest deadline; None: none is set."""
         return min(self._times.values(), default=None)
 
     def take_expired(self, now: float) -> Deadline | None:
-        """Take out the earliest that has passed; None: none has. One at a time, because acting on it may stop others."""
+        """Remove and return the earliest deadline that has passed; None: none has.
+
+        Returns one at a time, because acting on it may stop others.
+        """
         name = min(self._times, key=self._times.__getitem__, default=None)
         if name is None or self._times[name] > now:
             return None
@@ -57,5 +63,5 @@ class Deadlines:
         return name
 
     def __getitem__(self, name: Deadline) -> float:
-        """Raises KeyError where it is not set."""
+        """Return the time of a deadline. Raises KeyError if it is not set."""
         return self._times[name]

@@ -1,4 +1,4 @@
-"""What the connection asks of the reader of its bytes, HTTP and WebSocket alike."""
+"""The interface of the decoders of a connection, for HTTP and for WebSocket."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Decoder(Protocol[Item_co]):
-    """Bytes cut anywhere go in, whole items come out, one at a time: the caller decides whether to go on behind each."""
+    """Takes bytes in pieces of any size and gives whole items, one at a time, so that the caller may stop after each."""
 
     def feed(self, data: bytes) -> None:
-        """Keep `data`, any piece of the byte stream; `next_item` works on it."""
+        """Buffer `data`, any piece of the byte stream."""
 
     def next_item(self, now: float) -> Item_co | None:
-        """The next whole item, a broken rule among them; None: more bytes are needed. `now`: monotonic seconds."""
+        """Return the next whole item or broken rule; None: more bytes are needed. `now`: monotonic seconds."""

@@ -1,4 +1,4 @@
-"""The bounded outgoing buffer of one connection: appended by the core, drained by whoever owns the socket."""
+"""The bounded outgoing buffer of one connection: filled by the core, drained by the owner of the socket."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections import deque
 
 
 class Outbox:
-    """Bytes in order. `append` beyond `max_bytes` is taken and reported by `overflowed`: the connection ends then."""
+    """A queue of bytes. It accepts bytes beyond `max_bytes` but then is `overflowed`, and the connection ends."""
 
     __slots__ = ("_max_bytes", "_offset", "_parts", "_size")
 
     def __init__(self, max_bytes: int) -> None:
         self._parts: deque[bytes] | None = None  # None while empty: an idle socket keeps no buffer
-        self._offset = 0  # bytes of the first part that have left
+        self._offset = 0  # bytes of the first part that are sent
         self._size = 0
         self._max_bytes = max_bytes
 
     def append(self, data: bytes) -> None:
-        """Queue `data` behind what waits; b"" changes nothing."""
+        """Queue `data`; b"" does nothing."""
         if data:
             if self._parts is None:
                 self._parts = deque()
@@ -25,15 +25,15 @@ class Outbox:
             self._size += len(data)
 
     def peek(self, max_bytes: int) -> memoryview:
-        """The first contiguous bytes, at most `max_bytes`; empty when there is nothing."""
+        """Return the first contiguous bytes, at most `max_bytes`; empty if nothing is queued."""
         if self._parts is None:
             return memoryview(b"")
         return memoryview(self._parts[0])[self._offset : self._offset + max_bytes]
 
     def consume(self, nbytes: int) -> None:
-        """`nbytes` have left. Raises ValueError when there are not so many."""
+        """Remove `nbytes` that were sent. Raises ValueError if fewer are queued."""
         if nbytes > self._size:
-            raise ValueError("more was consumed than waits")
+            raise ValueError("more was consumed than is queued")
         self._size -= nbytes
         self._offset += nbytes
         parts = self._parts
@@ -43,7 +43,7 @@ class Outbox:
             self._parts = None
 
     def take(self) -> list[bytes]:
-        """Everything at once, for callers that send with `sendall`."""
+        """Remove and return everything, for callers that use `sendall`."""
         parts = list(self._parts) if self._parts is not None else []
         if parts and self._offset:
             parts[0] = parts[0][self._offset :]
@@ -51,13 +51,13 @@ class Outbox:
         return parts
 
     def clear(self) -> None:
-        """Drop whatever waits."""
+        """Drop all queued bytes."""
         self._parts = None
         self._offset = self._size = 0
 
     @property
     def overflowed(self) -> bool:
-        """Whether more than `max_bytes` wait."""
+        """Whether more than `max_bytes` are queued."""
         return self._size > self._max_bytes
 
     def __len__(self) -> int:

@@ -1,13 +1,13 @@
-"""The whole machine of a connection, as data: two literal tables under three rules.
+"""The state machine of a connection as data: two literal tables under three rules.
 
-1. `TRANSITIONS` says what an input leads to. What has no line in a phase is out of turn there: a command of the caller
-   raises LocalProtocolError and changes nothing. The peer's bytes and the deadlines cannot be out of turn.
-2. `PHASES` says what holds within a phase. Entering one sets its own deadline, unless that runs already, and stops
-   every deadline that has no place there.
-3. A phase leads to a later one or, between two requests, back to an earlier one. After FLUSHING nothing of the peer is
-   interpreted any more, so that there is one answer to a fault and nothing behind it.
+1. `TRANSITIONS` maps an input to the next phase. An input without an entry is not allowed in that phase: a command of the
+   caller raises LocalProtocolError and changes nothing. The peer's bytes and deadlines are always allowed.
+2. `PHASES` describes each phase. Entering one sets its own deadline, unless it is running, and stops every deadline that
+   may not run there.
+3. A phase leads to a later one or, between two requests, back to an earlier one. From FLUSHING on, the peer's bytes are
+   not interpreted, so a fault gets one response and nothing follows it.
 
-There is nothing beside the phase that says how a connection goes on. docs/embedding.md shows both tables.
+The phase is the only state that decides how a connection continues. docs/embedding.md shows both tables.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from openguild_proto.connection.deadlines import Deadline
 
 
 class Phase(StrEnum):
-    """What a connection speaks, what it waits for, and how far its end has come."""
+    """The phases of a connection; `PHASES` gives their meaning."""
 
     NEW = "new"
     IDLE = "idle"
@@ -43,54 +43,54 @@ class Phase(StrEnum):
 
 
 class Input(StrEnum):
-    """What moves a connection."""
+    """The inputs of the state machine."""
 
-    # found in the peer's bytes
-    BLANK = "blank"  # nothing of a request: an empty line before one at most (RFC 9112 2.2)
+    # from the peer's bytes
+    BLANK = "blank"  # no part of a request, at most an empty line before it (RFC 9112 2.2)
     HEAD = "head"  # a head has begun
-    BODY = "body"  # a head is whole, and its body is not
-    REQUEST = "request"  # a whole request that is no upgrade
+    BODY = "body"  # a head is complete, its body is not
+    REQUEST = "request"  # a whole request, not an upgrade
     HANDSHAKE = "handshake"  # a valid opening handshake (RFC 6455 4.2.1)
     VIOLATION = "violation"  # a broken rule
     PEER_CLOSE = "peer_close"  # the peer's close frame
-    EOF = "eof"  # the peer has ended its side
-    # of the caller
-    RESPOND = "respond"  # the connection may go on
-    RESPOND_UNREAD = "respond_unread"  # it may, and bytes of the next request are here
-    RESPOND_LAST = "respond_last"  # it may not
+    EOF = "eof"  # the peer has shut its side
+    # from the caller
+    RESPOND = "respond"  # the connection may be reused
+    RESPOND_UNREAD = "respond_unread"  # it may be reused, and bytes of the next request are buffered
+    RESPOND_LAST = "respond_last"  # it may not be reused
     ACCEPT = "accept"
     SEND = "send"
     EXPIRE_AT = "expire_at"
     CLOSE = "close"
-    WRITE_ENDED = "write_ended"  # the owner of the socket has shut its write side
+    WRITE_ENDED = "write_ended"  # the owner of the socket has shut the write side
     # deadlines and bounds
-    OVERFLOW = "overflow"  # more waits for the peer than may
+    OVERFLOW = "overflow"  # too many bytes are queued for the peer
     HEAD_TIMEOUT = "head_timeout"
     BODY_TIMEOUT = "body_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     WRITE_TIMEOUT = "write_timeout"
-    PING_TIMEOUT = "ping_timeout"  # too many pings have no pong
+    PING_TIMEOUT = "ping_timeout"  # too many pings without a pong
     FRAME_TIMEOUT = "frame_timeout"
     CLOSE_TIMEOUT = "close_timeout"
     LINGER_TIMEOUT = "linger_timeout"
 
 
 class Reading(Enum):
-    """What becomes of the peer's bytes."""
+    """What is done with the peer's bytes."""
 
-    REQUESTS = "requests"  # they are read as HTTP
-    FRAMES = "frames"  # they are read as WebSocket
-    KEPT = "kept"  # they wait, within a bound, until the caller has answered the request it has
-    DROPPED = "dropped"  # nobody reads them
+    REQUESTS = "requests"  # read as HTTP
+    FRAMES = "frames"  # read as WebSocket
+    KEPT = "kept"  # buffered, within a bound, until the caller responds to the current request
+    DROPPED = "dropped"  # ignored
 
 
 class Wants(Enum):
-    """What the owner of the socket is to do; all but ABORT once nothing waits to be sent."""
+    """What the owner of the socket must do. All but ABORT apply once nothing is queued."""
 
-    KEEP = "keep"  # go on
-    SHUT_WRITE = "shut_write"  # shut the write side, say so with `write_ended`, go on reading; or just close the socket
-    CLOSE = "close"  # close the socket: nothing is lost by it
-    ABORT = "abort"  # close the socket at once, whatever waits
+    KEEP = "keep"  # continue
+    SHUT_WRITE = "shut_write"  # shut the write side, call `write_ended`, and keep reading; or close the socket
+    CLOSE = "close"  # close the socket; nothing is lost
+    ABORT = "abort"  # close the socket at once, with or without queued bytes
 
 
 _P, _I, _D = Phase, Input, Deadline
@@ -199,11 +199,11 @@ TRANSITIONS: dict[Phase, dict[Input, Phase]] = {
         _I.RESPOND: _P.ABORTED, _I.CLOSE: _P.ABORTED,
     },
 }  # fmt: skip
-"""phase -> input -> phase: the peer's bytes, the caller's commands, deadlines and bounds, each on lines of their own."""
+"""phase -> input -> phase, with the peer's bytes, the caller's commands, and deadlines on separate lines."""
 
 
 class PhaseRow(NamedTuple):
-    """What holds within a phase. `others`: deadlines that may run there beside its `own` one."""
+    """The properties of a phase. `others`: deadlines that may run in addition to its `own` one."""
 
     meaning: str
     reading: Reading
@@ -215,27 +215,27 @@ class PhaseRow(NamedTuple):
 _REQUESTS, _FRAMES, _KEPT, _DROPPED = Reading
 
 PHASES: dict[Phase, PhaseRow] = {
-    _P.NEW: PhaseRow("nothing of a request has come", _REQUESTS, _D.HEAD),
-    _P.IDLE: PhaseRow("a request was answered, and nothing of the next one has come", _REQUESTS, _D.IDLE),
-    _P.UNREAD: PhaseRow("a request was answered, and `next_events` reads what came behind it", _REQUESTS),
+    _P.NEW: PhaseRow("no part of a request has arrived", _REQUESTS, _D.HEAD),
+    _P.IDLE: PhaseRow("the response is queued, and no part of the next request has arrived", _REQUESTS, _D.IDLE),
+    _P.UNREAD: PhaseRow("the response is queued, and `next_events` reads the bytes that follow the request", _REQUESTS),
     _P.HEAD: PhaseRow("a request has begun", _REQUESTS, _D.HEAD),
-    _P.BODY: PhaseRow("a request's head is read", _REQUESTS, _D.BODY),
-    _P.RESPONDING: PhaseRow("a request is with the caller", _KEPT),
-    _P.UPGRADING: PhaseRow("an opening handshake is with the caller", _KEPT),
-    _P.LAST_HEAD: PhaseRow("a request has begun and will be the last one", _REQUESTS, _D.HEAD),
-    _P.LAST_BODY: PhaseRow("the head of the last request is read", _REQUESTS, _D.BODY),
-    _P.LAST_RESPONSE: PhaseRow("the last request is with the caller", _KEPT),
-    _P.LAST_UPGRADE: PhaseRow("an opening handshake is with the caller, and will be the last request", _KEPT),
-    _P.HALF_CLOSED: PhaseRow("the peer has ended its side, and `next_events` reads what came before", _REQUESTS),
-    _P.HALF_CLOSED_RESPONSE: PhaseRow("the peer has ended its side, and a request of it is with the caller", _KEPT),
+    _P.BODY: PhaseRow("a request's head is complete", _REQUESTS, _D.BODY),
+    _P.RESPONDING: PhaseRow("the caller has a request to respond to", _KEPT),
+    _P.UPGRADING: PhaseRow("the caller has an opening handshake to respond to", _KEPT),
+    _P.LAST_HEAD: PhaseRow("a request has begun and is the last one", _REQUESTS, _D.HEAD),
+    _P.LAST_BODY: PhaseRow("the head of the last request is complete", _REQUESTS, _D.BODY),
+    _P.LAST_RESPONSE: PhaseRow("the caller has the last request to respond to", _KEPT),
+    _P.LAST_UPGRADE: PhaseRow("the caller has an opening handshake to respond to, the last request", _KEPT),
+    _P.HALF_CLOSED: PhaseRow("the peer has shut its side, and `next_events` reads the bytes before that", _REQUESTS),
+    _P.HALF_CLOSED_RESPONSE: PhaseRow("the peer has shut its side, and the caller has a request to respond to", _KEPT),
     _P.OPEN: PhaseRow("a WebSocket", _FRAMES, _D.PING, (_D.FRAME, _D.LIFETIME, _D.WRITE)),
-    _P.CLOSING: PhaseRow("our close frame is queued, the peer's is awaited (RFC 6455 7.1.2)", _FRAMES, _D.CLOSE),
-    _P.FLUSHING: PhaseRow("what waits leaves, then the write side is shut", _DROPPED, wants=Wants.SHUT_WRITE),
-    _P.LINGERING: PhaseRow("all is sent; the peer may still send, and is not cut off", _DROPPED, _D.LINGER, ()),
-    _P.CLOSED: PhaseRow("what waits leaves, then the socket is closed", _DROPPED, wants=Wants.CLOSE),
-    _P.ABORTED: PhaseRow("the socket is closed, whatever waits", _DROPPED, None, (), Wants.ABORT),
+    _P.CLOSING: PhaseRow("our close frame is queued, the peer's is missing (RFC 6455 7.1.2)", _FRAMES, _D.CLOSE),
+    _P.FLUSHING: PhaseRow("queued bytes are sent, then the write side is shut", _DROPPED, wants=Wants.SHUT_WRITE),
+    _P.LINGERING: PhaseRow("everything is sent; the peer may still send and is not reset", _DROPPED, _D.LINGER, ()),
+    _P.CLOSED: PhaseRow("queued bytes are sent, then the socket is closed", _DROPPED, wants=Wants.CLOSE),
+    _P.ABORTED: PhaseRow("the socket is closed at once", _DROPPED, None, (), Wants.ABORT),
 }  # fmt: skip
-"""phase -> what holds within it."""
+"""phase -> its properties."""
 
 MAY_RUN: dict[Phase, frozenset[Deadline]] = {
     phase: frozenset(row.others if row.own is None else (row.own, *row.others)) for phase, row in PHASES.items()

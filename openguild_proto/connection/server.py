@@ -1,22 +1,21 @@
-"""ServerConnection: HTTP/1.1, then perhaps WebSocket; one object owns both halves of a connection.
+"""ServerConnection: HTTP/1.1, and WebSocket after an upgrade.
 
 The call contract, for every driver:
 
-1. feed: `receive_data`, `receive_eof` or `handle_deadline`. Each does its work before it returns, and returns the
-   events that can be given now;
-2. answer them: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. What comes
-   behind a request, or behind messages and asks for a reply of its own, waits for the answers: call `next_events` and do
-   the same with what it returns, until it returns nothing;
+1. feed: `receive_data`, `receive_eof` or `handle_deadline`. Each returns the events that are ready;
+2. respond: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. Data after a
+   request, and a frame after messages that needs a reply, wait for that: call `next_events` and handle its events in the
+   same way, until it returns none;
 3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes);
-4. look at `wants` and `next_deadline`, then go on.
+4. check `wants` and `next_deadline`, and continue.
 
-Out of turn: where `next_events` was forgotten, the next `receive_data` or `receive_eof` reads what is left, and nothing is
-lost until then: while the caller has a request to answer, or requests to ask `next_events` for, no deadline of the peer's
-runs. Commands in the wrong phase raise LocalProtocolError and change nothing.
+If `next_events` is not called, the next `receive_data` or `receive_eof` reads the rest; nothing is lost. No deadline of
+the peer runs while the caller has a request to respond to, or events to take from `next_events`. Commands in the wrong
+phase raise LocalProtocolError and change nothing.
 
 Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `wants`, `next_deadline`.
 Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`, `write_blocked`, `write_idle`,
-`write_ended`. The machine itself is two tables (phases.py).
+`write_ended`. The state machine is two tables (phases.py).
 """
 
 from __future__ import annotations
@@ -54,13 +53,13 @@ _SECS: dict[Deadline, Callable[[Limits], float]] = {
     Deadline.PING: attrgetter("ping_interval_secs"),
     Deadline.CLOSE: attrgetter("close_timeout_secs"),
     Deadline.LINGER: attrgetter("linger_timeout_secs"),
-}  # those that a phase sets
+}  # of the deadlines that a phase sets
 
 
 class ServerConnection:
-    """One accepted byte stream. `now`: monotonic seconds. `random_bytes(n)`: for request ids. `peer_address`: no port.
+    """One accepted byte stream. `now`: monotonic seconds. `random_bytes(n)`: for request ids. `peer_address`: without port.
 
-    `max_body_of(method, path)`: bytes that a request's body may have; without it `limits.max_body_bytes` holds alone.
+    `max_body_of(method, path)`: the body limit of a route, in addition to `limits.max_body_bytes`.
     """
 
     __slots__ = ("_deadlines", "_decoder", "_http", "_lifetime_close", "_limits", "_policy", "_ws", "outbox", "phase")
@@ -88,14 +87,14 @@ class ServerConnection:
         self._lifetime_close: tuple[int, str] = (CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
     def _require(self, step: Input) -> Phase:
-        """The phase that `step` leads to. Raises LocalProtocolError where it is out of turn."""
+        """Return the phase that `step` leads to. Raises LocalProtocolError if it is not allowed now."""
         target = TRANSITIONS[self.phase].get(step)
         if target is None:
-            raise LocalProtocolError(f"{step.value} is out of turn: the connection is {self.phase.value}")
+            raise LocalProtocolError(f"{step.value} is not allowed: the connection is {self.phase.value}")
         return target
 
     def _move(self, step: Input, now: float) -> None:
-        """Into the phase that `step` leads to; the only place where the phase changes."""
+        """Change to the phase that `step` leads to; the only place that changes the phase."""
         target = self._require(step)
         if target is self.phase:
             return
@@ -116,49 +115,49 @@ class ServerConnection:
 
     @property
     def is_open(self) -> bool:
-        """A WebSocket to which messages may still be sent: nothing follows a close frame (RFC 6455 5.5.1)."""
+        """Whether messages may be sent: a WebSocket without a close frame (RFC 6455 5.5.1)."""
         return self.phase is Phase.OPEN
 
     @property
     def awaits_response(self) -> bool:
-        """A whole request is with the caller, who has not answered it."""
+        """Whether the caller has a request to respond to."""
         return PHASES[self.phase].reading is Reading.KEPT
 
     @property
     def is_over(self) -> bool:
-        """Nothing that the peer sends is interpreted any more."""
+        """Whether the peer's bytes are ignored."""
         return PHASES[self.phase].reading is Reading.DROPPED
 
     @property
     def is_write_blocked(self) -> bool:
-        """The peer takes nothing, and `write_blocked` has said so."""
+        """Whether `write_blocked` was called and the peer has not taken everything since."""
         return Deadline.WRITE in self._deadlines
 
     @property
     def wants(self) -> Wants:
-        """What the owner of the socket is to do now."""
+        """What the owner of the socket must do now."""
         wants = PHASES[self.phase].wants
         if wants is Wants.KEEP or wants is Wants.ABORT or not self.outbox:
             return wants
         return Wants.KEEP
 
     def next_deadline(self) -> float | None:
-        """Monotonic seconds at which `handle_deadline` has something to do."""
+        """Return the monotonic time at which to call `handle_deadline`; None: no deadline runs."""
         return self._deadlines.next()
 
     def data_to_send(self) -> list[bytes]:
-        """Take everything that waits to be sent."""
+        """Remove and return all queued bytes."""
         return self.outbox.take()
 
     # --- feeding -----------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Bytes from the peer, cut anywhere; what they complete. Raises LocalProtocolError after `receive_eof`."""
+        """Take bytes from the peer in pieces of any size; return the events. Raises LocalProtocolError after `receive_eof`."""
         reading = PHASES[self.phase].reading
         if reading is Reading.DROPPED:
             return []
         if self.phase is Phase.HALF_CLOSED or self.phase is Phase.HALF_CLOSED_RESPONSE:
-            raise LocalProtocolError("the peer has ended its side: no bytes can come behind that")
+            raise LocalProtocolError("the peer has shut its side: no bytes can follow")
         http = self._http
         if http is not None and reading is Reading.KEPT:
             if http.reader.unread + len(data) > self._limits.max_pipelined_bytes:
@@ -169,7 +168,7 @@ class ServerConnection:
         return self._read(reading, now)
 
     def next_events(self, now: float) -> list[Event]:
-        """What can be given since the last events were answered; [] when more must come from the peer or the caller."""
+        """Return the events that are ready after responses; []: more bytes or a response are needed."""
         return [] if self.phase is Phase.IDLE else self._read(PHASES[self.phase].reading, now)
 
     def _read(self, reading: Reading, now: float) -> list[Event]:
@@ -180,7 +179,7 @@ class ServerConnection:
         return []
 
     def receive_eof(self, now: float) -> list[Event]:
-        """The peer ended its side. Whole requests that came before are still given and answered."""
+        """Note that the peer has shut its side. Whole requests before that are still processed."""
         events = self.next_events(now)
         self._move(Input.EOF, now)
         events.append(PeerGone())
@@ -189,14 +188,14 @@ class ServerConnection:
     # --- requests ----------------------------------------------------------------------------------
 
     def _next_request(self, http: HttpConnection, now: float) -> list[Event]:
-        """One at most: the next one waits for its answer."""
+        """Return at most one request: the next one waits for its response."""
         item = http.reader.next_item(now)
         if item is not None:
             return self._take(steps.of_request(http, item, self._policy), now)
         before = self.phase
         self._move(steps.MISSING[http.reader.awaits], now)
         if self.phase is not before and self.phase in {Phase.BODY, Phase.LAST_BODY}:
-            self.outbox.append(http.go_on())
+            self.outbox.append(http.continue_response())
         return []
 
     def _take(self, step: Step, now: float) -> list[Event]:
@@ -205,15 +204,12 @@ class ServerConnection:
         return [] if step.event is None else [step.event]
 
     def respond(self, response: Response, now: float) -> None:
-        """Answer the request that is waiting; refuses an upgrade too.
-
-        Where the connection has ended meanwhile nobody waits for the answer, and nothing happens.
-        """
+        """Queue the response to the current request, or refuse its upgrade. Does nothing if the connection has ended."""
         http, row = self._http, PHASES[self.phase]
         if row.reading is Reading.DROPPED:
             return
         if http is None or row.reading is not Reading.KEPT:
-            raise LocalProtocolError("there is no request to answer")
+            raise LocalProtocolError("there is no request to respond to")
         goes_on = Input.RESPOND in TRANSITIONS[self.phase]
         if not (goes_on or response.close):
             response = msgspec.structs.replace(response, close=True)
@@ -225,9 +221,9 @@ class ServerConnection:
             self._move(Input.RESPOND_UNREAD if http.reader.unread else Input.RESPOND, now)
 
     def accept(self, now: float, subprotocol: str | None = None, headers: Headers = ()) -> None:
-        """Accept the upgrade that is waiting: 101 is queued, and what came behind the handshake is WebSocket.
+        """Accept the upgrade: queue 101, and read the bytes after the handshake as WebSocket.
 
-        Raises LocalProtocolError too where the connection has ended meanwhile, or the peer its side: no stream can begin.
+        Raises LocalProtocolError also if the connection has ended or the peer has shut its side.
         """
         self._require(Input.ACCEPT)
         http = self._http
@@ -243,7 +239,7 @@ class ServerConnection:
     # --- messages ----------------------------------------------------------------------------------
 
     def _next_messages(self, ws: WebSocketDecoder, now: float) -> list[Event]:
-        """Whole messages, up to a frame that is answered here: that answer goes behind the caller's."""
+        """Return messages up to a frame that needs a reply, which must follow the caller's own messages."""
         events: list[Event] = []
         while (item := ws.next_item(now)) is not None:
             match item:
@@ -265,7 +261,7 @@ class ServerConnection:
         return events
 
     def _heard(self, ws: WebSocketDecoder, now: float) -> None:
-        """Whole frames put the ping off; one that has begun must end in time, since no pong comes within it (RFC 6455 5.4)."""
+        """Delay the ping after whole frames, and limit the time of an unfinished one: no pong can interrupt it (RFC 6455 5.4)."""
         if self.phase is not Phase.OPEN:
             return
         if ws.take_heard():
@@ -289,16 +285,16 @@ class ServerConnection:
             self._move(Input.OVERFLOW, now)
 
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
-        """At `deadline` (monotonic seconds) the WebSocket is closed with `code`: its credentials have ended."""
+        """Close the WebSocket with `code` at `deadline` (monotonic seconds), when its credentials expire."""
         self._require(Input.EXPIRE_AT)
         self._lifetime_close = (code, reason)
         self._deadlines.set(Deadline.LIFETIME, deadline)
 
     def close(self, code: int, reason: str, now: float) -> None:
-        """Begin an orderly end. Safe to repeat.
+        """Begin an orderly close. Safe to repeat.
 
-        A WebSocket gets a close frame. On HTTP a request that has begun is still answered, as the last one; without one
-        the connection ends when what waits is sent. `code` and `reason` are for WebSockets.
+        A WebSocket gets a close frame with `code` and `reason`. On HTTP a request that has begun is still processed, as the
+        last one; without one the connection ends when the queued bytes are sent.
         """
         if self.phase is Phase.OPEN:
             self.outbox.append(close_frame(code, reason))
@@ -322,7 +318,7 @@ class ServerConnection:
         return events
 
     def _pinged(self, now: float) -> bool:
-        """Send a ping; False: as many as may be are unanswered."""
+        """Send a ping; False: the limit of missed pongs is reached."""
         ws = self._ws
         if ws is None or ws.missed_pongs >= self._limits.max_missed_pongs:
             return False
@@ -332,10 +328,10 @@ class ServerConnection:
         return True
 
     def wrote(self, nbytes: int, now: float) -> None:
-        """The peer's kernel took bytes after a refusal: the write deadline moves.
+        """Extend the write deadline after a blocked write made progress.
 
-        On HTTP each byte buys its share of time only, so that nobody keeps a large answer waiting by taking it in crumbs;
-        what waits for a WebSocket is bounded by its ring.
+        On HTTP in proportion to the bytes, so that a slow reader cannot hold a large response. The queue of a WebSocket is
+        bounded by its ring.
         """
         if nbytes <= 0 or Deadline.WRITE not in self._deadlines:
             return
@@ -345,7 +341,7 @@ class ServerConnection:
         self._deadlines.set(Deadline.WRITE, by)
 
     def write_blocked(self, now: float) -> None:
-        """The peer's kernel takes nothing for now."""
+        """Note that a write to the socket blocked."""
         if Deadline.WRITE in self._deadlines or Deadline.WRITE not in PHASES[self.phase].others:
             return
         limits = self._limits
@@ -354,14 +350,14 @@ class ServerConnection:
         )
 
     def write_idle(self, now: float) -> None:
-        """Nothing waits any more."""
+        """Note that nothing is queued any more."""
         self._deadlines.clear(Deadline.WRITE)
 
     def write_ended(self, now: float) -> None:
-        """The write side of the socket is shut, as `wants` asked: the peer's end is awaited for a moment.
+        """Note that the write side is shut, as `wants` required, and wait briefly for the peer's end.
 
-        Closing at once with unread input would make the kernel send RST, which destroys an answer in flight (RFC 9112 9.6).
+        Closing with unread input makes the kernel send RST, which can destroy a response in flight (RFC 9112 9.6).
         """
         if self.outbox:
-            raise LocalProtocolError("bytes wait to be sent")
+            raise LocalProtocolError("bytes are queued")
         self._move(Input.WRITE_ENDED, now)

@@ -1,4 +1,4 @@
-"""What the peer's bytes and a passed deadline lead to: an input of the machine, a reply to queue, an event to give."""
+"""Maps decoded items and passed deadlines to an input of the state machine, a reply to queue and an event."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MISSING: dict[Awaited, Input] = {
     Awaited.HEAD: Input.HEAD,
     Awaited.BODY: Input.BODY,
 }
-"""What the bytes are that make no whole request yet."""
+"""The input for an incomplete request, by what is missing."""
 
 MAX_RULE_CHARS = 100  # of a rule's name in a close frame
 
 
 class Step(NamedTuple):
-    """`event` None: it is no matter of the caller's."""
+    """One step of the state machine. `event` None: there is none for the caller."""
 
     input: Input
     reply: bytes
@@ -40,10 +40,10 @@ class Step(NamedTuple):
 
 
 def of_request(http: HttpConnection, item: Request | Rule, policy: HeaderPolicy) -> Step:
-    """What a request, or the rule that one broke, leads to."""
+    """Return the step for a request, or for the rule that it broke."""
     if isinstance(item, Rule):
         return of_violation(http, item)
-    if http.reader.exchange is PLAIN or not handshake.wants_upgrade(item):  # a common head holds no Upgrade
+    if http.reader.exchange is PLAIN or not handshake.wants_upgrade(item):  # the fast path takes no Upgrade
         return Step(Input.REQUEST, b"", RequestReceived(item))
     refusal = handshake.check(item, policy)
     if refusal is None:
@@ -52,7 +52,7 @@ def of_request(http: HttpConnection, item: Request | Rule, policy: HeaderPolicy)
 
 
 def of_violation(http: HttpConnection, rule: Rule) -> Step:
-    """The broken rule is answered, as the last thing."""
+    """Return the step for a broken rule, with the last response."""
     return _refused(http, Refusal(rule.code, rule.source), "malformed_request")
 
 
@@ -62,7 +62,7 @@ def _refused(http: HttpConnection, refusal: Refusal, reason: str) -> Step:
 
 
 def of_last_frame(item: PeerClosed | WsRule, phase: Phase) -> Step:
-    """The peer's close frame has the answer that RFC 6455 5.5.1 asks for, unless ours went first; a broken rule has its code."""
+    """Return the step for a close frame, echoed unless ours went first (RFC 6455 5.5.1), or for a broken rule."""
     if isinstance(item, PeerClosed):
         reply = close_frame(item.code, item.reason) if phase is Phase.OPEN else b""
         return Step(Input.PEER_CLOSE, reply, item)
@@ -71,7 +71,7 @@ def of_last_frame(item: PeerClosed | WsRule, phase: Phase) -> Step:
 
 
 def of_deadline(name: Deadline, phase: Phase, http: HttpConnection | None) -> Step:
-    """A deadline has passed that ends the connection. Raises KeyError for LIFETIME, at which the caller closes it."""
+    """Return the step for a deadline that ends the connection. Raises KeyError for LIFETIME, which the caller handles."""
     row = _DEADLINES[name]
     event: Event | None = None if name is Deadline.LINGER else DeadlineExpired(name.value, row.reason)
     if http is not None and phase is not Phase.NEW and name in {Deadline.HEAD, Deadline.BODY}:
@@ -82,7 +82,7 @@ def of_deadline(name: Deadline, phase: Phase, http: HttpConnection | None) -> St
 
 
 class _DeadlineRow(NamedTuple):
-    """`reason`: for the metric, where the peer is to blame."""
+    """The step of a deadline. `reason`: for the metric of rejections, if the peer caused it."""
 
     input: Input
     reason: str | None = None

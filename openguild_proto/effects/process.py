@@ -24,7 +24,7 @@ class VerifyPassword(Effect[bool], frozen=True):
 class ComponentState(msgspec.Struct, frozen=True, gc=False):
     """The state of one component. `details` never has a host name or a driver's text (PROTOCOL 11.1.4)."""
 
-    name: str  # database, nats, migrations, drain
+    name: str  # database, migrations, drain, and that of the bus
     status: str  # configured, pending, error
     details: str
 
@@ -35,6 +35,20 @@ class Readiness(msgspec.Struct, frozen=True, gc=False):
     status: str  # ready, degraded, unavailable, draining
     uptime_seconds: int
     components: tuple[ComponentState, ...]
+
+
+class StorageHealth(msgspec.Struct, frozen=True, gc=False):
+    """What a probe of the store found. `cause`: a name of the runtime's database causes where a member is False."""
+
+    database: bool  # it answers now
+    migrations: bool  # its schema is one that this program works with
+    writable: bool = True  # it takes what a login and a post write
+    cause: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests can be served with it."""
+        return self.database and self.migrations and self.writable
 
 
 class CheckReadiness(Effect[Readiness], frozen=True):

@@ -1,1 +1,1 @@
-"""HTTP/1.1: parsing with h11 inside, strictness rules and header policy."""
+"""HTTP/1.1: parsing (with h11), strictness rules, header policy, responses."""

@@ -1,4 +1,4 @@
-"""One side of HTTP/1.1: whole requests out (reader.py), response bytes back, each by the exchange that read its request."""
+"""The server side of HTTP/1.1: gives whole requests (reader.py) and encodes responses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from openguild_proto.uuids import new_uuid
 
 
 class HttpConnection:
-    """Answers the requests of `reader`, one at a time, in their order (RFC 9112 9.3.2).
+    """Encodes the responses to the requests of `reader`, one at a time, in order (RFC 9112 9.3.2).
 
-    It keeps no phase: whoever calls knows whether a request is there to be answered (connection/phases.py).
+    It keeps no phase: the caller knows whether a request awaits a response (connection/phases.py).
     """
 
     __slots__ = ("_policy", "reader")
@@ -24,7 +24,7 @@ class HttpConnection:
         self._policy = policy
 
     def respond(self, response: Response) -> tuple[bytes, bool]:
-        """Bytes of the response to the reader's request, and whether the connection may go on."""
+        """Return the bytes of the response, and whether the connection may be reused."""
         reader = self.reader
         data = self._response_bytes(response, reader.request.request_id if reader.request is not None else "")
         if response.close or not reader.exchange.begin_next():
@@ -33,9 +33,9 @@ class HttpConnection:
         return data, True
 
     def refuse(self, refusal: Refusal) -> bytes:
-        """Bytes of the last response of this connection: to a head or body that cannot be trusted.
+        """Return the bytes of the last response of this connection, to an invalid head or body.
 
-        It carries the id of the request; for a head that could not be read, one made here.
+        Its request id is new if the head could not be read.
         """
         reader = self.reader
         request_id = reader.request.request_id if reader.request is not None else new_uuid(reader.random_bytes)
@@ -52,12 +52,12 @@ class HttpConnection:
         body = b"" if head_only or response.status in {204, 304} else response.body
         return self.reader.exchange.response(response.status, _reason(response.status), headers, body)
 
-    def go_on(self) -> bytes:
-        """The interim response to Expect: 100-continue (RFC 9110 10.1.1); b"" where the request does not ask for it."""
+    def continue_response(self) -> bytes:
+        """Return the response 100 Continue (RFC 9110 10.1.1); b"" without Expect: 100-continue."""
         return self.reader.exchange.interim(100, "Continue", []) if self.reader.expects_continue else b""
 
     def switch(self, accept_token: bytes, subprotocol: str | None, more: Headers = ()) -> bytes:
-        """Bytes of 101 Switching Protocols (RFC 6455 4.2.2), with `more` headers."""
+        """Return the bytes of 101 Switching Protocols (RFC 6455 4.2.2), with `more` headers."""
         request = self.reader.request
         headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_token)]
         if subprotocol is not None:
@@ -68,7 +68,7 @@ class HttpConnection:
 
 
 def _token(value: str) -> bytes:
-    """Raises LocalProtocolError for what no token may hold (RFC 9110 5.6.2)."""
+    """Encode a token. Raises LocalProtocolError for invalid characters (RFC 9110 5.6.2)."""
     if not value.isascii() or strictness.WHOLE_TOKEN.fullmatch(value.encode()) is None:
         raise LocalProtocolError(f"{value!r} is not a token")
     return value.encode()

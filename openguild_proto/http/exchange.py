@@ -1,4 +1,4 @@
-"""The interface behind which a request is read and answered: by pattern (fast_path.py), or line by line by h11 (lines.py)."""
+"""The interface of the two ways to read a request: by one pattern (fast_path.py), or line by line with h11 (lines.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openguild_proto.http.strictness import Framing, Rule
 
 
 class Head(NamedTuple):
-    """A whole head that has passed strictness.py, and the exchange that goes on with it."""
+    """A complete head that has passed strictness.py, and the exchange for the rest of the request."""
 
     method: str
     path: str
@@ -21,32 +21,32 @@ class Head(NamedTuple):
 
 
 class HeadReader(Protocol):
-    """One way of reading heads."""
+    """Reads heads."""
 
     def read_head(self, buffer: bytearray) -> Head | Rule | None:
-        """Take a head from the beginning of `buffer`; None: it is not whole, or not of the kind that this way reads."""
+        """Remove and return a head at the start of `buffer`; None: it is incomplete, or not supported by this reader."""
 
 
 class Exchange(Protocol):
-    """The rest of a request and its answer, one after the other on one connection."""
+    """Reads the rest of a request and encodes its response."""
 
     def pass_body(self, data: bytes) -> bytes:
-        """Pass on bytes of a body of known length; returns those that belong to the request."""
+        """Take bytes of a body of known length; return those of the request."""
 
     def end_chunks(self) -> None:
-        """The last chunk has come: trailers follow. The chunks themselves are counted by the reader."""
+        """Note the last chunk; trailers follow. The reader counts the chunks."""
 
     def pass_trailer(self, line: bytes) -> None:
-        """Pass on a line of the trailer section, with its CRLF; an empty one ends it."""
+        """Take a line of the trailer section with its CRLF; an empty one ends it."""
 
     def end_body(self) -> Rule | None:
-        """The request has come whole; the rule that it breaks all the same."""
+        """Note the end of the request; return the rule that it broke, or None."""
 
     def interim(self, status: int, reason: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Bytes of an interim response (RFC 9110 15.2). Raises LocalProtocolError."""
+        """Return the bytes of an interim response (RFC 9110 15.2). Raises LocalProtocolError."""
 
     def response(self, status: int, reason: str, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
-        """Bytes of the final response. Raises LocalProtocolError for a value that no field may have."""
+        """Return the bytes of the final response. Raises LocalProtocolError for an invalid field value."""
 
     def begin_next(self) -> bool:
-        """Make ready for the next request; False: none may follow."""
+        """Prepare for the next request; False: none may follow."""

@@ -1,9 +1,8 @@
-"""The common request, read at once: a complete HTTP/1.1 head with a plain or absent body, nothing special in it.
+"""The fast path for common requests: a complete HTTP/1.1 head, with a body of known length or none.
 
-One pattern holds the same grammar as strictness.py checks line by line, so h11 would only parse it a second time. All
-else (a cut head, HTTP/1.0, chunks, Expect, Upgrade, Connection: close, anything malformed) is not recognised here and
-takes the long way (lines.py), where every rule has its own answer. A test feeds both ways the same bytes and wants the
-same result.
+One pattern has the grammar that strictness.py checks line by line, so a second parse by h11 is not needed. All other
+requests (an incomplete head, HTTP/1.0, chunks, Expect, Upgrade, Connection: close, anything malformed) take the slow path
+(lines.py), which has a response for each rule. A test feeds the same bytes to both paths and compares the results.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from openguild_proto.http.strictness import HOST, TOKEN, Framing, Rule
 from openguild_proto.limits import MAX_METHOD_BYTES, Limits
 
 _HEAD = re.compile(rb"(" + TOKEN + rb") (/[!-\"$-~]*) HTTP/1\.1\r\n((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
-_LONG_WAY = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
+_SLOW_PATH = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
 _VALUE = re.compile(rb"(?:[!-~\x80-\xff]+(?:[\t ]+[!-~\x80-\xff]+)*)?")  # RFC 9110 5.5
 _NO_BODY = Framing(0, chunked=False, expects_continue=False)
 
 
 class PatternHeads:
-    """Reads whole heads of the common kind and leaves all others in the buffer."""
+    """Reads common heads, and leaves all others in the buffer."""
 
     __slots__ = ("_limits",)
 
@@ -30,7 +29,7 @@ class PatternHeads:
         self._limits = limits
 
     def read_head(self, buffer: bytearray) -> Head | None:
-        """The head at the beginning of `buffer`, taken out of it, or None: it takes the long way."""
+        """Remove and return the head at the start of `buffer`; None: it takes the slow path."""
         limits = self._limits
         end = buffer.find(b"\r\n\r\n", 0, min(limits.max_header_line_bytes, limits.max_head_bytes)) + 4
         if end < 4 or (matched := _HEAD.fullmatch(buffer, 0, end)) is None:
@@ -55,7 +54,7 @@ class PatternHeads:
                 if length >= 0 or not (value.isascii() and value.isdigit() and len(value) <= 18):
                     return None
                 length = int(value)
-            elif name in _LONG_WAY or (name == "connection" and value.lower() != "keep-alive"):
+            elif name in _SLOW_PATH or (name == "connection" and value.lower() != "keep-alive"):
                 return None
         if hosts != 1 or length > limits.max_body_bytes:
             return None
@@ -66,30 +65,30 @@ class PatternHeads:
 
 
 class PlainExchange:
-    """A body of known length or none, and an answer without ceremony. Keeps nothing, so that one serves everybody."""
+    """The exchange of the fast path. It has no state, so all connections share one."""
 
     __slots__ = ()
 
     def pass_body(self, data: bytes) -> bytes:
-        """All of it is the body."""
+        """Return the bytes unchanged."""
         return data
 
     def end_chunks(self) -> None:
-        """Not reached: what is chunked takes the long way."""
+        """Unreachable: chunked bodies take the slow path."""
 
     def pass_trailer(self, line: bytes) -> None:
-        """Not reached: what is chunked takes the long way."""
+        """Unreachable: chunked bodies take the slow path."""
 
     def end_body(self) -> Rule | None:
-        """The length was counted already."""
+        """Return None: the reader has counted the length."""
         return None
 
     def interim(self, status: int, reason: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Raises LocalProtocolError: what asks for one takes the long way."""
+        """Raise LocalProtocolError: requests with an interim response take the slow path."""
         raise LocalProtocolError("the request asks for no interim response")
 
     def response(self, status: int, reason: str, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
-        """A response as h11 would write it. Raises LocalProtocolError for a value that no field may have."""
+        """Return a response as h11 would encode it. Raises LocalProtocolError for an invalid field value."""
         parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("ascii"))]
         for name, value in headers:
             if _VALUE.fullmatch(value) is None:
@@ -100,7 +99,7 @@ class PlainExchange:
         return b"".join(parts)
 
     def begin_next(self) -> bool:
-        """HTTP/1.1 without Connection: close goes on (RFC 9112 9.3)."""
+        """Return True: HTTP/1.1 without Connection: close persists (RFC 9112 9.3)."""
         return True
 
 

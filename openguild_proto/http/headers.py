@@ -1,6 +1,6 @@
-"""Header policy: security headers, X-Request-Id, CORS, and who the client is behind trusted proxies.
+"""Header policy: security headers, X-Request-Id, CORS, and the client's address behind trusted proxies.
 
-Applied to every response that leaves, whoever made it (PROTOCOL 2.5 to 2.7).
+It applies to every response (PROTOCOL 2.5 to 2.7).
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     def create(
         cls, *, cors_allowed_origins: tuple[str, ...] = (), trusted_proxies: tuple[str, ...] = ()
     ) -> HeaderPolicy:
-        """Checks every entry; raises ValueError that names the bad one: a bad list never widens to "any" (PROTOCOL 2.6.1)."""
+        """Create the policy. Raises ValueError for an invalid entry: a bad list never admits any origin (PROTOCOL 2.6.1)."""
         for origin in cors_allowed_origins:
             if origin != "*" and _ORIGIN.fullmatch(origin) is None:
                 raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
         return cls(cors_allowed_origins, tuple(ipaddress.ip_network(entry) for entry in trusted_proxies))
 
     def apply(self, response: Response, request: Request | None, request_id: str) -> list[tuple[bytes, bytes]]:
-        """All headers of `response` but the framing ones; what the operation set itself is not set again."""
+        """Return all headers of `response` except framing; those set by the operation are not set again."""
         headers = _encoded(response.headers)
         if response.content_type is not None:
             headers.append((b"content-type", response.content_type.encode("latin-1")))
@@ -90,9 +90,9 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         return headers
 
     def admits_stream(self, request: Request) -> bool:
-        """Whether a page may open a WebSocket, for which browsers ask no CORS: its Origin must be listed (RFC 6455 10.2).
+        """Return whether the Origin may open a WebSocket, which CORS does not protect (RFC 6455 10.2).
 
-        A client that is no browser sends none and is not meant; `null` and a repeated header are no listed origin.
+        Clients other than browsers send no Origin and are admitted. `null` and a repeated header are refused.
         """
         origins = request.all_headers("origin")
         allowed = self.cors_allowed_origins
@@ -101,9 +101,9 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         return len(origins) == 1 and origins[0] in allowed
 
     def client_address(self, peer: str, headers: Headers) -> str:
-        """The socket peer, or behind trusted proxies the right-most hop that is not one of them (PROTOCOL 2.7.1).
+        """Return the client's address: the peer, or behind trusted proxies the right-most untrusted hop (PROTOCOL 2.7.1).
 
-        The whole address; `policy.addresses.limit_key` is what limits are counted by.
+        Limits use `policy.addresses.limit_key` of it.
         """
         if not self.trusted_proxies or not self.is_trusted(peer):
             return peer
@@ -112,14 +112,14 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         for hop in reversed(hops):
             address = _plain_address(hop)
             if address is None:
-                break  # what stands left of garbage cannot be trusted either
+                break  # hops left of an invalid one cannot be trusted
             client = address
             if not self.is_trusted(address):
                 break
         return client
 
     def is_trusted(self, address: str) -> bool:
-        """A proxy of ours, which speaks for many clients."""
+        """Return whether the address is that of a trusted proxy."""
         if not self.trusted_proxies:
             return False
         parsed = parse_address(address)
@@ -129,7 +129,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
 
 
 def _plain_address(hop: str) -> str | None:
-    """An address without port or brackets, or None."""
+    """Return the address without port and brackets; None: it is invalid."""
     text = hop.strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -140,7 +140,7 @@ def _plain_address(hop: str) -> str | None:
 
 
 def request_id_for(headers: Headers, random_bytes: Callable[[int], bytes]) -> str:
-    """The client's id where it is harmless in logs and headers, else a new UUIDv4 (PROTOCOL 2.5.2)."""
+    """Return the client's request id if it is valid, else a new UUIDv4 (PROTOCOL 2.5.2)."""
     for name, value in headers:
         if name == "x-request-id" and _REQUEST_ID.fullmatch(value):
             return value

@@ -1,6 +1,6 @@
-"""Any request, read line by line: bounded and checked before h11 sees a byte, then h11 has the last word.
+"""Reads any request line by line: checks each line (strictness.py), then passes it to h11.
 
-h11 is the authority on the wire; what it lets pass or checks too late is refused here first (strictness.py).
+h11 is the authority on the wire format. Input that it accepts or checks too late is refused before it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from openguild_proto.limits import Limits
 
 
 def take_line(buffer: bytearray, limit: int, too_long: Rule) -> bytes | Rule | None:
-    """The first line of `buffer` with its CRLF, at most `limit` bytes without it; `too_long` or another broken rule."""
+    """Remove and return the first line of `buffer` with its CRLF, a broken rule, or None: the line is incomplete.
+
+    `limit`: bytes without the CRLF; a longer line returns `too_long`.
+    """
     end = buffer.find(b"\n", 0, limit + 2)
     if end < 0:
         return too_long if len(buffer) >= limit + 2 else None
@@ -31,7 +34,7 @@ def take_line(buffer: bytearray, limit: int, too_long: Rule) -> bytes | Rule | N
 
 
 class LineExchange:
-    """Reads heads line by line into h11, and is the exchange that follows."""
+    """Reads heads line by line into h11, and is the exchange of the request."""
 
     __slots__ = ("_empty_lines", "_h11", "_head_bytes", "_headers", "_http_version", "_limits")
 
@@ -44,24 +47,24 @@ class LineExchange:
 
     def _begin(self) -> None:
         self._head_bytes = 0
-        self._headers: list[tuple[str, str]] | None = None  # None: the request line has not come yet
+        self._headers: list[tuple[str, str]] | None = None  # None: before the request line
         self._empty_lines = 0
         self._http_version = "1.1"
 
     @property
     def has_line(self) -> bool:
-        """Some of a head has been taken in: it is no matter for another way any more."""
+        """Whether a line was consumed: the fast path cannot read this head any more."""
         return self._head_bytes > 0 or self._empty_lines > 0
 
     @property
     def has_begun(self) -> bool:
-        """More than an empty line has been taken in."""
+        """Whether more than an empty line was consumed."""
         return self._head_bytes > 0
 
     # --- reading -----------------------------------------------------------------------------------
 
     def read_head(self, buffer: bytearray) -> Head | Rule | None:
-        """Take lines in until the head is whole, a rule is broken, or more bytes are needed."""
+        """Consume lines until the head is complete, a rule is broken, or more bytes are needed."""
         limits = self._limits
         while True:
             headers = self._headers
@@ -72,7 +75,7 @@ class LineExchange:
             if line is None or isinstance(line, Rule):
                 return line
             if headers is None and line == b"\r\n":
-                self._empty_lines += 1  # RFC 9112 2.2: one is to be ignored
+                self._empty_lines += 1  # RFC 9112 2.2: one is ignored
                 if self._empty_lines > 1:
                     return strictness.LEADING_EMPTY_LINES
                 continue
@@ -99,7 +102,7 @@ class LineExchange:
         return strictness.check_header_line(line[:-2])
 
     def _finish_head(self, headers: Headers) -> Head | Rule:
-        """The head is complete; our rules first, because h11 joins repeated fields and refuses with 400 only."""
+        """Check the complete head. Our rules come first, because h11 joins repeated fields and knows only 400."""
         framing = strictness.check_head(self._http_version, headers, self._limits.max_body_bytes)
         if isinstance(framing, Rule):
             return framing
@@ -114,16 +117,16 @@ class LineExchange:
         return Head(event.method.decode("ascii"), path, query, headers, self._http_version, framing, self)
 
     def pass_body(self, data: bytes) -> bytes:
-        """Through h11, which counts the length too."""
+        """Pass the bytes through h11, which counts the length too."""
         self._h11.receive_data(data)
         return self._collect()
 
     def end_chunks(self) -> None:
-        """h11 sees only the end of a chunked body: each chunk through it costs ten times as much."""
+        """Pass only the end of a chunked body to h11: passing each chunk costs ten times as much."""
         self._h11.receive_data(b"0\r\n")
 
     def pass_trailer(self, line: bytes) -> None:
-        """h11 takes the fields, and drops them."""
+        """Pass the line to h11, which checks the fields and drops them."""
         self._h11.receive_data(line)
 
     def _collect(self) -> bytes:
@@ -133,21 +136,21 @@ class LineExchange:
         return b"".join(parts)
 
     def end_body(self) -> Rule | None:
-        """h11 must have got the whole request too."""
+        """Return the rule that h11 found broken; for h11, too, the request must be complete."""
         try:
             self._collect()
         except h11.RemoteProtocolError as fault:
             return Rule(f"{strictness.LIBRARY.source}: {fault}")
         return strictness.LIBRARY if self._h11.their_state in _UNFINISHED else None
 
-    # --- answering ---------------------------------------------------------------------------------
+    # --- responses ---------------------------------------------------------------------------------
 
     def interim(self, status: int, reason: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Bytes of a 1xx. Raises LocalProtocolError for what h11 does not send."""
+        """Return the bytes of a 1xx. Raises LocalProtocolError if h11 refuses it."""
         return self._send(h11.InformationalResponse, status_code=status, headers=headers, reason=reason)
 
     def response(self, status: int, reason: str, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
-        """Bytes of the final response. Raises LocalProtocolError for what h11 does not send."""
+        """Return the bytes of the final response. Raises LocalProtocolError if h11 refuses it."""
         data = self._send(h11.Response, status_code=status, headers=headers, reason=reason)
         if body:
             data += self._send(h11.Data, data=body)
@@ -162,7 +165,7 @@ class LineExchange:
             raise LocalProtocolError(str(misuse)) from misuse
 
     def begin_next(self) -> bool:
-        """False after HTTP/1.0 and Connection: close, whichever side said it (RFC 9112 9.3)."""
+        """Prepare for the next request. False after HTTP/1.0 and after Connection: close of either side (RFC 9112 9.3)."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
         self._h11.start_next_cycle()
@@ -170,4 +173,4 @@ class LineExchange:
         return True
 
 
-_UNFINISHED = {h11.IDLE, h11.SEND_BODY, h11.ERROR}  # of the peer: h11 has not got the whole request
+_UNFINISHED = {h11.IDLE, h11.SEND_BODY, h11.ERROR}  # states of the peer in which the request is incomplete for h11

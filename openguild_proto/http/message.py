@@ -1,4 +1,4 @@
-"""The request an operation receives and the response it returns: plain, frozen, complete."""
+"""The request that an operation receives, and the response or stream that it returns."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     headers: Headers  # names lower case, values stripped, latin-1 decoded, in order of arrival
     body: bytes = b""
     http_version: str = "1.1"
-    request_id: str = ""  # accepted from the client or made here (PROTOCOL 2.5.2)
+    request_id: str = ""  # of the client, or generated (PROTOCOL 2.5.2)
     client_address: str = ""  # socket peer or right-most untrusted hop (PROTOCOL 2.7.1), no port
-    is_upgrade: bool = False  # asks for a WebSocket and passed handshake.py
+    is_upgrade: bool = False  # a WebSocket handshake that passed handshake.py
 
     @property
     def shown_method(self) -> str:
-        """What logs and traces say: one of METHODS, or `other`. Any token may be a method, so the client could choose the word."""
+        """The method for logs and traces: one of METHODS, or `other`, because a client may send any token."""
         return self.method if self.method in METHODS else OTHER_METHOD
 
     def header(self, name: str) -> str | None:
-        """The first value of `name` (lower case), or None."""
+        """Return the first value of `name` (lower case), or None."""
         for key, value in self.headers:
             if key == name:
                 return value
         return None
 
     def all_headers(self, name: str) -> list[str]:
-        """Every value of `name` (lower case), in order."""
+        """Return all values of `name` (lower case), in order."""
         return [value for key, value in self.headers if key == name]
 
 
@@ -60,38 +60,38 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> Response:
-        """`value` as JSON. Raises TypeError for what msgspec cannot encode."""
+        """Return a response with `value` as JSON. Raises TypeError for a value that msgspec cannot encode."""
         return cls(status=status, body=msgspec.json.encode(value), headers=headers, content_type=JSON)
 
     @classmethod
     def text(cls, text: str, *, status: int = 200) -> Response:
-        """`text` as UTF-8 plain text."""
+        """Return a response with `text` as UTF-8 plain text."""
         return cls(status=status, body=text.encode(), content_type=TEXT)
 
     @classmethod
     def empty(cls, status: int = 204) -> Response:
-        """No body and no content type."""
+        """Return a response without a body."""
         return cls(status=status)
 
 
 class OpenStream(msgspec.Struct, frozen=True, gc=False):
-    """What an operation returns in place of a response to have the upgrade accepted (PROTOCOL 8).
+    """Returned by an operation, instead of a response, to accept an upgrade (PROTOCOL 8).
 
-    The runtime accepts the handshake, joins the stream, and releases the socket's place in
-    `StreamLimiter` when the socket is gone.
+    The runtime accepts the handshake, joins the stream, and releases the socket's place in `StreamLimiter` at its end.
     """
 
     user_id: str
     session_id: str
-    verified_by: bytes  # public key that vouched for the token: when it leaves the ring, close 4401
-    expires_ms: int  # UTC milliseconds at which the token ends: close 4401
+    verified_by: bytes  # public key that verified the token: close 4401 when it is withdrawn
+    expires_ms: int  # UTC milliseconds at which the token expires: close 4401
     channel_id: str | None  # None: the caller's notification stream
     address: str = ""  # key under which the socket's place is reserved (policy/addresses.py)
     guild_id: str | None = None
-    since: int | None = None  # last sequence the client has; None: the newest replay_window events
+    since: int | None = None  # last sequence the client has; None: the newest `replay_window` events
+    replay_window: int = 0  # events
     head: int = 0  # the channel's newest sequence when access was checked
-    epoch: int | None = None  # of the log that these two count in
+    epoch: int | None = None  # of the log of `since` and `head`
     subprotocol: str | None = None  # "openguild.v1" when the client offered it
     headers: Headers = ()  # of the 101
-    request_id: str = ""  # of the upgrade: every record of the log about this stream has it
+    request_id: str = ""  # of the upgrade; in every log record of this stream
     route: str = "unmatched"

@@ -1,4 +1,4 @@
-"""Requests out of bytes: a head by pattern or line by line, then its body, counted here and bounded before it is kept."""
+"""Reads requests from bytes: the head by the fast or the slow path, then the body, whose size is checked before it is kept."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from openguild_proto.limits import Limits
 
 
 class Part(StrEnum):
-    """What the next bytes of a request are."""
+    """The part of a request that the next bytes belong to."""
 
     HEAD = "head"  # the request line and headers
     BODY = "body"  # a body of known length
     CHUNK_LINE = "chunk_line"  # a chunk's size and extensions (RFC 9112 7.1)
     CHUNK_DATA = "chunk_data"  # a chunk
-    CHUNK_END = "chunk_end"  # CRLF behind a chunk
-    TRAILERS = "trailers"  # fields behind the last chunk
+    CHUNK_END = "chunk_end"  # CRLF after a chunk
+    TRAILERS = "trailers"  # fields after the last chunk
 
 
 class Awaited(StrEnum):
-    """What is missing when no whole request is here."""
+    """What is missing from an incomplete request."""
 
-    BEGINNING = "beginning"  # nothing of a request has come
+    BEGINNING = "beginning"  # all of it
     HEAD = "head"  # the rest of a head
     BODY = "body"  # the rest of a body
 
 
 class RequestReader:
-    """A `Decoder` of requests. `request` and `exchange` are the last one's until `begin_next`, which must precede the next."""
+    """A `Decoder` of requests. `request` and `exchange` belong to the last one until `begin_next`."""
 
     __slots__ = (
         "_body", "_buffer", "_chunk_left", "_chunked_bytes", "_chunks", "_limits", "_lines", "_max_body_of", "_part", "_patterns",
@@ -57,43 +57,43 @@ class RequestReader:
         self._max_body_of = max_body_of
         self._buffer = bytearray()
         self._patterns: HeadReader = PatternHeads(limits)
-        self._lines: LineExchange | None = None  # made when a head needs it, and kept
+        self._lines: LineExchange | None = None  # created for the first head that needs it
         self._body: list[bytes] = []
         self._chunk_left = self._chunked_bytes = self._chunks = self._trailer_bytes = 0
         self.expects_continue = False
         self.begin_next()
 
     def begin_next(self) -> None:
-        """Behind the answer to a request: what is fed and kept from here on is the next one."""
+        """Begin with the next request, after the response to the last one."""
         self._part = Part.HEAD
-        self.request: Request | None = None  # whose head is read
+        self.request: Request | None = None  # once its head is complete
         self.exchange: Exchange = PLAIN
 
     def feed(self, data: bytes) -> None:
-        """Keep `data`; `next_item` works on it."""
+        """Buffer `data`."""
         self._buffer += data
 
     @property
     def unread(self) -> int:
-        """Bytes that are kept and not worked on."""
+        """The number of buffered bytes."""
         return len(self._buffer)
 
     @property
     def awaits(self) -> Awaited:
-        """What is missing, once `next_item` has given None."""
+        """What is missing, after `next_item` returned None."""
         if self._part is not Part.HEAD:
             return Awaited.BODY
         begun = self._buffer or (self._lines is not None and self._lines.has_begun)
         return Awaited.HEAD if begun else Awaited.BEGINNING
 
     def next_item(self, now: float) -> Request | Rule | None:
-        """The next whole request, the rule that was broken, or None: more bytes are needed. Time decides nothing here."""
+        """Return the next whole request, a broken rule, or None: more bytes are needed. `now` is not used."""
         while True:
             outcome = _STEPS[self._part](self)
             if not isinstance(outcome, bool):
                 return outcome
 
-    # Each step returns True to go on, None for "more bytes", a Rule, or the finished Request.
+    # Each step returns True to continue, None if more bytes are needed, a Rule, or the complete Request.
 
     def _step_head(self) -> Request | Rule | bool | None:
         head: Head | Rule | None = None
@@ -143,7 +143,7 @@ class RequestReader:
         )
 
     def _take_data(self) -> bytes:
-        """Bytes that the framing has accounted for."""
+        """Remove and return buffered bytes of the current body or chunk."""
         data = bytes(self._buffer[: self._chunk_left])
         del self._buffer[: len(data)]
         self._chunk_left -= len(data)
@@ -226,7 +226,7 @@ class RequestReader:
         return request
 
     def take_rest(self) -> bytes:
-        """What is kept and not worked on; nothing is kept any more."""
+        """Remove and return all buffered bytes."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest

@@ -1,4 +1,4 @@
-"""The typed error body (PROTOCOL 3.6), made in one place for operations and for the connection alike."""
+"""Builds the responses with a typed error (PROTOCOL 3.6), for operations and for the connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from openguild_proto.http.message import JSON, Headers, Response
 
 
 def refusal_response(refusal: Refusal, request_id: str, *, route: str = "unmatched", close: bool = False) -> Response:
-    """`{"error", "message", "request_id", "details"?}` with WWW-Authenticate on 401 and Retry-After on 429 and 503."""
+    """Return the response `{"error", "message", "request_id", "details"?}`.
+
+    It has WWW-Authenticate with 401, and Retry-After with 429 and 503.
+    """
     body: dict[str, Any] = {"error": refusal.code.spec.code, "message": refusal.message, "request_id": request_id}
     if refusal.details:
         body["details"] = [problem._asdict() for problem in refusal.details]
@@ -33,5 +36,5 @@ def refusal_response(refusal: Refusal, request_id: str, *, route: str = "unmatch
 
 
 def error_response(code: ErrorCode, request_id: str, *, route: str = "unmatched", close: bool = False) -> Response:
-    """The row of the table as it stands, without details."""
+    """Return the response for a code with its default message."""
     return refusal_response(Refusal(code), request_id, route=route, close=close)

@@ -1,7 +1,7 @@
-"""What h11 lets pass and this server refuses: one row per rule, with its source.
+"""Rules for requests that h11 does not enforce, each with its source.
 
-All of it works on single lines or on the parsed head, so the answer cannot depend on how TCP cut the bytes.
-A framing error ends the connection: the server answers once, closes, and interprets nothing that followed.
+They check single lines or the parsed head, so the result does not depend on how TCP splits the bytes. After a broken rule
+the server responds once, closes the connection, and ignores the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from openguild_proto.limits import MAX_METHOD_BYTES
 
 
 class Rule(NamedTuple):
-    """`source`: RFC section and what it says, as it appears in the log; `code`: the typed answer."""
+    """A rule. `source`: RFC section and summary, for the log. `code`: of the typed response."""
 
     source: str
     code: ErrorCode = ErrorCode.INVALID_REQUEST
@@ -60,7 +60,7 @@ WHOLE_TOKEN = re.compile(TOKEN)
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
 _HEADER = re.compile(rb"(" + TOKEN + rb"):[\t -~\x80-\xff]*")
 _BAD_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_TARGET = re.compile(rb"[!-~]+")  # visible ASCII; '#' is looked for apart
+_TARGET = re.compile(rb"[!-~]+")  # visible ASCII; '#' is checked separately
 _NAME = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]"
 HOST = re.compile(_NAME + "*)(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile("https?://" + _NAME + "+)(?::[0-9]{0,5})?((?:[/?].*)?)", re.IGNORECASE)
@@ -70,7 +70,7 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:" + _EXTENSION + rb")*")
 
 
 def check_line(line: bytes) -> Rule | None:
-    """`line` with its LF: the end of line and the characters that no line may hold."""
+    """Check the end and the characters of a line, given with its LF."""
     if not line.endswith(b"\r\n"):
         return BARE_LF
     if b"\r" in line[:-2]:
@@ -79,7 +79,7 @@ def check_line(line: bytes) -> Rule | None:
 
 
 def check_request_line(line: bytes, max_target_bytes: int) -> Rule | None:
-    """`line` without CRLF."""
+    """Check a request line, given without CRLF."""
     matched = _REQUEST_LINE.fullmatch(line)
     if matched is None:
         return REQUEST_LINE
@@ -99,7 +99,7 @@ def check_request_line(line: bytes, max_target_bytes: int) -> Rule | None:
 
 
 def path_and_query(target: str) -> tuple[str, str]:
-    """Of a target that passed `check_request_line`; the host of an absolute form names this server (RFC 9112 3.2.2)."""
+    """Split a checked target; the host of the absolute form is dropped (RFC 9112 3.2.2)."""
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         target = absolute[1]
@@ -108,7 +108,7 @@ def path_and_query(target: str) -> tuple[str, str]:
 
 
 def check_header_line(line: bytes) -> Rule | None:
-    """`line` without CRLF."""
+    """Check a header field, given without CRLF."""
     if line[:1] in {b" ", b"\t"}:
         return OBS_FOLD
     if _HEADER.fullmatch(line) is None:
@@ -118,7 +118,7 @@ def check_header_line(line: bytes) -> Rule | None:
 
 
 def check_chunk_line(line: bytes) -> tuple[int, Rule | None]:
-    """`line` without CRLF: the chunk's size, or the rule it breaks."""
+    """Return the size of a chunk and the broken rule, if any. `line`: without CRLF."""
     matched = _CHUNK.fullmatch(line)
     if matched is None:
         return 0, CHUNK_EXTENSION if b";" in line else CHUNK_SIZE
@@ -134,7 +134,7 @@ class Framing(NamedTuple):
 
 
 def check_head(version: str, headers: Headers, max_body_bytes: int) -> Framing | Rule:
-    """Rules that need the whole head; names are lower case."""
+    """Check the rules for the whole head and return the framing of the body. Names are lower case."""
     hosts, lengths, codings, expectations = (
         [value for name, value in headers if name == wanted]
         for wanted in ("host", "content-length", "transfer-encoding", "expect")

@@ -48,6 +48,7 @@ def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Ope
         channel_id=channel_id,
         guild_id=access.channel.guild_id,
         since=since,
+        replay_window=call.ctx.service.settings.messaging.replay_window,
         head=access.head,
         epoch=access.channel.epoch,
         headers=epoch_header(access.channel),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS
 from openguild_proto.policy.permissions import Permission, allows
 from openguild_proto.records import Change, Edit, MessageState, Pin, React, Redact, Reply
@@ -36,7 +36,8 @@ def decide_change(
 ) -> MessageState | None:
     """Return the message as it is after the change `event_id`; None: it is so already, and nothing is stored.
 
-    Raises Refusal: 404 for no such message, 403 where it is not the asker's, 409 `message_redacted` or `limit_reached`.
+    Raises Refusal: 404 for no such message, 403 where it is not the asker's (400 where only the reason is missing),
+    409 `message_redacted` or `limit_reached`.
     """
     if message is None:
         raise Refusal(ErrorCode.NOT_FOUND, "there is no such message in this channel")
@@ -69,6 +70,10 @@ def _require_right(message: MessageState, change: Change, asker: Asker) -> None:
             raise Refusal(ErrorCode.FORBIDDEN, "only its author may edit a message")
         if not allows(asker.role, Permission.MANAGE_MESSAGES):
             raise Refusal(ErrorCode.FORBIDDEN, "only its author and moderators may take a message back")
+        if change.reason is None:
+            raise Refusal(
+                ErrorCode.VALIDATION, details=(FieldProblem("reason", "must be given: it is not your message"),)
+            )
 
 
 def _react(message: MessageState, change: React, asker: Asker) -> MessageState | None:

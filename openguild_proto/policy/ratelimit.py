@@ -88,5 +88,5 @@ class SlidingWindow:
             del self._admitted[key]
 
     def __len__(self) -> int:
-        """The number of keys that are kept."""
+        """Return the number of keys that are kept."""
         return len(self._admitted)

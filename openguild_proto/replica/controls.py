@@ -7,6 +7,7 @@ read from the log. A stream is ended by what the store says now (a re-check), so
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from openguild_proto.effects.base import Operation, StorageUnavailable
 from openguild_proto.effects.replica import ReadControlHead, ReadControls
@@ -160,9 +161,9 @@ class Controls:
                 case CloseStreams():
                     streams.close_streams(consequence)
                 case ForgetChannel(channel_id=channel_id):
-                    streams.forget_channel(channel_id)
+                    self._do_in_turn(partial(streams.forget_channel, channel_id))
                 case AnnounceChannel(record=created):
-                    streams.notifications.channel_created(created)
+                    self._do_in_turn(partial(streams.notifications.channel_created, created))
                 case RefreshGuild(guild_id=guild_id):
                     users = tuple(streams.notifications.watchers.of_guild(guild_id))
                     self._outputs.add_each(users, self._start_refresh)
@@ -170,6 +171,15 @@ class Controls:
                     self._outputs.procedures.start(self._recheck_user(user_id), "checking a user's streams again")
                 case UnknownKind(kind=kind):
                     self._pass_over(kind)
+
+    def _do_in_turn(self, do: Callable[[], None]) -> None:
+        """Do it behind the refreshes that earlier records of the same page have started: those must learn of it."""
+
+        def once() -> Procedure[None]:
+            do()
+            yield from ()
+
+        self._outputs.procedures.start(once(), "applying a control record")
 
     def _start_refresh(self, user_id: str) -> None:
         self._outputs.procedures.start(self._refresh(user_id), "reading again what a user sees")

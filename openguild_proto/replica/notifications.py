@@ -24,9 +24,9 @@ USER_RING = "user:"
 
 
 class _Refresh:
-    """A reading of what a user sees, under way.
+    """A reading of what a user sees, under way or waiting for its turn.
 
-    `created`: channels that appeared meanwhile, and whether the user was told; `deleted`: those that went.
+    `created`: channels that appeared since it was asked for, and whether the user was told; `deleted`: those that went.
     """
 
     __slots__ = ("created", "deleted", "ended")
@@ -45,7 +45,7 @@ class Notifications:
         self._hub = hub
         self._outputs = outputs
         self._channels = channels
-        self._refreshing: dict[str, _Refresh] = {}  # by user id
+        self._refreshing: dict[str, list[_Refresh]] = {}  # by user id; the first runs, the others wait
 
     # --- who watches what ----------------------------------------------------------------------------
 
@@ -68,30 +68,37 @@ class Notifications:
 
         One refresh of a user runs at a time: a second one waits for it and then reads the store again.
         """
-        while (running := self._refreshing.get(user_id)) is not None:
-            yield from running.ended.wait()
-        running = self._refreshing[user_id] = _Refresh(Signal(self._outputs.procedures))
-        beginning = self.watchers.beginnings
+        refreshes = self._refreshing.setdefault(user_id, [])
+        refresh = _Refresh(Signal(self._outputs.procedures))
+        refreshes.append(refresh)
         try:
-            visible = yield from ReadVisible(user_id)
-            watched = self.watchers.channels_of(user_id)
-            held = yield from self._channels.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
-            self._channels.let_go(held & running.deleted)
-            held -= running.deleted
-            if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
-                self._channels.let_go(held)
-                return
-            kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
-            new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
-            self.watchers.was_read(user_id, beginning)
-            self._channels.let_go(held - new)
-            self._channels.let_go(gone)
-            for record, told in running.created.values():
-                if not told and record.guild_id in visible.guild_ids:
-                    self._announce(record, {user_id})
+            while refreshes[0] is not refresh:
+                yield from refreshes[0].ended.wait()
+            yield from self._read(user_id, refresh)
         finally:
-            del self._refreshing[user_id]
-            running.ended.set()
+            refreshes.remove(refresh)
+            if not refreshes:
+                del self._refreshing[user_id]
+            refresh.ended.set()
+
+    def _read(self, user_id: str, running: _Refresh) -> Procedure[None]:
+        beginning = self.watchers.beginnings
+        visible = yield from ReadVisible(user_id)
+        watched = self.watchers.channels_of(user_id)
+        held = yield from self._channels.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
+        self._channels.let_go(held & running.deleted)
+        held -= running.deleted
+        if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
+            self._channels.let_go(held)
+            return
+        kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
+        new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
+        self.watchers.was_read(user_id, beginning)
+        self._channels.let_go(held - new)
+        self._channels.let_go(gone)
+        for record, told in list(running.created.values()):
+            if not told and record.guild_id in visible.guild_ids:
+                self._announce(record, {user_id})
 
     def channel_created(self, record: ControlRecord) -> None:
         """Tell the guild's members, and let them have the channel's messages from the first one on.
@@ -101,16 +108,18 @@ class Notifications:
         if record.guild_id is None or record.channel_id is None:
             return
         members = self.watchers.of_guild(record.guild_id)
-        for user_id, running in self._refreshing.items():
-            running.created[record.channel_id] = record, user_id in members
+        for refreshes in self._refreshing.values():
+            for refresh in refreshes:
+                refresh.created[record.channel_id] = record, False
         if members:
             self._announce(record, members)
 
     def forget_channel(self, channel_id: str) -> None:
         """The channel is gone: nobody is notified of it any more."""
-        for running in self._refreshing.values():
-            running.created.pop(channel_id, None)
-            running.deleted.add(channel_id)
+        for refreshes in self._refreshing.values():
+            for refresh in refreshes:
+                refresh.created.pop(channel_id, None)
+                refresh.deleted.add(channel_id)
         if self.watchers.drop_channel(channel_id):
             self._channels.let_go([channel_id])
 
@@ -148,7 +157,13 @@ class Notifications:
 
     def _announce(self, record: ControlRecord, users: Set[str]) -> None:
         self._notify(users, channel_created_payload(record))
-        if record.channel_id is not None and self.watchers.add_channel(users, record.channel_id):
+        if record.channel_id is None:
+            return
+        for user_id, refreshes in self._refreshing.items():
+            for refresh in refreshes:
+                if user_id in users and record.channel_id in refresh.created:
+                    refresh.created[record.channel_id] = record, True
+        if self.watchers.add_channel(users, record.channel_id):
             self._channels.hold_new(record.channel_id)
 
 

@@ -12,6 +12,7 @@ from openguild_proto.procedures import Procedures
 from openguild_proto.replica.actions import PASS, AnyAction, Flush, Haste, Level, Log, Query
 
 T = TypeVar("T")
+_END = object()  # of an iterator
 
 
 class Counters:
@@ -103,12 +104,18 @@ class Outputs:
             return self._actions.popleft()
         while self._works:
             items, decide = self._works[0]
-            for item in items:
-                try:
-                    return decide(item) or PASS
-                except Exception as failure:  # contained: the others do not suffer
-                    return Log(Level.ERROR, "work for many sockets failed", failure=failure)
-            self._works.popleft()
+            try:
+                item = next(items, _END)
+            except Exception as failure:  # contained: what else waits is done, the rest of this work cannot be known
+                self._works.popleft()
+                return Log(Level.ERROR, "work for many sockets broke off", failure=failure)
+            if item is _END:
+                self._works.popleft()
+                continue
+            try:
+                return decide(item) or PASS
+            except Exception as failure:  # contained: the others do not suffer
+                return Log(Level.ERROR, "work for many sockets failed", failure=failure)
         return None
 
     @property

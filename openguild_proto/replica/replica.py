@@ -8,9 +8,10 @@ until there are none and carry them out in order, and come back at `next_deadlin
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = replica.next_deadline()
 
-Inputs: `start`, `committed`, `stored`, `heard`, `heard_control`, `wire_state`, `prepare`, `abandon`, `join`, `leave`,
-`next_pages`, `replayed`, `flushed`, `answered`, `failed`, `handle_deadline`, `drain`. `now` is monotonic seconds and never goes
-back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
+Inputs: `run` (with `start`), `follow`, `committed`, `heard`, `stored`, `read_moved`, `heard_control`, `wire_state`, `catch_up`,
+`prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`, `keys_replaced`, `drain`, `answered`,
+`failed`, `handle_deadline`. `now` is monotonic seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises
+for what another replica or the store says.
 """
 
 from __future__ import annotations
@@ -52,9 +53,8 @@ from openguild_proto.ws.frames import text_frame
 class Replica:
     """`hub` holds the rings, which whoever carries out `Flush` sends from; `tokens` hears of revoked sessions."""
 
-    def __init__(self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float], *, replay_window: int) -> None:
+    def __init__(self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float]) -> None:
         self.hub = hub
-        self.replay_window = replay_window  # events that a stream gets which names no place
         self._outputs = outputs = Outputs(hub)
         self._jitter = jitter
         self._procedures = outputs.procedures
@@ -198,7 +198,7 @@ class Replica:
         `changes`: the count when its access was checked. What came since has not seen this socket, so it is checked again.
         """
         self._at(now)
-        self.streams.join(socket, stream, handle=handle, replay_window=self.replay_window)
+        self.streams.join(socket, stream, handle=handle)
         if changes != self.streams.changes:
             self.controls.recheck_joined(socket, changes)
 

@@ -69,17 +69,17 @@ class Streams:
         else:
             self.notifications.release(stream.user_id)
 
-    def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int, replay_window: int) -> None:
+    def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int) -> None:
         """Subscribe the accepted socket; from here it misses nothing and gets nothing twice.
 
-        `handle`: its descriptor. `replay_window`: events that it gets where it names no place.
+        `handle`: its descriptor.
         """
         socket.stream = stream
         self._sockets.setdefault(stream.user_id, {})[socket] = None
         if self._is_beyond_log(stream):
             self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK))
             return
-        ring, since = self._place(stream, replay_window)
+        ring, since = self._place(stream)
         socket.subscriber = self._hub.subscribe(ring, since, owner=socket, handle=handle)
         self._outputs.counters.subscribers += 1
         if socket.subscriber.state is SubscriberState.REPLAYING:
@@ -92,7 +92,7 @@ class Streams:
         feed = self._channels.get(stream.channel_id) if stream.channel_id is not None else None
         return feed is not None and feed.head < (stream.since or 0)
 
-    def _place(self, stream: OpenStream, replay_window: int) -> tuple[str, int]:
+    def _place(self, stream: OpenStream) -> tuple[str, int]:
         """The ring, opened, and the sequence after which the stream begins."""
         if stream.channel_id is None:
             ring = user_ring(stream.user_id)
@@ -103,7 +103,8 @@ class Streams:
         head = feed.head if feed is not None else stream.head
         if not self._hub.is_open(stream.channel_id):
             self._hub.open(stream.channel_id, head)
-        return stream.channel_id, stream.since if stream.since is not None else max(0, head - replay_window)
+        since = stream.since if stream.since is not None else max(0, head - stream.replay_window)
+        return stream.channel_id, since
 
     def leave(self, socket: StreamSocket) -> None:
         """The socket is going: out of its ring and out of the indexes; safe to repeat."""
@@ -161,10 +162,12 @@ class Streams:
             self._outputs.add_each(self._all_lagged(lagged), self._end_lagged)
 
     def _all_lagged(self, lagged: list[Lagged]) -> Iterator[Lagged]:
-        while lagged:
-            yield from lagged
-            lagged = self._hub.take_lagged(FEW_AT_ONCE)
-        self._is_ending_lagged = False
+        try:
+            while lagged:
+                yield from lagged
+                lagged = self._hub.take_lagged(FEW_AT_ONCE)
+        finally:  # also where it breaks off: the next flush begins again
+            self._is_ending_lagged = False
 
     def _end_lagged(self, lagged: Lagged) -> Close:
         self._outputs.counters.lagged += 1

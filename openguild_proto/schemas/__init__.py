@@ -1,1 +1,1 @@
-"""Struct types of every body and socket message; the OpenAPI document is made from them."""
+"""The Structs of all bodies and socket messages, from which the OpenAPI document is built, and their decoding."""

@@ -1,4 +1,4 @@
-"""From untrusted bytes to typed values: bodies, queries, path identifiers. Every fault is a typed refusal."""
+"""Decodes untrusted bodies, queries and path parameters to typed values. Every fault raises a typed Refusal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEDIA_TYPE = re.compile(r"application/(json|[a-z0-9!#$&^_.-]+\+json)")
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _HEX32 = re.compile(r"[0-9a-fA-F]{32}")
 _HYPHENATED = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-# Possessive, and an open text counts to the end: nothing is looked at twice, whatever the bytes are.
+# Possessive, and an unterminated string extends to the end, so matching is linear.
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _INTEGER = re.compile(r"(-?)([0-9]+)", re.ASCII)
 _PATH = re.compile(r" - at `\$(?:\.)?(?P<path>[^`]*)`$")
@@ -27,10 +27,10 @@ _NAMED = re.compile(r"(?:missing required field|unknown field) `(?P<name>[^`]+)`
 
 
 def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
-    """The JSON body as `kind`, a msgspec Struct. Unknown members are ignored (PROTOCOL 3.3.4).
+    """Decode the JSON body as `kind`, a msgspec Struct. Unknown members are ignored (PROTOCOL 3.3.4).
 
-    Raises Refusal: 415 for another media type, 400 `invalid_json` for what is not JSON (nesting beyond 128 and lone
-    surrogates included), 400 `validation_error` naming the field for a wrong shape or a repeated member.
+    Raises Refusal: 415 for another media type; 400 `invalid_json` for invalid JSON, nesting beyond 128 and lone surrogates;
+    400 `validation_error` with the field for a wrong type or a repeated member.
     `required` False: an empty body stands for `{}`.
     """
     if not request.body and not required:
@@ -53,8 +53,8 @@ def _check_media_type(request: Request) -> None:
 
 
 def parse_json(body: bytes) -> Any:
-    """Strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, at most 128 deep. Raises Refusal."""
-    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:  # texts included: too many only asks for a closer look
+    """Parse strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, at most 128 deep. Raises Refusal."""
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:  # counts strings too, so check exactly
         _check_depth(body)
     try:
         value = _DECODER.decode(body.decode())
@@ -68,7 +68,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def _check_depth(body: bytes) -> None:
-    """Before parsing, so that a deep body costs one scan and no recursion."""
+    """Check the depth before parsing, in one scan without recursion."""
     depth = 0
     for matched in _STRUCTURE.finditer(body):
         token = matched[0]
@@ -84,7 +84,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
-            _check_surrogates(name)  # the refusal holds the name, and must be text that can be sent
+            _check_surrogates(name)  # the refusal contains the name, which must be encodable
             raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(name[:64], "must not be repeated"),))
         members[name] = value
     return members
@@ -105,7 +105,7 @@ def _check_surrogates(value: Any) -> None:
 
 
 def _refuse_shape(message: str) -> NoReturn:
-    """msgspec names the path at the end of its message; the client gets it as `details`."""
+    """Raise the Refusal for a message of msgspec, with the path at its end as `details`."""
     at = _PATH.search(message)
     named = _NAMED.search(message)
     path = at["path"] if at else ""
@@ -117,7 +117,7 @@ def _refuse_shape(message: str) -> NoReturn:
 
 
 def parse_uuid(text: str) -> str | None:
-    """Hyphenated, simple, braced or URN form, any case, as hyphenated lower case; None for anything else."""
+    """Parse a UUID (hyphenated, simple, braced or URN, any case) to hyphenated lower case; None: it is invalid."""
     if _CANONICAL.fullmatch(text):
         return text
     lowered = text.lower().removeprefix("urn:uuid:")
@@ -131,9 +131,9 @@ def parse_uuid(text: str) -> str | None:
 
 
 def decode_component(text: str, *, plus: bool = False) -> str | None:
-    """Percent-decoding of one path segment or query part; None where it is not valid UTF-8 or escaped badly."""
+    """Percent-decode a path segment or query part; None: invalid UTF-8 or escape."""
     if text.isalnum() and text.isascii():
-        return text  # nothing in it stands for anything else
+        return text  # nothing to decode
     if plus:
         text = text.replace("+", " ")
     if "%" not in text and text.isascii():
@@ -147,8 +147,8 @@ def decode_component(text: str, *, plus: bool = False) -> str | None:
 
 
 def parse_query(request: Request, *allowed: str) -> dict[str, str]:
-    """The query as a dict. Raises Refusal for a repeated, badly escaped or unknown parameter: a misspelt `limit`
-    must not silently mean the default."""
+    """Parse the query to a dict. Raises Refusal for a repeated, badly escaped or unknown parameter: a misspelt `limit` must
+    not mean the default."""
     found: dict[str, str] = {}
     for part in request.query.split("&"):
         if not part:
@@ -166,7 +166,7 @@ def parse_query(request: Request, *allowed: str) -> dict[str, str]:
 
 
 def parse_integer(name: str, text: str) -> int:
-    """A decimal integer in the range of a signed 64-bit number. Raises Refusal that names the parameter."""
+    """Parse a decimal integer of signed 64 bits. Raises Refusal with the parameter."""
     value = _decimal(name, text)
     if not -MAX_SEQUENCE - 1 <= value <= MAX_SEQUENCE:
         raise _not_integer(name)
@@ -174,13 +174,13 @@ def parse_integer(name: str, text: str) -> int:
 
 
 def parse_clamped(name: str, text: str) -> int:
-    """A decimal integer; one beyond the range of a signed 64-bit number counts as the nearest within. Raises Refusal."""
+    """Parse a decimal integer, clamped to signed 64 bits. Raises Refusal with the parameter."""
     return min(max(_decimal(name, text), -MAX_SEQUENCE - 1), MAX_SEQUENCE)
 
 
 def _decimal(name: str, text: str) -> int:
     digits = _INTEGER.fullmatch(text)
-    # twenty digits are beyond it already; zeros before them are not the pattern's to skip, which would look at each of them twice
+    # 20 digits are out of range; leading zeros are stripped here, because a pattern for them would backtrack
     if digits is None:
         raise _not_integer(name)
     return int(digits[1] + (digits[2].lstrip("0")[:20] or "0"))

@@ -1,7 +1,6 @@
-"""Types of members that tell the OpenAPI document what the operations check.
+"""Annotated types of members, for the OpenAPI document.
 
-They change nothing in decoding: an operation trims first and names every problem in the typed error, which a check
-inside the decoder could not.
+They have no effect on decoding. Operations check the values after trimming, and report all problems together.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ MANDATORY_MARK = "x-mandatory"
 NONCE_PATTERN = f"^[!-~]{{1,{MAX_NONCE_CHARS}}}$"
 EVENT_ID_PATTERN = r"^\$[1-9A-HJ-NP-Za-km-z]{1,44}$"
 
-MANDATORY = Meta(extra_json_schema={MANDATORY_MARK: True})  # absent reads as blank, and blank is refused
+MANDATORY = Meta(extra_json_schema={MANDATORY_MARK: True})  # an absent member is read as blank, which is refused
 EVENT = Meta(extra_json_schema={"$ref": SCHEMA_PREFIX + "CanonicalEvent"})
 
 Uuid: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]

@@ -1,4 +1,4 @@
-"""What the sockets send, for the description: payloads.py splices these bytes and does not encode the Structs."""
+"""The Structs of socket messages, for the OpenAPI document only: payloads.py builds the bytes without them."""
 
 from __future__ import annotations
 
@@ -54,4 +54,4 @@ class ChannelRead(Body, frozen=True, tag_field="kind", tag="channel_read"):
 NotificationFrame: TypeAlias = Annotated[
     ChannelMessage | ChannelEvent | ChannelCreated | ChannelRead, msgspec.Meta(title="NotificationFrame")
 ]
-"""One text frame of `/notifications/ws`; a union has a name in the description by its title only."""
+"""One text frame of `/notifications/ws`; a union has only its title as a name in OpenAPI."""

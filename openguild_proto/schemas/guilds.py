@@ -23,7 +23,7 @@ class Guild(Body, frozen=True):
 
     @classmethod
     def of(cls, record: GuildRecord) -> Guild:
-        """What a client sees of `record`."""
+        """Return the body for `record`."""
         return cls(record.guild_id, record.name, from_millis(record.created_at_ms))
 
 
@@ -38,7 +38,7 @@ class Channel(Body, frozen=True):
 
     @classmethod
     def of(cls, record: ChannelRecord) -> Channel:
-        """What a client sees of `record`."""
+        """Return the body for `record`."""
         return cls(record.channel_id, record.guild_id, record.name, from_millis(record.created_at_ms), record.epoch)
 
 
@@ -59,7 +59,7 @@ class Member(Body, frozen=True):
 
     @classmethod
     def of(cls, record: MemberRecord) -> Member:
-        """What a client sees of `record`."""
+        """Return the body for `record`."""
         return cls(record.guild_id, record.user_id, record.username, record.role, from_millis(record.joined_at_ms))
 
 
@@ -82,7 +82,7 @@ class Invite(Body, frozen=True, omit_defaults=False):
 
     @classmethod
     def of(cls, record: InviteRecord) -> Invite:
-        """What a client sees of `record`."""
+        """Return the body for `record`."""
         expires_at = from_millis(record.expires_at_ms) if record.expires_at_ms is not None else None
         return cls(record.code, record.guild_id, record.max_uses, record.uses, expires_at, record.created_by)
 
@@ -101,7 +101,7 @@ class InvitePreview(Body, frozen=True, omit_defaults=False):
 
     @classmethod
     def of(cls, record: InviteRecord) -> InvitePreview:
-        """What a client sees of `record`, which FindInvite has filled."""
+        """Return the body for `record`, which FindInvite has filled."""
         line = Invite.of(record)
         return cls(
             line.code,

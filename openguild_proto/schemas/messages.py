@@ -149,5 +149,5 @@ class ReadPosition(Body, frozen=True):
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:
-        """What a client sees of `state`."""
+        """Return the body for `state`."""
         return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, state.unread)

@@ -1,1 +1,1 @@
-"""WebSocket (RFC 6455): handshake, frames, bounded reassembly with wsproto inside, close codes."""
+"""WebSocket (RFC 6455): handshake, frames, bounded reassembly (with wsproto), close codes."""

@@ -1,4 +1,4 @@
-"""Every close code of a stream: what it means and whether a client should reconnect (PROTOCOL 8.9)."""
+"""The close codes of a stream, their meaning, and whether a client should reconnect (PROTOCOL 8.9)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CloseCode(IntEnum):
 
 
 class CloseRow(NamedTuple):
-    """`action`: "reconnect" (with backoff, resuming by `since`) or "terminal" (something must change first)."""
+    """The row of a close code. `action`: "reconnect" (with backoff and `since`) or "terminal" (do not retry unchanged)."""
 
     action: str
     meaning: str
@@ -52,7 +52,7 @@ CLOSE_CODES: dict[CloseCode, CloseRow] = {
 
 
 def is_sendable(code: int) -> bool:
-    """Whether an endpoint may put `code` into a close frame (RFC 6455 7.4)."""
+    """Return whether `code` may be sent in a close frame (RFC 6455 7.4)."""
     return code in _SENDABLE or 3000 <= code <= 4999
 
 

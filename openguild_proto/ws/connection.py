@@ -1,4 +1,4 @@
-"""The open WebSocket: frames in, messages out; wsproto decodes, and exists only while a burst is being decoded."""
+"""Decodes the frames of an open WebSocket. The wsproto object exists only while a burst is decoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openguild_proto.ws.reassembly import FRAME_RATE, FrameCutter, WsRule
 
 
 class PingReceived:
-    """Internal: a ping to be answered."""
+    """Internal: a ping that needs a pong."""
 
     __slots__ = ("payload",)
 
@@ -25,17 +25,17 @@ class PingReceived:
 NOT_UTF_8 = WsRule("RFC 6455 8.1: text or a close reason that is not UTF-8", CloseCode.INVALID_PAYLOAD)
 MALFORMED = WsRule(
     "RFC 6455 5.5.1: malformed close frame", CloseCode.PROTOCOL_ERROR
-)  # all that reassembly.py lets pass
+)  # the only fault left after reassembly.py
 _FAULTS: dict[int, WsRule] = {CloseCode.INVALID_PAYLOAD: NOT_UTF_8}
 
 Decoded: TypeAlias = TextReceived | BytesReceived | PeerClosed | PingReceived | WsRule
 
 
 class WebSocketDecoder:
-    """A `Decoder` of messages: whole frames are cut here, a close frame is read here, all others by wsproto.
+    """A `Decoder` of messages. It decodes close frames itself and other frames with wsproto.
 
-    Nothing comes after a PeerClosed or a WsRule. `missed_pongs`: the pings since the last pong, which whoever sends them
-    counts; a pong sets it to 0.
+    Nothing follows a PeerClosed or a WsRule. `missed_pongs`: pings since the last pong, counted by the sender of the pings;
+    a pong sets it to 0.
     """
 
     __slots__ = (
@@ -45,34 +45,34 @@ class WebSocketDecoder:
     def __init__(self, limits: Limits) -> None:
         self._cutter = FrameCutter(limits.max_message_bytes, limits.max_message_fragments)
         self._frame_secs = 60.0 / limits.max_frames_per_minute if limits.max_frames_per_minute else 0.0
-        self._paid_until = 0.0  # each frame costs `_frame_secs` of time; a minute may be owed
+        self._paid_until = 0.0  # each frame adds `_frame_secs`; the limit is a minute ahead
         self._decoder: Connection | None = None  # kept only inside a fragmented message
         self._text_parts: list[str] = []
         self._data_parts: list[bytes] = []
         self._heard = False
-        self._ahead: Decoded | None = None  # was put back
+        self._ahead: Decoded | None = None  # put back by the caller
         self.missed_pongs = 0
 
     def feed(self, data: bytes) -> None:
-        """Keep `data`, any piece of the byte stream; `next_item` works on it."""
+        """Buffer `data`, any piece of the byte stream."""
         self._cutter.feed(data)
 
     @property
     def in_frame(self) -> bool:
-        """A frame has begun and has not come whole."""
+        """Whether a frame has begun and is incomplete."""
         return self._cutter.in_frame
 
     def take_heard(self) -> bool:
-        """Whether a whole frame has come since the last call."""
+        """Return whether a whole frame has arrived since the last call."""
         heard, self._heard = self._heard, False
         return heard
 
     def put_back(self, item: Decoded) -> None:
-        """`item` is the next one again: what came before it is to be answered first."""
+        """Make `item` the next one again, because events before it must be handled first."""
         self._ahead = item
 
     def next_item(self, now: float) -> Decoded | None:
-        """What is complete next; frames are counted at `now`, monotonic seconds."""
+        """Return the next item; None: more bytes are needed. Counts frames at `now`, monotonic seconds."""
         if self._ahead is not None:
             item, self._ahead = self._ahead, None
             return item
@@ -92,7 +92,7 @@ class WebSocketDecoder:
         return None
 
     def _by_wsproto(self, frame: bytes) -> Decoded | None:
-        """A whole frame is one event of wsproto's."""
+        """Decode one whole frame with wsproto."""
         if self._decoder is None:
             self._decoder = Connection(ConnectionType.SERVER)
         self._decoder.receive_data(frame)
@@ -102,7 +102,7 @@ class WebSocketDecoder:
         return decoded
 
     def _is_over_rate(self, now: float) -> bool:
-        """Counts one frame."""
+        """Count one frame, and return whether the rate is over the limit."""
         self._paid_until = max(self._paid_until, now) + self._frame_secs
         return self._paid_until - now > 60.0 + self._frame_secs / 2
 
@@ -126,15 +126,14 @@ class WebSocketDecoder:
                 self.missed_pongs = 0
             case wsproto_events.CloseConnection(code=code, reason=reason):
                 if self._decoder is not None and self._decoder.state is ConnectionState.OPEN:
-                    # wsproto reports a framing fault as a close and leaves the reply to its caller; its words, which
-                    # may be those of a Python exception, stay here
+                    # wsproto reports a framing fault as a close; its text may be that of a Python exception, so drop it
                     return _FAULTS.get(code, MALFORMED)
                 return PeerClosed(None if code == 1005 else int(code), reason or "")
         return None
 
 
 def _closed(frame: bytes) -> PeerClosed | WsRule:
-    """Of a whole close frame with a body; wsproto knows no 1014, which IANA registers (RFC 6455 7.4)."""
+    """Decode a whole close frame with a body; wsproto does not know 1014, which IANA registers (RFC 6455 7.4)."""
     mask, body = frame[2:6], frame[6:]
     payload = bytes(byte ^ mask[place % 4] for place, byte in enumerate(body))
     code = int.from_bytes(payload[:2], "big")

@@ -1,4 +1,4 @@
-"""Server frames as bytes: unmasked, unfragmented (RFC 6455 5.2). Built once, sent to any number of sockets."""
+"""Encodes server frames: unmasked, unfragmented (RFC 6455 5.2). One frame can be sent to any number of sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """`payload` must be UTF-8; whoever encoded it answers for that."""
+    """Return a text message in one frame. `payload` must be UTF-8; it is not checked."""
     return _frame(FIN_TEXT, payload)
 
 
@@ -31,23 +31,25 @@ def frame_payload(frame: bytes) -> bytes:
 
 
 def binary_frame(payload: bytes) -> bytes:
-    """A binary message in one frame (RFC 6455 5.6)."""
+    """Return a binary message in one frame (RFC 6455 5.6)."""
     return _frame(FIN_BINARY, payload)
 
 
 def ping_frame(payload: bytes = b"") -> bytes:
-    """A ping (RFC 6455 5.5.2). Raises LocalProtocolError for a payload of more than 125 bytes."""
+    """Return a ping (RFC 6455 5.5.2). Raises LocalProtocolError for a payload of more than 125 bytes."""
     return _control(FIN_PING, payload)
 
 
 def pong_frame(payload: bytes = b"") -> bytes:
-    """A pong (RFC 6455 5.5.3). Raises LocalProtocolError for a payload of more than 125 bytes."""
+    """Return a pong (RFC 6455 5.5.3). Raises LocalProtocolError for a payload of more than 125 bytes."""
     return _control(FIN_PONG, payload)
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """`code` None: a close frame without a body. Raises LocalProtocolError for a code that no endpoint may send,
-    where wsproto would quietly send 1000, and for a reason of more than 123 bytes."""
+    """Return a close frame; `code` None: without a body.
+
+    Raises LocalProtocolError for a code that may not be sent (wsproto would send 1000) and for a reason over 123 bytes.
+    """
     if code is None:
         return _control(FIN_CLOSE, b"")
     if not is_sendable(code):

@@ -1,4 +1,4 @@
-"""The opening handshake (RFC 6455 4.2), stricter than wsproto, and the bearer token as a subprotocol (for browsers)."""
+"""Checks the opening handshake (RFC 6455 4.2), more strictly than wsproto; reads a browser's token from the subprotocol."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
 def wants_upgrade(request: Request) -> bool:
-    """The client asks for some upgrade to WebSocket, validly or not."""
+    """Return whether the client requests an upgrade to WebSocket, valid or not."""
     return any("websocket" in _tokens(value) for value in request.all_headers("upgrade"))
 
 
 def check(request: Request, policy: HeaderPolicy) -> Refusal | None:
-    """What is wrong with the handshake, or with where it comes from; or None."""
+    """Return the refusal of an invalid handshake or a forbidden origin; None: it is valid."""
     connection = [token for value in request.all_headers("connection") for token in _tokens(value)]
     versions = request.all_headers("sec-websocket-version")
     keys = request.all_headers("sec-websocket-key")
@@ -54,14 +54,14 @@ def _tokens(value: str) -> list[str]:
 
 
 def accept_token(request: Request) -> bytes:
-    """`Sec-WebSocket-Accept` for a checked handshake (RFC 6455 4.2.2)."""
+    """Return `Sec-WebSocket-Accept` for a checked handshake (RFC 6455 4.2.2)."""
     return generate_accept_token((request.header("sec-websocket-key") or "").encode("ascii"))
 
 
 def bearer_subprotocol(request: Request) -> tuple[str | None, str | None]:
-    """(token, subprotocol to echo) from `Sec-WebSocket-Protocol: openguild.v1, bearer.<token>`.
+    """Return (token, subprotocol to echo) from `Sec-WebSocket-Protocol: openguild.v1, bearer.<token>`.
 
-    Only `openguild.v1` is ever echoed: the token must not come back in a header that proxies log.
+    Only `openguild.v1` is echoed: proxies may log the header, so the token must not be in it.
     """
     offered = [item.strip() for value in request.all_headers("sec-websocket-protocol") for item in value.split(",")]
     tokens = [item.removeprefix(_BEARER_PREFIX) for item in offered if item.startswith(_BEARER_PREFIX)]

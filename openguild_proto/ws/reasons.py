@@ -1,4 +1,4 @@
-"""The reasons that close frames give, each under its code, and what reads them (PROTOCOL 8.9)."""
+"""The reason texts of close frames, with their codes, and their parser (PROTOCOL 8.9)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 EXPIRED = "token expired"  # 4401
 SESSION_REVOKED = "session revoked"  # 4401
 KEY_WITHDRAWN = "the key of this token was withdrawn"  # 4401
-ACCESS_ENDED = "access ended"  # 4401, 4403 or 4404: what a re-check found
+ACCESS_ENDED = "access ended"  # 4401, 4403 or 4404, after a re-check
 CHANNEL_DELETED = "channel deleted"  # 4404
 GUILD_DELETED = "guild deleted"  # 4404
 ACCESS_UNKNOWN = "access cannot be checked; reconnect"  # 1012
@@ -22,25 +22,25 @@ _RECONNECT = re.compile(r"reconnect in ([0-9]{1,7}) ms")
 
 
 def reconnect_after(why: str, delay_ms: int) -> str:
-    """Of a 1012 close: when to come back."""
+    """Return the reason of a 1012 close with a reconnect delay."""
     return f"{why}; reconnect in {delay_ms} ms"
 
 
 def reconnect_secs(reason: str) -> float | None:
-    """The delay that `reconnect_after` named, in seconds; None where there is none."""
+    """Return the delay of a `reconnect_after` reason, in seconds; None: it has none."""
     found = _RECONNECT.search(reason)
     return int(found[1]) / 1000 if found else None
 
 
 def log_unreadable(after: int) -> str:
-    """Of a 1011 close: a replay cannot go on, and the `since` to resume with."""
+    """Return the reason of a 1011 close of a failed replay, with the `since` to resume with."""
     return f"the log cannot be read; resume with since={after}"
 
 
 def lagged(missed: int, resume_from: int | None) -> str:
-    """Of a 1008 close: how much was missed and, of a channel's stream, the `since` to resume with.
+    """Return the reason of a 1008 close: the missed messages and, for a channel's stream, the `since` to resume with.
 
-    For people and for clients that do not count: ours resumes from the last sequence it was given.
+    A client that tracks sequences does not need it: it resumes from the last one it received.
     """
     if resume_from is None:
         return f"lagged by {missed} notification messages"

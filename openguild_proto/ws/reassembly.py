@@ -1,8 +1,8 @@
-"""Cuts the peer's byte stream into whole frames before wsproto sees them, and fragments into bounded messages.
+"""Cuts the peer's bytes into whole frames for wsproto, and bounds messages.
 
-wsproto has no bound on an unfinished message or on its fragments, and buffers a frame of any announced length. Here
-a frame is refused from its header alone: mask, reserved bits, opcode, length. So memory per connection is bounded
-by one message, and the answer does not depend on how TCP cut the bytes.
+wsproto bounds neither unfinished messages nor their fragments, and buffers a frame of any announced length. Here a frame is
+refused by its header alone: mask, reserved bits, opcode, length. So the memory of a connection is bounded by one message,
+and the result does not depend on how TCP splits the bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from openguild_proto.ws.close_codes import CloseCode
 
 
 class WsRule(NamedTuple):
-    """A rule the peer broke: its source, and the close code that answers it."""
+    """A broken rule: its source and its close code."""
 
     source: str
     code: CloseCode
@@ -35,35 +35,35 @@ _OPCODES = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 
 
 class FrameCutter:
-    """Feeds on bytes, gives whole frames. Holds at most one unfinished frame, within the message limit."""
+    """Cuts bytes into whole frames. Buffers at most one unfinished frame, within the message limit."""
 
     __slots__ = ("_at", "_buffer", "_fragments", "_max_fragments", "_max_message_bytes", "_message_bytes")
 
     def __init__(self, max_message_bytes: int, max_fragments: int) -> None:
         self._buffer = b""
-        self._at = 0  # where the next frame begins
+        self._at = 0  # start of the next frame
         self._max_message_bytes = max_message_bytes
         self._max_fragments = max_fragments
         self._message_bytes = 0  # of the unfinished message
         self._fragments = 0
 
     def feed(self, data: bytes) -> None:
-        """Keep `data`, any piece of the byte stream; `next_frame` works on it."""
+        """Buffer `data`, any piece of the byte stream."""
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
 
     @property
     def in_message(self) -> bool:
-        """True between the first fragment of a message and its last."""
+        """Whether a fragmented message is incomplete."""
         return self._fragments > 0
 
     @property
     def in_frame(self) -> bool:
-        """True between the first byte of a frame and its last."""
+        """Whether a frame is incomplete."""
         return self._at < len(self._buffer)
 
     def next_frame(self) -> bytes | WsRule | None:
-        """The next whole frame, the rule it breaks, or None: more bytes are needed."""
+        """Return the next whole frame, the rule that it breaks, or None: more bytes are needed."""
         buffer, at = self._buffer, self._at
         available = len(buffer) - at
         if available == 0:

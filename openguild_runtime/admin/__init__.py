@@ -1,1 +1,1 @@
-"""What an operator asks of a running server, and what may change while it serves."""
+"""Administration of a running server: the admin socket and configuration reload."""

@@ -1,8 +1,8 @@
-"""SIGHUP: read the configuration again and apply what may change while serving; the rest is named and left for a restart.
+"""Reloads the configuration at SIGHUP: applies the live keys, and logs other changed keys, which need a restart.
 
-Key rotation without a restart: put the new seed into `session.signing_key`, the old key's public half into
-`session.fallback_verifying_keys`, and send SIGHUP. Every cached verdict on a token is dropped with the old ring, and
-streams whose token was signed by a key that is not in the new one are closed.
+Key rotation without a restart: put the new seed into `session.signing_key` and the old public key into
+`session.fallback_verifying_keys`, and send SIGHUP. The token cache is dropped, and streams whose token was signed by a
+withdrawn key are closed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger("openguild.server")
 
 
 def value_of(config: ServerConfig, key: str) -> Any:
-    """What stands under a dotted key."""
+    """Return the value of a dotted key."""
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)
@@ -34,22 +34,22 @@ def value_of(config: ServerConfig, key: str) -> Any:
 
 
 def with_value(config: ServerConfig, key: str, value: Any) -> ServerConfig:
-    """`config` with another value for one dotted key. Raises pydantic's ValidationError."""
+    """Return `config` with another value of one dotted key. Raises pydantic's ValidationError."""
     section, _, name = key.partition(".")
     part = getattr(config, section)
     return config.model_copy(update={section: checked(type(part), {**values_of(part), name: value})})
 
 
 def changed(before: ServerConfig, after: ServerConfig) -> list[str]:
-    """Dotted keys whose values differ, without those for which a start puts in what it made."""
+    """Return the dotted keys whose values differ, without those that the start replaces."""
     return [
         key for key, setting in KEYS.items() if not setting.by_start and value_of(before, key) != value_of(after, key)
     ]
 
 
 def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
-    """`before` with the live keys of `fresh`. Raises ConfigError."""
-    if fresh.session.signing_key is None and fresh.embedded:  # it made its own, once
+    """Return `before` with the live keys of `fresh`. Raises ConfigError."""
+    if fresh.session.signing_key is None and fresh.embedded:  # an embedded server generated its own
         session = replace(fresh.session, signing_key=before.session.signing_key)
         fresh = fresh.model_copy(update={"session": session})
     update: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
 
 
 class LiveConfig:
-    """The configuration that serves, and the parts that a change of it reaches. `reread` gives what stands now."""
+    """The current configuration, and the parts that a change affects. `reread` loads the configuration again."""
 
     def __init__(
         self, config: ServerConfig, service: Service, replica: ReplicaRunner, reread: Callable[[], ServerConfig]
@@ -77,23 +77,23 @@ class LiveConfig:
         self._reread = reread
 
     def reload(self) -> None:
-        """Read again and apply. A configuration that cannot be read changes nothing and is reported in one line."""
+        """Load and apply the configuration. An invalid one changes nothing and is logged in one line."""
         try:
             self.apply(self._reread())
         except ConfigError as problem:
             log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line, no traceback
 
     def changes(self) -> dict[str, Any]:
-        """What differs from what would be read again: values that the operator set."""
-        stands = self._reread()
+        """Return the values that `admin set` has changed."""
+        loaded = self._reread()
         return {
             key: value_of(self.config, key)
             for key in sorted(SETTABLE)
-            if value_of(self.config, key) != value_of(stands, key)
+            if value_of(self.config, key) != value_of(loaded, key)
         }
 
     def apply(self, fresh: ServerConfig) -> None:
-        """Take over the live keys of `fresh`. Raises ConfigError with nothing changed."""
+        """Apply the live keys of `fresh`. Raises ConfigError, with nothing changed."""
         before, after = self.config, live_part(self.config, fresh)
         applied = changed(before, after)
         service = self._service
@@ -101,7 +101,6 @@ class LiveConfig:
             service.tokens.replace_keys(after.key_ring())
             self._replica.keys_replaced(service.tokens.trusts)
         service.apply(after.settings(service.settings.version))
-        self._replica.replica.replay_window = after.messaging.replay_window
         self.config = after
         log.info("configuration applied", applied=applied)
 

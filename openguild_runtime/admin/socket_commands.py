@@ -1,7 +1,7 @@
-"""What an operator may ask of a running server, over a unix socket that only its user may open (`admin_socket`).
+"""The commands of the admin socket, a unix socket that only the server's user may open (`admin_socket`).
 
-One JSON line each way. Whatever changes something is written to the audit log (`openguild.audit`) with the uid that asked.
-Changes live until the next start or SIGHUP, and a replaced worker has them too: what is to stay belongs in the
+A request and a response are one JSON line each. Changes are written to the audit log (`openguild.audit`) with the uid of
+the caller. They last until the next start or SIGHUP, also for replaced workers; permanent changes belong in the
 configuration.
 """
 
@@ -30,19 +30,19 @@ from openguild_runtime.observability import logs
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.unix_socket import serve_unix_socket
 
-ANSWER_SECS = 5.0
+REQUEST_TIMEOUT_SECS = 5.0
 MAX_REQUEST_BYTES = 4_096
 MAX_LINES = 1_000
 
 Request = dict[str, Any]
-Answer = dict[str, Any]
+Response = dict[str, Any]
 
 log = structlog.get_logger("openguild.server")
 audit = structlog.get_logger(logs.AUDIT)
 
 
 class Refused(Exception):
-    """The request cannot be done; the text is for the operator."""
+    """The request is refused; the text is for the operator."""
 
 
 class AdminScope(NamedTuple):
@@ -50,19 +50,19 @@ class AdminScope(NamedTuple):
 
     live: LiveConfig
     replica: ReplicaRunner
-    drain: Callable[[], None]  # begins the end of the whole server; to repeat it does nothing
+    drain: Callable[[], None]  # drains the whole server; idempotent
 
 
 def _behind(hub: Hub, transport: Transport) -> int:
-    """Events that the peer has not got. One that was overrun is listed until it has gone, perhaps after its ring."""
+    """Return how many events the peer is behind. A peer that lagged out stays listed until it is closed, perhaps after its ring."""
     subscriber = transport.subscriber
     if subscriber is None or not hub.is_open(subscriber.ring):
         return 0
     return hub.head(subscriber.ring) - subscriber.position
 
 
-def list_channels(scope: AdminScope, request: Request) -> Answer:
-    """Channels with a backlog, the deepest first, and who is slowest in each."""
+def list_channels(scope: AdminScope, request: Request) -> Response:
+    """List channels with a backlog, the deepest first, with the slowest reader of each."""
     hub, lines = scope.replica.hub, []
     for channel_id, depth in scope.replica.depths().channels[: _limit(request)]:
         behind = [
@@ -70,7 +70,7 @@ def list_channels(scope: AdminScope, request: Request) -> Answer:
             for transport in scope.replica.transports()
             if transport.stream is not None and transport.stream.channel_id == channel_id
         ]
-        line: Answer = {
+        line: Response = {
             "channel_id": channel_id,
             "depth": depth,
             "subscribers": hub.subscriber_count(channel_id),
@@ -82,10 +82,10 @@ def list_channels(scope: AdminScope, request: Request) -> Answer:
     return {"channels": lines}
 
 
-def list_sessions(scope: AdminScope, request: Request) -> Answer:
-    """Open streams, those furthest behind first; `user` narrows it."""
+def list_sessions(scope: AdminScope, request: Request) -> Response:
+    """List open streams, the furthest behind first; `user` filters."""
     user, limit = _user(request), _limit(request)
-    lines: list[Answer] = [
+    lines: list[Response] = [
         {"user_id": transport.stream.user_id, "session_id": transport.stream.session_id, "address": transport.address,
          "channel_id": transport.stream.channel_id, "behind": _behind(scope.replica.hub, transport)}
         for transport in scope.replica.transports()
@@ -95,15 +95,15 @@ def list_sessions(scope: AdminScope, request: Request) -> Answer:
     return {"sessions": lines[:limit], "total": len(lines)}
 
 
-def show(scope: AdminScope, request: Request) -> Answer:
-    """What may be changed while it serves, and what it is."""
+def show(scope: AdminScope, request: Request) -> Response:
+    """Show the settings that can change at run time, and the log filter."""
     del request
     settings = {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}
     return {"settings": settings, "log": logs.current_filter()}
 
 
-def change(scope: AdminScope, request: Request) -> Answer:
-    """Another value for one live key."""
+def change(scope: AdminScope, request: Request) -> Response:
+    """Set one live key."""
     key, value = str(request.get("key")), request.get("value")
     if key not in SETTABLE:
         raise Refused(f"{key} cannot be changed while serving; what can: {', '.join(sorted(SETTABLE))}")
@@ -117,8 +117,8 @@ def change(scope: AdminScope, request: Request) -> Answer:
     return {"changed": key, "value": value_of(scope.live.config, key)}
 
 
-def change_log(scope: AdminScope, request: Request) -> Answer:
-    """Another log filter, such as `info,openguild=debug`."""
+def change_log(scope: AdminScope, request: Request) -> Response:
+    """Set the log filter, such as `info,openguild=debug`."""
     del scope
     wanted = str(request.get("filter"))
     try:
@@ -128,8 +128,8 @@ def change_log(scope: AdminScope, request: Request) -> Answer:
     return {"log": wanted}
 
 
-def close_sessions(scope: AdminScope, request: Request) -> Answer:
-    """Close a user's streams; the clients are told to come back, to whichever replica takes them."""
+def close_sessions(scope: AdminScope, request: Request) -> Response:
+    """Close a user's streams with a reconnect code; clients may reconnect to any replica."""
     user = _user(request)
     if not user:
         raise Refused("name the user")
@@ -143,14 +143,14 @@ def close_sessions(scope: AdminScope, request: Request) -> Answer:
     return {"closed": len(found)}
 
 
-def begin_drain(scope: AdminScope, request: Request) -> Answer:
-    """As SIGTERM does, for the whole server: a worker's supervisor ends all of them. Asking again changes nothing."""
+def begin_drain(scope: AdminScope, request: Request) -> Response:
+    """Drain the whole server, all its workers, as SIGTERM does. Idempotent."""
     del request
     scope.drain()
     return {"draining": True}
 
 
-COMMANDS: dict[str, Callable[[AdminScope, Request], Answer]] = {
+COMMANDS: dict[str, Callable[[AdminScope, Request], Response]] = {
     "channels": list_channels, "sessions": list_sessions, "show": show, "set": change, "log": change_log,
     "close": close_sessions, "drain": begin_drain,
 }  # fmt: skip
@@ -171,40 +171,40 @@ def _user(request: Request) -> str | None:
     return user
 
 
-def answer_to(scope: AdminScope, line: bytes, uid: int) -> Answer:
-    """The answer to one request; `error` says why there is none."""
+def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
+    """Run one request and return its response, which has `error` if it failed."""
     try:
         request = json.loads(line)
         command = COMMANDS[request["command"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         return {"error": f"expected a command: {', '.join(COMMANDS)}"}
     try:
-        answer = command(scope, request)
+        response = command(scope, request)
     except Refused as problem:
-        answer = {"error": str(problem)}
-    except Exception:  # a defect of ours must not end the server
+        response = {"error": str(problem)}
+    except Exception:  # a bug must not end the server
         log.exception("admin request failed", command=request["command"])
-        answer = {"error": "internal error"}
+        response = {"error": "internal error"}
     if request["command"] in CHANGES:
-        audit.warning("admin action", uid=uid, request=request, answer=answer)
-    return answer
+        audit.warning("admin action", uid=uid, request=request, answer=response)
+    return response
 
 
 async def serve_admin(scope: AdminScope, path: Path) -> None:
-    """Answer at `path` until cancelled. Whoever may open the socket may ask: the server's user, and root."""
+    """Serve the socket at `path` until cancelled. The server's user and root may connect."""
 
-    async def answer(stream: SocketStream) -> None:
-        with anyio.move_on_after(ANSWER_SECS):
+    async def serve(stream: SocketStream) -> None:
+        with anyio.move_on_after(REQUEST_TIMEOUT_SECS):
             line = b""
             while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
                 line += await stream.receive(MAX_REQUEST_BYTES)
-            await stream.send(json.dumps(answer_to(scope, line, _uid_of(stream))).encode() + b"\n")
+            await stream.send(json.dumps(respond(scope, line, _uid_of(stream))).encode() + b"\n")
 
-    await serve_unix_socket(path, answer)
+    await serve_unix_socket(path, serve)
 
 
 def _uid_of(stream: SocketStream) -> int:
-    """Linux tells who has connected; elsewhere -1."""
+    """Return the uid of the peer on Linux; elsewhere -1."""
     if not hasattr(socket, "SO_PEERCRED"):
         return -1
     raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from openguild_proto.effects.process import ComponentState
+from openguild_proto.operations.readiness import describe_bus
+
 REQUEST_ID = "X-Request-Id"
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -40,6 +43,9 @@ class BusHandler(Protocol):
 class Bus(ABC):
     """Publishing never blocks and never raises: a message that cannot be sent is dropped."""
 
+    name = "bus"  # of the component in `/ready`
+    title = "the bus"  # for people
+
     @property
     @abstractmethod
     def connected(self) -> bool:
@@ -49,6 +55,11 @@ class Bus(ABC):
     def problem(self) -> str | None:
         """Why some or all messages are not delivered, for the operator; None if all are."""
         return None if self.connected else "cannot be reached"
+
+    @property
+    def component(self) -> ComponentState:
+        """The component of `/ready`."""
+        return describe_bus(self.name, self.title, self.problem)
 
     @property
     def limits_delivered(self) -> bool:

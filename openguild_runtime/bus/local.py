@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from openguild_proto.effects.process import ComponentState
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 
 
 class LocalBus(Bus):
     """Does nothing: a replica delivers its own events without a bus."""
 
+    name = "nats"
+    title = "the local bus"
+
     @property
     def connected(self) -> bool:
         return True
+
+    @property
+    def component(self) -> ComponentState:
+        return ComponentState(self.name, "pending", "nats.url not configured: this process serves alone")
 
     async def start(self, handler: BusHandler) -> None:
         """Do nothing."""

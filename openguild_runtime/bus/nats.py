@@ -7,15 +7,12 @@ Nothing is queued during an outage: the tail check of each replica reads missed 
 Permissions are probed, because NATS reports a denied publish or subscription asynchronously: every few seconds the bus
 publishes to each kind of subject and repeats denied subscriptions. The server sends its errors before the answer to the
 ping that follows.
-
-Subjects: `openguild.<server>.channel.<channel id>`, `openguild.<server>.control`, `openguild.<server>.limits`.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-import re
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,13 +26,15 @@ from anyio.abc import TaskGroup
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from openguild_proto.policy.backoff import Backoff
+from openguild_proto.bus.faults import Fault
+from openguild_proto.bus.nats import CA_FILE, CLOSED, PAYLOAD, SILENT, UNREACHABLE, Subjects
+from openguild_proto.bus.probing import Probing
+from openguild_proto.bus.publish_queue import Message, PublishQueue
+from openguild_proto.bus.reconnects import Reconnects
 from openguild_proto.policy.limit_sharing import SILENT_SECS
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 from openguild_runtime.bus.nats_connection import CLOSE_LIMIT_SECS, FAILURES, ConnectionFailed, NatsConnection
-from openguild_runtime.bus.nats_faults import CA_FILE, CLOSED, PAYLOAD, SILENT, SUBSCRIPTIONS, UNREACHABLE, Fault
 from openguild_runtime.bus.nats_problems import NatsProblems
-from openguild_runtime.bus.publish_queue import Message, PublishQueue
 from openguild_runtime.config.nats_servers import NatsServer, parse_servers
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.background import log_exceptions
@@ -44,11 +43,6 @@ CONNECT_LIMIT_SECS = 8  # for INFO, TLS, login, subscriptions and the answer to 
 CHECK_SECS = 1.0
 KEEPALIVE_SECS = 5  # between nats-py's pings; two unanswered ones end the connection
 PING_SECS = 1.0  # from the answer to one of our pings to the next ping
-PINGS_PER_PROBE = 3  # every third ping also probes which subjects the server permits
-PINGS_PER_RESUBSCRIBE = 30  # after a refused subscription: repeat all of them
-MAX_UNREACHABLE_WAIT_SECS = 2.0  # between attempts that reach no nats-server: they are cheap
-MAX_RECONNECT_WAIT_SECS = 15.0  # after a server that sent INFO: each reconnect costs two database queries
-STABLE_SECS = MAX_RECONNECT_WAIT_SECS  # a connection that lasts this long resets the backoff
 PENDING_MESSAGES = 4_096  # per subscription, unprocessed
 HEADER_LINE_BYTES = 14  # "NATS/1.0", its line ends and the empty line; `max_payload` counts headers
 
@@ -61,6 +55,9 @@ class NatsBus(Bus):
     `credentials_file` is a NATS .creds file and is read for each connection. `ca_file` is a PEM bundle for TLS. A
     connection without an answer to a ping for two `keepalive_secs` is closed.
     """
+
+    name = "nats"
+    title = "NATS"
 
     def __init__(
         self,
@@ -77,7 +74,7 @@ class NatsBus(Bus):
         super().__init__()
         self._handler: BusHandler  # from `start` on
         self._servers = parse_servers(url)
-        self._prefix = f"openguild.{re.sub(r'[^A-Za-z0-9_-]', '_', server_name)}"
+        self._subjects = Subjects(server_name)
         self._probe_channel = str(uuid.uuid4())  # its subject is used by this replica's probes only
         self._metrics = metrics
         self._tasks = tasks
@@ -87,10 +84,8 @@ class NatsBus(Bus):
         self._ping_secs = ping_secs
         self._tls: ssl.SSLContext | None = None
         self._connection: NatsConnection | None = None
-        self.failed_attempts = 0  # since the last connection
-        self._unreachable_backoff = Backoff(random.random, base_secs=0.1, max_secs=MAX_UNREACHABLE_WAIT_SECS)
-        self._reconnect_backoff = Backoff(random.random, base_secs=0.5, max_secs=STABLE_SECS)
-        self._problems = NatsProblems(self._prefix, metrics)
+        self.reconnects = Reconnects(random.random)
+        self._problems = NatsProblems(self._subjects, metrics)
         self._disconnect_fault: Fault = UNREACHABLE
         self._confirmed_at = float("-inf")
         self._wanted: set[str] = set()  # channel ids
@@ -99,6 +94,7 @@ class NatsBus(Bus):
         self._pending_changes: dict[str, None] = {}  # channels to subscribe to or to unsubscribe from
         self._changed = anyio.Event()
         self._queue = PublishQueue()
+        self._published = anyio.Event()  # something has been put into the queue
         self._scope = anyio.CancelScope()
 
     @property
@@ -141,18 +137,14 @@ class NatsBus(Bus):
             for server in itertools.cycle(self._servers[start:] + self._servers[:start]):
                 connection = await self._connect(server)
                 if connection is None:
-                    self.failed_attempts += 1
-                    unreachable = self._disconnect_fault in (UNREACHABLE, SILENT)
-                    backoff = self._unreachable_backoff if unreachable else self._reconnect_backoff
+                    delay = self.reconnects.failed(self._disconnect_fault)
                 else:
-                    self.failed_attempts = 0
-                    self._unreachable_backoff.reset()
+                    self.reconnects.connected()
                     made_at = anyio.current_time()
                     await self._serve(connection, reconnected=connected_before)
                     connected_before = True
-                    backoff = self._reconnect_backoff
-                    backoff.lasted(anyio.current_time() - made_at)
-                await anyio.sleep(backoff.next_delay(0.05))
+                    delay = self.reconnects.ended(anyio.current_time() - made_at)
+                await anyio.sleep(delay)
 
     async def _connect(self, server: NatsServer) -> NatsConnection | None:
         """Return a connection with all wanted subscriptions, or None if it fails."""
@@ -191,9 +183,11 @@ class NatsBus(Bus):
             keepalive_secs=self._keepalive_secs,
         )
         self._fixed = {
-            "control": await self._subscribe(connection, "control", self._received_control),
-            "limits": await self._subscribe(connection, "limits", self._received_limits),
-            "channel": await self._subscribe(connection, f"channel.{self._probe_channel}", self._received_event),
+            "control": await self._subscribe(connection, self._subjects.control, self._received_control),
+            "limits": await self._subscribe(connection, self._subjects.limits, self._received_limits),
+            "channel": await self._subscribe(
+                connection, self._subjects.channel(self._probe_channel), self._received_event
+            ),
         }
         await self._apply_changes(connection)
         await self._publish_probes(connection)
@@ -217,11 +211,11 @@ class NatsBus(Bus):
         Polls the connection's state: nats-py does not report the end of a connection whose peer has stopped reading.
         """
         self._connection = connection
-        self._metrics.nats_connected(True)
+        self._metrics.bus_connected(True)
         log.info("connected to NATS", server=connection.server.name)
         try:
             if reconnected:
-                self._metrics.nats_reconnected()
+                self._metrics.bus_reconnected()
                 self._report_reconnect()
             async with anyio.create_task_group() as parts:
                 parts.start_soon(self._publish_forever, connection)
@@ -238,9 +232,9 @@ class NatsBus(Bus):
         finally:
             self._connection = None
             self._problems.clear()
-            self._metrics.nats_connected(False)
-            while self._queue.take() is not None:
-                self._metrics.nats_dropped()
+            self._metrics.bus_connected(False)
+            for _ in range(self._queue.clear()):
+                self._metrics.publish_dropped()
             await connection.close_now()
 
     def _report_reconnect(self) -> None:
@@ -252,42 +246,37 @@ class NatsBus(Bus):
     async def _ping_forever(self, connection: NatsConnection) -> None:
         """Ping every second: a dead connection looks connected until nats-py's keepalive closes it."""
         self._handler.bus_answered()  # connecting included a ping
-        for pings in itertools.count(1):
+        probing = Probing(self._problems.active)
+        while True:
             await anyio.sleep(self._ping_secs)
             with log_exceptions("pinging NATS"), suppress(ConnectionFailed, *FAILURES):
-                probing = pings % PINGS_PER_PROBE == 0
-                if probing:
-                    await self._begin_probe(connection, all_channels=pings % PINGS_PER_RESUBSCRIBE == 0)
+                probes = probing.next_ping()
+                if probes:
+                    await self._probe(connection, probing)
                 await connection.confirm()
                 self._confirmed_at = anyio.current_time()
-                if probing:
-                    await self._end_probe(connection)
+                if probes:
+                    await self._end_probe(connection, probing)
                 self._handler.bus_answered()
 
     def _is_silent(self) -> bool:
         return anyio.current_time() - self._confirmed_at >= SILENT_SECS
 
-    async def _begin_probe(self, connection: NatsConnection, *, all_channels: bool) -> None:
-        active = self._problems.active
-        active.begin_round()
-        for kind, subscription in self._fixed.items():
-            if f"subscribe {kind}" in active:
-                await connection.resubscribe(subscription)
-        if "subscriptions" in active:
-            if all_channels:
-                await self._resubscribe_all(connection)
-            else:
-                active.report("subscriptions", SUBSCRIPTIONS)
+    async def _probe(self, connection: NatsConnection, probing: Probing) -> None:
+        for kind in probing.kinds_to_resubscribe:
+            await connection.resubscribe(self._fixed[kind])
+        if probing.resubscribes_all():
+            await self._resubscribe_all(connection)
         await self._publish_probes(connection)
 
-    async def _end_probe(self, connection: NatsConnection) -> None:
-        cleared = self._problems.end_round()
-        refused = [key for key in cleared if key.startswith(("publish", "subscri"))]
-        if refused:
-            log.info("NATS permits again what it had denied", refused=refused)
-        if "subscribe channel" in refused:
+    async def _end_probe(self, connection: NatsConnection, probing: Probing) -> None:
+        result = probing.end()
+        self._problems.count()
+        if result.permitted:
+            log.info("NATS permits again what it had denied", refused=result.permitted)
+        if result.resubscribe_all:
             await self._resubscribe_all(connection)
-        if any(key.startswith("subscri") for key in refused):
+        if result.has_missed:
             self._report_reconnect()
 
     async def _resubscribe_all(self, connection: NatsConnection) -> None:
@@ -296,13 +285,13 @@ class NatsBus(Bus):
 
     async def _publish_probes(self, connection: NatsConnection) -> None:
         probes = {
-            "control": self._handler.control_probe,
-            "limits": self._handler.limits_probe,
-            f"channel.{self._probe_channel}": b"{}",
+            self._subjects.control: self._handler.control_probe,
+            self._subjects.limits: self._handler.limits_probe,
+            self._subjects.channel(self._probe_channel): b"{}",
         }
-        for name, payload in probes.items():
+        for subject, payload in probes.items():
             if payload:
-                await connection.publish(f"{self._prefix}.{name}", payload)
+                await connection.publish(subject, payload)
 
     def _on_denied(self, connection: NatsConnection, action: str, subject: str) -> None:
         self._problems.record_denied(action, subject, connection.server.name)
@@ -338,7 +327,7 @@ class NatsBus(Bus):
             try:
                 if channel_id in self._wanted:
                     self._subscriptions[channel_id] = subscription or await self._subscribe(
-                        connection, f"channel.{channel_id}", self._received_event
+                        connection, self._subjects.channel(channel_id), self._received_event
                     )
                 elif subscription is not None:
                     await subscription.unsubscribe()
@@ -346,9 +335,9 @@ class NatsBus(Bus):
                 log.info("subscribing waits for the next connection", kind=type(failure).__name__)
 
     async def _subscribe(
-        self, connection: NatsConnection, name: str, callback: Callable[[Msg], Awaitable[None]]
+        self, connection: NatsConnection, subject: str, callback: Callable[[Msg], Awaitable[None]]
     ) -> Subscription:
-        return await connection.subscribe(f"{self._prefix}.{name}", cb=callback, pending_msgs_limit=PENDING_MESSAGES)
+        return await connection.subscribe(subject, cb=callback, pending_msgs_limit=PENDING_MESSAGES)
 
     async def _received_event(self, message: Msg) -> None:
         with self._problems.handling_message(message.subject):
@@ -367,33 +356,36 @@ class NatsBus(Bus):
     # --- publishing ----------------------------------------------------------------------------------
 
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
-        self._publish(f"{self._prefix}.channel.{channel_id}", payload, headers)
+        self._publish(self._subjects.channel(channel_id), payload, headers)
 
     def publish_control(self, payload: bytes) -> None:
-        self._publish(f"{self._prefix}.control", payload)
+        self._publish(self._subjects.control, payload)
 
     def publish_limits(self, payload: bytes) -> None:
         if "publish limits" not in self._problems.active:  # until a probe finds it permitted again
-            self._publish(f"{self._prefix}.limits", payload)
+            self._publish(self._subjects.limits, payload)
 
     def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
-        if not self.connected or not self._queue.put(Message(subject, payload, headers)):
-            self._metrics.nats_dropped()
+        if self.connected and self._queue.put(Message(subject, payload, headers)):
+            self._published.set()
+        else:
+            self._metrics.publish_dropped()
 
     async def _publish_forever(self, connection: NatsConnection) -> None:
         """Send together what one turn of the loop has published, so that the events of a commit leave in one write."""
         while True:
-            await self._queue.wait()
+            await self._published.wait()
+            self._published = anyio.Event()
             await self._publish_queued(connection)
 
     async def _publish_queued(self, connection: NatsConnection) -> None:
         while (message := self._queue.take()) is not None:
             size = message.nbytes
             if size + HEADER_LINE_BYTES > connection.max_payload:  # the server would end the connection
-                self._metrics.nats_dropped()
+                self._metrics.publish_dropped()
                 self._problems.record(PAYLOAD, connection.server.name, nbytes=size)
                 continue
             try:
                 await connection.publish(message.subject, message.payload, headers=dict(message.headers) or None)
             except FAILURES:
-                self._metrics.nats_dropped()
+                self._metrics.publish_dropped()

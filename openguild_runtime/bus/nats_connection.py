@@ -8,7 +8,6 @@ after pending data; the end of the reading task ends the connection.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,17 +20,22 @@ import nats.errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.subscription import Subscription
 
-from openguild_runtime.bus.nats_faults import (
+from openguild_proto.bus.faults import Fault
+from openguild_proto.bus.nats import (
     CLOSED,
     CREDENTIALS_FILE,
     GARBAGE,
+    NO_TLS,
+    REFUSED,
     SHUTTING_DOWN,
+    SILENT,
     SLOW_SUBSCRIBER,
     SUBSCRIPTIONS,
     UNREACHABLE,
-    Fault,
+    UNTRUSTED,
+    fault_from_bytes,
     fault_from_error_text,
-    fault_from_exception,
+    parse_denial,
 )
 from openguild_runtime.config.nats_servers import NatsServer, read_credentials
 
@@ -48,9 +52,6 @@ PROTOCOL_FAILURES = (
     AttributeError,
     LookupError,
 )  # what nats-py raises where the peer is no nats-server
-
-_ERROR_TEXTS = re.compile(rb"-ERR\s+'([^'\r\n]{1,200})'")
-_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 
 
 class ConnectionFailed(Exception):
@@ -124,9 +125,9 @@ class NatsConnection(Client):
     def _fault_of(self, failure: Exception) -> Fault:
         # A server that closes the connection sends the reason first, which stays unread if a write fails before.
         unread = getattr(getattr(self._transport, "_io_reader", None), "_buffer", b"")
-        said = _ERROR_TEXTS.search(unread)
-        if said is not None:
-            return fault_from_error_text(said[1].decode("ascii", "replace"))
+        reported = fault_from_bytes(unread)
+        if reported is not None:
+            return reported
         if not self.greeted and self._transport is not None and self._transport.at_eof():
             return UNREACHABLE  # a proxy accepts and closes when its server is down
         return fault_from_exception(failure, greeted=self.greeted)
@@ -153,9 +154,9 @@ class NatsConnection(Client):
     # --- errors of the server ------------------------------------------------------------------------
 
     async def _process_err(self, err_msg: str) -> None:
-        found = _DENIED.search(err_msg)
-        if found is not None:
-            self._on_denied(self, "publish" if found[1] == "publish" else "subscribe", found[2])
+        denial = parse_denial(err_msg)
+        if denial is not None:
+            self._on_denied(self, *denial)
             return
         fault = fault_from_error_text(err_msg)
         if fault is SUBSCRIPTIONS:  # the server keeps the connection, nats-py would end it
@@ -238,3 +239,22 @@ class NatsConnection(Client):
         writer = getattr(self._transport, "_io_writer", None)  # the only way to abort
         if writer is not None:
             writer.transport.abort()
+
+
+def fault_from_exception(failure: Exception, *, greeted: bool) -> Fault:
+    """Return the fault for an exception of nats-py or the system. `greeted`: the server had sent its INFO."""
+    if isinstance(failure, ssl.SSLError):
+        return UNTRUSTED
+    if isinstance(failure, nats.errors.SecureConnWantedError):
+        return NO_TLS
+    if isinstance(failure, nats.errors.AuthorizationError):
+        return REFUSED
+    if isinstance(failure, (TimeoutError, nats.errors.StaleConnectionError)) and not isinstance(
+        failure, nats.errors.UnexpectedEOF
+    ):
+        return SILENT
+    if isinstance(failure, (OSError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError)):
+        return CLOSED if greeted or isinstance(failure, nats.errors.UnexpectedEOF) else UNREACHABLE
+    if type(failure) is nats.errors.Error and greeted:
+        return fault_from_error_text(str(failure))
+    return GARBAGE

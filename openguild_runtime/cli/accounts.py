@@ -24,6 +24,7 @@ from openguild_proto.uuids import new_uuid
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.embedded.private import private_servers
+from openguild_runtime.observability.database_causes import explain
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.storage.postgres import PostgresStorage
 
@@ -63,7 +64,7 @@ async def _storage(config: ServerConfig, purpose: str) -> AsyncIterator[Postgres
                 await storage.open()
                 health = await storage.check()
                 if not health.usable:
-                    raise CommandFailed(f"the database cannot be used: {health.why}")
+                    raise CommandFailed(f"the database cannot be used: {explain(health.cause)}")
                 yield storage
             finally:
                 await storage.aclose()

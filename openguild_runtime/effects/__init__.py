@@ -1,1 +1,1 @@
-"""Carries out the effects that operations ask for."""
+"""Performs the effects of operations."""

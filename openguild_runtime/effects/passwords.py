@@ -13,14 +13,14 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from openguild_proto.effects import Overloaded
 
-MAX_CONCURRENT = 2  # each takes 19 MiB and some tens of milliseconds of a core
-MAX_WAITING = 64  # a second's work or two: who would wait longer is told to come again instead
+MAX_CONCURRENT = 2  # each takes 19 MiB and tens of milliseconds of a core
+MAX_WAITING = 64  # a second or two of work; beyond it Overloaded
 
 T = TypeVar("T")
 
 
 class PasswordHasher:
-    """Parameters of PROTOCOL 4.1.3: v19, m=19456 KiB, t=2, p=1. Raises Overloaded where `waiting` wait already."""
+    """Hashes with the parameters of PROTOCOL 4.1.3: v19, m=19456 KiB, t=2, p=1. Raises Overloaded if `waiting` are queued."""
 
     def __init__(self, concurrent: int = MAX_CONCURRENT, waiting: int = MAX_WAITING) -> None:
         self._argon2 = Argon2(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
@@ -28,12 +28,12 @@ class PasswordHasher:
         self._concurrent = concurrent
         self._waiting = waiting
         self._limiter: anyio.CapacityLimiter | None = None
-        self._unfinished = 0  # being hashed, or waiting for a thread
+        self._unfinished = 0  # running or queued
 
     async def _run(self, function: Callable[..., T], *arguments: str) -> T:
         if self._unfinished >= self._concurrent + self._waiting:
             raise Overloaded
-        if self._limiter is None:  # a limiter belongs to the loop it is first used in
+        if self._limiter is None:  # a limiter belongs to the loop of its first use
             self._limiter = anyio.CapacityLimiter(self._concurrent)
         self._unfinished += 1
         try:
@@ -42,11 +42,11 @@ class PasswordHasher:
             self._unfinished -= 1
 
     async def hash(self, password: str) -> str:
-        """The PHC string."""
+        """Return the PHC string of a password."""
         return await self._run(self._argon2.hash, password)
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
-        """False for a wrong password, and for None at the cost of a real verification."""
+        """Return whether the password matches; False for None, at the same cost."""
         matches = await self._run(self._verify, password_hash or self._dummy, password)
         return matches and password_hash is not None
 

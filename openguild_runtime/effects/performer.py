@@ -1,6 +1,6 @@
-"""Performs effects: drives an operation's generator and answers each effect it yields.
+"""Drives an operation's generator, and performs each effect that it yields.
 
-A request has one deadline for all of its effects: each waits for no longer than what is left of it.
+All effects of a request share one deadline.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from openguild_proto.effects.process import (
     VerifyPassword,
     WarnOperator,
 )
+from openguild_proto.policy.lifecycle import Lifecycle
 from openguild_proto.records import ReadState, StoredEvent
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.observability.tracing import Tracing
@@ -35,12 +36,13 @@ log = structlog.get_logger("openguild.operations")
 
 
 class Performer:
-    """Performs the effects of the process itself, and hands those of the store to `storage`."""
+    """Performs the effects of the process, and passes those of the store to `storage`."""
 
     def __init__(
         self,
         *,
         storage: Storage,
+        lifecycle: Lifecycle,
         hasher: PasswordHasher,
         readiness: Callable[[], Awaitable[Readiness]],
         render_metrics: Callable[[], Awaitable[bytes | None]],
@@ -55,15 +57,13 @@ class Performer:
         self._committed = committed
         self._announce_read = announce_read
         self._tracing = tracing
-        self.serving = False
-        """Set once this replica hears of revocations: before that nothing that depends on storage is answered."""
+        self._lifecycle = lifecycle
 
     async def run(self, operation: Operation[T], request_id: str = "", deadline: float = math.inf) -> T:
-        """Drive `operation`, which `request_id` asked for, to its end.
+        """Drive `operation` of the request `request_id` to its end, and return its result.
 
-        Failures of effects are thrown into it; what it does not catch comes out. An effect that is under way at
-        `deadline` (as `anyio.current_time`) is given up, and it and those that follow fail as unavailable: what became of
-        it may be unknown.
+        Failures of effects are thrown into it; uncaught ones propagate. An effect that runs at `deadline` (as
+        `anyio.current_time`) is cancelled, and it and all later ones fail as unavailable; its outcome is unknown.
         """
         try:
             effect = next(operation)
@@ -71,7 +71,7 @@ class Performer:
                 while True:
                     try:
                         result = await self.perform(effect, request_id)
-                    except Exception as failure:  # it belongs to the operation, which decides what it means
+                    except Exception as failure:  # the operation decides how to handle it
                         effect = operation.throw(failure)
                     else:
                         effect = operation.send(result)
@@ -85,9 +85,9 @@ class Performer:
             operation.close()
 
     async def perform(self, effect: Effect[Any], request_id: str = "") -> Any:
-        """The effect's result. Raises StorageUnavailable and Overloaded; TypeError for an effect that nobody performs."""
+        """Perform an effect and return its result. Raises StorageUnavailable, Overloaded, and TypeError for an unknown effect."""
         if isinstance(effect, StorageEffect):
-            if not self.serving:
+            if not self._lifecycle.has_started:
                 raise StorageUnavailable
             if isinstance(effect, AppendEvent):
                 return await self._append(effect, request_id)
@@ -108,7 +108,7 @@ class Performer:
         return outcome
 
     def _announce(self, event: StoredEvent, request_id: str) -> None:
-        """The event is stored whatever becomes of its delivery: a defect there must not say otherwise to its sender."""
+        """Deliver a stored event. A bug there must not fail the post, which is stored."""
         try:
             self._committed(event, request_id)
         except Exception:
@@ -140,4 +140,4 @@ class Performer:
 
 
 PERFORMERS = collect(Performer)
-"""Which method performs which effect that is not the store's."""
+"""The method of each effect of the process."""

@@ -69,3 +69,8 @@ REFUSALS = frozenset(
 """Causes for which the database refuses a statement."""
 PASSING = frozenset({"slow", "locked", "conflict"})
 """Causes that concern one statement and say nothing about the next."""
+
+
+def explain(cause: str | None) -> str:
+    """Return what is wrong and what to do about it, for the operator; empty without a cause."""
+    return str(CAUSES[cause]) if cause is not None else ""

@@ -45,10 +45,20 @@ REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason i
 }  # exported as 0 from the start, because `increase()` misses the first value of a series  # fmt: skip
 
 
+class BusSeries(NamedTuple):
+    """How the series of a kind of bus are named: `openguild_<prefix>_...`."""
+
+    prefix: str
+    title: str  # for people
+    setting: str  # the key that chooses it
+    faults: tuple[str, ...]  # kinds
+
+
 NATS_FAULTS = (
     "unreachable", "silent", "garbage", "closed", "refused", "credentials_file", "tls", "subscriptions", "payload", "behind",
     "shutdown", "expired", "late", "connections", "slow", "denied",
-)  # the kinds of bus/nats_faults.py  # fmt: skip
+)  # the kinds of openguild_proto/bus/nats.py  # fmt: skip
+NATS_SERIES = BusSeries("nats", "NATS", "nats.url", NATS_FAULTS)
 
 
 class Depths(NamedTuple):
@@ -142,7 +152,7 @@ class Metrics:
         version: str,
         *,
         native_ring: bool,
-        has_nats: bool = True,
+        bus: BusSeries | None = NATS_SERIES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry = CollectorRegistry()
@@ -181,18 +191,20 @@ class Metrics:
         )
         for operation, cause in itertools.product(("read", "write"), CAUSES):
             self._db_failures.labels(operation, cause)  # exported as 0 from the start, like the reasons
-        self._nats = Gauge(
-            "openguild_nats_connected", "1 while connected to NATS; absent without nats.url",
-            registry=registry if has_nats else None,  # 0 would mean an outage
+        prefix, title, setting, kinds = bus or NATS_SERIES
+        prefix = f"openguild_{prefix}"
+        self._bus = Gauge(
+            f"{prefix}_connected", f"1 while connected to {title}; absent without {setting}",
+            registry=registry if bus is not None else None,  # 0 would mean an outage
         )  # fmt: skip
-        self._nats_reconnects = self._counter("openguild_nats_reconnects", "Reconnects to NATS")
-        self._nats_dropped = self._counter(
-            "openguild_nats_publishes_dropped", "Messages dropped instead of published to NATS"
+        self._bus_reconnects = self._counter(f"{prefix}_reconnects", f"Reconnects to {title}")
+        self._publishes_dropped = self._counter(
+            f"{prefix}_publishes_dropped", f"Messages dropped instead of published to {title}"
         )
-        faults = self._counter("openguild_nats_faults", "Faults of NATS by kind", "kind")
-        self._nats_faults = {kind: faults.labels(kind) for kind in NATS_FAULTS}
-        self._nats_denied = self._gauge(
-            "openguild_nats_denied_subjects", "Publishes and subscriptions that NATS denies"
+        faults = self._counter(f"{prefix}_faults", f"Faults of {title} by kind", "kind")
+        self._bus_faults = {kind: faults.labels(kind) for kind in kinds}
+        self._denied_subjects = self._gauge(
+            f"{prefix}_denied_subjects", f"Publishes and subscriptions that {title} denies"
         )
         self._limit_divisor = self._gauge(
             "openguild_limit_divisor", "The divisor of message limits; 1 if they are shared or there is one replica"
@@ -312,21 +324,21 @@ class Metrics:
         """Count a failed statement. `cause`: a name in database_causes.py."""
         self._db_failures.labels("write" if writes else "read", cause).inc()
 
-    def nats_connected(self, connected: bool) -> None:
-        self._nats.set(connected)
+    def bus_connected(self, connected: bool) -> None:
+        self._bus.set(connected)
 
-    def nats_reconnected(self) -> None:
-        self._nats_reconnects.inc()
+    def bus_reconnected(self) -> None:
+        self._bus_reconnects.inc()
 
-    def nats_dropped(self) -> None:
-        self._nats_dropped.inc()
+    def publish_dropped(self) -> None:
+        self._publishes_dropped.inc()
 
-    def nats_fault(self, kind: str) -> None:
-        """Count a fault. `kind`: one of NATS_FAULTS."""
-        self._nats_faults[kind].inc()
+    def bus_fault(self, kind: str) -> None:
+        """Count a fault. `kind`: one of the bus's series."""
+        self._bus_faults[kind].inc()
 
-    def nats_denied(self, count: int) -> None:
-        self._nats_denied.set(count)
+    def denied_subjects(self, count: int) -> None:
+        self._denied_subjects.set(count)
 
     def limit_divisor(self, divisor: int) -> None:
         self._limit_divisor.set(divisor)

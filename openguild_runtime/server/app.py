@@ -27,11 +27,13 @@ from openguild_proto.fanout.native import NATIVE
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.operations.routes import max_body_bytes
+from openguild_proto.policy.lifecycle import Lifecycle
 from openguild_proto.policy.limit_sharing import LimitSharing
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.reload import LiveConfig
 from openguild_runtime.admin.socket_commands import AdminScope, serve_admin
 from openguild_runtime.bus.base import Bus
+from openguild_runtime.bus.kinds import configured_bus, make_bus
 from openguild_runtime.config.server_config import ServerConfig, split_address
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
@@ -50,7 +52,7 @@ from openguild_runtime.replica.limit_sharing import LimitSharer
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.descriptors import SCRAPES, Descriptors, make_budget
 from openguild_runtime.server.exposition import Exposition
-from openguild_runtime.server.parts import make_bus, make_limits, make_service, make_storage, make_tracing
+from openguild_runtime.server.parts import make_limits, make_service, make_storage, make_tracing
 from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.requests import Requests
 from openguild_runtime.server.retention import prune_forever
@@ -100,12 +102,18 @@ class Server:
         clock = sources.monotonic
         self._started = anyio.Event()
         self._listening = False
+        self.lifecycle = Lifecycle()
         self.slot = slot
         self.tasks = tasks
         native = native_ring() if native is None else native
         self._hasher = hasher or PasswordHasher()
-        has_nats = config.nats.url is not None
-        self.metrics = Metrics(openguild_runtime.__version__, native_ring=native, has_nats=has_nats, clock=clock)
+        kind = configured_bus(config)
+        self.metrics = Metrics(
+            openguild_runtime.__version__,
+            native_ring=native,
+            bus=kind.series if kind is not None else None,
+            clock=clock,
+        )
         self.timekeeper = Timekeeper(sources, self.metrics)
         self.sources = replace(sources, wall=self.timekeeper.wall)
         self.tracing = make_tracing(config)
@@ -113,9 +121,9 @@ class Server:
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=None if native else ring.Ring)
-        self.limits = self._limit_sharer(config) if has_nats else None
+        self.limits = self._limit_sharer(max(kind.min_replicas(config), config.workers)) if kind is not None else None
         self.replica = ReplicaRunner(
-            Replica(hub, self.service.tokens, random.random, replay_window=config.messaging.replay_window),
+            Replica(hub, self.service.tokens, random.random),
             storage=self.storage,
             bus=self.bus,
             metrics=self.metrics,
@@ -133,9 +141,9 @@ class Server:
             self.bus,
             self.metrics,
             budget,
+            self.lifecycle,
             clock,
-            storage_is_memory=config.storage == "memory",
-            has_nats=has_nats,
+            is_memory=config.storage == "memory",
         )
         on_main = config.metrics.enabled and config.metrics.bind_addr is None
         self.performer = self._performer(metrics_shown=on_main)
@@ -148,6 +156,7 @@ class Server:
     def _performer(self, *, metrics_shown: bool) -> Performer:
         return Performer(
             storage=self.storage,
+            lifecycle=self.lifecycle,
             hasher=self._hasher,
             readiness=self.readiness,
             render_metrics=self.exposition.whole if metrics_shown else _no_metrics,
@@ -186,8 +195,7 @@ class Server:
             max_body_of=max_body_bytes,
         )
 
-    def _limit_sharer(self, config: ServerConfig) -> LimitSharer:
-        at_least = max(config.nats.min_replicas, config.workers)
+    def _limit_sharer(self, at_least: int) -> LimitSharer:
         sharing = LimitSharing(self.sources.random_bytes(16).hex(), self.service.shared_windows(), at_least=at_least)
         return LimitSharer(sharing, self.bus, self.metrics, self.sources.monotonic)
 
@@ -244,7 +252,7 @@ class Server:
     async def aclose(self, shutdown: Shutdown) -> None:
         """Let go of what is outside, all at the same time."""
         async with anyio.create_task_group() as closing:
-            closing.start_soon(shutdown.close, "NATS", self.bus.aclose)
+            closing.start_soon(shutdown.close, self.bus.title, self.bus.aclose)
             closing.start_soon(shutdown.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
             if self.tracing is not None:
                 closing.start_soon(shutdown.close, "tracing", self.tracing.aclose)
@@ -264,7 +272,7 @@ class Server:
             remove_stale_sockets(path)
         else:
             path = worker_path(path, self.slot.number)
-        scope = AdminScope(self.live, self.replica, DrainRequest(self.readiness, self.slot))
+        scope = AdminScope(self.live, self.replica, DrainRequest(self.lifecycle, self.slot))
         self.tasks.start_soon(serve_admin, scope, path)
 
     def _heartbeat(self) -> Heartbeat:
@@ -280,8 +288,7 @@ class Server:
         await _until_available(self.replica.start)
         await _until_available(partial(self.timekeeper.measure, self.storage))
         self.tasks.start_soon(self.timekeeper.run, self.storage)
-        self.performer.serving = True
-        self.readiness.serving = True
+        self.lifecycle.started()
         self._started.set()
         log.info("serving")
         self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
@@ -291,7 +298,7 @@ class Server:
         await drain(
             self.connection_server,
             self.replica,
-            self.readiness,
+            self.lifecycle,
             self.metrics,
             lambda: close_listener(listener),
             delay_secs=self.live.config.drain.delay_secs,

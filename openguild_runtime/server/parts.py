@@ -1,4 +1,4 @@
-"""What the configuration chooses: the core's service, the store and the bus of one replica."""
+"""What the configuration chooses: the core's service and the store of one replica."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from openguild_proto.canonical.keys import EventSigner, parse_seed
 from openguild_proto.limits import Limits
 from openguild_proto.operations.context import Service
 from openguild_proto.sessions.tokens import TokenAuthority
-from openguild_runtime.bus.base import Bus
-from openguild_runtime.bus.local import LocalBus
-from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.config.pool_shares import COMMITTERS
 from openguild_runtime.config.server_config import ServerConfig
-from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
@@ -45,20 +41,6 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
         statement_timeout_secs=config.database.statement_timeout_secs,
         statement_cache_size=config.database.statement_cache_size,
         committers=COMMITTERS if config.workers == 1 else 1,  # of siblings the batches overlap already
-    )
-
-
-def make_bus(config: ServerConfig, metrics: Metrics, tasks: TaskGroup) -> Bus:
-    """NATS, or a bus that ends in this process; nothing is connected yet."""
-    if config.nats.url is None:
-        return LocalBus()
-    return NatsBus(
-        config.nats.url.get_secret_value(),
-        config.server_name,
-        metrics,
-        tasks,
-        credentials_file=str(config.nats.credentials_file) if config.nats.credentials_file is not None else None,
-        ca_file=str(config.nats.ca_file) if config.nats.ca_file is not None else None,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import anyio
 import structlog
 
+from openguild_runtime.bus.kinds import configured_bus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.net.listener import raise_descriptor_limit
@@ -61,5 +62,5 @@ def _announce(config: ServerConfig) -> None:
         log.warning("fan-out runs on the pure-Python ring: the compiled extension is not installed or was declined")
     if config.storage == "memory":
         log.warning("memory storage: everything is lost when this process ends")
-    if config.nats.url is None and config.storage != "memory":
+    if configured_bus(config) is None and config.storage != "memory":
         log.warning("nats.url is not set: other replicas hear of this one's events only by their tail check")

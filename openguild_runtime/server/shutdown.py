@@ -15,6 +15,7 @@ from collections.abc import Callable
 import anyio
 import structlog
 
+from openguild_proto.policy.lifecycle import Lifecycle
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.connection_server import ConnectionServer
@@ -22,7 +23,6 @@ from openguild_runtime.net.in_turns import in_turns
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.siblings import WorkerSlot
 
 LAST_WORDS_SECS = 0.6  # for close handshakes and answers after the last wave
@@ -37,13 +37,13 @@ class DrainRequest:
     A worker that drained alone would be replaced, so its supervisor gets the signal and hands it on to all.
     """
 
-    def __init__(self, readiness: ReadinessProbe, slot: WorkerSlot | None) -> None:
-        self._readiness = readiness
+    def __init__(self, lifecycle: Lifecycle, slot: WorkerSlot | None) -> None:
+        self._lifecycle = lifecycle
         self._supervisor = None if slot is None else slot.supervisor
         self._sent = False
 
     def __call__(self) -> None:
-        if self._sent or self._readiness.draining:
+        if self._sent or self._lifecycle.is_draining:
             return
         self._sent = True
         # a supervisor that has died has left its number to somebody else, and its workers drain anyway
@@ -54,7 +54,7 @@ class DrainRequest:
 async def drain(
     connection_server: ConnectionServer,
     replica: ReplicaRunner,
-    readiness: ReadinessProbe,
+    lifecycle: Lifecycle,
     metrics: Metrics,
     stop_listening: Callable[[], None],
     *,
@@ -63,7 +63,7 @@ async def drain(
     clock: Callable[[], float],
 ) -> None:
     """Run the phases; returns when every connection is gone or the window is over."""
-    readiness.draining = True
+    lifecycle.drain()
     metrics.draining(True)
     if delay_secs > 0:
         await anyio.sleep(delay_secs)

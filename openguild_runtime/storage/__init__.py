@@ -1,1 +1,1 @@
-"""Where the log is kept: PostgreSQL, or memory when it is asked for by name (PROTOCOL 11.4.4)."""
+"""The stores: PostgreSQL, or memory if it is configured (PROTOCOL 11.4.4)."""

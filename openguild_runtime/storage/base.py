@@ -1,4 +1,4 @@
-"""What a store guarantees, whichever it is. One contract suite runs on all of them (PROTOCOL 11.4.5)."""
+"""The interface of a store and its guarantees. One test suite runs on all stores (PROTOCOL 11.4.5)."""
 
 from __future__ import annotations
 
@@ -8,96 +8,74 @@ from typing import TypeVar
 import msgspec
 
 from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.process import StorageHealth
 from openguild_proto.records import ControlRecord
-from openguild_runtime.observability.database_causes import CAUSES
 
 T = TypeVar("T")
 
 
-class StorageHealth(msgspec.Struct, frozen=True, gc=False):
-    """`database`: it answers now. `migrations`: its schema is one that this program works with.
-
-    `writable`: it takes what a login and a post write. `cause`: a name of causes.py where something of it is not so.
-    """
-
-    database: bool
-    migrations: bool
-    writable: bool = True
-    cause: str | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether requests can be served with it."""
-        return self.database and self.migrations and self.writable
-
-    @property
-    def why(self) -> str:
-        """What is wrong and what to do about it, for the operator; empty where nothing is."""
-        return str(CAUSES[self.cause]) if self.cause is not None else ""
-
-
 class StorageStats(msgspec.Struct, frozen=True, gc=False):
-    """A snapshot for the metrics; zero where the store has no such thing."""
+    """A snapshot for the metrics; 0 where it does not apply."""
 
-    pool_size: int = 0  # connections open
-    pool_idle: int = 0  # of these, unused now
-    queue_events: int = 0  # appends waiting for the next commit
+    pool_size: int = 0  # open connections
+    pool_idle: int = 0  # of these, idle ones
+    queue_events: int = 0  # queued appends
 
 
 class StorageHandler:
-    """What a store tells its owner, on the loop; this one ignores it."""
+    """Receives the notices of a store, on the loop; the base class ignores them."""
 
     def control_stored(self, record: ControlRecord) -> None:
-        """After the commit, once for each control record that this store object wrote, in log order for each effect.
+        """Take a control record that this store has committed, in log order within an effect.
 
         Records of different effects may arrive in any order.
         """
 
     def batch_committed(self, events: int, seconds: float) -> None:
-        """After each commit of appends: events in it, seconds that it took."""
+        """Note a commit of appends: its events and its duration."""
 
     def storage_failed(self, writes: bool, cause: str) -> None:
-        """The store failed an effect; `cause`: a name of observability/database_causes.py."""
+        """Note a failed effect. `cause`: a name in observability/database_causes.py."""
 
 
 class Storage(ABC):
-    """Performs storage effects. Each is atomic and, once `perform` has returned, durable as far as the store is.
+    """Performs storage effects. Each is atomic and, once `perform` has returned, durable if the store is.
 
-    Errors raised by every method that reads or writes: `StorageUnavailable` (cannot be reached, or the fate of the
-    effect is unknown) and its kind `Overloaded` (refused at a bound, nothing done). Texts of a driver never come out.
-    `perform` also raises `Refusal` for a change that its author may not make (any more): nothing is done then.
+    Every method that reads or writes raises `StorageUnavailable` (the store cannot be reached, or the outcome is unknown)
+    and its subclass `Overloaded` (at a bound, nothing was done), without the texts of a driver. `perform` also raises
+    `Refusal` for a change that its author may not make; nothing was done.
     """
 
     def __init__(self) -> None:
         self.handler: StorageHandler = StorageHandler()
 
     def attach(self, handler: StorageHandler) -> None:
-        """Tell `handler` what happens; before anything is performed, once."""
+        """Set the handler, once, before the first effect."""
         self.handler = handler
 
     @abstractmethod
     async def start(self) -> None:
-        """Returns when the store can be used; waits (and says so in the log) while it cannot be reached."""
+        """Wait until the store can be used; logs while it cannot."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Finish what was begun, within a bound; refuse what waits; let go of everything. Idempotent."""
+        """Finish running effects within a time limit, refuse queued ones, and release all resources. Idempotent."""
 
-    def cut(self) -> None:  # noqa: B027 - memory has nothing to wait for
-        """`aclose` took too long: what is under way fails now."""
+    def cut(self) -> None:  # noqa: B027 - memory has nothing to cancel
+        """Cancel running effects, when `aclose` takes too long."""
 
     @abstractmethod
     async def perform(self, effect: StorageEffect[T]) -> T:
-        """Perform one effect. A cancelled caller does not undo it: what was begun is finished."""
+        """Perform one effect. Cancelling the caller does not undo it."""
 
     @abstractmethod
     async def check(self) -> StorageHealth:
-        """Probe for `/ready`, bounded in time. Never raises for an unreachable store: it says so."""
+        """Check the store for `/ready`, within a time limit. Returns an unreachable store as a result, not an exception."""
 
     async def wall_ms(self) -> float | None:
-        """UTC milliseconds by the store's own clock, for all replicas the same. None: it has none."""
+        """Return UTC milliseconds of the store's clock, which all replicas share. None: it has none."""
         return None
 
     @abstractmethod
     def stats(self) -> StorageStats:
-        """No I/O."""
+        """Return the statistics, without I/O."""

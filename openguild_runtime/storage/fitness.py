@@ -1,4 +1,4 @@
-"""What a database must be before anything is stored in it: what is wrong here does not heal by waiting."""
+"""Checks the requirements on a database that waiting cannot fix: version and encoding."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import asyncpg
 import msgspec
 from asyncpg.pool import PoolConnectionProxy
 
-LEAST_VERSION = 14  # `date_bin`; also the oldest that the PostgreSQL project maintained when this was written
+MIN_VERSION = 14  # for `date_bin`
 
 # A string, because only its stub lets asyncpg's connection be subscripted.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
-LOOK = """
+SETTINGS = """
 SELECT current_setting('server_version_num')::integer / 10000 AS version, current_setting('server_encoding') AS encoding,
     current_setting('default_transaction_isolation') AS isolation, current_setting('synchronous_commit') AS synchronous_commit
 """
 
 
 class DatabaseUnfit(Exception):
-    """This program cannot work with that database. One line for the operator, with the mend; never holds a secret."""
+    """This program cannot work with the database. The text is one line for the operator, with the mend and without secrets."""
 
 
 class Fitness(msgspec.Struct, frozen=True, gc=False):
-    """Settings of the server, as this session sees them."""
+    """The settings of the server in this session."""
 
     version: int  # major
     encoding: str
@@ -33,10 +33,10 @@ class Fitness(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def problem(self) -> str | None:
-        """Why nothing can be stored there, and the mend."""
-        if self.version < LEAST_VERSION:
+        """Why the database cannot be used, and the mend; None: it can."""
+        if self.version < MIN_VERSION:
             return (
-                f"the database is PostgreSQL {self.version}: {LEAST_VERSION} or newer is needed. "
+                f"the database is PostgreSQL {self.version}: {MIN_VERSION} or newer is needed. "
                 "Upgrade it, or name another in database_url"
             )
         if self.encoding != "UTF8":
@@ -47,9 +47,9 @@ class Fitness(msgspec.Struct, frozen=True, gc=False):
         return None
 
 
-async def look(connection: Connection) -> Fitness:
-    """Raises DatabaseUnfit, and what asyncpg raises."""
-    row: Any = await connection.fetchrow(LOOK)
+async def read_fitness(connection: Connection) -> Fitness:
+    """Read and check the settings. Raises DatabaseUnfit, and what asyncpg raises."""
+    row: Any = await connection.fetchrow(SETTINGS)
     fitness = Fitness(row["version"], row["encoding"], row["isolation"], row["synchronous_commit"])
     if fitness.problem is not None:
         raise DatabaseUnfit(fitness.problem)

@@ -1,18 +1,19 @@
-"""The store of a server that was told `--storage memory` (PROTOCOL 11.4.4): everything is lost when the process ends."""
+"""The store of `--storage memory` (PROTOCOL 11.4.4). Its data ends with the process."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
 from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.process import StorageHealth
 from openguild_proto.memory import MemoryTables
-from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
+from openguild_runtime.storage.base import Storage, StorageStats
 
 T = TypeVar("T")
 
 
 class MemoryStorage(Storage):
-    """`Storage` over `MemoryTables`; give several of them the same tables to have replicas without PostgreSQL."""
+    """`Storage` over `MemoryTables`. Several with the same tables act as replicas without PostgreSQL."""
 
     def __init__(self, tables: MemoryTables | None = None) -> None:
         super().__init__()

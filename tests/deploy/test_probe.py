@@ -32,7 +32,7 @@ def exposition() -> str:
     """What a server shows that has answered one request."""
     metrics = Metrics("1", native_ring=False)
     metrics.db_ready(True)
-    metrics.nats_connected(True)
+    metrics.bus_connected(True)
     metrics.http_request("/ready", 200, 0.001)
     return metrics.render().decode()
 
@@ -241,13 +241,13 @@ def test_each_objective_is_missed_by_what_misses_it() -> None:
     cases: list[tuple[Callable[[Metrics], None], set[str]]] = [
         (slow, {"latency"}), (lag, {"dropped"}),
         (lambda metrics: metrics.depths(Depths([("c", 197)], 0)), {"queue depth"}),
-        (lambda metrics: metrics.db_ready(False), {"database"}), (lambda metrics: metrics.nats_connected(False), {"nats"}),
+        (lambda metrics: metrics.db_ready(False), {"database"}), (lambda metrics: metrics.bus_connected(False), {"nats"}),
         *((fault(status), {"errors"} if str(status) in SERVER_FAULTS else set()) for status in range(500, 506)),
     ]  # fmt: skip
     for spoil, missed in cases:
         metrics = Metrics("1", native_ring=False)
         metrics.db_ready(True)
-        metrics.nats_connected(True)
+        metrics.bus_connected(True)
         metrics.http_request("/ready", 200, 0.001)
         spoil(metrics)
         found = check_slo(metrics.render().decode())

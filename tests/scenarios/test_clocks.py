@@ -72,7 +72,7 @@ async def replicas(url: str, *skews: float) -> AsyncIterator[list[Replica]]:
                 http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=10)
                 found.append(Replica(server, clock, http))
             for replica in found:
-                await eventually(lambda server=replica.server: server.performer.serving)
+                await eventually(lambda server=replica.server: server.lifecycle.has_started)
             try:
                 yield found
             finally:

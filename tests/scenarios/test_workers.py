@@ -96,7 +96,7 @@ def test_a_dead_worker_is_replaced_and_the_rest_goes_on(pair: ServerProcess, tmp
     channel = alice.channel(alice.guild())
     before = set(children(pair).values())
     os.kill(min(before), signal.SIGKILL)
-    wait_until(lambda: len(workers(pair)) == 2 and set(workers(pair).values()) != before, secs=20, what="a new worker")
+    wait_until(lambda: len(workers(pair)) == 2 and set(workers(pair).values()) != before, secs=60, what="a new worker")
     assert alice.say(channel, "still here")["sequence"] == 1
     assert pair.stop() == 0, pair.tail()
     assert any("started again" in record["message"] for record in pair.records())
@@ -154,7 +154,7 @@ def test_sighup_during_the_start_ends_nobody(
         assert server.process is not None
         wait_until(lambda: len(children(server)) == 2, what="two processes")
         hang_up = partial(server.process.send_signal, signal.SIGHUP)  # at each look, so at every point of the start
-        wait_until(lambda: said(server, "a worker serves") == 2 or hang_up(), secs=30, what="both workers")
+        wait_until(lambda: said(server, "a worker serves") == 2 or hang_up(), secs=60, what="both workers")
         assert said(server, "a worker died") == 0
         assert server.stop() == 0, server.tail()
 
@@ -166,11 +166,11 @@ def test_a_hung_worker_is_replaced_whatever_became_of_its_admin_socket(
         directory, away = Path(short) / "here", Path(short) / "away"
         directory.mkdir()
         with start_pair(tmp_path, new_database, nats_server, ADMIN_SOCKET=str(directory / "admin.sock")) as server:
-            wait_until(lambda: said(server, "a worker serves") == 2, secs=30, what="both seats")
+            wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what="both seats")
             directory.rename(away)
             os.kill(min(children(server).values()), signal.SIGSTOP)
-            wait_until(lambda: said(server, "does not answer and is killed"), secs=30, what="the kill")
-            wait_until(lambda: said(server, "a worker serves") == 3, secs=30, what="the new one")
+            wait_until(lambda: said(server, "does not answer and is killed"), secs=60, what="the kill")
+            wait_until(lambda: said(server, "a worker serves") == 3, secs=60, what="the new one")
             wait_until(lambda: said(server, "a local socket cannot be made"), what="the line about its admin socket")
             directory.mkdir()
             wait_until(
@@ -178,12 +178,6 @@ def test_a_hung_worker_is_replaced_whatever_became_of_its_admin_socket(
             )
             assert said(server, "a worker died") == 1, "the one that hung"
             assert server.stop() == 0, server.tail()
-
-
-def test_a_hung_worker_does_not_hold_the_end(pair: ServerProcess) -> None:
-    os.kill(min(children(pair).values()), signal.SIGSTOP)
-    assert pair.stop(secs=30) == 1
-    assert said(pair, "a worker does not end and is killed") == 1
 
 
 def test_admin_drain_ends_the_whole_server(
@@ -196,7 +190,7 @@ def test_admin_drain_ends_the_whole_server(
             tmp_path, new_database, nats_server, ADMIN_SOCKET=str(Path(short) / "admin.sock"), DRAIN__DELAY_SECS=5
         ) as server,
     ):
-        wait_until(lambda: said(server, "a worker serves") == 2, secs=30, what="both seats")
+        wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what="both seats")
         for _ in range(2):  # the second one changes nothing
             done = server.run_command("admin", "drain")
             assert (done.returncode, json.loads(done.stdout)) == (0, {"worker": 0, "draining": True})
@@ -210,7 +204,7 @@ def test_admin_drain_ends_the_whole_server(
 def test_a_worker_that_somebody_ended_is_no_error(pair: ServerProcess) -> None:
     os.kill(min(children(pair).values()), signal.SIGTERM)
     wait_until(lambda: said(pair, "a worker ended and is started again", level="WARNING", status=0), what="its end")
-    wait_until(lambda: len(workers(pair)) == 2, secs=20, what="a new worker")
+    wait_until(lambda: len(workers(pair)) == 2, secs=60, what="a new worker")
     assert said(pair, "", level="ERROR") == 0
     assert pair.stop() == 0, pair.tail()
 
@@ -222,13 +216,13 @@ def test_what_an_operator_set_survives_a_worker(
         TemporaryDirectory(prefix="og-") as short,
         start_pair(tmp_path, new_database, nats_server, ADMIN_SOCKET=str(Path(short) / "admin.sock")) as server,
     ):
-        wait_until(lambda: said(server, "a worker serves") == 2, secs=30, what="both seats")
+        wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what="both seats")
         kept = {"messaging.replay_window": 7}
         assert server.run_command("admin", "replay-window", "7").returncode == 0
         wait_until(lambda: said(server, "settings are kept", settings=kept) == 2, what="the supervisor's knowledge")
         for served in (3, 4):  # the second one has it from the first
             os.kill(max(children(server).values()), signal.SIGKILL)
-            wait_until(lambda: said(server, "a worker serves") == served, secs=30, what="the new one")  # noqa: B023
+            wait_until(lambda: said(server, "a worker serves") == served, secs=60, what="the new one")  # noqa: B023
             shown = server.run_command("admin", "show")
             assert (shown.returncode, shown.stdout.count('"messaging.replay_window": 7')) == (0, 2)
         assert server.process is not None

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
 TURN_SECS = 0.0003  # until the actions that were left are taken
-REPLAY_WINDOW = 50
 MANY = 1_000_000
 
 
@@ -72,7 +71,7 @@ class Process:
         self.violation = cluster.violation
         self.service = make_service(cluster.keys, cluster.token_secs)
         self.hub = Hub(capacity_events=cluster.capacity, ring_type=Ring)
-        self.replica = Replica(self.hub, self.service.tokens, self.rng.random, replay_window=REPLAY_WINDOW)
+        self.replica = Replica(self.hub, self.service.tokens, self.rng.random)
         self.storage = Storage(self.clock, self.rng, self.database, self.stored)
         self.link = Link(cluster.wire, self)
         self.flusher = Flusher(self.clock, self.hub, self.send_bytes, self._flushed)

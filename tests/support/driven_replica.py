@@ -116,7 +116,8 @@ class Driven:
         self.keys = KeyRing(SigningKey(bytes(32)))
         self.tokens = TokenAuthority(self.keys)
         self.hub = Hub(capacity_events=capacity, ring_type=Ring)
-        self.replica = Replica(self.hub, self.tokens, jitter, replay_window=replay_window)
+        self.replica = Replica(self.hub, self.tokens, jitter)
+        self.replay_window = replay_window
         self.now = 1_000.0
         self.answers: dict[type[Effect[Any]], Callable[[Any], Any]] = {}  # instead of the store's
         self.failing: dict[type[Effect[Any]], Exception] = {}
@@ -191,6 +192,7 @@ class Driven:
         if channel is not None and "head" not in members:
             members["head"] = self.elsewhere.tables.heads([channel]).get(channel, 0)
         members.setdefault("session_id", "session")
+        members.setdefault("replay_window", self.replay_window)
         members.setdefault("verified_by", self.keys.signing.public)
         return OpenStream(user_id=user, channel_id=channel, expires_ms=0, **members)
 

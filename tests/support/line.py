@@ -85,7 +85,7 @@ async def connected(
     with theirs, anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             server = Server(config, tasks, 1_000, storage=storage, bus=LocalBus(), sources=sources)
-            server.performer.serving = True
+            server.lifecycle.started()
             user = await add_user(storage)
             session = login(user, 1)
             await storage.perform(session)

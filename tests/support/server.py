@@ -98,10 +98,10 @@ class ServerProcess:
             self.wait_ready()
         return self
 
-    def wait_ready(self, secs: float = 30.0) -> None:
+    def wait_ready(self, secs: float = 60.0) -> None:
         wait_until(lambda: self.alive() and self.status("/ready") == 200, secs=secs, what=f"readiness: {self.tail()}")
 
-    def wait_answers(self, secs: float = 30.0) -> int:
+    def wait_answers(self, secs: float = 60.0) -> int:
         """Until it answers at all, ready or not; its port."""
         wait_until(lambda: self.alive() and self.status("/live") == 200, secs=secs, what=f"an answer: {self.tail()}")
         return self.port
@@ -149,7 +149,7 @@ class ServerProcess:
         }
         return {bound: counts[math.inf] - count for bound, count in counts.items()}
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, secs: float = 15.0) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, secs: float = 30.0) -> int:
         """Signal and wait; returns the exit status."""
         assert self.process is not None
         if self.process.poll() is None:

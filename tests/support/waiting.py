@@ -10,19 +10,22 @@ from typing import TypeVar
 import anyio
 
 T = TypeVar("T")
+PATIENCE_SECS = 30.0  # only a failure takes it; a machine that others use needs more than it seems
 POLL_SECS = 0.02
+MAX_POLL_SECS = 0.1
 
 
-def wait_until(condition: Callable[[], T], *, secs: float = 10.0, what: str = "the condition") -> T:
+def wait_until(condition: Callable[[], T], *, secs: float = PATIENCE_SECS, what: str = "the condition") -> T:
     """Poll `condition` until it is truthy; its value, or AssertionError after `secs`."""
-    deadline = time.monotonic() + secs
+    deadline, pause = time.monotonic() + secs, POLL_SECS
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true within {secs} s; last value: {value!r}")
-        threading_pause(POLL_SECS)
+        threading_pause(pause)
+        pause = min(pause * 1.25, MAX_POLL_SECS)  # what is looked at has to work for it as well
 
 
 def threading_pause(secs: float) -> None:
@@ -31,7 +34,7 @@ def threading_pause(secs: float) -> None:
 
 
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]], *, secs: float = 10.0, what: str = "the condition"
+    condition: Callable[[], T | Awaitable[T]], *, secs: float = PATIENCE_SECS, what: str = "the condition"
 ) -> T:
     """The same without blocking the loop; `condition` may be a coroutine function."""
     with anyio.fail_after(secs):

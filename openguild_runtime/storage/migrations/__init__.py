@@ -1,6 +1,6 @@
-"""The schema's history: plain SQL, forward only, applied under an advisory lock (PROTOCOL 11.6).
+"""Migrates the schema: plain SQL, forward only, under an advisory lock (PROTOCOL 11.6).
 
-All steps run in one transaction on one connection, so PgBouncer in transaction mode does no harm.
+All steps run in one transaction, so they work through PgBouncer in transaction mode.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.migrations.script import config
 
-if TYPE_CHECKING:  # alembic and SQLAlchemy take a third of a second to import: done where they are used
+if TYPE_CHECKING:  # importing alembic and SQLAlchemy takes a third of a second: done on use
     from sqlalchemy import Connection as SyncConnection
 
 __all__ = ["Schema", "current", "expected", "render_sql", "renew_epochs", "serves", "upgrade"]
 
-LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint: nobody else's advisory lock by accident
+LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint, to be unique
 CONNECT_LIMIT_SECS = 10.0
-MAX_RACES = 3  # with later releases that migrate at the same time
+MAX_RACES = 3  # with other releases that migrate at the same time
 
-# In the order in which everybody locks logs. Random for each row: nobody who restores twice can meet one again.
+# Locks logs in the usual order. Epochs are random, so that two restores do not give the same one.
 NEW_EPOCHS = """
 UPDATE logs AS l SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
 FROM (SELECT log_id FROM logs ORDER BY log_id FOR NO KEY UPDATE) AS locked
 WHERE l.log_id = locked.log_id
 """
-RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL"  # the next replica records what it finds
+RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL"  # the next replica records the lineage
 
 
 async def upgrade(database_url: str, revision: str = "head") -> Schema:
-    """Bring the schema to `revision` (the newest step, unless a test wants an older one) where it is not there yet.
+    """Migrate the schema to `revision` (the newest step, or an older one in tests), and return it.
 
-    Returns the schema as it is then. One of a later release that serves this one is left as it is: that is a rollback.
-    Waits for whoever is migrating now. Raises DatabaseUnfit, and what asyncpg and SQLAlchemy raise; nothing is changed then.
+    The schema of a later release that still serves this one stays, for rollbacks. Waits for a running migration. Raises
+    DatabaseUnfit, and what asyncpg and SQLAlchemy raise; nothing is changed then.
     """
     from alembic.util import CommandError
 
@@ -52,7 +52,7 @@ async def upgrade(database_url: str, revision: str = "head") -> Schema:
         try:
             await _apply(database_url, revision)
         except CommandError:
-            continue  # a later release has migrated meanwhile
+            continue  # another release has migrated meanwhile
         except Exception as failure:
             unfit = schema.explained(failure)
             if unfit is None:
@@ -64,7 +64,7 @@ async def upgrade(database_url: str, revision: str = "head") -> Schema:
 async def _read(database_url: str) -> Schema:
     connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
-        await fitness.look(connection)
+        await fitness.read_fitness(connection)
         return await schema.read(connection)
     finally:
         await connection.close()
@@ -79,9 +79,9 @@ async def _apply(database_url: str, revision: str) -> None:
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,  # asyncpg itself reads the URL: SQLAlchemy does not know libpq's options
+        async_creator=connect,  # asyncpg parses the URL: SQLAlchemy does not know all options of libpq
         poolclass=pool.NullPool,
-        isolation_level="READ COMMITTED",  # each statement sees what others committed while this one waited for the lock
+        isolation_level="READ COMMITTED",  # each statement sees what others committed while this waited for the lock
         connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": _statement_name},
     )
     try:
@@ -92,9 +92,10 @@ async def _apply(database_url: str, revision: str) -> None:
 
 
 async def renew_epochs(database_url: str) -> None:
-    """After a restore: what clients have read of any channel is another log from now on (`deploy/restore.sh` does the same).
+    """Give every channel a new epoch after a restore, so that clients read the logs again (as `deploy/restore.sh` does).
 
-    Replicas that run hear of it and end their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed then.
+    Running replicas notice it and close their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed
+    then.
     """
     connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
@@ -112,7 +113,7 @@ async def renew_epochs(database_url: str) -> None:
 
 
 def render_sql() -> str:
-    """The whole history as one SQL script, for review and for `psql` (`migrate --sql`). No database is touched."""
+    """Return all steps as one SQL script, for review and for `psql` (`migrate --sql`), without a database."""
     from alembic import command
 
     script = io.StringIO()
@@ -121,19 +122,19 @@ def render_sql() -> str:
 
 
 def expected() -> str:
-    """The revision this program was written for."""
+    """Return the newest revision of this release."""
     return schema.steps()[0]
 
 
 async def current(connection: Connection) -> str | None:
-    """The revision of the schema; None where no migration ever ran."""
+    """Return the revision of the schema; None: no migration was applied."""
     return (await schema.read(connection)).revision
 
 
 def serves(revision: str | None) -> bool:
-    """Whether this program can work with a schema of that revision.
+    """Return whether this release works with a schema of that revision.
 
-    One it has never heard of is newer: by the expand-and-contract rule replicas of the release before go on serving.
+    An unknown revision is newer: by the expand-and-contract rule replicas of the previous release keep serving.
     """
     newest, known = schema.steps()
     return Schema(newest, known, revisions=(revision,) if revision is not None else ()).serves

@@ -1,4 +1,4 @@
-"""Run by alembic: on the connection that `migrations.upgrade` hands over, or as a script for `migrate --sql`."""
+"""Run by alembic, on the connection from `migrations.upgrade` or as a script for `migrate --sql`."""
 
 from alembic import context
 
@@ -9,12 +9,12 @@ if context.is_offline_mode():
 else:
     context.configure(connection=context.config.attributes["connection"])
 
-# What the role or the database sets for ordinary queries is not meant for these. A step may set limits of its own.
+# Timeouts of the role or the database are for ordinary queries. A step may set its own.
 NO_TIMEOUTS = ("SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0")
 
 with context.begin_transaction():
     for setting in NO_TIMEOUTS:
         context.execute(setting)
-    # Held to the end of the transaction: of several replicas that start at once, one migrates and the others wait.
+    # Held to the end of the transaction: one of several starting replicas migrates, the others wait.
     context.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
     context.run_migrations()

@@ -1,4 +1,4 @@
-"""Which schema a database has, and whether this release works with it."""
+"""Reads the schema of a database, and decides whether this release works with it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from openguild_runtime.storage.fitness import Connection, DatabaseUnfit
 OUTDATED = "its schema is not current: run `openguild-server migrate`"
 STEPS = Path(__file__).parent / "versions"
 STEP_FILE = re.compile(r"v(\d{4})_\w+\.py")
-REVISION = re.compile(r"(\d{4,9})\w{0,60}")  # a step's number, perhaps with a name behind it
+REVISION = re.compile(r"(\d{4,9})\w{0,60}")  # a step's number, perhaps with a name after it
 
-# Only asked where the search path leads to no table of versions.
+# Only used if the search path has no table of versions.
 ELSEWHERE = """
 SELECT n.nspname AS schema, n.nspname = ANY (current_schemas(false)) AS on_path FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -26,38 +26,38 @@ WHERE c.relname = 'log_events' AND c.relkind IN ('r', 'p') ORDER BY on_path DESC
 
 
 class Schema(msgspec.Struct, frozen=True, gc=False):
-    """What the database says of its schema; `expected` and `known` are what this program says."""
+    """The schema of a database. `expected` and `known` are of this release."""
 
     expected: str  # the newest step of this release
     known: frozenset[str]  # all of its steps
-    revisions: tuple[str, ...] = ()  # what the table of versions holds: one, unless somebody has been at it
-    serves_from: str | None = None  # of a later schema: the oldest newest step of a release that works with it
-    home: str | None = None  # where there is no version: the PostgreSQL schema that has the tables
-    on_path: bool = False  # the search path leads there
+    revisions: tuple[str, ...] = ()  # rows of the table of versions: one, unless changed by hand
+    serves_from: str | None = None  # of a later schema: the newest step of the oldest release that works with it
+    home: str | None = None  # without a version: the PostgreSQL schema that has the tables
+    on_path: bool = False  # it is in the search path
 
     @property
     def revision(self) -> str | None:
-        """The step that the schema is at; None where no migration ever ran, or nobody can tell."""
+        """The step of the schema; None: no migration was applied, or it is ambiguous."""
         return self.revisions[0] if len(self.revisions) == 1 else None
 
     @property
     def is_later(self) -> bool:
-        """It was made by a later release."""
+        """Whether a later release has migrated it."""
         found = REVISION.fullmatch(self.revision or "")
         return found is not None and int(found[1]) > int(self.expected)
 
     @property
     def serves(self) -> bool:
-        """This release works with it: its own, or a later one that only expanded what this one uses."""
+        """Whether this release works with it: with its own, and with later ones that only expanded."""
         return self.revision == self.expected or (self.is_later and (self.serves_from or "") <= self.expected)
 
     @property
     def fault(self) -> str | None:
-        """What no migration mends, with what does."""
+        """A problem that a migration does not fix, with its mend; None: there is none."""
         if len(self.revisions) > 1:
             rows = ", ".join(repr(text) for text in self.revisions)
             return (
-                f"alembic_version has {len(self.revisions)} rows ({rows}), so nobody can tell which schema this is: "
+                f"alembic_version has {len(self.revisions)} rows ({rows}), so the step of the schema is unknown: "
                 "delete all but the one of the newest step that was applied"
             )
         if self.revision is None:
@@ -91,14 +91,14 @@ class Schema(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def problem(self) -> str | None:
-        """Why it does not serve; None: it does."""
+        """Why this release does not work with it; None: it does."""
         if self.serves:
             return None
         return self.fault or OUTDATED
 
 
 async def read(connection: Connection) -> Schema:
-    """Raises what asyncpg raises."""
+    """Read the schema. Raises what asyncpg raises."""
     expected, known = steps()
     found: Any = await _rows(connection, "SELECT version_num FROM alembic_version ORDER BY 1 LIMIT 5", "version_num")
     schema = Schema(expected, known, revisions=tuple(found))
@@ -113,7 +113,7 @@ async def read(connection: Connection) -> Schema:
 
 
 async def _rows(connection: Connection, query: str, column: str) -> list[str]:
-    """Nothing where there is no such table."""
+    """Return the values of a column; none if the table does not exist."""
     try:
         return [row[column] for row in await connection.fetch(query)]
     except asyncpg.UndefinedTableError:
@@ -122,9 +122,9 @@ async def _rows(connection: Connection, query: str, column: str) -> list[str]:
 
 @functools.cache
 def steps() -> tuple[str, frozenset[str]]:
-    """The newest step of this release, and all of them.
+    """Return the newest step of this release, and all steps.
 
-    Read from the names of their files: each start asks, and alembic with SQLAlchemy takes longer to import than the rest.
+    Reads them from file names, because importing alembic and SQLAlchemy would slow each start.
     """
     known = frozenset(found[1] for path in STEPS.iterdir() if (found := STEP_FILE.fullmatch(path.name)))
     if not known:
@@ -133,7 +133,7 @@ def steps() -> tuple[str, frozenset[str]]:
 
 
 def explained(failure: BaseException) -> DatabaseUnfit | None:
-    """What stopped a migration, with its mend; None: another failure, whose own text tells."""
+    """Return the cause of a failed migration with its mend; None: the failure explains itself."""
     cause: BaseException | None = failure
     while cause is not None and not isinstance(cause, asyncpg.PostgresError):
         cause = getattr(cause, "orig", None) or cause.__cause__
@@ -168,7 +168,7 @@ MENDS: tuple[tuple[type[asyncpg.PostgresError], str], ...] = (
     (asyncpg.DuplicateFunctionError, "a step was applied by hand: insert its number into alembic_version"),
     (
         asyncpg.LockNotAvailableError,
-        "somebody uses that table for long, such as a backup: try again when they are done",
+        "another session holds the table, such as a backup: try again when it is done",
     ),
     (
         asyncpg.QueryCanceledError,

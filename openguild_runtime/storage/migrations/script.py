@@ -1,18 +1,18 @@
-"""Where alembic finds the steps."""
+"""The configuration of alembic."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # alembic and SQLAlchemy take a third of a second to import: done where they are used
+if TYPE_CHECKING:  # importing alembic and SQLAlchemy takes a third of a second: done on use
     import io
 
     from alembic.config import Config
 
 
 def config(output: io.StringIO | None = None) -> Config:
-    """alembic's own configuration; `output` takes the script of `migrate --sql`."""
+    """Return alembic's configuration. `output` receives the script of `migrate --sql`."""
     from alembic.config import Config
 
     made = Config(output_buffer=output)

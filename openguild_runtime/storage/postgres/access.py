@@ -1,4 +1,4 @@
-"""What a user may be in a guild or a channel, as PostgreSQL has it now."""
+"""Reads the roles of users in guilds and channels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> 
 async def find_channel_accesses(
     connection: Connection, effects: Sequence[FindChannelAccess]
 ) -> list[ChannelAccess | None]:
-    """One answer for each effect, in order."""
+    """Return one result for each effect, in order."""
     rows = await connection.fetch(
         CHANNEL_ACCESS,
         [effect.channel_id for effect in effects],

@@ -1,5 +1,4 @@
-"""Who may see a channel is asked by every post and every joining stream: in a reconnect storm thousands of questions
-become tens of queries."""
+"""Batches the access checks of posts and joining streams: in a reconnect storm thousands become tens of queries."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from openguild_runtime.storage.postgres.batcher import Batcher, Perform
 
 
 class AccessBatcher(Batcher[FindChannelAccess, ChannelAccess | None]):
-    """`read(questions)` answers each, in order."""
+    """`read(effects)` returns one result for each, in order."""
 
     def __init__(self, read: Perform[FindChannelAccess, ChannelAccess | None]) -> None:
         super().__init__(ArrivalQueue(max_items=MAX_QUEUED_ACCESS_CHECKS, item_bytes=ACCESS_CHECK_BYTES), read)

@@ -43,7 +43,7 @@ async def find_user_by_name(connection: Connection, effect: FindUserByName) -> U
 
 @performs(DescribeUser, Mode.SNAPSHOT)
 async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | None:
-    """Several reads in one REPEATABLE READ transaction: one snapshot."""
+    """Read the profile with several queries in one snapshot."""
     connection = tx.connection
     user = await connection.fetchrow(f"{USER} WHERE user_id = $1", effect.user_id)
     if user is None:
@@ -127,7 +127,7 @@ async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
 
 
 async def _end_invites(tx: Transaction, user_id: str) -> None:
-    """Those that the user may no longer create, now that a server role is gone."""
+    """Delete the invites that the user may no longer create after losing a server role."""
     rows = await tx.connection.fetch("SELECT role FROM user_roles WHERE user_id = $1", user_id)
     enough = sufficient_guild_roles(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
     if enough is None:

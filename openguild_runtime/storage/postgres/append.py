@@ -1,4 +1,4 @@
-"""One batch of appends: of posts alone as one statement, `append_posts_v1` of the schema; with changes in changes.py."""
+"""Stores a batch of appends: posts alone in one statement, `append_posts_v1` of the schema; with changes in changes.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from openguild_proto.records import StoredEvent
 from openguild_runtime.storage.postgres.changes import append_changes
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis
 
-# `lock_timeout` is set for this transaction alone, so it works behind a pooler as well. The append refers to what was
-# set: it cannot be run first. The limit is for each lock.
+# Sets `lock_timeout` for this transaction only, so it works behind a pooler. The append refers to the result of
+# set_config, so it runs after it. The timeout applies to each lock.
 APPEND = """
 SELECT place, sequence, stored, event_id, fingerprint, wire, created_at,
     refused, living, guild_role, channel_role, server_roles
@@ -27,7 +27,7 @@ OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 
 async def append_batch(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
-    """Store the batch in one transaction; one outcome for each effect, in order.
+    """Store the batch in one transaction, and return one outcome for each effect, in order.
 
     Raises asyncpg's LockNotAvailableError after `lock_timeout_ms` for a lock, and PostgresError; nothing is stored then.
     """
@@ -79,7 +79,7 @@ def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
 
 
 def _refusal(row: Row) -> Exception:
-    """Why the author may not post: the same rule as everywhere, applied to what the statement saw."""
+    """Return the refusal of a post, by the usual rules and the rows that the statement read."""
     try:
         require_session(row["living"])
         require_role(row["server_roles"], (row["guild_role"], row["channel_role"]), Permission.SEND_MESSAGES)

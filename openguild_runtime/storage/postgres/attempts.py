@@ -1,4 +1,4 @@
-"""Attempts counted in PostgreSQL, for all replicas: `count_attempt_v1` of the schema."""
+"""Counts login attempts in PostgreSQL, for all replicas: `count_attempt_v1` of the schema."""
 
 from __future__ import annotations
 

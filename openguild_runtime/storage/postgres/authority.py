@@ -1,9 +1,9 @@
-"""Decides, in the transaction of a change, whether its author may still make it.
+"""Decides, in the transaction of a change, whether its author may make it.
 
-Whoever changes what a user may do (a role, a membership, a session) holds that user's row FOR UPDATE to the end of the
-transaction; whoever does something by a user's right holds it FOR KEY SHARE. So what is read after the lock is true
-until the commit: a right that ended earlier is seen, and one that ends meanwhile ends later. Logins and retention lock
-users in a way that neither notices. Several users are locked in the order of their ids, and before anything else.
+A change of a user's rights (a role, a membership, a session) locks the user's row FOR UPDATE to the end of the
+transaction. An action by a user's rights locks it FOR KEY SHARE. So rights that are read after the lock hold until the
+commit. The locks of logins and retention do not conflict with FOR KEY SHARE. Users are locked first, in the order of their
+ids.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SELECT EXISTS (SELECT FROM users WHERE user_id = $1) AND ($2::uuid IS NULL OR EX
 
 
 async def hold_users(tx: Transaction, user_ids: Sequence[str]) -> None:
-    """Their rights are about to change: nobody decides by them until the transaction ends."""
+    """Lock users whose rights will change."""
     await tx.connection.execute(
         "SELECT FROM users WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR UPDATE", list(user_ids)
     )
 
 
 async def require_author(tx: Transaction, author: Author, *, changing: Sequence[str] = ()) -> None:
-    """Hold the author's rights as they are; 401 where the session has ended. `changing`: users whose rights will change."""
+    """Lock the author's rights. Raises Refusal 401 if the session has ended. `changing`: users whose rights will change."""
     if changing:
         await hold_users(tx, [author.user_id, *changing])
     else:
@@ -45,7 +45,7 @@ async def require_author(tx: Transaction, author: Author, *, changing: Sequence[
 async def require_in_guild(
     tx: Transaction, author: Author, guild_id: str, permission: Permission, *, changing: Sequence[str] = ()
 ) -> tuple[GuildAccess, str]:
-    """The author's access and effective role. The guild's row makes changes of one guild take turns, so that counts hold."""
+    """Return the author's access and effective role. Locks the guild, so that its counts hold. Raises Refusal."""
     await require_author(tx, author, changing=changing)
     await hold_guild(tx, guild_id)
     access = await find_guild_access(tx.connection, FindGuildAccess(guild_id=guild_id, user_id=author.user_id))
@@ -58,7 +58,7 @@ async def require_in_guild(
 async def require_in_channel(
     tx: Transaction, author: Author, channel_id: str, permission: Permission
 ) -> ChannelAccess | None:
-    """The author's access. None: no such channel."""
+    """Return the author's access; None: no such channel. Raises Refusal."""
     await require_author(tx, author)
     question = FindChannelAccess(channel_id=channel_id, user_id=author.user_id)
     (access,) = await find_channel_accesses(tx.connection, [question])
@@ -68,5 +68,5 @@ async def require_in_channel(
 
 
 async def hold_guild(tx: Transaction, guild_id: str) -> None:
-    """Changes of one guild's members, channels and invites take turns."""
+    """Lock the guild, which serialises changes of its members, channels and invites."""
     await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR NO KEY UPDATE", guild_id)

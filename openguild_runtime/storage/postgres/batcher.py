@@ -1,7 +1,7 @@
-"""What waits together is done together: one statement for a batch of callers, each with an answer of its own.
+"""Batches the items of many callers into one statement, with a result for each.
 
-Whoever comes alone is served at once. While one batch is under way the next one gathers, so under load the cost of a
-round trip, and of a commit, is shared. What waits, and what is in the next batch, the core's queues decide.
+A single item is processed at once. While a batch runs the next one is collected, so under load items share the cost of
+a round trip and a commit. The queue (in the core) decides the content of each batch.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ log = structlog.get_logger("openguild.storage")
 
 
 class Batcher(Generic[Item, Reply]):
-    """`perform(items)` returns one reply for each, in order, or the exception that this one's caller is to get.
+    """`perform(items)` returns one result or exception for each item, in order.
 
-    What `queue` does not admit is refused. When `perform` fails, every caller of its batch gets the failure and the
-    next batch is taken.
+    If `perform` raises, all callers of the batch get that exception, and the next batch is taken.
     """
 
     def __init__(self, queue: BatchQueue[Item, asyncio.Future[Reply]], perform: Perform[Item, Reply]) -> None:
@@ -37,16 +36,16 @@ class Batcher(Generic[Item, Reply]):
         self._closed = False
 
     def __len__(self) -> int:
-        """Items that wait for the next batch."""
+        """Return the number of queued items."""
         return len(self._queue)
 
     @property
     def bytes(self) -> int:
-        """Bytes that wait for the next batch."""
+        """The queued bytes."""
         return self._queue.bytes
 
     def submit(self, item: Item) -> asyncio.Future[Reply]:
-        """Queue an item; await the result. Raises Overloaded at a bound, StorageUnavailable after `close`."""
+        """Queue an item, and return the future of its result. Raises Overloaded at a bound, StorageUnavailable after `close`."""
         if self._closed:
             raise StorageUnavailable
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -56,48 +55,50 @@ class Batcher(Generic[Item, Reply]):
         return future
 
     def close(self) -> None:
-        """Finish the batch under way and take no other: whoever waits is told so, nobody waits for ever."""
+        """Finish the running batch, take no other, and fail the queued items."""
         self._closed = True
         self._wake.set()
         self.refuse_waiting()
 
     def refuse_waiting(self) -> None:
-        """Whoever waits for the next batch is told that there is none; the batch under way is not touched."""
+        """Fail the queued items; the running batch continues."""
         settle_all(self._queue.clear(), StorageUnavailable())
 
     async def run(self) -> None:
-        """Perform batches until `close`, or until cancelled. Several may run at once, each with its connection."""
+        """Perform batches until `close` or cancellation. Several may run at once, each with its connection."""
         while True:
             while not self._queue:
                 if self._closed:
                     return
                 self._wake.clear()
                 await self._wake.wait()
-            batch = [waiting for waiting in self._queue.take() if not waiting.ticket.done()]  # the others were given up
+            batch = [
+                waiting for waiting in self._queue.take() if not waiting.ticket.done()
+            ]  # without cancelled callers
             if not batch:
                 continue
             try:
                 outcomes = await self._perform([waiting.item for waiting in batch])
                 for waiting, outcome in zip(batch, outcomes, strict=True):
                     _settle(waiting.ticket, outcome)
-            except StorageUnavailable as away:  # an expected one: it is logged where it was found out
-                settle_all(batch, away)
-            except Exception as defect:
-                log.exception("a batch failed", kind=type(defect).__name__, items=len(batch))
-                settle_all(batch, defect)
+            except StorageUnavailable as failure:  # the pool has logged it
+                settle_all(batch, failure)
+            except Exception as bug:
+                log.exception("a batch failed", kind=type(bug).__name__, items=len(batch))
+                settle_all(batch, bug)
             except BaseException as cancelled:
                 settle_all(batch, cancelled)
                 raise
 
 
 def settle_all(batch: Iterable[Waiting[Item, asyncio.Future[Reply]]], failure: BaseException) -> None:
-    """Give the failure to the callers that have no answer yet."""
+    """Fail the callers that have no result yet."""
     for waiting in batch:
         _settle(waiting.ticket, failure)
 
 
 def _settle(future: asyncio.Future[Reply], outcome: Reply | BaseException) -> None:
-    """Answer, once: a caller who was cancelled does not undo what was done."""
+    """Set the result of a caller, unless it is done or cancelled."""
     if future.done():
         return
     if not isinstance(outcome, BaseException):
@@ -105,4 +106,4 @@ def _settle(future: asyncio.Future[Reply], outcome: Reply | BaseException) -> No
     elif isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:
-        future.cancel()  # whoever performs batches was cancelled
+        future.cancel()  # the task that performs batches was cancelled

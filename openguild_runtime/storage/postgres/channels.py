@@ -1,4 +1,4 @@
-"""Channels and their roles, reading their logs, and read positions in PostgreSQL. Appending: append.py; messages: messages.py."""
+"""Channels, their roles, reads of their logs, and read positions in PostgreSQL. For appends see append.py."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
     return True
 
 
-# --- the log, and who has read how far -------------------------------------------------------------
+# --- the log, and read positions -------------------------------------------------------------------
 
 
 @performs(ReadEvents, Mode.QUERY)

@@ -1,7 +1,7 @@
-"""A record's columns, taken from its fields, so that no list of them has to be kept beside it.
+"""Derives the columns of a record from its fields.
 
-A field `x_ms` stands in the column `x` as timestamptz, a field `x_id` may be a uuid; every other column has the field's name.
-Columns are selected by name: a later release's column changes no prepared statement.
+A field `x_ms` is the column `x` of type timestamptz, a field `x_id` may be a uuid; other columns have the field's name.
+Columns are selected by name, so a column of a later release does not affect prepared statements.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Columns(Generic[R]):
-    """Between rows of a table and records of `kind`; `without`: fields that are not stored."""
+    """Converts rows of a table to records of `kind`."""
 
     def __init__(self, kind: type[R]) -> None:
         self._kind = kind
@@ -27,14 +27,14 @@ class Columns(Generic[R]):
         self._conversions = [(place, convert) for place, convert in enumerate(conversions) if convert is not None]
 
     def of(self, table: str) -> str:
-        """For SELECT, of a table by its alias."""
+        """Return the list for SELECT, with the alias of the table."""
         return ", ".join(f"{table}.{name}" for name in self.names)
 
     def __str__(self) -> str:
         return ", ".join(self.names)
 
     def record(self, row: Row) -> R:
-        """The record that stands in `row`, which may have other columns, too."""
+        """Return the record of `row`, which may have more columns."""
         values = [*self._values(row)]
         for place, convert in self._conversions:
             values[place] = convert(values[place])

@@ -1,4 +1,4 @@
-"""Group commit: appends that wait together are stored by one transaction (PROTOCOL 7.1.2)."""
+"""Group commit: one transaction stores the appends that are queued together (PROTOCOL 7.1.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Commit: TypeAlias = Perform[AppendEvent, Appended | Unchanged | AppendFailure]
 class CommitQueue(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
     """`commit(appends)` stores a batch in one transaction and returns one outcome for each, in order.
 
-    `share` and `blocked_secs` are those of AppendQueue, which decides whose turn it is.
+    `share`, `blocked_secs`: see AppendQueue, which decides the order.
     """
 
     def __init__(self, commit: Commit, *, share: int = 1, blocked_secs: float = BLOCKED_SECS) -> None:
@@ -28,13 +28,13 @@ class CommitQueue(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
         super().__init__(self._appends, commit)
 
     def block(self, channel_id: str) -> None:
-        """Refuse what waits for this channel, and for a moment what comes. After that it is suspect."""
+        """Refuse the queued appends of this channel, and new ones for a moment; after that it is suspect."""
         settle_all(self._appends.block(channel_id, time.monotonic()), Overloaded())
 
     def suspects(self, channel_id: str) -> bool:
-        """It was blocked and has stored nothing since: its batch is its own."""
+        """Return whether the channel was blocked and has stored nothing since. Its next batch holds no other channel."""
         return self._appends.suspects(channel_id)
 
     def stored(self, channel_id: str) -> None:
-        """An append to it has been stored: it is not suspect."""
+        """Note that an append to the channel was stored: it is no longer suspect."""
         self._appends.stored(channel_id)

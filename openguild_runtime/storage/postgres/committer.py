@@ -1,4 +1,4 @@
-"""Commits batches of appends: what cannot be stored fails alone, and a channel that is locked holds up nobody for long."""
+"""Commits batches of appends. An event that cannot be stored fails alone, and a locked channel delays others briefly."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = structlog.get_logger("openguild.storage")
 
 
 class Borrow(Protocol):
-    """Runs `use` with a connection; raises StorageUnavailable, its kind Locked, and what this effect did wrong."""
+    """Runs `use` with a connection. Raises StorageUnavailable, its subclass Locked, and errors of the statement itself."""
 
     async def __call__(self, use: Callable[[Connection], Awaitable[Sequence[Outcome]]]) -> Sequence[Outcome]: ...
 
 
 class Committer:
-    """`count` queues, each with its channels: batches that are stored at once never wait for each other's row locks.
+    """`count` queues, each for its share of the channels, so that concurrent batches do not wait for each other's row locks.
 
     `on_batch(events, seconds)` is called after each commit.
     """
@@ -40,28 +40,28 @@ class Committer:
         self.queues = [CommitQueue(self._commit, share=count) for _ in range(count)]
 
     def submit(self, effect: AppendEvent) -> Awaitable[Appended | Unchanged | AppendFailure]:
-        """Raises Overloaded and StorageUnavailable as `CommitQueue.submit` does."""
+        """Queue an append, and return its awaitable result. Raises Overloaded and StorageUnavailable."""
         return self._queue_of(effect.channel_id).submit(effect)
 
     def close(self) -> None:
-        """Finish the batches under way, refuse what waits."""
+        """Finish the running batches, and fail the queued appends."""
         for queue in self.queues:
             queue.close()
 
     def refuse_waiting(self) -> None:
-        """Refuse what waits."""
+        """Fail the queued appends."""
         for queue in self.queues:
             queue.refuse_waiting()
 
     def __len__(self) -> int:
-        """Appends that wait for the next commit."""
+        """Return the number of queued appends."""
         return sum(len(queue) for queue in self.queues)
 
     def _queue_of(self, channel_id: str) -> CommitQueue:
         return self.queues[zlib.crc32(channel_id.encode()) % len(self.queues)]
 
     async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
-        """One outcome for each, in order."""
+        """Store a batch; return one outcome for each append, in order."""
         queue = self._queue_of(batch[0].channel_id)
         plan = CommitPlan(batch, suspect=queue.suspects(batch[0].channel_id))
         now = time.monotonic()
@@ -86,7 +86,7 @@ class Committer:
 def _failed(
     plan: CommitPlan, queue: CommitQueue, failure: StorageUnavailable | asyncpg.PostgresError, now: float
 ) -> None:
-    """Tell the plan how its attempt failed, and do and log what follows."""
+    """Report a failed attempt to the plan, and handle its result."""
     match failure:
         case Locked():
             channel_id = plan.locked(now)
@@ -97,7 +97,7 @@ def _failed(
                 queue.block(channel_id)
         case StorageUnavailable():
             plan.unavailable(failure)
-        case _:  # PostgreSQL will never store this event. Its text quotes what it refuses, so it goes nowhere.
+        case _:  # PostgreSQL refuses this event. Its message may quote the data, so it is not logged.
             kind = type(failure).__name__
             event = plan.refused(LocalProtocolError(f"the database refuses the event: {kind}"), now)
             if event is not None:

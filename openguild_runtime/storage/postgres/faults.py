@@ -1,4 +1,4 @@
-"""From what the driver raises to a cause that an operator can act on (storage/causes.py), and its line in the log."""
+"""Maps exceptions of the driver to causes (observability/database_causes.py), and logs them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_runtime.observability.database_causes import CAUSES
 
-REPEAT_SECS = 30.0  # between two lines of one cause
-ERRNO = re.compile(r"\[Errno (\d+)\]")  # of an OSError that stands for several, one for each address
+REPEAT_SECS = 30.0  # between two log lines of one cause
+ERRNO = re.compile(r"\[Errno (\d+)\]")  # in an OSError that combines several, one per address
 
-# The failure of one event, or a defect of ours: data, constraints, limits of a row, what a trigger raises.
+# Failures of one event, or bugs: data, constraints, limits of a row, exceptions of triggers.
 NOT_THE_DATABASE = ("21", "22", "23", "44", "54", "P0")
 
 # Appendix A of PostgreSQL's manual: exact codes first, then classes.
@@ -41,7 +41,7 @@ BY_SQLSTATE = {
 BY_CLASS = {
     "08": "lost",
     "0A": "schema",  # a cached plan whose table has changed
-    "25": "slow",  # the session was ended in the middle: this process, or the way to it, stood still
+    "25": "slow",  # the session timed out in a transaction: this process or the network stalled
     "28": "role",
     "3D": "no_database",
     "3F": "schema",
@@ -66,11 +66,11 @@ log = structlog.get_logger("openguild.storage")
 
 
 class Locked(Overloaded):
-    """Somebody holds a lock for longer than the effect may wait; nothing was done."""
+    """A lock timed out; nothing was done."""
 
 
 class Unusable(Exception):
-    """Found out by our own checks: the database answers, and cannot be served with."""
+    """Our own checks found that the database cannot be used, although it responds."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
@@ -78,7 +78,7 @@ class Unusable(Exception):
 
 
 def cause_of(failure: BaseException) -> str | None:
-    """The name of the cause; None: not the database's but the effect's own failure, or a defect of ours."""
+    """Return the name of the cause; None: a failure of the effect itself, or a bug."""
     match failure:
         case Unusable(cause=cause):
             return cause
@@ -116,10 +116,7 @@ def _errno(failure: OSError) -> int:
 
 
 class FaultLog:
-    """Counts every failure and logs each cause once in `REPEAT_SECS`, with the number of those between.
-
-    `on_fault(writes, cause)` is called for each.
-    """
+    """Logs failures, each cause once in `REPEAT_SECS` with the number of suppressed lines. Calls `on_fault(writes, cause)`."""
 
     def __init__(self, on_fault: Callable[[bool, str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._on_fault = on_fault
@@ -127,17 +124,17 @@ class FaultLog:
         self._lines = LogThrottle(REPEAT_SECS)
 
     def note(self, cause: str, failure: BaseException | None, *, writes: bool) -> StorageUnavailable:
-        """What to raise instead of `failure`. Its own text stays here: it may quote data and addresses."""
+        """Log the failure, and return the exception to raise instead. Its text is dropped: it may quote data and addresses."""
         self._on_fault(writes, cause)
-        unsaid = self._lines.due(cause, self._clock())
-        if unsaid is not None:
+        suppressed = self._lines.due(cause, self._clock())
+        if suppressed is not None:
             log.warning(
                 f"the database failed: {CAUSES[cause]}",
                 cause=cause,
                 sqlstate=getattr(failure, "sqlstate", None),
                 kind=type(failure).__name__ if failure is not None else None,
                 operation="write" if writes else "read",
-                suppressed=unsaid,
+                suppressed=suppressed,
             )
         if cause == "locked":
             return Locked()

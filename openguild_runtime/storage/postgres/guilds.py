@@ -61,7 +61,7 @@ async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | Li
 
 
 async def _guilds_owned(tx: Transaction, user_id: str) -> int:
-    """How many; until the transaction ends there will be no more, because the user's row is locked."""
+    """Lock the user, and return how many guilds they own."""
     await tx.connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
     owned: int = await tx.connection.fetchval(
         "SELECT count(*) FROM guild_memberships WHERE user_id = $1 AND role = $2", user_id, OWNER
@@ -138,7 +138,7 @@ async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChang
     _, own_role = await require_in_guild(
         tx, author, effect.guild_id, Permission.MANAGE_MEMBERS, changing=[effect.user_id]
     )
-    held, owners, owned = await _standing(tx, effect.guild_id, user_id)
+    held, owners, owned = await _membership_counts(tx, effect.guild_id, user_id)
     change = decide_role_change(
         author_role=own_role,
         held=held,
@@ -150,8 +150,8 @@ async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChang
     )
     if change is not MemberChange.DONE:
         return change
-    await _give_role(tx, effect.guild_id, user_id, effect.role)
-    await _end_what_rested_on(tx, effect.guild_id, user_id, held, effect.role)
+    await _set_role(tx, effect.guild_id, user_id, effect.role)
+    await _end_lost_rights(tx, effect.guild_id, user_id, held, effect.role)
     await tx.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
@@ -167,21 +167,20 @@ async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
         _, author_role = await require_in_guild(
             tx, author, effect.guild_id, Permission.MANAGE_MEMBERS, changing=[user_id]
         )
-    held, owners, _ = await _standing(tx, effect.guild_id, user_id)
+    held, owners, _ = await _membership_counts(tx, effect.guild_id, user_id)
     change = decide_removal(author_role=author_role, held=held, owners=owners)
     if change is not MemberChange.DONE:
         return change
     await tx.connection.execute(
         "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, user_id
     )
-    await _end_what_rested_on(tx, effect.guild_id, user_id, held, None)
+    await _end_lost_rights(tx, effect.guild_id, user_id, held, None)
     await tx.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
 
-async def _standing(tx: Transaction, guild_id: str, user_id: str) -> tuple[str | None, int, int]:
-    """The user's role in the guild, how many owners the guild has, and how many guilds the user owns. They hold until the
-    transaction ends, because the user's and the guild's rows are locked."""
+async def _membership_counts(tx: Transaction, guild_id: str, user_id: str) -> tuple[str | None, int, int]:
+    """Return the user's role in the guild, the guild's owners and the guilds that the user owns. The caller has locked both."""
     row = await tx.connection.fetchrow(
         """
         SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,
@@ -195,13 +194,13 @@ async def _standing(tx: Transaction, guild_id: str, user_id: str) -> tuple[str |
     return (row["role"], row["owners"], row["owned"]) if row is not None else (None, 0, 0)
 
 
-async def _give_role(tx: Transaction, guild_id: str, user_id: str, role: str) -> None:
+async def _set_role(tx: Transaction, guild_id: str, user_id: str, role: str) -> None:
     await tx.connection.execute(
         "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2", guild_id, user_id, role
     )
 
 
-async def _end_what_rested_on(tx: Transaction, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
+async def _end_lost_rights(tx: Transaction, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
     ended = decide_ended(held, role)
     if ended.channel_roles != ():
         await tx.connection.execute(
@@ -222,13 +221,13 @@ async def _end_what_rested_on(tx: Transaction, guild_id: str, user_id: str, held
 async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberChange | None:
     await hold_users(tx, [effect.user_id])
     await hold_guild(tx, effect.guild_id)
-    held, owners, _ = await _standing(tx, effect.guild_id, effect.user_id)
+    held, owners, _ = await _membership_counts(tx, effect.guild_id, effect.user_id)
     change = decide_grant(held=held, role=effect.role, owners=owners)
     if change is not MemberChange.DONE:
         return change
     if held is not None:
         kind = ControlKind.MEMBER_CHANGED
-        await _give_role(tx, effect.guild_id, effect.user_id, effect.role)
+        await _set_role(tx, effect.guild_id, effect.user_id, effect.role)
     else:
         kind = ControlKind.MEMBER_JOINED
         status = await tx.connection.execute(
@@ -243,6 +242,6 @@ async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberCha
         )
         if not rows_changed(status):
             return None
-    await _end_what_rested_on(tx, effect.guild_id, effect.user_id, held, effect.role)
+    await _end_lost_rights(tx, effect.guild_id, effect.user_id, held, effect.role)
     await tx.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
     return MemberChange.DONE

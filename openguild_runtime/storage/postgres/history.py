@@ -1,4 +1,4 @@
-"""Which history the database has, and new epochs for all channels when it has another one."""
+"""Reads the lineage of the database, and renews the epochs of all channels when it has changed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from openguild_runtime.storage.migrations import NEW_EPOCHS
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row
 
-RENEW_LIMIT_SECS = 300.0  # a row is written for each channel
+RENEW_LIMIT_SECS = 300.0  # it writes a row per channel
 
-# The timeline as of the newest WAL: the control file has it only after the first checkpoint of a promoted server.
+# The timeline of the newest WAL: the control file shows it only after the first checkpoint of a promoted server.
 LINEAGE = """
 CASE WHEN NOT pg_is_in_recovery() THEN
     (SELECT system_identifier FROM pg_control_system()) || ':' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)
 END
 """
-# $1 are events that were stored in the channels $2: one that is missing without its channel was deleted with it.
+# $1: events stored in the channels $2. An event of a deleted channel is not missing.
 READ = """
 SELECT renewals, lineage AS recorded, {lineage} AS lineage, pg_is_in_recovery() AS standby, EXISTS (
     SELECT FROM unnest($1::text[], $2::uuid[]) AS witness (event_id, channel_id) JOIN channels USING (channel_id)
@@ -34,69 +34,68 @@ SELECT renewals, lineage AS recorded, {lineage} AS lineage, pg_is_in_recovery() 
 READ_ALL = READ.format(lineage=LINEAGE)
 READ_WITHOUT_LINEAGE = READ.format(lineage="NULL")
 RECORD = "UPDATE log_history SET lineage = $1 WHERE lineage IS NULL AND renewals = $2"
-# A replica that knew more renewals than a database that went back must find its count raised as well.
+# The count must exceed that of replicas that know more renewals than a restored database.
 CLAIM = (
     "UPDATE log_history SET renewals = greatest(renewals + 1, $2), lineage = coalesce($3, lineage) WHERE renewals = $1"
 )
 
-# Services that are not quite PostgreSQL refuse these functions, or do not have them.
-UNTOLD = (asyncpg.UndefinedFunctionError, asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError)
+# Services that are compatible with PostgreSQL may refuse or lack these functions.
+UNSUPPORTED = (asyncpg.UndefinedFunctionError, asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError)
 
 Witnesses: TypeAlias = dict[object, tuple[str, str]]
-"""(event id, channel id) by session; None: the first one of all."""
+"""(event id, channel id) by session; the key None is the first of all."""
 
-MAX_WITNESSES = 64  # a pool's sessions, and those that followed them while no reading succeeded
+MAX_WITNESSES = 64  # the sessions of a pool, and their successors while no reading succeeds
 
 log = structlog.get_logger("openguild.storage")
 
 
 class HistoryReader:
-    """Asks for the lineage until the database refuses to tell, and for events that this replica stored.
+    """Reads the lineage, if the database permits it, and checks that events stored by this replica still exist.
 
-    Of those stored since the last reading: the newest one of each session, because a session ends with its database, so
-    that none of the database that took the other's place hides what was lost; and the first one, because the sessions
-    of a pooler outlive the database. Until there are others they are asked for again.
+    It checks events stored since the last reading: the newest of each session, because a session ends with its database,
+    and the first one, because sessions of a pooler do not. Without newer ones it checks the same again.
     """
 
     def __init__(self) -> None:
-        self._told = True
+        self._has_lineage = True
         self._fresh: Witnesses = {}
         self._settled: Witnesses = {}
 
     def stored(self, connection: Connection, event: StoredEvent) -> None:
-        """This replica has committed it through `connection`."""
+        """Note an event that this replica has committed through `connection`."""
         fresh, witness = self._fresh, (event.event_id, event.channel_id)
         fresh.setdefault(None, witness)
-        session = connection.get_settings()  # one object for each session, whatever the pool wraps it in
+        session = connection.get_settings()  # one object per session, also within the pool's proxy
         fresh.pop(session, None)
         fresh[session] = witness
         if len(fresh) > MAX_WITNESSES:
             del fresh[next(session for session in fresh if session is not None)]
 
     async def read(self, connection: Connection) -> History | None:
-        """Raises what asyncpg raises."""
+        """Read the lineage. Raises what asyncpg raises."""
         asked, self._fresh = self._fresh, {}
-        said = False
+        succeeded = False
         try:
             row = await self._ask(connection, [*self._settled.values(), *asked.values()])
-            said = row is not None and not row["standby"]
+            succeeded = row is not None and not row["standby"]
         finally:
-            if not said and asked:
+            if not succeeded and asked:
                 self._fresh = asked | self._fresh | {None: asked[None]}
-        if row is None:  # somebody has emptied the table
+        if row is None:  # the table was emptied by hand
             return None
-        if said:
-            self._settled = {} if row["lacks"] else asked or self._settled  # that one is missing is said once
+        if succeeded:
+            self._settled = {} if row["lacks"] else asked or self._settled  # a missing event is reported once
         return History(row["lineage"], row["recorded"], row["renewals"], lacks=row["lacks"], standby=row["standby"])
 
     async def _ask(self, connection: Connection, witnesses: list[tuple[str, str]]) -> Row | None:
         events, channels = [event for event, _ in witnesses], [channel for _, channel in witnesses]
         try:
-            return await connection.fetchrow(READ_ALL if self._told else READ_WITHOUT_LINEAGE, events, channels)
-        except UNTOLD as refused:
-            if not self._told:
+            return await connection.fetchrow(READ_ALL if self._has_lineage else READ_WITHOUT_LINEAGE, events, channels)
+        except UNSUPPORTED as refused:
+            if not self._has_lineage:
                 raise
-            self._told = False
+            self._has_lineage = False
             log.warning(
                 "the database does not tell its timeline: after a failover run `openguild-server migrate --new-epoch`",
                 kind=type(refused).__name__,
@@ -111,7 +110,7 @@ async def record_lineage(connection: Connection, effect: RecordLineage) -> None:
 
 @performs(RenewEpochs, Mode.WATCH)
 async def renew_epochs(connection: Connection, effect: RenewEpochs) -> bool:
-    """One transaction; False: somebody else has renewed them since `found` was read."""
+    """Renew the epochs in one transaction; False: another replica has done it since `found` was read."""
     found = effect.found
     async with connection.transaction(isolation="read_committed"):
         await connection.execute("SET LOCAL statement_timeout = 0")

@@ -39,11 +39,11 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
     connection = tx.connection
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_INVITES)
     invites = await list_invites(connection, ListInvites(guild_id=effect.guild_id))
-    forgotten = decide_new_invite(invites, now_ms=effect.now_ms, limit=effect.limit)
-    if isinstance(forgotten, LimitReached):
-        return forgotten
-    if forgotten:
-        await connection.execute("DELETE FROM invites WHERE code = ANY ($1::text[])", forgotten)
+    deleted = decide_new_invite(invites, now_ms=effect.now_ms, limit=effect.limit)
+    if isinstance(deleted, LimitReached):
+        return deleted
+    if deleted:
+        await connection.execute("DELETE FROM invites WHERE code = ANY ($1::text[])", deleted)
     await connection.execute(
         """
         INSERT INTO invites (code, guild_id, created_by, max_uses, expires_at, created_at)
@@ -70,7 +70,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
 
 @performs(ListInvites, Mode.QUERY)
 async def list_invites(connection: Connection, effect: ListInvites) -> tuple[InviteRecord, ...]:
-    """Codes in the order of their bytes, whatever the database's language."""
+    """List invites; codes sort by bytes, whatever the collation of the database."""
     rows = await connection.fetch(
         f"""
         SELECT {INVITE}, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE i.guild_id = $1
@@ -113,10 +113,10 @@ def _invite(row: Row) -> InviteRecord:
 @performs(AcceptInvite, Mode.TRANSACTION)
 async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     connection, user_id = tx.connection, effect.author.user_id
-    # joinings of one user take turns, so that the count holds; the user before the guild, as whoever promotes them does
+    # lock the user, so that the count of guilds holds; before the guild, as a promotion does
     await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
     await require_author(tx, effect.author)
-    # the guild before its invite, as whoever deletes the guild takes them
+    # lock the guild before its invite, as a deletion of the guild does
     await connection.execute(
         "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE", effect.code
     )
@@ -149,15 +149,15 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
         effect.role,
         moment(effect.now_ms),
     )
-    if rows_changed(status):  # not when another invite brought the same user in meanwhile
+    if rows_changed(status):  # not if the user joined by another invite meanwhile
         await connection.execute("UPDATE invites SET uses = uses + 1 WHERE code = $1", effect.code)
-        await _read_all(tx, guild_id, effect)
+        await _mark_all_read(tx, guild_id, effect)
         await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=user_id)
     member = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, user_id)
     return MEMBERS.record(member) if member is not None else None
 
 
-async def _read_all(tx: Transaction, guild_id: str, effect: AcceptInvite) -> None:
+async def _mark_all_read(tx: Transaction, guild_id: str, effect: AcceptInvite) -> None:
     await tx.connection.execute(
         """
         SELECT FROM mark_read_v1(ARRAY(

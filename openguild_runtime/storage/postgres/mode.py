@@ -1,4 +1,4 @@
-"""On which connection, and in what transaction, an effect is performed."""
+"""The modes in which effects are performed: the connection and the transaction."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import Enum
 
 
 class Mode(Enum):
-    """Given to `performs` beside the effect. A statement alone is a transaction by itself: no BEGIN and COMMIT around it."""
+    """The second argument of `performs`. A single statement needs no BEGIN and COMMIT."""
 
     QUERY = "one statement that reads, given a connection"
     CHANGE = "one statement that writes, given a connection"
-    SNAPSHOT = "several statements that read as of one moment, given a transaction"
+    SNAPSHOT = "several statements that read one snapshot, given a transaction"
     TRANSACTION = "several statements, perhaps with a control record, given a transaction"
-    WATCH = "given a connection that is kept for what a replica needs to keep up"
-    STORE = "given the store: in batches, or with what it remembers"
+    WATCH = "given a connection that is reserved for the reads of a replica"
+    STORE = "given the store: for batches, or with state of the store"

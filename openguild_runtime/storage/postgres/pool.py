@@ -1,7 +1,7 @@
-"""Lends connections to PostgreSQL, each for a bounded time, and notices when nothing is answered any more.
+"""Lends connections to PostgreSQL, each for a limited time, and detects when the database stops responding.
 
-A connection whose user failed, or was given up, is put away by a task of its own: nobody waits for that. What a session
-has learned that is not true any more (it is read-only, its server is gone) leaves the pool with it.
+After a failure or a timeout a separate task returns the connection, so that the caller does not wait. Sessions that cannot
+recover (they are read-only, or their server is gone) are closed.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from openguild_runtime.storage.postgres.values import Connection
 
 T = TypeVar("T")
 
-CANCEL_SECS = 1.0  # for a statement that was given up to be cancelled; then its session is ended
+CANCEL_SECS = 1.0  # to cancel a statement that timed out; then its session is closed
 IDLE_LIFETIME_SECS = 300.0
-SILENT_AFTER_SECS = 3.0  # a database that answers nothing for so long is silent: far more than a loaded one takes
-TICKS = 10  # of a probe timer: time in which this process itself stood still is at most one
-CLOSE_SECS = 0.5  # for sessions to end in good order
-RENEW_SECS = 5.0  # between two renewals of all sessions by failures: a standby is not connected to for each request
-# The session will not get better, whatever its next user asks of it.
-SPENT = frozenset({"read_only", "shutdown", "lost", "starting", "damaged"})
+SILENT_AFTER_SECS = 3.0  # without any response: far longer than a loaded database takes
+TICKS = 10  # of a probe timer; a stall of this process counts as one
+CLOSE_SECS = 0.5  # for an orderly close of the sessions
+RENEW_SECS = 5.0  # between two renewals of all sessions after failures, to limit reconnects to a standby
+# Causes after which a session cannot be used again.
+UNRECOVERABLE = frozenset({"read_only", "shutdown", "lost", "starting", "damaged"})
 
 
 class ProbeTimer:
-    """Cancels `scope` after SILENT_AFTER_SECS without an answer, unless this process stood still meanwhile."""
+    """Cancels `scope` after SILENT_AFTER_SECS, unless restarted. A stall of this process does not count."""
 
     def __init__(self, scope: anyio.CancelScope) -> None:
         self._scope = scope
@@ -43,7 +43,7 @@ class ProbeTimer:
         self._timer = asyncio.get_running_loop().call_later(SILENT_AFTER_SECS / TICKS, self._tick)
 
     def restart(self) -> None:
-        """A part of the question was answered."""
+        """Start again, after a part of the probe succeeded."""
         self._left = TICKS
 
     def cancel(self) -> None:
@@ -59,9 +59,9 @@ class ProbeTimer:
 
 
 class Pool:
-    """`on_fault(writes, cause)`: for each use that failed. `on_silence()`: the database has stopped answering.
+    """`on_fault(writes, cause)` is called for each failed use, `on_silence()` when the database stops responding.
 
-    Every use ends after `limit_secs`, or sooner where its caller is cancelled.
+    Every use ends after `limit_secs`, or when its caller is cancelled.
     """
 
     def __init__(
@@ -83,20 +83,20 @@ class Pool:
         self._cache_size = cache_size
         self._session: dict[str, Any] = {
             "timeout": limit_secs,
-            "command_timeout": limit_secs,  # the server gives up first, and says so
+            "command_timeout": limit_secs,  # the server times out first, with a reason
             "statement_cache_size": cache_size,
             "server_settings": settings,
         }
         self._faults = FaultLog(on_fault)
         self._on_silence = on_silence
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._sessions: asyncpg.Pool[asyncpg.Record] | None = None  # the same pool, even after `aclose` has begun
+        self._sessions: asyncpg.Pool[asyncpg.Record] | None = None  # the same pool, also during `aclose`
         self._lent: set[anyio.CancelScope] = set()
         self._silence = SilenceDetector(SILENT_AFTER_SECS)
         self._renewed_at = float("-inf")
 
     async def open(self) -> None:
-        """Nothing is connected yet. Raises ValueError for a bad URL."""
+        """Create the pool, without connecting. Raises ValueError for a bad URL."""
         if self._pool is None:
             self._pool = await asyncpg.create_pool(
                 self._url,
@@ -109,7 +109,7 @@ class Pool:
             self._sessions = self._pool
 
     async def aclose(self) -> None:
-        """End every session, within a bound."""
+        """Close all sessions, within a time limit."""
         pool, self._pool = self._pool, None
         if pool is not None:
             with anyio.move_on_after(CLOSE_SECS, shield=True) as limit, suppress(Exception):
@@ -118,24 +118,24 @@ class Pool:
                 pool.terminate()
 
     def cut(self) -> None:
-        """End every session now, even while `aclose` waits for them."""
+        """Close all sessions now, even while `aclose` waits for them."""
         if self._sessions is not None:
             self._sessions.terminate()
 
     @property
     def silent(self) -> bool:
-        """The database answers nothing: what is asked fails at once, until `ask` has an answer."""
+        """Whether the database does not respond: effects fail at once, until `probe` succeeds."""
         return self._silence.silent
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Connections open, and of these the unused ones."""
+        """The number of open connections, and of idle ones among them."""
         return (self._pool.get_size(), self._pool.get_idle_size()) if self._pool is not None else (0, 0)
 
     # --- lending -----------------------------------------------------------------------------------
 
     async def lend(self, use: Callable[[Connection], Awaitable[T]], *, writes: bool) -> T:
-        """`use(connection)`. Raises StorageUnavailable, its kinds Overloaded and Locked, and what is the effect's own fault."""
+        """Run `use(connection)`. Raises StorageUnavailable, its subclasses Overloaded and Locked, and errors of the statement."""
         if self._silence.silent:
             raise StorageUnavailable(str(CAUSES["timeout"]))
         with anyio.CancelScope(deadline=anyio.current_time() + self._limit_secs) as scope:
@@ -149,7 +149,7 @@ class Pool:
                 if cause == "read_only" and time.monotonic() - self._renewed_at >= RENEW_SECS:
                     await self.renew()
                 raise self._faults.note(cause, failure, writes=writes) from failure
-            except BaseException:  # the caller's own time is over, which is the database's doing
+            except BaseException:  # the caller timed out, because of the database
                 if self._pool is not None and not scope.cancel_called:
                     self._faults.note("timeout", None, writes=writes)
                 raise
@@ -166,31 +166,33 @@ class Pool:
             try:
                 result = await use(connection)
             except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
-                result = await use(connection)  # a migration changed what was prepared; its transaction was rolled back
+                result = await use(
+                    connection
+                )  # a migration invalidated prepared statements, and the transaction was rolled back
         except BaseException as failure:
             cause = self.cause_of(failure) if isinstance(failure, Exception) else None
             if isinstance(failure, asyncpg.PostgresError) and cause != "lost":
                 self._silence.heard(time.monotonic())
-            self._tasks.start_soon(_put_away, pool, connection, cause in SPENT)
+            self._tasks.start_soon(_return, pool, connection, cause in UNRECOVERABLE)
             raise
         self._silence.heard(time.monotonic())
         await pool.release(connection)
         return result
 
     def cause_of(self, failure: BaseException) -> str | None:
-        """As `faults.cause_of`, knowing whether we go through a pooler."""
+        """Return `faults.cause_of`, corrected for a configured pooler."""
         cause = cause_of(failure)
         return "lost" if cause == "pooler" and self._cache_size == 0 else cause
 
     # --- silence -----------------------------------------------------------------------------------
 
-    async def ask(self, question: Callable[[ProbeTimer], Awaitable[T]]) -> T:
-        """A probe: `question(timer)`, given up when it and everything else got no answer in time. Raises TimeoutError."""
+    async def probe(self, check: Callable[[ProbeTimer], Awaitable[T]]) -> T:
+        """Run `check(timer)`. Raises TimeoutError if neither it nor any other use gets a response in time."""
         asked_at = time.monotonic()
         with anyio.CancelScope() as scope:
             timer = ProbeTimer(scope)
             try:
-                return await question(timer)
+                return await check(timer)
             finally:
                 timer.cancel()
         if self._silence.unanswered(asked_at, time.monotonic()):
@@ -198,7 +200,7 @@ class Pool:
         raise TimeoutError
 
     async def connected(self, use: Callable[[Connection], Awaitable[T]]) -> T:
-        """`use(connection)` in a session of its own. Raises what it raises, and what connecting does."""
+        """Run `use(connection)` in a new session. Raises what it and connecting raise."""
         try:
             connection = await asyncpg.connect(self._url, **self._session)
             try:
@@ -206,7 +208,7 @@ class Pool:
                 self._silence.heard(time.monotonic())
                 await connection.close(timeout=CANCEL_SECS)
             finally:
-                connection.terminate()  # nothing, where it is closed
+                connection.terminate()  # no effect if it is closed
         except asyncpg.PostgresError as failure:
             if self.cause_of(failure) != "lost":
                 self._silence.heard(time.monotonic())
@@ -214,7 +216,7 @@ class Pool:
         return result
 
     async def _fall_silent(self) -> None:
-        """Whoever waits is told now. Sessions are given up: the server that they know may never answer again."""
+        """Fail all uses, and drop all sessions: their server may never respond again."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -225,19 +227,19 @@ class Pool:
         self._on_silence()
 
     async def renew(self) -> None:
-        """Each session is replaced when it is used next: it may be one of a server that is the primary no more."""
+        """Replace each session at its next use: its server may not be the primary any more."""
         self._renewed_at = time.monotonic()
         if self._pool is not None:
             await self._pool.expire_connections()
 
 
-async def _put_away(pool: asyncpg.Pool[asyncpg.Record], connection: Any, spent: bool) -> None:
-    """A spent one is ended; of another one the statement under way is cancelled and its transaction rolled back."""
+async def _return(pool: asyncpg.Pool[asyncpg.Record], connection: Any, unrecoverable: bool) -> None:
+    """Return a connection after a failure: cancel its statement and roll back, or close it if it is unrecoverable."""
     with anyio.CancelScope(shield=True), suppress(Exception):
-        if spent:
+        if unrecoverable:
             connection.terminate()
         await pool.release(connection, timeout=CANCEL_SECS)
 
 
 async def _keep_session(connection: Connection) -> None:
-    """No effect leaves anything behind in its session, so a connection goes back without the round trip of RESET ALL."""
+    """Skip the round trip of RESET ALL: effects change no session state."""

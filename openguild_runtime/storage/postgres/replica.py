@@ -1,4 +1,4 @@
-"""Where the logs stand and what a user sees, in PostgreSQL."""
+"""The reads of a replica in PostgreSQL: heads of logs, visible channels, control records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forgets what has expired, a little at a time. Replicas need not agree who does it."""
+"""Deletes expired rows in small batches. Any replica may run it at any time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DELETE FROM login_attempts WHERE (key, at) IN (
 
 @performs(PruneExpired, Mode.TRANSACTION)
 async def prune_expired(tx: Transaction, effect: PruneExpired) -> bool:
-    # locked as a login locks its user, so that the two never delete the same rows in different orders
+    # lock users as a login does, so that the two do not delete the same rows in different orders
     users = await tx.connection.fetch(
         "SELECT user_id FROM users WHERE user_id >= $1 ORDER BY user_id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
         effect.from_user,

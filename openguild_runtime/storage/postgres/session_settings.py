@@ -1,13 +1,13 @@
-"""What each session of the pool is told at its start, whatever its role or its database says."""
+"""The settings of each session of the pool, which override those of the role and the database."""
 
 from __future__ import annotations
 
 
 def session_settings(timeout_secs: float, *, pooled: bool) -> dict[str, str]:
-    """`pooled`: through a pooler, which shares sessions and refuses what is none of its business to set.
+    """Return the settings. `pooled`: a pooler shares sessions and refuses most settings.
 
-    Not set: `default_transaction_read_only`, by which an operator or a host whose disk is full stops writes on purpose, and
-    `search_path`, by which an operator says where the tables are.
+    Not set: `default_transaction_read_only`, with which operators and hosts stop writes on purpose, and `search_path`,
+    with which an operator selects the schema.
     """
     if pooled:
         return {"application_name": "openguild"}
@@ -15,9 +15,9 @@ def session_settings(timeout_secs: float, *, pooled: bool) -> dict[str, str]:
     return {
         "application_name": "openguild",
         "statement_timeout": millis,
-        # A process that stands still within a transaction holds its locks no longer than a statement may take.
+        # A stalled process holds the locks of its transaction no longer than a statement may take.
         "idle_in_transaction_session_timeout": millis,
         "jit": "off",  # short queries: compiling costs more than it saves
-        "default_transaction_isolation": "read committed",  # stricter ones make commits to one channel fail each other
+        "default_transaction_isolation": "read committed",  # stricter levels make concurrent commits to one channel fail
         "lock_timeout": "0",  # statement_timeout bounds it, and appends set their own
     }

@@ -41,7 +41,7 @@ DEVICE = Columns(DeviceRecord)
 @performs(OpenSession, Mode.TRANSACTION)
 async def open_session(tx: Transaction, effect: OpenSession) -> None:
     connection, now = tx.connection, moment(effect.now_ms)
-    # logins of one user take turns: two of them on one device must not both think that they are the first
+    # serialises logins of one user: two on one device must not both be the first
     await hold_users(tx, [effect.user_id])
     if await connection.fetchval("SELECT 1 FROM users WHERE user_id = $1", effect.user_id) is None:
         raise LocalProtocolError("a session needs an existing user")
@@ -221,8 +221,7 @@ async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
 
 
 async def _lock_family(tx: Transaction, refresh_hash: bytes, now_ms: int) -> Row | None:
-    """The family that owns a token which has not expired, locked: rotations of one family take turns. It may end, so
-    the rights of its user are held first."""
+    """Lock and return the family of an unexpired token. Locks the user first, because the family may be revoked."""
     user_id = await tx.connection.fetchval(
         "SELECT user_id FROM refresh_tokens JOIN refresh_families USING (family_id) WHERE token_hash = $1", refresh_hash
     )
@@ -253,7 +252,7 @@ async def _add_token(
     refresh_expires_ms: int,
 ) -> None:
     await tx.connection.execute(
-        # known already where a rotation is answered again
+        # exists already in a repeated rotation
         "INSERT INTO refresh_tokens (token_hash, family_id, expires_at) VALUES ($1, $2, $3) "
         "ON CONFLICT (token_hash) DO UPDATE SET expires_at = EXCLUDED.expires_at",
         refresh_hash,
@@ -271,7 +270,7 @@ async def _add_token(
 
 
 async def _end_families(tx: Transaction, family_ids: Sequence[str], now_ms: int) -> list[str]:
-    """Revoke; returns the sessions whose access token could still be used."""
+    """Revoke families; return their sessions with an unexpired access token."""
     if not family_ids:
         return []
     await tx.connection.execute(
@@ -292,7 +291,7 @@ async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]
 
 
 async def prune_users(tx: Transaction, user_ids: Sequence[str], now_ms: int) -> None:
-    """Drop what has expired of these users, so that logins do not grow the tables for ever (PROTOCOL 11.6.3)."""
+    """Delete the expired sessions, tokens and families of these users (PROTOCOL 11.6.3)."""
     now = moment(now_ms)
     await tx.connection.execute(
         "DELETE FROM sessions WHERE user_id = ANY ($1::uuid[]) AND expires_at <= $2", user_ids, now

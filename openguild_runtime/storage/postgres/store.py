@@ -1,8 +1,8 @@
-"""PostgreSQL, the log: every effect one transaction, appends by group commit, reconnecting by itself.
+"""The store in PostgreSQL: each effect is one transaction, and appends are group-committed.
 
-A connection that is lost is replaced at the next use. Posting, the questions that every post and every joining stream
-asks, the control log and the health check have connections that nothing else may take. Failures of the driver become
-`StorageUnavailable`; its texts stay in the log of this process, without parameters or credentials.
+Lost connections are replaced at the next use. Appends, access checks, the control log and the health check have reserved
+connections. Failures of the driver become `StorageUnavailable`; its texts are only logged, without parameters or
+credentials.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from anyio.abc import TaskGroup
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess, Unchanged
 from openguild_proto.effects.performs import collect, performs
+from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory
 from openguild_proto.log.commits import Outcome
 from openguild_proto.records import ChannelAccess, History
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.config.server_config import DatabaseSection
-from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS
+from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS, explain
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import (
     Storage,
-    StorageHealth,
     StorageStats,
 )
 from openguild_runtime.storage.migrations import schema
@@ -53,12 +53,12 @@ from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
 from openguild_runtime.storage.postgres.session_settings import session_settings
 from openguild_runtime.storage.postgres.transaction import Transaction, run_transaction
 from openguild_runtime.storage.postgres.values import Connection
-from openguild_runtime.storage.postgres.write_probe import check_writable, prove_usable
+from openguild_runtime.storage.postgres.write_probe import check_writable, probe_writes
 
 T = TypeVar("T")
 
-PLACE_LIMIT_SECS = 5.0  # for a connection that others use: half of what a request has, and then it is `overloaded`
-FINISH_LIMIT_SECS = 1.0  # for the batches under way at the end
+PLACE_LIMIT_SECS = 5.0  # for a shared connection: half of a request's time, then `overloaded`
+FINISH_LIMIT_SECS = 1.0  # for running batches at shutdown
 MAX_BACKOFF_SECS = 2.0
 
 log = structlog.get_logger("openguild.storage")
@@ -67,9 +67,9 @@ log = structlog.get_logger("openguild.storage")
 class PostgresStorage(Storage):
     """`database_url`: a libpq URL. `tasks` runs the group commit until `aclose`.
 
-    `pool_size`: connections at most, of which some are reserved (below MIN_POOL_SIZE everything competes).
-    `statement_cache_size` 0 is for PgBouncer in transaction mode: nothing is prepared and nothing set in a session;
-    `statement_timeout_secs` is then kept on this side (and by `ALTER ROLE … SET statement_timeout` on the other).
+    `pool_size`: connections at most, some of them reserved (below MIN_POOL_SIZE none is). `statement_cache_size` 0 is for
+    PgBouncer in transaction mode: no prepared statements and no session settings; `statement_timeout_secs` then applies
+    on this side only (set it with `ALTER ROLE … SET statement_timeout` on the server).
     """
 
     def __init__(
@@ -88,22 +88,22 @@ class PostgresStorage(Storage):
             database_url,
             tasks,
             size=pool_size,
-            limit_secs=statement_timeout_secs + 1,  # the server gives up first, and says so
+            limit_secs=statement_timeout_secs + 1,  # the server times out first, with a reason
             cache_size=statement_cache_size,
             settings=session_settings(statement_timeout_secs, pooled=statement_cache_size == 0),
             on_fault=self._failed,
             on_silence=self._refuse_waiting,
         )
-        self._doubtful = True  # something failed since everything was last seen to work
+        self._needs_write_probe = True  # something failed since the last successful check
         self._writable = True
-        self._says_isolation = False  # each statement alone needs a transaction that names its isolation
-        self._schema: Schema | None = None  # at the last look
+        self._sets_isolation = False  # single statements need a transaction to set their isolation
+        self._schema: Schema | None = None  # at the last check
         self._history = history.HistoryReader()
         self._committer = Committer(self._lend_to_append, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
-        # Each worker uses one connection at a time: what is left is for everything else.
+        # Each worker uses one connection at a time; the rest are shared.
         reserved = committers + ACCESS_READERS + WATCHERS
         self._shared = anyio.Semaphore(max(1, pool_size - reserved), fast_acquire=True)
         self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
@@ -113,7 +113,7 @@ class PostgresStorage(Storage):
     async def start(self) -> None:
         await self.open()
         attempt, fit = 0, False
-        told: str | None = None
+        logged: str | None = None
         while True:
             health = await self.check()
             fit = fit or (health.database and await self._is_fit())
@@ -122,20 +122,22 @@ class PostgresStorage(Storage):
                 if found is not None and found.is_later:
                     log.warning("the schema is of a later release: this one serves with it", revision=found.revision)
                 return
-            why = (found.problem if found is not None and health.cause == "migrations" else None) or health.why
-            if why != told:
-                told = why
+            why = (found.problem if found is not None and health.cause == "migrations" else None) or explain(
+                health.cause
+            )
+            if why != logged:
+                logged = why
                 log.warning(f"waiting for the database: {why}", cause=health.cause)
             attempt += 1
             await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
 
     async def _is_fit(self) -> bool:
-        """Whether the database could be asked. Raises DatabaseUnfit where this program can never work with it."""
+        """Check the requirements; False: the database did not respond. Raises DatabaseUnfit."""
         try:
-            found = await self._in_turn(self._watching, fitness.look)
+            found = await self._in_turn(self._watching, fitness.read_fitness)
         except StorageUnavailable:
             return False
-        self._says_isolation = found.isolation != "read committed"  # behind a pooler; else the session has ours
+        self._sets_isolation = found.isolation != "read committed"  # behind a pooler; otherwise the session sets it
         if found.synchronous_commit == "off":
             log.warning(
                 "synchronous_commit is off for this role: a crash of PostgreSQL loses messages that were acknowledged"
@@ -143,7 +145,7 @@ class PostgresStorage(Storage):
         return True
 
     async def open(self) -> None:
-        """Make the pool and start the group commit; nothing is connected yet. Raises ValueError for a bad URL."""
+        """Create the pool and start the group commit, without connecting. Raises ValueError for a bad URL."""
         await self._pool.open()
         if self._workers_ended is None:
             self._workers_ended = anyio.Event()
@@ -206,13 +208,13 @@ class PostgresStorage(Storage):
         return await self._in_turn(self._watching, self._history.read)
 
     async def _with_connection(self, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False) -> T:
-        """With one of the connections that are for everybody. Raises Overloaded where none comes free in time."""
+        """Run `use` with a shared connection. Raises Overloaded if none is free in time."""
         return await self._in_turn(self._shared, use, writes=writes)
 
     async def _in_turn(
         self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False
     ) -> T:
-        """A connection never has to be waited for: whoever has a place has one."""
+        """Run `use` with a connection within a place of the semaphore, for each of which the pool has one."""
         with anyio.move_on_after(PLACE_LIMIT_SECS) as waiting:
             await places.acquire()
         if waiting.cancelled_caught:
@@ -223,10 +225,10 @@ class PostgresStorage(Storage):
             places.release()
 
     def _alone(self, use: Callable[[Connection], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
-        """`use` of one statement, which reads what was committed before it, whatever the default of its session."""
+        """Wrap `use` of one statement, so that it reads with READ COMMITTED whatever the default of the session."""
 
         async def within(connection: Connection) -> T:
-            if not self._says_isolation:
+            if not self._sets_isolation:
                 return await use(connection)
             async with connection.transaction(isolation="read_committed"):
                 return await use(connection)
@@ -240,7 +242,7 @@ class PostgresStorage(Storage):
             outcomes = await append(connection)
             for outcome in reversed(outcomes):
                 if isinstance(outcome, Appended) and not outcome.repeated:
-                    self._history.stored(connection, outcome.event)  # one stands for the transaction
+                    self._history.stored(connection, outcome.event)  # one per transaction suffices
                     break
             return outcomes
 
@@ -248,12 +250,12 @@ class PostgresStorage(Storage):
 
     def _failed(self, writes: bool, cause: str) -> None:
         if cause not in PASSING:
-            self._doubtful = True
+            self._needs_write_probe = True
         self.handler.storage_failed(writes, cause)
 
     def _refuse_waiting(self) -> None:
-        """The database has fallen silent: whoever waits in a queue is told so, and nobody comes into one."""
-        self._doubtful = True
+        """Fail the queued effects: the database has stopped responding."""
+        self._needs_write_probe = True
         self._committer.refuse_waiting()
         self._accesses.refuse_waiting()
 
@@ -289,23 +291,23 @@ class PostgresStorage(Storage):
     # --- health ------------------------------------------------------------------------------------
 
     async def check(self) -> StorageHealth:
-        """A question in a session of the pool. At the start, and after a failure, everything in a new session."""
-        schema.steps()  # to read them takes a while, once: not within the time of an answer
+        """Check with a query in a session of the pool; at the start and after a failure with test writes in a new session."""
+        schema.steps()  # the first call is slow, so it comes before the time limit
         try:
-            if not self._doubtful:
-                with suppress(StorageUnavailable):  # it says too little: the proof finds out more
-                    return self._found(await self._pool.ask(self._look))
-            self._doubtful = False  # what fails from here on is a new doubt
-            current = await self._pool.ask(self._prove)
+            if not self._needs_write_probe:
+                with suppress(StorageUnavailable):  # the write probe finds the cause
+                    return self._found(await self._pool.probe(self._check))
+            self._needs_write_probe = False  # a failure from here on sets it again
+            current = await self._pool.probe(self._probe_writes)
         except Exception as failure:
-            self._doubtful = True
+            self._needs_write_probe = True
             cause = self._pool.cause_of(failure)
             if cause is None:
                 raise
             return self._found(False, cause)
         if not self._writable:
             self._writable = True
-            await self._pool.renew()  # sessions of the time when nothing could be written
+            await self._pool.renew()  # sessions from before may still be read-only
         return self._found(current)
 
     def _found(self, current: bool, cause: str | None = None) -> StorageHealth:
@@ -318,18 +320,18 @@ class PostgresStorage(Storage):
             return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
         return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
 
-    async def _look(self, timer: ProbeTimer) -> bool:
-        async def look(connection: Connection) -> Schema:
+    async def _check(self, timer: ProbeTimer) -> bool:
+        async def check(connection: Connection) -> Schema:
             await check_writable(connection)
             timer.restart()
             return await schema.read(connection)
 
-        self._schema = await self._in_turn(self._watching, look)
+        self._schema = await self._in_turn(self._watching, check)
         return self._schema.serves
 
-    async def _prove(self, timer: ProbeTimer) -> bool:
-        del timer  # connecting and writing, all in the time of one answer
-        self._schema = await self._pool.connected(prove_usable)
+    async def _probe_writes(self, timer: ProbeTimer) -> bool:
+        del timer  # connecting and writing have one time limit
+        self._schema = await self._pool.connected(probe_writes)
         return self._schema.serves
 
     def stats(self) -> StorageStats:
@@ -351,4 +353,4 @@ PERFORMERS = collect(
     sessions,
     PostgresStorage,
 )
-"""Which function performs which effect, and in what way."""
+"""The function and mode of each effect."""

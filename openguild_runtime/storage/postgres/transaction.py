@@ -1,4 +1,4 @@
-"""One effect's transaction: its connection, and the control records it writes."""
+"""Runs the transaction of an effect, and writes its control records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openguild_runtime.storage.postgres.values import Connection, Row
 
 CONTROL_COLUMNS = "sequence, kind, guild_id, channel_id, user_id, session_ids, body"
 
-# The counter's row is locked to the end of the transaction, so numbers become visible in order and without holes.
+# The row of the counter is locked to the end of the transaction, so sequences become visible in order without gaps.
 APPEND_CONTROL = """
 WITH next AS (UPDATE control_head SET sequence = sequence + 1 RETURNING sequence)
 INSERT INTO control_log (sequence, kind, guild_id, channel_id, user_id, session_ids, body)
@@ -21,7 +21,10 @@ RETURNING sequence
 
 
 class Transaction:
-    """`records` are announced after the commit. Lock order: users by id, guilds, channels by id, the control counter last."""
+    """A running transaction. `records`: the control records it wrote, to be announced after the commit.
+
+    Lock order: users by id, guilds, channels by id, the counter of the control log last.
+    """
 
     __slots__ = ("connection", "records")
 
@@ -39,7 +42,7 @@ class Transaction:
         session_ids: Sequence[str] = (),
         body: str | None = None,
     ) -> None:
-        """Append to the control log; the last statement of its transaction."""
+        """Append to the control log; must be the last statement of the transaction."""
         sequence = await self.connection.fetchval(
             APPEND_CONTROL, kind.value, guild_id, channel_id, user_id, list(session_ids), body
         )
@@ -74,7 +77,7 @@ async def run_transaction(
 
 
 def control_record(row: Row) -> ControlRecord:
-    """A row of `CONTROL_COLUMNS`."""
+    """Return the record of a row with `CONTROL_COLUMNS`."""
     return ControlRecord(
         sequence=row["sequence"],
         kind=ControlKind(row["kind"]),

@@ -1,4 +1,4 @@
-"""Between records and columns: milliseconds and timestamptz, UUID text and uuid."""
+"""Converts values of records and columns: milliseconds and timestamptz, UUID text and uuid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 def moment(millis: int) -> datetime:
-    """UTC milliseconds as a timestamptz value."""
+    """Return UTC milliseconds as a timestamptz value."""
     return EPOCH + timedelta(milliseconds=millis)
 
 
@@ -28,12 +28,12 @@ def moment_or_none(millis: int | None) -> datetime | None:
 
 
 def bound(after: PageCursor | None) -> tuple[datetime | None, str | None]:
-    """Where a page begins, as the two arguments of its query."""
+    """Return a page cursor as the two arguments of a query."""
     return (moment(after.at_ms), after.key) if after is not None else (None, None)
 
 
 def to_millis(value: datetime) -> int:
-    """A timestamptz value as UTC milliseconds."""
+    """Return a timestamptz value as UTC milliseconds."""
     return (value - EPOCH) // MILLISECOND
 
 
@@ -42,10 +42,10 @@ def to_millis_or_none(value: datetime | None) -> int | None:
 
 
 def rows_changed(status: str) -> int:
-    """The count in a command tag such as `DELETE 1`."""
+    """Return the count of a command tag such as `DELETE 1`."""
     return int(status.rpartition(" ")[2])
 
 
 def texts(values: Any) -> tuple[str, ...]:
-    """An array of uuid or text as strings."""
+    """Return an array of uuid or text as strings."""
     return tuple(str(value) for value in values)

@@ -94,6 +94,8 @@ def test_moderators_redact_with_a_reason_and_members_do_not(room: Room) -> None:
     posted = room.post("mine", room.owner)
     room.ask("DELETE", f"/events/{posted}", token=room.member, status=403)
     other = room.post("rude", room.member)
+    refused = room.ask("DELETE", f"/events/{other}", token=room.owner, status=400)
+    assert refused["details"][0]["field"] == "reason"
     room.ask("DELETE", f"/events/{other}?reason=rude", token=room.owner)
     assert room.log()[-1]["content"]["reason"] == "rude"
 

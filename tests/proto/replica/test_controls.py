@@ -97,7 +97,10 @@ def test_a_record_behind_a_lost_one_waits_for_the_grace_only(chat: Chat) -> None
     chat.driven.sleep(GAP_GRACE_SECS)
     assert channel in chat.driven.replica.notifications.watchers.channels_of(chat.user)
     chat.driven.commit(channel)
-    assert [frame["channel_id"] for frame in socket.frames] == [channel]
+    assert [(frame["kind"], frame["channel_id"]) for frame in socket.frames] == [
+        ("channel_created", channel),
+        ("channel_message", channel),
+    ]
 
 
 def test_a_revocation_does_not_wait_for_what_is_missing_before_it(chat: Chat) -> None:

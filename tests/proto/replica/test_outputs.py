@@ -70,6 +70,26 @@ def test_a_decision_that_fails_is_a_line_and_the_others_are_made() -> None:
     assert isinstance(line.failure, ValueError)
 
 
+def test_an_iterator_that_fails_is_a_line_and_the_other_works_are_done() -> None:
+    outputs = Outputs(Hub())
+
+    class Broken:
+        """Fails whenever it is asked again."""
+
+        def __iter__(self) -> Iterator[int]:
+            return self
+
+        def __next__(self) -> int:
+            raise ValueError
+
+    outputs.add_each(Broken(), lambda number: Close(number, 1000, ""))
+    outputs.add_each([1], lambda number: Close(number, 1000, ""))
+    line, last = taken(outputs)
+    assert isinstance(line, Log)
+    assert isinstance(line.failure, ValueError)
+    assert last == Close(1, 1000, "")
+
+
 def test_so_many_works_press() -> None:
     outputs = Outputs(Hub())
     for _ in range(MAX_WAITING_WORKS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 
 import pytest
@@ -10,7 +11,9 @@ from openguild_proto.effects import Effect, StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory
 from openguild_proto.limits import CATCH_UP_SECS, GAP_GRACE_SECS, TAIL_CHECK_SECS
+from openguild_proto.replica import replica as replica_module
 from openguild_proto.replica.actions import Flush, Publish
+from openguild_proto.replica.replica import Replica
 from openguild_proto.schemas.payloads import event_frame_payload
 from tests.support.driven_replica import Driven
 
@@ -111,6 +114,25 @@ def test_when_the_wire_is_back_everything_is_checked_at_once(driven: Driven, cha
     driven.sleep(GAP_GRACE_SECS)
     assert (head(driven, channel), head(driven, other)) == (2, 1)
     assert driven.replica.controls.follower.head == driven.elsewhere.tables.control_head()
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_wire_that_reports_its_return_itself_loses_nothing(driven: Driven, channel: str, noticed: bool) -> None:
+    """Its state is told with the next deadline only: by then it may have been away and back."""
+    hold(driven, channel)
+    if noticed:
+        driven.replica.wire_state(False, now=driven.now)
+    driven.deliver(driven.elsewhere.append(channel))  # just heard of
+    driven.elsewhere.append(channel)
+    driven.elsewhere.channel(driven.elsewhere.user())
+    driven.asked.clear()
+    driven.replica.catch_up(now=driven.now)
+    driven.carry_out()
+    driven.replica.wire_state(True, now=driven.now)
+    driven.sleep(CATCH_UP_SECS + GAP_GRACE_SECS)
+    assert head(driven, channel) == 2
+    assert driven.replica.controls.follower.head == driven.elsewhere.tables.control_head()
+    assert driven.count(ReadHeads) == (2 if noticed else 1), "at most one more check"
 
 
 def test_a_wire_that_was_never_away_has_nothing_checked(driven: Driven, channel: str) -> None:
@@ -214,3 +236,13 @@ def test_what_is_answered_twice_or_was_never_asked_is_passed_over(driven: Driven
     driven.carry_out()
     assert head(driven, channel) == 0
     assert driven.defects == []
+
+
+def test_replica_lists_every_input() -> None:
+    """An input is what takes the time."""
+    inputs = [
+        name
+        for name, method in inspect.getmembers(Replica, inspect.isfunction)
+        if not name.startswith("_") and "now" in inspect.signature(method).parameters
+    ]
+    assert [name for name in inputs if f"`{name}`" not in (replica_module.__doc__ or "")] == []

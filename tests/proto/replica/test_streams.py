@@ -7,7 +7,7 @@ import pytest
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.channels import DeleteChannel, ReadEvents
-from openguild_proto.fanout.hub import SubscriberState
+from openguild_proto.fanout.hub import Lagged, SubscriberState
 from openguild_proto.limits import FEW_AT_ONCE
 from openguild_proto.records import Author
 from openguild_proto.replica.actions import Close, Replay
@@ -237,6 +237,28 @@ def test_readers_that_the_ring_has_overrun_end_with_their_place(sockets: int) ->
     slow[0].stuck = True
     fill(chat, chat.channel, 200)
     assert slow[0].closed is not None, "those who lag later end too"
+
+
+def test_lagged_readers_are_looked_for_again_after_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = DrivenChat(capacity=8)
+    take = chat.driven.hub.take_lagged
+    found: list[int] = []
+
+    def fail_behind_the_first(limit: int) -> list[Lagged]:
+        if sum(found) == 1 and len(chat.driven.defects) == 0:
+            raise ValueError
+        lagged = take(limit)
+        found.append(len(lagged))
+        return lagged
+
+    monkeypatch.setattr(chat.driven.hub, "take_lagged", fail_behind_the_first)
+    for number in (1, 2):
+        socket = chat.driven.open(chat.user, chat.channel)
+        socket.stuck = True
+        fill(chat, chat.channel, 200)
+        assert socket.closed is not None
+        assert sum(found) == number
+    assert len(chat.driven.defects) == 1
 
 
 def test_a_lagged_notification_stream_has_no_place_to_resume_from() -> None:

@@ -20,7 +20,7 @@ from openguild_proto.http.message import OpenStream
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.reload import LiveConfig
-from openguild_runtime.admin.socket_commands import AdminScope, Answer, answer_to
+from openguild_runtime.admin.socket_commands import AdminScope, Response, respond
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
@@ -48,7 +48,7 @@ class Joined:
         self.hub = Hub(capacity_events=CAPACITY)
         config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
         self.streams = ReplicaRunner(
-            Replica(self.hub, make_service(config).tokens, random.random, replay_window=0),
+            Replica(self.hub, make_service(config).tokens, random.random),
             storage=storage,
             bus=LocalBus(),
             metrics=self.metrics,
@@ -77,8 +77,8 @@ class Joined:
         for _ in range(count):
             self.hub.publish(ring, b"\x81\x01x", self.hub.head(ring) + 1)
 
-    def ask(self, **request: object) -> Answer:
-        return answer_to(self.replica, json.dumps(request).encode(), 0)
+    def ask(self, **request: object) -> Response:
+        return respond(self.replica, json.dumps(request).encode(), 0)
 
 
 @pytest.fixture

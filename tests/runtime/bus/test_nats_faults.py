@@ -174,7 +174,9 @@ async def test_a_changed_password_is_reported_and_retried(nats: ConfiguredNats) 
     with capture_logs() as records:
         async with listening(nats.url_of("og:pw")) as (recorder,):
             await anyio.to_thread.run_sync(nats.reload, permissions(password="other"))
-            await eventually(lambda: recorder.has_problem("refuses user") and recorder.bus.failed_attempts >= 3)
+            await eventually(
+                lambda: recorder.has_problem("refuses user") and recorder.bus.reconnects.failed_attempts >= 3
+            )
             await anyio.to_thread.run_sync(nats.reload, permissions())
             await eventually(lambda: recorder.bus.connected, secs=20)
             assert recorder.bus.problem is None
@@ -260,4 +262,6 @@ async def test_an_invalid_credentials_file_does_not_block(nats: ConfiguredNats, 
     file = tmp_path / "server.creds"
     file.write_text(text)
     async with listening(nats.url, connected=False, credentials_file=str(file)) as (recorder,):
-        await eventually(lambda: recorder.has_problem("nats.credentials_file") and recorder.bus.failed_attempts >= 1)
+        await eventually(
+            lambda: recorder.has_problem("nats.credentials_file") and recorder.bus.reconnects.failed_attempts >= 1
+        )

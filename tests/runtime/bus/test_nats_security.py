@@ -73,7 +73,7 @@ async def test_missing_ca_or_credentials_are_retried(secured: SecuredNats, missi
             ca_file=None if missing in ("authority", "tls") else str(secured.ca_file),
         )
         await bus.start(BusRecorder())
-        await eventually(lambda: bus.failed_attempts >= 2, what="a second refusal")
+        await eventually(lambda: bus.reconnects.failed_attempts >= 2, what="a second refusal")
         assert not bus.connected
         await bus.aclose()
 

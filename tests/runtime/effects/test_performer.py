@@ -11,6 +11,7 @@ from openguild_proto.effects import Operation, Overloaded, StorageEffect, Storag
 from openguild_proto.effects.accounts import FindUserByName
 from openguild_proto.effects.attempts import CountAttempt
 from openguild_proto.effects.process import HashPassword
+from openguild_proto.policy.lifecycle import Lifecycle
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
 from openguild_runtime.storage.memory import MemoryStorage
@@ -45,12 +46,12 @@ def performer(storage: MemoryStorage) -> Performer:
     async def never() -> Any:
         raise NotImplementedError
 
-    made = Performer(
-        storage=storage, hasher=Busy(), readiness=never, render_metrics=never,
+    lifecycle = Lifecycle()
+    lifecycle.started()
+    return Performer(
+        storage=storage, lifecycle=lifecycle, hasher=Busy(), readiness=never, render_metrics=never,
         committed=lambda event, request_id: None, announce_read=lambda user_id, state: None,
     )  # fmt: skip
-    made.serving = True
-    return made
 
 
 def asking(*effects: Any) -> Operation[list[type[Exception] | None]]:

@@ -131,7 +131,7 @@ async def crowd(count: int = CROWD, *, notifications: bool = False, native: bool
     with descriptors(), ExitStack() as stack:
         async with anyio.create_task_group() as tasks:
             server = Server(config, tasks, 100_000, storage=storage, bus=LocalBus(), native=native)
-            server.performer.serving = True
+            server.lifecycle.started()
             await server.replica.start()
             user = await add_user(storage)
             guild = await add_guild(storage, user)

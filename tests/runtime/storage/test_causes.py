@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.accounts import InsertUser
-from openguild_runtime.observability.database_causes import CAUSES
+from openguild_runtime.observability.database_causes import CAUSES, explain
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
 from tests.support.deeds import NOW, add_user, heads, new_id
@@ -62,7 +62,7 @@ async def test_why_it_cannot_be_connected_to_is_named(database_url: str, cause: 
     async with opened(WRONG[cause](database_url)) as store:
         health = await store.check()
         assert (health.database, health.cause) == (False, cause)
-        assert health.why == str(CAUSES[cause])
+        assert explain(health.cause) == str(CAUSES[cause])
 
 
 async def test_a_server_that_says_nothing_is_given_up_in_time(database_url: str, mute: str) -> None:

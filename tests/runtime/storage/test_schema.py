@@ -148,7 +148,7 @@ async def test_an_encoding_that_cannot_hold_every_message(
 
 
 def test_a_postgresql_that_is_too_old() -> None:
-    assert Fitness(version=fitness.LEAST_VERSION, encoding="UTF8").problem is None
+    assert Fitness(version=fitness.MIN_VERSION, encoding="UTF8").problem is None
     assert "14 or newer is needed" in (Fitness(version=13, encoding="UTF8").problem or "")
 
 

@@ -166,7 +166,7 @@ class Replica:
             return
         server = self.server
         await drain(
-            server.connection_server, server.replica, server.readiness, server.metrics, self._stop_listening,
+            server.connection_server, server.replica, server.lifecycle, server.metrics, self._stop_listening,
             delay_secs=self.cluster.config.drain.delay_secs, window_secs=self.cluster.config.drain.window_secs,
             clock=self.cluster.sources.monotonic,
         )  # fmt: skip

@@ -12,13 +12,14 @@ from anyio.abc import TaskGroup
 
 from openguild_proto.effects import StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import AppendEvent, FindChannelAccess
+from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadHistory, ReadVisible
 from openguild_proto.errors import Refusal
 from openguild_proto.log.commits import Outcome
 from openguild_proto.memory import MemoryTables
 from openguild_proto.records import ChannelAccess
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS
-from openguild_runtime.storage.base import Storage, StorageHealth, StorageStats
+from openguild_runtime.storage.base import Storage, StorageStats
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.commit_queue import CommitQueue
 

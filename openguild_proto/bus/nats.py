@@ -1,23 +1,13 @@
-"""Faults of NATS for the operator: a kind for the metrics, the cause and the mend.
+"""NATS: its faults, what its error texts mean, and the subjects of a server.
 
 The log shows `cause` and `mend`, `/ready` shows `cause`. Neither holds a host, a user name or text from the server.
 """
 
 from __future__ import annotations
 
-import ssl
-from typing import NamedTuple
+import re
 
-import nats.errors
-
-
-class Fault(NamedTuple):
-    """`kind`: one of metrics.NATS_FAULTS. `cause` continues a sentence that begins with "NATS"."""
-
-    kind: str
-    cause: str
-    mend: str
-
+from openguild_proto.bus.faults import Fault
 
 UNREACHABLE = Fault(
     "unreachable", "cannot be reached", "check nats.url, that nats-server runs, name resolution and the network policy"
@@ -102,29 +92,14 @@ _ERROR_TEXTS = (
 _UNKNOWN_ERROR = Fault("closed", "has ended the connection with an error", "see the log of nats-server")
 
 
+_ERROR_LINE = re.compile(rb"-ERR\s+'([^'\r\n]{1,200})'")
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
+
+
 def fault_from_error_text(text: str) -> Fault:
     """Return the fault for a text that the server sent after -ERR."""
     lower = text.lower()
     return next((fault for part, fault in _ERROR_TEXTS if part in lower), _UNKNOWN_ERROR)
-
-
-def fault_from_exception(failure: Exception, *, greeted: bool) -> Fault:
-    """Return the fault for an exception of nats-py or the system. `greeted`: the server had sent its INFO."""
-    if isinstance(failure, ssl.SSLError):
-        return UNTRUSTED
-    if isinstance(failure, nats.errors.SecureConnWantedError):
-        return NO_TLS
-    if isinstance(failure, nats.errors.AuthorizationError):
-        return REFUSED
-    if isinstance(failure, (TimeoutError, nats.errors.StaleConnectionError)) and not isinstance(
-        failure, nats.errors.UnexpectedEOF
-    ):
-        return SILENT
-    if isinstance(failure, (OSError, nats.errors.UnexpectedEOF, nats.errors.ConnectionClosedError)):
-        return CLOSED if greeted or isinstance(failure, nats.errors.UnexpectedEOF) else UNREACHABLE
-    if type(failure) is nats.errors.Error and greeted:
-        return fault_from_error_text(str(failure))
-    return GARBAGE
 
 
 def denied_fault(action: str, pattern: str, allowed: str) -> Fault:
@@ -134,3 +109,34 @@ def denied_fault(action: str, pattern: str, allowed: str) -> Fault:
         f"permits no {action} on {pattern}",
         f"allow this user of nats-server to publish and subscribe on {allowed}",
     )
+
+
+def fault_from_bytes(data: bytes) -> Fault | None:
+    """Return the fault for the first -ERR line in `data`, or None."""
+    found = _ERROR_LINE.search(data)
+    return None if found is None else fault_from_error_text(found[1].decode("ascii", "replace"))
+
+
+def parse_denial(text: str) -> tuple[str, str] | None:
+    """Return the action (publish or subscribe) and the subject that an error text denies, or None. `text`: in lower case."""
+    found = _DENIED.search(text)
+    return None if found is None else ("publish" if found[1] == "publish" else "subscribe", found[2])
+
+
+class Subjects:
+    """`openguild.<server>.channel.<channel id>`, `openguild.<server>.control` and `openguild.<server>.limits`."""
+
+    def __init__(self, server_name: str) -> None:
+        self.prefix = f"openguild.{re.sub(r'[^A-Za-z0-9_-]', '_', server_name)}"
+        self.control = f"{self.prefix}.control"
+        self.limits = f"{self.prefix}.limits"
+
+    def channel(self, channel_id: str) -> str:
+        """Return the subject of a channel."""
+        return f"{self.prefix}.channel.{channel_id}"
+
+    def denied(self, action: str, subject: str) -> tuple[str, Fault]:
+        """Return a key and the fault for a denied subject, given in lower case. All channels are one kind, and none is named."""
+        kind, _, channel_id = subject.removeprefix(f"{self.prefix.lower()}.").partition(".")
+        pattern = f"{self.prefix}.{kind}{'.*' if channel_id else ''}"
+        return f"{action} {kind}", denied_fault(action, pattern, f"{self.prefix}.>")

@@ -1,4 +1,4 @@
-"""The queue of messages to publish, bounded in messages and in bytes."""
+"""The messages that wait to be published, bounded in messages and in bytes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import anyio
-
-MAX_MESSAGES = 8_192
-MAX_BYTES = 8 * 1024 * 1024
+from openguild_proto.limits import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES
 
 
 class Message(NamedTuple):
+    """What is published. `headers`: request id and trace context."""
+
     subject: str
     payload: bytes
     headers: Mapping[str, str]
@@ -24,21 +23,19 @@ class Message(NamedTuple):
 
 
 class PublishQueue:
-    """A FIFO queue with many producers and one consumer."""
+    """First in, first out."""
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
         self._bytes = 0
-        self._filled = anyio.Event()
 
     def put(self, message: Message) -> bool:
         """Append the message; return False if the queue is full."""
         size = len(message.payload)
-        if len(self._messages) >= MAX_MESSAGES or self._bytes + size > MAX_BYTES:
+        if len(self._messages) >= MAX_PUBLISH_MESSAGES or self._bytes + size > MAX_PUBLISH_BYTES:
             return False
         self._messages.append(message)
         self._bytes += size
-        self._filled.set()
         return True
 
     def take(self) -> Message | None:
@@ -49,7 +46,9 @@ class PublishQueue:
         self._bytes -= len(message.payload)
         return message
 
-    async def wait(self) -> None:
-        """Wait until a message has been put since the last wait."""
-        await self._filled.wait()
-        self._filled = anyio.Event()
+    def clear(self) -> int:
+        """Drop all messages and return how many they were."""
+        dropped = len(self._messages)
+        self._messages.clear()
+        self._bytes = 0
+        return dropped

@@ -1,0 +1,78 @@
+"""What `/ready` says (PROTOCOL 11.1), and what the log says when the store changes."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.process import ComponentState, Readiness, StorageHealth
+from openguild_proto.policy.lifecycle import Lifecycle
+
+NOTHING_KNOWN = StorageHealth(database=False, migrations=False, writable=False)
+NO_RESPONSE = StorageHealth(database=False, migrations=False, writable=False, cause="timeout")
+
+MEMORY = ComponentState("database", "configured", "memory storage: everything is lost at a restart")
+MIGRATIONS_UNKNOWN = ComponentState("migrations", "pending", "unknown while the database is not reachable")
+DRAINING = ComponentState("drain", "pending", "draining")
+NOT_DRAINING = ComponentState("drain", "configured", "not draining")
+DESCRIPTORS_SHORT = ComponentState("descriptors", "error", "ran out a moment ago: connections wait or are refused")
+
+
+def describe_readiness(
+    health: StorageHealth,
+    bus: ComponentState,
+    lifecycle: Lifecycle,
+    *,
+    is_memory: bool,
+    descriptors_short: bool,
+    uptime_seconds: int,
+) -> Readiness:
+    """Return the state now. Degraded: it serves, but the bus has a problem or descriptors are short."""
+    if lifecycle.is_draining:
+        status = "draining"
+    elif not (health.usable and lifecycle.has_started):
+        status = "unavailable"
+    elif bus.status == "error" or descriptors_short:
+        status = "degraded"
+    else:
+        status = "ready"
+    components = (
+        MEMORY if is_memory else _database(health),
+        _migrations(health),
+        bus,
+        DRAINING if lifecycle.is_draining else NOT_DRAINING,
+        *((DESCRIPTORS_SHORT,) if descriptors_short else ()),
+    )
+    return Readiness(status=status, uptime_seconds=uptime_seconds, components=components)
+
+
+def describe_bus(name: str, title: str, problem: str | None) -> ComponentState:
+    """Return the component of a bus. `problem` continues a sentence that begins with `title`; None: there is none."""
+    return _component(name, problem is None, "connection established", f"{title} {problem}")
+
+
+def _database(health: StorageHealth) -> ComponentState:
+    problem = "does not take writes" if health.database else "not reachable"
+    if health.cause is not None:
+        problem = f"{problem} ({health.cause})"
+    return _component("database", health.database and health.writable, "connection established", problem)
+
+
+def _migrations(health: StorageHealth) -> ComponentState:
+    if not health.database:
+        return MIGRATIONS_UNKNOWN
+    return _component("migrations", health.migrations, "schema is current", "schema is not current")
+
+
+def _component(name: str, good: bool, yes: str, no: str) -> ComponentState:
+    return ComponentState(name, "configured" if good else "error", yes if good else no)
+
+
+def describe_change(before: StorageHealth, now: StorageHealth) -> tuple[str, str] | None:
+    """Return the level and the line of the log for a change of the store's health; None if there is nothing to say."""
+    if (now.database, now.writable, now.cause) == (before.database, before.writable, before.cause):
+        return None
+    if not now.database:
+        return "warning", "database not reachable"
+    if not now.writable:
+        return "warning", "database does not take writes"
+    if not before.database:
+        return "info", "database reachable"
+    return ("info", "database takes writes again") if not before.writable else None

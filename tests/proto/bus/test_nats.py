@@ -1,0 +1,59 @@
+"""What NATS says: error texts, denials, subjects."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.bus.nats import (
+    PAYLOAD,
+    REFUSED,
+    SILENT,
+    SUBSCRIPTIONS,
+    Subjects,
+    fault_from_bytes,
+    fault_from_error_text,
+    parse_denial,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Maximum Subscriptions Exceeded", SUBSCRIPTIONS.kind),
+        ("maximum payload violation", PAYLOAD.kind),
+        ("Authorization Violation", REFUSED.kind),
+        ("User Authentication Expired", "expired"),
+        ("User Authentication Revoked", "expired"),
+        ("Authentication Timeout", "late"),
+        ("maximum connections exceeded", "connections"),
+        ("Stale Connection", SILENT.kind),
+        ("Server Shutdown", "shutdown"),
+        ("something new", "closed"),
+    ],
+)
+def test_error_texts_have_a_fault(text: str, kind: str) -> None:
+    assert fault_from_error_text(text).kind == kind
+
+
+def test_an_unread_error_line_is_found() -> None:
+    assert fault_from_bytes(b"PONG\r\n-ERR 'Authorization Violation'\r\n") is REFUSED
+    assert fault_from_bytes(b"PONG\r\n") is None
+
+
+def test_denials_name_action_and_subject() -> None:
+    assert parse_denial('permissions violation for publish to "openguild.a.control"') == (
+        "publish",
+        "openguild.a.control",
+    )
+    assert parse_denial('permissions violation for subscription to "x"') == ("subscribe", "x")
+    assert parse_denial("stale connection") is None
+
+
+def test_subjects_are_of_one_server_and_hide_channels() -> None:
+    subjects = Subjects("Chat.example:8080")
+    assert subjects.control == "openguild.Chat_example_8080.control"
+    denied = subjects.channel("8d1f").lower()
+    key, fault = subjects.denied("publish", denied)
+    assert key == "publish channel"
+    assert fault.cause == "permits no publish on openguild.Chat_example_8080.channel.*"
+    assert "openguild.Chat_example_8080.>" in fault.mend

@@ -1,0 +1,34 @@
+"""The messages that wait to be published: in order, and bounded."""
+
+from __future__ import annotations
+
+from openguild_proto.bus.publish_queue import Message, PublishQueue
+from openguild_proto.limits import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES
+
+
+def message(subject: str, nbytes: int = 1) -> Message:
+    return Message(subject, bytes(nbytes), {})
+
+
+def test_messages_leave_in_order() -> None:
+    queue = PublishQueue()
+    for subject in "abc":
+        assert queue.put(message(subject))
+    assert [taken.subject for taken in iter(queue.take, None)] == ["a", "b", "c"]
+
+
+def test_a_full_queue_takes_no_more_messages() -> None:
+    queue = PublishQueue()
+    assert all(queue.put(message("a")) for _ in range(MAX_PUBLISH_MESSAGES))
+    assert not queue.put(message("b"))
+    queue.take()
+    assert queue.put(message("b"))
+
+
+def test_bytes_are_bounded_and_given_back() -> None:
+    queue = PublishQueue()
+    assert queue.put(message("a", MAX_PUBLISH_BYTES))
+    assert not queue.put(message("b"))
+    assert queue.clear() == 1
+    assert queue.take() is None
+    assert queue.put(message("b", MAX_PUBLISH_BYTES))

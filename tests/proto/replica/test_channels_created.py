@@ -1,0 +1,96 @@
+"""A channel is announced to those who are members of its guild by then, also where both records come in one page."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.effects.channels import DeleteChannel
+from openguild_proto.effects.guilds import AcceptInvite, InsertInvite
+from openguild_proto.effects.replica import ReadVisible
+from openguild_proto.limits import GAP_GRACE_SECS
+from openguild_proto.records import Author
+from tests.support.deeds import NOW
+from tests.support.driven_replica import Driven, Socket
+
+
+class Chat:
+    """A guild that a user with a notification stream is invited to; the replica has heard of all that."""
+
+    def __init__(self) -> None:
+        self.driven = driven = Driven()
+        self.owner, self.user = driven.elsewhere.user(), driven.elsewhere.user()
+        self.guild = driven.elsewhere.guild(self.owner)
+        invite = InsertInvite(
+            author=Author(self.owner), code="code", guild_id=self.guild, max_uses=None, expires_at_ms=None, now_ms=NOW
+        )
+        driven.elsewhere.perform(invite)
+        self.deliver_all()
+        self.socket = driven.open(self.user)
+
+    def join_guild(self) -> None:
+        joined = AcceptInvite(author=Author(self.user), code="code", role="member", now_ms=NOW)
+        assert self.driven.elsewhere.perform(joined) is not None
+
+    def deliver_all(self) -> None:
+        for record in self.driven.elsewhere.records:
+            self.driven.deliver_control(record)
+
+    def read_log(self) -> None:
+        """The wire has lost all of it."""
+        self.driven.run(self.driven.replica.controls.check_tail())
+        self.driven.sleep(GAP_GRACE_SECS)
+
+
+@pytest.fixture
+def chat() -> Chat:
+    return Chat()
+
+
+def created(socket: Socket) -> list[str]:
+    return [frame["event"]["channel_id"] for frame in socket.frames if frame["kind"] == "channel_created"]
+
+
+def test_member_who_joined_in_the_same_page_of_the_log_is_told_once(chat: Chat) -> None:
+    chat.join_guild()
+    channel = chat.driven.elsewhere.channel(chat.owner, chat.guild)
+    chat.read_log()
+    assert created(chat.socket) == [channel]
+    chat.driven.commit(channel)
+    assert chat.socket.sequences == [1]
+    chat.driven.leave(chat.socket)
+    assert chat.driven.leftovers() == {}
+
+
+def test_member_whose_refresh_waits_for_another_one_is_told_once(chat: Chat) -> None:
+    held = chat.driven.hold(ReadVisible, early=True)
+    chat.driven.run(chat.driven.replica.notifications.refresh(chat.user))  # reads before they are a member
+    chat.join_guild()
+    channel = chat.driven.elsewhere.channel(chat.owner, chat.guild)
+    chat.deliver_all()
+    chat.driven.run(chat.driven.replica.notifications.refresh(chat.user))
+    while held.queries:
+        held.release(1)
+    assert created(chat.socket) == [channel]
+    chat.driven.commit(channel)
+    assert chat.socket.sequences == [1]
+    chat.driven.leave(chat.socket)
+    assert chat.driven.leftovers() == {}
+
+
+def test_channel_made_before_the_user_joined_is_not_announced(chat: Chat) -> None:
+    channel = chat.driven.elsewhere.channel(chat.owner, chat.guild)
+    chat.join_guild()
+    chat.read_log()
+    assert created(chat.socket) == []
+    chat.driven.commit(channel)
+    assert chat.socket.sequences == [1]
+
+
+def test_channel_made_and_deleted_in_the_same_page_leaves_nothing(chat: Chat) -> None:
+    chat.join_guild()
+    channel = chat.driven.elsewhere.channel(chat.owner, chat.guild)
+    chat.driven.elsewhere.perform(DeleteChannel(author=Author(chat.owner), channel_id=channel))
+    chat.read_log()
+    assert chat.driven.replica.channels.get(channel) is None
+    chat.driven.leave(chat.socket)
+    assert chat.driven.leftovers() == {}
