@@ -12,13 +12,17 @@ from tests.support.chat import Chat, User, receive, texts
 from tests.support.server import ServerProcess
 
 
-def test_unread_counts_are_differences_of_one_channel(alice: User, channel: str) -> None:
-    other = alice.channel(alice.guild())
+def test_unread_counts_are_of_the_messages_of_others(alice: User, chat: Chat) -> None:
+    bob = chat.user()
+    guild = alice.guild()
+    channel, other = alice.channel(guild), alice.channel(guild)
+    bob.join(alice.invite(guild))
     for _ in range(3):
         alice.say(channel, "x")
         alice.say(other, "y")
-    alice.ok(alice.post(f"/channels/{channel}/read", {"sequence": 1}))
-    unread = {line["channel_id"]: line for line in alice.ok(alice.get("/channels/unread"))}
+    bob.say(other, "z")
+    bob.ok(bob.post(f"/channels/{channel}/read", {"sequence": 1}))
+    unread = {line["channel_id"]: line for line in bob.ok(bob.get("/channels/unread"))}
     assert (unread[channel]["unread"], unread[other]["unread"]) == (2, 3)
     assert unread[channel]["latest_sequence"] == 3
 
