@@ -11,17 +11,11 @@ if [ "${tables:-0}" != 0 ]; then
     exit 1
 fi
 pg_restore --no-owner --no-privileges --exit-on-error --single-transaction --dbname="$database" "$1"
-# Clients may have read what is gone now: a new epoch tells them so. A backup that has no epochs yet gets new ones from `migrate`.
+# Clients may have read what is gone now: a new epoch tells them so.
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname="$database" <<'SQL' ||
-DO $$ BEGIN
-    BEGIN
-        UPDATE channels SET epoch = 2 + trunc(random() * 9007199254740990)::bigint;
-    EXCEPTION WHEN undefined_column THEN NULL;
-    END;
-    BEGIN
-        UPDATE log_history SET renewals = renewals + 1, lineage = NULL;
-    EXCEPTION WHEN undefined_table THEN NULL;
-    END;
-END $$
+BEGIN;
+UPDATE log_history SET renewals = renewals + 1, lineage = NULL;
+UPDATE logs SET epoch = 2 + trunc(random() * 9007199254740990)::bigint;
+COMMIT;
 SQL
     { echo "restore.sh: restored, but channels have their old epochs: run openguild-server migrate --new-epoch" >&2; exit 1; }

@@ -13,10 +13,10 @@ from typing import TypeAlias
 import msgspec
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
-from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
 from openguild_proto.limits import LOCK_TIMEOUT_MS, PROBE_LOCK_TIMEOUT_MS, RETRY_LIMIT_SECS
 
-Outcome: TypeAlias = Appended | AppendFailure | Exception
+Outcome: TypeAlias = Appended | Unchanged | AppendFailure | Exception
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):

@@ -177,7 +177,7 @@ def test_a_release_waits_for_its_schema_and_then_serves(tmp_path: Path, empty_ur
 def test_the_schema_of_a_later_release_is_served(tmp_path: Path, database_url: str) -> None:
     async def step_ahead(url: str) -> None:
         connection = await asyncpg.connect(url)
-        await connection.execute("ALTER TABLE channel_events ADD COLUMN later text NOT NULL DEFAULT ''")
+        await connection.execute("ALTER TABLE log_events ADD COLUMN later text NOT NULL DEFAULT ''")
         await connection.execute("CREATE TABLE of_a_later_release (id bigint PRIMARY KEY)")
         await connection.execute("UPDATE alembic_version SET version_num = '0099'")
         await connection.close()
@@ -230,7 +230,7 @@ def test_a_backup_of_a_release_before_is_restored_and_migrated(tmp_path: Path, e
 
     async def look(url: str) -> None:
         connection = await asyncpg.connect(url)
-        epochs.append(await connection.fetchval("SELECT epoch FROM channels"))
+        epochs.append(await connection.fetchval("SELECT epoch FROM logs WHERE kind = 'channel'"))
         await connection.close()
 
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}

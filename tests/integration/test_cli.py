@@ -231,7 +231,7 @@ def test_probe(server: ServerProcess, tmp_path: Path) -> None:
 def test_migrate_brings_the_schema_up_to_date(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     shown = ServerProcess(tmp_path).run_command("migrate", "--sql")
     assert shown.returncode == 0
-    assert "CREATE TABLE channel_events" in shown.stdout
+    assert "CREATE TABLE log_events" in shown.stdout
     assert "pg_advisory_xact_lock" in shown.stdout
     migrating = ServerProcess(tmp_path, DATABASE_URL=postgres.url)
     for _ in range(2):

@@ -21,8 +21,8 @@ async def goes_back(url: str, channel: str, head: int) -> None:
     """What a restored backup does to one channel."""
     connection = await asyncpg.connect(url)
     async with connection.transaction():
-        await connection.execute("DELETE FROM channel_events WHERE channel_id = $1 AND sequence > $2", channel, head)
-        await connection.execute("UPDATE channels SET head_sequence = $2 WHERE channel_id = $1", channel, head)
+        await connection.execute("DELETE FROM log_events WHERE log_id = $1 AND sequence > $2", channel, head)
+        await connection.execute("UPDATE logs SET head_sequence = $2 WHERE log_id = $1", channel, head)
     await connection.close()
 
 

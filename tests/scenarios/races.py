@@ -54,7 +54,7 @@ ROWS = {
     "delete the channel": CONTROL % ("channel_deleted", "channel_id = $4"),
     "rename the guild": f"{COMMITTED} guilds WHERE guild_id = $3 AND name = $5",
     "delete the guild": CONTROL % ("guild_deleted", "guild_id = $3"),
-    "post": f"{COMMITTED} channel_events WHERE channel_id = $4 AND nonce = $5",
+    "post": f"{COMMITTED} log_events WHERE log_id = $4 AND nonce = $5",
     "read": f"{COMMITTED} channel_read_state WHERE channel_id = $4 AND user_id = $1",
     "sign a device out": CONTROL % ("sessions_revoked", "$5::uuid = ANY (session_ids)"),
     "create a guild": f"{COMMITTED} guilds WHERE name = $5",

@@ -87,14 +87,14 @@ def test_a_tail_check_that_fails_is_tried_again(replicas: list[ServerProcess], a
     with elsewhere(replicas[1], alice).stream(channel) as stream:
         execute(
             database_url,
-            "ALTER TABLE channels ALTER head_sequence TYPE text",
-            "UPDATE channels SET head_sequence = 'none'",
+            "ALTER TABLE logs ALTER head_sequence TYPE text",
+            "UPDATE logs SET head_sequence = 'none'",
         )
         wait_until(lambda: "checking the channels' tails: failed" in messages(replicas[1]))
         execute(
             database_url,
-            "UPDATE channels SET head_sequence = '0'",
-            "ALTER TABLE channels ALTER head_sequence TYPE bigint USING head_sequence::bigint",
+            "UPDATE logs SET head_sequence = '0'",
+            "ALTER TABLE logs ALTER head_sequence TYPE bigint USING head_sequence::bigint",
         )
         alice.say(channel, "on")
         assert texts(receive(stream, 1)) == ["on"]
@@ -110,8 +110,8 @@ def test_the_log_of_a_channel_goes_back(replicas: list[ServerProcess], alice: Us
         assert len(receive(stream, 3)) == 3
         execute(
             database_url,
-            f"DELETE FROM channel_events WHERE channel_id = '{channel}' AND sequence > 1",
-            f"UPDATE channels SET head_sequence = 1 WHERE channel_id = '{channel}'",
+            f"DELETE FROM log_events WHERE log_id = '{channel}' AND sequence > 1",
+            f"UPDATE logs SET head_sequence = 1 WHERE log_id = '{channel}'",
         )
         assert close_code(stream) == (1012, "the log of this channel went back; begin anew")
     with pytest.raises(InvalidStatus) as refused, bob.stream(channel, since=3):

@@ -77,9 +77,9 @@ def raising(state: str) -> tuple[list[str], list[str]]:
     begin = [
         "CREATE OR REPLACE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{state}'; END $$",
-        "CREATE TRIGGER trouble BEFORE INSERT ON channel_events FOR EACH ROW EXECUTE FUNCTION trouble()",
+        "CREATE TRIGGER trouble BEFORE INSERT ON log_events FOR EACH ROW EXECUTE FUNCTION trouble()",
     ]
-    return begin, ["DROP TRIGGER trouble ON channel_events"]
+    return begin, ["DROP TRIGGER trouble ON log_events"]
 
 
 END_SESSIONS = """
@@ -91,10 +91,10 @@ TROUBLES = {
         ["ALTER DATABASE {name} RESET default_transaction_read_only"],
     ),
     "rights": (
-        ["REVOKE INSERT ON channel_events FROM CURRENT_USER"],
-        ["GRANT INSERT ON channel_events TO CURRENT_USER"],
+        ["REVOKE INSERT ON log_events FROM CURRENT_USER"],
+        ["GRANT INSERT ON log_events TO CURRENT_USER"],
     ),
-    "schema": (["ALTER TABLE channel_events RENAME TO aside"], ["ALTER TABLE aside RENAME TO channel_events"]),
+    "schema": (["ALTER TABLE log_events RENAME TO aside"], ["ALTER TABLE aside RENAME TO log_events"]),
     "too_many_connections": (
         ["ALTER DATABASE {name} CONNECTION LIMIT 0", END_SESSIONS],
         ["ALTER DATABASE {name} CONNECTION LIMIT -1"],
@@ -152,7 +152,7 @@ def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: Plac
         assert place.post(f"{cause} {number}") == (200, None), "no session of that time is left"
 
 
-@pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "refresh_secrets"])
+@pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "refresh_families"])
 def test_a_login_that_cannot_be_stored_shows_in_readiness(place: Place, table: str) -> None:
     place.run(f"REVOKE INSERT ON {table} FROM openguild")
     try:

@@ -21,7 +21,7 @@ REVISION = re.compile(r"(\d{4,9})\w{0,60}")  # a step's number, perhaps with a n
 ELSEWHERE = """
 SELECT n.nspname AS schema, n.nspname = ANY (current_schemas(false)) AS on_path FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relname = 'channel_events' AND c.relkind IN ('r', 'p') ORDER BY on_path DESC, n.nspname LIMIT 1
+WHERE c.relname = 'log_events' AND c.relkind IN ('r', 'p') ORDER BY on_path DESC, n.nspname LIMIT 1
 """
 
 

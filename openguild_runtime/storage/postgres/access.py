@@ -16,14 +16,17 @@ from openguild_runtime.storage.postgres.values import Connection, texts
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
 GUILD = Columns(GuildRecord)
 CHANNEL = Columns(ChannelRecord)
+CHANNELS = (
+    f"(SELECT {CHANNEL}, head_sequence FROM channels JOIN logs ON log_id = channel_id) AS c"  # with where its log is
+)
 CHANNEL_ACCESS = f"""
 SELECT given.place, {CHANNEL.of("c")}, c.head_sequence,
     g.role AS guild_role, m.role AS channel_role,
-    ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.user_id ORDER BY granted_at, role) AS server_roles
-FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (channel_id, user_id, place)
-JOIN channels AS c ON c.channel_id = given.channel_id
-LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.user_id
-LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.user_id
+    ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.reader_id ORDER BY granted_at, role) AS server_roles
+FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (asked_id, reader_id, place)
+JOIN {CHANNELS} ON c.channel_id = given.asked_id
+LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.reader_id
+LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.reader_id
 """
 
 

@@ -21,8 +21,10 @@ USER = f"SELECT {USERS} FROM users"
 async def insert_user(connection: Connection, effect: InsertUser) -> bool:
     status = await connection.execute(
         """
-        INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (username_key) DO NOTHING
+        WITH added AS (
+            INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at)
+            VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (username_key) DO NOTHING RETURNING user_id
+        ) INSERT INTO logs (log_id, kind) SELECT user_id, 'user' FROM added
         """,
         effect.user_id,
         effect.username,

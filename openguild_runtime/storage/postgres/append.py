@@ -1,4 +1,4 @@
-"""Stores a batch of appends in one statement: `append_events_v3` of the schema."""
+"""Stores a batch of appends: posts alone in one statement, `append_posts_v1` of the schema; with changes see changes.py."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
 from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.log.changes import repeat_of
 from openguild_proto.log.commits import Outcome
-from openguild_proto.policy.channels import is_same_post
 from openguild_proto.policy.permissions import ROLES, Permission, require_role, require_session, roles_with, sees_all
 from openguild_proto.records import StoredEvent
+from openguild_runtime.storage.postgres.changes import append_changes
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis
 
 # Sets `lock_timeout` for this transaction only, so it works behind a pooler. The append refers to the result of
@@ -17,8 +18,8 @@ from openguild_runtime.storage.postgres.values import Connection, Row, moment, t
 APPEND = """
 SELECT place, sequence, stored, event_id, fingerprint, wire, created_at,
     refused, living, guild_role, channel_role, server_roles
-FROM set_config('lock_timeout', $14, true) AS lock_timeout, LATERAL append_events_v3(
-    $1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN lock_timeout IS NOT NULL THEN $9::timestamptz[] END, $10, $11, $12, $13
+FROM set_config('lock_timeout', $13, true) AS lock_timeout, LATERAL append_posts_v1(
+    $1, $2, $3, $4, $5, $6, $7, CASE WHEN lock_timeout IS NOT NULL THEN $8::timestamptz[] END, $9, $10, $11, $12
 ) AS appended
 """
 PERMITTED = roles_with(Permission.SEND_MESSAGES)
@@ -30,13 +31,14 @@ async def append_batch(connection: Connection, effects: Sequence[AppendEvent], l
 
     Raises asyncpg's LockNotAvailableError after `lock_timeout_ms` for a lock, and PostgresError; nothing is stored then.
     """
+    if any(effect.change is not None for effect in effects):
+        return await append_changes(connection, effects, lock_timeout_ms)
     rows = await connection.fetch(
         APPEND,
         [effect.channel_id for effect in effects],
         [effect.sender_id for effect in effects],
         [effect.event_id for effect in effects],
         [effect.event_type for effect in effects],
-        [effect.canonical for effect in effects],
         [effect.wire for effect in effects],
         [effect.nonce for effect in effects],
         [effect.fingerprint for effect in effects],
@@ -66,25 +68,14 @@ def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
                 created_at_ms=effect.now_ms,
             )
         )
-    if row["sequence"] is None:
-        return LocalProtocolError("an event id belongs to one channel")
-    if not is_same_post(
-        fingerprint=effect.fingerprint,
-        stored_fingerprint=row["fingerprint"],
-        event_id=effect.event_id,
-        stored_event_id=row["event_id"],
-    ):
-        return AppendFailure(kind="nonce_reused")
-    return Appended(
-        event=StoredEvent(
-            channel_id=effect.channel_id,
-            sequence=row["sequence"],
-            event_id=row["event_id"],
-            wire=row["wire"],
-            created_at_ms=to_millis(row["created_at"]),
-        ),
-        repeated=True,
+    known = StoredEvent(
+        channel_id=effect.channel_id,
+        sequence=row["sequence"],
+        event_id=row["event_id"],
+        wire=row["wire"],
+        created_at_ms=to_millis(row["created_at"]),
     )
+    return repeat_of(effect, known, row["fingerprint"])
 
 
 def _refusal(row: Row) -> Exception:

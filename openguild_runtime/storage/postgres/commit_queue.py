@@ -7,22 +7,22 @@ import time
 from typing import TypeAlias
 
 from openguild_proto.effects import Overloaded
-from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
 from openguild_proto.limits import BLOCKED_SECS
 from openguild_proto.log.appends import AppendQueue
 from openguild_runtime.storage.postgres.batcher import Batcher, Perform, settle_all
 
-Commit: TypeAlias = Perform[AppendEvent, Appended | AppendFailure]
+Commit: TypeAlias = Perform[AppendEvent, Appended | Unchanged | AppendFailure]
 
 
-class CommitQueue(Batcher[AppendEvent, Appended | AppendFailure]):
+class CommitQueue(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
     """`commit(appends)` stores a batch in one transaction and returns one outcome for each, in order.
 
     `share`, `blocked_secs`: see AppendQueue, which decides the order.
     """
 
     def __init__(self, commit: Commit, *, share: int = 1, blocked_secs: float = BLOCKED_SECS) -> None:
-        self._appends: AppendQueue[asyncio.Future[Appended | AppendFailure]] = AppendQueue(
+        self._appends: AppendQueue[asyncio.Future[Appended | Unchanged | AppendFailure]] = AppendQueue(
             share=share, blocked_secs=blocked_secs
         )
         super().__init__(self._appends, commit)

@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 
 from openguild_proto.effects import StorageUnavailable
-from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.log.commits import Attempt, CommitPlan, Outcome
 from openguild_runtime.storage.postgres.append import append_batch
@@ -39,7 +39,7 @@ class Committer:
         self._on_batch = on_batch
         self.queues = [CommitQueue(self._commit, share=count) for _ in range(count)]
 
-    def submit(self, effect: AppendEvent) -> Awaitable[Appended | AppendFailure]:
+    def submit(self, effect: AppendEvent) -> Awaitable[Appended | Unchanged | AppendFailure]:
         """Queue an append, and return its awaitable result. Raises Overloaded and StorageUnavailable."""
         return self._queue_of(effect.channel_id).submit(effect)
 

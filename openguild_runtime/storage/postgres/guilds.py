@@ -23,6 +23,7 @@ from openguild_proto.records import ControlKind, GuildRecord, LimitReached, Memb
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
+from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -40,7 +41,13 @@ async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | Li
     if full is not None:
         return full
     await tx.connection.execute(
-        "INSERT INTO guilds (guild_id, name, created_at) VALUES ($1, $2, $3)", effect.guild_id, effect.name, now
+        """
+        WITH log AS (INSERT INTO logs (log_id, kind) VALUES ($1, 'guild'))
+        INSERT INTO guilds (guild_id, name, created_at) VALUES ($1, $2, $3)
+        """,
+        effect.guild_id,
+        effect.name,
+        now,
     )
     await tx.connection.execute(
         "INSERT INTO guild_memberships (guild_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4)",
@@ -89,12 +96,15 @@ async def rename_guild(tx: Transaction, effect: RenameGuild) -> GuildRecord:
 async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
     await require_in_guild(tx, effect.author, effect.guild_id, Permission.DELETE)
     await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR UPDATE", effect.guild_id)
-    # in id order, as appends lock them; the cascade would lock them in any order
-    channels = await tx.connection.fetch(
-        "SELECT channel_id FROM channels WHERE guild_id = $1 ORDER BY channel_id FOR UPDATE", effect.guild_id
+    rows = await tx.connection.fetch(
+        "SELECT channel_id FROM channels WHERE guild_id = $1 ORDER BY channel_id", effect.guild_id
     )
+    channel_ids = [str(row["channel_id"]) for row in rows]
+    log_ids = [effect.guild_id, *channel_ids]
+    await tx.connection.execute(HOLD_LOGS, log_ids)
     await tx.connection.execute("DELETE FROM guilds WHERE guild_id = $1", effect.guild_id)
-    body = channel_ids_body([str(row["channel_id"]) for row in channels])
+    await delete_logs(tx, log_ids)
+    body = channel_ids_body(channel_ids)
     await tx.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id, body=body)
 
 

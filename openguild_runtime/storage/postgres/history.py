@@ -26,7 +26,9 @@ END
 READ = """
 SELECT renewals, lineage AS recorded, {lineage} AS lineage, pg_is_in_recovery() AS standby, EXISTS (
     SELECT FROM unnest($1::text[], $2::uuid[]) AS witness (event_id, channel_id) JOIN channels USING (channel_id)
-    WHERE NOT EXISTS (SELECT FROM channel_events WHERE channel_events.event_id = witness.event_id)
+    WHERE NOT EXISTS (
+        SELECT FROM log_events AS e WHERE e.log_id = witness.channel_id AND e.event_id = witness.event_id
+    )
 ) AS lacks FROM log_history
 """
 READ_ALL = READ.format(lineage=LINEAGE)

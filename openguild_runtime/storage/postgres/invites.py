@@ -160,14 +160,9 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
 async def _mark_all_read(tx: Transaction, guild_id: str, effect: AcceptInvite) -> None:
     await tx.connection.execute(
         """
-        INSERT INTO channel_read_state AS s (channel_id, user_id, last_read_sequence, updated_at)
-        SELECT channel_id, $2, head_sequence, $3 FROM (
-            SELECT channel_id, head_sequence FROM channels WHERE guild_id = $1 AND head_sequence > 0
-            ORDER BY channel_id FOR KEY SHARE
-        ) AS c
-        ON CONFLICT (channel_id, user_id) DO UPDATE SET
-            last_read_sequence = greatest(s.last_read_sequence, EXCLUDED.last_read_sequence),
-            updated_at = EXCLUDED.updated_at
+        SELECT FROM mark_read_v1(ARRAY(
+            SELECT channel_id FROM channels JOIN logs ON log_id = channel_id WHERE guild_id = $1 AND head_sequence > 0
+        ), $2, NULL, $3)
         """,
         guild_id,
         effect.author.user_id,

@@ -14,9 +14,10 @@ from openguild_runtime.storage.postgres.values import Connection, texts
 @performs(ReadHeads, Mode.QUERY)
 async def read_heads(connection: Connection, effect: ReadHeads) -> dict[str, int]:
     rows = await connection.fetch(
-        "SELECT channel_id, head_sequence FROM channels WHERE channel_id = ANY ($1::uuid[])", list(effect.channel_ids)
+        "SELECT log_id, head_sequence FROM logs WHERE log_id = ANY ($1::uuid[]) AND kind = 'channel'",
+        list(effect.channel_ids),
     )
-    return {str(row["channel_id"]): row["head_sequence"] for row in rows}
+    return {str(row["log_id"]): row["head_sequence"] for row in rows}
 
 
 @performs(ReadVisible, Mode.QUERY)

@@ -62,8 +62,8 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
     await connection.execute(
         """
         INSERT INTO refresh_families (family_id, user_id, device_id, device_name, user_agent, ip_address,
-            created_at, last_seen_at, expires_at, current_hash)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9)
+            created_at, last_seen_at, expires_at, current_hash, secret)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10)
         """,
         effect.family_id,
         effect.user_id,
@@ -74,9 +74,7 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
         now,
         moment(effect.refresh_expires_ms),
         effect.refresh_hash,
-    )
-    await connection.execute(
-        "INSERT INTO refresh_secrets (family_id, secret) VALUES ($1, $2)", effect.family_id, effect.refresh_secret
+        effect.refresh_secret,
     )
     await _add_token(
         tx, effect.family_id, effect.user_id, effect.refresh_hash, effect.session_id,
@@ -106,8 +104,7 @@ async def find_session(connection: Connection, effect: FindSession) -> SessionRe
 async def find_refresh_family(connection: Connection, effect: FindRefreshFamily) -> RefreshFamily | None:
     row = await connection.fetchrow(
         """
-        SELECT f.user_id, s.secret FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
-        LEFT JOIN refresh_secrets AS s USING (family_id)
+        SELECT f.user_id, f.secret FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
         WHERE t.token_hash = $1 AND t.expires_at > $2 AND f.expires_at > $2 AND f.revoked_at IS NULL
         """,
         effect.refresh_hash,

@@ -17,7 +17,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
-from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess, Unchanged
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory
@@ -41,6 +41,7 @@ from openguild_runtime.storage.postgres import (
     guilds,
     history,
     invites,
+    messages,
     replica,
     retention,
     sessions,
@@ -195,7 +196,7 @@ class PostgresStorage(Storage):
         return result
 
     @performs(AppendEvent, Mode.STORE)
-    async def _append(self, effect: AppendEvent) -> Appended | AppendFailure:
+    async def _append(self, effect: AppendEvent) -> Appended | Unchanged | AppendFailure:
         return await self._committer.submit(effect)
 
     @performs(FindChannelAccess, Mode.STORE)
@@ -339,6 +340,17 @@ class PostgresStorage(Storage):
 
 
 PERFORMERS = collect(
-    access, accounts, attempts, channels, guilds, history, invites, replica, retention, sessions, PostgresStorage
+    access,
+    accounts,
+    attempts,
+    channels,
+    guilds,
+    history,
+    invites,
+    messages,
+    replica,
+    retention,
+    sessions,
+    PostgresStorage,
 )
 """The function and mode of each effect."""

@@ -30,14 +30,16 @@ INSERT INTO users (user_id, username, username_key, password_hash, created_at, u
 VALUES ($1, $2, $2, '', $3, $3)
 """
 FAMILY = """
-INSERT INTO refresh_families (family_id, user_id, device_id, created_at, last_seen_at, expires_at, current_hash)
-VALUES ($1, $2, '', $3, $3, $3, '')
+INSERT INTO refresh_families (family_id, user_id, device_id, created_at, last_seen_at, expires_at, secret, current_hash)
+VALUES ($1, $2, '', $3, $3, $3, '', '')
 """
 SESSION = "INSERT INTO sessions (session_id, family_id, user_id, issued_at, expires_at) VALUES ($1, $2, $3, $4, $4)"
-FAMILY_KEY = "INSERT INTO refresh_secrets (family_id, secret) VALUES ($1, '')"
 REFRESH = "INSERT INTO refresh_tokens (token_hash, family_id, expires_at) VALUES ($1, $2, $3)"
 GUILD = "INSERT INTO guilds (guild_id, name, created_at) VALUES ($1, '', $2)"
-CHANNEL = "INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, '', $3)"
+CHANNEL = """
+WITH log AS (INSERT INTO logs (log_id, kind) VALUES ($1, 'channel'))
+INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, '', $3)
+"""
 
 
 async def probe_writes(connection: Connection) -> Schema:
@@ -66,13 +68,12 @@ async def _write(connection: Connection) -> None:
     await connection.execute(USER, user, f"probe {user}", moment(now_ms))
     await connection.execute(FAMILY, family, user, moment(now_ms))
     await connection.execute(SESSION, str(uuid.uuid4()), family, user, moment(now_ms))
-    await connection.execute(FAMILY_KEY, family)
     await connection.execute(REFRESH, os.urandom(32), family, moment(now_ms))
     await connection.execute(GUILD, guild, moment(now_ms))
     await connection.execute(CHANNEL, channel, guild, moment(now_ms))
     event = b'{"probe":"%b"}' % base64.b64encode(os.urandom(EVENT_BYTES))
     probe = AppendEvent(
-        channel_id=channel, sender_id=user, event_id=f"$probe-{channel}", event_type="probe", canonical=event, wire=event,
+        channel_id=channel, sender_id=user, event_id=f"$probe-{channel}", event_type="probe", wire=event,
         nonce=None, fingerprint=bytes(32), now_ms=now_ms, author=None,
     )  # fmt: skip
     await append_batch(connection, [probe], LOCK_TIMEOUT_MS)

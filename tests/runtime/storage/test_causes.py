@@ -120,7 +120,7 @@ async def test_what_the_proof_writes_is_not_there_afterwards(database_url: str) 
     async with opened(database_url) as store:
         assert (await store.check()).usable
     reader = await asyncpg.connect(database_url)
-    for table in ("users", "guilds", "channels", "channel_events", "login_attempts", "control_log", "refresh_families"):
+    for table in ("users", "guilds", "channels", "log_events", "login_attempts", "control_log", "refresh_families"):
         assert await reader.fetchval(f"SELECT count(*) FROM {table}") == 0, table
     assert await reader.fetchval("SELECT sequence FROM control_head") == 0
     await reader.close()

@@ -64,59 +64,21 @@ def test_the_steps_are_those_that_alembic_finds() -> None:
     assert schema.steps() == (directory.get_current_head(), found)
 
 
-CHANNEL = "INSERT INTO channels (channel_id, guild_id, name, created_at) SELECT gen_random_uuid(), guild_id, 'c', now() FROM guilds"
-GUILD = "INSERT INTO guilds (guild_id, name, created_at) VALUES (gen_random_uuid(), 'g', now())"
-
-
-async def test_channels_of_the_release_before_get_an_epoch_that_nobody_has_seen(empty_url: str) -> None:
-    """A backup without epochs, restored and migrated: not the 1 of a client that met the channel before."""
-    await migrations.upgrade(empty_url, "0002")
-    connection = await asyncpg.connect(empty_url)
-    await connection.execute(GUILD)
-    await connection.execute(CHANNEL)
-    rewritten = await connection.fetchval("SELECT pg_relation_filenode('channels')")
-    whole = "SELECT * FROM channels"  # as the release before asks; its statement is prepared
-    assert len(await connection.fetch(whole)) == 1
-    await migrations.upgrade(empty_url)
-    assert await connection.fetchval("SELECT pg_relation_filenode('channels')") == rewritten, "no row is written"
-    (row,) = await connection.fetch(whole)
-    assert 1 < row["epoch"] <= MAX_SAFE_INTEGER
-    await connection.execute(CHANNEL)
-    assert await connection.fetchval("SELECT count(*) FROM channels WHERE epoch = 1") == 1, "a new one begins with 1"
-    await connection.close()
-
-
-async def test_a_step_does_not_keep_posts_waiting_for_who_reads_a_table_for_long(
-    empty_url: str, tmp_path: Path
-) -> None:
-    """Such as a backup: the step gives up and can be tried again."""
-    await migrations.upgrade(empty_url, "0002")
-    connection = await asyncpg.connect(empty_url)
-    migrating = ServerProcess(tmp_path, DATABASE_URL=empty_url)
-    async with connection.transaction():
-        await connection.execute("LOCK TABLE channels IN ACCESS SHARE MODE")
-        failed = await anyio.to_thread.run_sync(lambda: migrating.run_command("migrate"))
-    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
-    assert "lock timeout" in failed.stderr
-    assert await revision(empty_url) == "0002"
-    await connection.close()
-    done = await anyio.to_thread.run_sync(lambda: migrating.run_command("migrate"))
-    assert done.returncode == 0
+LOG = "INSERT INTO logs (log_id, kind) VALUES (gen_random_uuid(), 'channel')"
 
 
 async def test_a_restored_database_is_given_new_epochs(database_url: str, tmp_path: Path) -> None:
-    """Each channel another one, each time; nothing else of it changes."""
+    """Each log another one, each time; nothing else of it changes."""
     connection = await asyncpg.connect(database_url)
-    await connection.execute(GUILD)
     for _ in range(3):
-        await connection.execute(CHANNEL)
-    rest = "SELECT channel_id, guild_id, name, created_at, head_sequence FROM channels ORDER BY channel_id"
+        await connection.execute(LOG)
+    rest = "SELECT log_id, kind, head_sequence, message_count FROM logs ORDER BY log_id"
     kept = await connection.fetch(rest)
     seen = {1}
     for _ in range(2):
         done = ServerProcess(tmp_path, DATABASE_URL=database_url).run_command("migrate", "--new-epoch")
         assert (done.returncode, "new epoch" in done.stdout) == (0, True), done.stderr
-        epochs = {row["epoch"] for row in await connection.fetch("SELECT epoch FROM channels")}
+        epochs = {row["epoch"] for row in await connection.fetch("SELECT epoch FROM logs")}
         assert len(epochs) == 3
         assert not epochs & seen
         assert all(1 < epoch <= MAX_SAFE_INTEGER for epoch in epochs)

@@ -13,7 +13,6 @@ import pytest
 import structlog
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
-from openguild_proto.effects.accounts import FindRefreshFamily
 from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess, MarkRead, RenameChannel
 from openguild_proto.effects.guilds import AcceptInvite, InsertInvite, RemoveMember
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
@@ -23,7 +22,7 @@ from openguild_proto.records import Author, MemberRecord
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.values import Connection
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, heads, login, new_id, token
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, heads, new_id
 from tests.support.storage_handler import HeardFromStorage
 from tests.support.waiting import eventually
 
@@ -217,7 +216,7 @@ async def test_a_locked_channel_is_refused_and_holds_up_no_other(
 ) -> None:
     locked, free = await add_channels(store, 2)
     async with rival.transaction():
-        await rival.execute("SELECT FROM channels WHERE channel_id = $1 FOR UPDATE", locked)
+        await rival.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", locked)
         with anyio.fail_after(5):
             refused, stored, also_refused = await perform_all(store, append(locked), append(free), append(locked))
         assert isinstance(refused, Overloaded)
@@ -244,7 +243,7 @@ async def test_a_locked_table_refuses_every_channel_in_bounded_time(
 ) -> None:
     channels = await add_channels(store, 60)
     async with rival.transaction():
-        await rival.execute("LOCK TABLE channel_events")
+        await rival.execute("LOCK TABLE log_events")
         with anyio.fail_after(8):
             outcomes = await perform_all(store, *[append(channel) for channel in channels])
         assert {type(outcome) for outcome in outcomes} == {Overloaded}
@@ -277,7 +276,7 @@ async def test_a_process_that_stands_still_in_a_transaction_loses_its_locks(data
 
         async def stand_still(connection: Connection) -> None:
             async with connection.transaction():
-                await connection.execute("SELECT FROM channels WHERE channel_id = $1 FOR UPDATE", channel)
+                await connection.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", channel)
                 locked.set()
                 await awake.wait()
 
@@ -307,7 +306,7 @@ async def test_an_event_that_cannot_be_stored_fails_alone_and_is_logged_without_
     (channel,) = await add_channels(store, 1)
     store.attach(heard := HeardFromStorage())
     effects = [append(channel, text=f"number {number}") for number in range(100)]
-    effects[37] = msgspec.structs.replace(effects[37], wire=b"secret \xff")
+    effects[37] = msgspec.structs.replace(effects[37], event_type="secret \0")
     effects[80] = msgspec.structs.replace(effects[80], channel_id="no identifier")
     with structlog.testing.capture_logs() as logged:
         outcomes = await perform_all(store, *effects)
@@ -342,7 +341,7 @@ async def test_what_was_begun_is_finished_and_what_waits_is_refused(
                 outcomes[name] = type(failure)
 
         async with anyio.create_task_group() as tasks, rival.transaction():
-            await rival.execute("SELECT FROM channels WHERE channel_id = $1 FOR UPDATE", channel)
+            await rival.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", channel)
             tasks.start_soon(post, "begun")
             await eventually(lambda: somebody_waits_for(rival))
             tasks.start_soon(post, "waiting")
@@ -356,13 +355,3 @@ async def test_what_was_begun_is_finished_and_what_waits_is_refused(
             await store.perform(append(channel))
         with pytest.raises(StorageUnavailable):
             await store.perform(FindChannelAccess(channel_id=channel, user_id=new_id()))
-
-
-async def test_a_family_of_the_release_before_has_no_secret(
-    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record]
-) -> None:
-    await store.perform(login(await add_user(store), 1))
-    await rival.execute("DELETE FROM refresh_secrets")
-    family = await store.perform(FindRefreshFamily(refresh_hash=token(1), now_ms=NOW))
-    assert family is not None
-    assert family.secret is None

@@ -125,7 +125,7 @@ async def test_an_event_that_is_missing_is_told_once_and_not_with_its_channel(da
 
         await store.perform(append(lost))
         assert [await lacks(), await lacks()] == [False, False]
-        await execute(database_url, "DELETE FROM channel_events")
+        await execute(database_url, "DELETE FROM log_events")
         await store.perform(append(lost))  # by the database that took the other's place
         assert [await lacks(), await lacks(), await lacks()] == [True, False, False]
 
@@ -147,7 +147,7 @@ async def test_a_missing_event_is_told_behind_a_first_one_that_is_there(database
         first, last = [await store.perform(append(channel)) for _ in range(2)]
         assert isinstance(first, Appended)
         assert isinstance(last, Appended)
-        await execute(database_url, f"DELETE FROM channel_events WHERE event_id = '{last.event.event_id}'")
+        await execute(database_url, f"DELETE FROM log_events WHERE event_id = '{last.event.event_id}'")
         if later:
             await store._pool.renew()
             await store.perform(append(channel))
@@ -164,7 +164,7 @@ async def test_what_a_failed_reading_asked_for_is_asked_again(database_url: str)
         owner = await add_user(store)
         channel = await add_channel(store, await add_guild(store, owner), owner)
         await store.perform(append(channel))
-        await execute(database_url, "DELETE FROM channel_events", "ALTER TABLE log_history RENAME TO away")
+        await execute(database_url, "DELETE FROM log_events", "ALTER TABLE log_history RENAME TO away")
         with pytest.raises(StorageUnavailable):
             await history(store)
         await store.perform(append(channel))

@@ -1,0 +1,161 @@
+"""Decides a batch of appends, of which some change messages, on what a store has read under its locks.
+
+Appends are decided in order, and each sees what those before it do: a message that is posted, edited and taken back in one
+batch ends as in three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from openguild_proto.canonical.redaction import redacted_wire
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
+from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.log.commits import Outcome
+from openguild_proto.policy.channels import is_same_post
+from openguild_proto.policy.messages import Asker, decide_change, least_permission
+from openguild_proto.policy.permissions import Permission, require_role, require_session
+from openguild_proto.records import Author, Change, Edit, MessageState, React, Redact, StoredEvent
+
+
+class Judgement(msgspec.Struct, frozen=True, gc=False):
+    """What the decision about one append rests on, as it was before the batch."""
+
+    head: int  # of the log
+    messages: int  # of the log
+    living: bool  # the author's session
+    memberships: tuple[str | None, str | None]  # the author's roles in the guild and in the channel
+    server_roles: tuple[str, ...]
+    known: StoredEvent | None = None  # under the nonce or the event id
+    known_fingerprint: bytes = b""
+    message: MessageState | None = None  # the target of the change
+    has_reacted: bool = False  # the author, with the emoji of the change
+    pins: int = 0  # messages pinned to the channel, where the change pins one
+    texts: tuple[
+        tuple[int, bytes], ...
+    ] = ()  # of the target of a redaction: sequence and wire of each event with a text
+
+
+@dataclass(slots=True)
+class NewEvent:
+    """An event to store."""
+
+    append: AppendEvent
+    sequence: int
+    message_number: int  # messages of the log up to here
+    target: int | None
+    wire: bytes
+    fingerprint: bytes
+
+
+@dataclass(slots=True)
+class ChangeBatch:
+    """Give every append to `decide`, in order; then store what stands in the members, in one transaction."""
+
+    events: list[NewEvent] = field(default_factory=list)
+    states: dict[tuple[str, int], MessageState] = field(default_factory=dict)  # changed ones, by channel and sequence
+    reactions: dict[tuple[str, int, str, str], bool] = field(
+        default_factory=dict
+    )  # channel, message, emoji, user: there
+    redacted: dict[tuple[str, int], bytes] = field(default_factory=dict)  # wires of stored events without their text
+    _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # of a channel: newest sequence, messages
+    _pins: dict[str, int] = field(default_factory=dict)  # of a channel: how many more than before the batch
+    _posted: dict[tuple[str, str], MessageState] = field(default_factory=dict)  # in this batch, by channel and event id
+
+    def decide(self, append: AppendEvent, judgement: Judgement | None) -> Outcome:
+        """`judgement` None: there is no such channel."""
+        if judgement is None:
+            return AppendFailure(kind="no_channel")
+        try:
+            role = _require_right(append, judgement)
+            if judgement.known is not None:
+                return repeat_of(append, judgement.known, judgement.known_fingerprint)
+            if append.change is None:
+                return self._append(append, judgement, None)
+            return self._change(append, append.change, append.author, role, judgement)
+        except (Refusal, LocalProtocolError) as failure:
+            return failure
+
+    def _change(
+        self, append: AppendEvent, change: Change, author: Author | None, role: str, judgement: Judgement
+    ) -> Appended | Unchanged:
+        if author is None:
+            raise LocalProtocolError("a change has an author")
+        channel_id = append.channel_id
+        before = self._posted.get((channel_id, change.target), judgement.message)
+        if before is not None:
+            before = self.states.get((channel_id, before.sequence), before)
+        reaction = None
+        has_reacted = judgement.has_reacted
+        if before is not None and isinstance(change, React):
+            reaction = (channel_id, before.sequence, change.emoji, author.user_id)
+            has_reacted = self.reactions.get(reaction, has_reacted)
+        asker = Asker(author.user_id, role, has_reacted, judgement.pins + self._pins.get(channel_id, 0))
+        after = decide_change(before, change, asker, event_id=append.event_id, now_ms=append.now_ms)
+        if before is None:
+            raise LocalProtocolError("a change of no message was admitted")
+        if after is None:
+            return Unchanged(state=before)
+        self.states[channel_id, after.sequence] = after
+        pinned = (after.pinned_at_ms is not None) - (before.pinned_at_ms is not None)
+        self._pins[channel_id] = self._pins.get(channel_id, 0) + pinned
+        if isinstance(change, React) and reaction is not None:
+            self.reactions[reaction] = change.adds
+        if isinstance(change, Redact):
+            self._redact(append, after.sequence, judgement.texts)
+        return self._append(append, judgement, after.sequence)
+
+    def _append(self, append: AppendEvent, judgement: Judgement, target: int | None) -> Appended:
+        sequence, messages = self._heads.get(append.channel_id, (judgement.head, judgement.messages))
+        is_message = append.event_type == "message"
+        sequence, messages = sequence + 1, messages + is_message
+        self._heads[append.channel_id] = sequence, messages
+        self.events.append(NewEvent(append, sequence, messages, target, append.wire, append.fingerprint))
+        if is_message:
+            self._posted[append.channel_id, append.event_id] = MessageState(
+                sequence, append.event_id, append.sender_id, append.now_ms
+            )
+        return Appended(
+            event=StoredEvent(
+                channel_id=append.channel_id,
+                sequence=sequence,
+                event_id=append.event_id,
+                wire=append.wire,
+                created_at_ms=append.now_ms,
+            )
+        )
+
+    def _redact(self, append: AppendEvent, message: int, texts: tuple[tuple[int, bytes], ...]) -> None:
+        for sequence, wire in texts:
+            self.redacted[append.channel_id, sequence] = redacted_wire(wire, append.event_id)
+        for event in self.events:
+            of_message = event.sequence == message or (
+                event.target == message and isinstance(event.append.change, Edit)
+            )
+            if of_message and event.append.channel_id == append.channel_id:
+                event.wire, event.fingerprint = redacted_wire(event.wire, append.event_id), b""
+        for reaction in [key for key in self.reactions if key[:2] == (append.channel_id, message)]:
+            del self.reactions[reaction]
+
+
+def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Appended | AppendFailure:
+    """What is answered where `known` is stored under the nonce or the event id of the append."""
+    if not is_same_post(
+        fingerprint=append.fingerprint,
+        stored_fingerprint=fingerprint,
+        event_id=append.event_id,
+        stored_event_id=known.event_id,
+    ):
+        return AppendFailure(kind="nonce_reused")
+    return Appended(event=known, repeated=True)
+
+
+def _require_right(append: AppendEvent, judgement: Judgement) -> str:
+    """The author's effective role; empty where there is no author and nothing is decided."""
+    if append.author is None:
+        return ""
+    require_session(judgement.living)
+    needed = least_permission(append.change) if append.change is not None else Permission.SEND_MESSAGES
+    return require_role(judgement.server_roles, judgement.memberships, needed)

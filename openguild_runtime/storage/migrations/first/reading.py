@@ -1,0 +1,139 @@
+"""Functions that read pages of a log, raw and folded, and the one that marks channels as read.
+
+They are functions for the sake of their settings. STABLE: all statements of a call see the snapshot
+of the statement that calls, so a page is as of one moment.
+"""
+
+# The first `size` events after `lower`, else the last `size` before `upper`. A single row without an event: an empty page.
+EVENTS = """
+CREATE FUNCTION log_page_v1(of_log uuid, lower bigint, upper bigint, size integer) RETURNS TABLE (
+    sequence bigint, event_id text, wire bytea, created_at timestamptz
+) LANGUAGE plpgsql STABLE AS $function$
+#variable_conflict use_column
+BEGIN
+IF lower IS NOT NULL THEN
+    RETURN QUERY SELECT e.sequence, e.event_id, e.wire, e.created_at FROM logs AS l LEFT JOIN (
+        SELECT sequence, event_id, wire, created_at FROM log_events
+        WHERE log_id = of_log AND sequence > lower ORDER BY sequence LIMIT size
+    ) AS e ON true WHERE l.log_id = of_log;
+ELSE
+    RETURN QUERY SELECT e.sequence, e.event_id, e.wire, e.created_at FROM logs AS l LEFT JOIN (
+        SELECT sequence, event_id, wire, created_at FROM log_events
+        WHERE log_id = of_log AND sequence < upper ORDER BY sequence DESC LIMIT size
+    ) AS e ON true WHERE l.log_id = of_log ORDER BY e.sequence;
+END IF;
+END
+$function$
+"""
+
+_PAGE = """
+    (SELECT sequence, event_id, sender_id, wire, created_at, target FROM log_events
+    WHERE log_id = of_log AND event_type = 'message' AND sequence < upper ORDER BY sequence DESC LIMIT last)
+    UNION ALL
+    (SELECT sequence, event_id, sender_id, wire, created_at, target FROM log_events
+    WHERE log_id = of_log AND event_type = 'message' AND sequence > lower ORDER BY sequence LIMIT first)
+"""
+_THESE = """
+    SELECT sequence, event_id, sender_id, wire, created_at, target FROM log_events
+    WHERE log_id = of_log AND event_type = 'message' AND sequence = ANY (sequences)
+"""
+
+# The messages of the page, and those that they answer. `reactions`: JSON, of each emoji [emoji, how many users, whether the
+# reader is one of them, the first `shown` of them]. A single row without a message: an empty page.
+_FOLD = """
+CREATE FUNCTION {name}(of_log uuid, reader text, shown integer, {arguments}) RETURNS TABLE (
+    head_sequence bigint, in_page boolean, sequence bigint, event_id text, author_id text, created_at timestamptz, wire bytea,
+    edited_text text, edited_at timestamptz, versions integer, redacted_by text, pinned_at timestamptz, replies bigint,
+    reactions json
+) LANGUAGE plpgsql STABLE AS $function$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY WITH page AS MATERIALIZED ({page}), picked AS (
+    SELECT true AS in_page, sequence, event_id, sender_id, wire, created_at FROM page
+    UNION ALL
+    SELECT false, e.sequence, e.event_id, e.sender_id, e.wire, e.created_at
+    FROM (SELECT DISTINCT target FROM page WHERE target IS NOT NULL EXCEPT SELECT sequence FROM page) AS answered,
+    LATERAL (
+        SELECT sequence, event_id, sender_id, wire, created_at FROM log_events
+        WHERE log_id = of_log AND sequence = answered.target LIMIT 1
+    ) AS e
+)
+SELECT l.head_sequence, p.in_page, p.sequence, p.event_id, p.sender_id, p.created_at, p.wire, p.edited_text, p.edited_at,
+    p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions
+FROM logs AS l LEFT JOIN (
+    SELECT m.in_page, m.sequence, m.event_id, m.sender_id, m.created_at, m.wire, s.edited_text, s.edited_at,
+        s.versions, s.redacted_by, s.pinned_at, s.replies, (
+            SELECT json_agg(json_build_array(
+                used.value ->> 0, used.value -> 1,
+                EXISTS (
+                    SELECT FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
+                    AND r.emoji = used.value ->> 0 AND r.user_id = reader
+                ),
+                ARRAY(
+                    SELECT r.user_id FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
+                    AND r.emoji = used.value ->> 0 ORDER BY r.user_id LIMIT shown
+                )
+            ) ORDER BY used.place)
+            FROM jsonb_array_elements(s.reactions) WITH ORDINALITY AS used (value, place)
+        ) AS reactions
+    FROM picked AS m LEFT JOIN LATERAL (
+        SELECT edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions FROM message_states
+        WHERE log_id = of_log AND sequence = m.sequence LIMIT 1
+    ) AS s ON true
+) AS p ON true WHERE l.log_id = of_log AND l.kind = 'channel';
+END
+$function$
+"""
+MESSAGE_PAGE = _FOLD.format(
+    name="message_page_v1",
+    arguments="upper bigint, last integer, lower bigint, first integer",
+    page=_PAGE,
+)
+MESSAGES = _FOLD.format(name="messages_v1", arguments="sequences bigint[]", page=_THESE)
+
+# `asked` NULL: up to the newest event. The row of the reader is held before anything is counted: a post of theirs, which
+# raises `own_since`, is seen with its event or waits. Of the two parts of the log that tell how many messages of theirs are
+# behind the new place the shorter one is counted.
+MARK_READ = """
+CREATE FUNCTION mark_read_v1(channels_read uuid[], reader uuid, asked bigint, moment timestamptz) RETURNS TABLE (
+    channel_id uuid, last_read bigint, head_sequence bigint, unread bigint
+) LANGUAGE plpgsql VOLATILE AS $function$
+#variable_conflict use_column
+BEGIN
+PERFORM FROM channels WHERE channel_id = ANY (channels_read) ORDER BY channel_id FOR KEY SHARE;
+INSERT INTO channel_read_state (channel_id, user_id, updated_at)
+    SELECT channel_id, user_id, moment FROM channels, users
+    WHERE channel_id = ANY (channels_read) AND user_id = reader ORDER BY channel_id
+    ON CONFLICT (channel_id, user_id) DO NOTHING;
+PERFORM FROM channel_read_state WHERE channel_id = ANY (channels_read) AND user_id = reader
+    ORDER BY channel_id FOR NO KEY UPDATE;
+RETURN QUERY WITH aimed AS (
+    SELECT s.channel_id, s.last_read_sequence AS former, s.last_read_messages, s.own_since, l.head_sequence,
+        l.message_count, greatest(
+            s.last_read_sequence, least(greatest(coalesce(asked, l.head_sequence), 0), l.head_sequence)
+        ) AS place
+    FROM channel_read_state AS s JOIN logs AS l ON l.log_id = s.channel_id
+    WHERE s.channel_id = ANY (channels_read) AND s.user_id = reader
+), counted AS (
+    SELECT aimed.channel_id, aimed.former, aimed.place, aimed.head_sequence, aimed.message_count,
+        CASE WHEN place >= head_sequence THEN message_count WHEN place = former THEN last_read_messages ELSE (
+            SELECT e.message_number FROM log_events AS e WHERE e.log_id = aimed.channel_id AND e.sequence = aimed.place
+        ) END AS messages,
+        CASE WHEN place >= head_sequence THEN 0 WHEN place = former THEN own_since
+        WHEN head_sequence - place <= place - former THEN (
+            SELECT count(*) FROM log_events AS e WHERE e.log_id = aimed.channel_id AND e.event_type = 'message'
+            AND e.sequence > aimed.place AND e.sender_id = reader::text
+        ) ELSE own_since - (
+            SELECT count(*) FROM log_events AS e WHERE e.log_id = aimed.channel_id AND e.event_type = 'message'
+            AND e.sequence > aimed.former AND e.sequence <= aimed.place AND e.sender_id = reader::text
+        ) END AS own
+    FROM aimed
+), kept AS (
+    UPDATE channel_read_state AS s SET last_read_sequence = place, last_read_messages = messages, own_since = own,
+        updated_at = moment
+    FROM counted WHERE s.channel_id = counted.channel_id AND s.user_id = reader AND place > former
+)
+SELECT channel_id, place, greatest(head_sequence, place), greatest(message_count - messages - own, 0) FROM counted;
+END
+$function$
+"""

@@ -1,0 +1,74 @@
+"""Messages and their changes as effects, with wires of the shape that a server writes."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from openguild_proto.canonical.event import BuiltEvent, build_event
+from openguild_proto.effects.channels import Appended, AppendEvent
+from openguild_proto.effects.messages import FindMessage, FoundMessage
+from openguild_proto.records import Author, Change, Edit, Pin, React, Redact, Reply, StoredEvent
+from openguild_runtime.storage.base import Storage
+from tests.support.deeds import NOW, append, new_id
+
+EVENT_TYPES = {Edit: "message.edited", Redact: "message.redacted"}
+
+
+def post(
+    channel_id: str, user_id: str, text: str, *, reply_to: str | None = None, nonce: str | None = None
+) -> AppendEvent:
+    """A message of an account of this server."""
+    members = {} if reply_to is None else {"reply_to": reply_to}
+    event = _built(channel_id, user_id, "message", {"content": text, **members})
+    effect = append(channel_id, user_id, text, nonce, Author(user_id))
+    change = Reply(reply_to) if reply_to is not None else None
+    return replace(effect, event_id=event.event_id, wire=event.wire, change=change)
+
+
+def changing(
+    channel_id: str, user_id: str, change: Change, *, nonce: str | None = None, now_ms: int = NOW
+) -> AppendEvent:
+    """An event that changes a message."""
+    text = change.text if isinstance(change, Edit) else str(change)
+    members = {"content": text} if isinstance(change, Edit) else {}
+    event = _built(channel_id, user_id, _type_of(change), {"target": change.target, **members})
+    effect = append(channel_id, user_id, text, nonce, Author(user_id))
+    return replace(
+        effect, event_id=event.event_id, event_type=_type_of(change), wire=event.wire, change=change, now_ms=now_ms
+    )
+
+
+def new_event_id() -> str:
+    """Of no event that is stored."""
+    return _built(new_id(), new_id(), "message", {}).event_id
+
+
+def _built(channel_id: str, user_id: str, event_type: str, content: dict[str, str]) -> BuiltEvent:
+    return build_event(
+        server_name="here.test", channel_id=channel_id, event_type=event_type, sender=user_id,
+        content={**content, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,
+    )  # fmt: skip
+
+
+def _type_of(change: Change) -> str:
+    match change:
+        case React(adds=adds):
+            return "reaction.added" if adds else "reaction.removed"
+        case Pin(pins=pins):
+            return "message.pinned" if pins else "message.unpinned"
+    return EVENT_TYPES[type(change)]
+
+
+async def stored(storage: Storage, effect: AppendEvent) -> StoredEvent:
+    """Perform it; it must have been stored now."""
+    outcome = await storage.perform(effect)
+    assert isinstance(outcome, Appended), outcome
+    assert not outcome.repeated
+    return outcome.event
+
+
+async def found(storage: Storage, channel_id: str, event_id: str, reader_id: str = "") -> FoundMessage:
+    page = await storage.perform(FindMessage(channel_id=channel_id, reader_id=reader_id, event_id=event_id))
+    assert page is not None
+    (message,) = page.messages
+    return message
