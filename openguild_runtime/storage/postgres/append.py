@@ -1,4 +1,4 @@
-"""Stores a batch of appends: posts alone in one statement, `append_posts_v1` of the schema; with changes in changes.py."""
+"""Stores a batch of appends: posts alone in one statement, `append_posts_v1` of the schema; with changes see changes.py."""
 
 from __future__ import annotations
 
