@@ -18,7 +18,7 @@ _KEPT = ("target", "reply_to")  # which message an edit was of, and which one a 
 def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
     """Return the event without its content, which says by which event it went. `wire` is canonical but for id and signatures.
 
-    Redacting it again changes nothing.
+    Redacting it again changes nothing. Raises ValueError for bytes that are no such event.
     """
     content = bytes(_decoder.decode(wire).content)
     members = msgspec.json.decode(content)
@@ -26,7 +26,10 @@ def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
         return wire
     kept = {name: members[name] for name in _KEPT if name in members}
     left = canonical_json({**kept, "content": "", "redacted_by": redacted_by})
-    return wire.replace(b',"content":' + content + b',"prev_events":', b',"content":' + left + b',"prev_events":', 1)
+    former, present = (b',"content":' + part + b',"prev_events":' for part in (content, left))
+    if former not in wire:
+        raise ValueError("an event without a canonical form cannot be redacted")
+    return wire.replace(former, present, 1)
 
 
 def is_redacted(content: object) -> bool:

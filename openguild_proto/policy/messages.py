@@ -53,7 +53,10 @@ def decide_change(
             if message.versions >= MAX_MESSAGE_VERSIONS:
                 raise Refusal(ErrorCode.LIMIT_REACHED, f"a message has {MAX_MESSAGE_VERSIONS} versions at most")
             return replace(message, edited_text=text, edited_at_ms=now_ms, versions=message.versions + 1)
-        case Redact():
+        case Redact(reason=reason):
+            if reason is None and message.author_id != asker.user_id:
+                problem = FieldProblem("reason", "must be given: it is not your message")
+                raise Refusal(ErrorCode.VALIDATION, details=(problem,))
             return replace(
                 message, edited_text=None, edited_at_ms=None, redacted_by=event_id, pinned_at_ms=None, reactions=()
             )
@@ -70,10 +73,6 @@ def _require_right(message: MessageState, change: Change, asker: Asker) -> None:
             raise Refusal(ErrorCode.FORBIDDEN, "only its author may edit a message")
         if not allows(asker.role, Permission.MANAGE_MESSAGES):
             raise Refusal(ErrorCode.FORBIDDEN, "only its author and moderators may take a message back")
-        if change.reason is None:
-            raise Refusal(
-                ErrorCode.VALIDATION, details=(FieldProblem("reason", "must be given: it is not your message"),)
-            )
 
 
 def _react(message: MessageState, change: React, asker: Asker) -> MessageState | None:

@@ -200,7 +200,7 @@ async def test_an_edit_and_a_redaction_at_once_leave_no_text(place: Place) -> No
         storage,
         [
             changing(channel_id, place.member, Edit(target, "improved")),
-            changing(channel_id, place.moderator, Redact(target)),
+            changing(channel_id, place.moderator, Redact(target, "why")),
             changing(channel_id, place.member, Edit(target, "too late")),
         ],
     )
@@ -272,7 +272,7 @@ async def test_a_channel_has_so_many_pins_at_most(place: Place) -> None:
     assert outcomes[-1] is ErrorCode.LIMIT_REACHED
     assert all(isinstance(outcome, Appended) for outcome in outcomes[:-1])
     freed, pinned = await together(
-        storage, [changing(channel_id, place.owner, Redact(posts[0].event.event_id)), pins[-1]]
+        storage, [changing(channel_id, place.owner, Redact(posts[0].event.event_id, "why")), pins[-1]]
     )
     assert isinstance(freed, Appended)
     assert isinstance(pinned, Appended), "a redacted message is no pin"
@@ -318,7 +318,7 @@ async def test_replies_are_counted_and_shown_with_what_they_answer(place: Place)
     assert page.originals == {target: await found(storage, channel_id, target)}
     assert page.originals[target].state.replies == 2
     assert page.head == 3
-    await stored(storage, changing(channel_id, place.owner, Redact(replies[1].event.event_id)))
+    await stored(storage, changing(channel_id, place.owner, Redact(replies[1].event.event_id, "why")))
     page = await storage.perform(ReadMessages(channel_id=channel_id, reader_id=place.member, limit=1))
     assert page is not None
     assert list(page.originals) == [target], "a redacted reply stays one"

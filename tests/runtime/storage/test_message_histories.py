@@ -130,7 +130,7 @@ def _effect(
         case "edit":
             return changing(channel_id, user_id, Edit(target, f"text {place}"), now_ms=now_ms)
         case "redact":
-            return changing(channel_id, user_id, Redact(target), now_ms=now_ms)
+            return changing(channel_id, user_id, Redact(target, "why"), now_ms=now_ms)
         case "add" | "take":
             return changing(channel_id, user_id, React(target, emoji, adds=kind == "add"), now_ms=now_ms)
         case "pin" | "unpin":

@@ -74,7 +74,7 @@ async def test_unread_is_what_counting_finds(storage: Storage, rng: Random) -> N
                 if await is_stored(storage, effect):
                     log.senders.append(user_id)
             case "redact" if len(mine[channel_id]) > 5:
-                redact = Redact(mine[channel_id].pop(rng.randrange(len(mine[channel_id]))))
+                redact = Redact(mine[channel_id].pop(rng.randrange(len(mine[channel_id]))), "why")
                 await stored(storage, changing(channel_id, owner, redact))
                 log.senders.append("")
             case "mark":
