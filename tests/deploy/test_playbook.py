@@ -18,7 +18,6 @@ from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.embedded.postgres import postgres_programs
-from openguild_runtime.storage import migrations
 from tests.conftest import run_apart
 from tests.deploy.test_manifests import DEPLOY
 from tests.support.chat import Chat, User, texts
@@ -162,8 +161,7 @@ def _series(server: ServerProcess) -> int:
 
 
 def test_a_release_waits_for_its_schema_and_then_serves(tmp_path: Path, empty_url: str) -> None:
-    """Expand and contract: the new code on the schema before says so and begins when the step is done."""
-    run_apart(migrations.upgrade, empty_url, "0001")
+    """A release on a database without its newest step says so, and begins when the step is done."""
     with ServerProcess(tmp_path, DATABASE_URL=empty_url).start(ready=False) as server:
         wait_until(lambda: server.status("/ready") == 503, what="an answer")
         components = httpx.get(server.base_url + "/ready", trust_env=False, verify=False).json()["components"]
@@ -214,41 +212,6 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
         assert (told.status_code, told.json()["error"]) == (400, "invalid_since")
         now = back.ok(back.get(f"/channels/{channel}"))["epoch"]
         assert texts(back.history(channel, since=50, epoch=now)) == ["and on"]
-
-
-@pytest.mark.parametrize("revision", ["0002", "0004"])
-def test_a_backup_of_a_release_before_is_restored_and_migrated(tmp_path: Path, empty_url: str, revision: str) -> None:
-    """Without epochs, or without their history: each time it is restored its channels get epochs that nobody has seen."""
-
-    async def execute(url: str, *statements: str) -> None:
-        connection = await asyncpg.connect(url)
-        for statement in statements:
-            await connection.execute(statement)
-        await connection.close()
-
-    epochs: list[int] = []
-
-    async def look(url: str) -> None:
-        connection = await asyncpg.connect(url)
-        epochs.append(await connection.fetchval("SELECT epoch FROM logs WHERE kind = 'channel'"))
-        await connection.close()
-
-    environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}
-    run_apart(migrations.upgrade, empty_url, revision)
-    run_apart(
-        execute,
-        empty_url,
-        "INSERT INTO guilds (guild_id, name, created_at) VALUES (gen_random_uuid(), 'g', now())",
-        "INSERT INTO channels (channel_id, guild_id, name, created_at) "
-        "SELECT gen_random_uuid(), guild_id, 'c', now() FROM guilds",
-    )
-    subprocess.run([DEPLOY / "backup.sh", empty_url, tmp_path / "backup"], check=True, env=environment)
-    for _ in range(2):
-        run_apart(execute, empty_url, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
-        subprocess.run([DEPLOY / "restore.sh", tmp_path / "backup", empty_url], check=True, env=environment)
-        run_apart(migrations.upgrade, empty_url)
-        run_apart(look, empty_url)
-    assert len({1, *epochs}) == 3
 
 
 def test_a_restore_whose_channels_keep_their_epochs_says_so(tmp_path: Path) -> None:

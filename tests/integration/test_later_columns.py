@@ -16,7 +16,8 @@ from tests.support.server import ServerProcess
 # Of a type without equality: UNION and DISTINCT over every column would fail.
 ADD = """
 DO $do$ DECLARE found regclass; BEGIN
-    FOR found IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+    FOR found IN SELECT oid FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition
+        AND relnamespace = 'public'::regnamespace LOOP
         EXECUTE format('ALTER TABLE %s ADD COLUMN later json NOT NULL DEFAULT ''{}''', found);
     END LOOP;
 END $do$

@@ -93,18 +93,19 @@ def test_slow_reads_leave_posts_and_readiness_alone(database_url: str, tmp_path:
     server = ServerProcess(tmp_path, DATABASE_URL=database_url)
     with server.start(), ThreadPoolExecutor(12) as readers:
         alice = server.chat().user()
-        channel = alice.channel(alice.guild())
-        with locked_table(database_url, "channel_read_state") as waiting:
-            unread = [readers.submit(alice.get, "/channels/unread") for _ in range(12)]
+        guild = alice.guild()
+        channel = alice.channel(guild)
+        with locked_table(database_url, "invites") as waiting:
+            asked = [readers.submit(alice.get, f"/guilds/{guild}/invites") for _ in range(12)]
             wait_until(lambda: waiting() >= 4)
             alice.say(channel, "while they hang")
             assert server.status("/ready") == 200
-            refused = next(as_completed(unread)).result()
+            refused = next(as_completed(asked)).result()
             assert (refused.status_code, refused.json()["error"]) == (503, "overloaded")
             assert int(refused.headers["retry-after"]) > 0
             alice.say(channel, "still")
             assert server.status("/ready") == 200
-        assert sorted(answer.result().status_code for answer in unread) == [200] * 4 + [503] * 8
+        assert sorted(answer.result().status_code for answer in asked) == [200] * 4 + [503] * 8
         assert server.stop() == 0
 
 

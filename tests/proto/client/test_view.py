@@ -65,7 +65,7 @@ class Histories(RuleBasedStateMachine):
     @rule(user=users, place=places)
     def redact(self, user: int, place: int) -> None:
         if (target := self.target(place)) is not None:
-            self.ask(user, "DELETE", f"/events/{target}")
+            self.ask(user, "DELETE", f"/events/{target}?reason=why")
 
     @rule(user=users, place=places, emoji=st.sampled_from(EMOJI), action=st.sampled_from(["add", "remove"]))
     def react(self, user: int, place: int, emoji: str, action: str) -> None:
