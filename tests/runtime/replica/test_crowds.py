@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -83,8 +84,9 @@ class Crowd:
         self.transports.append(transport)
 
     async def say(self, text: str = "hi") -> StoredEvent:
-        """Store one event."""
-        stored = await self.storage.perform(append(self.channel, text=text))
+        """Store one event, a small one: a thousand of them fit into a kernel's buffer."""
+        small = b'{"event_type":"message","content":{"content":"%b"}}' % text.encode()
+        stored = await self.storage.perform(msgspec.structs.replace(append(self.channel, text=text), wire=small))
         assert isinstance(stored, Appended)
         return stored.event
 
