@@ -58,8 +58,8 @@ class ChannelView:
                 self.messages[event.event_id].redacted_by = redacted_by
             case EditContent(target=target, content=text) if (message := self._whole(target)) is not None:
                 message.text, message.versions, message.edited = text, message.versions + 1, True
-            case RedactedContent(target=str(target)) if (redacted := self.messages.get(target)) is not None:
-                redacted.versions += 1
+            case EditContent(target=target) | RedactedContent(target=str(target)) if target in self.messages:
+                self.messages[target].versions += 1  # the message came redacted, its edit perhaps not yet
             case RedactionContent(target=target) if (message := self._whole(target)) is not None:
                 self._redact(message, event.event_id)
             case ReactionContent(target=target, emoji=emoji) if (message := self._whole(target)) is not None:

@@ -10,6 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from openguild_proto.canonical.event import build_event
+from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.client.view import ChannelView, SeenMessage
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.policy.ratelimit import SlidingWindow
@@ -129,6 +131,23 @@ def test_a_hole_is_refused_and_a_repeat_does_nothing() -> None:
         view.apply(2, b"{}")
     view.apply(0, b"{}")
     assert view.head == 0
+
+
+def test_an_edit_that_comes_whole_behind_its_redacted_message_is_counted_and_not_shown() -> None:
+    """One was read from the log after the redaction, the other one was on its way before it."""
+    built = {
+        event_type: build_event(
+            server_name="s", channel_id="c", event_type=event_type, sender="u", origin_ts_ms=1, signer=None,
+            content={"author": {"id": "u", "username": "n"}, "nonce": "n", **content},
+        )
+        for event_type, content in (("message", {"content": "former"}), ("message.edited", {"content": "new", "target": "$m"}))
+    }  # fmt: skip
+    message = built["message"]
+    view = ChannelView()
+    view.apply(1, redacted_wire(message.wire, "$by"))
+    view.apply(2, built["message.edited"].wire.replace(b"$m", message.event_id.encode()))
+    (seen,) = view.messages.values()
+    assert (seen.text, seen.versions, seen.redacted_by) == (None, 2, "$by")
 
 
 def test_an_unknown_event_breaks_nothing() -> None:
