@@ -33,5 +33,10 @@ def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
 
 
 def is_redacted(content: object) -> bool:
-    """Whether an event's content says that it was taken away."""
-    return isinstance(content, dict) and isinstance(content.get("redacted_by"), str)
+    """Whether an event's content is what is left of one that was taken away, and nothing else."""
+    return (
+        isinstance(content, dict)
+        and content.get("content") == ""
+        and str(content.get("redacted_by", "")).startswith("$")
+        and content.keys() <= {"content", "redacted_by", *_KEPT}
+    )

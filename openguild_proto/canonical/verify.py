@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from enum import Enum
 
@@ -29,7 +28,16 @@ class UnverifiedEvent(Exception):
     """The event is not what it says it is; the message says why."""
 
 
-_decoder = msgspec.json.Decoder(CanonicalEvent)
+class _SentEvent(CanonicalEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All members are there and no others: nothing else is covered by the hash (PROTOCOL 6.1.1)."""
+
+    schema_version: int
+    prev_events: tuple[str, ...]
+    auth_events: tuple[str, ...]
+    signatures: dict[str, dict[str, str]]
+
+
+_decoder = msgspec.json.Decoder(_SentEvent)
 
 
 def verify_event(wire: bytes | str, keys: ServerKeys) -> Verified:
@@ -40,7 +48,9 @@ def verify_event(wire: bytes | str, keys: ServerKeys) -> Verified:
     try:
         event = _decoder.decode(wire)
         canonical = canonical_bytes(event, strict=False)
-        digest = base58_decode(event.event_id.removeprefix("$"), 32)
+        if not event.event_id.startswith("$"):
+            raise ValueError("its id does not begin with $")
+        digest = base58_decode(event.event_id[1:], 32)
     except (msgspec.DecodeError, CanonicalError, ValueError) as malformed:
         raise UnverifiedEvent(f"this is no event: {malformed}") from None
     redacted = is_redacted(event.content)
@@ -58,5 +68,5 @@ def verify_event(wire: bytes | str, keys: ServerKeys) -> Verified:
 def _signature(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         return b""

@@ -14,7 +14,7 @@ from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.log.commits import Outcome
-from openguild_proto.policy.channels import is_same_post
+from openguild_proto.policy.channels import KIND_BYTES, is_same_post
 from openguild_proto.policy.messages import Asker, decide_change, least_permission
 from openguild_proto.policy.permissions import Permission, require_role, require_session
 from openguild_proto.records import Author, Change, Edit, MessageState, React, Redact, StoredEvent
@@ -135,7 +135,8 @@ class ChangeBatch:
                 event.target == message and isinstance(event.append.change, Edit)
             )
             if of_message and event.append.channel_id == append.channel_id:
-                event.wire, event.fingerprint = redacted_wire(event.wire, append.event_id), b""
+                event.wire = redacted_wire(event.wire, append.event_id)
+                event.fingerprint = event.fingerprint[:KIND_BYTES]
         for reaction in [key for key in self.reactions if key[:2] == (append.channel_id, message)]:
             del self.reactions[reaction]
 

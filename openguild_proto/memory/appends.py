@@ -10,7 +10,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.authority import effective_role_in, require_in_channel
 from openguild_proto.memory.state import Channel, State
-from openguild_proto.policy.channels import is_same_post
+from openguild_proto.policy.channels import KIND_BYTES, is_same_post
 from openguild_proto.policy.messages import Asker, decide_change, least_permission
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import Author, Edit, MessageState, React, Redact, StoredEvent
@@ -116,6 +116,6 @@ def _apply(channel: Channel, effect: AppendEvent, event: StoredEvent, message: M
 def _redact(channel: Channel, sequence: int, redacted_by: str) -> None:
     event = channel.events[sequence - 1]
     channel.events[sequence - 1] = replace(event, wire=redacted_wire(event.wire, redacted_by))
-    for key, (_, place) in channel.nonces.items():
+    for key, (fingerprint, place) in channel.nonces.items():
         if place == sequence:
-            channel.nonces[key] = (b"", sequence)
+            channel.nonces[key] = (fingerprint[:KIND_BYTES], sequence)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from blake3 import blake3
-
 from openguild_proto.effects.base import Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
@@ -13,7 +11,7 @@ from openguild_proto.limits import MAX_MESSAGE_BODY_BYTES, MAX_REASON_CHARS
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.messages import checked_event_id, checked_text
-from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, post_event
+from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, fingerprint_of, post_event
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.emoji import checked_emoji
 from openguild_proto.policy.names import text_problem
@@ -99,8 +97,7 @@ def _change(
 ) -> Operation[Response]:
     nonce = asked_nonce(call.request, nonce_in_body)
     yield from call.permit()
-    said = "\0".join((event_type, change.target, *members.values()))
-    fingerprint = blake3(said.encode()).digest()
+    fingerprint = fingerprint_of(event_type, change.target, *members.values())
     content = {"target": change.target, **members}
     return (yield from post_event(call, channel_id, event_type, content, nonce, fingerprint, change))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import msgspec
-from blake3 import blake3
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.channels import ReadEvents
@@ -22,7 +21,7 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.epochs import LOG_EPOCH, check_epoch, epoch_header
 from openguild_proto.operations.parameters import CLAMPED, EPOCH, SEQUENCE
-from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, post_event
+from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, fingerprint_of, post_event
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, Reply, StoredEvent
@@ -64,7 +63,7 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
     yield from call.permit()
     reply_to = None if body.reply_to is None else checked_event_id("reply_to", body.reply_to)
     members = {"content": text} if reply_to is None else {"content": text, "reply_to": reply_to}
-    fingerprint = blake3("\0".join((text, *filter(None, (reply_to,)))).encode()).digest()
+    fingerprint = fingerprint_of("message", reply_to, text)
     change = None if reply_to is None else Reply(target=reply_to)
     return (yield from post_event(call, channel_id, "message", members, nonce, fingerprint, change))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from blake3 import blake3
+
 from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindPosted, Unchanged
@@ -15,6 +17,7 @@ from openguild_proto.operations.context import Context
 from openguild_proto.operations.ids import new_nonce
 from openguild_proto.operations.route import Parameter
 from openguild_proto.policy.addresses import limit_key
+from openguild_proto.policy.channels import KIND_BYTES, is_same_content
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import Change, ChannelAccess, Reply, StoredEvent
 from openguild_proto.schemas.fields import NONCE_PATTERN
@@ -55,7 +58,7 @@ def post_event(
         posted = yield from FindPosted(channel_id=channel_id, sender_id=claims.user_id, nonce=nonce)
         if posted is None:
             raise refusal
-        if posted.fingerprint not in {fingerprint, b""}:
+        if not is_same_content(fingerprint, posted.fingerprint):
             raise Refusal(ErrorCode.NONCE_REUSED)
         return _acknowledged(posted.event, change)
     built = build_event(
@@ -91,6 +94,12 @@ def post_event(
         service.user_messages.refund(claims.user_id)
         service.address_messages.refund(limit_key(request.client_address))
     return _acknowledged(outcome.event, change)
+
+
+def fingerprint_of(event_type: str, target: str | None, *said: str) -> bytes:
+    """Return 32 bytes that a repeat shares with the first request: KIND_BYTES of its kind and its target, then of the rest."""
+    kind = blake3("\0".join((event_type, target or "")).encode()).digest(KIND_BYTES)
+    return kind + blake3("\0".join(said).encode()).digest(32 - KIND_BYTES)
 
 
 def _acknowledged(event: StoredEvent, change: Change | None) -> Response:

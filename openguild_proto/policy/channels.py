@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+KIND_BYTES = 16  # of a fingerprint: what is left of it when the text is taken away
 CREATOR_ROLE = "moderator"
 
 
@@ -14,9 +15,15 @@ def creator_role(guild_role: str | None) -> str | None:
 def is_same_post(*, fingerprint: bytes, stored_fingerprint: bytes, event_id: str, stored_event_id: str) -> bool:
     """Return whether a post with a stored nonce or event id repeats the stored post.
 
-    A redacted event has no fingerprint any more: every post with its nonce counts as a repeat.
+    A redacted event has only the part of its fingerprint that does not depend on the text: whatever text comes again with
+    its nonce counts as a repeat, and a request of another kind or about another message does not.
     """
-    return stored_fingerprint in {fingerprint, b""} or event_id == stored_event_id
+    return is_same_content(fingerprint, stored_fingerprint) or event_id == stored_event_id
+
+
+def is_same_content(fingerprint: bytes, stored_fingerprint: bytes) -> bool:
+    """Return whether two fingerprints are of one request; of a redacted event the first part is left."""
+    return stored_fingerprint in (fingerprint, fingerprint[:KIND_BYTES])
 
 
 def decide_read_position(asked: int | None, *, head: int, stored: int) -> int:

@@ -6,9 +6,11 @@ import unicodedata
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_EMOJI_CHARS
-from openguild_proto.policy.invisible_characters import is_needed
+from openguild_proto.policy.invisible_characters import BLANK, is_needed
 
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zs", "Zl", "Zp"})
+_MARKS = frozenset({"Mn", "Me", "Mc"})
+_TAGS = "".join(map(chr, range(0xE0020, 0xE0080)))
 _NEWER = range(0x1F000, 0x1FB00)  # pictographs of a newer Unicode than this Python's
 
 
@@ -17,17 +19,22 @@ def checked_emoji(text: str) -> str:
     emoji = unicodedata.normalize("NFC", text.strip())
     if not 1 <= len(emoji) <= MAX_EMOJI_CHARS:
         raise _problem(f"must be 1 to {MAX_EMOJI_CHARS} characters long")
+    if unicodedata.category(emoji[0]) in _MARKS:
+        raise _problem("must not begin with a combining mark")
     for at, character in enumerate(emoji):
         category = unicodedata.category(character)
         unknown = category == "Cn" and ord(character) not in _NEWER
-        if unknown or category in _REFUSED or (category == "Cf" and not _belongs(emoji, at)):
+        hidden = (category == "Cf" or character in BLANK) and not _belongs(emoji, at)
+        if unknown or hidden or category in _REFUSED:
             raise _problem("must be an emoji, or a short name without spaces")
     return emoji
 
 
 def _belongs(emoji: str, at: int) -> bool:
     """A format character that an emoji is made with: a joiner between two, or the tags of a flag."""
-    return is_needed(emoji, at) or 0xE0020 <= ord(emoji[at]) <= 0xE007F
+    if 0xE0020 <= ord(emoji[at]) <= 0xE007F:  # a flag's tags stand behind a black flag (UTS 51)
+        return emoji[:at].rstrip(_TAGS).endswith("\N{WAVING BLACK FLAG}")
+    return is_needed(emoji, at)
 
 
 def _problem(message: str) -> Refusal:

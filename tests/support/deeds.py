@@ -18,6 +18,7 @@ from openguild_proto.effects.replica import (
     ReadVisible,
     RenewEpochs,
 )
+from openguild_proto.operations.posting import fingerprint_of
 from openguild_proto.records import Author, ChannelRecord, ControlRecord, GuildRecord, History, Visible
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage
@@ -81,7 +82,7 @@ def append(
         event_type="message",
         wire=built.wire,
         nonce=nonce,
-        fingerprint=text.encode().ljust(32, b"\0")[:32],
+        fingerprint=fingerprint_of("message", None, text),
         now_ms=NOW,
     )
 

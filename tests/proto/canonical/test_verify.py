@@ -74,6 +74,42 @@ def test_what_is_no_event_is_said(wire: bytes) -> None:
         verify_event(wire, KEYS)
 
 
+@pytest.mark.parametrize("signature", ["é", "=", "", "AAAA"])
+def test_a_signature_that_is_none_is_no_signature(signature: str) -> None:
+    event = json.loads(built().wire)
+    event["signatures"]["example.org"]["ed25519:main"] = signature
+    with pytest.raises(UnverifiedEvent, match="no known key"):
+        verify_event(json.dumps(event), KEYS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"content": "I never wrote this", "redacted_by": "$by"},
+        {"content": "", "redacted_by": ""},
+        {"content": "", "redacted_by": "$by", "author": {"id": "victim"}},
+    ],
+)
+def test_what_only_claims_to_be_redacted_is_compared(content: object) -> None:
+    with pytest.raises(UnverifiedEvent, match="hash"):
+        verify_event(json.dumps({**json.loads(built().wire), "content": content}), KEYS)
+
+
+@pytest.mark.parametrize("change", [{"unsigned": {}}, {"event_id": "1"}])
+def test_what_the_hash_does_not_cover_is_refused(change: dict[str, object]) -> None:
+    redacted = json.loads(redacted_wire(built().wire, "$by"))
+    with pytest.raises(UnverifiedEvent, match="no event"):
+        verify_event(json.dumps({**redacted, **change}), KEYS)
+
+
+@pytest.mark.parametrize("member", ["schema_version", "prev_events", "auth_events", "signatures"])
+def test_all_members_are_there(member: str) -> None:
+    event = json.loads(built().wire)
+    del event[member]
+    with pytest.raises(UnverifiedEvent, match="no event"):
+        verify_event(json.dumps(event), KEYS)
+
+
 @given(st.binary(min_size=32, max_size=32))
 def test_base58_reads_back(raw: bytes) -> None:
     assert base58_decode(base58(raw), 32) == raw

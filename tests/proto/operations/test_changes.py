@@ -154,7 +154,13 @@ def test_a_message_has_so_many_different_emoji(room: Room) -> None:
     room.ask("POST", f"/events/{posted}/reactions", {"emoji": chr(0x1F600)}, room.member)
 
 
-@pytest.mark.parametrize("emoji", ["", " ", "a b", "x" * 65, "\n", "\u202e", "a\u200db", "\0"])
+NO_EMOJI = [
+    "", " ", "a b", "x" * 65, "\n", "\u202e", "a\u200db", "\0", "\ufe0f", "\u3164", "\u2800", "\u034f", "\u0301",
+    "\U000e0061\U000e0062", "a\U000e0061",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("emoji", NO_EMOJI)
 def test_what_is_no_emoji_is_refused(room: Room, emoji: str) -> None:
     posted = room.post()
     refused = room.ask("POST", f"/events/{posted}/reactions", {"emoji": emoji}, status=400)
@@ -239,6 +245,22 @@ def test_a_repeat_after_a_redaction_is_still_a_repeat(room: Room) -> None:
     room.ask("DELETE", f"/events/{posted}")
     assert room.post("secret", nonce="n") == posted
     assert len(room.log()) == 2
+
+
+def test_after_a_redaction_its_nonce_serves_no_other_request(room: Room) -> None:
+    """Whoever sends it would be told of something that was not done (PROTOCOL 6.7.4, 7.4.2)."""
+    redacted, kept = room.post("secret", nonce="n"), room.post("kept")
+    room.ask("PATCH", f"/events/{redacted}", {"content": "more", "nonce": "edit"})
+    room.ask("DELETE", f"/events/{redacted}")
+    for nonce in ("n", "edit"):
+        for method, path, body in (
+            ("PATCH", f"/events/{kept}", {"content": "x", "nonce": nonce}),
+            ("POST", f"/events/{kept}/reactions", {"emoji": THUMB, "nonce": nonce}),
+            ("POST", "/messages", {"content": "x", "reply_to": kept, "nonce": nonce}),
+        ):
+            assert room.ask(method, path, body, status=409)["error"] == "nonce_reused"
+    assert room.ask("PATCH", f"/events/{redacted}", {"content": "again", "nonce": "edit"})["sequence"] == 3
+    assert room.message(kept)["content"] == "kept"
 
 
 def test_pages_of_messages_leave_out_what_is_no_message(room: Room) -> None:

@@ -235,7 +235,7 @@ IF cardinality(reaction_logs) > 0 THEN
 END IF;
 
 IF cardinality(gone_logs) > 0 THEN
-    UPDATE log_events AS e SET wire = row.wire, fingerprint = ''
+    UPDATE log_events AS e SET wire = row.wire, fingerprint = substr(e.fingerprint, 1, 16)
     FROM unnest(gone_logs, gone_sequences, gone_wires) AS row (log_id, sequence, wire)
     WHERE e.log_id = row.log_id AND e.sequence = row.sequence;
     DELETE FROM reactions AS r
