@@ -71,12 +71,18 @@ class ChangeBatch:
         try:
             role = _require_right(append, judgement)
             if judgement.known is not None:
-                return repeat_of(append, judgement.known, judgement.known_fingerprint)
+                return self._repeat(append, judgement.known, judgement.known_fingerprint)
             if append.change is None:
                 return self._append(append, judgement, None)
             return self._change(append, append.change, append.author, role, judgement)
         except (Refusal, LocalProtocolError) as failure:
             return failure
+
+    def _repeat(self, append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Appended | AppendFailure:
+        wire = self.redacted.get((append.channel_id, known.sequence))
+        if wire is not None:  # by this batch
+            known, fingerprint = msgspec.structs.replace(known, wire=wire), fingerprint[:KIND_BYTES]
+        return repeat_of(append, known, fingerprint)
 
     def _change(
         self, append: AppendEvent, change: Change, author: Author | None, role: str, judgement: Judgement

@@ -343,3 +343,18 @@ async def test_pages_of_messages(place: Place) -> None:
     assert [await page(around=around) for around in (6, 5, 0, 99)] == [[3, 5, 7], [3, 5, 7], [1], [9, 11]]
     assert await page(0) == []
     assert await storage.perform(ReadMessages(channel_id=new_id(), reader_id="", limit=1)) is None
+
+
+async def test_a_repeat_in_the_batch_of_the_redaction_gives_no_text(place: Place) -> None:
+    storage, channel_id, target = place.storage, place.channel_id, place.message.event_id
+    redact, again = await together(
+        storage,
+        [
+            changing(channel_id, place.member, Redact(target)),
+            post(channel_id, place.member, "hello", nonce="first"),
+        ],
+    )
+    assert isinstance(redact, Appended)
+    assert isinstance(again, Appended)
+    assert (again.repeated, again.event.sequence) == (True, 1)
+    assert again.event.wire == redacted_wire(place.message.wire, redact.event.event_id)
