@@ -39,7 +39,7 @@ def _left_at(process: Process) -> list[str]:
         "places of streams": range(process.service.sockets.total),
         "subscribers that are counted": range(counters.subscribers),
     }
-    left = [f"{len(things)} {what} are left" for what, things in held.items() if len(things)]  # type: ignore[arg-type]
+    left = [f"{len(things)} {what} are left" for what, things in held.items() if len(things)]  # type: ignore[arg-type]  # all are sized
     asleep = sum(running.serial == serial for _, serial, running in replica._outputs.procedures._sleeping)
     if asleep > 2:  # the tail checks, and the pause after a catching up
         left.append(f"{asleep} procedures sleep")

@@ -5,6 +5,27 @@ takes a snapshot for each, so it sees everything that was committed before the l
 both in the order of their ids, as everywhere. A row is looked up by LATERAL and LIMIT, which leaves PostgreSQL one way.
 """
 
+# What the decision about each given row rests on: its channel, the author's roles and session, and a stored repeat.
+JUDGED = """
+FROM given JOIN logs AS l USING (log_id) JOIN channels AS c ON c.channel_id = given.log_id
+LEFT JOIN LATERAL (
+    SELECT role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.author LIMIT 1
+) AS g ON true
+LEFT JOIN LATERAL (
+    SELECT role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.author LIMIT 1
+) AS m ON true
+LEFT JOIN sessions AS x ON x.session_id = given.session AND x.user_id = given.author
+LEFT JOIN refresh_families AS f ON f.family_id = x.family_id AND f.revoked_at IS NULL
+LEFT JOIN LATERAL (
+    SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
+    WHERE e.log_id = given.log_id AND e.sender_id = given.sender_id AND e.nonce = given.nonce
+    UNION ALL
+    SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
+    WHERE e.log_id = given.log_id AND e.event_id = given.event_id
+    LIMIT 1
+) AS known ON true
+""".strip()
+
 # No two rows of a call share a nonce or an event id. `permitted`: the roles that may post. `overseers`: the server roles that
 # need no membership. An event without an author is not decided about. A refused row tells what it was refused on.
 APPEND = """
@@ -39,23 +60,7 @@ RETURN QUERY WITH given AS (
         )) AS admitted,
         known.sequence AS known_sequence, known.event_id AS known_event_id, known.fingerprint AS known_fingerprint,
         known.wire AS known_wire, known.created_at AS known_created_at
-    FROM given JOIN logs AS l USING (log_id) JOIN channels AS c ON c.channel_id = given.log_id
-    LEFT JOIN LATERAL (
-        SELECT role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.author LIMIT 1
-    ) AS g ON true
-    LEFT JOIN LATERAL (
-        SELECT role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.author LIMIT 1
-    ) AS m ON true
-    LEFT JOIN sessions AS s ON s.session_id = given.session AND s.user_id = given.author
-    LEFT JOIN refresh_families AS f ON f.family_id = s.family_id AND f.revoked_at IS NULL
-    LEFT JOIN LATERAL (
-        SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
-        WHERE e.log_id = given.log_id AND e.sender_id = given.sender_id AND e.nonce = given.nonce
-        UNION ALL
-        SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
-        WHERE e.log_id = given.log_id AND e.event_id = given.event_id
-        LIMIT 1
-    ) AS known ON true
+    {JUDGED}
 ), fresh AS (
     SELECT log_id, sender_id, event_id, event_type, wire, nonce, fingerprint, created_at, author, place,
         head_sequence + row_number() OVER of_log AS sequence,
@@ -89,7 +94,7 @@ SELECT place, NULL, false, NULL, NULL, NULL, NULL, true, living, guild_role, cha
     ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = judged.author) FROM judged WHERE NOT admitted;
 END
 $function$
-"""
+""".replace("{JUDGED}", JUDGED)
 
 # What the decisions about a batch rest on, one row for each of its events whose channel is there. `targets`: event ids of
 # the messages that they change. `emojis`: where the event is a reaction. `redacts`: where the target's texts are to go.
@@ -135,23 +140,7 @@ SELECT given.place, l.head_sequence, l.message_count, CASE WHEN given.pinning TH
         SELECT e.wire FROM log_events AS e
         WHERE e.log_id = given.log_id AND e.event_type = 'message.edited' AND e.target = t.sequence ORDER BY e.sequence
     ) END
-FROM given JOIN logs AS l USING (log_id) JOIN channels AS c ON c.channel_id = given.log_id
-LEFT JOIN LATERAL (
-    SELECT role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.author LIMIT 1
-) AS g ON true
-LEFT JOIN LATERAL (
-    SELECT role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.author LIMIT 1
-) AS m ON true
-LEFT JOIN sessions AS x ON x.session_id = given.session AND x.user_id = given.author
-LEFT JOIN refresh_families AS f ON f.family_id = x.family_id AND f.revoked_at IS NULL
-LEFT JOIN LATERAL (
-    SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
-    WHERE e.log_id = given.log_id AND e.sender_id = given.sender_id AND e.nonce = given.nonce
-    UNION ALL
-    SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
-    WHERE e.log_id = given.log_id AND e.event_id = given.event_id
-    LIMIT 1
-) AS known ON true
+{JUDGED}
 LEFT JOIN LATERAL (
     SELECT e.log_id, e.sequence, e.event_id, e.event_type, e.sender_id, e.wire, e.created_at FROM log_events AS e
     WHERE e.log_id = given.log_id AND e.event_id = given.target LIMIT 1
@@ -162,7 +151,7 @@ LEFT JOIN LATERAL (
 ) AS s ON true;
 END
 $function$
-"""
+""".replace("{JUDGED}", JUDGED)
 
 # Four tables in columns: the events, the states that messages have now, reactions that came or went, and events whose text
 # is gone. Under the locks of `judge_changes_v1`, in its transaction.
