@@ -21,7 +21,7 @@ from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailur
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory
-from openguild_proto.log.commits import Outcome
+from openguild_proto.log.commits import Attempt, Outcome
 from openguild_proto.records import ChannelAccess, History
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.config.server_config import DatabaseSection
@@ -47,7 +47,8 @@ from openguild_runtime.storage.postgres import (
     sessions,
 )
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
-from openguild_runtime.storage.postgres.committer import Committer
+from openguild_runtime.storage.postgres.append import append_batch
+from openguild_runtime.storage.postgres.committer import Committers
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
 from openguild_runtime.storage.postgres.session_settings import session_settings
@@ -99,7 +100,7 @@ class PostgresStorage(Storage):
         self._sets_isolation = False  # single statements need a transaction to set their isolation
         self._schema: Schema | None = None  # at the last check
         self._history = history.HistoryReader()
-        self._committer = Committer(self._lend_to_append, self._committed, count=committers)
+        self._committers = Committers(self._store, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
@@ -152,7 +153,7 @@ class PostgresStorage(Storage):
             self._tasks.start_soon(self._run_workers)
 
     async def aclose(self) -> None:
-        self._committer.close()
+        self._committers.close()
         self._accesses.close()
         if self._workers_ended is not None:
             with anyio.move_on_after(FINISH_LIMIT_SECS, shield=True):
@@ -197,7 +198,7 @@ class PostgresStorage(Storage):
 
     @performs(AppendEvent, Mode.STORE)
     async def _append(self, effect: AppendEvent) -> Appended | Unchanged | AppendFailure:
-        return await self._committer.submit(effect)
+        return await self._committers.submit(effect)
 
     @performs(FindChannelAccess, Mode.STORE)
     async def _find_channel_access(self, effect: FindChannelAccess) -> ChannelAccess | None:
@@ -235,8 +236,8 @@ class PostgresStorage(Storage):
 
         return within
 
-    async def _lend_to_append(self, use: Callable[[Connection], Awaitable[Sequence[Outcome]]]) -> Sequence[Outcome]:
-        append = self._alone(use)
+    async def _store(self, attempt: Attempt) -> Sequence[Outcome]:
+        append = self._alone(lambda connection: append_batch(connection, attempt.appends, attempt.lock_timeout_ms))
 
         async def within(connection: Connection) -> Sequence[Outcome]:
             outcomes = await append(connection)
@@ -256,7 +257,7 @@ class PostgresStorage(Storage):
     def _refuse_waiting(self) -> None:
         """Fail the queued effects: the database has stopped responding."""
         self._needs_write_probe = True
-        self._committer.refuse_waiting()
+        self._committers.refuse_waiting()
         self._accesses.refuse_waiting()
 
     # --- in batches --------------------------------------------------------------------------------
@@ -265,8 +266,8 @@ class PostgresStorage(Storage):
         try:
             with self._workers:
                 async with anyio.create_task_group() as workers:
-                    for queue in self._committer.queues:
-                        workers.start_soon(queue.run)
+                    for committer in self._committers.each:
+                        workers.start_soon(committer.run)
                     for _ in range(ACCESS_READERS):
                         workers.start_soon(self._accesses.run)
         finally:
@@ -336,7 +337,7 @@ class PostgresStorage(Storage):
 
     def stats(self) -> StorageStats:
         size, idle = self._pool.sizes
-        return StorageStats(pool_size=size, pool_idle=idle, queue_events=len(self._committer))
+        return StorageStats(pool_size=size, pool_idle=idle, queue_events=len(self._committers))
 
 
 PERFORMERS = collect(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TypeVar, cast
@@ -15,13 +14,13 @@ from openguild_proto.effects.channels import AppendEvent, FindChannelAccess
 from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadHistory, ReadVisible
 from openguild_proto.errors import Refusal
-from openguild_proto.log.commits import Outcome
+from openguild_proto.log.commits import Attempt, Outcome
 from openguild_proto.memory import MemoryTables
 from openguild_proto.records import ChannelAccess
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS
 from openguild_runtime.storage.base import Storage, StorageStats
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
-from openguild_runtime.storage.postgres.commit_queue import CommitQueue
+from openguild_runtime.storage.postgres.committer import Committers
 
 T = TypeVar("T")
 
@@ -59,7 +58,7 @@ class SimStorage(Storage):
         super().__init__()
         self._database = database
         self._tasks = tasks
-        self._commits = [CommitQueue(self._commit, share=COMMITTERS) for _ in range(COMMITTERS)]
+        self._committers = Committers(self._store, lambda events, secs: None, count=COMMITTERS)
         self._accesses = AccessBatcher(self._find_accesses)
         self.effects = 0
         self.at_effect: Callable[[int, str], None] = lambda number, moment: None
@@ -69,8 +68,8 @@ class SimStorage(Storage):
     async def start(self) -> None:
         while not (await self.check()).database:  # noqa: ASYNC110 - simulated time costs nothing
             await anyio.sleep(0.2)
-        for queue in self._commits:
-            self._tasks.start_soon(queue.run)
+        for committer in self._committers.each:
+            self._tasks.start_soon(committer.run)
         for _ in range(ACCESS_READERS):
             self._tasks.start_soon(self._accesses.run)
 
@@ -79,27 +78,22 @@ class SimStorage(Storage):
 
     def die(self) -> None:
         self.dead = True
-        for queue in self._commits:
-            queue.close()
+        self._committers.close()
         self._accesses.close()
 
     async def perform(self, effect: StorageEffect[T]) -> T:
         if isinstance(effect, AppendEvent):
-            queue = self._commits[zlib.crc32(effect.channel_id.encode()) % COMMITTERS]
-            return cast("T", await queue.submit(effect))
+            return cast("T", await self._committers.submit(effect))
         if isinstance(effect, FindChannelAccess):
             return cast("T", await self._accesses.submit(effect))
         return await self._transact(
             lambda: self._database.tables.perform(effect), reads_only=isinstance(effect, REPLICA_READS)
         )
 
-    async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
-        self.early(batch)
+    async def _store(self, attempt: Attempt) -> Sequence[Outcome]:
+        self.early(attempt.appends)
         tables = self._database.tables
-        try:
-            return await self._transact(lambda: [_stored(tables, effect) for effect in batch])
-        except StorageUnavailable:
-            return [StorageUnavailable() for _ in batch]
+        return await self._transact(lambda: [_stored(tables, effect) for effect in attempt.appends])
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
         return await self._transact(lambda: [self._database.tables.perform(question) for question in questions])
@@ -131,8 +125,8 @@ class SimStorage(Storage):
         return StorageHealth(database=up, migrations=up)
 
     def stats(self) -> StorageStats:
-        return StorageStats(queue_events=sum(len(queue) for queue in self._commits))
+        return StorageStats(queue_events=len(self._committers))
 
     @property
     def queue_bytes(self) -> int:
-        return sum(queue.bytes for queue in self._commits)
+        return sum(committer.bytes for committer in self._committers.each)

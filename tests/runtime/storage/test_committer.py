@@ -10,9 +10,10 @@ import pytest
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
 from openguild_proto.limits import MAX_QUEUE_EVENTS
-from openguild_proto.log.commits import Outcome
+from openguild_proto.log.commits import Attempt, Outcome
 from openguild_proto.records import StoredEvent
-from openguild_runtime.storage.postgres.commit_queue import CommitQueue
+from openguild_runtime.storage.postgres.committer import Committer
+from openguild_runtime.storage.postgres.faults import Locked
 from tests.support.deeds import append
 
 pytestmark = pytest.mark.anyio
@@ -26,17 +27,21 @@ class Log:
         self.gate = anyio.Event()
         self.failure: Exception | None = None
 
-    async def commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
-        self.batches.append(list(batch))
+    async def store(self, attempt: Attempt) -> Sequence[Outcome]:
+        self.batches.append(list(attempt.appends))
         await self.gate.wait()
         if self.failure is not None:
-            return [self.failure for _ in batch]
-        return [Appended(StoredEvent(effect.channel_id, 1, effect.event_id, effect.wire, 0)) for effect in batch]
+            raise self.failure
+        return [Appended(StoredEvent(post.channel_id, 1, post.event_id, post.wire, 0)) for post in attempt.appends]
+
+
+def committer(log: Log) -> Committer:
+    return Committer(log.store, lambda events, secs: None)
 
 
 async def test_what_waits_while_a_batch_commits_goes_together() -> None:
     log = Log()
-    queue = CommitQueue(log.commit)
+    queue = committer(log)
     outcomes: list[Appended | AppendFailure] = []
 
     async def post(effect: AppendEvent) -> None:
@@ -61,7 +66,7 @@ async def test_a_failure_reaches_every_caller_of_the_batch_and_no_other() -> Non
     log = Log()
     log.gate.set()
     log.failure = StorageUnavailable()
-    queue = CommitQueue(log.commit)
+    queue = committer(log)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(queue.run)
         with pytest.raises(StorageUnavailable):
@@ -75,15 +80,15 @@ async def test_a_defect_reaches_every_caller_and_the_next_batch_is_committed() -
     """A committer that ended would leave its channels, and their callers, waiting for ever."""
 
     class BrokenLog(Log):
-        async def commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
+        async def store(self, attempt: Attempt) -> Sequence[Outcome]:
             if not self.batches:
-                self.batches.append(list(batch))
+                self.batches.append(list(attempt.appends))
                 raise ZeroDivisionError
-            return await super().commit(batch)
+            return await super().store(attempt)
 
     log = BrokenLog()
     log.gate.set()
-    queue = CommitQueue(log.commit)
+    queue = committer(log)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(queue.run)
         futures = [queue.submit(append(f"c{number}")) for number in range(3)]
@@ -94,22 +99,29 @@ async def test_a_defect_reaches_every_caller_and_the_next_batch_is_committed() -
         tasks.cancel_scope.cancel()
 
 
-async def test_a_blocked_channel_is_refused_at_once_and_nobody_else_is() -> None:
-    queue = CommitQueue(Log().commit)
-    waiting = queue.submit(append("blocked"))
-    queue.block("blocked")
-    with pytest.raises(Overloaded):
-        await waiting
-    with pytest.raises(Overloaded):
-        queue.submit(append("blocked"))
-    queue.submit(append("free"))
-    assert len(queue) == 1
-    queue.stored("blocked")
-    queue.submit(append("blocked"))
+async def test_a_locked_channel_is_refused_at_once_and_nobody_else_is() -> None:
+    log = Log()
+    log.failure = Locked()
+    queue = committer(log)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run)
+        outcomes = [queue.submit(append("locked"))]
+        await anyio.wait_all_tasks_blocked()
+        outcomes.append(queue.submit(append("locked")))
+        free = queue.submit(append("free"))
+        log.gate.set()
+        for outcome in outcomes:
+            with pytest.raises(Overloaded):
+                await outcome
+        with pytest.raises(Overloaded):
+            queue.submit(append("locked"))
+        log.failure = None
+        assert isinstance(await free, Appended)
+        tasks.cancel_scope.cancel()
 
 
 async def test_what_the_queue_does_not_admit_is_refused() -> None:
-    queue = CommitQueue(Log().commit)
+    queue = committer(Log())
     for number in range(MAX_QUEUE_EVENTS):
         queue.submit(append(f"c{number % 3}"))
     with pytest.raises(Overloaded):
@@ -120,7 +132,7 @@ async def test_what_the_queue_does_not_admit_is_refused() -> None:
 async def test_channels_take_turns() -> None:
     log = Log()
     log.gate.set()
-    queue = CommitQueue(log.commit)
+    queue = committer(log)
     busy = [append("busy", text=str(number)) for number in range(1_000)]
     futures = [queue.submit(effect) for effect in busy]
     futures.append(queue.submit(append("quiet")))
@@ -135,7 +147,7 @@ async def test_channels_take_turns() -> None:
 
 
 async def test_nobody_waits_for_a_queue_that_is_closed() -> None:
-    queue = CommitQueue(Log().commit)
+    queue = committer(Log())
     waiting = queue.submit(append("c"))
     queue.close()
     with pytest.raises(StorageUnavailable):
@@ -147,7 +159,7 @@ async def test_nobody_waits_for_a_queue_that_is_closed() -> None:
 
 async def test_a_caller_who_left_does_not_undo_the_append() -> None:
     log = Log()
-    queue = CommitQueue(log.commit)
+    queue = committer(log)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(queue.run)
         with anyio.move_on_after(0.01):
