@@ -88,7 +88,7 @@ class _RingEntry:
         self.unflushed_events = self.unflushed_bytes = 0  # published since the last flush
         self.stretched = False  # enlarged for a burst
         self.live: dict[int, Subscriber] = {}  # slot -> subscriber
-        self.replaying: set[Subscriber] = set()
+        self.replaying: dict[Subscriber, None] = {}  # in the order in which they came
 
 
 class Hub:
@@ -220,14 +220,14 @@ class Hub:
         if not 0 <= since <= entry.frames.head:
             raise LocalProtocolError(f"since {since} is not within 0 and {entry.frames.head}")
         subscriber = Subscriber(self, ring, since, entry.frames.head, owner, handle)
-        entry.replaying.add(subscriber)
+        entry.replaying[subscriber] = None
         self._try_live(entry, subscriber)
         return subscriber
 
     def _try_live(self, entry: _RingEntry, subscriber: Subscriber) -> bool:
         if subscriber._position + 1 < entry.frames.tail:
             return False
-        entry.replaying.discard(subscriber)
+        entry.replaying.pop(subscriber, None)
         subscriber._slot = entry.frames.attach(subscriber._position)
         entry.frames.bind(subscriber._slot, subscriber._handle)
         subscriber.state = SubscriberState.LIVE
@@ -260,7 +260,7 @@ class Hub:
             del entry.live[subscriber._slot]
             subscriber.state = SubscriberState.GONE
         elif subscriber.state is SubscriberState.REPLAYING:
-            self._entry(subscriber.ring).replaying.discard(subscriber)
+            self._entry(subscriber.ring).replaying.pop(subscriber, None)
             subscriber.state = SubscriberState.GONE
 
     # --- flush -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ A channel is held by its streams and by the notification streams of those who se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Protocol, TypeVar
 
 from openguild_proto.effects.base import StorageUnavailable
@@ -125,7 +125,7 @@ class Channels:
 
     # --- holding -------------------------------------------------------------------------------------
 
-    def hold(self, channel_ids: Sequence[str]) -> Procedure[set[str]]:
+    def hold(self, channel_ids: Sequence[str]) -> Procedure[Set[str]]:
         """Follow these channels, with one query for the heads of those that are not followed yet. Raises StorageUnavailable.
 
         Returns the channels that are held: not those that were deleted since somebody read of them. The wire is subscribed to
@@ -140,7 +140,7 @@ class Channels:
             self._let_go(feeds)
             raise
         self._let_go([feed for feed in feeds if feed.gone])
-        return {feed.channel_id for feed in feeds if not feed.gone}
+        return dict.fromkeys(feed.channel_id for feed in feeds if not feed.gone).keys()
 
     def _be_open(self, feeds: Sequence[ChannelFeed]) -> Procedure[None]:
         """Open those that nobody opens, and wait for the others."""

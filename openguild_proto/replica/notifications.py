@@ -85,16 +85,18 @@ class Notifications:
         beginning = self.watchers.beginnings
         visible = yield from ReadVisible(user_id)
         watched = self.watchers.channels_of(user_id)
-        held = yield from self._channels.hold(list(set(visible.channel_ids) - watched - running.created.keys()))
-        self._channels.let_go(held & running.deleted)
-        held -= running.deleted
+        known = watched | running.created.keys()
+        opened = yield from self._channels.hold([new for new in dict.fromkeys(visible.channel_ids) if new not in known])
+        self._channels.let_go([channel_id for channel_id in opened if channel_id in running.deleted])
+        held = [channel_id for channel_id in opened if channel_id not in running.deleted]
         if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
             self._channels.let_go(held)
             return
-        kept = (set(visible.channel_ids) | running.created.keys()) & self.watchers.channels_of(user_id)
-        new, gone = self.watchers.update(user_id, visible.guild_ids, held | kept)
+        watched = self.watchers.channels_of(user_id)
+        kept = [channel_id for channel_id in (*visible.channel_ids, *running.created) if channel_id in watched]
+        new, gone = self.watchers.update(user_id, visible.guild_ids, [*held, *kept])
         self.watchers.was_read(user_id, beginning)
-        self._channels.let_go(held - new)
+        self._channels.let_go([channel_id for channel_id in held if channel_id not in new])
         self._channels.let_go(gone)
         for record, told in list(running.created.values()):
             if not told and record.guild_id in visible.guild_ids:

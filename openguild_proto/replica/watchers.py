@@ -6,14 +6,17 @@ from collections.abc import Iterable, Set
 
 
 class Watchers:
-    """An index without I/O. A channel's feed is held once, while at least one user watches it."""
+    """An index without I/O. A channel's feed is held once, while at least one user watches it.
+
+    Sets are the keys of dicts, whose order is the order of what happened: a replica decides the same of the same inputs.
+    """
 
     def __init__(self) -> None:
         self._sockets: dict[str, int] = {}  # user id -> open notification sockets
-        self._channels: dict[str, set[str]] = {}  # user id -> channel ids
-        self._guilds: dict[str, set[str]] = {}  # user id -> guild ids
-        self._by_channel: dict[str, set[str]] = {}
-        self._by_guild: dict[str, set[str]] = {}
+        self._channels: dict[str, dict[str, None]] = {}  # user id -> channel ids
+        self._guilds: dict[str, dict[str, None]] = {}  # user id -> guild ids
+        self._by_channel: dict[str, dict[str, None]] = {}
+        self._by_guild: dict[str, dict[str, None]] = {}
         self._read_at: dict[str, int] = {}  # user id -> the count of beginnings when what they see was read
         self.beginnings = 0  # of what users see: what was read before the last one may not be so any more
 
@@ -43,25 +46,25 @@ class Watchers:
 
     def channels_of(self, user_id: str) -> Set[str]:
         """Ids of the channels that the user watches."""
-        return self._channels.get(user_id, set())
+        return self._channels.get(user_id, {}).keys()
 
     def of_channel(self, channel_id: str) -> Set[str]:
         """Ids of the users who watch the channel."""
-        return self._by_channel.get(channel_id, set())
+        return self._by_channel.get(channel_id, {}).keys()
 
     def of_guild(self, guild_id: str) -> Set[str]:
         """Ids of the users who watch the guild."""
-        return self._by_guild.get(guild_id, set())
+        return self._by_guild.get(guild_id, {}).keys()
 
     def retain(self, user_id: str) -> None:
         """One more notification socket of this user."""
         self._sockets[user_id] = self._sockets.get(user_id, 0) + 1
 
-    def release(self, user_id: str) -> set[str]:
+    def release(self, user_id: str) -> Set[str]:
         """One socket less; with the last one the user's interest ends. Returns channels nobody watches any more."""
         self._sockets[user_id] -= 1
         if self._sockets[user_id] > 0:
-            return set()
+            return {}.keys()
         del self._sockets[user_id]
         _, gone = self.update(user_id, (), ())
         self._channels.pop(user_id, None)
@@ -69,42 +72,47 @@ class Watchers:
         self._read_at.pop(user_id, None)
         return gone
 
-    def update(self, user_id: str, guilds: Iterable[str], channels: Iterable[str]) -> tuple[set[str], set[str]]:
+    def update(self, user_id: str, guilds: Iterable[str], channels: Iterable[str]) -> tuple[Set[str], Set[str]]:
         """What the user sees now. Returns (channels watched by somebody from now on, channels watched by nobody now)."""
-        _move(self._by_guild, user_id, self._guilds.get(user_id, set()), set(guilds))
-        self._guilds[user_id] = set(guilds)
-        wanted = set(channels)
-        moved = _move(self._by_channel, user_id, self._channels.get(user_id, set()), wanted)
+        wanted_guilds, wanted = dict.fromkeys(guilds), dict.fromkeys(channels)
+        _move(self._by_guild, user_id, self._guilds.get(user_id, {}), wanted_guilds)
+        self._guilds[user_id] = wanted_guilds
+        moved = _move(self._by_channel, user_id, self._channels.get(user_id, {}), wanted)
         self._channels[user_id] = wanted
         return moved
 
     def add_channel(self, users: Set[str], channel_id: str) -> bool:
         """A new channel that these watching users see. True: nobody watched it before."""
         for user_id in users:
-            self._channels[user_id].add(channel_id)
+            self._channels[user_id][channel_id] = None
         new = channel_id not in self._by_channel
-        self._by_channel.setdefault(channel_id, set()).update(users)
+        self._by_channel.setdefault(channel_id, {}).update(dict.fromkeys(users))
         return new
 
     def drop_channel(self, channel_id: str) -> bool:
         """The channel is gone. True: somebody watched it."""
-        users = self._by_channel.pop(channel_id, set())
+        users = self._by_channel.pop(channel_id, {})
         for user_id in users:
-            self._channels[user_id].discard(channel_id)
+            self._channels[user_id].pop(channel_id, None)
         return bool(users)
 
 
-def _move(index: dict[str, set[str]], user_id: str, before: set[str], after: set[str]) -> tuple[set[str], set[str]]:
-    new, gone = set(), set()
-    for key in after - before:
-        users = index.setdefault(key, set())
-        if not users:
-            new.add(key)
-        users.add(user_id)
-    for key in before - after:
-        users = index[key]
-        users.discard(user_id)
-        if not users:
-            del index[key]
-            gone.add(key)
-    return new, gone
+def _move(
+    index: dict[str, dict[str, None]], user_id: str, before: dict[str, None], after: dict[str, None]
+) -> tuple[Set[str], Set[str]]:
+    new: dict[str, None] = {}
+    gone: dict[str, None] = {}
+    for key in after:
+        if key not in before:
+            users = index.setdefault(key, {})
+            if not users:
+                new[key] = None
+            users[user_id] = None
+    for key in before:
+        if key not in after:
+            users = index[key]
+            users.pop(user_id, None)
+            if not users:
+                del index[key]
+                gone[key] = None
+    return new.keys(), gone.keys()
