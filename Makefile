@@ -71,9 +71,9 @@ test-native: $(VENV)/.dev  ## the compiled parts with assertions, under the addr
 
 SEEDS ?= 1000
 
-# whole servers, a sixth as fast: PYTHONHASHSEED=0 PYTHONPATH=. $(BIN)/python -m tests.simulation.runtime --seeds $(SEEDS)
+# whole servers, a sixth as fast: PYTHONPATH=. $(BIN)/python -m tests.simulation.runtime --seeds $(SEEDS)
 simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time, on all cores; stops at the first violation
-	PYTHONHASHSEED=0 PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(SEEDS)
+	PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 chaos: $(VENV)/.dev  ## three real replicas, 200 clients, 20,000 posts, ten faults: about five minutes
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.chaos

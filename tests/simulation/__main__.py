@@ -24,7 +24,7 @@ def replay_command(seed: int, plant: str | None = None) -> str:
     if python.is_relative_to(ROOT):
         python = python.relative_to(ROOT)
     planted = f" --plant {plant}" if plant else ""
-    return f"PYTHONHASHSEED=0 PYTHONPATH=. {shlex.quote(str(python))} -m tests.simulation --first {seed} --seeds 1{planted}"
+    return f"PYTHONPATH=. {shlex.quote(str(python))} -m tests.simulation --first {seed} --seeds 1{planted}"
 
 
 def run_one(plant: str | None, seed: int) -> Report:

@@ -31,6 +31,8 @@ SIZES = (
     ("\x01" * 600,),
 )  # what the texts of a run end with; one of the second fills a send
 SLOW_SHARE = 0.15  # of the readers
+FORGET_SHARE = 0.2  # of the readers, who read their channel from its beginning on again, and again at the end
+FORGETS = 2  # of each of them, while there is trouble
 TROUBLE_SECS = 12.0  # simulated; after that everything heals
 SETTLE_SECS = 90.0  # by then everybody must have everything
 ROUND_SECS = 10.0  # the same for one more post to each channel
@@ -77,6 +79,7 @@ class Run:
         self.channels = [*self.people.channels, self.people.doomed_channel, self.people.doomed_guild_channel]
         self.accounts: dict[str, Account] = {}
         self.subscribers: list[Subscriber] = []
+        self.forgetful: list[Subscriber] = []
         self.watchers: list[Watcher] = []
         pairs = [(user_id, channel) for user_id in self.people.user_ids.values() for channel in self.channels]
         self.rights = Rights(self.cluster, pairs)
@@ -102,6 +105,10 @@ class Run:
         subscriber = Subscriber(self, client, self.people.user_ids[name], channel_id, slow=slow)
         self.subscribers.append(subscriber)
         self.clock.start(subscriber.follow())
+        if not slow and self.rng.random() < FORGET_SHARE:
+            self.forgetful.append(subscriber)
+            for _ in range(FORGETS):
+                self.clock.later(self.rng.uniform(0.2, 1) * TROUBLE_SECS, subscriber.forget)
 
     def watch(self, name: str, place: int) -> None:
         client = self.client(name, place)
@@ -199,6 +206,9 @@ class Run:
         self.clock.run(self.clock.now + END_SECS)
         for watcher in self.watchers:
             watcher.settled()
+        for subscriber in self.forgetful:
+            subscriber.forget()
+        self._settle(ROUND_SECS)
         owner = self.client("owner", 1)
         for channel_id in self.channels:
             if self.cluster.database.head(channel_id) is not None:

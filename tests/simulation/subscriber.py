@@ -37,6 +37,7 @@ class Subscriber:
         self._epoch: int | None = None
         self._is_slow = slow
         self._may_have_waited = slow  # what it gets was perhaps sent long before
+        self._has_forgotten = False
 
     def stop(self) -> None:
         self.is_stopped = True
@@ -49,10 +50,20 @@ class Subscriber:
         if self.connection is not None:
             self.connection.is_slow = False
 
+    def forget(self) -> None:
+        """It lost what it had, and reads the channel from its first event on, at the same replica."""
+        self._has_forgotten = True
+        if self.connection is not None:
+            self.connection.close()
+
     def follow(self) -> Activity[None]:
         run, cluster = self._run, self._run.cluster
         while not self.is_stopped:
             token = yield from self.client.token()
+            if self._has_forgotten:
+                self._has_forgotten = False
+                self.received.clear()
+                self._epoch = None
             path = f"/channels/{self.channel_id}/ws?since={len(self.received)}"
             path += f"&epoch={self._epoch}" if self._epoch is not None else ""
             connection = self.connection = Connection(cluster.clock, run.rng, self._take, slow=self._is_slow)
@@ -63,7 +74,7 @@ class Subscriber:
             )
             yield connection.wait
             self.reconnects += 1
-            if not self.is_stopped:
+            if not self.is_stopped and not self._has_forgotten:
                 yield from self._come_back(connection, token)
 
     def _opened(self) -> None:
@@ -139,7 +150,7 @@ class Subscriber:
         """It has every event of the channel, or may not read it."""
         if not self._run.rights.may_read(self.user_id, self.channel_id):
             return self.connection is None or not self.connection.is_open
-        return len(self.received) >= self._run.cluster.database.ledger.head(self.channel_id)
+        return not self._has_forgotten and len(self.received) >= self._run.cluster.database.ledger.head(self.channel_id)
 
     def check(self) -> str | None:
         """At the end: what is wrong."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.simulation.plants import PLANTS
 from tests.simulation.scenario import run_seed
 
 SEEDS = 50  # `make simulate` runs more of them
-PLANT_SEEDS = 200  # most show within 25; that pages are served after a redaction is rare
+PLANT_SEEDS = 50  # each shows in a seventh of the seeds, or more often
 
 
 def test_nothing_acknowledged_is_lost_repeated_or_out_of_order() -> None:
@@ -32,10 +33,32 @@ def test_a_seed_is_one_run() -> None:
     assert first.digest != run_seed(10).digest
 
 
+@pytest.mark.parametrize(("simulation", "seeds"), [("tests.simulation", 3), ("tests.simulation.runtime", 1)])
+def test_a_seed_is_one_run_whatever_the_hash_seed(simulation: str, seeds: int) -> None:
+    """The order of a set of strings differs from process to process: nothing may depend on it."""
+    assert digests(simulation, seeds, hash_seed="1") == digests(simulation, seeds, hash_seed="2")
+
+
+def digests(simulation: str, seeds: int, hash_seed: str) -> str:
+    """The digests of some runs in a process of its own."""
+    script = f"from {simulation}.scenario import run_seed; print([run_seed(seed) for seed in range({seeds})])"
+    environment = os.environ | {"PYTHONPATH": ".", "PYTHONHASHSEED": hash_seed}
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return ran.stdout
+
+
 def test_the_command_that_replays_a_seed_runs_as_it_stands() -> None:
     """From the checkout, in a shell that knows of no virtual environment."""
     command = replay_command(9)
-    assert command.startswith("PYTHONHASHSEED=0 PYTHONPATH=. ")
+    assert command.startswith("PYTHONPATH=. ")
     ran = subprocess.run(
         command, shell=True, cwd=ROOT, env={"PATH": os.defpath}, capture_output=True, text=True, timeout=60, check=False
     )
@@ -44,7 +67,7 @@ def test_the_command_that_replays_a_seed_runs_as_it_stands() -> None:
 
 
 @pytest.mark.parametrize("plant", sorted(PLANTS))
-def test_a_planted_bug_is_found_within_200_seeds(plant: str) -> None:
+def test_a_planted_bug_is_found_within_50_seeds(plant: str) -> None:
     for seed in range(PLANT_SEEDS):
         if run_seed(seed, PLANTS[plant]).violations:
             return
