@@ -12,16 +12,25 @@ import pytest
 
 from openguild_proto.client import Disconnected, Opened
 from openguild_runtime.client import ApiError, Client, StreamEnded
+from openguild_runtime.client.subscription import QUIET_SECS
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import PASSWORD, Chat
+from tests.support.clocks import Clocks
 from tests.support.server import ServerProcess
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def client(server: ServerProcess) -> AsyncIterator[Client]:
-    async with Client(server.base_url) as made:
+def clocks() -> Clocks:
+    """Those of the client."""
+    return Clocks()
+
+
+@pytest.fixture
+async def client(server: ServerProcess, clocks: Clocks) -> AsyncIterator[Client]:
+    async with Client(server.base_url, sources=clocks.sources) as made:
         yield made
 
 
@@ -52,17 +61,17 @@ async def test_log_in_post_and_follow(client: Client, chat: Chat) -> None:
     ]  # fmt: skip
 
 
-async def test_who_joined_an_empty_channel_misses_nothing(
-    client: Client, chat: Chat, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_joined_an_empty_channel_misses_nothing(client: Client, clocks: Clocks, chat: Chat) -> None:
     """More than the replay window is posted while the stream is cut, before it brought anything."""
-    monkeypatch.setattr("openguild_runtime.client.subscription.QUIET_SECS", 0.1)
     await registered(client, chat)
     _, channel = await channel_of(client)
     async with client.subscribe(channel) as events:
-        with anyio.move_on_after(1):
-            while events.state.position is None:
-                await events.next_event()
+        assert isinstance(await events.next_event(), Opened)
+        clocks.passed += QUIET_SECS
+        async with anyio.create_task_group() as reading:
+            reading.start_soon(events.next_event)
+            await eventually(lambda: events.state.position == 0)
+            reading.cancel_scope.cancel()
         assert events._transport is not None
         await events._transport.aclose()
         for number in range(60):

@@ -14,9 +14,11 @@ from openguild_proto.client import Delivered, Disconnected, Opened, Session
 from openguild_proto.http.message import Request
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.client import Address, ApiError, Client, StreamEnded, Subscription
+from openguild_runtime.client.subscription import QUIET_SECS
 from openguild_runtime.client.transport import connect_tcp
+from tests.support.clocks import Clocks
 from tests.support.scripted import Scripted, scripted
-from tests.support.waiting import free_port
+from tests.support.waiting import eventually, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -43,14 +45,20 @@ class Service:
 
 @asynccontextmanager
 async def subscribed(
-    service: Service, session: Session, since: int | None = None, *, nobody: str | None = None
+    service: Service,
+    session: Session,
+    since: int | None = None,
+    *,
+    nobody: str | None = None,
+    clocks: Clocks | None = None,
 ) -> AsyncIterator[tuple[Scripted, Subscription]]:
     """A client without retries and jitter: failed attempts and delays end at once.
 
     `nobody`: an address that is tried first.
     """
     async with scripted(service.answer) as server, Client(
-        (nobody, server.url) if nobody is not None else server.url, retry_secs=-1, jitter=lambda: 0.0, session=session
+        (nobody, server.url) if nobody is not None else server.url, retry_secs=-1, jitter=lambda: 0.0, session=session,
+        sources=(clocks or Clocks()).sources,
     ) as client, client.subscribe("c", since) as events:  # fmt: skip
         with anyio.fail_after(20):
             yield server, events
@@ -117,31 +125,33 @@ async def test_a_disconnect_before_the_first_event_replays_the_newest() -> None:
     ],
     ids=["empty", "with a log", "no answer"],
 )
-async def test_a_disconnect_on_an_empty_channel_loses_nothing(
-    monkeypatch: pytest.MonkeyPatch, answer: Response, since: int | None
-) -> None:
+async def test_a_disconnect_on_an_empty_channel_loses_nothing(answer: Response, since: int | None) -> None:
     """More than the replay window may be posted meanwhile, and all of it is after 0."""
-    monkeypatch.setattr("openguild_runtime.client.subscription.QUIET_SECS", 0.02)
-    service = Service()
+    service, clocks = Service(), Clocks()
     service.pages.append(answer)
-    async with subscribed(service, GOOD) as (server, events):
+    async with subscribed(service, GOOD, clocks=clocks) as (server, events), anyio.create_task_group() as tasks:
+
+        async def disconnect() -> None:
+            await eventually(lambda: not service.pages, what="the question whether the channel is empty")
+            await server.sockets[-1].aclose()
+
         for expected in (None, since):
             assert await events.next_event() == Opened(expected)
-            with anyio.move_on_after(0.2):
-                await events.next_event()
-            assert not service.pages, "it was asked, and once"
-            await server.sockets[-1].aclose()
+            clocks.passed += QUIET_SECS
+            tasks.start_soon(disconnect)
             assert isinstance(await events.next_event(), Disconnected)
+        assert [path for path in server.paths() if "/events" in path] == ["/channels/c/events?limit=1"], "asked once"
 
 
-async def test_a_replay_sets_the_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openguild_runtime.client.subscription.QUIET_SECS", 0.02)
-    async with subscribed(Service(), GOOD) as (server, events):
+async def test_a_replay_sets_the_position() -> None:
+    clocks = Clocks()
+    async with subscribed(Service(), GOOD, clocks=clocks) as (server, events):
         await events.next_event()
         await server.say(5)
         await events.next_event()
-        with anyio.move_on_after(0.2):
-            await events.next_event()
+        clocks.passed += QUIET_SECS
+        await server.say(6)
+        assert await events.next_event() == Delivered(6, '{"sequence":6,"channel_id":"c","event":{}}')
         assert server.paths() == ["/channels/c/ws"]
 
 
