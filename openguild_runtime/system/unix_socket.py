@@ -18,7 +18,7 @@ import structlog
 from anyio.abc import SocketListener, SocketStream, TaskGroup
 
 ACCEPT_PAUSE_SECS = 0.1  # after a failed accept, such as EMFILE
-CHECK_SECS = 2.0  # between two checks that the socket's file exists
+CHECK_SECS = 2.0
 MAX_PATH_BYTES = 100  # sun_path holds 104 to 108 bytes with its NUL; a worker's number is appended
 MAX_NAME_BYTES = 80  # after /proc/self/fd/<number>/
 
@@ -71,8 +71,11 @@ def remove_stale_sockets(path: Path) -> None:
             each.unlink(missing_ok=True)
 
 
-async def serve_unix_socket(path: Path, answer: Answer) -> None:
-    """Call `answer` for each connection at `path`, until cancelled. A failure ends its own connection only."""
+async def serve_unix_socket(path: Path, answer: Answer, check_secs: float = CHECK_SECS) -> None:
+    """Call `answer` for each connection at `path`, until cancelled. A failure ends its own connection only.
+
+    `check_secs`: between two checks that the socket's file exists.
+    """
     problem = ""
     async with anyio.create_task_group() as tasks:
         while True:
@@ -84,13 +87,13 @@ async def serve_unix_socket(path: Path, answer: Answer) -> None:
                 if reason != problem:
                     log.error("a local socket cannot be made; it is tried again", path=str(path), reason=reason)  # noqa: TRY400 - no traceback
                 problem = reason
-                await anyio.sleep(CHECK_SECS)
+                await anyio.sleep(check_secs)
                 continue
             problem = ""
             try:
                 async with listener, anyio.create_task_group() as serving:
                     serving.start_soon(_accept, path, listener, tasks, answer)
-                    await _wait_until_removed(path, place)
+                    await _wait_until_removed(path, place, check_secs)
                     serving.cancel_scope.cancel()
             finally:
                 if _inode_of(path) == place:
@@ -114,14 +117,14 @@ def _inode_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-async def _wait_until_removed(path: Path, place: tuple[int, int] | None) -> None:
+async def _wait_until_removed(path: Path, place: tuple[int, int] | None, check_secs: float) -> None:
     """Return when no file is at `path`. If another server's socket has replaced ours, that server keeps the path."""
     reported = False
     while (now := _inode_of(path)) is not None:
         if now != place and not reported:
             reported = True
             log.warning("another server has taken a local socket's name", path=str(path))
-        await anyio.sleep(CHECK_SECS)
+        await anyio.sleep(check_secs)
 
 
 async def _accept(path: Path, listener: SocketListener, tasks: TaskGroup, answer: Answer) -> None:

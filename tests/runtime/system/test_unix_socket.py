@@ -27,11 +27,6 @@ from openguild_runtime.system.unix_socket import (
 from tests.support.waiting import eventually
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unix_socket, "CHECK_SECS", 0.02)
-
-
 async def echo(stream: SocketStream) -> None:
     await stream.send(await stream.receive())
 
@@ -39,7 +34,7 @@ async def echo(stream: SocketStream) -> None:
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(serve_unix_socket, path, echo)
+        tasks.start_soon(serve_unix_socket, path, echo, 0.02)
         yield
         tasks.cancel_scope.cancel()
 
