@@ -63,9 +63,10 @@ _decoder = msgspec.msgpack.Decoder(Message)
 class SiblingLink:
     """One end of the pair: messages whole and in order. What is said to an end that does not read is dropped in the end."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._max_waiting_bytes = max_waiting_bytes
         self._waiting: deque[bytes] = deque()
         self._nbytes = 0
         self._given = anyio.Event()
@@ -73,7 +74,7 @@ class SiblingLink:
     def say(self, message: Message) -> None:
         """Send it when the other end has room; never waits."""
         data = msgspec.msgpack.encode(message)
-        if self._nbytes + len(data) <= MAX_WAITING_BYTES:
+        if self._nbytes + len(data) <= self._max_waiting_bytes:
             self._nbytes += len(data) + LENGTH_BYTES
             self._waiting.append(len(data).to_bytes(LENGTH_BYTES, "big") + data)
             self._given.set()
@@ -129,13 +130,24 @@ class SiblingLink:
 
 
 class WorkerSlot:
-    """A worker's place: `number` of `count`, counted from 0, its line to the supervisor, and whose process id ends all."""
+    """A worker's place: `number` of `count`, counted from 0, its line to the supervisor, and whose process id ends all.
 
-    def __init__(self, number: int, count: int, supervisor: int, line: SiblingLink) -> None:
+    `patience_secs`: in which the supervisor brings the metrics of the others.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        count: int,
+        supervisor: int,
+        line: SiblingLink,
+        patience_secs: float = SIBLING_SECS + RETURN_SECS,
+    ) -> None:
         self.number = number
         self.count = count
         self.supervisor = supervisor
         self._line = line
+        self._patience_secs = patience_secs
         self._asked = 0
         self._answers: dict[int, dict[int, bytes]] = {}
         self._answered = anyio.Event()
@@ -161,7 +173,7 @@ class WorkerSlot:
         self._answers.clear()
         self._answered = anyio.Event()
         self._line.say(Wanted(self._asked))
-        with anyio.move_on_after(SIBLING_SECS + RETURN_SECS):
+        with anyio.move_on_after(self._patience_secs):
             await self._answered.wait()
         return self._answers.pop(self._asked, {})
 

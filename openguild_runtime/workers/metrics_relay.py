@@ -18,11 +18,15 @@ class _Question:
 
 
 class MetricsRelay:
-    """Part of the supervisor, which keeps `links` up to date: the links of the running workers, by number."""
+    """Part of the supervisor, which keeps `links` up to date: the links of the running workers, by number.
 
-    def __init__(self, tasks: TaskGroup) -> None:
+    `patience_secs`: in which the workers give their metrics.
+    """
+
+    def __init__(self, tasks: TaskGroup, patience_secs: float = SIBLING_SECS) -> None:
         self.links: dict[int, SiblingLink] = {}
         self._tasks = tasks
+        self._patience_secs = patience_secs
         self._questions: dict[int, _Question] = {}
         self._asking: set[int] = set()
         self._count = 0
@@ -48,7 +52,7 @@ class MetricsRelay:
             for link in others.values():
                 link.say(Wanted(number))
             if others:
-                with anyio.move_on_after(SIBLING_SECS):
+                with anyio.move_on_after(self._patience_secs):
                     await pending.done.wait()
             if asker in self.links:
                 self.links[asker].say(Others(question, pending.texts))

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,9 @@ from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message
 from openguild_runtime.system.unix_socket import remove_stale_sockets
 from openguild_runtime.workers.metrics_relay import MetricsRelay
 
-PROGRAM = [sys.executable, "-m", "openguild_runtime.workers.child"]
+PROGRAM = (sys.executable, "-m", "openguild_runtime.workers.child")
 MAX_BACKOFF_SECS = 15.0
-MAX_FAILURES = 8  # in a row while no other worker serves: about 20 seconds
+MAX_FAILURES = 8  # about 20 seconds
 STABLE_SECS = 10.0  # a process that lived this long is restarted at once
 MAX_MISSED_HEARTBEATS = 5
 START_SECS = 60.0  # until the first heartbeat
@@ -103,14 +103,14 @@ class Worker:
             ):
                 await stdin.send(json.dumps(start_parameters).encode() + b"\n")
 
-    async def wait_until_hung(self) -> None:
+    async def wait_until_hung(self, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
         """Return when the process has sent no heartbeat for too long and must be replaced.
 
         Counts checks and not elapsed time: a suspended machine or supervisor accounts for one check.
         """
         checks, missed, answered = 0, 0, False
         while missed < MAX_MISSED_HEARTBEATS and (answered or checks * HEARTBEAT_SECS < START_SECS):
-            await anyio.sleep(HEARTBEAT_SECS)
+            await sleep(HEARTBEAT_SECS)
             checks += 1
             answered |= self._heartbeat_seen
             missed = 0 if self._heartbeat_seen or not answered else missed + 1
@@ -134,10 +134,26 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps a process running in each slot. `reread` loads the configuration again."""
+    """Keeps a process running in each slot. `reread` loads the configuration again.
 
-    def __init__(self, config: ServerConfig, reread: Callable[[], ServerConfig], shutdown: Shutdown) -> None:
+    `program`: the command of a worker. `max_backoff_secs`: before a process is started again. `max_failures`: in a row while no
+    other worker serves, then the server ends.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        reread: Callable[[], ServerConfig],
+        shutdown: Shutdown,
+        *,
+        program: Sequence[str] = PROGRAM,
+        max_backoff_secs: float = MAX_BACKOFF_SECS,
+        max_failures: int = MAX_FAILURES,
+    ) -> None:
         self._config = config
+        self._program = program
+        self._max_backoff_secs = max_backoff_secs
+        self._max_failures = max_failures
         self._shutdown = shutdown
         self._reread = reread
         self._workers = [Worker(number) for number in range(config.workers)]
@@ -184,14 +200,14 @@ class Supervisor:
                 self._stop_with_failure()
                 return
             worker.failures = 0 if lived > STABLE_SECS else worker.failures + 1
-            if worker.failures >= MAX_FAILURES and not any(other.listening for other in self._workers):
+            if worker.failures >= self._max_failures and not any(other.listening for other in self._workers):
                 log.error(
                     "no worker can be kept running: the server ends; see the workers' last log lines",
                     worker=worker.number, status=status, failures=worker.failures,
                 )  # fmt: skip
                 self._stop_with_failure()
                 return
-            most = min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(worker.failures, MAX_FAILURES))
+            most = min(self._max_backoff_secs, 0.2 * 2 ** min(worker.failures, MAX_FAILURES))
             delay = 0.0 if worker.failures == 0 else random.uniform(most / 2, most)  # noqa: S311 - jitter
             fields = {"worker": worker.number, "status": status, "delay_secs": round(delay, 2)}
             if status == 0:  # it got a SIGTERM that the supervisor did not send
@@ -228,7 +244,7 @@ class Supervisor:
 
     async def _start(self, worker: Worker, link: socket.socket) -> None:
         worker.process = await anyio.open_process(
-            PROGRAM,
+            self._program,
             stdin=subprocess.PIPE,
             stdout=None,
             stderr=None,

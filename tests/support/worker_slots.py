@@ -9,8 +9,9 @@ from contextlib import ExitStack, asynccontextmanager
 
 import anyio
 
-from openguild_runtime.server.siblings import Heartbeat, Message, SiblingLink, WorkerSlot
+from openguild_runtime.server.siblings import SIBLING_SECS, Heartbeat, Message, SiblingLink, WorkerSlot
 from openguild_runtime.workers.metrics_relay import MetricsRelay
+from tests.support.waiting import PATIENCE_SECS
 
 
 def starting() -> Heartbeat:
@@ -19,11 +20,21 @@ def starting() -> Heartbeat:
 
 
 @asynccontextmanager
-async def workers(count: int, received: list[tuple[int, Message]] | None = None) -> AsyncIterator[list[WorkerSlot]]:
-    """The seats; what they say is kept in `heard`, in the order of its coming."""
+async def workers(
+    count: int,
+    received: list[tuple[int, Message]] | None = None,
+    *,
+    relays: bool = True,
+    relay_secs: float = SIBLING_SECS,
+    patience_secs: float = PATIENCE_SECS,
+) -> AsyncIterator[list[WorkerSlot]]:
+    """The seats; what they say is kept in `received`, in the order of its coming.
+
+    `relays`: the supervisor does its work. `relay_secs`: its patience with the workers; `patience_secs`: theirs with it.
+    """
     with ExitStack() as ends:
         async with anyio.create_task_group() as tasks:
-            relay = MetricsRelay(tasks)
+            relay = MetricsRelay(tasks, relay_secs)
             seats = []
             for number in range(count):
                 ours, theirs = socket.socketpair()
@@ -34,9 +45,10 @@ async def workers(count: int, received: list[tuple[int, Message]] | None = None)
                 def hear(message: Message, number: int = number) -> None:
                     if received is not None:
                         received.append((number, message))
-                    relay.received(number, message)
+                    if relays:
+                        relay.received(number, message)
 
                 tasks.start_soon(line.run, hear)
-                seats.append(WorkerSlot(number, count, os.getppid(), SiblingLink(theirs)))
+                seats.append(WorkerSlot(number, count, os.getppid(), SiblingLink(theirs), patience_secs))
             yield seats
             tasks.cancel_scope.cancel()

@@ -7,9 +7,7 @@ import socket
 import anyio
 import pytest
 
-from openguild_runtime.server import siblings
 from openguild_runtime.server.siblings import Heartbeat, Message, Own, SiblingLink, gather
-from openguild_runtime.workers import metrics_relay
 from tests.support.waiting import eventually
 from tests.support.worker_slots import starting, workers
 
@@ -32,23 +30,18 @@ async def test_a_scrape_shows_all_workers() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_hung_worker_is_down_and_delays_no_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_relay, "SIBLING_SECS", 0.1)
-    async with workers(3) as slots, anyio.create_task_group() as tasks:
+async def test_a_hung_worker_is_down_and_delays_no_scrape() -> None:
+    async with workers(3, relay_secs=0.1) as slots, anyio.create_task_group() as tasks:
         for slot in slots[:2]:  # the third one does not serve
             tasks.start_soon(slot.serve, text, starting)
-        with anyio.fail_after(5):
-            shown = (await gather(slots[0], text)).decode()
+        shown = (await gather(slots[0], text)).decode()
         tasks.cancel_scope.cancel()
     assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True, True, False]
 
 
 @pytest.mark.anyio
-async def test_a_worker_shows_itself_if_the_supervisor_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(siblings, "SIBLING_SECS", 0.1)
-    monkeypatch.setattr(siblings, "RETURN_SECS", 0.0)
-    monkeypatch.setattr(metrics_relay.MetricsRelay, "received", lambda self, number, message: None)
-    async with workers(2) as slots, anyio.create_task_group() as tasks:
+async def test_a_worker_shows_itself_if_the_supervisor_is_silent() -> None:
+    async with workers(2, relays=False, patience_secs=0.1) as slots, anyio.create_task_group() as tasks:
         tasks.start_soon(slots[0].serve, text, starting)
         shown = (await gather(slots[0], text)).decode()
         tasks.cancel_scope.cancel()
@@ -57,15 +50,13 @@ async def test_a_worker_shows_itself_if_the_supervisor_is_silent(monkeypatch: py
 
 
 @pytest.mark.anyio
-async def test_heartbeats_continue_after_a_failed_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(siblings, "STARTING_HEARTBEAT_SECS", 0.01)
-    monkeypatch.setattr(metrics_relay, "SIBLING_SECS", 0.1)
+async def test_heartbeats_continue_after_a_failed_rendering() -> None:
     received: list[tuple[int, Message]] = []
 
     async def broken() -> bytes:
         raise RuntimeError("a defect")
 
-    async with workers(2, received) as slots, anyio.create_task_group() as tasks:
+    async with workers(2, received, relay_secs=0.1) as slots, anyio.create_task_group() as tasks:
         tasks.start_soon(slots[0].serve, text, starting)
         tasks.start_soon(slots[1].serve, broken, starting)
         await gather(slots[0], text)
@@ -78,13 +69,12 @@ async def test_heartbeats_continue_after_a_failed_rendering(monkeypatch: pytest.
 
 
 @pytest.mark.anyio
-async def test_large_messages_arrive_and_unread_ones_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_messages_arrive_and_unread_ones_are_dropped() -> None:
     ours, theirs = socket.socketpair()
     large = b"x" * 3_000_000
     received: list[Message] = []
-    monkeypatch.setattr(siblings, "MAX_WAITING_BYTES", 8_000_000)
     with ours, theirs:
-        sender, receiver = SiblingLink(ours), SiblingLink(theirs)
+        sender, receiver = SiblingLink(ours, max_waiting_bytes=8_000_000), SiblingLink(theirs)
         for number in range(50):
             sender.say(Own(number, large))
         async with anyio.create_task_group() as tasks:

@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.process.shutdown import Shutdown
 from openguild_runtime.server.siblings import Heartbeat
-from openguild_runtime.workers import supervisor
-from openguild_runtime.workers.supervisor import Supervisor, Worker
-from tests.support.waiting import eventually
+from openguild_runtime.workers.supervisor import MAX_MISSED_HEARTBEATS, Supervisor, Worker
+from tests.support.waiting import PATIENCE_SECS, eventually
 
+MAX_FAILURES = 3
 CONFIG = ServerConfig.model_validate({"workers": 2, "nats": {"url": "nats://127.0.0.1:1"}, "drain": {"window_secs": 0}})
 PROGRAM = """
 import json, socket, sys, time
@@ -36,60 +36,58 @@ async def no_hangups() -> AsyncIterator[signal.Signals]:
     yield signal.SIGHUP
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "MAX_BACKOFF_SECS", 0.01)
-    monkeypatch.setattr(supervisor, "MAX_FAILURES", 3)
+def quick(shutdown: Shutdown, *program: str) -> Supervisor:
+    """A supervisor that loses no time between two starts of `program`."""
+    return Supervisor(
+        CONFIG, lambda: CONFIG, shutdown, program=program, max_backoff_secs=0.01, max_failures=MAX_FAILURES
+    )
 
 
-def use(monkeypatch: pytest.MonkeyPatch, directory: Path, *dying: int) -> None:
+def worker_program(directory: Path, *dying: int) -> tuple[str, str]:
     (directory / "worker.py").write_text(f"DYING = {dying}\n{PROGRAM}")
-    monkeypatch.setattr(supervisor, "PROGRAM", [sys.executable, str(directory / "worker.py")])
+    return sys.executable, str(directory / "worker.py")
 
 
 @pytest.mark.anyio
-async def test_the_server_ends_if_no_worker_can_be_kept_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, tmp_path, 0, 1)
-    with capture_logs() as records, anyio.fail_after(30):
-        status = await Supervisor(CONFIG, lambda: CONFIG, Shutdown(3_600.0)).run(no_hangups())
+async def test_the_server_ends_if_no_worker_can_be_kept_running(tmp_path: Path) -> None:
+    program = worker_program(tmp_path, 0, 1)
+    with capture_logs() as records, anyio.fail_after(PATIENCE_SECS):
+        status = await quick(Shutdown(3_600.0), *program).run(no_hangups())
     assert status == 1
     ends = [record for record in records if "the server ends" in record["event"]]
     restarts = [record["worker"] for record in records if record["event"] == "a worker died and is started again"]
     assert ends
     for record in ends:  # more than MAX_FAILURES where the other one served at that moment
         assert record["status"] == 3
-        assert record["failures"] >= supervisor.MAX_FAILURES
+        assert record["failures"] >= MAX_FAILURES
         assert restarts.count(record["worker"]) == record["failures"] - 1
 
 
 @pytest.mark.anyio
-async def test_a_slot_is_retried_while_another_worker_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, tmp_path, 1)
+async def test_a_slot_is_retried_while_another_worker_serves(tmp_path: Path) -> None:
+    program = worker_program(tmp_path, 1)
     shutdown = Shutdown(3_600.0)
     with capture_logs() as records:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Supervisor(CONFIG, lambda: CONFIG, shutdown).run, no_hangups())
+            tasks.start_soon(quick(shutdown, *program).run, no_hangups())
             await eventually(
-                lambda: sum("started again" in record["event"] for record in records) > 2 * supervisor.MAX_FAILURES,
-                secs=30, what="many tries",
-            )  # fmt: skip
+                lambda: sum("started again" in record["event"] for record in records) > 2 * MAX_FAILURES,
+                what="many tries",
+            )
             assert not any("the server ends" in record["event"] for record in records)
             shutdown.request()
 
 
 @pytest.mark.anyio
-async def test_a_failed_process_start_is_logged_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "PROGRAM", ["/nowhere/python"])
-    with capture_logs() as records, anyio.fail_after(30):
-        assert await Supervisor(CONFIG, lambda: CONFIG, Shutdown(3_600.0)).run(no_hangups()) == 1
+async def test_a_failed_process_start_is_logged_in_one_line() -> None:
+    with capture_logs() as records, anyio.fail_after(PATIENCE_SECS):
+        assert await quick(Shutdown(3_600.0), "/nowhere/python").run(no_hangups()) == 1
     failures = [record for record in records if record["event"] == "a worker's process cannot be started"]
     assert {record["reason"] for record in failures} == {"no such file or directory"}
 
 
 @pytest.mark.anyio
-async def test_a_pause_of_the_supervisor_counts_as_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pause_of_the_supervisor_counts_as_one_check() -> None:
     """It counts checks and not time: after SIGSTOP and SIGCONT, or a suspended machine, no worker is killed."""
     looks: list[float] = []
     worker = Worker(0)
@@ -99,6 +97,5 @@ async def test_a_pause_of_the_supervisor_counts_as_one_check(monkeypatch: pytest
         if len(looks) in (1, 4):
             worker.record_heartbeat(Heartbeat(listening=True, changes={}))
 
-    monkeypatch.setattr(supervisor.anyio, "sleep", look)
-    await worker.wait_until_hung()
-    assert len(looks) == 4 + supervisor.MAX_MISSED_HEARTBEATS
+    await worker.wait_until_hung(look)
+    assert len(looks) == 4 + MAX_MISSED_HEARTBEATS
