@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -16,8 +15,6 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from openguild_proto.policy.limit_sharing import HEARTBEAT_SECS, SILENT_SECS
-from openguild_runtime.bus.nats import PING_SECS
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.chat import User, receive, texts
 from tests.support.server import ServerProcess
@@ -224,19 +221,29 @@ def test_limits_are_shared_while_nats_is_silent_and_not_given_up(
     database_url: str, own_nats: EmbeddedNats, tmp_path: Path
 ) -> None:
     """A black hole: each replica still counts as connected, and hears nobody."""
-    limits = {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 60}
+    limit = 30
+    limits = {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": limit}
     servers = [ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=own_nats.url, **limits) for _ in range(2)]
     migrate(servers[0])
     with servers[0], servers[1]:
-        alice = servers[0].chat().user()
-        path = f"/channels/{alice.channel(alice.guild())}/messages"
-        sides = [alice, User(servers[1].chat(), alice.name, alice.token, "", "")]
-        time.sleep(2 * HEARTBEAT_SECS)  # they have heard of each other
+
+        def posting(first: ServerProcess, second: ServerProcess) -> list[Callable[[], int]]:
+            """The status of a post of the same new user, at each of two replicas."""
+            user = first.chat().user()
+            path = f"/channels/{user.channel(user.guild())}/messages"
+            sides = user, User(second.chat(), user.name, user.token, "", "")
+            return [lambda side=side: side.post(path, {"content": "x"}).status_code for side in sides]
+
+        for first, second in (servers, reversed(servers)):
+            here, there = posting(first, second)
+            assert {here() for _ in range(limit)} == {200}
+            wait_until(lambda there=there: there() == 429, what="what one replica has admitted, counted by the other")
+        sides = posting(*servers)
         assert own_nats.pid is not None
         os.kill(own_nats.pid, signal.SIGSTOP)
         try:
-            time.sleep(SILENT_SECS + PING_SECS)
-            admitted = sum(sides[turn % 2].post(path, {"content": "x"}).status_code == 200 for turn in range(120))
+            wait_until(lambda: all(server.metric("openguild_limit_divisor") == 2 for server in servers))
+            admitted = sum(sides[turn % 2]() == 200 for turn in range(2 * limit))
         finally:
             os.kill(own_nats.pid, signal.SIGCONT)
-    assert admitted == 60, "twice a half"
+    assert admitted == limit, "twice a half"

@@ -19,6 +19,7 @@ from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.deeds import add_user, login
 from tests.support.server import SIGNING_KEY
+from tests.support.waiting import PATIENCE_SECS
 
 
 class NoDriver:
@@ -82,7 +83,7 @@ async def connected(
     ours, theirs = ends or socket.socketpair()
     for end in (ours, theirs):
         end.setblocking(False)
-    with theirs, anyio.fail_after(10):
+    with theirs, anyio.fail_after(PATIENCE_SECS):
         async with anyio.create_task_group() as tasks:
             server = Server(config, tasks, 1_000, storage=storage, bus=LocalBus(), sources=sources)
             server.lifecycle.started()
