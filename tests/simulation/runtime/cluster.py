@@ -25,6 +25,7 @@ from tests.support.world import START_MS
 
 QUEUE_CAPACITY = 16  # small, so that slow readers lag in a short run
 DESCRIPTORS = 100_000
+RESTART_SECS = 0.3  # from the end of a process to the next one, where nothing crashed
 
 
 def config(token_secs: int) -> ServerConfig:
@@ -171,7 +172,7 @@ class Replica:
             clock=self.cluster.sources.monotonic,
         )  # fmt: skip
         self.crash()
-        await anyio.sleep(0.3)
+        await anyio.sleep(RESTART_SECS)
         self.start()
 
     def _stop_listening(self) -> None:

@@ -47,6 +47,11 @@ def no_plant(replica: Replica) -> None:
     """No bug is planted."""
 
 
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - simulated time costs nothing
+        await anyio.sleep(0.1)
+
+
 class Run:
     def __init__(self, seed: int, plant: Plant = no_plant) -> None:
         self.seed = seed
@@ -262,7 +267,7 @@ class Run:
             self._populate(cluster)
             for replica in cluster.replicas:
                 replica.start()
-            await anyio.sleep(0.01)
+            await _until(lambda: len(cluster.network.listeners) == REPLICAS)
             self.posters = len(self.people)
             for person in self.people:
                 tasks.start_soon(self._read, person)
@@ -278,20 +283,17 @@ class Run:
             for replica in cluster.replicas:
                 replica.start()
             with anyio.move_on_after(SETTLE_SECS):
-                await self._settled()
+                await _until(lambda: not self.posters and not self.watched and self._all_caught_up())
             if self.posters:
                 self._violation(f"{self.posters} posters still wait: an operation hangs")
             for name in sorted(self.watched):
                 self._violation(f"a stream that was to end is still open: {name}")
             self._check()
-            await anyio.sleep(RESET_PATIENCE_SECS)
+            with anyio.move_on_after(RESET_PATIENCE_SECS):
+                await _until(lambda: not cluster.network.broken())
             if broken := cluster.network.broken():
                 self._violation(f"{broken} connections outlive their reset")
             tasks.cancel_scope.cancel()
-
-    async def _settled(self) -> None:
-        while self.posters or self.watched or not self._all_caught_up():  # noqa: ASYNC110 - simulated time costs nothing
-            await anyio.sleep(0.1)
 
     def _all_caught_up(self) -> bool:
         heads = self.world.tables.heads(self.channels)
