@@ -75,7 +75,7 @@ SEEDS ?= 1000
 simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time, on all cores; stops at the first violation
 	PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-chaos: $(VENV)/.dev  ## three real replicas, 200 clients, 20,000 posts, ten faults: about five minutes
+chaos: $(VENV)/.dev  ## three real replicas, 200 clients, 16,000 posts and what is done to them, ten faults: about five minutes
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.chaos
 
 ROUNDS ?= 200

@@ -16,7 +16,8 @@ from benchmarks.cluster import appends, replicas
 from benchmarks.load.__main__ import Progress
 from benchmarks.load.actors import RealServer
 from benchmarks.load.report import RESULTS, machine
-from tests.scenarios.chaos import Plan, run_plan
+from tests.scenarios.chaos.plan import Plan
+from tests.scenarios.chaos.run import run_plan
 
 LIMIT_SECS = 900
 
