@@ -19,6 +19,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.connection.server import ServerConnection
+from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.events import Event, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
@@ -27,7 +28,6 @@ from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
-from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -60,7 +60,7 @@ class ConnectionServer:
         limits: Limits,
         policy: HeaderPolicy,
         metrics: Metrics,
-        timers: TimerWheel,
+        timers: TimerWheel[Transport],
         tasks: TaskGroup,
         sources: ClocksAndEntropy,
         max_connections: int,

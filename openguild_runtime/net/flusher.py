@@ -24,9 +24,9 @@ from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.fanout.native import NATIVE
 from openguild_proto.fanout.native import Ring as NativeRing
 from openguild_proto.fanout.ring import Ring as PureRing
-from openguild_proto.limits import TURN_SECS
 from openguild_runtime.net.transport import SEND_BYTES, Transport
 from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.system.turns import Turn
 
 NativeFlush = Callable[[PureRing, int, int, float], tuple[int, int, list[tuple[int, bytes, int]]]]
 
@@ -70,95 +70,74 @@ class Flusher:
         self._clock = clock
         self._handler = handler
         self._dirty: dict[str, float] = {}
-        self._until: float | None = None  # when this turn's time is over; None: nothing was sent in it yet
+        self._turn = Turn(clock)
         self._wake = anyio.Event()
         self._native = _load_native() if NATIVE and hub.ring_type is NativeRing else None
 
-    def mark(self, stream: str) -> None:
-        """`stream` has frames that some subscriber has not got."""
-        if stream not in self._dirty:
-            self._dirty[stream] = self._clock()
+    def mark(self, ring: str) -> None:
+        """`ring` has frames that some subscriber has not got."""
+        if ring not in self._dirty:
+            self._dirty[ring] = self._clock()
             self._wake.set()
 
-    def hurry(self, stream: str, *, completely: bool) -> None:
+    def hurry(self, ring: str, *, completely: bool) -> None:
         """A burst fills the ring: flush it as far as this turn's time allows, or `completely` whatever it takes."""
-        self.mark(stream)
-        until = math.inf if completely else self._turn_ends()
-        if self._clock() < until:
-            self._serve(stream, until)
-
-    def _turn_ends(self) -> float:
-        """The task begins a new turn's time when it comes to its turn, which is the next one: something is dirty."""
-        if self._until is None:
-            self._until = self._clock() + TURN_SECS
-        return self._until
+        self.mark(ring)
+        self._serve(ring, completely=completely)
 
     @property
     def busy(self) -> bool:
-        """Some stream is not flushed yet."""
+        """Some ring is not flushed yet."""
         return bool(self._dirty)
 
     async def run(self) -> None:
-        """Serve dirty streams for ever, round-robin."""
+        """Serve dirty rings for ever, round-robin; many small ones share a turn of the loop."""
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
             while self._dirty:
-                await self._round()
-            self._until = None
-
-    async def _round(self) -> None:
-        """Every dirty stream once, as far as the turn's time allows; many small ones share a turn of the loop."""
-        until = self._until = self._clock() + TURN_SECS
-        for stream in list(self._dirty):
-            if stream not in self._dirty:  # a burst has been flushed meanwhile
-                continue
-            self._serve(stream, until)
-            if self._clock() >= until:
+                await self._turn.each(list(self._dirty), self._serve_in_turn)
                 self._handler.flush_ended()
                 await anyio.lowlevel.checkpoint()
-                until = self._until = self._clock() + TURN_SECS
-        self._handler.flush_ended()
-        await anyio.lowlevel.checkpoint()
 
-    def _serve(self, stream: str, until: float) -> bool:
-        """Chunks of a dirty stream while there is time, at least one of the smallest: whether the stream is flushed."""
-        while True:
-            left = until - self._clock()
-            served, done = self._contained_chunk(stream, max(left, 0.0))
+    def _serve_in_turn(self, ring: str) -> None:
+        if ring in self._dirty:  # else a burst has been flushed meanwhile
+            self._serve(ring)
+            if self._turn.left() <= 0:
+                self._handler.flush_ended()
+
+    def _serve(self, ring: str, *, completely: bool = False) -> None:
+        """Chunks of a dirty ring while the turn has time, or all of them."""
+        while (max_secs := math.inf if completely else self._turn.left()) > 0:
+            try:
+                served, done = self._flush_chunk(ring, max_secs)
+            except Exception:  # one ring's failure must not end the others
+                log.exception("a ring could not be flushed", ring=ring)
+                served, done = 0, True
             self._metrics.flushed(served)
             if done:
-                self._metrics.delivery_latency(self._clock() - self._dirty.pop(stream))
-                if self._hub.is_open(stream):
-                    self._hub.flushed(stream)
-                self._handler.ring_flushed(stream)
-                return True
-            if self._clock() >= until:
-                return False
+                self._metrics.delivery_latency(self._clock() - self._dirty.pop(ring))
+                if self._hub.is_open(ring):
+                    self._hub.flushed(ring)
+                self._handler.ring_flushed(ring)
+                return
 
-    def _contained_chunk(self, stream: str, max_secs: float) -> tuple[int, bool]:
-        try:
-            return self._flush_chunk(stream, max_secs)
-        except Exception:  # one stream's failure must not end the others
-            log.exception("a stream could not be flushed", stream=stream)
-            return 0, True
-
-    def _flush_chunk(self, stream: str, max_secs: float) -> tuple[int, bool]:
+    def _flush_chunk(self, ring: str, max_secs: float) -> tuple[int, bool]:
         """Serve some subscribers, SEND_BYTES each: how many, and whether nobody is left who could be served."""
-        if not self._hub.is_open(stream):
+        if not self._hub.is_open(ring):
             return 0, True
         if self._native is not None:
-            served, left = self._flush_native(self._native, stream, max_secs)
+            served, left = self._flush_native(self._native, ring, max_secs)
             return served, served < CHUNK_SENDS and not left
-        plan = self._hub.flush_plan(stream, PURE_SENDS)
+        plan = self._hub.flush_plan(ring, PURE_SENDS)
         for subscriber in plan:
             self._flush_one(subscriber)
-        return len(plan), len(plan) < PURE_SENDS and not self._hub.flush_plan(stream, 1)
+        return len(plan), len(plan) < PURE_SENDS and not self._hub.flush_plan(ring, 1)
 
-    def _flush_native(self, flush: NativeFlush, stream: str, max_secs: float) -> tuple[int, int]:
-        served, left, troubles = flush(self._hub.frames(stream), CHUNK_SENDS, SEND_BYTES, max_secs)
+    def _flush_native(self, flush: NativeFlush, ring: str, max_secs: float) -> tuple[int, int]:
+        served, left, troubles = flush(self._hub.frames(ring), CHUNK_SENDS, SEND_BYTES, max_secs)
         for slot, rest, error in troubles:
-            transport = self._hub.at(stream, slot).owner
+            transport = self._hub.at(ring, slot).owner
             if isinstance(transport, Transport):
                 if rest:
                     transport.connection.outbox.append(rest)

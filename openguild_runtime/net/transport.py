@@ -16,11 +16,12 @@ from anyio.abc import TaskGroup
 
 from openguild_proto.connection.phases import Wants
 from openguild_proto.connection.server import ServerConnection
+from openguild_proto.connection.timer_wheel import TICK_SECS, TimerWheel
 from openguild_proto.events import Event
 from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.http.message import OpenStream
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
-from openguild_runtime.net.timers import TimerWheel
+from openguild_runtime.system.turns import Turn
 
 SEND_BYTES = 65_536
 
@@ -63,7 +64,7 @@ class Transport:
         connection: ServerConnection,
         *,
         clock: Callable[[], float],
-        timers: TimerWheel,
+        timers: TimerWheel[Transport],
         tasks: TaskGroup,
         handler: TransportHandler,
     ) -> None:
@@ -97,13 +98,10 @@ class Transport:
         """Monotonic seconds; None: nothing is waited for."""
         return None if self.socket.ended else self.connection.next_deadline()
 
-    def deadline_passed(self, now: float) -> None:
-        """Act on what `next_deadline` gave; called by the timer wheel, and never raises.
-
-        What the peer sent is left to whoever reads here.
-        """
+    def deadline_passed(self) -> None:
+        """Act on what `next_deadline` gave; never raises. What the peer sent is left to whoever reads here."""
         try:
-            for event in self.connection.handle_deadline(now):
+            for event in self.connection.handle_deadline(self._clock()):
                 self._handler.report(self, event)
             self.settle()
         except Exception:  # contained: one connection's failure must not end the others
@@ -242,3 +240,11 @@ class Transport:
         """End both directions now; whoever reads or writes here wakes, and the connection server cleans up."""
         self.socket.end()
         self._timers.disarm(self)
+
+
+async def watch_deadlines(timers: TimerWheel[Transport], clock: Callable[[], float]) -> None:
+    """Until cancelled: have every transport act on its deadlines when they have passed."""
+    turn = Turn(clock)
+    while True:
+        await anyio.sleep(TICK_SECS)
+        await turn.each(timers.due(clock()), Transport.deadline_passed)

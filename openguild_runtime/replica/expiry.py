@@ -48,6 +48,6 @@ async def _renew_deadlines(replica: ReplicaRunner, sources: ClocksAndEntropy) ->
         if transport.stream is not None and transport.connection.is_open:
             expire_with_token(transport, transport.stream, sources)
             if (transport.connection.next_deadline() or 0) <= sources.monotonic():
-                transport.deadline_passed(sources.monotonic())  # here, and not thousands in one turn of the timer wheel
+                transport.deadline_passed()  # here, and not thousands in one turn of the timer wheel
             else:
                 transport.settle()

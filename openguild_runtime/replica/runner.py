@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import OpenStream
-from openguild_proto.limits import FEW_AT_ONCE, TURN_SECS
+from openguild_proto.limits import FEW_AT_ONCE
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
 from openguild_proto.replica.notifications import USER_RING
@@ -30,6 +30,7 @@ from openguild_runtime.replica.actions import ActionPerformer
 from openguild_runtime.replica.limit_sharing import LimitSharer
 from openguild_runtime.replica.replays import Replays
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.system.turns import Turn
 
 AT_A_TIME = 8  # actions between two looks at the clock
 
@@ -75,9 +76,8 @@ class ReplicaRunner:
         )
         self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
         self._timer_deadline = 0.0
-        self._until: float | None = (
-            None  # when this turn's time is over; None: no more than a few actions were taken in it
-        )
+        self._turn = Turn(clock)
+        self._goes_on = False  # in the next turn
         self._is_carrying_out = False
 
     # --- inputs --------------------------------------------------------------------------------------
@@ -227,12 +227,12 @@ class ReplicaRunner:
         try:
             if self._take(FEW_AT_ONCE):
                 return
-            if self._until is None:
-                self._until = self._clock() + TURN_SECS
-                self._loop.call_soon(self._next_turn)
-            while self._clock() < self._until or self.replica.is_pressed:
+            while self._turn.left() > 0 or self.replica.is_pressed:
                 if self._take(AT_A_TIME):
                     return
+            if not self._goes_on:
+                self._goes_on = True
+                self._loop.call_soon(self._go_on)
         finally:
             self._is_carrying_out = False
             self._arm()
@@ -249,8 +249,8 @@ class ReplicaRunner:
                 log.exception("an action failed", action=type(action).__name__)
         return False
 
-    def _next_turn(self) -> None:
-        self._until = None
+    def _go_on(self) -> None:
+        self._goes_on = False
         self.carry_out()
 
     async def _run(self, procedure: Procedure[Any], what: str) -> Any:
@@ -294,7 +294,7 @@ class ReplicaRunner:
     @property
     def busy(self) -> bool:
         """Some action or ring waits for its turn of the loop."""
-        return self._until is not None or self.flusher.busy
+        return self._goes_on or self.flusher.busy
 
     def depths(self) -> Depths:
         """What is waiting here, for metrics and operators."""

@@ -20,6 +20,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 import openguild_runtime
+from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.fanout import ring
 from openguild_proto.fanout.hub import Hub
@@ -44,7 +45,7 @@ from openguild_runtime.net.listener import (
     close_listener,
     open_listener,
 )
-from openguild_runtime.net.timers import TimerWheel
+from openguild_runtime.net.transport import Transport, watch_deadlines
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.process.shutdown import CONNECTIONS_SECS, Shutdown
 from openguild_runtime.replica.expiry import watch_clocks
@@ -147,7 +148,7 @@ class Server:
         )
         on_main = config.metrics.enabled and config.metrics.bind_addr is None
         self.performer = self._performer(metrics_shown=on_main)
-        self.timers = TimerWheel(clock)
+        self.timers: TimerWheel[Transport] = TimerWheel(clock())
         self.connection_server = self._connection_server(self.performer, max_connections=budget.max_connections)
         self.descriptors = Descriptors(budget, self.connection_server, self.service.sockets, self.metrics, clock)
         self._connection_servers = [self.connection_server]  # whose connections end with the process
@@ -203,7 +204,7 @@ class Server:
 
     async def start_parts(self) -> None:
         """Begin everything but listening; returns at once, `readiness` tells when requests are served."""
-        self.tasks.start_soon(self.timers.run)
+        self.tasks.start_soon(watch_deadlines, self.timers, self.sources.monotonic)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
         self.tasks.start_soon(watch_clocks, self.replica, self.sources)

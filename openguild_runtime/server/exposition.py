@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import anyio
-import anyio.lowlevel
 
-from openguild_proto.limits import TURN_SECS
 from openguild_runtime.server.siblings import WorkerSlot, gather
+from openguild_runtime.system.turns import Turn
 
 
 class Exposition:
@@ -33,6 +32,7 @@ class Exposition:
         self._slot = slot
         self._max_age_secs = max_age_secs
         self._clock = clock
+        self._turn = Turn(clock)
         self._own: tuple[float, bytes] | None = None  # (when, text)
         self._whole: tuple[float, bytes] | None = None
         self._rendering, self._gathering = anyio.Lock(), anyio.Lock()
@@ -42,19 +42,11 @@ class Exposition:
         async with self._rendering:
             text = self._fresh(self._own)
             if text is None:
-                text = await self._rendered()
+                pieces: list[bytes] = []
+                await self._turn.each(self._render(), pieces.append)
+                text = b"".join(pieces)
                 self._own = self._clock(), text
         return text
-
-    async def _rendered(self) -> bytes:
-        pieces = []
-        until = self._clock() + TURN_SECS
-        for piece in self._render():
-            pieces.append(piece)
-            if self._clock() >= until:
-                await anyio.lowlevel.checkpoint()
-                until = self._clock() + TURN_SECS
-        return b"".join(pieces)
 
     async def whole(self) -> bytes:
         """What a scrape gets. Whoever asks meanwhile waits for the same text."""

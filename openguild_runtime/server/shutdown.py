@@ -19,11 +19,11 @@ from openguild_proto.policy.lifecycle import Lifecycle
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.connection_server import ConnectionServer
-from openguild_runtime.net.in_turns import in_turns
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.siblings import WorkerSlot
+from openguild_runtime.system.turns import Turn
 
 LAST_WORDS_SECS = 0.6  # for close handshakes and answers after the last wave
 SCRAPE_SECS = 0.2  # for the last scrape to be answered
@@ -70,14 +70,13 @@ async def drain(
     stop_listening()
     connection_server.draining = True  # no stream opens from here on
     requests = [transport for transport in connection_server.transports if not transport.connection.is_websocket]
-    await in_turns(
-        requests, lambda transport: transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING), clock
-    )
+    turn = Turn(clock)
+    await turn.each(requests, lambda transport: transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING))
     with anyio.move_on_after(window_secs + LAST_WORDS_SECS):
         replica.drain(window_secs)
         await connection_server.wait_empty()
     cut = len(connection_server.transports)
-    await in_turns(list(connection_server.transports), Transport.abort, clock)
+    await turn.each(list(connection_server.transports), Transport.abort)
     log.info("drained", connections_cut=cut)
 
 

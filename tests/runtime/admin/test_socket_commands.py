@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from openguild_proto.connection.server import ServerConnection
+from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
 from openguild_proto.replica.notifications import user_ring
@@ -24,7 +25,6 @@ from openguild_runtime.admin.socket_commands import AdminScope, Response, respon
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
-from openguild_runtime.net.timers import TimerWheel
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
@@ -67,7 +67,7 @@ class Joined:
         self.sockets += ours, theirs
         connection = ServerConnection(now=0.0, random_bytes=os.urandom)
         transport = Transport(
-            NonblockingSocket(ours), "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic),
+            NonblockingSocket(ours), "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic()),
             tasks=self.tasks, handler=NoDriver(),
         )  # fmt: skip
         stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id, verified_by=b"")

@@ -11,6 +11,7 @@ import anyio
 import pytest
 import structlog
 
+from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.effects.roles import GrantServerRole
 from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http.headers import HeaderPolicy
@@ -18,8 +19,7 @@ from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
 from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.connection_server import ConnectionServer
-from openguild_runtime.net.timers import TimerWheel
-from openguild_runtime.net.transport import Transport
+from openguild_runtime.net.transport import Transport, watch_deadlines
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -82,8 +82,8 @@ async def served(limits: Limits | None = None, max_per_address: int = 10) -> Asy
     handler, sources = Handler(), ClocksAndEntropy()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            timers = TimerWheel(sources.monotonic)
-            tasks.start_soon(timers.run)
+            timers: TimerWheel[Transport] = TimerWheel(sources.monotonic())
+            tasks.start_soon(watch_deadlines, timers, sources.monotonic)
             server = ConnectionServer(
                 handler, limits=limits or Limits(), policy=HeaderPolicy(), metrics=Metrics("0", native_ring=False),
                 timers=timers, tasks=tasks, sources=sources, max_connections=10, max_per_address=max_per_address,

@@ -21,14 +21,12 @@ from structlog.testing import capture_logs
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.effects.channels import Appended
 from openguild_proto.http.message import OpenStream
-from openguild_proto.limits import TURN_SECS
 from openguild_proto.records import ControlKind, ControlRecord, StoredEvent
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
-from openguild_runtime.net.in_turns import in_turns
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
-from openguild_runtime.net.transport import Transport
+from openguild_runtime.net.transport import Transport, watch_deadlines
 from openguild_runtime.server.app import Server
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append
@@ -307,7 +305,7 @@ async def test_what_ends_every_stream_takes_turns(what: str) -> None:
             elif what == "wave":
                 replica.drain(0.1)
             else:
-                server.tasks.start_soon(server.timers.run)
+                server.tasks.start_soon(watch_deadlines, server.timers, server.sources.monotonic)
             await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
 
 
@@ -343,22 +341,3 @@ async def test_a_scrape_lets_others_have_their_turn() -> None:
         async with turns_are_short():
             text = await them.server.exposition.own()
         assert text.startswith(b"# HELP")
-
-
-async def test_in_turns_does_everything_and_lets_others_run() -> None:
-    now, done, between = [0.0], [], []
-
-    def slow(item: int) -> None:
-        done.append(item)
-        now[0] += TURN_SECS / 8
-
-    async def other() -> None:
-        while len(done) < 100:
-            between.append(len(done))
-            await anyio.lowlevel.checkpoint()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(other)
-        await in_turns(range(100), slow, lambda: now[0])
-    assert done == list(range(100))
-    assert len(between) >= 10

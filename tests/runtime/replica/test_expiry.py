@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.net.transport import watch_deadlines
 from openguild_runtime.replica import expiry
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.line import Line, connected
@@ -61,8 +62,8 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
     with structlog.testing.capture_logs() as records:
         async with connected(sources=clocks.sources) as line, anyio.create_task_group() as tasks:
             server = line.server
-            for task in (server.timers.run, lambda: expiry.watch_clocks(server.replica, server.sources)):
-                tasks.start_soon(task)
+            tasks.start_soon(watch_deadlines, server.timers, server.sources.monotonic)
+            tasks.start_soon(expiry.watch_clocks, server.replica, server.sources)
             ours, theirs = socket.socketpair()
             for end in (ours, theirs):
                 end.setblocking(False)

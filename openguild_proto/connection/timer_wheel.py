@@ -1,0 +1,69 @@
+"""One timer for all connections: coarse buckets instead of a task or a heap entry per deadline.
+
+Deadlines of idle sockets move all the time and almost never pass. A connection stands in one bucket; a deadline
+that moved later is noticed when the bucket comes up, one that moved earlier is put into an earlier bucket.
+So `arm` is one comparison in the common case, and an idle connection costs one dict entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+TICK_SECS = 0.1  # call `due` this often: a deadline passes up to two of these late
+
+
+class Timed(Protocol):
+    """What has a deadline."""
+
+    timer_tick: int  # the bucket the object stands in, -1 for none; owned by the wheel
+
+    def next_deadline(self) -> float | None:
+        """Return it in monotonic seconds; None: nothing is waited for."""
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class TimerWheel(Generic[T]):
+    """Buckets of `TICK_SECS`. `now`: monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._buckets: dict[int, dict[T, None]] = {}
+        self._done = int(now / TICK_SECS)
+
+    def arm(self, timed: T) -> None:
+        """Make sure that `timed` is looked at no later than its next deadline."""
+        deadline = timed.next_deadline()
+        if deadline is None:
+            return
+        tick = max(int(deadline / TICK_SECS) + 1, self._done + 1)
+        if timed.timer_tick == -1 or tick < timed.timer_tick:
+            self.disarm(timed)
+            timed.timer_tick = tick
+            self._buckets.setdefault(tick, {})[timed] = None
+
+    def disarm(self, timed: T) -> None:
+        """Forget `timed`; safe to repeat."""
+        bucket = self._buckets.get(timed.timer_tick)
+        if bucket is not None:
+            bucket.pop(timed, None)
+            if not bucket:
+                del self._buckets[timed.timer_tick]
+        timed.timer_tick = -1
+
+    def due(self, now: float) -> Iterator[T]:
+        """Yield those whose deadline has passed, each to be acted on before the next one is taken; all others get new buckets.
+
+        Thousands of deadlines pass together where thousands of connections came together: the caller may pause between two.
+        """
+        while self._done < int(now / TICK_SECS):
+            self._done += 1
+            for timed in self._buckets.pop(self._done, ()):
+                if timed.timer_tick != self._done:
+                    continue  # disarmed since, or in another bucket
+                timed.timer_tick = -1
+                deadline = timed.next_deadline()
+                if deadline is not None and deadline <= now:
+                    yield timed
+                self.arm(timed)

@@ -1,0 +1,39 @@
+"""The time that one kind of work takes of each turn of the loop, so that very many sockets hold nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import anyio.lowlevel
+
+from openguild_proto.limits import TURN_SECS
+
+T = TypeVar("T")
+
+
+class Turn:
+    """`TURN_SECS` of each turn of the loop, however often the work is taken up in it. `clock`: monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: float | None = None  # None: nothing was done in this turn yet
+
+    def left(self) -> float:
+        """Return the seconds that are left; the time begins to run with the first call in a turn."""
+        now = self._clock()
+        if self._until is None:
+            self._until = now + TURN_SECS
+            asyncio.get_running_loop().call_soon(self._end)
+        return self._until - now
+
+    def _end(self) -> None:
+        self._until = None
+
+    async def each(self, items: Iterable[T], action: Callable[[T], object]) -> None:
+        """Do `action(item)` for each, in as many turns as it takes. Return when all is done."""
+        for item in items:
+            if self.left() <= 0:
+                await anyio.lowlevel.checkpoint()
+            action(item)
