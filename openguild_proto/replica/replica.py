@@ -26,8 +26,7 @@ from openguild_proto.effects.base import Overloaded, StorageUnavailable
 from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
-from openguild_proto.limits import CATCH_UP_SECS, TAIL_CHECK_SECS
-from openguild_proto.procedures import Procedure, Sleep
+from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
 from openguild_proto.replica.actions import AnyAction, Level, Prepared, Publish, PublishControl, StreamSocket
 from openguild_proto.replica.channels import ChannelGone, Channels
@@ -39,6 +38,7 @@ from openguild_proto.replica.outputs import Counters, Outputs
 from openguild_proto.replica.pages import Pages, Pieces
 from openguild_proto.replica.redactions import redacted_frame, redaction_in
 from openguild_proto.replica.streams import Streams
+from openguild_proto.replica.tails import Tails
 from openguild_proto.schemas.payloads import (
     ReadHint,
     decode_control,
@@ -56,7 +56,6 @@ class Replica:
     def __init__(self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float]) -> None:
         self.hub = hub
         self._outputs = outputs = Outputs(hub)
-        self._jitter = jitter
         self._procedures = outputs.procedures
         self.epochs = Epochs(outputs, self._begin_anew)
         self.channels = Channels(outputs, self.epochs, self)
@@ -64,11 +63,9 @@ class Replica:
         self.streams = Streams(hub, outputs, self.channels, self.notifications, Pages(outputs))
         self.controls = Controls(outputs, self.epochs, self.streams, tokens)
         self._draining = Draining(outputs, jitter)
-        self._wire_up = True
+        self._tails = Tails(outputs, self.epochs, self.channels, self.controls, jitter)
         self._tickets: dict[int, Callable[[], None]] = {}  # of streams whose Prepared was not taken: what cancels it
         self._last_ticket = 0
-        self._catch_up_asked = False
-        self._is_catching_up = False
 
     # --- the start -----------------------------------------------------------------------------------
 
@@ -88,7 +85,7 @@ class Replica:
     def follow(self, *, now: float) -> None:
         """From now on the tails are checked."""
         self._at(now)
-        self._procedures.start(self._check_tails_forever(), "the tail checks")
+        self._tails.follow()
 
     # --- what is stored and heard --------------------------------------------------------------------
 
@@ -136,17 +133,12 @@ class Replica:
     def wire_state(self, connected: bool, *, now: float) -> None:
         """Whether messages travel. When they do again, whatever was lost meanwhile is in the log."""
         self._at(now)
-        was, self._wire_up = self._wire_up, connected
-        if connected and not was:
-            self.catch_up(now=now)
+        self._tails.wire_state(connected)
 
     def catch_up(self, *, now: float) -> None:
         """Check every tail: at once, one at a time, and then no sooner than `CATCH_UP_SECS` after the last one."""
         self._at(now)
-        self._catch_up_asked = True
-        if not self._is_catching_up:
-            self._is_catching_up = True
-            self._procedures.start(self._catch_up(), "checking every tail")
+        self._tails.catch_up()
 
     # --- streams -------------------------------------------------------------------------------------
 
@@ -307,47 +299,12 @@ class Replica:
         """Whether the channel's readers can be given more at once."""
         return self.hub.has_room(channel_id)
 
-    # --- tails ---------------------------------------------------------------------------------------
-
     def _begin_anew(self) -> Procedure[None]:
         """Every channel has a new epoch. Counted as a change first, so that what is joining just now is looked at again."""
         self.streams.changed()
         self.streams.pages.drop_all()
         yield from self.channels.restart_all()
         yield from self.controls.begin_anew()
-
-    def _check_tails_forever(self) -> Procedure[None]:
-        """Two jittered checks in each `TAIL_CHECK_SECS`; the control log with every other one."""
-        with_controls = True
-        while True:
-            yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self._jitter())).wait()
-            yield from self._check_all(everything=False, controls=with_controls)
-            with_controls = not with_controls
-
-    def _check_all(self, *, everything: bool, controls: bool) -> Procedure[None]:
-        yield from self._contained(self.epochs.check(), "checking the epochs")
-        tails = self.channels.check_tails(deaf=not self._wire_up, everything=everything)
-        yield from self._contained(tails, "checking the channels' tails")
-        if controls:
-            yield from self._contained(self.controls.check_tail(), "checking the control log's tail")
-
-    def _contained(self, procedure: Procedure[None], what: str) -> Procedure[None]:
-        """Those behind it go on when it fails; what the database did not answer is asked at the next check."""
-        try:
-            yield from procedure
-        except StorageUnavailable:
-            return
-        except Exception as failure:
-            self._outputs.defect(what, failure)
-
-    def _catch_up(self) -> Procedure[None]:
-        try:
-            while self._catch_up_asked:
-                self._catch_up_asked = False
-                yield from self._check_all(everything=True, controls=True)
-                yield from Sleep(CATCH_UP_SECS).wait()
-        finally:
-            self._is_catching_up = False
 
 
 def _nothing() -> None:

@@ -1,0 +1,79 @@
+"""Tail checks: what the wire did not bring is found in the log, now and then, and at once when the wire was away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.limits import CATCH_UP_SECS, TAIL_CHECK_SECS
+from openguild_proto.procedures import Procedure, Sleep
+from openguild_proto.replica.channels import Channels
+from openguild_proto.replica.controls import Controls
+from openguild_proto.replica.epochs import Epochs
+from openguild_proto.replica.outputs import Outputs
+
+
+class Tails:
+    """`jitter()` gives numbers in [0, 1): replicas do not check at the same moment."""
+
+    def __init__(
+        self, outputs: Outputs, epochs: Epochs, channels: Channels, controls: Controls, jitter: Callable[[], float]
+    ) -> None:
+        self._outputs = outputs
+        self._epochs = epochs
+        self._channels = channels
+        self._controls = controls
+        self._jitter = jitter
+        self._wire_up = True
+        self._catch_up_asked = False
+        self._is_catching_up = False
+
+    def follow(self) -> None:
+        """Check from now on."""
+        self._outputs.procedures.start(self._check_tails_forever(), "the tail checks")
+
+    def wire_state(self, connected: bool) -> None:
+        """Whether messages travel. When they do again, everything is checked."""
+        was, self._wire_up = self._wire_up, connected
+        if connected and not was:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Check every tail: at once, one at a time, and then no sooner than `CATCH_UP_SECS` after the last one."""
+        self._catch_up_asked = True
+        if not self._is_catching_up:
+            self._is_catching_up = True
+            self._outputs.procedures.start(self._catch_up(), "checking every tail")
+
+    def _check_tails_forever(self) -> Procedure[None]:
+        """Two jittered checks in each `TAIL_CHECK_SECS`; the control log with every other one."""
+        with_controls = True
+        while True:
+            yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self._jitter())).wait()
+            yield from self._check_all(everything=False, controls=with_controls)
+            with_controls = not with_controls
+
+    def _check_all(self, *, everything: bool, controls: bool) -> Procedure[None]:
+        yield from self._contained(self._epochs.check(), "checking the epochs")
+        tails = self._channels.check_tails(deaf=not self._wire_up, everything=everything)
+        yield from self._contained(tails, "checking the channels' tails")
+        if controls:
+            yield from self._contained(self._controls.check_tail(), "checking the control log's tail")
+
+    def _contained(self, procedure: Procedure[None], what: str) -> Procedure[None]:
+        """Those behind it go on when it fails; what the database did not answer is asked at the next check."""
+        try:
+            yield from procedure
+        except StorageUnavailable:
+            return
+        except Exception as failure:
+            self._outputs.defect(what, failure)
+
+    def _catch_up(self) -> Procedure[None]:
+        try:
+            while self._catch_up_asked:
+                self._catch_up_asked = False
+                yield from self._check_all(everything=True, controls=True)
+                yield from Sleep(CATCH_UP_SECS).wait()
+        finally:
+            self._is_catching_up = False
