@@ -56,6 +56,10 @@ class Subscriber:
             return self._hub.frames(self.ring).cursor(self._slot)
         return self._position
 
+    def leave(self) -> None:
+        """Take nothing more from the ring. Idempotent."""
+        self._hub.unsubscribe(self)
+
     @property
     def replaying(self) -> bool:
         """Whether storage must supply the next event."""

@@ -21,11 +21,13 @@ class ClockWatch:
     A step is noticed at once, slewing when it adds up.
     """
 
-    def __init__(self, now: float, wall: float) -> None:
-        self._offset = wall - now
+    def __init__(self) -> None:
+        self._offset: float | None = None  # from the first look on
 
     def moved(self, now: float, wall: float) -> float:
         """Return the seconds that the wall clock has moved since they were last returned; 0.0 below the bound, negative: back."""
+        if self._offset is None:
+            self._offset = wall - now
         by = wall - now - self._offset
         if abs(by) <= MAX_CLOCK_DRIFT_SECS:
             return 0.0

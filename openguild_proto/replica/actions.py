@@ -45,6 +45,12 @@ class PublishControl(Action, frozen=True):
     payload: bytes
 
 
+class PublishLimits(Action, frozen=True):
+    """Tell the other replicas what this one has admitted under the shared limits. Best effort."""
+
+    payload: bytes
+
+
 class Haste(IntEnum):
     """When a ring is to be flushed."""
 
@@ -78,6 +84,15 @@ class Close(Action, frozen=True):
     missed: int | None = None  # events lost by a reader that was too slow
 
 
+class ExpireAt(Action, frozen=True):
+    """Close the stream at `deadline` (monotonic seconds) instead of an earlier given one, when its token ends."""
+
+    socket: Any
+    deadline: float
+    code: int
+    reason: str
+
+
 class Prepared(Action, frozen=True):
     """The stream of this ticket can be joined, or is refused."""
 
@@ -108,4 +123,6 @@ class Pass(Action, frozen=True):
 
 PASS = Pass()
 
-AnyAction: TypeAlias = Query | Publish | PublishControl | Flush | Replay | Close | Prepared | Log | Pass
+AnyAction: TypeAlias = (
+    Query | Publish | PublishControl | PublishLimits | Flush | Replay | Close | ExpireAt | Prepared | Log | Pass
+)

@@ -8,10 +8,10 @@ until there are none and carry them out in order, and come back at `next_deadlin
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = replica.next_deadline()
 
-Inputs: `run` (with `start`), `follow`, `committed`, `heard`, `stored`, `read_moved`, `heard_control`, `wire_state`, `catch_up`,
-`prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`, `keys_replaced`, `drain`, `answered`,
-`failed`, `handle_deadline`. `now` is monotonic seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises
-for what another replica or the store says.
+Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `heard`, `stored`, `read_moved`, `heard_control`,
+`heard_limits`, `wire_state`, `wire_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`,
+`replayed`, `flushed`, `keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`. `now` is monotonic
+seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
 """
 
 from __future__ import annotations
@@ -26,14 +26,23 @@ from openguild_proto.effects.base import Overloaded, StorageUnavailable
 from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
-from openguild_proto.procedures import Procedure
+from openguild_proto.policy.limit_sharing import PUBLISH_SECS, LimitSharing
+from openguild_proto.procedures import Procedure, Sleep
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
-from openguild_proto.replica.actions import AnyAction, Level, Prepared, Publish, PublishControl, StreamSocket
+from openguild_proto.replica.actions import (
+    AnyAction,
+    Level,
+    Prepared,
+    Publish,
+    PublishControl,
+    PublishLimits,
+    StreamSocket,
+)
 from openguild_proto.replica.channels import ChannelGone, Channels
 from openguild_proto.replica.controls import Controls
 from openguild_proto.replica.draining import Draining
 from openguild_proto.replica.epochs import Epochs
-from openguild_proto.replica.notifications import Notifications
+from openguild_proto.replica.notifications import USER_RING, Notifications
 from openguild_proto.replica.outputs import Counters, Outputs
 from openguild_proto.replica.pages import Pages, Pieces
 from openguild_proto.replica.redactions import redacted_frame, redaction_in
@@ -51,9 +60,14 @@ from openguild_proto.ws.frames import text_frame
 
 
 class Replica:
-    """`hub` holds the rings, which whoever carries out `Flush` sends from; `tokens` hears of revoked sessions."""
+    """`hub` holds the rings, which whoever carries out `Flush` sends from; `tokens` hears of revoked sessions.
 
-    def __init__(self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float]) -> None:
+    `sharing`: of the message limits, with the other replicas; None: there are no others.
+    """
+
+    def __init__(
+        self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float], sharing: LimitSharing | None = None
+    ) -> None:
         self.hub = hub
         self._outputs = outputs = Outputs(hub)
         self._procedures = outputs.procedures
@@ -62,6 +76,8 @@ class Replica:
         self.notifications = Notifications(hub, outputs, self.channels)
         self.streams = Streams(hub, outputs, self.channels, self.notifications, Pages(outputs))
         self.controls = Controls(outputs, self.epochs, self.streams, tokens)
+        self._sharing = sharing
+        self._limits_delivered = True
         self._draining = Draining(outputs, jitter)
         self._tails = Tails(outputs, self.epochs, self.channels, self.controls, jitter)
         self._tickets: dict[int, Callable[[], None]] = {}  # of streams whose Prepared was not taken: what cancels it
@@ -86,6 +102,20 @@ class Replica:
         """From now on the tails are checked."""
         self._at(now)
         self._tails.follow()
+
+    def share_limits(self, *, now: float) -> None:
+        """From now on the other replicas are told what this one admits."""
+        self._at(now)
+        if self._sharing is not None:
+            self._procedures.start(self._share_limits(self._sharing), "sharing limits")
+
+    def _share_limits(self, sharing: LimitSharing) -> Procedure[None]:
+        while True:
+            connected, delivered = self._tails.is_wire_up, self._limits_delivered
+            payload = sharing.tick(self._procedures.now, connected=connected, heard=delivered)
+            if payload is not None:
+                self._outputs.add(PublishLimits(payload))
+            yield from Sleep(PUBLISH_SECS).wait()
 
     # --- what is stored and heard --------------------------------------------------------------------
 
@@ -130,10 +160,25 @@ class Replica:
         else:
             self.controls.offer(message)
 
-    def wire_state(self, connected: bool, *, now: float) -> None:
-        """Whether messages travel. When they do again, whatever was lost meanwhile is in the log."""
+    def heard_limits(self, payload: bytes, *, now: float) -> None:
+        """What another replica has admitted under the shared limits."""
         self._at(now)
+        try:
+            if self._sharing is not None:
+                self._sharing.received(payload, now)
+        except msgspec.DecodeError:
+            self._outputs.log(Level.WARNING, "a limits message from another replica is malformed")
+
+    def wire_state(self, connected: bool, *, limits_delivered: bool = True, now: float) -> None:
+        """Whether messages travel, and those of the limits. When they do again, whatever was lost meanwhile is in the log."""
+        self._at(now)
+        self._limits_delivered = limits_delivered
         self._tails.wire_state(connected)
+
+    def wire_answered(self, *, now: float) -> None:
+        """The wire has taken what was published before."""
+        if self._sharing is not None:
+            self._sharing.answered(now)
 
     def catch_up(self, *, now: float) -> None:
         """Check every tail: at once, one at a time, and then no sooner than `CATCH_UP_SECS` after the last one."""
@@ -184,13 +229,15 @@ class Replica:
         self._at(now)
         self.streams.abandon(stream)
 
-    def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int, changes: int, now: float) -> None:
-        """The upgrade was accepted: subscribe the socket, whose descriptor is `handle`.
+    def join(
+        self, socket: StreamSocket, stream: OpenStream, *, handle: int, changes: int, wall: float, now: float
+    ) -> None:
+        """The upgrade was accepted: subscribe the socket, whose descriptor is `handle`. `wall`: UTC seconds.
 
         `changes`: the count when its access was checked. What came since has not seen this socket, so it is checked again.
         """
         self._at(now)
-        self.streams.join(socket, stream, handle=handle)
+        self.streams.join(socket, stream, handle=handle, wall=wall)
         if changes != self.streams.changes:
             self.controls.recheck_joined(socket, changes)
 
@@ -220,6 +267,11 @@ class Replica:
         """The key ring has changed: streams whose token was signed by a key that has left it end."""
         self._at(now)
         self.streams.keys_replaced(trusts)
+
+    def wall_clock(self, wall: float, *, now: float) -> None:
+        """UTC seconds now; call it about once a second. Streams end with their tokens, also when the clock was set."""
+        self._at(now)
+        self.streams.wall_clock(wall)
 
     def drain(self, window_secs: float, *, now: float) -> None:
         """Send every stream elsewhere, in waves over half of the window, each told when to come back."""
@@ -262,6 +314,22 @@ class Replica:
     def counters(self) -> Counters:
         """Totals since the start."""
         return self._outputs.counters
+
+    @property
+    def limits_probe(self) -> bytes:
+        """An empty message of the limits, to test whether the wire permits them; b"" where limits are not shared."""
+        return b"" if self._sharing is None else self._sharing.probe()
+
+    @property
+    def limit_divisor(self) -> int:
+        """What the limits are divided by at the moment."""
+        return 1 if self._sharing is None else self._sharing.divisor
+
+    def depths(self) -> tuple[list[tuple[str, int]], int]:
+        """The channels with readers that are behind, deepest first, and the deepest of the notification streams."""
+        deep = self.hub.depths()
+        channels = [(ring, depth) for ring, depth in deep if not ring.startswith(USER_RING)]
+        return channels, next((depth for ring, depth in deep if ring.startswith(USER_RING)), 0)
 
     def _at(self, now: float) -> None:
         self._procedures.now = now

@@ -13,8 +13,9 @@ from openguild_proto.fanout.hub import Hub, Lagged, Subscriber, SubscriberState
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import FEW_AT_ONCE, MAX_PAGE_EVENTS
 from openguild_proto.operations.consequences import CloseStreams
+from openguild_proto.policy.clock_watch import ClockWatch, deadline_of
 from openguild_proto.procedures import Procedure
-from openguild_proto.replica.actions import Close, Replay, StreamSocket
+from openguild_proto.replica.actions import Close, ExpireAt, Level, Replay, StreamSocket
 from openguild_proto.replica.channels import ChannelGone, Channels
 from openguild_proto.replica.notifications import Notifications, user_ring
 from openguild_proto.replica.outputs import Outputs
@@ -41,6 +42,7 @@ class Streams:
         self._outputs = outputs
         self._channels = channels
         self._is_ending_lagged = False
+        self._clock_watch = ClockWatch()
         self._sockets: dict[str, dict[StreamSocket, None]] = {}  # user id -> sockets, in the order of their coming
 
     # --- joining and leaving -------------------------------------------------------------------------
@@ -69,16 +71,17 @@ class Streams:
         else:
             self.notifications.release(stream.user_id)
 
-    def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int) -> None:
+    def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int, wall: float) -> None:
         """Subscribe the accepted socket; from here it misses nothing and gets nothing twice.
 
-        `handle`: its descriptor.
+        `handle`: its descriptor. `wall`: UTC seconds; the stream ends with its token.
         """
         socket.stream = stream
         self._sockets.setdefault(stream.user_id, {})[socket] = None
         if self._is_beyond_log(stream):
             self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK))
             return
+        self._outputs.add(self._expiry(socket, stream, wall))
         ring, since = self._place(stream)
         socket.subscriber = self._hub.subscribe(ring, since, owner=socket, handle=handle)
         self._outputs.counters.subscribers += 1
@@ -151,6 +154,23 @@ class Streams:
         return True
 
     # --- ending --------------------------------------------------------------------------------------
+
+    def _expiry(self, socket: StreamSocket, stream: OpenStream, wall: float) -> ExpireAt:
+        deadline = deadline_of(stream.expires_ms, self._outputs.procedures.now, wall)
+        return ExpireAt(socket, deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
+
+    def wall_clock(self, wall: float) -> None:
+        """UTC seconds now. Where the clock was set, every stream gets its deadline anew: tokens end by it."""
+        by = self._clock_watch.moved(self._outputs.procedures.now, wall)
+        if not by:
+            return
+        what = f"the wall clock was moved by {by:+.1f} s: tokens end by it; see that only NTP sets it, in small steps"
+        self._outputs.log(Level.WARNING, what)
+
+        def expiry(socket: StreamSocket) -> ExpireAt | None:
+            return None if socket.stream is None else self._expiry(socket, socket.stream, wall)
+
+        self._outputs.add_each(self.sockets(), expiry)
 
     def end_lagged(self) -> None:
         """Readers that the rings have overrun end, with the place to resume from: 1008."""

@@ -24,7 +24,7 @@ class Tails:
         self._channels = channels
         self._controls = controls
         self._jitter = jitter
-        self._wire_up = True
+        self.is_wire_up = True
         self._catch_up_asked = False
         self._is_catching_up = False
 
@@ -34,7 +34,7 @@ class Tails:
 
     def wire_state(self, connected: bool) -> None:
         """Whether messages travel. When they do again, everything is checked."""
-        was, self._wire_up = self._wire_up, connected
+        was, self.is_wire_up = self.is_wire_up, connected
         if connected and not was:
             self.catch_up()
 
@@ -55,7 +55,7 @@ class Tails:
 
     def _check_all(self, *, everything: bool, controls: bool) -> Procedure[None]:
         yield from self._contained(self._epochs.check(), "checking the epochs")
-        tails = self._channels.check_tails(deaf=not self._wire_up, everything=everything)
+        tails = self._channels.check_tails(deaf=not self.is_wire_up, everything=everything)
         yield from self._contained(tails, "checking the channels' tails")
         if controls:
             yield from self._contained(self._controls.check_tail(), "checking the control log's tail")

@@ -63,8 +63,8 @@ def _behind(hub: Hub, transport: Transport) -> int:
 
 def list_channels(scope: AdminScope, request: Request) -> Response:
     """List channels with a backlog, the deepest first, with the slowest reader of each."""
-    hub, lines = scope.replica.hub, []
-    for channel_id, depth in scope.replica.depths().channels[: _limit(request)]:
+    hub, lines = scope.replica.replica.hub, []
+    for channel_id, depth in scope.replica.replica.depths()[0][: _limit(request)]:
         behind = [
             (_behind(hub, transport), transport.stream.user_id, transport.address)
             for transport in scope.replica.transports()
@@ -87,7 +87,7 @@ def list_sessions(scope: AdminScope, request: Request) -> Response:
     user, limit = _user(request), _limit(request)
     lines: list[Response] = [
         {"user_id": transport.stream.user_id, "session_id": transport.stream.session_id, "address": transport.address,
-         "channel_id": transport.stream.channel_id, "behind": _behind(scope.replica.hub, transport)}
+         "channel_id": transport.stream.channel_id, "behind": _behind(scope.replica.replica.hub, transport)}
         for transport in scope.replica.transports()
         if transport.stream is not None and user in (None, transport.stream.user_id)
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
@@ -87,9 +87,9 @@ class Bus(ABC):
         """Send what this replica has admitted to every other one (policy/sharing)."""
 
     @abstractmethod
-    async def subscribe_channel(self, channel_id: str) -> None:
-        """Subscribe to a channel. Idempotent. Returns before the server has the subscription."""
+    def subscribe(self, channel_ids: Iterable[str]) -> None:
+        """Subscribe to these channels. Idempotent. Returns before the server has the subscriptions."""
 
     @abstractmethod
-    async def unsubscribe_channel(self, channel_id: str) -> None:
-        """Unsubscribe from a channel. Idempotent."""
+    def unsubscribe(self, channel_ids: Iterable[str]) -> None:
+        """Unsubscribe from these channels. Idempotent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from openguild_proto.effects.process import ComponentState
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
@@ -37,8 +37,8 @@ class LocalBus(Bus):
     def publish_limits(self, payload: bytes) -> None:
         """Do nothing."""
 
-    async def subscribe_channel(self, channel_id: str) -> None:
+    def subscribe(self, channel_ids: Iterable[str]) -> None:
         """Do nothing."""
 
-    async def unsubscribe_channel(self, channel_id: str) -> None:
+    def unsubscribe(self, channel_ids: Iterable[str]) -> None:
         """Do nothing."""

@@ -15,7 +15,7 @@ import itertools
 import random
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -301,16 +301,16 @@ class NatsBus(Bus):
 
     # --- receiving -----------------------------------------------------------------------------------
 
-    async def subscribe_channel(self, channel_id: str) -> None:
-        self._wanted.add(channel_id)
-        self._request_change(channel_id)
+    def subscribe(self, channel_ids: Iterable[str]) -> None:
+        self._wanted.update(channel_ids)
+        self._request_changes(channel_ids)
 
-    async def unsubscribe_channel(self, channel_id: str) -> None:
-        self._wanted.discard(channel_id)
-        self._request_change(channel_id)
+    def unsubscribe(self, channel_ids: Iterable[str]) -> None:
+        self._wanted.difference_update(channel_ids)
+        self._request_changes(channel_ids)
 
-    def _request_change(self, channel_id: str) -> None:
-        self._pending_changes[channel_id] = None
+    def _request_changes(self, channel_ids: Iterable[str]) -> None:
+        self._pending_changes.update(dict.fromkeys(channel_ids))
         self._changed.set()
 
     async def _apply_changes_forever(self, connection: NatsConnection) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -24,8 +23,10 @@ from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.fanout.native import NATIVE
 from openguild_proto.fanout.native import Ring as NativeRing
 from openguild_proto.fanout.ring import Ring as PureRing
+from openguild_proto.replica.actions import Haste
 from openguild_runtime.net.transport import SEND_BYTES, Transport
 from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.system.turns import Turn
 
 NativeFlush = Callable[[PureRing, int, int, float], tuple[int, int, list[tuple[int, bytes, int]]]]
@@ -45,45 +46,34 @@ PURE_SENDS = 8  # sends between two looks at the clock, without it
 log = structlog.get_logger("openguild.writer")
 
 
-class FlushHandler(Protocol):
-    """What the flusher tells its owner."""
-
-    def flush_ended(self) -> None:
-        """A round is over: the rings may have overrun a subscriber."""
-
-    def ring_flushed(self, ring: str) -> None:
-        """Every subscriber that takes bytes has what the ring has."""
-
-
 class Flusher:
-    """One per process. `clock`: monotonic seconds."""
+    """One per process. `clock`: monotonic seconds. `ended`: called after a round, which may have overrun subscribers."""
 
     def __init__(
         self,
         hub: Hub,
         metrics: Metrics,
         clock: Callable[[], float],
-        handler: FlushHandler,
+        ended: Callable[[], None],
+        tracing: Tracing | None,
     ) -> None:
         self._hub = hub
         self._metrics = metrics
         self._clock = clock
-        self._handler = handler
+        self._ended = ended
+        self._tracing = tracing
         self._dirty: dict[str, float] = {}
         self._turn = Turn(clock)
         self._wake = anyio.Event()
         self._native = _load_native() if NATIVE and hub.ring_type is NativeRing else None
 
-    def mark(self, ring: str) -> None:
+    def flush(self, ring: str, haste: Haste) -> None:
         """`ring` has frames that some subscriber has not got."""
         if ring not in self._dirty:
             self._dirty[ring] = self._clock()
             self._wake.set()
-
-    def hurry(self, ring: str, *, completely: bool) -> None:
-        """A burst fills the ring: flush it as far as this turn's time allows, or `completely` whatever it takes."""
-        self.mark(ring)
-        self._serve(ring, completely=completely)
+        if haste is not Haste.SOON:
+            self._serve(ring, completely=haste is Haste.COMPLETELY)
 
     @property
     def busy(self) -> bool:
@@ -97,14 +87,14 @@ class Flusher:
             self._wake = anyio.Event()
             while self._dirty:
                 await self._turn.each(list(self._dirty), self._serve_in_turn)
-                self._handler.flush_ended()
+                self._ended()
                 await anyio.lowlevel.checkpoint()
 
     def _serve_in_turn(self, ring: str) -> None:
         if ring in self._dirty:  # else a burst has been flushed meanwhile
             self._serve(ring)
             if self._turn.left() <= 0:
-                self._handler.flush_ended()
+                self._ended()
 
     def _serve(self, ring: str, *, completely: bool = False) -> None:
         """Chunks of a dirty ring while the turn has time, or all of them."""
@@ -119,7 +109,8 @@ class Flusher:
                 self._metrics.delivery_latency(self._clock() - self._dirty.pop(ring))
                 if self._hub.is_open(ring):
                     self._hub.flushed(ring)
-                self._handler.ring_flushed(ring)
+                if self._tracing is not None:
+                    self._tracing.flushed(ring)
                 return
 
     def _flush_chunk(self, ring: str, max_secs: float) -> tuple[int, bool]:

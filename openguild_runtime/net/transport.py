@@ -18,7 +18,7 @@ from openguild_proto.connection.phases import Wants
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.connection.timer_wheel import TICK_SECS, TimerWheel
 from openguild_proto.events import Event
-from openguild_proto.fanout.hub import Hub, Subscriber
+from openguild_proto.fanout.hub import Subscriber
 from openguild_proto.http.message import OpenStream
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.system.turns import Turn
@@ -29,11 +29,9 @@ log = structlog.get_logger("openguild.peer")
 
 
 class Feeder(Protocol):
-    """What a subscribed peer needs of the streams."""
+    """What the pump of a subscribed socket gets its bytes from."""
 
-    hub: Hub
-
-    async def feed_parked(self, transport: Transport) -> bool:
+    async def feed(self, transport: Transport) -> bool:
         """Put what comes next into the outbox; False: nothing is left, or the stream is over."""
 
 
@@ -53,7 +51,7 @@ class Transport:
     """Carries out what the connection wants; only the connection server closes the descriptor."""
 
     __slots__ = (
-        "_clock", "_handler", "_idle", "_pumping", "_tasks", "_timers", "address", "connection", "socket", "stream", "streams",
+        "_clock", "_handler", "_idle", "_pumping", "_tasks", "_timers", "address", "connection", "feeder", "socket", "stream",
         "subscriber", "timer_tick",
     )  # fmt: skip
 
@@ -72,7 +70,7 @@ class Transport:
         self.address = address
         self.connection = connection
         self.stream: OpenStream | None = None
-        self.streams: Feeder | None = None
+        self.feeder: Feeder | None = None
         self.subscriber: Subscriber | None = None
         self.timer_tick = -1
         self._clock = clock
@@ -108,6 +106,12 @@ class Transport:
             log.exception("a deadline failed", peer=self.address)
             self.abort()
 
+    def expire_at(self, deadline: float, code: int, reason: str) -> None:
+        """Have the stream closed at `deadline`, and at once where that has passed."""
+        if self.connection.is_open:
+            self.connection.expire_at(deadline, code, reason)
+            self.deadline_passed()
+
     # --- reading, once no task does --------------------------------------------------------------------
 
     def readable(self) -> None:
@@ -129,8 +133,8 @@ class Transport:
     def settle(self) -> None:
         """After anything that may have queued bytes or moved deadlines: send, do what is wanted, re-arm the timer."""
         connection = self.connection
-        if self.subscriber is not None and self.streams is not None and not connection.is_open:
-            self.streams.hub.unsubscribe(self.subscriber)
+        if self.subscriber is not None and not connection.is_open:
+            self.subscriber.leave()
         wants = connection.wants
         if not self._pumping and wants is not Wants.ABORT and connection.outbox:
             if not self.push():
@@ -197,9 +201,7 @@ class Transport:
             while not self.socket.ended:
                 if not self.push():
                     await self.socket.writable()
-                elif self.connection.is_over or self.subscriber is None or self.streams is None:
-                    break
-                elif not await self.streams.feed_parked(self):
+                elif self.connection.is_over or self.feeder is None or not await self.feeder.feed(self):
                     break
         except Exception:
             log.exception("a socket's pump failed", peer=self.address)

@@ -8,37 +8,55 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
+import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from openguild_proto.effects.base import StorageEffect, StorageUnavailable
+from openguild_proto.effects.performs import collect, performs
+from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import FEW_AT_ONCE
-from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.replica.actions import (
+    AnyAction,
+    Close,
+    ExpireAt,
+    Flush,
+    Log,
+    Prepared,
+    Publish,
+    PublishControl,
+    PublishLimits,
+    Query,
+    Replay,
+)
 from openguild_proto.replica.notifications import USER_RING
 from openguild_proto.replica.replica import Replica
 from openguild_proto.schemas.payloads import CONTROL_PROBE
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.net.flusher import Flusher
 from openguild_runtime.net.transport import Transport
-from openguild_runtime.observability.metrics import Depths, Metrics
+from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
-from openguild_runtime.replica.actions import ActionPerformer
-from openguild_runtime.replica.limit_sharing import LimitSharer
-from openguild_runtime.replica.replays import Replays
+from openguild_runtime.replica.feeding import ReplicaFeeder
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.system.background import start_background_task
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from openguild_runtime.system.turns import Turn
 
 AT_A_TIME = 8  # actions between two looks at the clock
+LOOK_SECS = 1.0  # a wall clock that was set is noticed this late
 
 log = structlog.get_logger("openguild.replica")
 
 
 class ReplicaRunner:
-    """One per process, on one loop. `clock`: monotonic seconds."""
+    """One per process, on one loop."""
 
     def __init__(
         self,
@@ -48,52 +66,55 @@ class ReplicaRunner:
         bus: Bus,
         metrics: Metrics,
         tasks: TaskGroup,
-        clock: Callable[[], float],
-        limits: LimitSharer | None = None,
+        sources: ClocksAndEntropy,
         tracing: Tracing | None = None,
     ) -> None:
         self.control_probe = CONTROL_PROBE
-        self.limits_probe = limits.probe if limits is not None else b""
+        self.limits_probe = replica.limits_probe
         self.replica = replica
-        self.hub = replica.hub
-        self.flusher = Flusher(replica.hub, metrics, clock, self)
+        self.flusher = Flusher(replica.hub, metrics, sources.monotonic, self.flush_ended, tracing)
+        self._storage = storage
         self._bus = bus
-        self._clock = clock
-        self._limits = limits
+        self._tasks = tasks
+        self._clock = sources.monotonic
+        self._wall = sources.wall
         self._tracing = tracing
         self._loop = asyncio.get_running_loop()
-        self._replays = Replays(replica, clock, self.carry_out)
-        self._actions = ActionPerformer(
-            replica,
-            self._replays,
-            self.flusher,
-            storage=storage,
-            bus=bus,
-            tasks=tasks,
-            clock=clock,
-            carry_out=self.carry_out,
-            tracing=tracing,
-        )
+        self._feeder = ReplicaFeeder(replica, sources.monotonic, self.carry_out)
+        self._tickets: dict[int, asyncio.Future[ErrorCode | None]] = {}  # of streams that are being prepared
         self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
         self._timer_deadline = 0.0
-        self._turn = Turn(clock)
+        self._turn = Turn(sources.monotonic)
         self._goes_on = False  # in the next turn
         self._is_carrying_out = False
+        self._has_ended = False
 
     # --- inputs --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Flush rings until cancelled; after that nothing is asked of the store and no timer is set."""
+        """Flush rings and share limits, until cancelled; after that nothing is asked of the store and no timer is set."""
+        self.replica.share_limits(now=self._clock())
+        self.carry_out()
         try:
             await self.flusher.run()
         finally:
-            self._actions.has_ended = True
+            self._has_ended = True
             if self._timer is not None:
                 self._timer.cancel()
 
     async def start(self) -> None:
         """Read where everything stands. Raises StorageUnavailable: try again."""
-        await self._run(self.replica.start(), "the start of the replica")
+        ended: asyncio.Future[Exception | None] = self._loop.create_future()
+
+        def done(_: object, error: Exception | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        self.replica.run(self.replica.start(), "the start of the replica", done, now=self._clock())
+        self.carry_out()
+        error = await ended
+        if error is not None:
+            raise error
 
     def follow(self) -> None:
         """From now on the tails are checked."""
@@ -105,45 +126,14 @@ class ReplicaRunner:
         self.replica.committed(event, request_id, now=self._clock())
         self.carry_out()
 
-    def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Another replica stored an event; its request's id finds both logs."""
-        log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
-        if self._tracing is None:
-            self.replica.heard(channel_id, payload, now=self._clock())
-            self.carry_out()
-            return
-        with self._tracing.continue_trace(headers):
-            self.replica.heard(channel_id, payload, now=self._clock())
-            self.carry_out()
-
     def stored(self, record: ControlRecord) -> None:
         """This replica made a change that has a control record."""
         self.replica.stored(record, now=self._clock())
         self.carry_out()
 
-    def control_message(self, payload: bytes) -> None:
-        """A control message of another replica."""
-        self.replica.heard_control(payload, now=self._clock())
-        self.carry_out()
-
     def announce_read(self, user_id: str, state: ReadState) -> None:
         """A user has read further here."""
         self.replica.read_moved(user_id, state, now=self._clock())
-        self.carry_out()
-
-    def limits_message(self, payload: bytes) -> None:
-        """What another replica has admitted."""
-        if self._limits is not None:
-            self._limits.heard(payload)
-
-    def bus_answered(self) -> None:
-        """The wire has taken what was published before."""
-        if self._limits is not None:
-            self._limits.answered()
-
-    def bus_reconnected(self) -> None:
-        """The wire was away: whatever it lost is in the log."""
-        self.replica.catch_up(now=self._clock())
         self.carry_out()
 
     def keys_replaced(self, trusts: Callable[[bytes], bool]) -> None:
@@ -156,17 +146,44 @@ class ReplicaRunner:
         self.replica.drain(window_secs, now=self._clock())
         self.carry_out()
 
-    # --- streams -------------------------------------------------------------------------------------
+    def flush_ended(self) -> None:
+        """A round of flushes: the rings may have overrun some readers."""
+        self.replica.flushed(now=self._clock())
+        self.carry_out()
 
-    @property
-    def changes(self) -> int:
-        """Counts what may have changed a right, for `join`."""
-        return self.replica.changes
+    # --- what the bus brings -------------------------------------------------------------------------
+
+    def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Another replica stored an event; its request's id finds both logs."""
+        log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
+        with self._tracing.continue_trace(headers) if self._tracing is not None else nullcontext():
+            self.replica.heard(channel_id, payload, now=self._clock())
+            self.carry_out()
+
+    def control_message(self, payload: bytes) -> None:
+        """A control message of another replica."""
+        self.replica.heard_control(payload, now=self._clock())
+        self.carry_out()
+
+    def limits_message(self, payload: bytes) -> None:
+        """What another replica has admitted."""
+        self.replica.heard_limits(payload, now=self._clock())
+
+    def bus_answered(self) -> None:
+        """The wire has taken what was published before."""
+        self.replica.wire_answered(now=self._clock())
+
+    def bus_reconnected(self) -> None:
+        """The wire was away: whatever it lost is in the log."""
+        self.replica.catch_up(now=self._clock())
+        self.carry_out()
+
+    # --- streams -------------------------------------------------------------------------------------
 
     async def prepare(self, stream: OpenStream) -> ErrorCode | None:
         """Make this replica hear what the stream needs. Returns why it is refused, None: `join` or `abandon` it."""
         ticket = self.replica.prepare(stream, now=self._clock())
-        future = self._actions.tickets[ticket] = self._loop.create_future()
+        future = self._tickets[ticket] = self._loop.create_future()
         self.carry_out()
         try:
             refusal: ErrorCode | None = await asyncio.shield(future)  # else a cancellation hides what comes in its turn
@@ -179,7 +196,7 @@ class ReplicaRunner:
                 self.carry_out()
             raise
         finally:
-            self._actions.tickets.pop(ticket, None)
+            self._tickets.pop(ticket, None)
 
     def abandon(self, stream: OpenStream) -> None:
         """A prepared stream is not joined."""
@@ -188,34 +205,15 @@ class ReplicaRunner:
 
     def join(self, transport: Transport, stream: OpenStream, changes: int) -> None:
         """The upgrade was accepted; `changes`: the count when access was checked."""
-        transport.streams = self
-        self.replica.join(transport, stream, handle=transport.socket.fileno(), changes=changes, now=self._clock())
+        transport.feeder = self._feeder
+        handle = transport.socket.fileno()
+        self.replica.join(transport, stream, handle=handle, changes=changes, wall=self._wall(), now=self._clock())
         self.carry_out()
 
     def leave(self, transport: Transport) -> None:
         """The socket is going."""
         self.replica.leave(transport, now=self._clock())
         self.carry_out()
-
-    def count_missed(self, transport: Transport) -> None:
-        """The socket ends by a deadline."""
-        self.replica.streams.count_missed(transport)
-
-    async def feed_parked(self, transport: Transport) -> bool:
-        """One step for a socket owned by its pump. False: nothing is left."""
-        return await self._replays.feed(transport)
-
-    # --- what the flusher tells ----------------------------------------------------------------------
-
-    def flush_ended(self) -> None:
-        """A round of flushes: the rings may have overrun some readers."""
-        self.replica.flushed(now=self._clock())
-        self.carry_out()
-
-    def ring_flushed(self, ring: str) -> None:
-        """All subscribers that take bytes have what the ring has."""
-        if self._tracing is not None:
-            self._tracing.flushed(ring)
 
     # --- actions -------------------------------------------------------------------------------------
 
@@ -237,6 +235,10 @@ class ReplicaRunner:
             self._is_carrying_out = False
             self._arm()
 
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self.carry_out()
+
     def _take(self, count: int) -> bool:
         """Carry out up to `count` actions. True: nothing is left."""
         for _ in range(count):
@@ -244,36 +246,82 @@ class ReplicaRunner:
             if action is None:
                 return True
             try:
-                self._actions.do(action)
+                self._do(action)
             except Exception:  # contained: the others do not suffer
                 log.exception("an action failed", action=type(action).__name__)
         return False
 
-    def _go_on(self) -> None:
-        self._goes_on = False
-        self.carry_out()
+    def _do(self, action: AnyAction) -> None:
+        """Carry it out, or begin to; never waits."""
+        match action:
+            case Flush(ring=ring, haste=haste):
+                if self._tracing is not None and not ring.startswith(USER_RING):
+                    self._tracing.flush_started(ring)
+                self.flusher.flush(ring, haste)
+            case Publish():
+                self._publish(action)
+            case PublishControl(payload=payload):
+                self._bus.publish_control(payload)
+            case PublishLimits(payload=payload):
+                self._bus.publish_limits(payload)
+            case Query() if self._has_ended:
+                self.replica.failed(action.number, StorageUnavailable(), now=self._clock())
+            case Query(number=number, effect=effect) if (performed := PERFORMERS.get(type(effect))) is not None:
+                self.replica.answered(number, performed.function(self, effect), now=self._clock())
+            case Query():
+                start_background_task(self._tasks, self._answer, action)
+            case Close(socket=socket, code=code, reason=reason, missed=missed):
+                transport = cast("Transport", socket)
+                if missed is not None:
+                    log.info("stream lagged", missed=missed, **transport.described)
+                transport.close(code, reason)
+            case ExpireAt(socket=socket, deadline=deadline, code=code, reason=reason):
+                socket.expire_at(deadline, code, reason)
+            case Replay(socket=socket):
+                socket.park()
+            case Prepared(ticket=ticket, refusal=refusal):
+                future = self._tickets.pop(ticket, None)
+                if future is not None and not future.done():
+                    future.set_result(refusal)
+            case Log(level=level, message=message, fields=fields, failure=failure):
+                getattr(log, level.value)(message, **fields, exc_info=failure)
 
-    async def _run(self, procedure: Procedure[Any], what: str) -> Any:
-        """Run a procedure of the replica's to its end. Raises what it raises."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+    def _publish(self, action: Publish) -> None:
+        headers = {REQUEST_ID: action.request_id}
+        if self._tracing is None:
+            self._bus.publish_channel(action.channel_id, action.payload, headers)
+            return
+        with self._tracing.step("publish"):
+            self._bus.publish_channel(action.channel_id, action.payload, headers | self._tracing.carrier())
 
-        def done(result: Any, error: Exception | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+    # --- queries -------------------------------------------------------------------------------------
 
-        self.replica.run(procedure, what, done, now=self._clock())
-        self.carry_out()
-        return await future
+    async def _answer(self, query: Query) -> None:
+        try:
+            result = await self._storage.perform(cast("StorageEffect[Any]", query.effect))
+        except Exception as failure:  # the replica knows what it means
+            self.replica.failed(query.number, failure, now=self._clock())
+        except BaseException:  # the process ends: whatever waits for the answer hears of it
+            self.replica.failed(query.number, StorageUnavailable(), now=self._clock())
+            raise
+        else:
+            self.replica.answered(query.number, result, now=self._clock())
+        finally:
+            self.carry_out()
+
+    @performs(SubscribeChannels)
+    def _subscribe(self, effect: SubscribeChannels) -> None:
+        self._bus.subscribe(effect.channel_ids)
+
+    @performs(UnsubscribeChannels)
+    def _unsubscribe(self, effect: UnsubscribeChannels) -> None:
+        self._bus.unsubscribe(effect.channel_ids)
 
     # --- time ----------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
         deadline = self.replica.next_deadline()
-        if deadline is None or self._actions.has_ended:
+        if deadline is None or self._has_ended:
             return
         if self._timer is not None:
             if self._timer_deadline <= deadline:
@@ -285,9 +333,16 @@ class ReplicaRunner:
     def _due(self) -> None:
         self._timer = None
         now = self._clock()
-        self.replica.wire_state(self._bus.connected, now=now)
+        self.replica.wire_state(self._bus.connected, limits_delivered=self._bus.limits_delivered, now=now)
         self.replica.handle_deadline(now=now)
         self.carry_out()
+
+    async def watch_wall_clock(self) -> None:
+        """Until cancelled: streams end with their tokens, also when the wall clock is set."""
+        while True:
+            self.replica.wall_clock(self._wall(), now=self._clock())
+            self.carry_out()
+            await anyio.sleep(LOOK_SECS)
 
     # --- getters -------------------------------------------------------------------------------------
 
@@ -296,13 +351,10 @@ class ReplicaRunner:
         """Some action or ring waits for its turn of the loop."""
         return self._goes_on or self.flusher.busy
 
-    def depths(self) -> Depths:
-        """What is waiting here, for metrics and operators."""
-        deep = self.hub.depths()
-        channels = [(ring, depth) for ring, depth in deep if not ring.startswith(USER_RING)]
-        notifications = next((depth for ring, depth in deep if ring.startswith(USER_RING)), 0)
-        return Depths(channels, notifications)
-
     def transports(self) -> list[Transport]:
         """Every stream socket of this replica."""
         return cast("list[Transport]", self.replica.streams.sockets())
+
+
+PERFORMERS = collect(ReplicaRunner)
+"""Which method performs which effect that is not the store's."""

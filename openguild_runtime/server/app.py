@@ -48,8 +48,6 @@ from openguild_runtime.net.listener import (
 from openguild_runtime.net.transport import Transport, watch_deadlines
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.process.shutdown import CONNECTIONS_SECS, Shutdown
-from openguild_runtime.replica.expiry import watch_clocks
-from openguild_runtime.replica.limit_sharing import LimitSharer
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.descriptors import SCRAPES, Descriptors, make_budget
 from openguild_runtime.server.exposition import Exposition
@@ -122,15 +120,14 @@ class Server:
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=None if native else ring.Ring)
-        self.limits = self._limit_sharer(max(kind.min_replicas(config), config.workers)) if kind is not None else None
+        sharing = self._limit_sharing(max(kind.min_replicas(config), config.workers)) if kind is not None else None
         self.replica = ReplicaRunner(
-            Replica(hub, self.service.tokens, random.random),
+            Replica(hub, self.service.tokens, random.random, sharing),
             storage=self.storage,
             bus=self.bus,
             metrics=self.metrics,
             tasks=tasks,
-            clock=clock,
-            limits=self.limits,
+            sources=self.sources,
             tracing=self.tracing,
         )
         scrape = Scrape(self.metrics, self.storage, self.replica)
@@ -196,9 +193,8 @@ class Server:
             max_body_of=max_body_bytes,
         )
 
-    def _limit_sharer(self, at_least: int) -> LimitSharer:
-        sharing = LimitSharing(self.sources.random_bytes(16).hex(), self.service.shared_windows(), at_least=at_least)
-        return LimitSharer(sharing, self.bus, self.metrics, self.sources.monotonic)
+    def _limit_sharing(self, at_least: int) -> LimitSharing:
+        return LimitSharing(self.sources.random_bytes(16).hex(), self.service.shared_windows(), at_least=at_least)
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -207,10 +203,8 @@ class Server:
         self.tasks.start_soon(watch_deadlines, self.timers, self.sources.monotonic)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(self._watch_loop)
-        self.tasks.start_soon(watch_clocks, self.replica, self.sources)
+        self.tasks.start_soon(self.replica.watch_wall_clock)
         self.tasks.start_soon(self.replica.run)
-        if self.limits is not None:
-            self.tasks.start_soon(self.limits.run)
         await self.bus.start(self.replica)
         self.tasks.start_soon(self._start_storage)
 

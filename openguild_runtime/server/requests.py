@@ -21,7 +21,6 @@ from openguild_runtime.effects.performer import Performer
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
-from openguild_runtime.replica.expiry import expire_with_token
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
@@ -64,7 +63,7 @@ class Requests:
                 log.info("peer broke a rule", rule=rule, **transport.described)
             case DeadlineExpired(name=name, status_hint=status, reason=reason):
                 log.info("deadline passed", deadline=name, **transport.described)
-                self._streams.count_missed(transport)
+                self._streams.replica.streams.count_missed(transport)
         if reason is not None:
             self._metrics.rejected(reason)
         if status is not None:
@@ -72,7 +71,7 @@ class Requests:
 
     async def answer(self, transport: Transport, request: Request) -> None:
         """Perform the request's operation, and respond or open the stream."""
-        started, changes = self._clock(), self._streams.changes
+        started, changes = self._clock(), self._streams.replica.changes
         deadline = anyio.current_time() + self._timeout_secs
         refused: dict[str, str] = {}
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
@@ -148,7 +147,6 @@ class Requests:
                 return error_response(refusal, request.request_id, route=stream.route)
             transport.connection.accept(self._clock(), subprotocol=stream.subprotocol, headers=stream.headers)
             undo.pop_all()  # from here on the peer has the stream, and gives it back when it ends
-        expire_with_token(transport, stream, self._sources)
         self._streams.join(transport, stream, changes)
         self._metrics.socket_opened()
         return stream

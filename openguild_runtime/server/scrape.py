@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from openguild_runtime.observability import logs
-from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.observability.metrics import Depths, Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.storage.base import Storage
 
@@ -24,6 +24,7 @@ class Scrape:
         metrics.pool(stats.pool_size, stats.pool_idle)
         metrics.commit_queue(stats.queue_events)
         metrics.replica_totals(self._replica.replica.counters.snapshot())
-        metrics.depths(self._replica.depths())
+        metrics.depths(Depths(*self._replica.replica.depths()))
+        metrics.limit_divisor(self._replica.replica.limit_divisor)
         metrics.log_lines_dropped(logs.dropped_lines())
         yield from metrics.chunks()

@@ -18,6 +18,7 @@ from openguild_proto.records import ControlRecord, ReadState, StoredEvent
 from openguild_proto.replica.actions import (
     AnyAction,
     Close,
+    ExpireAt,
     Flush,
     Level,
     Log,
@@ -31,8 +32,6 @@ from openguild_proto.replica.pages import Pieces
 from openguild_proto.replica.replica import Replica
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import SessionSettings
-from openguild_proto.ws import reasons
-from openguild_proto.ws.close_codes import CloseCode
 from tests.simulation.calls import Call, Reply
 from tests.simulation.clock import Clock
 from tests.simulation.flush import Flusher
@@ -226,17 +225,17 @@ class Process:
         socket = StreamSocket(self, pipe, stream)
         pipe.accepted(socket, stream.headers)
         self.sockets[socket] = None
-        self.clock.later(max(0.0, (stream.expires_ms - START_MS) / 1000 - self.clock.now), self._expire, socket)
         self.subscribe(socket, stream, changes)
         self.carry_out()
         return socket
 
     def subscribe(self, socket: StreamSocket, stream: OpenStream, changes: int) -> None:
-        self.replica.join(socket, stream, handle=1, changes=changes, now=self.clock.now)
+        now = self.clock.now
+        self.replica.join(socket, stream, handle=1, changes=changes, wall=START_MS / 1000 + now, now=now)
 
-    def _expire(self, socket: StreamSocket) -> None:
+    def _expire(self, socket: StreamSocket, code: int, reason: str) -> None:
         if self.alive:
-            socket.close(CloseCode.TOKEN_ENDED, reasons.EXPIRED)
+            socket.close(code, reason)
 
     def gone(self, socket: StreamSocket) -> None:
         stream = socket.stream
@@ -297,6 +296,8 @@ class Process:
                 self.lagged += missed is not None
                 self.missed += missed or 0
                 socket.close(code, reason)
+            case ExpireAt(socket=socket, deadline=deadline, code=code, reason=reason):
+                self.clock.later(max(0.0, deadline - self.clock.now), self._expire, socket, code, reason)
             case Replay(socket=socket):
                 socket.park()
             case Prepared(ticket=ticket, refusal=refusal):

@@ -119,6 +119,7 @@ class Driven:
         self.replica = Replica(self.hub, self.tokens, jitter)
         self.replay_window = replay_window
         self.now = 1_000.0
+        self.wall = 0.0
         self.answers: dict[type[Effect[Any]], Callable[[Any], Any]] = {}  # instead of the store's
         self.failing: dict[type[Effect[Any]], Exception] = {}
         self.asked: list[Effect[Any]] = []
@@ -191,10 +192,11 @@ class Driven:
         """One whose access was checked just now."""
         if channel is not None and "head" not in members:
             members["head"] = self.elsewhere.tables.heads([channel]).get(channel, 0)
+        members.setdefault("expires_ms", 0)
         members.setdefault("session_id", "session")
         members.setdefault("replay_window", self.replay_window)
         members.setdefault("verified_by", self.keys.signing.public)
-        return OpenStream(user_id=user, channel_id=channel, expires_ms=0, **members)
+        return OpenStream(user_id=user, channel_id=channel, **members)
 
     def prepare(self, stream: OpenStream) -> int:
         """Returns the ticket; the outcome, when there is one, is in `prepared`."""
@@ -211,7 +213,7 @@ class Driven:
         """Join a prepared stream; `changes`: the count at the check of access, now by default."""
         socket = socket or Socket()
         changes = self.replica.changes if changes is None else changes
-        self.replica.join(socket, stream, handle=-1, changes=changes, now=self.now)
+        self.replica.join(socket, stream, handle=-1, changes=changes, wall=self.wall, now=self.now)
         self.carry_out()
         return socket
 

@@ -17,7 +17,8 @@ def test_an_expiry_is_as_far_away_on_both_clocks() -> None:
 
 
 def test_a_clock_that_was_set_is_told_once_for_each_time() -> None:
-    watch = ClockWatch(0.0, WALL)
+    watch = ClockWatch()
+    assert watch.moved(0.0, WALL) == 0.0
     assert watch.moved(10.0, WALL + 10) == 0.0
     assert watch.moved(11.0, WALL + 11 + 3600) == 3600.0
     assert watch.moved(12.0, WALL + 12 + 3600) == 0.0
@@ -28,7 +29,8 @@ def test_a_clock_that_was_set_is_told_once_for_each_time() -> None:
 @given(st.lists(st.floats(-2, 2), max_size=50))
 def test_what_was_last_said_is_never_far_from_the_truth(steps: list[float]) -> None:
     """However slowly the clock is moved, deadlines are right within the drift that is allowed."""
-    watch, said, offset = ClockWatch(0.0, WALL), 0.0, 0.0
+    watch, said, offset = ClockWatch(), 0.0, 0.0
+    watch.moved(0.0, WALL)
     for number, step in enumerate(steps, start=1):
         offset += step
         said += watch.moved(float(number), WALL + number + offset)

@@ -74,7 +74,7 @@ class Driver:
     def replay(self, stream: OpenStream) -> bytes:
         """What a socket that joins is sent from the log."""
         socket, sent = Socket(), b""
-        self.replica.join(socket, stream, handle=1, changes=self.replica.changes, now=0.0)
+        self.replica.join(socket, stream, handle=1, changes=self.replica.changes, wall=0.0, now=0.0)
         assert Replay(socket) in self.carry_out()
         while (pieces := self.replica.next_pages(socket, now=0.0)) != []:
             self.carry_out()
@@ -121,7 +121,7 @@ def test_stream_that_joins_during_a_renewal_ends_with_its_session() -> None:
     driver.replica.catch_up(now=0.0)
     driver.carry_out()
     socket = Socket()
-    driver.replica.join(socket, stream, handle=1, changes=changes, now=0.0)
+    driver.replica.join(socket, stream, handle=1, changes=changes, wall=0.0, now=0.0)
     closed = [action for action in driver.carry_out() if isinstance(action, Close)]
     assert [(action.socket, action.code) for action in closed] == [(socket, CloseCode.TOKEN_ENDED)]
 

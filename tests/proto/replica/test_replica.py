@@ -11,6 +11,7 @@ from openguild_proto.effects import Effect, StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory
 from openguild_proto.limits import CATCH_UP_SECS, GAP_GRACE_SECS, TAIL_CHECK_SECS
+from openguild_proto.records import ReadState
 from openguild_proto.replica import replica as replica_module
 from openguild_proto.replica.actions import Flush, Publish
 from openguild_proto.replica.replica import Replica
@@ -246,3 +247,16 @@ def test_replica_lists_every_input() -> None:
         if not name.startswith("_") and "now" in inspect.signature(method).parameters
     ]
     assert [name for name in inputs if f"`{name}`" not in (replica_module.__doc__ or "")] == []
+
+
+def test_depths_tell_channels_from_notifications(driven: Driven, channel: str) -> None:
+    reader, watcher = driven.elsewhere.user(), driven.elsewhere.user()
+    driven.flushing = False
+    driven.open(reader, channel)
+    driven.open(watcher)
+    for _ in range(3):
+        driven.commit(channel)
+    state = ReadState(channel_id=channel, last_read_sequence=1, latest_sequence=3, unread=2)
+    driven.replica.read_moved(watcher, state, now=driven.now)
+    driven.carry_out()
+    assert driven.replica.depths() == ([(channel, 3)], 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.parts import make_service
 from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.numbers import NUMBERS
 from tests.support.server import SIGNING_KEY
 
@@ -41,7 +41,7 @@ class Live:
         self.replica = Replica(Hub(), self.service.tokens, random.random)
         runner = ReplicaRunner(
             self.replica, storage=MemoryStorage(), bus=LocalBus(), metrics=Metrics("0", native_ring=True), tasks=tasks,
-            clock=time.monotonic,
+            sources=ClocksAndEntropy(),
         )  # fmt: skip
         self.live = LiveConfig(self.stands, self.service, runner, lambda: self.stands)
 

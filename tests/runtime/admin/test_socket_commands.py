@@ -26,10 +26,11 @@ from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.transport import Transport
-from openguild_runtime.observability.metrics import Metrics
+from openguild_runtime.observability.metrics import Depths, Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.parts import make_service
 from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from openguild_runtime.system.unix_socket import remove_stale_sockets, serve_unix_socket, worker_path, worker_paths
 from tests.support.line import NoDriver
 from tests.support.server import SIGNING_KEY
@@ -53,7 +54,7 @@ class Joined:
             bus=LocalBus(),
             metrics=self.metrics,
             tasks=tasks,
-            clock=time.monotonic,
+            sources=ClocksAndEntropy(),
         )
         self.replica = AdminScope(
             LiveConfig(config, make_service(config), self.streams, lambda: config),
@@ -71,7 +72,7 @@ class Joined:
             tasks=self.tasks, handler=NoDriver(),
         )  # fmt: skip
         stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id, verified_by=b"")
-        self.streams.join(transport, stream, self.streams.changes)
+        self.streams.join(transport, stream, self.streams.replica.changes)
 
     def publish(self, ring: str, count: int) -> None:
         for _ in range(count):
@@ -110,7 +111,7 @@ async def test_notification_streams_are_no_channels(joined: Joined) -> None:
     channels = joined.ask(command="channels")["channels"]
     assert [(line["channel_id"], line["depth"], line["slowest_user"]) for line in channels] == [("general", 2, "bob")]
     assert [line["behind"] for line in joined.ask(command="sessions")["sessions"]] == [5, 2]
-    joined.metrics.depths(joined.streams.depths())
+    joined.metrics.depths(Depths(*joined.streams.replica.depths()))
     shown = joined.metrics.render().decode()
     assert 'openguild_websocket_queue_depth{channel_id="general"} 2.0' in shown
     assert "openguild_websocket_queue_depth_max 2.0" in shown

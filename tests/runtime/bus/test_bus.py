@@ -65,16 +65,16 @@ async def listening(*servers: tuple[str, str], keepalive_secs: float = KEEPALIVE
 
 async def test_only_subscribers_receive_a_channel(nats_server: EmbeddedNats) -> None:
     async with listening((nats_server.url, "one"), (nats_server.url, "one"), (nats_server.url, "two")) as (a, b, other):
-        await b.bus.subscribe_channel("c1")
-        await other.bus.subscribe_channel("c1")
-        await b.bus.subscribe_channel("c1")  # safe to repeat
+        b.bus.subscribe(["c1"])
+        other.bus.subscribe(["c1"])
+        b.bus.subscribe(["c1"])  # safe to repeat
         await anyio.to_thread.run_sync(lambda: None)
         a.bus.publish_control(b"everybody")
         await eventually(lambda: b.controls == [b"everybody"])
         a.bus.publish_channel("c1", b"payload")
         a.bus.publish_channel("c2", b"not for b")
         await eventually(lambda: b.events == [("c1", b"payload")])
-        await b.bus.unsubscribe_channel("c1")
+        b.bus.unsubscribe(["c1"])
         a.bus.publish_channel("c1", b"too late")
         a.bus.publish_control(b"end")
         await eventually(lambda: b.controls[-1:] == [b"end"])
@@ -84,11 +84,11 @@ async def test_only_subscribers_receive_a_channel(nats_server: EmbeddedNats) -> 
 
 async def test_reconnects_and_receives_after_a_disconnect(own_nats: EmbeddedNats) -> None:
     async with listening((own_nats.url, "one"), (own_nats.url, "one")) as (a, b):
-        await b.bus.subscribe_channel("before")
+        b.bus.subscribe(["before"])
         await anyio.to_thread.run_sync(own_nats.kill)
         await eventually(lambda: not a.bus.connected and not b.bus.connected)
         a.bus.publish_channel("before", b"lost")  # never waits, never raises
-        await b.bus.subscribe_channel("during")
+        b.bus.subscribe(["during"])
         await anyio.to_thread.run_sync(own_nats.restart)
         await eventually(lambda: a.bus.connected and b.bus.connected)
         assert (a.reconnects, b.reconnects) == (1, 1)
@@ -127,7 +127,7 @@ async def test_a_connection_whose_peer_stops_reading_is_closed(nats_server: Embe
         proxied(nats_server, receive_buffer=4_096) as (proxy, url),
         listening((url, "stalled"), (nats_server.url, "stalled"), keepalive_secs=0.2) as (a, b),
     ):
-        await a.bus.subscribe_channel("c1")
+        a.bus.subscribe(["c1"])
         proxy.black_hole()
         for _ in range(200):
             a.bus.publish_channel("c2", bytes(32_768))
@@ -162,13 +162,13 @@ async def test_subscriptions_change_while_connecting(nats_server: EmbeddedNats) 
         anyio.create_task_group() as tasks,
     ):
         b = Recorder(NatsBus(url, "slow", Metrics("0", native_ring=False), tasks))
-        await b.bus.subscribe_channel("unwanted")
+        b.bus.subscribe(["unwanted"])
         proxy.delay_secs = 0.2
         await b.bus.start(b)
         await eventually(lambda: "unwanted" in b.bus._subscriptions)
         assert not b.bus.connected
-        await b.bus.unsubscribe_channel("unwanted")
-        await b.bus.subscribe_channel("wanted")
+        b.bus.unsubscribe(["unwanted"])
+        b.bus.subscribe(["wanted"])
         await eventually(lambda: b.bus.connected)
         proxy.delay_secs = 0.0
         await eventually(lambda: (a.bus.publish_channel("wanted", b"event"), b.events)[1])
@@ -215,7 +215,7 @@ async def test_closing_works_while_connecting(nats_server: EmbeddedNats) -> None
 
 async def test_a_too_large_message_is_dropped_and_counted(nats_server: EmbeddedNats) -> None:
     async with listening((nats_server.url, "seven"), (nats_server.url, "seven")) as (a, b):
-        await b.bus.subscribe_channel("c1")
+        b.bus.subscribe(["c1"])
         with capture_logs() as records:
             a.bus.publish_channel("c1", bytes(1_048_576 - 20), {"X-Request-Id": "r" * 20})
             a.bus.publish_control(b"after it")

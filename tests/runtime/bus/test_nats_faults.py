@@ -128,14 +128,14 @@ async def test_a_silent_server_is_reported() -> None:
 async def test_a_subscription_limit_keeps_the_connection(nats: ConfiguredNats) -> None:
     async with listening(nats.url) as (recorder,):
         for number in range(8):
-            await recorder.bus.subscribe_channel(f"c{number}")
+            recorder.bus.subscribe([f"c{number}"])
         await eventually(lambda: recorder.has_problem("no more subscriptions"))
         before = recorder.answers
         await eventually(lambda: recorder.answers > before + 10)
         assert recorder.has_problem("no more subscriptions"), "it is asked now and then only"
         assert (recorder.reconnects, recorder.bus.connected) == (0, True)
         for number in range(1, 8):
-            await recorder.bus.unsubscribe_channel(f"c{number}")
+            recorder.bus.unsubscribe([f"c{number}"])
         await eventually(lambda: recorder.bus.problem is None)
 
 
@@ -152,7 +152,7 @@ async def test_a_denied_subject_is_reported_from_the_start(nats: ConfiguredNats,
             assert recorder.has_problem(named), "when it connects"
             assert recorder.bus.limits_delivered == (kind != "limits")
             assert recorder.sample("openguild_nats_denied_subjects") == 1
-        await here.bus.subscribe_channel("c1")
+        here.bus.subscribe(["c1"])
         await eventually(lambda: says_everything(there, here) >= {"control", "limits", "channel"} - {kind})
         assert here.heard.isdisjoint({kind})
         await anyio.to_thread.run_sync(nats.reload, permissions())

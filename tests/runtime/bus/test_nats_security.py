@@ -41,7 +41,7 @@ async def test_tls_and_credentials_work_also_after_a_reconnect(secured: SecuredN
         await here.start(BusRecorder())
         await there.start(recorders)
         await eventually(lambda: here.connected and there.connected)
-        await there.subscribe_channel("c1")
+        there.subscribe(["c1"])
         await eventually(lambda: _published(here) and heard, what="an event on the other side")
         assert heard[0] == ("c1", b"event")
         await anyio.to_thread.run_sync(secured.kill)

@@ -14,7 +14,7 @@ from openguild_proto import effects, memory
 from openguild_proto.effects.base import Effect, StorageEffect
 from openguild_proto.effects.performs import MARK, Performed
 from openguild_runtime.effects import performer
-from openguild_runtime.replica import actions
+from openguild_runtime.replica import runner
 from openguild_runtime.storage import postgres
 
 for module in pkgutil.iter_modules(effects.__path__, effects.__name__ + "."):
@@ -32,7 +32,7 @@ OF_THE_PROCESS = set(subclasses(Effect)) - STORED - {StorageEffect}
 REGISTRIES = {
     "memory": (memory.PERFORMERS, STORED),
     "postgres": (postgres.PERFORMERS, STORED),
-    "process": (performer.PERFORMERS | actions.PERFORMERS, OF_THE_PROCESS),
+    "process": (performer.PERFORMERS | runner.PERFORMERS, OF_THE_PROCESS),
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from openguild_proto.replica.actions import Haste
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.transport import SEND_BYTES
@@ -20,9 +23,9 @@ def publish(line: Line, count: int, size: int) -> bytes:
     frames = [text_frame(b"%d" % (number % 10) * size) for number in range(count)]
     runner = line.server.replica
     for frame in frames:
-        action = runner.replica._outputs.publish(ring, frame, runner.hub.head(ring) + 1)
+        action = runner.replica._outputs.publish(ring, frame, runner.replica.hub.head(ring) + 1)
         if action is not None:
-            runner._actions.do(action)
+            runner._do(action)
     return b"".join(frames)
 
 
@@ -32,6 +35,20 @@ async def test_more_than_one_send_takes_arrives_without_another_event() -> None:
         frames = publish(line, 100, 1_000)
         assert len(frames) > SEND_BYTES
         assert await line.read_exactly(len(frames)) == frames
+
+
+async def test_an_event_at_the_moment_of_the_upgrade_comes_behind_its_response() -> None:
+    async with connected() as line:
+        join = line.server.replica.join
+
+        def join_and_publish(*arguments: Any) -> None:
+            join(*arguments)
+            publish(line, 16, 1_000)
+            line.server.replica.flusher.flush(user_ring(line.user), Haste.NOW)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(line.server.replica, "join", join_and_publish)
+            assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
 
 
 @pytest.mark.parametrize("size", [10, 40])

@@ -19,6 +19,7 @@ import structlog
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.replica import ReadVisible
+from openguild_proto.replica.actions import Haste
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.storage.memory import MemoryStorage
@@ -175,8 +176,8 @@ async def events_are_published(line: Line) -> None:
     (transport,) = line.server.replica.transports()
     assert transport.subscriber is not None
     ring = transport.subscriber.ring
-    line.server.replica.hub.publish(ring, text_frame(b"x" * 100), 1)
-    line.server.replica.flusher.mark(ring)
+    line.server.replica.replica.hub.publish(ring, text_frame(b"x" * 100), 1)
+    line.server.replica.flusher.flush(ring, Haste.SOON)
 
 
 async def reading_none_of_a_replay(line: Line) -> None:
@@ -222,7 +223,7 @@ async def left_as_it_was(line: Line) -> AsyncIterator[None]:
     assert transport.socket.fileno() == -1
     assert server.service.sockets.total == 0
     assert server.connection_server._admission._quota._held == {}
-    assert server.replica.hub.depths() == []
+    assert server.replica.replica.hub.depths() == []
     assert [record for record in records if record["log_level"] in {"error", "critical"}] == []
 
 

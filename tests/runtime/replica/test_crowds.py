@@ -22,6 +22,7 @@ from openguild_proto.connection.server import ServerConnection
 from openguild_proto.effects.channels import Appended
 from openguild_proto.http.message import OpenStream
 from openguild_proto.records import ControlKind, ControlRecord, StoredEvent
+from openguild_proto.replica.actions import Haste
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
@@ -76,7 +77,7 @@ class Crowd:
                 server.replica.replica.channels.hold_new(self.channel)
         else:
             assert await server.replica.prepare(stream) is None
-        server.replica.join(transport, stream, server.replica.changes)
+        server.replica.join(transport, stream, server.replica.replica.changes)
         transport.settle()
         self.ends.append(theirs)
         self.transports.append(transport)
@@ -266,14 +267,14 @@ async def test_more_than_a_stretched_ring_holds_is_read_from_the_log(native: boo
 @thrice
 async def test_readers_who_lag_together_end_in_turns() -> None:
     async with crowd() as them:
-        hub = them.server.replica.hub
+        hub = them.server.replica.replica.hub
         for transport in them.transports:
             assert transport.subscriber is not None
             transport.subscriber.parked = True  # their kernels are full
         for number in range(1, 200):
             hub.publish(them.channel, b"\x81\x01x", number)
         async with turns_are_short():
-            them.server.replica.flusher.mark(them.channel)
+            them.server.replica.flusher.flush(them.channel, Haste.SOON)
             await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
         await them.everybody_has(b"lagged by")
 

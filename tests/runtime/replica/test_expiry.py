@@ -13,7 +13,7 @@ import structlog
 
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.transport import watch_deadlines
-from openguild_runtime.replica import expiry
+from openguild_runtime.replica import runner
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.line import Line, connected
 from tests.support.waiting import eventually
@@ -63,7 +63,7 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
         async with connected(sources=clocks.sources) as line, anyio.create_task_group() as tasks:
             server = line.server
             tasks.start_soon(watch_deadlines, server.timers, server.sources.monotonic)
-            tasks.start_soon(expiry.watch_clocks, server.replica, server.sources)
+            tasks.start_soon(server.replica.watch_wall_clock)
             ours, theirs = socket.socketpair()
             for end in (ours, theirs):
                 end.setblocking(False)
@@ -81,7 +81,7 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expiry, "LOOK_SECS", 0.02)
+    monkeypatch.setattr(runner, "LOOK_SECS", 0.02)
 
 
 async def test_a_clock_set_forward_ends_both() -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.replica import ReadVisible
+from openguild_proto.replica.actions import Haste
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.storage.memory import MemoryStorage
@@ -63,14 +64,15 @@ async def test_records_about_a_stream_name_its_request_its_user_and_its_channel(
             "peer": "192.0.2.1", "request_id": "the-upgrade", "user_id": transport.stream.user_id, "channel_id": None,
         }  # fmt: skip
         with structlog.testing.capture_logs() as records:
-            hub, ring = line.server.replica.hub, user_ring(transport.stream.user_id)
+            hub, ring = line.server.replica.replica.hub, user_ring(transport.stream.user_id)
             for number in range(2 * CAPACITY):
                 hub.publish(ring, text_frame(b"x"), number + 1)
-            line.server.replica.flusher.mark(ring)
+            line.server.replica.flusher.flush(ring, Haste.SOON)
             assert "lagged by" in await line.read()
             deadline = transport.connection.next_deadline()  # for the answer to the close
             assert deadline is not None
-            transport.deadline_passed(deadline)
+            transport._clock = lambda: deadline
+            transport.deadline_passed()
         lagged, passed = (record for record in records if record["event"] in {"stream lagged", "deadline passed"})
         assert lagged == expected | {"event": "stream lagged", "log_level": "info", "missed": 2 * CAPACITY}
         assert passed == expected | {"event": "deadline passed", "log_level": "info", "deadline": passed["deadline"]}

@@ -309,7 +309,7 @@ class Run:
             for replica in cluster.replicas:
                 if not replica.alive:
                     continue
-                for stream, depth in replica.server.replica.hub.depths(100):
+                for stream, depth in replica.server.replica.replica.hub.depths(100):
                     if depth > QUEUE_CAPACITY:
                         self._violation(f"stream {stream} is {depth} deep")
                 storage = replica.storage

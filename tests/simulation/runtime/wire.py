@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
@@ -92,9 +92,10 @@ class SimBus(Bus):
         elif channel_id in self._subscribed:
             self._handler.channel_message(channel_id, payload, NO_HEADERS)
 
-    async def subscribe_channel(self, channel_id: str) -> None:
+    def subscribe(self, channel_ids: Iterable[str]) -> None:
         """Returns before the server knows of it, as the real one does."""
-        self._nats.loop.call_later(self._nats.latency(), self._subscribed.add, channel_id)
+        for channel_id in channel_ids:
+            self._nats.loop.call_later(self._nats.latency(), self._subscribed.add, channel_id)
 
-    async def unsubscribe_channel(self, channel_id: str) -> None:
-        self._subscribed.discard(channel_id)
+    def unsubscribe(self, channel_ids: Iterable[str]) -> None:
+        self._subscribed.difference_update(channel_ids)

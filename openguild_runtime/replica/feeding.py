@@ -1,0 +1,54 @@
+"""Feeds sockets that the flush cannot serve: those that replay the log, and those whose kernel takes no more for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from openguild_proto.fanout.hub import Subscriber
+from openguild_proto.replica.replica import Replica
+from openguild_runtime.net.transport import SEND_BYTES, Transport
+
+
+class ReplicaFeeder:
+    """The `Feeder` of a replica's streams. `carry_out` is called after each input of the replica; `clock`: monotonic seconds."""
+
+    def __init__(self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None]) -> None:
+        self._replica = replica
+        self._clock = clock
+        self._carry_out = carry_out
+
+    async def feed(self, transport: Transport) -> bool:
+        """One step: a page of the log, or a span of the ring. False: nothing is left, or a `Replay` follows."""
+        subscriber = transport.subscriber
+        if subscriber is None:
+            return False
+        if subscriber.replaying:
+            return self._feed_page(transport, subscriber)
+        span = self._replica.hub.take(subscriber, SEND_BYTES)
+        if not span:
+            return False
+        sent = transport.send(span)
+        if sent >= 0:
+            transport.connection.outbox.append(self._replica.hub.sent(subscriber, sent))
+        elif not transport.closing:
+            await transport.socket.writable()
+        return True
+
+    def _feed_page(self, transport: Transport, subscriber: Subscriber) -> bool:
+        pieces = self._replica.next_pages(transport, now=self._clock())
+        if pieces is None:
+            asyncio.get_running_loop().call_soon(
+                self._carry_out
+            )  # when the pump has ended: the `Replay` starts it again
+            return False
+        self._carry_out()
+        for last, piece in pieces:
+            if not subscriber.replaying:
+                break  # closed meanwhile
+            transport.connection.outbox.append(piece)
+            at_once = transport.push()
+            if not self._replica.replayed(transport, last) or not at_once:
+                break  # a slow reader holds one piece; when it has taken that, the rest is read again
+        subscriber.parked = True  # live by now, perhaps, and still the pump's
+        return True
