@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from openguild_proto.policy.active_faults import ActiveFaults
+from openguild_proto.policy.limit_sharing import SILENT_SECS
 from openguild_proto.policy.log_throttle import LogThrottle
 
 
@@ -17,10 +18,16 @@ class Fault(NamedTuple):
 
 
 class Problems:
-    """`active` holds errors that the server reported without ending the connection."""
+    """`active` holds errors that the server reported without ending the connection; `last_end`: why the last one ended.
 
-    def __init__(self, title: str) -> None:
+    `silent`: the fault of a server that has not answered for SILENT_SECS. Times are monotonic seconds.
+    """
+
+    def __init__(self, title: str, last_end: Fault, silent: Fault) -> None:
         self.active: ActiveFaults[Fault] = ActiveFaults()
+        self.last_end = last_end
+        self._silent = silent
+        self._answered_at = float("-inf")
         self._title = title
         self._log_throttle = LogThrottle()
 
@@ -32,6 +39,24 @@ class Problems:
     def invalid_message(self, now: float) -> int | None:
         """Return how often such a line was left out since the last one; None: not now."""
         return self._log_throttle.due("message", now)
+
+    def answered(self, now: float) -> None:
+        """The server has received everything that was sent before."""
+        self._answered_at = now
+
+    def is_silent(self, now: float) -> bool:
+        """Whether the server has not answered for SILENT_SECS."""
+        return now - self._answered_at >= SILENT_SECS
+
+    def now(self, now: float, *, connected: bool) -> Fault | None:
+        """Return why some or all messages are not delivered; None: they are."""
+        if not connected:
+            return self.last_end
+        return self._silent if self.is_silent(now) else self.active.oldest
+
+    def is_denied(self, *keys: str) -> bool:
+        """Whether one of these is denied: an action and a kind of subject, such as "publish limits"."""
+        return not self.active.keys().isdisjoint(keys)
 
     @property
     def denied(self) -> int:

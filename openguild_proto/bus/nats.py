@@ -124,19 +124,28 @@ def parse_denial(text: str) -> tuple[str, str] | None:
 
 
 class Subjects:
-    """`openguild.<server>.channel.<channel id>`, `openguild.<server>.control` and `openguild.<server>.limits`."""
+    """`openguild.<server>.channel.<channel id>`, `openguild.<server>.control` and `openguild.<server>.limits`.
 
-    def __init__(self, server_name: str) -> None:
+    `probe_channel`: an id whose subject only this replica uses.
+    """
+
+    def __init__(self, server_name: str, probe_channel: str = "") -> None:
         self.prefix = f"openguild.{re.sub(r'[^A-Za-z0-9_-]', '_', server_name)}"
         self.control = f"{self.prefix}.control"
         self.limits = f"{self.prefix}.limits"
+        self.probes = {"control": self.control, "limits": self.limits, "channel": self.channel(probe_channel)}
 
     def channel(self, channel_id: str) -> str:
         """Return the subject of a channel."""
         return f"{self.prefix}.channel.{channel_id}"
 
+    def split(self, subject: str) -> tuple[str, str]:
+        """Return the kind of a subject (channel, control or limits) and the id of its channel, "" if it has none."""
+        kind, _, channel_id = subject[len(self.prefix) + 1 :].partition(".")
+        return kind, channel_id
+
     def denied(self, action: str, subject: str) -> tuple[str, Fault]:
         """Return a key and the fault for a denied subject, given in lower case. All channels are one kind, and none is named."""
-        kind, _, channel_id = subject.removeprefix(f"{self.prefix.lower()}.").partition(".")
+        kind, channel_id = self.split(subject)
         pattern = f"{self.prefix}.{kind}{'.*' if channel_id else ''}"
         return f"{action} {kind}", denied_fault(action, pattern, f"{self.prefix}.>")

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from openguild_proto.limits import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES
 
+HEADER_LINE_BYTES = 14  # "NATS/1.0", its line ends and the empty line
+
 
 class Message(NamedTuple):
     """What is published. `headers`: request id and trace context."""
@@ -20,6 +22,10 @@ class Message(NamedTuple):
     def nbytes(self) -> int:
         """Size of the payload and the header lines."""
         return len(self.payload) + sum(len(name) + len(value) + 4 for name, value in self.headers.items())
+
+    def fits(self, max_payload: int) -> bool:
+        """Whether a server with this bound takes it; it counts the headers, and would end the connection."""
+        return self.nbytes + HEADER_LINE_BYTES <= max_payload
 
 
 class PublishQueue:

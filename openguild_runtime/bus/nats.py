@@ -15,7 +15,7 @@ import itertools
 import random
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,11 +27,11 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from openguild_proto.bus.faults import Fault
-from openguild_proto.bus.nats import CA_FILE, CLOSED, PAYLOAD, SILENT, UNREACHABLE, Subjects
+from openguild_proto.bus.nats import CA_FILE, CLOSED, PAYLOAD, SILENT, Subjects
 from openguild_proto.bus.probing import Probing
 from openguild_proto.bus.publish_queue import Message, PublishQueue
 from openguild_proto.bus.reconnects import Reconnects
-from openguild_proto.policy.limit_sharing import SILENT_SECS
+from openguild_proto.bus.subscriptions import Subscriptions
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 from openguild_runtime.bus.nats_connection import CLOSE_LIMIT_SECS, FAILURES, ConnectionFailed, NatsConnection
 from openguild_runtime.bus.nats_problems import NatsProblems
@@ -44,7 +44,6 @@ CHECK_SECS = 1.0
 KEEPALIVE_SECS = 5  # between nats-py's pings; two unanswered ones end the connection
 PING_SECS = 1.0  # from the answer to one of our pings to the next ping
 PENDING_MESSAGES = 4_096  # per subscription, unprocessed
-HEADER_LINE_BYTES = 14  # "NATS/1.0", its line ends and the empty line; `max_payload` counts headers
 
 log = structlog.get_logger("openguild.nats")
 
@@ -74,8 +73,7 @@ class NatsBus(Bus):
         super().__init__()
         self._handler: BusHandler  # from `start` on
         self._servers = parse_servers(url)
-        self._subjects = Subjects(server_name)
-        self._probe_channel = str(uuid.uuid4())  # its subject is used by this replica's probes only
+        self._subjects = Subjects(server_name, probe_channel=str(uuid.uuid4()))
         self._metrics = metrics
         self._tasks = tasks
         self._credentials = Path(credentials_file) if credentials_file is not None else None
@@ -86,13 +84,8 @@ class NatsBus(Bus):
         self._connection: NatsConnection | None = None
         self.reconnects = Reconnects(random.random)
         self._problems = NatsProblems(self._subjects, metrics)
-        self._disconnect_fault: Fault = UNREACHABLE
-        self._confirmed_at = float("-inf")
-        self._wanted: set[str] = set()  # channel ids
-        self._subscriptions: dict[str, Subscription] = {}  # by channel id
-        self._fixed: dict[str, Subscription] = {}  # "control", "limits", and "channel" for the probe channel
-        self._pending_changes: dict[str, None] = {}  # channels to subscribe to or to unsubscribe from
-        self._changed = anyio.Event()
+        self._subscriptions: Subscriptions[Subscription] = Subscriptions(self._subjects.probes.values())
+        self._changed = anyio.Event()  # other subjects are wanted
         self._queue = PublishQueue()
         self._published = anyio.Event()  # something has been put into the queue
         self._scope = anyio.CancelScope()
@@ -103,16 +96,12 @@ class NatsBus(Bus):
 
     @property
     def problem(self) -> str | None:
-        fault = self._problems.active.oldest
-        if not self.connected:
-            fault = self._disconnect_fault
-        elif self._is_silent():
-            fault = SILENT
+        fault = self._problems.now(anyio.current_time(), connected=self.connected)
         return fault.cause if fault is not None else None
 
     @property
     def limits_delivered(self) -> bool:
-        return self.connected and not {"publish limits", "subscribe limits"} & self._problems.active.keys()
+        return self.connected and not self._problems.is_denied("publish limits", "subscribe limits")
 
     async def start(self, handler: BusHandler) -> None:
         self._handler = handler
@@ -137,7 +126,7 @@ class NatsBus(Bus):
             for server in itertools.cycle(self._servers[start:] + self._servers[:start]):
                 connection = await self._connect(server)
                 if connection is None:
-                    delay = self.reconnects.failed(self._disconnect_fault)
+                    delay = self.reconnects.failed(self._problems.last_end)
                 else:
                     self.reconnects.connected()
                     made_at = anyio.current_time()
@@ -155,13 +144,13 @@ class NatsBus(Bus):
             with anyio.fail_after(CONNECT_LIMIT_SECS):
                 await self._open_connection(connection)
         except ConnectionFailed as failure:
-            self._disconnect_fault = failure.fault
+            self._problems.last_end = failure.fault
         except TimeoutError:
-            self._disconnect_fault = SILENT
+            self._problems.last_end = SILENT
         except FAILURES:
-            self._disconnect_fault = connection.fault
+            self._problems.last_end = connection.fault
         except Exception:
-            self._disconnect_fault = CLOSED
+            self._problems.last_end = CLOSED
             log.exception("connecting to NATS failed")
         except BaseException:
             await connection.close_now()
@@ -169,30 +158,22 @@ class NatsBus(Bus):
         else:
             return connection
         self._problems.clear()
-        self._problems.report(self._disconnect_fault, server.name)
+        self._problems.report(self._problems.last_end, server.name)
         await connection.close_now()
         return None
 
     async def _open_connection(self, connection: NatsConnection) -> None:
-        self._subscriptions.clear()
+        self._subscriptions.reconnected()
         self._problems.clear()
-        self._pending_changes = dict.fromkeys(self._wanted)
         await connection.open(
             tls=self._tls_context(connection.server),
             credentials=self._credentials,
             keepalive_secs=self._keepalive_secs,
         )
-        self._fixed = {
-            "control": await self._subscribe(connection, self._subjects.control, self._received_control),
-            "limits": await self._subscribe(connection, self._subjects.limits, self._received_limits),
-            "channel": await self._subscribe(
-                connection, self._subjects.channel(self._probe_channel), self._received_event
-            ),
-        }
         await self._apply_changes(connection)
         await self._publish_probes(connection)
         await connection.confirm()
-        self._confirmed_at = anyio.current_time()
+        self._problems.answered(anyio.current_time())
 
     def _tls_context(self, server: NatsServer) -> ssl.SSLContext | None:
         """Return the TLS context, or None if TLS is not configured."""
@@ -224,11 +205,11 @@ class NatsBus(Bus):
                 while connection.alive:
                     with anyio.move_on_after(CHECK_SECS):
                         await connection.ended.wait()
-                    if self._is_silent() and not connection.ended.is_set():
+                    if self._problems.is_silent(anyio.current_time()) and not connection.ended.is_set():
                         self._problems.report(SILENT, connection.server.name)
                 parts.cancel_scope.cancel()
-            self._disconnect_fault = connection.fault
-            self._problems.report(self._disconnect_fault, connection.server.name, "the connection to NATS has ended. ")
+            self._problems.last_end = connection.fault
+            self._problems.report(self._problems.last_end, connection.server.name, "the connection to NATS has ended. ")
         finally:
             self._connection = None
             self._problems.clear()
@@ -254,19 +235,15 @@ class NatsBus(Bus):
                 if probes:
                     await self._probe(connection, probing)
                 await connection.confirm()
-                self._confirmed_at = anyio.current_time()
+                self._problems.answered(anyio.current_time())
                 if probes:
                     await self._end_probe(connection, probing)
                 self._handler.bus_answered()
 
-    def _is_silent(self) -> bool:
-        return anyio.current_time() - self._confirmed_at >= SILENT_SECS
-
     async def _probe(self, connection: NatsConnection, probing: Probing) -> None:
-        for kind in probing.kinds_to_resubscribe:
-            await connection.resubscribe(self._fixed[kind])
-        if probing.resubscribes_all():
-            await self._resubscribe_all(connection)
+        again = self._subscriptions.of(self._subjects.probes[kind] for kind in probing.kinds_to_resubscribe)
+        for subscription in self._subscriptions.all() if probing.resubscribes_all() else again:
+            await connection.resubscribe(subscription)
         await self._publish_probes(connection)
 
     async def _end_probe(self, connection: NatsConnection, probing: Probing) -> None:
@@ -274,24 +251,16 @@ class NatsBus(Bus):
         self._problems.count()
         if result.permitted:
             log.info("NATS permits again what it had denied", refused=result.permitted)
-        if result.resubscribe_all:
-            await self._resubscribe_all(connection)
+        for subscription in self._subscriptions.all() if result.resubscribe_all else ():
+            await connection.resubscribe(subscription)
         if result.has_missed:
             self._report_reconnect()
 
-    async def _resubscribe_all(self, connection: NatsConnection) -> None:
-        for subscription in (*self._fixed.values(), *self._subscriptions.values()):
-            await connection.resubscribe(subscription)
-
     async def _publish_probes(self, connection: NatsConnection) -> None:
-        probes = {
-            self._subjects.control: self._handler.control_probe,
-            self._subjects.limits: self._handler.limits_probe,
-            self._subjects.channel(self._probe_channel): b"{}",
-        }
-        for subject, payload in probes.items():
+        payloads = {"control": self._handler.control_probe, "limits": self._handler.limits_probe, "channel": b"{}"}
+        for kind, payload in payloads.items():
             if payload:
-                await connection.publish(subject, payload)
+                await connection.publish(self._subjects.probes[kind], payload)
 
     def _on_denied(self, connection: NatsConnection, action: str, subject: str) -> None:
         self._problems.record_denied(action, subject, connection.server.name)
@@ -302,15 +271,11 @@ class NatsBus(Bus):
     # --- receiving -----------------------------------------------------------------------------------
 
     def subscribe(self, channel_ids: Iterable[str]) -> None:
-        self._wanted.update(channel_ids)
-        self._request_changes(channel_ids)
+        self._subscriptions.want(map(self._subjects.channel, channel_ids))
+        self._changed.set()
 
     def unsubscribe(self, channel_ids: Iterable[str]) -> None:
-        self._wanted.difference_update(channel_ids)
-        self._request_changes(channel_ids)
-
-    def _request_changes(self, channel_ids: Iterable[str]) -> None:
-        self._pending_changes.update(dict.fromkeys(channel_ids))
+        self._subscriptions.unwant(map(self._subjects.channel, channel_ids))
         self._changed.set()
 
     async def _apply_changes_forever(self, connection: NatsConnection) -> None:
@@ -321,37 +286,27 @@ class NatsBus(Bus):
 
     async def _apply_changes(self, connection: NatsConnection) -> None:
         """Subscribe to wanted channels and unsubscribe from others. One task does this, so changes stay in order."""
-        while self._pending_changes:
-            channel_id, _ = self._pending_changes.popitem()
-            subscription = self._subscriptions.pop(channel_id, None)
+        while (change := self._subscriptions.next_change()) is not None:
             try:
-                if channel_id in self._wanted:
-                    self._subscriptions[channel_id] = subscription or await self._subscribe(
-                        connection, self._subjects.channel(channel_id), self._received_event
+                if change.ending is not None:
+                    await change.ending.unsubscribe()
+                else:
+                    made = await connection.subscribe(
+                        change.subject, "", self._received, pending_msgs_limit=PENDING_MESSAGES
                     )
-                elif subscription is not None:
-                    await subscription.unsubscribe()
+                    self._subscriptions.made(change.subject, made)
             except nats.errors.Error as failure:
                 log.info("subscribing waits for the next connection", kind=type(failure).__name__)
 
-    async def _subscribe(
-        self, connection: NatsConnection, subject: str, callback: Callable[[Msg], Awaitable[None]]
-    ) -> Subscription:
-        return await connection.subscribe(subject, cb=callback, pending_msgs_limit=PENDING_MESSAGES)
-
-    async def _received_event(self, message: Msg) -> None:
+    async def _received(self, message: Msg) -> None:
+        kind, channel_id = self._subjects.split(message.subject)
         with self._problems.handling_message(message.subject):
-            self._handler.channel_message(
-                message.subject.rpartition(".")[2], message.data, message.headers or NO_HEADERS
-            )
-
-    async def _received_control(self, message: Msg) -> None:
-        with self._problems.handling_message(message.subject):
-            self._handler.control_message(message.data)
-
-    async def _received_limits(self, message: Msg) -> None:
-        with self._problems.handling_message(message.subject):
-            self._handler.limits_message(message.data)
+            if kind == "channel":
+                self._handler.channel_message(channel_id, message.data, message.headers or NO_HEADERS)
+            elif kind == "control":
+                self._handler.control_message(message.data)
+            else:
+                self._handler.limits_message(message.data)
 
     # --- publishing ----------------------------------------------------------------------------------
 
@@ -362,7 +317,7 @@ class NatsBus(Bus):
         self._publish(self._subjects.control, payload)
 
     def publish_limits(self, payload: bytes) -> None:
-        if "publish limits" not in self._problems.active:  # until a probe finds it permitted again
+        if not self._problems.is_denied("publish limits"):  # until a probe finds it permitted again
             self._publish(self._subjects.limits, payload)
 
     def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
@@ -380,10 +335,9 @@ class NatsBus(Bus):
 
     async def _publish_queued(self, connection: NatsConnection) -> None:
         while (message := self._queue.take()) is not None:
-            size = message.nbytes
-            if size + HEADER_LINE_BYTES > connection.max_payload:  # the server would end the connection
+            if not message.fits(connection.max_payload):
                 self._metrics.publish_dropped()
-                self._problems.record(PAYLOAD, connection.server.name, nbytes=size)
+                self._problems.record(PAYLOAD, connection.server.name, nbytes=message.nbytes)
                 continue
             try:
                 await connection.publish(message.subject, message.payload, headers=dict(message.headers) or None)

@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from openguild_proto.bus.faults import Fault, Problems
-from openguild_proto.bus.nats import Subjects
+from openguild_proto.bus.nats import SILENT, UNREACHABLE, Subjects
 from openguild_runtime.observability.metrics import Metrics
 
 log = structlog.get_logger("openguild.nats")
@@ -19,7 +19,7 @@ class NatsProblems(Problems):
     """Counts and logs what the core's `Problems` keeps."""
 
     def __init__(self, subjects: Subjects, metrics: Metrics) -> None:
-        super().__init__("NATS")
+        super().__init__("NATS", UNREACHABLE, SILENT)
         self._subjects = subjects
         self._metrics = metrics
 

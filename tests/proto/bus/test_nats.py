@@ -57,3 +57,11 @@ def test_subjects_are_of_one_server_and_hide_channels() -> None:
     assert key == "publish channel"
     assert fault.cause == "permits no publish on openguild.Chat_example_8080.channel.*"
     assert "openguild.Chat_example_8080.>" in fault.mend
+
+
+def test_a_subject_is_split_into_its_kind_and_channel() -> None:
+    subjects = Subjects("a", probe_channel="p")
+    assert [subjects.split(subject) for subject in subjects.probes.values()] == [
+        ("control", ""), ("limits", ""), ("channel", "p"),
+    ]  # fmt: skip
+    assert list(subjects.probes) == ["control", "limits", "channel"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openguild_proto.bus.faults import Fault, Problems
-from openguild_proto.bus.nats import SUBSCRIPTIONS
+from openguild_proto.bus.nats import SILENT, SUBSCRIPTIONS, UNREACHABLE
 from openguild_proto.bus.probing import PINGS_PER_PROBE, PINGS_PER_RESUBSCRIBE, Probing
 
 DENIED = Fault("denied", "permits nothing", "permit it")
@@ -13,7 +13,7 @@ DENIED = Fault("denied", "permits nothing", "permit it")
 
 @pytest.fixture
 def problems() -> Problems:
-    return Problems("NATS")
+    return Problems("NATS", UNREACHABLE, SILENT)
 
 
 def next_round(probing: Probing) -> int:

@@ -32,3 +32,11 @@ def test_bytes_are_bounded_and_given_back() -> None:
     assert queue.clear() == 1
     assert queue.take() is None
     assert queue.put(message("b", MAX_PUBLISH_BYTES))
+
+
+def test_headers_count_in_what_a_server_takes() -> None:
+    assert message("a", 100).fits(114)
+    assert not message("a", 101).fits(114)
+    headers = {"X-Request-Id": "r"}  # and a colon, a space and a line end
+    assert Message("a", bytes(100), headers).fits(131)
+    assert not Message("a", bytes(101), headers).fits(131)

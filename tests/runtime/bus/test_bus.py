@@ -165,7 +165,7 @@ async def test_subscriptions_change_while_connecting(nats_server: EmbeddedNats) 
         b.bus.subscribe(["unwanted"])
         proxy.delay_secs = 0.2
         await b.bus.start(b)
-        await eventually(lambda: "unwanted" in b.bus._subscriptions)
+        await eventually(lambda: b.bus._subscriptions.of([b.bus._subjects.channel("unwanted")]))
         assert not b.bus.connected
         b.bus.unsubscribe(["unwanted"])
         b.bus.subscribe(["wanted"])
