@@ -57,6 +57,13 @@ class ChannelRecord(Record, frozen=True):
     epoch: int = 1  # of its log: sequences of two epochs have nothing to do with each other; 1 to MAX_SAFE_INTEGER
 
 
+class Head(Record, frozen=True):
+    """Where the log of a channel ends."""
+
+    sequence: int  # 0: it is empty
+    epoch: int = 1
+
+
 class GuildMembership(Record, frozen=True):
     """One line of `guilds` in /users/me."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import Effect, StorageEffect
-from openguild_proto.records import ControlRecord, History, Visible
+from openguild_proto.records import ControlRecord, Head, History, Visible
 
 
-class ReadHeads(StorageEffect[dict[str, int]], frozen=True):
-    """Read the newest sequence of each channel that exists, by channel id, in one query."""
+class ReadHeads(StorageEffect[dict[str, Head]], frozen=True):
+    """Read where the log of each channel that exists ends, by channel id, in one query."""
 
     channel_ids: tuple[str, ...]
 

@@ -36,7 +36,8 @@ class MemoryTables:
 
     def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
         """Return the newest sequence of each channel that exists."""
-        return self.perform(ReadHeads(channel_ids=tuple(channel_ids)))
+        heads = self.perform(ReadHeads(channel_ids=tuple(channel_ids)))
+        return {channel_id: head.sequence for channel_id, head in heads.items()}
 
     def control_head(self) -> int:
         """Return the sequence of the newest control record; 0: there is none."""

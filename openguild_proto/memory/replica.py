@@ -13,13 +13,15 @@ from openguild_proto.effects.replica import (
     RenewEpochs,
 )
 from openguild_proto.memory.state import State
-from openguild_proto.records import ControlRecord, History, Visible
+from openguild_proto.records import ControlRecord, Head, History, Visible
 
 
 @performs(ReadHeads)
-def read_heads(state: State, effect: ReadHeads) -> dict[str, int]:
-    known = state.channels
-    return {channel_id: len(known[channel_id].events) for channel_id in effect.channel_ids if channel_id in known}
+def read_heads(state: State, effect: ReadHeads) -> dict[str, Head]:
+    known = {
+        channel_id: state.channels[channel_id] for channel_id in effect.channel_ids if channel_id in state.channels
+    }
+    return {channel_id: Head(len(channel.events), channel.record.epoch) for channel_id, channel in known.items()}
 
 
 @performs(ReadVisible)

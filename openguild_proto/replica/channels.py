@@ -14,6 +14,7 @@ from openguild_proto.effects.replica import ReadHeads, SubscribeChannels, Unsubs
 from openguild_proto.limits import MAX_CHANNELS_AT_ONCE, PAGE_EVENTS
 from openguild_proto.log.follower import Item, LogFollower, Tail
 from openguild_proto.procedures import Procedure, Signal, Sleep
+from openguild_proto.records import Head
 from openguild_proto.replica.actions import Level
 from openguild_proto.replica.epochs import Epochs
 from openguild_proto.replica.outputs import Outputs
@@ -45,7 +46,7 @@ class ChannelFeed:
         self.channels = channels
         self.channel_id = channel_id
         self.checking: Signal | None = None  # the history is being read for streams of another epoch
-        self.epoch: int | None = None  # that its last stream counts in; None: it is not known
+        self.epoch: int | None = None  # of the log that is released from; None: it is not known yet
         self.holders = 0
         self.opening: _Opening | None = None  # in progress
         self.gone = False  # the log has no such channel
@@ -55,6 +56,12 @@ class ChannelFeed:
     def head(self) -> int:
         """The newest sequence released."""
         return self.follower.head
+
+    def saw(self, head: Head | None) -> None:
+        """The log of a feed that began at its first event was read; None: it is gone."""
+        if head is not None:
+            self.epoch = head.epoch if self.epoch is None else self.epoch
+            self.follower.saw_head(head.sequence)
 
     # --- source of the follower ----------------------------------------------------------------------
 
@@ -172,7 +179,7 @@ class Channels:
         for some in batched(feeds):
             yield from SubscribeChannels(tuple(feed.channel_id for feed in some))
         restarts = -1
-        heads: dict[str, int] = {}
+        heads: dict[str, Head] = {}
         while restarts != self._restarts:  # heads of the log before would be believed for ever
             restarts = self._restarts
             heads = yield from ReadHeads(tuple(feed.channel_id for feed in feeds))
@@ -180,9 +187,10 @@ class Channels:
             for feed in some:
                 head = heads.get(feed.channel_id)
                 if feed.follower.begun:  # it is new, and followed from its first event on
-                    feed.follower.saw_head(head or 0)
+                    feed.saw(head)
                 elif head is not None:
-                    feed.follower.begin(head)
+                    feed.epoch = head.epoch
+                    feed.follower.begin(head.sequence)
                 else:
                     feed.gone = True
             yield from Sleep(0).wait()  # others have their turn of the loop
@@ -198,7 +206,7 @@ class Channels:
     def _follow_new(self, feed: ChannelFeed) -> Procedure[None]:
         yield from SubscribeChannels((feed.channel_id,))
         heads = yield from ReadHeads((feed.channel_id,))  # where that fails, the tail check finds what there is
-        feed.follower.saw_head(heads.get(feed.channel_id, 0))
+        feed.saw(heads.get(feed.channel_id))
 
     def let_go(self, channel_ids: Iterable[str]) -> None:
         """Undo one `hold` of each channel."""
@@ -243,11 +251,11 @@ class Channels:
         if feed is not None:
             yield from feed.follower.catch_up(head)
 
-    def reach_epoch(self, channel_id: str, epoch: int | None, *, is_new: bool) -> Procedure[None]:
-        """Make sure that the feed of a held channel follows the log of this epoch. Raises StorageUnavailable.
+    def reach_epoch(self, channel_id: str, epoch: int | None) -> Procedure[None]:
+        """Make sure that the feed of a held channel follows the log of this epoch. Raises StorageUnavailable, also if it cannot.
 
         Another replica may have seen first that the database lost commits: what was released here is of the log before then.
-        `is_new`: the feed was opened for this stream, whose access was checked before.
+        Or it lost them since the access of the stream was checked.
         """
         feed = self._feeds.get(channel_id)
         if feed is None or epoch is None:
@@ -256,14 +264,21 @@ class Channels:
             yield from feed.checking.wait()
         if feed.epoch == epoch:
             return
-        if not is_new:
-            checking = feed.checking = Signal(self.outputs.procedures)
-            try:
-                yield from self._epochs.check()
-            finally:
-                feed.checking = None
-                checking.set()
-        feed.epoch = epoch
+        checking = feed.checking = Signal(self.outputs.procedures)
+        try:
+            yield from self._epochs.check()
+            if feed.epoch != epoch:  # what was read of the log may be as old as what was read for the stream
+                heads = yield from ReadHeads((channel_id,))
+                head = heads.get(channel_id)
+                if feed.epoch is None:
+                    feed.saw(head)
+                elif head is not None and head.epoch != feed.epoch:
+                    self._restart(feed, head)
+        finally:
+            feed.checking = None
+            checking.set()
+        if feed.epoch != epoch:
+            raise StorageUnavailable
 
     # --- tails ---------------------------------------------------------------------------------------
 
@@ -276,18 +291,17 @@ class Channels:
         heads = yield from ReadHeads(tuple(feed.channel_id for feed in silent))
         short: dict[ChannelFeed, int] = {}
         for feed, place in places.items():
-            head = heads.get(
-                feed.channel_id, place.head
-            )  # of a channel that is gone: its control record closes the streams
-            if feed.follower.tail_read(place, head) is Tail.SHORT:
-                short[feed] = head
+            head = heads.get(feed.channel_id)  # None: its control record closes the streams
+            if head is not None and feed.follower.tail_read(place, head.sequence) is Tail.SHORT:
+                short[feed] = head.sequence
         if short:
             again = yield from ReadHeads(tuple(feed.channel_id for feed in short))
-            for feed, head in short.items():
+            for feed, first in short.items():
                 second = again.get(feed.channel_id)
-                if second is not None and feed.follower.went_back(places[feed], head, second):
-                    yield from self._epochs.went_back(f"the log of channel {feed.channel_id} went back to {second}")
-                    if feed.follower.went_back(places[feed], head, second):  # of a store that has no history
+                if second is not None and feed.follower.went_back(places[feed], first, second.sequence):
+                    what = f"the log of channel {feed.channel_id} went back to {second.sequence}"
+                    yield from self._epochs.went_back(what)
+                    if feed.follower.went_back(places[feed], first, second.sequence):  # of a store that has no history
                         self.outputs.log(
                             Level.ERROR,
                             "the log of a channel went back: its streams begin anew",
@@ -296,22 +310,24 @@ class Channels:
                         self._restart(feed, second)
 
     def restart_all(self) -> Procedure[None]:
-        """Every channel has another log: what was released begins anew. Raises StorageUnavailable."""
+        """Logs have new epochs: what was released of another one begins anew. Raises StorageUnavailable."""
         self._restarts += 1
         for some in batched([feed for feed in self._feeds.values() if feed.follower.begun]):
             heads = yield from ReadHeads(tuple(feed.channel_id for feed in some))
             for feed in some:
-                self._restart(feed, heads.get(feed.channel_id, 0))
+                head = heads.get(feed.channel_id)
+                if head is None or head.epoch != feed.epoch:  # else it was opened since, or created
+                    self._restart(feed, head)
 
-    def _restart(self, feed: ChannelFeed, head: int) -> None:
+    def _restart(self, feed: ChannelFeed, head: Head | None) -> None:
         """Sequences that were sent mean something else from now on, so the channel's streams cannot go on."""
         if not feed.is_current:
             return
-        feed.epoch = None
+        feed.epoch = head.epoch if head is not None else None
         if feed.head == 0:  # nothing was sent that could mean something else, and the tail check finds what there is
             feed.follower.restart(0)
             return
-        feed.follower.restart(head)
+        feed.follower.restart(head.sequence if head is not None else 0)
         self.handler.restarted(feed.channel_id)
 
 

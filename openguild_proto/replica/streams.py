@@ -52,11 +52,10 @@ class Streams:
         if stream.channel_id is None:
             yield from self.notifications.retain(stream.user_id)
             return
-        is_new = self._channels.get(stream.channel_id) is None
         if not (yield from self._channels.hold([stream.channel_id])):
             raise ChannelGone
         try:
-            yield from self._channels.reach_epoch(stream.channel_id, stream.epoch, is_new=is_new)
+            yield from self._channels.reach_epoch(stream.channel_id, stream.epoch)
             yield from self._channels.catch_up(stream.channel_id, stream.head)
             if self._is_beyond_log(stream):
                 raise StorageUnavailable  # the log went back meanwhile: asked again, the client is told so

@@ -14,7 +14,7 @@ import msgspec
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.channels import Appended, AppendEvent
-from openguild_proto.effects.replica import ReadHeads, ReadHistory, RecordLineage, RenewEpochs
+from openguild_proto.effects.replica import ReadHistory, RecordLineage, RenewEpochs
 from openguild_proto.memory import MemoryTables
 from openguild_proto.records import ControlRecord, History, StoredEvent
 from tests.simulation.clock import Clock
@@ -90,7 +90,7 @@ class Database:
 
     def head(self, channel_id: str) -> int | None:
         """None: there is no such channel."""
-        return self.tables.perform(ReadHeads(channel_ids=(channel_id,))).get(channel_id)
+        return self.tables.heads([channel_id]).get(channel_id)
 
     # --- its history ---------------------------------------------------------------------------------
 

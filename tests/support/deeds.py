@@ -106,7 +106,8 @@ def login(user_id: str, number: int, device_id: str = "phone", now_ms: int = NOW
 
 
 async def heads(storage: Storage, channel_ids: Sequence[str]) -> dict[str, int]:
-    return await storage.perform(ReadHeads(channel_ids=tuple(channel_ids)))
+    found = await storage.perform(ReadHeads(channel_ids=tuple(channel_ids)))
+    return {channel_id: head.sequence for channel_id, head in found.items()}
 
 
 async def visible(storage: Storage, user_id: str) -> Visible:

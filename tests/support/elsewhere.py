@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from openguild_proto.canonical.event import build_event
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.channels import Appended, AppendEvent
@@ -79,6 +81,11 @@ class Elsewhere:
         del lost.events[head:], lost.senders[head:]
         for sequence in [sequence for sequence in lost.messages if sequence > head]:
             del lost.messages[sequence]
+
+    def renew_epochs(self) -> None:
+        """Every channel has another epoch."""
+        for channel in self.tables._state.channels.values():
+            channel.record = msgspec.structs.replace(channel.record, epoch=channel.record.epoch + 1)
 
     def lose_controls(self, head: int) -> None:
         """The database is restored to a time when the control log ended at `head`."""

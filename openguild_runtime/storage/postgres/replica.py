@@ -5,19 +5,19 @@ from __future__ import annotations
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
-from openguild_proto.records import ControlRecord, Visible
+from openguild_proto.records import ControlRecord, Head, Visible
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, control_record
 from openguild_runtime.storage.postgres.values import Connection, texts
 
 
 @performs(ReadHeads, Mode.QUERY)
-async def read_heads(connection: Connection, effect: ReadHeads) -> dict[str, int]:
+async def read_heads(connection: Connection, effect: ReadHeads) -> dict[str, Head]:
     rows = await connection.fetch(
-        "SELECT log_id, head_sequence FROM logs WHERE log_id = ANY ($1::uuid[]) AND kind = 'channel'",
+        "SELECT log_id, head_sequence, epoch FROM logs WHERE log_id = ANY ($1::uuid[]) AND kind = 'channel'",
         list(effect.channel_ids),
     )
-    return {str(row["log_id"]): row["head_sequence"] for row in rows}
+    return {str(row["log_id"]): Head(row["head_sequence"], row["epoch"]) for row in rows}
 
 
 @performs(ReadVisible, Mode.QUERY)

@@ -8,7 +8,7 @@ from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.channels import DeleteChannel, ReadEvents
 from openguild_proto.effects.replica import ReadHeads, SubscribeChannels, UnsubscribeChannels
 from openguild_proto.limits import GAP_GRACE_SECS, MAX_CHANNELS_AT_ONCE, ROOM_LOOK_SECS
-from openguild_proto.records import Author
+from openguild_proto.records import Author, Head
 from openguild_proto.replica.channels import Channels
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
@@ -75,7 +75,7 @@ def test_the_last_holder_that_lets_go_ends_it(held: Held) -> None:
 
 def test_many_channels_are_opened_by_one_question_and_in_pieces(held: Held) -> None:
     many = [f"c{number}" for number in range(10 * MAX_CHANNELS_AT_ONCE)]
-    held.driven.answers[ReadHeads] = lambda effect: dict.fromkeys(effect.channel_ids, 0)
+    held.driven.answers[ReadHeads] = lambda effect: dict.fromkeys(effect.channel_ids, Head(0))
     assert held.hold(*many) == [set(many), None]
     assert held.driven.count(ReadHeads) == 1
     assert held.driven.count(SubscribeChannels) == 10
@@ -137,7 +137,7 @@ def test_holding_while_it_is_unsubscribed_ends_subscribed(held: Held) -> None:
 
 def test_of_many_that_are_let_go_those_taken_up_again_stay_subscribed(held: Held) -> None:
     many = [f"c{number}" for number in range(2 * MAX_CHANNELS_AT_ONCE)]
-    held.driven.answers[ReadHeads] = lambda effect: dict.fromkeys(effect.channel_ids, 0)
+    held.driven.answers[ReadHeads] = lambda effect: dict.fromkeys(effect.channel_ids, Head(0))
     held.hold(*many)
     slow = held.driven.hold(UnsubscribeChannels)
     held.let_go(*many)
@@ -328,7 +328,7 @@ def test_a_log_that_went_back_is_believed_at_the_second_reading(held: Held, stal
     socket = held.driven.open(held.user, held.channel)
     for _ in range(3):
         held.driven.commit(held.channel)
-    readings = [{held.channel: 1}] * stale + [{held.channel: 3}]
+    readings = [{held.channel: Head(1)}] * stale + [{held.channel: Head(3)}]
     held.driven.answers[ReadHeads] = lambda effect: readings.pop(0)
     held.check()
     if stale == 1:
@@ -356,12 +356,28 @@ def test_after_a_log_went_back_its_channel_goes_on_from_there(held: Held) -> Non
 
 def test_an_empty_channel_restarted_closes_nobody(held: Held) -> None:
     socket = held.driven.open(held.user, held.channel)
+    held.driven.elsewhere.renew_epochs()
     held.driven.run(held.channels.restart_all())
     assert socket.closed is None
     held.driven.elsewhere.append(held.channel)
     held.check()
     held.driven.sleep(GAP_GRACE_SECS)
     assert socket.sequences == [1]
+
+
+def test_only_streams_of_channels_whose_epoch_changed_are_closed(held: Held) -> None:
+    """Another channel was opened, or created, since the epochs were renewed elsewhere."""
+    before = held.driven.open(held.user, held.channel)
+    held.driven.commit(held.channel)
+    held.driven.elsewhere.renew_epochs()
+    later = held.driven.elsewhere.channel(held.user)
+    after = held.driven.open(held.user, later, epoch=1)
+    held.driven.commit(later)
+    held.driven.run(held.channels.restart_all())
+    assert before.closed is not None
+    assert after.closed is None
+    held.driven.commit(later)
+    assert after.sequences == [1, 2]
 
 
 def test_heads_read_before_a_restart_are_read_again(held: Held) -> None:
@@ -371,6 +387,7 @@ def test_heads_read_before_a_restart_are_read_again(held: Held) -> None:
     heads = held.driven.hold(ReadHeads, early=True)
     ended = held.hold()
     held.driven.elsewhere.lose_events(held.channel, 1)
+    held.driven.elsewhere.renew_epochs()
     held.driven.run(held.channels.restart_all())
     heads.release(1)
     assert ended == []
@@ -382,6 +399,7 @@ def test_heads_read_before_a_restart_are_read_again(held: Held) -> None:
 def test_a_restart_that_fails_leaves_every_channel_followed(held: Held) -> None:
     held.hold()
     held.driven.commit(held.channel)
+    held.driven.elsewhere.renew_epochs()
     held.driven.failing[ReadHeads] = StorageUnavailable()
     _, error = held.driven.run(held.channels.restart_all())
     assert isinstance(error, StorageUnavailable)

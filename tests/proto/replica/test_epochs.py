@@ -9,10 +9,12 @@ import pytest
 
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory, RecordLineage, RenewEpochs
-from openguild_proto.records import History
+from openguild_proto.memory import MemoryTables
+from openguild_proto.records import Head, History
 from openguild_proto.ws import reasons
 from tests.support.deeds import login
 from tests.support.driven_replica import Driven
+from tests.support.elsewhere import Elsewhere
 
 
 class Database:
@@ -21,12 +23,13 @@ class Database:
     def __init__(self, **members: Any) -> None:
         self.history = History(**{"lineage": "one", "recorded": "one", "renewals": 0, **members})
         self.renewed = self.recorded = 0
+        self.elsewhere = Elsewhere(MemoryTables())
         self.first = self.replica()
         self.user = self.first.elsewhere.user()
         self.channel = self.first.elsewhere.channel(self.user)
 
     def replica(self) -> Driven:
-        driven = Driven(self.first.elsewhere.tables if hasattr(self, "first") else None, started=False)
+        driven = Driven(self.elsewhere.tables, started=False)
         driven.answers[ReadHistory] = lambda effect: self.history
         driven.answers[RecordLineage] = self._record
         driven.answers[RenewEpochs] = self._renew
@@ -41,6 +44,7 @@ class Database:
         if self.history.renewals != effect.found.renewals or self.history.recorded != effect.found.recorded:
             return False
         self.renewed += 1
+        self.elsewhere.renew_epochs()
         self.change(
             recorded=self.history.lineage, renewals=max(self.history.renewals + 1, effect.at_least), lacks=False
         )
@@ -141,7 +145,7 @@ def test_a_log_that_is_short_on_a_standby_is_no_loss() -> None:
     for _ in range(3):
         database.first.commit(database.channel)
     database.change(standby=True)
-    database.first.answers[ReadHeads] = lambda effect: {database.channel: 1}
+    database.first.answers[ReadHeads] = lambda effect: {database.channel: Head(1)}
     _, error = database.first.run(database.first.replica.channels.check_tails(deaf=False, everything=True))
     assert isinstance(error, StorageUnavailable)
     del database.first.answers[ReadHeads]
@@ -197,7 +201,7 @@ def test_a_stream_opened_while_all_begin_anew_is_looked_at_again() -> None:
         driven.commit(database.channel)
     session = login(database.user, 1)
     database.first.elsewhere.perform(session)
-    stream = driven.stream(database.user, database.channel, since=3, epoch=7, session_id=session.session_id)
+    stream = driven.stream(database.user, database.channel, since=3, epoch=1, session_id=session.session_id)
     changes = driven.replica.changes
     driven.prepare(stream)
     database.change(lineage="two")

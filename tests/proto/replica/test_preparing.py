@@ -8,7 +8,7 @@ from openguild_proto.effects import Effect, Overloaded, StorageUnavailable
 from openguild_proto.effects.channels import DeleteChannel, ReadEvents
 from openguild_proto.effects.replica import ReadHeads, ReadVisible, SubscribeChannels
 from openguild_proto.errors import ErrorCode
-from openguild_proto.records import Author
+from openguild_proto.records import Author, Head
 from tests.support.driven_chat import DrivenChat
 
 
@@ -21,7 +21,9 @@ def chat() -> DrivenChat:
 def test_a_cancelled_channel_stream_leaves_nothing(chat: DrivenChat, kind: type[Effect[object]]) -> None:
     chat.elsewhere.append(chat.channel)
     if kind is ReadEvents:
-        chat.driven.answers[ReadHeads] = lambda effect: {chat.channel: 0}  # a reading from a standby that is behind
+        chat.driven.answers[ReadHeads] = lambda effect: {
+            chat.channel: Head(0)
+        }  # a reading from a standby that is behind
     held = chat.driven.hold(kind, early=True)
     ticket = chat.driven.prepare(chat.driven.stream(chat.user, chat.channel))
     assert len(held.queries) == 1
@@ -127,7 +129,7 @@ def test_an_abandoned_stream_leaves_nothing(chat: DrivenChat) -> None:
 
 def test_a_stream_knows_of_what_was_stored_when_its_access_was_checked(chat: DrivenChat) -> None:
     """Also where a standby that is behind answers for the heads."""
-    chat.driven.answers[ReadHeads] = lambda effect: dict.fromkeys(effect.channel_ids, 0)
+    chat.driven.answers[ReadHeads] = lambda effect: dict.fromkeys(effect.channel_ids, Head(0))
     for _ in range(3):
         chat.elsewhere.append(chat.channel)
     socket = chat.driven.open(chat.user, chat.channel, since=2)

@@ -9,10 +9,11 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory, ReadVisible
+from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.http.message import OpenStream
-from openguild_proto.records import History, StoredEvent, Visible
-from openguild_proto.replica.actions import Close, Query, Replay
+from openguild_proto.records import Head, History, StoredEvent, Visible
+from openguild_proto.replica.actions import Close, Prepared, Query, Replay
 from openguild_proto.replica.replica import Replica
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.ws.close_codes import CloseCode
@@ -53,7 +54,7 @@ class Driver:
             case ReadHistory():
                 return self.history
             case ReadHeads():
-                return {"c": len(self.events)}
+                return {"c": Head(len(self.events), self.history.renewals + 1)}
             case ReadControlHead():
                 return 0
             case ReadVisible():
@@ -111,6 +112,18 @@ def test_stream_of_an_epoch_that_is_news_has_the_history_read_first() -> None:
     assert driver.asked.count("ReadHistory") == 2  # seen, and read again when everything had begun anew
     assert feed is not None
     assert (feed.epoch, feed.head) == (2, 1)
+
+
+def test_stream_of_an_epoch_that_is_over_is_refused() -> None:
+    """Its access was read before the database lost commits, and the channel's log behind that."""
+    driver = Driver()
+    driver.restore()
+    stream = OpenStream("u", "s", KEY.public, 0, "c", since=0, head=0, epoch=1)
+    ticket = driver.replica.prepare(stream, now=0.0)
+    assert Prepared(ticket, ErrorCode.DATABASE_UNAVAILABLE) in driver.carry_out()
+    assert driver.replica.channels.get("c") is None
+    driver.prepare("c", 2)
+    assert driver.replica.channels.get("c") is not None
 
 
 def test_stream_that_joins_during_a_renewal_ends_with_its_session() -> None:

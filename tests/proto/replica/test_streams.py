@@ -55,6 +55,7 @@ def test_a_log_that_went_back_before_its_socket_joined_ends_the_stream(chat: Dri
     changes = chat.driven.replica.changes
     chat.driven.prepare(stream)
     chat.elsewhere.lose_events(chat.channel, 1)
+    chat.elsewhere.renew_epochs()
     chat.driven.run(chat.driven.replica.channels.restart_all())
     socket = chat.driven.join(stream, changes=changes)
     assert socket.closed is not None
@@ -186,6 +187,7 @@ def test_a_channel_restarted_during_a_replay_gives_nothing_of_the_old_log(chat: 
     reads = chat.driven.hold(ReadEvents, early=True)
     socket = chat.driven.open(chat.user, chat.channel, since=0)
     chat.elsewhere.lose_events(chat.channel, 1)
+    chat.elsewhere.renew_epochs()
     chat.driven.run(chat.driven.replica.channels.restart_all())
     reads.release()
     assert socket.frames == []

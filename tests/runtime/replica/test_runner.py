@@ -12,6 +12,7 @@ import pytest
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.replica import ReadHeads
 from openguild_proto.http.message import OpenStream
+from openguild_proto.records import Head
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.replica.runner import ReplicaRunner
@@ -90,7 +91,7 @@ async def test_a_stream_prepared_in_the_turn_of_its_cancellation_is_not_held(
     waiter = await prepared_by(storage, runner, stream)
     waiter.cancel()  # it hears of that at its next turn, and before that the store answers
     (number,) = runner.replica._procedures._asked
-    runner.replica.answered(number, {stream.channel_id: 0}, now=runner._clock())
+    runner.replica.answered(number, {stream.channel_id: Head(0)}, now=runner._clock())
     runner.replica.handle_deadline(now=runner._clock())
     runner.carry_out()
     await cancelled(waiter)
@@ -103,7 +104,7 @@ async def test_a_stream_prepared_before_its_cancellation_is_not_held(
 ) -> None:
     waiter = await prepared_by(storage, runner, stream)
     (number,) = runner.replica._procedures._asked
-    runner.replica.answered(number, {stream.channel_id: 0}, now=runner._clock())
+    runner.replica.answered(number, {stream.channel_id: Head(0)}, now=runner._clock())
     runner.replica.handle_deadline(now=runner._clock())
     runner.carry_out()
     waiter.cancel()
