@@ -1,4 +1,4 @@
-"""The entry point of `openguild-server`. Prints one line if only the core is installed."""
+"""The entry point of `openguild-server`. Prints one line if only the core is installed: cli/main.py then cannot be imported."""
 
 from __future__ import annotations
 
