@@ -15,6 +15,17 @@ from openguild_proto.limits import (
     SPARE_DESCRIPTORS,
 )
 
+MANY_DESCRIPTORS = 1_048_576  # what an infinite limit counts as
+MACOS_OPEN_MAX = 10_240  # sys/syslimits.h: macOS refuses more, whatever the hard limit says
+
+
+def limits_to_try(soft: int | None, hard: int | None) -> list[int]:
+    """Return the soft limits of open files worth trying, the largest first. None: infinite, which is no number to plan with."""
+    if soft is None:
+        return []
+    most = MANY_DESCRIPTORS if hard is None else hard
+    return [limit for limit in (most, MACOS_OPEN_MAX) if soft < limit <= most]
+
 
 class DescriptorBudget:
     """`limit`: descriptors of the process. `set_aside`: those for the process itself. `max_streams`: configured for this

@@ -1,6 +1,6 @@
 """The channels that this replica follows: each while something local depends on it, in order and once.
 
-A channel is held by its streams and by the notification streams of those who see it. The last one that lets go ends it.
+A channel is held by its streams and by the notification streams of those who see it, and followed until the last one ends.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Channels:
 
     # --- holding -------------------------------------------------------------------------------------
 
-    def hold(self, channel_ids: Sequence[str]) -> Procedure[Set[str]]:
+    def follow(self, channel_ids: Sequence[str]) -> Procedure[Set[str]]:
         """Follow these channels, with one query for the heads of those that are not followed yet. Raises StorageUnavailable.
 
         Returns the channels that are held: not those that were deleted since somebody read of them. The wire is subscribed to
@@ -144,9 +144,9 @@ class Channels:
         try:
             yield from self._be_open(feeds)
         except BaseException:
-            self._let_go(feeds)
+            self._unfollow(feeds)
             raise
-        self._let_go([feed for feed in feeds if feed.gone])
+        self._unfollow([feed for feed in feeds if feed.gone])
         return dict.fromkeys(feed.channel_id for feed in feeds if not feed.gone).keys()
 
     def _be_open(self, feeds: Sequence[ChannelFeed]) -> Procedure[None]:
@@ -195,33 +195,33 @@ class Channels:
                     feed.gone = True
             yield from Sleep(0).wait()  # others have their turn of the loop
 
-    def hold_new(self, channel_id: str) -> None:
+    def follow_new(self, channel_id: str) -> None:
         """Follow a channel that was created just now, from its first event on, whenever the log is read."""
         feed = self._feeds.setdefault(channel_id, ChannelFeed(self, channel_id))
         if not feed.follower.begun:  # also one that a stream is opening, however that ends
             feed.follower.begin(0)
-            self.outputs.procedures.start(self._follow_new(feed), "following a new channel")
+            self.outputs.procedures.start(self._subscribe_new(feed), "following a new channel")
         feed.holders += 1
 
-    def _follow_new(self, feed: ChannelFeed) -> Procedure[None]:
+    def _subscribe_new(self, feed: ChannelFeed) -> Procedure[None]:
         yield from SubscribeChannels((feed.channel_id,))
         heads = yield from ReadHeads((feed.channel_id,))  # where that fails, the tail check finds what there is
         feed.saw(heads.get(feed.channel_id))
 
-    def let_go(self, channel_ids: Iterable[str]) -> None:
-        """Undo one `hold` of each channel."""
-        self._let_go([feed for channel_id in channel_ids if (feed := self._feeds.get(channel_id)) is not None])
+    def unfollow(self, channel_ids: Iterable[str]) -> None:
+        """Undo one `follow` of each channel."""
+        self._unfollow([feed for channel_id in channel_ids if (feed := self._feeds.get(channel_id)) is not None])
 
-    def _let_go(self, feeds: Sequence[ChannelFeed]) -> None:
-        unheld = []
+    def _unfollow(self, feeds: Sequence[ChannelFeed]) -> None:
+        ended = []
         for feed in feeds:
             feed.holders -= 1
             if feed.holders == 0 and feed.is_current:
                 del self._feeds[feed.channel_id]
                 self.handler.unfollowed(feed.channel_id)
-                unheld.append(feed.channel_id)
-        if unheld:
-            self.outputs.procedures.start(self._unsubscribe(unheld), "unsubscribing")
+                ended.append(feed.channel_id)
+        if ended:
+            self.outputs.procedures.start(self._unsubscribe(ended), "unsubscribing")
 
     def _unsubscribe(self, channel_ids: Sequence[str]) -> Procedure[None]:
         for some in batched(channel_ids):
@@ -332,5 +332,5 @@ class Channels:
 
 
 def batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Pieces of what is opened or let go at once."""
+    """Pieces of what is followed or unfollowed at once."""
     return (items[start : start + MAX_CHANNELS_AT_ONCE] for start in range(0, len(items), MAX_CHANNELS_AT_ONCE))

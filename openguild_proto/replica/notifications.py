@@ -61,7 +61,7 @@ class Notifications:
 
     def release(self, user_id: str) -> None:
         """Undo one `retain`; with the last one the user's interest ends."""
-        self._channels.let_go(self.watchers.release(user_id))
+        self._channels.unfollow(self.watchers.release(user_id))
 
     def refresh(self, user_id: str) -> Procedure[None]:
         """Read again what the user sees. Raises StorageUnavailable.
@@ -86,18 +86,20 @@ class Notifications:
         visible = yield from ReadVisible(user_id)
         watched = self.watchers.channels_of(user_id)
         known = watched | running.created.keys()
-        opened = yield from self._channels.hold([new for new in dict.fromkeys(visible.channel_ids) if new not in known])
-        self._channels.let_go([channel_id for channel_id in opened if channel_id in running.deleted])
+        opened = yield from self._channels.follow(
+            [new for new in dict.fromkeys(visible.channel_ids) if new not in known]
+        )
+        self._channels.unfollow([channel_id for channel_id in opened if channel_id in running.deleted])
         held = [channel_id for channel_id in opened if channel_id not in running.deleted]
         if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
-            self._channels.let_go(held)
+            self._channels.unfollow(held)
             return
         watched = self.watchers.channels_of(user_id)
         kept = [channel_id for channel_id in (*visible.channel_ids, *running.created) if channel_id in watched]
         new, gone = self.watchers.update(user_id, visible.guild_ids, [*held, *kept])
         self.watchers.was_read(user_id, beginning)
-        self._channels.let_go([channel_id for channel_id in held if channel_id not in new])
-        self._channels.let_go(gone)
+        self._channels.unfollow([channel_id for channel_id in held if channel_id not in new])
+        self._channels.unfollow(gone)
         for record, told in list(running.created.values()):
             if not told and record.guild_id in visible.guild_ids:
                 self._announce(record, {user_id})
@@ -123,7 +125,7 @@ class Notifications:
                 refresh.created.pop(channel_id, None)
                 refresh.deleted.add(channel_id)
         if self.watchers.drop_channel(channel_id):
-            self._channels.let_go([channel_id])
+            self._channels.unfollow([channel_id])
 
     # --- what they are told --------------------------------------------------------------------------
 
@@ -166,7 +168,7 @@ class Notifications:
                 if user_id in users and record.channel_id in refresh.created:
                     refresh.created[record.channel_id] = record, True
         if self.watchers.add_channel(users, record.channel_id):
-            self._channels.hold_new(record.channel_id)
+            self._channels.follow_new(record.channel_id)
 
 
 def user_ring(user_id: str) -> str:

@@ -52,7 +52,7 @@ class Streams:
         if stream.channel_id is None:
             yield from self.notifications.retain(stream.user_id)
             return
-        if not (yield from self._channels.hold([stream.channel_id])):
+        if not (yield from self._channels.follow([stream.channel_id])):
             raise ChannelGone
         try:
             yield from self._channels.reach_epoch(stream.channel_id, stream.epoch)
@@ -60,13 +60,13 @@ class Streams:
             if self._is_beyond_log(stream):
                 raise StorageUnavailable  # the log went back meanwhile: asked again, the client is told so
         except BaseException:
-            self._channels.let_go([stream.channel_id])
+            self._channels.unfollow([stream.channel_id])
             raise
 
     def abandon(self, stream: OpenStream) -> None:
         """Undo `prepare`: the upgrade was not accepted, or the socket is gone."""
         if stream.channel_id is not None:
-            self._channels.let_go([stream.channel_id])
+            self._channels.unfollow([stream.channel_id])
         else:
             self.notifications.release(stream.user_id)
 

@@ -1,9 +1,9 @@
-"""The one loop that drives a connection: bytes in, events out, answers by the handler, bytes to send.
+"""The one loop that drives a connection: bytes in, events out, responses by the handler, bytes to send.
 
 While a connection speaks HTTP a task drives it. A WebSocket gets its bytes from a callback of the loop instead: the
 task ends with the upgrade, because a waiting task costs several KiB and an idle stream needs none.
 
-It holds no rule: the core decides what is read and when a connection ends, the handler what is answered. A failure that
+It holds no rule: the core decides what is read and when a connection ends, the handler how to respond. A failure that
 escapes is contained here, so that it never cancels the listener's task group.
 """
 
@@ -38,9 +38,9 @@ log = structlog.get_logger("openguild.http")
 
 
 class RequestHandler(Protocol):
-    """What answers the requests of a connection server."""
+    """What responds to the requests of a connection server."""
 
-    async def answer(self, transport: Transport, request: Request) -> None:
+    async def respond(self, transport: Transport, request: Request) -> None:
         """Respond to `request`, or accept the upgrade it asks for; nothing else of this connection is read meanwhile."""
 
     def report(self, transport: Transport, event: Event) -> None:
@@ -68,7 +68,7 @@ class ConnectionServer:
         max_body_of: Callable[[str, str], int] | None = None,
     ) -> None:
         self.waiting: UnsentResponses[Transport] = UnsentResponses(MAX_UNSENT_RESPONSE_BYTES)
-        self._admission: Admission[Transport] = Admission(max_per_address, max_connections)
+        self.admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
         self._scopes: set[anyio.CancelScope] = set()  # of the tasks that drive connections
         self._handler = handler
@@ -85,35 +85,22 @@ class ConnectionServer:
     @property
     def transports(self) -> Mapping[Transport, str]:
         """Every connection, in the order of their coming."""
-        return self._admission.connections
+        return self.admission.connections
 
     @property
     def draining(self) -> bool:
         """Nobody is let in any more, and no stream begins."""
-        return self._admission.draining
-
-    @draining.setter
-    def draining(self, draining: bool) -> None:
-        self._admission.draining = draining
-
-    @property
-    def max_connections(self) -> int:
-        """May be changed; what is open stays."""
-        return self._admission.max_connections
-
-    @max_connections.setter
-    def max_connections(self, most: int) -> None:
-        self._admission.max_connections = most
+        return self.admission.draining
 
     # --- coming and going --------------------------------------------------------------------------
 
     async def serve(self, sock: socket.socket, address: str) -> None:
         """Drive one socket to its end; never raises.
 
-        It is not cancelled either: a request ends by its answer or at its deadline. `end_all` ends connections, `give_up`
+        It is not cancelled either: a request ends by its response or at its deadline. `end_all` ends connections, `give_up`
         waits for no request.
         """
-        refused = self._admission.check(address, is_trusted=self._policy.is_trusted(address))
+        refused = self.admission.check(address, is_trusted=self._policy.is_trusted(address))
         if refused is not None and not (refused is Refused.SERVER_FULL and self.shed()):
             self._refuse(address, refused)
             sock.close()
@@ -150,7 +137,7 @@ class ConnectionServer:
             tasks=self._tasks,
             handler=self,
         )
-        self._admission.opened(transport, address)
+        self.admission.opened(transport, address)
         self._metrics.connection_opened()
         became_stream = False
         try:
@@ -163,7 +150,7 @@ class ConnectionServer:
 
     def _end(self, transport: Transport) -> None:
         """The handler lets go of the socket before its descriptor is closed, so that nothing writes to a reused one."""
-        if not self._admission.closed(transport):
+        if not self.admission.closed(transport):
             return
         self._handler.gone(transport)
         transport.abort()
@@ -174,7 +161,7 @@ class ConnectionServer:
 
     def shed(self) -> bool:
         """There is no room: the oldest connection that waits for its client makes some. False: none was found."""
-        transport = self._admission.to_shed(_waits_for_its_client)
+        transport = self.admission.to_shed(_waits_for_its_client)
         if transport is None:
             return False
         transport.abort()
@@ -206,7 +193,7 @@ class ConnectionServer:
             await self._take(transport, connection.receive_data(data, self._clock()))
             transport.settle()
             if connection.is_websocket:
-                self._admission.became_stream(transport)
+                self.admission.became_stream(transport)
                 transport.socket.call_when_readable(transport)
                 return True
         await self._take(transport, connection.receive_eof(self._clock()))
@@ -215,15 +202,15 @@ class ConnectionServer:
         return False
 
     async def _take(self, transport: Transport, events: list[Event]) -> None:
-        """Have these events answered, and those behind them."""
+        """Have the handler respond to these events, and to those behind them."""
         connection = transport.connection
         while events:
             for event in events:
                 if transport.closing:
-                    break  # nobody waits for the answer to what was pipelined
+                    break  # nobody waits for the response to what was pipelined
                 match event:
                     case RequestReceived(request=request) | WebSocketRequested(request=request):
-                        await self._handler.answer(transport, request)
+                        await self._handler.respond(transport, request)
                         if not connection.is_websocket and not transport.flushed():
                             await self._flush(transport)
                     case _:
@@ -233,7 +220,7 @@ class ConnectionServer:
                 await asyncio.sleep(0)  # everybody else has a turn before what was pipelined
 
     async def _flush(self, transport: Transport) -> None:
-        """Wait until the answer has left; the one that waits longest is given up where too much waits in all."""
+        """Wait until the response has left; the one that waits longest is given up where too much waits in all."""
         for slow in self.waiting.begin(transport, len(transport.connection.outbox)):
             log.info("a reader was too slow while many were", **slow.described)
             self._metrics.rejected("slow_reader")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -15,8 +14,6 @@ from anyio.abc import TaskGroup
 BACKLOG = 4_096  # capped by net.core.somaxconn; a reconnect storm arrives in one burst
 UNSENT_BYTES = 131_072
 ACCEPT_BATCH = 64  # connections between two turns of the loop
-MANY_DESCRIPTORS = 1_048_576  # what an infinite limit counts as
-MACOS_OPEN_MAX = 10_240  # sys/syslimits.h
 RAN_OUT_PAUSE_SECS = 0.05  # until connections that were told to end have ended
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -55,26 +52,6 @@ def _set_for_accepted(listener: socket.socket) -> None:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files as far as the system lets it; returns what is in force."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in wanted_descriptors(soft, hard):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # macOS refuses what is beyond its OPEN_MAX, whatever the hard limit says
-            continue
-        return wanted
-    return MANY_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
-
-
-def wanted_descriptors(soft: int, hard: int) -> list[int]:
-    """Soft limits worth trying, the largest first; RLIM_INFINITY is no number to plan with."""
-    if soft == resource.RLIM_INFINITY:
-        return []
-    most = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
-    return [wanted for wanted in (most, MACOS_OPEN_MAX) if soft < wanted <= most]
 
 
 async def accept_forever(

@@ -38,7 +38,9 @@ class Feeder(Protocol):
 class TransportHandler(Protocol):
     """What a transport tells its connection server, and may ask of it."""
 
-    draining: bool  # the server ends: no stream may begin any more
+    @property
+    def draining(self) -> bool:
+        """The server ends: no stream may begin any more."""
 
     def report(self, transport: Transport, event: Event) -> None:
         """The core has decided something by itself at a deadline."""
@@ -233,7 +235,7 @@ class Transport:
     # --- the end -----------------------------------------------------------------------------------
 
     def close(self, code: int, reason: str) -> None:
-        """Ask for an orderly end: a close frame on a WebSocket, the end behind the last answer elsewhere."""
+        """Ask for an orderly end: a close frame on a WebSocket, the end behind the last response elsewhere."""
         if not self.socket.ended:
             self.connection.close(code, reason, self._clock())
             self.settle()

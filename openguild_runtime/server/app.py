@@ -1,6 +1,6 @@
 """The composition root: the only place where parts are joined. It starts them in order and stops them in reverse.
 
-Order of the start: private servers, then the listener (`/live`, `/health` and `/ready` answer from here on), the
+Order of the start: private servers, then the listener (`/live`, `/health` and `/ready` respond from here on), the
 database (waited for), the control log, and only then requests that need storage. NATS is not waited for.
 """
 

@@ -1,7 +1,7 @@
 """Open files: how many connections their limit leaves room for, and what is done when they run out all the same.
 
 What the process needs for itself is set aside first, and a share of the connections is kept from the streams, so that
-`/live` and the metrics answer however many streams there are. Where descriptors run out while it serves (the limit was
+`/live` and the metrics respond however many streams there are. Where descriptors run out while it serves (the limit was
 lowered, another program took the system's), idle HTTP connections end, and a few spare descriptors let new ones in.
 """
 
@@ -16,7 +16,7 @@ import anyio
 import structlog
 
 from openguild_proto.limits import MIN_CONNECTIONS, SPARE_DESCRIPTORS
-from openguild_proto.policy.descriptors import DescriptorBudget
+from openguild_proto.policy.descriptors import MANY_DESCRIPTORS, DescriptorBudget, limits_to_try
 from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_runtime.config.layers import ConfigError
@@ -38,14 +38,23 @@ TELL_SECS = 10.0  # between two lines
 log = structlog.get_logger("openguild.descriptors")
 
 
-def _soft_limit() -> int | None:
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return None if soft == resource.RLIM_INFINITY else soft
+def _limits() -> tuple[int | None, int | None]:
+    """The soft and the hard limit of open files; None: infinite."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        None if soft == resource.RLIM_INFINITY else soft,
+        None if hard == resource.RLIM_INFINITY else hard,
+    )
 
 
-def _hard_limit() -> int | None:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return None if hard == resource.RLIM_INFINITY else hard
+def raise_limit() -> int:
+    """Raise the soft limit of open files as far as the system lets it; returns what is in force."""
+    soft, hard = _limits()
+    for limit in limits_to_try(soft, hard):
+        with suppress(OSError, ValueError):  # refused
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.RLIM_INFINITY if hard is None else hard))
+            return limit
+    return MANY_DESCRIPTORS if soft is None else soft
 
 
 def _set_aside(config: ServerConfig) -> int:
@@ -56,7 +65,7 @@ def _set_aside(config: ServerConfig) -> int:
 
 def require_descriptors(config: ServerConfig) -> None:
     """The limit of open files leaves room to serve. Raises ConfigError."""
-    limit = _hard_limit()
+    limit = _limits()[1]
     needed = _set_aside(config) + MIN_CONNECTIONS
     if config.workers > 1:
         needed = max(needed, SUPERVISOR + 3 * config.workers)
@@ -97,7 +106,7 @@ class Descriptors:
         if sockets.max_total < wanted:
             log.warning(
                 "the limit of open files leaves room for fewer streams than websocket.max_connections; raise it",
-                limit=budget.limit, streams=sockets.max_total, connections=connection_server.max_connections,
+                limit=budget.limit, streams=sockets.max_total, connections=connection_server.admission.max_connections,
             )  # fmt: skip
 
     def ran_out(self, failure: OSError) -> None:
@@ -115,14 +124,14 @@ class Descriptors:
             log.error(
                 "cannot accept connections: out of descriptors or memory; raise the limit of open files, or look for what "
                 "takes the system's",
-                reason=(failure.strerror or "").lower(), limit=_soft_limit(), connections=connections,
+                reason=(failure.strerror or "").lower(), limit=_limits()[0], connections=connections,
             )  # fmt: skip
 
     async def watch(self) -> None:
         """Follow the limit, keep the spares, and lift the bound when descriptors can be opened again; until cancelled."""
         try:
             while True:
-                soft = _soft_limit()
+                soft = _limits()[0]
                 if soft is not None and soft != self._budget.limit:
                     log.warning("the limit of open files was changed", limit=soft, before=self._budget.limit)
                     self._budget.limit_changed(soft)
@@ -135,7 +144,7 @@ class Descriptors:
                 os.close(spare)
 
     def _apply(self) -> None:
-        self._connection_server.max_connections = self._budget.max_connections
+        self._connection_server.admission.max_connections = self._budget.max_connections
         self._sockets.max_total = self._budget.streams
 
     def _refilled(self) -> bool:

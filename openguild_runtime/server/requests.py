@@ -1,6 +1,6 @@
-"""Requests answered: an operation performed, traced, counted and logged; a stream opened, and let go when its socket is gone.
+"""Responds to requests: an operation performed, traced, counted and logged; a stream opened, and ended when its socket is gone.
 
-It holds no rule: what to answer is the core's decision. A failure of an operation is answered with a typed 500.
+It holds no rule: how to respond is the core's decision. A failure of an operation gives a typed 500.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger("openguild.http")
 
 
 class Requests:
-    """The `RequestHandler` of a replica. `timeout_secs`: from a request's last byte to its answer."""
+    """The `RequestHandler` of a replica. `timeout_secs`: from a request's last byte to its response."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Requests:
         if status is not None:
             self._metrics.http_request("unmatched", status, 0.0)
 
-    async def answer(self, transport: Transport, request: Request) -> None:
+    async def respond(self, transport: Transport, request: Request) -> None:
         """Perform the request's operation, and respond or open the stream."""
         started, changes = self._clock(), self._streams.replica.changes
         deadline = anyio.current_time() + self._timeout_secs
@@ -124,7 +124,7 @@ class Requests:
         )
         try:
             return await self._performer.run(self._dispatch(context, request), request.request_id, deadline)
-        except Exception:  # a defect of ours: logged with its traceback, answered with a typed 500
+        except Exception:  # a defect of ours: logged with its traceback; the client gets a typed 500
             log.exception("operation failed", method=request.shown_method)
             return error_response(ErrorCode.SERVER_ERROR, request.request_id)
 
@@ -133,7 +133,7 @@ class Requests:
     async def _open_stream(
         self, transport: Transport, request: Request, stream: OpenStream, changes: int, deadline: float
     ) -> OpenStream | Response:
-        """Accept the upgrade and join the stream, or answer why not; the reserved place is given back then."""
+        """Accept the upgrade and join the stream, or respond why not; the reserved place is given back then."""
         refusal: ErrorCode | None = ErrorCode.DATABASE_UNAVAILABLE  # what it is when the deadline passes
         with ExitStack() as undo:
             undo.callback(self._give_back, stream)

@@ -11,9 +11,9 @@ import structlog
 from openguild_runtime.bus.kinds import configured_bus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.embedded.private import private_servers
-from openguild_runtime.net.listener import raise_descriptor_limit
 from openguild_runtime.process.shutdown import WORKER_HEAD_START_SECS, Shutdown, handle_signals
 from openguild_runtime.server.app import Server, native_ring
+from openguild_runtime.server.descriptors import raise_limit
 from openguild_runtime.server.siblings import WorkerSlot
 
 log = structlog.get_logger("openguild.server")
@@ -26,7 +26,7 @@ async def serve(
 
     Raises OSError (address), EmbeddedError, and what asyncpg raises.
     """
-    descriptors = raise_descriptor_limit()
+    descriptors = raise_limit()
     tune_collector()
     shutdown = Shutdown(
         config.drain.delay_secs + config.drain.window_secs,

@@ -1,7 +1,7 @@
 """Shutdown in phases, each with a deadline: unready, delay, drain in jittered waves, stop (PROTOCOL 12).
 
-1. `/ready` answers 503 at once; the drain delay lets load balancers notice.
-2. The listener closes. Idle keep-alive connections close; requests that have begun are answered, each as the last one.
+1. `/ready` gives 503 at once; the drain delay lets load balancers notice.
+2. The listener closes. Idle keep-alive connections close; requests that have begun get a response, each as the last one.
 3. Stream sockets are closed with 1012 over the drain window, each told how long to wait before it reconnects.
 4. What is still open when the window ends is cut.
 """
@@ -25,7 +25,7 @@ from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.siblings import WorkerSlot
 from openguild_runtime.system.turns import Turn
 
-LAST_WORDS_SECS = 0.6  # for close handshakes and answers after the last wave
+LAST_WORDS_SECS = 0.6  # for close handshakes and responses after the last wave
 SCRAPE_SECS = 0.2  # for the last scrape to be answered
 
 log = structlog.get_logger("openguild.shutdown")
@@ -68,7 +68,7 @@ async def drain(
     if delay_secs > 0:
         await anyio.sleep(delay_secs)
     stop_listening()
-    connection_server.draining = True  # no stream opens from here on
+    connection_server.admission.draining = True  # no stream opens from here on
     requests = [transport for transport in connection_server.transports if not transport.connection.is_websocket]
     turn = Turn(clock)
     await turn.each(requests, lambda transport: transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING))
@@ -82,7 +82,7 @@ async def drain(
 
 async def end_scrapes(connection_server: ConnectionServer) -> None:
     """The connections of the metrics' own listener: those that wait for their next request end now."""
-    connection_server.draining = True
+    connection_server.admission.draining = True
     for transport in list(connection_server.transports):
         transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING)
     with anyio.move_on_after(SCRAPE_SECS):

@@ -36,27 +36,27 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     changes: dict[str, Any]  # settings that `admin set` gave it: who takes its slot gets them
 
 
-class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
+class MetricsRequest(msgspec.Struct, frozen=True, tag="metrics_request"):
     """The metrics, please: of a worker, or from a worker's side of all others. The answer has the same number."""
 
     number: int
 
 
-class Own(msgspec.Struct, frozen=True, tag="own"):
+class WorkerMetrics(msgspec.Struct, frozen=True, tag="worker_metrics"):
     """A worker's metrics."""
 
     number: int
     text: bytes
 
 
-class Others(msgspec.Struct, frozen=True, tag="others"):
+class SiblingMetrics(msgspec.Struct, frozen=True, tag="sibling_metrics"):
     """The metrics of the other workers, by their numbers; who did not answer in time is missing."""
 
     number: int
     texts: dict[int, bytes]
 
 
-Message = Heartbeat | Wanted | Own | Others
+Message = Heartbeat | MetricsRequest | WorkerMetrics | SiblingMetrics
 _decoder = msgspec.msgpack.Decoder(Message)
 
 
@@ -71,7 +71,7 @@ class SiblingLink:
         self._nbytes = 0
         self._given = anyio.Event()
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send it when the other end has room; never waits."""
         data = msgspec.msgpack.encode(message)
         if self._nbytes + len(data) <= self._max_waiting_bytes:
@@ -156,9 +156,9 @@ class WorkerSlot:
         """Send heartbeats and answer with `own` metrics, until the supervisor is gone."""
 
         def heard(message: Message) -> None:
-            if isinstance(message, Wanted):
+            if isinstance(message, MetricsRequest):
                 start_background_task(tasks, self._answer, message.number, own)
-            elif isinstance(message, Others) and message.number == self._asked:
+            elif isinstance(message, SiblingMetrics) and message.number == self._asked:
                 self._answers[message.number] = message.texts
                 self._answered.set()
 
@@ -172,20 +172,20 @@ class WorkerSlot:
         self._asked += 1
         self._answers.clear()
         self._answered = anyio.Event()
-        self._line.say(Wanted(self._asked))
+        self._line.send(MetricsRequest(self._asked))
         with anyio.move_on_after(self._patience_secs):
             await self._answered.wait()
         return self._answers.pop(self._asked, {})
 
     async def _answer(self, number: int, own: Callable[[], Awaitable[bytes]]) -> None:
-        self._line.say(Own(number, await own()))
+        self._line.send(WorkerMetrics(number, await own()))
 
     async def _send_heartbeats(self, heartbeat: Callable[[], Heartbeat]) -> None:
         while True:
             listening = False
             with log_exceptions("the heartbeat"):
                 beat = heartbeat()
-                self._line.say(beat)
+                self._line.send(beat)
                 listening = beat.listening
             await anyio.sleep(HEARTBEAT_SECS if listening else STARTING_HEARTBEAT_SECS)
 

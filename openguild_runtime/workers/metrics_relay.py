@@ -5,7 +5,14 @@ from __future__ import annotations
 import anyio
 from anyio.abc import TaskGroup
 
-from openguild_runtime.server.siblings import SIBLING_SECS, Message, Others, Own, SiblingLink, Wanted
+from openguild_runtime.server.siblings import (
+    SIBLING_SECS,
+    Message,
+    MetricsRequest,
+    SiblingLink,
+    SiblingMetrics,
+    WorkerMetrics,
+)
 
 
 class _Question:
@@ -34,10 +41,10 @@ class MetricsRelay:
     def received(self, number: int, message: Message) -> None:
         """Handle a question or an answer of worker `number`. Ignores a question while it answers another of that worker."""
         match message:
-            case Wanted(number=question) if number not in self._asking:
+            case MetricsRequest(number=question) if number not in self._asking:
                 self._asking.add(number)
                 self._tasks.start_soon(self._ask, number, question)
-            case Own(number=asked, text=text) if asked in self._questions:
+            case WorkerMetrics(number=asked, text=text) if asked in self._questions:
                 pending = self._questions[asked]
                 pending.texts[number] = text
                 pending.missing.discard(number)
@@ -50,12 +57,12 @@ class MetricsRelay:
         pending = self._questions[number] = _Question(set(others))
         try:
             for link in others.values():
-                link.say(Wanted(number))
+                link.send(MetricsRequest(number))
             if others:
                 with anyio.move_on_after(self._patience_secs):
                     await pending.done.wait()
             if asker in self.links:
-                self.links[asker].say(Others(question, pending.texts))
+                self.links[asker].send(SiblingMetrics(question, pending.texts))
         finally:
             del self._questions[number]
             self._asking.discard(asker)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openguild_proto.limits import DESCRIPTORS_SHORT_SECS, MIN_CONNECTIONS
-from openguild_proto.policy.descriptors import DescriptorBudget
+from openguild_proto.policy.descriptors import MACOS_OPEN_MAX, MANY_DESCRIPTORS, DescriptorBudget, limits_to_try
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "tried"),
+    [
+        (1_024, 524_288, [524_288, MACOS_OPEN_MAX]),
+        (256, None, [MANY_DESCRIPTORS, MACOS_OPEN_MAX]),
+        (64, 128, [128]),
+        (128, 128, []),
+        (None, None, []),
+    ],
+)
+def test_soft_limits_to_try(soft: int | None, hard: int | None, tried: list[int]) -> None:
+    assert limits_to_try(soft, hard) == tried
 
 
 def test_a_large_limit_leaves_what_is_configured() -> None:

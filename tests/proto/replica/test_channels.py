@@ -25,10 +25,10 @@ class Held:
         self.channels: Channels = self.driven.replica.channels
 
     def hold(self, *channels: str) -> list[object]:
-        return self.driven.run(self.channels.hold(channels or (self.channel,)))
+        return self.driven.run(self.channels.follow(channels or (self.channel,)))
 
-    def let_go(self, *channels: str) -> None:
-        self.channels.let_go(channels or (self.channel,))
+    def unfollow(self, *channels: str) -> None:
+        self.channels.unfollow(channels or (self.channel,))
         self.driven.carry_out()
 
     def check(self, *, everything: bool = False) -> list[object]:
@@ -65,11 +65,11 @@ def test_a_channel_is_heard_before_its_head_is_read(held: Held) -> None:
 def test_the_last_holder_that_lets_go_ends_it(held: Held) -> None:
     assert held.hold() == held.hold() == [{held.channel}, None]
     assert held.driven.count(ReadHeads) == 1
-    held.let_go()
+    held.unfollow()
     assert held.driven.wire == {held.channel}
-    held.let_go()
+    held.unfollow()
     assert held.driven.leftovers() == {}
-    held.let_go()
+    held.unfollow()
     assert held.driven.defects == []
 
 
@@ -80,7 +80,7 @@ def test_many_channels_are_opened_by_one_question_and_in_pieces(held: Held) -> N
     assert held.driven.count(ReadHeads) == 1
     assert held.driven.count(SubscribeChannels) == 10
     assert held.driven.wire == set(many)
-    held.let_go(*many)
+    held.unfollow(*many)
     assert held.driven.count(UnsubscribeChannels) == 10
     assert held.driven.leftovers() == {}
 
@@ -129,7 +129,7 @@ def test_holding_while_it_is_unsubscribed_ends_subscribed(held: Held) -> None:
     """What is asked of the wire is asked in the order in which it is to be."""
     held.hold()
     held.driven.hold(UnsubscribeChannels)
-    held.let_go()
+    held.unfollow()
     held.hold()
     wire = [type(effect) for effect in held.driven.asked if isinstance(effect, SubscribeChannels | UnsubscribeChannels)]
     assert wire == [SubscribeChannels, UnsubscribeChannels, SubscribeChannels]
@@ -140,7 +140,7 @@ def test_of_many_that_are_let_go_those_taken_up_again_stay_subscribed(held: Held
     held.driven.answers[ReadHeads] = lambda effect: dict.fromkeys(effect.channel_ids, Head(0))
     held.hold(*many)
     slow = held.driven.hold(UnsubscribeChannels)
-    held.let_go(*many)
+    held.unfollow(*many)
     held.hold(many[-1])
     slow.release(1)
     held.driven.let_pass(UnsubscribeChannels)
@@ -152,19 +152,19 @@ def test_of_many_that_are_let_go_those_taken_up_again_stay_subscribed(held: Held
 
 def test_a_new_channel_is_followed_from_its_first_event_on(held: Held) -> None:
     held.driven.elsewhere.append(held.channel)
-    held.channels.hold_new(held.channel)
+    held.channels.follow_new(held.channel)
     held.driven.carry_out()
     assert held.driven.wire == {held.channel}
     held.driven.sleep(GAP_GRACE_SECS)
     assert held.head == 1
-    held.let_go()
+    held.unfollow()
     assert held.driven.leftovers() == {}
 
 
 def test_a_new_channel_whose_head_cannot_be_read_waits_for_its_tail_check(held: Held) -> None:
     held.driven.failing[ReadHeads] = StorageUnavailable()
     held.driven.elsewhere.append(held.channel)
-    held.channels.hold_new(held.channel)
+    held.channels.follow_new(held.channel)
     held.driven.sleep(1)
     assert held.head == 0
     held.driven.failing.clear()
@@ -179,7 +179,7 @@ def test_a_new_channel_that_a_stream_is_opening_is_followed_however_that_ends(he
     heads = held.driven.hold(ReadHeads)
     ticket = held.driven.prepare(held.driven.stream(held.user, held.channel))
     event = held.driven.elsewhere.append(held.channel)
-    held.channels.hold_new(held.channel)
+    held.channels.follow_new(held.channel)
     held.driven.carry_out()
     match ends:
         case "cancel":
@@ -193,7 +193,7 @@ def test_a_new_channel_that_a_stream_is_opening_is_followed_however_that_ends(he
     assert held.driven.replica.counters.undelivered == 1, "it was released, and not passed over"
     if ends == "well":
         held.driven.replica.abandon(held.driven.stream(held.user, held.channel), now=held.driven.now)
-    held.let_go()
+    held.unfollow()
     assert held.driven.leftovers() == {}
 
 
@@ -247,7 +247,7 @@ def test_a_feed_let_go_while_it_reads_the_log_releases_nothing(held: Held) -> No
     held.check()
     held.driven.sleep(GAP_GRACE_SECS)
     assert len(reads.queries) == 1
-    held.let_go()
+    held.unfollow()
     socket = held.driven.open(held.user, held.channel)
     reads.release()
     assert socket.sequences == []

@@ -201,7 +201,7 @@ def test_a_user_who_leaves_during_a_refresh_leaves_nothing(driven: Driven) -> No
     assert driven.leftovers() == {}
 
 
-def test_what_a_user_does_not_see_any_more_is_let_go(driven: Driven) -> None:
+def test_what_a_user_does_not_see_any_more_is_not_followed(driven: Driven) -> None:
     user, other = driven.elsewhere.user(), driven.elsewhere.user()
     guild = driven.elsewhere.guild(user)
     gone, kept = driven.elsewhere.channel(user, guild), driven.elsewhere.channel(user, guild)

@@ -30,7 +30,7 @@ def channel(driven: Driven) -> str:
 
 
 def hold(driven: Driven, channel: str) -> None:
-    driven.run(driven.replica.channels.hold([channel]))
+    driven.run(driven.replica.channels.follow([channel]))
 
 
 def head(driven: Driven, channel: str) -> int | None:

@@ -45,7 +45,7 @@ class Handler:
         self.reported: list[Event] = []
         self.gone_descriptors: list[int] = []
 
-    async def answer(self, transport: Transport, request: Request) -> None:
+    async def respond(self, transport: Transport, request: Request) -> None:
         self.turns.append(f"begin {request.path}")
         await self.go.wait()
         if request.path == "/fail":
@@ -173,7 +173,7 @@ async def test_one_address_and_a_draining_server_have_their_bounds() -> None:
                 assert await read(second, b"") == b""
             first.close()
             await them.server.wait_empty()
-            them.server.draining = True
+            them.server.admission.draining = True
             with them.connect() as third:
                 assert await read(third, b"") == b""
 

@@ -74,7 +74,7 @@ class Crowd:
             watchers = server.replica.replica.notifications.watchers
             watchers.retain(stream.user_id)
             if watchers.update(stream.user_id, {self.guild}, {self.channel})[0]:
-                server.replica.replica.channels.hold_new(self.channel)
+                server.replica.replica.channels.follow_new(self.channel)
         else:
             assert await server.replica.prepare(stream) is None
         server.replica.join(transport, stream, server.replica.replica.changes)

@@ -7,7 +7,7 @@ import socket
 import anyio
 import pytest
 
-from openguild_runtime.server.siblings import Heartbeat, Message, Own, SiblingLink, gather
+from openguild_runtime.server.siblings import Heartbeat, Message, SiblingLink, WorkerMetrics, gather
 from tests.support.waiting import eventually
 from tests.support.worker_slots import starting, workers
 
@@ -76,15 +76,15 @@ async def test_large_messages_arrive_and_unread_ones_are_dropped() -> None:
     with ours, theirs:
         sender, receiver = SiblingLink(ours, max_waiting_bytes=8_000_000), SiblingLink(theirs)
         for number in range(50):
-            sender.say(Own(number, large))
+            sender.send(WorkerMetrics(number, large))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sender.run, received.append)
             tasks.start_soon(receiver.run, received.append)
             await eventually(lambda: len(received) == 2, what="two of them")
-            sender.say(Own(50, b""))
+            sender.send(WorkerMetrics(50, b""))
             await eventually(lambda: len(received) == 3, what="the next one")
             tasks.cancel_scope.cancel()
-    assert [(message.number, len(message.text)) for message in received if isinstance(message, Own)] == [
+    assert [(message.number, len(message.text)) for message in received if isinstance(message, WorkerMetrics)] == [
         (0, len(large)), (1, len(large)), (50, 0),
     ]  # fmt: skip
 
