@@ -365,21 +365,6 @@ def test_an_empty_channel_restarted_closes_nobody(held: Held) -> None:
     assert socket.sequences == [1]
 
 
-def test_only_streams_of_channels_whose_epoch_changed_are_closed(held: Held) -> None:
-    """Another channel was opened, or created, since the epochs were renewed elsewhere."""
-    before = held.driven.open(held.user, held.channel)
-    held.driven.commit(held.channel)
-    held.driven.elsewhere.renew_epochs()
-    later = held.driven.elsewhere.channel(held.user)
-    after = held.driven.open(held.user, later, epoch=1)
-    held.driven.commit(later)
-    held.driven.run(held.channels.restart_all())
-    assert before.closed is not None
-    assert after.closed is None
-    held.driven.commit(later)
-    assert after.sequences == [1, 2]
-
-
 def test_heads_read_before_a_restart_are_read_again(held: Held) -> None:
     """A channel that is being opened while all begin anew is not begun at a place in the log of before."""
     for _ in range(3):

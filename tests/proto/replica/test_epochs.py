@@ -222,3 +222,20 @@ def test_what_is_opened_while_heads_are_read_anew_counts_as_changed() -> None:
     check(driven)
     assert len(heads.queries) == 1
     assert driven.replica.changes > changes
+
+
+def test_only_streams_of_channels_whose_epoch_changed_are_closed() -> None:
+    """Another channel was created, and its stream opened, since the epochs were renewed elsewhere."""
+    database = Database()
+    driven = database.first
+    before = driven.open(database.user, database.channel)
+    driven.commit(database.channel)
+    database.elsewhere.renew_epochs()
+    later = driven.elsewhere.channel(database.user)
+    after = driven.open(database.user, later, epoch=1)
+    driven.commit(later)
+    driven.run(driven.replica.channels.restart_all())
+    assert before.closed is not None
+    assert after.closed is None
+    driven.commit(later)
+    assert after.sequences == [1, 2]

@@ -222,7 +222,7 @@ async def left_as_it_was(line: Line) -> AsyncIterator[None]:
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks, what="the end of its tasks")
     assert transport.socket.fileno() == -1
     assert server.service.sockets.total == 0
-    assert server.connection_server._admission._quota._held == {}
+    assert server.connection_server.admission._quota._held == {}
     assert server.replica.replica.hub.depths() == []
     assert [record for record in records if record["log_level"] in {"error", "critical"}] == []
 
