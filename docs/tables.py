@@ -82,7 +82,7 @@ def bounds_of(schema: dict[str, Any]) -> Iterator[str]:
     if schema.get("type") == "array":
         yield from bounds_of(schema["items"])
     if "maxLength" in schema:
-        yield f"{schema['minLength']} to {schema['maxLength']:,} characters"
+        yield f"{schema.get('minLength', 0)} to {schema['maxLength']:,} characters"
     if "maximum" in schema:
         yield f"{schema['minimum']} to {schema['maximum']:,}"
     elif schema.get("minimum"):

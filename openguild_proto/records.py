@@ -29,6 +29,31 @@ class PageCursor(Record, frozen=True):
     key: str
 
 
+class LogPlace(Record, frozen=True):
+    """Where an event stands: the sequence `sequence` of the log of a channel, guild or user, which counts in `epoch`."""
+
+    log_id: str
+    epoch: int
+    sequence: int
+
+
+class LogPart(Record, frozen=True):
+    """The first `size` events of a log after the sequence `after`."""
+
+    log_id: str
+    after: int
+    size: int
+
+
+class LogAccess(Record, frozen=True):
+    """What one user is in one log, and its newest place. `kind`: "channel", "guild" or "user"."""
+
+    kind: str
+    place: LogPlace
+    memberships: tuple[str | None, ...]  # roles in the guild and in the channel; None: not a member
+    server_roles: tuple[str, ...]
+
+
 class UserRecord(Record, frozen=True):
     """An account."""
 
@@ -37,6 +62,7 @@ class UserRecord(Record, frozen=True):
     password_hash: str  # PHC string; never leaves the core and the store
     created_at_ms: int
     updated_at_ms: int
+    display_name: str | None = None  # None: the username
 
 
 class GuildRecord(Record, frozen=True):
@@ -54,6 +80,8 @@ class ChannelRecord(Record, frozen=True):
     guild_id: str
     name: str
     created_at_ms: int
+    topic: str | None = None
+    position: int = 0  # clients show lower ones first
     epoch: int = 1  # of its log: sequences of two epochs have nothing to do with each other; 1 to MAX_SAFE_INTEGER
 
 
@@ -90,6 +118,7 @@ class UserProfile(Record, frozen=True):
     server_roles: tuple[str, ...]  # by (granted_at, role)
     guilds: tuple[GuildMembership, ...]  # by guild creation
     channels: tuple[ChannelMembership, ...]  # of his guilds, and those with an explicit role; by joined_at
+    place: LogPlace  # the newest of the user's log
 
 
 class GuildAccess(Record, frozen=True):
@@ -98,6 +127,7 @@ class GuildAccess(Record, frozen=True):
     guild: GuildRecord
     role: str | None
     server_roles: tuple[str, ...]
+    place: LogPlace  # the newest of the guild's log
 
 
 class ChannelAccess(Record, frozen=True):
@@ -118,6 +148,7 @@ class MemberRecord(Record, frozen=True):
     username: str
     role: str
     joined_at_ms: int
+    display_name: str | None = None
 
 
 class InviteRecord(Record, frozen=True):

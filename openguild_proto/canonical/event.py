@@ -101,19 +101,22 @@ def wire_bytes(canonical: bytes, identifier: str, signatures: dict[str, dict[str
 def build_event(
     *,
     server_name: str,
-    channel_id: str,
+    room_id: str,
     event_type: str,
     sender: str,
     content: dict[str, Any],
     origin_ts_ms: int,
     signer: EventSigner | None,
 ) -> BuiltEvent:
-    """Build a local event. Raises CanonicalError for content without a canonical form."""
+    """Build a local event. `room_id`: the channel, guild or user in whose log it stands.
+
+    Raises CanonicalError for content without a canonical form.
+    """
     canonical = canonical_bytes(
         CanonicalEvent(
             event_id="",
             origin_server=server_name,
-            room_id=channel_id,
+            room_id=room_id,
             event_type=event_type,
             sender=sender,
             origin_ts=origin_ts_ms,

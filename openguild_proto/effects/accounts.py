@@ -26,6 +26,14 @@ class InsertUser(StorageEffect[bool], frozen=True):
     now_ms: int
 
 
+class SetDisplayName(StorageEffect[UserRecord], frozen=True):
+    """Give the author another display name; None: none. Returns the account. Raises Refusal 401."""
+
+    author: Author
+    display_name: str | None
+    now_ms: int
+
+
 class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
     """Find the account of a name; None: there is none. `username_key`: the case-folded NFKC name."""
 

@@ -29,6 +29,8 @@ class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
     guild_id: str
     name: str
     now_ms: int
+    topic: str | None = None
+    position: int = 0
     limit: int = GuildSettings.max_channels_per_guild
 
 
@@ -47,12 +49,16 @@ class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
     user_id: str
 
 
-class RenameChannel(StorageEffect[ChannelRecord], frozen=True):
-    """Rename the channel; returns it."""
+class UpdateChannel(StorageEffect[ChannelRecord], frozen=True):
+    """Change what is given; returns the channel. `topic`: an empty one is none."""
 
     author: Author
     channel_id: str
-    name: str
+    now_ms: int
+    name: str | None = None
+    topic: str | None = None
+    position: int | None = None
+    reason: str | None = None
 
 
 class DeleteChannel(StorageEffect[None], frozen=True):
@@ -60,6 +66,8 @@ class DeleteChannel(StorageEffect[None], frozen=True):
 
     author: Author
     channel_id: str
+    now_ms: int
+    reason: str | None = None
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

@@ -1,4 +1,7 @@
-"""Effects on guilds, members and invites."""
+"""Effects on guilds, members and invites. Each change is told in the guild's log, and to the users that it concerns in theirs.
+
+`reason`: what the author gives for it; it stands in the log (PROTOCOL 6.9).
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,8 @@ class RenameGuild(StorageEffect[GuildRecord], frozen=True):
     author: Author
     guild_id: str
     name: str
+    now_ms: int
+    reason: str | None = None
 
 
 class DeleteGuild(StorageEffect[None], frozen=True):
@@ -85,6 +90,8 @@ class SetMemberRole(StorageEffect[MemberChange], frozen=True):
     guild_id: str
     user_id: str
     role: str
+    now_ms: int
+    reason: str | None = None
     limit: int = GuildSettings.max_owned_per_user
 
 
@@ -97,6 +104,8 @@ class RemoveMember(StorageEffect[MemberChange], frozen=True):
     author: Author
     guild_id: str
     user_id: str
+    now_ms: int
+    reason: str | None = None
 
 
 class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
@@ -149,3 +158,5 @@ class DeleteInvite(StorageEffect[None], frozen=True):
 
     author: Author
     code: str
+    now_ms: int
+    reason: str | None = None

@@ -15,10 +15,11 @@ class GrantServerRole(StorageEffect[None], frozen=True):
 
 
 class RevokeServerRole(StorageEffect[bool], frozen=True):
-    """Revoke a server role. False: the user did not have it."""
+    """Revoke a server role, and the invites that the user could create by it alone. False: they did not have it."""
 
     user_id: str
     role: str
+    now_ms: int
 
 
 class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):

@@ -11,21 +11,22 @@ from typing import TypeVar, cast
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.performs import collect
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
-from openguild_proto.memory import accounts, appends, attempts, channels, guilds, messages, replica, retention
+from openguild_proto.memory import accounts, appends, attempts, channels, guilds, logs, messages, replica, retention
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, Visible
+from openguild_proto.schemas.log_writer import LogWriter
 
 T = TypeVar("T")
 
-PERFORMERS = collect(accounts, appends, attempts, channels, guilds, messages, replica, retention)
+PERFORMERS = collect(accounts, appends, attempts, channels, guilds, logs, messages, replica, retention)
 """The function of each effect."""
 
 
 class MemoryTables:
     """Performs storage effects synchronously. Not thread-safe; replicas of a simulation may share one."""
 
-    def __init__(self) -> None:
-        self._state = State()
+    def __init__(self, writer: LogWriter | None = None) -> None:
+        self._state = State(writer or LogWriter())
 
     def perform(self, effect: StorageEffect[T]) -> T:
         """Perform one effect. Raises TypeError for other effects, LocalProtocolError where PostgreSQL would refuse."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from openguild_proto.effects.accounts import (
     DescribeUser,
     FindRefreshFamily,
@@ -14,6 +16,7 @@ from openguild_proto.effects.accounts import (
     RevokeDevice,
     RevokeRefresh,
     RotateRefresh,
+    SetDisplayName,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
@@ -35,6 +38,7 @@ from openguild_proto.records import (
     UserProfile,
     UserRecord,
 )
+from openguild_proto.schemas.log_entries import invites_ended, logged_in, logged_out, profile_updated
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 
 
@@ -50,7 +54,20 @@ def insert_user(state: State, effect: InsertUser) -> bool:
         created_at_ms=effect.now_ms,
         updated_at_ms=effect.now_ms,
     )
+    state.logs[effect.user_id] = []
     return True
+
+
+@performs(SetDisplayName)
+def set_display_name(state: State, effect: SetDisplayName) -> UserRecord:
+    require_author(state, effect.author)
+    before = state.users[effect.author.user_id]
+    if before.display_name == effect.display_name:
+        return before
+    after = replace(before, display_name=effect.display_name, updated_at_ms=effect.now_ms)
+    state.users[after.user_id] = after
+    state.append(profile_updated(after), sender=after.user_id, now_ms=effect.now_ms)
+    return after
 
 
 @performs(FindUserByName)
@@ -85,6 +102,7 @@ def describe_user(state: State, effect: DescribeUser) -> UserProfile | None:
             for guild in guilds
         ),
         channels=tuple(channels[: effect.limit]),
+        place=state.place_of(effect.user_id),
     )
 
 
@@ -120,6 +138,7 @@ def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
         mine = enough is not None and invite.created_by == effect.user_id
         if mine and state.guild_role(invite.guild_id, effect.user_id) not in (enough or ()):
             del state.invites[code]
+            state.append(invites_ended(invite.guild_id, [code]), sender=None, now_ms=effect.now_ms)
     state.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
     return True
 
@@ -138,7 +157,10 @@ def open_session(state: State, effect: OpenSession) -> None:
         if family.user_id == effect.user_id and not family.revoked
     ]
     ended = decide_login(logins, device_id=effect.device_id, now_ms=effect.now_ms, limit=effect.limit)
-    _revoke(state, effect.user_id, [state.families[family_id] for family_id in ended], effect.now_ms)
+    former = [state.families[family_id] for family_id in ended]
+    _revoke(state, effect.user_id, former, effect.now_ms, kept=effect.device_id)
+    entries = logged_in(effect.user_id, effect.device_id, effect.device_name)
+    state.append(entries, sender=effect.user_id, now_ms=effect.now_ms)
     state.families[effect.family_id] = Family(
         family_id=effect.family_id,
         user_id=effect.user_id,
@@ -272,12 +294,17 @@ def _family_of(state: State, refresh_hash: bytes, now_ms: int) -> Family | None:
     return state.families.get(family_id) if expires_at_ms > now_ms else None
 
 
-def _revoke(state: State, user_id: str, families: list[Family], now_ms: int) -> None:
-    """Revoke the families, and log their sessions with an unexpired access token for the replicas."""
+def _revoke(state: State, user_id: str, families: list[Family], now_ms: int, *, kept: str | None = None) -> None:
+    """Revoke the families, and log their sessions with an unexpired access token for the replicas.
+
+    `kept`: a device that has another family.
+    """
     ended = set()
     for family in families:
         family.revoked = True
         ended.add(family.family_id)
+    gone = {family.device_id for family in families if family.device_id != kept}
+    state.append(logged_out(user_id, gone), sender=user_id, now_ms=now_ms)
     session_ids = sorted(
         session.session_id
         for session in state.sessions.values()

@@ -32,15 +32,16 @@ def require_in_channel(state: State, author: Author, channel_id: str, permission
     channel = state.channels.get(channel_id)
     if channel is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    require_role(state.roles_of(author.user_id), _roles_in(state, channel, author.user_id), permission)
+    require_role(state.roles_of(author.user_id), roles_in(state, channel, author.user_id), permission)
     return channel
 
 
 def effective_role_in(state: State, channel: Channel, user_id: str) -> str:
     """The user's effective role in the channel. Raises Refusal where they may not read it."""
-    return require_role(state.roles_of(user_id), _roles_in(state, channel, user_id), Permission.READ)
+    return require_role(state.roles_of(user_id), roles_in(state, channel, user_id), Permission.READ)
 
 
-def _roles_in(state: State, channel: Channel, user_id: str) -> tuple[str | None, str | None]:
+def roles_in(state: State, channel: Channel, user_id: str) -> tuple[str | None, str | None]:
+    """Return the user's roles in the channel's guild and in the channel; None: not a member."""
     explicit = channel.roles.get(user_id)
     return state.guild_role(channel.record.guild_id, user_id), explicit.role if explicit is not None else None

@@ -14,7 +14,7 @@ from openguild_proto.effects.channels import (
     MarkRead,
     Posted,
     ReadEvents,
-    RenameChannel,
+    UpdateChannel,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantChannelRole
@@ -22,10 +22,17 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.authority import require_in_channel, require_in_guild
 from openguild_proto.memory.paging import page_after
 from openguild_proto.memory.state import Channel, Membership, State
-from openguild_proto.policy.channels import creator_role, decide_read_position
+from openguild_proto.policy.channels import creator_role, decide_channel, decide_read_position
 from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
+from openguild_proto.schemas.log_entries import (
+    channel_created,
+    channel_deleted,
+    channel_role_granted,
+    channel_updated,
+    position_moved,
+)
 from openguild_proto.schemas.payloads import channel_body
 
 
@@ -37,13 +44,19 @@ def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | Limit
     if full is not None:
         return full
     record = ChannelRecord(
-        channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
+        channel_id=effect.channel_id,
+        guild_id=effect.guild_id,
+        name=effect.name,
+        created_at_ms=effect.now_ms,
+        topic=effect.topic,
+        position=effect.position,
     )
     channel = Channel(record)
     role = creator_role(state.guild_role(effect.guild_id, creator_id))
     if role is not None:
         channel.roles[creator_id] = Membership(role, effect.now_ms)
     state.channels[effect.channel_id] = channel
+    state.append(channel_created(record), sender=creator_id, now_ms=effect.now_ms)
     state.log(
         ControlKind.CHANNEL_CREATED,
         guild_id=effect.guild_id,
@@ -80,10 +93,13 @@ def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAcces
     )
 
 
-@performs(RenameChannel)
-def rename_channel(state: State, effect: RenameChannel) -> ChannelRecord:
+@performs(UpdateChannel)
+def update_channel(state: State, effect: UpdateChannel) -> ChannelRecord:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.RENAME)
-    channel.record = msgspec.structs.replace(channel.record, name=effect.name)
+    changed = decide_channel(channel.record, name=effect.name, topic=effect.topic, position=effect.position)
+    if changed is not None:
+        channel.record = changed
+        state.append(channel_updated(changed, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)
     return channel.record
 
 
@@ -91,6 +107,8 @@ def rename_channel(state: State, effect: RenameChannel) -> ChannelRecord:
 def delete_channel(state: State, effect: DeleteChannel) -> None:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.DELETE)
     drop_channel(state, channel)
+    entries = channel_deleted(channel.record, effect.reason)
+    state.append(entries, sender=effect.author.user_id, now_ms=effect.now_ms)
     state.log(ControlKind.CHANNEL_DELETED, guild_id=channel.record.guild_id, channel_id=effect.channel_id)
 
 
@@ -110,6 +128,8 @@ def grant_channel_role(state: State, effect: GrantChannelRole) -> bool:
         channel.roles[effect.user_id].role = effect.role
     else:
         channel.roles[effect.user_id] = Membership(effect.role, effect.now_ms)
+    entries = channel_role_granted(channel.record, effect.user_id, effect.role)
+    state.append(entries, sender=None, now_ms=effect.now_ms)
     state.log(
         ControlKind.ACCESS_CHANGED,
         guild_id=channel.record.guild_id,
@@ -136,25 +156,28 @@ def find_posted(state: State, effect: FindPosted) -> Posted | None:
 def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
     if effect.after is not None and effect.before is not None:
         raise LocalProtocolError("a page has one bound: after or before")
-    channel = state.channels.get(effect.channel_id)
-    if channel is None:
+    events = state.events_of(effect.channel_id)
+    if events is None:
         return None
     limit = max(0, effect.limit)
     if effect.after is not None:
         start = max(0, effect.after)
-        return tuple(channel.events[start : start + limit])
-    end = len(channel.events) if effect.before is None else min(max(0, effect.before - 1), len(channel.events))
-    return tuple(channel.events[max(0, end - limit) : end])
+        return tuple(events[start : start + limit])
+    end = len(events) if effect.before is None else min(max(0, effect.before - 1), len(events))
+    return tuple(events[max(0, end - limit) : end])
 
 
 @performs(MarkRead)
 def mark_read(state: State, effect: MarkRead) -> ReadState:
     user_id = effect.author.user_id
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.READ)
-    channel.reads[user_id] = decide_read_position(
-        effect.sequence, head=len(channel.events), stored=channel.reads.get(user_id, 0)
-    )
-    return _read_state(channel, user_id)
+    stored = channel.reads.get(user_id, 0)
+    channel.reads[user_id] = decide_read_position(effect.sequence, head=len(channel.events), stored=stored)
+    after = _read_state(channel, user_id)
+    if after.last_read_sequence > stored:
+        entries = position_moved(user_id, after, channel.record.epoch)
+        state.append(entries, sender=user_id, now_ms=effect.now_ms)
+    return after
 
 
 @performs(ListUnread)

@@ -22,7 +22,7 @@ from openguild_proto.effects.guilds import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantGuildRole
-from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.memory.authority import require_author, require_in_guild
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.paging import page_after
@@ -41,6 +41,15 @@ from openguild_proto.records import (
     MemberChange,
     MemberRecord,
 )
+from openguild_proto.schemas.log_entries import (
+    guild_created,
+    guild_renamed,
+    invite_created,
+    invite_deleted,
+    member_gone,
+    member_joined,
+    role_set,
+)
 from openguild_proto.schemas.payloads import channel_ids_body
 
 
@@ -54,6 +63,9 @@ def insert_guild(state: State, effect: InsertGuild) -> GuildRecord | LimitReache
     guild = GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
     state.guilds[effect.guild_id] = guild
     state.members[effect.guild_id] = {owner_id: Membership(OWNER, effect.now_ms)}
+    state.logs[effect.guild_id] = []
+    entries = guild_created(guild, _known_member(state, effect.guild_id, owner_id))
+    state.append(entries, sender=owner_id, now_ms=effect.now_ms)
     state.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=owner_id)
     return guild
 
@@ -82,7 +94,10 @@ def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | No
     if guild is None:
         return None
     return GuildAccess(
-        guild=guild, role=state.guild_role(effect.guild_id, effect.user_id), server_roles=state.roles_of(effect.user_id)
+        guild=guild,
+        role=state.guild_role(effect.guild_id, effect.user_id),
+        server_roles=state.roles_of(effect.user_id),
+        place=state.place_of(effect.guild_id),
     )
 
 
@@ -91,6 +106,7 @@ def rename_guild(state: State, effect: RenameGuild) -> GuildRecord:
     require_in_guild(state, effect.author, effect.guild_id, Permission.RENAME)
     renamed = msgspec.structs.replace(state.guilds[effect.guild_id], name=effect.name)
     state.guilds[effect.guild_id] = renamed
+    state.append(guild_renamed(renamed, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)
     return renamed
 
 
@@ -102,6 +118,7 @@ def delete_guild(state: State, effect: DeleteGuild) -> None:
     for channel in channels:
         drop_channel(state, channel)
     del state.members[effect.guild_id]
+    del state.logs[effect.guild_id]
     for invite in [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]:
         del state.invites[invite.code]
     body = channel_ids_body([channel.record.channel_id for channel in channels])
@@ -145,7 +162,9 @@ def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
     if change is not MemberChange.DONE:
         return change
     state.members[effect.guild_id][user_id].role = effect.role
-    _end_lost_rights(state, effect.guild_id, user_id, held, effect.role)
+    ended = _end_lost_rights(state, effect.guild_id, user_id, held, effect.role)
+    entries = role_set(effect.guild_id, user_id, effect.role, ended_invites=ended, reason=effect.reason)
+    state.append(entries, sender=author.user_id, now_ms=effect.now_ms)
     state.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
@@ -163,21 +182,26 @@ def remove_member(state: State, effect: RemoveMember) -> MemberChange:
     if change is not MemberChange.DONE:
         return change
     del state.members[effect.guild_id][user_id]
-    _end_lost_rights(state, effect.guild_id, user_id, held, None)
+    ended = _end_lost_rights(state, effect.guild_id, user_id, held, None)
+    removed = user_id != author.user_id
+    entries = member_gone(effect.guild_id, user_id, removed=removed, ended_invites=ended, reason=effect.reason)
+    state.append(entries, sender=author.user_id, now_ms=effect.now_ms)
     state.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
 
-def _end_lost_rights(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
+def _end_lost_rights(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> list[str]:
+    """Return the codes of the ended invites."""
     ended = decide_ended(held, role)
     for channel in state.channels_of_guild(guild_id):
         explicit = channel.roles.get(user_id)
         if explicit is not None and (ended.channel_roles is None or explicit.role in ended.channel_roles):
             del channel.roles[user_id]
-    if ended.invites:
-        for code, invite in list(state.invites.items()):
-            if invite.guild_id == guild_id and invite.created_by == user_id:
-                del state.invites[code]
+    own = [i.code for i in state.invites.values() if i.guild_id == guild_id and i.created_by == user_id]
+    codes = own if ended.invites else []
+    for code in codes:
+        del state.invites[code]
+    return codes
 
 
 @performs(GrantGuildRole)
@@ -189,13 +213,17 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | Non
     change = decide_grant(held=held, role=effect.role, owners=_owners(state, effect.guild_id))
     if change is not MemberChange.DONE:
         return change
+    ended = _end_lost_rights(state, effect.guild_id, effect.user_id, held, effect.role)
     if effect.user_id in members:
         members[effect.user_id].role = effect.role
         kind = ControlKind.MEMBER_CHANGED
+        entries = role_set(effect.guild_id, effect.user_id, effect.role, ended_invites=ended)
     else:
         members[effect.user_id] = Membership(effect.role, effect.now_ms)
         kind = ControlKind.MEMBER_JOINED
-    _end_lost_rights(state, effect.guild_id, effect.user_id, held, effect.role)
+        joined = _known_member(state, effect.guild_id, effect.user_id)
+        entries = member_joined(state.guilds[effect.guild_id], joined)
+    state.append(entries, sender=None, now_ms=effect.now_ms)
     state.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
     return MemberChange.DONE
 
@@ -214,7 +242,15 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
         username=state.users[user_id].username,
         role=membership.role,
         joined_at_ms=membership.joined_at_ms,
+        display_name=state.users[user_id].display_name,
     )
+
+
+def _known_member(state: State, guild_id: str, user_id: str) -> MemberRecord:
+    member = _member(state, guild_id, user_id)
+    if member is None:
+        raise LocalProtocolError("a member was looked for before they joined")
+    return member
 
 
 # --- invites -------------------------------------------------------------------------------------
@@ -240,6 +276,7 @@ def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitRea
         created_at_ms=effect.now_ms,
     )
     state.invites[effect.code] = invite
+    state.append(invite_created(invite), sender=effect.author.user_id, now_ms=effect.now_ms)
     return invite
 
 
@@ -289,8 +326,11 @@ def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitRea
         channel.reads[user_id] = decide_read_position(
             None, head=len(channel.events), stored=channel.reads.get(user_id, 0)
         )
+    member = _known_member(state, invite.guild_id, user_id)
+    entries = member_joined(state.guilds[invite.guild_id], member, invite_code=effect.code)
+    state.append(entries, sender=user_id, now_ms=effect.now_ms)
     state.log(ControlKind.MEMBER_JOINED, guild_id=invite.guild_id, user_id=user_id)
-    return _member(state, invite.guild_id, user_id)
+    return member
 
 
 @performs(DeleteInvite)
@@ -300,3 +340,4 @@ def delete_invite(state: State, effect: DeleteInvite) -> None:
         raise Refusal(ErrorCode.NOT_FOUND)
     require_in_guild(state, effect.author, invite.guild_id, needed_to_delete(invite.created_by, effect.author.user_id))
     del state.invites[effect.code]
+    state.append(invite_deleted(invite, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)

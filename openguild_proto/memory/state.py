@@ -11,10 +11,13 @@ from openguild_proto.records import (
     ControlRecord,
     GuildRecord,
     InviteRecord,
+    LogPlace,
     MessageState,
     StoredEvent,
     UserRecord,
 )
+from openguild_proto.schemas.log_entries import Entries
+from openguild_proto.schemas.log_writer import LogWriter
 
 
 @dataclass(slots=True)
@@ -71,8 +74,10 @@ class Channel:
 
 @dataclass(slots=True)
 class State:
-    """All tables."""
+    """All tables. `writer` builds the events of guilds' and users' logs."""
 
+    writer: LogWriter
+    logs: dict[str, list[StoredEvent]] = field(default_factory=dict)  # guild or user id: its log
     users: dict[str, UserRecord] = field(default_factory=dict)
     user_ids: dict[str, str] = field(default_factory=dict)  # username key: user id
     server_roles: dict[str, dict[str, int]] = field(default_factory=dict)  # user id: role: granted at, ms
@@ -90,6 +95,23 @@ class State:
         default_factory=list
     )  # (time of a retention run, ms; the head at that time)
     attempts: dict[bytes, dict[int, int]] = field(default_factory=dict)  # digest: start of bin, ms: how many
+
+    def append(self, entries: Entries, *, sender: str | None, now_ms: int) -> None:
+        """Append to the logs of guilds and users. `sender`: the user who made the change; None: the operator."""
+        for log_id, content in entries:
+            events = self.logs[log_id]
+            place = LogPlace(log_id, 1, len(events) + 1)
+            built = self.writer.write(place, content, sender=sender, now_ms=now_ms)
+            events.append(StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms))
+
+    def events_of(self, log_id: str) -> list[StoredEvent] | None:
+        """Return the events of the log of a channel, guild or user; None: there is none."""
+        channel = self.channels.get(log_id)
+        return channel.events if channel is not None else self.logs.get(log_id)
+
+    def place_of(self, log_id: str) -> LogPlace:
+        """Return the newest place of the log of a guild or a user."""
+        return LogPlace(log_id, 1, len(self.logs[log_id]))
 
     def log(
         self,

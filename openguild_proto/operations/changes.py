@@ -5,26 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_MESSAGE_BODY_BYTES, MAX_REASON_CHARS
+from openguild_proto.limits import MAX_MESSAGE_BODY_BYTES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.messages import checked_event_id, checked_text
+from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, fingerprint_of, post_event
-from openguild_proto.operations.route import Parameter, in_channel, route
+from openguild_proto.operations.route import in_channel, route
 from openguild_proto.policy.emoji import checked_emoji
-from openguild_proto.policy.names import text_problem
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import Change, ChannelAccess, Edit, Pin, React, Redact
 from openguild_proto.schemas.messages import ChangedMessage, EditMessage, ReactToMessage
 
 ERRORS = (ErrorCode.NONCE_REUSED, ErrorCode.MESSAGE_REDACTED, ErrorCode.LIMIT_REACHED)
-REASON = Parameter(
-    "reason",
-    {"type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS},
-    "why, where the message is somebody else's; it stands in the log",
-)
 
 
 @route(
@@ -46,7 +41,7 @@ def edit_message(call: Call[EditMessage, ChannelAccess], channel_id: str, event_
 )  # fmt: skip
 def redact_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
     """Take away the texts of one's own message, or of anybody's as a moderator, for good. Its place in the log stays."""
-    reason = _checked_reason(call.query.get("reason"))
+    reason = call.query.get("reason")
     change = Redact(target=checked_event_id("event_id", event_id), reason=reason)
     members = {} if reason is None else {"reason": reason}
     return (yield from _change(call, channel_id, "message.redacted", change, members, None))
@@ -100,15 +95,3 @@ def _change(
     fingerprint = fingerprint_of(event_type, change.target, *members.values())
     content = {"target": change.target, **members}
     return (yield from post_event(call, channel_id, event_type, content, nonce, fingerprint, change))
-
-
-def _checked_reason(text: str | None) -> str | None:
-    if text is None:
-        return None
-    reason = text.strip()
-    problem = text_problem(reason)
-    if not 1 <= len(reason) <= MAX_REASON_CHARS:
-        problem = f"must be 1 to {MAX_REASON_CHARS} characters long"
-    if problem is not None:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("reason", problem),))
-    return reason

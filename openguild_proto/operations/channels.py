@@ -8,23 +8,25 @@ from openguild_proto.effects.channels import (
     FindChannelAccess,
     InsertChannel,
     ListChannels,
-    RenameChannel,
+    UpdateChannel,
 )
-from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.epochs import LOG_PLACE, place_headers
 from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page_response, start_of
+from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.route import in_channel, in_guild, route
-from openguild_proto.policy.names import check_name
+from openguild_proto.policy.names import check_name, check_place
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, LimitReached, PageCursor
-from openguild_proto.schemas.guilds import Channel, Name
+from openguild_proto.schemas.guilds import Channel, ChannelChange, NewChannel
 
 
 @route(
     "GET", "/guilds/{guild_id}/channels", "List channels", {200: list[Channel]},
-    rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_channels(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """List the channels of the guild."""
@@ -36,7 +38,7 @@ def list_channels(call: Call[None, GuildAccess], guild_id: str) -> Operation[Res
 
     after = yield from start_of(page, find)
     channels = yield from ListChannels(guild_id=guild_id, limit=page.limit + 1, after=after)
-    return page_response(page, channels, Channel.of, _cursor_of)
+    return page_response(page, channels, Channel.of, _cursor_of, headers=place_headers(call.access.place))
 
 
 def _cursor_of(channel: ChannelRecord) -> PageCursor:
@@ -45,16 +47,20 @@ def _cursor_of(channel: ChannelRecord) -> PageCursor:
 
 @route(
     "POST", "/guilds/{guild_id}/channels", "Create a channel", {200: Channel},
-    rights=in_guild(Permission.CREATE_CHANNELS), body=Name, errors=(ErrorCode.LIMIT_REACHED,),
+    rights=in_guild(Permission.CREATE_CHANNELS), body=NewChannel, errors=(ErrorCode.LIMIT_REACHED,),
 )  # fmt: skip
-def create_channel(call: Call[Name, GuildAccess], guild_id: str) -> Operation[Response]:
+def create_channel(call: Call[NewChannel, GuildAccess], guild_id: str) -> Operation[Response]:
     """Create a channel and notify the guild's members (PROTOCOL 5.7.1)."""
-    name, ctx = check_name(call.body.name, "channel_name"), call.ctx
+    body, ctx = call.body, call.ctx
+    name, topic, position = check_name(body.name, "channel_name"), body.topic or "", body.position or 0
+    check_place(topic, position)
     channel = yield from InsertChannel(
         author=call.claims.author,
         channel_id=new_id(ctx),
         guild_id=guild_id,
         name=name,
+        topic=topic.strip() or None,
+        position=position,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.guilds.max_channels_per_guild,
     )
@@ -72,22 +78,34 @@ def show_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[
 
 
 @route(
-    "PATCH",
-    "/channels/{channel_id}",
-    "Rename a channel",
-    {200: Channel},
-    rights=in_channel(Permission.RENAME),
-    body=Name,
-)
-def rename_channel(call: Call[Name, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Rename a channel."""
-    name = check_name(call.body.name, "channel_name")
-    channel = yield from RenameChannel(author=call.claims.author, channel_id=channel_id, name=name)
+    "PATCH", "/channels/{channel_id}", "Change a channel's name, topic or place", {200: Channel},
+    rights=in_channel(Permission.RENAME), body=ChannelChange, query=(REASON,),
+)  # fmt: skip
+def update_channel(call: Call[ChannelChange, ChannelAccess], channel_id: str) -> Operation[Response]:
+    """Change what the body names; an empty topic is none."""
+    body = call.body
+    if body.name is None and body.topic is None and body.position is None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("name", "or topic or position must be given"),))
+    check_place(body.topic or "", body.position or 0)
+    channel = yield from UpdateChannel(
+        author=call.claims.author,
+        channel_id=channel_id,
+        now_ms=call.ctx.wall_ms,
+        name=check_name(body.name, "channel_name") if body.name is not None else None,
+        topic=body.topic.strip() if body.topic is not None else None,
+        position=body.position,
+        reason=call.query.get("reason"),
+    )
     return Response.json(Channel.of(channel))
 
 
-@route("DELETE", "/channels/{channel_id}", "Delete a channel", {204: None}, rights=in_channel(Permission.DELETE))
+@route(
+    "DELETE", "/channels/{channel_id}", "Delete a channel", {204: None},
+    rights=in_channel(Permission.DELETE), query=(REASON,),
+)  # fmt: skip
 def delete_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Delete a channel; its streams close with 4404."""
-    yield from DeleteChannel(author=call.claims.author, channel_id=channel_id)
+    yield from DeleteChannel(
+        author=call.claims.author, channel_id=channel_id, now_ms=call.ctx.wall_ms, reason=call.query.get("reason")
+    )
     return Response.empty()

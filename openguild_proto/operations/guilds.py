@@ -8,8 +8,10 @@ from openguild_proto.effects.guilds import DeleteGuild, FindGuildAccess, InsertG
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.epochs import LOG_PLACE, place_headers
 from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page_response, start_of
+from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.route import Parameter, in_guild, route
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, sees_all
@@ -61,19 +63,35 @@ def create_guild(call: Call[Name, None]) -> Operation[Response]:
     return Response.json(Guild.of(guild))
 
 
-@route("GET", "/guilds/{guild_id}", "Show a guild", {200: Guild}, rights=in_guild(Permission.READ))
+@route(
+    "GET",
+    "/guilds/{guild_id}",
+    "Show a guild",
+    {200: Guild},
+    rights=in_guild(Permission.READ),
+    response_headers=LOG_PLACE,
+)
 def show_guild(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Show a guild."""
     del guild_id
     yield from ()
-    return Response.json(Guild.of(call.access.guild))
+    return Response.json(Guild.of(call.access.guild), headers=place_headers(call.access.place))
 
 
-@route("PATCH", "/guilds/{guild_id}", "Rename a guild", {200: Guild}, rights=in_guild(Permission.RENAME), body=Name)
+@route(
+    "PATCH", "/guilds/{guild_id}", "Rename a guild", {200: Guild},
+    rights=in_guild(Permission.RENAME), body=Name, query=(REASON,),
+)  # fmt: skip
 def rename_guild(call: Call[Name, GuildAccess], guild_id: str) -> Operation[Response]:
     """Rename a guild."""
     name = check_name(call.body.name, "guild_name")
-    guild = yield from RenameGuild(author=call.claims.author, guild_id=guild_id, name=name)
+    guild = yield from RenameGuild(
+        author=call.claims.author,
+        guild_id=guild_id,
+        name=name,
+        now_ms=call.ctx.wall_ms,
+        reason=call.query.get("reason"),
+    )
     return Response.json(Guild.of(guild))
 
 

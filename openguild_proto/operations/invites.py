@@ -17,8 +17,10 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_INVITE_TTL_SECS, MAX_INVITE_USES
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.epochs import LOG_PLACE, place_headers
 from openguild_proto.operations.ids import new_code
 from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by, start_of
+from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.route import Rights, in_guild, route
 from openguild_proto.policy.invites import is_valid_invite
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
@@ -67,7 +69,7 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
 
 @route(
     "GET", "/guilds/{guild_id}/invites", "List invites", {200: list[Invite]},
-    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code), response_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code), response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """List the invites of a guild; used-up and expired ones too, until they are deleted."""
@@ -79,7 +81,7 @@ def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Resp
 
     after = yield from start_of(page, find)
     invites = yield from ListInvites(guild_id=guild_id, limit=page.limit + 1, after=after)
-    return page_response(page, invites, Invite.of, _cursor_of)
+    return page_response(page, invites, Invite.of, _cursor_of, headers=place_headers(call.access.place))
 
 
 def _cursor_of(invite: InviteRecord) -> PageCursor:
@@ -129,12 +131,13 @@ def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
 
 @route(
     "DELETE", "/invites/{code}", "Delete an invite", {204: None},
-    rights=Rights(text="self or MANAGE_MEMBERS"), errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN),
+    rights=Rights(text="self or MANAGE_MEMBERS"), query=(REASON,), errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN),
 )  # fmt: skip
 def delete_invite(call: Call[None, None], code: str) -> Operation[Response]:
     """Delete an invite, by its creator or a member with MANAGE_MEMBERS."""
     invite = yield from _find(code)
     access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=call.claims.user_id)
     require_guild(access, needed_to_delete(invite.created_by, call.claims.user_id))
-    yield from DeleteInvite(author=call.claims.author, code=code)
+    reason = call.query.get("reason")
+    yield from DeleteInvite(author=call.claims.author, code=code, now_ms=call.ctx.wall_ms, reason=reason)
     return Response.empty()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.guilds import FindMember, ListMembers, RemoveMember, SetMemberRole
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.epochs import LOG_PLACE, place_headers
 from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page_response, start_of
+from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.route import in_guild, route
 from openguild_proto.policy.permissions import Permission, normalise_role, require_removal, require_role_change
 from openguild_proto.records import GuildAccess, MemberChange, MemberRecord, PageCursor
@@ -34,7 +38,7 @@ def _find_member(guild_id: str, user_id: str) -> Operation[MemberRecord]:
 
 @route(
     "GET", "/guilds/{guild_id}/members", "List members", {200: list[Member]},
-    rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER,),
+    rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_members(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """List the members of a guild, by joining time."""
@@ -46,7 +50,7 @@ def list_members(call: Call[None, GuildAccess], guild_id: str) -> Operation[Resp
 
     after = yield from start_of(page, find)
     members = yield from ListMembers(guild_id=guild_id, limit=page.limit + 1, after=after)
-    return page_response(page, members, Member.of, _cursor_of)
+    return page_response(page, members, Member.of, _cursor_of, headers=place_headers(call.access.place))
 
 
 def _cursor_of(member: MemberRecord) -> PageCursor:
@@ -55,7 +59,8 @@ def _cursor_of(member: MemberRecord) -> PageCursor:
 
 @route(
     "PUT", "/guilds/{guild_id}/members/{user_id}", "Change a member's role", {200: Member},
-    rights=in_guild(Permission.MANAGE_MEMBERS), body=RoleBody, errors=(ErrorCode.LAST_OWNER, ErrorCode.LIMIT_REACHED),
+    rights=in_guild(Permission.MANAGE_MEMBERS), body=RoleBody, query=(REASON,),
+    errors=(ErrorCode.LAST_OWNER, ErrorCode.LIMIT_REACHED),
 )  # fmt: skip
 def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
     """Change a member's role (`require_role_change`)."""
@@ -65,10 +70,17 @@ def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> 
     member = yield from _find_member(guild_id, user_id)
     require_role_change(call.role, member.role, role, own=user_id == call.claims.user_id)
     if member.role != role:
-        limit = call.ctx.service.settings.guilds.max_owned_per_user
-        change = SetMemberRole(author=call.claims.author, guild_id=guild_id, user_id=user_id, role=role, limit=limit)
+        change = SetMemberRole(
+            author=call.claims.author,
+            guild_id=guild_id,
+            user_id=user_id,
+            role=role,
+            now_ms=call.ctx.wall_ms,
+            reason=call.query.get("reason"),
+            limit=call.ctx.service.settings.guilds.max_owned_per_user,
+        )
         _require_done((yield from change))
-    return Response.json(Member.of(MemberRecord(guild_id, user_id, member.username, role, member.joined_at_ms)))
+    return Response.json(Member.of(replace(member, role=role)))
 
 
 @route(
@@ -77,19 +89,26 @@ def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> 
 )  # fmt: skip
 def leave(call: Call[None, None], guild_id: str) -> Operation[Response]:
     """Leave a guild; 409 for the last owner."""
-    author = call.claims.author
-    _require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=author.user_id)))
+    author, now_ms = call.claims.author, call.ctx.wall_ms
+    _require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=author.user_id, now_ms=now_ms)))
     return Response.empty()
 
 
 @route(
     "DELETE", "/guilds/{guild_id}/members/{user_id}", "Remove a member", {204: None},
-    rights=in_guild(Permission.MANAGE_MEMBERS), errors=(ErrorCode.LAST_OWNER,),
+    rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,), errors=(ErrorCode.LAST_OWNER,),
 )  # fmt: skip
 def kick(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
     """Remove a member of a lower rank."""
     member = yield from _find_member(guild_id, user_id)
     if user_id != call.claims.user_id:
         require_removal(call.role, member.role)
-    _require_done((yield from RemoveMember(author=call.claims.author, guild_id=guild_id, user_id=user_id)))
+    removal = RemoveMember(
+        author=call.claims.author,
+        guild_id=guild_id,
+        user_id=user_id,
+        now_ms=call.ctx.wall_ms,
+        reason=call.query.get("reason"),
+    )
+    _require_done((yield from removal))
     return Response.empty()

@@ -36,7 +36,7 @@ _HEADERS: dict[str, Schema] = {
         "schema": {"type": "string"},
     },
     LOG_EPOCH: {
-        "description": "which log the channel's sequences count in: the `epoch` to send with `since`",
+        "description": "which log the sequences count in: the `epoch` to send with `since`",
         "required": True,
         "schema": EPOCH.schema,
     },
@@ -115,8 +115,11 @@ def build_schemas(routes: Iterable[Route]) -> dict[str, Schema]:
     event["properties"]["content"] = {"anyOf": contents}
     event["properties"]["event_id"]["pattern"] = "^\\$[1-9A-HJ-NP-Za-km-z]{32,44}$"
     event["properties"]["origin_ts"]["description"] = "UTC milliseconds: informs, does not order"
-    for name in ("room_id", "sender"):
-        event["properties"][name]["format"] = "uuid"
+    event["properties"]["room_id"] |= {
+        "description": "of the channel, guild or user whose log it is in",
+        "format": "uuid",
+    }
+    event["properties"]["sender"]["description"] = "a user; the server's name where its operator made the change"
     readiness = schemas["Readiness"]["properties"]
     readiness["status"]["enum"] = ["ready", "degraded", "unavailable", "draining"]
     return {**schemas, "Error": _error_schema()}

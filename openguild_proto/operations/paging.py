@@ -7,16 +7,16 @@ cannot see. Clients of the previous release send the last line's id, which must 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_PAGE_LINES, MAX_TIME_MS
+from openguild_proto.http.message import Headers, Response
+from openguild_proto.limits import MAX_PAGE_BYTES, MAX_PAGE_LINES, MAX_TIME_MS
 from openguild_proto.operations.parameters import CLAMPED, STRING
 from openguild_proto.operations.route import Parameter
-from openguild_proto.records import PageCursor
+from openguild_proto.records import PageCursor, StoredEvent
 from openguild_proto.schemas.decode import parse_integer, parse_uuid
 
 T = TypeVar("T")
@@ -70,13 +70,29 @@ def _after_problem() -> Refusal:
     return Refusal(ErrorCode.VALIDATION, details=(FieldProblem("after", f"must be the {NEXT_AFTER} of a page"),))
 
 
+def count_within_bytes(events: Iterable[StoredEvent]) -> int:
+    """Return how many of the first events fit in MAX_PAGE_BYTES, at least one."""
+    size = count = 0
+    for event in events:
+        size += len(event.wire)
+        if count and size > MAX_PAGE_BYTES:
+            break
+        count += 1
+    return count
+
+
 def page_response(
-    page: Page, records: Sequence[T], show: Callable[[T], Any], place: Callable[[T], PageCursor]
+    page: Page,
+    records: Sequence[T],
+    show: Callable[[T], Any],
+    place: Callable[[T], PageCursor],
+    *,
+    headers: Headers = (),
 ) -> Response:
     """Return the response with an array. `records` were read with `page.limit + 1`, which shows whether a page follows."""
     shown = records[: page.limit]
-    headers = ((NEXT_AFTER.lower(), _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
-    return Response.json([show(record) for record in shown], headers=headers)
+    following = ((NEXT_AFTER.lower(), _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
+    return Response.json([show(record) for record in shown], headers=(*following, *headers))
 
 
 def _cursor(place: PageCursor) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from openguild_proto.limits import MAX_SAFE_INTEGER
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.limits import MAX_REASON_CHARS, MAX_SAFE_INTEGER
 from openguild_proto.operations.route import Parameter
+from openguild_proto.policy.names import text_problem
 from openguild_proto.schemas.decode import parse_integer
 
 INTEGER: dict[str, Any] = {"type": "integer"}
@@ -18,6 +20,24 @@ EPOCH = Parameter(
     {"type": "integer", "minimum": 1, "maximum": MAX_SAFE_INTEGER},
     "which log `since` counts in; another one than the channel's: 400 invalid_since",
     parse_integer,
+)
+
+
+def _parse_reason(name: str, text: str) -> str:
+    reason = text.strip()
+    problem = text_problem(reason)
+    if not 1 <= len(reason) <= MAX_REASON_CHARS:
+        problem = f"must be 1 to {MAX_REASON_CHARS} characters long"
+    if problem is not None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(name, problem),))
+    return reason
+
+
+REASON = Parameter(
+    "reason",
+    {"type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS},
+    "why; it stands in the log, for everybody who may read it",
+    _parse_reason,
 )
 ACCESS_TOKEN = Parameter("access_token", STRING, "the token, where no header can be sent; proxies may log it")
 CLIENT_ID = Parameter("client_id", STRING, "ignored")

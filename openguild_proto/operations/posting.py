@@ -63,7 +63,7 @@ def post_event(
         return _acknowledged(posted.event, change)
     built = build_event(
         server_name=service.settings.server_name,
-        channel_id=channel_id,
+        room_id=channel_id,
         event_type=event_type,
         sender=claims.user_id,
         content={

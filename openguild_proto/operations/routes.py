@@ -10,6 +10,7 @@ from openguild_proto.operations import (
     health,
     invites,
     keys,
+    logs,
     members,
     messages,
     reads,
@@ -25,7 +26,9 @@ from openguild_proto.operations.router import BadParameter, Matched, Router, Wro
 ROUTES: tuple[Route, ...] = (
     *collect_routes(health, keys),
     describing(lambda: ROUTES),
-    *collect_routes(users, sessions, guilds, channels, members, invites, messages, changes, timeline, reads, streams),
+    *collect_routes(
+        users, sessions, guilds, channels, members, invites, messages, logs, changes, timeline, reads, streams
+    ),
 )
 
 _ROUTER = Router(ROUTES)

@@ -38,7 +38,7 @@ def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Ope
     access, since = call.access, call.query.get("since")
     if since is not None and since < 0:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("since", "must not be negative"),))
-    check_epoch(call.query.get("epoch"), since, access.channel)
+    check_epoch(call.query.get("epoch"), since, access.channel.epoch)
     if since is not None and since > access.head:
         raise Refusal(
             ErrorCode.INVALID_SINCE, details=(FieldProblem("since", f"the newest sequence is {access.head}"),)

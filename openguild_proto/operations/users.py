@@ -1,8 +1,8 @@
-"""Accounts: register, and who am I (PROTOCOL 4.1)."""
+"""Accounts: register, who am I, one's profile (PROTOCOL 4.1)."""
 
 from __future__ import annotations
 
-from openguild_proto.effects.accounts import DescribeUser, InsertUser
+from openguild_proto.effects.accounts import DescribeUser, InsertUser, SetDisplayName
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.process import HashPassword
 from openguild_proto.errors import ErrorCode, Refusal
@@ -10,10 +10,12 @@ from openguild_proto.http.message import Response
 from openguild_proto.operations.attempts import attempt_from, count_attempt
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit, Settings
+from openguild_proto.operations.epochs import LOG_PLACE, place_headers
 from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.route import route
+from openguild_proto.policy.names import check_display_name
 from openguild_proto.policy.permissions import effective_role
-from openguild_proto.schemas.accounts import ChannelLine, Credentials, GuildLine, Me, Registered
+from openguild_proto.schemas.accounts import ChannelLine, Credentials, GuildLine, Me, Profile, ProfileChange, Registered
 from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
 from openguild_proto.timestamps import from_millis
 
@@ -47,7 +49,7 @@ def register(call: Call[Credentials, None]) -> Operation[Response]:
     return Response.json(Registered(user_id, username), status=201)
 
 
-@route("GET", "/users/me", "Who am I", {200: Me}, uncounted=(ErrorCode.UNAUTHORIZED,))
+@route("GET", "/users/me", "Who am I", {200: Me}, response_headers=LOG_PLACE, uncounted=(ErrorCode.UNAUTHORIZED,))
 def me(call: Call[None, None]) -> Operation[Response]:
     """Show the caller's account; empty lists are omitted (PROTOCOL 4.1.4).
 
@@ -71,16 +73,23 @@ def me(call: Call[None, None]) -> Operation[Response]:
     guilds = tuple(
         GuildLine(guild.guild_id, guild.name, guild.role, from_millis(guild.joined_at_ms)) for guild in profile.guilds
     )
-    return Response.json(
-        Me(
-            user_id=profile.user.user_id,
-            username=profile.user.username,
-            display_name=profile.user.username,
-            server_name=call.ctx.service.settings.server_name,
-            created_at=from_millis(profile.user.created_at_ms),
-            updated_at=from_millis(profile.user.updated_at_ms),
-            roles=profile.server_roles,
-            guilds=guilds,
-            channels=channels,
-        )
+    body = Me(
+        user_id=profile.user.user_id,
+        username=profile.user.username,
+        display_name=profile.user.display_name or profile.user.username,
+        server_name=call.ctx.service.settings.server_name,
+        created_at=from_millis(profile.user.created_at_ms),
+        updated_at=from_millis(profile.user.updated_at_ms),
+        roles=profile.server_roles,
+        guilds=guilds,
+        channels=channels,
     )
+    return Response.json(body, headers=place_headers(profile.place))
+
+
+@route("PATCH", "/users/@me", "Change one's profile", {200: Profile}, body=ProfileChange)
+def update_profile(call: Call[ProfileChange, None]) -> Operation[Response]:
+    """Change the name that the caller is shown by; an empty one is none but the username."""
+    name = check_display_name(call.body.display_name)
+    user = yield from SetDisplayName(author=call.claims.author, display_name=name, now_ms=call.ctx.wall_ms)
+    return Response.json(Profile(user.user_id, user.username, user.display_name or user.username))

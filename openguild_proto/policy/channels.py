@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from openguild_proto.records import ChannelRecord
+
 KIND_BYTES = 16  # of a fingerprint: what is left of it when the text is taken away
 CREATOR_ROLE = "moderator"
 
@@ -10,6 +14,19 @@ def creator_role(guild_role: str | None) -> str | None:
     """Return the creator's role in a new channel. None for a non-member, so that they keep no access when their server role
     is revoked."""
     return CREATOR_ROLE if guild_role is not None else None
+
+
+def decide_channel(
+    channel: ChannelRecord, *, name: str | None, topic: str | None, position: int | None
+) -> ChannelRecord | None:
+    """Return the channel with what is given; None: it is so already. An empty topic is none."""
+    changed = replace(
+        channel,
+        name=channel.name if name is None else name,
+        topic=channel.topic if topic is None else topic or None,
+        position=channel.position if position is None else position,
+    )
+    return changed if changed != channel else None
 
 
 def is_same_post(*, fingerprint: bytes, stored_fingerprint: bytes, event_id: str, stored_event_id: str) -> bool:

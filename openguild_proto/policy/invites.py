@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from blake3 import blake3
+
 from openguild_proto.policy.count_limits import check_count
 from openguild_proto.records import InviteRecord, LimitReached
 
@@ -16,6 +18,11 @@ class Joining(Enum):
     MEMBER_ALREADY = "member already"  # they keep their role, and no use is counted
     INVALID = "invalid"  # deleted, used up or expired
     LIMIT_REACHED = "limit reached"
+
+
+def invite_id(code: str) -> str:
+    """Return the name of an invite that its guild's log may tell: 64 bits of the hash of its 72 random bits."""
+    return blake3(code.encode()).hexdigest(8)
 
 
 def is_valid_invite(invite: InviteRecord, now_ms: int) -> bool:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.limits import MAX_MARKS, MAX_NAME_CHARS
+from openguild_proto.limits import MAX_MARKS, MAX_NAME_CHARS, MAX_POSITION, MAX_TOPIC_CHARS
 from openguild_proto.policy.invisible_characters import BLANK, JOINERS, is_needed
 
 _UNSEEN = frozenset({"Cf", "Cn", "Co", "Zl", "Zp"})
@@ -96,6 +96,33 @@ def check_name(text: str, kind: str) -> str:
     if problem is not None:
         raise _refusal(problem, "validation")
     return name
+
+
+def check_display_name(text: str) -> str | None:
+    """Return the trimmed name that a user is shown by; None for an empty one. Raises Refusal."""
+    name = text.strip()
+    problem = title_problem(name)
+    if len(name) > MAX_NAME_CHARS:
+        problem = f"must be at most {MAX_NAME_CHARS} characters long"
+    elif name and _is_blank(name):
+        problem = "must not be invisible"
+    if problem is not None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("display_name", problem),))
+    return name or None
+
+
+def check_place(topic: str, position: int) -> None:
+    """Check what a channel is shown with. Raises Refusal with every problem."""
+    problems = []
+    problem = title_problem(topic.strip()) if topic.strip() else None
+    if len(topic.strip()) > MAX_TOPIC_CHARS:
+        problem = f"must be at most {MAX_TOPIC_CHARS} characters long"
+    if problem is not None:
+        problems.append(FieldProblem("topic", problem))
+    if not 0 <= position <= MAX_POSITION:
+        problems.append(FieldProblem("position", f"must be between 0 and {MAX_POSITION}"))
+    if problems:
+        raise Refusal(ErrorCode.VALIDATION, details=tuple(problems))
 
 
 def _refusal(message: str, reason: str) -> Refusal:

@@ -130,6 +130,15 @@ def require_role(server_roles: Sequence[str], memberships: Sequence[str | None],
     return role
 
 
+def is_allowed(server_roles: Sequence[str], memberships: Sequence[str | None], permission: Permission) -> bool:
+    """Return whether `require_role` grants the permission."""
+    try:
+        require_role(server_roles, memberships, permission)
+    except Refusal:
+        return False
+    return True
+
+
 def needed_to_delete(created_by: str, user_id: str) -> Permission:
     """Return the permission to delete an invite; its creator needs only READ."""
     return Permission.READ if created_by == user_id else Permission.MANAGE_MEMBERS

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import msgspec
 
-from openguild_proto.schemas.fields import MANDATORY, DeviceText, NameText, Password, Role, Secret, Timestamp, Uuid
+from openguild_proto.schemas.fields import (
+    MANDATORY,
+    DeviceText,
+    DisplayText,
+    NameText,
+    Password,
+    Role,
+    Secret,
+    Timestamp,
+    Uuid,
+)
 
 
 class Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -92,6 +102,20 @@ class ChannelLine(Body, frozen=True):
     role: Role
     effective_role: Role
     joined_at: Timestamp
+
+
+class ProfileChange(Body, frozen=True):
+    """The name that others see beside the username; an empty one is none."""
+
+    display_name: Annotated[DisplayText, MANDATORY] = ""
+
+
+class Profile(Body, frozen=True):
+    """How others see an account. `display_name`: the username where there is none."""
+
+    user_id: Uuid
+    username: NameText
+    display_name: NameText
 
 
 class Me(Body, frozen=True):

@@ -1,4 +1,4 @@
-"""What the events of a channel's log say, by their `event_type` (PROTOCOL 6.4, 6.6, 6.7)."""
+"""What the events of logs say, by their `event_type` (PROTOCOL 6.4, 6.6, 6.7). Those of guilds and users: log_contents.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.canonical.redaction import is_redacted
 from openguild_proto.schemas.accounts import Body
 from openguild_proto.schemas.fields import Emoji, EventId, MessageText, NameText, ReasonText, Uuid
+from openguild_proto.schemas.log_contents import GUILD_CONTENTS, USER_CONTENTS, LogContent
 
 
 class EventAuthor(Body, frozen=True):
@@ -80,10 +81,14 @@ CONTENTS: dict[str, type[Body]] = {
     "reaction.removed": ReactionContent,
     "message.pinned": PinContent,
     "message.unpinned": PinContent,
+    **GUILD_CONTENTS,
+    **USER_CONTENTS,
 }
 """`content` by the `event_type` of an event."""
 
-AnyContent: TypeAlias = MessageContent | EditContent | RedactionContent | ReactionContent | PinContent | RedactedContent
+AnyContent: TypeAlias = (
+    MessageContent | EditContent | RedactionContent | ReactionContent | PinContent | RedactedContent | LogContent
+)
 
 
 class UnknownContent(msgspec.Struct, frozen=True, gc=False):

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ChannelRecord, GuildRecord, InviteRecord, MemberRecord
 from openguild_proto.schemas.accounts import Body
-from openguild_proto.schemas.fields import Count, Epoch, InviteSeconds, InviteUses, NameText, Role, Timestamp, Uuid
+from openguild_proto.schemas.fields import (
+    Count,
+    Epoch,
+    InviteSeconds,
+    InviteUses,
+    NameText,
+    Position,
+    Role,
+    Timestamp,
+    TopicText,
+    Uuid,
+)
 from openguild_proto.timestamps import from_millis
 
 
@@ -12,6 +24,22 @@ class Name(Body, frozen=True):
     """The name of a guild or a channel."""
 
     name: NameText
+
+
+class NewChannel(Body, frozen=True):
+    """A channel to make."""
+
+    name: NameText
+    topic: TopicText | None = None
+    position: Position | None = None  # absent: 0
+
+
+class ChannelChange(Body, frozen=True):
+    """What is to change of a channel; an empty topic is none."""
+
+    name: NameText | None = None
+    topic: TopicText | None = None
+    position: Position | None = None
 
 
 class Guild(Body, frozen=True):
@@ -28,18 +56,28 @@ class Guild(Body, frozen=True):
 
 
 class Channel(Body, frozen=True):
-    """A channel of a guild."""
+    """A channel of a guild. Clients show those with lower positions first, then older ones."""
 
     channel_id: Uuid
     guild_id: Uuid
     name: NameText
     created_at: Timestamp
     epoch: Epoch
+    topic: TopicText | None = None
+    position: Position = 0
 
     @classmethod
     def of(cls, record: ChannelRecord) -> Channel:
         """Return the body for `record`."""
-        return cls(record.channel_id, record.guild_id, record.name, from_millis(record.created_at_ms), record.epoch)
+        return cls(
+            record.channel_id,
+            record.guild_id,
+            record.name,
+            from_millis(record.created_at_ms),
+            record.epoch,
+            record.topic,
+            record.position,
+        )
 
 
 class RoleBody(Body, frozen=True):
@@ -56,11 +94,19 @@ class Member(Body, frozen=True):
     username: str
     role: Role
     joined_at: Timestamp
+    display_name: NameText | None = None
 
     @classmethod
     def of(cls, record: MemberRecord) -> Member:
         """Return the body for `record`."""
-        return cls(record.guild_id, record.user_id, record.username, record.role, from_millis(record.joined_at_ms))
+        return cls(
+            record.guild_id,
+            record.user_id,
+            record.username,
+            record.role,
+            from_millis(record.joined_at_ms),
+            record.display_name,
+        )
 
 
 class NewInvite(Body, frozen=True):
@@ -71,8 +117,9 @@ class NewInvite(Body, frozen=True):
 
 
 class Invite(Body, frozen=True, omit_defaults=False):
-    """An invite to a guild."""
+    """An invite to a guild. `invite_id`: its name in the guild's log, which does not tell the code."""
 
+    invite_id: str
     code: str
     guild_id: Uuid
     max_uses: InviteUses | None
@@ -84,7 +131,15 @@ class Invite(Body, frozen=True, omit_defaults=False):
     def of(cls, record: InviteRecord) -> Invite:
         """Return the body for `record`."""
         expires_at = from_millis(record.expires_at_ms) if record.expires_at_ms is not None else None
-        return cls(record.code, record.guild_id, record.max_uses, record.uses, expires_at, record.created_by)
+        return cls(
+            invite_id(record.code),
+            record.code,
+            record.guild_id,
+            record.max_uses,
+            record.uses,
+            expires_at,
+            record.created_by,
+        )
 
 
 class InvitePreview(Body, frozen=True, omit_defaults=False):

@@ -26,6 +26,7 @@ from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.observability.database_causes import explain
 from openguild_runtime.server.failures import CommandFailed
+from openguild_runtime.server.parts import make_writer
 from openguild_runtime.storage.postgres import PostgresStorage
 
 Arguments: TypeAlias = dict[str, Any]
@@ -59,7 +60,9 @@ async def _storage(config: ServerConfig, purpose: str) -> AsyncIterator[Postgres
         if completed.database_url is None:
             raise CommandFailed(f"database_url must be configured to {purpose}")
         async with anyio.create_task_group() as tasks:
-            storage = PostgresStorage(completed.database_url.get_secret_value(), tasks, pool_size=1)
+            storage = PostgresStorage(
+                completed.database_url.get_secret_value(), tasks, pool_size=1, writer=make_writer(completed)
+            )
             try:
                 await storage.open()
                 health = await storage.check()
@@ -130,7 +133,10 @@ async def revoke_server_role(config: ServerConfig, arguments: Arguments) -> int:
     """Remove a server role and return 0, even if the user did not have it. Raises CommandFailed, StorageUnavailable."""
     role = _role(arguments)
     user, had = await _change(
-        config, arguments, "revoke server roles", lambda user_id: RevokeServerRole(user_id=user_id, role=role)
+        config,
+        arguments,
+        "revoke server roles",
+        lambda user_id: RevokeServerRole(user_id=user_id, role=role, now_ms=_now_ms()),
     )
     if had:
         return _print_line(f"Removed server role '{role}' from user '{user.username}' (id: {user.user_id})")

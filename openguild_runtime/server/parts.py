@@ -7,7 +7,9 @@ from anyio.abc import TaskGroup
 import openguild_runtime
 from openguild_proto.canonical.keys import EventSigner, parse_seed
 from openguild_proto.limits import Limits
+from openguild_proto.memory import MemoryTables
 from openguild_proto.operations.context import Service
+from openguild_proto.schemas.log_writer import LogWriter
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.config.pool_shares import COMMITTERS
 from openguild_runtime.config.server_config import ServerConfig
@@ -19,21 +21,31 @@ from openguild_runtime.storage.postgres import PostgresStorage
 
 def make_service(config: ServerConfig) -> Service:
     """Keys, caches and limiters; of the streams' places the share of one worker."""
-    federation, signing = config.federation, config.federation.signing_key
     return Service.create(
         config.settings(openguild_runtime.__version__),
         TokenAuthority(config.key_ring()),
-        signer=EventSigner(config.server_name, federation.key_id, parse_seed(signing.get_secret_value()))
-        if signing is not None
-        else None,
+        signer=make_signer(config),
         workers=config.workers,
     )
+
+
+def make_signer(config: ServerConfig) -> EventSigner | None:
+    """Sign events with the configured key; None: without one they are not signed."""
+    federation, signing = config.federation, config.federation.signing_key
+    if signing is None:
+        return None
+    return EventSigner(config.server_name, federation.key_id, parse_seed(signing.get_secret_value()))
+
+
+def make_writer(config: ServerConfig) -> LogWriter:
+    """Write the events of guilds' and users' logs in the name of this server."""
+    return LogWriter(config.server_name, make_signer(config))
 
 
 def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
     """Memory, or PostgreSQL; nothing is connected yet."""
     if config.storage == "memory" or config.database_url is None:
-        return MemoryStorage()
+        return MemoryStorage(MemoryTables(make_writer(config)))
     return PostgresStorage(
         config.database_url.get_secret_value(),
         tasks,
@@ -41,6 +53,7 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
         statement_timeout_secs=config.database.statement_timeout_secs,
         statement_cache_size=config.database.statement_cache_size,
         committers=COMMITTERS if config.workers == 1 else 1,  # of siblings the batches overlap already
+        writer=make_writer(config),
     )
 
 

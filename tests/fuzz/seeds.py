@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from openguild_proto.operations import messages, streams
+from openguild_proto.operations import logs, streams
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.schemas.accounts import Credentials
 from openguild_proto.schemas.guilds import NewInvite
@@ -55,7 +55,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
             if route.body in {MarkReadBody, NewInvite}:
                 members = f'{{"sequence":{figure},"max_uses":{figure},"expires_in_secs":{figure}}}'
                 yield "requests", f"{method} {target}\n\n{members}".encode()
-            elif route.operation is messages.list_events:
+            elif route.operation is logs.list_events:
                 for name in ("since", "before", "limit"):
                     yield "requests", f"{method} {target}?{name}={figure}\n\n".encode()
             elif route.operation is streams.open_channel_stream:

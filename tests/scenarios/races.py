@@ -226,7 +226,7 @@ class Arena:
             case "session revoked":
                 answer = await self.replicas[0].post("/sessions/revoke", json={"refresh_token": author.refresh_token})
             case "server role revoked":
-                await self.storage.perform(RevokeServerRole(user_id=author.user_id, role="admin"))
+                await self.storage.perform(RevokeServerRole(user_id=author.user_id, role="admin", now_ms=1))
                 return
             case _:
                 await self.storage.perform(

@@ -76,7 +76,9 @@ class Changes:
         run = self._run
         while run.cluster.database.is_down:
             yield run.clock.sleep(0.5)
-        run.cluster.database.perform(RevokeServerRole(user_id=run.people.user_ids["moderator"], role="moderator"))
+        run.cluster.database.perform(
+            RevokeServerRole(user_id=run.people.user_ids["moderator"], role="moderator", now_ms=1)
+        )
 
     def _delete_channel(self) -> Activity[None]:
         yield from self._ask(self._owner, "DELETE", f"/channels/{self._run.people.doomed_channel}")

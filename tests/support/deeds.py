@@ -71,7 +71,7 @@ def append(
 ) -> AppendEvent:
     """Of another server's account, unless there is an `author`."""
     built = build_event(
-        server_name="elsewhere.test", channel_id=channel_id, event_type="message", sender=sender_id,
+        server_name="elsewhere.test", room_id=channel_id, event_type="message", sender=sender_id,
         content={"content": text, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,
     )  # fmt: skip
     return AppendEvent(

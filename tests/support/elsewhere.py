@@ -64,7 +64,7 @@ class Elsewhere:
     def change(self, channel: str, user: str, event_type: str, change: Change, **content: str) -> StoredEvent:
         """Store a change of a message."""
         built = build_event(
-            server_name="s", channel_id=channel, event_type=event_type, sender=user,
+            server_name="s", room_id=channel, event_type=event_type, sender=user,
             content={"target": change.target, **content}, origin_ts_ms=NOW, signer=None,
         )  # fmt: skip
         effect = AppendEvent(

@@ -49,7 +49,7 @@ def new_channel(guild_id: str, by: str) -> InsertChannel:
 
 
 def kick(guild_id: str, user_id: str, by: str) -> RemoveMember:
-    return RemoveMember(author=Author(by), guild_id=guild_id, user_id=user_id)
+    return RemoveMember(author=Author(by), guild_id=guild_id, user_id=user_id, now_ms=NOW)
 
 
 async def refused(storage: Storage, effect: StorageEffect[Any], code: ErrorCode = ErrorCode.NOT_FOUND) -> None:

@@ -45,7 +45,7 @@ def new_event_id() -> str:
 
 def _built(channel_id: str, user_id: str, event_type: str, content: dict[str, str]) -> BuiltEvent:
     return build_event(
-        server_name="here.test", channel_id=channel_id, event_type=event_type, sender=user_id,
+        server_name="here.test", room_id=channel_id, event_type=event_type, sender=user_id,
         content={**content, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from openguild_proto.effects.channels import FindChannelAccess
 from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.performs import performs
-from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord
+from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord, LogPlace
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, texts
@@ -34,8 +34,9 @@ LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id 
 async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> GuildAccess | None:
     row = await connection.fetchrow(
         f"""
-        SELECT {GUILD.of("g")}, m.role, {SERVER_ROLES} AS server_roles
-        FROM guilds AS g LEFT JOIN guild_memberships AS m ON m.guild_id = g.guild_id AND m.user_id = $2
+        SELECT {GUILD.of("g")}, m.role, {SERVER_ROLES} AS server_roles, l.epoch, l.head_sequence
+        FROM guilds AS g JOIN logs AS l ON l.log_id = g.guild_id
+        LEFT JOIN guild_memberships AS m ON m.guild_id = g.guild_id AND m.user_id = $2
         WHERE g.guild_id = $1
         """,
         effect.guild_id,
@@ -43,7 +44,12 @@ async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> 
     )
     if row is None:
         return None
-    return GuildAccess(guild=GUILD.record(row), role=row["role"], server_roles=texts(row["server_roles"]))
+    return GuildAccess(
+        guild=GUILD.record(row),
+        role=row["role"],
+        server_roles=texts(row["server_roles"]),
+        place=LogPlace(effect.guild_id, row["epoch"], row["head_sequence"]),
+    )
 
 
 async def find_channel_accesses(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects.accounts import DescribeUser, FindUserByName, InsertUser
+from msgspec.structs import replace
+
+from openguild_proto.effects.accounts import DescribeUser, FindUserByName, InsertUser, SetDisplayName
+from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
+from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.policy.permissions import Permission, sufficient_guild_roles
 from openguild_proto.records import ChannelMembership, ControlKind, GuildMembership, UserProfile, UserRecord
-from openguild_runtime.storage.postgres.authority import hold_users
+from openguild_proto.schemas.log_entries import invites_ended, profile_updated
+from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.logs import find_place
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts, to_millis
@@ -33,6 +39,27 @@ async def insert_user(connection: Connection, effect: InsertUser) -> bool:
         moment(effect.now_ms),
     )
     return rows_changed(status) == 1
+
+
+@performs(SetDisplayName, Mode.TRANSACTION)
+async def set_display_name(tx: Transaction, effect: SetDisplayName) -> UserRecord:
+    user_id = effect.author.user_id
+    await require_author(tx, effect.author)
+    row = await tx.connection.fetchrow(f"{USER} WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
+    if row is None:
+        raise Refusal(ErrorCode.UNAUTHORIZED)
+    before = USERS.record(row)
+    if before.display_name == effect.display_name:
+        return before
+    await tx.connection.execute(
+        "UPDATE users SET display_name = $2, updated_at = $3 WHERE user_id = $1",
+        user_id,
+        effect.display_name,
+        moment(effect.now_ms),
+    )
+    after = replace(before, display_name=effect.display_name, updated_at_ms=effect.now_ms)
+    await tx.append(profile_updated(after), sender=user_id, now_ms=effect.now_ms)
+    return after
 
 
 @performs(FindUserByName, Mode.QUERY)
@@ -72,6 +99,9 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
         effect.user_id,
         effect.limit,
     )
+    place = await find_place(connection, FindPlace(log_id=effect.user_id))
+    if place is None:
+        return None
     return UserProfile(
         user=USERS.record(user),
         server_roles=texts(row["role"] for row in roles),
@@ -94,6 +124,7 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
             )
             for row in channels
         ),
+        place=place,
     )
 
 
@@ -121,13 +152,14 @@ async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
     )
     if not rows_changed(status):
         return False
-    await _end_invites(tx, effect.user_id)
+    await _end_invites(tx, effect)
     await tx.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
     return True
 
 
-async def _end_invites(tx: Transaction, user_id: str) -> None:
+async def _end_invites(tx: Transaction, effect: RevokeServerRole) -> None:
     """Delete the invites that the user may no longer create after losing a server role."""
+    user_id = effect.user_id
     rows = await tx.connection.fetch("SELECT role FROM user_roles WHERE user_id = $1", user_id)
     enough = sufficient_guild_roles(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
     if enough is None:
@@ -136,13 +168,15 @@ async def _end_invites(tx: Transaction, user_id: str) -> None:
     await tx.connection.execute(
         f"SELECT FROM guilds WHERE guild_id IN ({guilds}) ORDER BY guild_id FOR NO KEY UPDATE", user_id
     )
-    await tx.connection.execute(
+    ended = await tx.connection.fetch(
         """
         DELETE FROM invites AS i WHERE created_by = $1 AND NOT EXISTS (
             SELECT FROM guild_memberships AS m
             WHERE m.guild_id = i.guild_id AND m.user_id = $1 AND m.role = ANY ($2::text[])
-        )
+        ) RETURNING guild_id, code
         """,
         user_id,
         enough,
     )
+    for guild_id, code in sorted((str(row["guild_id"]), row["code"]) for row in ended):
+        await tx.append(invites_ended(guild_id, [code]), sender=None, now_ms=effect.now_ms)

@@ -15,26 +15,33 @@ from openguild_proto.effects.channels import (
     MarkRead,
     Posted,
     ReadEvents,
-    RenameChannel,
+    UpdateChannel,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.limits import MAX_SEQUENCE
-from openguild_proto.policy.channels import creator_role
+from openguild_proto.policy.channels import creator_role, decide_channel
 from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
+from openguild_proto.records import Author, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
+from openguild_proto.schemas.log_entries import (
+    channel_created,
+    channel_deleted,
+    channel_role_granted,
+    channel_updated,
+    position_moved,
+)
 from openguild_proto.schemas.payloads import channel_body
 from openguild_runtime.storage.postgres.access import CHANNEL, CHANNELS
-from openguild_runtime.storage.postgres.authority import hold_users, require_in_channel, require_in_guild
+from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_in_channel, require_in_guild
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = "SELECT sequence, event_id, wire, created_at FROM log_page_v1($1, $2, $3, $4)"
-MARK_READ = "SELECT channel_id, last_read, head_sequence, unread FROM mark_read_v1($1, $2, $3, $4)"
+MARK_READ = "SELECT channel_id, last_read, head_sequence, unread, moved FROM mark_read_v1($1, $2, $3, $4)"
 # Whoever appends holds the log's row: it is taken before everything that is deleted with it, in the order of appends.
 HOLD_LOGS = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY log_id FOR UPDATE"
 # The logs' rows last: until then nobody can append.
@@ -55,15 +62,22 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
     await tx.connection.execute(
         """
         WITH log AS (INSERT INTO logs (log_id, kind) VALUES ($1, 'channel'))
-        INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, $3, $4)
+        INSERT INTO channels (channel_id, guild_id, name, created_at, topic, position) VALUES ($1, $2, $3, $4, $5, $6)
         """,
         effect.channel_id,
         effect.guild_id,
         effect.name,
         now,
+        effect.topic,
+        effect.position,
     )
     record = ChannelRecord(
-        channel_id=effect.channel_id, guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms
+        channel_id=effect.channel_id,
+        guild_id=effect.guild_id,
+        name=effect.name,
+        created_at_ms=effect.now_ms,
+        topic=effect.topic,
+        position=effect.position,
     )
     role = creator_role(access.role)
     if role is not None:
@@ -74,6 +88,7 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
             role,
             now,
         )
+    await tx.append(channel_created(record), sender=creator_id, now_ms=effect.now_ms)
     await tx.log(
         ControlKind.CHANNEL_CREATED,
         guild_id=effect.guild_id,
@@ -99,30 +114,43 @@ async def list_channels(connection: Connection, effect: ListChannels) -> tuple[C
     return tuple(CHANNEL.record(row) for row in rows)
 
 
-@performs(RenameChannel, Mode.TRANSACTION)
-async def rename_channel(tx: Transaction, effect: RenameChannel) -> ChannelRecord:
-    await require_in_channel(tx, effect.author, effect.channel_id, Permission.RENAME)
-    row = await tx.connection.fetchrow(
-        f"UPDATE channels SET name = $2 FROM logs WHERE channel_id = $1 AND log_id = channel_id RETURNING {CHANNEL}",
+@performs(UpdateChannel, Mode.TRANSACTION)
+async def update_channel(tx: Transaction, effect: UpdateChannel) -> ChannelRecord:
+    channel = await _hold_channel(tx, effect.author, effect.channel_id, Permission.RENAME)
+    changed = decide_channel(channel, name=effect.name, topic=effect.topic, position=effect.position)
+    if changed is None:
+        return channel
+    await tx.connection.execute(
+        "UPDATE channels SET name = $2, topic = $3, position = $4 WHERE channel_id = $1",
         effect.channel_id,
-        effect.name,
+        changed.name,
+        changed.topic,
+        changed.position,
     )
-    if row is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
-    return CHANNEL.record(row)
+    await tx.append(channel_updated(changed, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)
+    return changed
 
 
 @performs(DeleteChannel, Mode.TRANSACTION)
 async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
-    await require_in_channel(tx, effect.author, effect.channel_id, Permission.DELETE)
+    channel = await _hold_channel(tx, effect.author, effect.channel_id, Permission.DELETE)
     await tx.connection.execute(HOLD_LOGS, [effect.channel_id])
-    guild_id = await tx.connection.fetchval(
-        "DELETE FROM channels WHERE channel_id = $1 RETURNING guild_id", effect.channel_id
-    )
-    if guild_id is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
+    await tx.connection.execute("DELETE FROM channels WHERE channel_id = $1", effect.channel_id)
     await delete_logs(tx, [effect.channel_id])
-    await tx.log(ControlKind.CHANNEL_DELETED, guild_id=str(guild_id), channel_id=effect.channel_id)
+    await tx.append(channel_deleted(channel, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)
+    await tx.log(ControlKind.CHANNEL_DELETED, guild_id=channel.guild_id, channel_id=effect.channel_id)
+
+
+async def _hold_channel(tx: Transaction, author: Author, channel_id: str, permission: Permission) -> ChannelRecord:
+    """Return the channel, with its guild locked: nobody else changes it or deletes it. Raises Refusal."""
+    access = await require_in_channel(tx, author, channel_id, permission)
+    if access is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    await hold_guild(tx, access.channel.guild_id)
+    row = await tx.connection.fetchrow(f"SELECT {CHANNEL} FROM {CHANNELS} WHERE channel_id = $1", channel_id)
+    if row is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return CHANNEL.record(row)
 
 
 async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
@@ -134,23 +162,30 @@ async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
 @performs(GrantChannelRole, Mode.TRANSACTION)
 async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
     await hold_users(tx, [effect.user_id])
-    guild_id = await tx.connection.fetchval(
-        """
+    await tx.connection.execute(
+        "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM channels WHERE channel_id = $1) FOR NO KEY UPDATE",
+        effect.channel_id,
+    )
+    row = await tx.connection.fetchrow(
+        f"""
         WITH channel AS (SELECT channel_id FROM channels WHERE channel_id = $1 FOR KEY SHARE), granted AS (
             INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
             SELECT channel_id, user_id, $3, $4 FROM channel, users WHERE user_id = $2
             ON CONFLICT (channel_id, user_id) DO UPDATE SET role = EXCLUDED.role RETURNING channel_id
-        ) SELECT guild_id FROM granted JOIN channels USING (channel_id)
+        ) SELECT {CHANNEL} FROM granted JOIN {CHANNELS} USING (channel_id)
         """,
         effect.channel_id,
         effect.user_id,
         effect.role,
         moment(effect.now_ms),
     )
-    if guild_id is None:
+    if row is None:
         return False
+    channel = CHANNEL.record(row)
+    entries = channel_role_granted(channel, effect.user_id, effect.role)
+    await tx.append(entries, sender=None, now_ms=effect.now_ms)
     await tx.log(
-        ControlKind.ACCESS_CHANGED, guild_id=str(guild_id), channel_id=effect.channel_id, user_id=effect.user_id
+        ControlKind.ACCESS_CHANGED, guild_id=channel.guild_id, channel_id=effect.channel_id, user_id=effect.user_id
     )
     return True
 
@@ -203,7 +238,7 @@ def _read_state(row: Row) -> ReadState:
 
 @performs(MarkRead, Mode.TRANSACTION)
 async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
-    await require_in_channel(tx, effect.author, effect.channel_id, Permission.READ)
+    access = await require_in_channel(tx, effect.author, effect.channel_id, Permission.READ)
     row = await tx.connection.fetchrow(
         MARK_READ,
         [effect.channel_id],
@@ -211,9 +246,13 @@ async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
         effect.sequence,
         moment(effect.now_ms),
     )
-    if row is None:
+    if row is None or access is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    return _read_state(row)
+    state = _read_state(row)
+    if row["moved"]:
+        entries = position_moved(effect.author.user_id, state, access.channel.epoch)
+        await tx.append(entries, sender=effect.author.user_id, now_ms=effect.now_ms)
+    return state
 
 
 @performs(ListUnread, Mode.QUERY)

@@ -16,10 +16,12 @@ from openguild_proto.effects.guilds import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantGuildRole
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
+from openguild_proto.schemas.log_entries import guild_created, guild_renamed, member_gone, member_joined, role_set
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
@@ -27,7 +29,7 @@ from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, bound, moment, rows_changed
+from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
 MEMBERS = Columns(MemberRecord)
 MEMBER = f"SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id)"
@@ -56,8 +58,11 @@ async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | Li
         OWNER,
         now,
     )
+    guild = GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
+    owner = await known_member(tx, effect.guild_id, owner_id)
+    await tx.append(guild_created(guild, owner), sender=owner_id, now_ms=effect.now_ms)
     await tx.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=owner_id)
-    return GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
+    return guild
 
 
 async def _guilds_owned(tx: Transaction, user_id: str) -> int:
@@ -89,7 +94,9 @@ async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[Guild
 async def rename_guild(tx: Transaction, effect: RenameGuild) -> GuildRecord:
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.RENAME)
     await tx.connection.execute("UPDATE guilds SET name = $2 WHERE guild_id = $1", effect.guild_id, effect.name)
-    return msgspec.structs.replace(access.guild, name=effect.name)
+    renamed = msgspec.structs.replace(access.guild, name=effect.name)
+    await tx.append(guild_renamed(renamed, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)
+    return renamed
 
 
 @performs(DeleteGuild, Mode.TRANSACTION)
@@ -132,6 +139,14 @@ async def find_member(connection: Connection, effect: FindMember) -> MemberRecor
     return MEMBERS.record(row) if row is not None else None
 
 
+async def known_member(tx: Transaction, guild_id: str, user_id: str) -> MemberRecord:
+    """Return the membership that this transaction has written or holds."""
+    member = await find_member(tx.connection, FindMember(guild_id=guild_id, user_id=user_id))
+    if member is None:
+        raise LocalProtocolError("a member was looked for before they joined")
+    return member
+
+
 @performs(SetMemberRole, Mode.TRANSACTION)
 async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChange:
     user_id, author = effect.user_id, effect.author
@@ -151,7 +166,9 @@ async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChang
     if change is not MemberChange.DONE:
         return change
     await _set_role(tx, effect.guild_id, user_id, effect.role)
-    await _end_lost_rights(tx, effect.guild_id, user_id, held, effect.role)
+    ended = await _end_lost_rights(tx, effect.guild_id, user_id, held, effect.role)
+    entries = role_set(effect.guild_id, user_id, effect.role, ended_invites=ended, reason=effect.reason)
+    await tx.append(entries, sender=author.user_id, now_ms=effect.now_ms)
     await tx.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
@@ -174,7 +191,10 @@ async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
     await tx.connection.execute(
         "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, user_id
     )
-    await _end_lost_rights(tx, effect.guild_id, user_id, held, None)
+    ended = await _end_lost_rights(tx, effect.guild_id, user_id, held, None)
+    removed = user_id != author.user_id
+    entries = member_gone(effect.guild_id, user_id, removed=removed, ended_invites=ended, reason=effect.reason)
+    await tx.append(entries, sender=author.user_id, now_ms=effect.now_ms)
     await tx.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
@@ -200,7 +220,10 @@ async def _set_role(tx: Transaction, guild_id: str, user_id: str, role: str) -> 
     )
 
 
-async def _end_lost_rights(tx: Transaction, guild_id: str, user_id: str, held: str | None, role: str | None) -> None:
+async def _end_lost_rights(
+    tx: Transaction, guild_id: str, user_id: str, held: str | None, role: str | None
+) -> list[str]:
+    """Return the codes of the ended invites."""
     ended = decide_ended(held, role)
     if ended.channel_roles != ():
         await tx.connection.execute(
@@ -213,8 +236,12 @@ async def _end_lost_rights(tx: Transaction, guild_id: str, user_id: str, held: s
             user_id,
             ended.channel_roles,
         )
-    if ended.invites:
-        await tx.connection.execute("DELETE FROM invites WHERE guild_id = $1 AND created_by = $2", guild_id, user_id)
+    if not ended.invites:
+        return []
+    rows = await tx.connection.fetch(
+        "DELETE FROM invites WHERE guild_id = $1 AND created_by = $2 RETURNING code", guild_id, user_id
+    )
+    return [row["code"] for row in rows]
 
 
 @performs(GrantGuildRole, Mode.TRANSACTION)
@@ -225,23 +252,29 @@ async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberCha
     change = decide_grant(held=held, role=effect.role, owners=owners)
     if change is not MemberChange.DONE:
         return change
+    ended = await _end_lost_rights(tx, effect.guild_id, effect.user_id, held, effect.role)
     if held is not None:
         kind = ControlKind.MEMBER_CHANGED
         await _set_role(tx, effect.guild_id, effect.user_id, effect.role)
+        entries = role_set(effect.guild_id, effect.user_id, effect.role, ended_invites=ended)
     else:
         kind = ControlKind.MEMBER_JOINED
-        status = await tx.connection.execute(
-            """
-            INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
-            SELECT guild_id, user_id, $3, $4 FROM guilds, users WHERE guild_id = $1 AND user_id = $2
+        row = await tx.connection.fetchrow(
+            f"""
+            WITH joined AS (
+                INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
+                SELECT guild_id, user_id, $3, $4 FROM guilds, users WHERE guild_id = $1 AND user_id = $2
+                RETURNING guild_id
+            ) SELECT {GUILD} FROM guilds JOIN joined USING (guild_id)
             """,
             effect.guild_id,
             effect.user_id,
             effect.role,
             moment(effect.now_ms),
         )
-        if not rows_changed(status):
+        if row is None:
             return None
-    await _end_lost_rights(tx, effect.guild_id, effect.user_id, held, effect.role)
+        entries = member_joined(GUILD.record(row), await known_member(tx, effect.guild_id, effect.user_id))
+    await tx.append(entries, sender=None, now_ms=effect.now_ms)
     await tx.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
     return MemberChange.DONE

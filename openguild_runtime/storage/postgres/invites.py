@@ -7,17 +7,19 @@ from openguild_proto.effects.guilds import (
     DeleteInvite,
     FindGuildAccess,
     FindInvite,
+    FindMember,
     InsertInvite,
     ListInvites,
 )
 from openguild_proto.effects.performs import performs
-from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
+from openguild_proto.schemas.log_entries import invite_created, invite_deleted, member_joined
 from openguild_runtime.storage.postgres.access import find_guild_access
-from openguild_runtime.storage.postgres.authority import require_author, require_in_guild
-from openguild_runtime.storage.postgres.guilds import MEMBER, MEMBERS
+from openguild_runtime.storage.postgres.authority import hold_guild, require_author, require_in_guild
+from openguild_runtime.storage.postgres.guilds import MEMBER, MEMBERS, find_member, known_member
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import (
@@ -56,7 +58,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
         moment_or_none(effect.expires_at_ms),
         moment(effect.now_ms),
     )
-    return InviteRecord(
+    invite = InviteRecord(
         code=effect.code,
         guild_id=effect.guild_id,
         guild_name=access.guild.name,
@@ -66,6 +68,8 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
         created_by=effect.author.user_id,
         created_at_ms=effect.now_ms,
     )
+    await tx.append(invite_created(invite), sender=invite.created_by, now_ms=effect.now_ms)
+    return invite
 
 
 @performs(ListInvites, Mode.QUERY)
@@ -152,9 +156,15 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     if rows_changed(status):  # not if the user joined by another invite meanwhile
         await connection.execute("UPDATE invites SET uses = uses + 1 WHERE code = $1", effect.code)
         await _mark_all_read(tx, guild_id, effect)
+        member = await known_member(tx, guild_id, user_id)
+        access = await find_guild_access(connection, FindGuildAccess(guild_id=guild_id, user_id=user_id))
+        if access is None:
+            raise LocalProtocolError("a guild is gone that this transaction holds")
+        entries = member_joined(access.guild, member, invite_code=effect.code)
+        await tx.append(entries, sender=user_id, now_ms=effect.now_ms)
         await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=user_id)
-    member = await connection.fetchrow(f"{MEMBER} WHERE guild_id = $1 AND user_id = $2", guild_id, user_id)
-    return MEMBERS.record(member) if member is not None else None
+        return member
+    return await find_member(connection, FindMember(guild_id=guild_id, user_id=user_id))
 
 
 async def _mark_all_read(tx: Transaction, guild_id: str, effect: AcceptInvite) -> None:
@@ -177,7 +187,9 @@ async def delete_invite(tx: Transaction, effect: DeleteInvite) -> None:
     if invite is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     user_id = effect.author.user_id
+    await hold_guild(tx, invite.guild_id)
     access = await find_guild_access(tx.connection, FindGuildAccess(guild_id=invite.guild_id, user_id=user_id))
     require_guild(access, needed_to_delete(invite.created_by, user_id))
     if not rows_changed(await tx.connection.execute("DELETE FROM invites WHERE code = $1", effect.code)):
         raise Refusal(ErrorCode.NOT_FOUND)
+    await tx.append(invite_deleted(invite, effect.reason), sender=user_id, now_ms=effect.now_ms)

@@ -28,6 +28,7 @@ from openguild_proto.records import (
     RotatedRefresh,
     SessionRecord,
 )
+from openguild_proto.schemas.log_entries import logged_in, logged_out
 from openguild_proto.sessions.refresh import Rotation, decide_rotation
 from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.columns import Columns
@@ -80,6 +81,12 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
         tx, effect.family_id, effect.user_id, effect.refresh_hash, effect.session_id,
         effect.now_ms, effect.access_expires_ms, effect.refresh_expires_ms,
     )  # fmt: skip
+    devices = {login.device_id for login in logins if login.family_id in former} - {effect.device_id}
+    entries = (
+        *logged_out(effect.user_id, devices),
+        *logged_in(effect.user_id, effect.device_id, effect.device_name),
+    )
+    await tx.append(entries, sender=effect.user_id, now_ms=effect.now_ms)
     await _log_revoked(tx, effect.user_id, ended)
 
 
@@ -133,7 +140,7 @@ async def rotate_refresh(tx: Transaction, effect: RotateRefresh) -> RotatedRefre
         case Rotation.DEAD:
             return None
         case Rotation.REUSED:
-            await _log_revoked(tx, user_id, await _end_families(tx, [family_id], effect.now_ms))
+            await _log_out(tx, user_id, family_id, family["device_id"], effect.now_ms)
             return ReusedRefresh(user_id=user_id, family_id=family_id)
         case Rotation.ROTATE | Rotation.GRACE:
             await tx.connection.execute(
@@ -165,7 +172,7 @@ async def revoke_refresh(tx: Transaction, effect: RevokeRefresh) -> bool:
     revoked, expires_at_ms = family["revoked_at"] is not None, to_millis(family["expires_at"])
     if not is_alive(revoked=revoked, expires_at_ms=expires_at_ms, now_ms=effect.now_ms):
         return False
-    await _log_revoked(tx, str(family["user_id"]), await _end_families(tx, [str(family["family_id"])], effect.now_ms))
+    await _log_out(tx, str(family["user_id"]), str(family["family_id"]), family["device_id"], effect.now_ms)
     return True
 
 
@@ -213,7 +220,8 @@ async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
         effect.device_id,
         moment(effect.now_ms),
     )
-    await _log_revoked(tx, user_id, await _end_families(tx, [str(row["family_id"]) for row in rows], effect.now_ms))
+    for row in rows:  # one at most
+        await _log_out(tx, user_id, str(row["family_id"]), effect.device_id, effect.now_ms)
     return bool(rows)
 
 
@@ -230,7 +238,8 @@ async def _lock_family(tx: Transaction, refresh_hash: bytes, now_ms: int) -> Row
     await hold_users(tx, [user_id])
     row: asyncpg.Record | None = await tx.connection.fetchrow(
         """
-        SELECT f.family_id, f.user_id, f.current_hash, f.previous_hash, f.rotated_at, f.revoked_at, f.expires_at, u.username
+        SELECT f.family_id, f.user_id, f.device_id, f.current_hash, f.previous_hash, f.rotated_at,
+            f.revoked_at, f.expires_at, u.username
         FROM refresh_tokens AS t JOIN refresh_families AS f USING (family_id)
         JOIN users AS u USING (user_id)
         WHERE t.token_hash = $1 AND t.expires_at > $2 FOR UPDATE OF f
@@ -282,6 +291,13 @@ async def _end_families(tx: Transaction, family_ids: Sequence[str], now_ms: int)
         moment(now_ms),
     )
     return [str(row["session_id"]) for row in rows]
+
+
+async def _log_out(tx: Transaction, user_id: str, family_id: str, device_id: str, now_ms: int) -> None:
+    """Revoke the family of a device, and tell the user's log and the replicas."""
+    session_ids = await _end_families(tx, [family_id], now_ms)
+    await tx.append(logged_out(user_id, [device_id]), sender=user_id, now_ms=now_ms)
+    await _log_revoked(tx, user_id, session_ids)
 
 
 async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]) -> None:

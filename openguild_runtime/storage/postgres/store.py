@@ -23,6 +23,7 @@ from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory
 from openguild_proto.log.commits import Attempt, Outcome
 from openguild_proto.records import ChannelAccess, History
+from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
 from openguild_runtime.config.server_config import DatabaseSection
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS, explain
@@ -41,6 +42,7 @@ from openguild_runtime.storage.postgres import (
     guilds,
     history,
     invites,
+    logs,
     messages,
     replica,
     retention,
@@ -82,8 +84,10 @@ class PostgresStorage(Storage):
         statement_timeout_secs: float = DatabaseSection.statement_timeout_secs,
         statement_cache_size: int = DatabaseSection.statement_cache_size,
         committers: int = COMMITTERS,
+        writer: LogWriter | None = None,
     ) -> None:
         super().__init__()
+        self._writer = writer or LogWriter()
         self._tasks = tasks
         self._pool = Pool(
             database_url,
@@ -190,7 +194,8 @@ class PostgresStorage(Storage):
         self, function: Callable[[Transaction, Any], Awaitable[Any]], effect: StorageEffect[Any], *, snapshot: bool
     ) -> Any:
         result, records = await self._with_connection(
-            lambda connection: run_transaction(connection, function, effect, snapshot=snapshot), writes=not snapshot
+            lambda connection: run_transaction(connection, function, effect, writer=self._writer, snapshot=snapshot),
+            writes=not snapshot,
         )
         for record in records:
             self.handler.control_stored(record)
@@ -348,6 +353,7 @@ PERFORMERS = collect(
     guilds,
     history,
     invites,
+    logs,
     messages,
     replica,
     retention,

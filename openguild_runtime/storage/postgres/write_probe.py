@@ -14,6 +14,7 @@ import uuid
 from openguild_proto.effects.attempts import AttemptKey, CountAttempt
 from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.records import ControlKind
+from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.postgres.append import append_batch
@@ -79,4 +80,4 @@ async def _write(connection: Connection) -> None:
     await append_batch(connection, [probe], LOCK_TIMEOUT_MS)
     key = AttemptKey(digest=os.urandom(32), limit=1)
     await count_attempt(connection, CountAttempt(keys=(key,), window_secs=60, now_ms=now_ms))
-    await Transaction(connection).log(ControlKind.MEMBER_JOINED, guild_id=guild, user_id=user)
+    await Transaction(connection, LogWriter()).log(ControlKind.MEMBER_JOINED, guild_id=guild, user_id=user)

@@ -84,7 +84,7 @@ def test_wire_bytes_verify(signed: bool) -> None:
     key = parse_seed(SEED)
     content = {"author": {"id": ALICE, "username": 'al"event_id":"ice'}, "content": "hi \x7f é", "nonce": "n"}
     built = build_event(
-        server_name='quote"server', channel_id=ROOM, event_type="message", sender=ALICE, content=content,
+        server_name='quote"server', room_id=ROOM, event_type="message", sender=ALICE, content=content,
         origin_ts_ms=5, signer=EventSigner("srv", "k", key) if signed else None,
     )  # fmt: skip
     event = msgspec.json.decode(built.wire, type=CanonicalEvent)

@@ -21,7 +21,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 def built(text: str = "hello", event_type: str = "message", **members: str) -> BuiltEvent:
     return build_event(
-        server_name="example.org", channel_id="c", event_type=event_type, sender="u", content={"content": text, **members},
+        server_name="example.org", room_id="c", event_type=event_type, sender="u", content={"content": text, **members},
         origin_ts_ms=1, signer=EventSigner("example.org", "main", KEY),
     )  # fmt: skip
 

@@ -137,7 +137,7 @@ def test_an_edit_that_comes_whole_behind_its_redacted_message_is_counted_and_not
     """One was read from the log after the redaction, the other one was on its way before it."""
     built = {
         event_type: build_event(
-            server_name="s", channel_id="c", event_type=event_type, sender="u", origin_ts_ms=1, signer=None,
+            server_name="s", room_id="c", event_type=event_type, sender="u", origin_ts_ms=1, signer=None,
             content={"author": {"id": "u", "username": "n"}, "nonce": "n", **content},
         )
         for event_type, content in (("message", {"content": "former"}), ("message.edited", {"content": "new", "target": "$m"}))

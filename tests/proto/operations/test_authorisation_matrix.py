@@ -38,12 +38,14 @@ OWN = {  # everybody's own things: any account; `True`: only where the caller is
     "GET /users/me": False, "GET /sessions/devices": False, "DELETE /sessions/devices/{device_id}": False, "GET /guilds": False,
     "POST /guilds": False, "GET /channels/unread": False, "GET /notifications/ws": False, "GET /invites/{code}": False,
     "POST /invites/{code}/accept": False, "DELETE /guilds/{guild_id}/members/@me": True,
+    "PATCH /users/@me": False, "GET /users/@me/log": False, "POST /sync": False,
 }  # fmt: skip
 ROLES = [None, *RANK]
 BODIES = {
     "Credentials": {"username": "newcomer", "password": PASSWORD}, "Name": {"name": "x"}, "RoleBody": {"role": "guest"},
     "NewInvite": {}, "PostMessage": {"content": "x"}, "MarkReadBody": {}, "EditMessage": {"content": "y"},
-    "ReactToMessage": {"emoji": "\N{THUMBS UP SIGN}"},
+    "NewChannel": {"name": "x"}, "ChannelChange": {"topic": "x"}, "ProfileChange": {"display_name": "X"},
+    "SyncRequest": {"positions": []}, "ReactToMessage": {"emoji": "\N{THUMBS UP SIGN}"},
     "Login": {"identifier": "owner", "secret": PASSWORD, "device": {"device_id": "d"}},
 }  # fmt: skip
 

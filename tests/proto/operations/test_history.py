@@ -50,7 +50,7 @@ def test_pages_of_long_messages_are_short_and_leave_nothing_out(world: World) ->
 
 
 def test_one_event_is_given_however_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openguild_proto.operations.messages.MAX_PAGE_BYTES", 1)
+    monkeypatch.setattr("openguild_proto.operations.paging.MAX_PAGE_BYTES", 1)
     alice = world.user("alice")
     guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, alice))["guild_id"]
     channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, alice))["channel_id"]

@@ -317,7 +317,7 @@ def test_all_quiet_channels_are_asked_for_in_one_question(held: Held) -> None:
 def test_a_channel_that_is_gone_waits_for_its_control_record(held: Held) -> None:
     socket = held.driven.open(held.user, held.channel)
     held.driven.commit(held.channel)
-    held.driven.elsewhere.perform(DeleteChannel(author=Author(held.user), channel_id=held.channel))
+    held.driven.elsewhere.perform(DeleteChannel(author=Author(held.user), channel_id=held.channel, now_ms=1))
     held.check(everything=True)
     assert socket.closed is None
     assert held.driven.lines == []

@@ -89,7 +89,7 @@ def test_channel_made_before_the_user_joined_is_not_announced(chat: Chat) -> Non
 def test_channel_made_and_deleted_in_the_same_page_leaves_nothing(chat: Chat) -> None:
     chat.join_guild()
     channel = chat.driven.elsewhere.channel(chat.owner, chat.guild)
-    chat.driven.elsewhere.perform(DeleteChannel(author=Author(chat.owner), channel_id=channel))
+    chat.driven.elsewhere.perform(DeleteChannel(author=Author(chat.owner), channel_id=channel, now_ms=NOW))
     chat.read_log()
     assert chat.driven.replica.channels.get(channel) is None
     chat.driven.leave(chat.socket)

@@ -121,7 +121,7 @@ def test_a_revocation_does_not_wait_for_what_is_missing_before_it(chat: Chat) ->
 
 def test_a_last_record_that_is_lost_is_found_by_the_tail_check(chat: Chat) -> None:
     socket = chat.driven.open(chat.user, chat.channel)
-    chat.elsewhere.perform(DeleteChannel(author=Author(chat.user), channel_id=chat.channel))
+    chat.elsewhere.perform(DeleteChannel(author=Author(chat.user), channel_id=chat.channel, now_ms=NOW))
     chat.driven.sleep(10)
     assert socket.closed is None
     chat.check()
@@ -234,7 +234,7 @@ def test_a_stale_reading_is_not_taken_for_records_that_are_gone(chat: Chat) -> N
     (session,) = chat.sessions()
     socket = chat.driven.open(chat.user, chat.channel, session_id=session)
     head = chat.head
-    chat.elsewhere.perform(DeleteChannel(author=Author(chat.user), channel_id=chat.channel))
+    chat.elsewhere.perform(DeleteChannel(author=Author(chat.user), channel_id=chat.channel, now_ms=NOW))
     chat.elsewhere.channel(chat.user, chat.guild)
     chat.driven.answers[ReadControls] = lambda effect: ()
     chat.driven.answers[ReadControlHead] = lambda effect: head
@@ -288,7 +288,7 @@ def test_a_member_who_is_removed_loses_the_streams_of_that_guild_only(chat: Chat
     chat.catch_up()
     reader, kept, notified = (chat.driven.open(bob, channel) for channel in (chat.channel, other, None))
     assert chat.driven.replica.notifications.watchers.channels_of(bob) == {chat.channel, other}
-    chat.elsewhere.perform(RemoveMember(author=Author(chat.user), guild_id=chat.guild, user_id=bob))
+    chat.elsewhere.perform(RemoveMember(author=Author(chat.user), guild_id=chat.guild, user_id=bob, now_ms=NOW))
     chat.catch_up()
     assert closed(reader) == (CloseCode.MEMBERSHIP_LOST, reasons.ACCESS_ENDED)
     assert kept.closed is notified.closed is None

@@ -114,7 +114,7 @@ def test_reading_begun_before_is_not_taken_for_what_the_user_sees_after(chat: Ch
     chat.deliver_all()
     held = driven.hold(ReadVisible, early=True)
     ticket = driven.prepare(driven.stream(chat.user, session_id=chat.session))
-    elsewhere.perform(RemoveMember(author=Author(owner), guild_id=guild, user_id=chat.user))
+    elsewhere.perform(RemoveMember(author=Author(owner), guild_id=guild, user_id=chat.user, now_ms=NOW))
     chat.begin_anew()
     held.release(1)
     assert driven.prepared == {}

@@ -111,7 +111,7 @@ def test_a_channel_that_is_gone_by_now_is_left_out(driven: Driven) -> None:
     kept, doomed = [driven.elsewhere.channel(user, guild) for _ in range(2)]
     held = driven.hold(ReadVisible, early=True)
     ticket = driven.prepare(driven.stream(user))
-    driven.elsewhere.perform(DeleteChannel(author=Author(user), channel_id=doomed))
+    driven.elsewhere.perform(DeleteChannel(author=Author(user), channel_id=doomed, now_ms=NOW))
     held.release()
     assert driven.prepared == {ticket: None}
     assert driven.replica.notifications.watchers.channels_of(user) == {kept}
@@ -128,7 +128,7 @@ def test_a_channel_deleted_during_a_refresh_is_not_followed(driven: Driven, kind
     deliver_all(driven)
     held = driven.hold(kind, early=True)
     ticket = driven.prepare(driven.stream(user))
-    driven.change(DeleteChannel(author=Author(user), channel_id=doomed))
+    driven.change(DeleteChannel(author=Author(user), channel_id=doomed, now_ms=NOW))
     held.release()
     assert driven.prepared == {ticket: None}
     assert driven.replica.notifications.watchers.channels_of(user) == {kept}

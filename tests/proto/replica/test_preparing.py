@@ -113,7 +113,7 @@ def test_a_stream_that_cannot_be_prepared_is_refused(
 
 def test_a_channel_deleted_since_the_check_of_access_is_not_found(chat: DrivenChat) -> None:
     stream = chat.driven.stream(chat.user, chat.channel)
-    chat.elsewhere.perform(DeleteChannel(author=Author(chat.user), channel_id=chat.channel))
+    chat.elsewhere.perform(DeleteChannel(author=Author(chat.user), channel_id=chat.channel, now_ms=1))
     ticket = chat.driven.prepare(stream)
     assert chat.driven.prepared == {ticket: ErrorCode.NOT_FOUND}
     assert chat.driven.leftovers() == {}

@@ -18,7 +18,7 @@ from tests.support.elsewhere import Elsewhere
 
 def payload(event_type: str = "message", **content: str) -> tuple[str, bytes]:
     built = build_event(
-        server_name="s", channel_id="c", event_type=event_type, sender="u", content=content, origin_ts_ms=1, signer=None
+        server_name="s", room_id="c", event_type=event_type, sender="u", content=content, origin_ts_ms=1, signer=None
     )
     return built.event_id, b'{"sequence":1,"channel_id":"c","event":' + built.wire + b"}"
 

@@ -81,7 +81,7 @@ def test_a_channel_deleted_while_its_stream_was_opened_ends_it(chat: DrivenChat)
     stream = chat.driven.stream(chat.user, chat.channel)
     changes = chat.driven.replica.changes
     chat.driven.prepare(stream)
-    chat.driven.change(DeleteChannel(author=Author(chat.user), channel_id=chat.channel))
+    chat.driven.change(DeleteChannel(author=Author(chat.user), channel_id=chat.channel, now_ms=1))
     socket = chat.driven.join(stream, changes=changes)
     assert socket.closed is not None
     assert socket.closed.code == CloseCode.CHANNEL_DELETED

@@ -70,8 +70,8 @@ async def test_describe_shows_roles_guilds_and_channels(storage: Storage) -> Non
     assert profile.server_roles == ("admin", "viewer"), "granted first comes first; a second grant changes nothing"
     assert [(line.guild_id, line.role) for line in profile.guilds] == [(guild, "owner")]
     assert [(line.channel_id, line.role) for line in profile.channels] == [(channel, "moderator")]
-    assert await storage.perform(RevokeServerRole(user_id=user, role="admin")) is True
-    assert await storage.perform(RevokeServerRole(user_id=user, role="admin")) is False
+    assert await storage.perform(RevokeServerRole(user_id=user, role="admin", now_ms=NOW)) is True
+    assert await storage.perform(RevokeServerRole(user_id=user, role="admin", now_ms=NOW)) is False
     assert await storage.perform(DescribeUser(user_id=new_id())) is None
 
 

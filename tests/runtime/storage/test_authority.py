@@ -11,14 +11,14 @@ import anyio
 import pytest
 
 from openguild_proto.effects import StorageEffect
-from openguild_proto.effects.accounts import ListDevices, RevokeDevice, RevokeRefresh
+from openguild_proto.effects.accounts import ListDevices, RevokeDevice, RevokeRefresh, SetDisplayName
 from openguild_proto.effects.channels import (
     Appended,
     DeleteChannel,
     FindChannelAccess,
     InsertChannel,
     MarkRead,
-    RenameChannel,
+    UpdateChannel,
 )
 from openguild_proto.effects.guilds import (
     AcceptInvite,
@@ -96,17 +96,19 @@ async def place(storage: Storage) -> Place:
 
 
 BY_ROLE: dict[str, Callable[[Place], StorageEffect[Any]]] = {
-    "promote": lambda p: SetMemberRole(author=p.author, guild_id=p.guild, user_id=p.other, role="moderator"),
-    "kick": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.other),
-    "rename the guild": lambda p: RenameGuild(author=p.author, guild_id=p.guild, name="x"),
+    "promote": lambda p: SetMemberRole(
+        author=p.author, guild_id=p.guild, user_id=p.other, role="moderator", now_ms=NOW
+    ),
+    "kick": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.other, now_ms=NOW),
+    "rename the guild": lambda p: RenameGuild(author=p.author, guild_id=p.guild, name="x", now_ms=NOW),
     "delete the guild": lambda p: DeleteGuild(author=p.author, guild_id=p.guild),
     "create an invite": lambda p: new_invite(p.author, p.guild),
-    "delete an invite": lambda p: DeleteInvite(author=p.author, code=p.code),
+    "delete an invite": lambda p: DeleteInvite(author=p.author, code=p.code, now_ms=NOW),
     "create a channel": lambda p: InsertChannel(
         author=p.author, channel_id=new_id(), guild_id=p.guild, name="x", now_ms=NOW
     ),
-    "rename a channel": lambda p: RenameChannel(author=p.author, channel_id=p.channel, name="x"),
-    "delete a channel": lambda p: DeleteChannel(author=p.author, channel_id=p.channel),
+    "rename a channel": lambda p: UpdateChannel(author=p.author, channel_id=p.channel, name="x", now_ms=NOW),
+    "delete a channel": lambda p: DeleteChannel(author=p.author, channel_id=p.channel, now_ms=NOW),
     "post": lambda p: append(p.channel, p.admin, author=p.author),
 }
 BY_MEMBERSHIP: dict[str, Callable[[Place], StorageEffect[Any]]] = {
@@ -115,7 +117,8 @@ BY_MEMBERSHIP: dict[str, Callable[[Place], StorageEffect[Any]]] = {
 BY_SESSION: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     "create a guild": lambda p: InsertGuild(author=p.author, guild_id=new_id(), name="x", now_ms=NOW),
     "join": lambda p: AcceptInvite(author=p.author, code=p.elsewhere, role="member", now_ms=NOW),
-    "leave": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.admin),
+    "leave": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.admin, now_ms=NOW),
+    "change the profile": lambda p: SetDisplayName(author=p.author, display_name="x", now_ms=NOW),
     "sign a device out": lambda p: RevokeDevice(author=p.author, device_id="laptop", now_ms=NOW + 1),
 }
 
@@ -130,14 +133,16 @@ def test_every_change_that_somebody_makes_names_its_author() -> None:
 
 @pytest.mark.parametrize("change", BY_ROLE)
 async def test_a_change_after_its_authors_demotion_is_refused(place: Place, change: str) -> None:
-    demote = SetMemberRole(author=Author(place.owner), guild_id=place.guild, user_id=place.admin, role="guest")
+    demote = SetMemberRole(
+        author=Author(place.owner), guild_id=place.guild, user_id=place.admin, role="guest", now_ms=NOW
+    )
     assert await place.storage.perform(demote) is MemberChange.DONE
     assert await place.refused(BY_ROLE[change](place)) is ErrorCode.FORBIDDEN
 
 
 @pytest.mark.parametrize("change", BY_ROLE | BY_MEMBERSHIP)
 async def test_a_change_after_its_authors_removal_is_refused(place: Place, change: str) -> None:
-    remove = RemoveMember(author=Author(place.owner), guild_id=place.guild, user_id=place.admin)
+    remove = RemoveMember(author=Author(place.owner), guild_id=place.guild, user_id=place.admin, now_ms=NOW)
     assert await place.storage.perform(remove) is MemberChange.DONE
     assert await place.refused((BY_ROLE | BY_MEMBERSHIP)[change](place)) is ErrorCode.NOT_FOUND
 
@@ -161,7 +166,9 @@ async def test_a_repeated_post_needs_the_right_too(place: Place) -> None:
     outcome = await place.storage.perform(again)
     assert isinstance(outcome, Appended)
     assert outcome.repeated
-    await place.storage.perform(RemoveMember(author=Author(place.owner), guild_id=place.guild, user_id=place.admin))
+    await place.storage.perform(
+        RemoveMember(author=Author(place.owner), guild_id=place.guild, user_id=place.admin, now_ms=NOW)
+    )
     assert await place.refused(again) is ErrorCode.NOT_FOUND
 
 
@@ -246,7 +253,9 @@ async def test_a_demotion_takes_higher_roles_in_channels_along(place: Place, by:
     async def demote(role: str) -> None:
         if by == "a member":
             author = Author(place.owner)
-            await storage.perform(SetMemberRole(author=author, guild_id=place.guild, user_id=user_id, role=role))
+            await storage.perform(
+                SetMemberRole(author=author, guild_id=place.guild, user_id=user_id, role=role, now_ms=NOW)
+            )
         else:
             await storage.perform(GrantGuildRole(guild_id=place.guild, user_id=user_id, role=role, now_ms=NOW))
 
@@ -287,7 +296,7 @@ async def test_invites_by_a_server_role_end_with_it(
     made, owners = new_invite(Author(admin), guild), new_invite(Author(owner), guild)
     for effect in (made, owners):
         await storage.perform(effect)
-    assert await storage.perform(RevokeServerRole(user_id=admin, role="admin"))
+    assert await storage.perform(RevokeServerRole(user_id=admin, role="admin", now_ms=NOW))
     assert (await storage.perform(FindInvite(code=made.code)) is not None) is survives
     assert await storage.perform(FindInvite(code=owners.code)) is not None
 
@@ -304,7 +313,7 @@ async def test_of_two_owners_who_demote_each_other_one_does(storage: Storage) ->
         outcomes: list[object] = []
 
         async def demote(author: str, user_id: str, outcomes: list[object] = outcomes) -> None:
-            effect = SetMemberRole(author=Author(author), guild_id=guild, user_id=user_id, role="guest")
+            effect = SetMemberRole(author=Author(author), guild_id=guild, user_id=user_id, role="guest", now_ms=NOW)
             try:
                 outcomes.append(await storage.perform(effect))
             except Refusal as refusal:
@@ -348,15 +357,17 @@ async def test_everything_at_once_ends_without_a_deadlock(place: Place) -> None:
         author = Author(user_id)
         for number in range(6):
             for effect in (
-                SetMemberRole(author=author, guild_id=guild, user_id=others[number % 2], role=ROLES[number % 3]),
+                SetMemberRole(
+                    author=author, guild_id=guild, user_id=others[number % 2], role=ROLES[number % 3], now_ms=NOW
+                ),
                 append(place.channel, user_id, author=author),
                 MarkRead(author=author, channel_id=place.channel, sequence=None, now_ms=NOW),
                 login(user_id, next(logins)),
-                RemoveMember(author=author, guild_id=guild, user_id=others[(number + 1) % 2]),
+                RemoveMember(author=author, guild_id=guild, user_id=others[(number + 1) % 2], now_ms=NOW),
                 GrantGuildRole(guild_id=guild, user_id=user_id, role="owner", now_ms=NOW),
                 GrantServerRole(user_id=others[0], role="viewer", now_ms=NOW),
                 new_invite(author, guild),
-                RevokeServerRole(user_id=others[0], role="viewer"),
+                RevokeServerRole(user_id=others[0], role="viewer", now_ms=NOW),
                 RevokeDevice(author=author, device_id="phone", now_ms=NOW + 1),
             ):
                 with suppress(Refusal):

@@ -68,7 +68,7 @@ async def test_a_deleted_channel_makes_room(storage: Storage) -> None:
     first = await storage.perform(new_channel(guild, owner, 1))
     assert isinstance(first, ChannelRecord)
     assert await storage.perform(new_channel(guild, owner, 1)) == LimitReached(1)
-    await storage.perform(DeleteChannel(author=Author(owner), channel_id=first.channel_id))
+    await storage.perform(DeleteChannel(author=Author(owner), channel_id=first.channel_id, now_ms=NOW))
     assert isinstance(await storage.perform(new_channel(guild, owner, 1)), ChannelRecord)
 
 
@@ -80,7 +80,7 @@ async def test_ownership_that_is_handed_on_counts(storage: Storage) -> None:
     await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="admin", now_ms=NOW))
 
     def promote(limit: int) -> SetMemberRole:
-        return SetMemberRole(author=Author(alice), guild_id=guild, user_id=bob, role="owner", limit=limit)
+        return SetMemberRole(author=Author(alice), guild_id=guild, user_id=bob, role="owner", limit=limit, now_ms=NOW)
 
     assert await storage.perform(promote(1)) is MemberChange.LIMIT_REACHED
     assert await storage.perform(promote(2)) is MemberChange.DONE

@@ -13,7 +13,7 @@ from openguild_proto.effects.channels import (
     InsertChannel,
     ListChannels,
     ListUnread,
-    RenameChannel,
+    UpdateChannel,
 )
 from openguild_proto.effects.guilds import (
     DeleteGuild,
@@ -96,7 +96,7 @@ async def test_a_page_begins_where_a_row_was_that_is_gone(storage: Storage) -> N
     users = [await add_user(storage) for _ in range(2)]
     for number, user_id in enumerate(users):
         await storage.perform(accept(code, user_id, NOW + 3 + number))
-    await storage.perform(DeleteChannel(author=Author(owner), channel_id=channels[1]))
+    await storage.perform(DeleteChannel(author=Author(owner), channel_id=channels[1], now_ms=NOW))
     await storage.perform(kick(guilds[2], users[0], owner))
     await storage.perform(DeleteGuild(author=Author(owner), guild_id=guilds[1]))
     after_guild = await storage.perform(ListGuilds(user_id=owner, after=PageCursor(NOW + 1, guilds[1])))
@@ -114,7 +114,7 @@ async def test_the_last_owner_stays(storage: Storage) -> None:
     guild = await add_guild(storage, owner)
 
     def role(user_id: str, new: str) -> SetMemberRole:
-        return SetMemberRole(author=Author(owner), guild_id=guild, user_id=user_id, role=new)
+        return SetMemberRole(author=Author(owner), guild_id=guild, user_id=user_id, role=new, now_ms=NOW)
 
     assert await storage.perform(role(owner, "member")) is MemberChange.LAST_OWNER
     leave = kick(guild, owner, owner)
@@ -210,7 +210,7 @@ async def test_a_channel_is_not_created_by_who_was_demoted(storage: Storage) -> 
     owner, bob = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, owner)
     await storage.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="maintainer", now_ms=NOW))
-    demote = SetMemberRole(author=Author(owner), guild_id=guild, user_id=bob, role="viewer")
+    demote = SetMemberRole(author=Author(owner), guild_id=guild, user_id=bob, role="viewer", now_ms=NOW)
     assert await storage.perform(demote) is MemberChange.DONE
     await refused(storage, new_channel(guild, bob), ErrorCode.FORBIDDEN)
 
@@ -233,12 +233,14 @@ async def test_renaming_and_deleting(storage: Storage) -> None:
     guild = await add_guild(storage, owner)
     channel = await add_channel(storage, guild, owner)
     author = Author(owner)
-    renamed = await storage.perform(RenameGuild(author=author, guild_id=guild, name="new"))
+    renamed = await storage.perform(RenameGuild(author=author, guild_id=guild, name="new", now_ms=NOW))
     assert renamed.name == "new"
-    channel_renamed = await storage.perform(RenameChannel(author=author, channel_id=channel, name="new too"))
+    channel_renamed = await storage.perform(
+        UpdateChannel(author=author, channel_id=channel, name="new too", now_ms=NOW)
+    )
     assert channel_renamed.name == "new too"
-    await refused(storage, RenameGuild(author=author, guild_id=new_id(), name="x"))
-    await refused(storage, RenameChannel(author=author, channel_id=new_id(), name="x"))
+    await refused(storage, RenameGuild(author=author, guild_id=new_id(), name="x", now_ms=NOW))
+    await refused(storage, UpdateChannel(author=author, channel_id=new_id(), name="x", now_ms=NOW))
     await storage.perform(DeleteGuild(author=author, guild_id=guild))
     await refused(storage, DeleteGuild(author=author, guild_id=guild))
     assert await storage.perform(FindChannelAccess(channel_id=channel, user_id=owner)) is None

@@ -112,9 +112,9 @@ async def test_expired_and_deleted_invites(storage: Storage) -> None:
     guild = await add_guild(storage, owner)
     code = await invite(storage, guild, owner, lives_ms=1_000)
     assert await storage.perform(accept(code, bob, NOW + 1_000)) is None
-    await refused(storage, DeleteInvite(author=Author(bob), code=code))
-    await storage.perform(DeleteInvite(author=Author(owner), code=code))
-    await refused(storage, DeleteInvite(author=Author(owner), code=code))
+    await refused(storage, DeleteInvite(author=Author(bob), code=code, now_ms=NOW))
+    await storage.perform(DeleteInvite(author=Author(owner), code=code, now_ms=NOW))
+    await refused(storage, DeleteInvite(author=Author(owner), code=code, now_ms=NOW))
     assert await storage.perform(FindInvite(code=code)) is None
     await refused(storage, new_invite(new_id(), owner))
 
@@ -129,7 +129,7 @@ async def test_invites_end_with_the_right_to_create_them(storage: Storage, end: 
     owners, elsewhere = await invite(storage, guild, owner), await invite(storage, other, bob)
 
     def role(new: str) -> SetMemberRole:
-        return SetMemberRole(author=Author(owner), guild_id=guild, user_id=bob, role=new)
+        return SetMemberRole(author=Author(owner), guild_id=guild, user_id=bob, role=new, now_ms=NOW)
 
     assert await storage.perform(role("maintainer")) is MemberChange.DONE
     assert await storage.perform(FindInvite(code=bobs)) is not None, "they may still create invites"

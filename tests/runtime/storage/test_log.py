@@ -17,7 +17,7 @@ from openguild_proto.effects.channels import (
     MarkRead,
     Posted,
     ReadEvents,
-    RenameChannel,
+    UpdateChannel,
 )
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.limits import MAX_SEQUENCE
@@ -72,7 +72,12 @@ async def test_a_new_channel_has_its_first_epoch_wherever_it_is_described(storag
     assert access is not None
     assert access.channel == made
     assert await storage.perform(ListChannels(guild_id=guild)) == (made,)
-    assert await storage.perform(RenameChannel(author=Author(user), channel_id=made.channel_id, name="general")) == made
+    assert (
+        await storage.perform(
+            UpdateChannel(author=Author(user), channel_id=made.channel_id, name="general", now_ms=NOW)
+        )
+        == made
+    )
     (control,) = [record for record in await controls(storage, 0, 100) if record.channel_id == made.channel_id]
     assert '"epoch":1' in (control.body or "")
     await storage.perform(append(made.channel_id))
@@ -239,7 +244,7 @@ async def test_unread_lines_are_paged_oldest_channel_first(storage: Storage) -> 
 
 async def test_a_deleted_channel_takes_its_log_along(storage: Storage, channel_id: str, owner: str) -> None:
     await fill(storage, channel_id, 2)
-    deletion = DeleteChannel(author=Author(owner), channel_id=channel_id)
+    deletion = DeleteChannel(author=Author(owner), channel_id=channel_id, now_ms=NOW)
     await storage.perform(deletion)
     with pytest.raises(Refusal):
         await storage.perform(deletion)

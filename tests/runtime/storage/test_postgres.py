@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
-from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess, MarkRead, RenameChannel
+from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess, MarkRead, UpdateChannel
 from openguild_proto.effects.guilds import AcceptInvite, InsertInvite, RemoveMember
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
@@ -167,11 +167,11 @@ async def test_who_acts_by_a_right_waits_for_who_takes_it(
     effects: dict[str, StorageEffect[Any]] = {
         "post": append(channel, admin, author=author),
         "read": MarkRead(author=author, channel_id=channel, sequence=None, now_ms=NOW),
-        "kick": RemoveMember(author=author, guild_id=guild, user_id=other),
+        "kick": RemoveMember(author=author, guild_id=guild, user_id=other, now_ms=NOW),
         "invite": InsertInvite(
             author=author, code=new_id(), guild_id=guild, max_uses=None, expires_at_ms=None, now_ms=NOW
         ),
-        "rename": RenameChannel(author=author, channel_id=channel, name="x"),
+        "rename": UpdateChannel(author=author, channel_id=channel, name="x", now_ms=NOW),
     }
     refusals: list[ErrorCode] = []
 

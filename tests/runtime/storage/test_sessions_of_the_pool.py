@@ -56,7 +56,7 @@ async def test_settings_of_the_role_do_no_harm(database_url: str, pooled: bool) 
                 outcome = await store.perform(append(channel))
                 assert isinstance(outcome, Appended)
                 sequences.append(outcome.event.sequence)
-                await store.perform(RenameGuild(author=Author(owner), guild_id=guild, name=f"n{number}"))
+                await store.perform(RenameGuild(author=Author(owner), guild_id=guild, name=f"n{number}", now_ms=1))
 
         async with anyio.create_task_group() as posters:
             for store in stores:

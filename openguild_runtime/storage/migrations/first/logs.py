@@ -11,7 +11,9 @@ CREATE TABLE channels (
     channel_id uuid PRIMARY KEY,
     guild_id   uuid NOT NULL REFERENCES guilds ON DELETE CASCADE,
     name       text NOT NULL,
-    created_at timestamptz NOT NULL
+    created_at timestamptz NOT NULL,
+    topic      text,
+    position   integer NOT NULL DEFAULT 0
 );
 CREATE INDEX channels_guild ON channels (guild_id, created_at, channel_id);
 

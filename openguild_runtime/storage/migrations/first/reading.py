@@ -96,7 +96,7 @@ MESSAGES = _FOLD.format(name="messages_v1", arguments="sequences bigint[]", page
 # behind the new place the shorter one is counted.
 MARK_READ = """
 CREATE FUNCTION mark_read_v1(channels_read uuid[], reader uuid, asked bigint, moment timestamptz) RETURNS TABLE (
-    channel_id uuid, last_read bigint, head_sequence bigint, unread bigint
+    channel_id uuid, last_read bigint, head_sequence bigint, unread bigint, moved boolean
 ) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 BEGIN
@@ -133,7 +133,7 @@ RETURN QUERY WITH aimed AS (
         updated_at = moment
     FROM counted WHERE s.channel_id = counted.channel_id AND s.user_id = reader AND place > former
 )
-SELECT channel_id, place, greatest(head_sequence, place), greatest(message_count - messages - own, 0) FROM counted;
+SELECT channel_id, place, greatest(head_sequence, place), greatest(message_count - messages - own, 0), place > former FROM counted;
 END
 $function$
 """

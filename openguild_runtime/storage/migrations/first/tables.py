@@ -7,7 +7,8 @@ CREATE TABLE users (
     username_key  text NOT NULL UNIQUE,
     password_hash text NOT NULL,
     created_at    timestamptz NOT NULL,
-    updated_at    timestamptz NOT NULL
+    updated_at    timestamptz NOT NULL,
+    display_name  text
 );
 COMMENT ON COLUMN users.username_key IS 'case-folded NFKC name: unique whatever the case';
 

@@ -1,0 +1,63 @@
+"""What is new in many logs: which parts to read for a client that has followed each up to a place (PROTOCOL 7.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from openguild_proto.log.names import LogKind
+from openguild_proto.policy.permissions import Permission, is_allowed
+from openguild_proto.records import LogAccess, LogPart, LogPlace
+
+
+class Followed(NamedTuple):
+    """A log as the client names it, and up to where it has followed it."""
+
+    kind: LogKind
+    place: LogPlace
+
+
+class News(NamedTuple):
+    """What the client learns of one log. `newest` None: it may not read it, or there is none (any more).
+
+    `restarted`: the log counts in another epoch or ends before the client's place, which says nothing then.
+    """
+
+    kind: LogKind
+    log_id: str
+    newest: LogPlace | None
+    restarted: bool = False
+
+
+class Plan(NamedTuple):
+    """`news`: of logs in which anything changed, in the order asked. `parts`: what to read for them, within the limit."""
+
+    news: tuple[News, ...]
+    parts: tuple[LogPart, ...]
+
+
+def plan_sync(asked: Sequence[Followed], found: Iterable[LogAccess], *, user_id: str, limit: int) -> Plan:
+    """Plan the response. `limit`: events at most; logs that were asked for earlier come first."""
+    accesses = {access.place.log_id: access for access in found}
+    news: list[News] = []
+    parts: list[LogPart] = []
+    for kind, place in asked:
+        access = accesses.get(place.log_id)
+        if access is None or access.kind != kind.value or not may_read(access, user_id):
+            news.append(News(kind, place.log_id, None))
+        elif access.place.epoch != place.epoch or access.place.sequence < place.sequence:
+            news.append(News(kind, place.log_id, access.place, restarted=True))
+        elif access.place.sequence > place.sequence:
+            news.append(News(kind, place.log_id, access.place))
+            size = min(access.place.sequence - place.sequence, limit)
+            if size:
+                parts.append(LogPart(place.log_id, place.sequence, size))
+                limit -= size
+    return Plan(tuple(news), tuple(parts))
+
+
+def may_read(access: LogAccess, user_id: str) -> bool:
+    """Return whether the user may read the log: their own, or that of a guild or channel that they may read."""
+    if access.kind == LogKind.USER.value:
+        return access.place.log_id == user_id
+    return is_allowed(access.server_roles, access.memberships, Permission.READ)

@@ -1,0 +1,252 @@
+"""What the events of a guild's and of a user's log say, by their `event_type` (PROTOCOL 6.9, 6.10).
+
+Each is written in the transaction of the change that it tells. `reason` is what the actor, the event's `sender`, gave for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from openguild_proto.schemas.accounts import Body
+from openguild_proto.schemas.fields import (
+    Count,
+    DeviceText,
+    Epoch,
+    EventId,
+    InviteUses,
+    NameText,
+    Position,
+    ReasonText,
+    Role,
+    Sequence,
+    Timestamp,
+    TopicText,
+    Uuid,
+)
+
+
+class LogContent(Body, frozen=True):
+    """Base of all contents. The event's `content` also has `place`, its epoch and sequence."""
+
+    event_type: ClassVar[str]
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of `content`, without absent ones."""
+        members: dict[str, Any] = msgspec.to_builtins(self)
+        return members
+
+
+# --- of a guild's log ----------------------------------------------------------------------------
+
+
+class GuildCreatedContent(LogContent, frozen=True):
+    """The guild begins; the next event tells of its owner."""
+
+    event_type = "guild.created"
+    name: NameText
+
+
+class GuildUpdatedContent(LogContent, frozen=True):
+    """The guild has another name."""
+
+    event_type = "guild.updated"
+    name: NameText
+    reason: ReasonText | None = None
+
+
+class ChannelCreatedContent(LogContent, frozen=True):
+    """The guild has a channel more."""
+
+    event_type = "channel.created"
+    channel_id: Uuid
+    name: NameText
+    topic: TopicText | None = None
+    position: Position = 0
+
+
+class ChannelUpdatedContent(LogContent, frozen=True):
+    """What a channel is now: all of it, changed or not."""
+
+    event_type = "channel.updated"
+    channel_id: Uuid
+    name: NameText
+    topic: TopicText | None = None
+    position: Position = 0
+    reason: ReasonText | None = None
+
+
+class ChannelDeletedContent(LogContent, frozen=True):
+    """A channel is gone with its log."""
+
+    event_type = "channel.deleted"
+    channel_id: Uuid
+    name: NameText
+    reason: ReasonText | None = None
+
+
+class ChannelRoleSetContent(LogContent, frozen=True):
+    """A user has a role in one channel, beside that in the guild."""
+
+    event_type = "channel.role_set"
+    channel_id: Uuid
+    user_id: Uuid
+    role: Role
+
+
+class MemberJoinedContent(LogContent, frozen=True):
+    """A user is a member now. `invite_id`: the invite that they used; absent: no invite was needed."""
+
+    event_type = "member.joined"
+    user_id: Uuid
+    username: NameText
+    role: Role
+    display_name: NameText | None = None
+    invite_id: str | None = None
+
+
+class MemberRoleSetContent(LogContent, frozen=True):
+    """A member has another role. A lower one ends roles in channels and invites that it does not allow (PROTOCOL 5.5.3, 5.6.4)."""
+
+    event_type = "member.role_set"
+    user_id: Uuid
+    role: Role
+    reason: ReasonText | None = None
+
+
+class MemberLeftContent(LogContent, frozen=True):
+    """A member left; their roles in channels and their invites ended."""
+
+    event_type = "member.left"
+    user_id: Uuid
+
+
+class MemberRemovedContent(LogContent, frozen=True):
+    """A member was removed by the sender; their roles in channels and their invites ended."""
+
+    event_type = "member.removed"
+    user_id: Uuid
+    reason: ReasonText | None = None
+
+
+class InviteCreatedContent(LogContent, frozen=True):
+    """There is one invite more. Its code is not told: whoever has it may join."""
+
+    event_type = "invite.created"
+    invite_id: str
+    max_uses: InviteUses | None = None
+    expires_at: Timestamp | None = None
+
+
+class InviteDeletedContent(LogContent, frozen=True):
+    """An invite was deleted, before or after it was used up."""
+
+    event_type = "invite.deleted"
+    invite_id: str
+    reason: ReasonText | None = None
+
+
+# --- of a user's log -----------------------------------------------------------------------------
+
+
+class GuildJoinedContent(LogContent, frozen=True):
+    """The user is a member of one guild more: its log can be read now."""
+
+    event_type = "guild.joined"
+    guild_id: Uuid
+    name: NameText
+    role: Role
+
+
+class GuildLeftContent(LogContent, frozen=True):
+    """The user is a member no more. `removed`: by the sender."""
+
+    event_type = "guild.left"
+    guild_id: Uuid
+    removed: bool = False
+    reason: ReasonText | None = None
+
+
+class ChannelRoleGivenContent(LogContent, frozen=True):
+    """The user has a role in a channel, whether they are a member of its guild or not."""
+
+    event_type = "channel.role_given"
+    channel_id: Uuid
+    guild_id: Uuid
+    role: Role
+
+
+class ChannelReadContent(LogContent, frozen=True):
+    """The user has read a channel up to this sequence of its log."""
+
+    event_type = "channel.read"
+    channel_id: Uuid
+    last_read_sequence: Count
+    channel_epoch: Epoch = 1
+
+
+class MentionedContent(LogContent, frozen=True):
+    """A message names the user."""
+
+    event_type = "mentioned"
+    channel_id: Uuid
+    message_id: EventId
+    message_sequence: Sequence
+
+
+class ProfileUpdatedContent(LogContent, frozen=True):
+    """The user has another display name; absent: none but their name."""
+
+    event_type = "profile.updated"
+    display_name: NameText | None = None
+
+
+class DeviceLoggedInContent(LogContent, frozen=True):
+    """A device has a session; a former one of the same device has ended."""
+
+    event_type = "device.logged_in"
+    device_id: DeviceText
+    device_name: DeviceText | None = None
+
+
+class DeviceLoggedOutContent(LogContent, frozen=True):
+    """The session of a device has ended: it logged out, or was logged out."""
+
+    event_type = "device.logged_out"
+    device_id: DeviceText
+
+
+GUILD_CONTENTS: dict[str, type[LogContent]] = {
+    kind.event_type: kind
+    for kind in (
+        GuildCreatedContent,
+        GuildUpdatedContent,
+        ChannelCreatedContent,
+        ChannelUpdatedContent,
+        ChannelDeletedContent,
+        ChannelRoleSetContent,
+        MemberJoinedContent,
+        MemberRoleSetContent,
+        MemberLeftContent,
+        MemberRemovedContent,
+        InviteCreatedContent,
+        InviteDeletedContent,
+    )
+}
+"""What a guild's log holds."""
+
+USER_CONTENTS: dict[str, type[LogContent]] = {
+    kind.event_type: kind
+    for kind in (
+        GuildJoinedContent,
+        GuildLeftContent,
+        ChannelRoleGivenContent,
+        ChannelReadContent,
+        MentionedContent,
+        ProfileUpdatedContent,
+        DeviceLoggedInContent,
+        DeviceLoggedOutContent,
+    )
+}
+"""What a user's log holds."""

@@ -1,0 +1,135 @@
+"""What each change appends to which logs. Both stores call it in the transaction of the change.
+
+A guild's log comes before that of a user: a store holds a log from the first append on, so all take them in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from openguild_proto.policy.invites import invite_id
+from openguild_proto.records import ChannelRecord, GuildRecord, InviteRecord, MemberRecord, ReadState, UserRecord
+from openguild_proto.schemas.log_contents import (
+    ChannelCreatedContent,
+    ChannelDeletedContent,
+    ChannelReadContent,
+    ChannelRoleGivenContent,
+    ChannelRoleSetContent,
+    ChannelUpdatedContent,
+    DeviceLoggedInContent,
+    DeviceLoggedOutContent,
+    GuildCreatedContent,
+    GuildJoinedContent,
+    GuildLeftContent,
+    GuildUpdatedContent,
+    InviteCreatedContent,
+    InviteDeletedContent,
+    LogContent,
+    MemberJoinedContent,
+    MemberLeftContent,
+    MemberRemovedContent,
+    MemberRoleSetContent,
+    ProfileUpdatedContent,
+)
+from openguild_proto.timestamps import from_millis
+
+Entries: TypeAlias = tuple[tuple[str, LogContent], ...]
+"""(log id, content), to be appended in order."""
+
+
+def guild_created(guild: GuildRecord, owner: MemberRecord) -> Entries:
+    """The guild begins with its owner as a member."""
+    return ((guild.guild_id, GuildCreatedContent(guild.name)), *member_joined(guild, owner))
+
+
+def guild_renamed(guild: GuildRecord, reason: str | None) -> Entries:
+    """The guild has the name of `guild`."""
+    return ((guild.guild_id, GuildUpdatedContent(guild.name, reason)),)
+
+
+def channel_created(channel: ChannelRecord) -> Entries:
+    """The guild has this channel."""
+    made = ChannelCreatedContent(channel.channel_id, channel.name, channel.topic, channel.position)
+    return ((channel.guild_id, made),)
+
+
+def channel_updated(channel: ChannelRecord, reason: str | None) -> Entries:
+    """The channel is as `channel` says."""
+    now = ChannelUpdatedContent(channel.channel_id, channel.name, channel.topic, channel.position, reason)
+    return ((channel.guild_id, now),)
+
+
+def channel_deleted(channel: ChannelRecord, reason: str | None) -> Entries:
+    """The channel is gone."""
+    return ((channel.guild_id, ChannelDeletedContent(channel.channel_id, channel.name, reason)),)
+
+
+def channel_role_granted(channel: ChannelRecord, user_id: str, role: str) -> Entries:
+    """The operator has given the user a role in the channel."""
+    return (
+        (channel.guild_id, ChannelRoleSetContent(channel.channel_id, user_id, role)),
+        (user_id, ChannelRoleGivenContent(channel.channel_id, channel.guild_id, role)),
+    )
+
+
+def member_joined(guild: GuildRecord, member: MemberRecord, *, invite_code: str | None = None) -> Entries:
+    """The user is a member; `invite_code`: of the invite that they used."""
+    used = invite_id(invite_code) if invite_code is not None else None
+    joined = MemberJoinedContent(member.user_id, member.username, member.role, member.display_name, used)
+    return (
+        (guild.guild_id, joined),
+        (member.user_id, GuildJoinedContent(guild.guild_id, guild.name, member.role)),
+    )
+
+
+def role_set(
+    guild_id: str, user_id: str, role: str, *, ended_invites: Iterable[str], reason: str | None = None
+) -> Entries:
+    """The member has another role. `ended_invites`: the codes of those that they may no longer create."""
+    return ((guild_id, MemberRoleSetContent(user_id, role, reason)), *invites_ended(guild_id, ended_invites))
+
+
+def member_gone(
+    guild_id: str, user_id: str, *, removed: bool, ended_invites: Iterable[str], reason: str | None
+) -> Entries:
+    """The user left, or was removed by another member."""
+    content = MemberRemovedContent(user_id, reason) if removed else MemberLeftContent(user_id)
+    gone = (guild_id, content), *invites_ended(guild_id, ended_invites)
+    return (*gone, (user_id, GuildLeftContent(guild_id, removed, reason)))
+
+
+def invites_ended(guild_id: str, codes: Iterable[str]) -> Entries:
+    """The invites of these codes ended with the right to create them."""
+    return tuple((guild_id, InviteDeletedContent(invite_id(code))) for code in sorted(codes))
+
+
+def invite_created(invite: InviteRecord) -> Entries:
+    """The guild has this invite."""
+    expires_at = from_millis(invite.expires_at_ms) if invite.expires_at_ms is not None else None
+    return ((invite.guild_id, InviteCreatedContent(invite_id(invite.code), invite.max_uses, expires_at)),)
+
+
+def invite_deleted(invite: InviteRecord, reason: str | None) -> Entries:
+    """The invite is gone."""
+    return ((invite.guild_id, InviteDeletedContent(invite_id(invite.code), reason)),)
+
+
+def position_moved(user_id: str, state: ReadState, epoch: int) -> Entries:
+    """The user has read the channel further than before."""
+    return ((user_id, ChannelReadContent(state.channel_id, state.last_read_sequence, epoch)),)
+
+
+def profile_updated(user: UserRecord) -> Entries:
+    """The user has another display name."""
+    return ((user.user_id, ProfileUpdatedContent(user.display_name)),)
+
+
+def logged_in(user_id: str, device_id: str, device_name: str | None) -> Entries:
+    """A device of the user has a new session."""
+    return ((user_id, DeviceLoggedInContent(device_id, device_name)),)
+
+
+def logged_out(user_id: str, device_ids: Iterable[str]) -> Entries:
+    """The sessions of these devices of the user have ended."""
+    return tuple((user_id, DeviceLoggedOutContent(device_id)) for device_id in sorted(device_ids))

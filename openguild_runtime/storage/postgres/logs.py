@@ -1,0 +1,65 @@
+"""Logs of every kind in PostgreSQL: where they stand, and parts of many."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.logs import FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.performs import performs
+from openguild_proto.records import LogAccess, LogPlace, StoredEvent
+from openguild_runtime.storage.postgres.access import SERVER_ROLES
+from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.values import Connection, Row, texts, to_millis
+
+
+@performs(FindPlace, Mode.QUERY)
+async def find_place(connection: Connection, effect: FindPlace) -> LogPlace | None:
+    row = await connection.fetchrow("SELECT log_id, epoch, head_sequence FROM logs WHERE log_id = $1", effect.log_id)
+    return _place(row) if row is not None else None
+
+
+@performs(FindLogs, Mode.QUERY)
+async def find_logs(connection: Connection, effect: FindLogs) -> tuple[LogAccess, ...]:
+    rows = await connection.fetch(
+        f"""
+        SELECT l.log_id, l.kind, l.epoch, l.head_sequence, g.role AS guild_role, m.role AS channel_role,
+            (SELECT {SERVER_ROLES}) AS server_roles
+        FROM logs AS l LEFT JOIN channels AS c ON c.channel_id = l.log_id
+        LEFT JOIN guild_memberships AS g ON g.guild_id = coalesce(c.guild_id, l.log_id) AND g.user_id = $2
+        LEFT JOIN channel_memberships AS m ON m.channel_id = l.log_id AND m.user_id = $2
+        WHERE l.log_id = ANY ($1::uuid[]) ORDER BY l.log_id
+        """,
+        effect.log_ids,
+        effect.user_id,
+    )
+    return tuple(_access(row) for row in rows)
+
+
+def _access(row: Row) -> LogAccess:
+    memberships = {"channel": (row["guild_role"], row["channel_role"]), "guild": (row["guild_role"],)}
+    kind = row["kind"]
+    return LogAccess(kind, _place(row), memberships.get(kind, ()), texts(row["server_roles"]))
+
+
+def _place(row: Row) -> LogPlace:
+    return LogPlace(str(row["log_id"]), row["epoch"], row["head_sequence"])
+
+
+@performs(ReadLogs, Mode.QUERY)
+async def read_logs(connection: Connection, effect: ReadLogs) -> tuple[StoredEvent, ...]:
+    rows = await connection.fetch(
+        """
+        SELECT part.log_id, e.sequence, e.event_id, e.wire, e.created_at
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS part (log_id, after, size, place),
+        LATERAL (
+            SELECT sequence, event_id, wire, created_at FROM log_events
+            WHERE log_id = part.log_id AND sequence > part.after AND sequence <= part.after + part.size
+            ORDER BY sequence LIMIT part.size
+        ) AS e ORDER BY part.place, e.sequence
+        """,
+        [part.log_id for part in effect.parts],
+        [part.after for part in effect.parts],
+        [part.size for part in effect.parts],
+    )
+    return tuple(
+        StoredEvent(str(row["log_id"]), row["sequence"], row["event_id"], row["wire"], to_millis(row["created_at"]))
+        for row in rows
+    )
