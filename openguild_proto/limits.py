@@ -19,6 +19,7 @@ MAX_MESSAGE_VERSIONS = 100  # PROTOCOL 6.6.4: the first text and 99 edits
 MAX_MESSAGE_EMOJI = 20  # PROTOCOL 6.6.5: different ones among a message's reactions
 MAX_EMOJI_CHARS = 64  # PROTOCOL 6.6.5: a family of four with skin tones has 11, a flag of tags 14
 MAX_CHANNEL_PINS = 250  # PROTOCOL 6.6.6
+MAX_MENTIONED_USERS = 50  # PROTOCOL 6.11.3
 MAX_TOPIC_CHARS = 1_024  # PROTOCOL 5.7.4
 MAX_POSITION = 9_999  # PROTOCOL 5.7.4
 MAX_SYNC_LOGS = 1_000  # PROTOCOL 7.9.2: positions of one request

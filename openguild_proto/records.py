@@ -245,6 +245,36 @@ class Pin(Change, frozen=True):
     pins: bool
 
 
+class Mentions(Record, frozen=True):
+    """Whom a message mentions. `roles`: whoever has one of them as their effective role in the channel."""
+
+    users: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    everyone: bool = False
+
+    @property
+    def of_many(self) -> bool:
+        """Whether others than single users are mentioned."""
+        return bool(self.roles) or self.everyone
+
+
+NOBODY = Mentions()
+
+
+class MentionRecord(Record, frozen=True):
+    """A message that mentions a user, as it is now."""
+
+    channel_id: str
+    guild_id: str
+    sequence: int
+    event_id: str
+    created_at_ms: int
+    wire: bytes
+    edited_text: str | None
+    direct: bool  # by their id; else by a role or as everyone
+    unread: bool
+
+
 class ReadState(Record, frozen=True):
     """How far a user has read a channel. Sequences; 0: nothing read, or an empty channel."""
 
@@ -252,6 +282,7 @@ class ReadState(Record, frozen=True):
     last_read_sequence: int
     latest_sequence: int
     unread: int  # messages of others behind the position
+    mentions: int = 0  # of these, those that mention the user
     created_at_ms: int = 0  # of the channel; filled by ListUnread
 
 

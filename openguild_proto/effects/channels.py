@@ -6,11 +6,13 @@ import msgspec
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.records import (
+    NOBODY,
     Author,
     Change,
     ChannelAccess,
     ChannelRecord,
     LimitReached,
+    Mentions,
     MessageState,
     PageCursor,
     ReadState,
@@ -105,6 +107,7 @@ class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=Tr
     fingerprint: bytes  # 32 bytes, a hash of what a repeat must share with the first post
     now_ms: int
     change: Change | None = None  # needs an author
+    mentions: Mentions = NOBODY  # of a message; of many needs MENTION_MANY
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):

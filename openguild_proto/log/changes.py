@@ -15,8 +15,8 @@ from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailur
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.channels import KIND_BYTES, is_same_post
-from openguild_proto.policy.messages import Asker, decide_change, least_permission
-from openguild_proto.policy.permissions import Permission, require_role, require_session
+from openguild_proto.policy.messages import Asker, decide_change, permission_to_append
+from openguild_proto.policy.permissions import require_role, require_session
 from openguild_proto.records import Author, Change, Edit, MessageState, React, Redact, StoredEvent
 
 
@@ -164,5 +164,5 @@ def _require_right(append: AppendEvent, judgement: Judgement) -> str:
     if append.author is None:
         return ""
     require_session(judgement.living)
-    needed = least_permission(append.change) if append.change is not None else Permission.SEND_MESSAGES
+    needed = permission_to_append(append.change, append.mentions)
     return require_role(judgement.server_roles, judgement.memberships, needed)

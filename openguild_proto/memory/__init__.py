@@ -11,14 +11,25 @@ from typing import TypeVar, cast
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.performs import collect
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
-from openguild_proto.memory import accounts, appends, attempts, channels, guilds, logs, messages, replica, retention
+from openguild_proto.memory import (
+    accounts,
+    appends,
+    attempts,
+    channels,
+    guilds,
+    logs,
+    mentions,
+    messages,
+    replica,
+    retention,
+)
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, Visible
 from openguild_proto.schemas.log_writer import LogWriter
 
 T = TypeVar("T")
 
-PERFORMERS = collect(accounts, appends, attempts, channels, guilds, logs, messages, replica, retention)
+PERFORMERS = collect(accounts, appends, attempts, channels, guilds, logs, mentions, messages, replica, retention)
 """The function of each effect."""
 
 

@@ -9,11 +9,11 @@ from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailur
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.authority import effective_role_in, require_in_channel
+from openguild_proto.memory.mentions import note_mentions
 from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.channels import KIND_BYTES, is_same_post
-from openguild_proto.policy.messages import Asker, decide_change, least_permission
-from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import Author, Edit, MessageState, React, Redact, StoredEvent
+from openguild_proto.policy.messages import Asker, decide_change, permission_to_append
+from openguild_proto.records import NOBODY, Author, Edit, MessageState, React, Redact, StoredEvent
 
 
 @performs(AppendEvent)
@@ -22,7 +22,7 @@ def append_event(state: State, effect: AppendEvent) -> Appended | Unchanged | Ap
     if channel is None:
         return AppendFailure(kind="no_channel")
     if effect.author is not None:
-        needed = least_permission(effect.change) if effect.change is not None else Permission.SEND_MESSAGES
+        needed = permission_to_append(effect.change, effect.mentions)
         require_in_channel(state, effect.author, effect.channel_id, needed)
     repeated = _find_repeated(state, channel, effect)
     if repeated is not None:
@@ -51,6 +51,8 @@ def append_event(state: State, effect: AppendEvent) -> Appended | Unchanged | Ap
         channel.nonces[effect.sender_id, effect.nonce] = (effect.fingerprint, event.sequence)
     if after is not None:
         _apply(channel, effect, event, after)
+    if effect.mentions != NOBODY:
+        note_mentions(state, channel, event, effect.sender_id, effect.mentions)
     return Appended(event=event)
 
 
@@ -107,6 +109,7 @@ def _apply(channel: Channel, effect: AppendEvent, event: StoredEvent, message: M
         case React(emoji=emoji):
             del channel.reactions[message.sequence, emoji][effect.sender_id]
         case Redact():
+            channel.mentions.pop(message.sequence, None)
             for key in [key for key in channel.reactions if key[0] == message.sequence]:
                 del channel.reactions[key]
             for sequence in (message.sequence, *channel.edits.get(message.sequence, ())):

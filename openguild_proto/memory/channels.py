@@ -20,6 +20,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.authority import require_in_channel, require_in_guild
+from openguild_proto.memory.mentions import is_mentioned
 from openguild_proto.memory.paging import page_after
 from openguild_proto.memory.state import Channel, Membership, State
 from openguild_proto.policy.channels import creator_role, decide_channel, decide_read_position
@@ -173,7 +174,7 @@ def mark_read(state: State, effect: MarkRead) -> ReadState:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.READ)
     stored = channel.reads.get(user_id, 0)
     channel.reads[user_id] = decide_read_position(effect.sequence, head=len(channel.events), stored=stored)
-    after = _read_state(channel, user_id)
+    after = _read_state(state, channel, user_id)
     if after.last_read_sequence > stored:
         entries = position_moved(user_id, after, channel.record.epoch)
         state.append(entries, sender=user_id, now_ms=effect.now_ms)
@@ -189,16 +190,19 @@ def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:
         limit=effect.limit,
     )
     return tuple(
-        msgspec.structs.replace(_read_state(channel, effect.user_id), created_at_ms=channel.record.created_at_ms)
+        msgspec.structs.replace(_read_state(state, channel, effect.user_id), created_at_ms=channel.record.created_at_ms)
         for channel in page
     )
 
 
-def _read_state(channel: Channel, user_id: str) -> ReadState:
+def _read_state(state: State, channel: Channel, user_id: str) -> ReadState:
     last_read = channel.reads.get(user_id, 0)
     return ReadState(
         channel_id=channel.record.channel_id,
         last_read_sequence=last_read,
         latest_sequence=len(channel.events),
         unread=sum(sender not in {"", user_id} for sender in channel.senders[last_read:]),
+        mentions=sum(
+            is_mentioned(state, channel, user_id, sequence)[0] for sequence in channel.mentions if sequence > last_read
+        ),
     )

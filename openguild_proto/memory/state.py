@@ -12,6 +12,7 @@ from openguild_proto.records import (
     GuildRecord,
     InviteRecord,
     LogPlace,
+    Mentions,
     MessageState,
     StoredEvent,
     UserRecord,
@@ -68,6 +69,7 @@ class Channel:
     reads: dict[str, int] = field(default_factory=dict)  # user id: last read sequence
     senders: list[str] = field(default_factory=list)  # of each event; "" where it is no message
     messages: dict[int, MessageState] = field(default_factory=dict)  # by sequence
+    mentions: dict[int, Mentions] = field(default_factory=dict)  # by sequence of the message
     edits: dict[int, list[int]] = field(default_factory=dict)  # sequence of a message: those of its edits
     reactions: dict[tuple[int, str], dict[str, None]] = field(default_factory=dict)  # (message, emoji): user ids
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import msgspec
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
@@ -15,10 +18,12 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, fingerprint_of, post_event
 from openguild_proto.operations.route import in_channel, route
+from openguild_proto.policy.mentions import allowed_mentions, find_mentions
 from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import ChannelAccess, Reply
+from openguild_proto.records import NOBODY, ChannelAccess, Mentions, Reply
+from openguild_proto.schemas.events import MentionedParties
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
-from openguild_proto.schemas.messages import PostedMessage, PostMessage
+from openguild_proto.schemas.messages import AllowedMentions, PostedMessage, PostMessage
 
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 
@@ -38,11 +43,25 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
     if sender and sender != claims.user_id:
         raise Refusal(ErrorCode.SENDER_MISMATCH)
     yield from call.permit()
+    mentions = _mentions_of(text, body.allowed_mentions, call.role)
     reply_to = None if body.reply_to is None else checked_event_id("reply_to", body.reply_to)
-    members = {"content": text} if reply_to is None else {"content": text, "reply_to": reply_to}
+    members: dict[str, Any] = {"content": text}
+    if reply_to is not None:
+        members["reply_to"] = reply_to
+    if mentions != NOBODY:
+        members["mentions"] = msgspec.to_builtins(MentionedParties(mentions.users, mentions.roles, mentions.everyone))
     fingerprint = fingerprint_of("message", reply_to, text)
     change = None if reply_to is None else Reply(target=reply_to)
-    return (yield from post_event(call, channel_id, "message", members, nonce, fingerprint, change))
+    return (yield from post_event(call, channel_id, "message", members, nonce, fingerprint, change, mentions))
+
+
+def _mentions_of(text: str, allowed: AllowedMentions | None, role: str) -> Mentions:
+    """Return whom the message mentions. Raises Refusal 400."""
+    named = find_mentions(text)
+    if named == NOBODY:
+        return named
+    wanted = allowed if allowed is not None else AllowedMentions()
+    return allowed_mentions(named, role=role, users=wanted.users, roles=wanted.roles, everyone=wanted.everyone)
 
 
 def checked_text(content: str) -> str:

@@ -19,7 +19,7 @@ from openguild_proto.operations.route import Parameter
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.channels import KIND_BYTES, is_same_content
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.records import Change, ChannelAccess, Reply, StoredEvent
+from openguild_proto.records import NOBODY, Change, ChannelAccess, Mentions, Reply, StoredEvent
 from openguild_proto.schemas.fields import NONCE_PATTERN
 from openguild_proto.schemas.messages import ChangedMessage, PostedMessage
 from openguild_proto.timestamps import from_millis
@@ -39,6 +39,7 @@ def post_event(
     nonce: str | None,
     fingerprint: bytes,
     change: Change | None = None,
+    mentions: Mentions = NOBODY,
 ) -> Operation[Response]:
     """Store an event, and respond when it is durable. The caller has checked the permission.
 
@@ -85,6 +86,7 @@ def post_event(
         fingerprint=fingerprint,
         now_ms=ctx.wall_ms,
         change=change,
+        mentions=mentions,
     )
     if isinstance(outcome, Unchanged):
         return Response.json(ChangedMessage(outcome.state.event_id))

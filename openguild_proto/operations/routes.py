@@ -8,6 +8,7 @@ from openguild_proto.operations import (
     channels,
     guilds,
     health,
+    inbox,
     invites,
     keys,
     logs,
@@ -27,7 +28,7 @@ ROUTES: tuple[Route, ...] = (
     *collect_routes(health, keys),
     describing(lambda: ROUTES),
     *collect_routes(
-        users, sessions, guilds, channels, members, invites, messages, logs, changes, timeline, reads, streams
+        users, sessions, guilds, channels, members, invites, messages, logs, changes, timeline, reads, inbox, streams
     ),
 )
 

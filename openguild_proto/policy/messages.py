@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS
 from openguild_proto.policy.permissions import Permission, allows
-from openguild_proto.records import Change, Edit, MessageState, Pin, React, Redact, Reply
+from openguild_proto.records import Change, Edit, Mentions, MessageState, Pin, React, Redact, Reply
 
 
 class Asker(NamedTuple):
@@ -21,8 +21,10 @@ class Asker(NamedTuple):
     pins: int = 0  # messages pinned to the channel
 
 
-def least_permission(change: Change) -> Permission:
-    """What every author of such a change needs in the channel; `decide_change` asks for more where the message is not theirs."""
+def permission_to_append(change: Change | None, mentions: Mentions) -> Permission:
+    """What every author of such an event needs in the channel; `decide_change` asks for more where the message is not theirs."""
+    if mentions.of_many:
+        return Permission.MENTION_MANY
     match change:
         case Redact():
             return Permission.READ

@@ -25,6 +25,7 @@ class Permission(Enum):
     READ = "read"  # see it, its log and its streams
     SEND_MESSAGES = "send messages"  # in a channel
     MANAGE_MESSAGES = "manage messages"  # in a channel: take back those of others, pin
+    MENTION_MANY = "mention many"  # in a channel: roles, and everyone
     CREATE_CHANNELS = "create channels"  # in a guild
     CREATE_INVITES = "create invites"  # to a guild
     MANAGE_MEMBERS = "manage members"  # change and remove those of a lower role, delete others' invites
@@ -36,6 +37,7 @@ LOWEST_ROLE: dict[Permission, str] = {
     Permission.READ: "guest",
     Permission.SEND_MESSAGES: "contributor",
     Permission.MANAGE_MESSAGES: "moderator",
+    Permission.MENTION_MANY: "moderator",
     Permission.CREATE_CHANNELS: "maintainer",
     Permission.CREATE_INVITES: "maintainer",
     Permission.MANAGE_MEMBERS: "moderator",

@@ -9,7 +9,7 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.canonical.redaction import is_redacted
 from openguild_proto.schemas.accounts import Body
-from openguild_proto.schemas.fields import Emoji, EventId, MessageText, NameText, ReasonText, Uuid
+from openguild_proto.schemas.fields import Emoji, EventId, MessageText, NameText, ReasonText, Role, Uuid
 from openguild_proto.schemas.log_contents import GUILD_CONTENTS, USER_CONTENTS, LogContent
 
 
@@ -20,6 +20,14 @@ class EventAuthor(Body, frozen=True):
     username: NameText
 
 
+class MentionedParties(Body, frozen=True):
+    """Whom a message mentions. `roles`: whoever has one of them as their effective role in the channel."""
+
+    users: tuple[Uuid, ...] = ()
+    roles: tuple[Role, ...] = ()
+    everyone: bool = False
+
+
 class MessageContent(Body, frozen=True):
     """`content` of a canonical event whose `event_type` is `message`."""
 
@@ -27,6 +35,7 @@ class MessageContent(Body, frozen=True):
     content: MessageText
     nonce: str
     reply_to: EventId | None = None
+    mentions: MentionedParties | None = None
 
 
 class EditContent(Body, frozen=True):

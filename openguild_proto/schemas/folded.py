@@ -8,7 +8,8 @@ import msgspec
 
 from openguild_proto.effects.messages import FoundMessage, MessageVersion
 from openguild_proto.limits import MAX_PREVIEW_CHARS
-from openguild_proto.schemas.messages import Author, Message, MessagePreview, Reaction, TextVersion
+from openguild_proto.records import MentionRecord
+from openguild_proto.schemas.messages import Author, Mention, Message, MessagePreview, Reaction, TextVersion
 from openguild_proto.timestamps import from_millis
 
 
@@ -25,6 +26,7 @@ class _Content(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     content: _Content
+    sender: str = ""
 
 
 _decoder = msgspec.json.Decoder(_Event)
@@ -61,6 +63,23 @@ def folded_version(version: MessageVersion) -> TextVersion:
     content = _decoder.decode(version.wire).content
     text = None if content.redacted_by is not None else content.content
     return TextVersion(version.sequence, version.event_id, from_millis(version.created_at_ms), text)
+
+
+def mention_line(mention: MentionRecord) -> Mention:
+    """Return a line of the inbox."""
+    event = _decoder.decode(mention.wire)
+    text = event.content.content if mention.edited_text is None else mention.edited_text
+    return Mention(
+        channel_id=mention.channel_id,
+        guild_id=mention.guild_id,
+        event_id=mention.event_id,
+        sequence=mention.sequence,
+        created_at=from_millis(mention.created_at_ms),
+        author=_author(event.sender, event.content),
+        content=text[:MAX_PREVIEW_CHARS],
+        direct=mention.direct,
+        unread=mention.unread,
+    )
 
 
 def _preview(original: FoundMessage) -> MessagePreview:

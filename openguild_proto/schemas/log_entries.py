@@ -9,7 +9,15 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from openguild_proto.policy.invites import invite_id
-from openguild_proto.records import ChannelRecord, GuildRecord, InviteRecord, MemberRecord, ReadState, UserRecord
+from openguild_proto.records import (
+    ChannelRecord,
+    GuildRecord,
+    InviteRecord,
+    MemberRecord,
+    ReadState,
+    StoredEvent,
+    UserRecord,
+)
 from openguild_proto.schemas.log_contents import (
     ChannelCreatedContent,
     ChannelDeletedContent,
@@ -30,6 +38,7 @@ from openguild_proto.schemas.log_contents import (
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MentionedContent,
     ProfileUpdatedContent,
 )
 from openguild_proto.timestamps import from_millis
@@ -118,6 +127,12 @@ def invite_deleted(invite: InviteRecord, reason: str | None) -> Entries:
 def position_moved(user_id: str, state: ReadState, epoch: int) -> Entries:
     """The user has read the channel further than before."""
     return ((user_id, ChannelReadContent(state.channel_id, state.last_read_sequence, epoch)),)
+
+
+def mentioned(user_ids: Iterable[str], message: StoredEvent) -> Entries:
+    """The message mentions these users, who may read it."""
+    content = MentionedContent(message.channel_id, message.event_id, message.sequence)
+    return tuple((user_id, content) for user_id in sorted(user_ids))
 
 
 def profile_updated(user: UserRecord) -> Entries:

@@ -16,12 +16,21 @@ from openguild_proto.schemas.fields import (
     EventId,
     MessageText,
     Nonce,
+    Role,
     Sequence,
     Timestamp,
     Uuid,
 )
 
 ReactionAction: TypeAlias = Literal["add", "remove"]
+
+
+class AllowedMentions(Body, frozen=True):
+    """Which of those that the text names it is to mention; absent members allow all of their kind."""
+
+    users: list[Uuid] | None = None
+    roles: list[Role] | None = None
+    everyone: bool | None = None
 
 
 class PostMessage(Body, frozen=True):
@@ -31,6 +40,7 @@ class PostMessage(Body, frozen=True):
     sender: str | None = None  # blank or absent means "me"
     nonce: Nonce | None = None
     reply_to: EventId | None = None  # the message that this one answers
+    allowed_mentions: AllowedMentions | None = None  # absent: all that the text names
 
 
 class PostedMessage(Body, frozen=True):
@@ -116,6 +126,20 @@ class Message(Body, frozen=True):
     reply_preview: MessagePreview | None = None  # absent: there is no such message any more
 
 
+class Mention(Body, frozen=True):
+    """A message that mentions the caller. `direct`: by their id; else by a role or as everyone."""
+
+    channel_id: Uuid
+    guild_id: Uuid
+    event_id: EventId
+    sequence: Sequence
+    created_at: Timestamp
+    author: Author
+    content: str  # the beginning of its newest text
+    direct: bool
+    unread: bool
+
+
 class TextVersion(Body, frozen=True):
     """One text that a message had."""
 
@@ -146,8 +170,9 @@ class ReadPosition(Body, frozen=True):
     last_read_sequence: Count
     latest_sequence: Count
     unread: Count
+    mentions: Count  # of the unread messages those that mention the caller
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:
         """Return the body for `state`."""
-        return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, state.unread)
+        return cls(state.channel_id, state.last_read_sequence, state.latest_sequence, state.unread, state.mentions)

@@ -10,7 +10,10 @@ from openguild_proto.log.changes import repeat_of
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES, Permission, require_role, require_session, roles_with, sees_all
 from openguild_proto.records import StoredEvent
+from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.postgres.changes import append_changes
+from openguild_runtime.storage.postgres.mentions import mentions_somebody, note_mentions
+from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis
 
 # Sets `lock_timeout` for this transaction only, so it works behind a pooler. The append refers to the result of
@@ -26,12 +29,23 @@ PERMITTED = roles_with(Permission.SEND_MESSAGES)
 OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 
-async def append_batch(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
-    """Store the batch in one transaction, and return one outcome for each effect, in order.
+async def append_batch(
+    connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int, writer: LogWriter
+) -> list[Outcome]:
+    """Store the batch in one transaction, and return one outcome for each effect, in order. `writer`: of the logs of users.
 
     Raises asyncpg's LockNotAvailableError after `lock_timeout_ms` for a lock, and PostgresError; nothing is stored then.
     """
-    if any(effect.change is not None for effect in effects):
+    if not mentions_somebody(effects):
+        return await _append(connection, effects, lock_timeout_ms)
+    async with connection.transaction(isolation="read_committed"):
+        outcomes = await _append(connection, effects, lock_timeout_ms)
+        await note_mentions(Transaction(connection, writer), effects, outcomes)
+    return outcomes
+
+
+async def _append(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
+    if any(effect.change is not None or effect.mentions.of_many for effect in effects):
         return await append_changes(connection, effects, lock_timeout_ms)
     rows = await connection.fetch(
         APPEND,

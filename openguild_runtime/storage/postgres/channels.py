@@ -23,7 +23,7 @@ from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.policy.channels import creator_role, decide_channel
 from openguild_proto.policy.count_limits import check_count
-from openguild_proto.policy.permissions import Permission
+from openguild_proto.policy.permissions import ROLES, Permission
 from openguild_proto.records import Author, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
 from openguild_proto.schemas.log_entries import (
     channel_created,
@@ -35,6 +35,7 @@ from openguild_proto.schemas.log_entries import (
 from openguild_proto.schemas.payloads import channel_body
 from openguild_runtime.storage.postgres.access import CHANNEL, CHANNELS
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_in_channel, require_in_guild
+from openguild_runtime.storage.postgres.mentions import OWN_CHANNELS, UNREAD_MENTIONS, count_unread_mentions
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
@@ -47,7 +48,7 @@ HOLD_LOGS = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY log_id FO
 # The logs' rows last: until then nobody can append.
 DELETE_LOGS = tuple(
     f"DELETE FROM {table} WHERE log_id = ANY ($1::uuid[])"
-    for table in ("reactions", "message_states", "log_events", "logs")
+    for table in ("mentions", "mentions_of_many", "reactions", "message_states", "log_events", "logs")
 )
 
 
@@ -252,24 +253,31 @@ async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     if row["moved"]:
         entries = position_moved(effect.author.user_id, state, access.channel.epoch)
         await tx.append(entries, sender=effect.author.user_id, now_ms=effect.now_ms)
+    if state.last_read_sequence < state.latest_sequence:
+        mentions = await count_unread_mentions(tx.connection, effect.author.user_id, effect.channel_id)
+        state = msgspec.structs.replace(state, mentions=mentions)
     return state
 
 
 @performs(ListUnread, Mode.QUERY)
 async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadState, ...]:
     rows = await connection.fetch(
-        """
-        SELECT c.channel_id, c.created_at, l.head_sequence, coalesce(s.last_read_sequence, 0) AS last_read,
-            greatest(l.message_count - coalesce(s.last_read_messages, 0) - coalesce(s.own_since, 0), 0) AS unread
-        FROM channels AS c JOIN logs AS l ON l.log_id = c.channel_id
-        LEFT JOIN channel_read_state AS s ON s.channel_id = c.channel_id AND s.user_id = $1
-        WHERE (c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
-            OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1))
-          AND ($3::timestamptz IS NULL OR (c.created_at, c.channel_id) > ($3, $4::uuid))
-        ORDER BY c.created_at, c.channel_id LIMIT $2
+        f"""
+        SELECT c.channel_id, c.created_at, l.head_sequence, c.last_read,
+            greatest(l.message_count - c.last_read_messages - c.own_since, 0) AS unread,
+            CASE WHEN c.last_read < l.head_sequence THEN {UNREAD_MENTIONS} ELSE 0 END AS mentions
+        FROM (
+            {OWN_CHANNELS} AND ($4::timestamptz IS NULL OR (c.created_at, c.channel_id) > ($4, $5::uuid))
+            ORDER BY c.created_at, c.channel_id LIMIT $3
+        ) AS c JOIN logs AS l ON l.log_id = c.channel_id
+        ORDER BY c.created_at, c.channel_id
         """,
         effect.user_id,
+        ROLES,
         effect.limit,
         *bound(effect.after),
     )
-    return tuple(msgspec.structs.replace(_read_state(row), created_at_ms=to_millis(row["created_at"])) for row in rows)
+    return tuple(
+        msgspec.structs.replace(_read_state(row), created_at_ms=to_millis(row["created_at"]), mentions=row["mentions"])
+        for row in rows
+    )

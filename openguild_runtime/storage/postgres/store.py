@@ -43,6 +43,7 @@ from openguild_runtime.storage.postgres import (
     history,
     invites,
     logs,
+    mentions,
     messages,
     replica,
     retention,
@@ -242,7 +243,9 @@ class PostgresStorage(Storage):
         return within
 
     async def _store(self, attempt: Attempt) -> Sequence[Outcome]:
-        append = self._alone(lambda connection: append_batch(connection, attempt.appends, attempt.lock_timeout_ms))
+        append = self._alone(
+            lambda connection: append_batch(connection, attempt.appends, attempt.lock_timeout_ms, self._writer)
+        )
 
         async def within(connection: Connection) -> Sequence[Outcome]:
             outcomes = await append(connection)
@@ -354,6 +357,7 @@ PERFORMERS = collect(
     history,
     invites,
     logs,
+    mentions,
     messages,
     replica,
     retention,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+from msgspec.structs import replace
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.errors import LocalProtocolError
@@ -23,10 +26,15 @@ RETURNING sequence
 """
 
 # The row of the log is locked to the end of the transaction, for the same reason.
-NEXT_PLACE = "UPDATE logs SET head_sequence = head_sequence + 1 WHERE log_id = $1 RETURNING epoch, head_sequence"
-APPEND_EVENT = """
-INSERT INTO log_events (log_id, sequence, event_id, event_type, sender_id, wire, created_at, fingerprint, message_number)
-VALUES ($1, $2, $3, $4, $5, $6, $7, '', 0)
+HOLD_IN_ORDER = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY kind, log_id FOR NO KEY UPDATE"
+TAKE_PLACES = """
+UPDATE logs SET head_sequence = head_sequence + taken.places FROM unnest($1::uuid[], $2::bigint[]) AS taken (id, places)
+WHERE log_id = taken.id RETURNING log_id, epoch, head_sequence - taken.places AS former
+"""
+APPEND_EVENTS = """
+INSERT INTO log_events (log_id, sequence, event_id, event_type, wire, sender_id, created_at, fingerprint, message_number)
+SELECT log_id, sequence, event_id, event_type, wire, $6, $7, '', 0
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) AS e (log_id, sequence, event_id, event_type, wire)
 """
 
 
@@ -44,24 +52,27 @@ class Transaction:
         self._writer = writer
         self.records: list[ControlRecord] = []
 
+    async def hold_logs(self, log_ids: Sequence[str]) -> None:
+        """Lock logs in their order, which later appends to them then need not follow."""
+        await self.connection.execute(HOLD_IN_ORDER, log_ids)
+
     async def append(self, entries: Entries, *, sender: str | None, now_ms: int) -> None:
         """Append to the logs of guilds and users. `sender`: the user who made the change; None: the operator."""
+        if not entries:
+            return
+        counts = Counter(log_id for log_id, _ in entries)
+        if len(counts) > 1:
+            await self.hold_logs(list(counts))
+        rows = await self.connection.fetch(TAKE_PLACES, list(counts), list(counts.values()))
+        places = {str(row["log_id"]): LogPlace(str(row["log_id"]), row["epoch"], row["former"]) for row in rows}
+        if len(places) < len(counts):
+            raise LocalProtocolError("a guild and a user have a log as long as they exist")
+        events = []
         for log_id, content in entries:
-            row = await self.connection.fetchrow(NEXT_PLACE, log_id)
-            if row is None:
-                raise LocalProtocolError("a guild and a user have a log as long as they exist")
-            place = LogPlace(log_id, row["epoch"], row["head_sequence"])
+            place = places[log_id] = replace(places[log_id], sequence=places[log_id].sequence + 1)
             built = self._writer.write(place, content, sender=sender, now_ms=now_ms)
-            await self.connection.execute(
-                APPEND_EVENT,
-                log_id,
-                place.sequence,
-                built.event_id,
-                content.event_type,
-                sender or "",
-                built.wire,
-                moment(now_ms),
-            )
+            events.append((log_id, place.sequence, built.event_id, content.event_type, built.wire))
+        await self.connection.execute(APPEND_EVENTS, *zip(*events, strict=True), sender or "", moment(now_ms))
 
     async def log(
         self,

@@ -77,7 +77,7 @@ async def _write(connection: Connection) -> None:
         channel_id=channel, sender_id=user, event_id=f"$probe-{channel}", event_type="probe", wire=event,
         nonce=None, fingerprint=bytes(32), now_ms=now_ms, author=None,
     )  # fmt: skip
-    await append_batch(connection, [probe], LOCK_TIMEOUT_MS)
+    await append_batch(connection, [probe], LOCK_TIMEOUT_MS, LogWriter())
     key = AttemptKey(digest=os.urandom(32), limit=1)
     await count_attempt(connection, CountAttempt(keys=(key,), window_secs=60, now_ms=now_ms))
     await Transaction(connection, LogWriter()).log(ControlKind.MEMBER_JOINED, guild_id=guild, user_id=user)

@@ -38,7 +38,7 @@ OWN = {  # everybody's own things: any account; `True`: only where the caller is
     "GET /users/me": False, "GET /sessions/devices": False, "DELETE /sessions/devices/{device_id}": False, "GET /guilds": False,
     "POST /guilds": False, "GET /channels/unread": False, "GET /notifications/ws": False, "GET /invites/{code}": False,
     "POST /invites/{code}/accept": False, "DELETE /guilds/{guild_id}/members/@me": True,
-    "PATCH /users/@me": False, "GET /users/@me/log": False, "POST /sync": False,
+    "PATCH /users/@me": False, "GET /users/@me/log": False, "GET /inbox": False, "POST /sync": False,
 }  # fmt: skip
 ROLES = [None, *RANK]
 BODIES = {

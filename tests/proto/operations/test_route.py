@@ -108,7 +108,7 @@ def test_routes_are_those_of_their_modules() -> None:
     assert [route.operation.__name__ for route in collect_routes(messages)] == ["post_message"]
     assert {route.name.partition(".")[0] for route in ROUTES} == {
         "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "keys", "logs", "messages",
-        "changes", "timeline", "reads", "streams",
+        "changes", "timeline", "reads", "inbox", "streams",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]
     assert len(set(names)) == len(names)

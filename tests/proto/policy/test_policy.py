@@ -23,9 +23,10 @@ from openguild_proto.policy.permissions import (
 )
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord
+from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord, LogPlace
 
 GUILD = GuildRecord("g", "guild", 0)
+PLACE = LogPlace("g", 1, 1)
 CHANNEL = ChannelRecord("c", "g", "channel", 0)
 roles = st.sampled_from([None, *ROLES])
 
@@ -51,7 +52,7 @@ def test_labels_are_case_insensitive() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_gives_its_permissions_and_no_others(permission: Permission, role: str) -> None:
     """PROTOCOL 5.2."""
-    access = GuildAccess(GUILD, role, ())
+    access = GuildAccess(GUILD, role, (), PLACE)
     if RANKS[role] >= RANKS[LOWEST_ROLE[permission]]:
         assert require_guild(access, permission) == role
     else:
@@ -61,11 +62,11 @@ def test_each_role_gives_its_permissions_and_no_others(permission: Permission, r
 
 
 def test_strangers_get_404() -> None:
-    for access in (None, GuildAccess(GUILD, None, ()), GuildAccess(GUILD, None, ("maintainer",))):
+    for access in (None, GuildAccess(GUILD, None, (), PLACE), GuildAccess(GUILD, None, ("maintainer",), PLACE)):
         with pytest.raises(Refusal) as refusal:
             require_guild(access, Permission.READ)
         assert refusal.value.code is ErrorCode.NOT_FOUND
-    assert require_guild(GuildAccess(GUILD, None, ("moderator",)), Permission.READ) == "moderator"
+    assert require_guild(GuildAccess(GUILD, None, ("moderator",), PLACE), Permission.READ) == "moderator"
 
 
 def test_channels_also_admit_an_explicit_role() -> None:

@@ -134,7 +134,7 @@ class Deeds:
                 )  # fmt: skip
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(history=st.lists(STEP, min_size=1, max_size=25))
 def test_a_history_leaves_the_same_logs_in_both_stores(
     both: Both, history: list[tuple[str, int, int, int, str]]

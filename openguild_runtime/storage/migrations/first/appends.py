@@ -224,6 +224,10 @@ IF cardinality(reaction_logs) > 0 THEN
 END IF;
 
 IF cardinality(gone_logs) > 0 THEN
+    DELETE FROM mentions AS m USING unnest(gone_logs, gone_sequences) AS row (log_id, sequence)
+    WHERE m.log_id = row.log_id AND m.sequence = row.sequence;
+    DELETE FROM mentions_of_many AS m USING unnest(gone_logs, gone_sequences) AS row (log_id, sequence)
+    WHERE m.log_id = row.log_id AND m.sequence = row.sequence;
     UPDATE log_events AS e SET wire = row.wire, fingerprint = substr(e.fingerprint, 1, 16)
     FROM unnest(gone_logs, gone_sequences, gone_wires) AS row (log_id, sequence, wire)
     WHERE e.log_id = row.log_id AND e.sequence = row.sequence;

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from openguild_runtime.storage.migrations.first import LOOKUPS, appends, logs, reading, tables
+from openguild_runtime.storage.migrations.first import LOOKUPS, appends, logs, mentions, reading, tables
 
 revision = "0001"
 down_revision = None
@@ -16,6 +16,7 @@ TABLES = (
     logs.LOGS,
     logs.EVENT_PARTITIONS,
     logs.STATES,
+    mentions.MENTIONS,
     tables.CONTROL,
     tables.HISTORY,
     tables.ATTEMPTS,

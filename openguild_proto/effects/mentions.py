@@ -1,0 +1,18 @@
+"""Reading whom messages mention. They are written with their message (`AppendEvent`)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import StorageEffect
+from openguild_proto.records import MentionRecord, PageCursor
+
+
+class ListMentions(StorageEffect[tuple[MentionRecord, ...]], frozen=True):
+    """List the messages that mention a user, in channels that they may read by membership: newest first, then by event id.
+
+    `unread`: only those behind their read position. `after`: the cursor of the last line of the previous page.
+    """
+
+    user_id: str
+    unread: bool = False
+    limit: int | None = None
+    after: PageCursor | None = None

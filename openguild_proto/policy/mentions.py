@@ -1,0 +1,56 @@
+"""Whom a text mentions, and whom its author may mention (PROTOCOL 6.11)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.limits import MAX_MENTIONED_USERS
+from openguild_proto.policy.permissions import RANKS, Permission, allows
+from openguild_proto.records import Mentions
+
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+# What stands in a code span mentions nobody. An unterminated one is no span; matching is linear, for it cannot begin again.
+_MENTION = re.compile(
+    rf"```.*?```|`[^`\n]+`|<@(?P<user>{_UUID})>|<@&(?P<role>[a-z]+)>|(?<!\w)@everyone(?!\w)", re.DOTALL
+)
+
+
+def find_mentions(text: str) -> Mentions:
+    """Return whom the text names: users and roles in the order of their first mention."""
+    if "@" not in text:
+        return Mentions()
+    users: dict[str, None] = {}
+    roles: dict[str, None] = {}
+    everyone = False
+    for found in _MENTION.finditer(text):
+        if found["user"] is not None:
+            users[found["user"]] = None
+        elif found["role"] in RANKS:
+            roles[found["role"]] = None
+        elif found[0] == "@everyone":
+            everyone = True
+    return Mentions(tuple(users), tuple(roles), everyone)
+
+
+def allowed_mentions(
+    named: Mentions, *, role: str, users: Collection[str] | None, roles: Collection[str] | None, everyone: bool | None
+) -> Mentions:
+    """Return those of `named` that the author wants to mention and may. None: all that the text names.
+
+    Roles and everyone need MENTION_MANY: without it they are only text. Raises Refusal 400 for more than 50 users.
+    """
+    of_users = tuple(user for user in named.users if users is None or user in users)
+    if len(of_users) > MAX_MENTIONED_USERS:
+        problem = FieldProblem("content", f"must not mention more than {MAX_MENTIONED_USERS} users")
+        raise Refusal(ErrorCode.VALIDATION, details=(problem,))
+    if not allows(role, Permission.MENTION_MANY):
+        return Mentions(of_users)
+    of_roles = tuple(name for name in named.roles if roles is None or name in roles)
+    return Mentions(of_users, of_roles, named.everyone and everyone is not False)
+
+
+def mentions_reader(mentions: Mentions, role: str | None) -> bool:
+    """Return whether the message mentions a reader with this effective role otherwise than by their id."""
+    return mentions.everyone or role in mentions.roles

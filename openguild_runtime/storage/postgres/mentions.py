@@ -1,0 +1,132 @@
+"""Mentions in PostgreSQL: written with their message, read as an inbox, counted with what is unread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from openguild_proto.effects.channels import Appended, AppendEvent
+from openguild_proto.effects.mentions import ListMentions
+from openguild_proto.effects.performs import performs
+from openguild_proto.log.commits import Outcome
+from openguild_proto.policy.permissions import ROLES
+from openguild_proto.records import NOBODY, MentionRecord
+from openguild_proto.schemas.log_entries import mentioned
+from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import Connection, bound, moment
+
+MENTION = Columns(MentionRecord)
+
+# Channels of the user $1, with the place of their effective role in $2 (roles, the highest first) and since when they read.
+OWN_CHANNELS = """
+SELECT c.channel_id, c.guild_id, c.created_at, least(g.joined_at, m.joined_at) AS since,
+    coalesce(s.last_read_sequence, 0) AS last_read,
+    coalesce(s.last_read_messages, 0) AS last_read_messages, coalesce(s.own_since, 0) AS own_since, least(
+        array_position($2::text[], g.role), array_position($2::text[], m.role),
+        (SELECT min(array_position($2::text[], role)) FROM user_roles WHERE user_id = $1)
+    ) AS highest
+FROM channels AS c
+LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = $1
+LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = $1
+LEFT JOIN channel_read_state AS s ON s.channel_id = c.channel_id AND s.user_id = $1
+WHERE (c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
+    OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1))
+"""
+# Whether a row `n` of many mentions the user otherwise than by their id, in a row `c` of the above.
+OF_MANY = """
+n.created_at >= c.since AND n.sender_id <> $1::text AND (n.everyone OR ($2::text[])[c.highest] = ANY (n.roles))
+    AND NOT EXISTS (SELECT FROM mentions AS d WHERE d.user_id = $1 AND d.log_id = n.log_id AND d.sequence = n.sequence)
+"""
+# How many unread messages of the row `c` mention the user.
+UNREAD_MENTIONS = f"""
+(SELECT count(*) FROM mentions AS n WHERE n.user_id = $1 AND n.log_id = c.channel_id AND n.sequence > c.last_read)
+    + (SELECT count(*) FROM mentions_of_many AS n WHERE n.log_id = c.channel_id AND n.sequence > c.last_read AND {OF_MANY})
+"""
+OLDER = '($5::timestamptz IS NULL OR (n.created_at, n.event_id) < ($5, $6::text COLLATE "C"))'
+WANTED = f"(NOT $3::boolean OR n.sequence > c.last_read) AND {OLDER}"
+INBOX = f"""
+WITH own AS MATERIALIZED ({OWN_CHANNELS}), direct AS (
+    SELECT n.log_id, n.sequence, n.event_id, n.created_at, true AS direct, c.guild_id, c.last_read
+    FROM mentions AS n JOIN own AS c ON c.channel_id = n.log_id
+    WHERE n.user_id = $1 AND {WANTED} ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
+), of_many AS (
+    SELECT n.log_id, n.sequence, n.event_id, n.created_at, false AS direct, c.guild_id, c.last_read
+    FROM own AS c, LATERAL (
+        SELECT n.log_id, n.sequence, n.event_id, n.created_at FROM mentions_of_many AS n
+        WHERE n.log_id = c.channel_id AND {WANTED} AND {OF_MANY} ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
+    ) AS n
+)
+SELECT n.log_id AS channel_id, n.guild_id, n.sequence, n.event_id, n.created_at, e.wire, s.edited_text, n.direct,
+    n.sequence > n.last_read AS unread
+FROM (SELECT * FROM direct UNION ALL SELECT * FROM of_many) AS n
+JOIN log_events AS e ON e.log_id = n.log_id AND e.sequence = n.sequence
+LEFT JOIN message_states AS s ON s.log_id = n.log_id AND s.sequence = n.sequence
+ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
+"""
+UNREAD_OF = f"SELECT {UNREAD_MENTIONS} AS mentions FROM ({OWN_CHANNELS} AND c.channel_id = $3) AS c"
+
+# Of the users $2, those who may read their message's channel.
+MENTION_USERS = """
+INSERT INTO mentions (user_id, log_id, sequence, event_id, created_at)
+SELECT n.user_id, n.log_id, n.sequence, n.event_id, n.created_at
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::timestamptz[])
+    AS n (user_id, log_id, sequence, event_id, created_at)
+JOIN channels AS c ON c.channel_id = n.log_id
+WHERE EXISTS (SELECT FROM guild_memberships AS g WHERE g.guild_id = c.guild_id AND g.user_id = n.user_id)
+   OR EXISTS (SELECT FROM channel_memberships AS m WHERE m.channel_id = c.channel_id AND m.user_id = n.user_id)
+RETURNING event_id, user_id
+"""
+MENTION_MANY = """
+INSERT INTO mentions_of_many (log_id, sequence, event_id, created_at, sender_id, roles, everyone)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+
+
+def mentions_somebody(effects: Iterable[AppendEvent]) -> bool:
+    """Return whether `note_mentions` has anything to write for them."""
+    return any(effect.mentions != NOBODY for effect in effects)
+
+
+async def note_mentions(tx: Transaction, effects: Sequence[AppendEvent], outcomes: Sequence[Outcome]) -> None:
+    """Keep whom the messages mention that were stored in this transaction, and tell the logs of single users."""
+    stored = [
+        (effect, outcome.event)
+        for effect, outcome in zip(effects, outcomes, strict=True)
+        if effect.mentions != NOBODY and isinstance(outcome, Appended) and not outcome.repeated
+    ]
+    for effect, event in stored:
+        if effect.mentions.of_many:
+            await tx.connection.execute(
+                MENTION_MANY, event.channel_id, event.sequence, event.event_id, moment(event.created_at_ms),
+                effect.sender_id, effect.mentions.roles, effect.mentions.everyone,
+            )  # fmt: skip
+    named = [
+        (user, event.channel_id, event.sequence, event.event_id, moment(event.created_at_ms))
+        for effect, event in stored
+        for user in effect.mentions.users
+        if user != effect.sender_id
+    ]
+    if not named:
+        return
+    rows = await tx.connection.fetch(MENTION_USERS, *zip(*named, strict=True))
+    readers: dict[str, list[str]] = {}
+    for row in rows:
+        readers.setdefault(row["event_id"], []).append(str(row["user_id"]))
+    if len(readers) > 1:
+        await tx.hold_logs(sorted({user for users in readers.values() for user in users}))
+    for effect, event in stored:
+        entries = mentioned(readers.get(event.event_id, ()), event)
+        await tx.append(entries, sender=effect.sender_id, now_ms=event.created_at_ms)
+
+
+@performs(ListMentions, Mode.QUERY)
+async def list_mentions(connection: Connection, effect: ListMentions) -> tuple[MentionRecord, ...]:
+    rows = await connection.fetch(INBOX, effect.user_id, ROLES, effect.unread, effect.limit, *bound(effect.after))
+    return tuple(MENTION.record(row) for row in rows)
+
+
+async def count_unread_mentions(connection: Connection, user_id: str, channel_id: str) -> int:
+    """Return how many unread messages of the channel mention the user."""
+    count: int | None = await connection.fetchval(UNREAD_OF, user_id, ROLES, channel_id)
+    return count or 0
