@@ -32,7 +32,7 @@ class Cluster:
         self.plant = plant
         self.token_secs = token_secs
         self.keys = Keys(SigningKey(bytes(32)))
-        self.send_bytes = rng.choice((3_000, 65_536))  # at most, in one send of a flush
+        self.send_bytes = rng.choice((1_500, 3_000, 65_536))  # at most, in one send of a flush
         self.few = rng.choice((3, 32))  # actions that a process takes at once
         self.capacity = rng.choice((4, 16))  # events of a ring: small, so that slow readers lag in a short run
         self.request_secs = rng.choice(
