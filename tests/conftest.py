@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import anyio
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.storage import migrations
@@ -19,6 +20,8 @@ from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
 TEMPLATE = "openguild_template"
+settings.register_profile("tests", deadline=None)  # 200 ms of a clock on the wall: a busy machine is no defect
+settings.load_profile("tests")
 ServerProcess.launched = True  # benchmarks and long runs start interpreters
 _numbers = itertools.count(1)
 
