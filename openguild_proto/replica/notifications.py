@@ -8,19 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from functools import partial
 
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.procedures import Procedure, Signal
+from openguild_proto.limits import PAGE_EVENTS
+from openguild_proto.procedures import Procedure, Signal, Sleep
 from openguild_proto.records import ControlRecord, ReadState
 from openguild_proto.replica.actions import Flush
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.redactions import Redaction, redacted_frame
 from openguild_proto.replica.watchers import Watchers
-from openguild_proto.schemas.payloads import channel_created_payload, channel_message_payload, channel_read_payload
+from openguild_proto.schemas.payloads import (
+    channel_created_payload,
+    channel_message_payload,
+    channel_read_payload,
+    event_frame_payload,
+)
 from openguild_proto.ws.frames import text_frame
 
 USER_RING = "user:"
+RETRY_SECS = 1.0  # after the store could not be reached
 
 
 class _Refresh:
@@ -46,6 +55,7 @@ class Notifications:
         self._outputs = outputs
         self._channels = channels
         self._refreshing: dict[str, list[_Refresh]] = {}  # by user id; the first runs, the others wait
+        self._late: dict[str, dict[str, None]] = {}  # by channel id: users who are being told of its first events
 
     # --- who watches what ----------------------------------------------------------------------------
 
@@ -84,18 +94,17 @@ class Notifications:
     def _read(self, user_id: str, running: _Refresh) -> Procedure[None]:
         beginning = self.watchers.beginnings
         visible = yield from ReadVisible(user_id)
+        visible_channels = [c for c in dict.fromkeys(visible.channel_ids) if user_id not in self._late.get(c, ())]
         watched = self.watchers.channels_of(user_id)
         known = watched | running.created.keys()
-        opened = yield from self._channels.follow(
-            [new for new in dict.fromkeys(visible.channel_ids) if new not in known]
-        )
+        opened = yield from self._channels.follow([new for new in visible_channels if new not in known])
         self._channels.unfollow([channel_id for channel_id in opened if channel_id in running.deleted])
         held = [channel_id for channel_id in opened if channel_id not in running.deleted]
         if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
             self._channels.unfollow(held)
             return
         watched = self.watchers.channels_of(user_id)
-        kept = [channel_id for channel_id in (*visible.channel_ids, *running.created) if channel_id in watched]
+        kept = [channel_id for channel_id in (*visible_channels, *running.created) if channel_id in watched]
         new, gone = self.watchers.update(user_id, visible.guild_ids, [*held, *kept])
         self.watchers.was_read(user_id, beginning)
         self._channels.unfollow([channel_id for channel_id in held if channel_id not in new])
@@ -107,7 +116,8 @@ class Notifications:
     def channel_created(self, record: ControlRecord) -> None:
         """Tell the guild's members, and let them have the channel's messages from the first one on.
 
-        A user who is being refreshed has perhaps just become a member: they hear of it when that is known.
+        Some may have been told of them before the record came: those who opened a stream when the channel was there. A user
+        who is being refreshed has perhaps just become a member: they hear of it when that is known.
         """
         if record.guild_id is None or record.channel_id is None:
             return
@@ -124,6 +134,7 @@ class Notifications:
             for refresh in refreshes:
                 refresh.created.pop(channel_id, None)
                 refresh.deleted.add(channel_id)
+        self._late.pop(channel_id, None)
         if self.watchers.drop_channel(channel_id):
             self._channels.unfollow([channel_id])
 
@@ -161,14 +172,54 @@ class Notifications:
 
     def _announce(self, record: ControlRecord, users: Set[str]) -> None:
         self._notify(users, channel_created_payload(record))
-        if record.channel_id is None:
+        channel_id = record.channel_id
+        if channel_id is None:
             return
         for user_id, refreshes in self._refreshing.items():
             for refresh in refreshes:
-                if user_id in users and record.channel_id in refresh.created:
-                    refresh.created[record.channel_id] = record, True
-        if self.watchers.add_channel(users, record.channel_id):
-            self._channels.follow_new(record.channel_id)
+                if user_id in users and channel_id in refresh.created:
+                    refresh.created[channel_id] = record, True
+        feed = self._channels.get(channel_id)
+        watching = self.watchers.of_channel(channel_id)
+        late = [user_id for user_id in users if user_id not in watching]
+        if feed is None or feed.head == 0:
+            if self.watchers.add_channel(dict.fromkeys(late).keys(), channel_id):
+                self._channels.follow_new(channel_id)
+        elif late:
+            self._late.setdefault(channel_id, {}).update(dict.fromkeys(late))
+            self._channels.follow_new(channel_id)
+            self._outputs.procedures.start(self._tell_from_the_first(record, late), "telling of a new channel's events")
+
+    def _tell_from_the_first(self, record: ControlRecord, users: list[str]) -> Procedure[None]:
+        """Tell users the events of a new channel that others here were told before its record came, then let them watch it."""
+        channel_id, told = str(record.channel_id), 0
+        while (feed := self._channels.get(channel_id)) is not None and told < feed.head:
+            limit = min(PAGE_EVENTS, feed.head - told)
+            try:
+                events = yield from ReadEvents(channel_id=channel_id, after=told, limit=limit)
+            except StorageUnavailable:
+                yield from Sleep(RETRY_SECS).wait()
+                continue
+            if not events:
+                break
+            for event in events:
+                payload = channel_message_payload(event_frame_payload(event))
+                self._notify(self._still_late(record, users), payload)
+                told = event.sequence
+        ready = dict.fromkeys(self._still_late(record, users)).keys()
+        late = self._late.get(channel_id, {})
+        for user_id in users:
+            late.pop(user_id, None)
+        if not late:
+            self._late.pop(channel_id, None)
+        if not (ready and self.watchers.add_channel(ready, channel_id)):
+            self._channels.unfollow([channel_id])
+
+    def _still_late(self, record: ControlRecord, users: list[str]) -> list[str]:
+        """Those of the users who are members and wait to be told of the channel's first events."""
+        late = self._late.get(str(record.channel_id), {})
+        members = self.watchers.of_guild(str(record.guild_id))
+        return [user_id for user_id in users if user_id in late and user_id in members]
 
 
 def user_ring(user_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.effects.channels import DeleteChannel
+from openguild_proto.effects.channels import DeleteChannel, ReadEvents
 from openguild_proto.effects.guilds import AcceptInvite, InsertInvite
 from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.limits import GAP_GRACE_SECS
@@ -94,3 +94,42 @@ def test_channel_made_and_deleted_in_the_same_page_leaves_nothing(chat: Chat) ->
     assert chat.driven.replica.channels.get(channel) is None
     chat.driven.leave(chat.socket)
     assert chat.driven.leftovers() == {}
+
+
+def test_member_is_told_of_messages_that_came_before_the_channels_record(chat: Chat) -> None:
+    """Another user, who opened a stream when the channel was there, has had them already."""
+    driven = chat.driven
+    chat.join_guild()
+    chat.read_log()
+    channel = driven.elsewhere.channel(chat.owner, chat.guild)
+    early = driven.open(chat.owner)
+    driven.commit(channel)
+    driven.commit(channel)
+    assert (early.sequences, chat.socket.sequences) == ([1, 2], [])
+    chat.read_log()
+    assert created(chat.socket) == [channel]
+    driven.commit(channel)
+    assert (early.sequences, chat.socket.sequences) == ([1, 2, 3], [1, 2, 3])
+    driven.leave(early)
+    driven.leave(chat.socket)
+    assert driven.leftovers() == {}
+
+
+def test_messages_during_the_reading_of_the_first_ones_come_in_order(chat: Chat) -> None:
+    driven = chat.driven
+    chat.join_guild()
+    chat.read_log()
+    channel = driven.elsewhere.channel(chat.owner, chat.guild)
+    early = driven.open(chat.owner)
+    driven.commit(channel)
+    held = driven.hold(ReadEvents)
+    chat.read_log()
+    driven.commit(channel)
+    assert (early.sequences, chat.socket.sequences) == ([1, 2], [])
+    while held.queries:
+        held.release(1)
+    driven.commit(channel)
+    assert chat.socket.sequences == [1, 2, 3]
+    driven.leave(chat.socket)
+    driven.leave(early)
+    assert driven.leftovers() == {}
