@@ -80,6 +80,7 @@ class State:
 
     writer: LogWriter
     logs: dict[str, list[StoredEvent]] = field(default_factory=dict)  # guild or user id: its log
+    epochs: dict[str, int] = field(default_factory=dict)  # of these logs, where it is not 1
     users: dict[str, UserRecord] = field(default_factory=dict)
     user_ids: dict[str, str] = field(default_factory=dict)  # username key: user id
     server_roles: dict[str, dict[str, int]] = field(default_factory=dict)  # user id: role: granted at, ms
@@ -102,7 +103,7 @@ class State:
         """Append to the logs of guilds and users. `sender`: the user who made the change; None: the operator."""
         for log_id, content in entries:
             events = self.logs[log_id]
-            place = LogPlace(log_id, 1, len(events) + 1)
+            place = LogPlace(log_id, self.epochs.get(log_id, 1), len(events) + 1)
             built = self.writer.write(place, content, sender=sender, now_ms=now_ms)
             events.append(StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms))
 
@@ -113,7 +114,7 @@ class State:
 
     def place_of(self, log_id: str) -> LogPlace:
         """Return the newest place of the log of a guild or a user."""
-        return LogPlace(log_id, 1, len(self.logs[log_id]))
+        return LogPlace(log_id, self.epochs.get(log_id, 1), len(self.logs[log_id]))
 
     def log(
         self,

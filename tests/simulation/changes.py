@@ -33,6 +33,7 @@ class Changes:
         every: tuple[Callable[[], Activity[None]], ...] = (
             self._remove, self._revoke, self._return, self._demote_moderator, self._delete_channel, self._delete_guild,
             self._change_roles, self._create_channel, self._welcome, self._replace_keys, self._read,
+            self._redecorate, self._show_another_name,
         )  # fmt: skip
         for change in every:
             if self._run.rng.random() < SHARE:
@@ -120,6 +121,21 @@ class Changes:
         yield run.clock.sleep(run.rng.uniform(0, 1))
         yield from self._ask(run.client("newcomer", 1), "POST", f"/invites/{run.people.invite}/accept", {})
         run.follow("newcomer", run.people.channels[0], 2)
+
+    def _redecorate(self) -> Activity[None]:
+        """The guild and a channel are called something else, again and again."""
+        run = self._run
+        for number in range(4):
+            path, body = run.rng.choice((
+                (f"/guilds/{run.people.guild_id}?reason=why", {"name": f"g{number}"}),
+                (f"/channels/{run.people.channels[0]}", {"topic": f"話題 {number}", "position": number}),
+                (f"/channels/{run.people.channels[1]}", {"name": f"c{number}"}),
+            ))  # fmt: skip
+            yield from self._ask(self._owner, "PATCH", path, body)
+            yield run.clock.sleep(run.rng.uniform(0, 1))
+
+    def _show_another_name(self) -> Activity[None]:
+        yield from self._ask(self._run.client("user1", 0), "PATCH", "/users/@me", {"display_name": "ユーザー"})
 
     def _read(self) -> Activity[None]:
         """A read position moves: a hint to the reader's other devices."""

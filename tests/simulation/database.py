@@ -111,6 +111,8 @@ class Database:
         self._recorded = found.lineage or self._recorded
         for channel in self.tables._state.channels.values():
             channel.record = msgspec.structs.replace(channel.record, epoch=2 + self._rng.getrandbits(52))
+        for log_id in self.tables._state.logs:
+            self.tables._state.epochs[log_id] = 2 + self._rng.getrandbits(52)
         return True
 
     def back_up(self) -> None:

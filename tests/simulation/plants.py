@@ -9,7 +9,8 @@ import msgspec
 from msgspec.structs import replace
 
 from openguild_proto.effects import StorageEffect
-from openguild_proto.effects.channels import Appended, AppendEvent, ReadEvents
+from openguild_proto.effects.channels import Appended, AppendEvent, MarkRead, ReadEvents
+from openguild_proto.effects.guilds import RemoveMember
 from openguild_proto.http.message import OpenStream
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import Change, Edit, MessageState, React, StoredEvent
@@ -104,6 +105,31 @@ def forget_edits(process: Process) -> None:
     _change_stored(process, Edit, lambda message: replace(message, edited_text="former"))
 
 
+def tell_nobody_of_removals(process: Process) -> None:
+    """A member is removed, and the guild's log does not say so."""
+    _forget_newest(process, RemoveMember, lambda effect: effect.guild_id)
+
+
+def tell_no_device_of_reads(process: Process) -> None:
+    """A read position moves, and the user's log does not say so."""
+    _forget_newest(process, MarkRead, lambda effect: effect.author.user_id)
+
+
+def _forget_newest(process: Process, kind: type[Any], log_of: Callable[[Any], str]) -> None:
+    tables = process.database.tables
+    perform = tables.perform
+
+    def wrong(effect: StorageEffect[Any]) -> Any:
+        log = tables._state.logs.get(log_of(effect), []) if isinstance(effect, kind) else []
+        before = len(log)
+        result = perform(effect)
+        if len(log) > before:
+            log.pop()
+        return result
+
+    tables.perform = wrong  # type: ignore[method-assign]  # this is the bug
+
+
 def _change_stored(process: Process, kind: type[Change], changed: Callable[[MessageState], MessageState]) -> None:
     tables = process.database.tables
     perform = tables.perform
@@ -123,6 +149,6 @@ PLANTS = {
     plant.__name__: plant
     for plant in (
         publish_before_commit, trust_nats, replay_before_subscribe, trust_nats_for_control, forget_the_rest,
-        keep_redacted_pages, count_reactions_twice, forget_edits,
+        keep_redacted_pages, count_reactions_twice, forget_edits, tell_nobody_of_removals, tell_no_device_of_reads,
     )
 }  # fmt: skip

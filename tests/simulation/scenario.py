@@ -13,6 +13,7 @@ from tests.simulation.changes import Changes
 from tests.simulation.client import DEVICE, Account, Client
 from tests.simulation.clock import Activity, Clock
 from tests.simulation.cluster import Cluster, Plant
+from tests.simulation.devices import Device
 from tests.simulation.leftovers import left_over
 from tests.simulation.messages import Messages
 from tests.simulation.population import CLIENTS, populate
@@ -81,6 +82,7 @@ class Run:
         self.subscribers: list[Subscriber] = []
         self.forgetful: list[Subscriber] = []
         self.watchers: list[Watcher] = []
+        self.devices: list[Device] = []
         pairs = [(user_id, channel) for user_id in self.people.user_ids.values() for channel in self.channels]
         self.rights = Rights(self.cluster, pairs)
         self._acknowledged: list[tuple[str, _Posted, str]] = []
@@ -141,6 +143,10 @@ class Run:
             self.follow(name, channel_id, place)
         for place, name in enumerate(("removed", "revoked", "returning", "reader1")):
             self.watch(name, place)
+        for place, name in enumerate(("owner", "user1", "returning", "removed")):
+            device = Device(self, self.client(name, place), self.people.user_ids[name], channels)
+            self.devices.append(device)
+            self.begin(device.look_now_and_then(TROUBLE_SECS))
 
     # --- posts ---------------------------------------------------------------------------------------
 
@@ -213,6 +219,9 @@ class Run:
         for channel_id in self.channels:
             if self.cluster.database.head(channel_id) is not None:
                 self.begin(self.post(owner, channel_id, f"last {channel_id}"))
+        self._settle(ROUND_SECS)
+        for device in self.devices:
+            self.begin(device.level())
         self._settle(ROUND_SECS)
 
     def _sample(self) -> None:

@@ -1,0 +1,133 @@
+"""Devices that are away most of the time and then ask what is new: a guild's log, one's own, and those of channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from openguild_proto.client.log_views import GuildView, UserView
+from openguild_proto.client.view import ChannelView
+from tests.simulation.client import Client
+from tests.simulation.clock import Activity
+
+if TYPE_CHECKING:
+    from tests.simulation.scenario import Run
+
+AWAY_SECS = 4.0  # between two looks, at most
+LIMITS = (1, 3, 20)  # events of one answer
+MAX_ANSWERS = 500  # by then a device is level
+
+
+class Device:
+    """A device of `client` that follows logs by /sync alone. Views begin again where the server says so."""
+
+    def __init__(self, run: Run, client: Client, user_id: str, channels: tuple[str, ...]) -> None:
+        self.client = client
+        self._run = run
+        self._user_id = user_id
+        self._guild = f"guild:{run.people.guild_id}"
+        self._views: dict[str, GuildView | UserView | ChannelView] = {}
+        self._epochs: dict[str, int] = {}
+        self._gone: set[str] = set()
+        for name in (self._guild, f"user:{user_id}", *(f"channel:{channel_id}" for channel_id in channels)):
+            self._begin(name, 1)
+
+    def look_now_and_then(self, until: float) -> Activity[None]:
+        """Be away, and look, until a moment of the run."""
+        clock, rng = self._run.clock, self._run.rng
+        while clock.now < until:
+            yield clock.sleep(rng.uniform(0, AWAY_SECS))
+            yield from self._sync(rng.choice(LIMITS))
+
+    def level(self) -> Activity[None]:
+        """Ask until nothing is left, and compare with what is stored."""
+        for _ in range(MAX_ANSWERS):
+            more = yield from self._sync(LIMITS[-1])
+            if not more:
+                wrong = self._difference()
+                if wrong is not None:
+                    self._run.violation(f"{self.client.name}: a device's view of {wrong} is not the server's")
+                return
+        self._run.violation(f"{self.client.name}: a device is not level after {MAX_ANSWERS} answers")
+
+    def _begin(self, name: str, epoch: int) -> None:
+        kind = name.partition(":")[0]
+        self._views[name] = {"guild": GuildView, "user": UserView, "channel": ChannelView}[kind]()
+        self._epochs[name] = epoch
+
+    def _sync(self, limit: int) -> Activity[bool]:
+        positions = [
+            {"log": name, "epoch": self._epochs[name], "sequence": view.head} for name, view in self._views.items()
+        ]
+        answer = yield from self.client.ask("POST", "/sync", {"positions": positions, "limit": limit})
+        if answer.status != 200:
+            self._run.violation(f"{self.client.name} cannot sync: {answer.status} {answer.body.decode()}")
+            return False
+        told = msgspec.json.decode(answer.body, type=_Answer)
+        self._gone = {line.log for line in told.logs if line.status == "gone"}
+        for line in told.logs:
+            self._take(line)
+        return told.more or any(line.status == "restarted" for line in told.logs)
+
+    def _take(self, line: _Line) -> None:
+        if line.status == "restarted" and line.epoch is not None:
+            self._begin(line.log, line.epoch)
+        for event in line.events:
+            try:
+                self._views[line.log].apply(event.sequence, bytes(event.event))
+            except ValueError as hole:
+                self._run.violation(f"{self.client.name} was told of {line.log} with a hole: {hole}")
+
+    # --- the books -----------------------------------------------------------------------------------
+
+    def _difference(self) -> str | None:
+        """The log whose view differs; None: none does."""
+        state = self._run.cluster.database.tables._state
+        own = self._views[f"user:{self._user_id}"]
+        assert isinstance(own, UserView)
+        devices = {f.device_id for f in state.families.values() if f.user_id == self._user_id and not f.revoked}
+        guilds = {guild_id for guild_id, members in state.members.items() if self._user_id in members}
+        read = {c: channel.reads.get(self._user_id, 0) for c, channel in state.channels.items()}
+        joined = self._user_id in self._run.returned  # joining reads every channel without an event
+        differs = any(own.read.get(c, 0) != sequence for c, sequence in read.items() if not joined or c in own.read)
+        if (own.devices, own.guilds & set(state.guilds), own.display_name) != (
+            devices, guilds, state.users[self._user_id].display_name,
+        ) or differs:  # fmt: skip
+            return f"user:{self._user_id}"
+        guild = self._views[self._guild]
+        assert isinstance(guild, GuildView)
+        if self._guild not in self._gone and _shown(guild) != _stored(state, self._run.people.guild_id):
+            return self._guild
+        return None
+
+
+def _shown(view: GuildView) -> Any:
+    channels = {c: (channel.name, channel.topic, channel.position) for c, channel in view.channels.items()}
+    return view.name, channels, {user: (member.username, member.role) for user, member in view.members.items()}
+
+
+def _stored(state: Any, guild_id: str) -> Any:
+    channels = {
+        channel.record.channel_id: (channel.record.name, channel.record.topic, channel.record.position)
+        for channel in state.channels_of_guild(guild_id)
+    }
+    members = {user: (state.users[user].username, held.role) for user, held in state.members[guild_id].items()}
+    return state.guilds[guild_id].name, channels, members
+
+
+class _Event(msgspec.Struct):
+    sequence: int
+    event: msgspec.Raw
+
+
+class _Line(msgspec.Struct):
+    log: str
+    status: str
+    epoch: int | None = None
+    events: list[_Event] = []
+
+
+class _Answer(msgspec.Struct):
+    logs: list[_Line]
+    more: bool
