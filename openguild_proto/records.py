@@ -138,6 +138,7 @@ class ChannelAccess(Record, frozen=True):
     channel_role: str | None  # None: no explicit role in the channel
     server_roles: tuple[str, ...]
     head: int  # newest sequence, 0 when the channel is empty
+    seen: SeenMessage | None = None  # the target of the change that was asked about, where the store says so
 
 
 class MemberRecord(Record, frozen=True):
@@ -208,6 +209,14 @@ class MessageState(Record, frozen=True):
     pinned_at_ms: int | None = None
     replies: int = 0
     reactions: tuple[tuple[str, int], ...] = ()  # emoji and how many users, by the first use
+
+
+class SeenMessage(Record, frozen=True):
+    """A message as it was when it was read, before a change of it is stored."""
+
+    state: MessageState
+    revision: int  # sequence of the event that changed it last; 0: none has
+    has_reacted: bool  # the reader, with the emoji that was asked about
 
 
 class Change(Record, frozen=True):

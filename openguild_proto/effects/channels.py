@@ -16,6 +16,7 @@ from openguild_proto.records import (
     MessageState,
     PageCursor,
     ReadState,
+    SeenMessage,
     StoredEvent,
 )
 from openguild_proto.settings.sections import GuildSettings
@@ -45,10 +46,14 @@ class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
 
 
 class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
-    """Find a channel with the user's roles; None: no such channel."""
+    """Find a channel with the user's roles; None: no such channel.
+
+    `change`: what the user is about to do there. Then a store may tell about the message that it changes as `seen`.
+    """
 
     channel_id: str
     user_id: str
+    change: Change | None = None
 
 
 class UpdateChannel(StorageEffect[ChannelRecord], frozen=True):
@@ -95,6 +100,7 @@ class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=Tr
     """Assign the channel's next sequence and store the event, in one transaction. A repeat needs the permission, too.
 
     `change`: what it does to an earlier message. `decide_change` decides in the same transaction, and may raise Refusal.
+    `seen`: the message as it was read before. A store may decide on it, if the message is still the same when it stores.
     """
 
     author: Author | None  # None: not an account of this server; no permission is checked
@@ -108,6 +114,7 @@ class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=Tr
     now_ms: int
     change: Change | None = None  # needs an author
     mentions: Mentions = NOBODY  # of a message; of many needs MENTION_MANY
+    seen: SeenMessage | None = None
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):

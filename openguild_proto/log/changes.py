@@ -1,7 +1,11 @@
-"""Decides a batch of appends, of which some change messages, on what a store has read under its locks.
+"""Decides a batch of appends, of which some change messages, on what a store has read.
 
 Appends are decided in order, and each sees what those before it do: a message that is posted, edited and taken back in one
 batch ends as in three.
+
+A store that has read under its locks gives every append with a `Judgement` to `decide`. Before it has locks it may give all of
+them to `foresee`, which decides on the messages as they were `seen`. What comes of that may be stored if, under the locks, those
+messages have the same revisions, every author may post, and nothing is a repeat.
 """
 
 from __future__ import annotations
@@ -16,8 +20,8 @@ from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.channels import KIND_BYTES, is_same_post
 from openguild_proto.policy.messages import Asker, decide_change, permission_to_append
-from openguild_proto.policy.permissions import require_role, require_session
-from openguild_proto.records import Author, Change, Edit, MessageState, React, Redact, StoredEvent
+from openguild_proto.policy.permissions import Permission, require_role, require_session
+from openguild_proto.records import Author, Change, Edit, MessageState, React, Redact, SeenMessage, StoredEvent
 
 
 class Judgement(msgspec.Struct, frozen=True, gc=False):
@@ -40,7 +44,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class NewEvent:
-    """An event to store."""
+    """An event to store. Sequence and number are counted from the start of the batch where it was foreseen."""
 
     append: AppendEvent
     sequence: int
@@ -55,13 +59,14 @@ class ChangeBatch:
     """Give every append to `decide`, in order; then store what stands in the members, in one transaction."""
 
     events: list[NewEvent] = field(default_factory=list)
-    states: dict[tuple[str, int], MessageState] = field(default_factory=dict)  # changed ones, by channel and sequence
-    reactions: dict[tuple[str, int, str, str], bool] = field(
-        default_factory=dict
-    )  # channel, message, emoji, user: there
+    states: dict[tuple[str, int], tuple[int, MessageState]] = field(default_factory=dict)
+    """Of changed messages, by channel and sequence: the place in `events` of the last change, and how the message is then."""
+    reactions: dict[tuple[str, int, str, str], tuple[int, bool]] = field(default_factory=dict)
+    """By channel, message, emoji and user: the place in `events` of the last change, and whether the reaction is there then."""
     redacted: dict[tuple[str, int], bytes] = field(default_factory=dict)  # wires of stored events without their text
     _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # of a channel: newest sequence, messages
     _pins: dict[str, int] = field(default_factory=dict)  # of a channel: how many more than before the batch
+    _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # of a message: one of its readings
     _posted: dict[tuple[str, str], MessageState] = field(default_factory=dict)  # in this batch, by channel and event id
 
     def decide(self, append: AppendEvent, judgement: Judgement | None) -> Outcome:
@@ -78,6 +83,25 @@ class ChangeBatch:
         except (Refusal, LocalProtocolError) as failure:
             return failure
 
+    def foresee(self, append: AppendEvent) -> bool:
+        """Decide on what was seen. False: it may store nothing, or depends on more, and the batch must be thrown away."""
+        change, seen, author = append.change, append.seen, append.author
+        if permission_to_append(change, append.mentions) is not Permission.SEND_MESSAGES:
+            return False
+        if change is None:
+            self._append(append, _UNREAD, None)
+            return True
+        if seen is None or author is None:
+            return False
+        former = self._seen.setdefault((append.channel_id, seen.state.sequence), seen)
+        if former.revision != seen.revision:
+            return False
+        judgement = msgspec.structs.replace(_UNREAD, message=seen.state, has_reacted=seen.has_reacted)
+        try:
+            return isinstance(self._change(append, change, author, "", judgement), Appended)
+        except (Refusal, LocalProtocolError):
+            return False
+
     def _repeat(self, append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Appended | AppendFailure:
         wire = self.redacted.get((append.channel_id, known.sequence))
         if wire is not None:  # by this batch
@@ -92,23 +116,23 @@ class ChangeBatch:
         channel_id = append.channel_id
         before = self._posted.get((channel_id, change.target), judgement.message)
         if before is not None:
-            before = self.states.get((channel_id, before.sequence), before)
+            _, before = self.states.get((channel_id, before.sequence), (0, before))
         reaction = None
         has_reacted = judgement.has_reacted
         if before is not None and isinstance(change, React):
             reaction = (channel_id, before.sequence, change.emoji, author.user_id)
-            has_reacted = self.reactions.get(reaction, has_reacted)
+            _, has_reacted = self.reactions.get(reaction, (0, has_reacted))
         asker = Asker(author.user_id, role, has_reacted, judgement.pins + self._pins.get(channel_id, 0))
         after = decide_change(before, change, asker, event_id=append.event_id, now_ms=append.now_ms)
         if before is None:
             raise LocalProtocolError("a change of no message was admitted")
         if after is None:
             return Unchanged(state=before)
-        self.states[channel_id, after.sequence] = after
+        self.states[channel_id, after.sequence] = len(self.events), after
         pinned = (after.pinned_at_ms is not None) - (before.pinned_at_ms is not None)
         self._pins[channel_id] = self._pins.get(channel_id, 0) + pinned
         if isinstance(change, React) and reaction is not None:
-            self.reactions[reaction] = change.adds
+            self.reactions[reaction] = len(self.events), change.adds
         if isinstance(change, Redact):
             self._redact(append, after.sequence, judgement.texts)
         return self._append(append, judgement, after.sequence)
@@ -145,6 +169,9 @@ class ChangeBatch:
                 event.fingerprint = event.fingerprint[:KIND_BYTES]
         for reaction in [key for key in self.reactions if key[:2] == (append.channel_id, message)]:
             del self.reactions[reaction]
+
+
+_UNREAD = Judgement(head=0, messages=0, living=True, memberships=(None, None), server_roles=())
 
 
 def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Appended | AppendFailure:

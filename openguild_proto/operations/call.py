@@ -12,6 +12,7 @@ from openguild_proto.http.message import Request
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.route import Rights
 from openguild_proto.policy.permissions import require_channel, require_guild
+from openguild_proto.records import Change
 from openguild_proto.sessions.tokens import Claims
 
 Body = TypeVar("Body")
@@ -42,11 +43,16 @@ class Call(Generic[Body, Access]):
         self.rights = rights
         self.params = params
 
-    def permit(self) -> Operation[None]:
-        """Check the route's rights. Raises Refusal 404 or 403. Dispatch calls it, unless the route is `late`."""
+    def permit(self, change: Change | None = None) -> Operation[None]:
+        """Check the route's rights. Raises Refusal 404 or 403. Dispatch calls it, unless the route is `late`.
+
+        `change`: what is to be done to a message of the channel (`FindChannelAccess`).
+        """
         scope, permission, _, _ = self.rights
         if permission is not None and scope == "channel":
-            question = FindChannelAccess(channel_id=self.params["channel_id"], user_id=self.claims.user_id)
+            question = FindChannelAccess(
+                channel_id=self.params["channel_id"], user_id=self.claims.user_id, change=change
+            )
             channel = yield from question
             self.role = require_channel(channel, permission)
             self.access = cast("Access", channel)

@@ -42,16 +42,16 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
     sender = (body.sender or "").strip()
     if sender and sender != claims.user_id:
         raise Refusal(ErrorCode.SENDER_MISMATCH)
-    yield from call.permit()
-    mentions = _mentions_of(text, body.allowed_mentions, call.role)
     reply_to = None if body.reply_to is None else checked_event_id("reply_to", body.reply_to)
+    change = None if reply_to is None else Reply(target=reply_to)
+    yield from call.permit(change)
+    mentions = _mentions_of(text, body.allowed_mentions, call.role)
     members: dict[str, Any] = {"content": text}
     if reply_to is not None:
         members["reply_to"] = reply_to
     if mentions != NOBODY:
         members["mentions"] = msgspec.to_builtins(MentionedParties(mentions.users, mentions.roles, mentions.everyone))
     fingerprint = fingerprint_of("message", reply_to, text)
-    change = None if reply_to is None else Reply(target=reply_to)
     return (yield from post_event(call, channel_id, "message", members, nonce, fingerprint, change, mentions))
 
 

@@ -87,6 +87,7 @@ def post_event(
         now_ms=ctx.wall_ms,
         change=change,
         mentions=mentions,
+        seen=call.access.seen,
     )
     if isinstance(outcome, Unchanged):
         return Response.json(ChangedMessage(outcome.state.event_id))

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from openguild_proto.effects.channels import FindChannelAccess
 from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.performs import performs
-from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord, LogPlace
+from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord, LogPlace, React, SeenMessage
+from openguild_runtime.storage.postgres.changes import message_state
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
-from openguild_runtime.storage.postgres.values import Connection, texts
+from openguild_runtime.storage.postgres.values import Connection, Row, texts
 
 # server roles of a user, by (granted_at, role); `$2` is the user id
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
@@ -19,15 +20,18 @@ CHANNEL = Columns(ChannelRecord)
 CHANNELS = (
     f"(SELECT {CHANNEL}, head_sequence FROM channels JOIN logs ON log_id = channel_id) AS c"  # with where its log is
 )
-CHANNEL_ACCESS = f"""
-SELECT given.place, {CHANNEL.of("c")}, c.head_sequence,
-    g.role AS guild_role, m.role AS channel_role,
-    ARRAY(SELECT role FROM user_roles AS r WHERE r.user_id = given.reader_id ORDER BY granted_at, role) AS server_roles
-FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS given (asked_id, reader_id, place)
-JOIN {CHANNELS} ON c.channel_id = given.asked_id
-LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = given.reader_id
-LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = given.reader_id
+_ACCESS = """
+SELECT a.place, {channel}, c.head_sequence, a.guild_role, a.channel_role, a.server_roles{seen}
+FROM {function} AS a JOIN {channels} ON c.channel_id = a.channel_id
 """
+PLAIN_ACCESS = _ACCESS.format(channel=CHANNEL.of("c"), channels=CHANNELS, seen="", function="channel_access_v1($1, $2)")
+CHANGE_ACCESS = _ACCESS.format(
+    channel=CHANNEL.of("c"),
+    channels=CHANNELS,
+    seen=""", a.sequence, a.event_id, a.author_id, a.posted_at, a.edited_text, a.edited_at, a.versions, a.redacted_by,
+    a.pinned_at, a.replies, a.reactions, a.revision, a.has_reacted""",
+    function="change_access_v1($1, $2, $3, $4)",
+)
 
 
 @performs(FindGuildAccess, Mode.QUERY)
@@ -56,11 +60,15 @@ async def find_channel_accesses(
     connection: Connection, effects: Sequence[FindChannelAccess]
 ) -> list[ChannelAccess | None]:
     """Return one result for each effect, in order."""
-    rows = await connection.fetch(
-        CHANNEL_ACCESS,
-        [effect.channel_id for effect in effects],
-        [effect.user_id for effect in effects],
-    )
+    channels, users = [effect.channel_id for effect in effects], [effect.user_id for effect in effects]
+    changes = [effect.change for effect in effects]
+    has_changes = any(change is not None for change in changes)
+    if has_changes:
+        targets = [change.target if change is not None else None for change in changes]
+        emojis = [change.emoji if isinstance(change, React) else None for change in changes]
+        rows = await connection.fetch(CHANGE_ACCESS, channels, users, targets, emojis)
+    else:
+        rows = await connection.fetch(PLAIN_ACCESS, channels, users)
     found: list[ChannelAccess | None] = [None] * len(effects)
     for row in rows:
         found[row["place"] - 1] = ChannelAccess(
@@ -69,5 +77,12 @@ async def find_channel_accesses(
             channel_role=row["channel_role"],
             server_roles=texts(row["server_roles"]),
             head=row["head_sequence"],
+            seen=_seen(row) if has_changes else None,
         )
     return found
+
+
+def _seen(row: Row) -> SeenMessage | None:
+    if row["sequence"] is None:
+        return None
+    return SeenMessage(message_state(row), row["revision"], row["has_reacted"])

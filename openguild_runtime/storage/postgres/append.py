@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
+from openguild_proto.effects.channels import AppendEvent, AppendFailure
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.log.changes import repeat_of
 from openguild_proto.log.commits import Outcome
-from openguild_proto.policy.permissions import ROLES, Permission, require_role, require_session, roles_with, sees_all
+from openguild_proto.policy.permissions import Permission, require_role, require_session
 from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.log_writer import LogWriter
-from openguild_runtime.storage.postgres.changes import append_changes
+from openguild_runtime.storage.postgres.changes import OVERSEERS, PERMITTED, append_changes, stored_now
 from openguild_runtime.storage.postgres.mentions import mentions_somebody, note_mentions
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis
@@ -25,8 +25,6 @@ FROM set_config('lock_timeout', $13, true) AS lock_timeout, LATERAL append_posts
     $1, $2, $3, $4, $5, $6, $7, CASE WHEN lock_timeout IS NOT NULL THEN $8::timestamptz[] END, $9, $10, $11, $12
 ) AS appended
 """
-PERMITTED = roles_with(Permission.SEND_MESSAGES)
-OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 
 async def append_batch(
@@ -73,15 +71,7 @@ def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
     if row["refused"]:
         return _refusal(row)
     if row["stored"]:
-        return Appended(
-            event=StoredEvent(
-                channel_id=effect.channel_id,
-                sequence=row["sequence"],
-                event_id=effect.event_id,
-                wire=effect.wire,
-                created_at_ms=effect.now_ms,
-            )
-        )
+        return stored_now(effect, row["sequence"])
     known = StoredEvent(
         channel_id=effect.channel_id,
         sequence=row["sequence"],

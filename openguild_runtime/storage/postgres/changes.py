@@ -1,6 +1,7 @@
-"""A batch of appends of which some change messages: what they rest on is read, they are decided, and all is written.
+"""A batch of appends of which some change messages.
 
-One transaction: the locks of the first statement are held until the second one is committed.
+If all of them can be decided on the messages as they were seen before, one statement stores them, unless a message has changed
+since. Otherwise what they rest on is read under the locks, they are decided, and all is written, in one transaction.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from openguild_proto.effects.channels import AppendEvent
+from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent
 from openguild_proto.log.commits import Outcome
+from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
 from openguild_proto.records import MessageState, Pin, React, Redact, StoredEvent
 from openguild_runtime.storage.postgres.values import (
     Connection,
@@ -28,19 +30,47 @@ from openguild_runtime.storage.postgres.values import (
 JUDGE = """
 SELECT place, head_sequence, message_count, pins, living, guild_role, channel_role, server_roles,
     known_sequence, known_event_id, known_fingerprint, known_wire, known_created_at,
-    sequence, event_id, author_id, created_at, edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions,
-    has_reacted, text_sequences, text_wires
+    sequence, event_id, author_id, created_at AS posted_at, edited_text, edited_at, versions, redacted_by, pinned_at, replies,
+    reactions, has_reacted, text_sequences, text_wires
 FROM set_config('lock_timeout', $11, true) AS lock_timeout, LATERAL judge_changes_v1(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN lock_timeout IS NOT NULL THEN $10::boolean[] END
 ) AS judged
 """
-EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, GONE_COLUMNS = 12, 12, 5, 3
-_PARAMETERS = EVENT_COLUMNS + STATE_COLUMNS + REACTION_COLUMNS + GONE_COLUMNS
-WRITE = f"SELECT write_changes_v1({', '.join(f'${number}' for number in range(1, _PARAMETERS + 1))})"
+EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, SEEN_COLUMNS, GONE_COLUMNS = 12, 7, 2, 3, 3
+_EVENTS = EVENT_COLUMNS + STATE_COLUMNS + REACTION_COLUMNS
+_PLACES = [f"${number}" for number in range(1, _EVENTS + SEEN_COLUMNS + 4)]
+CHANGE = f"""
+SELECT place, sequence FROM set_config('lock_timeout', {_PLACES[-1]}, true) AS lock_timeout, LATERAL append_changes_v1(
+    CASE WHEN lock_timeout IS NOT NULL THEN $1::uuid[] END, {", ".join(_PLACES[1:-1])}
+) AS appended
+"""
+WRITE = f"SELECT place FROM write_changes_v1({', '.join(_PLACES[: _EVENTS + GONE_COLUMNS])})"
+_NO_STATE = (None,) * STATE_COLUMNS
+NOTHING_GONE = ((),) * GONE_COLUMNS
+PERMITTED = roles_with(Permission.SEND_MESSAGES)
+OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 
 async def append_changes(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
     """Store the batch; one outcome for each effect, in order. Raises as `append_batch` does."""
+    outcomes = await _append_foreseen(connection, effects, lock_timeout_ms)
+    return outcomes or await _append_judged(connection, effects, lock_timeout_ms)
+
+
+async def _append_foreseen(
+    connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int
+) -> list[Outcome]:
+    """Store what is decided on the messages as they were seen. Empty: they are other ones by now, or not all may be stored."""
+    batch = ChangeBatch()
+    if not all(batch.foresee(effect) for effect in effects):
+        return []
+    rows = await connection.fetch(CHANGE, *_written(batch, seen=True), PERMITTED, OVERSEERS, f"{lock_timeout_ms}ms")
+    sequences: dict[int, int] = {row["place"]: row["sequence"] for row in rows}
+    return [stored_now(effect, sequences[place]) for place, effect in enumerate(effects, start=1) if sequences]
+
+
+async def _append_judged(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
+    """Read under the locks, decide, and store."""
     async with connection.transaction(isolation="read_committed"):
         rows = await connection.fetch(JUDGE, *_questions(effects), f"{lock_timeout_ms}ms")
         judged = {row["place"]: row for row in rows}
@@ -50,8 +80,21 @@ async def append_changes(connection: Connection, effects: Sequence[AppendEvent],
             row = judged.get(place)
             outcomes.append(batch.decide(effect, _judgement(effect, row) if row is not None else None))
         if batch.events:
-            await connection.execute(WRITE, *_written(batch))
+            gone = [(*key, wire) for key, wire in batch.redacted.items()]
+            await connection.execute(WRITE, *_written(batch), *(zip(*gone, strict=True) if gone else NOTHING_GONE))
     return outcomes
+
+
+def stored_now(effect: AppendEvent, sequence: int) -> Appended:
+    """Return the outcome of an append that was stored."""
+    event = StoredEvent(
+        channel_id=effect.channel_id,
+        sequence=sequence,
+        event_id=effect.event_id,
+        wire=effect.wire,
+        created_at_ms=effect.now_ms,
+    )
+    return Appended(event=event)
 
 
 def _questions(effects: Sequence[AppendEvent]) -> list[list[Any]]:
@@ -102,13 +145,13 @@ def _judgement(effect: AppendEvent, row: Row) -> Judgement:
 def message_state(row: Row) -> MessageState:
     """A message by its event and, where anything has happened to it, its state; `reactions` begin with emoji and number."""
     if row["versions"] is None:
-        return MessageState(row["sequence"], row["event_id"], row["author_id"], to_millis(row["created_at"]))
+        return MessageState(row["sequence"], row["event_id"], row["author_id"], to_millis(row["posted_at"]))
     reactions = msgspec.json.decode(row["reactions"]) if row["reactions"] is not None else ()
     return MessageState(
         sequence=row["sequence"],
         event_id=row["event_id"],
         author_id=row["author_id"],
-        created_at_ms=to_millis(row["created_at"]),
+        created_at_ms=to_millis(row["posted_at"]),
         edited_text=row["edited_text"],
         edited_at_ms=to_millis_or_none(row["edited_at"]),
         versions=row["versions"],
@@ -119,17 +162,19 @@ def message_state(row: Row) -> MessageState:
     )
 
 
-def _written(batch: ChangeBatch) -> list[Sequence[Any]]:
-    return [
-        *_columns([_event_row(event) for event in batch.events], EVENT_COLUMNS),
-        *_columns([_state_row(channel_id, state) for (channel_id, _), state in batch.states.items()], STATE_COLUMNS),
-        *_columns([(*key, adds) for key, adds in batch.reactions.items()], REACTION_COLUMNS),
-        *_columns([(*key, wire) for key, wire in batch.redacted.items()], GONE_COLUMNS),
-    ]
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * count
+def _written(batch: ChangeBatch, *, seen: bool = False) -> list[Sequence[Any]]:
+    states, reactions = dict(batch.states.values()), dict(batch.reactions.values())
+    rows = []
+    for place, event in enumerate(batch.events):
+        change = event.append.change
+        rows.append((
+            *_event_row(event),
+            *(_state_row(states[place]) if place in states else _NO_STATE),
+            change.emoji if isinstance(change, React) else None,
+            reactions.get(place),
+            *(_seen_row(event.append) if seen else ()),
+        ))  # fmt: skip
+    return list(zip(*rows, strict=True))
 
 
 def _event_row(event: NewEvent) -> tuple[Any, ...]:
@@ -150,13 +195,8 @@ def _event_row(event: NewEvent) -> tuple[Any, ...]:
     )
 
 
-def _state_row(channel_id: str, state: MessageState) -> tuple[Any, ...]:
+def _state_row(state: MessageState) -> tuple[Any, ...]:
     return (
-        channel_id,
-        state.sequence,
-        state.event_id,
-        state.author_id,
-        moment(state.created_at_ms),
         state.edited_text,
         moment_or_none(state.edited_at_ms),
         state.versions,
@@ -165,3 +205,10 @@ def _state_row(channel_id: str, state: MessageState) -> tuple[Any, ...]:
         state.replies,
         msgspec.json.encode(state.reactions).decode(),
     )
+
+
+def _seen_row(effect: AppendEvent) -> tuple[str | None, str | None, int | None]:
+    session_id = effect.author.session_id if effect.author is not None else None
+    if effect.change is None or effect.seen is None:
+        return session_id, None, None
+    return session_id, effect.change.target, effect.seen.revision

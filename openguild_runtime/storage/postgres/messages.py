@@ -24,7 +24,7 @@ from openguild_runtime.storage.postgres.changes import message_state
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, to_millis
 
-COLUMNS = """head_sequence, in_page, sequence, event_id, author_id, created_at, wire, edited_text, edited_at, versions,
+COLUMNS = """head_sequence, in_page, sequence, event_id, author_id, created_at AS posted_at, wire, edited_text, edited_at, versions,
     redacted_by, pinned_at, replies, reactions"""
 PAGE = f"SELECT {COLUMNS} FROM message_page_v1($1, $2, $3, $4, $5, $6, $7)"
 PINS = f"""

@@ -26,20 +26,21 @@ from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
-from tests.support.messages import changing, new_event_id, post, stored
+from tests.support.messages import as_seen, changing, new_event_id, post, stored
 
 USERS = tuple(f"00000000-0000-4000-8000-00000000000{number}" for number in range(4))
 ROLES = ("owner", "moderator", "member", "viewer")
 GUILD = "00000000-0000-4000-8000-000000000100"
 
-# What is done, by whom, and to which of the events so far; the batches are performed at once.
+# What is done, by whom, and to which of the events so far; the batches are performed at once. With every batch: whether the
+# messages that it changes are read before.
 STEP = st.tuples(
     st.sampled_from(["post", "post", "reply", "edit", "redact", "add", "add", "take", "pin", "unpin", "again"]),
     st.integers(0, len(USERS) - 1),
     st.integers(0, 7),
     st.sampled_from(["+1", "heart", "🎉"]),
 )
-HISTORY = st.lists(st.lists(STEP, min_size=1, max_size=5), min_size=1, max_size=12)
+HISTORY = st.lists(st.tuples(st.lists(STEP, min_size=1, max_size=5), st.booleans()), min_size=1, max_size=12)
 
 
 class Both:
@@ -57,6 +58,17 @@ class Both:
         here, there = [await asyncio.gather(*[_outcome(store, effect) for effect in effects]) for store in self._stores]
         assert here == there
         return here
+
+    def change_as_seen(self, *effects: AppendEvent) -> None:
+        """Read what they change in each store, then perform them at once, in order; every store must answer the same."""
+        self._portal.call(self._see_and_change, effects)
+
+    async def _see_and_change(self, effects: tuple[AppendEvent, ...]) -> None:
+        outcomes = []
+        for store in self._stores:
+            seen = [await as_seen(store, effect) for effect in effects]
+            outcomes.append(await asyncio.gather(*[_outcome(store, effect) for effect in seen]))
+        assert outcomes[0] == outcomes[1]
 
 
 @asynccontextmanager
@@ -91,18 +103,20 @@ def both(new_database: Callable[[], str]) -> Iterator[Both]:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(history=HISTORY)
-def test_a_history_ends_the_same_in_both_stores(both: Both, history: list[list[tuple[str, int, int, str]]]) -> None:
+def test_a_history_ends_the_same_in_both_stores(
+    both: Both, history: list[tuple[list[tuple[str, int, int, str]], bool]]
+) -> None:
     channel_id = new_id()
     both.alike(InsertChannel(author=Author(USERS[0]), channel_id=channel_id, guild_id=GUILD, name="c", now_ms=NOW))
     done: list[AppendEvent] = []
-    for moment, batch in enumerate(history):
+    for moment, (batch, reads) in enumerate(history):
         effects: list[AppendEvent] = []
         for kind, user, place, emoji in batch:
             effect = _effect(channel_id, done, kind, USERS[user], place, emoji, NOW + moment)
             if effect.event_id not in {other.event_id for other in effects}:
                 effects.append(effect)
                 done.append(effect)
-        both.alike(*effects)
+        (both.change_as_seen if reads else both.alike)(*effects)
     for reader_id in USERS[:3]:
         both.alike(
             *[ReadMessages(channel_id=channel_id, reader_id=reader_id, limit=limit) for limit in (3, 50)],

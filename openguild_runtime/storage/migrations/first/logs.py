@@ -84,9 +84,7 @@ STATES = """
 CREATE TABLE message_states (
     log_id      uuid NOT NULL,
     sequence    bigint NOT NULL,
-    event_id    text NOT NULL,
-    author_id   text NOT NULL,
-    created_at  timestamptz NOT NULL,
+    revision    bigint NOT NULL,
     edited_text text,
     edited_at   timestamptz,
     versions    integer NOT NULL,
@@ -97,6 +95,7 @@ CREATE TABLE message_states (
     PRIMARY KEY (log_id, sequence)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE message_states IS 'messages to which something has happened; another one is as its event says';
+COMMENT ON COLUMN message_states.revision IS 'sequence of the event that changed it last';
 COMMENT ON COLUMN message_states.reactions IS 'emoji and how many users, by the first use: [["+1", 2]]';
 CREATE INDEX message_states_pins ON message_states (log_id, pinned_at, sequence) WHERE pinned_at IS NOT NULL;
 

@@ -2,7 +2,16 @@
 
 from alembic import op
 
-from openguild_runtime.storage.migrations.first import LOOKUPS, appends, logs, mentions, reading, tables
+from openguild_runtime.storage.migrations.first import (
+    LOOKUPS,
+    access,
+    appends,
+    changes,
+    logs,
+    mentions,
+    reading,
+    tables,
+)
 
 revision = "0001"
 down_revision = None
@@ -23,8 +32,11 @@ TABLES = (
 )
 FUNCTIONS = (
     appends.APPEND,
-    appends.JUDGE,
-    appends.WRITE,
+    changes.JUDGE,
+    changes.CHANGE,
+    changes.WRITE,
+    access.ACCESS,
+    access.CHANGE_ACCESS,
     reading.EVENTS,
     reading.MESSAGE_PAGE,
     reading.MESSAGES,
