@@ -59,7 +59,10 @@ WITH own AS MATERIALIZED ({OWN_CHANNELS}), direct AS (
 )
 SELECT n.log_id AS channel_id, n.guild_id, n.sequence, n.event_id, n.created_at, e.wire, s.edited_text, n.direct,
     n.sequence > n.last_read AS unread
-FROM (SELECT * FROM direct UNION ALL SELECT * FROM of_many) AS n
+FROM (
+    SELECT log_id, sequence, event_id, created_at, direct, guild_id, last_read FROM direct
+    UNION ALL SELECT log_id, sequence, event_id, created_at, direct, guild_id, last_read FROM of_many
+) AS n
 JOIN log_events AS e ON e.log_id = n.log_id AND e.sequence = n.sequence
 LEFT JOIN message_states AS s ON s.log_id = n.log_id AND s.sequence = n.sequence
 ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4

@@ -134,7 +134,7 @@ async def test_what_is_forbidden_by_now_is_refused(place: Place) -> None:
     await stored(place.there, changing(channel_id, place.member, Redact(target)))
     assert await attempt(place.here, edit) is ErrorCode.MESSAGE_REDACTED
     assert await attempt(place.here, reply) is ErrorCode.MESSAGE_REDACTED
-    await place.there.perform(DeleteChannel(author=Author(place.owner), channel_id=channel_id))
+    await place.there.perform(DeleteChannel(author=Author(place.owner), channel_id=channel_id, now_ms=NOW))
     assert await attempt(place.here, edit) == AppendFailure("no_channel")
 
 
