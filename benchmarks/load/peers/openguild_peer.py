@@ -9,10 +9,11 @@ import anyio.lowlevel
 from common import control
 
 from openguild_runtime.config.server_config import load
-from openguild_runtime.net.listener import open_listener, raise_descriptor_limit
+from openguild_runtime.net.listener import open_listener
 from openguild_runtime.observability import logs
 from openguild_runtime.process.shutdown import Shutdown, handle_signals
 from openguild_runtime.server import app
+from openguild_runtime.server.descriptors import raise_limit
 
 
 async def run(server: app.Server) -> None:
@@ -28,12 +29,12 @@ async def main(port: int) -> None:
     flags |= {"guilds.max_channels_per_guild": 10**6, "guilds.max_writes_per_user_per_window": 10**6}
     flags |= {"session.signing_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}
     config = load(flags, {}, Path("/"))
-    descriptors = raise_descriptor_limit()
+    descriptors = raise_limit()
     async with anyio.create_task_group() as tasks:
         server = app.Server(config, tasks, descriptors)
         tasks.start_soon(run, server)
 
-        hub = server.replica.hub
+        hub = server.replica.replica.hub
 
         def publish(payload: bytes) -> None:
             """To every channel that somebody listens to: one, or thousands."""
