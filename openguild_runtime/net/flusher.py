@@ -88,7 +88,7 @@ class Flusher:
             while self._dirty:
                 await self._turn.each(list(self._dirty), self._serve_in_turn)
                 self._ended()
-                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()  # what is published in this turn shares the sends of the next round
 
     def _serve_in_turn(self, ring: str) -> None:
         if ring in self._dirty:  # else a burst has been flushed meanwhile

@@ -33,7 +33,9 @@ class Turn:
 
     async def each(self, items: Iterable[T], action: Callable[[T], object]) -> None:
         """Do `action(item)` for each, in as many turns as it takes. Return when all is done."""
+        self.left()
         for item in items:
+            action(item)
             if self.left() <= 0:
                 await anyio.lowlevel.checkpoint()
-            action(item)
+                self.left()
