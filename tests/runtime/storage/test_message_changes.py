@@ -172,7 +172,10 @@ async def test_a_reaction_counts_once_for_each_user(place: Place) -> None:
     assert (await found(storage, channel_id, target)).state.reactions == (("heart", 1), ("+1", 1))
 
 
-async def test_some_of_those_who_reacted_are_named(place: Place) -> None:
+@pytest.mark.parametrize("crowd", [100, 5])
+async def test_some_of_those_who_reacted_are_named(place: Place, crowd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL reads all of them, or of a crowd some of each emoji."""
+    monkeypatch.setattr("openguild_runtime.storage.postgres.messages.CROWD", crowd)
     storage, channel_id, target = place.storage, place.channel_id, place.message.event_id
     users = [await add_user(storage) for _ in range(MAX_SHOWN_REACTORS + 3)]
     for user_id in users:
@@ -181,9 +184,21 @@ async def test_some_of_those_who_reacted_are_named(place: Place) -> None:
         storage, [changing(channel_id, user_id, React(target, "+1", adds=True)) for user_id in users]
     )
     assert all(isinstance(outcome, Appended) for outcome in outcomes)
-    message = await found(storage, channel_id, target)
-    assert message.state.reactions == (("+1", len(users)),)
-    assert message.reactors == (("+1", tuple(sorted(users)[:MAX_SHOWN_REACTORS])),)
+    for user_id, emoji in ((users[0], "heart"), (users[1], "heart"), (users[0], "\u2764"), (users[2], "!")):
+        await stored(storage, changing(channel_id, user_id, React(target, emoji, adds=True)))
+    for reader_id in ("", place.owner, *users):
+        message = await found(storage, channel_id, target, reader_id)
+        assert message.state.reactions == (("+1", len(users)), ("heart", 2), ("\u2764", 1), ("!", 1))
+        assert message.reactors == (
+            ("+1", tuple(sorted(users)[:MAX_SHOWN_REACTORS])),
+            ("heart", tuple(sorted(users[:2]))),
+            ("\u2764", (users[0],)),
+            ("!", (users[2],)),
+        )
+        used = [
+            emoji for emoji, of in (("heart", users[:2]), ("\u2764", users[:1]), ("!", users[2:3])) if reader_id in of
+        ]
+        assert message.reacted == (("+1", *used) if reader_id in users else ())
 
 
 async def test_two_edits_at_once_are_two_versions(place: Place) -> None:

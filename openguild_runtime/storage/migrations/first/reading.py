@@ -38,48 +38,52 @@ _THESE = """
     WHERE log_id = of_log AND event_type = 'message' AND sequence = ANY (sequences)
 """
 
-# The messages of the page, and those that they answer. `reactions`: JSON, of each emoji [emoji, how many users, whether the
-# reader is one of them, the first `shown` of them]. A single row without a message: an empty page.
+# The messages of the page, and those that they answer. `reactions`: emoji and how many users, as JSON. `users`: by emoji, those
+# who reacted; of more than `crowd` in all only the first `shown` with each emoji, and where there are more of one emoji then the
+# reader, or NULL who is none of them. A single row without a message: an empty page.
 _FOLD = """
-CREATE FUNCTION {name}(of_log uuid, reader text, shown integer, {arguments}) RETURNS TABLE (
-    head_sequence bigint, in_page boolean, sequence bigint, event_id text, author_id text, created_at timestamptz, wire bytea,
-    edited_text text, edited_at timestamptz, versions integer, redacted_by text, pinned_at timestamptz, replies bigint,
-    reactions json
+CREATE FUNCTION {name}(of_log uuid, reader text, shown integer, crowd integer, {arguments}) RETURNS TABLE (
+    head_sequence bigint, in_page boolean, sequence bigint, target bigint, event_id text, author_id text,
+    created_at timestamptz, wire bytea, edited_text text, edited_at timestamptz, versions integer, redacted_by text,
+    pinned_at timestamptz, replies bigint,
+    reactions jsonb, users text[]
 ) LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 BEGIN
 RETURN QUERY WITH page AS MATERIALIZED ({page}), picked AS (
-    SELECT true AS in_page, sequence, event_id, sender_id, wire, created_at FROM page
+    SELECT true AS in_page, sequence, target, event_id, sender_id, wire, created_at FROM page
     UNION ALL
-    SELECT false, e.sequence, e.event_id, e.sender_id, e.wire, e.created_at
+    SELECT false, e.sequence, NULL, e.event_id, e.sender_id, e.wire, e.created_at
     FROM (SELECT DISTINCT target FROM page WHERE target IS NOT NULL EXCEPT SELECT sequence FROM page) AS answered,
     LATERAL (
         SELECT sequence, event_id, sender_id, wire, created_at FROM log_events
         WHERE log_id = of_log AND sequence = answered.target LIMIT 1
     ) AS e
 )
-SELECT l.head_sequence, p.in_page, p.sequence, p.event_id, p.sender_id, p.created_at, p.wire, p.edited_text, p.edited_at,
-    p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions
+SELECT l.head_sequence, p.in_page, p.sequence, p.target, p.event_id, p.sender_id, p.created_at, p.wire, p.edited_text, p.edited_at,
+    p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions, p.users
 FROM logs AS l LEFT JOIN (
-    SELECT m.in_page, m.sequence, m.event_id, m.sender_id, m.created_at, m.wire, s.edited_text, s.edited_at,
-        s.versions, s.redacted_by, s.pinned_at, s.replies, (
-            SELECT json_agg(json_build_array(
-                used.value ->> 0, used.value -> 1,
-                EXISTS (
-                    SELECT FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
-                    AND r.emoji = used.value ->> 0 AND r.user_id = reader
-                ),
-                ARRAY(
+    SELECT m.in_page, m.sequence, m.target, m.event_id, m.sender_id, m.created_at, m.wire, s.edited_text, s.edited_at,
+        s.versions, s.redacted_by, s.pinned_at, s.replies, s.reactions, CASE WHEN cardinality(few.users) > crowd THEN ARRAY(
+            SELECT named.user_id FROM jsonb_array_elements(s.reactions) AS used, LATERAL (
+                (SELECT 1 AS part, r.user_id FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
+                AND r.emoji = used.value ->> 0 ORDER BY r.user_id LIMIT shown)
+                UNION ALL
+                SELECT 2, (
                     SELECT r.user_id FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
-                    AND r.emoji = used.value ->> 0 ORDER BY r.user_id LIMIT shown
-                )
-            ) ORDER BY used.place)
-            FROM jsonb_array_elements(s.reactions) WITH ORDINALITY AS used (value, place)
-        ) AS reactions
+                    AND r.emoji = used.value ->> 0 AND r.user_id = reader
+                ) WHERE (used.value -> 1)::bigint > shown
+            ) AS named ORDER BY (used.value ->> 0) COLLATE "C", named.part, named.user_id
+        ) ELSE few.users END AS users
     FROM picked AS m LEFT JOIN LATERAL (
         SELECT edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions FROM message_states
         WHERE log_id = of_log AND sequence = m.sequence LIMIT 1
-    ) AS s ON true
+    ) AS s ON true LEFT JOIN LATERAL (
+        SELECT ARRAY(
+            SELECT r.user_id FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
+            ORDER BY r.emoji, r.user_id LIMIT crowd + 1
+        ) AS users OFFSET 0
+    ) AS few ON s.reactions <> '[]'
 ) AS p ON true WHERE l.log_id = of_log AND l.kind = 'channel';
 END
 $function$
