@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.messages import FindMessage, ListPins, MessagePage, ReadMessages, ReadVersions
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Response
-from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
+from openguild_proto.http.message import JSON, Response
+from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header
 from openguild_proto.operations.messages import checked_event_id
@@ -17,6 +21,8 @@ from openguild_proto.records import ChannelAccess
 from openguild_proto.schemas.decode import parse_integer
 from openguild_proto.schemas.folded import folded_message, folded_version
 from openguild_proto.schemas.messages import Message, TextVersion
+
+_encode = msgspec.json.Encoder().encode
 
 BOUNDS = ("after", "before", "around")
 
@@ -38,7 +44,7 @@ MESSAGE_PAGE = (
     rights=in_channel(Permission.READ), query=MESSAGE_PAGE, response_headers=(LOG_EPOCH, LOG_HEAD),
 )  # fmt: skip
 def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """A page of messages, oldest first, true of the log up to the head that the answer names: fold what follows it."""
+    """A page of messages, oldest first, of about a MiB at most, true of the log up to the head that the answer names."""
     given = {name: max(call.query[name], 0) for name in BOUNDS if name in call.query}
     if len(given) > 1:
         later = list(given)[1]
@@ -46,7 +52,10 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
         raise Refusal(ErrorCode.VALIDATION, details=(problem,))
     limit = min(max(call.query.get("limit", DEFAULT_PAGE_EVENTS), 1), MAX_PAGE_EVENTS)
     page = yield from ReadMessages(channel_id=channel_id, reader_id=call.claims.user_id, limit=limit, **given)
-    return _page_response(call, page)
+    if page is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    lines = _bounded(_lines(call, page), _nearest_first(page, given))
+    return _page_response(call, page, lines)
 
 
 @route(
@@ -56,7 +65,9 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
 def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """The newest pin first."""
     page = yield from ListPins(channel_id=channel_id, reader_id=call.claims.user_id)
-    return _page_response(call, page)
+    if page is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return _page_response(call, page, _lines(call, page))
 
 
 @route(
@@ -87,12 +98,36 @@ def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: st
     return Response.json([folded_version(version) for version in versions])
 
 
-def _page_response(call: Call[None, ChannelAccess], page: MessagePage | None) -> Response:
-    if page is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
+def _page_response(call: Call[None, ChannelAccess], page: MessagePage, lines: Sequence[bytes]) -> Response:
+    body = b"[" + b",".join(lines) + b"]"
+    return Response(status=200, body=body, headers=_headers(call, page), content_type=JSON)
+
+
+def _lines(call: Call[None, ChannelAccess], page: MessagePage) -> list[bytes]:
     channel_id = call.access.channel.channel_id
-    lines = [folded_message(channel_id, message, page.originals) for message in page.messages]
-    return Response.json(lines, headers=_headers(call, page))
+    return [_encode(folded_message(channel_id, message, page.originals)) for message in page.messages]
+
+
+def _nearest_first(page: MessagePage, given: Mapping[str, int]) -> Iterable[int]:
+    """Return the places of the page, from where the reader continues."""
+    count = len(page.messages)
+    if "after" in given:
+        return range(count)
+    if "around" not in given:
+        return reversed(range(count))
+    middle = sum(message.state.sequence <= given["around"] for message in page.messages)
+    return sorted(range(count), key=lambda place: abs(2 * (place - middle) + 1))
+
+
+def _bounded(lines: Sequence[bytes], nearest_first: Iterable[int]) -> Sequence[bytes]:
+    """Return the part of the page within MAX_PAGE_BYTES, at least one message."""
+    size, kept = 0, list[int]()
+    for place in nearest_first:
+        size += len(lines[place])
+        if kept and size > MAX_PAGE_BYTES:
+            break
+        kept.append(place)
+    return lines[min(kept) : max(kept) + 1] if kept else ()
 
 
 def _headers(call: Call[None, ChannelAccess], page: MessagePage) -> tuple[tuple[str, str], ...]:
