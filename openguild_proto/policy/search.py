@@ -1,0 +1,261 @@
+"""What a search finds: the terms of a text and of a query, by one rule for every store (PROTOCOL 7.9).
+
+A store either compares with `matches`, or keeps `terms_of` each message in an index that answers the same.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+from openguild_proto.limits import (
+    MAX_EXCERPT_CHARS,
+    MAX_KNOWN_CHARACTERS,
+    MAX_TERM_CHARS,
+    MAX_TERM_PLACES,
+    MAX_TEXT_PLACES,
+    MIN_BEGINNING_CHARS,
+)
+from openguild_proto.policy.invisible_characters import BLANK
+from openguild_proto.records import MessageState
+
+Terms: TypeAlias = Mapping[str, Sequence[int]]
+"""The terms of a text and where each stands, counted from 1."""
+
+
+class Has(Enum):
+    """What a message may be asked to have."""
+
+    LINK = "link"  # a web address in its text
+    REPLY = "reply"  # it answers another message
+    PIN = "pin"  # it is pinned
+    REACTION = "reaction"  # at least one
+
+
+class Part(NamedTuple):
+    """A term of a query. `offset`: its place after the first part. `is_beginning`: longer terms that begin so count, too."""
+
+    term: str
+    offset: int = 0
+    is_beginning: bool = False
+
+
+Phrase: TypeAlias = tuple[Part, ...]
+"""Parts that stand together in a text, each at its offset."""
+
+_ASCII_WORD = re.compile(r"[0-9a-z_]+")
+_LINK = re.compile(r"https?://[^\s/]", re.IGNORECASE)
+_QUOTES = re.compile('["\u201c\u201d\u201e]')
+
+# Marks that Arabic and Hebrew are usually written without, and the Arabic letter that only stretches a word.
+_UNWRITTEN = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc]"
+)
+
+# Scripts that do not put spaces between words, and Hangul, whose words take endings: their terms are pairs of characters.
+_SCRIPTS = (
+    range(0x0E00, 0x0F00), range(0x1000, 0x10A0), range(0x1100, 0x1200), range(0x1780, 0x1800), range(0x3005, 0x3008),
+    range(0x3040, 0x3190), range(0x31A0, 0x31C0), range(0x31F0, 0x3200), range(0x3400, 0x4DC0), range(0x4E00, 0xA000),
+    range(0xA960, 0xA980), range(0xAC00, 0xD800), range(0xF900, 0xFB00), range(0x1B000, 0x1B170), range(0x20000, 0x33480),
+)  # fmt: skip
+_SKIN_TONES = range(0x1F3FB, 0x1F400)  # of emoji
+
+
+WORD, UNSPACED, SYMBOL, NONE = "w", "u", "s", " "
+_PIECE = re.compile("w+|u+|s")
+
+
+class _Kinds(dict[int, str]):
+    """The kind of each character, for `str.translate`; found when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        category = unicodedata.category(chr(code))
+        kind = NONE
+        if category[0] in "LNM" or category == "Pc":
+            kind = UNSPACED if any(code in block for block in _SCRIPTS) else WORD
+        elif category == "So" or code in _SKIN_TONES:
+            kind = SYMBOL
+        if len(self) < MAX_KNOWN_CHARACTERS:
+            self[code] = kind
+        return kind
+
+
+class _Compared(dict[int, "int | None"]):
+    """Each character, None for one that is not compared, for `str.translate`; found when it is first met."""
+
+    def __missing__(self, code: int) -> int | None:
+        character = chr(code)
+        is_dropped = (
+            character in BLANK or unicodedata.category(character) == "Cf" or _UNWRITTEN.match(character) is not None
+        )
+        compared = None if is_dropped else code
+        if len(self) < MAX_KNOWN_CHARACTERS:
+            self[code] = compared
+        return compared
+
+
+_kinds, _compared = _Kinds(), _Compared()
+
+
+def normalise(text: str) -> str:
+    """Return the text as it is compared: NFKC, case folded, without invisible characters and unwritten marks."""
+    if text.isascii():
+        return text.lower()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return folded.translate(_compared)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield words, symbols and runs of unspaced characters of a normalised text; True: such a run."""
+    if text.isascii():
+        for word in _ASCII_WORD.findall(text):
+            yield word, False
+        return
+    kinds = text.translate(_kinds)
+    for piece in _PIECE.finditer(kinds):
+        start, end = piece.span()
+        yield text[start:end], kinds[start] == UNSPACED
+
+
+def terms_of(text: str) -> dict[str, list[int]]:
+    """Return the terms of a message's text: words, symbols, and of unspaced scripts each pair and the last character."""
+    terms: dict[str, list[int]] = {}
+    place = 1
+    for piece, unspaced in _pieces(normalise(text)):
+        if place > MAX_TEXT_PLACES:
+            break
+        if unspaced:
+            for at in range(min(len(piece), MAX_TEXT_PLACES + 1 - place)):
+                places = terms.setdefault(piece[at : at + 2], [])
+                if len(places) < MAX_TERM_PLACES:
+                    places.append(place + at)
+            place += len(piece)
+        else:
+            places = terms.setdefault(piece[:MAX_TERM_CHARS], [])
+            if len(places) < MAX_TERM_PLACES:
+                places.append(place)
+            place += 1
+    return terms
+
+
+def has_link(text: str) -> bool:
+    """Return whether the text has a web address in it."""
+    return _LINK.search(text) is not None
+
+
+class Wanted(NamedTuple):
+    """What messages a search asks for: all that is given must be so. Times are UTC milliseconds.
+
+    `places`: ids of channels and of guilds; without any, the channels of the searcher's guilds and those they have a role in.
+    """
+
+    phrases: tuple[Phrase, ...] = ()
+    author_id: str | None = None
+    places: tuple[str, ...] = ()
+    since_ms: int | None = None  # inclusive
+    until_ms: int | None = None  # exclusive
+    has: frozenset[Has] = frozenset()
+
+
+def is_found(wanted: Wanted, message: MessageState, text: str, *, is_reply: bool) -> bool:
+    """Return whether a message is asked for, but for its channel. `text`: its text now."""
+    if message.redacted_by is not None:
+        return False
+    if wanted.author_id is not None and wanted.author_id != message.author_id:
+        return False
+    if wanted.since_ms is not None and message.created_at_ms < wanted.since_ms:
+        return False
+    if wanted.until_ms is not None and message.created_at_ms >= wanted.until_ms:
+        return False
+    having = {
+        Has.LINK: lambda: has_link(text),
+        Has.REPLY: lambda: is_reply,
+        Has.PIN: lambda: message.pinned_at_ms is not None,
+        Has.REACTION: lambda: bool(message.reactions),
+    }
+    return all(having[what]() for what in wanted.has) and (
+        not wanted.phrases or matches(terms_of(text), wanted.phrases)
+    )
+
+
+# --- queries -------------------------------------------------------------------------------------
+
+
+def parse_phrases(query: str) -> tuple[Phrase, ...]:
+    """Return what a text must contain, all of it. Words in quotes stand together, and so does what no space parts.
+
+    The last word, if it is not in quotes, is also found as the beginning of longer words.
+    """
+    phrases: dict[Phrase, None] = {}
+    sections = _QUOTES.split(normalise(query))  # every second one is quoted
+    for number, section in enumerate(sections):
+        if number % 2:
+            phrases[_phrase(section)] = None
+            continue
+        words = section.split()
+        is_open = number == len(sections) - 1 and section[-1:].strip() != ""
+        for word in words[:-1]:
+            phrases[_phrase(word)] = None
+        for word in words[-1:]:
+            phrases[_phrase(word, is_open=is_open)] = None
+    phrases.pop((), None)
+    return tuple(phrases)
+
+
+def _phrase(text: str, *, is_open: bool = False) -> Phrase:
+    """`is_open`: the last word may be the beginning of a longer one."""
+    parts: list[Part] = []
+    place = 0
+    for piece, unspaced in _pieces(text):
+        if unspaced:
+            pairs = [Part(piece[at : at + 2], place + at) for at in range(len(piece) - 1)]
+            parts += pairs or [Part(piece, place, is_beginning=True)]  # one character: every pair that begins with it
+            place += len(piece)
+        else:
+            parts.append(Part(piece[:MAX_TERM_CHARS], place))
+            place += 1
+    if is_open and parts and len(parts[-1].term) >= MIN_BEGINNING_CHARS and text.endswith(parts[-1].term):
+        parts[-1] = parts[-1]._replace(is_beginning=True)
+    return tuple(parts)
+
+
+def matches(terms: Terms, phrases: Sequence[Phrase]) -> bool:
+    """Return whether a text with these terms has all of the phrases."""
+    ordered: list[str] = []
+    for phrase in phrases:
+        starts: set[int] | None = None
+        for part in phrase:
+            if part.is_beginning:
+                ordered = ordered or sorted(terms)
+                found = {place for term in _beginning(ordered, part.term) for place in terms[term]}
+            else:
+                found = set(terms.get(part.term, ()))
+            here = {place - part.offset for place in found}
+            starts = here if starts is None else starts & here
+            if not starts:
+                return False
+    return True
+
+
+def _beginning(ordered: Sequence[str], prefix: str) -> Iterator[str]:
+    for at in range(bisect_left(ordered, prefix), len(ordered)):
+        if not ordered[at].startswith(prefix):
+            return
+        yield ordered[at]
+
+
+def excerpt(text: str, phrases: Sequence[Phrase]) -> str:
+    """Return the part of the text around the first thing that was found, in one line; of a short text all of it."""
+    line = " ".join(text.split())
+    if len(line) <= MAX_EXCERPT_CHARS:
+        return line
+    compared = normalise(line)
+    places = [at for phrase in phrases for at in [compared.find(phrase[0].term)] if at >= 0]
+    # normalising may change lengths: the place is near enough
+    first = min(places, default=0) * len(line) // max(len(compared), 1)
+    start = min(max(0, first - MAX_EXCERPT_CHARS // 4), len(line) - MAX_EXCERPT_CHARS)
+    return line[start : start + MAX_EXCERPT_CHARS]
