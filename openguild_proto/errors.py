@@ -36,6 +36,10 @@ class ErrorCode(Enum):
     INVALID_SINCE = ErrorSpec(
         "invalid_since", 400, "since is no place in the log of this channel: begin anew", "invalid_since"
     )
+    SEARCH_TOO_WIDE = ErrorSpec(
+        "search_too_wide", 400, "this search takes too long: narrow it with more words, in, from, after or before",
+        "search_too_wide",
+    )  # fmt: skip
     INVALID_HANDSHAKE = ErrorSpec("invalid_handshake", 400, "the WebSocket handshake is not valid", "invalid_handshake")
     # 401, 403, 404, 405
     UNAUTHORIZED = ErrorSpec("unauthorized", 401, "a valid bearer token is required", "unauthorized")
@@ -77,6 +81,7 @@ class ErrorCode(Enum):
     MESSAGE_RATE_LIMIT = ErrorSpec("message_rate_limit", 429, "you are sending messages too fast", "message_rate_limit")
     IP_RATE_LIMIT = ErrorSpec("ip_rate_limit", 429, "too many messages from this address", "ip_rate_limit")
     WRITE_RATE_LIMIT = ErrorSpec("write_rate_limit", 429, "you are changing things too fast", "write_rate_limit")
+    SEARCH_RATE_LIMIT = ErrorSpec("search_rate_limit", 429, "you are searching too fast", "search_rate_limit")
     LOGIN_RATE_LIMIT = ErrorSpec(
         "login_rate_limit", 429, "too many attempts; wait before trying again", "login_rate_limit"
     )

@@ -25,9 +25,8 @@ SECURITY_HEADERS: Headers = (
 )
 CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,OPTIONS"
 CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, idempotency-key"  # PROTOCOL 2.6.4
-CORS_EXPOSED = (
-    "x-request-id, x-next-after, x-openguild-epoch, x-openguild-head, retry-after"  # readable from other origins
-)
+# Readable from other origins.
+CORS_EXPOSED = "x-request-id, x-next-after, x-next-cursor, x-openguild-epoch, x-openguild-head, retry-after"
 CORS_MAX_AGE_SECS = 600
 VARY = "origin, access-control-request-method, access-control-request-headers"
 

@@ -22,6 +22,7 @@ from openguild_proto.memory import (
     messages,
     replica,
     retention,
+    search,
 )
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, Visible
@@ -29,7 +30,9 @@ from openguild_proto.schemas.log_writer import LogWriter
 
 T = TypeVar("T")
 
-PERFORMERS = collect(accounts, appends, attempts, channels, guilds, logs, mentions, messages, replica, retention)
+PERFORMERS = collect(
+    accounts, appends, attempts, channels, guilds, logs, mentions, messages, replica, retention, search
+)
 """The function of each effect."""
 
 

@@ -41,6 +41,15 @@ def effective_role_in(state: State, channel: Channel, user_id: str) -> str:
     return require_role(state.roles_of(user_id), roles_in(state, channel, user_id), Permission.READ)
 
 
+def may_read(state: State, channel: Channel, user_id: str) -> bool:
+    """Return whether the user may read the channel."""
+    try:
+        effective_role_in(state, channel, user_id)
+    except Refusal:
+        return False
+    return True
+
+
 def roles_in(state: State, channel: Channel, user_id: str) -> tuple[str | None, str | None]:
     """Return the user's roles in the channel's guild and in the channel; None: not a member."""
     explicit = channel.roles.get(user_id)

@@ -18,6 +18,7 @@ from openguild_proto.settings.sections import (
     GuildSettings,
     MessagingSettings,
     RegistrationSettings,
+    SearchSettings,
     SessionSettings,
     WebSocketSettings,
 )
@@ -34,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: SessionSettings = SessionSettings()
     guilds: GuildSettings = GuildSettings()
     registration: RegistrationSettings = RegistrationSettings()
+    search: SearchSettings = SearchSettings()
 
 
 class Limit(Enum):
@@ -44,6 +46,7 @@ class Limit(Enum):
 
     WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), "user_writes")
     MESSAGES = ("messages of an account and of an address", (ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.IP_RATE_LIMIT))
+    SEARCHES = ("searches of an account", (ErrorCode.SEARCH_RATE_LIMIT,), "user_searches")
     ATTEMPTS = ("attempts of an address and on an account", (ErrorCode.LOGIN_RATE_LIMIT,))
     REFRESHES = ("refreshes of an address and of an account", (ErrorCode.REFRESH_RATE_LIMIT,))
     STREAMS = ("open streams of an account and of an address", (ErrorCode.CONNECTION_LIMIT,))
@@ -54,13 +57,18 @@ class Limit(Enum):
         self.window = window
 
 
-SHARED = {"user": "user_messages", "address": "address_messages", "writes": "user_writes"}
+SHARED = {
+    "user": "user_messages",
+    "address": "address_messages",
+    "writes": "user_writes",
+    "searches": "user_searches",
+}
 """Windows that replicas share, by their names on the bus."""
 
 
 def rates(settings: Settings) -> dict[str, tuple[int, float]]:
     """Return the limit and the seconds of each window of a Service, by attribute."""
-    messages, session, guilds = settings.messaging, settings.session, settings.guilds
+    messages, session, guilds, search = settings.messaging, settings.session, settings.guilds, settings.search
     of_user, of_address = messages.max_messages_per_user_per_window, messages.max_messages_per_ip_per_window
     return {
         "user_messages": (of_user, messages.rate_limit_window_secs),
@@ -68,6 +76,7 @@ def rates(settings: Settings) -> dict[str, tuple[int, float]]:
         "user_repeats": (of_user * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
         "address_repeats": (of_address * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
         "user_writes": (guilds.max_writes_per_user_per_window, guilds.write_window_secs),
+        "user_searches": (search.max_searches_per_user_per_window, search.window_secs),
         "address_logins": (session.max_logins_per_address_per_window, session.login_window_secs),
         "account_logins": (session.max_logins_per_account_per_window, session.login_window_secs),
         "address_refreshes": (session.max_refreshes_per_address_per_window, session.login_window_secs),
@@ -87,6 +96,7 @@ class Service:
     user_repeats: SlidingWindow  # key: user id; repeated posts
     address_repeats: SlidingWindow  # key: limit_key of the client's address; repeated posts
     user_writes: SlidingWindow  # key: user id; changes other than messages
+    user_searches: SlidingWindow  # key: user id
     address_logins: SlidingWindow  # key: limit_key of the client's address; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
     address_refreshes: SlidingWindow  # key: limit_key of the client's address

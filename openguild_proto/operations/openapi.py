@@ -12,7 +12,7 @@ from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD
-from openguild_proto.operations.paging import NEXT_AFTER
+from openguild_proto.operations.paging import NEXT_AFTER, NEXT_CURSOR
 from openguild_proto.operations.parameters import EPOCH
 from openguild_proto.operations.route import Media, Parameter, Route
 from openguild_proto.operations.router import CLIENT_PREFIX, UUID_PARAMETERS
@@ -33,6 +33,10 @@ _HEADERS: dict[str, Schema] = {
     },
     NEXT_AFTER: {
         "description": "the `after` of the next page, opaque; absent on the last",
+        "schema": {"type": "string"},
+    },
+    NEXT_CURSOR: {
+        "description": "the `cursor` of the next page, opaque; absent on the last",
         "schema": {"type": "string"},
     },
     LOG_EPOCH: {
@@ -79,7 +83,7 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
             "schemas": build_schemas(routes),
             "headers": _HEADERS,
             "responses": {
-                "Error": _error_response(*_HEADERS.keys() - {NEXT_AFTER, LOG_EPOCH, LOG_HEAD}),
+                "Error": _error_response(*_HEADERS.keys() - {NEXT_AFTER, NEXT_CURSOR, LOG_EPOCH, LOG_HEAD}),
                 **{
                     f"Error{status}": _error_response("X-Request-Id", *names)
                     for status, names in _ERROR_HEADERS.items()

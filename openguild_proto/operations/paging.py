@@ -22,6 +22,7 @@ from openguild_proto.schemas.decode import parse_integer, parse_uuid
 T = TypeVar("T")
 
 NEXT_AFTER = "X-Next-After"
+NEXT_CURSOR = "X-Next-Cursor"
 
 _CURSOR = re.compile(r"([0-9]{1,15})\.(.{1,64})", re.ASCII)
 
@@ -33,15 +34,23 @@ class Page(NamedTuple):
     after: PageCursor | str | None
 
 
+def parse_cursor(text: str, parse_key: Callable[[str], str | None]) -> PageCursor | None:
+    """Return the cursor that a page named; None: it is none."""
+    cursor = _CURSOR.fullmatch(text)
+    if cursor is None:
+        return None
+    at_ms, key = int(cursor[1]), parse_key(cursor[2])
+    return PageCursor(at_ms, key) if key is not None and at_ms <= MAX_TIME_MS else None
+
+
 def paged_by(parse_key: Callable[[str], str | None]) -> tuple[Parameter, ...]:
     """Return the query parameters of a list. `parse_key` parses the id of a line."""
 
     def parse_after(name: str, text: str) -> PageCursor | str:
-        cursor = _CURSOR.fullmatch(text)
-        at_ms, key = (int(cursor[1]), parse_key(cursor[2])) if cursor is not None else (0, parse_key(text))
-        if key is None or at_ms > MAX_TIME_MS:
+        after = parse_cursor(text, parse_key) or parse_key(text)
+        if after is None:
             raise _after_problem()
-        return PageCursor(at_ms, key) if cursor is not None else key
+        return after
 
     limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_LINES, "default": MAX_PAGE_LINES}
     after = "the X-Next-After of the page before; also the id of a line that is in the list"
@@ -87,11 +96,12 @@ def page_response(
     show: Callable[[T], Any],
     place: Callable[[T], PageCursor],
     *,
+    header: str = NEXT_AFTER,
     headers: Headers = (),
 ) -> Response:
     """Return the response with an array. `records` were read with `page.limit + 1`, which shows whether a page follows."""
     shown = records[: page.limit]
-    following = ((NEXT_AFTER.lower(), _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
+    following = ((header.lower(), _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
     return Response.json([show(record) for record in shown], headers=(*following, *headers))
 
 

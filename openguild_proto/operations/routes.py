@@ -15,6 +15,7 @@ from openguild_proto.operations import (
     members,
     messages,
     reads,
+    search,
     sessions,
     streams,
     timeline,
@@ -28,7 +29,20 @@ ROUTES: tuple[Route, ...] = (
     *collect_routes(health, keys),
     describing(lambda: ROUTES),
     *collect_routes(
-        users, sessions, guilds, channels, members, invites, messages, logs, changes, timeline, reads, inbox, streams
+        users,
+        sessions,
+        guilds,
+        channels,
+        members,
+        invites,
+        messages,
+        logs,
+        changes,
+        timeline,
+        reads,
+        inbox,
+        search,
+        streams,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""What a search finds: the terms of a text and of a query, by one rule for every store (PROTOCOL 7.9).
+"""What a search finds: the terms of a text and of a query, by one rule for every store (PROTOCOL 7.11).
 
 A store either compares with `matches`, or keeps `terms_of` each message in an index that answers the same.
 """

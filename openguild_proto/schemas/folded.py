@@ -8,7 +8,7 @@ import msgspec
 
 from openguild_proto.effects.messages import FoundMessage, MessageVersion
 from openguild_proto.limits import MAX_PREVIEW_CHARS
-from openguild_proto.records import MentionRecord
+from openguild_proto.records import MentionRecord, MessageState
 from openguild_proto.schemas.messages import Author, Mention, Message, MessagePreview, Reaction, TextVersion
 from openguild_proto.timestamps import from_millis
 
@@ -43,7 +43,7 @@ def folded_message(channel_id: str, found: FoundMessage, originals: Mapping[str,
         channel_id=channel_id,
         author=_author(state.author_id, content),
         created_at=from_millis(state.created_at_ms),
-        content=_text(found, content),
+        content=_text(found.state, content),
         edited_at=None if state.edited_at_ms is None else from_millis(state.edited_at_ms),
         versions=state.versions,
         redacted_by=state.redacted_by,
@@ -56,6 +56,16 @@ def folded_message(channel_id: str, found: FoundMessage, originals: Mapping[str,
         reply_to=content.reply_to,
         reply_preview=None if original is None else _preview(original),
     )
+
+
+def posted_by(state: MessageState, wire: bytes) -> Author:
+    """Return the author of a message; `wire`: the event that posted it."""
+    return _author(state.author_id, _decoder.decode(wire).content)
+
+
+def text_now(state: MessageState, wire: bytes) -> str | None:
+    """Return the newest text of a message; None: it was taken back."""
+    return _text(state, _decoder.decode(wire).content)
 
 
 def folded_version(version: MessageVersion) -> TextVersion:
@@ -84,7 +94,7 @@ def mention_line(mention: MentionRecord) -> Mention:
 
 def _preview(original: FoundMessage) -> MessagePreview:
     content = _decoder.decode(original.wire).content
-    text = _text(original, content)
+    text = _text(original.state, content)
     return MessagePreview(
         event_id=original.state.event_id,
         sequence=original.state.sequence,
@@ -97,8 +107,8 @@ def _author(user_id: str, content: _Content) -> Author:
     return Author(user_id, content.author.username if content.author is not None else None)
 
 
-def _text(found: FoundMessage, content: _Content) -> str | None:
+def _text(state: MessageState, content: _Content) -> str | None:
     """The newest text; None: it was taken back."""
-    if found.state.redacted_by is not None:
+    if state.redacted_by is not None:
         return None
-    return content.content if found.state.edited_text is None else found.state.edited_text
+    return content.content if state.edited_text is None else state.edited_text

@@ -115,6 +115,14 @@ class GuildSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """`search.*`: limits of searches."""
+
+    max_searches_per_user_per_window: Annotated[Count, Setting("searches of one user", live=True)] = 60
+    window_secs: Annotated[Window, Setting("the window of the limit of searches", live=True)] = 60
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegistrationSettings:
     """`registration.*`: who may open an account."""
 

@@ -23,6 +23,7 @@ from openguild_proto.settings.sections import (
     HttpLimits,
     MessagingSettings,
     RegistrationSettings,
+    SearchSettings,
     SessionSettings,
     WebSocketSettings,
 )
@@ -204,6 +205,7 @@ class ServerConfig(Strict):
     drain: Annotated[DrainSection, Declared()] = DrainSection()
     database: Annotated[DatabaseSection, Declared()] = DatabaseSection()
     registration: Annotated[RegistrationSettings, Declared()] = RegistrationSettings()
+    search: Annotated[SearchSettings, Declared()] = SearchSettings()
     tracing: Annotated[TracingSection, Declared()] = TracingSection()
     media: Annotated[MediaSection, Declared()] = MediaSection()
 
@@ -299,6 +301,7 @@ class ServerConfig(Strict):
             session=self.session,
             guilds=self.guilds,
             registration=self.registration,
+            search=self.search,
         )
 
     def key_ring(self) -> KeyRing:

@@ -56,6 +56,7 @@ from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.requests import Requests
 from openguild_runtime.server.retention import prune_forever
 from openguild_runtime.server.scrape import Scrape
+from openguild_runtime.server.search_indexing import index_forever
 from openguild_runtime.server.shutdown import DrainRequest, drain, end_scrapes
 from openguild_runtime.server.siblings import Heartbeat, WorkerSlot
 from openguild_runtime.server.storage_events import StorageEvents
@@ -287,6 +288,7 @@ class Server:
         self._started.set()
         log.info("serving")
         self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
+        self.tasks.start_soon(index_forever, self.storage)
         self.replica.follow()
 
     async def _drain(self, listener: socket.socket) -> None:

@@ -16,6 +16,7 @@ from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
 from openguild_proto.records import MessageState, Pin, React, Redact, StoredEvent
+from openguild_runtime.storage.postgres.search_index import FOLLOW, changed_documents
 from openguild_runtime.storage.postgres.values import (
     Connection,
     Row,
@@ -38,10 +39,14 @@ FROM set_config('lock_timeout', $11, true) AS lock_timeout, LATERAL judge_change
 """
 EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, SEEN_COLUMNS, GONE_COLUMNS = 12, 7, 2, 3, 3
 _EVENTS = EVENT_COLUMNS + STATE_COLUMNS + REACTION_COLUMNS
-_PLACES = [f"${number}" for number in range(1, _EVENTS + SEEN_COLUMNS + 4)]
+_PLACES = [f"${number}" for number in range(1, _EVENTS + SEEN_COLUMNS + 7)]
+# With the first row the search index follows: there is none where nothing is stored.
 CHANGE = f"""
-SELECT place, sequence FROM set_config('lock_timeout', {_PLACES[-1]}, true) AS lock_timeout, LATERAL append_changes_v1(
-    CASE WHEN lock_timeout IS NOT NULL THEN $1::uuid[] END, {", ".join(_PLACES[1:-1])}
+SELECT place, sequence, CASE WHEN place = 1 AND cardinality({_PLACES[-3]}::uuid[]) > 0 THEN (
+    SELECT count(*) FROM search_follow_v1({", ".join(_PLACES[-3:])})
+) END AS followed
+FROM set_config('lock_timeout', {_PLACES[-4]}, true) AS lock_timeout, LATERAL append_changes_v1(
+    CASE WHEN lock_timeout IS NOT NULL THEN $1::uuid[] END, {", ".join(_PLACES[1:-4])}
 ) AS appended
 """
 WRITE = f"SELECT place FROM write_changes_v1({', '.join(_PLACES[: _EVENTS + GONE_COLUMNS])})"
@@ -64,7 +69,8 @@ async def _append_foreseen(
     batch = ChangeBatch()
     if not all(batch.foresee(effect) for effect in effects):
         return []
-    rows = await connection.fetch(CHANGE, *_written(batch, seen=True), PERMITTED, OVERSEERS, f"{lock_timeout_ms}ms")
+    written, documents = _written(batch, seen=True), changed_documents(batch)
+    rows = await connection.fetch(CHANGE, *written, PERMITTED, OVERSEERS, f"{lock_timeout_ms}ms", *documents)
     sequences: dict[int, int] = {row["place"]: row["sequence"] for row in rows}
     return [stored_now(effect, sequences[place]) for place, effect in enumerate(effects, start=1) if sequences]
 
@@ -82,6 +88,9 @@ async def _append_judged(connection: Connection, effects: Sequence[AppendEvent],
         if batch.events:
             gone = [(*key, wire) for key, wire in batch.redacted.items()]
             await connection.execute(WRITE, *_written(batch), *(zip(*gone, strict=True) if gone else NOTHING_GONE))
+            documents = changed_documents(batch)
+            if documents[0]:
+                await connection.execute(FOLLOW, *documents)
     return outcomes
 
 

@@ -46,9 +46,12 @@ MARK_READ = "SELECT channel_id, last_read, head_sequence, unread, moved FROM mar
 # Whoever appends holds the log's row: it is taken before everything that is deleted with it, in the order of appends.
 HOLD_LOGS = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY log_id FOR UPDATE"
 # The logs' rows last: until then nobody can append.
-DELETE_LOGS = tuple(
-    f"DELETE FROM {table} WHERE log_id = ANY ($1::uuid[])"
-    for table in ("mentions", "mentions_of_many", "reactions", "message_states", "log_events", "logs")
+LOG_TABLES = (
+    "search_documents", "search_progress", "mentions", "mentions_of_many", "reactions", "message_states", "log_events", "logs",
+)  # fmt: skip
+DELETE_LOGS = (
+    "SELECT search_hold_v1($1::uuid[])",  # nobody indexes them either
+    *(f"DELETE FROM {table} WHERE log_id = ANY ($1::uuid[])" for table in LOG_TABLES),
 )
 
 

@@ -8,8 +8,8 @@ credentials.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -21,10 +21,11 @@ from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailur
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory
+from openguild_proto.effects.search import IndexMessages, SearchHit, SearchMessages, SearchTooWide
 from openguild_proto.log.commits import Attempt, Outcome
 from openguild_proto.records import ChannelAccess, History
 from openguild_proto.schemas.log_writer import LogWriter
-from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, WATCHERS
+from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, SEARCHERS, WATCHERS
 from openguild_runtime.config.server_config import DatabaseSection
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS, explain
 from openguild_runtime.storage import fitness
@@ -47,6 +48,7 @@ from openguild_runtime.storage.postgres import (
     messages,
     replica,
     retention,
+    search,
     sessions,
 )
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
@@ -54,6 +56,7 @@ from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.committer import Committers
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
+from openguild_runtime.storage.postgres.search_index import SearchIndexer
 from openguild_runtime.storage.postgres.session_settings import session_settings
 from openguild_runtime.storage.postgres.transaction import Transaction, run_transaction
 from openguild_runtime.storage.postgres.values import Connection
@@ -113,6 +116,8 @@ class PostgresStorage(Storage):
         reserved = committers + ACCESS_READERS + WATCHERS
         self._shared = anyio.Semaphore(max(1, pool_size - reserved), fast_acquire=True)
         self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
+        self._searching = anyio.Semaphore(SEARCHERS, fast_acquire=True)
+        self._indexer = SearchIndexer()
 
     # --- start and stop ----------------------------------------------------------------------------
 
@@ -204,7 +209,23 @@ class PostgresStorage(Storage):
 
     @performs(AppendEvent, Mode.STORE)
     async def _append(self, effect: AppendEvent) -> Appended | Unchanged | AppendFailure:
-        return await self._committers.submit(effect)
+        outcome = await self._committers.submit(effect)
+        if effect.event_type == "message" and isinstance(outcome, Appended):
+            self._indexer.grown(effect.channel_id)
+        return outcome
+
+    @performs(SearchMessages, Mode.STORE)
+    async def _search(self, effect: SearchMessages) -> tuple[SearchHit, ...] | SearchTooWide:
+        async with self._turn(self._searching):
+            return await self._with_connection(lambda connection: search.search_messages(connection, effect))
+
+    @performs(IndexMessages, Mode.STORE)
+    async def _index(self, effect: IndexMessages) -> bool:
+        if effect.everywhere:
+            await self._with_connection(self._indexer.find_behind)
+        if self._indexer.is_idle:
+            return False
+        return await self._with_connection(self._indexer.index, writes=True)
 
     @performs(FindChannelAccess, Mode.STORE)
     async def _find_channel_access(self, effect: FindChannelAccess) -> ChannelAccess | None:
@@ -222,12 +243,18 @@ class PostgresStorage(Storage):
         self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False
     ) -> T:
         """Run `use` with a connection within a place of the semaphore, for each of which the pool has one."""
+        async with self._turn(places):
+            return await self._pool.lend(use, writes=writes)
+
+    @asynccontextmanager
+    async def _turn(self, places: anyio.Semaphore) -> AsyncIterator[None]:
+        """Hold a place of the semaphore. Raises Overloaded if none is free in time."""
         with anyio.move_on_after(PLACE_LIMIT_SECS) as waiting:
             await places.acquire()
         if waiting.cancelled_caught:
             raise Overloaded
         try:
-            return await self._pool.lend(use, writes=writes)
+            yield
         finally:
             places.release()
 

@@ -62,7 +62,14 @@ def test_a_page_of_another_origin_may_read_what_it_needs(allowed: tuple[str, ...
     request = Request(method="GET", path="/", query="", headers=(("origin", "https://a.example"),))
     headers = dict(HeaderPolicy.create(cors_allowed_origins=allowed).apply(Response(status=200), request, "id"))
     exposed = headers[b"access-control-expose-headers"].split(b", ")
-    assert set(exposed) == {b"x-request-id", b"x-next-after", b"x-openguild-epoch", b"x-openguild-head", b"retry-after"}
+    assert set(exposed) == {
+        b"x-request-id",
+        b"x-next-after",
+        b"x-next-cursor",
+        b"x-openguild-epoch",
+        b"x-openguild-head",
+        b"retry-after",
+    }
 
 
 def test_what_the_operation_set_is_kept() -> None:

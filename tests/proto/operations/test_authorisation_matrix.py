@@ -39,8 +39,10 @@ OWN = {  # everybody's own things: any account; `True`: only where the caller is
     "POST /guilds": False, "GET /channels/unread": False, "GET /notifications/ws": False, "GET /invites/{code}": False,
     "POST /invites/{code}/accept": False, "DELETE /guilds/{guild_id}/members/@me": True,
     "PATCH /users/@me": False, "GET /users/@me/log": False, "GET /inbox": False, "POST /sync": False,
+    "GET /search/messages": False,
 }  # fmt: skip
 ROLES = [None, *RANK]
+QUERIES = {"GET /search/messages": "?q=x"}
 BODIES = {
     "Credentials": {"username": "newcomer", "password": PASSWORD}, "Name": {"name": "x"}, "RoleBody": {"role": "guest"},
     "NewInvite": {}, "PostMessage": {"content": "x"}, "MarkReadBody": {}, "EditMessage": {"content": "y"},
@@ -71,7 +73,7 @@ class Scene:
         try:
             path = route.template.replace("{guild_id}", self.guild).replace("{channel_id}", self.channel)
             path = path.replace("{user_id}", self.guest).replace("{code}", self.code).replace("{device_id}", "d")
-            path = path.replace("{event_id}", self.message)
+            path = path.replace("{event_id}", self.message) + QUERIES.get(name_of(route), "")
             body = BODIES[route.body.__name__] if route.body is not None and route.auth != "refresh" else None
             asked = request(route.method, prefix + path, body, token, upgrade=route.auth == "socket")
             answered = self.world.run(asked)

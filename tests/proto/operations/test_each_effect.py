@@ -72,6 +72,7 @@ ACTS = [
     Act("GET", "/sessions/devices", "bob"),
     Act("DELETE", "/sessions/devices/second", "bob", status=204, again=404),
     Act("GET", "/guilds"),
+    Act("GET", "/search/messages?q=one", "bob"),
     Act("POST", "/guilds", body={"name": "new"}),
     Act("GET", "/guilds/{guild}", "bob"),
     Act("PATCH", "/guilds/{guild}", body={"name": "renamed"}),

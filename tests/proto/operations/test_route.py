@@ -23,7 +23,7 @@ from tests.support.world import PASSWORD, World, decoded, request
 
 ACCESS = {"guild": GuildAccess, "channel": ChannelAccess, None: None}
 BODIES: dict[Limit, Any] = {
-    Limit.MESSAGES: {"content": "x"}, Limit.WRITES: {}, Limit.STREAMS: None,
+    Limit.MESSAGES: {"content": "x"}, Limit.WRITES: {}, Limit.STREAMS: None, Limit.SEARCHES: None,
     Limit.ATTEMPTS: {
         "username": "somebody", "password": PASSWORD, "identifier": "somebody", "secret": PASSWORD, "device": {"device_id": "d"},
     },
@@ -108,7 +108,7 @@ def test_routes_are_those_of_their_modules() -> None:
     assert [route.operation.__name__ for route in collect_routes(messages)] == ["post_message"]
     assert {route.name.partition(".")[0] for route in ROUTES} == {
         "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "keys", "logs", "messages",
-        "changes", "timeline", "reads", "inbox", "streams",
+        "changes", "timeline", "reads", "inbox", "search", "streams",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]
     assert len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""What a text and a query have in common, in many scripts (PROTOCOL 7.9)."""
+"""What a text and a query have in common, in many scripts (PROTOCOL 7.11)."""
 
 from __future__ import annotations
 

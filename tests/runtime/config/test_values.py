@@ -71,6 +71,8 @@ BAD = {
     "guilds.max_invites_per_guild": "-1",
     "guilds.max_writes_per_user_per_window": "1000001",
     "guilds.write_window_secs": "0",
+    "search.max_searches_per_user_per_window": "0",
+    "search.window_secs": "1.5",
     "nats.url": "http://hunter2@x",
     "nats.credentials_file": " ",
     "nats.ca_file": " ",

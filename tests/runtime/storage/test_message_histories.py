@@ -54,6 +54,12 @@ class Both:
         """Perform them at once, in order; every store must answer the same."""
         return self._portal.call(self._together, effects)
 
+    def each(self, effect: Any) -> None:
+        """Perform it in every store, whatever the answers, until none has more of it to do."""
+        for store in self._stores:
+            while self._portal.call(store.perform, effect):
+                pass
+
     async def _together(self, effects: tuple[Any, ...]) -> list[Any]:
         here, there = [await asyncio.gather(*[_outcome(store, effect) for effect in effects]) for store in self._stores]
         assert here == there

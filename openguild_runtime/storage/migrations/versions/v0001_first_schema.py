@@ -10,6 +10,7 @@ from openguild_runtime.storage.migrations.first import (
     logs,
     mentions,
     reading,
+    search,
     tables,
 )
 
@@ -26,6 +27,7 @@ TABLES = (
     logs.EVENT_PARTITIONS,
     logs.STATES,
     mentions.MENTIONS,
+    search.TABLES,
     tables.CONTROL,
     tables.HISTORY,
     tables.ATTEMPTS,
@@ -41,6 +43,14 @@ FUNCTIONS = (
     reading.MESSAGE_PAGE,
     reading.MESSAGES,
     reading.MARK_READ,
+    search.HOLD,
+    search.CLAIM,
+    search.INDEX,
+    search.FOLLOW,
+    search.SCOPE,
+    search.SCAN,
+    search.PINS,
+    search.SEARCH,
 )
 
 
@@ -52,3 +62,4 @@ def upgrade() -> None:
     op.execute(tables.COUNT.strip())
     for function in FUNCTIONS:
         op.execute(f"{function.strip()} {LOOKUPS}")
+    op.execute(f"{search.FIND.strip()} {search.FIND_SETTINGS}")

@@ -1,0 +1,47 @@
+"""Writes documents and queries as PostgreSQL's text search reads them: terms of the core, with marks for what else is asked for."""
+
+from __future__ import annotations
+
+from openguild_proto.policy.search import Has, Phrase, Wanted, has_link, terms_of
+from openguild_runtime.storage.migrations.first.search import LEVELS
+
+# Marks begin with a slash. No term holds one, nor a quote or a backslash, which would have to be doubled.
+LINK, REPLY = "'/link'", "'/reply'"
+
+
+def document_of(text: str, *, author_id: str, created_at_ms: int, is_reply: bool = False) -> str:
+    """Return a message as a tsvector."""
+    parts = [
+        f"'{term}':{places[0]}" if len(places) == 1 else f"'{term}':{','.join(map(str, places))}"
+        for term, places in terms_of(text).items()
+    ]
+    parts.append(_author(author_id))
+    parts += [f"'/{level}:{created_at_ms >> level}'" for level in LEVELS]
+    if has_link(text):
+        parts.append(LINK)
+    if is_reply:
+        parts.append(REPLY)
+    return " ".join(parts)
+
+
+def query_of(wanted: Wanted) -> str | None:
+    """Return what documents can tell of a search as a tsquery; None: nothing. Pins, reactions and times are not in them."""
+    parts = [_phrase(phrase) for phrase in wanted.phrases]
+    if wanted.author_id is not None:
+        parts.append(_author(wanted.author_id))
+    parts += [mark for has, mark in ((Has.LINK, LINK), (Has.REPLY, REPLY)) if has in wanted.has]
+    return " & ".join(parts) or None
+
+
+def _phrase(phrase: Phrase) -> str:
+    text, place = "", 0
+    for part in phrase:
+        text += f" <{part.offset - place}> " if text else ""
+        text += f"'{part.term}'" + (":*" if part.is_beginning else "")
+        place = part.offset
+    return f"({text})"
+
+
+def _author(author_id: str) -> str:
+    term = f"/from:{author_id}"
+    return "'" + term.replace("\\", "\\\\").replace("'", "''") + "'"
