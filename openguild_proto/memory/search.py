@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from openguild_proto.canonical.replies import replied_to
 from openguild_proto.canonical.texts import posted_text
 from openguild_proto.effects.performs import performs
-from openguild_proto.effects.search import FoundIn, IndexMessages, SearchHit, SearchMessages
+from openguild_proto.effects.search import FoundIn, IndexMessages, SearchHit, SearchMessages, SearchTooWide
 from openguild_proto.memory.authority import may_read
 from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.search import is_found
 
 
 @performs(SearchMessages)
-def search_messages(state: State, effect: SearchMessages) -> tuple[SearchHit, ...]:
+def search_messages(state: State, effect: SearchMessages) -> tuple[SearchHit, ...] | SearchTooWide:
     hits = [hit for channel in _searched(state, effect) for hit in _hits(channel, effect)]
     hits.sort(key=_order, reverse=True)
     behind = effect.behind

@@ -11,7 +11,7 @@ from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChanne
 from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.fanout.ring import Ring
 from openguild_proto.http.message import OpenStream, Request
-from openguild_proto.operations.context import Context, Service, Settings
+from openguild_proto.operations.context import Context, Service, Settings, rates
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import ControlRecord, ReadState, StoredEvent
@@ -52,8 +52,11 @@ MANY = 1_000_000
 def make_service(keys: Keys, token_secs: int) -> Service:
     """Without limits that a run could meet."""
     settings = Settings(session=SessionSettings(access_ttl_secs=token_secs))
-    wide = [SlidingWindow(MANY, 60) for _ in range(9)]
-    return Service(settings, TokenAuthority(keys), None, *wide, StreamLimiter(MANY, MANY, MANY))
+    service = Service.create(settings, TokenAuthority(keys))
+    for name in rates(settings):
+        setattr(service, name, SlidingWindow(MANY, 60))
+    service.sockets = StreamLimiter(MANY, MANY, MANY)
+    return service
 
 
 class Process:

@@ -221,11 +221,11 @@ class PostgresStorage(Storage):
 
     @performs(IndexMessages, Mode.STORE)
     async def _index(self, effect: IndexMessages) -> bool:
-        if effect.everywhere:
+        if effect.everywhere and not self._needs_write_probe:
             await self._with_connection(self._indexer.find_behind)
-        if self._indexer.is_idle:
+        if self._indexer.is_idle or self._needs_write_probe:  # what fails is to be known by what users wait for
             return False
-        return await self._with_connection(self._indexer.index, writes=True)
+        return await self._with_connection(self._indexer.index)
 
     @performs(FindChannelAccess, Mode.STORE)
     async def _find_channel_access(self, effect: FindChannelAccess) -> ChannelAccess | None:

@@ -66,7 +66,7 @@ def test_these_keys_apply_while_it_serves() -> None:
     """In the open, so that nobody marks a key by mistake; the code itself has no list."""
     marked = {name for name, setting in KEYS.items() if setting.live}
     sections = {name.partition(".")[0] for name in marked}
-    assert sections == {"messaging", "session", "guilds", "registration"}
+    assert sections == {"messaging", "session", "guilds", "registration", "search"}
     still = {name for name in KEYS if name.partition(".")[0] in sections} - marked
     assert still == {"messaging.queue_capacity"}
     assert marked - SETTABLE == {"session.signing_key", "session.fallback_verifying_keys"}

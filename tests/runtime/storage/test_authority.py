@@ -44,10 +44,11 @@ pytestmark = pytest.mark.anyio
 
 # What nobody's right stands behind: reads, an operator's commands, and what a password or a refresh token proves.
 WITHOUT_AUTHOR = {
-    "CountAttempt", "GrantChannelRole", "GrantGuildRole", "GrantServerRole", "InsertUser", "OpenSession", "PruneExpired",
+    "CountAttempt", "GrantChannelRole", "GrantGuildRole", "GrantServerRole", "IndexMessages", "InsertUser",
+    "OpenSession", "PruneExpired",
     "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh",
 }  # fmt: skip
-READS = ("Describe", "Find", "List", "Read")
+READS = ("Describe", "Find", "List", "Read", "Search")
 
 
 def new_invite(author: Author, guild: str) -> InsertInvite:
