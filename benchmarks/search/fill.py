@@ -24,7 +24,7 @@ EVENT = [
     "log_id", "sequence", "event_id", "event_type", "sender_id", "wire", "fingerprint", "message_number", "created_at",
 ]  # fmt: skip
 STATE = [
-    "log_id", "sequence", "event_id", "author_id", "created_at", "versions", "pinned_at", "replies", "reactions",
+    "log_id", "sequence", "revision", "versions", "pinned_at", "replies", "reactions",
 ]  # fmt: skip
 
 
@@ -80,9 +80,7 @@ async def fill(url: str, place: Place, messages: int) -> None:
         if chance.random() < 0.1:
             reacted = chance.random() < 0.5
             pinned = at if chance.random() < 0.02 else None
-            states.append(
-                (log_id, heads[channel], event_id, author, at, 1, pinned, 0, '[["+1", 1]]' if reacted else "[]")
-            )
+            states.append((log_id, heads[channel], 1, 1, pinned, 0, '[["+1", 1]]' if reacted else "[]"))
             if reacted:
                 reactions.append((log_id, heads[channel], "+1", author))
         if len(rows) == CHUNK or number == messages - 1:
