@@ -185,12 +185,15 @@ FIND_SETTINGS = """SET plan_cache_mode = 'force_generic_plan' SET enable_hashjoi
     SET enable_nestloop = 'off' SET enable_mergejoin = 'off'"""
 
 LEVELS = (22, 26, 30, 34)  # of spans of time, as powers of 2 in milliseconds: 70 minutes, 19 hours, 12 days, 199 days
+FEW, MORE = 2, 8  # spans of one level that are asked for at first, and then: each step takes in four times the time
 
 # The newest `size` hits of the index, and all messages behind it, for the caller to compare. A single row without a sequence:
 # more than `tail_most` messages are not indexed yet. In few messages (`scan_most`) they are looked through. In many the index
 # is asked for spans of time that grow, until there are enough hits: each is of the newest document there can be, back to the
-# beginning of the span before, so that no hit outside of it is newer.
-SEARCH = """
+# beginning of a span before, so that no hit outside of it is newer. Terms that are looked up by their beginning cost the same
+# in each step, whatever the time: they take every second step.
+SEARCH = (
+    """
 CREATE FUNCTION search_messages_v1(
     reader uuid, places uuid[], permitted text[], overseers text[], query tsquery, since timestamptz, until timestamptz,
     behind_at timestamptz, behind_log uuid, behind_sequence bigint, pinned boolean, reacted boolean,
@@ -209,6 +212,7 @@ DECLARE
     total bigint;
     newest bigint;
     level integer;
+    spans bigint;
     span bigint;
     found_logs uuid[];
     found_sequences bigint[];
@@ -232,13 +236,18 @@ ELSIF pinned THEN
     ) AS f;
     is_done := true;
 ELSIF total > scan_most THEN
-    FOREACH level IN ARRAY ARRAY[{levels}] LOOP
+    FOR level, spans IN SELECT l.level, s.spans FROM unnest(ARRAY[{levels}]) AS l (level), unnest(ARRAY[{spans}]) AS s (spans)
+        WHERE s.spans = {few} OR query IS NULL OR position(':*' IN query::text) = 0 ORDER BY l.level, s.spans
+    LOOP
         span := newest >> level;
         SELECT f.found_logs, f.found_sequences INTO found_logs, found_sequences FROM search_find_v1(
-            log_ids, concat_ws(' & ', query::text, format('(''/%1$s:%2$s'' | ''/%1$s:%3$s'')', level, span, span - 1))::tsquery,
+            log_ids, concat_ws(' & ', query::text, (
+                SELECT '(' || string_agg(format('''/%s:%s''', level, span - back), ' | ') || ')'
+                FROM generate_series(0, spans - 1) AS back
+            ))::tsquery,
             since, until, behind_at, behind_log, behind_sequence, pinned, reacted, size
         ) AS f;
-        is_done := cardinality(found_logs) = size OR (span - 1) << level <= extract(epoch FROM since) * 1000;
+        is_done := cardinality(found_logs) = size OR (span - spans + 1) << level <= extract(epoch FROM since) * 1000;
         EXIT WHEN is_done;
     END LOOP;
     IF NOT coalesce(is_done, false) AND query IS NOT NULL THEN
@@ -275,3 +284,6 @@ FROM picked AS p JOIN channels AS c ON c.channel_id = p.log_id LEFT JOIN LATERAL
 END
 $function$
 """.replace("{levels}", ", ".join(map(str, LEVELS)))
+    .replace("{spans}", f"{FEW}, {MORE}")
+    .replace("{few}", str(FEW))
+)
