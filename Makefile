@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n 3 --dist loadscope  # by module: each of the three has a PostgreSQL and a NATS of its own; they wait more than they work
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-hostile bench-endurance clean
+.PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-search bench-hostile bench-endurance clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -134,6 +134,9 @@ bench-load: $(VENV)/.bench  ## the fan-out against its peers, alternating, in on
 
 bench-cluster: $(VENV)/.bench  ## appends, replicas, workers, storms and outages: about five minutes
 	PYTHONPATH=. $(BIN)/python -m benchmarks.cluster
+
+bench-search: $(VENV)/.dev  ## searches in a million messages: about half an hour
+	PYTHONPATH=. $(BIN)/python -m benchmarks.search --save
 
 bench-core: $(VENV)/.dev  ## ring, hub, framing, canonical events and parsing: pure Python and Cython side by side
 	$(PYTEST) -o python_files="bench_*.py" benchmarks/core --benchmark-only --benchmark-columns=min,median,ops --benchmark-sort=name -p no:randomly
