@@ -181,7 +181,8 @@ class Notifications:
                     refresh.created[channel_id] = record, True
         feed = self._channels.get(channel_id)
         watching = self.watchers.of_channel(channel_id)
-        late = [user_id for user_id in users if user_id not in watching]
+        being_told = self._late.get(channel_id, {})
+        late = [user_id for user_id in users if user_id not in watching and user_id not in being_told]
         if feed is None or feed.head == 0:
             if self.watchers.add_channel(dict.fromkeys(late).keys(), channel_id):
                 self._channels.follow_new(channel_id)
@@ -194,6 +195,8 @@ class Notifications:
         """Tell users the events of a new channel that others here were told before its record came, then let them watch it."""
         channel_id, told = str(record.channel_id), 0
         while (feed := self._channels.get(channel_id)) is not None and told < feed.head:
+            if not self._still_late(record, users):  # all of them have left
+                break
             limit = min(PAGE_EVENTS, feed.head - told)
             try:
                 events = yield from ReadEvents(channel_id=channel_id, after=told, limit=limit)

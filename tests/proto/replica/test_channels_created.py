@@ -133,3 +133,20 @@ def test_messages_during_the_reading_of_the_first_ones_come_in_order(chat: Chat)
     driven.leave(chat.socket)
     driven.leave(early)
     assert driven.leftovers() == {}
+
+
+def test_reading_the_first_messages_ends_when_nobody_waits_for_them(chat: Chat) -> None:
+    driven = chat.driven
+    chat.join_guild()
+    chat.read_log()
+    channel = driven.elsewhere.channel(chat.owner, chat.guild)
+    early = driven.open(chat.owner)
+    driven.commit(channel)
+    held = driven.hold(ReadEvents)
+    chat.read_log()
+    driven.leave(chat.socket)
+    while held.queries:
+        held.release(1)
+    assert chat.socket.sequences == []
+    driven.leave(early)
+    assert driven.leftovers() == {}
