@@ -6,6 +6,7 @@ name: applying an event again changes nothing.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import msgspec
@@ -51,7 +52,7 @@ class SeenMember(msgspec.Struct):
     display_name: str | None = None
 
 
-class LogView:
+class LogView(ABC):
     """Base of the views: applies a log's events in order and once. `head`: the sequence of the last one."""
 
     def __init__(self, head: int = 0) -> None:
@@ -68,8 +69,9 @@ class LogView:
         if isinstance(content, LogContent):
             self._fold(content)
 
+    @abstractmethod
     def _fold(self, content: LogContent) -> None:
-        raise NotImplementedError
+        """Apply what an event says; one that the view has no use for changes nothing."""
 
 
 class GuildView(LogView):

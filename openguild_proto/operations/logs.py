@@ -25,7 +25,7 @@ from openguild_proto.log.sync import Followed, News, plan_sync
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_PLACE, check_epoch, epoch_header, place_headers
 from openguild_proto.operations.paging import count_within_bytes
-from openguild_proto.operations.parameters import CLAMPED, EPOCH, SEQUENCE
+from openguild_proto.operations.parameters import EPOCH, EVENT_LIMIT, SEQUENCE
 from openguild_proto.operations.route import Parameter, in_channel, in_guild, route
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, GuildAccess, LogPlace, StoredEvent
@@ -42,12 +42,7 @@ LOG_PAGE = (
     Parameter(
         "before", SEQUENCE, "exclusive upper bound: the newest page below it; 400 together with since", parse_integer
     ),
-    Parameter(
-        "limit",
-        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS},
-        CLAMPED,
-        parse_integer,
-    ),
+    EVENT_LIMIT,
 )
 
 

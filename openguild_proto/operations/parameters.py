@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.limits import MAX_REASON_CHARS, MAX_SAFE_INTEGER
+from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS, MAX_REASON_CHARS, MAX_SAFE_INTEGER
 from openguild_proto.operations.route import Parameter
 from openguild_proto.policy.names import text_problem
 from openguild_proto.schemas.decode import parse_integer
@@ -38,6 +38,12 @@ REASON = Parameter(
     {"type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS},
     "why; it stands in the log, for everybody who may read it",
     _parse_reason,
+)
+EVENT_LIMIT = Parameter(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS},
+    CLAMPED,
+    parse_integer,
 )
 ACCESS_TOKEN = Parameter("access_token", STRING, "the token, where no header can be sent; proxies may log it")
 CLIENT_ID = Parameter("client_id", STRING, "ignored")

@@ -14,7 +14,7 @@ from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_BYTES, MAX_PAGE
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header
 from openguild_proto.operations.messages import checked_event_id
-from openguild_proto.operations.parameters import CLAMPED, SEQUENCE
+from openguild_proto.operations.parameters import EVENT_LIMIT, SEQUENCE
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess
@@ -30,12 +30,7 @@ MESSAGE_PAGE = (
     Parameter("after", SEQUENCE, "exclusive lower bound", parse_integer),
     Parameter("before", SEQUENCE, "exclusive upper bound: the newest page below it", parse_integer),
     Parameter("around", SEQUENCE, "half of the page up to this place, half behind it", parse_integer),
-    Parameter(
-        "limit",
-        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS},
-        CLAMPED,
-        parse_integer,
-    ),
+    EVENT_LIMIT,
 )
 
 

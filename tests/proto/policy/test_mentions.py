@@ -60,8 +60,13 @@ def test_a_hostile_text_costs_no_more_than_another(text: str) -> None:
 def test_many_need_the_right_and_users_do_not() -> None:
     named = Mentions((ONE, TWO), ("admin",), True)
 
-    def allowed(role: str, **wanted: object) -> Mentions:
-        return allowed_mentions(named, role=role, **{"users": None, "roles": None, "everyone": None, **wanted})  # type: ignore[arg-type]  # built by hand
+    def allowed(
+        role: str,
+        users: list[str] | None = None,
+        roles: list[str] | None = None,
+        everyone: bool | None = None,
+    ) -> Mentions:
+        return allowed_mentions(named, role=role, users=users, roles=roles, everyone=everyone)
 
     assert allowed("maintainer") == Mentions((ONE, TWO))
     assert allowed("moderator") == named
@@ -71,7 +76,7 @@ def test_many_need_the_right_and_users_do_not() -> None:
 
 def test_at_most_50_users_are_mentioned() -> None:
     users = tuple(str(number) for number in range(51))
-    wanted = {"role": "owner", "roles": None, "everyone": None}
-    assert len(allowed_mentions(Mentions(users), users=users[1:], **wanted).users) == 50  # type: ignore[arg-type]
+    few = allowed_mentions(Mentions(users), role="owner", users=users[1:], roles=None, everyone=None)
+    assert len(few.users) == 50
     with pytest.raises(Refusal, match="validation_error"):
-        allowed_mentions(Mentions(users), users=None, **wanted)  # type: ignore[arg-type]
+        allowed_mentions(Mentions(users), role="owner", users=None, roles=None, everyone=None)
