@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
-import asyncpg
+import anyio.from_thread
 import pytest
 from hypothesis import settings
 
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
-from openguild_runtime.storage import migrations
 from tests.support.chat import Chat, User
+from tests.support.databases import Databases
 from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
-TEMPLATE = "openguild_template"
 settings.register_profile("tests", deadline=None)  # 200 ms of a clock on the wall: a busy machine is no defect
 settings.load_profile("tests")
 ServerProcess.launched = True  # benchmarks and long runs start interpreters
-_numbers = itertools.count(1)
 
 
 def run_apart(function: Callable[..., Awaitable[object]], *arguments: str) -> None:
     """Run a coroutine function in a thread of its own: the test's loop may be running already."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(anyio.run, function, *arguments).result()
-
-
-async def _create_database(server_url: str, name: str, template: str) -> None:
-    connection = await asyncpg.connect(server_url)
-    try:
-        # copied as files: to write the template through the log takes twice as long
-        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
-    finally:
-        await connection.close()
 
 
 @pytest.fixture
@@ -49,12 +39,13 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """The run's PostgreSQL; tests that stop or kill one start their own."""
-    server = EmbeddedPostgres(
-        tmp_path_factory.mktemp("postgres"), fsync=False, settings={"track_commit_timestamp": "on"}
-    )
+    directory = tmp_path_factory.mktemp("postgres")
+    settings = {"track_commit_timestamp": "on", "autovacuum": "off", "max_wal_size": "96MB"}
+    server = EmbeddedPostgres(directory, fsync=False, settings=settings)
     server.start()
     yield server
     server.stop()
+    shutil.rmtree(directory)  # also after a failure, when pytest keeps what the run has written
 
 
 @pytest.fixture(scope="session")
@@ -66,25 +57,33 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNa
 
 
 @pytest.fixture(scope="session")
-def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
-    """Makes an empty, migrated database; returns its URL."""
-    run_apart(_create_database, postgres.url, TEMPLATE, "template1")
-    run_apart(migrations.upgrade, postgres.database_url(TEMPLATE))
-
-    def new() -> str:
-        name = f"openguild_{next(_numbers)}"
-        run_apart(_create_database, postgres.url, name, TEMPLATE)
-        return postgres.database_url(name)
-
-    return new
+def databases(postgres: EmbeddedPostgres) -> Iterator[Databases]:
+    with anyio.from_thread.start_blocking_portal() as portal:
+        made = Databases(postgres, portal)
+        made.make_template()
+        yield made
+        made.close()
 
 
 @pytest.fixture
-def empty_url(postgres: EmbeddedPostgres) -> str:
+def new_database(databases: Databases) -> Iterator[Callable[[], str]]:
+    """Makes an empty, migrated database for a test; returns its URL."""
+    with ExitStack() as until:
+        yield lambda: until.enter_context(databases.database())
+
+
+@pytest.fixture(scope="module")
+def module_database(databases: Databases) -> Iterator[str]:
+    """The URL of a migrated database that a module's tests share."""
+    with databases.database() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(databases: Databases) -> Iterator[str]:
     """A database without a schema."""
-    name = f"empty_{next(_numbers)}"
-    run_apart(_create_database, postgres.url, name, "template1")
-    return postgres.database_url(name)
+    with databases.database("template1") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -107,12 +106,14 @@ def database_url(new_database: Callable[[], str]) -> str:
 
 @pytest.fixture(scope="session")
 def server(
-    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path_factory: pytest.TempPathFactory
+    databases: Databases, nats_server: EmbeddedNats, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """One real server process on real parts, shared by tests that only talk to it."""
     directory: Path = tmp_path_factory.mktemp("server")
-    process = ServerProcess(directory, DATABASE_URL=new_database(), NATS__URL=nats_server.url)
-    with process.start():
+    with (
+        databases.database() as url,
+        ServerProcess(directory, DATABASE_URL=url, NATS__URL=nats_server.url).start() as process,
+    ):
         yield process
         assert process.stop() == 0, process.tail()
 

@@ -26,11 +26,9 @@ def path() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], str], path: Path
-) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, module_database: str, path: Path) -> Iterator[ServerProcess]:
     """Shared: each test puts back what it changes. A reader who stopped stays until the test has looked at him."""
-    settings = {"DATABASE_URL": new_database(), "ADMIN_SOCKET": str(path), "WEBSOCKET__WRITE_TIMEOUT_SECS": 120}
+    settings = {"DATABASE_URL": module_database, "ADMIN_SOCKET": str(path), "WEBSOCKET__WRITE_TIMEOUT_SECS": 120}
     with ServerProcess(tmp_path_factory.mktemp("admin"), **settings).start() as process:
         yield process
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,15 +25,13 @@ HUGE = (2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**19, 10**400)
 
 
 @pytest.fixture(scope="module")
-def url(new_database: Callable[[], str]) -> str:
-    return new_database()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, url: str, nats_server: EmbeddedNats) -> Iterator[ServerProcess]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, module_database: str, nats_server: EmbeddedNats
+) -> Iterator[ServerProcess]:
     settings = {key.upper().replace(".", "__"): value for key, value in MOST.items()}
     with TemporaryDirectory(prefix="og-") as short:
-        settings |= {"DATABASE_URL": url, "NATS__URL": nats_server.url, "ADMIN_SOCKET": str(Path(short) / "admin.sock")}
+        settings |= {"DATABASE_URL": module_database, "NATS__URL": nats_server.url}
+        settings["ADMIN_SOCKET"] = str(Path(short) / "admin.sock")
         with ServerProcess(tmp_path_factory.mktemp("most"), **settings).start() as process:
             yield process
             assert [line for line in process.records() if line["level"] == "ERROR"] == []
@@ -61,9 +59,9 @@ def live(server: ServerProcess, alice: User) -> None:
     assert alice.get("/ready").json()["status"] == "ready"
 
 
-def test_every_number_at_its_most_serves(server: ServerProcess, alice: User, url: str) -> None:
+def test_every_number_at_its_most_serves(server: ServerProcess, alice: User, module_database: str) -> None:
     live(server, alice)
-    anyio.run(prune_once, url)
+    anyio.run(prune_once, module_database)
 
 
 async def prune_once(url: str) -> None:

@@ -63,11 +63,10 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    url = new_database()
-    server = ServerProcess(tmp_path_factory.mktemp("faults"), DATABASE_URL=url)
-    with owner_of(url) as run, server.start():
-        yield Place(server, run, urlsplit(url).path[1:])
+def place(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    server = ServerProcess(tmp_path_factory.mktemp("faults"), DATABASE_URL=module_database)
+    with owner_of(module_database) as run, server.start():
+        yield Place(server, run, urlsplit(module_database).path[1:])
         assert not [record for record in server.records() if record["level"] == "ERROR"], server.tail()
         assert server.stop() == 0
 

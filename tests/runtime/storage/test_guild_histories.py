@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis.strategies as st
@@ -37,8 +37,8 @@ ROLES = ("guest", "member", "maintainer", "moderator", "admin", "owner")
 
 
 @pytest.fixture(scope="module")
-def both(new_database: Callable[[], str]) -> Iterator[Both]:
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened(new_database())) as store:
+def both(module_database: str) -> Iterator[Both]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened(module_database)) as store:
         stores = Both(portal, (MemoryStorage(), store))
         for user in USERS:
             stores.alike(InsertUser(user_id=user, username=user, username_key=user, password_hash="", now_ms=NOW))

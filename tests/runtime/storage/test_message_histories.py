@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -94,8 +94,8 @@ async def _outcome(storage: Storage, effect: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def both(new_database: Callable[[], str]) -> Iterator[Both]:
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened(new_database())) as store:
+def both(module_database: str) -> Iterator[Both]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened(module_database)) as store:
         stores = Both(portal, (MemoryStorage(), store))
         for user_id in USERS:
             stores.alike(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
@@ -271,8 +271,8 @@ def machine(both: Both) -> type[RuleBasedStateMachine]:
 
 
 @pytest.fixture(scope="module")
-def both(new_database: Callable[[], str]) -> Iterator[Both]:
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened(new_database())) as store:
+def both(module_database: str) -> Iterator[Both]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened(module_database)) as store:
         yield Both(portal, (MemoryStorage(), store))
 
 
