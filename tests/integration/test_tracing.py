@@ -77,10 +77,10 @@ def test_a_post_is_followed_to_the_other_replica(
             assert alice.post(path, {"content": "x"}, **headers).headers["x-request-id"] == "followed-1"
             receive(near, 1)
             receive(far, 1)
+        assert here.stop() == there.stop() == 0, "what is left is sent at the end"
         for server in (here, there):
             found = [record["message"] for record in server.records() if record.get("request_id") == "followed-1"]
             assert found[-1] == ("request completed" if server is here else "event from another replica")
-        assert here.stop() == there.stop() == 0, "what is left is sent at the end"
     wait_until(lambda: len(traced(collector)) >= 5, what="the spans")
     spans = traced(collector)
     assert sorted(span.name for span in spans) == [

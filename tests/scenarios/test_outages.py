@@ -102,6 +102,7 @@ def test_slow_reads_leave_posts_and_readiness_alone(database_url: str, tmp_path:
             assert int(refused.headers["retry-after"]) > 0
             alice.say(channel, "still")
             assert server.status("/ready") == 200
+            wait_until(lambda: sum(answer.done() for answer in asked) == 8)
         assert sorted(answer.result().status_code for answer in asked) == [200] * 4 + [503] * 8
         assert server.stop() == 0
 
