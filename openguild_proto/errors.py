@@ -52,6 +52,7 @@ class ErrorCode(Enum):
         "origin_not_allowed", 403, "pages of this origin may not open streams here", "origin_not_allowed"
     )
     SENDER_MISMATCH = ErrorSpec("sender_mismatch", 403, "sender must be the authenticated user", "sender_mismatch")
+    PRESENCE_OFF = ErrorSpec("presence_off", 403, "this server does not show who is online", "presence_off")
     REGISTRATION_CLOSED = ErrorSpec(
         "registration_closed", 403, "registration is closed on this server", "registration_closed"
     )
@@ -81,6 +82,9 @@ class ErrorCode(Enum):
     MESSAGE_RATE_LIMIT = ErrorSpec("message_rate_limit", 429, "you are sending messages too fast", "message_rate_limit")
     IP_RATE_LIMIT = ErrorSpec("ip_rate_limit", 429, "too many messages from this address", "ip_rate_limit")
     WRITE_RATE_LIMIT = ErrorSpec("write_rate_limit", 429, "you are changing things too fast", "write_rate_limit")
+    TYPING_RATE_LIMIT = ErrorSpec(
+        "typing_rate_limit", 429, "you tell too often that you are typing", "typing_rate_limit"
+    )
     SEARCH_RATE_LIMIT = ErrorSpec("search_rate_limit", 429, "you are searching too fast", "search_rate_limit")
     LOGIN_RATE_LIMIT = ErrorSpec(
         "login_rate_limit", 429, "too many attempts; wait before trying again", "login_rate_limit"

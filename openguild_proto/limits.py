@@ -117,6 +117,17 @@ SPARE_DESCRIPTORS = 4  # ours: kept open, to be released when descriptors run ou
 MAX_DESCRIPTOR_MARGIN = 256  # ours: for descriptors that are not counted
 DESCRIPTORS_SHORT_SECS = 5.0  # ours: after the last failure to open one
 
+# Hints
+TYPING_SECS = 1.5  # PROTOCOL 7.12.2: between two signals of a user in a channel that are told
+MAX_TYPISTS_PER_CHANNEL = 8  # ours: told in that time; clients show three or "several people"
+MAX_TYPISTS = 50_000  # ours: told in that time by a replica
+MAX_TYPING_CHARS = 120  # PROTOCOL 7.12.1: of a preview
+MAX_HINT_DEPTH = 16  # ours: events that a user's slowest stream may be behind and still be told hints
+MAX_LEASES = 500_000  # ours: users of other replicas whose presence is known
+MAX_REPORTED_USERS = 1_000  # ours: of one report; 60 KB of JSON
+MAX_REPORTS = 20  # ours: of one second
+MAX_PRESENCE_USERS = 200  # ours: changes of presence told in one second
+
 # Replicas
 MAX_PUBLISH_MESSAGES = 8_192  # ours: waiting to be published; beyond it they are dropped and found by the tail check
 MAX_PUBLISH_BYTES = 8 * 1024 * 1024  # ours: the same

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from openguild_proto.bus.faults import Fault
+from openguild_proto.bus.topics import Topic
 
 UNREACHABLE = Fault(
     "unreachable", "cannot be reached", "check nats.url, that nats-server runs, name resolution and the network policy"
@@ -47,7 +48,7 @@ NO_TLS = Fault(
 SUBSCRIPTIONS = Fault(
     "subscriptions",
     "takes no more subscriptions: events of some channels arrive by tail check only",
-    "raise max_subscriptions of nats-server (of the account or user: subs) above the number of followed channels plus 3",
+    "raise max_subscriptions of nats-server (of the account or user: subs) above the number of followed channels plus 4",
 )
 PAYLOAD = Fault(
     "payload", "takes no messages as large as some events", "raise max_payload of nats-server to its default, 1MB"
@@ -124,23 +125,25 @@ def parse_denial(text: str) -> tuple[str, str] | None:
 
 
 class Subjects:
-    """`openguild.<server>.channel.<channel id>`, `openguild.<server>.control` and `openguild.<server>.limits`.
+    """`openguild.<server>.channel.<channel id>`, and `openguild.<server>.<topic>` for each topic.
 
     `probe_channel`: an id whose subject only this replica uses.
     """
 
     def __init__(self, server_name: str, probe_channel: str = "") -> None:
         self.prefix = f"openguild.{re.sub(r'[^A-Za-z0-9_-]', '_', server_name)}"
-        self.control = f"{self.prefix}.control"
-        self.limits = f"{self.prefix}.limits"
-        self.probes = {"control": self.control, "limits": self.limits, "channel": self.channel(probe_channel)}
+        self.topics = {topic: f"{self.prefix}.{topic.value}" for topic in Topic}
+        self.probes = {
+            **{topic.value: subject for topic, subject in self.topics.items()},
+            "channel": self.channel(probe_channel),
+        }
 
     def channel(self, channel_id: str) -> str:
         """Return the subject of a channel."""
         return f"{self.prefix}.channel.{channel_id}"
 
     def split(self, subject: str) -> tuple[str, str]:
-        """Return the kind of a subject (channel, control or limits) and the id of its channel, "" if it has none."""
+        """Return the kind of a subject (channel, or the value of a topic) and the id of its channel, "" if it has none."""
         kind, _, channel_id = subject[len(self.prefix) + 1 :].partition(".")
         return kind, channel_id
 

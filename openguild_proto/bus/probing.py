@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from openguild_proto.bus.faults import Fault
 from openguild_proto.bus.nats import SUBSCRIPTIONS
+from openguild_proto.bus.topics import Topic
 from openguild_proto.policy.active_faults import ActiveFaults
 
 PINGS_PER_PROBE = 3  # every third ping also probes which subjects the server permits
 PINGS_PER_RESUBSCRIBE = 30  # after a refused subscription: repeat all of them
-KINDS = ("control", "limits", "channel")  # of subjects
+KINDS = (*(topic.value for topic in Topic), "channel")  # of subjects
 
 
 class ProbeResult(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from openguild_proto.effects.base import Effect
-from openguild_proto.records import ReadState
+from openguild_proto.hints import AnyHint, PresenceStatus
 
 
 class HashPassword(Effect[str], frozen=True):
@@ -59,11 +59,16 @@ class RenderMetrics(Effect[bytes | None], frozen=True):
     """Render the metrics as Prometheus text 0.0.4. None: they are off or have their own listener."""
 
 
-class AnnounceRead(Effect[None], frozen=True):
-    """Notify the user's other devices of a read position, best effort (PROTOCOL 8.10.4): kind `channel_read`."""
+class Announce(Effect[None], frozen=True):
+    """Tell those concerned, on every replica, best effort (PROTOCOL 10.7)."""
 
-    user_id: str
-    state: ReadState
+    hint: AnyHint
+
+
+class FindPresence(Effect[dict[str, PresenceStatus]], frozen=True):
+    """Find those of these users who are not offline, as far as this replica knows."""
+
+    user_ids: tuple[str, ...]
 
 
 class WarnOperator(Effect[None], frozen=True):

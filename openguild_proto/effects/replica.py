@@ -52,6 +52,13 @@ class RenewEpochs(StorageEffect[bool], frozen=True):
     at_least: int
 
 
+class FindAudience(StorageEffect[dict[str, tuple[str, ...]]], frozen=True):
+    """Find the guilds of these users that have at most `max_members`, by user id."""
+
+    user_ids: tuple[str, ...]
+    max_members: int
+
+
 class SubscribeChannels(Effect[None], frozen=True):
     """Subscribe to these channels on the bus; returns before the bus has subscribed.
 

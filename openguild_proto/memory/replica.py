@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.replica import (
+    FindAudience,
     ReadControlHead,
     ReadControls,
     ReadHeads,
@@ -31,6 +32,17 @@ def read_visible(state: State, effect: ReadVisible) -> Visible:
         guild_ids=tuple(sorted(guild_id for guild_id, members in state.members.items() if user_id in members)),
         channel_ids=tuple(channel.record.channel_id for channel in state.channels_seen_by(user_id)),
     )
+
+
+@performs(FindAudience)
+def find_audience(state: State, effect: FindAudience) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for guild_id, members in state.members.items():
+        if len(members) <= effect.max_members:
+            for user_id in effect.user_ids:
+                if user_id in members:
+                    found.setdefault(user_id, []).append(guild_id)
+    return {user_id: tuple(guild_ids) for user_id, guild_ids in found.items()}
 
 
 @performs(ReadControlHead)

@@ -17,6 +17,7 @@ from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import (
     GuildSettings,
     MessagingSettings,
+    PresenceSettings,
     RegistrationSettings,
     SearchSettings,
     SessionSettings,
@@ -36,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     guilds: GuildSettings = GuildSettings()
     registration: RegistrationSettings = RegistrationSettings()
     search: SearchSettings = SearchSettings()
+    presence: PresenceSettings = PresenceSettings()
 
 
 class Limit(Enum):
@@ -46,6 +48,7 @@ class Limit(Enum):
 
     WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), "user_writes")
     MESSAGES = ("messages of an account and of an address", (ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.IP_RATE_LIMIT))
+    TYPING = ("signals of typing of an account", (ErrorCode.TYPING_RATE_LIMIT,), "user_typing")
     SEARCHES = ("searches of an account", (ErrorCode.SEARCH_RATE_LIMIT,), "user_searches")
     ATTEMPTS = ("attempts of an address and on an account", (ErrorCode.LOGIN_RATE_LIMIT,))
     REFRESHES = ("refreshes of an address and of an account", (ErrorCode.REFRESH_RATE_LIMIT,))
@@ -76,6 +79,7 @@ def rates(settings: Settings) -> dict[str, tuple[int, float]]:
         "user_repeats": (of_user * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
         "address_repeats": (of_address * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
         "user_writes": (guilds.max_writes_per_user_per_window, guilds.write_window_secs),
+        "user_typing": (messages.max_typing_per_user_per_window, messages.rate_limit_window_secs),
         "user_searches": (search.max_searches_per_user_per_window, search.window_secs),
         "address_logins": (session.max_logins_per_address_per_window, session.login_window_secs),
         "account_logins": (session.max_logins_per_account_per_window, session.login_window_secs),
@@ -96,6 +100,7 @@ class Service:
     user_repeats: SlidingWindow  # key: user id; repeated posts
     address_repeats: SlidingWindow  # key: limit_key of the client's address; repeated posts
     user_writes: SlidingWindow  # key: user id; changes other than messages
+    user_typing: SlidingWindow  # key: user id
     user_searches: SlidingWindow  # key: user id
     address_logins: SlidingWindow  # key: limit_key of the client's address; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key

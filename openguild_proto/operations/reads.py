@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.channels import FindChannelAccess, ListUnread, MarkRead
-from openguild_proto.effects.process import AnnounceRead
+from openguild_proto.effects.process import Announce
+from openguild_proto.hints import ReadHint
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.operations.call import Call
@@ -24,7 +25,7 @@ def mark_read(call: Call[MarkReadBody, ChannelAccess], channel_id: str) -> Opera
     wanted, claims = call.body.sequence, call.claims
     sequence = min(max(wanted, 0), MAX_SEQUENCE) if wanted is not None else None  # JSON numbers are unbounded
     state = yield from MarkRead(author=claims.author, channel_id=channel_id, sequence=sequence, now_ms=call.ctx.wall_ms)
-    yield from AnnounceRead(user_id=claims.user_id, state=state)
+    yield from Announce(ReadHint(user_id=claims.user_id, state=state))
     return Response.json(ReadPosition.of(state))
 
 

@@ -14,11 +14,13 @@ from openguild_proto.operations import (
     logs,
     members,
     messages,
+    presence,
     reads,
     search,
     sessions,
     streams,
     timeline,
+    typing,
     users,
 )
 from openguild_proto.operations.description import describing
@@ -39,6 +41,8 @@ ROUTES: tuple[Route, ...] = (
         logs,
         changes,
         timeline,
+        typing,
+        presence,
         reads,
         inbox,
         search,

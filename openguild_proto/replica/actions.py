@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.base import Effect
 from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import Subscriber
@@ -39,15 +40,10 @@ class Publish(Action, frozen=True):
     request_id: str
 
 
-class PublishControl(Action, frozen=True):
-    """Tell the other replicas of a control record or a moved read position. Best effort."""
+class Broadcast(Action, frozen=True):
+    """Tell every other replica. Best effort."""
 
-    payload: bytes
-
-
-class PublishLimits(Action, frozen=True):
-    """Tell the other replicas what this one has admitted under the shared limits. Best effort."""
-
+    topic: Topic
     payload: bytes
 
 
@@ -123,6 +119,4 @@ class Pass(Action, frozen=True):
 
 PASS = Pass()
 
-AnyAction: TypeAlias = (
-    Query | Publish | PublishControl | PublishLimits | Flush | Replay | Close | ExpireAt | Prepared | Log | Pass
-)
+AnyAction: TypeAlias = Query | Publish | Broadcast | Flush | Replay | Close | ExpireAt | Prepared | Log | Pass

@@ -12,9 +12,9 @@ from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.limits import PAGE_EVENTS
+from openguild_proto.limits import MAX_HINT_DEPTH, PAGE_EVENTS
 from openguild_proto.procedures import Procedure, Signal, Sleep
-from openguild_proto.records import ControlRecord, ReadState
+from openguild_proto.records import ControlRecord
 from openguild_proto.replica.actions import Flush
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.outputs import Outputs
@@ -23,7 +23,6 @@ from openguild_proto.replica.watchers import Watchers
 from openguild_proto.schemas.payloads import (
     channel_created_payload,
     channel_message_payload,
-    channel_read_payload,
     event_frame_payload,
 )
 from openguild_proto.ws.frames import text_frame
@@ -155,16 +154,16 @@ class Notifications:
 
         self._outputs.add_each(tuple(self.watchers.of_channel(channel_id)), rewrite)
 
-    def read_moved(self, user_id: str, state: ReadState) -> None:
-        """Tell the user's notification streams that they have read further."""
-        self._notify((user_id,), channel_read_payload(state))
+    def hint(self, users: Iterable[str], payload: bytes) -> None:
+        """Tell users what may be lost. A user with a stream that is behind is left out: a hint must not cost them events."""
+        self._notify(users, payload, max_depth=MAX_HINT_DEPTH)
 
-    def _notify(self, users: Iterable[str], payload: bytes) -> None:
+    def _notify(self, users: Iterable[str], payload: bytes, max_depth: int | None = None) -> None:
         frame = text_frame(payload)  # encoded once, whatever the number of users
 
         def notify(user_id: str) -> Flush | None:
             ring = user_ring(user_id)
-            if not self._hub.is_open(ring):
+            if not self._hub.is_open(ring) or (max_depth is not None and self._hub.depth(ring) >= max_depth):
                 return None
             return self._outputs.publish(ring, frame, self._hub.head(ring) + 1)
 

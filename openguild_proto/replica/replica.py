@@ -8,65 +8,72 @@ until there are none and carry them out in order, and come back at `next_deadlin
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = replica.next_deadline()
 
-Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `heard`, `stored`, `read_moved`, `heard_control`,
-`heard_limits`, `wire_state`, `wire_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`,
+Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `heard`, `stored`, `announce`, `heard_broadcast`,
+`wire_state`, `wire_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`,
 `replayed`, `flushed`, `keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`. `now` is monotonic
 seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.base import Overloaded, StorageUnavailable
 from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.hints import HINT_PROBE, HINT_START, AnyHint, PresenceStatus
 from openguild_proto.http.message import OpenStream
 from openguild_proto.policy.limit_sharing import PUBLISH_SECS, LimitSharing
 from openguild_proto.procedures import Procedure, Sleep
-from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_proto.replica.actions import (
     AnyAction,
+    Broadcast,
     Level,
     Prepared,
     Publish,
-    PublishControl,
-    PublishLimits,
     StreamSocket,
 )
 from openguild_proto.replica.channels import ChannelGone, Channels
 from openguild_proto.replica.controls import Controls
 from openguild_proto.replica.draining import Draining
 from openguild_proto.replica.epochs import Epochs
+from openguild_proto.replica.hints import Hints
 from openguild_proto.replica.notifications import USER_RING, Notifications
 from openguild_proto.replica.outputs import Counters, Outputs
 from openguild_proto.replica.pages import Pages, Pieces
+from openguild_proto.replica.presence import Presence
 from openguild_proto.replica.redactions import redacted_frame, redaction_in
 from openguild_proto.replica.streams import Streams
 from openguild_proto.replica.tails import Tails
-from openguild_proto.schemas.payloads import (
-    ReadHint,
-    decode_control,
-    encode_control,
-    encode_read_hint,
-    event_frame_payload,
-)
+from openguild_proto.schemas.payloads import CONTROL_PROBE, decode_control, encode_control, event_frame_payload
 from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.settings.sections import PresenceSettings
 from openguild_proto.ws.frames import text_frame
+
+DEFAULT_PRESENCE = PresenceSettings()
 
 
 class Replica:
     """`hub` holds the rings, which whoever carries out `Flush` sends from; `tokens` hears of revoked sessions.
 
-    `sharing`: of the message limits, with the other replicas; None: there are no others.
+    `sharing`: of the message limits, with the other replicas; None: there are no others. `replica_id`: a unique one.
     """
 
     def __init__(
-        self, hub: Hub, tokens: TokenAuthority, jitter: Callable[[], float], sharing: LimitSharing | None = None
+        self,
+        hub: Hub,
+        tokens: TokenAuthority,
+        jitter: Callable[[], float],
+        sharing: LimitSharing | None = None,
+        *,
+        replica_id: str,
+        presence: PresenceSettings = DEFAULT_PRESENCE,
     ) -> None:
         self.hub = hub
         self._outputs = outputs = Outputs(hub)
@@ -74,7 +81,11 @@ class Replica:
         self.epochs = Epochs(outputs, self._begin_anew)
         self.channels = Channels(outputs, self.epochs, self)
         self.notifications = Notifications(hub, outputs, self.channels)
-        self.streams = Streams(hub, outputs, self.channels, self.notifications, Pages(outputs))
+        self.presence = (
+            Presence(outputs, self.notifications, replica_id, presence.max_guild_members) if presence.enabled else None
+        )
+        self._hints = Hints(outputs, self.notifications, self.presence)
+        self.streams = Streams(hub, outputs, self.channels, self.notifications, Pages(outputs), self.presence)
         self.controls = Controls(outputs, self.epochs, self.streams, tokens)
         self._sharing = sharing
         self._limits_delivered = True
@@ -114,7 +125,7 @@ class Replica:
             connected, delivered = self._tails.is_wire_up, self._limits_delivered
             payload = sharing.tick(self._procedures.now, connected=connected, heard=delivered)
             if payload is not None:
-                self._outputs.add(PublishLimits(payload))
+                self._outputs.add(Broadcast(Topic.LIMITS, payload))
             yield from Sleep(PUBLISH_SECS).wait()
 
     # --- what is stored and heard --------------------------------------------------------------------
@@ -128,8 +139,11 @@ class Replica:
         self._outputs.add(Publish(event.channel_id, payload, request_id))
 
     def heard(self, channel_id: str, payload: bytes, *, now: float) -> None:
-        """An event that another replica stored."""
+        """What another replica tells of a channel: an event that it stored, or a hint."""
         self._at(now)
+        if payload.startswith(HINT_START):
+            self._hints.heard(payload)
+            return
         try:
             self.channels.heard(channel_id, payload)
         except msgspec.DecodeError:
@@ -138,42 +152,35 @@ class Replica:
     def stored(self, record: ControlRecord, *, now: float) -> None:
         """This replica made a change: tell the others and apply it here."""
         self._at(now)
-        self._outputs.add(PublishControl(encode_control(record)))
+        self._outputs.add(Broadcast(Topic.CONTROL, encode_control(record)))
         self.controls.offer(record)
 
-    def read_moved(self, user_id: str, state: ReadState, *, now: float) -> None:
-        """A user has read further here: a hint, best effort, to their other devices on every replica."""
+    def announce(self, hint: AnyHint, *, now: float) -> None:
+        """A client of this replica does what others may miss: best effort, to those concerned on every replica."""
         self._at(now)
-        self._outputs.add(PublishControl(encode_read_hint(ReadHint(user_id=user_id, state=state))))
-        self.notifications.read_moved(user_id, state)
+        self._hints.announce(hint)
 
-    def heard_control(self, payload: bytes, *, now: float) -> None:
-        """A control message of another replica."""
+    def heard_broadcast(self, topic: Topic, payload: bytes, *, now: float) -> None:
+        """What another replica tells all."""
         self._at(now)
         try:
-            message = decode_control(payload)
+            match topic:
+                case Topic.CONTROL:
+                    self.controls.offer(decode_control(payload))
+                case Topic.LIMITS if self._sharing is not None:
+                    self._sharing.received(payload, now)
+                case Topic.HINTS:
+                    self._hints.heard(payload)
         except msgspec.DecodeError:
-            self._outputs.log(Level.WARNING, "a control message from another replica is malformed")
-            return
-        if isinstance(message, ReadHint):
-            self.notifications.read_moved(message.user_id, message.state)
-        else:
-            self.controls.offer(message)
-
-    def heard_limits(self, payload: bytes, *, now: float) -> None:
-        """What another replica has admitted under the shared limits."""
-        self._at(now)
-        try:
-            if self._sharing is not None:
-                self._sharing.received(payload, now)
-        except msgspec.DecodeError:
-            self._outputs.log(Level.WARNING, "a limits message from another replica is malformed")
+            self._outputs.log(Level.WARNING, f"a {topic.value} message from another replica is malformed")
 
     def wire_state(self, connected: bool, *, limits_delivered: bool = True, now: float) -> None:
         """Whether messages travel, and those of the limits. When they do again, whatever was lost meanwhile is in the log."""
         self._at(now)
         self._limits_delivered = limits_delivered
         self._tails.wire_state(connected)
+        if self.presence is not None:
+            self.presence.wire_state(connected)
 
     def wire_answered(self, *, now: float) -> None:
         """The wire has taken what was published before."""
@@ -315,10 +322,19 @@ class Replica:
         """Totals since the start."""
         return self._outputs.counters
 
-    @property
-    def limits_probe(self) -> bytes:
-        """An empty message of the limits, to test whether the wire permits them; b"" where limits are not shared."""
-        return b"" if self._sharing is None else self._sharing.probe()
+    def probe(self, topic: Topic) -> bytes:
+        """Return a message without effect, to test whether the wire permits the topic; b"" where it is not used."""
+        match topic:
+            case Topic.CONTROL:
+                return CONTROL_PROBE
+            case Topic.LIMITS:
+                return b"" if self._sharing is None else self._sharing.probe()
+            case Topic.HINTS:
+                return HINT_PROBE
+
+    def presence_of(self, user_ids: Iterable[str]) -> dict[str, PresenceStatus]:
+        """Return the statuses of those users who are not offline; none where presence is not shown."""
+        return {} if self.presence is None else self.presence.status_of(user_ids)
 
     @property
     def limit_divisor(self) -> int:

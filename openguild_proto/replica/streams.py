@@ -20,6 +20,7 @@ from openguild_proto.replica.channels import ChannelGone, Channels
 from openguild_proto.replica.notifications import Notifications, user_ring
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.pages import Pages, Pieces
+from openguild_proto.replica.presence import Presence
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 
@@ -34,6 +35,7 @@ class Streams:
         channels: Channels,
         notifications: Notifications,
         pages: Pages,
+        presence: Presence | None,
     ) -> None:
         self.notifications = notifications
         self.pages = pages
@@ -41,6 +43,7 @@ class Streams:
         self._hub = hub
         self._outputs = outputs
         self._channels = channels
+        self._presence = presence
         self._is_ending_lagged = False
         self._clock_watch = ClockWatch()
         self._sockets: dict[str, dict[StreamSocket, None]] = {}  # user id -> sockets, in the order of their coming
@@ -77,6 +80,8 @@ class Streams:
         """
         socket.stream = stream
         self._sockets.setdefault(stream.user_id, {})[socket] = None
+        if self._presence is not None:
+            self._presence.opened(stream.user_id, stream.session_id)
         if self._is_beyond_log(stream):
             self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK))
             return
@@ -114,6 +119,8 @@ class Streams:
         if stream is None:
             return
         socket.stream = None
+        if self._presence is not None:
+            self._presence.closed(stream.user_id, stream.session_id)
         self.pages.left(socket)
         sockets = self._sockets.get(stream.user_id)
         if sockets is not None:

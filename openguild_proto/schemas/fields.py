@@ -23,6 +23,7 @@ from openguild_proto.limits import (
     MAX_REASON_CHARS,
     MAX_SAFE_INTEGER,
     MAX_TOPIC_CHARS,
+    MAX_TYPING_CHARS,
     MIN_PASSWORD_CHARS,
 )
 from openguild_proto.policy.permissions import ROLES
@@ -55,6 +56,7 @@ Emoji: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLe
 ReasonText: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_REASON_CHARS})]
 TopicText: TypeAlias = Annotated[str, Meta(extra_json_schema={"maxLength": MAX_TOPIC_CHARS})]
 Position: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_POSITION})]
+PreviewText: TypeAlias = Annotated[str, Meta(extra_json_schema={"maxLength": MAX_TYPING_CHARS})]
 Nonce: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": NONCE_PATTERN})]
 Role: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
 Sequence: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1})]

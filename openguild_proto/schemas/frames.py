@@ -7,9 +7,10 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from openguild_proto.schemas.accounts import Body
-from openguild_proto.schemas.fields import EVENT, Sequence, Uuid
+from openguild_proto.schemas.fields import EVENT, PreviewText, Sequence, Uuid
 from openguild_proto.schemas.guilds import Channel
 from openguild_proto.schemas.messages import ReadPosition
+from openguild_proto.schemas.presence import MemberPresence
 
 
 class StreamFrame(Body, frozen=True):
@@ -51,7 +52,28 @@ class ChannelRead(Body, frozen=True, tag_field="kind", tag="channel_read"):
     event: ReadPosition
 
 
+class Typist(Body, frozen=True):
+    """A user who is writing, and what, if they show it."""
+
+    user_id: Uuid
+    preview: PreviewText | None = None
+
+
+class TypingFrame(Body, frozen=True, tag_field="kind", tag="typing"):
+    """Another member is writing in a channel that the caller may read."""
+
+    channel_id: Uuid
+    event: Typist
+
+
+class PresenceFrame(Body, frozen=True, tag_field="kind", tag="presence"):
+    """Somebody who shares a guild with the caller came, went, or chose how they appear."""
+
+    event: MemberPresence
+
+
 NotificationFrame: TypeAlias = Annotated[
-    ChannelMessage | ChannelEvent | ChannelCreated | ChannelRead, msgspec.Meta(title="NotificationFrame")
+    ChannelMessage | ChannelEvent | ChannelCreated | ChannelRead | TypingFrame | PresenceFrame,
+    msgspec.Meta(title="NotificationFrame"),
 ]
 """One text frame of `/notifications/ws`; a union has only its title as a name in OpenAPI."""

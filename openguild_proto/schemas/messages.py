@@ -16,6 +16,7 @@ from openguild_proto.schemas.fields import (
     EventId,
     MessageText,
     Nonce,
+    PreviewText,
     Role,
     Sequence,
     Timestamp,
@@ -41,6 +42,12 @@ class PostMessage(Body, frozen=True):
     nonce: Nonce | None = None
     reply_to: EventId | None = None  # the message that this one answers
     allowed_mentions: AllowedMentions | None = None  # absent: all that the text names
+
+
+class TypingPreview(Body, frozen=True):
+    """What the caller is writing, as far as it is shown."""
+
+    preview: PreviewText
 
 
 class PostedMessage(Body, frozen=True):

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from openguild_proto.records import ChannelRecord, ControlRecord, ReadState, StoredEvent
+from openguild_proto.hints import PresenceStatus
+from openguild_proto.records import ChannelRecord, ControlKind, ControlRecord, ReadState, StoredEvent
 from openguild_proto.schemas.guilds import Channel
 from openguild_proto.schemas.messages import ReadPosition
 
@@ -73,18 +74,22 @@ def channel_read_payload(state: ReadState) -> bytes:
     )
 
 
-class ReadHint(msgspec.Struct, frozen=True, gc=False, tag="read", tag_field="type"):
-    """A moved read position, sent between replicas by best effort: not in the control log."""
+def typing_payload(channel_id: str, user_id: str, preview: str | None) -> bytes:
+    """Return the notification `typing` (PROTOCOL 8.10.6)."""
+    event = {"user_id": user_id} if preview is None else {"user_id": user_id, "preview": preview}
+    return msgspec.json.encode({"kind": "typing", "channel_id": channel_id, "event": event})
 
-    user_id: str
-    state: ReadState
+
+def presence_payload(user_id: str, status: PresenceStatus) -> bytes:
+    """Return the notification `presence` (PROTOCOL 8.10.7)."""
+    return msgspec.json.encode({"kind": "presence", "event": {"user_id": user_id, "status": status}})
 
 
 class _Control(msgspec.Struct, frozen=True, gc=False, tag="control", tag_field="type"):
     record: ControlRecord
 
 
-_messages = msgspec.json.Decoder(_Control | ReadHint)
+_controls = msgspec.json.Decoder(_Control)
 
 
 def encode_control(record: ControlRecord) -> bytes:
@@ -92,16 +97,10 @@ def encode_control(record: ControlRecord) -> bytes:
     return msgspec.json.encode(_Control(record))
 
 
-def encode_read_hint(hint: ReadHint) -> bytes:
-    """Return a moved read position as the JSON that replicas exchange."""
-    return msgspec.json.encode(hint)
+def decode_control(payload: bytes) -> ControlRecord:
+    """Parse a control record of another replica. Raises msgspec.DecodeError."""
+    return _controls.decode(payload).record
 
 
-CONTROL_PROBE = encode_read_hint(ReadHint(user_id="", state=ReadState("", 0, 0, 0)))
-"""A message without effect on replicas of any release: no user has this id."""
-
-
-def decode_control(payload: bytes) -> ControlRecord | ReadHint:
-    """Parse a message of another replica. Raises msgspec.DecodeError."""
-    message = _messages.decode(payload)
-    return message.record if isinstance(message, _Control) else message
+CONTROL_PROBE = encode_control(ControlRecord(sequence=0, kind=ControlKind.MEMBER_CHANGED))
+"""A record without effect: every log begins at 1."""

@@ -21,7 +21,10 @@ class MessagingSettings:
 
     max_messages_per_user_per_window: Annotated[Count, Setting("posts of one user", live=True)] = 60
     max_messages_per_ip_per_window: Annotated[Count, Setting("posts from one address", live=True)] = 200
-    rate_limit_window_secs: Annotated[Window, Setting("the window of the two limits of posts", live=True)] = 60
+    max_typing_per_user_per_window: Annotated[Count, Setting("signals of typing of one user", live=True)] = 120
+    rate_limit_window_secs: Annotated[Window, Setting("the window of the limits of posts and of typing", live=True)] = (
+        60
+    )
     replay_window: Annotated[
         int, Meta(ge=0, le=10_000), Setting("events replayed to a stream without `since`", live=True)
     ] = 50  # PROTOCOL 8.3.2
@@ -120,6 +123,16 @@ class SearchSettings:
 
     max_searches_per_user_per_window: Annotated[Count, Setting("searches of one user", live=True)] = 60
     window_secs: Annotated[Window, Setting("the window of the limit of searches", live=True)] = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresenceSettings:
+    """`presence.*`: whether members see who is online."""
+
+    enabled: Annotated[bool, Setting("whether anyone sees who is online")] = True
+    max_guild_members: Annotated[
+        int, Meta(gt=0, le=10_000), Setting("members of a guild in which presence is shown; a larger one shows none")
+    ] = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.process import ComponentState
 from openguild_proto.operations.readiness import describe_bus
 
@@ -17,21 +18,17 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class BusHandler(Protocol):
     """Receives what a bus delivers, on the event loop.
 
-    A bus publishes the probes to find out whether messages of their kind are permitted. Receivers ignore them. An empty
-    probe is not published.
+    A bus publishes probes to find out whether messages of their topic are permitted. Receivers ignore them.
     """
 
-    control_probe: bytes
-    limits_probe: bytes
+    def probe(self, topic: Topic) -> bytes:
+        """Return a message without effect; b"": this replica does not use the topic."""
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Take an event that another replica stored, as its frame payload."""
 
-    def control_message(self, payload: bytes) -> None:
-        """Take a control message of another replica."""
-
-    def limits_message(self, payload: bytes) -> None:
-        """Take the messages that another replica has admitted under the shared limits."""
+    def broadcast_message(self, topic: Topic, payload: bytes) -> None:
+        """Take what another replica tells all."""
 
     def bus_answered(self) -> None:
         """Note that the NATS server has received what was published so far. Called about once a second while it answers."""
@@ -79,12 +76,8 @@ class Bus(ABC):
         """Send a committed event to the replicas that subscribe to its channel. `headers`: request id and trace context."""
 
     @abstractmethod
-    def publish_control(self, payload: bytes) -> None:
-        """Send a control message to every replica."""
-
-    @abstractmethod
-    def publish_limits(self, payload: bytes) -> None:
-        """Send what this replica has admitted to every other one (policy/sharing)."""
+    def broadcast(self, topic: Topic, payload: bytes) -> None:
+        """Send a message to every other replica."""
 
     @abstractmethod
     def subscribe(self, channel_ids: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.process import ComponentState
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 
@@ -31,10 +32,7 @@ class LocalBus(Bus):
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """Do nothing."""
 
-    def publish_control(self, payload: bytes) -> None:
-        """Do nothing."""
-
-    def publish_limits(self, payload: bytes) -> None:
+    def broadcast(self, topic: Topic, payload: bytes) -> None:
         """Do nothing."""
 
     def subscribe(self, channel_ids: Iterable[str]) -> None:

@@ -32,6 +32,7 @@ from openguild_proto.bus.probing import Probing
 from openguild_proto.bus.publish_queue import Message, PublishQueue
 from openguild_proto.bus.reconnects import Reconnects
 from openguild_proto.bus.subscriptions import Subscriptions
+from openguild_proto.bus.topics import Topic
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 from openguild_runtime.bus.nats_connection import CLOSE_LIMIT_SECS, FAILURES, ConnectionFailed, NatsConnection
 from openguild_runtime.bus.nats_problems import NatsProblems
@@ -257,7 +258,7 @@ class NatsBus(Bus):
             self._report_reconnect()
 
     async def _publish_probes(self, connection: NatsConnection) -> None:
-        payloads = {"control": self._handler.control_probe, "limits": self._handler.limits_probe, "channel": b"{}"}
+        payloads = {**{topic.value: self._handler.probe(topic) for topic in Topic}, "channel": b"{}"}
         for kind, payload in payloads.items():
             if payload:
                 await connection.publish(self._subjects.probes[kind], payload)
@@ -303,22 +304,19 @@ class NatsBus(Bus):
         with self._problems.handling_message(message.subject):
             if kind == "channel":
                 self._handler.channel_message(channel_id, message.data, message.headers or NO_HEADERS)
-            elif kind == "control":
-                self._handler.control_message(message.data)
             else:
-                self._handler.limits_message(message.data)
+                self._handler.broadcast_message(Topic(kind), message.data)
 
     # --- publishing ----------------------------------------------------------------------------------
 
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         self._publish(self._subjects.channel(channel_id), payload, headers)
 
-    def publish_control(self, payload: bytes) -> None:
-        self._publish(self._subjects.control, payload)
-
-    def publish_limits(self, payload: bytes) -> None:
-        if not self._problems.is_denied("publish limits"):  # until a probe finds it permitted again
-            self._publish(self._subjects.limits, payload)
+    def broadcast(self, topic: Topic, payload: bytes) -> None:
+        if topic is Topic.CONTROL or not self._problems.is_denied(
+            f"publish {topic.value}"
+        ):  # else until a probe passes
+            self._publish(self._subjects.topics[topic], payload)
 
     def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         if self.connected and self._queue.put(Message(subject, payload, headers)):

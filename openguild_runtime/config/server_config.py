@@ -22,6 +22,7 @@ from openguild_proto.settings.sections import (
     GuildSettings,
     HttpLimits,
     MessagingSettings,
+    PresenceSettings,
     RegistrationSettings,
     SearchSettings,
     SessionSettings,
@@ -206,6 +207,7 @@ class ServerConfig(Strict):
     database: Annotated[DatabaseSection, Declared()] = DatabaseSection()
     registration: Annotated[RegistrationSettings, Declared()] = RegistrationSettings()
     search: Annotated[SearchSettings, Declared()] = SearchSettings()
+    presence: Annotated[PresenceSettings, Declared()] = PresenceSettings()
     tracing: Annotated[TracingSection, Declared()] = TracingSection()
     media: Annotated[MediaSection, Declared()] = MediaSection()
 
@@ -302,6 +304,7 @@ class ServerConfig(Strict):
             guilds=self.guilds,
             registration=self.registration,
             search=self.search,
+            presence=self.presence,
         )
 
     def key_ring(self) -> KeyRing:

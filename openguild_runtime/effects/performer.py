@@ -6,7 +6,7 @@ All effects of a request share one deadline.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import anyio
@@ -16,16 +16,18 @@ from openguild_proto.effects import Effect, Operation, Overloaded, StorageEffect
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import (
-    AnnounceRead,
+    Announce,
     CheckReadiness,
+    FindPresence,
     HashPassword,
     Readiness,
     RenderMetrics,
     VerifyPassword,
     WarnOperator,
 )
+from openguild_proto.hints import AnyHint, PresenceStatus
 from openguild_proto.policy.lifecycle import Lifecycle
-from openguild_proto.records import ReadState, StoredEvent
+from openguild_proto.records import StoredEvent
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.storage.base import Storage
@@ -47,7 +49,8 @@ class Performer:
         readiness: Callable[[], Awaitable[Readiness]],
         render_metrics: Callable[[], Awaitable[bytes | None]],
         committed: Callable[[StoredEvent, str], None],
-        announce_read: Callable[[str, ReadState], None],
+        announce: Callable[[AnyHint], None],
+        presence_of: Callable[[Iterable[str]], dict[str, PresenceStatus]],
         tracing: Tracing | None = None,
     ) -> None:
         self._storage = storage
@@ -55,7 +58,8 @@ class Performer:
         self._readiness = readiness
         self._render_metrics = render_metrics
         self._committed = committed
-        self._announce_read = announce_read
+        self._announce_hint = announce
+        self._presence_of = presence_of
         self._tracing = tracing
         self._lifecycle = lifecycle
 
@@ -130,9 +134,13 @@ class Performer:
     async def _render(self, effect: RenderMetrics) -> bytes | None:
         return await self._render_metrics()
 
-    @performs(AnnounceRead)
-    async def _tell_read(self, effect: AnnounceRead) -> None:
-        self._announce_read(effect.user_id, effect.state)
+    @performs(Announce)
+    async def _tell(self, effect: Announce) -> None:
+        self._announce_hint(effect.hint)
+
+    @performs(FindPresence)
+    async def _find_presence(self, effect: FindPresence) -> dict[str, PresenceStatus]:
+        return self._presence_of(effect.user_ids)
 
     @performs(WarnOperator)
     async def _warn_operator(self, effect: WarnOperator) -> None:

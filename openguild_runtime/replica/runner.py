@@ -15,29 +15,29 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.base import StorageEffect, StorageUnavailable
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.errors import ErrorCode
+from openguild_proto.hints import AnyHint
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import FEW_AT_ONCE
-from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_proto.replica.actions import (
     AnyAction,
+    Broadcast,
     Close,
     ExpireAt,
     Flush,
     Log,
     Prepared,
     Publish,
-    PublishControl,
-    PublishLimits,
     Query,
     Replay,
 )
 from openguild_proto.replica.notifications import USER_RING
 from openguild_proto.replica.replica import Replica
-from openguild_proto.schemas.payloads import CONTROL_PROBE
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.net.flusher import Flusher
 from openguild_runtime.net.transport import Transport
@@ -69,8 +69,6 @@ class ReplicaRunner:
         sources: ClocksAndEntropy,
         tracing: Tracing | None = None,
     ) -> None:
-        self.control_probe = CONTROL_PROBE
-        self.limits_probe = replica.limits_probe
         self.replica = replica
         self.flusher = Flusher(replica.hub, metrics, sources.monotonic, self.flush_ended, tracing)
         self._storage = storage
@@ -131,9 +129,9 @@ class ReplicaRunner:
         self.replica.stored(record, now=self._clock())
         self.carry_out()
 
-    def announce_read(self, user_id: str, state: ReadState) -> None:
-        """A user has read further here."""
-        self.replica.read_moved(user_id, state, now=self._clock())
+    def announce(self, hint: AnyHint) -> None:
+        """A client of this replica does what others may miss."""
+        self.replica.announce(hint, now=self._clock())
         self.carry_out()
 
     def keys_replaced(self, trusts: Callable[[bytes], bool]) -> None:
@@ -160,14 +158,14 @@ class ReplicaRunner:
             self.replica.heard(channel_id, payload, now=self._clock())
             self.carry_out()
 
-    def control_message(self, payload: bytes) -> None:
-        """A control message of another replica."""
-        self.replica.heard_control(payload, now=self._clock())
+    def broadcast_message(self, topic: Topic, payload: bytes) -> None:
+        """What another replica tells all."""
+        self.replica.heard_broadcast(topic, payload, now=self._clock())
         self.carry_out()
 
-    def limits_message(self, payload: bytes) -> None:
-        """What another replica has admitted."""
-        self.replica.heard_limits(payload, now=self._clock())
+    def probe(self, topic: Topic) -> bytes:
+        """A message without effect."""
+        return self.replica.probe(topic)
 
     def bus_answered(self) -> None:
         """The wire has taken what was published before."""
@@ -260,10 +258,8 @@ class ReplicaRunner:
                 self.flusher.flush(ring, haste)
             case Publish():
                 self._publish(action)
-            case PublishControl(payload=payload):
-                self._bus.publish_control(payload)
-            case PublishLimits(payload=payload):
-                self._bus.publish_limits(payload)
+            case Broadcast(topic=topic, payload=payload):
+                self._bus.broadcast(topic, payload)
             case Query() if self._has_ended:
                 self.replica.failed(action.number, StorageUnavailable(), now=self._clock())
             case Query(number=number, effect=effect) if (performed := PERFORMERS.get(type(effect))) is not None:
@@ -287,7 +283,7 @@ class ReplicaRunner:
                 getattr(log, level.value)(message, **fields, exc_info=failure)
 
     def _publish(self, action: Publish) -> None:
-        headers = {REQUEST_ID: action.request_id}
+        headers = {REQUEST_ID: action.request_id} if action.request_id else {}
         if self._tracing is None:
             self._bus.publish_channel(action.channel_id, action.payload, headers)
             return

@@ -121,9 +121,14 @@ class Server:
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=None if native else ring.Ring)
-        sharing = self._limit_sharing(max(kind.min_replicas(config), config.workers)) if kind is not None else None
+        replica_id = sources.random_bytes(16).hex()
+        sharing = (
+            self._limit_sharing(replica_id, max(kind.min_replicas(config), config.workers))
+            if kind is not None
+            else None
+        )
         self.replica = ReplicaRunner(
-            Replica(hub, self.service.tokens, random.random, sharing),
+            Replica(hub, self.service.tokens, random.random, sharing, replica_id=replica_id, presence=config.presence),
             storage=self.storage,
             bus=self.bus,
             metrics=self.metrics,
@@ -160,7 +165,8 @@ class Server:
             readiness=self.readiness,
             render_metrics=self.exposition.whole if metrics_shown else _no_metrics,
             committed=self.replica.committed,
-            announce_read=self.replica.announce_read,
+            announce=self.replica.announce,
+            presence_of=self.replica.replica.presence_of,
             tracing=self.tracing,
         )
 
@@ -194,8 +200,8 @@ class Server:
             max_body_of=max_body_bytes,
         )
 
-    def _limit_sharing(self, at_least: int) -> LimitSharing:
-        return LimitSharing(self.sources.random_bytes(16).hex(), self.service.shared_windows(), at_least=at_least)
+    def _limit_sharing(self, replica_id: str, at_least: int) -> LimitSharing:
+        return LimitSharing(replica_id, self.service.shared_windows(), at_least=at_least)
 
     # --- life --------------------------------------------------------------------------------------
 

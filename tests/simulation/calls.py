@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openguild_proto.effects import Effect, StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent
-from openguild_proto.effects.process import AnnounceRead, HashPassword, VerifyPassword, WarnOperator
+from openguild_proto.effects.process import Announce, FindPresence, HashPassword, VerifyPassword, WarnOperator
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
@@ -75,8 +75,10 @@ class Call:
                 return f"hashed {password}"
             case VerifyPassword(password_hash=password_hash, password=password):
                 return password_hash == f"hashed {password}"
-            case AnnounceRead(user_id=user_id, state=state):
-                return self._process.read_moved(user_id, state)
+            case Announce(hint=hint):
+                return self._process.announce(hint)
+            case FindPresence(user_ids=user_ids):
+                return self._process.replica.presence_of(user_ids)
             case WarnOperator():
                 return None
         raise TypeError(type(effect).__name__)

@@ -21,6 +21,7 @@ def left_over(cluster: Cluster) -> list[str]:
 def _left_at(process: Process) -> list[str]:
     replica, counters = process.replica, process.replica.counters
     streams, notifications = replica.streams, replica.streams.notifications
+    presence = replica.presence
     queries = [effect for effect in process.queries.values() if not isinstance(effect, TAIL_CHECKS)]
     held = {
         "calls": process.calls,
@@ -33,6 +34,8 @@ def _left_at(process: Process) -> list[str]:
         "sockets that wait for a page": streams.pages._waiting,
         "pages that could not be read": streams.pages._unreadable,
         "rings": process.hub._rings,
+        "users whose presence is known": [*presence._here, *presence._elsewhere, *presence._told] if presence else [],
+        "sessions whose presence is known": presence._sessions if presence else [],
         "watchers": notifications.watchers.users(),
         "refreshes": notifications._refreshing,
         "subscriptions of the wire": process.link.subscribed,

@@ -115,6 +115,13 @@ def tell_no_device_of_reads(process: Process) -> None:
     _forget_newest(process, MarkRead, lambda effect: effect.author.user_id)
 
 
+def keep_leases(process: Process) -> None:
+    """Users of a replica that died stay online."""
+    presence = process.replica.presence
+    assert presence is not None
+    presence._expire = lambda: None  # type: ignore[method-assign]  # this is the bug
+
+
 def _forget_newest(process: Process, kind: type[Any], log_of: Callable[[Any], str]) -> None:
     tables = process.database.tables
     perform = tables.perform
@@ -149,6 +156,6 @@ PLANTS = {
     plant.__name__: plant
     for plant in (
         publish_before_commit, trust_nats, replay_before_subscribe, trust_nats_for_control, forget_the_rest,
-        keep_redacted_pages, count_reactions_twice, forget_edits, tell_nobody_of_removals, tell_no_device_of_reads,
+        keep_redacted_pages, count_reactions_twice, forget_edits, tell_nobody_of_removals, tell_no_device_of_reads, keep_leases,
     )
 }  # fmt: skip

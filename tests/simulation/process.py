@@ -6,17 +6,20 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.effects import Effect, StorageEffect
 from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.fanout.ring import Ring
+from openguild_proto.hints import AnyHint
 from openguild_proto.http.message import OpenStream, Request
 from openguild_proto.operations.context import Context, Service, Settings, rates
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.records import ControlRecord, ReadState, StoredEvent
+from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_proto.replica.actions import (
     AnyAction,
+    Broadcast,
     Close,
     ExpireAt,
     Flush,
@@ -24,7 +27,6 @@ from openguild_proto.replica.actions import (
     Log,
     Prepared,
     Publish,
-    PublishControl,
     Query,
     Replay,
 )
@@ -73,7 +75,8 @@ class Process:
         self.violation = cluster.violation
         self.service = make_service(cluster.keys, cluster.token_secs)
         self.hub = Hub(capacity_events=cluster.capacity, ring_type=Ring)
-        self.replica = Replica(self.hub, self.service.tokens, self.rng.random)
+        name = f"{number} since {self.clock.now}"
+        self.replica = Replica(self.hub, self.service.tokens, self.rng.random, replica_id=name)
         self.storage = Storage(self.clock, self.rng, self.database, self.stored)
         self.link = Link(cluster.wire, self)
         self.flusher = Flusher(self.clock, self.hub, self.send_bytes, self._flushed)
@@ -182,13 +185,13 @@ class Process:
         self.replica.stored(record, now=self.clock.now)
         self.carry_out()
 
-    def read_moved(self, user_id: str, state: ReadState) -> None:
-        self.replica.read_moved(user_id, state, now=self.clock.now)
+    def announce(self, hint: AnyHint) -> None:
+        self.replica.announce(hint, now=self.clock.now)
         self.carry_out()
 
-    def heard(self, channel_id: str | None, payload: bytes) -> None:
-        if channel_id is None:
-            self.replica.heard_control(payload, now=self.clock.now)
+    def heard(self, channel_id: str | Topic, payload: bytes) -> None:
+        if isinstance(channel_id, Topic):
+            self.replica.heard_broadcast(channel_id, payload, now=self.clock.now)
         else:
             self.replica.heard(channel_id, payload, now=self.clock.now)
         self.carry_out()
@@ -290,8 +293,8 @@ class Process:
                 self.flusher.flush(ring, haste)
             case Publish(channel_id=channel_id, payload=payload):
                 self.link.publish(channel_id, payload)
-            case PublishControl(payload=payload):
-                self.link.publish(None, payload)
+            case Broadcast(topic=topic, payload=payload):
+                self.link.publish(topic, payload)
             case Query(number=number, effect=effect):
                 self.queries[number] = effect
                 self._perform(number, effect)

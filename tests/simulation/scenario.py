@@ -17,6 +17,7 @@ from tests.simulation.devices import Device
 from tests.simulation.leftovers import left_over
 from tests.simulation.messages import Messages
 from tests.simulation.population import CLIENTS, populate
+from tests.simulation.presence import AGREE_SECS, disagreement
 from tests.simulation.process import Process
 from tests.simulation.rights import END_SECS, Rights
 from tests.simulation.subscriber import Subscriber
@@ -37,7 +38,7 @@ FORGETS = 2  # of each of them, while there is trouble
 TROUBLE_SECS = 12.0  # simulated; after that everything heals
 SETTLE_SECS = 90.0  # by then everybody must have everything
 ROUND_SECS = 10.0  # the same for one more post to each channel
-REST_SECS = 12.0  # by then nothing is left of clients that have gone
+REST_SECS = AGREE_SECS + 5.0  # by then nothing is left of clients that have gone
 LOOK_SECS = 0.5
 
 
@@ -190,6 +191,7 @@ class Run:
         if self._settle(SETTLE_SECS):
             self._one_more_round()
         self._check()
+        self._agree_on_presence()
         for reader in (*self.subscribers, *self.watchers):
             reader.stop()
         self.clock.run(self.clock.now + REST_SECS)
@@ -223,6 +225,16 @@ class Run:
         for device in self.devices:
             self.begin(device.level())
         self._settle(ROUND_SECS)
+
+    def _agree_on_presence(self) -> None:
+        """Once the wire loses no more of what is for all."""
+        self.cluster.wire.drop_control = 0.0
+        end = self.clock.now + AGREE_SECS
+        while (wrong := disagreement(self.cluster)) is not None:
+            if self.clock.now >= end:
+                self.violation(wrong)
+                return
+            self.clock.run(self.clock.now + LOOK_SECS)
 
     def _sample(self) -> None:
         """Bounds hold at any moment."""

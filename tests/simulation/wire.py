@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
+from openguild_proto.bus.topics import Topic
 from tests.simulation.clock import Clock
 
 LATENCY_SECS = (0.0005, 0.001, 0.005)
@@ -15,8 +16,8 @@ LATE_SECS = 3.0  # a message that is overtaken is at most so late
 class Listener(Protocol):
     """The process at the end of a link."""
 
-    def heard(self, channel_id: str | None, payload: bytes) -> None:
-        """An event of a channel, or a control message (None)."""
+    def heard(self, channel_id: str | Topic, payload: bytes) -> None:
+        """What is told of a channel, or of a topic to all."""
 
     def wire_back(self) -> None:
         """The link was away: whatever it lost is in the log."""
@@ -38,8 +39,8 @@ class Wire:
             return LATE_SECS * random()
         return LATENCY_SECS[int(random() * len(LATENCY_SECS))]
 
-    def publish(self, sender: Link, channel_id: str | None, payload: bytes) -> None:
-        drop = self.drop_control if channel_id is None else self.drop
+    def publish(self, sender: Link, channel_id: str | Topic, payload: bytes) -> None:
+        drop = self.drop_control if isinstance(channel_id, Topic) else self.drop
         for link in self.links:
             if link is sender or self.rng.random() < drop:
                 continue
@@ -78,13 +79,13 @@ class Link:
             self.is_up = True
             self._listener.wire_back()
 
-    def publish(self, channel_id: str | None, payload: bytes) -> None:
-        """An event of a channel, or a control message (None)."""
+    def publish(self, channel_id: str | Topic, payload: bytes) -> None:
+        """What is told of a channel, or of a topic to all."""
         if self.is_up:
             self._wire.publish(self, channel_id, payload)
 
-    def bring(self, channel_id: str | None, payload: bytes, lost: int) -> None:
-        if self.is_up and lost == self._wire.lost and (channel_id is None or channel_id in self.subscribed):
+    def bring(self, channel_id: str | Topic, payload: bytes, lost: int) -> None:
+        if self.is_up and lost == self._wire.lost and (isinstance(channel_id, Topic) or channel_id in self.subscribed):
             self._listener.heard(channel_id, payload)
 
     def subscribe(self, channel_ids: tuple[str, ...], done: Callable[[], None]) -> None:

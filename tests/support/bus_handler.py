@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from openguild_proto.bus.topics import Topic
+
 
 class BusRecorder:
     """Records what a bus delivers, by kind."""
 
     def __init__(self, probe: bytes = b"") -> None:
-        self.control_probe = self.limits_probe = probe
+        self._probe = probe
         self.events: list[tuple[str, bytes]] = []
-        self.controls: list[bytes] = []
-        self.limits: list[bytes] = []
+        self.broadcasts: dict[Topic, list[bytes]] = {topic: [] for topic in Topic}
         self.answers = 0
         self.reconnects = 0
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
         self.events.append((channel_id, payload))
 
-    def control_message(self, payload: bytes) -> None:
-        self.controls.append(payload)
+    @property
+    def controls(self) -> list[bytes]:
+        """What was told about the control log."""
+        return self.broadcasts[Topic.CONTROL]
 
-    def limits_message(self, payload: bytes) -> None:
-        self.limits.append(payload)
+    def probe(self, topic: Topic) -> bytes:
+        return self._probe
+
+    def broadcast_message(self, topic: Topic, payload: bytes) -> None:
+        self.broadcasts[topic].append(payload)
 
     def bus_answered(self) -> None:
         self.answers += 1

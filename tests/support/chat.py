@@ -107,8 +107,13 @@ def texts(events: list[dict[str, Any]]) -> list[str]:
 
 
 def receive(stream: ClientConnection, count: int, *, secs: float = 10.0) -> list[dict[str, Any]]:
-    """The next `count` frames, decoded."""
-    return [json.loads(stream.recv(timeout=secs)) for _ in range(count)]
+    """The next `count` frames, decoded; without those of presence, which come when others open and end streams."""
+    frames: list[dict[str, Any]] = []
+    while len(frames) < count:
+        frame = json.loads(stream.recv(timeout=secs))
+        if frame.get("kind") != "presence":
+            frames.append(frame)
+    return frames
 
 
 def closed_with(stream: ClientConnection) -> int:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import Effect, StorageEffect, StorageUnavailable
@@ -22,19 +23,20 @@ from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_proto.replica.actions import (
     AnyAction,
+    Broadcast,
     Close,
     Flush,
     Log,
     Pass,
     Prepared,
     Publish,
-    PublishControl,
     Query,
     Replay,
 )
 from openguild_proto.replica.replica import Replica
 from openguild_proto.schemas.payloads import encode_control, event_frame_payload
 from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_proto.settings.sections import PresenceSettings
 from tests.support.elsewhere import Elsewhere
 
 T = TypeVar("T")
@@ -111,12 +113,14 @@ class Driven:
         replay_window: int = 0,
         jitter: Callable[[], float] = lambda: 0.5,
         started: bool = True,
+        replica_id: str = "here",
+        presence: PresenceSettings = PresenceSettings(),  # noqa: B008 - frozen
     ) -> None:
         self.elsewhere = Elsewhere(tables if tables is not None else MemoryTables())
         self.keys = KeyRing(SigningKey(bytes(32)))
         self.tokens = TokenAuthority(self.keys)
         self.hub = Hub(capacity_events=capacity, ring_type=Ring)
-        self.replica = Replica(self.hub, self.tokens, jitter)
+        self.replica = Replica(self.hub, self.tokens, jitter, replica_id=replica_id, presence=presence)
         self.replay_window = replay_window
         self.now = 1_000.0
         self.wall = 0.0
@@ -167,7 +171,7 @@ class Driven:
 
     def deliver_control(self, record: ControlRecord) -> None:
         """The wire brings a control record of another replica."""
-        self.replica.heard_control(encode_control(record), now=self.now)
+        self.replica.heard_broadcast(Topic.CONTROL, encode_control(record), now=self.now)
         self.carry_out()
 
     def commit(self, channel: str, text: str = "hi") -> StoredEvent:
@@ -344,7 +348,11 @@ class Driven:
     @property
     def controls_published(self) -> list[bytes]:
         """Control messages for the other replicas."""
-        return [action.payload for action in self.actions if isinstance(action, PublishControl)]
+        return self.broadcasts(Topic.CONTROL)
+
+    def broadcasts(self, topic: Topic) -> list[bytes]:
+        """Messages of a topic for the other replicas."""
+        return [action.payload for action in self.actions if isinstance(action, Broadcast) and action.topic is topic]
 
     @property
     def lines(self) -> list[str]:

@@ -11,14 +11,16 @@ from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import Effect, StorageEffect
 from openguild_proto.effects.process import (
-    AnnounceRead,
+    Announce,
     CheckReadiness,
+    FindPresence,
     HashPassword,
     Readiness,
     RenderMetrics,
     VerifyPassword,
     WarnOperator,
 )
+from openguild_proto.hints import AnyHint, PresenceStatus
 from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.memory import MemoryTables
 from openguild_proto.operations.context import Context, Service, Settings, rates
@@ -39,7 +41,8 @@ class World:
     def __init__(self, settings: Settings | None = None) -> None:
         self.tables = MemoryTables()
         self.wall_ms = START_MS
-        self.announced: list[AnnounceRead] = []
+        self.announced: list[AnyHint] = []
+        self.present: dict[str, PresenceStatus] = {}
         self.warned: list[WarnOperator] = []
         self._entropy = 0
         self.service = Service.create(settings or Settings(), TokenAuthority(KeyRing(SigningKey(bytes(32)))))
@@ -66,9 +69,11 @@ class World:
                 return Readiness("ready", 0, ())
             case RenderMetrics():
                 return b"metrics"
-            case AnnounceRead():
-                self.announced.append(effect)
+            case Announce(hint=hint):
+                self.announced.append(hint)
                 return None
+            case FindPresence(user_ids=user_ids):
+                return {user_id: self.present[user_id] for user_id in user_ids if user_id in self.present}
             case WarnOperator():
                 self.warned.append(effect)
                 return None

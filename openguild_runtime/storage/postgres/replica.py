@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.performs import performs
-from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
+from openguild_proto.effects.replica import FindAudience, ReadControlHead, ReadControls, ReadHeads, ReadVisible
 from openguild_proto.records import ControlRecord, Head, Visible
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, control_record
@@ -36,6 +36,25 @@ async def read_visible(connection: Connection, effect: ReadVisible) -> Visible:
     if row is None:
         raise StorageUnavailable
     return Visible(guild_ids=texts(row["guilds"]), channel_ids=texts(row["channels"]))
+
+
+@performs(FindAudience, Mode.QUERY)
+async def find_audience(connection: Connection, effect: FindAudience) -> dict[str, tuple[str, ...]]:
+    rows = await connection.fetch(
+        """
+        WITH theirs AS MATERIALIZED (
+            SELECT user_id, guild_id FROM guild_memberships WHERE user_id = ANY ($1::uuid[])
+        ), small AS MATERIALIZED (
+            SELECT guild_id FROM (SELECT DISTINCT guild_id FROM theirs) AS g WHERE (
+                SELECT count(*) FROM (SELECT FROM guild_memberships AS m WHERE m.guild_id = g.guild_id LIMIT $2 + 1) AS few
+            ) <= $2
+        )
+        SELECT user_id, array_agg(guild_id) AS guilds FROM theirs JOIN small USING (guild_id) GROUP BY user_id
+        """,
+        list(effect.user_ids),
+        effect.max_members,
+    )
+    return {str(row["user_id"]): texts(row["guilds"]) for row in rows}
 
 
 @performs(ReadControlHead, Mode.WATCH)

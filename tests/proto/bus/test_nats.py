@@ -14,6 +14,7 @@ from openguild_proto.bus.nats import (
     fault_from_error_text,
     parse_denial,
 )
+from openguild_proto.bus.topics import Topic
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_denials_name_action_and_subject() -> None:
 
 def test_subjects_are_of_one_server_and_hide_channels() -> None:
     subjects = Subjects("Chat.example:8080")
-    assert subjects.control == "openguild.Chat_example_8080.control"
+    assert subjects.topics[Topic.CONTROL] == "openguild.Chat_example_8080.control"
     denied = subjects.channel("8d1f").lower()
     key, fault = subjects.denied("publish", denied)
     assert key == "publish channel"
@@ -62,6 +63,6 @@ def test_subjects_are_of_one_server_and_hide_channels() -> None:
 def test_a_subject_is_split_into_its_kind_and_channel() -> None:
     subjects = Subjects("a", probe_channel="p")
     assert [subjects.split(subject) for subject in subjects.probes.values()] == [
-        ("control", ""), ("limits", ""), ("channel", "p"),
+        ("control", ""), ("limits", ""), ("hints", ""), ("channel", "p"),
     ]  # fmt: skip
-    assert list(subjects.probes) == ["control", "limits", "channel"]
+    assert list(subjects.probes) == ["control", "limits", "hints", "channel"]

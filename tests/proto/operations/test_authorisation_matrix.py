@@ -39,7 +39,7 @@ OWN = {  # everybody's own things: any account; `True`: only where the caller is
     "POST /guilds": False, "GET /channels/unread": False, "GET /notifications/ws": False, "GET /invites/{code}": False,
     "POST /invites/{code}/accept": False, "DELETE /guilds/{guild_id}/members/@me": True,
     "PATCH /users/@me": False, "GET /users/@me/log": False, "GET /inbox": False, "POST /sync": False,
-    "GET /search/messages": False,
+    "GET /search/messages": False, "PUT /users/@me/presence": False,
 }  # fmt: skip
 ROLES = [None, *RANK]
 QUERIES = {"GET /search/messages": "?q=x"}
@@ -47,7 +47,8 @@ BODIES = {
     "Credentials": {"username": "newcomer", "password": PASSWORD}, "Name": {"name": "x"}, "RoleBody": {"role": "guest"},
     "NewInvite": {}, "PostMessage": {"content": "x"}, "MarkReadBody": {}, "EditMessage": {"content": "y"},
     "NewChannel": {"name": "x"}, "ChannelChange": {"topic": "x"}, "ProfileChange": {"display_name": "X"},
-    "SyncRequest": {"positions": []}, "ReactToMessage": {"emoji": "\N{THUMBS UP SIGN}"},
+    "SyncRequest": {"positions": []}, "TypingPreview": {"preview": "x"}, "ChosenPresence": {"status": "idle"},
+    "ReactToMessage": {"emoji": "\N{THUMBS UP SIGN}"},
     "Login": {"identifier": "owner", "secret": PASSWORD, "device": {"device_id": "d"}},
 }  # fmt: skip
 
@@ -91,7 +92,7 @@ def stage() -> Scene:
     channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, owner))["channel_id"]
     code = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner))["code"]
     world.perform(GrantGuildRole(guild_id=guild, user_id=ids[1], role="guest", now_ms=0))
-    for window in ("user_messages", "address_messages"):
+    for window in ("user_messages", "address_messages", "user_typing"):
         setattr(world.service, window, SlidingWindow(1_000_000, 60))
     message = append(channel, ids[2])
     world.perform(message)

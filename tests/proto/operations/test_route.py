@@ -10,7 +10,7 @@ import pytest
 
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.http.message import OpenStream, Response
-from openguild_proto.operations import changes, messages, routes
+from openguild_proto.operations import changes, messages, routes, typing
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit, rates
 from openguild_proto.operations.openapi import build_openapi
@@ -23,7 +23,7 @@ from tests.support.world import PASSWORD, World, decoded, request
 
 ACCESS = {"guild": GuildAccess, "channel": ChannelAccess, None: None}
 BODIES: dict[Limit, Any] = {
-    Limit.MESSAGES: {"content": "x"}, Limit.WRITES: {}, Limit.STREAMS: None, Limit.SEARCHES: None,
+    Limit.MESSAGES: {"content": "x"}, Limit.WRITES: {}, Limit.STREAMS: None, Limit.SEARCHES: None, Limit.TYPING: {"preview": "x"},
     Limit.ATTEMPTS: {
         "username": "somebody", "password": PASSWORD, "identifier": "somebody", "secret": PASSWORD, "device": {"device_id": "d"},
     },
@@ -86,7 +86,9 @@ def test_the_limit_of_writes_is_not_forgotten() -> None:
     for route in ROUTES:
         if changes_something(route):
             appends = route.operation is messages.post_message or route in collect_routes(changes)
-            assert route.limits == ((Limit.MESSAGES if appends else Limit.WRITES),), name_of(route)
+            hints = route in collect_routes(typing)
+            wanted = Limit.MESSAGES if appends else Limit.TYPING if hints else Limit.WRITES
+            assert route.limits == (wanted,), name_of(route)
 
 
 def test_an_operation_that_forgets_its_late_decision_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +110,7 @@ def test_routes_are_those_of_their_modules() -> None:
     assert [route.operation.__name__ for route in collect_routes(messages)] == ["post_message"]
     assert {route.name.partition(".")[0] for route in ROUTES} == {
         "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "keys", "logs", "messages",
-        "changes", "timeline", "reads", "inbox", "search", "streams",
+        "changes", "timeline", "typing", "presence", "reads", "inbox", "search", "streams",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]
     assert len(set(names)) == len(names)

@@ -15,6 +15,7 @@ from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey, verify
 from openguild_proto.effects import Effect
 from openguild_proto.effects.guilds import FindMember, RemoveMember
+from openguild_proto.hints import ReadHint
 from openguild_proto.http.message import OpenStream, Response
 from openguild_proto.operations.context import Settings
 from openguild_proto.operations.route import Route
@@ -354,4 +355,5 @@ def test_reading_is_announced_to_the_other_devices(world: World, alice: str, cha
     world.ask("POST", f"/channels/{channel}/messages", {"content": "x"}, alice)
     world.ask("POST", f"/channels/{channel}/read", {}, alice)
     (announced,) = world.announced
+    assert isinstance(announced, ReadHint)
     assert announced.state.last_read_sequence == 1

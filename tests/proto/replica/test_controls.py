@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.channels import DeleteChannel, FindChannelAccess
@@ -159,7 +160,7 @@ def test_before_the_start_nothing_is_applied() -> None:
 
 def test_a_malformed_message_is_a_line_in_the_log(chat: Chat) -> None:
     for payload in (b"", b"{}", b'{"type":"newer"}', b'{"type":"control","record":{"sequence":-1}}', b"\xff"):
-        chat.driven.replica.heard_control(payload, now=chat.driven.now)
+        chat.driven.replica.heard_broadcast(Topic.CONTROL, payload, now=chat.driven.now)
     chat.driven.carry_out()
     assert chat.driven.lines == ["a control message from another replica is malformed"] * 5
     assert chat.driven.defects == []
@@ -169,7 +170,7 @@ def test_a_kind_of_a_newer_release_keeps_its_place_and_is_mentioned_once(chat: C
     for _ in range(2):
         payload = msgspec.json.decode(encode_control(ControlRecord(chat.head + 1, ControlKind.ACCESS_CHANGED)))
         payload["record"]["kind"] = "of a newer release"
-        chat.driven.replica.heard_control(msgspec.json.encode(payload), now=chat.driven.now)
+        chat.driven.replica.heard_broadcast(Topic.CONTROL, msgspec.json.encode(payload), now=chat.driven.now)
         chat.driven.carry_out()
     assert chat.head == chat.elsewhere.tables.control_head() + 2
     assert chat.driven.lines == ["a newer release writes control records that this one does not know"]

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
+from openguild_proto.bus.topics import Topic
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.channels import DeleteChannel
 from openguild_proto.effects.guilds import DeleteGuild
 from openguild_proto.effects.replica import ReadHeads, ReadVisible
 from openguild_proto.effects.roles import GrantChannelRole
+from openguild_proto.hints import ReadHint
 from openguild_proto.records import Author, ReadState
 from openguild_proto.replica.notifications import user_ring
-from openguild_proto.schemas.payloads import CONTROL_PROBE
 from tests.support.deeds import NOW
 from tests.support.driven_replica import Driven, Socket
 
@@ -220,11 +221,12 @@ def test_what_a_user_does_not_see_any_more_is_not_followed(driven: Driven) -> No
 def test_a_read_position_reaches_the_reader_s_other_devices(driven: Driven) -> None:
     user, other = driven.elsewhere.user(), driven.elsewhere.user()
     mine, others = driven.open(user), driven.open(other)
-    driven.replica.read_moved(user, ReadState("channel", 3, 5, 2), now=driven.now)
+    driven.replica.announce(ReadHint(user, ReadState("channel", 3, 5, 2)), now=driven.now)
     driven.carry_out()
-    (hint,) = driven.controls_published
-    driven.replica.heard_control(hint, now=driven.now)
-    driven.replica.heard_control(CONTROL_PROBE, now=driven.now)
+    (hint,) = driven.broadcasts(Topic.HINTS)
+    driven.replica.heard_broadcast(Topic.HINTS, hint, now=driven.now)
+    for topic in Topic:
+        driven.replica.heard_broadcast(topic, driven.replica.probe(topic), now=driven.now)
     driven.carry_out()
     assert kinds(mine) == [("read", None)] * 2
     assert mine.frames[0]["event"]["last_read_sequence"] == 3

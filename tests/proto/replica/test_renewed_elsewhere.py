@@ -34,7 +34,7 @@ class Driver:
         self.history = History("cluster:1", "cluster:1", 0)
         self.asked: list[str] = []
         tokens = TokenAuthority(KeyRing(KEY))
-        self.replica = Replica(Hub(), tokens, lambda: 0.5)
+        self.replica = Replica(Hub(), tokens, lambda: 0.5, replica_id="here")
         self.replica.run(self.replica.start(), "the start", lambda result, error: None, now=0.0)
         self.carry_out()
 

@@ -10,6 +10,7 @@ import pytest
 from openguild_proto.effects import Effect, StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory
+from openguild_proto.hints import ReadHint
 from openguild_proto.limits import CATCH_UP_SECS, GAP_GRACE_SECS, TAIL_CHECK_SECS
 from openguild_proto.records import ReadState
 from openguild_proto.replica import replica as replica_module
@@ -257,6 +258,6 @@ def test_depths_tell_channels_from_notifications(driven: Driven, channel: str) -
     for _ in range(3):
         driven.commit(channel)
     state = ReadState(channel_id=channel, last_read_sequence=1, latest_sequence=3, unread=2)
-    driven.replica.read_moved(watcher, state, now=driven.now)
+    driven.replica.announce(ReadHint(watcher, state), now=driven.now)
     driven.carry_out()
     assert driven.replica.depths() == ([(channel, 3)], 1)

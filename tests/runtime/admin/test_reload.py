@@ -38,7 +38,7 @@ class Live:
     def __init__(self, tasks: anyio.abc.TaskGroup, **given: Any) -> None:
         self.stands = ServerConfig.model_validate(GIVEN | given)
         self.service = make_service(self.stands)
-        self.replica = Replica(Hub(), self.service.tokens, random.random)
+        self.replica = Replica(Hub(), self.service.tokens, random.random, replica_id="here")
         runner = ReplicaRunner(
             self.replica, storage=MemoryStorage(), bus=LocalBus(), metrics=Metrics("0", native_ring=True), tasks=tasks,
             sources=ClocksAndEntropy(),

@@ -49,7 +49,7 @@ class Joined:
         self.hub = Hub(capacity_events=CAPACITY)
         config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
         self.streams = ReplicaRunner(
-            Replica(self.hub, make_service(config).tokens, random.random),
+            Replica(self.hub, make_service(config).tokens, random.random, replica_id="here"),
             storage=storage,
             bus=LocalBus(),
             metrics=self.metrics,

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from openguild_proto.bus.topics import Topic
 from openguild_runtime.bus.nats import KEEPALIVE_SECS, PING_SECS, NatsBus
 from openguild_runtime.embedded import EmbeddedNats
 from openguild_runtime.observability.metrics import Metrics
@@ -38,9 +39,9 @@ class Recorder(BusRecorder):
         self.answered_at: list[float] = []
         self.picky: Callable[[bytes], None] = lambda payload: None
 
-    def control_message(self, payload: bytes) -> None:
+    def broadcast_message(self, topic: Topic, payload: bytes) -> None:
         self.picky(payload)
-        super().control_message(payload)
+        super().broadcast_message(topic, payload)
 
     def bus_answered(self) -> None:
         self.answered_at.append(anyio.current_time())
@@ -69,14 +70,14 @@ async def test_only_subscribers_receive_a_channel(nats_server: EmbeddedNats) -> 
         other.bus.subscribe(["c1"])
         b.bus.subscribe(["c1"])  # safe to repeat
         await anyio.to_thread.run_sync(lambda: None)
-        a.bus.publish_control(b"everybody")
+        a.bus.broadcast(Topic.CONTROL, b"everybody")
         await eventually(lambda: b.controls == [b"everybody"])
         a.bus.publish_channel("c1", b"payload")
         a.bus.publish_channel("c2", b"not for b")
         await eventually(lambda: b.events == [("c1", b"payload")])
         b.bus.unsubscribe(["c1"])
         a.bus.publish_channel("c1", b"too late")
-        a.bus.publish_control(b"end")
+        a.bus.broadcast(Topic.CONTROL, b"end")
         await eventually(lambda: b.controls[-1:] == [b"end"])
         assert b.events == [("c1", b"payload")]
         assert other.events == other.controls == [], "another server's name is another wire"
@@ -105,8 +106,8 @@ async def test_an_invalid_message_is_skipped(nats_server: EmbeddedNats) -> None:
                 raise ValueError("not a control message")
 
         b.picky = picky
-        a.bus.publish_control(b"bad")
-        a.bus.publish_control(b"good")
+        a.bus.broadcast(Topic.CONTROL, b"bad")
+        a.bus.broadcast(Topic.CONTROL, b"good")
         await eventually(lambda: b.controls == [b"good"])
 
 
@@ -173,7 +174,7 @@ async def test_subscriptions_change_while_connecting(nats_server: EmbeddedNats) 
         proxy.delay_secs = 0.0
         await eventually(lambda: (a.bus.publish_channel("wanted", b"event"), b.events)[1])
         a.bus.publish_channel("unwanted", b"event")
-        a.bus.publish_control(b"end")
+        a.bus.broadcast(Topic.CONTROL, b"end")
         await eventually(lambda: b.controls == [b"end"])
         assert {channel for channel, _ in b.events} == {"wanted"}
         await b.bus.aclose()
@@ -188,8 +189,8 @@ async def test_a_handler_error_is_logged_and_the_next_message_delivered(nats_ser
 
         b.picky = defective
         with capture_logs() as records:
-            a.bus.publish_control(b"first")
-            a.bus.publish_control(b"second")
+            a.bus.broadcast(Topic.CONTROL, b"first")
+            a.bus.broadcast(Topic.CONTROL, b"second")
             await eventually(lambda: b.controls == [b"second"])
     assert [line["subject"] for line in records if line["log_level"] == "error"] == ["openguild.four.control"]
 
@@ -197,7 +198,7 @@ async def test_a_handler_error_is_logged_and_the_next_message_delivered(nats_ser
 async def test_queued_messages_are_sent_before_closing(nats_server: EmbeddedNats) -> None:
     async with listening((nats_server.url, "five"), (nats_server.url, "five")) as (a, b):
         for number in range(1_000):
-            a.bus.publish_control(b"%d" % number)
+            a.bus.broadcast(Topic.CONTROL, b"%d" % number)
         await a.bus.aclose()
         await eventually(lambda: b.controls == [b"%d" % number for number in range(1_000)])
 
@@ -218,7 +219,7 @@ async def test_a_too_large_message_is_dropped_and_counted(nats_server: EmbeddedN
         b.bus.subscribe(["c1"])
         with capture_logs() as records:
             a.bus.publish_channel("c1", bytes(1_048_576 - 20), {"X-Request-Id": "r" * 20})
-            a.bus.publish_control(b"after it")
+            a.bus.broadcast(Topic.CONTROL, b"after it")
             await eventually(lambda: b.controls == [b"after it"])
         assert [line["nbytes"] for line in records if "max_payload" in line["event"]] == [1_048_576 + 16]
         assert a.bus.connected

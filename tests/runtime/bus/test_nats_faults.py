@@ -12,6 +12,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
+from openguild_proto.bus.topics import Topic
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.observability.metrics import NATS_FAULTS, Metrics
 from tests.support.bus_handler import BusRecorder
@@ -40,12 +41,13 @@ class Recorder(BusRecorder):
 
     @property
     def heard(self) -> set[str]:
-        kinds = {"channel": self.events, "control": self.controls, "limits": self.limits}
-        return {kind for kind, messages in kinds.items() if messages}
+        topics = {topic.value for topic, payloads in self.broadcasts.items() if payloads}
+        return topics | ({"channel"} if self.events else set())
 
     def forget(self) -> None:
-        for messages in (self.events, self.controls, self.limits):
-            messages.clear()
+        self.events.clear()
+        for payloads in self.broadcasts.values():
+            payloads.clear()
 
     def sample(self, name: str, **labels: str) -> float:
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
@@ -124,7 +126,7 @@ async def test_a_silent_server_is_reported() -> None:
         assert two.bus.connected, "it answered, and is not given up yet"
 
 
-@pytest.mark.parametrize("nats", ["max_subscriptions: 5"], indirect=True)
+@pytest.mark.parametrize("nats", ["max_subscriptions: 6"], indirect=True)
 async def test_a_subscription_limit_keeps_the_connection(nats: ConfiguredNats) -> None:
     async with listening(nats.url) as (recorder,):
         for number in range(8):
@@ -140,7 +142,7 @@ async def test_a_subscription_limit_keeps_the_connection(nats: ConfiguredNats) -
 
 
 @pytest.mark.parametrize("nats", [permissions()], indirect=True)
-@pytest.mark.parametrize("kind", ["control", "limits", "channel"])
+@pytest.mark.parametrize("kind", ["control", "limits", "hints", "channel"])
 @pytest.mark.parametrize("action", ["publish", "subscribe"])
 async def test_a_denied_subject_is_reported_from_the_start(nats: ConfiguredNats, action: str, kind: str) -> None:
     """Also if a reload denies it later, and another one permits it again."""
@@ -153,12 +155,12 @@ async def test_a_denied_subject_is_reported_from_the_start(nats: ConfiguredNats,
             assert recorder.bus.limits_delivered == (kind != "limits")
             assert recorder.sample("openguild_nats_denied_subjects") == 1
         here.bus.subscribe(["c1"])
-        await eventually(lambda: says_everything(there, here) >= {"control", "limits", "channel"} - {kind})
+        await eventually(lambda: says_everything(there, here) >= {"control", "limits", "hints", "channel"} - {kind})
         assert here.heard.isdisjoint({kind})
         await anyio.to_thread.run_sync(nats.reload, permissions())
         await eventually(lambda: here.bus.problem is None and there.bus.problem is None)
         assert here.bus.limits_delivered
-        await eventually(lambda: says_everything(there, here) == {"control", "limits", "channel"})
+        await eventually(lambda: says_everything(there, here) == {"control", "limits", "hints", "channel"})
         await anyio.to_thread.run_sync(nats.reload, denied)
         await eventually(lambda: here.has_problem(named) and there.has_problem(named))
         assert here.sample("openguild_nats_reconnects_total") == 0
@@ -166,8 +168,8 @@ async def test_a_denied_subject_is_reported_from_the_start(nats: ConfiguredNats,
 
 def says_everything(speaker: Recorder, hearer: Recorder) -> set[str]:
     speaker.bus.publish_channel("c1", b"event")
-    speaker.bus.publish_control(b"control")
-    speaker.bus.publish_limits(b"limits")
+    for topic in Topic:
+        speaker.bus.broadcast(topic, topic.value.encode())
     return hearer.heard
 
 

@@ -50,7 +50,8 @@ def performer(storage: MemoryStorage) -> Performer:
     lifecycle.started()
     return Performer(
         storage=storage, lifecycle=lifecycle, hasher=Busy(), readiness=never, render_metrics=never,
-        committed=lambda event, request_id: None, announce_read=lambda user_id, state: None,
+        committed=lambda event, request_id: None, announce=lambda hint: None,
+        presence_of=lambda user_ids: {},
     )  # fmt: skip
 
 

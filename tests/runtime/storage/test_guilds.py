@@ -25,6 +25,7 @@ from openguild_proto.effects.guilds import (
     RenameGuild,
     SetMemberRole,
 )
+from openguild_proto.effects.replica import FindAudience
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.records import Author, ControlKind, MemberChange, PageCursor
@@ -285,3 +286,18 @@ async def test_visible_covers_guilds_and_explicit_channels(storage: Storage) -> 
     seen = await visible(storage, owner)
     assert seen.guild_ids == (mine,)
     assert set(seen.channel_ids) == {general, single}
+
+
+async def test_the_audience_of_users_is_their_small_guilds(storage: Storage) -> None:
+    """PROTOCOL 7.13.3."""
+    owner, member, stranger = [await add_user(storage) for _ in range(3)]
+    small, large = [await add_guild(storage, owner) for _ in range(2)]
+    for user in (member, stranger):
+        await storage.perform(GrantGuildRole(guild_id=large, user_id=user, role="guest", now_ms=NOW))
+    await storage.perform(GrantGuildRole(guild_id=small, user_id=member, role="guest", now_ms=NOW))
+    asked = (owner, member, new_id())
+    found = await storage.perform(FindAudience(asked, 2))
+    assert found == {owner: (small,), member: (small,)}
+    found = await storage.perform(FindAudience(asked, 3))
+    assert {user: set(guilds) for user, guilds in found.items()} == {owner: {small, large}, member: {small, large}}
+    assert await storage.perform(FindAudience((), 3)) == {}

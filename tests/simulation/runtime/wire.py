@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
+from openguild_proto.bus.topics import Topic
 from openguild_runtime.bus.base import NO_HEADERS, Bus, BusHandler
 from tests.simulation.runtime.loop import SimLoop
 
@@ -77,18 +78,15 @@ class SimBus(Bus):
         if self._up:
             self._nats.publish(self, self._nats.drop, lambda bus: bus.bring(channel_id, payload))
 
-    def publish_control(self, payload: bytes) -> None:
+    def broadcast(self, topic: Topic, payload: bytes) -> None:
         if self._up:
-            self._nats.publish(self, self._nats.drop_control, lambda bus: bus.bring(None, payload))
+            self._nats.publish(self, self._nats.drop_control, lambda bus: bus.bring(topic, payload))
 
-    def publish_limits(self, payload: bytes) -> None:
-        """Its replicas have no `nats.url`: nothing is shared."""
-
-    def bring(self, channel_id: str | None, payload: bytes) -> None:
+    def bring(self, channel_id: str | Topic, payload: bytes) -> None:
         if not self._up:
             return
-        if channel_id is None:
-            self._handler.control_message(payload)
+        if isinstance(channel_id, Topic):
+            self._handler.broadcast_message(channel_id, payload)
         elif channel_id in self._subscribed:
             self._handler.channel_message(channel_id, payload, NO_HEADERS)
 

@@ -1,0 +1,42 @@
+"""Signals of typing (PROTOCOL 7.12)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.process import Announce
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.hints import TypingHint
+from openguild_proto.http.message import Response
+from openguild_proto.limits import MAX_TYPING_CHARS
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
+from openguild_proto.operations.route import in_channel, route
+from openguild_proto.policy.permissions import Permission
+from openguild_proto.records import ChannelAccess
+from openguild_proto.schemas.messages import TypingPreview
+
+
+@route(
+    "POST", "/channels/{channel_id}/typing", "Tell others that one is writing", {204: None},
+    rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,),
+)  # fmt: skip
+def signal_typing(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
+    """Tell those who watch the channel that the caller is writing."""
+    yield from Announce(TypingHint(channel_id, call.claims.user_id))
+    return Response.empty()
+
+
+@route(
+    "POST", "/channels/{channel_id}/typing-preview", "Show others what one is writing", {204: None},
+    rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), body=TypingPreview,
+)  # fmt: skip
+def preview_typing(call: Call[TypingPreview, ChannelAccess], channel_id: str) -> Operation[Response]:
+    """Tell those who watch the channel what the caller is writing; an empty preview: nothing any more."""
+    preview = call.body.preview
+    problem = "must not contain NUL" if "\0" in preview else None
+    if len(preview) > MAX_TYPING_CHARS:
+        problem = f"must be at most {MAX_TYPING_CHARS} characters long"
+    if problem is not None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("preview", problem),))
+    yield from Announce(TypingHint(channel_id, call.claims.user_id, preview))
+    return Response.empty()

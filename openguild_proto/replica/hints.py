@@ -1,0 +1,71 @@
+"""Hints of this replica's clients and of other replicas: who is told of them, and by which way."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.bus.topics import Topic
+from openguild_proto.hints import (
+    AnyHint,
+    PresenceChoice,
+    PresenceReport,
+    ReadHint,
+    ReportRequest,
+    TypingHint,
+    decode_hint,
+    encode_hint,
+)
+from openguild_proto.replica.actions import Broadcast, Level, Publish
+from openguild_proto.replica.notifications import Notifications
+from openguild_proto.replica.outputs import Outputs
+from openguild_proto.replica.presence import Presence
+from openguild_proto.replica.typing import TypingThrottle
+from openguild_proto.schemas.payloads import channel_read_payload, typing_payload
+
+
+class Hints:
+    """`presence` None: this server shows none."""
+
+    def __init__(self, outputs: Outputs, notifications: Notifications, presence: Presence | None) -> None:
+        self._outputs = outputs
+        self._notifications = notifications
+        self._presence = presence
+        self._typing = TypingThrottle()
+        self._has_warned = False
+
+    def announce(self, hint: AnyHint) -> None:
+        """Tell what a client of this replica does, here and at the others."""
+        if isinstance(hint, TypingHint):
+            if not self._typing.admits(hint.channel_id, hint.user_id, self._outputs.procedures.now):
+                return
+            self._outputs.add(Publish(hint.channel_id, encode_hint(hint), ""))
+        else:
+            self._outputs.add(Broadcast(Topic.HINTS, encode_hint(hint)))
+        self._apply(hint)
+
+    def heard(self, payload: bytes) -> None:
+        """A hint of another replica."""
+        try:
+            hint = decode_hint(payload)
+        except msgspec.DecodeError:
+            if not self._has_warned:  # each of them would fill the log
+                self._has_warned = True
+                self._outputs.log(Level.WARNING, "hints from another replica are malformed, or of a later release")
+            return
+        self._apply(hint)
+
+    def _apply(self, hint: AnyHint) -> None:
+        match hint:
+            case ReadHint(user_id=user_id, state=state):
+                self._notifications.hint((user_id,), channel_read_payload(state))
+            case TypingHint(channel_id=channel_id, user_id=user_id, preview=preview):
+                users = [other for other in self._notifications.watchers.of_channel(channel_id) if other != user_id]
+                self._notifications.hint(users, typing_payload(channel_id, user_id, preview))
+            case _ if self._presence is None:
+                pass
+            case PresenceChoice():
+                self._presence.choose(hint)
+            case PresenceReport():
+                self._presence.heard_report(hint)
+            case ReportRequest():
+                self._presence.heard_request(hint)

@@ -1,0 +1,232 @@
+"""Presence: which users have streams, here and at other replicas, and what those who share a guild are told of it.
+
+Each replica reports its own users: at a change, and again every `REPORT_SECS`. A report holds for `LEASE_SECS`, so that the
+users of a replica that died are offline when its leases have ended. Once a second changes are collected and told; what came
+and went within that second is told to nobody. Nothing is stored, and a lost report is made up by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from openguild_proto.bus.topics import Topic
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.replica import FindAudience
+from openguild_proto.hints import PresenceChoice, PresenceReport, PresenceStatus, ReportRequest, encode_hint
+from openguild_proto.limits import MAX_LEASES, MAX_PRESENCE_USERS, MAX_REPORTED_USERS, MAX_REPORTS
+from openguild_proto.procedures import Procedure, Sleep
+from openguild_proto.replica.actions import Broadcast
+from openguild_proto.replica.notifications import Notifications
+from openguild_proto.replica.outputs import Outputs
+from openguild_proto.schemas.payloads import presence_payload
+
+TICK_SECS = 1.0
+GRACE_SECS = 3.0  # from the end of a user's last stream here until they have left: clients reconnect
+REPORT_SECS = 10.0
+LEASE_SECS = 25.0  # two reports may be lost
+ANSWER_SECS = 5.0  # between two answers to requests for reports
+
+OFFLINE = PresenceStatus.OFFLINE
+
+
+class _Session:
+    __slots__ = ("sockets", "status")
+
+    def __init__(self) -> None:
+        self.sockets = 0
+        self.status = PresenceStatus.ONLINE
+
+
+class Presence:
+    """`replica`: a unique id. `max_members`: of a guild whose members are told of each other."""
+
+    def __init__(self, outputs: Outputs, notifications: Notifications, replica: str, max_members: int) -> None:
+        self._outputs = outputs
+        self._notifications = notifications
+        self._replica = replica
+        self._max_members = max_members
+        self._sessions: dict[str, dict[str, _Session]] = {}  # user id -> session id -> its streams here
+        self._leaving: dict[str, float] = {}  # user id -> when they have left, earliest first
+        self._here: dict[str, PresenceStatus] = {}  # user id -> status here, of those who are not offline
+        self._reported: dict[str, float] = {}  # user id -> when the others were told last, earliest first
+        self._unreported: dict[str, None] = {}  # users whose status here has changed since
+        self._leases: dict[tuple[str, str], float] = {}  # (user id, replica) -> end, earliest first
+        self._elsewhere: dict[str, dict[str, PresenceStatus]] = {}  # user id -> replica -> status there
+        self._told: dict[str, PresenceStatus] = {}  # what users here were told of others
+        self._untold: dict[str, None] = {}  # users whose status may be another
+        self._is_ticking = False
+        self._is_connected = False
+        self._answers_at = 0.0  # no sooner
+
+    # --- inputs --------------------------------------------------------------------------------------
+
+    def opened(self, user_id: str, session_id: str) -> None:
+        """A stream was opened here."""
+        self._sessions.setdefault(user_id, {}).setdefault(session_id, _Session()).sockets += 1
+        self._leaving.pop(user_id, None)
+        self._look_at(user_id)
+
+    def closed(self, user_id: str, session_id: str) -> None:
+        """A stream has ended here."""
+        sessions = self._sessions[user_id]
+        session = sessions[session_id]
+        session.sockets -= 1
+        if session.sockets:
+            return
+        del sessions[session_id]
+        if sessions:
+            self._look_at(user_id)
+        else:
+            del self._sessions[user_id]
+            self._leaving[user_id] = self._outputs.procedures.now + GRACE_SECS
+            self._tick_soon()
+
+    def choose(self, choice: PresenceChoice) -> None:
+        """A client has chosen, here or at another replica; it counts where its session has streams."""
+        session = self._sessions.get(choice.user_id, {}).get(choice.session_id)
+        if session is not None:
+            session.status = choice.status
+            self._look_at(choice.user_id)
+
+    def heard_report(self, report: PresenceReport) -> None:
+        """Another replica reports its users."""
+        if report.replica == self._replica:
+            return
+        end = self._outputs.procedures.now + LEASE_SECS
+        for user_id, status in report.users:
+            lease = user_id, report.replica
+            known = self._leases.pop(lease, None)
+            if status is OFFLINE:
+                self._end_lease(lease)
+            elif known is not None or len(self._leases) < MAX_LEASES:
+                self._leases[lease] = end
+                self._elsewhere.setdefault(user_id, {})[report.replica] = status
+                self._doubt(user_id)
+
+    def heard_request(self, request: ReportRequest) -> None:
+        """Another replica has just come: it knows nobody."""
+        now = self._outputs.procedures.now
+        if request.replica != self._replica and now >= self._answers_at:
+            self._answers_at = now + ANSWER_SECS
+            self._report_all()
+
+    def wire_state(self, connected: bool) -> None:
+        """Whether messages travel. When they do again, everyone tells everything."""
+        if connected and not self._is_connected:
+            self._outputs.add(Broadcast(Topic.HINTS, encode_hint(ReportRequest(self._replica))))
+            self._report_all()
+        self._is_connected = connected
+
+    def status_of(self, user_ids: Iterable[str]) -> dict[str, PresenceStatus]:
+        """Return the statuses of those who are not offline."""
+        found = ((user_id, self._combined(user_id)) for user_id in user_ids)
+        return {user_id: status for user_id, status in found if status is not OFFLINE}
+
+    # --- what is so --------------------------------------------------------------------------------
+
+    def _combined(self, user_id: str) -> PresenceStatus:
+        statuses = list(self._elsewhere.get(user_id, {}).values())
+        if user_id in self._here:
+            statuses.append(self._here[user_id])
+        return PresenceStatus.of_all(statuses)
+
+    def _look_at(self, user_id: str) -> None:
+        """What a user's sessions here say may be another than before."""
+        sessions = self._sessions.get(user_id, {})
+        status = PresenceStatus.of_all([session.status for session in sessions.values()])
+        if status is self._here.get(user_id, OFFLINE):
+            return
+        if status is OFFLINE:
+            del self._here[user_id]
+        else:
+            self._here[user_id] = status
+        self._unreported[user_id] = None
+        self._doubt(user_id)
+
+    def _doubt(self, user_id: str) -> None:
+        if self._combined(user_id) is not self._told.get(user_id, OFFLINE):
+            self._untold[user_id] = None
+        self._tick_soon()
+
+    def _end_lease(self, lease: tuple[str, str]) -> None:
+        user_id, replica = lease
+        statuses = self._elsewhere.get(user_id, {})
+        if statuses.pop(replica, None) is not None:
+            if not statuses:
+                del self._elsewhere[user_id]
+            self._doubt(user_id)
+
+    def _report_all(self) -> None:
+        self._unreported.update(dict.fromkeys(self._here))
+        self._tick_soon()
+
+    # --- once a second -------------------------------------------------------------------------------
+
+    def _tick_soon(self) -> None:
+        if not self._is_ticking:
+            self._is_ticking = True
+            self._outputs.procedures.start(self._tick_while_needed(), "presence")
+
+    def _tick_while_needed(self) -> Procedure[None]:
+        try:
+            while self._leaving or self._here or self._leases or self._unreported or self._untold:
+                yield from Sleep(TICK_SECS).wait()
+                self._expire()
+                self._report()
+                yield from self._tell()
+        finally:
+            self._is_ticking = False
+
+    def _expire(self) -> None:
+        now = self._outputs.procedures.now
+        while self._leaving and self._leaving[user_id := next(iter(self._leaving))] <= now:
+            del self._leaving[user_id]
+            self._look_at(user_id)
+        while self._leases and self._leases[lease := next(iter(self._leases))] <= now:
+            del self._leases[lease]
+            self._end_lease(lease)
+
+    def _report(self) -> None:
+        """Tell the others of what has changed, and again of what they were told `REPORT_SECS` ago."""
+        now = self._outputs.procedures.now
+        users = dict.fromkeys(islice(self._unreported, MAX_REPORTED_USERS * MAX_REPORTS))
+        for user_id, at in self._reported.items():
+            if at > now - REPORT_SECS or len(users) >= MAX_REPORTED_USERS * MAX_REPORTS:
+                break
+            users[user_id] = None
+        for user_id in users:
+            self._unreported.pop(user_id, None)
+            self._reported.pop(user_id, None)
+            if user_id in self._here:
+                self._reported[user_id] = now
+        statuses = [(user_id, self._here.get(user_id, OFFLINE)) for user_id in users]
+        for first in range(0, len(statuses), MAX_REPORTED_USERS):
+            report = PresenceReport(self._replica, tuple(statuses[first : first + MAX_REPORTED_USERS]))
+            self._outputs.add(Broadcast(Topic.HINTS, encode_hint(report)))
+
+    def _tell(self) -> Procedure[None]:
+        """Tell those who watch here of changes, so many a second; the rest follows."""
+        watchers = self._notifications.watchers
+        users = list(islice(self._untold, MAX_PRESENCE_USERS))
+        audience: dict[str, tuple[str, ...]] = {}
+        if users and watchers.users():
+            try:
+                audience = yield from FindAudience(tuple(users), self._max_members)
+            except StorageUnavailable:
+                return  # with the next tick
+        for user_id in users:
+            self._untold.pop(user_id, None)
+            status = self._combined(user_id)
+            if status is self._told.get(user_id, OFFLINE):
+                continue
+            if status is OFFLINE:
+                del self._told[user_id]
+            else:
+                self._told[user_id] = status
+            told: dict[str, None] = {}
+            for guild_id in audience.get(user_id, ()):
+                told.update(dict.fromkeys(watchers.of_guild(guild_id)))
+            told.pop(user_id, None)
+            if told:
+                self._notifications.hint(told, presence_payload(user_id, status))

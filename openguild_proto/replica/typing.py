@@ -1,0 +1,38 @@
+"""Which signals of typing are told: few enough that no channel floods those who see it."""
+
+from __future__ import annotations
+
+from openguild_proto.limits import MAX_TYPISTS, MAX_TYPISTS_PER_CHANNEL, TYPING_SECS
+
+
+class TypingThrottle:
+    """One signal of a user in a channel passes every `TYPING_SECS`, and those of so many users of a channel."""
+
+    def __init__(self) -> None:
+        self._passed: dict[tuple[str, str], float] = {}  # (channel id, user id) -> monotonic seconds, oldest first
+        self._typists: dict[str, int] = {}  # channel id -> how many of those
+
+    def admits(self, channel_id: str, user_id: str, now: float) -> bool:
+        """Return whether this signal is told; it counts then."""
+        self._forget(now - TYPING_SECS)
+        typists = self._typists.get(channel_id, 0)
+        if (
+            (channel_id, user_id) in self._passed
+            or typists >= MAX_TYPISTS_PER_CHANNEL
+            or len(self._passed) >= MAX_TYPISTS
+        ):
+            return False
+        self._passed[channel_id, user_id] = now
+        self._typists[channel_id] = typists + 1
+        return True
+
+    def _forget(self, before: float) -> None:
+        while self._passed:
+            oldest = next(iter(self._passed))
+            if self._passed[oldest] > before:
+                return
+            del self._passed[oldest]
+            channel_id = oldest[0]
+            self._typists[channel_id] -= 1
+            if not self._typists[channel_id]:
+                del self._typists[channel_id]

@@ -1,0 +1,27 @@
+"""Bodies of presence (PROTOCOL 7.13)."""
+
+from __future__ import annotations
+
+from openguild_proto.hints import PresenceStatus
+from openguild_proto.schemas.accounts import Body
+from openguild_proto.schemas.fields import Uuid
+
+
+class ChosenPresence(Body, frozen=True):
+    """How the caller appears: online, idle, or offline although they are there."""
+
+    status: PresenceStatus
+
+
+class MemberPresence(Body, frozen=True):
+    """A user who is not offline; in a notification also one who is."""
+
+    user_id: Uuid
+    status: PresenceStatus
+
+
+class GuildPresence(Body, frozen=True):
+    """Members who are not offline. `shown`: whether the guild is small enough for presence."""
+
+    shown: bool
+    members: tuple[MemberPresence, ...]

@@ -1,0 +1,71 @@
+"""Typing and presence between real replicas, also where one is killed (PROTOCOL 7.12, 7.13)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from openguild_proto.replica.presence import GRACE_SECS, LEASE_SECS
+from openguild_runtime.embedded import EmbeddedNats
+from tests.support.chat import User
+from tests.support.server import ServerProcess
+
+
+@pytest.fixture
+def replicas(
+    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
+) -> Iterator[list[ServerProcess]]:
+    url = new_database()
+    servers = [ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url) for _ in range(2)]
+    with servers[0], servers[1]:
+        yield servers
+
+
+def told(stream: ClientConnection, secs: float) -> dict[str, Any]:
+    """The next hint."""
+    frame: dict[str, Any] = json.loads(stream.recv(timeout=secs))
+    return frame
+
+
+def online(user: User, guild: str) -> dict[str, str]:
+    found = user.get(f"/guilds/{guild}/presence").json()
+    assert found["shown"]
+    return {member["user_id"]: member["status"] for member in found["members"]}
+
+
+def test_typing_and_presence_reach_the_other_replica(replicas: list[ServerProcess]) -> None:
+    alice, bob = replicas[0].chat().user(), replicas[1].chat().user()
+    guild = alice.guild()
+    channel = alice.channel(guild)
+    bob.join(alice.invite(guild))
+    hers, his = (user.get("/users/me").json()["user_id"] for user in (alice, bob))
+    with bob.notifications() as stream:
+        with alice.stream(channel):  # a stream of any kind
+            assert told(stream, 10) == {"kind": "presence", "event": {"user_id": hers, "status": "online"}}
+            assert online(bob, guild) == {hers: "online", his: "online"}
+            assert alice.request("PUT", "/users/@me/presence", json={"status": "idle"}).status_code == 204
+            assert told(stream, 10)["event"] == {"user_id": hers, "status": "idle"}
+            assert alice.post(f"/channels/{channel}/typing-preview", {"preview": "こんに"}).status_code == 204
+            event = {"user_id": hers, "preview": "こんに"}
+            assert told(stream, 10) == {"kind": "typing", "channel_id": channel, "event": event}
+        assert told(stream, GRACE_SECS + 10)["event"] == {"user_id": hers, "status": "offline"}
+        assert online(alice, guild) == {his: "online"}
+
+
+def test_users_of_a_killed_replica_are_offline_within_thirty_seconds(replicas: list[ServerProcess]) -> None:
+    alice, bob = replicas[0].chat().user(), replicas[1].chat().user()
+    guild = alice.guild()
+    bob.join(alice.invite(guild))
+    with bob.notifications() as stream, alice.notifications():
+        assert told(stream, 10)["event"]["status"] == "online"
+        replicas[0].stop(signal.SIGKILL)
+        killed = time.monotonic()
+        assert told(stream, 30)["event"]["status"] == "offline"
+        assert time.monotonic() - killed <= LEASE_SECS + 3
