@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
@@ -25,7 +26,9 @@ class Subscriptions(Generic[T]):
     def __init__(self, always: Iterable[str] = ()) -> None:
         self._wanted = dict.fromkeys(always)
         self._made: dict[str, T] = {}
-        self._pending: dict[str, None] = {}  # subjects that may have to change
+        self._pending: OrderedDict[str, None] = (
+            OrderedDict()
+        )  # subjects that may have to change; a dict is slow to empty from its front
 
     def want(self, subjects: Iterable[str]) -> None:
         """These are to be heard. Idempotent."""
@@ -41,13 +44,12 @@ class Subscriptions(Generic[T]):
     def reconnected(self) -> None:
         """There is a new connection, without subscriptions."""
         self._made.clear()
-        self._pending = dict.fromkeys(self._wanted)
+        self._pending = OrderedDict.fromkeys(self._wanted)
 
     def next_change(self) -> Change[T] | None:
         """Return what is to be done next; None: every wanted subject has its subscription, and no other has one."""
         while self._pending:
-            subject = next(iter(self._pending))
-            del self._pending[subject]
+            subject, _ = self._pending.popitem(last=False)
             if subject not in self._wanted:
                 ending = self._made.pop(subject, None)
                 if ending is not None:

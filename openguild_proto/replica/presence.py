@@ -7,14 +7,16 @@ and went within that second is told to nobody. Nothing is stored, and a lost rep
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import TypeVar
 
 from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.replica import FindAudience
 from openguild_proto.hints import PresenceChoice, PresenceReport, PresenceStatus, ReportRequest, encode_hint
-from openguild_proto.limits import MAX_LEASES, MAX_PRESENCE_USERS, MAX_REPORTED_USERS, MAX_REPORTS
+from openguild_proto.limits import MAX_LEASES, MAX_PRESENCE_USERS, MAX_REPORTED_USERS
 from openguild_proto.procedures import Procedure, Sleep
 from openguild_proto.replica.actions import Broadcast
 from openguild_proto.replica.notifications import Notifications
@@ -28,6 +30,19 @@ LEASE_SECS = 25.0  # two reports may be lost
 ANSWER_SECS = 5.0  # between two answers to requests for reports
 
 OFFLINE = PresenceStatus.OFFLINE
+
+
+K = TypeVar("K")
+
+
+def _pop_until(times: OrderedDict[K, float], end: float) -> Iterator[K]:
+    """Remove and return the keys, earliest first, whose time is not after `end`."""
+    while times:
+        key, time = next(iter(times.items()))
+        if time > end:
+            return
+        times.popitem(last=False)
+        yield key
 
 
 class _Session:
@@ -47,11 +62,13 @@ class Presence:
         self._replica = replica
         self._max_members = max_members
         self._sessions: dict[str, dict[str, _Session]] = {}  # user id -> session id -> its streams here
-        self._leaving: dict[str, float] = {}  # user id -> when they have left, earliest first
+        self._leaving: OrderedDict[str, float] = OrderedDict()  # user id -> when they have left, earliest first
         self._here: dict[str, PresenceStatus] = {}  # user id -> status here, of those who are not offline
-        self._reported: dict[str, float] = {}  # user id -> when the others were told last, earliest first
+        self._reported: OrderedDict[str, float] = (
+            OrderedDict()
+        )  # user id -> when the others were told last, earliest first
         self._unreported: dict[str, None] = {}  # users whose status here has changed since
-        self._leases: dict[tuple[str, str], float] = {}  # (user id, replica) -> end, earliest first
+        self._leases: OrderedDict[tuple[str, str], float] = OrderedDict()  # (user id, replica) -> end, earliest first
         self._elsewhere: dict[str, dict[str, PresenceStatus]] = {}  # user id -> replica -> status there
         self._told: dict[str, PresenceStatus] = {}  # what users here were told of others
         self._untold: dict[str, None] = {}  # users whose status may be another
@@ -180,30 +197,28 @@ class Presence:
 
     def _expire(self) -> None:
         now = self._outputs.procedures.now
-        while self._leaving and self._leaving[user_id := next(iter(self._leaving))] <= now:
-            del self._leaving[user_id]
+        for user_id in _pop_until(self._leaving, now):
             self._look_at(user_id)
-        while self._leases and self._leases[lease := next(iter(self._leases))] <= now:
-            del self._leases[lease]
+        for lease in _pop_until(self._leases, now):
             self._end_lease(lease)
 
     def _report(self) -> None:
         """Tell the others of what has changed, and again of what they were told `REPORT_SECS` ago."""
         now = self._outputs.procedures.now
-        users = dict.fromkeys(islice(self._unreported, MAX_REPORTED_USERS * MAX_REPORTS))
-        for user_id, at in self._reported.items():
-            if at > now - REPORT_SECS or len(users) >= MAX_REPORTED_USERS * MAX_REPORTS:
-                break
-            users[user_id] = None
-        for user_id in users:
-            self._unreported.pop(user_id, None)
-            self._reported.pop(user_id, None)
-            if user_id in self._here:
-                self._reported[user_id] = now
-        statuses = [(user_id, self._here.get(user_id, OFFLINE)) for user_id in users]
-        for first in range(0, len(statuses), MAX_REPORTED_USERS):
-            report = PresenceReport(self._replica, tuple(statuses[first : first + MAX_REPORTED_USERS]))
-            self._outputs.add(Broadcast(Topic.HINTS, encode_hint(report)))
+        self._unreported.update(dict.fromkeys(_pop_until(self._reported, now - REPORT_SECS)))
+        users = list(self._unreported)
+        self._unreported.clear()
+        pages = [users[first : first + MAX_REPORTED_USERS] for first in range(0, len(users), MAX_REPORTED_USERS)]
+
+        def report(page: list[str]) -> Broadcast:
+            statuses = tuple((user_id, self._here.get(user_id, OFFLINE)) for user_id in page)
+            for user_id in page:
+                if user_id in self._here:
+                    self._reported[user_id] = now
+                    self._reported.move_to_end(user_id)
+            return Broadcast(Topic.HINTS, encode_hint(PresenceReport(self._replica, statuses)))
+
+        self._outputs.add_each(pages, report)
 
     def _tell(self) -> Procedure[None]:
         """Tell those who watch here of changes, so many a second; the rest follows."""

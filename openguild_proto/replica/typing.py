@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from openguild_proto.limits import MAX_TYPISTS, MAX_TYPISTS_PER_CHANNEL, TYPING_SECS
 
 
@@ -9,7 +11,9 @@ class TypingThrottle:
     """One signal of a user in a channel passes every `TYPING_SECS`, and those of so many users of a channel."""
 
     def __init__(self) -> None:
-        self._passed: dict[tuple[str, str], float] = {}  # (channel id, user id) -> monotonic seconds, oldest first
+        self._passed: OrderedDict[tuple[str, str], float] = (
+            OrderedDict()
+        )  # (channel id, user id) -> monotonic seconds, oldest first
         self._typists: dict[str, int] = {}  # channel id -> how many of those
 
     def admits(self, channel_id: str, user_id: str, now: float) -> bool:
@@ -28,11 +32,10 @@ class TypingThrottle:
 
     def _forget(self, before: float) -> None:
         while self._passed:
-            oldest = next(iter(self._passed))
-            if self._passed[oldest] > before:
+            (channel_id, _), at = next(iter(self._passed.items()))
+            if at > before:
                 return
-            del self._passed[oldest]
-            channel_id = oldest[0]
+            self._passed.popitem(last=False)
             self._typists[channel_id] -= 1
             if not self._typists[channel_id]:
                 del self._typists[channel_id]
