@@ -26,11 +26,12 @@ from operator import attrgetter
 import msgspec
 
 from openguild_proto.connection import steps
-from openguild_proto.connection.deadlines import Deadline, Deadlines
+from openguild_proto.connection.deadlines import Deadline
 from openguild_proto.connection.decoder import Decoder
 from openguild_proto.connection.outbox import Outbox
 from openguild_proto.connection.phases import MAY_RUN, PHASES, TRANSITIONS, Input, Phase, Reading, Wants
 from openguild_proto.connection.steps import Step
+from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import BytesReceived, DeadlineExpired, Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http import strictness
@@ -82,7 +83,7 @@ class ServerConnection:
         self._decoder: Decoder[object] = reader
         self._http: HttpConnection | None = HttpConnection(reader, policy)  # until the upgrade
         self._ws: WebSocketDecoder | None = None  # from the upgrade on
-        self._deadlines = Deadlines()
+        self._deadlines: Deadlines[Deadline] = Deadlines()
         self._deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)
         self._lifetime_close: tuple[int, str] = (CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 

@@ -6,8 +6,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from openguild_proto.connection.deadlines import Deadline, Deadlines
+from openguild_proto.connection.deadlines import Deadline
 from openguild_proto.connection.outbox import Outbox
+from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.timestamps import from_micros, from_millis
 from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, text_frame
