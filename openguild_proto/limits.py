@@ -148,7 +148,24 @@ CONNECTION_LIMIT_RETRY_SECS = 5  # ours: a place is free when a stream ends
 MAX_CONTROL_PAYLOAD_BYTES = 125  # RFC 6455 5.5
 MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
 
+# The gateway (PROTOCOL 15)
+MAX_GATEWAY_LOGS = 1_000  # PROTOCOL 15.3.1: followed by one socket, and named by one frame
+MAX_TAIL_EVENTS = 200  # PROTOCOL 15.3.2: as a page
+MAX_REF = MAX_SAFE_INTEGER  # PROTOCOL 15.1.3
+GATEWAY_AUTH_SECS = 10.0  # PROTOCOL 15.2.2
+GATEWAY_HEARTBEAT_SECS = WebSocketLimits.ping_interval_secs  # PROTOCOL 15.6.1
+SILENT_HEARTBEATS = 3  # PROTOCOL 15.6.2: without a sign of life
+TOKEN_NOTICE_SECS = 60.0  # PROTOCOL 15.2.5: before the token ends; a tenth of a shorter life
+SLOT_GRACE_SECS = 5.0  # PROTOCOL 15.7.2: for a client that does not leave in its slot
+MAX_HELD_FRAMES = 64  # ours: of a client, waiting for a command before them; beyond it the socket is not read
+MAX_HELD_FRAME_BYTES = 262_144  # ours: the same; four of the longest
+MAX_UNSENT_ANSWER_BYTES = 262_144  # ours: for one socket; beyond it the socket is not read
+MAX_EPHEMERAL_BYTES = 4_096  # ours: of one socket, unsent; what comes then is dropped
+GATEWAY_TURN_BYTES = 16_384  # ours: of one log before the next one of the socket has its turn
+PAGE_RETRY_SECS = 2.0  # ours: after a log could not be read
+
 # The client's side
+MAX_PENDING_COMMANDS = 1_000  # ours: unanswered, of one gateway client
 MAX_RESPONSE_HEAD_BYTES = 65_536  # ours
 MAX_RESPONSE_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
 MAX_INTERIM_RESPONSES = 16  # ours: 1xx before one response

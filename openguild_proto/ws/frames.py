@@ -30,6 +30,15 @@ def frame_payload(frame: bytes) -> bytes:
     return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
+def message_end(frames: bytes, begin: int) -> int:
+    """Return where the frame that begins at `begin` ends, among frames that were built here."""
+    size = frames[begin + 1]
+    if size < 126:
+        return begin + 2 + size
+    width = 2 if size == 126 else 8
+    return begin + 2 + width + int.from_bytes(frames[begin + 2 : begin + 2 + width], "big")
+
+
 def binary_frame(payload: bytes) -> bytes:
     """Return a binary message in one frame (RFC 6455 5.6)."""
     return _frame(FIN_BINARY, payload)

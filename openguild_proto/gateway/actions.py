@@ -1,0 +1,75 @@
+"""What a gateway socket wants done, as data, and what it is answered with (PROTOCOL 15)."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from openguild_proto.gateway.close_codes import GatewayClose
+from openguild_proto.gateway.feeds import Feed
+from openguild_proto.gateway.frames import Ready
+from openguild_proto.http.message import Request
+
+
+class Action(msgspec.Struct, frozen=True):
+    """Base of all actions. `number`: to answer with."""
+
+
+class Authenticate(Action, frozen=True):
+    """Check the token; answer with `authenticated`, `auth_refused` or `auth_unchecked`."""
+
+    number: int
+    token: str
+
+
+class Subscribe(Action, frozen=True):
+    """Check that the user may read these logs, and follow them; answer each with `subscribed` or `sub_refused`.
+
+    Until an `Unsubscribe` of its feed the caller holds what it did for a log that it answered with `subscribed`.
+    """
+
+    number: int
+    logs: tuple[str, ...]
+
+
+class Unsubscribe(Action, frozen=True):
+    """Undo one `subscribed`."""
+
+    feed: Feed
+
+
+class ReadPage(Action, frozen=True):
+    """Read up to `limit` events of the log behind `after`; answer with `page`."""
+
+    feed: Feed
+    after: int
+    limit: int
+
+
+class Run(Action, frozen=True):
+    """Dispatch the request as if it had come over HTTP; answer with `answered`."""
+
+    number: int
+    request: Request
+
+
+class Write(Action, frozen=True):
+    """There is something to write: call `next_write` as long as the socket takes bytes."""
+
+
+class Close(Action, frozen=True):
+    """Write what `next_write` still gives, then close the WebSocket; call `left` when the socket is gone."""
+
+    code: GatewayClose
+    reason: str
+
+
+AnyAction: TypeAlias = Authenticate | Subscribe | Unsubscribe | ReadPage | Run | Write | Close
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What a good token gives. `ends_at`: monotonic seconds at which the token ends."""
+
+    ready: Ready
+    ends_at: float

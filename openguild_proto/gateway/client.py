@@ -1,0 +1,389 @@
+"""GatewayClient: the gateway from the client's side, across many connections (PROTOCOL 15.9).
+
+It deals in messages, so that any WebSocket library may drive it. The call contract, for every driver:
+
+1. feed: `start`, `connected`, `received`, `disconnected`, `handle_deadline`, or a command of the caller;
+2. carry out: take `next_event()` until it returns None; `Connect` and `Disconnect` are among the events;
+3. send: all of `messages_to_send()`;
+4. check `next_deadline`, and continue.
+
+`follow`, `unfollow`, `send`, `set_token` and `close` may be called in any phase. `places` says how far each log was delivered;
+`to_dict` stores that, and a later `restore` goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+
+from openguild_proto.deadlines import Deadlines
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.gateway.client_commands import PendingCommands
+from openguild_proto.gateway.client_events import (
+    Answered,
+    ClientEvent,
+    Connect,
+    Delivered,
+    Disconnect,
+    Ended,
+    Followed,
+    FollowRefused,
+    Interrupted,
+    LogGone,
+    LogLagging,
+    LogLive,
+    Opened,
+    Overheard,
+    Refused,
+    TokenNeeded,
+)
+from openguild_proto.gateway.client_logs import TEMPORARY, Arrival, FollowedLogs, Place
+from openguild_proto.gateway.client_phases import (
+    CLIENT_PHASES,
+    CLIENT_TRANSITIONS,
+    ClientDeadline,
+    ClientInput,
+    ClientPhase,
+)
+from openguild_proto.gateway.close_codes import Comeback, GatewayClose, comeback_of
+from openguild_proto.gateway.encoding import Encoding, MalformedFrame, WrongKind
+from openguild_proto.gateway.frames import (
+    AnyCommand,
+    Auth,
+    AuthExpiring,
+    ClientFrame,
+    Drain,
+    Eph,
+    Err,
+    Ev,
+    Gone,
+    Heartbeat,
+    Hello,
+    Lagging,
+    Live,
+    Ok,
+    Ready,
+    ServerFrame,
+    SubOk,
+    Unsub,
+)
+from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SILENT_HEARTBEATS
+from openguild_proto.policy.backoff import Backoff
+
+_AGAIN = -1  # in place of the ref of an `auth` that is sent again
+_CONNECTED = frozenset({ClientPhase.AUTHENTICATING, ClientPhase.OPEN})
+
+
+class GatewayClient:
+    """`jitter()`: a number in [0, 1). `random_bytes(n)`: for the keys of commands."""
+
+    def __init__(
+        self, encoding: Encoding, *, jitter: Callable[[], float], random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self.phase = ClientPhase.IDLE
+        self.encoding = encoding
+        self._logs = FollowedLogs()
+        self._commands = PendingCommands(random_bytes)
+        self._backoff = Backoff(jitter)
+        self._deadlines: Deadlines[ClientDeadline] = Deadlines()
+        self._events: deque[ClientEvent] = deque()
+        self._messages: list[str | bytes] = []
+        self._refs: Iterator[int] = count(1)
+        self._token = ""
+        self._renewal = 0  # ref of an `auth` that is not answered, 0 for none
+        self._heartbeat_secs = 0.0  # told by the server
+        self._opened_at = 0.0
+
+    # --- getters -------------------------------------------------------------------------------------
+
+    def next_event(self) -> ClientEvent | None:
+        """Remove and return the next event; None: there is none."""
+        return self._events.popleft() if self._events else None
+
+    def messages_to_send(self) -> list[str | bytes]:
+        """Remove and return all queued messages: `str` for text, `bytes` for binary."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def next_deadline(self) -> float | None:
+        """Return the monotonic time at which to call `handle_deadline`; None: no deadline runs."""
+        return self._deadlines.next()
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """How far each log was delivered."""
+        return self._logs.places()
+
+    @property
+    def gaps(self) -> int:
+        """Times that events were missing; a correct server never causes one."""
+        return self._logs.gaps
+
+    @property
+    def repeats(self) -> int:
+        """Repeated events, which were dropped; a correct server never causes one."""
+        return self._logs.repeats
+
+    @property
+    def pending(self) -> int:
+        """Commands that are not answered."""
+        return len(self._commands)
+
+    # --- commands of the caller ------------------------------------------------------------------------
+
+    def start(self, token: str, now: float) -> None:
+        """Begin with the first connection. Raises LocalProtocolError if it has begun."""
+        if self.phase is not ClientPhase.IDLE:
+            raise LocalProtocolError("the client has begun")
+        self._token = token
+        self._connect(ClientInput.START, now)
+
+    def set_token(self, token: str, now: float) -> None:
+        """Use another token from now on: for the open connection too."""
+        self._token = token
+        if self.phase is ClientPhase.OPEN:
+            self._renewal = next(self._refs)
+            self._say(Auth(token, self._renewal))
+        elif self.phase is ClientPhase.TOKENLESS:
+            self._move(ClientInput.TOKEN)
+            self._deadlines.set(ClientDeadline.RECONNECT, now + self._backoff.next_delay(at_once=True))
+
+    def follow(self, log: str, place: Place | None = None, *, tail: int | None = None) -> None:
+        """Follow a log: behind `place`, else with its newest `tail` events, else from now on. Raises LocalProtocolError."""
+        self._logs.add(log, place, tail)
+        self._ask()
+
+    def unfollow(self, log: str) -> None:
+        """Follow a log no longer. Safe to repeat."""
+        if self._logs.remove(log) and self.phase in _CONNECTED:
+            self._say(Unsub([log]))
+
+    def send(self, command: AnyCommand) -> int:
+        """Send a command, now or with the next connection, until it is answered. Return its ref; that of `command` is replaced.
+
+        Without a key it gets a random one. Raises LocalProtocolError when too many wait.
+        """
+        ref = next(self._refs)
+        self._commands.add(ref, command)
+        self._ask()
+        return ref
+
+    def close(self) -> None:
+        """End it. Safe to repeat."""
+        if self.phase is ClientPhase.ENDED:
+            return
+        if self.phase in _WITH_SOCKET:
+            self._events.append(Disconnect(GatewayClose.NORMAL))
+        self._move(ClientInput.CLOSE)
+        self._messages.clear()
+        self._events.append(Ended(None, "closed"))
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """Return how far each log was delivered, for storage."""
+        return self._logs.to_dict()
+
+    def restore(self, kept: Mapping[str, list[int]]) -> None:
+        """Follow the logs that `to_dict` stored, from there. Raises ValueError, LocalProtocolError."""
+        self._logs.restore(kept)
+        self._ask()
+
+    # --- the machine -----------------------------------------------------------------------------------
+
+    def _move(self, step: ClientInput) -> bool:
+        """Change to the phase that `step` leads to; the only place that changes it. False: the step has no meaning now."""
+        target = CLIENT_TRANSITIONS[self.phase].get(step)
+        if target is None:
+            return False
+        if target is not self.phase:
+            self.phase = target
+            self._deadlines.clear_all_but(CLIENT_PHASES[target].deadlines)
+        return True
+
+    def _say(self, frame: ClientFrame) -> None:
+        self._messages.append(self.encoding.client_payload(frame))
+
+    def _ask(self) -> None:
+        """Send what waits, unless the server stops or there is none."""
+        if self.phase in _CONNECTED:
+            for sub in self._logs.subs(self._refs):
+                self._say(sub)
+            for command in self._commands.to_send():
+                self._say(command)
+
+    # --- the connection --------------------------------------------------------------------------------
+
+    def _connect(self, step: ClientInput, now: float) -> None:
+        if self._move(step):
+            self._deadlines.set(ClientDeadline.ANSWER, now + CLIENT_HANDSHAKE_SECS)
+            self._events.append(Connect())
+
+    def connected(self, now: float) -> None:
+        """The WebSocket is open."""
+        if self._move(ClientInput.CONNECTED):
+            self._deadlines.set(ClientDeadline.ANSWER, now + CLIENT_HANDSHAKE_SECS)
+
+    def disconnected(self, code: int | None, reason: str, now: float) -> None:
+        """The WebSocket has ended with a close code, or without one: also when it could not be opened."""
+        if self.phase not in _WITH_SOCKET:
+            return
+        comeback = comeback_of(code)
+        if comeback is Comeback.FINAL:
+            self._forget_connection(now)
+            self._move(ClientInput.FINAL)
+            self._events.append(Ended(code, reason))
+        elif comeback is Comeback.RENEWED:
+            self._forget_connection(now)
+            self._move(ClientInput.TOKEN_REFUSED)
+            self._events.append(Interrupted(f"{code} {reason}", None))
+            self._events.append(TokenNeeded(None))
+        else:
+            self._lost(f"{code} {reason}" if code is not None else reason, now)
+
+    def _lost(self, reason: str, now: float) -> None:
+        """Come back: in the slot that the server gave, else with backoff."""
+        self._forget_connection(now)
+        if ClientDeadline.SLOT in self._deadlines:
+            delay = max(self._deadlines[ClientDeadline.SLOT] - now, 0.0)
+        else:
+            delay = self._backoff.next_delay()
+        self._move(ClientInput.LOST)
+        self._deadlines.set(ClientDeadline.RECONNECT, now + delay)
+        self._events.append(Interrupted(reason, delay))
+
+    def _give_up(self, reason: str, now: float) -> None:
+        self._events.append(Disconnect(GatewayClose.GOING_AWAY))
+        self._lost(reason, now)
+
+    def _forget_connection(self, now: float) -> None:
+        if self.phase in {ClientPhase.OPEN, ClientPhase.DRAINING}:
+            self._backoff.lasted(now - self._opened_at)
+        if self.phase is ClientPhase.DRAINING:
+            self._backoff.reset()  # the server stops in order: nothing has failed
+        self._messages.clear()
+        self._renewal = 0
+        self._logs.disconnected()
+        self._commands.disconnected()
+
+    def handle_deadline(self, now: float) -> None:
+        """Act on the deadlines that have passed; early calls do nothing."""
+        while (name := self._deadlines.take_expired(now)) is not None:
+            match name:
+                case ClientDeadline.RECONNECT:
+                    self._connect(ClientInput.DUE, now)
+                case ClientDeadline.HEARTBEAT:
+                    self._deadlines.set(name, now + self._heartbeat_secs)
+                    self._say(Heartbeat())
+                case ClientDeadline.RETRY:
+                    self._logs.wake()
+                    self._ask()
+                    if self._renewal == _AGAIN:
+                        self.set_token(self._token, now)
+                case ClientDeadline.SLOT:
+                    self._deadlines.set(name, now)  # it comes back at once
+                    self._give_up("the server stops", now)
+                case ClientDeadline.ANSWER:
+                    self._give_up("no answer in time", now)
+                case ClientDeadline.SILENCE:
+                    self._give_up("the server is silent", now)
+
+    # --- the server's messages -------------------------------------------------------------------------
+
+    def received(self, payload: str | bytes, now: float) -> None:
+        """Take a message: text as `str`, binary as `bytes`."""
+        if self.phase not in _WITH_SOCKET:
+            return
+        if ClientDeadline.SILENCE in self._deadlines:
+            self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+        try:
+            frame = self.encoding.decode_server(payload)
+        except (MalformedFrame, WrongKind) as fault:
+            self._give_up(f"not a frame of a gateway: {fault}", now)
+            return
+        if frame is not None:
+            self._take(frame, now)
+
+    def _take(self, frame: ServerFrame, now: float) -> None:
+        match frame:
+            case Ev():
+                self._take_event(frame)
+            case Hello():
+                if self._move(ClientInput.HELLO):
+                    self._heartbeat_secs = max(frame.heartbeat_ms, 1) / 1_000
+                    self._deadlines.set(ClientDeadline.ANSWER, now + CLIENT_HANDSHAKE_SECS)
+                    self._say(Auth(self._token))
+                    self._ask()  # the server does it when it has authenticated
+            case Ready():
+                if self._move(ClientInput.READY):
+                    self._opened_at = now
+                    self._deadlines.set(ClientDeadline.HEARTBEAT, now + self._heartbeat_secs)
+                    self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+                    self._events.append(Opened(frame))
+            case Drain(reconnect_after_ms=after_ms):
+                if self._move(ClientInput.DRAIN):
+                    self._deadlines.set(ClientDeadline.SLOT, now + after_ms / 1_000)
+            case _ if self.phase in _AUTHENTICATED:
+                self._take_answer(frame, now)
+
+    def _take_event(self, event: Ev) -> None:
+        arrival = self._logs.arrived(event)
+        if arrival is Arrival.NEXT:
+            self._backoff.reset()
+            self._events.append(Delivered(event.log, event.epoch, event.seq, self.encoding.json_of(event.event)))
+        elif arrival is Arrival.GAP:
+            self._ask()
+
+    def _take_answer(self, frame: ServerFrame, now: float) -> None:
+        match frame:
+            case Ok(ref=ref, result=result):
+                if self._commands.answered(ref):
+                    self._backoff.reset()
+                    self._events.append(Answered(ref, result))
+                    self._ask()
+            case Err():
+                self._take_refusal(frame, now)
+            case SubOk(ref=ref, logs=lines):
+                for line in lines:
+                    if self._logs.begun(ref, line):
+                        self._events.append(Followed(line.log, line.epoch, line.after, line.head, line.recovered))
+            case Gone(log=log, code=code):
+                if self._logs.gone(log, code):
+                    self._events.append(LogGone(log, code))
+                    self._rest(now)
+                    self._ask()
+            case AuthExpiring(expires_in_ms=left_ms):
+                self._events.append(TokenNeeded(left_ms))
+            case Lagging(log=log, head=head) if log in self._logs:
+                self._events.append(LogLagging(log, head))
+            case Live(log=log) if log in self._logs:
+                self._events.append(LogLive(log))
+            case Eph(log=log, kind=kind, data=data) if log in self._logs:
+                self._events.append(Overheard(log, kind, self.encoding.json_of(data)))
+
+    def _take_refusal(self, err: Err, now: float) -> None:
+        if err.log is not None:
+            again = self._logs.refused(err.ref, err.log, err.code)
+            if again:
+                self._rest(now)
+            elif again is not None:
+                self._events.append(FollowRefused(err.log, err.code, err.message))
+        elif err.ref == self._renewal != 0:
+            if err.code in TEMPORARY:
+                self._renewal = _AGAIN
+                self._rest(now)
+            else:
+                self._renewal = 0
+                self._events.append(TokenNeeded(None))
+        elif self._commands.answered(err.ref):
+            self._events.append(Refused(err.ref, err.code, err.message, err.retry_after_ms, tuple(err.details)))
+            self._ask()
+
+    def _rest(self, now: float) -> None:
+        if ClientDeadline.RETRY not in self._deadlines:
+            self._deadlines.set(ClientDeadline.RETRY, now + PAGE_RETRY_SECS + self._backoff.next_delay())
+
+
+_WITH_SOCKET = frozenset({
+    ClientPhase.CONNECTING, ClientPhase.GREETING, ClientPhase.AUTHENTICATING, ClientPhase.OPEN, ClientPhase.DRAINING,
+})  # fmt: skip
+_AUTHENTICATED = frozenset({ClientPhase.AUTHENTICATING, ClientPhase.OPEN, ClientPhase.DRAINING})

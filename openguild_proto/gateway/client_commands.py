@@ -1,0 +1,48 @@
+"""The commands of a client that are not answered yet, in order, across connections (PROTOCOL 15.9.3)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.gateway.frames import AnyCommand, Read
+from openguild_proto.limits import MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
+
+KEY_BYTES = 16
+
+
+class PendingCommands:
+    """`random_bytes(n)`: for keys of commands that have none."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        self._commands: dict[int, AnyCommand] = {}  # by ref, in order
+        self._unsent: deque[int] = deque()  # refs
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    def add(self, ref: int, command: AnyCommand) -> None:
+        """Keep a command until it is answered, with a key. Raises LocalProtocolError when too many wait."""
+        if len(self._commands) >= MAX_PENDING_COMMANDS:
+            raise LocalProtocolError(f"{MAX_PENDING_COMMANDS} commands are not answered yet")
+        if not isinstance(command, Read) and command.key is None:
+            command = msgspec.structs.replace(command, key=self._random_bytes(KEY_BYTES).hex())
+        self._commands[ref] = msgspec.structs.replace(command, ref=ref)
+        self._unsent.append(ref)
+
+    def to_send(self) -> Iterator[AnyCommand]:
+        """Yield what is to be sent now, in order: only so much that the server holds it."""
+        while self._unsent and len(self._commands) - len(self._unsent) < MAX_HELD_FRAMES:
+            yield self._commands[self._unsent.popleft()]
+
+    def answered(self, ref: int) -> bool:
+        """A command has its answer. Return False if it was not one that waits for it."""
+        return ref not in self._unsent and self._commands.pop(ref, None) is not None
+
+    def disconnected(self) -> None:
+        """What was sent may not have arrived: all of it is sent again, under its keys."""
+        self._unsent = deque(self._commands)

@@ -1,0 +1,168 @@
+"""The logs that a client follows, and how far it has got in each, across connections (PROTOCOL 15.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from openguild_proto.errors import ErrorCode, LocalProtocolError
+from openguild_proto.gateway.frames import Ev, Sub, SubbedLog, SubLog
+from openguild_proto.limits import MAX_GATEWAY_LOGS
+
+LOGS_PER_SUB = 300  # of 140 bytes: less than the 64 KiB of a frame
+TEMPORARY = frozenset(
+    code.spec.code for code in (ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
+)
+
+
+class Place(NamedTuple):
+    """The last event of a log that a client has: its sequence counts in `epoch`."""
+
+    epoch: int
+    sequence: int
+
+
+class LogState(Enum):
+    """How a log stands."""
+
+    WANTED = "wanted"  # to be asked for, when there is a connection
+    RESTING = "resting"  # to be asked for after a while
+    ASKED = "asked"
+    FOLLOWED = "followed"
+
+
+class FollowedLog:
+    """One log. `place` None: nothing of it has been had yet."""
+
+    __slots__ = ("place", "ref", "state", "tail")
+
+    def __init__(self, place: Place | None, tail: int | None) -> None:
+        self.state = LogState.WANTED
+        self.place = place
+        self.tail = tail  # events to begin with, where there is no place
+        self.ref = 0  # of the last `sub`
+
+
+class Arrival(Enum):
+    """What an event is."""
+
+    NEXT = "next"
+    REPEAT = "repeat"
+    GAP = "gap"  # events before it are missing, or it counts in another epoch
+    UNWANTED = "unwanted"  # of a log that is not followed now
+
+
+class FollowedLogs:
+    """All logs of a client. `repeats` and `gaps` count what a correct server never causes."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, FollowedLog] = {}
+        self.repeats = 0
+        self.gaps = 0
+
+    def __contains__(self, log: str) -> bool:
+        return log in self._logs
+
+    def places(self) -> dict[str, Place]:
+        """Return how far each log was had, as far as anything of it was."""
+        return {name: log.place for name, log in self._logs.items() if log.place is not None}
+
+    def add(self, name: str, place: Place | None, tail: int | None) -> None:
+        """Follow a log behind `place`, or with its newest `tail` events. Raises LocalProtocolError beyond the bound."""
+        if name not in self._logs and len(self._logs) >= MAX_GATEWAY_LOGS:
+            raise LocalProtocolError(f"a socket follows at most {MAX_GATEWAY_LOGS} logs")
+        self._logs[name] = FollowedLog(place, None if place is not None else tail)
+
+    def remove(self, name: str) -> bool:
+        """Follow a log no longer. Return whether the server has to be told."""
+        log = self._logs.pop(name, None)
+        return log is not None and log.state in {LogState.ASKED, LogState.FOLLOWED}
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    def disconnected(self) -> None:
+        """Nothing is followed on the server any more."""
+        for log in self._logs.values():
+            log.state = LogState.WANTED
+
+    def wake(self) -> None:
+        """Ask again for what rests."""
+        for log in self._logs.values():
+            if log.state is LogState.RESTING:
+                log.state = LogState.WANTED
+
+    def subs(self, refs: Iterator[int]) -> Iterable[Sub]:
+        """Yield the frames that ask for what is wanted."""
+        wanted = [(name, log) for name, log in self._logs.items() if log.state is LogState.WANTED]
+        for begin in range(0, len(wanted), LOGS_PER_SUB):
+            ref, lines = next(refs), []
+            for name, log in wanted[begin : begin + LOGS_PER_SUB]:
+                log.state, log.ref = LogState.ASKED, ref
+                if log.place is None:
+                    lines.append(SubLog(name, tail=log.tail))
+                else:
+                    lines.append(SubLog(name, log.place.epoch, log.place.sequence))
+            yield Sub(ref, lines)
+
+    # --- what the server says --------------------------------------------------------------------------
+
+    def begun(self, ref: int, line: SubbedLog) -> bool:
+        """A log is followed. Return False for an answer that nothing waits for any more."""
+        log = self._logs.get(line.log)
+        if log is None or log.state is not LogState.ASKED or log.ref != ref:
+            return False
+        log.state = LogState.FOLLOWED
+        log.place = Place(line.epoch, line.after)
+        return True
+
+    def refused(self, ref: int, name: str, code: str) -> bool | None:
+        """A log is not followed. Return whether it is asked for again after a while; None: nothing waits for this answer."""
+        log = self._logs.get(name)
+        if log is None or log.state is not LogState.ASKED or log.ref != ref:
+            return None
+        if code in TEMPORARY:
+            log.state = LogState.RESTING
+            return True
+        del self._logs[name]
+        return False
+
+    def gone(self, name: str, code: str) -> bool:
+        """A log is not followed any more. Return whether it was."""
+        log = self._logs.get(name)
+        if log is None or log.state is not LogState.FOLLOWED:
+            return False
+        if code == "restarted":
+            log.state = LogState.WANTED
+        elif code == "unavailable":
+            log.state = LogState.RESTING
+        else:
+            del self._logs[name]
+        return True
+
+    def arrived(self, event: Ev) -> Arrival:
+        """Take an event: one that is next moves the place, one that does not follow is asked for again with those before it."""
+        log = self._logs.get(event.log)
+        if log is None or log.place is None or log.state is not LogState.FOLLOWED:
+            return Arrival.UNWANTED
+        epoch, sequence = log.place
+        if event.epoch == epoch and event.seq <= sequence:
+            self.repeats += 1
+            return Arrival.REPEAT
+        if event.epoch != epoch or event.seq != sequence + 1:
+            self.gaps += 1
+            log.state = LogState.WANTED
+            return Arrival.GAP
+        log.place = Place(epoch, event.seq)
+        return Arrival.NEXT
+
+    # --- between two runs of a program -----------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """Return the places for storage."""
+        return {name: [place.epoch, place.sequence] for name, place in self.places().items()}
+
+    def restore(self, kept: Mapping[str, list[int]]) -> None:
+        """Follow the logs that `to_dict` stored, from there. Raises ValueError, LocalProtocolError."""
+        for name, (epoch, sequence) in kept.items():
+            self.add(name, Place(epoch, sequence), None)

@@ -1,0 +1,86 @@
+"""The state machine of a gateway client, as data: two tables (PROTOCOL 15.9)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class ClientPhase(StrEnum):
+    """The phases of a client; `CLIENT_PHASES` gives their meaning."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    AUTHENTICATING = "authenticating"
+    OPEN = "open"
+    DRAINING = "draining"
+    WAITING = "waiting"
+    TOKENLESS = "tokenless"
+    ENDED = "ended"
+
+
+class ClientInput(StrEnum):
+    """The inputs of the state machine."""
+
+    START = "start"
+    CONNECTED = "connected"  # the upgrade was accepted
+    HELLO = "hello"
+    READY = "ready"
+    DRAIN = "drain"
+    LOST = "lost"  # the connection has ended, or is given up
+    TOKEN_REFUSED = "token_refused"  # the server wants another token # noqa: S105 - the name of an input
+    TOKEN = "token"  # the caller has another token # noqa: S105 - the name of an input
+    FINAL = "final"  # a close code after which nobody comes back
+    DUE = "due"  # the delay before the next connection has passed
+    CLOSE = "close"  # the caller ends it
+
+
+class ClientDeadline(StrEnum):
+    """What happens, or must have happened, by the deadline."""
+
+    ANSWER = "answer"  # the server has accepted, greeted, authenticated
+    HEARTBEAT = "heartbeat"  # the next heartbeat is sent
+    SILENCE = "silence"  # the server has given a sign of life
+    SLOT = "slot"  # the client of a draining server comes back
+    RECONNECT = "reconnect"  # the next connection is begun
+    RETRY = "retry"  # logs that could not be followed are asked for again
+
+
+class ClientPhaseRow(NamedTuple):
+    """The properties of a phase."""
+
+    meaning: str
+    deadlines: tuple[ClientDeadline, ...] = ()
+
+
+_P, _I, _D = ClientPhase, ClientInput, ClientDeadline
+_LIVE = (_D.HEARTBEAT, _D.SILENCE, _D.RETRY)
+
+CLIENT_PHASES: dict[ClientPhase, ClientPhaseRow] = {
+    _P.IDLE: ClientPhaseRow("not started"),
+    _P.CONNECTING: ClientPhaseRow("the caller opens a WebSocket", (_D.ANSWER,)),
+    _P.GREETING: ClientPhaseRow("`hello` is awaited", (_D.ANSWER,)),
+    _P.AUTHENTICATING: ClientPhaseRow("`auth` is sent, with what is to be followed and done", (_D.ANSWER,)),
+    _P.OPEN: ClientPhaseRow("authenticated", _LIVE),
+    _P.DRAINING: ClientPhaseRow("the server stops; nothing new is asked for until the slot", (*_LIVE, _D.SLOT)),
+    _P.WAITING: ClientPhaseRow("until the next connection", (_D.RECONNECT,)),
+    _P.TOKENLESS: ClientPhaseRow("until the caller has another token"),
+    _P.ENDED: ClientPhaseRow("nothing happens any more"),
+}
+"""phase -> its properties."""
+
+_ENDS = {_I.LOST: _P.WAITING, _I.TOKEN_REFUSED: _P.TOKENLESS, _I.FINAL: _P.ENDED, _I.CLOSE: _P.ENDED}
+
+CLIENT_TRANSITIONS: dict[ClientPhase, dict[ClientInput, ClientPhase]] = {
+    _P.IDLE: {_I.START: _P.CONNECTING, _I.CLOSE: _P.ENDED},
+    _P.CONNECTING: {_I.CONNECTED: _P.GREETING, **_ENDS},
+    _P.GREETING: {_I.HELLO: _P.AUTHENTICATING, **_ENDS},
+    _P.AUTHENTICATING: {_I.READY: _P.OPEN, **_ENDS},
+    _P.OPEN: {_I.DRAIN: _P.DRAINING, **_ENDS},
+    _P.DRAINING: {_I.DRAIN: _P.DRAINING, **_ENDS},
+    _P.WAITING: {_I.DUE: _P.CONNECTING, _I.CLOSE: _P.ENDED},
+    _P.TOKENLESS: {_I.TOKEN: _P.WAITING, _I.CLOSE: _P.ENDED},
+    _P.ENDED: {_I.CLOSE: _P.ENDED},
+}
+"""phase -> input -> phase."""

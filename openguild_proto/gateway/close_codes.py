@@ -1,0 +1,85 @@
+"""The close codes of the gateway: one meaning each, and whether a client comes back (PROTOCOL 15.8)."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+
+class GatewayClose(IntEnum):
+    """1000 to 1015: RFC 6455 7.4.1 and the IANA registry. 4000 and above: the gateway's own."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    WRONG_KIND = 1003
+    INVALID_TEXT = 1007
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    RESTART = 1012
+    TRY_LATER = 1013
+    MALFORMED_FRAME = 4000
+    OUT_OF_ORDER = 4001
+    NO_AUTH = 4002
+    TOKEN_REFUSED = 4003
+    TOKEN_EXPIRED = 4004
+    SESSION_ENDED = 4005
+    KEY_WITHDRAWN = 4006
+    FRAME_RATE = 4007
+    SLOW_FRAME = 4008
+    SILENT = 4009
+    TOO_MANY_SOCKETS = 4010
+    CLOSED_BY_OPERATOR = 4011
+
+
+class Comeback(Enum):
+    """What a client does after a close."""
+
+    RECONNECT = "reconnect"  # with backoff, and its positions
+    RENEWED = "reconnect, with another token"
+    FINAL = "final"  # coming back unchanged ends the same way
+
+
+class GatewayCloseRow(NamedTuple):
+    """The row of a close code. `reason`: the text in the close frame, for people."""
+
+    comeback: Comeback
+    reason: str
+    meaning: str
+
+
+_AGAIN, _TOKEN, _FINAL = Comeback
+_C, _Row = GatewayClose, GatewayCloseRow
+
+GATEWAY_CLOSES: dict[GatewayClose, GatewayCloseRow] = {
+    _C.NORMAL: _Row(_FINAL, "", "the client asked to close"),
+    _C.GOING_AWAY: _Row(_AGAIN, "", "the client is going away: not sent by this server"),
+    _C.PROTOCOL_ERROR: _Row(_FINAL, "", "the client broke RFC 6455"),
+    _C.WRONG_KIND: _Row(_FINAL, "wrong kind of message", "binary where the subprotocol has text, or the reverse"),
+    _C.INVALID_TEXT: _Row(_FINAL, "", "a text message was not valid UTF-8"),
+    _C.TOO_BIG: _Row(_FINAL, "", "a message was larger than websocket.max_message_bytes"),
+    _C.INTERNAL_ERROR: _Row(_AGAIN, "internal error", "the server failed"),
+    _C.RESTART: _Row(_AGAIN, "server restarting", "the server stops; `drain` named the delay"),
+    _C.TRY_LATER: _Row(_AGAIN, "cannot authenticate now", "the token cannot be checked: the database is away"),
+    _C.MALFORMED_FRAME: _Row(_FINAL, "malformed frame", "a message is no frame, and has no `ref` to answer to"),
+    _C.OUT_OF_ORDER: _Row(_FINAL, "out of order", "a frame before `auth`, or `auth` before an answer to the last one"),
+    _C.NO_AUTH: _Row(_AGAIN, "no auth in time", "no `auth` came within 10 seconds"),
+    _C.TOKEN_REFUSED: _Row(_TOKEN, "token not accepted", "the token of the first `auth` is not good"),
+    _C.TOKEN_EXPIRED: _Row(_TOKEN, "token expired", "the token ended and was not renewed"),
+    _C.SESSION_ENDED: _Row(_FINAL, "session ended", "the session was revoked: log in again"),
+    _C.KEY_WITHDRAWN: _Row(_TOKEN, "the key of this token was withdrawn", "the key that signed the token is not trusted any more"),
+    _C.FRAME_RATE: _Row(_AGAIN, "too many frames", "more than websocket.max_frames_per_minute frames came"),
+    _C.SLOW_FRAME: _Row(_AGAIN, "a frame took too long", "a frame was not complete within 30 seconds"),
+    _C.SILENT: _Row(_AGAIN, "silent", "no sign of life from the client for three heartbeats"),
+    _C.TOO_MANY_SOCKETS: _Row(_AGAIN, "connection limit reached", "the user has as many sockets as one may have"),
+    _C.CLOSED_BY_OPERATOR: _Row(_AGAIN, "closed by the operator", "an operator closed the socket"),
+}  # fmt: skip
+"""code -> its row."""
+
+
+def comeback_of(code: int | None) -> Comeback:
+    """Return what a client does after `code`; None: the connection ended without one. An unknown code is no reason to stop."""
+    try:
+        return GATEWAY_CLOSES[GatewayClose(code)].comeback if code is not None else Comeback.RECONNECT
+    except ValueError:
+        return Comeback.RECONNECT

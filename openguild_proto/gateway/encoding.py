@@ -1,0 +1,175 @@
+"""How frames become messages: the only place that knows JSON in text from MessagePack in binary messages (PROTOCOL 15.1.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+
+from openguild_proto.gateway.frames import AnyFrame, ClientFrame, Ref, ServerFrame
+from openguild_proto.ws.frames import binary_frame, frame_payload, text_frame
+
+
+class WrongKind(Exception):
+    """A text message where the subprotocol has binary ones, or the reverse."""
+
+
+class MalformedFrame(Exception):
+    """A message is no frame. `ref`: of what it may have been meant for, None where it has none."""
+
+    def __init__(self, problem: str, ref: int | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.ref = ref
+
+
+class _Referred(msgspec.Struct):
+    """What is looked for in a message that is no frame."""
+
+    ref: Ref
+
+
+class _Typed(msgspec.Struct):
+    """What every frame has."""
+
+    type: str
+
+
+class _Format(NamedTuple):
+    """The functions of an encoding."""
+
+    encode: Callable[[Any], bytes]
+    of_client: Callable[[bytes], ClientFrame]
+    of_server: Callable[[bytes], ServerFrame]
+    referred: Callable[[bytes], _Referred]
+    typed: Callable[[bytes], _Typed]
+    framed: Callable[[bytes], bytes]
+
+
+_json_encode, _msgpack_encode = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
+_msgpack_any = msgspec.msgpack.Decoder().decode
+_FORMATS = (
+    _Format(
+        _json_encode,
+        msgspec.json.Decoder(ClientFrame).decode,
+        msgspec.json.Decoder(ServerFrame).decode,
+        msgspec.json.Decoder(_Referred).decode,
+        msgspec.json.Decoder(_Typed).decode,
+        text_frame,
+    ),
+    _Format(
+        _msgpack_encode,
+        msgspec.msgpack.Decoder(ClientFrame).decode,
+        msgspec.msgpack.Decoder(ServerFrame).decode,
+        msgspec.msgpack.Decoder(_Referred).decode,
+        msgspec.msgpack.Decoder(_Typed).decode,
+        binary_frame,
+    ),
+)
+MAX_PROBLEM_CHARS = 200
+SERVER_TYPES = frozenset(frame.__struct_config__.tag for frame in get_args(ServerFrame))
+
+
+class Encoding(Enum):
+    """The value is the subprotocol that a client asks for."""
+
+    JSON = "openguild.v2"
+    MSGPACK = "openguild.v2.msgpack"
+
+    @property
+    def _format(self) -> _Format:
+        return _FORMATS[self is Encoding.MSGPACK]
+
+    # --- frames --------------------------------------------------------------------------------------
+
+    def encode(self, frame: AnyFrame) -> bytes:
+        """Return the payload of a frame."""
+        return self._format.encode(frame)
+
+    def client_payload(self, frame: ClientFrame) -> str | bytes:
+        """Return the message of a client's frame: `str` for text, `bytes` for binary."""
+        payload = self._format.encode(frame)
+        return payload.decode() if self is Encoding.JSON else payload
+
+    def message(self, frame: ServerFrame) -> bytes:
+        """Return a frame as a whole WebSocket message of the server."""
+        found = self._format
+        return found.framed(found.encode(frame))
+
+    def decode_client(self, payload: str | bytes) -> ClientFrame:
+        """Parse a message of a client: text is `str`, binary `bytes`. Raises WrongKind, MalformedFrame."""
+        data = self._checked(payload)
+        try:
+            return self._format.of_client(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+            problem = str(fault)[:MAX_PROBLEM_CHARS]
+        raise MalformedFrame(problem, self._find_ref(data))
+
+    def decode_server(self, payload: str | bytes) -> ServerFrame | None:
+        """Parse a message of a server; None: a frame of a newer release (PROTOCOL 13.1.1). Raises WrongKind, MalformedFrame."""
+        data = self._checked(payload)
+        try:
+            return self._format.of_server(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+            problem = str(fault)[:MAX_PROBLEM_CHARS]
+        if self._is_unknown(data):
+            return None
+        raise MalformedFrame(problem)
+
+    def _is_unknown(self, data: bytes) -> bool:
+        try:
+            return self._format.typed(data).type not in SERVER_TYPES
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+
+    def _checked(self, payload: str | bytes) -> bytes:
+        if isinstance(payload, str) is (self is Encoding.MSGPACK):
+            raise WrongKind
+        return payload.encode() if isinstance(payload, str) else payload
+
+    def _find_ref(self, data: bytes) -> int | None:
+        try:
+            return self._format.referred(data).ref
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    # --- values inside frames, which are JSON in the log and in HTTP's answers -------------------------
+
+    def raw(self, json: bytes) -> msgspec.Raw:
+        """Return a JSON value as a member of a frame."""
+        if self is Encoding.JSON:
+            return msgspec.Raw(json)
+        return msgspec.Raw(_msgpack_encode(msgspec.json.decode(json)))
+
+    def json_of(self, raw: msgspec.Raw) -> bytes:
+        """Return a member of a frame as JSON: the inverse of `raw`."""
+        return bytes(raw) if self is Encoding.JSON else _json_encode(_msgpack_any(raw))
+
+    # --- what all followers of a log share -------------------------------------------------------------
+
+    def event_message(self, log: str, epoch: int, sequence: int, wire: bytes) -> bytes:
+        """Return the `ev` of an event, `wire` in JSON, as a whole WebSocket message; it says nothing of a socket."""
+        if self is Encoding.JSON:  # spliced: the event was encoded when it was stored
+            payload = b'{"type":"ev","log":"%b","epoch":%d,"seq":%d,"event":%b}' % (log.encode(), epoch, sequence, wire)
+            return text_frame(payload)
+        members = {"type": "ev", "log": log, "epoch": epoch, "seq": sequence, "event": msgspec.json.decode(wire)}
+        return binary_frame(_msgpack_encode(members))
+
+    def ephemeral_message(self, log: str, kind: str, data: bytes) -> bytes:
+        """Return the `eph` of something that may be missed, `data` in JSON, as a whole WebSocket message."""
+        members = {"type": "eph", "log": log, "kind": kind, "data": self.raw(data)}
+        found = self._format
+        return found.framed(found.encode(members))
+
+    def event_of(self, message: bytes) -> bytes:
+        """Return the event in an `ev` as JSON, the inverse of `event_message`."""
+        frame = self._format.of_server(frame_payload(message))
+        if not hasattr(frame, "event"):
+            raise ValueError("the frame is no event")
+        return self.json_of(frame.event)
+
+
+SUBPROTOCOLS = {encoding.value: encoding for encoding in Encoding}
+"""subprotocol -> encoding, in the order in which a server prefers them."""

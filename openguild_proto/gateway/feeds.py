@@ -1,0 +1,231 @@
+"""The logs that sockets follow, one ring for each log and encoding, shared by all sockets of a process.
+
+A ring holds whole WebSocket messages, so an event is encoded once for each encoding. A follower is a slot of the ring, bound to
+the socket's handle, and an entry in the socket's `Subscriptions`. Publishing looks at no follower.
+
+The call contract, for the owner of the sockets:
+
+- `open` a feed before a socket follows it, at the head that the log is followed from; `publish` each event; `close` it when
+  nobody follows it any more;
+- `join` a socket under a handle, and `leave` before its handle is used again;
+- flush the rings that `publish` returns: with `flush`, or with a native one that calls `parked` for each slot that it parks.
+  A socket whose gate is shut is passed over: it has something else to write first, and takes the rest by itself;
+- after a flush call `end_overrun`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.fanout.hub import Hub
+from openguild_proto.fanout.ring import Ring
+from openguild_proto.gateway.encoding import Encoding
+
+
+class Follower(Protocol):
+    """What feeds know of a socket."""
+
+    def parked(self, feed: Feed) -> None:
+        """The flush has passed the socket over, or could not give it everything."""
+
+    def fell_off(self, feed: Feed) -> None:
+        """The ring has dropped the socket's next event; the follower gives its slot back."""
+
+    def offer(self, message: bytes) -> None:
+        """Something that may be missed."""
+
+
+class Feed:
+    """One log in one encoding. `readers`: sockets that follow it without a slot."""
+
+    __slots__ = ("encoding", "epoch", "key", "log", "readers", "ring", "slots")
+
+    def __init__(self, log: str, epoch: int, encoding: Encoding, key: str, ring: Ring) -> None:
+        self.log = log
+        self.epoch = epoch
+        self.encoding = encoding
+        self.key = key  # of the ring, in the hub
+        self.ring = ring
+        self.readers: dict[Follower, None] = {}
+        self.slots = 0  # one above the highest that was ever given
+
+    @property
+    def head(self) -> int:
+        """The newest sequence published."""
+        return self.ring.head
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether any socket follows it."""
+        return bool(self.readers) or self.ring.slots > 0
+
+    def reaches(self, position: int) -> bool:
+        """Return whether the ring has the event behind `position`, or will have it next."""
+        return position >= self.ring.tail - 1
+
+    def attach(self, position: int, handle: int) -> int:
+        """Give the socket a slot whose next event is the one behind `position`. Raises LocalProtocolError: see `reaches`."""
+        slot = self.ring.attach(position)
+        self.ring.bind(slot, handle)
+        self.slots = max(self.slots, slot + 1)
+        return slot
+
+
+class Feeds:
+    """All feeds of a process. `hub`: of its own, for rings without subscribers; gateway sockets have slots."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.gates = bytearray()  # by handle; 1: shut
+        self._feeds: tuple[dict[str, Feed], ...] = ({}, {})  # by encoding, by log
+        self._by_key: dict[str, Feed] = {}
+        self._sockets: dict[int, Follower] = {}  # by handle
+
+    # --- logs ----------------------------------------------------------------------------------------
+
+    def open(self, log: str, epoch: int, head: int, encoding: Encoding) -> Feed:
+        """Return the feed, at first with an empty ring at `head`."""
+        feeds = self._of(encoding)
+        feed = feeds.get(log)
+        if feed is None:
+            key = f"{encoding.value} {log}"
+            self.hub.open(key, head)
+            feed = feeds[log] = Feed(log, epoch, encoding, key, self.hub.frames(key))
+            self._by_key[key] = feed
+        return feed
+
+    def get(self, log: str, encoding: Encoding) -> Feed | None:
+        """Return the feed, where it is open."""
+        return self._of(encoding).get(log)
+
+    def _of(self, encoding: Encoding) -> dict[str, Feed]:
+        return self._feeds[encoding is Encoding.MSGPACK]
+
+    def close(self, feed: Feed) -> None:
+        """Forget a feed that nobody follows. Raises LocalProtocolError if somebody does."""
+        if feed.is_followed:
+            raise LocalProtocolError(f"{feed.log} is followed")
+        if self._of(feed.encoding).get(feed.log) is feed:
+            del self._of(feed.encoding)[feed.log]
+            del self._by_key[feed.key]
+            self.hub.close(feed.key)
+
+    def publish(self, log: str, sequence: int, wire: bytes) -> list[tuple[str, bool]]:
+        """Give the next event, `wire` in JSON, to all followers of the log, in O(1).
+
+        Return the rings to flush, and whether unflushed events fill half of each: then flush or stretch it before the next one
+        (`Hub.publish`). Raises LocalProtocolError if `sequence` does not follow the head.
+        """
+        rings = []
+        for encoding, feeds in zip(Encoding, self._feeds, strict=True):
+            feed = feeds.get(log)
+            if feed is not None:
+                message = encoding.event_message(log, feed.epoch, sequence, wire)
+                rings.append((feed.key, self.hub.publish(feed.key, message, sequence)))
+        return rings
+
+    def rewrite(self, log: str, rewritten: Callable[[bytes], bytes | None]) -> int:
+        """Give every event that the rings of a log hold to `rewritten`, as JSON, and put what it returns in its place.
+
+        None leaves an event as it is. Return how many messages were replaced.
+        """
+        return sum(self._rewrite(feeds[log], rewritten) for feeds in self._feeds if log in feeds)
+
+    def _rewrite(self, feed: Feed, rewritten: Callable[[bytes], bytes | None]) -> int:
+        ring, replaced = feed.ring, 0
+        for sequence in range(ring.tail, ring.head + 1):
+            wire = rewritten(feed.encoding.event_of(ring.frame(sequence)))
+            if wire is not None:
+                ring.replace(sequence, feed.encoding.event_message(feed.log, feed.epoch, sequence, wire))
+                replaced += 1
+        return replaced
+
+    def feeds_of(self, log: str) -> list[Feed]:
+        """Return the open feeds of a log."""
+        return [feeds[log] for feeds in self._feeds if log in feeds]
+
+    # --- sockets -------------------------------------------------------------------------------------
+
+    def join(self, handle: int, socket: Follower) -> None:
+        """Know a socket by `handle`, a small number of its own such as its descriptor. Raises LocalProtocolError if it is taken."""
+        if handle in self._sockets:
+            raise LocalProtocolError(f"handle {handle} is taken")
+        if handle >= len(self.gates):
+            self.gates.extend(bytes(max(handle + 1, 2 * len(self.gates)) - len(self.gates)))
+        self._sockets[handle] = socket
+        self.gates[handle] = 0
+
+    def leave(self, handle: int) -> None:
+        """Forget a socket, which follows nothing any more. Safe to repeat."""
+        self._sockets.pop(handle, None)
+
+    def followers(self, feed: Feed) -> Iterator[Follower]:
+        """Yield the sockets that follow a feed; those that leave meanwhile may be left out."""
+        yield from list(feed.readers)
+        for slot in range(feed.slots):
+            socket = self._socket_at(feed, slot)
+            if socket is not None:
+                yield socket
+
+    def _socket_at(self, feed: Feed, slot: int) -> Follower | None:
+        try:
+            return self._sockets.get(feed.ring.handle(slot))
+        except LocalProtocolError:  # the slot is free
+            return None
+
+    def ephemeral(self, log: str, kind: str, data: bytes) -> Iterator[Follower]:
+        """Offer something that may be missed, `data` in JSON, to each follower of a log; yields after each one."""
+        for feed in self.feeds_of(log):
+            message = feed.encoding.ephemeral_message(log, kind, data)
+            for socket in self.followers(feed):
+                socket.offer(message)
+                yield socket
+
+    # --- the flush -----------------------------------------------------------------------------------
+
+    def flush(
+        self, key: str, limit: int, max_bytes: int, send: Callable[[int, bytes], int]
+    ) -> tuple[int, list[tuple[int, bytes]]]:
+        """Serve up to `limit` followers that are behind, in turn: the flush in pure Python.
+
+        `send(handle, messages)` returns how many bytes the socket took. Return how many were served, and (handle, rest) of those
+        that took a part of a message: the rest goes first.
+        """
+        feed = self._by_key.get(key)
+        if feed is None:
+            return 0, []
+        ring, rests = feed.ring, list[tuple[int, bytes]]()
+        slots = ring.pending(limit)
+        for slot in slots:
+            handle = ring.handle(slot)
+            if self.gates[handle]:
+                self.parked(key, slot)
+                continue
+            span = ring.take(slot, max_bytes)
+            taken = send(handle, span)
+            rest = ring.sent(slot, taken)
+            if rest:
+                rests.append((handle, rest))
+            if taken < len(span):
+                self.parked(key, slot)
+        return len(slots), rests
+
+    def parked(self, key: str, slot: int) -> None:
+        """The flush has passed a slot over, because its gate is shut or its socket took less than it was given."""
+        feed = self._by_key[key]
+        socket = self._socket_at(feed, slot)
+        if socket is not None:
+            feed.ring.park(slot, True)
+            socket.parked(feed)
+
+    def end_overrun(self, key: str) -> int:
+        """Take the slots of followers that the ring has overrun: the log serves them. Return how many there were."""
+        feed = self._by_key.get(key)
+        lagged = feed.ring.lagged() if feed is not None else []
+        for slot in lagged:
+            socket = self._socket_at(feed, slot) if feed is not None else None
+            if feed is not None and socket is not None:
+                socket.fell_off(feed)
+        return len(lagged)

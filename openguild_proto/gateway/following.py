@@ -1,0 +1,69 @@
+"""How a socket stands to a log that it follows, as data: one enum and one table (PROTOCOL 15.5).
+
+With a *slot* the ring of the log has the socket's next event, or will have it. Without one the log has it: the socket has a
+*position* and is served by pages.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+
+class Following(IntEnum):
+    """The states; `FOLLOWING` gives their meaning. The numbers are packed with a slot or a position into one integer."""
+
+    LIVE = 0
+    DUE = 1
+    REPLAYING = 2
+    REPLAY_PAGE = 3
+    OVERRUN = 4
+    LAGGING = 5
+    LAGGING_PAGE = 6
+    RETURNED = 7
+
+
+class Step(StrEnum):
+    """What happens to a follower."""
+
+    PASSED = "passed"  # the flush left it out, because the socket has something else to write
+    LEVEL = "level"  # it has everything that the ring has
+    FELL_OFF = "fell_off"  # the ring has dropped its next event
+    ASKED = "asked"  # a page of the log was asked for
+    PAGE = "page"  # the page came, or could not be read
+    TOLD = "told"  # `lagging` or `live` was written
+    REACHED = "reached"  # the ring has its next event
+
+
+class FollowingRow(NamedTuple):
+    """The properties of a state. `in_ring`: it has a slot, else a position."""
+
+    meaning: str
+    in_ring: bool
+
+
+_F, _S = Following, Step
+
+FOLLOWING: dict[Following, FollowingRow] = {
+    _F.LIVE: FollowingRow("the flush of the ring serves it", in_ring=True),
+    _F.DUE: FollowingRow("it waits for its turn among the logs of the socket", in_ring=True),
+    _F.REPLAYING: FollowingRow("it began behind the ring, and waits for its turn", in_ring=False),
+    _F.REPLAY_PAGE: FollowingRow("it began behind the ring, and a page is being read", in_ring=False),
+    _F.OVERRUN: FollowingRow("it fell off the ring, and `lagging` is to be told", in_ring=False),
+    _F.LAGGING: FollowingRow("it was told `lagging`, and waits for its turn", in_ring=False),
+    _F.LAGGING_PAGE: FollowingRow("it was told `lagging`, and a page is being read", in_ring=False),
+    _F.RETURNED: FollowingRow("the ring has its next event again, and `live` is to be told", in_ring=True),
+}
+"""state -> its properties."""
+
+STEPS: dict[Following, dict[Step, Following]] = {
+    _F.LIVE: {_S.PASSED: _F.DUE, _S.FELL_OFF: _F.OVERRUN},
+    _F.DUE: {_S.LEVEL: _F.LIVE, _S.FELL_OFF: _F.OVERRUN},
+    _F.REPLAYING: {_S.ASKED: _F.REPLAY_PAGE, _S.REACHED: _F.DUE},
+    _F.REPLAY_PAGE: {_S.PAGE: _F.REPLAYING},
+    _F.OVERRUN: {_S.TOLD: _F.LAGGING},
+    _F.LAGGING: {_S.ASKED: _F.LAGGING_PAGE, _S.REACHED: _F.RETURNED},
+    _F.LAGGING_PAGE: {_S.PAGE: _F.LAGGING},
+    _F.RETURNED: {_S.TOLD: _F.DUE, _S.FELL_OFF: _F.LAGGING},
+}
+"""state -> step -> state. `lagging` and `live` alternate: whoever falls off again before `live` was told is told nothing."""

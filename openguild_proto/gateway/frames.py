@@ -1,0 +1,291 @@
+"""The frames of the gateway, as one tagged union for each direction (PROTOCOL 15.1).
+
+A frame is one object with the member `type`. Bounds of members are checked where a frame is decoded; what a command's text may
+be is decided by its operation, as over HTTP. Members that are not known are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from openguild_proto.limits import (
+    MAX_DEVICE_FIELD_CHARS,
+    MAX_EMOJI_CHARS,
+    MAX_GATEWAY_LOGS,
+    MAX_NONCE_CHARS,
+    MAX_REASON_CHARS,
+    MAX_REF,
+    MAX_SAFE_INTEGER,
+    MAX_SEQUENCE,
+    MAX_TAIL_EVENTS,
+    MAX_TOKEN_CHARS,
+)
+from openguild_proto.schemas.accounts import Body
+from openguild_proto.schemas.fields import (
+    EVENT,
+    EVENT_ID_PATTERN,
+    LOG_NAME_PATTERN,
+    NONCE_PATTERN,
+    Count,
+    LogName,
+    Timestamp,
+    Uuid,
+)
+from openguild_proto.schemas.guilds import Guild
+from openguild_proto.schemas.messages import AllowedMentions, ReactionAction
+
+_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_LOG_CHARS = len("channel:") + 36
+
+Ref: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_REF)]
+Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NONCE_CHARS, pattern=NONCE_PATTERN)]
+ChannelId: TypeAlias = Annotated[str, Meta(max_length=36, pattern=_ID)]
+MessageId: TypeAlias = Annotated[str, Meta(max_length=45, pattern=EVENT_ID_PATTERN)]
+Log: TypeAlias = Annotated[str, Meta(max_length=_LOG_CHARS, pattern=LOG_NAME_PATTERN)]
+Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
+
+# --- from the client -------------------------------------------------------------------------------
+
+
+class Auth(Body, frozen=True, tag_field="type", tag="auth"):
+    """Authenticates the socket, or renews its token before that ends."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN_CHARS)]
+    ref: Ref = 0  # of the answer to a renewal
+
+
+class SubLog(Body, frozen=True):
+    """A log to follow: behind `after`, or with its newest `tail` events, or from now on."""
+
+    log: Log
+    epoch: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)] | None = None  # of the log that `after` counts in
+    after: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)] | None = None
+    tail: Annotated[int, Meta(ge=0, le=MAX_TAIL_EVENTS)] | None = None
+
+
+class Sub(Body, frozen=True, tag_field="type", tag="sub"):
+    """Follow logs; each is answered once. One that is followed already is moved."""
+
+    ref: Ref
+    logs: Annotated[list[SubLog], Meta(min_length=1, max_length=MAX_GATEWAY_LOGS)]
+
+
+class Unsub(Body, frozen=True, tag_field="type", tag="unsub"):
+    """Follow logs no longer; not answered."""
+
+    logs: Annotated[list[Log], Meta(min_length=1, max_length=MAX_GATEWAY_LOGS)]
+
+
+class Command(Body, frozen=True):
+    """Base of what is answered by `ok` or `err`. `key`: done once, however often it is sent (PROTOCOL 7.5)."""
+
+    ref: Ref
+    channel_id: ChannelId
+
+
+class Post(Command, frozen=True, kw_only=True, tag_field="type", tag="post"):
+    """Post a message."""
+
+    content: str
+    key: Key | None = None
+    reply_to: MessageId | None = None
+    allowed_mentions: AllowedMentions | None = None
+
+
+class Edit(Command, frozen=True, kw_only=True, tag_field="type", tag="edit"):
+    """Give one's own message another text."""
+
+    event_id: MessageId
+    content: str
+    key: Key | None = None
+
+
+class Redact(Command, frozen=True, kw_only=True, tag_field="type", tag="redact"):
+    """Take a message back."""
+
+    event_id: MessageId
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)] | None = None
+    key: Key | None = None
+
+
+class React(Command, frozen=True, kw_only=True, tag_field="type", tag="react"):
+    """Add an emoji of one's own to a message, or take it back."""
+
+    event_id: MessageId
+    emoji: Annotated[str, Meta(max_length=MAX_EMOJI_CHARS)]
+    action: ReactionAction = "add"
+    key: Key | None = None
+
+
+class Read(Command, frozen=True, kw_only=True, tag_field="type", tag="read"):
+    """Move the read position up to `sequence`; absent: to the newest event. Repeating it changes nothing."""
+
+    sequence: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)] | None = None
+
+
+class Heartbeat(Body, frozen=True, tag_field="type", tag="hb"):
+    """A sign of life, in both directions."""
+
+
+AnyCommand: TypeAlias = Post | Edit | Redact | React | Read
+ClientFrame: TypeAlias = Auth | Sub | Unsub | AnyCommand | Heartbeat
+
+# --- from the server -------------------------------------------------------------------------------
+
+
+class SocketLimits(Body, frozen=True, omit_defaults=False):
+    """What one socket may ask for."""
+
+    logs: Count
+    frame_bytes: Count
+    frames_per_minute: Count  # 0: no limit
+    held_frames: Count  # commands sent ahead of their answers; more of them wait in the network
+
+
+class Hello(Body, frozen=True, tag_field="type", tag="hello", omit_defaults=False):
+    """The first frame."""
+
+    heartbeat_ms: Milliseconds
+    auth_ms: Milliseconds  # within which `auth` must come
+    limits: SocketLimits
+    server_time: Timestamp
+    capabilities: list[str]
+
+
+class ReadyUser(Body, frozen=True):
+    """The authenticated user."""
+
+    user_id: Uuid
+    username: Annotated[str, Meta(max_length=MAX_DEVICE_FIELD_CHARS)]
+
+
+class ReadySession(Body, frozen=True):
+    """What the token stands for."""
+
+    session_id: Uuid
+    expires_at: Timestamp
+
+
+class LogHead(Body, frozen=True):
+    """The newest place of a log."""
+
+    log: LogName
+    epoch: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)]
+    head: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
+
+
+class Ready(Body, frozen=True, tag_field="type", tag="ready", omit_defaults=False):
+    """The socket is authenticated. `heads`: of the user's own log and of those of their guilds."""
+
+    user: ReadyUser
+    session: ReadySession
+    guilds: list[Guild]
+    heads: list[LogHead]
+
+
+class SubbedLog(Body, frozen=True, omit_defaults=False):
+    """A log that is followed from now on: its events behind `after` come, without a gap.
+
+    `recovered` False: it could not go on from where the client asked, so what the client knows of it must be read anew.
+    """
+
+    log: Log
+    epoch: int
+    after: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
+    head: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
+    recovered: bool
+
+
+class SubOk(Body, frozen=True, tag_field="type", tag="sub_ok"):
+    """Answers some or all logs of a `sub`."""
+
+    ref: Ref
+    logs: list[SubbedLog]
+
+
+class Ok(Body, frozen=True, tag_field="type", tag="ok"):
+    """A command was carried out; `result` is the body of HTTP's answer."""
+
+    ref: Ref
+    result: Any = None  # a server puts `Encoding.raw` here
+
+
+class Problem(Body, frozen=True):
+    """What is wrong with one member."""
+
+    field: str
+    message: str
+
+
+class Err(Body, frozen=True, tag_field="type", tag="err"):
+    """A command, a renewal or one log of a `sub` was refused, with the code of HTTP."""
+
+    ref: Ref
+    code: str
+    message: str
+    log: Log | None = None
+    retry_after_ms: Milliseconds | None = None
+    details: list[Problem] = []
+
+
+class Ev(Body, frozen=True, tag_field="type", tag="ev"):
+    """The next event of a log that is followed."""
+
+    log: Log
+    epoch: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)]
+    seq: Annotated[int, Meta(ge=1, le=MAX_SEQUENCE)]
+    event: Annotated[msgspec.Raw, EVENT]
+
+
+class Eph(Body, frozen=True, tag_field="type", tag="eph"):
+    """Something that is in no log and may be missed, such as who is typing."""
+
+    log: Log
+    kind: str
+    data: msgspec.Raw
+
+
+GoneCode: TypeAlias = Literal["access_lost", "deleted", "restarted", "unavailable"]
+
+
+class Gone(Body, frozen=True, tag_field="type", tag="gone"):
+    """A log is not followed any more. After `restarted` and `unavailable` it may be asked for again."""
+
+    log: Log
+    code: GoneCode
+
+
+class Lagging(Body, frozen=True, tag_field="type", tag="lagging"):
+    """The socket reads too slowly: the log's events come later, from storage."""
+
+    log: Log
+    head: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
+
+
+class Live(Body, frozen=True, tag_field="type", tag="live"):
+    """The log's events come as they happen again."""
+
+    log: Log
+
+
+class AuthExpiring(Body, frozen=True, tag_field="type", tag="auth_expiring"):
+    """The token ends soon: send `auth` with another one."""
+
+    expires_in_ms: Milliseconds
+
+
+class Drain(Body, frozen=True, tag_field="type", tag="drain"):
+    """The server stops: come back after this delay, which is for this socket alone."""
+
+    reconnect_after_ms: Milliseconds
+
+
+ServerFrame: TypeAlias = (
+    Hello | Ready | SubOk | Ok | Err | Ev | Eph | Gone | Lagging | Live | Heartbeat | AuthExpiring | Drain
+)
+AnyFrame: TypeAlias = ClientFrame | ServerFrame
+
+COMMANDS: tuple[type[Any], ...] = (Post, Edit, Redact, React, Read)

@@ -1,0 +1,66 @@
+"""What a client has asked for and is not begun: commands in one lane, changes of what is followed in the other (PROTOCOL 15.4.2).
+
+Each lane keeps the order of the client and runs one at a time, so that order and limits are as on one HTTP connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TypeAlias
+
+from openguild_proto.gateway.frames import AnyCommand, Sub, Unsub
+from openguild_proto.limits import MAX_HELD_FRAME_BYTES, MAX_HELD_FRAMES
+
+Change: TypeAlias = Sub | Unsub
+
+
+class Lanes:
+    """Held frames, with the bytes that they came in."""
+
+    __slots__ = ("_changes", "_commands", "_nbytes")
+
+    def __init__(self) -> None:
+        self._commands: deque[tuple[AnyCommand, int]] | None = None  # None while empty
+        self._changes: deque[tuple[Change, int]] | None = None
+        self._nbytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is held that no more is to be read."""
+        count = len(self._commands or ()) + len(self._changes or ())
+        return count >= MAX_HELD_FRAMES or self._nbytes >= MAX_HELD_FRAME_BYTES
+
+    def add(self, frame: AnyCommand | Change, nbytes: int) -> None:
+        """Hold a frame behind those of its lane."""
+        if isinstance(frame, (Sub, Unsub)):
+            if self._changes is None:
+                self._changes = deque()
+            self._changes.append((frame, nbytes))
+        else:
+            if self._commands is None:
+                self._commands = deque()
+            self._commands.append((frame, nbytes))
+        self._nbytes += nbytes
+
+    def next_command(self) -> AnyCommand | None:
+        """Remove and return the next command; None: there is none."""
+        if not self._commands:
+            return None
+        command, nbytes = self._commands.popleft()
+        self._commands = self._commands or None
+        self._nbytes -= nbytes
+        return command
+
+    def next_change(self) -> Change | None:
+        """Remove and return the next change of what is followed; None: there is none."""
+        if not self._changes:
+            return None
+        change, nbytes = self._changes.popleft()
+        self._changes = self._changes or None
+        self._nbytes -= nbytes
+        return change
+
+    def clear(self) -> None:
+        """Drop everything: the socket has ended."""
+        self._commands = self._changes = None
+        self._nbytes = 0

@@ -1,0 +1,106 @@
+"""Which logs a socket follows: what it asks for, and what the owner answers (PROTOCOL 15.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.actions import Subscribe, Unsubscribe
+from openguild_proto.gateway.encoding import Encoding
+from openguild_proto.gateway.feeds import Feed, Feeds
+from openguild_proto.gateway.frames import Gone, GoneCode, Sub, Unsub
+from openguild_proto.gateway.lanes import Lanes
+from openguild_proto.gateway.openings import Openings, decide_begin
+from openguild_proto.gateway.outputs import SocketOutputs
+from openguild_proto.gateway.subscriptions import Subscriptions
+from openguild_proto.limits import MAX_GATEWAY_LOGS
+
+
+class SocketLogs:
+    """The logs of one socket. `lanes`: where its changes wait, which begin in order and one at a time."""
+
+    __slots__ = ("_encoding", "_feeds", "_lanes", "_openings", "_outputs", "subscriptions")
+
+    def __init__(self, feeds: Feeds, handle: int, encoding: Encoding, outputs: SocketOutputs, lanes: Lanes) -> None:
+        self._feeds = feeds
+        self._encoding = encoding
+        self._outputs = outputs
+        self._lanes = lanes
+        self._openings = Openings()
+        self.subscriptions = Subscriptions(feeds, handle, outputs)
+
+    # --- what the client asks ------------------------------------------------------------------------
+
+    def begin_changes(self) -> None:
+        """Begin with the changes that wait, up to one that has to be answered first."""
+        while not self._openings.number and (change := self._lanes.next_change()) is not None:
+            if isinstance(change, Sub):
+                self._subscribe(change)
+            else:
+                self._unsubscribe(change)
+
+    def _subscribe(self, sub: Sub) -> None:
+        wanted = self._openings.begin(sub, self._follows, MAX_GATEWAY_LOGS - len(self.subscriptions))
+        for log, code, message in wanted.refused:
+            self._outputs.refuse(sub.ref, code, message, log)
+        if wanted.logs:
+            self._openings.number = self._outputs.next_number()
+            self._outputs.actions.append(Subscribe(self._openings.number, wanted.logs))
+
+    def _unsubscribe(self, unsub: Unsub) -> None:
+        for log in unsub.logs:
+            feed = self._feeds.get(log, self._encoding)
+            if feed is not None and feed in self.subscriptions:
+                self._release(feed)
+
+    def _follows(self, log: str) -> bool:
+        feed = self._feeds.get(log, self._encoding)
+        return feed is not None and feed in self.subscriptions
+
+    def _release(self, feed: Feed) -> None:
+        self.subscriptions.end(feed)
+        self._outputs.actions.append(Unsubscribe(feed))
+
+    # --- what the owner answers ----------------------------------------------------------------------
+
+    def subscribed(self, number: int, feed: Feed) -> None:
+        """The user may read this log of a `Subscribe`."""
+        asked = self._openings.take(number, feed.log)
+        if asked is None:
+            self._outputs.actions.append(Unsubscribe(feed))
+            return
+        if feed in self.subscriptions:
+            self._release(feed)  # it is moved
+        line = decide_begin(asked, feed.epoch, feed.head)
+        self.subscriptions.begin(feed, line.after)
+        self._outputs.outgoing.add_line(self._openings.ref, line)
+        self._outputs.has_output()
+        self.begin_changes()
+
+    def sub_refused(self, number: int, log: str, code: ErrorCode) -> None:
+        """The user may not read this log of a `Subscribe`, or it cannot be followed now."""
+        if self._openings.take(number, log) is not None:
+            self._outputs.refuse(self._openings.ref, code, log=log)
+            self.begin_changes()
+
+    def gone(self, feed: Feed, code: GoneCode) -> None:
+        """The socket follows this log no longer."""
+        if feed in self.subscriptions:
+            self._outputs.say(Gone(feed.log, code))
+            self._release(feed)
+
+    def page(self, feed: Feed, after: int, pieces: Sequence[bytes]) -> bool:
+        """Take a page. Return False if the log could not be read: nothing is read until `rested`."""
+        return feed not in self.subscriptions or self.subscriptions.page(feed, after, pieces)
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """The socket is closing: begin nothing more."""
+        self._openings.clear()
+
+    def end(self) -> None:
+        """The socket is gone: follow nothing."""
+        self.stop()
+        self._outputs.actions.extend(Unsubscribe(feed) for feed in self.subscriptions.end_all())
+        self._outputs.end()

@@ -1,0 +1,83 @@
+"""The logs of one `sub` until all of them are answered, and where each begins (PROTOCOL 15.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.frames import Sub, SubbedLog, SubLog
+
+
+def decide_begin(asked: SubLog, epoch: int, head: int) -> SubbedLog:
+    """Return where a log begins for the socket: where it asked, else at its tail or its head.
+
+    A position of another epoch or beyond the head says nothing of this log: it is not `recovered`.
+    """
+    known = asked.after is not None
+    fits = asked.after is not None and asked.after <= head and asked.epoch in {None, epoch}
+    if asked.after is not None and fits:
+        after = asked.after
+    else:
+        after = head - min(asked.tail or 0, head)
+    return SubbedLog(asked.log, epoch, after, head, recovered=fits or not known)
+
+
+class Refused(NamedTuple):
+    """A log of a `sub` that is refused without a question. `message` None: that of the code."""
+
+    log: str
+    code: ErrorCode
+    message: str | None = None
+
+
+class Wanted(NamedTuple):
+    """What a `sub` leads to: logs to ask for, and those that are refused."""
+
+    logs: tuple[str, ...]
+    refused: tuple[Refused, ...]
+
+
+class Openings:
+    """`number`: of the `Subscribe` that is being answered, 0 for none. `ref`: of its `sub`."""
+
+    __slots__ = ("_asked", "number", "ref")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.ref = 0
+        self._asked: dict[str, SubLog] | None = None
+
+    def begin(self, sub: Sub, follows: Callable[[str], bool], room: int) -> Wanted:
+        """Begin with a `sub`. `room`: how many more logs the socket may follow; those that it `follows` need none."""
+        asked: dict[str, SubLog] = {}
+        refused: list[Refused] = []
+        for log in sub.logs:
+            if log.log in asked:
+                refused.append(Refused(log.log, ErrorCode.VALIDATION, "a log must not be repeated"))
+            elif log.after is not None and log.tail is not None:
+                refused.append(Refused(log.log, ErrorCode.VALIDATION, "after cannot be combined with tail"))
+            elif log.epoch is not None and log.after is None:
+                refused.append(Refused(log.log, ErrorCode.VALIDATION, "epoch needs after"))
+            elif room > 0 or follows(log.log):
+                room -= not follows(log.log)
+                asked[log.log] = log
+            else:
+                refused.append(Refused(log.log, ErrorCode.LIMIT_REACHED))
+        self.ref = sub.ref
+        self._asked = asked or None
+        return Wanted(tuple(asked), tuple(refused))
+
+    def take(self, number: int, log: str) -> SubLog | None:
+        """Return what was asked for a log, once; None: nothing waits for this answer. After the last one `number` is 0."""
+        if number != self.number or self._asked is None:
+            return None
+        asked = self._asked.pop(log, None)
+        if not self._asked:
+            self.clear()
+        return asked
+
+    def clear(self) -> None:
+        """Wait for no answers any more."""
+        self._asked = None
+        self.number = 0

@@ -1,0 +1,103 @@
+"""What is said to one socket beside the events of its logs: answers, control, and what may be missed. It goes first."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from openguild_proto.gateway.encoding import Encoding
+from openguild_proto.gateway.frames import ServerFrame, SubbedLog, SubOk
+from openguild_proto.limits import MAX_EPHEMERAL_BYTES, MAX_UNSENT_ANSWER_BYTES
+from openguild_proto.ws.frames import message_end
+
+MAX_LINES = 200  # of one `sub_ok`
+LINE_BYTES = 160  # of one of them, about
+
+
+class Outgoing:
+    """Whole WebSocket messages in order. Lines that answer one `sub` are gathered until something else is said, or written."""
+
+    __slots__ = ("_encoding", "_ephemeral_bytes", "_lines", "_messages", "_nbytes", "_ref", "_writing")
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self._messages: deque[bytes] | None = None  # None while empty
+        self._nbytes = 0
+        self._ephemeral_bytes = 0  # offered since everything was written
+        self._lines: list[SubbedLog] | None = None
+        self._ref = 0  # of the lines
+        self._writing: bytes | None = None  # given by `next_write`
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return self._messages is None and self._lines is None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that nothing more is to be asked for."""
+        return self._nbytes + len(self._lines or ()) * LINE_BYTES >= MAX_UNSENT_ANSWER_BYTES
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether what `next_write` returned is still to be answered by `sent`."""
+        return self._writing is not None
+
+    def add(self, frame: ServerFrame) -> None:
+        """Say something."""
+        self._end_lines()
+        self._append(self._encoding.message(frame))
+
+    def add_line(self, ref: int, line: SubbedLog) -> None:
+        """Answer one log of the `sub` with this ref."""
+        if self._lines is not None and (ref != self._ref or len(self._lines) >= MAX_LINES):
+            self._end_lines()
+        if self._lines is None:
+            self._lines = []
+        self._ref = ref
+        self._lines.append(line)
+
+    def offer(self, message: bytes) -> bool:
+        """Say something that may be missed, unless too much of that waits."""
+        if self._ephemeral_bytes + len(message) > MAX_EPHEMERAL_BYTES:
+            return False
+        self._ephemeral_bytes += len(message)
+        self._append(message)
+        return True
+
+    def _append(self, message: bytes) -> None:
+        if self._messages is None:
+            self._messages = deque()
+        self._messages.append(message)
+        self._nbytes += len(message)
+
+    def _end_lines(self) -> None:
+        lines, self._lines = self._lines, None
+        if lines:
+            self._append(self._encoding.message(SubOk(self._ref, lines)))
+
+    def next_write(self, max_bytes: int) -> bytes:
+        """Return whole messages, at least one, more while within `max_bytes`; b"": there are none."""
+        self._end_lines()
+        messages = self._messages
+        if not messages:
+            self._messages = None
+            self._ephemeral_bytes = 0
+            return b""
+        taken = [messages.popleft()]
+        size = len(taken[0])
+        while messages and size + len(messages[0]) <= max_bytes:
+            size += len(messages[0])
+            taken.append(messages.popleft())
+        self._writing = b"".join(taken)
+        return self._writing
+
+    def sent(self, nbytes: int) -> bytes:
+        """Record what the socket took of that. Return the rest of a message that was cut; the others are given again."""
+        data, self._writing = self._writing or b"", None
+        end = 0
+        while end < nbytes:
+            end = message_end(data, end)
+        self._nbytes -= end
+        if end < len(data) and self._messages is not None:
+            self._messages.appendleft(data[end:])
+        return data[nbytes:end]

@@ -1,0 +1,64 @@
+"""What one socket wants done and written: its actions, and its gate in `Feeds`."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.actions import AnyAction, ReadPage, Write
+from openguild_proto.gateway.encoding import Encoding
+from openguild_proto.gateway.feeds import Feed, Feeds
+from openguild_proto.gateway.frames import Err, ServerFrame
+from openguild_proto.gateway.outgoing import Outgoing
+
+
+class SocketOutputs:
+    """The handler of the socket's subscriptions, too. `number`: of the last action that is answered."""
+
+    __slots__ = ("_feeds", "_handle", "actions", "number", "outgoing")
+
+    def __init__(self, feeds: Feeds, handle: int, encoding: Encoding) -> None:
+        self._feeds = feeds
+        self._handle = handle
+        self.actions: deque[AnyAction] = deque()
+        self.outgoing = Outgoing(encoding)
+        self.number = 0
+
+    def next_number(self) -> int:
+        """Return the number of the next action that is answered."""
+        self.number += 1
+        return self.number
+
+    def say(self, frame: ServerFrame) -> None:
+        """Queue a frame."""
+        self.outgoing.add(frame)
+        self.has_output()
+
+    def refuse(self, ref: int, code: ErrorCode, message: str | None = None, log: str | None = None) -> None:
+        """Queue an `err`. `message` None: that of the code."""
+        self.say(Err(ref, code.spec.code, message or code.spec.message, log))
+
+    def has_output(self) -> None:
+        """Shut the gate, and ask for `next_write`."""
+        gates = self._feeds.gates
+        if self._handle >= 0 and not gates[self._handle]:
+            gates[self._handle] = 1
+            self.actions.append(Write())
+
+    def all_written(self) -> None:
+        """Open the gate: the flush may write."""
+        if self._handle >= 0:
+            self._feeds.gates[self._handle] = 0
+
+    def end(self) -> None:
+        """The handle may be another socket's from now on."""
+        self._handle = -1
+
+    def read_page(self, feed: Feed, after: int, limit: int) -> None:
+        """Ask for a page of a log."""
+        self.actions.append(ReadPage(feed, after, limit))
+
+    def offer(self, message: bytes) -> None:
+        """Queue something that may be missed, unless the socket is behind with what was offered before."""
+        if self.outgoing.offer(message):
+            self.has_output()

@@ -1,0 +1,377 @@
+"""GatewayServer: one socket of the gateway, on the server (PROTOCOL 15).
+
+The call contract, for every driver:
+
+1. feed: an input, with the time. Messages go to `receive`; answers to actions, `gone`, `offer`, `drain`, `close`, `left` and
+   `handle_deadline` are inputs too;
+2. carry out: take `next_action()` until it returns None, in order. Answers may come at any later time, in any order;
+3. write: when the socket takes bytes, and after a `Write`, call `next_write`, send, and call `sent` with what was taken, until it
+   returns b"". What `sent` returns is the rest of a cut message: it goes before anything else. While the socket takes nothing,
+   call nothing; when it takes bytes again, `took_bytes`, and go on;
+4. check `wants_messages` (False: stop reading the socket) and `next_deadline`, and continue.
+
+While there is something to write, the gate of the socket's handle in `Feeds` is shut, so that no flush writes in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from openguild_proto.deadlines import Deadlines
+from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.actions import AnyAction, Authenticate, Close, Grant, Run
+from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, GatewayClose
+from openguild_proto.gateway.commands import answer_of, request_of
+from openguild_proto.gateway.encoding import Encoding, MalformedFrame, WrongKind
+from openguild_proto.gateway.feeds import Feed, Feeds
+from openguild_proto.gateway.frames import (
+    Auth,
+    AuthExpiring,
+    ClientFrame,
+    Drain,
+    Err,
+    GoneCode,
+    Heartbeat,
+    Hello,
+    Ok,
+    Problem,
+    SocketLimits,
+)
+from openguild_proto.gateway.lanes import Lanes
+from openguild_proto.gateway.logs import SocketLogs
+from openguild_proto.gateway.outputs import SocketOutputs
+from openguild_proto.gateway.phases import MAY_RUN, TRANSITIONS, Deadline, Input, Phase
+from openguild_proto.gateway.subscriptions import Subscriptions
+from openguild_proto.http.message import Response
+from openguild_proto.limits import (
+    GATEWAY_AUTH_SECS,
+    GATEWAY_HEARTBEAT_SECS,
+    MAX_GATEWAY_LOGS,
+    MAX_HELD_FRAMES,
+    PAGE_RETRY_SECS,
+    SILENT_HEARTBEATS,
+    SLOT_GRACE_SECS,
+    TOKEN_NOTICE_SECS,
+    Limits,
+)
+from openguild_proto.timestamps import from_millis
+
+CAPABILITIES = ("logs", "commands")
+DEFAULT_LIMITS = Limits()
+
+
+class GatewayServer:
+    """`handle`: under which `feeds` knows the socket. `token`: of the upgrade's header or subprotocol, where it had one.
+
+    `wall_ms`: UTC milliseconds. `heartbeat_secs`: between two heartbeats of each side.
+    """
+
+    __slots__ = (
+        "_client_address", "_deadlines", "_encoding", "_heartbeat_secs", "_lanes", "_logs", "_outputs", "_ref", "_renewal",
+        "_request_id", "_running", "_token", "phase", "session_id", "user_id",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        encoding: Encoding,
+        *,
+        handle: int,
+        now: float,
+        wall_ms: int,
+        token: str | None = None,
+        request_id: str = "",
+        client_address: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+        heartbeat_secs: float = GATEWAY_HEARTBEAT_SECS,
+    ) -> None:
+        self.phase = Phase.OPENING
+        self.user_id: str | None = None  # until it is authenticated
+        self.session_id: str | None = None
+        self._encoding = encoding
+        self._request_id = request_id
+        self._client_address = client_address
+        self._heartbeat_secs = heartbeat_secs
+        self._deadlines: Deadlines[Deadline] = Deadlines()
+        self._deadlines.set(Deadline.AUTH, now + GATEWAY_AUTH_SECS)
+        self._outputs = SocketOutputs(feeds, handle, encoding)
+        self._lanes = Lanes()
+        self._logs = SocketLogs(feeds, handle, encoding, self._outputs, self._lanes)
+        self._token = ""
+        self._renewal: tuple[int, Auth] | None = None  # the number of the `Authenticate` that is being answered
+        self._running = 0  # the number of the `Run` that is being answered, 0 for none
+        self._ref = 0  # of its command
+        frames = limits.max_frames_per_minute
+        hello = Hello(
+            heartbeat_ms=int(heartbeat_secs * 1_000),
+            auth_ms=int(GATEWAY_AUTH_SECS * 1_000),
+            limits=SocketLimits(MAX_GATEWAY_LOGS, limits.max_message_bytes, frames, MAX_HELD_FRAMES),
+            server_time=from_millis(wall_ms),
+            capabilities=list(CAPABILITIES),
+        )
+        self._outputs.say(hello)
+        if token is not None:
+            self._authenticate(Auth(token))
+
+    # --- getters -------------------------------------------------------------------------------------
+
+    @property
+    def wants_messages(self) -> bool:
+        """Whether the socket is to be read: False while so much waits that more would need memory."""
+        return not (self._lanes.is_full or self._outputs.outgoing.is_full)
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """The logs that the socket follows."""
+        return self._logs.subscriptions
+
+    def next_deadline(self) -> float | None:
+        """Return the monotonic time at which to call `handle_deadline`; None: no deadline runs."""
+        return self._deadlines.next()
+
+    def next_action(self) -> AnyAction | None:
+        """Remove and return the next thing to do; None: nothing is left."""
+        actions = self._outputs.actions
+        return actions.popleft() if actions else None
+
+    # --- the machine ---------------------------------------------------------------------------------
+
+    def _move(self, step: Input) -> bool:
+        """Change to the phase that `step` leads to; the only place that changes it. False: the step has no meaning now."""
+        target = TRANSITIONS[self.phase].get(step)
+        if target is None:
+            return False
+        if target is not self.phase:
+            self.phase = target
+            self._deadlines.clear_all_but(MAY_RUN[target])
+        return True
+
+    def _end(self, step: Input, code: GatewayClose, reason: str | None = None) -> None:
+        was_closed = self.phase is Phase.CLOSED
+        self._move(step)
+        if self.phase is Phase.CLOSED and not was_closed:
+            self._stop()
+            self._outputs.actions.append(Close(code, GATEWAY_CLOSES[code].reason if reason is None else reason))
+
+    def _stop(self) -> None:
+        self._lanes.clear()
+        self._logs.stop()
+        self._renewal = None
+        self._running = 0
+
+    # --- the client's messages -----------------------------------------------------------------------
+
+    def receive(self, payload: str | bytes, now: float) -> None:
+        """Take a message: text as `str`, binary as `bytes`."""
+        if self.phase is Phase.CLOSED:
+            return
+        self._heard(now)
+        try:
+            frame = self._encoding.decode_client(payload)
+        except WrongKind:
+            self._end(Input.VIOLATION, GatewayClose.WRONG_KIND)
+        except MalformedFrame as fault:
+            self._refuse_frame(fault)
+        else:
+            self._take(frame, len(payload))
+
+    def _refuse_frame(self, fault: MalformedFrame) -> None:
+        if fault.ref is None or self.phase in {Phase.OPENING, Phase.CHECKING}:
+            self._end(Input.VIOLATION, GatewayClose.MALFORMED_FRAME)
+            return
+        self._move(Input.REQUEST)
+        spec = ErrorCode.VALIDATION.spec
+        self._outputs.say(Err(fault.ref, spec.code, spec.message, details=[Problem("frame", fault.problem)]))
+
+    def _take(self, frame: ClientFrame, nbytes: int) -> None:
+        match frame:
+            case Heartbeat():
+                self._move(Input.HEARTBEAT)
+            case Auth():
+                self._authenticate(frame)
+            case _ if self.phase is Phase.OPENING:
+                self._end(Input.REQUEST, GatewayClose.OUT_OF_ORDER)
+            case _:
+                self._move(Input.REQUEST)
+                self._lanes.add(frame, nbytes)
+                self._run_lanes()
+
+    def _heard(self, now: float) -> None:
+        if Deadline.SILENCE in self._deadlines:
+            self._deadlines.set(Deadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+
+    # --- authentication ------------------------------------------------------------------------------
+
+    def _authenticate(self, auth: Auth) -> None:
+        if self.phase in {Phase.CHECKING, Phase.RENEWING}:
+            self._end(Input.AUTH, GatewayClose.OUT_OF_ORDER)
+            return
+        self._move(Input.AUTH)
+        if self.phase is Phase.DRAINING:
+            self._outputs.refuse(auth.ref, ErrorCode.DRAINING)
+            return
+        self._renewal = self._outputs.next_number(), auth
+        self._outputs.actions.append(Authenticate(self._outputs.number, auth.token))
+
+    def authenticated(self, number: int, grant: Grant, now: float) -> None:
+        """The token of this `Authenticate` is good."""
+        was, auth = self.phase, self._answered_auth(number)
+        if auth is None or not self._move(Input.AUTHENTICATED):
+            return
+        if was is Phase.RENEWING and grant.ready.user.user_id != self.user_id:
+            self._outputs.refuse(auth.ref, ErrorCode.UNAUTHORIZED, "the token is another user's")
+            return
+        self._token = auth.token
+        self.session_id = grant.ready.session.session_id
+        self.expires_at(grant.ends_at, now)
+        if was is Phase.RENEWING:
+            self._outputs.say(Ok(auth.ref))
+            return
+        self.user_id = grant.ready.user.user_id
+        self._outputs.say(grant.ready)
+        self._deadlines.set(Deadline.HEARTBEAT, now + self._heartbeat_secs)
+        self._deadlines.set(Deadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+        self._run_lanes()
+
+    def auth_refused(self, number: int) -> None:
+        """The token of this `Authenticate` is not good."""
+        self._not_authenticated(number, Input.REFUSED, ErrorCode.UNAUTHORIZED, GatewayClose.TOKEN_REFUSED)
+
+    def auth_unchecked(self, number: int) -> None:
+        """The token of this `Authenticate` cannot be checked now: the store is away."""
+        self._not_authenticated(number, Input.UNCHECKED, ErrorCode.DATABASE_UNAVAILABLE, GatewayClose.TRY_LATER)
+
+    def _not_authenticated(self, number: int, step: Input, code: ErrorCode, close: GatewayClose) -> None:
+        auth = self._answered_auth(number)
+        if auth is not None and step in TRANSITIONS[self.phase]:
+            self._outputs.refuse(auth.ref, code)
+            self._end(step, close)
+
+    def _answered_auth(self, number: int) -> Auth | None:
+        """Return the `auth` that this answers; None: nothing waits for it any more."""
+        if self._renewal is None or self._renewal[0] != number:
+            return None
+        (_, auth), self._renewal = self._renewal, None
+        return auth
+
+    def expires_at(self, ends_at: float, now: float) -> None:
+        """The token ends at `ends_at`, monotonic seconds; again when the wall clock was set."""
+        if Deadline.EXPIRY in MAY_RUN[self.phase]:
+            self._deadlines.set(Deadline.EXPIRY, ends_at)
+            self._deadlines.set(Deadline.NOTICE, ends_at - min(TOKEN_NOTICE_SECS, max(ends_at - now, 0.0) / 10))
+
+    # --- commands ------------------------------------------------------------------------------------
+
+    def _run_lanes(self) -> None:
+        """Begin what may begin: one command at a time, and one change of what is followed."""
+        if self.phase is Phase.CHECKING:
+            return
+        if not self._running and (command := self._lanes.next_command()) is not None:
+            self._ref, self._running = command.ref, self._outputs.next_number()
+            request = request_of(
+                command,
+                token=self._token,
+                request_id=f"{self._request_id}.{command.ref}",
+                client_address=self._client_address,
+            )
+            self._outputs.actions.append(Run(self._running, request))
+        self._logs.begin_changes()
+
+    def answered(self, number: int, response: Response) -> None:
+        """The operation of this `Run` has responded."""
+        if number == self._running != 0:
+            self._running = 0
+            self._outputs.say(answer_of(self._ref, response, self._encoding))
+            self._run_lanes()
+
+    # --- logs ----------------------------------------------------------------------------------------
+
+    def subscribed(self, number: int, feed: Feed) -> None:
+        """The user may read this log of a `Subscribe`. Its feed is open, and not behind the head that was read with the right."""
+        self._logs.subscribed(number, feed)
+
+    def sub_refused(self, number: int, log: str, code: ErrorCode) -> None:
+        """The user may not read this log of a `Subscribe`, or it cannot be followed now."""
+        self._logs.sub_refused(number, log, code)
+
+    def gone(self, feed: Feed, code: GoneCode) -> None:
+        """The right to read this log has ended, or the log has. One that the socket does not follow is ignored."""
+        self._logs.gone(feed, code)
+
+    def page(self, feed: Feed, after: int, pieces: Sequence[bytes], now: float) -> None:
+        """Take whole messages of the events right behind `after`, for a `ReadPage`; none: the log cannot be read now."""
+        if not self._logs.page(feed, after, pieces) and Deadline.REST in MAY_RUN[self.phase]:
+            self._deadlines.set(Deadline.REST, now + PAGE_RETRY_SECS)
+
+    def offer(self, message: bytes) -> None:
+        """Say something to this socket that may be missed, `Encoding.ephemeral_message`."""
+        self._outputs.offer(message)
+
+    # --- writing -------------------------------------------------------------------------------------
+
+    def next_write(self, max_bytes: int) -> bytes:
+        """Return whole messages, about `max_bytes` and at least one: answers and control before events. b"": nothing is left."""
+        data = self._outputs.outgoing.next_write(max_bytes)
+        if not data and self.phase is not Phase.CLOSED:
+            data = self._logs.subscriptions.next_write(max_bytes)
+        if not data:
+            self._outputs.all_written()
+        return data
+
+    def sent(self, nbytes: int) -> bytes:
+        """Record what the socket took of the last `next_write`. Return the rest of a cut message, to be written first."""
+        if self._outputs.outgoing.is_writing:
+            return self._outputs.outgoing.sent(nbytes)
+        return self._logs.subscriptions.sent(nbytes)
+
+    def took_bytes(self, now: float) -> None:
+        """A socket that had taken nothing takes bytes again: a sign of life."""
+        self._heard(now)
+
+    # --- ends and deadlines --------------------------------------------------------------------------
+
+    def drain(self, after_ms: int, now: float) -> None:
+        """The server stops. The client is told to come back after `after_ms`, its slot; one that is not authenticated at once."""
+        if self.phase in {Phase.OPEN, Phase.RENEWING}:
+            self._move(Input.DRAIN)
+            self._renewal = None
+            self._outputs.say(Drain(after_ms))
+            self._deadlines.set(Deadline.SLOT, now + after_ms / 1_000 + SLOT_GRACE_SECS)
+        else:
+            self._end(Input.DRAIN, GatewayClose.RESTART)
+
+    def close(self, code: GatewayClose, reason: str | None = None) -> None:
+        """End the socket with a code. Safe to repeat."""
+        self._end(Input.CLOSE, code, reason)
+
+    def left(self) -> None:
+        """The socket is gone. Safe to repeat."""
+        self._move(Input.CLOSE)
+        self._stop()
+        self._logs.end()
+
+    def handle_deadline(self, now: float) -> None:
+        """Act on the deadlines that have passed; early calls do nothing."""
+        while (name := self._deadlines.take_expired(now)) is not None:
+            match name:
+                case Deadline.HEARTBEAT:
+                    self._deadlines.set(name, now + self._heartbeat_secs)
+                    if self._outputs.outgoing.is_empty:  # else something else is sent, or nothing is taken
+                        self._outputs.say(Heartbeat())
+                case Deadline.NOTICE:
+                    self._outputs.say(AuthExpiring(max(int((self._deadlines[Deadline.EXPIRY] - now) * 1_000), 0)))
+                case Deadline.REST:
+                    self._logs.subscriptions.rested()
+                case Deadline.SILENCE if not self.wants_messages:  # it may have spoken: the socket is not read
+                    self._deadlines.set(name, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+                case _:
+                    self._end(*_ENDS[name])
+
+
+_ENDS = {
+    Deadline.AUTH: (Input.AUTH_TIMEOUT, GatewayClose.NO_AUTH),
+    Deadline.SILENCE: (Input.SILENCE, GatewayClose.SILENT),
+    Deadline.EXPIRY: (Input.EXPIRED, GatewayClose.TOKEN_EXPIRED),
+    Deadline.SLOT: (Input.SLOT_PASSED, GatewayClose.RESTART),
+}
+"""deadline -> the step and the close code that it ends with."""
