@@ -7,12 +7,28 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from openguild_proto.connection.phases import PHASES, TRANSITIONS, Input, Phase
+import msgspec
+
+from openguild_proto.connection.phases import PHASES, TRANSITIONS, Input
 from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway import phases as gateway
+from openguild_proto.gateway.client_phases import CLIENT_PHASES, CLIENT_TRANSITIONS
+from openguild_proto.gateway.close_codes import GATEWAY_CLOSES
+from openguild_proto.gateway.following import FOLLOWING, STEPS
+from openguild_proto.gateway.frames import (
+    ClientFrame,
+    LogHead,
+    ReadySession,
+    ReadyUser,
+    ServerFrame,
+    SocketLimits,
+    SubbedLog,
+    SubLog,
+)
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.openapi import build_schemas, schema_name
 from openguild_proto.operations.routes import ROUTES
@@ -108,16 +124,8 @@ def close_codes() -> Iterator[str]:
 
 
 def connection() -> Iterator[str]:
-    """The transitions, but those that lead nowhere and the one that leads from everywhere to the same place."""
-    yield "```mermaid"
-    yield "stateDiagram-v2"
-    yield f"    [*] --> {Phase.NEW.value}"
-    for phase, steps in TRANSITIONS.items():
-        for target in dict.fromkeys(steps.values()):
-            inputs = [step.value for step in steps if steps[step] is target and step is not Input.WRITE_TIMEOUT]
-            if inputs and target is not phase:
-                yield f"    {phase.value} --> {target.value}: {', '.join(inputs)}"
-    yield "```"
+    """The one input that leads from everywhere to the same place is left out."""
+    yield from machine(TRANSITIONS, Input.WRITE_TIMEOUT)
 
 
 def phases() -> Iterator[str]:
@@ -126,6 +134,73 @@ def phases() -> Iterator[str]:
     for phase, known in PHASES.items():
         own = "" if known.own is None else f"`{known.own.value}`"
         yield row(f"`{phase.value}`", known.meaning, known.reading.value, own, f"`{known.wants.value}`")
+
+
+def gateway_frames() -> Iterator[str]:
+    yield row("frame", "from", "members", "meaning")
+    yield row(*["---"] * 4)
+    for side, union in (("client", ClientFrame), ("server", ServerFrame)):
+        for frame in get_args(union):
+            names = [
+                f"`{field.encode_name}`" + ("" if field.required else "?") for field in msgspec.structs.fields(frame)
+            ]
+            meaning = (frame.__doc__ or "").splitlines()[0]
+            yield row(f"`{frame.__struct_config__.tag}`", side, ", ".join(names), meaning)
+    yield ""
+    yield row("object", "members")
+    yield row(*["---"] * 2)
+    for kind in (SubLog, SubbedLog, SocketLimits, ReadyUser, ReadySession, LogHead):
+        names = [f"`{field.encode_name}`" + ("" if field.required else "?") for field in msgspec.structs.fields(kind)]
+        yield row(f"`{kind.__name__}`", ", ".join(names))
+
+
+def gateway_phases() -> Iterator[str]:
+    yield row("phase", "meaning", "deadlines")
+    yield row(*["---"] * 3)
+    for phase, known in gateway.PHASES.items():
+        names = [f"`{name.value}`" for name in gateway.Deadline if name in gateway.MAY_RUN[phase]]
+        yield row(f"`{phase.value}`", known.meaning, ", ".join(names))
+
+
+def gateway_machine() -> Iterator[str]:
+    yield from machine(gateway.TRANSITIONS)
+
+
+def gateway_following() -> Iterator[str]:
+    yield row("state", "meaning", "served from", "leads to")
+    yield row(*["---"] * 4)
+    for state, known in FOLLOWING.items():
+        steps = [f"{step.value}: `{target.name.lower()}`" for step, target in STEPS[state].items()]
+        yield row(f"`{state.name.lower()}`", known.meaning, "ring" if known.in_ring else "log", ", ".join(steps))
+
+
+def gateway_closes() -> Iterator[str]:
+    yield row("code", "client should", "meaning")
+    yield row(*["---"] * 3)
+    for code, line in GATEWAY_CLOSES.items():
+        yield row(int(code), line.comeback.value, line.meaning)
+
+
+def gateway_client() -> Iterator[str]:
+    yield row("phase", "meaning", "deadlines", "leads to")
+    yield row(*["---"] * 4)
+    for phase, known in CLIENT_PHASES.items():
+        steps = [f"{step.value}: `{target.value}`" for step, target in CLIENT_TRANSITIONS[phase].items()]
+        names = ", ".join(f"`{name.value}`" for name in known.deadlines)
+        yield row(f"`{phase.value}`", known.meaning, names, ", ".join(steps))
+
+
+def machine(transitions: Mapping[Any, Mapping[Any, Any]], *but: Any) -> Iterator[str]:
+    """A state machine as a diagram, without inputs that lead nowhere, and `but` these."""
+    yield "```mermaid"
+    yield "stateDiagram-v2"
+    yield f"    [*] --> {next(iter(transitions)).value}"
+    for phase, steps in transitions.items():
+        for target in dict.fromkeys(steps.values()):
+            inputs = [step.value for step in steps if steps[step] is target and step not in but]
+            if inputs and target is not phase:
+                yield f"    {phase.value} --> {target.value}: {', '.join(inputs)}"
+    yield "```"
 
 
 def configuration() -> Iterator[str]:
@@ -152,7 +227,23 @@ def metrics() -> Iterator[str]:
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     table.__name__: table
-    for table in (routes, limits, bodies, errors, close_codes, connection, phases, configuration, metrics)
+    for table in (
+        routes,
+        limits,
+        bodies,
+        errors,
+        close_codes,
+        connection,
+        phases,
+        configuration,
+        metrics,
+        gateway_frames,
+        gateway_phases,
+        gateway_machine,
+        gateway_following,
+        gateway_closes,
+        gateway_client,
+    )
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".fuzz"
 CORPUS = Path(__file__).with_name("corpus")
-NAMES = ("connection", "frames", "requests", "tokens", "events", "peers")
+NAMES = ("connection", "frames", "requests", "tokens", "events", "peers", "gateway")
 BOUNDS = ("-timeout=1", "-rss_limit_mb=256", "-max_len=65536", "-print_final_stats=1")
 
 

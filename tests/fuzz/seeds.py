@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from openguild_proto.operations import logs, streams
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.schemas.accounts import Credentials
 from openguild_proto.schemas.guilds import NewInvite
 from openguild_proto.schemas.messages import MarkReadBody, PostMessage
 from tests.fuzz.targets import GOOD
+from tests.proto.gateway.frames import FRAMES, SERVER_FRAMES
 from tests.proto.http.cases import CASES
 from tests.support.wire import HANDSHAKE, HEAD, masked
 
@@ -82,6 +85,13 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         "peers",
         b"\x05HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n\x81\x02hi",
     )
+    for frame in FRAMES:
+        yield "gateway", b"\x00" + msgspec.json.encode(frame)
+        yield "gateway", b"\x03" + msgspec.msgpack.encode(frame)
+    yield "gateway", b"\x00" + b"\n".join(map(msgspec.json.encode, FRAMES))
+    for head in (b"\x04", b"\x06"):
+        yield "gateway", head + b"\n".join(map(msgspec.json.encode, SERVER_FRAMES))
+    yield "gateway", b"\x07" + b"\n".join(map(msgspec.msgpack.encode, SERVER_FRAMES))
 
 
 def main() -> None:

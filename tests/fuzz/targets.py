@@ -16,13 +16,16 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.client import ConnectionBroken, HttpClient, StreamClient
 from openguild_proto.effects import Effect
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.gateway.client import GatewayClient
+from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.http.message import Request
-from openguild_proto.limits import Limits
+from openguild_proto.limits import MAX_GATEWAY_LOGS, Limits
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.payloads import decode_control, payload_sequence
 from openguild_proto.sessions.refresh import hash_refresh_token
 from openguild_proto.sessions.tokens import Claims, TokenAuthority, TokenInvalid
+from tests.support.gateway import Replica, log_name, opened
 from tests.support.wire import HANDSHAKE, connection, drive, masked
 from tests.support.world import World
 
@@ -169,7 +172,39 @@ def fuzz_peers(data: bytes) -> None:
     stream.receive_data(whole, 0.0)
 
 
+def fuzz_gateway(data: bytes) -> None:
+    """Line by line, what an authenticated client says to a gateway, or a server to its client: nothing but a close code."""
+    if not data:
+        return
+    encoding = Encoding.MSGPACK if data[0] & 1 else Encoding.JSON
+    messages = [line if data[0] & 2 else _text(line) for line in data[1:].split(b"\n")]
+    if data[0] & 4:
+        client = GatewayClient(encoding, jitter=lambda: 0.5, random_bytes=bytes)
+        client.follow(log_name(1))
+        client.start("t", 0.0)
+        client.connected(0.0)
+        for message in messages:
+            client.received(message, 0.0)
+            while client.next_event() is not None:
+                continue
+        return
+    socket = opened(Replica(encoding=encoding))
+    for message in messages:
+        if socket.server.wants_messages:
+            socket.server.receive(message, 0.0)
+            socket.pump()
+    if socket.closed is None:
+        socket.heard()
+    assert len(socket.server.subscriptions) <= MAX_GATEWAY_LOGS
+    socket.leave()
+    assert not any(socket.replica.holds.values())
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "connection": fuzz_connection, "frames": fuzz_frames, "requests": fuzz_requests, "tokens": fuzz_tokens,
-    "events": fuzz_events, "peers": fuzz_peers,
+    "events": fuzz_events, "peers": fuzz_peers, "gateway": fuzz_gateway,
 }  # fmt: skip
