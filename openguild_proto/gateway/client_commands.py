@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.gateway.frames import AnyCommand, Read
+from openguild_proto.gateway.frames import AnyCommand, Read, Typing
 from openguild_proto.limits import MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 
 KEY_BYTES = 16
@@ -29,7 +29,7 @@ class PendingCommands:
         """Keep a command until it is answered, with a key. Raises LocalProtocolError when too many wait."""
         if len(self._commands) >= MAX_PENDING_COMMANDS:
             raise LocalProtocolError(f"{MAX_PENDING_COMMANDS} commands are not answered yet")
-        if not isinstance(command, Read) and command.key is None:
+        if not isinstance(command, (Read, Typing)) and command.key is None:
             command = msgspec.structs.replace(command, key=self._random_bytes(KEY_BYTES).hex())
         self._commands[ref] = msgspec.structs.replace(command, ref=ref)
         self._unsent.append(ref)
@@ -44,5 +44,6 @@ class PendingCommands:
         return ref not in self._unsent and self._commands.pop(ref, None) is not None
 
     def disconnected(self) -> None:
-        """What was sent may not have arrived: all of it is sent again, under its keys."""
+        """What was sent may not have arrived: all of it is sent again, under its keys. Nobody is writing any more."""
+        self._commands = {ref: command for ref, command in self._commands.items() if not isinstance(command, Typing)}
         self._unsent = deque(self._commands)

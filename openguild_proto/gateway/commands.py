@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from openguild_proto.gateway.encoding import Encoding
-from openguild_proto.gateway.frames import AnyCommand, Edit, Err, Ok, Post, Problem, React, Read, Redact
+from openguild_proto.gateway.frames import AnyCommand, Edit, Err, Ok, Post, Problem, React, Read, Redact, Typing
 from openguild_proto.http.message import JSON, Request, Response
 
 _encode = msgspec.json.Encoder().encode
@@ -29,8 +29,9 @@ def request_of(command: AnyCommand, *, token: str, request_id: str, client_addre
     """Return the request. `token`: the socket's. The key goes into `Idempotency-Key` (PROTOCOL 7.5.1)."""
     method, path, query, body = _parts(command)
     headers = [("authorization", f"Bearer {token}")]
-    if not isinstance(command, Read) and command.key is not None:
-        headers.append(("idempotency-key", command.key))
+    key = key_of(command)
+    if key is not None:
+        headers.append(("idempotency-key", key))
     if body is not None:
         headers.append(("content-type", JSON))
     return Request(
@@ -42,6 +43,11 @@ def request_of(command: AnyCommand, *, token: str, request_id: str, client_addre
         request_id=request_id,
         client_address=client_address,
     )
+
+
+def key_of(command: AnyCommand) -> str | None:
+    """Return the key of a command; None: it has none, or repeating it changes nothing anyway."""
+    return None if isinstance(command, (Read, Typing)) else command.key
 
 
 def _parts(command: AnyCommand) -> tuple[str, str, str, dict[str, Any] | None]:
@@ -59,6 +65,10 @@ def _parts(command: AnyCommand) -> tuple[str, str, str, dict[str, Any] | None]:
             return "POST", f"{channel}/events/{event_id}/reactions", "", {"emoji": emoji, "action": action}
         case Read(sequence=sequence):
             return "POST", f"{channel}/read", "", {} if sequence is None else {"sequence": sequence}
+        case Typing(preview=None):
+            return "POST", f"{channel}/typing", "", None
+        case Typing(preview=preview):
+            return "POST", f"{channel}/typing-preview", "", {"preview": preview}
 
 
 def answer_of(ref: int, response: Response, encoding: Encoding) -> Ok | Err:

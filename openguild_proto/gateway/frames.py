@@ -22,6 +22,7 @@ from openguild_proto.limits import (
     MAX_SEQUENCE,
     MAX_TAIL_EVENTS,
     MAX_TOKEN_CHARS,
+    MAX_TYPING_CHARS,
 )
 from openguild_proto.schemas.accounts import Body
 from openguild_proto.schemas.fields import (
@@ -126,11 +127,17 @@ class Read(Command, frozen=True, kw_only=True, tag_field="type", tag="read"):
     sequence: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)] | None = None
 
 
+class Typing(Command, frozen=True, kw_only=True, tag_field="type", tag="typing"):
+    """Tell others that one is writing, and what, if that is to be shown. An empty preview: nothing any more."""
+
+    preview: Annotated[str, Meta(max_length=MAX_TYPING_CHARS)] | None = None
+
+
 class Heartbeat(Body, frozen=True, tag_field="type", tag="hb"):
     """A sign of life, in both directions."""
 
 
-AnyCommand: TypeAlias = Post | Edit | Redact | React | Read
+AnyCommand: TypeAlias = Post | Edit | Redact | React | Read | Typing
 ClientFrame: TypeAlias = Auth | Sub | Unsub | AnyCommand | Heartbeat
 
 # --- from the server -------------------------------------------------------------------------------
@@ -288,4 +295,4 @@ ServerFrame: TypeAlias = (
 )
 AnyFrame: TypeAlias = ClientFrame | ServerFrame
 
-COMMANDS: tuple[type[Any], ...] = (Post, Edit, Redact, React, Read)
+COMMANDS: tuple[type[Any], ...] = (Post, Edit, Redact, React, Read, Typing)

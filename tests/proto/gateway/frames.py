@@ -25,6 +25,8 @@ FRAMES: list[dict[str, Any]] = [
     {"type": "redact", "ref": 3, "channel_id": CHANNEL, "event_id": "$a"},
     {"type": "react", "ref": 3, "channel_id": CHANNEL, "event_id": "$a", "emoji": "x"},
     {"type": "read", "ref": 3, "channel_id": CHANNEL},
+    {"type": "typing", "ref": 3, "channel_id": CHANNEL},
+    {"type": "typing", "ref": 3, "channel_id": CHANNEL, "preview": "w"},
     {"type": "hb"},
     {"type": "unknown", "ref": 4},
     {"type": "unknown"},

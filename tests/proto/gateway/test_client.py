@@ -14,7 +14,7 @@ from openguild_proto.gateway.client_logs import Place
 from openguild_proto.gateway.client_phases import ClientPhase
 from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, Comeback, GatewayClose
 from openguild_proto.gateway.encoding import Encoding
-from openguild_proto.gateway.frames import Post, Read
+from openguild_proto.gateway.frames import Post, Read, Typing
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, MAX_GATEWAY_LOGS, MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 from tests.proto.gateway.frames import CHANNEL, HELLO, READY
@@ -200,6 +200,13 @@ class TestCommands:
         settle(replica, device, until=2.0)
         assert keys[0] == keys[1] is not None
         assert device.told(told.Answered) == [told.Answered(ref, {"n": 2})]
+
+    def test_typing_is_not_sent_again(self) -> None:
+        server = Scripted().followed()
+        server.client.send(Typing(0, CHANNEL))
+        assert [frame["type"] for frame in server.sent()] == ["typing"]
+        server.client.disconnected(None, "", 0.0)
+        assert server.client.pending == 0
 
 
 class TestConnections:

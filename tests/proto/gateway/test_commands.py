@@ -69,6 +69,8 @@ def test_the_life_of_a_message(encoding: Encoding) -> None:
     assert result_of(talk.command("read", sequence=reply["sequence"]))["last_read_sequence"] == 4
     assert result_of(talk.command("redact", event_id=event_id, reason="a mistake & more"))["sequence"] == 5
     assert code_of(talk.command("edit", event_id=event_id, content="x")) == "message_redacted"
+    for shown in ({}, {"preview": "I am wri"}):
+        assert result_of(talk.command("typing", **shown)) is None
 
 
 def test_codes_are_those_of_http() -> None:

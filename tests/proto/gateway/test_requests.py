@@ -162,6 +162,8 @@ class TestCommands:
         ({"type": "redact", "event_id": "$a", "reason": "a b&c", "key": "k"}, "DELETE", "/events/$a", None),
         ({"type": "react", "event_id": "$a", "emoji": "+"}, "POST", "/events/$a/reactions", {"emoji": "+", "action": "add"}),
         ({"type": "read", "sequence": 4}, "POST", "/read", {"sequence": 4}),
+        ({"type": "typing"}, "POST", "/typing", None),
+        ({"type": "typing", "preview": ""}, "POST", "/typing-preview", {"preview": ""}),
     )  # fmt: skip
 
     def test_a_command_is_the_request_of_http(self, replica: Replica) -> None:
