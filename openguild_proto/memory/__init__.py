@@ -25,7 +25,7 @@ from openguild_proto.memory import (
     search,
 )
 from openguild_proto.memory.state import State
-from openguild_proto.records import ControlRecord, Visible
+from openguild_proto.records import ControlRecord, StoredEvent, Visible
 from openguild_proto.schemas.log_writer import LogWriter
 
 T = TypeVar("T")
@@ -62,6 +62,11 @@ class MemoryTables:
         """Return the first `limit` control records after `sequence`, in order."""
         records = self.perform(ReadControls(after=sequence, limit=limit))
         return list(records)
+
+    def take_grown(self) -> list[StoredEvent]:
+        """Remove and return the events of guilds' and users' logs that were appended since the last call."""
+        grown, self._state.grown = self._state.grown, []
+        return grown
 
     def visible(self, user_id: str) -> Visible:
         """Return the guilds and channels of the user's notification stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.replica import (
     FindAudience,
@@ -13,16 +14,15 @@ from openguild_proto.effects.replica import (
     RecordLineage,
     RenewEpochs,
 )
+from openguild_proto.memory.logs import find_place
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, Head, History, Visible
 
 
 @performs(ReadHeads)
 def read_heads(state: State, effect: ReadHeads) -> dict[str, Head]:
-    known = {
-        channel_id: state.channels[channel_id] for channel_id in effect.channel_ids if channel_id in state.channels
-    }
-    return {channel_id: Head(len(channel.events), channel.record.epoch) for channel_id, channel in known.items()}
+    places = {log_id: find_place(state, FindPlace(log_id=log_id)) for log_id in effect.channel_ids}
+    return {log_id: Head(place.sequence, place.epoch) for log_id, place in places.items() if place is not None}
 
 
 @performs(ReadVisible)

@@ -80,6 +80,7 @@ class State:
 
     writer: LogWriter
     logs: dict[str, list[StoredEvent]] = field(default_factory=dict)  # guild or user id: its log
+    grown: list[StoredEvent] = field(default_factory=list)  # of these logs, until they are taken
     epochs: dict[str, int] = field(default_factory=dict)  # of these logs, where it is not 1
     users: dict[str, UserRecord] = field(default_factory=dict)
     user_ids: dict[str, str] = field(default_factory=dict)  # username key: user id
@@ -105,7 +106,9 @@ class State:
             events = self.logs[log_id]
             place = LogPlace(log_id, self.epochs.get(log_id, 1), len(events) + 1)
             built = self.writer.write(place, content, sender=sender, now_ms=now_ms)
-            events.append(StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms))
+            event = StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms)
+            events.append(event)
+            self.grown.append(event)
 
     def events_of(self, log_id: str) -> list[StoredEvent] | None:
         """Return the events of the log of a channel, guild or user; None: there is none."""

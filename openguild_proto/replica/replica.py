@@ -8,7 +8,7 @@ until there are none and carry them out in order, and come back at `next_deadlin
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = replica.next_deadline()
 
-Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `heard`, `stored`, `announce`, `heard_broadcast`,
+Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `log_grew`, `heard`, `stored`, `announce`, `heard_broadcast`,
 `wire_state`, `wire_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`,
 `replayed`, `flushed`, `keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`. `now` is monotonic
 seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
@@ -23,8 +23,6 @@ from typing import Any
 import msgspec
 
 from openguild_proto.bus.topics import Topic
-from openguild_proto.effects.base import Overloaded, StorageUnavailable
-from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.hints import HINT_PROBE, HINT_START, AnyHint, PresenceStatus
 from openguild_proto.http.message import OpenStream
@@ -39,7 +37,7 @@ from openguild_proto.replica.actions import (
     Publish,
     StreamSocket,
 )
-from openguild_proto.replica.channels import ChannelGone, Channels
+from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.controls import Controls
 from openguild_proto.replica.draining import Draining
 from openguild_proto.replica.epochs import Epochs
@@ -47,6 +45,7 @@ from openguild_proto.replica.hints import Hints
 from openguild_proto.replica.notifications import USER_RING, Notifications
 from openguild_proto.replica.outputs import Counters, Outputs
 from openguild_proto.replica.pages import Pages, Pieces
+from openguild_proto.replica.preparing import Preparing
 from openguild_proto.replica.presence import Presence
 from openguild_proto.replica.redactions import redacted_frame, redaction_in
 from openguild_proto.replica.streams import Streams
@@ -91,8 +90,7 @@ class Replica:
         self._limits_delivered = True
         self._draining = Draining(outputs, jitter)
         self._tails = Tails(outputs, self.epochs, self.channels, self.controls, jitter)
-        self._tickets: dict[int, Callable[[], None]] = {}  # of streams whose Prepared was not taken: what cancels it
-        self._last_ticket = 0
+        self._preparing = Preparing(outputs, self.streams)
 
     # --- the start -----------------------------------------------------------------------------------
 
@@ -137,6 +135,13 @@ class Replica:
         if not self.channels.committed(event.channel_id, event.sequence, payload):
             self._outputs.counters.undelivered += 1
         self._outputs.add(Publish(event.channel_id, payload, request_id))
+
+    def log_grew(self, event: StoredEvent, *, now: float) -> None:
+        """This replica stored an event of the log of a guild or a user: to those who follow it, here and elsewhere."""
+        self._at(now)
+        payload = event_frame_payload(event)
+        self.channels.committed(event.channel_id, event.sequence, payload)
+        self._outputs.add(Publish(event.channel_id, payload, ""))
 
     def heard(self, channel_id: str, payload: bytes, *, now: float) -> None:
         """What another replica tells of a channel: an event that it stored, or a hint."""
@@ -202,34 +207,12 @@ class Replica:
     def prepare(self, stream: OpenStream, *, now: float) -> int:
         """Open a stream whose access was checked. Returns a ticket; a `Prepared` follows, unless `cancel` comes first."""
         self._at(now)
-        self._last_ticket += 1
-        ticket = self._last_ticket
-
-        def done(_: object, error: Exception | None) -> None:
-            self._tickets[ticket] = partial(self.streams.abandon, stream) if error is None else _nothing
-            self._outputs.add(Prepared(ticket, None if error is None else self._refusal(error)))
-
-        cancel = self._procedures.start(self.streams.prepare(stream), "opening a stream", done)
-        self._tickets.setdefault(ticket, cancel)
-        return ticket
-
-    def _refusal(self, error: Exception) -> ErrorCode:
-        match error:
-            case ChannelGone():
-                return ErrorCode.NOT_FOUND
-            case Overloaded():
-                return ErrorCode.OVERLOADED
-            case StorageUnavailable():
-                return ErrorCode.DATABASE_UNAVAILABLE
-        self._outputs.defect("opening a stream", error)
-        return ErrorCode.SERVER_ERROR
+        return self._preparing.begin(stream)
 
     def cancel(self, ticket: int, *, now: float) -> None:
         """The stream of this ticket is not wanted any more; nothing is held for it. Only before its `Prepared` is taken."""
         self._at(now)
-        cancel = self._tickets.pop(ticket, None)
-        if cancel is not None:
-            cancel()
+        self._preparing.cancel(ticket)
 
     def abandon(self, stream: OpenStream, *, now: float) -> None:
         """A prepared stream is not joined."""
@@ -308,7 +291,7 @@ class Replica:
     def next_action(self) -> AnyAction | None:
         """The next thing to do, in order; None: nothing is left."""
         while isinstance(action := self._outputs.next_action(), Prepared):
-            if self._tickets.pop(action.ticket, None) is not None:  # else it was cancelled
+            if self._preparing.is_wanted(action):
                 break
         return action
 
@@ -389,7 +372,3 @@ class Replica:
         self.streams.pages.drop_all()
         yield from self.channels.restart_all()
         yield from self.controls.begin_anew()
-
-
-def _nothing() -> None:
-    """Cancel what has ended already."""

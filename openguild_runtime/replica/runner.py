@@ -129,6 +129,11 @@ class ReplicaRunner:
         self.replica.stored(record, now=self._clock())
         self.carry_out()
 
+    def log_grew(self, event: StoredEvent) -> None:
+        """This replica stored an event of the log of a guild or a user."""
+        self.replica.log_grew(event, now=self._clock())
+        self.carry_out()
+
     def announce(self, hint: AnyHint) -> None:
         """A client of this replica does what others may miss."""
         self.replica.announce(hint, now=self._clock())

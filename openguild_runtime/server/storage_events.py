@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.records import ControlRecord
+from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.readiness import ReadinessProbe
@@ -19,6 +19,9 @@ class StorageEvents(StorageHandler):
 
     def control_stored(self, record: ControlRecord) -> None:
         self._replica.stored(record)
+
+    def log_grew(self, event: StoredEvent) -> None:
+        self._replica.log_grew(event)
 
     def batch_committed(self, events: int, seconds: float) -> None:
         self._metrics.batch_committed(events, seconds)

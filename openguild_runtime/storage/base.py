@@ -9,7 +9,7 @@ import msgspec
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.process import StorageHealth
-from openguild_proto.records import ControlRecord
+from openguild_proto.records import ControlRecord, StoredEvent
 
 T = TypeVar("T")
 
@@ -30,6 +30,9 @@ class StorageHandler:
 
         Records of different effects may arrive in any order.
         """
+
+    def log_grew(self, event: StoredEvent) -> None:
+        """Take an event of the log of a guild or a user that this store has committed, in log order within an effect."""
 
     def batch_committed(self, events: int, seconds: float) -> None:
         """Note a commit of appends: its events and its duration."""

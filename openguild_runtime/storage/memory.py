@@ -28,6 +28,8 @@ class MemoryStorage(Storage):
     async def perform(self, effect: StorageEffect[T]) -> T:
         before = self.tables.control_head()
         result = self.tables.perform(effect)
+        for event in self.tables.take_grown():
+            self.handler.log_grew(event)
         written = self.tables.control_head() - before
         for record in self.tables.control_since(before, written):
             self.handler.control_stored(record)

@@ -26,7 +26,7 @@ def _left_at(process: Process) -> list[str]:
     held = {
         "calls": process.calls,
         "sockets": process.sockets,
-        "tickets": replica._tickets,
+        "tickets": replica._preparing.tickets,
         "queries": queries,
         "feeds": replica.channels._feeds,
         "sockets of users": streams._sockets,

@@ -181,8 +181,11 @@ class Process:
         self.replica.committed(event, "r", now=self.clock.now)
         self.carry_out()
 
-    def stored(self, record: ControlRecord) -> None:
-        self.replica.stored(record, now=self.clock.now)
+    def stored(self, record: ControlRecord | StoredEvent) -> None:
+        if isinstance(record, StoredEvent):
+            self.replica.log_grew(record, now=self.clock.now)
+        else:
+            self.replica.stored(record, now=self.clock.now)
         self.carry_out()
 
     def announce(self, hint: AnyHint) -> None:

@@ -26,12 +26,14 @@ CONTROL_READS = (ReadControlHead, ReadControls, ReadHistory)
 
 
 class Storage:
-    """`stored(record)` hears of every control record that was written here.
+    """`stored(record)` hears of every control record and event of a guild's or user's log that was written here.
 
     `effects` counts what operations asked for; `at_effect` may end the process there.
     """
 
-    def __init__(self, clock: Clock, rng: Random, database: Database, stored: Callable[[ControlRecord], None]) -> None:
+    def __init__(
+        self, clock: Clock, rng: Random, database: Database, stored: Callable[[ControlRecord | StoredEvent], None]
+    ) -> None:
         self.dead = False
         self.effects = 0
         self.at_effect: Callable[[int, str], None] = lambda number, moment: None
@@ -108,7 +110,7 @@ class Storage:
             result = action()
         except Refusal as refusal:
             error = refusal
-        records = database.control_since(before)
+        records = [*database.tables.take_grown(), *database.control_since(before)]
         if counts and not self.dead:
             self.at_effect(self.effects, "after")
         if self._rng.random() < database.unknown_share:
@@ -116,7 +118,12 @@ class Storage:
         self._clock.later(database.delay(), self._answer, done, result, error, records, restores)
 
     def _answer(
-        self, done: Done, result: Any, error: Exception | None, records: list[ControlRecord], restores: int
+        self,
+        done: Done,
+        result: Any,
+        error: Exception | None,
+        records: list[ControlRecord | StoredEvent],
+        restores: int,
     ) -> None:
         if self.dead:
             return

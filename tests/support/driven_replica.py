@@ -376,7 +376,7 @@ class Driven:
             "watchers": watchers.users(),
             "retained": watchers._sockets,
             "wire": self.wire,
-            "tickets": replica._tickets,
+            "tickets": replica._preparing.tickets,
             "refreshes": replica.notifications._refreshing,
             "sockets": replica.streams.sockets(),
             "rings": self.hub._rings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.records import ControlRecord
+from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_runtime.storage.base import StorageHandler
 
 
@@ -11,11 +11,15 @@ class HeardFromStorage(StorageHandler):
 
     def __init__(self) -> None:
         self.records: list[ControlRecord] = []
+        self.events: list[StoredEvent] = []
         self.batches: list[int] = []
         self.causes: list[str] = []
 
     def control_stored(self, record: ControlRecord) -> None:
         self.records.append(record)
+
+    def log_grew(self, event: StoredEvent) -> None:
+        self.events.append(event)
 
     def batch_committed(self, events: int, seconds: float) -> None:
         self.batches.append(events)

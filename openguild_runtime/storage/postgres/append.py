@@ -29,17 +29,19 @@ FROM set_config('lock_timeout', $13, true) AS lock_timeout, LATERAL append_posts
 
 async def append_batch(
     connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int, writer: LogWriter
-) -> list[Outcome]:
-    """Store the batch in one transaction, and return one outcome for each effect, in order. `writer`: of the logs of users.
+) -> tuple[list[Outcome], list[StoredEvent]]:
+    """Store the batch in one transaction. Return one outcome for each effect, in order, and the events of users' logs that tell of
+    mentions; `writer` builds them.
 
     Raises asyncpg's LockNotAvailableError after `lock_timeout_ms` for a lock, and PostgresError; nothing is stored then.
     """
     if not mentions_somebody(effects):
-        return await _append(connection, effects, lock_timeout_ms)
+        return await _append(connection, effects, lock_timeout_ms), []
     async with connection.transaction(isolation="read_committed"):
         outcomes = await _append(connection, effects, lock_timeout_ms)
-        await note_mentions(Transaction(connection, writer), effects, outcomes)
-    return outcomes
+        transaction = Transaction(connection, writer)
+        await note_mentions(transaction, effects, outcomes)
+    return outcomes, transaction.events
 
 
 async def _append(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:

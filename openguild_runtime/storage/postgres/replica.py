@@ -14,7 +14,7 @@ from openguild_runtime.storage.postgres.values import Connection, texts
 @performs(ReadHeads, Mode.QUERY)
 async def read_heads(connection: Connection, effect: ReadHeads) -> dict[str, Head]:
     rows = await connection.fetch(
-        "SELECT log_id, head_sequence, epoch FROM logs WHERE log_id = ANY ($1::uuid[]) AND kind = 'channel'",
+        "SELECT log_id, head_sequence, epoch FROM logs WHERE log_id = ANY ($1::uuid[])",
         list(effect.channel_ids),
     )
     return {str(row["log_id"]): Head(row["head_sequence"], row["epoch"]) for row in rows}

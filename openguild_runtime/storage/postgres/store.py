@@ -199,11 +199,13 @@ class PostgresStorage(Storage):
     async def _transact(
         self, function: Callable[[Transaction, Any], Awaitable[Any]], effect: StorageEffect[Any], *, snapshot: bool
     ) -> Any:
-        result, records = await self._with_connection(
+        result, ended = await self._with_connection(
             lambda connection: run_transaction(connection, function, effect, writer=self._writer, snapshot=snapshot),
             writes=not snapshot,
         )
-        for record in records:
+        for event in ended.events:
+            self.handler.log_grew(event)
+        for record in ended.records:
             self.handler.control_stored(record)
         return result
 
@@ -275,7 +277,9 @@ class PostgresStorage(Storage):
         )
 
         async def within(connection: Connection) -> Sequence[Outcome]:
-            outcomes = await append(connection)
+            outcomes, grown = await append(connection)
+            for event in grown:
+                self.handler.log_grew(event)
             for outcome in reversed(outcomes):
                 if isinstance(outcome, Appended) and not outcome.repeated:
                     self._history.stored(connection, outcome.event)  # one per transaction suffices

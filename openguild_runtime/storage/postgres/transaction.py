@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.records import ControlKind, ControlRecord, LogPlace
+from openguild_proto.records import ControlKind, ControlRecord, LogPlace, StoredEvent
 from openguild_proto.schemas.log_entries import Entries
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.postgres.values import Connection, Row, moment
@@ -39,18 +39,20 @@ FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) AS e 
 
 
 class Transaction:
-    """A running transaction. `records`: the control records it wrote, to be announced after the commit.
+    """A running transaction. `records` and `events`: what it wrote to the control log, and to logs of guilds and users, to be
+    announced after the commit.
 
     Lock order: users by id, guilds by id, channels by id, invites; then the logs of channels, of guilds, of users, each by id;
     the counter of the control log last.
     """
 
-    __slots__ = ("_writer", "connection", "records")
+    __slots__ = ("_writer", "connection", "events", "records")
 
     def __init__(self, connection: Connection, writer: LogWriter) -> None:
         self.connection = connection
         self._writer = writer
         self.records: list[ControlRecord] = []
+        self.events: list[StoredEvent] = []
 
     async def hold_logs(self, log_ids: Sequence[str]) -> None:
         """Lock logs in their order, which later appends to them then need not follow."""
@@ -63,16 +65,17 @@ class Transaction:
         counts = Counter(log_id for log_id, _ in entries)
         if len(counts) > 1:
             await self.hold_logs(list(counts))
-        rows = await self.connection.fetch(TAKE_PLACES, list(counts), list(counts.values()))
-        places = {str(row["log_id"]): LogPlace(str(row["log_id"]), row["epoch"], row["former"]) for row in rows}
+        taken = await self.connection.fetch(TAKE_PLACES, list(counts), list(counts.values()))
+        places = {str(row["log_id"]): LogPlace(str(row["log_id"]), row["epoch"], row["former"]) for row in taken}
         if len(places) < len(counts):
             raise LocalProtocolError("a guild and a user have a log as long as they exist")
-        events = []
+        rows = []
         for log_id, content in entries:
             place = places[log_id] = replace(places[log_id], sequence=places[log_id].sequence + 1)
             built = self._writer.write(place, content, sender=sender, now_ms=now_ms)
-            events.append((log_id, place.sequence, built.event_id, content.event_type, built.wire))
-        await self.connection.execute(APPEND_EVENTS, *zip(*events, strict=True), sender or "", moment(now_ms))
+            rows.append((log_id, place.sequence, built.event_id, content.event_type, built.wire))
+            self.events.append(StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms))
+        await self.connection.execute(APPEND_EVENTS, *zip(*rows, strict=True), sender or "", moment(now_ms))
 
     async def log(
         self,
@@ -108,15 +111,15 @@ async def run_transaction(
     *,
     writer: LogWriter,
     snapshot: bool,
-) -> tuple[Any, list[ControlRecord]]:
-    """Run `function(transaction, effect)` in a transaction. Return its result and the control records that it wrote.
+) -> tuple[Any, Transaction]:
+    """Run `function(transaction, effect)` in a transaction. Return its result and the transaction, which has ended.
 
     `snapshot`: all statements read as of one moment, and none writes.
     """
     tx = Transaction(connection, writer)
     async with connection.transaction(isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot):
         result = await function(tx, effect)
-    return result, tx.records
+    return result, tx
 
 
 def control_record(row: Row) -> ControlRecord:

@@ -96,7 +96,7 @@ async def test_a_stream_prepared_in_the_turn_of_its_cancellation_is_not_held(
     runner.carry_out()
     await cancelled(waiter)
     assert runner.replica.channels.get(stream.channel_id or "") is None
-    assert runner.replica._tickets == {}
+    assert runner.replica._preparing.tickets == {}
 
 
 async def test_a_stream_prepared_before_its_cancellation_is_not_held(

@@ -13,6 +13,7 @@ from openguild_proto.effects.channels import (
     InsertChannel,
     ListChannels,
     ListUnread,
+    ReadEvents,
     UpdateChannel,
 )
 from openguild_proto.effects.guilds import (
@@ -301,3 +302,23 @@ async def test_the_audience_of_users_is_their_small_guilds(storage: Storage) -> 
     found = await storage.perform(FindAudience(asked, 3))
     assert {user: set(guilds) for user, guilds in found.items()} == {owner: {small, large}, member: {small, large}}
     assert await storage.perform(FindAudience((), 3)) == {}
+
+
+async def test_a_store_tells_of_what_it_appends_to_the_logs_of_guilds_and_users(storage: Storage) -> None:
+    """PROTOCOL 10.4.7."""
+    heard = HeardFromStorage()
+    storage.attach(heard)
+    owner, member = await add_user(storage), await add_user(storage)
+    guild = await add_guild(storage, owner)
+    await storage.perform(accept(await invite(storage, guild, owner), member))
+    logs = {log_id: [event for event in heard.events if event.channel_id == log_id] for log_id in (guild, member)}
+    for log_id, events in logs.items():
+        stored = await storage.perform(ReadEvents(channel_id=log_id, after=0, limit=200))
+        assert stored is not None
+        assert [(event.sequence, event.wire) for event in events] == [(event.sequence, event.wire) for event in stored]
+    assert all(logs.values())
+    before = len(heard.events)
+    await refused(
+        storage, RenameGuild(author=Author(member), guild_id=guild, name="x", now_ms=NOW), ErrorCode.FORBIDDEN
+    )
+    assert len(heard.events) == before
