@@ -16,7 +16,8 @@ BUILD_INPUTS := pyproject.toml setup.py $(wildcard ext/*.pyx openguild_proto/fan
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := -n 3 --dist loadscope  # by module: each of the three has a PostgreSQL and a NATS of its own; they wait more than they work
+# by module, in the order of tests/conftest.py: each worker has a PostgreSQL and a NATS of its own; they wait more than they work
+PARALLEL := -n 4 --dist loadscope --no-loadscope-reorder
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
 .PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-search bench-hostile bench-endurance clean
@@ -54,6 +55,9 @@ $(VENV)/.bench: $(VENV)/.dev
 
 run: $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data
 	@exec $(BIN)/openguild-server --embedded --data-dir "$(DATA_DIR)"
+
+# compiled files are kept: hundreds of processes are started, and each would compile the program and the tests anew
+test test-pure: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(VENV)/.dev  ## the whole suite, on a real PostgreSQL and a real nats-server, in random order
 	cd $(SOURCE) && $(PYTEST) $(PARALLEL)

@@ -20,6 +20,7 @@ from tests.support.databases import Databases
 from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
+LONGEST = ("scenarios", "runtime/embedded", "deploy", "simulation", "integration", "runtime/storage", "runtime")
 settings.register_profile("tests", deadline=None)  # 200 ms of a clock on the wall: a busy machine is no defect
 settings.load_profile("tests")
 ServerProcess.launched = True  # benchmarks and long runs start interpreters
@@ -31,7 +32,14 @@ def run_apart(function: Callable[..., Awaitable[object]], *arguments: str) -> No
         thread.submit(anyio.run, function, *arguments).result()
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Directories of whole processes come first: their modules are the longest and would otherwise be what is waited for."""
+    items.sort(key=lambda item: next(
+        (place for place, name in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{name}/")), len(LONGEST)
+    ))  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
 
