@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.storage.postgres import PostgresStorage
+from tests.support.databases import Databases
+
+STORES = ("memory", "postgres", "pgbouncer")
 
 
-@pytest.fixture(params=["memory", "postgres", "pgbouncer"])
+@pytest.fixture(params=STORES)
 def storage_url(request: pytest.FixtureRequest) -> str | None:
     """A database of its own, or None for memory."""
     if request.param == "memory":
@@ -23,12 +27,37 @@ def storage_url(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 async def storage(storage_url: str | None, request: pytest.FixtureRequest) -> AsyncIterator[Storage]:
-    if storage_url is None:
+    async with opened(storage_url, behind_pooler="pgbouncer" in request.node.callspec.id) as store:
+        yield store
+
+
+@pytest.fixture(scope="module", params=STORES)
+def kept_storage_url(request: pytest.FixtureRequest) -> Iterator[tuple[str | None, bool]]:
+    """Of a database that a module's tests share, or None for memory; and whether a pooler is before it."""
+    if request.param == "memory":
+        yield None, False
+        return
+    databases: Databases = request.getfixturevalue("databases")
+    with databases.database() as url:
+        pooled = request.param == "pgbouncer"
+        yield request.getfixturevalue("pooled")(url) if pooled else url, pooled
+
+
+@pytest.fixture(scope="module")
+async def kept_storage(kept_storage_url: tuple[str | None, bool]) -> AsyncIterator[Storage]:
+    """For modules whose tests touch only what they have made: they name it `storage`."""
+    url, behind_pooler = kept_storage_url
+    async with opened(url, behind_pooler=behind_pooler) as store:
+        yield store
+
+
+@asynccontextmanager
+async def opened(url: str | None, *, behind_pooler: bool) -> AsyncIterator[Storage]:
+    if url is None:
         yield MemoryStorage()
         return
-    behind_pooler = "pgbouncer" in request.node.callspec.id
     async with anyio.create_task_group() as tasks:
-        store = PostgresStorage(storage_url, tasks, pool_size=4, statement_cache_size=0 if behind_pooler else 100)
+        store = PostgresStorage(url, tasks, pool_size=4, statement_cache_size=0 if behind_pooler else 100)
         await store.start()
         yield store
         await store.aclose()

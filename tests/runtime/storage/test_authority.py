@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import anyio
@@ -38,7 +38,7 @@ from openguild_proto.memory import PERFORMERS
 from openguild_proto.policy.permissions import ROLES, Permission, require_role
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id, token
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +49,12 @@ WITHOUT_AUTHOR = {
     "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh",
 }  # fmt: skip
 READS = ("Describe", "Find", "List", "Read", "Search")
+_logins = count(1)  # of refresh tokens, which all tests share a database for
+
+
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
 
 
 def new_invite(author: Author, guild: str) -> InsertInvite:
@@ -72,10 +78,10 @@ class Place:
         self.elsewhere = await self.invite(await add_guild(storage, self.owner))
         for user_id, role in ((self.admin, "admin"), (self.other, "member")):
             await storage.perform(GrantGuildRole(guild_id=self.guild, user_id=user_id, role=role, now_ms=NOW))
-        session, laptop = login(self.admin, 1), login(self.admin, 2, "laptop")
+        session, laptop = login(self.admin, next(_logins)), login(self.admin, next(_logins), "laptop")
         for effect in (session, laptop):
             await storage.perform(effect)
-        self.author = Author(self.admin, session.session_id)
+        self.author, self.token = Author(self.admin, session.session_id), session.refresh_hash
         return self
 
     async def invite(self, guild: str) -> str:
@@ -150,7 +156,7 @@ async def test_a_change_after_its_authors_removal_is_refused(place: Place, chang
 
 @pytest.mark.parametrize("change", BY_ROLE | BY_MEMBERSHIP | BY_SESSION)
 async def test_a_change_after_its_session_has_ended_is_refused(place: Place, change: str) -> None:
-    await place.storage.perform(RevokeRefresh(refresh_hash=token(1), now_ms=NOW + 1))
+    await place.storage.perform(RevokeRefresh(refresh_hash=place.token, now_ms=NOW + 1))
     assert await place.refused((BY_ROLE | BY_MEMBERSHIP | BY_SESSION)[change](place)) is ErrorCode.UNAUTHORIZED
 
 
@@ -328,8 +334,8 @@ async def test_of_two_owners_who_demote_each_other_one_does(storage: Storage) ->
 
 async def test_of_two_devices_that_sign_each_other_out_one_does(storage: Storage) -> None:
     user = await add_user(storage)
-    for number in range(8):
-        phone, laptop = login(user, 2 * number + 1), login(user, 2 * number + 2, "laptop")
+    for _ in range(8):
+        phone, laptop = login(user, next(_logins)), login(user, next(_logins), "laptop")
         for effect in (phone, laptop):
             await storage.perform(effect)
         outcomes: list[object] = []
@@ -352,7 +358,6 @@ async def test_everything_at_once_ends_without_a_deadlock(place: Place) -> None:
     """Members change each other, post, log in and leave: nobody waits for ever, and nothing is unavailable."""
     storage, guild = place.storage, place.guild
     users = [place.owner, place.admin, place.other]
-    logins = iter(range(100, 10_000))
 
     async def act(user_id: str, others: list[str]) -> None:
         author = Author(user_id)
@@ -363,7 +368,7 @@ async def test_everything_at_once_ends_without_a_deadlock(place: Place) -> None:
                 ),
                 append(place.channel, user_id, author=author),
                 MarkRead(author=author, channel_id=place.channel, sequence=None, now_ms=NOW),
-                login(user_id, next(logins)),
+                login(user_id, next(_logins)),
                 RemoveMember(author=author, guild_id=guild, user_id=others[(number + 1) % 2], now_ms=NOW),
                 GrantGuildRole(guild_id=guild, user_id=user_id, role="owner", now_ms=NOW),
                 GrantServerRole(user_id=others[0], role="viewer", now_ms=NOW),

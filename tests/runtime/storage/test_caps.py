@@ -26,6 +26,11 @@ from tests.support.deeds import NOW, add_guild, add_user, new_id
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
 def new_guild(owner: str, limit: int) -> InsertGuild:
     return InsertGuild(author=Author(owner), guild_id=new_id(), name="g", now_ms=NOW, limit=limit)
 

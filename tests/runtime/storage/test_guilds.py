@@ -39,6 +39,11 @@ from tests.support.storage_handler import HeardFromStorage
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
 async def test_the_creator_is_the_owner(storage: Storage) -> None:
     """PROTOCOL 5.4.1."""
     user, other = await add_user(storage), await add_user(storage)

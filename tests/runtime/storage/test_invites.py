@@ -25,6 +25,11 @@ from tests.support.guild_deeds import accept, invite, kick, new_invite, refused
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
 async def test_an_invite_counts_each_user_once(storage: Storage) -> None:
     owner, bob = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, owner)

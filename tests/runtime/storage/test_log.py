@@ -29,6 +29,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
+@pytest.fixture
 async def owner(storage: Storage) -> str:
     return await add_user(storage)
 

@@ -23,6 +23,11 @@ from tests.support.messages import changing, found, new_event_id, post, stored
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
 class Place(NamedTuple):
     """A channel, its users by role, and a message of the member's in it."""
 

@@ -22,6 +22,11 @@ from tests.support.messages import as_seen, changing, found, new_event_id, post,
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
 class Place(NamedTuple):
     """A channel that two replicas serve, its owner, a member, and a message of the member's."""
 

@@ -20,6 +20,11 @@ from tests.support.messages import changing, post, stored
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
 class Oracle:
     """A channel's log as its senders, "" where the event is no message; unread ones are counted one by one."""
 
