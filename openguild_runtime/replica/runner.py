@@ -338,12 +338,12 @@ class ReplicaRunner:
         self.replica.handle_deadline(now=now)
         self.carry_out()
 
-    async def watch_wall_clock(self) -> None:
+    async def watch_wall_clock(self, every_secs: float = LOOK_SECS) -> None:
         """Until cancelled: streams end with their tokens, also when the wall clock is set."""
         while True:
             self.replica.wall_clock(self._wall(), now=self._clock())
             self.carry_out()
-            await anyio.sleep(LOOK_SECS)
+            await anyio.sleep(every_secs)
 
     # --- getters -------------------------------------------------------------------------------------
 

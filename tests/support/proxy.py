@@ -23,6 +23,7 @@ class Proxy:
         self.port = 0
         self.delay_secs = 0.0
         self.refusing = False
+        self.held = 0  # pieces that have been read and wait for `heal`
 
     async def start(self, tasks: TaskGroup, *, receive_buffer: int | None = None) -> None:
         """`receive_buffer`: bytes the kernel takes from a client that nobody reads."""
@@ -80,6 +81,8 @@ class Proxy:
                 data = await source.receive()
                 if self.delay_secs:
                     await anyio.sleep(self.delay_secs)
+                self.held += 1
                 await self._open.wait()
+                self.held -= 1
                 await sink.send(data)
         both.cancel()

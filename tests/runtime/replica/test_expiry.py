@@ -13,13 +13,13 @@ import structlog
 
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.transport import watch_deadlines
-from openguild_runtime.replica import runner
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.line import Line, connected
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 LIFE_SECS = 1_000  # of the token of `connected`
+LOOK_SECS = 0.02  # how late a wall clock that was set is noticed
 
 
 class Clocks:
@@ -30,6 +30,20 @@ class Clocks:
         self.sources = ClocksAndEntropy(
             monotonic=lambda: time.monotonic() + self.passed, wall=lambda: time.time() + self.passed + self.set_by
         )
+
+
+class Marker:
+    """Armed in a wheel of timers for `deadline`: `passed` once all that was due until then has been acted on."""
+
+    def __init__(self, deadline: float) -> None:
+        self.timer_tick = -1
+        self.passed = False
+        self._deadlines = iter((deadline,))
+
+    def next_deadline(self) -> float | None:
+        deadline = next(self._deadlines, None)  # asked for when it is armed, and when its turn has come
+        self.passed = deadline is None
+        return deadline
 
 
 class Opened:
@@ -48,6 +62,12 @@ class Opened:
         (transport,) = self.stream.server.replica.transports()
         return transport.connection.is_open
 
+    async def timers_turn(self) -> None:
+        server = self.stream.server
+        marker = Marker(server.sources.monotonic())
+        server.timers.arm(marker)
+        await eventually(lambda: marker.passed)
+
     async def close_code(self) -> int:
         """Of the close frame that comes next; pings before it are passed over."""
         while True:
@@ -63,7 +83,7 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
         async with connected(sources=clocks.sources) as line, anyio.create_task_group() as tasks:
             server = line.server
             tasks.start_soon(watch_deadlines, server.timers, server.sources.monotonic)
-            tasks.start_soon(server.replica.watch_wall_clock)
+            tasks.start_soon(server.replica.watch_wall_clock, LOOK_SECS)
             ours, theirs = socket.socketpair()
             for end in (ours, theirs):
                 end.setblocking(False)
@@ -77,11 +97,6 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
                 yield Opened(line, Line(server, line.token, line.user, theirs), noticed)
                 server.connection_server.end_all()
                 tasks.cancel_scope.cancel()
-
-
-@pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "LOOK_SECS", 0.02)
 
 
 async def test_a_clock_set_forward_ends_both() -> None:
@@ -100,7 +115,7 @@ async def test_a_clock_set_back_lets_both_live_longer() -> None:
         await eventually(lambda: both.noticed() == 1)
         clocks.passed = LIFE_SECS + 100
         assert await both.status() == "200"
-        await anyio.sleep(0.3)  # the timer wheel has turned
+        await both.timers_turn()
         assert both.is_open
         clocks.passed = LIFE_SECS + 501
         assert await both.status() == "401"
