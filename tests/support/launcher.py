@@ -1,12 +1,14 @@
 """`openguild-server` processes forked from one that has imported the program: its imports cost more than most tests.
 
 `launch` starts the launcher at its first use, `python -m tests.support.launcher DESCRIPTOR`. What it forks is a process as any:
-it gets the environment, directory, arguments and standard streams of its caller, runs `main`, and ends as an interpreter does.
+it gets the environment, directory, arguments and standard streams of its caller, runs `main`, and ends as an interpreter does,
+except that nothing takes its modules apart, which costs more than most commands. Passwords cost less. It ends with the launcher.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import gc
 import importlib
@@ -19,9 +21,10 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NoReturn
@@ -180,6 +183,7 @@ def serve(control: socket.socket) -> Request:
             continue
         data, streams, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, STREAMS)
         if not data:
+            control.close()
             raise SystemExit(0)
         pid = os.fork()
         if pid == 0:
@@ -208,19 +212,57 @@ def _report_ended(answers: dict[int, int]) -> None:
         os.close(pipe)
 
 
+def end(status: str | int | None) -> NoReturn:
+    """As `sys.exit(status)`: threads are waited for, exit handlers run, what is unclosed is told, output is flushed."""
+    if isinstance(status, str):
+        sys.stderr.write(status + "\n")
+    code = status if isinstance(status, int) else int(status is not None)
+    threading._shutdown()  # as Py_FinalizeEx does
+    atexit._run_exitfuncs()
+    gc.collect()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = 120
+    os._exit(code & 0xFF)
+
+
+def die_with_launcher() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def hash_cheaply() -> None:
+    """Two hashes at their real cost, of a registration and a login, are most of what a test's user costs."""
+    from openguild_runtime.effects import passwords
+
+    passwords.Argon2 = partial(_cheap, passwords.Argon2)
+
+
+def _cheap(real: Callable[..., object], **given: object) -> object:
+    return real(**given | {"time_cost": 1, "memory_cost": 64})
+
+
 def main() -> NoReturn:
     for name in PRELOADED:
         importlib.import_module(name)
+    hash_cheaply()
     from openguild_runtime.cli.main import main as run
 
     gc.collect()
     gc.freeze()
     request = serve(socket.socket(fileno=int(sys.argv[1])))
+    die_with_launcher()
     os.chdir(request.directory)
     os.environ.clear()
     os.environ.update(request.environment)
     sys.argv = ["openguild-server", *request.arguments]
-    raise SystemExit(run())
+    try:
+        status: str | int | None = run()
+    except SystemExit as ended:
+        status = ended.code
+    end(status)
 
 
 if __name__ == "__main__":

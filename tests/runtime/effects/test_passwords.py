@@ -14,6 +14,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_hash_verifies_its_password_and_nobody_s_verifies_none() -> None:
     hasher = PasswordHasher()
     hashed = await hasher.hash("correct horse")
+    assert hashed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert await hasher.verify(hashed, "correct horse")
     assert not await hasher.verify(hashed, "wrong horse")
     assert not await hasher.verify(None, "the password of nobody")
