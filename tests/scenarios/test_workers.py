@@ -166,7 +166,9 @@ def test_a_hung_worker_is_replaced_whatever_became_of_its_admin_socket(
         directory, away = Path(short) / "here", Path(short) / "away"
         directory.mkdir()
         with start_pair(tmp_path, new_database, nats_server, ADMIN_SOCKET=str(directory / "admin.sock")) as server:
-            wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what="both seats")
+            wait_until(
+                lambda: said(server, "a worker serves") == 2, secs=60, what=lambda: f"both seats: {server.tail()}"
+            )
             directory.rename(away)
             os.kill(min(children(server).values()), signal.SIGSTOP)
             wait_until(lambda: said(server, "does not answer and is killed"), secs=60, what="the kill")
@@ -190,7 +192,7 @@ def test_admin_drain_ends_the_whole_server(
             tmp_path, new_database, nats_server, ADMIN_SOCKET=str(Path(short) / "admin.sock"), DRAIN__DELAY_SECS=5
         ) as server,
     ):
-        wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what="both seats")
+        wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what=lambda: f"both seats: {server.tail()}")
         for _ in range(2):  # the second one changes nothing
             done = server.run_command("admin", "drain")
             assert (done.returncode, json.loads(done.stdout)) == (0, {"worker": 0, "draining": True})
@@ -216,7 +218,7 @@ def test_what_an_operator_set_survives_a_worker(
         TemporaryDirectory(prefix="og-") as short,
         start_pair(tmp_path, new_database, nats_server, ADMIN_SOCKET=str(Path(short) / "admin.sock")) as server,
     ):
-        wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what="both seats")
+        wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what=lambda: f"both seats: {server.tail()}")
         kept = {"messaging.replay_window": 7}
         assert server.run_command("admin", "replay-window", "7").returncode == 0
         wait_until(lambda: said(server, "settings are kept", settings=kept) == 2, what="the supervisor's knowledge")

@@ -99,11 +99,15 @@ class ServerProcess:
         return self
 
     def wait_ready(self, secs: float = 60.0) -> None:
-        wait_until(lambda: self.alive() and self.status("/ready") == 200, secs=secs, what=f"readiness: {self.tail()}")
+        wait_until(
+            lambda: self.alive() and self.status("/ready") == 200, secs=secs, what=lambda: f"readiness: {self.tail()}"
+        )
 
     def wait_answers(self, secs: float = 60.0) -> int:
         """Until it answers at all, ready or not; its port."""
-        wait_until(lambda: self.alive() and self.status("/live") == 200, secs=secs, what=f"an answer: {self.tail()}")
+        wait_until(
+            lambda: self.alive() and self.status("/live") == 200, secs=secs, what=lambda: f"an answer: {self.tail()}"
+        )
         return self.port
 
     def alive(self) -> bool:

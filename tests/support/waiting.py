@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -15,14 +17,17 @@ POLL_SECS = 0.02
 MAX_POLL_SECS = 0.1
 
 
-def wait_until(condition: Callable[[], T], *, secs: float = PATIENCE_SECS, what: str = "the condition") -> T:
-    """Poll `condition` until it is truthy; its value, or AssertionError after `secs`."""
+def wait_until(
+    condition: Callable[[], T], *, secs: float = PATIENCE_SECS, what: str | Callable[[], str] = "the condition"
+) -> T:
+    """Poll `condition` until it is truthy; its value, or AssertionError with `what` after `secs`."""
     deadline, pause = time.monotonic() + secs, POLL_SECS
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
+            what = what() if callable(what) else what
             raise AssertionError(f"{what} did not come true within {secs} s; last value: {value!r}")
         threading_pause(pause)
         pause = min(pause * 1.25, MAX_POLL_SECS)  # what is looked at has to work for it as well
@@ -48,7 +53,11 @@ async def eventually(
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A loopback TCP port that nobody listens on now, and that the kernel gives to no client until somebody does."""
+    while True:
+        port = 20_000 + secrets.randbelow(
+            12_000
+        )  # below Linux's ephemeral ports; `random` starts alike in every worker
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
