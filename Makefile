@@ -56,9 +56,6 @@ $(VENV)/.bench: $(VENV)/.dev
 run: $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data
 	@exec $(BIN)/openguild-server --embedded --data-dir "$(DATA_DIR)"
 
-# compiled files are kept: hundreds of processes are started, and each would compile the program and the tests anew
-test test-pure: export PYTHONDONTWRITEBYTECODE :=
-
 test: $(VENV)/.dev  ## the whole suite, on a real PostgreSQL and a real nats-server, in random order
 	cd $(SOURCE) && $(PYTEST) $(PARALLEL)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,6 +21,10 @@ from tests.support.chat import Chat, User
 from tests.support.databases import Databases
 from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
+
+# Compiled files are kept: each worker would compile all tests anew, and each process that they start the program.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 LONGEST = ("scenarios", "runtime/embedded", "deploy", "simulation", "integration", "runtime/storage", "runtime")
 settings.register_profile("tests", deadline=None)  # 200 ms of a clock on the wall: a busy machine is no defect
