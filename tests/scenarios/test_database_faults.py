@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.server.readiness import WATCH_SECS
 from openguild_runtime.storage.postgres.pool import SILENT_AFTER_SECS
+from tests.support.busy import fair_secs
 from tests.support.chat import PASSWORD, User, texts
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
@@ -223,14 +223,14 @@ def test_a_stopped_database_is_answered_for_in_time_and_comes_back_whole(tmp_pat
             stopped = family_of(postgres.pid)
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
-            asked = time.monotonic()
+            asked = fair_secs()
             assert place.post("meanwhile") == (503, "database_unavailable")
-            assert time.monotonic() - asked < SILENT_AFTER_SECS + WATCH_SECS + 3  # and some for a loaded machine
-            known = time.monotonic()
+            assert fair_secs() - asked < SILENT_AFTER_SECS + WATCH_SECS + 1
+            known = fair_secs()
             for number in range(20):
                 assert place.post(f"at once {number}") == (503, "database_unavailable")
                 assert place.alice.get(f"/channels/{place.channel}/events").status_code == 503
-            assert time.monotonic() - known < SILENT_AFTER_SECS, "none of them waits for the database"
+            assert fair_secs() - known < SILENT_AFTER_SECS, "none of them waits for the database"
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
             wait_until(lambda: server.status("/ready") == 200)
@@ -240,13 +240,13 @@ def test_a_stopped_database_is_answered_for_in_time_and_comes_back_whole(tmp_pat
             assert sorted(said) == sorted({"before", "meanwhile", *(f"at once {number}" for number in range(20))}), (
                 "once"
             )
-            assert server.metric("openguild_db_pool_connections", state="used") == 0
+            wait_until(lambda: server.metric("openguild_db_pool_connections", state="used") == 0, what="no use of any")
             for pid in family_of(postgres.pid):
                 os.kill(pid, signal.SIGSTOP)
                 stopped.append(pid)
-            leaves = time.monotonic()
+            leaves = fair_secs()
             assert server.stop() == 0
-            assert time.monotonic() - leaves < 4 + 2, "its drain time and two seconds"
+            assert fair_secs() - leaves < 4 + 2, "its drain time and two seconds"
     finally:
         for pid in set(stopped):
             try:

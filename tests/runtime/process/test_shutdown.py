@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import anyio
 import pytest
@@ -16,6 +15,7 @@ from openguild_runtime.process import shutdown as moments
 from openguild_runtime.process.shutdown import Shutdown
 from openguild_runtime.process.watchdog import TIMED_OUT
 from openguild_runtime.system.threads import start_thread, wait_for_thread
+from tests.support.busy import fair_secs
 from tests.support.server import ROOT
 from tests.support.waiting import PATIENCE_SECS
 
@@ -46,10 +46,10 @@ def ended(body: str) -> tuple[int, float, str]:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
-    started = time.monotonic()
+    started = fair_secs()
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=PATIENCE_SECS)
-    return process.returncode, time.monotonic() - started, log
+    return process.returncode, fair_secs() - started, log
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 import structlog
+from anyio.abc import TaskGroup
 
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.transport import watch_deadlines
@@ -47,15 +48,21 @@ class Marker:
 
 
 class Opened:
-    """A stream, and another connection of the same token for requests."""
+    """A stream, and requests with the same token, each over a connection that has not idled while clocks were set."""
 
-    def __init__(self, stream: Line, requests: Line, noticed: Callable[[], int]) -> None:
+    def __init__(self, stream: Line, tasks: TaskGroup, noticed: Callable[[], int]) -> None:
         self.stream = stream
         self.noticed = noticed
-        self._requests = requests
+        self._tasks = tasks
 
     async def status(self) -> str:
-        return (await self._requests.ask("GET", "/users/me")).split()[1]
+        line = self.stream
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        self._tasks.start_soon(line.server.connection_server.serve, ours, "192.0.2.1")
+        with theirs:
+            return (await Line(line.server, line.token, line.user, theirs).ask("GET", "/users/me")).split()[1]
 
     @property
     def is_open(self) -> bool:
@@ -84,19 +91,14 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
             server = line.server
             tasks.start_soon(watch_deadlines, server.timers, server.sources.monotonic)
             tasks.start_soon(server.replica.watch_wall_clock, LOOK_SECS)
-            ours, theirs = socket.socketpair()
-            for end in (ours, theirs):
-                end.setblocking(False)
-            tasks.start_soon(server.connection_server.serve, ours, "192.0.2.1")
             assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
 
             def noticed() -> int:
                 return sum("wall clock was moved" in record["event"] for record in records)
 
-            with theirs:
-                yield Opened(line, Line(server, line.token, line.user, theirs), noticed)
-                server.connection_server.end_all()
-                tasks.cancel_scope.cancel()
+            yield Opened(line, tasks, noticed)
+            server.connection_server.end_all()
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_clock_set_forward_ends_both() -> None:

@@ -225,9 +225,8 @@ async def test_posts_are_decided_by_the_same_rule_everywhere(storage: Storage) -
         except Refusal as refusal:
             found[user_id] = refusal.code
 
-    async with anyio.create_task_group() as tasks:
-        for user_id, roles in cases.items():
-            tasks.start_soon(grant, user_id, *roles)
+    for user_id, roles in cases.items():
+        await grant(user_id, *roles)
     async with anyio.create_task_group() as tasks:
         for user_id in cases:
             tasks.start_soon(post, user_id)
