@@ -5,6 +5,7 @@ The handle bound to a slot is its socket's file descriptor. Detaching the slot r
 it closes the socket, so a closed or reused descriptor is never written to.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport free, malloc
@@ -74,7 +75,15 @@ cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* tro
     return cut  # False also if the whole span was sent but the backlog is longer
 
 
-def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes, double max_secs):
+cdef void pass_over(Ring ring, Py_ssize_t slot, Trouble* trouble) noexcept nogil:
+    """Park the slot, as if its socket's buffer were full."""
+    ring._parked[slot] = 1
+    trouble.slot = slot
+    trouble.rest_begin = trouble.rest_size = 0
+    trouble.error = 0
+
+
+def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes, double max_secs, bytearray gates=None):
     """Send to up to `limit` slots that are behind, not parked, not lagged and bound, in turn, for about `max_secs`.
 
     Serves at least one slot. The time of a send varies: the kernel may deliver to a reader on the same machine before it
@@ -85,9 +94,14 @@ def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes, double max
     each slot that is now parked: `rest` is the rest of a cut frame, which must be sent first; `error` is an errno, 0 if the
     socket's buffer was full.
 
-    Releases the GIL: no other thread may use the ring meanwhile.
+    `gates`: by handle, not 0 for a socket to which something else must be written first. It is not written to, but parked as
+    one whose buffer was full.
+
+    Releases the GIL: no other thread may use the ring or the gates meanwhile.
     """
     cdef Py_ssize_t count, step, slot, served = 0, left = 0, troubled = 0, start
+    cdef Py_ssize_t gate_count = 0 if gates is None else PyByteArray_GET_SIZE(gates)
+    cdef char* shut = NULL if gates is None else PyByteArray_AS_STRING(gates)
     cdef double deadline
     cdef long long oldest = ring.head - ring._count
     cdef Trouble* troubles
@@ -115,7 +129,10 @@ def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes, double max
                     or ring._handles[slot] < 0
                 ):
                     continue
-                if send_to(ring, slot, max_bytes, &troubles[troubled]):
+                if ring._handles[slot] < gate_count and shut[ring._handles[slot]]:
+                    pass_over(ring, slot, &troubles[troubled])
+                    troubled += 1
+                elif send_to(ring, slot, max_bytes, &troubles[troubled]):
                     troubled += 1
                 elif ring._cursors[slot] < ring.head:
                     left += 1

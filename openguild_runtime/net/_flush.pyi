@@ -2,4 +2,6 @@
 
 from openguild_proto.fanout.ring import Ring
 
-def flush(ring: Ring, limit: int, max_bytes: int, max_secs: float) -> tuple[int, int, list[tuple[int, bytes, int]]]: ...
+def flush(
+    ring: Ring, limit: int, max_bytes: int, max_secs: float, gates: bytearray | None = None
+) -> tuple[int, int, list[tuple[int, bytes, int]]]: ...

@@ -183,6 +183,19 @@ def test_a_reused_descriptor_is_never_written_to() -> None:
     stays.close()
 
 
+def test_a_socket_whose_gate_is_shut_is_passed_over(pairs: list[Pair]) -> None:
+    ring = Ring(0)
+    slots = [attach(ring, pair) for pair in pairs]
+    gates = bytearray(max(pair.server.fileno() for pair in pairs))  # the highest handle has none
+    gates[pairs[0].server.fileno()] = 1
+    ring.publish(b"x")
+    assert flush(ring, 10, 100, 1.0, gates) == (3, 0, [(slots[0], b"", 0)])
+    assert [pair.read() for pair in pairs] == [b"", b"x", b"x"]
+    assert [ring.is_parked(slot) for slot in slots] == [True, False, False]
+    ring.park(slots[0], False)
+    assert flush(ring, 10, 100, 1.0) == (1, 0, [])
+
+
 def test_an_unbound_slot_is_left_alone() -> None:
     ring = Ring(0)
     ring.attach(0)
