@@ -25,7 +25,9 @@ from openguild_proto.gateway.encoding import Encoding
 
 
 class Follower(Protocol):
-    """What feeds know of a socket."""
+    """What feeds know of a socket, by its handle."""
+
+    handle: int
 
     def parked(self, feed: Feed) -> None:
         """The flush has passed the socket over, or could not give it everything."""

@@ -151,6 +151,7 @@ class GatewayServer:
         self._move(step)
         if self.phase is Phase.CLOSED and not was_closed:
             self._stop()
+            self._outputs.has_output()  # the gate stays shut: nothing follows a close frame
             self._outputs.actions.append(Close(code, GATEWAY_CLOSES[code].reason if reason is None else reason))
 
     def _stop(self) -> None:
@@ -314,8 +315,8 @@ class GatewayServer:
         data = self._outputs.outgoing.next_write(max_bytes)
         if not data and self.phase is not Phase.CLOSED:
             data = self._logs.subscriptions.next_write(max_bytes)
-        if not data:
-            self._outputs.all_written()
+            if not data:
+                self._outputs.all_written()
         return data
 
     def sent(self, nbytes: int) -> bytes:
@@ -323,6 +324,10 @@ class GatewayServer:
         if self._outputs.outgoing.is_writing:
             return self._outputs.outgoing.sent(nbytes)
         return self._logs.subscriptions.sent(nbytes)
+
+    def shut_gate(self) -> None:
+        """The owner has something of its own to write first, such as a pong: no flush writes before `next_write` returns b""."""
+        self._outputs.has_output()
 
     def took_bytes(self, now: float) -> None:
         """A socket that had taken nothing takes bytes again: a sign of life."""

@@ -42,21 +42,12 @@ class Subscriptions:
     """`handle`: under which the socket is known to `feeds`."""
 
     __slots__ = (
-        "_behind",
-        "_due",
-        "_entries",
-        "_feeds",
-        "_handle",
-        "_handler",
-        "_page",
-        "_reading",
-        "_resting",
-        "_writing",
-    )
+        "_behind", "_due", "_entries", "_feeds", "_handler", "_page", "_reading", "_resting", "_writing", "handle",
+    )  # fmt: skip
 
     def __init__(self, feeds: Feeds, handle: int, handler: SubscriptionHandler) -> None:
         self._feeds = feeds
-        self._handle = handle
+        self.handle = handle
         self._handler = handler
         self._entries: dict[Feed, int] = {}
         self._due: deque[Feed] | None = None  # have something to write; None while there are none
@@ -92,7 +83,7 @@ class Subscriptions:
             raise LocalProtocolError(f"{after} is not within 0 and {feed.head}")
         self.end(feed)
         if after == feed.head:
-            self._entries[feed] = feed.attach(after, self._handle) << _BITS | Following.LIVE
+            self._entries[feed] = feed.attach(after, self.handle) << _BITS | Following.LIVE
         else:
             self._entries[feed] = after << _BITS | Following.REPLAYING
             feed.readers[self] = None
@@ -118,7 +109,7 @@ class Subscriptions:
         ended, self._due, self._behind = list(self._entries), None, None
         for feed in ended:
             self.end(feed)
-        self._feeds.leave(self._handle)
+        self._feeds.leave(self.handle)
         return ended
 
     # --- what the flush says -------------------------------------------------------------------------
@@ -166,7 +157,7 @@ class Subscriptions:
         position = self._entries[feed] >> _BITS
         if feed.reaches(position):
             del feed.readers[self]
-            slot = feed.attach(position, self._handle)
+            slot = feed.attach(position, self.handle)
             feed.ring.park(slot, True)  # until it is level
             self._entries[feed] = slot << _BITS | STEPS[self.state(feed)][Step.REACHED]
             self._queue(feed)

@@ -240,6 +240,19 @@ class TestEnds:
         socket.pump()
         assert closed(socket) is GatewayClose.RESTART
 
+    def test_nothing_follows_a_close(self, replica: Replica) -> None:
+        socket = opened(replica)
+        socket.tell({"type": "sub", "ref": 1, "logs": [{"log": LOG}]})
+        replica.publish(LOG)
+        replica.flush()
+        socket.heard()
+        socket.server.close(GatewayClose.KEY_WITHDRAWN)
+        socket.pump()
+        replica.publish(LOG)
+        replica.flush()
+        socket.pump()
+        assert socket.heard() == []
+
     def test_leaving_gives_everything_back(self, replica: Replica) -> None:
         socket = opened(replica, room=0)
         logs = [{"log": log_name(number)} for number in range(20)]
