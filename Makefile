@@ -20,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n 4 --dist loadscope --no-loadscope-reorder
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
-.PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-search bench-hostile bench-endurance clean
+.PHONY: help run test test-pure test-native simulate chaos races conformance fuzz ci lint validate predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-cluster bench-search bench-gateway bench-hostile bench-endurance clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -138,6 +138,9 @@ bench-cluster: $(VENV)/.bench  ## appends, replicas, workers, storms and outages
 
 bench-search: $(VENV)/.dev  ## searches in a million messages: about half an hour
 	PYTHONPATH=. $(BIN)/python -m benchmarks.search --save
+
+bench-gateway: $(VENV)/.dev  ## gateway sockets in one process: memory of a subscription, CPU of a delivery, a reader that stops
+	PYTHONPATH=. $(BIN)/python -m benchmarks.gateway
 
 bench-core: $(VENV)/.dev  ## ring, hub, framing, canonical events and parsing: pure Python and Cython side by side
 	$(PYTEST) -o python_files="bench_*.py" benchmarks/core --benchmark-only --benchmark-columns=min,median,ops --benchmark-sort=name -p no:randomly

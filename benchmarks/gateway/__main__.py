@@ -1,0 +1,40 @@
+"""Gateway sockets in one process: memory of a subscription, CPU of a delivery, a reader that stops.
+
+`python -m benchmarks.gateway [--save]`, which keeps the figures in results/gateway.json. No network and no loop: socket pairs, the
+core's machines and the compiled flush.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.gateway.measures import apart, delivery, memory, stopped_reader
+
+RESULTS = Path(__file__).parents[1] / "results" / "gateway.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sockets", type=int, default=200, help="of the measures with socket pairs")
+    parser.add_argument("--save", action="store_true")
+    given = parser.parse_args()
+    results = {
+        "memory, bytes: 1,000 sockets with 100 of 100 logs": apart(memory, 1_000, 100, 100),
+        "memory, bytes: 1,000 sockets with 100 of 1,000 logs": apart(memory, 1_000, 100, 1_000),
+        "memory, bytes: 1,000 sockets with 100 logs of their own": apart(memory, 1_000, 100, 100_000),
+        "memory, bytes: 100 sockets with 1,000 of 1,000 logs": apart(memory, 100, 1_000, 1_000),
+        "CPU of a delivery": apart(delivery, given.sockets, 15, 100),
+        "a reader that stops while 20,000 events pass": apart(stopped_reader, 20, 20_000),
+    }
+    for name, figures in results.items():
+        print(name)
+        for what, figure in figures.items():
+            print(f"  {what}: {figure:.2f}")
+    if given.save:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
