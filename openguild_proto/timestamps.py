@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 _MOMENT = re.compile(
     r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d))?", re.ASCII
 )  # RFC 3339, or its date alone
@@ -14,23 +15,25 @@ _MOMENT = re.compile(
 
 def from_micros(micros: int) -> str:
     """`micros`: UTC microseconds since the epoch. Raises OverflowError outside the years 1 to 9999."""
-    seconds, fraction = divmod(micros, 1_000_000)
-    base = _second(seconds)
-    if fraction == 0:
-        return f"{base}Z"
-    if fraction % 1000 == 0:
-        return f"{base}.{fraction // 1000:03d}Z"
-    return f"{base}.{fraction:06d}Z"
-
-
-@lru_cache(maxsize=64)  # what happens now falls into few seconds
-def _second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+    millis, rest = divmod(micros, 1000)
+    return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z" if rest else from_millis(millis)
 
 
 def from_millis(millis: int) -> str:
-    """`millis`: UTC milliseconds since the epoch."""
-    return from_micros(millis * 1000)
+    """`millis`: UTC milliseconds since the epoch. Raises as `from_micros`."""
+    seconds, fraction = divmod(millis, 1000)
+    return f"{_second(seconds)}.{fraction:03d}Z" if fraction else f"{_second(seconds)}Z"
+
+
+def _second(seconds: int) -> str:
+    days, second = divmod(seconds, 86_400)
+    minute = second // 60
+    return f"{_day(days)}T{_TWO_DIGITS[minute // 60]}:{_TWO_DIGITS[minute % 60]}:{_TWO_DIGITS[second % 60]}"
+
+
+@lru_cache(maxsize=256)  # a page falls into few days
+def _day(days: int) -> str:
+    return (_EPOCH + timedelta(days=days)).isoformat()[:10]
 
 
 def to_millis(text: str) -> int | None:
