@@ -195,6 +195,9 @@ class StoredEvent(Record, frozen=True):
     created_at_ms: int
 
 
+NO_REACTIONS = "[]"
+
+
 class MessageState(Record, frozen=True):
     """A message and what has become of it since it was posted."""
 
@@ -208,7 +211,7 @@ class MessageState(Record, frozen=True):
     redacted_by: str | None = None  # event id of the redaction: there is no text any more
     pinned_at_ms: int | None = None
     replies: int = 0
-    reactions: tuple[tuple[str, int], ...] = ()  # emoji and how many users, by the first use
+    reactions: str = NO_REACTIONS  # JSON, by the first use (policy/reactions.py)
 
 
 class SeenMessage(Record, frozen=True):

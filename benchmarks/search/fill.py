@@ -13,6 +13,7 @@ import msgspec
 from benchmarks.search.talk import Talk
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
 from openguild_proto.effects.search import IndexMessages
+from openguild_proto.policy.reactions import EmojiUse, write_reactions
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user
 
@@ -24,7 +25,7 @@ EVENT = [
     "log_id", "sequence", "event_id", "event_type", "sender_id", "wire", "fingerprint", "message_number", "created_at",
 ]  # fmt: skip
 STATE = [
-    "log_id", "sequence", "revision", "versions", "pinned_at", "replies", "reactions",
+    "log_id", "sequence", "revision", "versions", "pinned_at", "replies", "reactions", "crowded",
 ]  # fmt: skip
 
 
@@ -80,7 +81,8 @@ async def fill(url: str, place: Place, messages: int) -> None:
         if chance.random() < 0.1:
             reacted = chance.random() < 0.5
             pinned = at if chance.random() < 0.02 else None
-            states.append((log_id, heads[channel], 1, 1, pinned, 0, '[["+1", 1]]' if reacted else "[]"))
+            reactions_shown = write_reactions([EmojiUse("+1", 1, me=False, reactors=[author])]) if reacted else "[]"
+            states.append((log_id, heads[channel], 1, 1, pinned, 0, reactions_shown, False))
             if reacted:
                 reactions.append((log_id, heads[channel], "+1", author))
         if len(rows) == CHUNK or number == messages - 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from openguild_proto.effects.base import StorageEffect
+from openguild_proto.policy.reactions import Crowd
 from openguild_proto.records import MessageState
 
 
@@ -13,8 +14,7 @@ class FoundMessage(msgspec.Struct, frozen=True, gc=False):
 
     state: MessageState
     wire: bytes
-    reacted: tuple[str, ...] = ()  # emoji that the reader has used
-    reactors: tuple[tuple[str, tuple[str, ...]], ...] = ()  # of each emoji some user ids, MAX_SHOWN_REACTORS at most
+    crowds: tuple[Crowd, ...] = ()  # of each emoji that more users have used than `state` tells
 
 
 class MessagePage(msgspec.Struct, frozen=True, gc=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from openguild_proto.canonical.replies import replied_to
 from openguild_proto.effects.messages import (
@@ -19,6 +19,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_SHOWN_REACTORS
 from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.messages import page_around
+from openguild_proto.policy.reactions import Crowd, EmojiUse, read_reactions
 from openguild_proto.records import MessageState
 
 
@@ -91,13 +92,17 @@ def _page(state: State, channel: Channel, reader_id: str, sequences: Iterable[in
 
 def _found(channel: Channel, reader_id: str, sequence: int) -> FoundMessage:
     message = channel.messages[sequence]
-    users = {emoji: channel.reactions[sequence, emoji] for emoji, _ in message.reactions}
-    return FoundMessage(
-        message,
-        channel.events[sequence - 1].wire,
-        reacted=tuple(emoji for emoji, of in users.items() if reader_id in of),
-        reactors=tuple((emoji, tuple(sorted(of)[:MAX_SHOWN_REACTORS])) for emoji, of in users.items()),
+    crowds = tuple(
+        _crowd(use, channel.reactions[sequence, use.emoji], reader_id)
+        for use in read_reactions(message.reactions)
+        if use.count > len(use.reactors)
     )
+    return FoundMessage(message, channel.events[sequence - 1].wire, crowds)
+
+
+def _crowd(use: EmojiUse, users: Collection[str], reader_id: str) -> Crowd:
+    is_short = len(use.reactors) < MAX_SHOWN_REACTORS
+    return Crowd(use.emoji, reader_id in users, tuple(sorted(users)[:MAX_SHOWN_REACTORS]) if is_short else None)
 
 
 def _first(sequences: Iterable[int], limit: int, after: int) -> list[int]:

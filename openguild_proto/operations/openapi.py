@@ -18,12 +18,13 @@ from openguild_proto.operations.route import Media, Parameter, Route
 from openguild_proto.operations.router import CLIENT_PREFIX, UUID_PARAMETERS
 from openguild_proto.schemas.events import CONTENTS, RedactedContent
 from openguild_proto.schemas.fields import MANDATORY_MARK, SCHEMA_PREFIX
+from openguild_proto.schemas.messages import Reaction
 from openguild_proto.ws.close_codes import CLOSE_CODES
 
 Schema = dict[str, Any]
 
-# Only other schemas refer to them: an event is raw bytes to the core.
-_BESIDE = (CanonicalEvent, *CONTENTS.values(), RedactedContent)
+# Only other schemas refer to them: they are raw bytes in answers.
+_BESIDE = (CanonicalEvent, Reaction, *CONTENTS.values(), RedactedContent)
 
 _HEADERS: dict[str, Schema] = {
     "X-Request-Id": {

@@ -19,7 +19,7 @@ from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess
 from openguild_proto.schemas.decode import parse_integer
-from openguild_proto.schemas.folded import folded_message, folded_version
+from openguild_proto.schemas.folded import folded_messages, folded_version
 from openguild_proto.schemas.messages import Message, TextVersion
 
 _encode = msgspec.json.Encoder().encode
@@ -77,8 +77,8 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
     page = yield from question
     if page is None or not page.messages:
         raise Refusal(ErrorCode.NOT_FOUND)
-    (message,) = page.messages
-    return Response.json(folded_message(channel_id, message, page.originals), headers=_headers(call, page))
+    (line,) = _lines(call, page)
+    return Response(status=200, body=line, headers=_headers(call, page), content_type=JSON)
 
 
 @route(
@@ -99,8 +99,8 @@ def _page_response(call: Call[None, ChannelAccess], page: MessagePage, lines: Se
 
 
 def _lines(call: Call[None, ChannelAccess], page: MessagePage) -> list[bytes]:
-    channel_id = call.access.channel.channel_id
-    return [_encode(folded_message(channel_id, message, page.originals)) for message in page.messages]
+    messages = folded_messages(call.access.channel.channel_id, page, call.claims.user_id)
+    return [_encode(message) for message in messages]
 
 
 def _nearest_first(page: MessagePage, given: Mapping[str, int]) -> Iterable[int]:

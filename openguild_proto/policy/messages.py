@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS
 from openguild_proto.policy.permissions import Permission, allows
-from openguild_proto.records import Change, Edit, Mentions, MessageState, Pin, React, Redact, Reply
+from openguild_proto.policy.reactions import EmojiUse, count_use, read_reactions, write_reactions
+from openguild_proto.records import NO_REACTIONS, Change, Edit, Mentions, MessageState, Pin, React, Redact, Reply
 
 
 class Asker(NamedTuple):
@@ -60,7 +61,12 @@ def decide_change(
                 problem = FieldProblem("reason", "must be given: it is not your message")
                 raise Refusal(ErrorCode.VALIDATION, details=(problem,))
             return replace(
-                message, edited_text=None, edited_at_ms=None, redacted_by=event_id, pinned_at_ms=None, reactions=()
+                message,
+                edited_text=None,
+                edited_at_ms=None,
+                redacted_by=event_id,
+                pinned_at_ms=None,
+                reactions=NO_REACTIONS,
             )
         case React():
             return _react(message, change, asker)
@@ -80,11 +86,15 @@ def _require_right(message: MessageState, change: Change, asker: Asker) -> None:
 def _react(message: MessageState, change: React, asker: Asker) -> MessageState | None:
     if change.adds is asker.has_reacted:
         return None
-    counts = dict(message.reactions)
-    if change.adds and change.emoji not in counts and len(counts) >= MAX_MESSAGE_EMOJI:
-        raise Refusal(ErrorCode.LIMIT_REACHED, f"a message has {MAX_MESSAGE_EMOJI} different emoji at most")
-    counts[change.emoji] = counts.get(change.emoji, 0) + (1 if change.adds else -1)
-    return replace(message, reactions=tuple((emoji, count) for emoji, count in counts.items() if count > 0))
+    uses = read_reactions(message.reactions)
+    use = next((use for use in uses if use.emoji == change.emoji), None)
+    if use is None:
+        if change.adds and len(uses) >= MAX_MESSAGE_EMOJI:
+            raise Refusal(ErrorCode.LIMIT_REACHED, f"a message has {MAX_MESSAGE_EMOJI} different emoji at most")
+        use = EmojiUse(change.emoji, 0, me=False)
+        uses.append(use)
+    count_use(use, asker.user_id, adds=change.adds)
+    return replace(message, reactions=write_reactions([use for use in uses if use.count > 0]))
 
 
 def _pin(message: MessageState, asker: Asker, pinned_at_ms: int | None) -> MessageState | None:

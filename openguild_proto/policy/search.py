@@ -21,7 +21,7 @@ from openguild_proto.limits import (
     MIN_BEGINNING_CHARS,
 )
 from openguild_proto.policy.invisible_characters import BLANK
-from openguild_proto.records import MessageState
+from openguild_proto.records import NO_REACTIONS, MessageState
 
 Terms: TypeAlias = Mapping[str, Sequence[int]]
 """The terms of a text and where each stands, counted from 1."""
@@ -175,7 +175,7 @@ def is_found(wanted: Wanted, message: MessageState, text: str, *, is_reply: bool
         Has.LINK: lambda: has_link(text),
         Has.REPLY: lambda: is_reply,
         Has.PIN: lambda: message.pinned_at_ms is not None,
-        Has.REACTION: lambda: bool(message.reactions),
+        Has.REACTION: lambda: message.reactions != NO_REACTIONS,
     }
     return all(having[what]() for what in wanted.has) and (
         not wanted.phrases or matches(terms_of(text), wanted.phrases)

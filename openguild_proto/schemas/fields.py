@@ -36,6 +36,7 @@ EVENT_ID_PATTERN = r"^\$[1-9A-HJ-NP-Za-km-z]{1,44}$"
 LOG_NAME_PATTERN = r"^(channel|guild|user):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 MANDATORY = Meta(extra_json_schema={MANDATORY_MARK: True})  # an absent member is read as blank, which is refused
+REACTIONS = Meta(extra_json_schema={"type": "array", "items": {"$ref": SCHEMA_PREFIX + "Reaction"}, "default": []})
 EVENT = Meta(extra_json_schema={"$ref": SCHEMA_PREFIX + "CanonicalEvent"})
 
 Uuid: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]

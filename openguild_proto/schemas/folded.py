@@ -6,19 +6,16 @@ from collections.abc import Mapping
 
 import msgspec
 
-from openguild_proto.effects.messages import FoundMessage, MessageVersion
+from openguild_proto.effects.messages import FoundMessage, MessagePage, MessageVersion
 from openguild_proto.limits import MAX_PREVIEW_CHARS
-from openguild_proto.records import MentionRecord, MessageState
-from openguild_proto.schemas.messages import Author, Mention, Message, MessagePreview, Reaction, TextVersion
+from openguild_proto.policy.reactions import shown_to
+from openguild_proto.records import NO_REACTIONS, MentionRecord, MessageState
+from openguild_proto.schemas.messages import Author, Mention, Message, MessagePreview, TextVersion
 from openguild_proto.timestamps import from_millis
 
 
-class _Author(msgspec.Struct):
-    username: str | None = None
-
-
 class _Content(msgspec.Struct):
-    author: _Author | None = None
+    author: Author | None = None
     content: str = ""
     reply_to: str | None = None
     redacted_by: str | None = None
@@ -32,29 +29,35 @@ class _Event(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Event)
 
 
-def folded_message(channel_id: str, found: FoundMessage, originals: Mapping[str, FoundMessage]) -> Message:
-    """Return the message; `originals` are those that it may answer, by event id."""
+def folded_messages(channel_id: str, page: MessagePage, reader_id: str) -> list[Message]:
+    """Return the messages of the page as this reader sees them."""
+    previews = {event_id: _preview(original) for event_id, original in page.originals.items()}
+    return [_folded_message(channel_id, found, previews, reader_id) for found in page.messages]
+
+
+def _folded_message(
+    channel_id: str, found: FoundMessage, previews: Mapping[str, MessagePreview], reader_id: str
+) -> Message:
     state, content = found.state, _decoder.decode(found.wire).content
-    reactors = dict(found.reactors)
-    original = originals.get(content.reply_to) if content.reply_to is not None else None
+    reply_to = content.reply_to
+    reactions: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    if state.reactions != NO_REACTIONS:
+        reactions = msgspec.Raw(shown_to(reader_id, state.reactions, found.crowds))
     return Message(
         event_id=state.event_id,
         sequence=state.sequence,
         channel_id=channel_id,
         author=_author(state.author_id, content),
         created_at=from_millis(state.created_at_ms),
-        content=_text(found.state, content),
+        content=_text(state, content),
         edited_at=None if state.edited_at_ms is None else from_millis(state.edited_at_ms),
         versions=state.versions,
         redacted_by=state.redacted_by,
         pinned_at=None if state.pinned_at_ms is None else from_millis(state.pinned_at_ms),
-        reactions=[
-            Reaction(emoji, count, emoji in found.reacted, list(reactors.get(emoji, ())))
-            for emoji, count in state.reactions
-        ],
+        reactions=reactions,
         reply_count=state.replies,
-        reply_to=content.reply_to,
-        reply_preview=None if original is None else _preview(original),
+        reply_to=reply_to,
+        reply_preview=None if reply_to is None else previews.get(reply_to),
     )
 
 
@@ -104,7 +107,7 @@ def _preview(original: FoundMessage) -> MessagePreview:
 
 
 def _author(user_id: str, content: _Content) -> Author:
-    return Author(user_id, content.author.username if content.author is not None else None)
+    return content.author or Author(user_id)
 
 
 def _text(state: MessageState, content: _Content) -> str | None:

@@ -11,6 +11,7 @@ from openguild_proto.schemas.accounts import Body
 from openguild_proto.schemas.fields import (
     EVENT,
     MANDATORY,
+    REACTIONS,
     Count,
     Emoji,
     EventId,
@@ -127,7 +128,7 @@ class Message(Body, frozen=True):
     versions: Sequence = 1
     redacted_by: EventId | None = None
     pinned_at: Timestamp | None = None
-    reactions: list[Reaction] = []
+    reactions: Annotated[msgspec.Raw | msgspec.UnsetType, REACTIONS] = msgspec.UNSET
     reply_count: Count = 0
     reply_to: EventId | None = None
     reply_preview: MessagePreview | None = None  # absent: there is no such message any more

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from openguild_proto.client.view import ChannelView
-from openguild_proto.effects.messages import FoundMessage, ReadMessages
-from openguild_proto.schemas.folded import folded_message
+from openguild_proto.effects.messages import FoundMessage, MessagePage, ReadMessages
+from openguild_proto.policy.reactions import read_reactions
+from openguild_proto.records import NO_REACTIONS
+from openguild_proto.schemas.folded import folded_messages
 from tests.simulation.client import Client
 from tests.simulation.clock import Activity
 
@@ -81,8 +83,9 @@ class _Frame(msgspec.Struct):
 
 
 def _shown(subscriber: Subscriber, found: FoundMessage) -> tuple[Any, ...]:
-    message = folded_message(subscriber.channel_id, found, {})
-    reactions = {line.emoji: (line.count, line.me) for line in message.reactions}
+    (message,) = folded_messages(subscriber.channel_id, MessagePage((found,), {}, 0), subscriber.user_id)
+    shown = bytes(message.reactions).decode() if message.reactions else NO_REACTIONS
+    reactions = {use.emoji: (use.count, use.me) for use in read_reactions(shown)}
     return (
         message.event_id, message.content, message.versions, message.redacted_by, message.pinned_at is not None, reactions,
     )  # fmt: skip

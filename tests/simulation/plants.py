@@ -12,6 +12,7 @@ from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.channels import Appended, AppendEvent, MarkRead, ReadEvents
 from openguild_proto.effects.guilds import RemoveMember
 from openguild_proto.http.message import OpenStream
+from openguild_proto.policy.reactions import read_reactions, write_reactions
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import Change, Edit, MessageState, React, StoredEvent
 from openguild_proto.schemas.payloads import event_frame_payload, payload_sequence
@@ -95,9 +96,14 @@ def keep_redacted_pages(process: Process) -> None:
 
 def count_reactions_twice(process: Process) -> None:
     """A reaction is counted for every time that its request was sent, not for each user."""
-    _change_stored(
-        process, React, lambda message: replace(message, reactions=tuple((e, n + 1) for e, n in message.reactions))
-    )
+
+    def count_again(message: MessageState) -> MessageState:
+        uses = read_reactions(message.reactions)
+        for use in uses:
+            use.count += 1
+        return replace(message, reactions=write_reactions(uses))
+
+    _change_stored(process, React, count_again)
 
 
 def forget_edits(process: Process) -> None:

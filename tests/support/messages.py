@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from openguild_proto.canonical.event import BuiltEvent, build_event
 from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess
 from openguild_proto.effects.messages import FindMessage, FoundMessage
-from openguild_proto.records import Author, Change, Edit, Pin, React, Redact, Reply, StoredEvent
+from openguild_proto.policy.reactions import read_reactions, shown_to
+from openguild_proto.records import Author, Change, Edit, MessageState, Pin, React, Redact, Reply, StoredEvent
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, append, new_id
 
@@ -74,6 +75,23 @@ async def stored(storage: Storage, effect: AppendEvent) -> StoredEvent:
     assert isinstance(outcome, Appended), outcome
     assert not outcome.repeated
     return outcome.event
+
+
+def counts(state: MessageState) -> tuple[tuple[str, int], ...]:
+    """How many users have used each emoji."""
+    return tuple((use.emoji, use.count) for use in read_reactions(state.reactions))
+
+
+def reacted(message: FoundMessage, reader_id: str) -> tuple[str, ...]:
+    """The emoji that a page shows as the reader's own."""
+    shown = shown_to(reader_id, message.state.reactions, message.crowds)
+    return tuple(use.emoji for use in read_reactions(shown) if use.me)
+
+
+def reactors(message: FoundMessage, reader_id: str = "") -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The users that a page shows, in their order, with each emoji."""
+    shown = shown_to(reader_id, message.state.reactions, message.crowds)
+    return tuple((use.emoji, tuple(use.reactors)) for use in read_reactions(shown))
 
 
 async def found(storage: Storage, channel_id: str, event_id: str, reader_id: str = "") -> FoundMessage:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
+from openguild_proto.policy.reactions import is_crowded
 from openguild_proto.records import MessageState, Pin, React, Redact, StoredEvent
 from openguild_runtime.storage.postgres.search_index import FOLLOW, changed_documents
 from openguild_runtime.storage.postgres.values import (
@@ -37,7 +36,7 @@ FROM set_config('lock_timeout', $11, true) AS lock_timeout, LATERAL judge_change
     $1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN lock_timeout IS NOT NULL THEN $10::boolean[] END
 ) AS judged
 """
-EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, SEEN_COLUMNS, GONE_COLUMNS = 12, 7, 2, 3, 3
+EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, SEEN_COLUMNS, GONE_COLUMNS = 12, 8, 2, 3, 3
 _EVENTS = EVENT_COLUMNS + STATE_COLUMNS + REACTION_COLUMNS
 _PLACES = [f"${number}" for number in range(1, _EVENTS + SEEN_COLUMNS + 7)]
 # With the first row the search index follows: there is none where nothing is stored.
@@ -152,10 +151,9 @@ def _judgement(effect: AppendEvent, row: Row) -> Judgement:
 
 
 def message_state(row: Row) -> MessageState:
-    """A message by its event and, where anything has happened to it, its state; `reactions` begin with emoji and number."""
+    """A message by its event and, where anything has happened to it, its state."""
     if row["versions"] is None:
         return MessageState(row["sequence"], row["event_id"], row["author_id"], to_millis(row["posted_at"]))
-    reactions = msgspec.json.decode(row["reactions"]) if row["reactions"] is not None else ()
     return MessageState(
         sequence=row["sequence"],
         event_id=row["event_id"],
@@ -167,7 +165,7 @@ def message_state(row: Row) -> MessageState:
         redacted_by=row["redacted_by"],
         pinned_at_ms=to_millis_or_none(row["pinned_at"]),
         replies=row["replies"],
-        reactions=tuple((used[0], used[1]) for used in reactions),
+        reactions=row["reactions"],
     )
 
 
@@ -212,7 +210,8 @@ def _state_row(state: MessageState) -> tuple[Any, ...]:
         state.redacted_by,
         moment_or_none(state.pinned_at_ms),
         state.replies,
-        msgspec.json.encode(state.reactions).decode(),
+        state.reactions,
+        is_crowded(state.reactions),
     )
 
 

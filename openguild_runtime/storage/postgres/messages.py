@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import msgspec
 
@@ -20,22 +19,23 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_SEQUENCE, MAX_SHOWN_REACTORS
 from openguild_proto.policy.messages import page_around
+from openguild_proto.policy.reactions import Crowd
 from openguild_proto.records import MessageState
 from openguild_runtime.storage.postgres.mode import Mode
-from openguild_runtime.storage.postgres.values import Connection, Row, to_millis, to_millis_or_none
+from openguild_runtime.storage.postgres.values import Connection, Row, to_millis
 
-# In the order in which `_page` takes them.
-COLUMNS = """head_sequence, in_page, sequence, target, event_id, author_id, created_at, wire, edited_text, edited_at, versions,
-    redacted_by, pinned_at, replies, reactions, users"""
-PAGE = f"SELECT {COLUMNS} FROM message_page_v1($1, $2, $3, $4, $5, $6, $7, $8)"
+# In the order in which `_page` takes them: at the end the members of MessageState.
+COLUMNS = """head_sequence, in_page, target, wire, crowds, sequence, event_id, author_id, created_ms, edited_text, edited_ms,
+    versions, redacted_by, pinned_ms, replies, reactions"""
+PAGE = f"SELECT {COLUMNS} FROM message_page_v1($1, $2, $3, $4, $5, $6, $7)"
 PINS = f"""
-SELECT {COLUMNS} FROM messages_v1($1, $2, $3, $4, ARRAY(
+SELECT {COLUMNS} FROM messages_v1($1, $2, $3, ARRAY(
     SELECT sequence FROM message_states WHERE log_id = $1 AND pinned_at > '-infinity'
 ))
 """
 ONE = f"""
-SELECT {COLUMNS} FROM messages_v1($1, $2, $3, $4, ARRAY(
-    SELECT sequence FROM log_events WHERE log_id = $1 AND event_id = $5
+SELECT {COLUMNS} FROM messages_v1($1, $2, $3, ARRAY(
+    SELECT sequence FROM log_events WHERE log_id = $1 AND event_id = $4
 ))
 """
 VERSIONS = """
@@ -52,8 +52,8 @@ ORDER BY sequence
 """
 
 
-CROWD = 100  # reactions to one message, up to which all of them are read: one look into the index
-_reactions = msgspec.json.Decoder(tuple[tuple[str, int], ...])
+_VERSIONS = 2  # its place behind `created_ms`
+_crowds = msgspec.json.Decoder(tuple[Crowd, ...])
 
 
 @performs(ReadMessages, Mode.QUERY)
@@ -73,22 +73,22 @@ async def read_messages(connection: Connection, effect: ReadMessages) -> Message
         case _:
             raise LocalProtocolError("a page has one bound: after, before or around")
     rows = await connection.fetch(
-        PAGE, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS, CROWD, upper, last, lower, first
+        PAGE, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS, upper, last, lower, first
     )
-    return _page(rows, effect.reader_id)
+    return _page(rows)
 
 
 @performs(FindMessage, Mode.QUERY)
 async def find_message(connection: Connection, effect: FindMessage) -> MessagePage | None:
-    rows = await connection.fetch(ONE, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS, CROWD, effect.event_id)
-    page = _page(rows, effect.reader_id)
+    rows = await connection.fetch(ONE, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS, effect.event_id)
+    page = _page(rows)
     return page if page is not None and page.messages else None
 
 
 @performs(ListPins, Mode.QUERY)
 async def list_pins(connection: Connection, effect: ListPins) -> MessagePage | None:
-    rows = await connection.fetch(PINS, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS, CROWD)
-    page = _page(rows, effect.reader_id)
+    rows = await connection.fetch(PINS, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS)
+    page = _page(rows)
     if page is None:
         return None
     newest_first = sorted(
@@ -106,73 +106,23 @@ async def read_versions(connection: Connection, effect: ReadVersions) -> tuple[M
     return versions or None
 
 
-def _page(rows: Sequence[Row], reader_id: str) -> MessagePage | None:
+def _page(rows: Sequence[Row]) -> MessagePage | None:
     """Oldest first."""
     if not rows:
         return None
     places: list[tuple[int, int | None]] = []
     found: dict[int, FoundMessage] = {}
     for row in rows:
-        _, in_page, sequence, target, *message = row
+        _, in_page, target, wire, crowds, sequence, event_id, author_id, created_ms, *changed = row
         if sequence is None:
             continue
-        found[sequence] = _found(sequence, *message, reader_id=reader_id)
+        if changed[_VERSIONS] is None:  # nothing has happened to the message
+            state = MessageState(sequence, event_id, author_id, created_ms)
+        else:
+            state = MessageState(sequence, event_id, author_id, created_ms, *changed)
+        found[sequence] = FoundMessage(state, wire, () if crowds is None else _crowds.decode(crowds))
         if in_page:
             places.append((sequence, target))
     places.sort()
     originals = {found[target].state.event_id: found[target] for _, target in places if target in found}
     return MessagePage(tuple(found[sequence] for sequence, _ in places), originals, head=rows[0]["head_sequence"])
-
-
-def _found(
-    sequence: int,
-    event_id: str,
-    author_id: str,
-    created_at: datetime,
-    wire: bytes,
-    edited_text: str | None,
-    edited_at: datetime | None,
-    versions: int | None,
-    redacted_by: str | None,
-    pinned_at: datetime | None,
-    replies: int,
-    used: str,
-    users: Sequence[str | None] | None,
-    *,
-    reader_id: str,
-) -> FoundMessage:
-    """`versions` None: nothing has happened to the message since."""
-    if versions is None:
-        return FoundMessage(MessageState(sequence, event_id, author_id, to_millis(created_at)), wire)
-    reactions: tuple[tuple[str, int], ...] = _reactions.decode(used) if users else ()
-    reacted, reactors = _users_by_emoji(reactions, users, reader_id) if users else ((), ())
-    state = MessageState(
-        sequence,
-        event_id,
-        author_id,
-        to_millis(created_at),
-        edited_text,
-        to_millis_or_none(edited_at),
-        versions,
-        redacted_by,
-        to_millis_or_none(pinned_at),
-        replies,
-        reactions,
-    )
-    return FoundMessage(state, wire, reacted, reactors)
-
-
-def _users_by_emoji(
-    reactions: tuple[tuple[str, int], ...], users: Sequence[str | None], reader_id: str
-) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]]:
-    """Return the emoji that the reader has used, and the users to show with each."""
-    is_crowded = sum(count for _, count in reactions) > CROWD
-    of_emoji: dict[str, Sequence[str | None]] = {}
-    start = 0
-    for emoji, count in sorted(reactions):
-        listed = MAX_SHOWN_REACTORS + 1 if is_crowded and count > MAX_SHOWN_REACTORS else count
-        of_emoji[emoji] = users[start : start + listed]
-        start += listed
-    reacted = tuple(emoji for emoji, _ in reactions if reader_id in of_emoji[emoji])
-    reactors = ((emoji, of_emoji[emoji][:MAX_SHOWN_REACTORS]) for emoji, _ in reactions)
-    return reacted, tuple((emoji, tuple(user for user in shown if user is not None)) for emoji, shown in reactors)

@@ -15,10 +15,10 @@ from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS, MAX_SHOWN_REACTORS
 from openguild_proto.policy.channels import KIND_BYTES
-from openguild_proto.records import Edit, Pin, React, Redact, StoredEvent
+from openguild_proto.records import NO_REACTIONS, Edit, Pin, React, Redact, StoredEvent
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
-from tests.support.messages import changing, found, new_event_id, post, stored
+from tests.support.messages import changing, counts, found, new_event_id, post, reacted, reactors, stored
 
 pytestmark = pytest.mark.anyio
 
@@ -132,7 +132,7 @@ async def test_a_redacted_message_keeps_its_place_and_nothing_else_happens_to_it
     assert (message.state.redacted_by, message.state.edited_text, message.state.pinned_at_ms) == (
         redaction.event_id, None, None,
     )  # fmt: skip
-    assert (message.state.reactions, message.reacted, message.reactors) == ((), (), ())
+    assert (message.state.reactions, message.crowds) == (NO_REACTIONS, ())
     versions = await storage.perform(ReadVersions(channel_id=channel_id, event_id=target))
     assert versions is not None
     assert [version.wire for version in versions] == [
@@ -168,42 +168,62 @@ async def test_a_reaction_counts_once_for_each_user(place: Place) -> None:
     repeated = await attempt(storage, changing(channel_id, place.owner, add))
     assert repeated == Unchanged((await found(storage, channel_id, target)).state)
     message = await found(storage, channel_id, target, place.member)
-    assert message.state.reactions == (("+1", 2), ("heart", 1))
-    assert message.reacted == ("+1",)
-    assert message.reactors == (("+1", tuple(sorted((place.member, place.owner)))), ("heart", (place.owner,)))
+    assert counts(message.state) == (("+1", 2), ("heart", 1))
+    assert reacted(message, place.member) == ("+1",)
+    assert reactors(message) == (("+1", (place.member, place.owner)), ("heart", (place.owner,)))
     await stored(storage, changing(channel_id, place.member, take))
     await stored(storage, changing(channel_id, place.owner, take))
     await stored(storage, changing(channel_id, place.member, add))
-    assert (await found(storage, channel_id, target)).state.reactions == (("heart", 1), ("+1", 1))
+    assert counts((await found(storage, channel_id, target)).state) == (("heart", 1), ("+1", 1))
 
 
-@pytest.mark.parametrize("crowd", [100, 5])
-async def test_some_of_those_who_reacted_are_named(place: Place, crowd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL reads all of them, or of a crowd some of each emoji."""
-    monkeypatch.setattr("openguild_runtime.storage.postgres.messages.CROWD", crowd)
+async def test_those_who_reacted_first_are_named_and_every_reader_finds_their_own(place: Place) -> None:
     storage, channel_id, target = place.storage, place.channel_id, place.message.event_id
-    users = [await add_user(storage) for _ in range(MAX_SHOWN_REACTORS + 3)]
-    for user_id in users:
-        await storage.perform(GrantGuildRole(guild_id=place.guild_id, user_id=user_id, role="member", now_ms=NOW))
+    users = await _members(place, MAX_SHOWN_REACTORS + 3)
     outcomes = await together(
         storage, [changing(channel_id, user_id, React(target, "+1", adds=True)) for user_id in users]
     )
     assert all(isinstance(outcome, Appended) for outcome in outcomes)
-    for user_id, emoji in ((users[0], "heart"), (users[1], "heart"), (users[0], "\u2764"), (users[2], "!")):
+    for user_id, emoji in ((users[1], "heart"), (users[0], "heart"), (users[0], "\u2764"), (users[2], "!")):
         await stored(storage, changing(channel_id, user_id, React(target, emoji, adds=True)))
     for reader_id in ("", place.owner, *users):
         message = await found(storage, channel_id, target, reader_id)
-        assert message.state.reactions == (("+1", len(users)), ("heart", 2), ("\u2764", 1), ("!", 1))
-        assert message.reactors == (
-            ("+1", tuple(sorted(users)[:MAX_SHOWN_REACTORS])),
-            ("heart", tuple(sorted(users[:2]))),
+        assert counts(message.state) == (("+1", len(users)), ("heart", 2), ("\u2764", 1), ("!", 1))
+        assert reactors(message, reader_id) == (
+            ("+1", tuple(users[:MAX_SHOWN_REACTORS])),
+            ("heart", (users[1], users[0])),
             ("\u2764", (users[0],)),
             ("!", (users[2],)),
         )
         used = [
             emoji for emoji, of in (("heart", users[:2]), ("\u2764", users[:1]), ("!", users[2:3])) if reader_id in of
         ]
-        assert message.reacted == (("+1", *used) if reader_id in users else ())
+        assert reacted(message, reader_id) == (("+1", *used) if reader_id in users else ())
+
+
+async def test_where_one_of_those_named_takes_it_back_others_are_named(place: Place) -> None:
+    storage, channel_id, target = place.storage, place.channel_id, place.message.event_id
+    users = await _members(place, MAX_SHOWN_REACTORS + 3)
+    for user_id in users:
+        await stored(storage, changing(channel_id, user_id, React(target, "+1", adds=True)))
+    left = list(users)
+    for gone in users[1:]:
+        await stored(storage, changing(channel_id, gone, React(target, "+1", adds=False)))
+        left.remove(gone)
+        for reader_id in (users[0], users[-1], gone):
+            message = await found(storage, channel_id, target, reader_id)
+            assert counts(message.state) == (("+1", len(left)),)
+            ((_, named),) = reactors(message, reader_id)
+            assert len(named) == len(set(named)) == min(len(left), MAX_SHOWN_REACTORS)
+            assert set(named) <= set(left)
+            assert reacted(message, reader_id) == (("+1",) if reader_id in left else ())
+
+
+async def _members(place: Place, count: int) -> list[str]:
+    users = [await add_user(place.storage) for _ in range(count)]
+    for user_id in users:
+        await place.storage.perform(GrantGuildRole(guild_id=place.guild_id, user_id=user_id, role="member", now_ms=NOW))
+    return users
 
 
 async def test_two_edits_at_once_are_two_versions(place: Place) -> None:
@@ -249,7 +269,7 @@ async def test_a_message_may_be_posted_changed_and_taken_back_at_once(place: Pla
     )
     assert [outcome.event.sequence for outcome in outcomes] == [2, 3, 4, 5]
     message = await found(storage, channel_id, new.event_id, place.member)
-    assert (message.state.reactions, message.reactors, message.state.versions) == ((), (), 2)
+    assert (message.state.reactions, message.state.versions) == (NO_REACTIONS, 2)
     assert message.wire == redacted_wire(new.wire, outcomes[3].event.event_id)
 
 
@@ -265,7 +285,7 @@ async def test_the_last_place_for_an_emoji_is_given_once(place: Place) -> None:
     )
     assert [type(last[0]), last[1], type(last[2])] == [Appended, ErrorCode.LIMIT_REACHED, Appended]
     state = (await found(storage, channel_id, target)).state
-    assert (len(state.reactions), state.reactions[-1]) == (MAX_MESSAGE_EMOJI, ("last", 2))
+    assert (len(counts(state)), counts(state)[-1]) == (MAX_MESSAGE_EMOJI, ("last", 2))
 
 
 async def test_a_message_has_so_many_versions_at_most(place: Place) -> None:

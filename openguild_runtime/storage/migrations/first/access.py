@@ -56,7 +56,7 @@ CHANGE_ACCESS = filled(
     ARGUMENTS=", targets text[], emojis text[]",
     RESULTS=""",
     sequence bigint, event_id text, author_id text, posted_at timestamptz, edited_text text, edited_at timestamptz,
-    versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions jsonb, revision bigint,
+    versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions text, revision bigint,
     has_reacted boolean
 """,
     QUERY=by_log(

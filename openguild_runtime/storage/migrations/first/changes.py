@@ -57,7 +57,7 @@ CREATE FUNCTION judge_changes_v1(
     living boolean, guild_role text, channel_role text, server_roles text[],
     known_sequence bigint, known_event_id text, known_fingerprint bytea, known_wire bytea, known_created_at timestamptz,
     sequence bigint, event_id text, author_id text, created_at timestamptz, edited_text text, edited_at timestamptz,
-    versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions jsonb,
+    versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions text,
     has_reacted boolean, text_sequences bigint[], text_wires bytea[]
 ) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
@@ -81,13 +81,14 @@ raised AS (
     WHERE l.log_id = last.log_id
 ), stated AS (
     INSERT INTO message_states AS s (
-        log_id, sequence, revision, edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions
+        log_id, sequence, revision, edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions, crowded
     )
-    SELECT log_id, target, sequence, edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions::jsonb
+    SELECT log_id, target, sequence, edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions, crowded
     FROM fresh WHERE versions IS NOT NULL
     ON CONFLICT (log_id, sequence) DO UPDATE SET revision = EXCLUDED.revision, edited_text = EXCLUDED.edited_text,
         edited_at = EXCLUDED.edited_at, versions = EXCLUDED.versions, redacted_by = EXCLUDED.redacted_by,
-        pinned_at = EXCLUDED.pinned_at, replies = EXCLUDED.replies, reactions = EXCLUDED.reactions
+        pinned_at = EXCLUDED.pinned_at, replies = EXCLUDED.replies, reactions = EXCLUDED.reactions,
+        crowded = EXCLUDED.crowded
 ), inserted AS (
     INSERT INTO log_events
         (log_id, sequence, event_id, event_type, sender_id, wire, nonce, fingerprint, message_number, target, created_at)
@@ -124,19 +125,19 @@ _EVENTS = """
     log_ids uuid[], sequences bigint[], event_ids text[], event_types text[], sender_ids text[], wires bytea[],
     nonces text[], fingerprints bytea[], message_numbers bigint[], targets bigint[], moments timestamptz[], authors uuid[],
     edited_texts text[], edited_ats timestamptz[], states_versions integer[], redacted_bys text[], pinned_ats timestamptz[],
-    states_replies bigint[], states_reactions text[], emojis text[], adds boolean[]
+    states_replies bigint[], states_reactions text[], crowds boolean[], emojis text[], adds boolean[]
 """.strip()
 _ARRAYS = """
         log_ids, sequences, event_ids, event_types, sender_ids, wires, nonces, fingerprints, message_numbers, targets, moments,
-        edited_texts, edited_ats, states_versions, redacted_bys, pinned_ats, states_replies, states_reactions
+        edited_texts, edited_ats, states_versions, redacted_bys, pinned_ats, states_replies, states_reactions, crowds
 """.strip()
 _OWN = """
 event_id, event_type, sender_id, wire, nonce, fingerprint, target, created_at,
-        edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions
+        edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions, crowded
 """.strip()
 _COLUMNS = """
         log_id, sequence, event_id, event_type, sender_id, wire, nonce, fingerprint, message_number, target, created_at,
-        edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions
+        edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions, crowded
 """.strip()
 _PARTS = {
     "EVENTS": _EVENTS, "COLUMNS": _COLUMNS, "ARRAYS": _ARRAYS, "WRITTEN": _WRITTEN, "WRITTEN_BESIDE": _WRITTEN_BESIDE,

@@ -91,12 +91,14 @@ CREATE TABLE message_states (
     redacted_by text,
     pinned_at   timestamptz,
     replies     bigint NOT NULL,
-    reactions   jsonb NOT NULL,
+    reactions   text NOT NULL,
+    crowded     boolean NOT NULL,
     PRIMARY KEY (log_id, sequence)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE message_states IS 'messages to which something has happened; another one is as its event says';
 COMMENT ON COLUMN message_states.revision IS 'sequence of the event that changed it last';
-COMMENT ON COLUMN message_states.reactions IS 'emoji and how many users, by the first use: [["+1", 2]]';
+COMMENT ON COLUMN message_states.reactions IS 'JSON as pages show it to those who have not reacted';
+COMMENT ON COLUMN message_states.crowded IS 'more users have used one of the emoji than are named';
 CREATE INDEX message_states_pins ON message_states (log_id, pinned_at, sequence) WHERE pinned_at IS NOT NULL;
 
 CREATE TABLE reactions (

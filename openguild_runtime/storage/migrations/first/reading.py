@@ -38,15 +38,14 @@ _THESE = """
     WHERE log_id = of_log AND event_type = 'message' AND sequence = ANY (sequences)
 """
 
-# The messages of the page, and those that they answer. `reactions`: emoji and how many users, as JSON. `users`: by emoji, those
-# who reacted; of more than `crowd` in all only the first `shown` with each emoji, and where there are more of one emoji then the
-# reader, or NULL who is none of them. A single row without a message: an empty page.
+# The messages of the page, and those that they answer. `crowds`: of each emoji that more users have used than `reactions` names:
+# whether the reader has, and where fewer than `shown` are named the first of all; as JSON. A single row without a message: an
+# empty page.
 _FOLD = """
-CREATE FUNCTION {name}(of_log uuid, reader text, shown integer, crowd integer, {arguments}) RETURNS TABLE (
-    head_sequence bigint, in_page boolean, sequence bigint, target bigint, event_id text, author_id text,
-    created_at timestamptz, wire bytea, edited_text text, edited_at timestamptz, versions integer, redacted_by text,
-    pinned_at timestamptz, replies bigint,
-    reactions jsonb, users text[]
+CREATE FUNCTION {name}(of_log uuid, reader text, shown integer, {arguments}) RETURNS TABLE (
+    head_sequence bigint, in_page boolean, target bigint, wire bytea, crowds text, sequence bigint, event_id text,
+    author_id text, created_ms bigint, edited_text text, edited_ms bigint, versions integer, redacted_by text,
+    pinned_ms bigint, replies bigint, reactions text
 ) LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 BEGIN
@@ -60,40 +59,39 @@ RETURN QUERY WITH page AS MATERIALIZED ({page}), picked AS (
         WHERE log_id = of_log AND sequence = answered.target LIMIT 1
     ) AS e
 )
-SELECT l.head_sequence, p.in_page, p.sequence, p.target, p.event_id, p.sender_id, p.created_at, p.wire, p.edited_text, p.edited_at,
-    p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions, p.users
+SELECT l.head_sequence, p.in_page, p.target, p.wire, p.crowds, p.sequence, p.event_id, p.sender_id,
+    {created_ms}, p.edited_text, {edited_ms}, p.versions, p.redacted_by, {pinned_ms}, p.replies, p.reactions
 FROM logs AS l LEFT JOIN (
     SELECT m.in_page, m.sequence, m.target, m.event_id, m.sender_id, m.created_at, m.wire, s.edited_text, s.edited_at,
-        s.versions, s.redacted_by, s.pinned_at, s.replies, s.reactions, CASE WHEN cardinality(few.users) > crowd THEN ARRAY(
-            SELECT named.user_id FROM jsonb_array_elements(s.reactions) AS used, LATERAL (
-                (SELECT 1 AS part, r.user_id FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
-                AND r.emoji = used.value ->> 0 ORDER BY r.user_id LIMIT shown)
-                UNION ALL
-                SELECT 2, (
-                    SELECT r.user_id FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
-                    AND r.emoji = used.value ->> 0 AND r.user_id = reader
-                ) WHERE (used.value -> 1)::bigint > shown
-            ) AS named ORDER BY (used.value ->> 0) COLLATE "C", named.part, named.user_id
-        ) ELSE few.users END AS users
+        s.versions, s.redacted_by, s.pinned_at, s.replies, s.reactions, CASE WHEN s.crowded THEN (
+            SELECT jsonb_agg(jsonb_build_array(used.emoji, coalesce((
+                SELECT true FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
+                AND r.emoji = used.emoji AND r.user_id = reader LIMIT 1
+            ), false), CASE WHEN coalesce(cardinality(used.reactors), 0) < shown THEN to_jsonb(ARRAY(
+                SELECT r.user_id FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
+                AND r.emoji = used.emoji ORDER BY r.user_id LIMIT shown
+            )) END))::text
+            FROM jsonb_to_recordset(s.reactions::jsonb) AS used (emoji text, count bigint, reactors text[])
+            WHERE used.count > coalesce(cardinality(used.reactors), 0)
+        ) END AS crowds
     FROM picked AS m LEFT JOIN LATERAL (
-        SELECT edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions FROM message_states
+        SELECT edited_text, edited_at, versions, redacted_by, pinned_at, replies, reactions, crowded FROM message_states
         WHERE log_id = of_log AND sequence = m.sequence LIMIT 1
-    ) AS s ON true LEFT JOIN LATERAL (
-        SELECT ARRAY(
-            SELECT r.user_id FROM reactions AS r WHERE r.log_id = of_log AND r.message = m.sequence
-            ORDER BY r.emoji, r.user_id LIMIT crowd + 1
-        ) AS users OFFSET 0
-    ) AS few ON s.reactions <> '[]'
+    ) AS s ON true
 ) AS p ON true WHERE l.log_id = of_log AND l.kind = 'channel';
 END
 $function$
 """
+_MILLIS = {
+    f"{name}_ms": f"(date_part('epoch', p.{name}_at) * 1000)::bigint" for name in ("created", "edited", "pinned")
+}
 MESSAGE_PAGE = _FOLD.format(
+    **_MILLIS,
     name="message_page_v1",
     arguments="upper bigint, last integer, lower bigint, first integer",
     page=_PAGE,
 )
-MESSAGES = _FOLD.format(name="messages_v1", arguments="sequences bigint[]", page=_THESE)
+MESSAGES = _FOLD.format(**_MILLIS, name="messages_v1", arguments="sequences bigint[]", page=_THESE)
 
 # `asked` NULL: up to the newest event. The row of the reader is held before anything is counted: a post of theirs, which
 # raises `own_since`, is seen with its event or waits. Of the two parts of the log that tell how many messages of theirs are

@@ -138,7 +138,7 @@ _CONDITIONS = """
     AND (since IS NULL OR d.created_at >= since) AND (until IS NULL OR d.created_at < until)
     AND (behind_at IS NULL OR (d.created_at, d.log_id, d.sequence) < (behind_at, behind_log, behind_sequence))
     AND (NOT reacted OR coalesce((
-        SELECT s.reactions <> '[]'::jsonb FROM message_states AS s WHERE s.log_id = d.log_id AND s.sequence = d.sequence
+        SELECT s.reactions <> '[]' FROM message_states AS s WHERE s.log_id = d.log_id AND s.sequence = d.sequence
     ), false))
     AND (NOT pinned OR coalesce((
         SELECT s.pinned_at IS NOT NULL FROM message_states AS s WHERE s.log_id = d.log_id AND s.sequence = d.sequence
@@ -201,7 +201,7 @@ CREATE FUNCTION search_messages_v1(
 ) RETURNS TABLE (
     channel_id uuid, name text, guild_id uuid, is_indexed boolean, sequence bigint, event_id text, author_id text,
     created_at timestamptz, wire bytea, edited_text text, edited_at timestamptz, versions integer, redacted_by text,
-    pinned_at timestamptz, replies bigint, reactions jsonb
+    pinned_at timestamptz, replies bigint, reactions text
 ) LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 DECLARE
@@ -225,7 +225,7 @@ INTO log_ids, tail_logs, tail_sinces, tail_messages, total, newest
 FROM search_scope_v1(reader, places, permitted, overseers);
 IF tail_messages > tail_most THEN
     RETURN QUERY SELECT NULL::uuid, NULL::text, NULL::uuid, false, NULL::bigint, NULL::text, NULL::text, NULL::timestamptz,
-        NULL::bytea, NULL::text, NULL::timestamptz, NULL::integer, NULL::text, NULL::timestamptz, NULL::bigint, NULL::jsonb;
+        NULL::bytea, NULL::text, NULL::timestamptz, NULL::integer, NULL::text, NULL::timestamptz, NULL::bigint, NULL::text;
     RETURN;
 END IF;
 IF newest IS NULL THEN

@@ -1,0 +1,82 @@
+"""Reactions of a message, kept as the JSON that a page of messages shows to a user who is none of those who reacted.
+
+So a page is put together without reading them, unless the reader is one of them, or more users have reacted than are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from openguild_proto.limits import MAX_SHOWN_REACTORS
+
+
+class EmojiUse(msgspec.Struct, omit_defaults=True, gc=False):
+    """One emoji on a message, as `Reaction` of the API. `reactors`: the first of the users, MAX_SHOWN_REACTORS at most."""
+
+    emoji: str
+    count: int
+    me: bool
+    reactors: list[str] = []
+
+
+class Crowd(NamedTuple):
+    """What reactions do not tell of an emoji that more users have used than are kept."""
+
+    emoji: str
+    has_reacted: bool  # the reader
+    reactors: tuple[str, ...] | None  # instead of the kept ones, where these are fewer than may be shown
+
+
+_MINE, _NOT_MINE = '"me":true', '"me":false'
+_decode = msgspec.json.Decoder(list[EmojiUse]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_reactions(reactions: str) -> list[EmojiUse]:
+    """Return the uses of emoji, by the first use."""
+    return _decode(reactions)
+
+
+def write_reactions(uses: Sequence[EmojiUse]) -> str:
+    """Return what is kept of them."""
+    return _encode(uses).decode()
+
+
+def count_use(use: EmojiUse, user_id: str, *, adds: bool) -> None:
+    """Count a user who has used the emoji now, or who takes it back."""
+    use.count += 1 if adds else -1
+    if not adds:
+        use.reactors = [kept for kept in use.reactors if kept != user_id]
+    elif len(use.reactors) < MAX_SHOWN_REACTORS:
+        use.reactors = [*use.reactors, user_id]
+
+
+def is_crowded(reactions: str) -> bool:
+    """Return whether there is an emoji that more users have used than are kept."""
+    return any(use.count > len(use.reactors) for use in read_reactions(reactions))
+
+
+def shown_to(reader_id: str, reactions: str, crowds: Sequence[Crowd]) -> str:
+    """Return the reactions as this reader sees them. `crowds`: of each emoji that more users have used than are kept."""
+    if not crowds:
+        return _marked(reader_id, reactions) if reader_id in reactions else reactions
+    crowd_of = {crowd.emoji: crowd for crowd in crowds}
+    uses = read_reactions(reactions)
+    for use in uses:
+        crowd = crowd_of.get(use.emoji)
+        use.me = reader_id in use.reactors or (crowd is not None and crowd.has_reacted)
+        if crowd is not None and crowd.reactors is not None:
+            use.reactors = list(crowd.reactors)
+    return write_reactions(uses)
+
+
+def _marked(reader_id: str, reactions: str) -> str:
+    """Mark what the reader has used. A quote within an emoji is escaped, so that no emoji looks like a member or a user."""
+    first, later = f'["{reader_id}"', f',"{reader_id}"'
+    marked, *rest = reactions.split(_NOT_MINE)
+    for part in rest:  # up to the next mark
+        marked += (_MINE if first in part or later in part else _NOT_MINE) + part
+    return marked

@@ -1,0 +1,83 @@
+"""Reactions as they are kept, and as one reader sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openguild_proto.limits import MAX_SHOWN_REACTORS
+from openguild_proto.policy.reactions import (
+    Crowd,
+    EmojiUse,
+    count_use,
+    is_crowded,
+    read_reactions,
+    shown_to,
+    write_reactions,
+)
+from openguild_proto.records import NO_REACTIONS
+from openguild_proto.schemas.messages import Reaction
+
+USERS = [f"00000000-0000-4000-8000-0000000000{number:02}" for number in range(MAX_SHOWN_REACTORS + 2)]
+# Also such that look like members of the JSON around them, and like a user.
+EMOJI = ["+1", "\u2764\ufe0f", '"me":false', '","reactors":["', "\\", f'["{USERS[0]}"', USERS[0], f',"{USERS[1]}"']
+
+
+def kept(**reactors: list[str]) -> str:
+    return write_reactions([EmojiUse(emoji, len(users), me=False, reactors=users) for emoji, users in reactors.items()])
+
+
+def shown(reader_id: str, reactions: str, *crowds: Crowd) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = msgspec.json.decode(shown_to(reader_id, reactions, crowds))
+    return found
+
+
+@given(
+    uses=st.dictionaries(st.sampled_from(EMOJI), st.lists(st.sampled_from(USERS[:4]), min_size=1, unique=True)),
+    reader_id=st.sampled_from(USERS[:5]),
+)
+def test_a_reader_finds_their_own_reactions_whatever_the_emoji_look_like(
+    uses: dict[str, list[str]], reader_id: str
+) -> None:
+    assert shown(reader_id, kept(**uses)) == [
+        {"emoji": emoji, "count": len(users), "me": reader_id in users, "reactors": users}
+        for emoji, users in uses.items()
+    ]
+
+
+def test_they_are_what_the_api_describes() -> None:
+    reactions = kept(**{"+1": USERS[:2], "heart": USERS[:1]})
+    described = msgspec.json.decode(shown_to(USERS[1], reactions, ()), type=list[Reaction])
+    assert msgspec.json.encode(described).decode() == shown_to(USERS[1], reactions, ())
+    assert write_reactions([]) == NO_REACTIONS
+
+
+def test_the_first_users_are_kept_and_all_are_counted() -> None:
+    use = EmojiUse("+1", 0, me=False)
+    for user_id in USERS:
+        count_use(use, user_id, adds=True)
+    assert (use.count, use.reactors) == (len(USERS), USERS[:MAX_SHOWN_REACTORS])
+    assert is_crowded(write_reactions([use]))
+    for user_id in USERS[MAX_SHOWN_REACTORS:]:
+        count_use(use, user_id, adds=False)
+    assert not is_crowded(write_reactions([use]))
+    count_use(use, USERS[0], adds=False)
+    (again,) = read_reactions(write_reactions([use]))
+    assert (again.count, again.reactors) == (MAX_SHOWN_REACTORS - 1, USERS[1:MAX_SHOWN_REACTORS])
+
+
+def test_of_a_crowd_the_store_tells_what_is_not_kept() -> None:
+    reactions = write_reactions([
+        EmojiUse("+1", 30, me=False, reactors=USERS[:MAX_SHOWN_REACTORS]),
+        EmojiUse("heart", 12, me=False, reactors=[]),
+        EmojiUse("eyes", 1, me=False, reactors=USERS[:1]),
+    ])  # fmt: skip
+    crowds = (Crowd("+1", True, None), Crowd("heart", False, tuple(USERS[2:5])))
+    assert shown("somebody", reactions, *crowds) == [
+        {"emoji": "+1", "count": 30, "me": True, "reactors": USERS[:MAX_SHOWN_REACTORS]},
+        {"emoji": "heart", "count": 12, "me": False, "reactors": USERS[2:5]},
+        {"emoji": "eyes", "count": 1, "me": False, "reactors": USERS[:1]},
+    ]
