@@ -208,7 +208,9 @@ async def test_a_server_in_lame_duck_mode_is_replaced(tmp_path: Path) -> None:
             assert connection is not None
             mine = first if first.url == connection.server.url else second
             mine.process.send_signal(signal.SIGUSR2)
-            await eventually(lambda: recorder.reconnects == 1 and recorder.bus.connected, secs=5)
+            await eventually(
+                lambda: recorder.reconnects == 1 and recorder.bus.connected, secs=9
+            )  # it ends connections after 10
 
 
 async def test_a_bad_server_in_the_list_is_skipped(nats: ConfiguredNats) -> None:
