@@ -26,7 +26,17 @@ from tests.support.server import ServerProcess
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-LONGEST = ("scenarios", "runtime/embedded", "deploy", "simulation", "integration", "runtime/storage", "runtime")
+LONGEST = (
+    "scenarios",
+    "runtime/embedded",
+    "deploy",
+    "simulation",
+    "integration",
+    "runtime/storage",
+    "arch",
+    "runtime",
+    "proto/operations",
+)
 settings.register_profile("tests", deadline=None)  # 200 ms of a clock on the wall: a busy machine is no defect
 settings.load_profile("tests")
 ServerProcess.launched = True  # benchmarks and long runs start interpreters
@@ -39,7 +49,7 @@ def run_apart(function: Callable[..., Awaitable[object]], *arguments: str) -> No
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Directories of whole processes come first: their modules are the longest and would otherwise be what is waited for."""
+    """Directories of whole processes come first, then others with long modules: else these would be what is waited for."""
     items.sort(key=lambda item: next(
         (place for place, name in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{name}/")), len(LONGEST)
     ))  # fmt: skip
