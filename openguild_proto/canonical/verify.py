@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -48,6 +50,7 @@ def verify_event(wire: bytes | str, keys: ServerKeys) -> Verified:
     try:
         event = _decoder.decode(wire)
         canonical = canonical_bytes(event, strict=False)
+        _refuse_repeated_members(wire)
         if not event.event_id.startswith("$"):
             raise ValueError("its id does not begin with $")
         digest = base58_decode(event.event_id[1:], 32)
@@ -63,6 +66,16 @@ def verify_event(wire: bytes | str, keys: ServerKeys) -> Verified:
         if public is not None and verify(public, digest, _signature(text)):
             return Verified.REDACTED if redacted else Verified.WHOLE
     raise UnverifiedEvent(f"no known key of {event.origin_server} has signed it")
+
+
+def _refuse_repeated_members(wire: bytes | str) -> None:
+    """Raise ValueError where an object names a member twice: readers differ in which of them counts."""
+    json.loads(wire, object_pairs_hook=_members_once)
+
+
+def _members_once(members: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in members}) < len(members):
+        raise ValueError("a member is repeated")
 
 
 def _signature(text: str) -> bytes:

@@ -119,3 +119,19 @@ def test_base58_reads_back(raw: bytes) -> None:
 def test_other_base58_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"base58|substring"):
         base58_decode(text, 32)
+
+
+@pytest.mark.parametrize(
+    ("former", "repeated"),
+    [
+        ('"sender":"u"', '"sender":"another","sender":"u"'),
+        ('"content":"hello"', '"content":"jello","content":"hello"'),
+        ('"content":"hello"', '"c\\u006fntent":"jello","content":"hello"'),
+        ('"ed25519:main":', '"ed25519:main":"","ed25519:main":'),
+    ],
+)
+def test_an_event_with_two_readings_is_none(former: str, repeated: str) -> None:
+    wire = built().wire.decode()
+    assert former in wire
+    with pytest.raises(UnverifiedEvent, match="a member is repeated"):
+        verify_event(wire.replace(former, repeated, 1), KEYS)
