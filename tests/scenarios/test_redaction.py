@@ -1,0 +1,197 @@
+"""A redacted text is looked for in tables, pages, streams, the memory of two replicas and PostgreSQL's files (PROTOCOL 6.7)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+
+from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
+from tests.conftest import run_apart
+from tests.support.chat import User, receive
+from tests.support.held_memory import DIRECTORY, look, traces
+from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
+
+WORD, KANJI = "zyxomarkerquorn", "\u9c7b\u9f98\u9750\u9f49"
+FIRST = f"first of all {WORD} and {KANJI} and that is the whole of it"
+SECOND = f"second thoughts: {KANJI} rather than {WORD}, and that is the whole of it"
+THIRD = f"third and last: {WORD} with {KANJI}, and that is the whole of it"
+OTHERS = 120  # messages after the redaction, so that memory is used again
+
+
+class Server(ServerProcess):
+    """Tells what its objects hold."""
+
+    program = ("-m", "tests.support.held_memory")
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """Stopped by the test: its files are complete then."""
+    (tmp_path / "postgres").mkdir()
+    server = EmbeddedPostgres(tmp_path / "postgres", fsync=False, settings={"autovacuum": "off"})
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def replicas(
+    own_postgres: EmbeddedPostgres, nats_server: EmbeddedNats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Server]]:
+    monkeypatch.setenv(DIRECTORY, str(tmp_path))
+    servers = [Server(tmp_path, DATABASE_URL=own_postgres.url, NATS__URL=nats_server.url) for _ in range(2)]
+    assert servers[0].run_command("migrate").returncode == 0
+    with servers[0].start(), servers[1].start():
+        yield servers
+
+
+def test_a_redacted_text_is_nowhere(own_postgres: EmbeddedPostgres, replicas: list[Server], tmp_path: Path) -> None:
+    alice, bob = replicas[0].chat().user("alice"), replicas[1].chat().user("bob")
+    guild = alice.guild()
+    channel = alice.channel(guild)
+    bob.join(alice.invite(guild))
+    with alice.stream(channel) as here, bob.stream(channel) as there:
+        message = alice.say(channel, f"{FIRST} <@{bob.user_id}>")["event_id"]
+        path = f"/channels/{channel}/events/{quote(message, safe='')}"
+        for text in (SECOND, THIRD):
+            alice.ok(alice.request("PATCH", path, json={"content": text}))
+        bob.ok(bob.post(f"{path}/reactions", {"emoji": "+1"}))
+        bob.say(channel, "indeed", reply_to=message)
+        assert WORD in str(receive(here, 5))
+        assert WORD in str(receive(there, 5))
+        for user in (alice, bob):
+            assert WORD in everything_read(user, channel, message)
+            for word in (WORD, KANJI):
+                wait_until(lambda user=user, word=word: bool(search(user, word)), secs=30, what=lambda: "the index")
+        wait_until(lambda: rows(own_postgres, "search_documents") == 2, secs=30, what=lambda: "the index")
+        for server in replicas:
+            assert look(process_id(server), tmp_path, [WORD]), "nothing is found where it must be"
+
+        alice.ok(alice.request("DELETE", path))
+        receive(here, 1)
+        receive(there, 1)
+        for user in (alice, bob):
+            read = everything_read(user, channel, message)
+            assert WORD not in read
+            assert KANJI not in read
+            assert search(user, WORD) == []
+        assert tables_with(own_postgres, WORD, KANJI) == []
+        for number in range(OTHERS):
+            user = (alice, bob)[number % 2]
+            user.say(channel, f"something else {number} " + "x" * (7 * number % 200))
+            receive(here, 1)
+            receive(there, 1)
+            if number % 50 < 2:
+                everything_read(user, channel, message)
+        for server in replicas:
+            assert look(process_id(server), tmp_path, [WORD, KANJI]) == []
+            for text in (FIRST, SECOND, THIRD):
+                assert traces(process_id(server), text.encode()) == 0
+    for server in replicas:
+        assert server.stop() == 0
+    left_in_files(own_postgres, tmp_path / "postgres")
+
+
+def left_in_files(postgres: EmbeddedPostgres, directory: Path) -> None:
+    """What docs/OPERATIONS.md says of PostgreSQL's files, the WAL aside."""
+    statements(postgres, "VACUUM")
+    relations = names_by_file(postgres)
+    found = files_with(postgres, directory, WORD, KANJI[:2])
+    assert {relations.get(file, file) for file in found} <= {"search_documents_terms", "message_states", "log_events"}
+    statements(postgres, "REINDEX INDEX CONCURRENTLY search_documents_terms")
+    relations = names_by_file(postgres)
+    found = files_with(postgres, directory, WORD, KANJI[:2])
+    assert "search_documents_terms" not in {relations.get(file, file) for file in found}
+    statements(postgres, "VACUUM FULL")
+    assert files_with(postgres, directory, WORD, KANJI[:2]) == {}
+
+
+def everything_read(user: User, channel: str, message: str) -> str:
+    """All that the API tells of the channel."""
+    one = f"/channels/{channel}/messages/{quote(message, safe='')}"
+    paths = (
+        f"/channels/{channel}/events",
+        f"/channels/{channel}/messages",
+        one,
+        f"{one}/versions",
+        "/inbox",
+        "/users/@me/log",
+    )
+    read: list[Any] = [user.ok(user.get(path)) for path in paths]
+    read.append(user.ok(user.post("/sync", {"positions": [{"log": f"channel:{channel}", "epoch": 1, "sequence": 0}]})))
+    with user.stream(channel, since=0) as again:
+        read.append(receive(again, 5))
+    return str(read)
+
+
+def search(user: User, word: str) -> list[Any]:
+    found: list[Any] = user.ok(user.get("/search/messages", params={"q": word}))
+    return found
+
+
+def process_id(server: Server) -> int:
+    assert server.process is not None
+    return server.process.pid
+
+
+def rows(postgres: EmbeddedPostgres, table: str) -> int:
+    return int(statements(postgres, f"SELECT count(*) FROM {table}")[0][0][0])
+
+
+def statements(postgres: EmbeddedPostgres, *queries: str) -> list[list[asyncpg.Record]]:
+    """The rows of each."""
+    found: list[list[asyncpg.Record]] = []
+
+    async def ask() -> None:
+        connection = await asyncpg.connect(postgres.url)
+        for query in queries:
+            found.append(await connection.fetch(query))
+        await connection.close()
+
+    run_apart(ask)
+    return found
+
+
+def tables_with(postgres: EmbeddedPostgres, *markers: str) -> list[str]:
+    """The tables of which a row holds one of the markers in any column."""
+    (tables,) = statements(
+        postgres, "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    )
+    found = []
+    for (table,) in tables:
+        (lines,) = statements(postgres, f"SELECT * FROM {table}")
+        cells = [
+            bytes(cell) if isinstance(cell, bytes) else str(cell).encode() for line in lines for cell in line.values()
+        ]
+        if any(marker.encode() in cell for marker in markers for cell in cells):
+            found.append(table)
+    return found
+
+
+def names_by_file(postgres: EmbeddedPostgres) -> dict[str, str]:
+    """The relations of the database by the file that each is in."""
+    (relations,) = statements(
+        postgres,
+        "SELECT pg_relation_filepath(oid), regexp_replace(relname, '_[0-9]+$', '')"
+        " FROM pg_class WHERE relkind IN ('r', 'i', 't')",
+    )
+    return {file: name for file, name in relations if file is not None}
+
+
+def files_with(postgres: EmbeddedPostgres, directory: Path, *markers: str) -> dict[str, int]:
+    """How often each file of the stopped server holds a marker, the WAL aside; the server is started again."""
+    postgres.stop()
+    found = Counter[str]()
+    for file in directory.rglob("base/**/*"):
+        if file.is_file():
+            name = str(file.relative_to(file.parents[2]))
+            found[name] = sum(file.read_bytes().count(marker.encode()) for marker in markers)
+    postgres.start()
+    return dict(+found)
