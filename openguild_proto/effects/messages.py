@@ -49,10 +49,15 @@ class FindMessage(StorageEffect[MessagePage | None], frozen=True):
 
 
 class ListPins(StorageEffect[MessagePage | None], frozen=True):
-    """The channel's pinned messages, the newest pin first. None: no such channel."""
+    """The channel's pinned messages, the newest pin first. None: no such channel.
+
+    `behind`: where the last pin of the page before stands: the time of the pin, and the message's sequence.
+    """
 
     channel_id: str
     reader_id: str
+    limit: int
+    behind: tuple[int, int] | None = None
 
 
 class MessageVersion(msgspec.Struct, frozen=True, gc=False):

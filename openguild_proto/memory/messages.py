@@ -56,9 +56,13 @@ def list_pins(state: State, effect: ListPins) -> MessagePage | None:
     channel = state.channels.get(effect.channel_id)
     if channel is None:
         return None
-    pinned = [message for message in channel.messages.values() if message.pinned_at_ms is not None]
-    pinned.sort(key=lambda message: (message.pinned_at_ms or 0, message.sequence), reverse=True)
-    return _page(state, channel, effect.reader_id, [message.sequence for message in pinned])
+    pins = sorted(
+        (message.pinned_at_ms, sequence)
+        for sequence, message in channel.messages.items()
+        if message.pinned_at_ms is not None
+    )
+    behind = [pin for pin in reversed(pins) if effect.behind is None or pin < effect.behind]
+    return _page(state, channel, effect.reader_id, [sequence for _, sequence in behind[: effect.limit]])
 
 
 @performs(ReadVersions)

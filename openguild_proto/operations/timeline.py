@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -10,11 +11,12 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.messages import FindMessage, ListPins, MessagePage, ReadMessages, ReadVersions
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import JSON, Response
-from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS
+from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_CHANNEL_PINS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_SEQUENCE
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header
 from openguild_proto.operations.messages import checked_event_id
-from openguild_proto.operations.parameters import EVENT_LIMIT, SEQUENCE
+from openguild_proto.operations.paging import NEXT_CURSOR, parse_cursor
+from openguild_proto.operations.parameters import CLAMPED, EVENT_LIMIT, SEQUENCE, STRING
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess
@@ -24,6 +26,8 @@ from openguild_proto.schemas.messages import Message, TextVersion
 
 _encode = msgspec.json.Encoder().encode
 
+_SEQUENCE = re.compile(r"[0-9]{1,19}", re.ASCII)
+
 BOUNDS = ("after", "before", "around")
 
 MESSAGE_PAGE = (
@@ -31,6 +35,24 @@ MESSAGE_PAGE = (
     Parameter("before", SEQUENCE, "exclusive upper bound: the newest page below it", parse_integer),
     Parameter("around", SEQUENCE, "half of the page up to this place, half behind it", parse_integer),
     EVENT_LIMIT,
+)
+
+
+def _parse_pin(name: str, text: str) -> tuple[int, int]:
+    cursor = parse_cursor(text, lambda key: key if _SEQUENCE.fullmatch(key) else None)
+    if cursor is None or int(cursor.key) > MAX_SEQUENCE:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(name, f"must be the {NEXT_CURSOR} of a page"),))
+    return cursor.at_ms, int(cursor.key)
+
+
+PIN_PAGE = (
+    Parameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": MAX_CHANNEL_PINS, "default": MAX_CHANNEL_PINS},
+        CLAMPED,
+        parse_integer,
+    ),
+    Parameter("cursor", STRING, f"the {NEXT_CURSOR} of the page before", _parse_pin),
 )
 
 
@@ -55,14 +77,21 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
 
 @route(
     "GET", "/channels/{channel_id}/pins", "Read the pinned messages", {200: list[Message]},
-    rights=in_channel(Permission.READ), response_headers=(LOG_EPOCH, LOG_HEAD),
+    rights=in_channel(Permission.READ), query=PIN_PAGE, response_headers=(LOG_EPOCH, LOG_HEAD, NEXT_CURSOR),
 )  # fmt: skip
 def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """The newest pin first."""
-    page = yield from ListPins(channel_id=channel_id, reader_id=call.claims.user_id)
+    """The newest pin first, about a MiB at most; the header names the rest."""
+    limit = min(max(call.query.get("limit", MAX_CHANNEL_PINS), 1), MAX_CHANNEL_PINS)
+    page = yield from ListPins(
+        channel_id=channel_id, reader_id=call.claims.user_id, limit=limit + 1, behind=call.query.get("cursor")
+    )
     if page is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    return _page_response(call, page, _lines(call, page))
+    lines = _bounded(_lines(call, page)[:limit], range(min(limit, len(page.messages))))
+    if len(lines) == len(page.messages):
+        return _page_response(call, page, lines)
+    last = page.messages[len(lines) - 1].state
+    return _page_response(call, page, lines, (NEXT_CURSOR.lower(), f"{last.pinned_at_ms}.{last.sequence}"))
 
 
 @route(
@@ -93,9 +122,11 @@ def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: st
     return Response.json([folded_version(version) for version in versions])
 
 
-def _page_response(call: Call[None, ChannelAccess], page: MessagePage, lines: Sequence[bytes]) -> Response:
+def _page_response(
+    call: Call[None, ChannelAccess], page: MessagePage, lines: Sequence[bytes], *headers: tuple[str, str]
+) -> Response:
     body = b"[" + b",".join(lines) + b"]"
-    return Response(status=200, body=body, headers=_headers(call, page), content_type=JSON)
+    return Response(status=200, body=body, headers=(*_headers(call, page), *headers), content_type=JSON)
 
 
 def _lines(call: Call[None, ChannelAccess], page: MessagePage) -> list[bytes]:

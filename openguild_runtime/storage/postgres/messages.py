@@ -22,7 +22,7 @@ from openguild_proto.policy.messages import page_around
 from openguild_proto.policy.reactions import Crowd
 from openguild_proto.records import MessageState
 from openguild_runtime.storage.postgres.mode import Mode
-from openguild_runtime.storage.postgres.values import Connection, Row, to_millis
+from openguild_runtime.storage.postgres.values import Connection, Row, moment_or_none, to_millis
 
 # In the order in which `_page` takes them: at the end the members of MessageState.
 COLUMNS = """head_sequence, in_page, target, wire, crowds, sequence, event_id, author_id, created_ms, edited_text, edited_ms,
@@ -31,6 +31,8 @@ PAGE = f"SELECT {COLUMNS} FROM message_page_v1($1, $2, $3, $4, $5, $6, $7)"
 PINS = f"""
 SELECT {COLUMNS} FROM messages_v1($1, $2, $3, ARRAY(
     SELECT sequence FROM message_states WHERE log_id = $1 AND pinned_at > '-infinity'
+    AND ($4::timestamptz IS NULL OR (pinned_at, sequence) < ($4, $5::bigint))
+    ORDER BY pinned_at DESC, sequence DESC LIMIT $6
 ))
 """
 ONE = f"""
@@ -87,7 +89,16 @@ async def find_message(connection: Connection, effect: FindMessage) -> MessagePa
 
 @performs(ListPins, Mode.QUERY)
 async def list_pins(connection: Connection, effect: ListPins) -> MessagePage | None:
-    rows = await connection.fetch(PINS, effect.channel_id, effect.reader_id, MAX_SHOWN_REACTORS)
+    pinned_at_ms, sequence = effect.behind if effect.behind is not None else (None, None)
+    rows = await connection.fetch(
+        PINS,
+        effect.channel_id,
+        effect.reader_id,
+        MAX_SHOWN_REACTORS,
+        moment_or_none(pinned_at_ms),
+        sequence,
+        effect.limit,
+    )
     page = _page(rows)
     if page is None:
         return None

@@ -196,6 +196,30 @@ def test_pins_are_listed_newest_first(room: Room) -> None:
     room.ask("PUT", f"/pins/{first}", token=room.member, status=403)
 
 
+@pytest.mark.parametrize("limit", ["", "limit=2", "limit=1"])
+def test_pins_come_in_pages_of_a_bound_in_bytes(room: Room, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    posts = [room.post("x" * 100) for _ in range(5)]
+    for number, posted in enumerate(posts):
+        room.world.wall_ms += number % 2  # some are pinned at one time
+        room.ask("PUT", f"/pins/{posted}")
+    one = len(room.world.ask("GET", f"/channels/{room.channel}/pins?limit=1", None, room.owner).body)
+    monkeypatch.setattr("openguild_proto.operations.timeline.MAX_PAGE_BYTES", 4 * one - one // 2)
+    pages, cursor = list[list[str]](), ""
+    while cursor is not None:
+        query = "&".join(part for part in (limit, cursor and f"cursor={cursor}") if part)
+        answer = room.world.ask("GET", f"/channels/{room.channel}/pins?{query}", None, room.owner)
+        pages.append([message["event_id"] for message in decoded(answer)])
+        cursor = dict(answer.headers).get("x-next-cursor")
+    assert [len(page) for page in pages] == {"": [3, 2], "limit=2": [2, 2, 1], "limit=1": [1] * 5}[limit]
+    assert [posted for page in pages for posted in page] == posts[::-1]
+
+
+@pytest.mark.parametrize("cursor", ["1", "x.y", "1.", "1.99999999999999999999", "9999999999999999.1", "1.-1"])
+def test_a_cursor_of_pins_that_is_none_is_refused(room: Room, cursor: str) -> None:
+    (problem,) = room.ask("GET", f"/pins?cursor={cursor}", status=400)["details"]
+    assert problem["field"] == "cursor"
+
+
 def test_a_channel_has_so_many_pins(room: Room) -> None:
     posted = [room.post(str(number)) for number in range(MAX_CHANNEL_PINS + 1)]
     for event_id in posted[:-1]:

@@ -142,7 +142,7 @@ async def test_a_redacted_message_keeps_its_place_and_nothing_else_happens_to_it
     assert raw is not None
     assert b"hello" not in b"".join(event.wire for event in raw)
     assert b"second" not in b"".join(event.wire for event in raw)
-    page = await storage.perform(ListPins(channel_id=channel_id, reader_id=place.member))
+    page = await storage.perform(ListPins(channel_id=channel_id, reader_id=place.member, limit=MAX_CHANNEL_PINS))
     assert page is not None
     assert page.messages == ()
     for change in (Edit(target, "x"), React(target, "+1", adds=True)):
@@ -317,11 +317,17 @@ async def test_a_channel_has_so_many_pins_at_most(place: Place) -> None:
     )
     assert isinstance(freed, Appended)
     assert isinstance(pinned, Appended), "a redacted message is no pin"
-    page = await storage.perform(ListPins(channel_id=channel_id, reader_id=place.member))
+    page = await storage.perform(ListPins(channel_id=channel_id, reader_id=place.member, limit=MAX_CHANNEL_PINS))
     assert page is not None
     order = [(message.state.pinned_at_ms, message.state.sequence) for message in page.messages]
     assert order == sorted(order, reverse=True)
     assert len(order) == MAX_CHANNEL_PINS
+    for place_of_last, following in ((order[9], order[10:17]), (order[-1], [])):
+        page = await storage.perform(
+            ListPins(channel_id=channel_id, reader_id=place.member, limit=7, behind=place_of_last)
+        )
+        assert page is not None
+        assert [(message.state.pinned_at_ms, message.state.sequence) for message in page.messages] == following
 
 
 async def test_a_repeat_of_a_change_answers_as_the_first_did(place: Place) -> None:

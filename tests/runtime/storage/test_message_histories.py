@@ -129,7 +129,8 @@ def test_a_history_ends_the_same_in_both_stores(
             *[ReadMessages(channel_id=channel_id, reader_id=reader_id, limit=4, after=at) for at in (0, 5)],
             ReadMessages(channel_id=channel_id, reader_id=reader_id, limit=4, before=6),
             ReadMessages(channel_id=channel_id, reader_id=reader_id, limit=5, around=4),
-            ListPins(channel_id=channel_id, reader_id=reader_id),
+            ListPins(channel_id=channel_id, reader_id=reader_id, limit=2),
+            ListPins(channel_id=channel_id, reader_id=reader_id, limit=9, behind=(NOW, 3)),
         )
     both.alike(*[ListUnread(user_id=user_id) for user_id in USERS])
     both.alike(ReadEvents(channel_id=channel_id, limit=100))
