@@ -13,7 +13,7 @@ from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailur
 from openguild_proto.effects.messages import ListPins, MessageVersion, ReadMessages, ReadVersions
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS, MAX_SHOWN_REACTORS
+from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS
 from openguild_proto.policy.channels import KIND_BYTES
 from openguild_proto.records import NO_REACTIONS, Edit, Pin, React, Redact, StoredEvent
 from openguild_runtime.storage.base import Storage
@@ -175,55 +175,6 @@ async def test_a_reaction_counts_once_for_each_user(place: Place) -> None:
     await stored(storage, changing(channel_id, place.owner, take))
     await stored(storage, changing(channel_id, place.member, add))
     assert counts((await found(storage, channel_id, target)).state) == (("heart", 1), ("+1", 1))
-
-
-async def test_those_who_reacted_first_are_named_and_every_reader_finds_their_own(place: Place) -> None:
-    storage, channel_id, target = place.storage, place.channel_id, place.message.event_id
-    users = await _members(place, MAX_SHOWN_REACTORS + 3)
-    outcomes = await together(
-        storage, [changing(channel_id, user_id, React(target, "+1", adds=True)) for user_id in users]
-    )
-    assert all(isinstance(outcome, Appended) for outcome in outcomes)
-    for user_id, emoji in ((users[1], "heart"), (users[0], "heart"), (users[0], "\u2764"), (users[2], "!")):
-        await stored(storage, changing(channel_id, user_id, React(target, emoji, adds=True)))
-    for reader_id in ("", place.owner, *users):
-        message = await found(storage, channel_id, target, reader_id)
-        assert counts(message.state) == (("+1", len(users)), ("heart", 2), ("\u2764", 1), ("!", 1))
-        assert reactors(message, reader_id) == (
-            ("+1", tuple(users[:MAX_SHOWN_REACTORS])),
-            ("heart", (users[1], users[0])),
-            ("\u2764", (users[0],)),
-            ("!", (users[2],)),
-        )
-        used = [
-            emoji for emoji, of in (("heart", users[:2]), ("\u2764", users[:1]), ("!", users[2:3])) if reader_id in of
-        ]
-        assert reacted(message, reader_id) == (("+1", *used) if reader_id in users else ())
-
-
-async def test_where_one_of_those_named_takes_it_back_others_are_named(place: Place) -> None:
-    storage, channel_id, target = place.storage, place.channel_id, place.message.event_id
-    users = await _members(place, MAX_SHOWN_REACTORS + 3)
-    for user_id in users:
-        await stored(storage, changing(channel_id, user_id, React(target, "+1", adds=True)))
-    left = list(users)
-    for gone in users[1:]:
-        await stored(storage, changing(channel_id, gone, React(target, "+1", adds=False)))
-        left.remove(gone)
-        for reader_id in (users[0], users[-1], gone):
-            message = await found(storage, channel_id, target, reader_id)
-            assert counts(message.state) == (("+1", len(left)),)
-            ((_, named),) = reactors(message, reader_id)
-            assert len(named) == len(set(named)) == min(len(left), MAX_SHOWN_REACTORS)
-            assert set(named) <= set(left)
-            assert reacted(message, reader_id) == (("+1",) if reader_id in left else ())
-
-
-async def _members(place: Place, count: int) -> list[str]:
-    users = [await add_user(place.storage) for _ in range(count)]
-    for user_id in users:
-        await place.storage.perform(GrantGuildRole(guild_id=place.guild_id, user_id=user_id, role="member", now_ms=NOW))
-    return users
 
 
 async def test_two_edits_at_once_are_two_versions(place: Place) -> None:
