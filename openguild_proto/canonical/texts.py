@@ -1,12 +1,18 @@
-"""The text of a message, from the event that posted it."""
+"""What an event that posted a message says: its text, and what a search may ask it to have."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from openguild_proto.canonical.replies import replied_to
+from openguild_proto.policy.search import Has
 
 
 class _Content(msgspec.Struct):
     content: str = ""
+    mentions: dict[str, Any] = {}
 
 
 class _Message(msgspec.Struct):
@@ -14,6 +20,21 @@ class _Message(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Message)
+
+
+def posted_with(wire: bytes) -> frozenset[Has]:
+    """Return whether the message answers another one, and whether it mentions somebody: edits change neither."""
+    marks = {Has.REPLY} if replied_to(wire) is not None else set()
+    if b'"mentions"' in wire and _mentions(wire):  # most do not: nothing is decoded
+        marks.add(Has.MENTION)
+    return frozenset(marks)
+
+
+def _mentions(wire: bytes) -> bool:
+    try:
+        return bool(_decoder.decode(wire).content.mentions)
+    except msgspec.DecodeError:
+        return False
 
 
 def posted_text(wire: bytes) -> str:

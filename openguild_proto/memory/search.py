@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from openguild_proto.canonical.replies import replied_to
-from openguild_proto.canonical.texts import posted_text
+from openguild_proto.canonical.texts import posted_text, posted_with
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.search import FoundIn, IndexMessages, SearchHit, SearchMessages, SearchTooWide
 from openguild_proto.memory.authority import may_read
@@ -41,7 +40,7 @@ def _hits(channel: Channel, effect: SearchMessages) -> Iterator[SearchHit]:
     for sequence, message in channel.messages.items():
         wire = channel.events[sequence - 1].wire
         text = posted_text(wire) if message.edited_text is None else message.edited_text
-        if is_found(effect.wanted, message, text, is_reply=replied_to(wire) is not None):
+        if is_found(effect.wanted, message, text, posted_with(wire)):
             yield SearchHit(FoundIn(record.channel_id, record.name, record.guild_id), message, wire)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -32,6 +32,7 @@ class Has(Enum):
 
     LINK = "link"  # a web address in its text
     REPLY = "reply"  # it answers another message
+    MENTION = "mention"  # it mentions somebody
     PIN = "pin"  # it is pinned
     REACTION = "reaction"  # at least one
 
@@ -161,8 +162,8 @@ class Wanted(NamedTuple):
     has: frozenset[Has] = frozenset()
 
 
-def is_found(wanted: Wanted, message: MessageState, text: str, *, is_reply: bool) -> bool:
-    """Return whether a message is asked for, but for its channel. `text`: its text now."""
+def is_found(wanted: Wanted, message: MessageState, text: str, posted: Collection[Has]) -> bool:
+    """Return whether a message is asked for, but for its channel. `text`: its text now. `posted`: what it was posted with."""
     if message.redacted_by is not None:
         return False
     if wanted.author_id is not None and wanted.author_id != message.author_id:
@@ -173,7 +174,8 @@ def is_found(wanted: Wanted, message: MessageState, text: str, *, is_reply: bool
         return False
     having = {
         Has.LINK: lambda: has_link(text),
-        Has.REPLY: lambda: is_reply,
+        Has.REPLY: lambda: Has.REPLY in posted,
+        Has.MENTION: lambda: Has.MENTION in posted,
         Has.PIN: lambda: message.pinned_at_ms is not None,
         Has.REACTION: lambda: message.reactions != NO_REACTIONS,
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from msgspec.structs import replace
 
 from openguild_proto.canonical.event import BuiltEvent, build_event
@@ -16,10 +19,18 @@ EVENT_TYPES = {Edit: "message.edited", Redact: "message.redacted"}
 
 
 def post(
-    channel_id: str, user_id: str, text: str, *, reply_to: str | None = None, nonce: str | None = None
+    channel_id: str,
+    user_id: str,
+    text: str,
+    *,
+    reply_to: str | None = None,
+    nonce: str | None = None,
+    mentions: Sequence[str] = (),
 ) -> AppendEvent:
     """A message of an account of this server."""
-    members = {} if reply_to is None else {"reply_to": reply_to}
+    members: dict[str, Any] = {} if reply_to is None else {"reply_to": reply_to}
+    if mentions:
+        members["mentions"] = {"users": list(mentions)}
     event = _built(channel_id, user_id, "message", {"content": text, **members})
     effect = append(channel_id, user_id, text, nonce, Author(user_id))
     change = Reply(reply_to) if reply_to is not None else None
@@ -53,7 +64,7 @@ def new_event_id() -> str:
     return _built(new_id(), new_id(), "message", {}).event_id
 
 
-def _built(channel_id: str, user_id: str, event_type: str, content: dict[str, str]) -> BuiltEvent:
+def _built(channel_id: str, user_id: str, event_type: str, content: dict[str, Any]) -> BuiltEvent:
     return build_event(
         server_name="here.test", room_id=channel_id, event_type=event_type, sender=user_id,
         content={**content, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,

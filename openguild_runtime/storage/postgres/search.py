@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import anyio.lowlevel
 import asyncpg
 
-from openguild_proto.canonical.replies import replied_to
-from openguild_proto.canonical.texts import posted_text
+from openguild_proto.canonical.texts import posted_text, posted_with
 from openguild_proto.effects import Overloaded
 from openguild_proto.effects.search import FoundIn, SearchHit, SearchMessages, SearchTooWide
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
@@ -86,7 +85,7 @@ async def _of_tail(rows: Sequence[Row], effect: SearchMessages) -> list[SearchHi
         if size > SLICE_CHARS:
             size = 0
             await anyio.lowlevel.checkpoint()
-        if is_found(effect.wanted, hit.state, text, is_reply=replied_to(hit.wire) is not None):
+        if is_found(effect.wanted, hit.state, text, posted_with(hit.wire)):
             hits.append(hit)
     return hits
 

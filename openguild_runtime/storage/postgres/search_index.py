@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import anyio.lowlevel
 
-from openguild_proto.canonical.replies import replied_to
-from openguild_proto.canonical.texts import posted_text
+from openguild_proto.canonical.texts import posted_text, posted_with
 from openguild_proto.log.changes import ChangeBatch
 from openguild_proto.records import Edit, Redact
 from openguild_runtime.storage.postgres.search_terms import document_of
@@ -112,7 +111,7 @@ class SearchIndexer:
                     text,
                     author_id=row["author_id"],
                     created_at_ms=to_millis(row["created_at"]),
-                    is_reply=replied_to(row["wire"]) is not None,
+                    posted=posted_with(row["wire"]),
                 )
             )
         progress = _progress_of(rows)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from openguild_proto.policy.search import Has, Phrase, Wanted, has_link, terms_of
 from openguild_runtime.storage.migrations.first.search import LEVELS
 
 # Marks begin with a slash. No term holds one, nor a quote or a backslash, which would have to be doubled.
-LINK, REPLY = "'/link'", "'/reply'"
+MARKS = {Has.LINK: "'/link'", Has.REPLY: "'/reply'", Has.MENTION: "'/mention'"}
 
 
-def document_of(text: str, *, author_id: str, created_at_ms: int, is_reply: bool = False) -> str:
-    """Return a message as a tsvector."""
+def document_of(text: str, *, author_id: str, created_at_ms: int, posted: Collection[Has] = ()) -> str:
+    """Return a message as a tsvector. `posted`: what it was posted with."""
     parts = [
         f"'{term}':{places[0]}" if len(places) == 1 else f"'{term}':{','.join(map(str, places))}"
         for term, places in terms_of(text).items()
@@ -18,9 +20,8 @@ def document_of(text: str, *, author_id: str, created_at_ms: int, is_reply: bool
     parts.append(_author(author_id))
     parts += [f"'/{level}:{created_at_ms >> level}'" for level in LEVELS]
     if has_link(text):
-        parts.append(LINK)
-    if is_reply:
-        parts.append(REPLY)
+        parts.append(MARKS[Has.LINK])
+    parts += [MARKS[has] for has in posted]
     return " ".join(parts)
 
 
@@ -29,7 +30,7 @@ def query_of(wanted: Wanted) -> str | None:
     parts = [_phrase(phrase) for phrase in wanted.phrases]
     if wanted.author_id is not None:
         parts.append(_author(wanted.author_id))
-    parts += [mark for has, mark in ((Has.LINK, LINK), (Has.REPLY, REPLY)) if has in wanted.has]
+    parts += [mark for has, mark in MARKS.items() if has in wanted.has]
     return " & ".join(parts) or None
 
 

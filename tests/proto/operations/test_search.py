@@ -107,6 +107,21 @@ def test_filters(scene: Scene) -> None:
     assert scene.found(q="tea", before="2023-11-15T04:13:20+02:00") == [one]
 
 
+def test_messages_that_mention_somebody(scene: Scene) -> None:
+    channel = scene.channels[0]
+    assert scene.found(has="mention") == []
+    four = f"tea four for <@{scene.ids[scene.bob]}>"
+    mention = scene.post(four)
+    scene.post(f"tea five for `<@{scene.ids[scene.bob]}>`, which mentions nobody")
+    assert scene.found(has="mention") == [four]
+    scene.world.ask(
+        "PATCH", f"/channels/{channel}/events/{mention['event_id']}", {"content": "tea for all"}, scene.alice
+    )
+    assert scene.found(has="mention") == ["tea for all"]
+    scene.world.ask("DELETE", f"/channels/{channel}/events/{mention['event_id']}", token=scene.alice)
+    assert scene.found(has="mention") == []
+
+
 def test_pages(scene: Scene) -> None:
     for number in range(5):
         scene.world.wall_ms += 1

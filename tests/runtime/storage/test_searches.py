@@ -44,6 +44,7 @@ class Said:
     created_at_ms: int
     text: str
     is_reply: bool = False
+    mentions: bool = False
     is_gone: bool = False
     is_pinned: bool = False
     reacted: set[str] = field(default_factory=set)
@@ -57,6 +58,7 @@ class Said:
         return {
             Has.LINK: "https://" in self.text,
             Has.REPLY: self.is_reply,
+            Has.MENTION: self.mentions,
             Has.PIN: self.is_pinned,
             Has.REACTION: bool(self.reacted),
         }[what]
@@ -152,23 +154,34 @@ def machine(both: Both) -> type[RuleBasedStateMachine]:
                 del self.channels[channel_id], self.explicit[channel_id]
 
         @rule(channel=st.integers(0, 5), text=TEXTS, ago=st.sampled_from((0, 1, 3_600_000, DAY, 40 * DAY, 3_000 * DAY)),
-              person=st.integers(0, 3), link=st.booleans())  # fmt: skip
-        def post(self, channel: int, text: str, ago: int, person: int, link: bool) -> None:
+              person=st.integers(0, 3), link=st.booleans(), mentions=st.booleans())  # fmt: skip
+        def post(self, channel: int, text: str, ago: int, person: int, link: bool, mentions: bool) -> None:
             channel_id = self._channel(channel)
             author = self.owner if person == 3 else self.people[person]
             if author not in self.members[self.channels[channel_id]]:
                 author = self.owner
-            self._append(channel_id, author, text + LINK * link, ago)
+            self._append(channel_id, author, text + LINK * link, ago, mentions=mentions)
 
         @rule(message=st.integers(0, 20), text=TEXTS)
         def answer(self, message: int, text: str) -> None:
             if (target := self._message(message)) is not None and not target.is_gone:
                 self._append(target.channel_id, self.owner, text, 0, target.event_id)
 
-        def _append(self, channel_id: str, author: str, text: str, ago: int, reply_to: str | None = None) -> None:
-            effect = replace(post(channel_id, author, text, reply_to=reply_to), now_ms=NOW - ago)
+        def _append(
+            self,
+            channel_id: str,
+            author: str,
+            text: str,
+            ago: int,
+            reply_to: str | None = None,
+            *,
+            mentions: bool = False,
+        ) -> None:
+            mentioned = (self.owner,) if mentions else ()
+            effect = replace(post(channel_id, author, text, reply_to=reply_to, mentions=mentioned), now_ms=NOW - ago)
             both.alike(effect)
-            said = Said(channel_id, author, effect.event_id, NOW - ago, text, is_reply=reply_to is not None)
+            is_reply = reply_to is not None
+            said = Said(channel_id, author, effect.event_id, NOW - ago, text, is_reply=is_reply, mentions=mentions)
             self.said.append(said)
 
         @rule(message=st.integers(0, 20), text=TEXTS)

@@ -88,8 +88,8 @@ END
 $function$
 """
 
-# Messages that have other texts now; `documents` NULL: none any more. That it is a reply stays. A message that is not indexed
-# yet will be read as it is then.
+# Messages that have other texts now; `documents` NULL: none any more. What they were posted with stays. A message that is not
+# indexed yet will be read as it is then.
 FOLLOW = """
 CREATE FUNCTION search_follow_v1(log_ids uuid[], sequences bigint[], documents text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
@@ -98,8 +98,9 @@ BEGIN
 PERFORM search_hold_v1(log_ids);
 DELETE FROM search_documents AS d USING unnest(log_ids, sequences, documents) AS row (log_id, sequence, document)
 WHERE row.document IS NULL AND d.log_id = row.log_id AND d.sequence = row.sequence;
-UPDATE search_documents AS d SET terms = row.document::tsvector || CASE
-    WHEN d.terms @@ '''/reply'''::tsquery THEN '''/reply'''::tsvector ELSE ''::tsvector END
+UPDATE search_documents AS d SET terms = row.document::tsvector
+    || CASE WHEN d.terms @@ '''/reply'''::tsquery THEN '''/reply'''::tsvector ELSE ''::tsvector END
+    || CASE WHEN d.terms @@ '''/mention'''::tsquery THEN '''/mention'''::tsvector ELSE ''::tsvector END
 FROM unnest(log_ids, sequences, documents) AS row (log_id, sequence, document)
 WHERE row.document IS NOT NULL AND d.log_id = row.log_id AND d.sequence = row.sequence;
 END
