@@ -184,6 +184,10 @@ class Metrics:
         self._batch_size = self._histogram("openguild_append_batch_size", "Events committed together", BATCH_BUCKETS)
         self._batch_secs = self._histogram("openguild_append_duration_seconds", "One commit of appends", FAST_BUCKETS)
         self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
+        self._unindexed = self._gauge(
+            "openguild_search_unindexed_messages",
+            "Messages that waited for the search index at the last look, once a minute",
+        )
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
         self._db_ready = self._gauge("openguild_db_ready", "1 if the last probe could read and write the database")
         self._db_failures = self._counter(
@@ -312,6 +316,9 @@ class Metrics:
 
     def commit_queue(self, depth: int) -> None:
         self._queue_depth.set(depth)
+
+    def unindexed(self, messages: int) -> None:
+        self._unindexed.set(messages)
 
     def pool(self, size: int, idle: int) -> None:
         self._pool.labels("idle").set(idle)

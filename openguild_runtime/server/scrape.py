@@ -23,6 +23,7 @@ class Scrape:
         stats, metrics = self._storage.stats(), self._metrics
         metrics.pool(stats.pool_size, stats.pool_idle)
         metrics.commit_queue(stats.queue_events)
+        metrics.unindexed(stats.unindexed)
         metrics.replica_totals(self._replica.replica.counters.snapshot())
         metrics.depths(Depths(*self._replica.replica.depths()))
         metrics.limit_divisor(self._replica.replica.limit_divisor)

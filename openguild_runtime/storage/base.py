@@ -20,6 +20,9 @@ class StorageStats(msgspec.Struct, frozen=True, gc=False):
     pool_size: int = 0  # open connections
     pool_idle: int = 0  # of these, idle ones
     queue_events: int = 0  # queued appends
+    unindexed: int = (
+        0  # messages that waited for the search index when all logs were looked through, about once a minute
+    )
 
 
 class StorageHandler:

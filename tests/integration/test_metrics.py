@@ -20,7 +20,8 @@ SERIES = (
     "openguild_messaging_rejections_total", "openguild_websocket_queue_depth_max", "openguild_db_ready",
     "openguild_websocket_connections", "openguild_connections", "openguild_subscribers", "openguild_websocket_lag_closes_total",
     "openguild_replay_events_total", "openguild_append_batch_size_bucket", "openguild_append_duration_seconds_bucket",
-    "openguild_commit_queue_depth", "openguild_nats_connected", "openguild_nats_reconnects_total", "openguild_gaps_found_total",
+    "openguild_commit_queue_depth", "openguild_search_unindexed_messages",
+    "openguild_nats_connected", "openguild_nats_reconnects_total", "openguild_gaps_found_total",
     "openguild_gap_events_backfilled_total", "openguild_delivery_seconds_bucket", "openguild_loop_stall_seconds_bucket",
     "openguild_draining", "openguild_build_info", "process_resident_memory_bytes", "process_open_fds",
 )  # fmt: skip

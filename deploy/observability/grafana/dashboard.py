@@ -175,6 +175,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ((gauge("openguild_worker_up", "sum by (instance)"), "{{instance}}"),),
         ),
         Panel(
+            "Messages that wait for the search index",
+            "short",
+            ((gauge("openguild_search_unindexed_messages", "max"), "messages"),),
+            2000,
+        ),
+        Panel(
             "Clock against the database's",
             "s",
             ((gauge("openguild_clock_difference_seconds", "max by (instance)"), "{{instance}}"),),

@@ -22,7 +22,8 @@ FOLLOW = "SELECT search_follow_v1($1, $2, $3)"
 Documents: TypeAlias = tuple[Sequence[str], Sequence[int], Sequence[str | None]]
 """The arguments of `search_follow_v1`: logs, sequences of messages, and their new documents; None: the message has none."""
 BEHIND = """
-SELECT l.log_id FROM logs AS l LEFT JOIN search_progress AS p ON p.log_id = l.log_id
+SELECT l.log_id, l.message_count - coalesce(p.messages, 0) AS missing
+FROM logs AS l LEFT JOIN search_progress AS p ON p.log_id = l.log_id
 WHERE l.kind = 'channel' AND l.message_count > coalesce(p.messages, 0) LIMIT $1
 """
 CLAIM = """
@@ -58,6 +59,7 @@ class SearchIndexer:
 
     def __init__(self) -> None:
         self._grown: dict[str, None] = {}
+        self.behind = 0  # messages that were not indexed when `find_behind` looked last
 
     def grown(self, log_id: str) -> None:
         """Note that there is something to index."""
@@ -70,8 +72,9 @@ class SearchIndexer:
 
     async def find_behind(self, connection: Connection) -> None:
         """Note all logs that are behind."""
-        for row in await connection.fetch(BEHIND, MAX_BEHIND):
-            self._grown[str(row["log_id"])] = None
+        rows = await connection.fetch(BEHIND, MAX_BEHIND)
+        self._grown.update(dict.fromkeys(str(row["log_id"]) for row in rows))
+        self.behind = sum(row["missing"] for row in rows)
 
     async def index(self, connection: Connection) -> bool:
         """Index about CLAIM_MESSAGES messages in a transaction. True: there may be more."""

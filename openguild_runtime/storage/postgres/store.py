@@ -376,7 +376,9 @@ class PostgresStorage(Storage):
 
     def stats(self) -> StorageStats:
         size, idle = self._pool.sizes
-        return StorageStats(pool_size=size, pool_idle=idle, queue_events=len(self._committers))
+        return StorageStats(
+            pool_size=size, pool_idle=idle, queue_events=len(self._committers), unindexed=self._indexer.behind
+        )
 
 
 PERFORMERS = collect(

@@ -83,6 +83,16 @@ async def test_a_post_is_found_before_and_after_it_is_indexed(room: Room) -> Non
     assert await room.find("tea") == [first]
 
 
+async def test_a_look_through_all_logs_counts_what_is_not_indexed(room: Room) -> None:
+    for number in range(3):
+        await room.post(f"tea {number}")
+    await room.change(React(await room.post("cake"), "+1", adds=True))  # is nothing to index
+    assert room.storage.stats().unindexed == 0, "nobody has looked yet"
+    for expected in (4, 0):
+        await index(room.storage, everywhere=True)
+        assert room.storage.stats().unindexed == expected
+
+
 async def test_an_edit_and_a_redaction_reach_the_index_with_their_event(room: Room) -> None:
     first, second = await room.post("alpha"), await room.post("beta")
     await room.index()
