@@ -7,7 +7,8 @@ The call contract, for every driver:
 2. carry out: take `next_action()` until it returns None, in order. Answers may come at any later time, in any order;
 3. write: when the socket takes bytes, and after a `Write`, call `next_write`, send, and call `sent` with what was taken, until it
    returns b"". What `sent` returns is the rest of a cut message: it goes before anything else. While the socket takes nothing,
-   call nothing; when it takes bytes again, `took_bytes`, and go on;
+   call nothing; when it takes bytes again, `took_bytes`, and go on. Writing leads to actions (a page is asked for when the socket
+   has room for it), so take those again at its end;
 4. check `wants_messages` (False: stop reading the socket) and `next_deadline`, and continue.
 
 While there is something to write, the gate of the socket's handle in `Feeds` is shut, so that no flush writes in between.

@@ -58,11 +58,16 @@ def accept_token(request: Request) -> bytes:
     return generate_accept_token((request.header("sec-websocket-key") or "").encode("ascii"))
 
 
+def offered_subprotocols(request: Request) -> list[str]:
+    """Return the subprotocols that the client offers, in the order of its preference (RFC 6455 11.3.4)."""
+    return [item.strip() for value in request.all_headers("sec-websocket-protocol") for item in value.split(",")]
+
+
 def bearer_subprotocol(request: Request) -> tuple[str | None, str | None]:
     """Return (token, subprotocol to echo) from `Sec-WebSocket-Protocol: openguild.v1, bearer.<token>`.
 
     Only `openguild.v1` is echoed: proxies may log the header, so the token must not be in it.
     """
-    offered = [item.strip() for value in request.all_headers("sec-websocket-protocol") for item in value.split(",")]
+    offered = offered_subprotocols(request)
     tokens = [item.removeprefix(_BEARER_PREFIX) for item in offered if item.startswith(_BEARER_PREFIX)]
     return (tokens[0] if tokens and tokens[0] else None), (SUBPROTOCOL if SUBPROTOCOL in offered else None)
