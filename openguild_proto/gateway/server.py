@@ -4,7 +4,8 @@ The call contract, for every driver:
 
 1. feed: an input, with the time. Messages go to `receive`; answers to actions, `gone`, `offer`, `drain`, `close`, `left` and
    `handle_deadline` are inputs too;
-2. carry out: take `next_action()` until it returns None, in order. Answers may come at any later time, in any order;
+2. carry out: take `next_action()` until it returns None, in order, after `left` too. Answers may come at any later time, in any
+   order, also after `left`: what a late one holds is given back by an `Unsubscribe`;
 3. write: when the socket takes bytes, and after a `Write`, call `next_write`, send, and call `sent` with what was taken, until it
    returns b"". What `sent` returns is the rest of a cut message: it goes before anything else. While the socket takes nothing,
    call nothing; when it takes bytes again, `took_bytes`, and go on. Writing leads to actions (a page is asked for when the socket

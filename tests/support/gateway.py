@@ -206,6 +206,8 @@ class Socket:
         feed = self.replica.open_feed(log)
         self.replica.holds[feed.key] = self.replica.holds.get(feed.key, 0) + 1
         self.server.subscribed(number, feed)
+        if self not in self.replica.sockets:  # it has left meanwhile
+            self.pump()
 
     def _read(self, feed: Feed, after: int, limit: int) -> None:
         self.replica.pages += 1
