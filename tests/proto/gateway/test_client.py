@@ -90,9 +90,11 @@ class TestLogs:
         assert server.client.places == {LOG: Place(EPOCH, 6)}
         assert server.client.gaps == 1
 
-    def test_another_epoch_is_no_place_in_this_log(self) -> None:
+    @pytest.mark.parametrize("sequence", [3, 5])
+    def test_another_epoch_is_no_place_in_this_log(self, sequence: int) -> None:
         server = Scripted().followed()
-        assert server.event(5, EPOCH + 1) == []
+        assert server.event(sequence, EPOCH + 1) == []
+        assert server.client.repeats == 0
         assert server.sent()[0]["logs"] == [{"log": LOG, "epoch": EPOCH, "after": 4}]
 
     def test_gone_logs_are_forgotten_or_asked_for_again(self) -> None:
@@ -315,6 +317,28 @@ class TestConnections:
         assert server.event(5) == [told.Delivered(LOG, EPOCH, 5, b'{"n":5}')]
         server.client.handle_deadline(0.8)
         assert [type(event) for event in server.events()] == [told.Disconnect, told.Interrupted, told.Connect]
+
+    def test_a_drain_is_no_failure(self) -> None:
+        server = Scripted()
+        for _ in range(6):
+            server.client.disconnected(None, "", server.now)
+            server.now = server.client.next_deadline() or 0.0
+            server.client.handle_deadline(server.now)
+            server.client.connected(server.now)
+        server.say(HELLO)
+        server.say(READY)
+        server.say({"type": "drain", "reconnect_after_ms": 0})
+        server.client.handle_deadline(server.now)
+        server.client.disconnected(None, "", server.now)
+        *_, interrupted = server.events()
+        assert isinstance(interrupted, told.Interrupted)
+        assert interrupted.retry_secs == 0.125, "half of the shortest delay"
+
+    def test_what_was_not_taken_is_not_for_the_next_connection(self) -> None:
+        server = Scripted().followed()
+        server.client.unfollow(LOG)
+        server.client.disconnected(None, "", 0.0)
+        assert server.sent() == []
 
     def test_a_drained_server_that_closes_early_is_left_alone_until_the_slot(self) -> None:
         server = Scripted().followed()

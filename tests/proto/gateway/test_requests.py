@@ -14,7 +14,13 @@ from openguild_proto.gateway.frames import (
     SubOk,
 )
 from openguild_proto.http.message import Request, Response
-from openguild_proto.limits import MAX_EPHEMERAL_BYTES, MAX_GATEWAY_LOGS, MAX_HELD_FRAMES, MAX_UNSENT_ANSWER_BYTES
+from openguild_proto.limits import (
+    MAX_EPHEMERAL_BYTES,
+    MAX_GATEWAY_LOGS,
+    MAX_HELD_FRAME_BYTES,
+    MAX_HELD_FRAMES,
+    MAX_UNSENT_ANSWER_BYTES,
+)
 from tests.support.gateway import EPOCH, Replica, kinds, log_name, opened, pass_secs
 
 LOG = log_name(1)
@@ -107,6 +113,16 @@ class TestLogs:
         assert [frame.ref for frame in socket.heard() if isinstance(frame, SubOk)] == [1, 2]
         assert len(socket.server.subscriptions) == 0
         assert set(replica.holds.values()) == {0}
+
+    def test_answers_to_two_subs_keep_their_refs(self, replica: Replica) -> None:
+        socket = opened(replica, room=0)
+        for ref, log in ((1, LOG), (2, log_name(2)), (2, log_name(3))):
+            socket.tell({"type": "sub", "ref": ref, "logs": [{"log": log}]})
+        socket.make_room(1 << 20)
+        answers = [
+            (frame.ref, [line.log for line in frame.logs]) for frame in socket.heard() if isinstance(frame, SubOk)
+        ]
+        assert answers == [(1, [LOG]), (2, [log_name(2), log_name(3)])]
 
     def test_gone_ends_one_log(self, replica: Replica) -> None:
         socket = opened(replica)
@@ -209,6 +225,18 @@ class TestCommands:
             socket.pump()
         assert [frame.ref for frame in socket.heard() if isinstance(frame, Ok)] == [0, 1, 2, 3, 4]
 
+    def test_an_answer_that_nothing_waits_for_is_ignored(self, replica: Replica) -> None:
+        socket = opened(replica)
+        replica.held = []
+        socket.tell({"type": "read", "ref": 1, "channel_id": CHANNEL})
+        for number in (0, 999):
+            socket.server.answered(number, Response.json({}))
+        socket.pump()
+        assert socket.heard() == []
+        replica.held.pop()()
+        socket.pump()
+        assert kinds(socket) == [Ok]
+
     def test_a_client_far_ahead_of_its_answers_is_not_read(self, replica: Replica) -> None:
         socket = opened(replica)
         replica.held = []
@@ -221,6 +249,15 @@ class TestCommands:
         assert socket.closed is None, "it may have spoken"
         replica.held.pop()()
         assert socket.server.wants_messages
+
+    def test_large_commands_are_held_within_bytes(self, replica: Replica) -> None:
+        socket = opened(replica)
+        replica.held = []
+        sent = 0
+        while socket.server.wants_messages:
+            socket.tell({"type": "post", "ref": sent, "channel_id": CHANNEL, "content": "x" * 60_000})
+            sent += 1
+        assert sent == 1 + -(-MAX_HELD_FRAME_BYTES // 60_000), "one runs"
 
     def test_a_client_that_reads_no_answers_is_not_read(self, replica: Replica) -> None:
         replica.run = lambda _: Response.json({"text": "x" * 9_000})

@@ -83,6 +83,7 @@ class TestAuthentication:
         socket.tell({"type": "read", "ref": 4, "channel_id": CHANNEL})
         socket.tell({"type": "sub", "ref": 5, "logs": [{"log": LOG}]})
         assert kinds(socket) == [Hello]
+        assert len(replica.held) == 1, "nothing is done for somebody unknown"
         while replica.held:
             replica.held.pop(0)()
             socket.pump()
