@@ -60,6 +60,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="module")
+def module_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """For what is large: pytest keeps directories of modules when any test has failed."""
+    directory = tmp_path_factory.mktemp("module")
+    yield directory
+    shutil.rmtree(directory)
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """The run's PostgreSQL; tests that stop or kill one start their own."""

@@ -23,9 +23,9 @@ RENEWED = "the database may have lost its newest commits: every channel has a ne
 
 
 @pytest.fixture(scope="module")
-def postgres_of_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StalePostgres]:
+def postgres_of_two(module_directory: Path) -> Iterator[StalePostgres]:
     """Shared: each promotion makes another timeline."""
-    server = StalePostgres(tmp_path_factory.mktemp("data"), fsync=False)
+    server = StalePostgres(module_directory, fsync=False)
     server.start()
     yield server
     server.stop()

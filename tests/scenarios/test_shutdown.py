@@ -27,9 +27,9 @@ LONG_SECS = 30  # a window that only a second signal ends
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(module_directory: Path) -> Path:
     """Where private servers keep theirs: the second start finds a cluster."""
-    return tmp_path_factory.mktemp("embedded") / "data"
+    return module_directory / "data"
 
 
 @contextmanager

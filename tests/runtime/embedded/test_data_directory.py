@@ -38,9 +38,9 @@ def fetch(url: str, query: str = "SELECT one FROM kept") -> object:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(module_directory: Path) -> Path:
     """A data directory with one row; tests break copies of it."""
-    data = tmp_path_factory.mktemp("stopped") / "data"
+    data = module_directory / "data"
     for server in (EmbeddedNats(data), EmbeddedPostgres(data, fsync=False)):
         server.start()
         if isinstance(server, EmbeddedPostgres):
