@@ -186,9 +186,9 @@ class DeviceRecord(Record, frozen=True):
 
 
 class StoredEvent(Record, frozen=True):
-    """One event of a channel's log. `wire` is the event's JSON object as bytes, event_id and signatures filled in."""
+    """One event of a log. `wire` is the event's JSON object as bytes, event_id and signatures filled in."""
 
-    channel_id: str
+    log_id: str  # of the channel, guild or user
     sequence: int
     event_id: str
     wire: bytes

@@ -133,13 +133,13 @@ class FindPosted(StorageEffect[Posted | None], frozen=True):
 
 
 class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
-    """Read a page of the log, oldest first. None: no such channel.
+    """Read a page of the log of a channel, guild or user, oldest first. None: there is no such log.
 
     `after`: the first `limit` events with sequence > after. `before`: the last `limit` with sequence < before.
     Neither: the newest `limit`. Both raise LocalProtocolError.
     """
 
-    channel_id: str
+    log_id: str
     limit: int
     after: int | None = None
     before: int | None = None

@@ -149,7 +149,7 @@ class ChangeBatch:
             )
         return Appended(
             event=StoredEvent(
-                channel_id=append.channel_id,
+                log_id=append.channel_id,
                 sequence=sequence,
                 event_id=append.event_id,
                 wire=append.wire,

@@ -33,7 +33,7 @@ def append_event(state: State, effect: AppendEvent) -> Appended | Unchanged | Ap
         if after is None:
             return Unchanged(state=before)
     event = StoredEvent(
-        channel_id=effect.channel_id,
+        log_id=effect.channel_id,
         sequence=len(channel.events) + 1,
         event_id=effect.event_id,
         wire=effect.wire,

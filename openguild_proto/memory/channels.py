@@ -157,7 +157,7 @@ def find_posted(state: State, effect: FindPosted) -> Posted | None:
 def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | None:
     if effect.after is not None and effect.before is not None:
         raise LocalProtocolError("a page has one bound: after or before")
-    events = state.events_of(effect.channel_id)
+    events = state.events_of(effect.log_id)
     if events is None:
         return None
     limit = max(0, effect.limit)

@@ -60,7 +60,7 @@ def _mentions_in(state: State, channel: Channel, user_id: str) -> list[MentionRe
             event, message = channel.events[sequence - 1], channel.messages[sequence]
             records.append(
                 MentionRecord(
-                    channel_id=event.channel_id,
+                    channel_id=event.log_id,
                     guild_id=channel.record.guild_id,
                     sequence=sequence,
                     event_id=event.event_id,

@@ -54,7 +54,7 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
     """Read a page of a channel's log, oldest first, of about a MiB at most."""
     channel = call.access.channel
     page = yield from _read_page(call.query, channel_id, channel.epoch)
-    lines = [ListedEvent(event.sequence, event.channel_id, msgspec.Raw(event.wire)) for event in page]
+    lines = [ListedEvent(event.sequence, event.log_id, msgspec.Raw(event.wire)) for event in page]
     return Response.json(lines, headers=epoch_header(channel))
 
 
@@ -83,7 +83,7 @@ def list_own_log(call: Call[None, None]) -> Operation[Response]:
 
 
 def _lines(kind: LogKind, page: tuple[StoredEvent, ...]) -> list[LogLine]:
-    return [LogLine(log_name(kind, event.channel_id), event.sequence, msgspec.Raw(event.wire)) for event in page]
+    return [LogLine(log_name(kind, event.log_id), event.sequence, msgspec.Raw(event.wire)) for event in page]
 
 
 def _read_page(query: Mapping[str, Any], log_id: str, epoch: int) -> Operation[tuple[StoredEvent, ...]]:
@@ -92,7 +92,7 @@ def _read_page(query: Mapping[str, Any], log_id: str, epoch: int) -> Operation[t
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("before", "cannot be combined with since"),))
     check_epoch(query.get("epoch"), since, epoch)
     events = yield from ReadEvents(
-        channel_id=log_id,
+        log_id=log_id,
         limit=min(max(query.get("limit", DEFAULT_PAGE_EVENTS), 1), MAX_PAGE_EVENTS),
         after=max(since, 0) if since is not None else None,
         before=max(before, 0) if before is not None else None,
@@ -122,7 +122,7 @@ def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
     events = (yield from ReadLogs(parts=plan.parts)) if plan.parts else ()
     given: dict[str, list[StoredEvent]] = {}
     for event in events[: count_within_bytes(events)]:
-        given.setdefault(event.channel_id, []).append(event)
+        given.setdefault(event.log_id, []).append(event)
     lines = [_news_line(news, given.get(news.log_id, [])) for news in plan.news]
     more = any(line.status == "news" and (not line.events or line.events[-1].sequence != line.head) for line in lines)
     return Response.json(SyncResponse(lines, more))

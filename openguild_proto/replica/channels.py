@@ -69,7 +69,7 @@ class ChannelFeed:
         """A page of the channel's log as frame payloads."""
         self.channels.outputs.counters.gaps += 1
         limit = min(PAGE_EVENTS, before - after - 1)
-        events = yield from ReadEvents(channel_id=self.channel_id, after=after, limit=limit)
+        events = yield from ReadEvents(log_id=self.channel_id, after=after, limit=limit)
         return [Item(event.sequence, event_frame_payload(event)) for event in events or ()]
 
     def release(self, sequence: int, payload: bytes) -> None:

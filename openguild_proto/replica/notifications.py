@@ -198,7 +198,7 @@ class Notifications:
                 break
             limit = min(PAGE_EVENTS, feed.head - told)
             try:
-                events = yield from ReadEvents(channel_id=channel_id, after=told, limit=limit)
+                events = yield from ReadEvents(log_id=channel_id, after=told, limit=limit)
             except StorageUnavailable:
                 yield from Sleep(RETRY_SECS).wait()
                 continue

@@ -88,7 +88,7 @@ class Pages:
         begin = reading.pieces[-1][0] if reading.pieces else after
         more: Pieces = []
         try:
-            events = yield from ReadEvents(channel_id=channel_id, after=begin, limit=after + count - begin)
+            events = yield from ReadEvents(log_id=channel_id, after=begin, limit=after + count - begin)
             more = in_pieces(events or ())
         except StorageUnavailable:
             self._outputs.log(Level.WARNING, "a replay was cut short: the log cannot be read", channel_id=channel_id)

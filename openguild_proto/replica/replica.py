@@ -132,16 +132,16 @@ class Replica:
         """This replica stored an event: to its own subscribers at once, and to the other replicas."""
         self._at(now)
         payload = event_frame_payload(event)
-        if not self.channels.committed(event.channel_id, event.sequence, payload):
+        if not self.channels.committed(event.log_id, event.sequence, payload):
             self._outputs.counters.undelivered += 1
-        self._outputs.add(Publish(event.channel_id, payload, request_id))
+        self._outputs.add(Publish(event.log_id, payload, request_id))
 
     def log_grew(self, event: StoredEvent, *, now: float) -> None:
         """This replica stored an event of the log of a guild or a user: to those who follow it, here and elsewhere."""
         self._at(now)
         payload = event_frame_payload(event)
-        self.channels.committed(event.channel_id, event.sequence, payload)
-        self._outputs.add(Publish(event.channel_id, payload, ""))
+        self.channels.committed(event.log_id, event.sequence, payload)
+        self._outputs.add(Publish(event.log_id, payload, ""))
 
     def heard(self, channel_id: str, payload: bytes, *, now: float) -> None:
         """What another replica tells of a channel: an event that it stored, or a hint."""

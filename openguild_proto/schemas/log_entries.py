@@ -131,7 +131,7 @@ def position_moved(user_id: str, state: ReadState, epoch: int) -> Entries:
 
 def mentioned(user_ids: Iterable[str], message: StoredEvent) -> Entries:
     """The message mentions these users, who may read it."""
-    content = MentionedContent(message.channel_id, message.event_id, message.sequence)
+    content = MentionedContent(message.log_id, message.event_id, message.sequence)
     return tuple((user_id, content) for user_id in sorted(user_ids))
 
 

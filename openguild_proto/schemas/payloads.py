@@ -24,7 +24,7 @@ def event_frame_payload(event: StoredEvent) -> bytes:
     """Return `{"sequence":..,"channel_id":..,"event":{..}}`."""
     return b'{"sequence":%d,"channel_id":"%b","event":%b}' % (
         event.sequence,
-        event.channel_id.encode("ascii"),
+        event.log_id.encode("ascii"),
         event.wire,
     )
 

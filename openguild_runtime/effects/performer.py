@@ -116,7 +116,7 @@ class Performer:
         try:
             self._committed(event, request_id)
         except Exception:
-            log.exception("a stored event was not delivered", channel_id=event.channel_id, sequence=event.sequence)
+            log.exception("a stored event was not delivered", channel_id=event.log_id, sequence=event.sequence)
 
     @performs(HashPassword)
     async def _hash_password(self, effect: HashPassword) -> str:

@@ -100,9 +100,7 @@ class Database:
 
     def _lacks(self, witness: StoredEvent | None) -> bool:
         state = self.tables._state
-        return (
-            witness is not None and witness.channel_id in state.channels and witness.event_id not in state.event_places
-        )
+        return witness is not None and witness.log_id in state.channels and witness.event_id not in state.event_places
 
     def _renew(self, found: History, at_least: int) -> bool:
         if self._renewals != found.renewals:

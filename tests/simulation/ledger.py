@@ -41,14 +41,14 @@ class Ledger:
 
     def append(self, event: StoredEvent, at: float) -> str | None:
         """Note a commit. What is wrong with it."""
-        log = self._logs.setdefault(event.channel_id, [])
+        log = self._logs.setdefault(event.log_id, [])
         payload = event_frame_payload(event)
         log.append(Entry(event.event_id, payload, at))
         redaction = redaction_in(payload)
         if redaction is not None:
             self._take_away(log, redaction, at)
         if event.sequence != len(log):
-            return f"event {event.sequence} of {event.channel_id} was stored behind {len(log) - 1}"
+            return f"event {event.sequence} of {event.log_id} was stored behind {len(log) - 1}"
         return None
 
     def _take_away(self, log: list[Entry], redaction: Redaction, at: float) -> None:

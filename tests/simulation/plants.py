@@ -56,7 +56,7 @@ def replay_before_subscribe(process: Process) -> None:
     def late(socket: StreamSocket, stream: OpenStream, changes: int) -> None:
         feed = process.replica.channels.get(stream.channel_id or "")
         if feed is not None and stream.since is not None and stream.since < stream.head:
-            pages = ReadEvents(channel_id=feed.channel_id, after=stream.since, limit=200)
+            pages = ReadEvents(log_id=feed.channel_id, after=stream.since, limit=200)
             for event in process.database.perform(pages) or ():
                 if event.sequence <= stream.head:
                     socket.outbox += text_frame(event_frame_payload(event))

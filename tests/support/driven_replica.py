@@ -166,7 +166,7 @@ class Driven:
 
     def deliver(self, event: StoredEvent) -> None:
         """The wire brings an event of another replica."""
-        self.replica.heard(event.channel_id, event_frame_payload(event), now=self.now)
+        self.replica.heard(event.log_id, event_frame_payload(event), now=self.now)
         self.carry_out()
 
     def deliver_control(self, record: ControlRecord) -> None:

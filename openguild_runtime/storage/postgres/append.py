@@ -75,7 +75,7 @@ def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
     if row["stored"]:
         return stored_now(effect, row["sequence"])
     known = StoredEvent(
-        channel_id=effect.channel_id,
+        log_id=effect.channel_id,
         sequence=row["sequence"],
         event_id=row["event_id"],
         wire=row["wire"],

@@ -96,7 +96,7 @@ async def _append_judged(connection: Connection, effects: Sequence[AppendEvent],
 def stored_now(effect: AppendEvent, sequence: int) -> Appended:
     """Return the outcome of an append that was stored."""
     event = StoredEvent(
-        channel_id=effect.channel_id,
+        log_id=effect.channel_id,
         sequence=sequence,
         event_id=effect.event_id,
         wire=effect.wire,
@@ -125,7 +125,7 @@ def _judgement(effect: AppendEvent, row: Row) -> Judgement:
     known = None
     if row["known_sequence"] is not None:
         known = StoredEvent(
-            channel_id=effect.channel_id,
+            log_id=effect.channel_id,
             sequence=row["known_sequence"],
             event_id=row["known_event_id"],
             wire=row["known_wire"],

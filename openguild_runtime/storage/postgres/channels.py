@@ -203,10 +203,10 @@ async def read_events(connection: Connection, effect: ReadEvents) -> tuple[Store
     if effect.after is not None and effect.before is not None:
         raise LocalProtocolError("a page has one bound: after or before")
     upper = effect.before if effect.before is not None else MAX_SEQUENCE
-    rows = await connection.fetch(PAGE, effect.channel_id, effect.after, upper, limit)
+    rows = await connection.fetch(PAGE, effect.log_id, effect.after, upper, limit)
     if not rows:
         return None
-    return tuple(_event(effect.channel_id, row) for row in rows if row["sequence"] is not None)
+    return tuple(_event(effect.log_id, row) for row in rows if row["sequence"] is not None)
 
 
 @performs(FindPosted, Mode.QUERY)
@@ -225,7 +225,7 @@ async def find_posted(connection: Connection, effect: FindPosted) -> Posted | No
 
 def _event(channel_id: str, row: Row) -> StoredEvent:
     return StoredEvent(
-        channel_id=channel_id,
+        log_id=channel_id,
         sequence=row["sequence"],
         event_id=row["event_id"],
         wire=row["wire"],

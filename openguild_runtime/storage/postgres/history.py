@@ -64,7 +64,7 @@ class HistoryReader:
 
     def stored(self, connection: Connection, event: StoredEvent) -> None:
         """Note an event that this replica has committed through `connection`."""
-        fresh, witness = self._fresh, (event.event_id, event.channel_id)
+        fresh, witness = self._fresh, (event.event_id, event.log_id)
         fresh.setdefault(None, witness)
         session = connection.get_settings()  # one object per session, also within the pool's proxy
         fresh.pop(session, None)

@@ -101,11 +101,11 @@ async def note_mentions(tx: Transaction, effects: Sequence[AppendEvent], outcome
     for effect, event in stored:
         if effect.mentions.of_many:
             await tx.connection.execute(
-                MENTION_MANY, event.channel_id, event.sequence, event.event_id, moment(event.created_at_ms),
+                MENTION_MANY, event.log_id, event.sequence, event.event_id, moment(event.created_at_ms),
                 effect.sender_id, effect.mentions.roles, effect.mentions.everyone,
             )  # fmt: skip
     named = [
-        (user, event.channel_id, event.sequence, event.event_id, moment(event.created_at_ms))
+        (user, event.log_id, event.sequence, event.event_id, moment(event.created_at_ms))
         for effect, event in stored
         for user in effect.mentions.users
         if user != effect.sender_id

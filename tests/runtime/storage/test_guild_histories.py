@@ -145,11 +145,11 @@ def test_a_history_leaves_the_same_logs_in_both_stores(
     both.alike(append(deeds.channels[0], USERS[0]))
     for moment, step in enumerate(history):
         both.alike(deeds.effect(*step, NOW + moment))
-    (guild_log,) = both.alike(ReadEvents(channel_id=deeds.guild, limit=200, after=0))
+    (guild_log,) = both.alike(ReadEvents(log_id=deeds.guild, limit=200, after=0))
     assert [event.sequence for event in guild_log] == list(range(1, len(guild_log) + 1))
     logs = (*USERS, deeds.guild, *deeds.channels, new_id())
     for user in USERS:
-        (own,) = both.alike(ReadEvents(channel_id=user, limit=200))
+        (own,) = both.alike(ReadEvents(log_id=user, limit=200))
         assert all(later.sequence == event.sequence + 1 for event, later in itertools.pairwise(own))
         both.alike(DescribeUser(user_id=user), FindGuildAccess(guild_id=deeds.guild, user_id=user))
         both.alike(FindPlace(log_id=user), FindPlace(log_id=deeds.guild), FindPlace(log_id=new_id()))

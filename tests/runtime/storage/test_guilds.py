@@ -316,9 +316,9 @@ async def test_a_store_tells_of_what_it_appends_to_the_logs_of_guilds_and_users(
     owner, member = await add_user(storage), await add_user(storage)
     guild = await add_guild(storage, owner)
     await storage.perform(accept(await invite(storage, guild, owner), member))
-    logs = {log_id: [event for event in heard.events if event.channel_id == log_id] for log_id in (guild, member)}
+    logs = {log_id: [event for event in heard.events if event.log_id == log_id] for log_id in (guild, member)}
     for log_id, events in logs.items():
-        stored = await storage.perform(ReadEvents(channel_id=log_id, after=0, limit=200))
+        stored = await storage.perform(ReadEvents(log_id=log_id, after=0, limit=200))
         assert stored is not None
         assert [(event.sequence, event.wire) for event in events] == [(event.sequence, event.wire) for event in stored]
     assert all(logs.values())

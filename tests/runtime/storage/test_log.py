@@ -102,7 +102,7 @@ async def test_concurrent_appends_leave_no_hole_and_show_in_order(storage: Stora
         sequences.append(outcome.event.sequence)
 
     async def read() -> None:
-        page = await storage.perform(ReadEvents(channel_id=channel_id, after=0, limit=200))
+        page = await storage.perform(ReadEvents(log_id=channel_id, after=0, limit=200))
         seen.append([event.sequence for event in page or ()])
 
     async with anyio.create_task_group() as tasks:
@@ -179,7 +179,7 @@ async def test_pages_after_before_and_newest(storage: Storage, channel_id: str) 
     events = await fill(storage, channel_id, 10)
 
     async def page(**bounds: int) -> list[int]:
-        found = await storage.perform(ReadEvents(channel_id=channel_id, limit=3, **bounds))
+        found = await storage.perform(ReadEvents(log_id=channel_id, limit=3, **bounds))
         assert found is not None
         assert all(event == events[event.sequence - 1] for event in found)
         return [event.sequence for event in found]
@@ -199,10 +199,10 @@ async def test_pages_after_before_and_newest(storage: Storage, channel_id: str) 
 
 
 async def test_pages_of_an_empty_and_of_an_unknown_channel(storage: Storage, channel_id: str) -> None:
-    assert await storage.perform(ReadEvents(channel_id=channel_id, limit=10)) == ()
-    assert await storage.perform(ReadEvents(channel_id=new_id(), limit=10)) is None
+    assert await storage.perform(ReadEvents(log_id=channel_id, limit=10)) == ()
+    assert await storage.perform(ReadEvents(log_id=new_id(), limit=10)) is None
     with pytest.raises(LocalProtocolError):
-        await storage.perform(ReadEvents(channel_id=channel_id, limit=10, after=1, before=5))
+        await storage.perform(ReadEvents(log_id=channel_id, limit=10, after=1, before=5))
 
 
 async def test_the_read_position_never_falls_and_stays_within_the_log(
@@ -254,5 +254,5 @@ async def test_a_deleted_channel_takes_its_log_along(storage: Storage, channel_i
     with pytest.raises(Refusal):
         await storage.perform(deletion)
     assert await storage.perform(append(channel_id)) == AppendFailure("no_channel")
-    assert await storage.perform(ReadEvents(channel_id=channel_id, limit=1)) is None
+    assert await storage.perform(ReadEvents(log_id=channel_id, limit=1)) is None
     assert await heads(storage, [channel_id]) == {}

@@ -88,5 +88,5 @@ def test_a_history_ends_the_same_in_both_stores(
         if inbox:
             after = PageCursor(inbox[0].created_at_ms, inbox[0].event_id)
             assert both.alike(ListMentions(user_id=user, after=after))[0] == inbox[1:]
-        both.alike(ListUnread(user_id=user), ReadEvents(channel_id=user, limit=200))
+        both.alike(ListUnread(user_id=user), ReadEvents(log_id=user, limit=200))
     both.alike(*[RevokeServerRole(user_id=user, role=role, now_ms=NOW) for user in USERS for role in ROLES])

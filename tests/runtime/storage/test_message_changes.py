@@ -138,7 +138,7 @@ async def test_a_redacted_message_keeps_its_place_and_nothing_else_happens_to_it
     assert [version.wire for version in versions] == [
         redacted_wire(wire, redaction.event_id) for wire in (place.message.wire, edit.wire)
     ]
-    raw = await storage.perform(ReadEvents(channel_id=channel_id, limit=100))
+    raw = await storage.perform(ReadEvents(log_id=channel_id, limit=100))
     assert raw is not None
     assert b"hello" not in b"".join(event.wire for event in raw)
     assert b"second" not in b"".join(event.wire for event in raw)
@@ -199,7 +199,7 @@ async def test_an_edit_and_a_redaction_at_once_leave_no_text(place: Place) -> No
     assert late is ErrorCode.MESSAGE_REDACTED
     assert isinstance(redact, Appended)
     assert isinstance(before, Appended)
-    raw = await storage.perform(ReadEvents(channel_id=channel_id, limit=100))
+    raw = await storage.perform(ReadEvents(log_id=channel_id, limit=100))
     assert raw is not None
     assert len(raw) == 3
     for text in (b"hello", b"improved", b"too late"):

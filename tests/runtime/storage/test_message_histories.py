@@ -133,7 +133,7 @@ def test_a_history_ends_the_same_in_both_stores(
             ListPins(channel_id=channel_id, reader_id=reader_id, limit=9, behind=(NOW, 3)),
         )
     both.alike(*[ListUnread(user_id=user_id) for user_id in USERS])
-    both.alike(ReadEvents(channel_id=channel_id, limit=100))
+    both.alike(ReadEvents(log_id=channel_id, limit=100))
     for effect in done:
         both.alike(
             FindMessage(channel_id=channel_id, reader_id=USERS[0], event_id=effect.event_id),

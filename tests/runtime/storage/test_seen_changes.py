@@ -178,7 +178,7 @@ async def test_an_edit_and_a_redaction_on_two_replicas_leave_no_text(place: Plac
         edited, redacted = await on_both(place, edit, redact)
         assert isinstance(redacted, Appended)
         assert edited is ErrorCode.MESSAGE_REDACTED or edited.event.sequence < redacted.event.sequence
-    events = await place.here.perform(ReadEvents(channel_id=place.channel_id, limit=100))
+    events = await place.here.perform(ReadEvents(log_id=place.channel_id, limit=100))
     assert events is not None
     assert not any(b"secret" in event.wire for event in events)
 

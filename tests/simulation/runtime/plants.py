@@ -54,7 +54,7 @@ def replay_before_subscribe(replica: Replica) -> None:
     def late(transport: Transport, stream: OpenStream, changes: int) -> None:
         feed = streams.replica.channels.get(stream.channel_id or "")
         if feed is not None and stream.since is not None and stream.since < stream.head:
-            for event in tables.perform(ReadEvents(channel_id=feed.channel_id, after=stream.since, limit=200)) or ():
+            for event in tables.perform(ReadEvents(log_id=feed.channel_id, after=stream.since, limit=200)) or ():
                 if event.sequence <= stream.head:
                     transport.connection.outbox.append(text_frame(event_frame_payload(event)))
             stream = msgspec.structs.replace(stream, since=feed.head)

@@ -345,7 +345,7 @@ class Run:
     def _log(self, channel: str) -> list[str]:
         texts: list[str] = []
         while True:
-            page = self.world.tables.perform(ReadEvents(channel_id=channel, after=len(texts), limit=MAX_PAGE_EVENTS))
+            page = self.world.tables.perform(ReadEvents(log_id=channel, after=len(texts), limit=MAX_PAGE_EVENTS))
             if not page:
                 return texts
             for event in page:
