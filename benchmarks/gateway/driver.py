@@ -82,7 +82,9 @@ class End:
             handle = len(gateway.ends)
         gateway.ends[handle] = self
         self.paired = paired
-        self.server = GatewayServer(gateway.feeds, Encoding.JSON, handle=handle, now=0.0, wall_ms=0, token="t")
+        self.server = GatewayServer(
+            gateway.feeds, Encoding.JSON, handle=handle, wake=lambda: None, now=0.0, wall_ms=0, token="t"
+        )
         self.pump()
 
     def pump(self) -> None:

@@ -109,6 +109,10 @@ class Feeds:
         """Forget a feed that nobody follows. Raises LocalProtocolError if somebody does."""
         if feed.is_followed:
             raise LocalProtocolError(f"{feed.log} is followed")
+        self.retire(feed)
+
+    def retire(self, feed: Feed) -> None:
+        """Forget a feed whose log is gone or begins anew: its followers get nothing more of it. Safe to repeat."""
         if self._of(feed.encoding).get(feed.log) is feed:
             del self._of(feed.encoding)[feed.log]
             del self._by_key[feed.key]
@@ -143,6 +147,11 @@ class Feeds:
                 ring.replace(sequence, feed.encoding.event_message(feed.log, feed.epoch, sequence, wire))
                 replaced += 1
         return replaced
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no log is followed."""
+        return not self._by_key
 
     def feeds_of(self, log: str) -> list[Feed]:
         """Return the open feeds of a log."""

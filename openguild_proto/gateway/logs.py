@@ -45,7 +45,7 @@ class SocketLogs:
             self._outputs.refuse(sub.ref, code, message, log)
         if wanted.logs:
             self._openings.number = self._outputs.next_number()
-            self._outputs.actions.append(Subscribe(self._openings.number, wanted.logs))
+            self._outputs.act(Subscribe(self._openings.number, wanted.logs))
 
     def _unsubscribe(self, unsub: Unsub) -> None:
         for log in unsub.logs:
@@ -59,7 +59,7 @@ class SocketLogs:
 
     def _release(self, feed: Feed) -> None:
         self.subscriptions.end(feed)
-        self._outputs.actions.append(Unsubscribe(feed))
+        self._outputs.act(Unsubscribe(feed))
 
     # --- what the owner answers ----------------------------------------------------------------------
 
@@ -67,7 +67,7 @@ class SocketLogs:
         """The user may read this log of a `Subscribe`."""
         asked = self._openings.take(number, feed.log)
         if asked is None:
-            self._outputs.actions.append(Unsubscribe(feed))
+            self._outputs.act(Unsubscribe(feed))
             return
         if feed in self.subscriptions:
             self._release(feed)  # it is moved
@@ -102,5 +102,6 @@ class SocketLogs:
     def end(self) -> None:
         """The socket is gone: follow nothing."""
         self.stop()
-        self._outputs.actions.extend(Unsubscribe(feed) for feed in self.subscriptions.end_all())
+        for feed in self.subscriptions.end_all():
+            self._outputs.act(Unsubscribe(feed))
         self._outputs.end()

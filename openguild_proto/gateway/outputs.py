@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway.actions import AnyAction, ReadPage, Write
@@ -13,16 +14,26 @@ from openguild_proto.gateway.outgoing import Outgoing
 
 
 class SocketOutputs:
-    """The handler of the socket's subscriptions, too. `number`: of the last action that is answered."""
+    """The handler of the socket's subscriptions, too. `number`: of the last action that is answered.
 
-    __slots__ = ("_feeds", "_handle", "actions", "number", "outgoing")
+    `wake` is called when the first action is queued.
+    """
 
-    def __init__(self, feeds: Feeds, handle: int, encoding: Encoding) -> None:
+    __slots__ = ("_feeds", "_handle", "_wake", "actions", "number", "outgoing")
+
+    def __init__(self, feeds: Feeds, handle: int, encoding: Encoding, wake: Callable[[], None]) -> None:
         self._feeds = feeds
         self._handle = handle
         self.actions: deque[AnyAction] = deque()
         self.outgoing = Outgoing(encoding)
         self.number = 0
+        self._wake = wake
+
+    def act(self, action: AnyAction) -> None:
+        """Queue an action."""
+        self.actions.append(action)
+        if len(self.actions) == 1:
+            self._wake()
 
     def next_number(self) -> int:
         """Return the number of the next action that is answered."""
@@ -43,7 +54,7 @@ class SocketOutputs:
         gates = self._feeds.gates
         if self._handle >= 0 and not gates[self._handle]:
             gates[self._handle] = 1
-            self.actions.append(Write())
+            self.act(Write())
 
     def all_written(self) -> None:
         """Open the gate: the flush may write."""
@@ -56,7 +67,7 @@ class SocketOutputs:
 
     def read_page(self, feed: Feed, after: int, limit: int) -> None:
         """Ask for a page of a log."""
-        self.actions.append(ReadPage(feed, after, limit))
+        self.act(ReadPage(feed, after, limit))
 
     def offer(self, message: bytes) -> None:
         """Queue something that may be missed, unless the socket is behind with what was offered before."""

@@ -17,7 +17,7 @@ While there is something to write, the gate of the socket's handle in `Feeds` is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import ErrorCode
@@ -65,7 +65,8 @@ DEFAULT_LIMITS = Limits()
 class GatewayServer:
     """`handle`: under which `feeds` knows the socket. `token`: of the upgrade's header or subprotocol, where it had one.
 
-    `wall_ms`: UTC milliseconds. `heartbeat_secs`: between two heartbeats of each side.
+    `wake()` is called when `next_action` has something again: inputs of other sockets and the flush may cause it. `wall_ms`: UTC
+    milliseconds. `heartbeat_secs`: between two heartbeats of each side.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class GatewayServer:
         encoding: Encoding,
         *,
         handle: int,
+        wake: Callable[[], None],
         now: float,
         wall_ms: int,
         token: str | None = None,
@@ -96,7 +98,7 @@ class GatewayServer:
         self._heartbeat_secs = heartbeat_secs
         self._deadlines: Deadlines[Deadline] = Deadlines()
         self._deadlines.set(Deadline.AUTH, now + GATEWAY_AUTH_SECS)
-        self._outputs = SocketOutputs(feeds, handle, encoding)
+        self._outputs = SocketOutputs(feeds, handle, encoding, wake)
         self._lanes = Lanes()
         self._logs = SocketLogs(feeds, handle, encoding, self._outputs, self._lanes)
         self._token = ""
@@ -121,6 +123,11 @@ class GatewayServer:
     def wants_messages(self) -> bool:
         """Whether the socket is to be read: False while so much waits that more would need memory."""
         return not (self._lanes.is_full or self._outputs.outgoing.is_full)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How its frames become messages."""
+        return self._encoding
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -154,7 +161,7 @@ class GatewayServer:
         if self.phase is Phase.CLOSED and not was_closed:
             self._stop()
             self._outputs.has_output()  # the gate stays shut: nothing follows a close frame
-            self._outputs.actions.append(Close(code, GATEWAY_CLOSES[code].reason if reason is None else reason))
+            self._outputs.act(Close(code, GATEWAY_CLOSES[code].reason if reason is None else reason))
 
     def _stop(self) -> None:
         self._lanes.clear()
@@ -214,7 +221,7 @@ class GatewayServer:
             self._outputs.refuse(auth.ref, ErrorCode.DRAINING)
             return
         self._renewal = self._outputs.next_number(), auth
-        self._outputs.actions.append(Authenticate(self._outputs.number, auth.token))
+        self._outputs.act(Authenticate(self._outputs.number, auth.token))
 
     def authenticated(self, number: int, grant: Grant, now: float) -> None:
         """The token of this `Authenticate` is good."""
@@ -277,7 +284,7 @@ class GatewayServer:
                 request_id=f"{self._request_id}.{command.ref}",
                 client_address=self._client_address,
             )
-            self._outputs.actions.append(Run(self._running, request))
+            self._outputs.act(Run(self._running, request))
         self._logs.begin_changes()
 
     def answered(self, number: int, response: Response) -> None:

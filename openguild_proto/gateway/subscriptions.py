@@ -66,6 +66,10 @@ class Subscriptions:
     def __contains__(self, feed: Feed) -> bool:
         return feed in self._entries
 
+    def feeds(self) -> list[Feed]:
+        """Return what is followed."""
+        return list(self._entries)
+
     def state(self, feed: Feed) -> Following:
         """Return how the socket stands to a log. Raises KeyError if it does not follow it."""
         return _STATES[self._entries[feed] & _MASK]

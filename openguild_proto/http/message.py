@@ -74,6 +74,20 @@ class Response(msgspec.Struct, frozen=True, gc=False):
         return cls(status=status)
 
 
+class OpenGateway(msgspec.Struct, frozen=True, gc=False):
+    """Returned by an operation, instead of a response, to accept an upgrade to the gateway (PROTOCOL 15).
+
+    The socket authenticates afterwards. The runtime releases its place in `StreamLimiter` at its end.
+    """
+
+    subprotocol: str
+    address: str  # key under which the socket's place is reserved
+    token: str | None = None  # of the upgrade's header or subprotocol
+    request_id: str = ""
+    headers: Headers = ()  # of the 101
+    route: str = "unmatched"
+
+
 class OpenStream(msgspec.Struct, frozen=True, gc=False):
     """Returned by an operation, instead of a response, to accept an upgrade (PROTOCOL 8).
 

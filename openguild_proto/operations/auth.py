@@ -16,7 +16,7 @@ from openguild_proto.ws.handshake import bearer_subprotocol
 
 def authenticate(ctx: Context, request: Request) -> Operation[Claims]:
     """Return the claims of an active session. Raises Refusal 401."""
-    claims = yield from _live_claims(ctx, bearer_token(request))
+    claims = yield from live_claims(ctx, bearer_token(request))
     if claims is None:
         raise Refusal(ErrorCode.UNAUTHORIZED)
     return claims
@@ -40,7 +40,7 @@ def authenticate_socket(
     """
     subprotocol_token, subprotocol = bearer_subprotocol(request)
     for token in (bearer_token(request), subprotocol_token, _query_token(request, parameters)):
-        claims = yield from _live_claims(ctx, token)
+        claims = yield from live_claims(ctx, token)
         if claims is not None:
             return claims, subprotocol
     raise Refusal(ErrorCode.UNAUTHORIZED)
@@ -64,7 +64,8 @@ def bearer_token(request: Request) -> str | None:
     return token if scheme in {"Bearer", "bearer"} and token and token.isascii() and token.isprintable() else None
 
 
-def _live_claims(ctx: Context, token: str | None) -> Operation[Claims | None]:
+def live_claims(ctx: Context, token: str | None) -> Operation[Claims | None]:
+    """Return the claims of a token of an active session; None: it is not valid."""
     if token is None or not token.strip():
         return None
     tokens = ctx.service.tokens

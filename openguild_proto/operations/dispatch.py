@@ -14,7 +14,7 @@ import msgspec
 
 from openguild_proto.effects.base import Operation, Overloaded, StorageUnavailable
 from openguild_proto.errors import ErrorCode, FieldProblem, LocalProtocolError, Refusal
-from openguild_proto.http.message import OpenStream, Request, Response
+from openguild_proto.http.message import OpenGateway, OpenStream, Request, Response
 from openguild_proto.http.refusal import refusal_response
 from openguild_proto.limits import CONNECTION_LIMIT_RETRY_SECS, OVERLOADED_RETRY_SECS, UNAVAILABLE_RETRY_SECS
 from openguild_proto.operations import routes
@@ -32,7 +32,7 @@ METRICS_ROUTE = "/metrics"
 UPGRADE = (("upgrade", "websocket"), ("sec-websocket-version", "13"))
 
 
-def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
+def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream | OpenGateway]:
     """Run the operation of `request`. A Refusal or an unavailable store becomes a typed response; other exceptions are bugs
     and propagate."""
     template = "unmatched"
@@ -71,11 +71,11 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
             raise Refusal(code)
         if route.body is not None:
             call.body = _decode_body(call, route)
-        result: Response | OpenStream = yield from route.operation(call, **params)
+        result: Response | OpenStream | OpenGateway = yield from route.operation(call, **params)
         if not call.decided and route.rights.late:
             raise LocalProtocolError(f"{route.name} has responded without a check of {route.permission}")
         if Limit.STREAMS in route.limits:
-            _reserve_place(call)
+            _reserve_place(call, route)
         return msgspec.structs.replace(result, route=template)
     except Refusal as refusal:
         if refusal.code in uncounted:
@@ -92,7 +92,7 @@ def dispatch(ctx: Context, request: Request) -> Operation[Response | OpenStream]
 def _check_head(request: Request, route: Route) -> None:
     if len(request.body) > route.max_body_bytes:
         raise Refusal(ErrorCode.TOO_LARGE, f"the request body is over {route.max_body_bytes} bytes")
-    if route.auth == "socket" and not request.is_upgrade:
+    if route.auth in {"socket", "gateway"} and not request.is_upgrade:
         raise Refusal(ErrorCode.UPGRADE_REQUIRED, headers=UPGRADE)
 
 
@@ -132,13 +132,14 @@ def _decode_body(call: Call[Any, Any], route: Route) -> Any:
         return decode_body(call.request, route.body, required=route.body_required)
 
 
-def _reserve_place(call: Call[Any, Any]) -> None:
-    """Reserve the place of a stream. The caller of dispatch gives it back, under the stream's address."""
-    if not call.ctx.service.sockets.reserve(call.claims.user_id, limit_key(call.request.client_address)):
+def _reserve_place(call: Call[Any, Any], route: Route) -> None:
+    """Reserve the place of a socket. The caller of dispatch gives it back, under the stream's address."""
+    user_id = call.claims.user_id if route.needs_token else None
+    if not call.ctx.service.sockets.reserve(user_id, limit_key(call.request.client_address)):
         raise Refusal(ErrorCode.CONNECTION_LIMIT, retry_after_secs=CONNECTION_LIMIT_RETRY_SECS)
 
 
-def dispatch_metrics(ctx: Context, request: Request) -> Operation[Response | OpenStream]:
+def dispatch_metrics(ctx: Context, request: Request) -> Operation[Response | OpenStream | OpenGateway]:
     """Respond on the metrics listener: to `GET /metrics`, and with 404 to everything else."""
     if request.path == METRICS_ROUTE:
         return (yield from dispatch(ctx, request))

@@ -11,9 +11,9 @@ from openguild_proto.limits import MAX_SMALL_BODY_BYTES
 from openguild_proto.operations.context import Limit, Settings
 from openguild_proto.policy.permissions import Permission
 
-Auth: TypeAlias = Literal["none", "bearer", "socket", "refresh"]
-"""none; bearer: a token in the header; socket: for an upgrade, also in subprotocol or query; refresh: a refresh token in the
-body."""
+Auth: TypeAlias = Literal["none", "bearer", "socket", "gateway", "refresh"]
+"""none; bearer: a token in the header; socket: for an upgrade, also in subprotocol or query; gateway: the socket authenticates
+after its upgrade; refresh: a refresh token in the body."""
 
 OperationFunction: TypeAlias = Callable[..., Generator[Any, Any, Any]]
 """Called with the `Call`, and with the template's parameters by name."""
@@ -121,7 +121,7 @@ class Route(NamedTuple):
         codes = [*self.errors]
         if self.needs_token:
             codes.append(ErrorCode.UNAUTHORIZED)
-        if self.auth == "socket":
+        if self.auth in {"socket", "gateway"}:
             codes.append(ErrorCode.UPGRADE_REQUIRED)
         if self.rights.scope is not None:
             codes += [ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN]

@@ -6,6 +6,7 @@ from openguild_proto.limits import MAX_SMALL_BODY_BYTES
 from openguild_proto.operations import (
     changes,
     channels,
+    gateway,
     guilds,
     health,
     inbox,
@@ -47,6 +48,7 @@ ROUTES: tuple[Route, ...] = (
         inbox,
         search,
         streams,
+        gateway,
     ),
 )
 

@@ -36,18 +36,27 @@ class StreamLimiter:
         self._addresses = Quota(max_per_address)
         self.total = 0
 
-    def reserve(self, user_id: str, address: str) -> bool:
-        """Reserve a place. False, with nothing changed, at a limit."""
-        has_room = self._users.has_room(user_id) and self._addresses.has_room(address)
+    def reserve(self, user_id: str | None, address: str) -> bool:
+        """Reserve a place. False, with nothing changed, at a limit. `user_id` None: the socket says later whose it is (`claim`)."""
+        has_room = self._addresses.has_room(address) and (user_id is None or self._users.has_room(user_id))
         if self.total >= self.max_total or not has_room:
             return False
         self.total += 1
-        self._users.take(user_id)
         self._addresses.take(address)
+        if user_id is not None:
+            self._users.take(user_id)
         return True
 
-    def release(self, user_id: str, address: str) -> None:
-        """Give a reserved place back."""
+    def claim(self, user_id: str) -> bool:
+        """Make a place that was reserved without a user that of `user_id`. False, with nothing changed, at their limit."""
+        if not self._users.has_room(user_id):
+            return False
+        self._users.take(user_id)
+        return True
+
+    def release(self, user_id: str | None, address: str) -> None:
+        """Give a reserved place back. `user_id` None: nobody has claimed it."""
         self.total -= 1
-        self._users.give_back(user_id)
         self._addresses.give_back(address)
+        if user_id is not None:
+            self._users.give_back(user_id)

@@ -62,6 +62,13 @@ class Flush(Action, frozen=True):
     haste: Haste = Haste.SOON
 
 
+class FlushFeed(Action, frozen=True):
+    """Some gateway socket has not got what the ring `key` of the feeds has."""
+
+    key: str
+    haste: Haste = Haste.SOON
+
+
 class Replay(Action, frozen=True):
     """The socket is fed from the log, by `Replica.next_pages`, until it is live.
 
@@ -119,4 +126,6 @@ class Pass(Action, frozen=True):
 
 PASS = Pass()
 
-AnyAction: TypeAlias = Query | Publish | Broadcast | Flush | Replay | Close | ExpireAt | Prepared | Log | Pass
+AnyAction: TypeAlias = (
+    Query | Publish | Broadcast | Flush | FlushFeed | Replay | Close | ExpireAt | Prepared | Log | Pass
+)

@@ -30,6 +30,7 @@ from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlKind, ControlRecord
 from openguild_proto.replica.actions import Close, Level, StreamSocket
 from openguild_proto.replica.epochs import Epochs
+from openguild_proto.replica.gateway import Gateway
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.streams import Streams
 from openguild_proto.sessions.tokens import TokenAuthority
@@ -42,10 +43,13 @@ Recheck = Callable[[OpenStream], Operation[CloseCode | None]]
 class Controls:
     """Applies every control record in order, once, from where the log stands at `start`."""
 
-    def __init__(self, outputs: Outputs, epochs: Epochs, streams: Streams, tokens: TokenAuthority) -> None:
+    def __init__(
+        self, outputs: Outputs, epochs: Epochs, streams: Streams, gateway: Gateway, tokens: TokenAuthority
+    ) -> None:
         self._outputs = outputs
         self._epochs = epochs
         self._streams = streams
+        self._gateway = gateway
         self._tokens = tokens
         self._log_head = 0  # as it was read when there were no records
         self._everything_at = 0  # the count of changes when everything was last to be checked again
@@ -134,6 +138,7 @@ class Controls:
         self._streams.notifications.watchers.begin_anew()
         self._tokens.forget_confirmations()
         self._outputs.procedures.start(self._recheck_everything(), "checking every stream again")
+        self._gateway.recheck_all()
 
     def _recheck_everything(self) -> Procedure[None]:
         """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile.
@@ -160,8 +165,10 @@ class Controls:
                     self._tokens.revoke_session(session_id)
                 case CloseStreams():
                     streams.close_streams(consequence)
+                    self._gateway.close_matching(consequence)
                 case ForgetChannel(channel_id=channel_id):
                     self._do_in_turn(partial(streams.forget_channel, channel_id))
+                    self._gateway.log_ended(channel_id, "deleted")
                 case AnnounceChannel(record=created):
                     self._do_in_turn(partial(streams.notifications.channel_created, created))
                 case RefreshGuild(guild_id=guild_id):
@@ -169,6 +176,7 @@ class Controls:
                     self._outputs.add_each(users, self._start_refresh)
                 case RecheckUser(user_id=user_id):
                     self._outputs.procedures.start(self._recheck_user(user_id), "checking a user's streams again")
+                    self._gateway.recheck_user(user_id)
                 case UnknownKind(kind=kind):
                     self._pass_over(kind)
 

@@ -16,20 +16,24 @@ from openguild_proto.hints import (
     encode_hint,
 )
 from openguild_proto.replica.actions import Broadcast, Level, Publish
+from openguild_proto.replica.gateway import Gateway
 from openguild_proto.replica.notifications import Notifications
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.presence import Presence
 from openguild_proto.replica.typing import TypingThrottle
-from openguild_proto.schemas.payloads import channel_read_payload, typing_payload
+from openguild_proto.schemas.payloads import channel_read_payload, typing_data, typing_payload
 
 
 class Hints:
     """`presence` None: this server shows none."""
 
-    def __init__(self, outputs: Outputs, notifications: Notifications, presence: Presence | None) -> None:
+    def __init__(
+        self, outputs: Outputs, notifications: Notifications, presence: Presence | None, gateway: Gateway
+    ) -> None:
         self._outputs = outputs
         self._notifications = notifications
         self._presence = presence
+        self._gateway = gateway
         self._typing = TypingThrottle()
         self._has_warned = False
 
@@ -61,6 +65,7 @@ class Hints:
             case TypingHint(channel_id=channel_id, user_id=user_id, preview=preview):
                 users = [other for other in self._notifications.watchers.of_channel(channel_id) if other != user_id]
                 self._notifications.hint(users, typing_payload(channel_id, user_id, preview))
+                self._gateway.offer(f"channel:{channel_id}", "typing", typing_data(user_id, preview))
             case _ if self._presence is None:
                 pass
             case PresenceChoice():

@@ -5,7 +5,7 @@ A user's notification stream is the ring `user:<user id>`, beside the rings of c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from functools import partial
 
 from openguild_proto.effects.base import StorageUnavailable
@@ -156,9 +156,16 @@ class Notifications:
 
     def hint(self, users: Iterable[str], payload: bytes) -> None:
         """Tell users what may be lost. A user with a stream that is behind is left out: a hint must not cost them events."""
-        self._notify(users, payload, max_depth=MAX_HINT_DEPTH)
+        self._outputs.add_each(tuple(users), self.hinting(payload))
 
-    def _notify(self, users: Iterable[str], payload: bytes, max_depth: int | None = None) -> None:
+    def hinting(self, payload: bytes) -> Callable[[str], Flush | None]:
+        """Return the function that gives a hint to one user."""
+        return self._notifying(payload, MAX_HINT_DEPTH)
+
+    def _notify(self, users: Iterable[str], payload: bytes) -> None:
+        self._outputs.add_each(tuple(users), self._notifying(payload))  # in the order of the messages, for each user
+
+    def _notifying(self, payload: bytes, max_depth: int | None = None) -> Callable[[str], Flush | None]:
         frame = text_frame(payload)  # encoded once, whatever the number of users
 
         def notify(user_id: str) -> Flush | None:
@@ -167,7 +174,7 @@ class Notifications:
                 return None
             return self._outputs.publish(ring, frame, self._hub.head(ring) + 1)
 
-        self._outputs.add_each(tuple(users), notify)  # in the order of the messages, for each user
+        return notify
 
     def _announce(self, record: ControlRecord, users: Set[str]) -> None:
         self._notify(users, channel_created_payload(record))

@@ -15,13 +15,14 @@ from typing import TypeVar
 from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.replica import FindAudience
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.hints import PresenceChoice, PresenceReport, PresenceStatus, ReportRequest, encode_hint
 from openguild_proto.limits import MAX_LEASES, MAX_PRESENCE_USERS, MAX_REPORTED_USERS
 from openguild_proto.procedures import Procedure, Sleep
-from openguild_proto.replica.actions import Broadcast
+from openguild_proto.replica.actions import Broadcast, Flush
 from openguild_proto.replica.notifications import Notifications
 from openguild_proto.replica.outputs import Outputs
-from openguild_proto.schemas.payloads import presence_payload
+from openguild_proto.schemas.payloads import presence_data, presence_payload
 
 TICK_SECS = 1.0
 GRACE_SECS = 3.0  # from the end of a user's last stream here until they have left: clients reconnect
@@ -56,9 +57,12 @@ class _Session:
 class Presence:
     """`replica`: a unique id. `max_members`: of a guild whose members are told of each other."""
 
-    def __init__(self, outputs: Outputs, notifications: Notifications, replica: str, max_members: int) -> None:
+    def __init__(
+        self, outputs: Outputs, notifications: Notifications, feeds: Feeds, replica: str, max_members: int
+    ) -> None:
         self._outputs = outputs
         self._notifications = notifications
+        self._feeds = feeds
         self._replica = replica
         self._max_members = max_members
         self._sessions: dict[str, dict[str, _Session]] = {}  # user id -> session id -> its streams here
@@ -225,23 +229,34 @@ class Presence:
         watchers = self._notifications.watchers
         users = list(islice(self._untold, MAX_PRESENCE_USERS))
         audience: dict[str, tuple[str, ...]] = {}
-        if users and watchers.users():
+        if users and (watchers.users() or not self._feeds.is_empty):
             try:
                 audience = yield from FindAudience(tuple(users), self._max_members)
             except StorageUnavailable:
                 return  # with the next tick
-        for user_id in users:
-            self._untold.pop(user_id, None)
-            status = self._combined(user_id)
-            if status is self._told.get(user_id, OFFLINE):
-                continue
-            if status is OFFLINE:
-                del self._told[user_id]
-            else:
-                self._told[user_id] = status
+        changes = [(user_id, audience.get(user_id, ())) for user_id in users if self._has_changed(user_id)]
+        self._outputs.add_each(self._telling(changes), lambda flush: flush)
+
+    def _has_changed(self, user_id: str) -> bool:
+        """Compare with what was told, and take what is so for told."""
+        self._untold.pop(user_id, None)
+        status = self._combined(user_id)
+        if status is self._told.get(user_id, OFFLINE):
+            return False
+        if status is OFFLINE:
+            del self._told[user_id]
+        else:
+            self._told[user_id] = status
+        return True
+
+    def _telling(self, changes: Iterable[tuple[str, Iterable[str]]]) -> Iterator[Flush | None]:
+        """Tell the users in these guilds, one after the other: there may be very many."""
+        for user_id, guild_ids in changes:
+            data = presence_data(user_id, self._told.get(user_id, OFFLINE))
             told: dict[str, None] = {}
-            for guild_id in audience.get(user_id, ()):
-                told.update(dict.fromkeys(watchers.of_guild(guild_id)))
+            for guild_id in guild_ids:
+                told.update(dict.fromkeys(self._notifications.watchers.of_guild(guild_id)))
+                for _ in self._feeds.ephemeral(f"guild:{guild_id}", "presence", data):
+                    yield None
             told.pop(user_id, None)
-            if told:
-                self._notifications.hint(told, presence_payload(user_id, status))
+            yield from map(self._notifications.hinting(presence_payload(data)), told)

@@ -59,11 +59,24 @@ def redacted_payload(payload: bytes, redaction: Redaction) -> bytes | None:
     if redaction.target.encode() not in payload:
         return None
     try:
-        wire = bytes(_frames.decode(payload).event)
-        event = _events.decode(wire)
+        wire = event_in(payload)
     except msgspec.DecodeError:
         return None
+    return payload.replace(wire, redacted_wire(wire, redaction.event_id), 1) if redacts(wire, redaction) else None
+
+
+def redacts(wire: bytes, redaction: Redaction) -> bool:
+    """Return whether the event is the message that was taken away, or an edit of it."""
+    if redaction.target.encode() not in wire:
+        return False
+    try:
+        event = _events.decode(wire)
+    except msgspec.DecodeError:
+        return False
     is_edit = event.event_type == "message.edited" and event.content.target == redaction.target
-    if event.event_id != redaction.target and not is_edit:
-        return None
-    return payload.replace(wire, redacted_wire(wire, redaction.event_id), 1)
+    return is_edit or event.event_id == redaction.target
+
+
+def event_in(payload: bytes) -> bytes:
+    """Return the event of a frame's payload. Raises msgspec.DecodeError."""
+    return bytes(_frames.decode(payload).event)

@@ -9,9 +9,9 @@ until there are none and carry them out in order, and come back at `next_deadlin
     wait_until = replica.next_deadline()
 
 Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `log_grew`, `heard`, `stored`, `announce`, `heard_broadcast`,
-`wire_state`, `wire_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`,
-`replayed`, `flushed`, `keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`. `now` is monotonic
-seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
+`wire_state`, `wire_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`,
+`keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; those of gateway sockets through `at`. `now` is
+monotonic seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import msgspec
 
 from openguild_proto.bus.topics import Topic
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.hints import HINT_PROBE, HINT_START, AnyHint, PresenceStatus
 from openguild_proto.http.message import OpenStream
 from openguild_proto.policy.limit_sharing import PUBLISH_SECS, LimitSharing
@@ -32,6 +33,7 @@ from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_proto.replica.actions import (
     AnyAction,
     Broadcast,
+    FlushFeed,
     Level,
     Prepared,
     Publish,
@@ -41,6 +43,7 @@ from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.controls import Controls
 from openguild_proto.replica.draining import Draining
 from openguild_proto.replica.epochs import Epochs
+from openguild_proto.replica.gateway import Gateway
 from openguild_proto.replica.hints import Hints
 from openguild_proto.replica.notifications import USER_RING, Notifications
 from openguild_proto.replica.outputs import Counters, Outputs
@@ -59,7 +62,8 @@ DEFAULT_PRESENCE = PresenceSettings()
 
 
 class Replica:
-    """`hub` holds the rings, which whoever carries out `Flush` sends from; `tokens` hears of revoked sessions.
+    """`hub` and `feeds` hold the rings, which whoever carries out `Flush` and `FlushFeed` sends from; `tokens` hears of revoked
+    sessions.
 
     `sharing`: of the message limits, with the other replicas; None: there are no others. `replica_id`: a unique one.
     """
@@ -67,6 +71,7 @@ class Replica:
     def __init__(
         self,
         hub: Hub,
+        feeds: Feeds,
         tokens: TokenAuthority,
         jitter: Callable[[], float],
         sharing: LimitSharing | None = None,
@@ -81,15 +86,19 @@ class Replica:
         self.channels = Channels(outputs, self.epochs, self)
         self.notifications = Notifications(hub, outputs, self.channels)
         self.presence = (
-            Presence(outputs, self.notifications, replica_id, presence.max_guild_members) if presence.enabled else None
+            Presence(outputs, self.notifications, feeds, replica_id, presence.max_guild_members)
+            if presence.enabled
+            else None
         )
-        self._hints = Hints(outputs, self.notifications, self.presence)
         self.streams = Streams(hub, outputs, self.channels, self.notifications, Pages(outputs), self.presence)
-        self.controls = Controls(outputs, self.epochs, self.streams, tokens)
+        self.gateway = Gateway(feeds, outputs, self.channels, self.streams, self.presence, tokens)
+        self.controls = Controls(outputs, self.epochs, self.streams, self.gateway, tokens)
         self._sharing = sharing
         self._limits_delivered = True
         self._draining = Draining(outputs, jitter)
+        self._jitter = jitter
         self._tails = Tails(outputs, self.epochs, self.channels, self.controls, jitter)
+        self._hints = Hints(outputs, self.notifications, self.presence, self.gateway)
         self._preparing = Preparing(outputs, self.streams)
 
     # --- the start -----------------------------------------------------------------------------------
@@ -257,16 +266,19 @@ class Replica:
         """The key ring has changed: streams whose token was signed by a key that has left it end."""
         self._at(now)
         self.streams.keys_replaced(trusts)
+        self.gateway.keys_replaced()
 
     def wall_clock(self, wall: float, *, now: float) -> None:
         """UTC seconds now; call it about once a second. Streams end with their tokens, also when the clock was set."""
         self._at(now)
-        self.streams.wall_clock(wall)
+        if self.streams.wall_clock(wall):
+            self.gateway.clock_moved(wall)
 
     def drain(self, window_secs: float, *, now: float) -> None:
         """Send every stream elsewhere, in waves over half of the window, each told when to come back."""
         self._at(now)
         self._draining.begin(self.streams.sockets(), window_secs)
+        self.gateway.drain(window_secs, self._jitter)
 
     # --- answers and time ----------------------------------------------------------------------------
 
@@ -293,6 +305,8 @@ class Replica:
         while isinstance(action := self._outputs.next_action(), Prepared):
             if self._preparing.is_wanted(action):
                 break
+        if isinstance(action, FlushFeed):
+            self.gateway.taken(action)
         return action
 
     @property
@@ -330,6 +344,11 @@ class Replica:
         channels = [(ring, depth) for ring, depth in deep if not ring.startswith(USER_RING)]
         return channels, next((depth for ring, depth in deep if ring.startswith(USER_RING)), 0)
 
+    def at(self, now: float) -> Gateway:
+        """Return the gateway's sockets, whose inputs are given at this time."""
+        self._at(now)
+        return self.gateway
+
     def _at(self, now: float) -> None:
         self._procedures.now = now
 
@@ -342,7 +361,8 @@ class Replica:
             self.hub.rewrite(channel_id, partial(redacted_frame, redaction=redaction))
             self.streams.pages.drop_channel(channel_id)
             self.notifications.redacted(channel_id, redaction)
-        reached = False
+            self.gateway.redacted(channel_id, redaction)
+        reached = self.gateway.released(channel_id, sequence, payload)
         if self.hub.is_open(channel_id):
             flush = self._outputs.publish(channel_id, text_frame(payload), sequence)
             if flush is not None:
@@ -357,6 +377,7 @@ class Replica:
     def restarted(self, channel_id: str) -> None:
         """The channel's log went back."""
         self.streams.log_went_back(channel_id)
+        self.gateway.log_ended(channel_id, "restarted")
 
     def unfollowed(self, channel_id: str) -> None:
         """Nothing of the channel is heard any more: a page that is kept could hold what is redacted later."""
@@ -364,7 +385,7 @@ class Replica:
 
     def has_room(self, channel_id: str) -> bool:
         """Whether the channel's readers can be given more at once."""
-        return self.hub.has_room(channel_id)
+        return self.hub.has_room(channel_id) and self.gateway.has_room(channel_id)
 
     def _begin_anew(self) -> Procedure[None]:
         """Every channel has a new epoch. Counted as a change first, so that what is joining just now is looked at again."""

@@ -165,11 +165,11 @@ class Streams:
         deadline = deadline_of(stream.expires_ms, self._outputs.procedures.now, wall)
         return ExpireAt(socket, deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
-    def wall_clock(self, wall: float) -> None:
-        """UTC seconds now. Where the clock was set, every stream gets its deadline anew: tokens end by it."""
+    def wall_clock(self, wall: float) -> bool:
+        """UTC seconds now. Return whether the clock was set; then every stream gets its deadline anew: tokens end by it."""
         by = self._clock_watch.moved(self._outputs.procedures.now, wall)
         if not by:
-            return
+            return False
         what = f"the wall clock was moved by {by:+.1f} s: tokens end by it; see that only NTP sets it, in small steps"
         self._outputs.log(Level.WARNING, what)
 
@@ -177,6 +177,7 @@ class Streams:
             return None if socket.stream is None else self._expiry(socket, socket.stream, wall)
 
         self._outputs.add_each(self.sockets(), expiry)
+        return True
 
     def end_lagged(self) -> None:
         """Readers that the rings have overrun end, with the place to resume from: 1008."""

@@ -76,13 +76,22 @@ def channel_read_payload(state: ReadState) -> bytes:
 
 def typing_payload(channel_id: str, user_id: str, preview: str | None) -> bytes:
     """Return the notification `typing` (PROTOCOL 8.10.6)."""
-    event = {"user_id": user_id} if preview is None else {"user_id": user_id, "preview": preview}
-    return msgspec.json.encode({"kind": "typing", "channel_id": channel_id, "event": event})
+    return b'{"kind":"typing","channel_id":"%b","event":%b}' % (channel_id.encode(), typing_data(user_id, preview))
 
 
-def presence_payload(user_id: str, status: PresenceStatus) -> bytes:
+def typing_data(user_id: str, preview: str | None) -> bytes:
+    """Return who is typing, and what."""
+    return msgspec.json.encode({"user_id": user_id} if preview is None else {"user_id": user_id, "preview": preview})
+
+
+def presence_payload(data: bytes) -> bytes:
     """Return the notification `presence` (PROTOCOL 8.10.7)."""
-    return msgspec.json.encode({"kind": "presence", "event": {"user_id": user_id, "status": status}})
+    return b'{"kind":"presence","event":%b}' % data
+
+
+def presence_data(user_id: str, status: PresenceStatus) -> bytes:
+    """Return how a user appears."""
+    return msgspec.json.encode({"user_id": user_id, "status": status})
 
 
 class _Control(msgspec.Struct, frozen=True, gc=False, tag="control", tag_field="type"):

@@ -123,6 +123,14 @@ class NonblockingSocket:
         elif not self._watched:
             self._watch()
 
+    def read_on(self, wanted: bool) -> None:
+        """Go on reading by callback, or leave in the network what comes."""
+        if self._reader is not None and not self._over and wanted is not self._watched:
+            if wanted:
+                self._watch()
+            else:
+                self._unwatch()
+
     def _watch(self) -> None:
         self._loop.add_reader(self._sock, self._readable)
         self._watched = True

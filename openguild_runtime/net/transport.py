@@ -35,6 +35,23 @@ class Feeder(Protocol):
         """Put what comes next into the outbox; False: nothing is left, or the stream is over."""
 
 
+class GatewayDriver(Protocol):
+    """What drives the gateway's protocol on a transport."""
+
+    def next_deadline(self) -> float | None:
+        """Monotonic seconds; None: no deadline runs."""
+
+    def deadline_passed(self) -> None:
+        """Act on the deadlines that have passed."""
+
+    @property
+    def described(self) -> dict[str, str | None]:
+        """What a record of the log says of it."""
+
+    def write_elsewhere(self) -> None:
+        """Something else writes to the socket, or it is closing: events wait."""
+
+
 class TransportHandler(Protocol):
     """What a transport tells its connection server, and may ask of it."""
 
@@ -53,8 +70,8 @@ class Transport:
     """Carries out what the connection wants; only the connection server closes the descriptor."""
 
     __slots__ = (
-        "_clock", "_handler", "_idle", "_pumping", "_tasks", "_timers", "address", "connection", "feeder", "socket", "stream",
-        "subscriber", "timer_tick",
+        "_clock", "_handler", "_idle", "_pumping", "_tasks", "_timers", "address", "connection", "feeder", "gateway", "socket",
+        "stream", "subscriber", "timer_tick",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +90,7 @@ class Transport:
         self.connection = connection
         self.stream: OpenStream | None = None
         self.feeder: Feeder | None = None
+        self.gateway: GatewayDriver | None = None
         self.subscriber: Subscriber | None = None
         self.timer_tick = -1
         self._clock = clock
@@ -87,7 +105,7 @@ class Transport:
         """What a record of the log says of it: timers and flushes run in no request's context."""
         stream = self.stream
         if stream is None:
-            return {"peer": self.address}
+            return {"peer": self.address} if self.gateway is None else {"peer": self.address, **self.gateway.described}
         return {
             "peer": self.address, "request_id": stream.request_id, "user_id": stream.user_id, "channel_id": stream.channel_id,
         }  # fmt: skip
@@ -96,13 +114,19 @@ class Transport:
 
     def next_deadline(self) -> float | None:
         """Monotonic seconds; None: nothing is waited for."""
-        return None if self.socket.ended else self.connection.next_deadline()
+        if self.socket.ended:
+            return None
+        deadline = self.connection.next_deadline()
+        other = self.gateway.next_deadline() if self.gateway is not None else None
+        return deadline if other is None else other if deadline is None else min(deadline, other)
 
     def deadline_passed(self) -> None:
         """Act on what `next_deadline` gave; never raises. What the peer sent is left to whoever reads here."""
         try:
             for event in self.connection.handle_deadline(self._clock()):
                 self._handler.report(self, event)
+            if self.gateway is not None:
+                self.gateway.deadline_passed()
             self.settle()
         except Exception:  # contained: one connection's failure must not end the others
             log.exception("a deadline failed", peer=self.address)
@@ -123,6 +147,11 @@ class Transport:
     # --- writing -----------------------------------------------------------------------------------
 
     @property
+    def is_pumping(self) -> bool:
+        """Whether the pump owns the write side."""
+        return self._pumping
+
+    @property
     def closing(self) -> bool:
         """Whether the socket is shut: nothing is sent or received any more."""
         return self.socket.ended
@@ -137,6 +166,8 @@ class Transport:
         connection = self.connection
         if self.subscriber is not None and not connection.is_open:
             self.subscriber.leave()
+        if self.gateway is not None and not connection.is_open:
+            self.gateway.write_elsewhere()
         wants = connection.wants
         if not self._pumping and wants is not Wants.ABORT and connection.outbox:
             if not self.push():
@@ -195,6 +226,8 @@ class Transport:
         self._pumping = True
         if self.subscriber is not None:
             self.subscriber.parked = True
+        if self.gateway is not None:
+            self.gateway.write_elsewhere()
         self._tasks.start_soon(self._pump)
 
     async def _pump(self) -> None:

@@ -20,6 +20,7 @@ from openguild_proto.effects.base import StorageEffect, StorageUnavailable
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.actions import AnyAction as SocketAction
 from openguild_proto.hints import AnyHint
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import FEW_AT_ONCE
@@ -30,16 +31,20 @@ from openguild_proto.replica.actions import (
     Close,
     ExpireAt,
     Flush,
+    FlushFeed,
+    Haste,
     Log,
     Prepared,
     Publish,
     Query,
     Replay,
 )
+from openguild_proto.replica.gateway import GatewaySocket
 from openguild_proto.replica.notifications import USER_RING
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.bus.base import REQUEST_ID, Bus
 from openguild_runtime.net.flusher import Flusher
+from openguild_runtime.net.ring_flush import GatewayRings, StreamRings
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
@@ -70,7 +75,10 @@ class ReplicaRunner:
         tracing: Tracing | None = None,
     ) -> None:
         self.replica = replica
-        self.flusher = Flusher(replica.hub, metrics, sources.monotonic, self.flush_ended, tracing)
+        self.flusher = Flusher(metrics, sources.monotonic, self.flush_ended, tracing)
+        self.gateway_transports: dict[int, Transport] = {}  # by descriptor
+        self._stream_rings = StreamRings(replica.hub)
+        self._gateway_rings = GatewayRings(replica.gateway.feeds, self.gateway_transports)
         self._storage = storage
         self._bus = bus
         self._tasks = tasks
@@ -149,6 +157,10 @@ class ReplicaRunner:
         self.replica.drain(window_secs, now=self._clock())
         self.carry_out()
 
+    def flush_streams(self, ring: str, haste: Haste) -> None:
+        """A ring of streams has frames that some subscriber has not got."""
+        self.flusher.flush(ring, haste, self._stream_rings)
+
     def flush_ended(self) -> None:
         """A round of flushes: the rings may have overrun some readers."""
         self.replica.flushed(now=self._clock())
@@ -218,6 +230,29 @@ class ReplicaRunner:
         self.replica.leave(transport, now=self._clock())
         self.carry_out()
 
+    # --- the gateway ---------------------------------------------------------------------------------
+
+    def for_gateway(self, socket: GatewaySocket, action: SocketAction) -> None:
+        """Carry out an action of a gateway socket that is about logs."""
+        self.replica.at(self._clock()).do(socket, action)
+        self.carry_out()
+
+    def open_gateway(self, transport: Transport, socket: GatewaySocket) -> None:
+        """The upgrade was accepted."""
+        self.gateway_transports[transport.socket.fileno()] = transport
+        self.replica.gateway.opened(socket)
+
+    def gateway_authenticated(self, socket: GatewaySocket) -> None:
+        """The socket has a token."""
+        self.replica.at(self._clock()).authenticated(socket)
+        self.carry_out()
+
+    def leave_gateway(self, transport: Transport, socket: GatewaySocket) -> None:
+        """The socket is going."""
+        del self.gateway_transports[transport.socket.fileno()]
+        self.replica.at(self._clock()).left(socket)
+        self.carry_out()
+
     # --- actions -------------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
@@ -260,7 +295,9 @@ class ReplicaRunner:
             case Flush(ring=ring, haste=haste):
                 if self._tracing is not None and not ring.startswith(USER_RING):
                     self._tracing.flush_started(ring)
-                self.flusher.flush(ring, haste)
+                self.flush_streams(ring, haste)
+            case FlushFeed(key=key, haste=haste):
+                self.flusher.flush(key, haste, self._gateway_rings)
             case Publish():
                 self._publish(action)
             case Broadcast(topic=topic, payload=payload):

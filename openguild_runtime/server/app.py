@@ -25,6 +25,7 @@ from openguild_proto.effects import StorageUnavailable
 from openguild_proto.fanout import ring
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.fanout.native import NATIVE
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.operations.dispatch import dispatch, dispatch_metrics
 from openguild_proto.operations.routes import max_body_bytes
@@ -38,6 +39,7 @@ from openguild_runtime.bus.kinds import configured_bus, make_bus
 from openguild_runtime.config.server_config import ServerConfig, split_address
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
+from openguild_runtime.gateway.sessions import GatewaySessions
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.listener import (
     accept_forever,
@@ -53,6 +55,7 @@ from openguild_runtime.server.descriptors import SCRAPES, Descriptors, make_budg
 from openguild_runtime.server.exposition import Exposition
 from openguild_runtime.server.parts import make_limits, make_service, make_storage, make_tracing
 from openguild_runtime.server.readiness import ReadinessProbe
+from openguild_runtime.server.request_runner import RequestRunner
 from openguild_runtime.server.requests import Requests
 from openguild_runtime.server.retention import prune_forever
 from openguild_runtime.server.scrape import Scrape
@@ -120,7 +123,9 @@ class Server:
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
-        hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=None if native else ring.Ring)
+        ring_type = None if native else ring.Ring
+        hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=ring_type)
+        feeds = Feeds(Hub(capacity_events=config.messaging.queue_capacity, ring_type=ring_type))
         replica_id = sources.random_bytes(16).hex()
         sharing = (
             self._limit_sharing(replica_id, max(kind.min_replicas(config), config.workers))
@@ -128,7 +133,9 @@ class Server:
             else None
         )
         self.replica = ReplicaRunner(
-            Replica(hub, self.service.tokens, random.random, sharing, replica_id=replica_id, presence=config.presence),
+            Replica(
+                hub, feeds, self.service.tokens, random.random, sharing, replica_id=replica_id, presence=config.presence
+            ),
             storage=self.storage,
             bus=self.bus,
             metrics=self.metrics,
@@ -175,16 +182,17 @@ class Server:
     ) -> ConnectionServer:
         config = self.live.config
         limits = make_limits(config)
-        requests = Requests(
+        runner = RequestRunner(
             service=self.service,
             performer=performer,
-            streams=self.replica,
             metrics=self.metrics,
             dispatch=dispatch_metrics if metrics_only else dispatch,
             sources=self.sources,
             timeout_secs=limits.request_timeout_secs,
             tracing=None if metrics_only else self.tracing,
         )
+        gateway = GatewaySessions(runner, self.replica, self.sources, self.tasks, limits)
+        requests = Requests(runner, self.replica, gateway, self.metrics)
         return ConnectionServer(
             requests,
             limits=limits,

@@ -11,6 +11,7 @@ from openguild_proto.effects import Effect, StorageEffect
 from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.fanout.hub import Hub, Subscriber
 from openguild_proto.fanout.ring import Ring
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.hints import AnyHint
 from openguild_proto.http.message import OpenStream, Request
 from openguild_proto.operations.context import Context, Service, Settings, rates
@@ -76,7 +77,7 @@ class Process:
         self.service = make_service(cluster.keys, cluster.token_secs)
         self.hub = Hub(capacity_events=cluster.capacity, ring_type=Ring)
         name = f"{number} since {self.clock.now}"
-        self.replica = Replica(self.hub, self.service.tokens, self.rng.random, replica_id=name)
+        self.replica = Replica(self.hub, Feeds(Hub()), self.service.tokens, self.rng.random, replica_id=name)
         self.storage = Storage(self.clock, self.rng, self.database, self.stored)
         self.link = Link(cluster.wire, self)
         self.flusher = Flusher(self.clock, self.hub, self.send_bytes, self._flushed)

@@ -17,6 +17,7 @@ from openguild_proto.effects import Effect, StorageEffect, StorageUnavailable
 from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
 from openguild_proto.fanout.hub import Hub, Subscriber, SubscriberState
 from openguild_proto.fanout.ring import Ring
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.http.message import OpenStream
 from openguild_proto.memory import MemoryTables
 from openguild_proto.procedures import Procedure
@@ -120,7 +121,8 @@ class Driven:
         self.keys = KeyRing(SigningKey(bytes(32)))
         self.tokens = TokenAuthority(self.keys)
         self.hub = Hub(capacity_events=capacity, ring_type=Ring)
-        self.replica = Replica(self.hub, self.tokens, jitter, replica_id=replica_id, presence=presence)
+        feeds = Feeds(Hub(capacity_events=capacity, ring_type=Ring))
+        self.replica = Replica(self.hub, feeds, self.tokens, jitter, replica_id=replica_id, presence=presence)
         self.replay_window = replay_window
         self.now = 1_000.0
         self.wall = 0.0

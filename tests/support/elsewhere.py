@@ -37,6 +37,7 @@ class Elsewhere:
         self.storage = MemoryStorage(tables)
         heard = HeardFromStorage()
         self.records = heard.records
+        self.events = heard.events  # of guilds and users
         self.storage.attach(heard)
 
     def perform(self, effect: StorageEffect[T]) -> T:

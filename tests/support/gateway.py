@@ -138,8 +138,8 @@ class Socket:
         self.reads = 0
         self.delivered_by_flush = 0
         self.server = GatewayServer(
-            replica.feeds, replica.encoding, handle=self.handle, now=replica.now, wall_ms=0, token=token, request_id="r",
-            client_address="192.0.2.1",
+            replica.feeds, replica.encoding, handle=self.handle, wake=lambda: None, now=replica.now, wall_ms=0, token=token,
+            request_id="r", client_address="192.0.2.1",
         )  # fmt: skip
         replica.sockets.append(self)
         self.pump()

@@ -21,7 +21,7 @@ from openguild_proto.effects.process import (
     WarnOperator,
 )
 from openguild_proto.hints import AnyHint, PresenceStatus
-from openguild_proto.http.message import OpenStream, Request, Response
+from openguild_proto.http.message import OpenGateway, OpenStream, Request, Response
 from openguild_proto.memory import MemoryTables
 from openguild_proto.operations.context import Context, Service, Settings, rates
 from openguild_proto.operations.dispatch import dispatch
@@ -85,7 +85,7 @@ class World:
         request: Request,
         before: Callable[[int, Effect[Any]], None] = lambda place, effect: None,
         after: Callable[[int, Effect[Any]], None] = lambda place, effect: None,
-    ) -> Response | OpenStream:
+    ) -> Response | OpenStream | OpenGateway:
         """`before` and `after` see each effect; what they raise is thrown into the operation in its place."""
         operation = dispatch(self.context(), request)
         place = 0
@@ -102,7 +102,7 @@ class World:
                     effect = operation.send(result)
                 place += 1
         except StopIteration as end:
-            answer: Response | OpenStream = end.value
+            answer: Response | OpenStream | OpenGateway = end.value
             check_described(request, answer)
             return answer
 
@@ -120,10 +120,10 @@ class World:
         return str(decoded(answer)["access_token"])
 
 
-def check_described(request: Request, answer: Response | OpenStream) -> None:
+def check_described(request: Request, answer: Response | OpenStream | OpenGateway) -> None:
     """The status and the code of the answer are among those that its route names."""
     matched = match(request.method, request.path)
-    if isinstance(answer, OpenStream) or not isinstance(matched, Matched | BadParameter):
+    if isinstance(answer, OpenStream | OpenGateway) or not isinstance(matched, Matched | BadParameter):
         return
     route = matched.route
     if request.method != "OPTIONS" and answer.status not in route.responses:
@@ -138,6 +138,8 @@ def request(method: str, path: str, body: Any = None, token: str | None = None, 
         headers += (("authorization", f"Bearer {token}"),)
     if body is not None:
         headers += (("content-type", "application/json"),)
+    if upgrade:
+        headers += (("sec-websocket-protocol", "openguild.v1, openguild.v2"),)
     return Request(
         method=method, path=path, query=query, headers=headers, request_id="r", client_address="192.0.2.1",
         body=msgspec.json.encode(body) if body is not None else b"", is_upgrade=upgrade,

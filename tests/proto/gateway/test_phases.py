@@ -41,7 +41,7 @@ class Carried:
 
     def __init__(self) -> None:
         self.replica = Replica()
-        self.server = GatewayServer(self.replica.feeds, Encoding.JSON, handle=0, now=0.0, wall_ms=0)
+        self.server = GatewayServer(self.replica.feeds, Encoding.JSON, handle=0, wake=lambda: None, now=0.0, wall_ms=0)
         self.now = 0.0
         self.asked: list[Any] = []
         self.closes: list[GatewayClose] = []

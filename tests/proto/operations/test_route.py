@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openguild_proto.errors import ErrorCode, LocalProtocolError
-from openguild_proto.http.message import OpenStream, Response
+from openguild_proto.http.message import OpenGateway, OpenStream, Response
 from openguild_proto.operations import changes, messages, routes, typing
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit, rates
@@ -60,9 +60,9 @@ def test_a_limit_that_a_route_names_is_counted(route: Route, limit: Limit) -> No
     path = re.sub(r"\{(?!channel_id|event_id)\w+\}", str(uuid.uuid4()), route.template).replace("{channel_id}", channel)
     path = path.replace("{event_id}", "$1")
     body = {"emoji": "x"} if "reactions" in path else BODIES[limit]
-    asked = request(route.method, path, body, alice, upgrade=route.auth == "socket")
+    asked = request(route.method, path, body, alice, upgrade=route.auth in {"socket", "gateway"})
     answers = [world.run(asked) for _ in range(6)]
-    assert isinstance(answers[0], OpenStream) or answers[0].status != 429
+    assert isinstance(answers[0], OpenStream | OpenGateway) or answers[0].status != 429
     refused = answers[-1]
     assert isinstance(refused, Response)
     assert refused.status == 429
@@ -110,7 +110,7 @@ def test_routes_are_those_of_their_modules() -> None:
     assert [route.operation.__name__ for route in collect_routes(messages)] == ["post_message"]
     assert {route.name.partition(".")[0] for route in ROUTES} == {
         "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "keys", "logs", "messages",
-        "changes", "timeline", "typing", "presence", "reads", "inbox", "search", "streams",
+        "changes", "timeline", "typing", "presence", "gateway", "reads", "inbox", "search", "streams",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]
     assert len(set(names)) == len(names)

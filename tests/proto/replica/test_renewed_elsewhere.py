@@ -11,6 +11,7 @@ from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory, ReadVisible
 from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.http.message import OpenStream
 from openguild_proto.records import Head, History, StoredEvent, Visible
 from openguild_proto.replica.actions import Close, Prepared, Query, Replay
@@ -34,7 +35,7 @@ class Driver:
         self.history = History("cluster:1", "cluster:1", 0)
         self.asked: list[str] = []
         tokens = TokenAuthority(KeyRing(KEY))
-        self.replica = Replica(Hub(), tokens, lambda: 0.5, replica_id="here")
+        self.replica = Replica(Hub(), Feeds(Hub()), tokens, lambda: 0.5, replica_id="here")
         self.replica.run(self.replica.start(), "the start", lambda result, error: None, now=0.0)
         self.carry_out()
 

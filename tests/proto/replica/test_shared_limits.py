@@ -9,6 +9,7 @@ import pytest
 
 from openguild_proto.bus.topics import Topic
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.policy.limit_sharing import PUBLISH_SECS, SILENT_SECS, LimitSharing
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.replica.actions import Broadcast, Log
@@ -21,7 +22,9 @@ class Sharing(Driven):
         super().__init__()
         self.window = SlidingWindow(60, 60.0)
         self.sharing = LimitSharing("here", {"user": self.window}, at_least=3)
-        self.replica = Replica(self.hub, self.tokens, random.Random(0).random, self.sharing, replica_id="here")
+        self.replica = Replica(
+            self.hub, Feeds(Hub()), self.tokens, random.Random(0).random, self.sharing, replica_id="here"
+        )
         self.replica.share_limits(now=self.now)
         self.carry_out()
 
@@ -82,7 +85,7 @@ def test_a_malformed_message_is_logged(driven: Sharing) -> None:
 
 def test_a_replica_that_is_alone_shares_nothing() -> None:
     driven = Driven()
-    replica = Replica(Hub(), driven.tokens, random.Random(0).random, replica_id="here")
+    replica = Replica(Hub(), Feeds(Hub()), driven.tokens, random.Random(0).random, replica_id="here")
     replica.share_limits(now=0.0)
     replica.heard_broadcast(Topic.LIMITS, b"{", now=0.0)
     replica.wire_answered(now=0.0)

@@ -12,6 +12,7 @@ import structlog
 
 from openguild_proto.canonical.keys import KeyRing, encode_unpadded
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.operations.context import rates
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.reload import KEYS, SETTABLE, LiveConfig, value_of, with_value
@@ -38,7 +39,7 @@ class Live:
     def __init__(self, tasks: anyio.abc.TaskGroup, **given: Any) -> None:
         self.stands = ServerConfig.model_validate(GIVEN | given)
         self.service = make_service(self.stands)
-        self.replica = Replica(Hub(), self.service.tokens, random.random, replica_id="here")
+        self.replica = Replica(Hub(), Feeds(Hub()), self.service.tokens, random.random, replica_id="here")
         runner = ReplicaRunner(
             self.replica, storage=MemoryStorage(), bus=LocalBus(), metrics=Metrics("0", native_ring=True), tasks=tasks,
             sources=ClocksAndEntropy(),

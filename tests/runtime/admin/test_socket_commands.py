@@ -17,6 +17,7 @@ import pytest
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.fanout.hub import Hub
+from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.http.message import OpenStream
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.replica.replica import Replica
@@ -49,7 +50,7 @@ class Joined:
         self.hub = Hub(capacity_events=CAPACITY)
         config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
         self.streams = ReplicaRunner(
-            Replica(self.hub, make_service(config).tokens, random.random, replica_id="here"),
+            Replica(self.hub, Feeds(Hub()), make_service(config).tokens, random.random, replica_id="here"),
             storage=storage,
             bus=LocalBus(),
             metrics=self.metrics,

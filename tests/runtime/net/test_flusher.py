@@ -44,7 +44,7 @@ async def test_an_event_at_the_moment_of_the_upgrade_comes_behind_its_response()
         def join_and_publish(*arguments: Any) -> None:
             join(*arguments)
             publish(line, 16, 1_000)
-            line.server.replica.flusher.flush(user_ring(line.user), Haste.NOW)
+            line.server.replica.flush_streams(user_ring(line.user), Haste.NOW)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(line.server.replica, "join", join_and_publish)

@@ -177,7 +177,7 @@ async def events_are_published(line: Line) -> None:
     assert transport.subscriber is not None
     ring = transport.subscriber.ring
     line.server.replica.replica.hub.publish(ring, text_frame(b"x" * 100), 1)
-    line.server.replica.flusher.flush(ring, Haste.SOON)
+    line.server.replica.flush_streams(ring, Haste.SOON)
 
 
 async def reading_none_of_a_replay(line: Line) -> None:

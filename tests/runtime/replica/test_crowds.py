@@ -274,7 +274,7 @@ async def test_readers_who_lag_together_end_in_turns() -> None:
         for number in range(1, 200):
             hub.publish(them.channel, b"\x81\x01x", number)
         async with turns_are_short():
-            them.server.replica.flusher.flush(them.channel, Haste.SOON)
+            them.server.replica.flush_streams(them.channel, Haste.SOON)
             await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
         await them.everybody_has(b"lagged by")
 

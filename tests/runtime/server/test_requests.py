@@ -67,7 +67,7 @@ async def test_records_about_a_stream_name_its_request_its_user_and_its_channel(
             hub, ring = line.server.replica.replica.hub, user_ring(transport.stream.user_id)
             for number in range(2 * CAPACITY):
                 hub.publish(ring, text_frame(b"x"), number + 1)
-            line.server.replica.flusher.flush(ring, Haste.SOON)
+            line.server.replica.flush_streams(ring, Haste.SOON)
             assert "lagged by" in await line.read()
             deadline = transport.connection.next_deadline()  # for the answer to the close
             assert deadline is not None

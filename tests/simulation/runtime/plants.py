@@ -12,7 +12,7 @@ from openguild_proto.procedures import Procedure
 from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.payloads import event_frame_payload, payload_sequence
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.net.flusher import PURE_SENDS
+from openguild_runtime.net.ring_flush import PURE_SENDS
 from openguild_runtime.net.transport import Transport
 from tests.simulation.runtime.cluster import Replica
 
@@ -75,14 +75,14 @@ def trust_nats_for_control(replica: Replica) -> None:
 
 def forget_the_rest(replica: Replica) -> None:
     """A subscriber is done when something was sent to it, though there was more than one send takes."""
-    flusher = replica.server.replica.flusher
-    flush_chunk = flusher._flush_chunk
+    rings = replica.server.replica._stream_rings
+    chunk = rings.chunk
 
     def one_send(stream: str, max_secs: float) -> tuple[int, bool]:
-        served, _ = flush_chunk(stream, max_secs)
+        served, _ = chunk(stream, max_secs)
         return served, served < PURE_SENDS
 
-    flusher._flush_chunk = one_send  # type: ignore[method-assign]  # this is the bug
+    rings.chunk = one_send  # type: ignore[method-assign]  # this is the bug
 
 
 PLANTS = {

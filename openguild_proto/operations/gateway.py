@@ -1,0 +1,73 @@
+"""Opens gateway sockets, and authenticates them afterwards (PROTOCOL 15.1, 15.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.guilds import ListGuilds
+from openguild_proto.effects.logs import FindLogs
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.gateway.encoding import SUBPROTOCOLS
+from openguild_proto.gateway.frames import LogHead, Ready, ReadySession, ReadyUser
+from openguild_proto.http.message import OpenGateway
+from openguild_proto.log.names import LogKind, log_name
+from openguild_proto.log.sync import may_read
+from openguild_proto.operations.auth import bearer_token, live_claims
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Context, Limit
+from openguild_proto.operations.route import route
+from openguild_proto.policy.addresses import limit_key
+from openguild_proto.schemas.guilds import Guild
+from openguild_proto.sessions.tokens import Claims
+from openguild_proto.timestamps import from_millis
+from openguild_proto.ws.handshake import bearer_subprotocol, offered_subprotocols
+
+
+class Authenticated(NamedTuple):
+    """Whose socket it is, and what it is told."""
+
+    claims: Claims
+    ready: Ready
+
+
+@route(
+    "GET", "/gateway", "Open the gateway", {101: None},
+    auth="gateway", query=None, limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_HANDSHAKE,),
+)  # fmt: skip
+def open_gateway(call: Call[None, None]) -> Operation[OpenGateway]:
+    """Open a gateway socket. A token in the header or in the subprotocol saves the first frame; the socket says what is wrong
+    with it."""
+    yield from ()
+    offered = offered_subprotocols(call.request)
+    subprotocol = next((name for name in SUBPROTOCOLS if name in offered), None)
+    if subprotocol is None:
+        raise Refusal(ErrorCode.INVALID_HANDSHAKE, f"offer one of these subprotocols: {', '.join(SUBPROTOCOLS)}")
+    return OpenGateway(
+        subprotocol=subprotocol,
+        address=limit_key(call.request.client_address),
+        token=bearer_token(call.request) or bearer_subprotocol(call.request)[0],
+        request_id=call.request.request_id,
+    )
+
+
+def authenticate_gateway(ctx: Context, token: str) -> Operation[Authenticated]:
+    """Authenticate a gateway socket. Raises Refusal 401."""
+    claims = yield from live_claims(ctx, token)
+    if claims is None:
+        raise Refusal(ErrorCode.UNAUTHORIZED)
+    user_id = claims.user_id
+    guilds = yield from ListGuilds(user_id=user_id)
+    found = yield from FindLogs(user_id=user_id, log_ids=(user_id, *(guild.guild_id for guild in guilds)))
+    heads = [
+        LogHead(log_name(LogKind(access.kind), access.place.log_id), access.place.epoch, access.place.sequence)
+        for access in found
+        if may_read(access, user_id)
+    ]
+    ready = Ready(
+        user=ReadyUser(user_id, claims.username or user_id),
+        session=ReadySession(claims.session_id, from_millis(claims.expires_at_us // 1_000)),
+        guilds=[Guild.of(guild) for guild in guilds],
+        heads=heads,
+    )
+    return Authenticated(claims, ready)

@@ -1,0 +1,362 @@
+"""The gateway's sockets of a replica: whose they are, which logs they follow, and what becomes of them when rights change.
+
+A socket's own protocol is `GatewayServer`; whoever drives the socket carries out its actions and hands `Subscribe`, `Unsubscribe`
+and `ReadPage` to `do`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+from openguild_proto.canonical.redaction import redacted_wire
+from openguild_proto.effects.accounts import FindSession
+from openguild_proto.effects.base import Overloaded, StorageUnavailable
+from openguild_proto.effects.logs import FindLogs
+from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.actions import AnyAction as SocketAction
+from openguild_proto.gateway.actions import ReadPage, Subscribe, Unsubscribe
+from openguild_proto.gateway.close_codes import GatewayClose
+from openguild_proto.gateway.feeds import Feed, Feeds
+from openguild_proto.gateway.frames import GoneCode
+from openguild_proto.gateway.server import GatewayServer
+from openguild_proto.limits import MAX_CHANNELS_AT_ONCE
+from openguild_proto.log.names import LogKind, log_name
+from openguild_proto.log.sync import may_read
+from openguild_proto.operations.consequences import CloseStreams
+from openguild_proto.policy.clock_watch import deadline_of
+from openguild_proto.policy.drain_waves import plan_waves
+from openguild_proto.procedures import Procedure
+from openguild_proto.records import LogAccess
+from openguild_proto.replica.actions import FlushFeed, Haste, Level
+from openguild_proto.replica.channels import Channels
+from openguild_proto.replica.feed_pages import FeedPages
+from openguild_proto.replica.outputs import Outputs
+from openguild_proto.replica.presence import Presence
+from openguild_proto.replica.redactions import Redaction, event_in, redacts
+from openguild_proto.replica.streams import Streams
+from openguild_proto.sessions.tokens import Claims, TokenAuthority
+
+
+class GatewaySocket(Protocol):
+    """What a replica knows of a socket of the gateway."""
+
+    @property
+    def server(self) -> GatewayServer:
+        """Its machine."""
+
+    @property
+    def claims(self) -> Claims | None:
+        """Those of its token; None until it is authenticated."""
+
+    def wake(self) -> None:
+        """Look after the machine soon: take its actions, and see to its deadlines."""
+
+
+class Gateway:
+    """`streams` counts changes of rights. `feeds`: of all sockets of the process."""
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        outputs: Outputs,
+        channels: Channels,
+        streams: Streams,
+        presence: Presence | None,
+        tokens: TokenAuthority,
+    ) -> None:
+        self.feeds = feeds
+        self.pages = FeedPages(outputs)
+        self._outputs = outputs
+        self._channels = channels
+        self._streams = streams
+        self._presence = presence
+        self._tokens = tokens
+        self._sockets: dict[GatewaySocket, str | None] = {}  # the session that counts as present
+        self._of_user: dict[str, dict[GatewaySocket, None]] = {}
+        self._names: dict[str, str] = {}  # log id -> name, of logs with feeds
+        self._to_flush: set[str] = set()  # rings whose FlushFeed has not been taken
+
+    # --- coming and going ----------------------------------------------------------------------------
+
+    def opened(self, socket: GatewaySocket) -> None:
+        """The upgrade was accepted."""
+        self._sockets[socket] = None
+
+    def authenticated(self, socket: GatewaySocket) -> None:
+        """The socket's machine has accepted a token, the first one or a newer one of the same user."""
+        claims = socket.claims
+        if claims is None or socket not in self._sockets:
+            return
+        self._of_user.setdefault(claims.user_id, {})[socket] = None
+        self._set_present(socket, claims.user_id, claims.session_id)
+        self._end_if_revoked(socket, claims)
+
+    def _end_if_revoked(self, socket: GatewaySocket, claims: Claims) -> None:
+        """The session or the key may have ended while the token was checked."""
+        if self._tokens.is_revoked(claims.session_id):
+            self._close(socket, GatewayClose.SESSION_ENDED)
+        elif not self._tokens.trusts(claims.verified_by):
+            self._close(socket, GatewayClose.KEY_WITHDRAWN)
+
+    def _set_present(self, socket: GatewaySocket, user_id: str, session_id: str | None) -> None:
+        former, self._sockets[socket] = self._sockets[socket], session_id
+        if self._presence is not None and former != session_id:
+            if session_id is not None:
+                self._presence.opened(user_id, session_id)
+            if former is not None:
+                self._presence.closed(user_id, former)
+
+    def left(self, socket: GatewaySocket) -> None:
+        """The socket is gone; carry out what its machine still wants. Safe to repeat."""
+        if socket not in self._sockets:
+            return
+        claims = socket.claims
+        if claims is not None:
+            self._set_present(socket, claims.user_id, None)
+            sockets = self._of_user[claims.user_id]
+            sockets.pop(socket, None)
+            if not sockets:
+                del self._of_user[claims.user_id]
+        del self._sockets[socket]
+        socket.server.left()
+
+    def _close(self, socket: GatewaySocket, code: GatewayClose) -> None:
+        socket.server.close(code)
+        socket.wake()
+
+    # --- following -----------------------------------------------------------------------------------
+
+    def do(self, socket: GatewaySocket, action: SocketAction) -> None:
+        """Carry out an action that is about logs."""
+        match action:
+            case Subscribe(number=number, logs=logs):
+                self._outputs.procedures.start(self._subscribe(socket, number, logs), "following logs for a socket")
+            case Unsubscribe(feed=feed):
+                self._let_go(feed)
+            case ReadPage(feed=feed, after=after, limit=limit):
+                self.pages.ask(socket, feed, after, limit)
+
+    def _subscribe(self, socket: GatewaySocket, number: int, names: Sequence[str]) -> Procedure[None]:
+        """Some at a time: others have their turn of the loop."""
+        for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
+            some = names[first : first + MAX_CHANNELS_AT_ONCE]
+            held: dict[str, LogAccess] = {}
+            code = ErrorCode.NOT_FOUND
+            try:
+                held = yield from self._hold(some, str(socket.server.user_id))
+            except Overloaded:
+                code = ErrorCode.OVERLOADED
+            except StorageUnavailable:
+                code = ErrorCode.DATABASE_UNAVAILABLE
+            for name in some:
+                if name in held:
+                    socket.server.subscribed(number, self._open(name, socket.server))
+                else:
+                    socket.server.sub_refused(number, name, code)
+            socket.wake()
+
+    def _hold(self, names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
+        """Follow those that the user may read, up to where the right was read. Raises StorageUnavailable, with nothing held."""
+        while True:
+            changes = self._streams.changes
+            readable = yield from self._readable(names, user_id)
+            held = yield from self._channels.follow([access.place.log_id for access in readable.values()])
+            readable = {name: access for name, access in readable.items() if access.place.log_id in held}
+            try:
+                for access in readable.values():
+                    yield from self._channels.reach_epoch(access.place.log_id, access.place.epoch)
+                    yield from self._channels.catch_up(access.place.log_id, access.place.sequence)
+            except BaseException:
+                self._channels.unfollow(held)
+                raise
+            if changes == self._streams.changes:
+                return readable
+            self._channels.unfollow(held)
+
+    def _readable(self, names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
+        """Return those that the user may read, by name: an id names one log, whatever kind the client takes it for."""
+        found = yield from FindLogs(user_id=user_id, log_ids=tuple({_log_id(name): None for name in names}))
+        readable = {
+            log_name(LogKind(access.kind), access.place.log_id): access for access in found if may_read(access, user_id)
+        }
+        return {name: readable[name] for name in names if name in readable}
+
+    def _open(self, name: str, server: GatewayServer) -> Feed:
+        feed = self.feeds.get(name, server.encoding)
+        if feed is None:
+            log_id = _log_id(name)
+            channel = self._channels.get(log_id)
+            assert channel is not None, "it is held"
+            feed = self.feeds.open(name, channel.epoch or 1, channel.head, server.encoding)
+            self._names[log_id] = name
+        return feed
+
+    def _let_go(self, feed: Feed) -> None:
+        if not feed.is_followed:
+            self._retire(feed)
+        self._channels.unfollow([_log_id(feed.log)])
+
+    def _retire(self, feed: Feed) -> None:
+        self.feeds.retire(feed)
+        self.pages.drop(feed)
+        if not self.feeds.feeds_of(feed.log):
+            self._names.pop(_log_id(feed.log), None)
+
+    # --- events --------------------------------------------------------------------------------------
+
+    def released(self, log_id: str, sequence: int, payload: bytes) -> bool:
+        """The next event of a log, as its frame payload. False: no socket follows it."""
+        name = self._names.get(log_id)
+        if name is None:
+            return False
+        for key, fills in self.feeds.publish(name, sequence, event_in(payload)):
+            if fills:
+                haste = Haste.NOW if self.feeds.hub.stretch(key) else Haste.COMPLETELY
+                self._outputs.add(FlushFeed(key, haste))
+            elif key not in self._to_flush:
+                self._to_flush.add(key)
+                self._outputs.add(FlushFeed(key))
+        return True
+
+    def taken(self, flush: FlushFeed) -> None:
+        """This action was taken."""
+        self._to_flush.discard(flush.key)
+
+    def redacted(self, log_id: str, redaction: Redaction) -> None:
+        """A text was taken away: nothing keeps it."""
+        name = self._names.get(log_id)
+        if name is not None:
+            self.feeds.rewrite(name, partial(_redacted, redaction=redaction))
+            for feed in self.feeds.feeds_of(name):
+                self.pages.drop(feed)
+
+    def has_room(self, log_id: str) -> bool:
+        """Whether the log's followers can be given more at once."""
+        name = self._names.get(log_id)
+        return name is None or all(self.feeds.hub.has_room(feed.key) for feed in self.feeds.feeds_of(name))
+
+    def log_ended(self, log_id: str, code: GoneCode) -> None:
+        """The log is gone, or is another one from now on: whoever follows it is told so."""
+        name = self._names.get(log_id)
+        for feed in self.feeds.feeds_of(name) if name is not None else ():
+            self._retire(feed)
+            self._each(self._sockets, partial(_tell_gone, feeds=[feed], code=code))
+
+    # --- rights --------------------------------------------------------------------------------------
+
+    def close_matching(self, ended: CloseStreams) -> None:
+        """Sessions have ended, a channel or a guild is gone."""
+        for log_id in (ended.channel_id, ended.guild_id):
+            if log_id is not None:
+                self.log_ended(log_id, "deleted")
+        if ended.user_id is not None:
+            for socket in list(self._of_user.get(ended.user_id, ())):
+                if ended.session_ids is None or self._sockets[socket] in ended.session_ids:
+                    self._close(socket, GatewayClose.SESSION_ENDED)
+
+    def recheck_user(self, user_id: str) -> None:
+        """The user's rights may have changed."""
+        if user_id in self._of_user:
+            self._outputs.procedures.start(self._recheck(user_id), "checking a user's gateway sockets again")
+
+    def _recheck(self, user_id: str) -> Procedure[None]:
+        sockets = list(self._of_user.get(user_id, ()))
+        followed = {feed.log: None for socket in sockets for feed in socket.server.subscriptions.feeds()}
+        names = list(followed)
+        for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
+            some = names[first : first + MAX_CHANNELS_AT_ONCE]
+            code: GoneCode = "access_lost"
+            readable: dict[str, LogAccess] = {}
+            try:
+                readable = yield from self._readable(some, user_id)
+            except StorageUnavailable:
+                self._outputs.log(Level.WARNING, "access cannot be re-checked now: logs are let go", user_id=user_id)
+                code = "unavailable"
+            lost = {name for name in some if name not in readable}
+            for socket in sockets if lost else ():
+                feeds = [feed for feed in socket.server.subscriptions.feeds() if feed.log in lost]
+                _tell_gone(socket, feeds=feeds, code=code)
+
+    def recheck_all(self) -> None:
+        """Anything may have changed."""
+        self._outputs.procedures.start(self._recheck_everyone(), "checking every gateway socket again")
+
+    def _recheck_everyone(self) -> Procedure[None]:
+        for user_id in list(self._of_user):
+            for socket in list(self._of_user.get(user_id, ())):
+                session_id = self._sockets[socket]
+                try:
+                    session = yield from FindSession(session_id=str(session_id))
+                except StorageUnavailable:
+                    self._close(socket, GatewayClose.TRY_LATER)
+                    continue
+                if (session is None or session.revoked) and self._sockets.get(socket) == session_id:
+                    self._close(socket, GatewayClose.SESSION_ENDED)
+            yield from self._recheck(user_id)
+
+    def keys_replaced(self) -> None:
+        """The key ring has changed: sockets whose token was signed by a key that has left it end."""
+
+        def end(socket: GatewaySocket) -> None:
+            if socket.claims is not None and not self._tokens.trusts(socket.claims.verified_by):
+                self._close(socket, GatewayClose.KEY_WITHDRAWN)
+
+        self._each(self._sockets, end)
+
+    def clock_moved(self, wall: float) -> None:
+        """The wall clock was set to `wall`, UTC seconds: tokens end by it."""
+
+        def expire(socket: GatewaySocket) -> None:
+            if socket.claims is not None:
+                now = self._outputs.procedures.now
+                socket.server.expires_at(deadline_of(socket.claims.expires_at_us // 1_000, now, wall), now)
+                socket.wake()
+
+        self._each(self._sockets, expire)
+
+    def drain(self, window_secs: float, jitter: Callable[[], float]) -> None:
+        """Send every socket elsewhere, each in its slot, within half of the window."""
+        spread_ms = min(plan_waves(len(self._sockets), window_secs).spread_ms, int(window_secs * 500))
+
+        def send_away(socket: GatewaySocket) -> None:
+            socket.server.drain(int(jitter() * spread_ms), self._outputs.procedures.now)
+            socket.wake()
+
+        self._each(self._sockets, send_away)
+
+    def _each(self, sockets: Iterable[GatewaySocket], do: Callable[[GatewaySocket], None]) -> None:
+        self._outputs.add_each(tuple(sockets), do)
+
+    # --- what may be missed --------------------------------------------------------------------------
+
+    def offer(self, log: str, kind: str, data: bytes) -> None:
+        """Offer something that may be missed to the followers of a log."""
+        if self.feeds.feeds_of(log):
+            self._outputs.add_each(self.feeds.ephemeral(log, kind, data), _pass)
+
+    # --- getters -------------------------------------------------------------------------------------
+
+    def sockets(self) -> list[GatewaySocket]:
+        """Every gateway socket of this replica."""
+        return list(self._sockets)
+
+
+def _log_id(name: str) -> str:
+    return name.partition(":")[2]
+
+
+def _tell_gone(socket: GatewaySocket, *, feeds: Sequence[Feed], code: GoneCode) -> None:
+    for feed in feeds:
+        if feed in socket.server.subscriptions:
+            socket.server.gone(feed, code)
+            socket.wake()
+
+
+def _redacted(wire: bytes, redaction: Redaction) -> bytes | None:
+    return redacted_wire(wire, redaction.event_id) if redacts(wire, redaction) else None
+
+
+def _pass(_: object) -> None:
+    """It was offered by the iterator."""

@@ -1,0 +1,1 @@
+"""Drives the gateway's sockets."""

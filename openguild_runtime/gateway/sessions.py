@@ -1,0 +1,131 @@
+"""The gateway's sockets of a process: opened after their upgrade, served by the operations behind the routes, ended with their
+socket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.effects import Operation
+from openguild_proto.errors import ErrorCode
+from openguild_proto.events import BytesReceived, TextReceived
+from openguild_proto.gateway.actions import AnyAction
+from openguild_proto.gateway.feeds import Feeds
+from openguild_proto.http.message import OpenGateway, Request, Response
+from openguild_proto.http.refusal import error_response
+from openguild_proto.limits import Limits
+from openguild_proto.operations.context import Context, Service
+from openguild_proto.operations.gateway import Authenticated, authenticate_gateway
+from openguild_runtime.gateway.session import GatewaySession
+from openguild_runtime.net.transport import Transport
+from openguild_runtime.replica.runner import ReplicaRunner
+from openguild_runtime.system.background import start_background_task
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+
+T = TypeVar("T")
+
+log = structlog.get_logger("openguild.gateway")
+
+
+class OperationRunner(Protocol):
+    """What runs operations."""
+
+    service: Service
+    clock: Callable[[], float]
+    timeout_secs: float
+
+    async def run(self, request: Request, deadline: float) -> Any:
+        """Return what the request's operation returns."""
+
+    async def perform(self, operation: Callable[[Context], Operation[T]], request_id: str, deadline: float) -> T:
+        """Drive an operation to its end."""
+
+    def completed(self, request: Request, result: Any, started: float) -> None:
+        """Count and log a request."""
+
+
+class GatewaySessions:
+    """One per process."""
+
+    def __init__(
+        self,
+        runner: OperationRunner,
+        replica: ReplicaRunner,
+        sources: ClocksAndEntropy,
+        tasks: TaskGroup,
+        limits: Limits,
+    ) -> None:
+        self.feeds: Feeds = replica.replica.gateway.feeds
+        self.clock = sources.monotonic
+        self.wall = sources.wall
+        self.limits = limits
+        self._runner = runner
+        self._replica = replica
+        self._tasks = tasks
+        self._sessions: dict[Transport, GatewaySession] = {}
+
+    # --- coming and going ----------------------------------------------------------------------------
+
+    def open(self, transport: Transport, opened: OpenGateway, client_address: str) -> None:
+        """The upgrade was accepted."""
+        session = GatewaySession(self, transport, opened, client_address)
+        self._sessions[transport] = session
+        transport.gateway = transport.feeder = session
+        self._replica.open_gateway(transport, session)
+        session.wake()
+
+    def received(self, transport: Transport, event: TextReceived | BytesReceived) -> None:
+        """A message came on some socket; those of streams are ignored."""
+        session = self._sessions.get(transport)
+        if session is not None:
+            session.received(event)
+
+    def left(self, transport: Transport) -> bool:
+        """The socket is gone. False: it was not the gateway's."""
+        session = self._sessions.pop(transport, None)
+        if session is None:
+            return False
+        self._replica.leave_gateway(transport, session)
+        session.left()
+        self._runner.service.sockets.release(session.claimed_by, session.opened.address)
+        log.debug("gateway socket ended", **session.described)
+        return True
+
+    # --- what a session needs ------------------------------------------------------------------------
+
+    def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Run in a task of its own."""
+        start_background_task(self._tasks, function, *arguments)
+
+    def do(self, session: GatewaySession, action: AnyAction) -> None:
+        """Carry out an action that is about logs."""
+        self._replica.for_gateway(session, action)
+
+    async def authenticate(self, session: GatewaySession, token: str) -> Authenticated:
+        """Return whose token it is. Raises Refusal, StorageUnavailable."""
+        deadline = anyio.current_time() + self._runner.timeout_secs
+        request_id = session.opened.request_id
+        return await self._runner.perform(lambda ctx: authenticate_gateway(ctx, token), request_id, deadline)
+
+    def claim(self, user_id: str) -> bool:
+        """Take a place of the user. False: they have as many sockets as one may have."""
+        return self._runner.service.sockets.claim(user_id)
+
+    def authenticated(self, session: GatewaySession) -> None:
+        """The session has a token."""
+        self._replica.gateway_authenticated(session)
+
+    async def run(self, request: Request) -> Response:
+        """Return the response of a command's operation."""
+        started = self._runner.clock()
+        deadline = anyio.current_time() + self._runner.timeout_secs
+        with structlog.contextvars.bound_contextvars(request_id=request.request_id):
+            result = await self._runner.run(request, deadline)
+            self._runner.completed(request, result, started)
+        if isinstance(result, Response):
+            return result
+        return error_response(ErrorCode.SERVER_ERROR, request.request_id)

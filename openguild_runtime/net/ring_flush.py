@@ -1,0 +1,136 @@
+"""How the frames of a ring reach their readers: those of a stream's ring, and those of the gateway's rings.
+
+With the compiled extension a chunk is one call that sends straight from the ring's memory (ext/flush.pyx); without it the
+same steps are taken here, one reader at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from openguild_proto.fanout.hub import Hub, Subscriber
+from openguild_proto.fanout.native import NATIVE
+from openguild_proto.fanout.native import Ring as NativeRing
+from openguild_proto.gateway.feeds import Feeds
+from openguild_runtime.net.transport import SEND_BYTES, Transport
+
+NativeFlush = Callable[..., tuple[int, int, list[tuple[int, bytes, int]]]]
+
+CHUNK_SENDS = 128  # of one call of the native flush; who has to be looked after is looked after between two of them
+PURE_SENDS = 8  # sends between two looks at the clock, without it
+
+
+def load_native(hub: Hub) -> NativeFlush | None:
+    """Return the compiled flush where the rings of `hub` are compiled too; None: the pure path serves."""
+    if not NATIVE or hub.ring_type is not NativeRing:
+        return None
+    try:
+        from openguild_runtime.net._flush import flush
+    except ImportError:  # no compiler at install time
+        return None
+    return flush
+
+
+class RingFlush(Protocol):
+    """One kind of rings."""
+
+    def chunk(self, key: str, max_secs: float) -> tuple[int, bool]:
+        """Serve some readers, SEND_BYTES each: how many, and whether nobody is left who could be served."""
+
+    def flushed(self, key: str) -> None:
+        """Every reader of the ring has what it can be given."""
+
+
+class StreamRings:
+    """The rings of channel streams and notification streams; each reader is a subscriber."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._native = load_native(hub)
+
+    def flushed(self, key: str) -> None:
+        if self._hub.is_open(key):
+            self._hub.flushed(key)
+
+    def chunk(self, key: str, max_secs: float) -> tuple[int, bool]:
+        if not self._hub.is_open(key):
+            return 0, True
+        if self._native is not None:
+            served, left = self._flush_native(self._native, key, max_secs)
+            return served, served < CHUNK_SENDS and not left
+        plan = self._hub.flush_plan(key, PURE_SENDS)
+        for subscriber in plan:
+            self._flush_one(subscriber)
+        return len(plan), len(plan) < PURE_SENDS and not self._hub.flush_plan(key, 1)
+
+    def _flush_native(self, flush: NativeFlush, key: str, max_secs: float) -> tuple[int, int]:
+        served, left, troubles = flush(self._hub.frames(key), CHUNK_SENDS, SEND_BYTES, max_secs)
+        for slot, rest, error in troubles:
+            transport = self._hub.at(key, slot).owner
+            if isinstance(transport, Transport):
+                _look_after(transport, rest, error)
+        return served, left
+
+    def _flush_one(self, subscriber: Subscriber) -> None:
+        transport = subscriber.owner
+        if not isinstance(transport, Transport) or transport.closing:
+            subscriber.parked = True  # its connection server is about to unsubscribe it
+            return
+        if transport.connection.outbox:
+            transport.park()
+            return
+        sent = transport.send(self._hub.take(subscriber, SEND_BYTES))
+        if sent < 0:
+            transport.park()
+            return
+        rest = self._hub.sent(subscriber, sent)
+        if rest:
+            transport.connection.outbox.append(rest)
+            transport.park()
+
+
+class GatewayRings:
+    """The rings of the gateway's feeds; each reader is a slot, bound to the descriptor of its socket."""
+
+    def __init__(self, feeds: Feeds, transports: Mapping[int, Transport]) -> None:
+        self._feeds = feeds
+        self._transports = transports  # by descriptor
+        self._native = load_native(feeds.hub)
+
+    def flushed(self, key: str) -> None:
+        if self._feeds.hub.is_open(key):
+            self._feeds.hub.flushed(key)
+            self._feeds.end_overrun(key)
+
+    def chunk(self, key: str, max_secs: float) -> tuple[int, bool]:
+        hub = self._feeds.hub
+        if not hub.is_open(key):
+            return 0, True
+        if self._native is None:
+            served, rests = self._feeds.flush(key, PURE_SENDS, SEND_BYTES, self._send)
+            for handle, rest in rests:
+                _look_after(self._transports[handle], rest, 0)
+            return served, served < PURE_SENDS
+        ring = hub.frames(key)
+        served, left, troubles = self._native(ring, CHUNK_SENDS, SEND_BYTES, max_secs, self._feeds.gates)
+        for slot, rest, error in troubles:
+            transport = self._transports.get(ring.handle(slot))
+            self._feeds.parked(key, slot)
+            if transport is not None and (rest or error):
+                _look_after(transport, rest, error)
+        return served, served < CHUNK_SENDS and not left
+
+    def _send(self, handle: int, messages: bytes) -> int:
+        transport = self._transports[handle]
+        return max(transport.send(messages), 0)
+
+
+def _look_after(transport: Transport, rest: bytes, error: int) -> None:
+    """A reader was cut off or could not be given everything: its pump goes on."""
+    if rest:
+        transport.connection.outbox.append(rest)
+    if error:
+        transport.abort()
+    else:
+        transport.park()
