@@ -63,7 +63,18 @@ class ServerConnection:
     `max_body_of(method, path)`: the body limit of a route, in addition to `limits.max_body_bytes`.
     """
 
-    __slots__ = ("_deadlines", "_decoder", "_http", "_lifetime_close", "_limits", "_policy", "_ws", "outbox", "phase")
+    __slots__ = (
+        "_codes",
+        "_deadlines",
+        "_decoder",
+        "_http",
+        "_lifetime_close",
+        "_limits",
+        "_policy",
+        "_ws",
+        "outbox",
+        "phase",
+    )
 
     def __init__(
         self,
@@ -85,6 +96,7 @@ class ServerConnection:
         self._ws: WebSocketDecoder | None = None  # from the upgrade on
         self._deadlines: Deadlines[Deadline] = Deadlines()
         self._deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)
+        self._codes = steps.USUAL_CODES
         self._lifetime_close: tuple[int, str] = (CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
     def _require(self, step: Input) -> Phase:
@@ -221,9 +233,12 @@ class ServerConnection:
         else:
             self._move(Input.RESPOND_UNREAD if http.reader.unread else Input.RESPOND, now)
 
-    def accept(self, now: float, subprotocol: str | None = None, headers: Headers = ()) -> None:
+    def accept(
+        self, now: float, subprotocol: str | None = None, headers: Headers = (), codes: steps.Codes = steps.USUAL_CODES
+    ) -> None:
         """Accept the upgrade: queue 101, and read the bytes after the handshake as WebSocket.
 
+        `codes`: close codes of the subprotocol for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, where it has others.
         Raises LocalProtocolError also if the connection has ended or the peer has shut its side.
         """
         self._require(Input.ACCEPT)
@@ -234,6 +249,7 @@ class ServerConnection:
         self.outbox.append(http.switch(handshake.accept_token(request), subprotocol, headers))
         self._decoder = self._ws = WebSocketDecoder(self._limits)
         self._decoder.feed(http.reader.take_rest())
+        self._codes = codes
         self._http = None  # an idle socket keeps neither h11 nor its request
         self._move(Input.ACCEPT, now)
 
@@ -257,7 +273,7 @@ class ServerConnection:
                             self._move(Input.OVERFLOW, now)
                             return [PeerViolated("RFC 6455 5.5.2: pings without reading the pongs", "slow_reader")]
                 case _:
-                    return self._take(steps.of_last_frame(item, self.phase), now)
+                    return self._take(steps.of_last_frame(item, self.phase, self._codes), now)
         self._heard(ws, now)
         return events
 
@@ -313,7 +329,7 @@ class ServerConnection:
                 self.close(*self._lifetime_close, now)
                 events.append(DeadlineExpired(name.value))
                 continue
-            events += self._take(steps.of_deadline(name, self.phase, self._http), now)
+            events += self._take(steps.of_deadline(name, self.phase, self._http, self._codes), now)
             if self.is_over:
                 break
         return events

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -29,6 +31,10 @@ MISSING: dict[Awaited, Input] = {
 """The input for an incomplete request, by what is missing."""
 
 MAX_RULE_CHARS = 100  # of a rule's name in a close frame
+
+
+Codes: TypeAlias = Mapping[str, int]
+USUAL_CODES: Codes = MappingProxyType({})
 
 
 class Step(NamedTuple):
@@ -61,32 +67,41 @@ def _refused(http: HttpConnection, refusal: Refusal, reason: str) -> Step:
     return Step(Input.VIOLATION, http.refuse(refusal), event)
 
 
-def of_last_frame(item: PeerClosed | WsRule, phase: Phase) -> Step:
-    """Return the step for a close frame, echoed unless ours went first (RFC 6455 5.5.1), or for a broken rule."""
+def of_last_frame(item: PeerClosed | WsRule, phase: Phase, codes: Codes) -> Step:
+    """Return the step for a close frame, echoed unless ours went first (RFC 6455 5.5.1), or for a broken rule.
+
+    `codes`: close codes of the subprotocol, by the reason for the metric, in place of the usual ones.
+    """
     if isinstance(item, PeerClosed):
         reply = close_frame(item.code, item.reason) if phase is Phase.OPEN else b""
         return Step(Input.PEER_CLOSE, reply, item)
-    reply = close_frame(item.code, item.source[:MAX_RULE_CHARS]) if phase is Phase.OPEN else b""
-    return Step(Input.VIOLATION, reply, PeerViolated(item.source, item.reason, close_hint=int(item.code)))
+    code = codes.get(item.reason, item.code)
+    reply = close_frame(code, item.source[:MAX_RULE_CHARS]) if phase is Phase.OPEN else b""
+    return Step(Input.VIOLATION, reply, PeerViolated(item.source, item.reason, close_hint=int(code)))
 
 
-def of_deadline(name: Deadline, phase: Phase, http: HttpConnection | None) -> Step:
-    """Return the step for a deadline that ends the connection. Raises KeyError for LIFETIME, which the caller handles."""
+def of_deadline(name: Deadline, phase: Phase, http: HttpConnection | None, codes: Codes) -> Step:
+    """Return the step for a deadline that ends the connection. Raises KeyError for LIFETIME, which the caller handles.
+
+    `codes`: as in `of_last_frame`.
+    """
     row = _DEADLINES[name]
     event: Event | None = None if name is Deadline.LINGER else DeadlineExpired(name.value, row.reason)
     if http is not None and phase is not Phase.NEW and name in {Deadline.HEAD, Deadline.BODY}:
         refusal = Refusal(ErrorCode.TIMEOUT)
         event = DeadlineExpired(name.value, refusal.reason, refusal.code.spec.status)
         return Step(row.input, http.refuse(refusal), event)
-    return Step(row.input, row.reply, event)
+    reply = b"" if row.close is None else close_frame(codes.get(str(row.reason), row.close), row.text)
+    return Step(row.input, reply, event)
 
 
 class _DeadlineRow(NamedTuple):
-    """The step of a deadline. `reason`: for the metric of rejections, if the peer caused it."""
+    """The step of a deadline. `reason`: for the metric of rejections, if the peer caused it. `close` with `text`: a close frame."""
 
     input: Input
     reason: str | None = None
-    reply: bytes = b""
+    close: CloseCode | None = None
+    text: str = ""
 
 
 _DEADLINES: dict[Deadline, _DeadlineRow] = {
@@ -94,12 +109,8 @@ _DEADLINES: dict[Deadline, _DeadlineRow] = {
     Deadline.BODY: _DeadlineRow(Input.BODY_TIMEOUT),
     Deadline.IDLE: _DeadlineRow(Input.IDLE_TIMEOUT),
     Deadline.WRITE: _DeadlineRow(Input.WRITE_TIMEOUT, "write_timeout"),
-    Deadline.PING: _DeadlineRow(
-        Input.PING_TIMEOUT, "ping_timeout", close_frame(CloseCode.INTERNAL_ERROR, reasons.NO_PONG)
-    ),
-    Deadline.FRAME: _DeadlineRow(
-        Input.FRAME_TIMEOUT, "frame_timeout", close_frame(CloseCode.POLICY_VIOLATION, reasons.SLOW_FRAME)
-    ),
+    Deadline.PING: _DeadlineRow(Input.PING_TIMEOUT, "ping_timeout", CloseCode.INTERNAL_ERROR, reasons.NO_PONG),
+    Deadline.FRAME: _DeadlineRow(Input.FRAME_TIMEOUT, "frame_timeout", CloseCode.POLICY_VIOLATION, reasons.SLOW_FRAME),
     Deadline.CLOSE: _DeadlineRow(Input.CLOSE_TIMEOUT),
     Deadline.LINGER: _DeadlineRow(Input.LINGER_TIMEOUT),
 }

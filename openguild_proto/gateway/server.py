@@ -58,7 +58,7 @@ from openguild_proto.limits import (
 )
 from openguild_proto.timestamps import from_millis
 
-CAPABILITIES = ("logs", "commands")
+CAPABILITIES = ("logs", "commands", "typing", "presence")
 DEFAULT_LIMITS = Limits()
 
 
