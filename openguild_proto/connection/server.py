@@ -234,11 +234,18 @@ class ServerConnection:
             self._move(Input.RESPOND_UNREAD if http.reader.unread else Input.RESPOND, now)
 
     def accept(
-        self, now: float, subprotocol: str | None = None, headers: Headers = (), codes: steps.Codes = steps.USUAL_CODES
+        self,
+        now: float,
+        subprotocol: str | None = None,
+        headers: Headers = (),
+        *,
+        codes: steps.Codes = steps.USUAL_CODES,
+        limits: Limits | None = None,
     ) -> None:
         """Accept the upgrade: queue 101, and read the bytes after the handshake as WebSocket.
 
         `codes`: close codes of the subprotocol for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, where it has others.
+        `limits`: from now on, where the subprotocol has others.
         Raises LocalProtocolError also if the connection has ended or the peer has shut its side.
         """
         self._require(Input.ACCEPT)
@@ -247,6 +254,7 @@ class ServerConnection:
         if http is None or request is None:
             raise LocalProtocolError("there is no upgrade to accept")
         self.outbox.append(http.switch(handshake.accept_token(request), subprotocol, headers))
+        self._limits = self._limits if limits is None else limits
         self._decoder = self._ws = WebSocketDecoder(self._limits)
         self._decoder.feed(http.reader.take_rest())
         self._codes = codes

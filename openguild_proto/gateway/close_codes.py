@@ -77,14 +77,6 @@ GATEWAY_CLOSES: dict[GatewayClose, GatewayCloseRow] = {
 """code -> its row."""
 
 
-CONNECTION_CODES: dict[str, int] = {
-    "frame_rate_limit": _C.FRAME_RATE,
-    "frame_timeout": _C.SLOW_FRAME,
-    "ping_timeout": _C.SILENT,
-}
-"""What `ServerConnection` decides by itself, by its reason for the metric -> the code."""
-
-
 def comeback_of(code: int | None) -> Comeback:
     """Return what a client does after `code`; None: the connection ended without one. An unknown code is no reason to stop."""
     try:

@@ -202,9 +202,10 @@ class GatewaySession:
         rest = self.server.sent(max(nbytes, 0))
         if rest:
             transport.connection.outbox.append(rest)
-        elif nbytes < 0 and not transport.closing:
-            await transport.socket.writable()
+        if nbytes > 0:
             self.server.took_bytes(self._sessions.clock())
+        elif not transport.closing:
+            await transport.socket.writable()
         return True
 
     def write_elsewhere(self) -> None:

@@ -14,6 +14,7 @@ from openguild_proto.effects import Operation
 from openguild_proto.errors import ErrorCode
 from openguild_proto.events import BytesReceived, TextReceived
 from openguild_proto.gateway.actions import AnyAction
+from openguild_proto.gateway.connection import connection_limits
 from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.http.message import OpenGateway, Request, Response
 from openguild_proto.http.refusal import error_response
@@ -63,6 +64,7 @@ class GatewaySessions:
         self.clock = sources.monotonic
         self.wall = sources.wall
         self.limits = limits
+        self.connection_limits = connection_limits(limits)
         self._runner = runner
         self._replica = replica
         self._tasks = tasks

@@ -12,7 +12,7 @@ import structlog
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.events import BytesReceived, DeadlineExpired, Event, PeerViolated, TextReceived
-from openguild_proto.gateway.close_codes import CONNECTION_CODES
+from openguild_proto.gateway.connection import CONNECTION_CODES
 from openguild_proto.http.message import OpenGateway, OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
 from openguild_runtime.gateway.sessions import GatewaySessions
@@ -100,7 +100,11 @@ class Requests:
             self._runner.service.sockets.release(None, opened.address)
             return error_response(ErrorCode.DRAINING, request.request_id, route=opened.route)
         transport.connection.accept(
-            self._runner.clock(), subprotocol=opened.subprotocol, headers=opened.headers, codes=CONNECTION_CODES
+            self._runner.clock(),
+            subprotocol=opened.subprotocol,
+            headers=opened.headers,
+            codes=CONNECTION_CODES,
+            limits=self._gateway.connection_limits,
         )
         self._gateway.open(transport, opened, request.client_address)
         self._metrics.socket_opened()
