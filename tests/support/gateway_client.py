@@ -1,0 +1,82 @@
+"""Drives the core's gateway client over real sockets, from server to server as its connections end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Sequence
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from openguild_proto.gateway.client import GatewayClient
+from openguild_proto.gateway.client_events import ClientEvent, Connect, Delivered, Disconnect, Ended
+from openguild_proto.gateway.encoding import Encoding
+
+
+class DrivenClient:
+    """`sequences`: what was delivered, by log. `codes`: with which its connections ended; None: without one."""
+
+    def __init__(self, urls: Sequence[str], encoding: Encoding = Encoding.JSON) -> None:
+        self.client = GatewayClient(encoding, jitter=random.random, random_bytes=random.randbytes)
+        self.sequences: dict[str, list[int]] = {}
+        self.codes: list[int | None] = []
+        self.events: list[ClientEvent] = []
+        self._urls = itertools.cycle(urls)
+        self._socket: ClientConnection | None = None
+
+    async def run(self, token: str) -> None:
+        """Until the client is closed, or ends by itself."""
+        loop = asyncio.get_running_loop()
+        self.client.start(token, loop.time())
+        while await self._carry_out():
+            deadline = self.client.next_deadline()
+            timeout = None if deadline is None else max(0.0, deadline - loop.time())
+            try:
+                async with asyncio.timeout(timeout):
+                    if self._socket is None:
+                        await asyncio.Event().wait()
+                    else:
+                        self.client.received(await self._socket.recv(), loop.time())
+            except TimeoutError:
+                pass
+            except ConnectionClosed as closed:
+                self._lost(closed.rcvd.code if closed.rcvd is not None else None, loop.time())
+            self.client.handle_deadline(loop.time())
+
+    def _lost(self, code: int | None, now: float) -> None:
+        self._socket = None
+        self.codes.append(code)
+        self.client.disconnected(code, "", now)
+
+    async def _carry_out(self) -> bool:
+        """False: it has ended."""
+        while (event := self.client.next_event()) is not None:
+            match event:
+                case Connect():
+                    await self._connect(next(self._urls))
+                case Disconnect(code=code):
+                    socket, self._socket = self._socket, None
+                    if socket is not None:
+                        await socket.close(code)
+                case Delivered(log=log, seq=sequence):
+                    self.sequences.setdefault(log, []).append(sequence)
+                case Ended():
+                    return False
+                case _:
+                    self.events.append(event)
+        for message in self.client.messages_to_send() if self._socket is not None else ():
+            await self._socket.send(message)
+        return True
+
+    async def _connect(self, url: str) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            self._socket = await connect(
+                url, subprotocols=[self.client.encoding.value], compression=None, proxy=None, max_queue=None  # type: ignore[list-item]  # a NewType
+            )  # fmt: skip
+        except (OSError, InvalidHandshake):
+            self.client.disconnected(None, "", loop.time())
+        else:
+            self.client.connected(loop.time())
