@@ -16,7 +16,7 @@ from openguild_proto.gateway.encoding import Encoding
 
 
 class DrivenClient:
-    """`sequences`: what was delivered, by log. `codes`: with which its connections ended; None: without one."""
+    """`sequences`: what was delivered, by log. `codes`: with which servers ended its connections; None: without one."""
 
     def __init__(self, urls: Sequence[str], encoding: Encoding = Encoding.JSON) -> None:
         self.client = GatewayClient(encoding, jitter=random.random, random_bytes=random.randbytes)
@@ -60,7 +60,7 @@ class DrivenClient:
                     socket, self._socket = self._socket, None
                     if socket is not None:
                         await socket.close(code)
-                case Delivered(log=log, seq=sequence):
+                case Delivered(log=log, sequence=sequence):
                     self.sequences.setdefault(log, []).append(sequence)
                 case Ended():
                     return False
