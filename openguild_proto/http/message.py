@@ -80,8 +80,9 @@ class OpenGateway(msgspec.Struct, frozen=True, gc=False):
     The socket authenticates afterwards. The runtime releases its place in `StreamLimiter` at its end.
     """
 
-    subprotocol: str
+    encoding: str  # a name of `gateway.encoding.SUBPROTOCOLS`
     address: str  # key under which the socket's place is reserved
+    subprotocol: str | None = None  # to echo
     token: str | None = None  # of the upgrade's header or subprotocol
     request_id: str = ""
     headers: Headers = ()  # of the 101

@@ -8,8 +8,8 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.guilds import ListGuilds
 from openguild_proto.effects.logs import FindLogs
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.gateway.encoding import SUBPROTOCOLS
 from openguild_proto.gateway.frames import LogHead, Ready, ReadySession, ReadyUser
+from openguild_proto.gateway.negotiation import negotiate
 from openguild_proto.http.message import OpenGateway
 from openguild_proto.log.names import LogKind, log_name
 from openguild_proto.log.sync import may_read
@@ -21,7 +21,6 @@ from openguild_proto.policy.addresses import limit_key
 from openguild_proto.schemas.guilds import Guild
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.timestamps import from_millis
-from openguild_proto.ws.handshake import bearer_subprotocol, offered_subprotocols
 
 
 class Authenticated(NamedTuple):
@@ -33,20 +32,18 @@ class Authenticated(NamedTuple):
 
 @route(
     "GET", "/gateway", "Open the gateway", {101: None},
-    auth="gateway", query=None, limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_HANDSHAKE,),
+    auth="gateway", query=None, limits=(Limit.STREAMS,),
 )  # fmt: skip
 def open_gateway(call: Call[None, None]) -> Operation[OpenGateway]:
     """Open a gateway socket. A token in the header or in the subprotocol saves the first frame; the socket says what is wrong
     with it."""
     yield from ()
-    offered = offered_subprotocols(call.request)
-    subprotocol = next((name for name in SUBPROTOCOLS if name in offered), None)
-    if subprotocol is None:
-        raise Refusal(ErrorCode.INVALID_HANDSHAKE, f"offer one of these subprotocols: {', '.join(SUBPROTOCOLS)}")
+    chosen = negotiate(call.request)
     return OpenGateway(
-        subprotocol=subprotocol,
+        encoding=chosen.encoding.value,
+        subprotocol=chosen.subprotocol,
         address=limit_key(call.request.client_address),
-        token=bearer_token(call.request) or bearer_subprotocol(call.request)[0],
+        token=bearer_token(call.request) or chosen.token,
         request_id=call.request.request_id,
     )
 

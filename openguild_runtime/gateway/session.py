@@ -71,7 +71,7 @@ class GatewaySession:
         self._is_shut = False  # nothing is written any more
         self.server = GatewayServer(
             sessions.feeds,
-            SUBPROTOCOLS[opened.subprotocol],
+            SUBPROTOCOLS[opened.encoding],
             handle=self._handle,
             wake=self.wake,
             now=sessions.clock(),

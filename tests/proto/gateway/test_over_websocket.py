@@ -47,7 +47,9 @@ class Pair:
                 case WebSocketRequested(request=request):
                     encoding, subprotocol, token = negotiate(request)
                     self.conn.accept(0.0, subprotocol)
-                    self.server = GatewayServer(self.replica.feeds, encoding, handle=0, now=0.0, wall_ms=0, token=token)
+                    self.server = GatewayServer(
+                        self.replica.feeds, encoding, handle=0, wake=lambda: None, now=0.0, wall_ms=0, token=token
+                    )
                 case TextReceived(text=payload) | BytesReceived(data=payload) if self.server is not None:
                     self.server.receive(payload, 0.0)
                 case PeerClosed() if self.server is not None:
