@@ -131,10 +131,14 @@ def test_a_log_that_went_back_is_read_anew() -> None:
     (feed,) = replica.feeds.feeds_of(LOGS[0])
     replica.logs[LOGS[0]] = replica.logs[LOGS[0]][:3]
     replica.epochs[LOGS[0]] = EPOCH + 1
-    for socket in replica.sockets:
+    replica.feeds.retire(feed)
+    assert replica.open_feed(LOGS[0]) is not feed, "newcomers do not wait for the others"
+    for follower in list(replica.feeds.followers(feed)):
+        socket = replica.socket(follower.handle)
         socket.server.gone(feed, "restarted")
         socket.pump()
     settle(replica, device, until=1.0)
+    assert not feed.is_followed
     *_, followed = device.told(told.Followed)
     assert (followed.epoch, followed.after, followed.recovered) == (EPOCH + 1, 3, False)
     replica.publish(LOGS[0])
