@@ -60,7 +60,7 @@ class FeedPages:
         events: tuple[StoredEvent, ...] | None = None
         asking: list[Any] | None = None
         try:
-            events = yield from ReadEvents(channel_id=log_id, after=after, limit=limit)
+            events = yield from ReadEvents(log_id=log_id, after=after, limit=limit)
         except StorageUnavailable:
             pass  # the socket asks again after a rest
         finally:
