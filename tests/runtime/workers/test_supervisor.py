@@ -20,13 +20,16 @@ from tests.support.waiting import PATIENCE_SECS, eventually
 MAX_FAILURES = 3
 CONFIG = ServerConfig.model_validate({"workers": 2, "nats": {"url": "nats://127.0.0.1:1"}, "drain": {"window_secs": 0}})
 PROGRAM = """
-import json, socket, sys, time
+import json, os, socket, sys, time
 start_parameters = json.loads(sys.stdin.readline())
 import msgspec
 heartbeat = msgspec.msgpack.encode({"type": "heartbeat", "listening": True, "changes": {}})
 socket.socket(fileno=start_parameters["link"]).sendall(len(heartbeat).to_bytes(4, "big") + heartbeat)
 if start_parameters["number"] in DYING:
+    while len(DYING) < 2 and not os.path.exists(SERVING):  # three deaths before the other serves end the server
+        time.sleep(0.01)
     sys.exit(3)
+open(SERVING, "w").close()
 sys.stdin.read()
 """
 
@@ -44,7 +47,7 @@ def quick(shutdown: Shutdown, *program: str) -> Supervisor:
 
 
 def worker_program(directory: Path, *dying: int) -> tuple[str, str]:
-    (directory / "worker.py").write_text(f"DYING = {dying}\n{PROGRAM}")
+    (directory / "worker.py").write_text(f"DYING, SERVING = {dying}, {str(directory / 'serving')!r}\n{PROGRAM}")
     return sys.executable, str(directory / "worker.py")
 
 
