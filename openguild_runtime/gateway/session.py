@@ -210,8 +210,7 @@ class GatewaySession:
 
     def write_elsewhere(self) -> None:
         """Something else writes to the socket, or it is closing: events wait."""
-        if self._handle >= 0:
-            self._sessions.feeds.gates[self._handle] = 1
+        self.server.shut_gate()
 
     # --- deadlines -----------------------------------------------------------------------------------
 
