@@ -27,7 +27,14 @@ class DrivenClient:
         self._socket: ClientConnection | None = None
 
     async def run(self, token: str) -> None:
-        """Until the client is closed, or ends by itself."""
+        """Until the client is closed, or ends by itself, or this is cancelled."""
+        try:
+            await self._run(token)
+        finally:
+            if self._socket is not None:
+                self._socket.transport.abort()
+
+    async def _run(self, token: str) -> None:
         loop = asyncio.get_running_loop()
         self.client.start(token, loop.time())
         while await self._carry_out():
