@@ -58,13 +58,20 @@ class Presence:
     """`replica`: a unique id. `max_members`: of a guild whose members are told of each other."""
 
     def __init__(
-        self, outputs: Outputs, notifications: Notifications, feeds: Feeds, replica: str, max_members: int
+        self,
+        outputs: Outputs,
+        notifications: Notifications,
+        feeds: Feeds,
+        replica: str,
+        max_members: int,
+        max_leases: int = MAX_LEASES,
     ) -> None:
         self._outputs = outputs
         self._notifications = notifications
         self._feeds = feeds
         self._replica = replica
         self._max_members = max_members
+        self._max_leases = max_leases
         self._sessions: dict[str, dict[str, _Session]] = {}  # user id -> session id -> its streams here
         self._leaving: OrderedDict[str, float] = OrderedDict()  # user id -> when they have left, earliest first
         self._here: dict[str, PresenceStatus] = {}  # user id -> status here, of those who are not offline
@@ -120,7 +127,7 @@ class Presence:
             known = self._leases.pop(lease, None)
             if status is OFFLINE:
                 self._end_lease(lease)
-            elif known is not None or len(self._leases) < MAX_LEASES:
+            elif known is not None or len(self._leases) < self._max_leases:
                 self._leases[lease] = end
                 self._elsewhere.setdefault(user_id, {})[report.replica] = status
                 self._doubt(user_id)

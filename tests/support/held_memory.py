@@ -1,12 +1,11 @@
 """A real server that tells, at a signal, which of its objects hold a text: `python -m tests.support.held_memory FLAGS`.
 
-At SIGUSR2 it walks all objects that are reachable, overwrites memory that was freed, and writes what it found to a file. What a
-look at the memory of the process (`traces`) finds afterwards is no object, and not only freed.
+At SIGUSR2 it walks all objects that are reachable, and writes what it found to a file. A look at the raw memory of the process
+would also find what was freed and not written again, which nothing promises away (docs/SECURITY.md).
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -23,22 +22,6 @@ from tests.support.waiting import wait_until
 
 SOUGHT, FOUND = "sought.json", "found.json"  # in the directory that the environment names
 DIRECTORY = "HELD_MEMORY_DIRECTORY"
-SMALL_BYTES = 512  # up to which Python's own allocator serves
-SMALL_TOTAL = 1 << 20  # for each size, more than its free blocks
-LARGE_TOTAL = 64 << 20
-
-
-def traces(pid: int, marker: bytes) -> int:
-    """How often the bytes stand in the memory of a process."""
-    found = 0
-    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for line in maps:
-            span, permissions, *rest = line.split()
-            first, last = (int(place, 16) for place in span.split("-"))
-            if "r" in permissions and not rest[-1].startswith("[v"):  # of the kernel
-                memory.seek(first)
-                found += memory.read(last - first).count(marker)
-    return found
 
 
 def look(pid: int, directory: Path, markers: Sequence[str]) -> list[str]:
@@ -84,30 +67,11 @@ def _reachable() -> Iterator[Any]:
             waiting.extend(getattr(value, name, None) for name in value.__struct_fields__)
 
 
-def _overwrite_freed() -> None:
-    """Take what the allocators have free, fill it, and give it back. In the thread whose memory it is."""
-    small = [bytes(size - 33) for size in range(48, SMALL_BYTES + 1, 16) for _ in range(SMALL_TOTAL // size)]
-    del small
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = ctypes.c_void_p
-    libc.free.argtypes = [ctypes.c_void_p]
-    taken: list[int] = []
-    for size in (1 << 16, 1 << 14, 1 << 12, *range(1 << 11, 16, -16)):
-        for _ in range(LARGE_TOTAL // 256 // size):
-            block = libc.malloc(size)
-            ctypes.memset(block, 0, size)
-            taken.append(block)
-    for block in taken:
-        libc.free(block)
-
-
 def _tell(_number: int, _frame: FrameType | None) -> None:
     directory = Path(os.environ[DIRECTORY])
     sought = [bytes.fromhex(marker) for marker in json.loads((directory / SOUGHT).read_text())]
     gc.collect()
     found = _holders(sought)
-    del sought
-    _overwrite_freed()
     written = directory / f"{FOUND}.{os.getpid()}"
     written.with_suffix(".new").write_text(json.dumps(found))
     written.with_suffix(".new").rename(written)

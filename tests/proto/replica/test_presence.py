@@ -11,10 +11,10 @@ from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.replica import FindAudience
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.hints import PresenceChoice, PresenceReport, PresenceStatus, encode_hint
-from openguild_proto.limits import MAX_LEASES, MAX_REPORTED_USERS
+from openguild_proto.limits import MAX_REPORTED_USERS
 from openguild_proto.memory import MemoryTables
 from openguild_proto.replica.actions import Broadcast
-from openguild_proto.replica.presence import GRACE_SECS, LEASE_SECS, REPORT_SECS, TICK_SECS
+from openguild_proto.replica.presence import GRACE_SECS, LEASE_SECS, REPORT_SECS, TICK_SECS, Presence
 from openguild_proto.settings.sections import PresenceSettings
 from tests.support.deeds import NOW
 from tests.support.driven_replica import Driven, Socket
@@ -227,14 +227,13 @@ def test_reports_come_in_pieces_and_all_users_are_renewed() -> None:
 
 def test_leases_are_bounded(driven: Driven) -> None:
     """Also those of a replica that reports what it likes."""
-    page = MAX_REPORTED_USERS
-    for first in range(0, MAX_LEASES + 2 * page, page):
-        report = PresenceReport("liar", tuple((f"user {number}", ONLINE) for number in range(first, first + page)))
-        driven.replica.heard_broadcast(Topic.HINTS, encode_hint(report), now=driven.now)
-        while driven.replica.next_action() is not None:
-            pass
-    known = driven.replica.presence_of([f"user {number}" for number in range(0, MAX_LEASES + 2 * page, page)])
-    assert len(known) == MAX_LEASES // page
+    notifications, feeds = driven.replica.notifications, driven.replica.gateway.feeds
+    presence = Presence(driven.replica._outputs, notifications, feeds, "here", 10, max_leases=20)
+    users = [f"user {number}" for number in range(30)]
+    presence.heard_report(PresenceReport("liar", tuple((user, ONLINE) for user in users)))
+    assert list(presence.status_of(users)) == users[:20]
+    presence.heard_report(PresenceReport("liar", ((users[0], OFFLINE), (users[1], IDLE), (users[29], ONLINE))))
+    assert list(presence.status_of(users)) == [*users[1:20], users[29]]
 
 
 @pytest.fixture
