@@ -10,7 +10,7 @@ until there are none and carry them out in order, and come back at `next_deadlin
 
 Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `log_grew`, `heard`, `stored`, `announce`, `heard_broadcast`,
 `wire_state`, `wire_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`,
-`keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; those of gateway sockets through `at`. `now` is
+`keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; those of gateway sockets: `gateway_at`. `now` is
 monotonic seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
 """
 
@@ -344,7 +344,7 @@ class Replica:
         channels = [(ring, depth) for ring, depth in deep if not ring.startswith(USER_RING)]
         return channels, next((depth for ring, depth in deep if ring.startswith(USER_RING)), 0)
 
-    def at(self, now: float) -> Gateway:
+    def gateway_at(self, now: float) -> Gateway:
         """Return the gateway's sockets, whose inputs are given at this time."""
         self._at(now)
         return self.gateway

@@ -234,7 +234,7 @@ class ReplicaRunner:
 
     def for_gateway(self, socket: GatewaySocket, action: SocketAction) -> None:
         """Carry out an action of a gateway socket that is about logs."""
-        self.replica.at(self._clock()).do(socket, action)
+        self.replica.gateway_at(self._clock()).do(socket, action)
         self.carry_out()
 
     def open_gateway(self, transport: Transport, socket: GatewaySocket) -> None:
@@ -244,13 +244,13 @@ class ReplicaRunner:
 
     def gateway_authenticated(self, socket: GatewaySocket) -> None:
         """The socket has a token."""
-        self.replica.at(self._clock()).authenticated(socket)
+        self.replica.gateway_at(self._clock()).authenticated(socket)
         self.carry_out()
 
     def leave_gateway(self, transport: Transport, socket: GatewaySocket) -> None:
         """The socket is going."""
         del self.gateway_transports[transport.socket.fileno()]
-        self.replica.at(self._clock()).left(socket)
+        self.replica.gateway_at(self._clock()).left(socket)
         self.carry_out()
 
     # --- actions -------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ async def post_all(urls: list[str], user: User, channel: str, count: int, poster
                         break
                 except httpx.TransportError:
                     pass
-                await anyio.sleep(0.05)
+                await anyio.sleep(0.05)  # between two attempts; `for` bounds them
             else:
                 pytest.fail(f"post {number} was taken by no server")
 

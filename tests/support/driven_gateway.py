@@ -45,7 +45,7 @@ class GatewayClient:
 
     @property
     def _gateway(self) -> Any:
-        return self.driven.replica.at(self.driven.now)
+        return self.driven.replica.gateway_at(self.driven.now)
 
     def wake(self) -> None:
         """The machine has something to do."""

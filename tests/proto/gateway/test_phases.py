@@ -141,7 +141,7 @@ def test_a_client_survives_any_input_in_any_phase(steps: list[tuple[str, Any]]) 
         before = client.phase
         match kind:
             case "frame":
-                client.received(Encoding.JSON.encode(SERVER_FRAMES[value]).decode(), scripted.now)  # type: ignore[arg-type]
+                client.received(Encoding.JSON.encode(SERVER_FRAMES[value]).decode(), scripted.now)  # type: ignore[arg-type]  # a dict stands for the frame
             case "lost":
                 client.disconnected(value, "r", scripted.now)
             case "pass":
