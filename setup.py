@@ -5,8 +5,10 @@ OPENGUILD_DEBUG_EXT=sanitize under the address and undefined-behaviour sanitizer
 """
 
 import os
+import shutil
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 
 def extensions() -> list[Extension]:
@@ -19,7 +21,8 @@ def extensions() -> list[Extension]:
         return []
     how = os.environ.get("OPENGUILD_DEBUG_EXT", "")
     debug = how in {"1", "sanitize"}
-    arguments = ["-O1", "-g", "-UNDEBUG"] if debug else ["-O2"]
+    # no debug information in a release: it names the directory of the build, and two builds would differ
+    arguments = ["-O1", "-g", "-UNDEBUG"] if debug else ["-O2", "-g0"]
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if how == "sanitize" else []
     modules = [
         Extension(name, [source], extra_compile_args=arguments + sanitizers, extra_link_args=sanitizers)
@@ -39,4 +42,13 @@ def extensions() -> list[Extension]:
     return modules
 
 
-setup(ext_modules=extensions())
+class FreshBuild(build_py):
+    """Without what an earlier build has left: a wheel ships all that is in its directory, also modules that are gone."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
+setup(ext_modules=extensions(), cmdclass={"build_py": FreshBuild})

@@ -7,7 +7,7 @@ use_database "$2"
 tables=$(psql --no-psqlrc --quiet --tuples-only --no-align --dbname="$database" --command="SELECT count(*) FROM pg_catalog.pg_class
     WHERE relkind IN ('r', 'p') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)")
 if [ "${tables:-0}" != 0 ]; then
-    echo "restore.sh: the database has $tables tables: rename it, create an empty one and restore into that (docs/OPERATIONS.md, Restore)" >&2
+    echo "restore.sh: the database has $tables tables: rename it, create an empty one and restore into that (docs/operations.md, Restore)" >&2
     exit 1
 fi
 pg_restore --no-owner --no-privileges --exit-on-error --single-transaction --dbname="$database" "$1"

@@ -1,4 +1,4 @@
-"""`make validate`: everything under deploy/ that can be checked without a cluster, a registry or Docker.
+"""`make validate`: everything under deploy/ that can be checked without a cluster, a registry or Docker, and the types in docs/web.
 
 Tools that this machine does not have are skipped and named. Exit status 1 where one that ran found something.
 """
@@ -49,7 +49,8 @@ def yaml_files() -> None:
 
 def shell_scripts() -> None:
     for script in (*DEPLOY.glob("*.sh"), DEPLOY / "image/build.sh", DEPLOY / "ci/tools.sh"):
-        run(tool("sh"), "-n", script)
+        shell = "bash" if "bash" in script.read_text().partition("\n")[0] else "sh"
+        run(tool(shell), "-n", script)
 
 
 def alert_rules() -> None:
@@ -75,6 +76,13 @@ def alertmanager_configuration() -> None:
     run(tool("amtool"), "check-config", DEPLOY / "observability/alertmanager/alertmanager.yaml")
 
 
+def javascript_types() -> None:
+    compiler = ROOT / "build/npm/node_modules/typescript/bin/tsc"
+    if not compiler.exists():
+        raise Skipped("build/npm has no typescript: deploy/ci/tools.sh installs it")
+    run(tool("node"), compiler, "--project", ROOT / "docs/web")
+
+
 CONTRACTS = (
     (r"\bDROP\s+(?!NOT\s+NULL|DEFAULT)\w+", "takes something away"),
     (r"\bRENAME\b", "renames"),
@@ -88,7 +96,7 @@ CONTRACTS = (
     (r"\bTRUNCATE\b", "takes something away"),
     (r"\bCREATE\s+OR\s+REPLACE\b", "changes what the release before calls: give it a new name"),
     (r"\bop\.(drop|rename|alter)_\w+", "use SQL that only expands"),
-)  # what a step after the first may not do: the release before it goes on serving (docs/OPERATIONS.md, Migrations)
+)  # what a step after the first may not do: the release before it goes on serving (docs/operations.md, Migrations)
 
 
 def contractions(text: str) -> list[str]:
@@ -121,18 +129,39 @@ def manifests() -> None:
             run(validator, "--strict", rendered)
 
 
+def policies() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        for overlay in OVERLAYS:
+            (Path(directory) / f"{overlay}.yaml").write_text(kustomize(overlay))
+        run(sys.executable, DEPLOY / "policies.py", *sorted(Path(directory).glob("*.yaml")))
+
+
+def custom_resources() -> None:
+    python = ROOT / "build/python_tools/bin/python"
+    if not python.exists():
+        raise Skipped("build/python_tools has no models of them: deploy/ci/tools.sh installs them")
+    with tempfile.TemporaryDirectory() as directory:
+        for overlay in ("staging", "prod"):
+            (Path(directory) / f"{overlay}.yaml").write_text(kustomize(overlay))
+        run(python, DEPLOY / "custom_resources.py", *sorted(Path(directory).glob("*.yaml")))
+
+
 def compose() -> None:
+    ours = ROOT / "build/python_tools/bin/docker-compose"
+    if ours.exists():
+        run(ours, "-f", DEPLOY / "compose.yaml", "config", "--quiet")
+        return
     docker = tool("docker")
     try:
         run(docker, "compose", "version")
     except RuntimeError:
-        raise Skipped("docker has no compose plugin here") from None
+        raise Skipped("docker has no compose plugin here, and deploy/ci/tools.sh has not installed one") from None
     run(docker, "compose", "-f", DEPLOY / "compose.yaml", "config", "--quiet")
 
 
 CHECKS: tuple[Callable[[], None], ...] = (
     dockerfile, yaml_files, shell_scripts, alert_rules, prometheus_configuration, alertmanager_configuration, migration_steps,
-    manifests, compose,
+    manifests, policies, custom_resources, compose, javascript_types,
 )  # fmt: skip
 
 

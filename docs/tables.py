@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from openguild_proto.connection.phases import PHASES, TRANSITIONS, Input
 from openguild_proto.errors import ErrorCode
+from openguild_proto.events import Event
 from openguild_proto.gateway import phases as gateway
 from openguild_proto.gateway.client_phases import CLIENT_PHASES, CLIENT_TRANSITIONS
 from openguild_proto.gateway.close_codes import GATEWAY_CLOSES
@@ -29,10 +31,13 @@ from openguild_proto.gateway.frames import (
     SubbedLog,
     SubLog,
 )
+from openguild_proto.limits import Limits
+from openguild_proto.operations.component_schemas import build_schemas, schema_name
 from openguild_proto.operations.context import Limit
-from openguild_proto.operations.openapi import build_schemas, schema_name
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.permissions import LOWEST_ROLE
+from openguild_proto.schemas.fields import CHARACTERS
+from openguild_proto.settings.setting import Setting
 from openguild_proto.ws.close_codes import CLOSE_CODES
 from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.faults import allowed
@@ -40,6 +45,9 @@ from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.observability.metrics import Metrics
 
 DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "site"))
+from fields import assigned, source_of  # noqa: E402 - of the site's extension
+
 PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -63,10 +71,11 @@ def routes() -> Iterator[str]:
 
 
 def limits() -> Iterator[str]:
-    yield row("limit", "counts", "429")
-    yield row(*["---"] * 3)
+    yield row("limit", "counts", "429", "policies")
+    yield row(*["---"] * 4)
     for limit in Limit:
-        yield row(limit.name.lower(), limit.text, ", ".join(f"`{code.spec.code}`" for code in limit.codes))
+        codes = ", ".join(f"`{code.spec.code}`" for code in limit.codes)
+        yield row(limit.name.lower(), limit.text, codes, ", ".join(f"`{policy.name}`" for policy in limit.policies))
 
 
 def bodies() -> Iterator[str]:
@@ -99,11 +108,14 @@ def bounds_of(schema: dict[str, Any]) -> Iterator[str]:
         yield from bounds_of(schema["items"])
     if "maxLength" in schema:
         yield f"{schema.get('minLength', 0)} to {schema['maxLength']:,} characters"
+    if CHARACTERS in schema:
+        least, most = schema[CHARACTERS]
+        yield f"{least} to {most:,} characters"
     if "maximum" in schema:
         yield f"{schema['minimum']} to {schema['maximum']:,}"
     elif schema.get("minimum"):
         yield f"from {schema['minimum']}"
-    if "pattern" in schema:
+    if "pattern" in schema and CHARACTERS not in schema:
         yield f"`{schema['pattern']}`"
     if 1 <= len(schema.get("enum", ())) <= 8:  # the codes of errors have a table of their own
         yield ", ".join(f"`{value}`" for value in schema["enum"])
@@ -123,17 +135,37 @@ def close_codes() -> Iterator[str]:
         yield row(int(code), line.action, line.meaning)
 
 
-def connection() -> Iterator[str]:
-    """The one input that leads from everywhere to the same place is left out."""
-    yield from machine(TRANSITIONS, Input.WRITE_TIMEOUT)
+def connection_events() -> Iterator[str]:
+    yield row("event", "fields", "meaning", "what the embedder does")
+    yield row(*["---"] * 4)
+    for event in get_args(Event):
+        meaning, asked = (" ".join(part.split()) for part in (event.__doc__ or "").split("\n\n"))
+        names = ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(event))
+        yield row(f"`{event.__name__}`", names, meaning, asked)
+
+
+def connection_limits() -> Iterator[str]:
+    yield row("name", "default", "meaning")
+    yield row(*["---"] * 3)
+    classes, _, comments = source_of(Limits.__module__)
+    own = {name: comments.get(node.end_lineno or 0, "") for node, name, _, _ in assigned(classes["Limits"].body)}
+    hints = get_type_hints(Limits, include_extras=True)
+    for field in dataclasses.fields(Limits):
+        configured = [
+            mark.meaning for mark in getattr(hints[field.name], "__metadata__", ()) if isinstance(mark, Setting)
+        ]
+        default = f"{field.default:,}" if isinstance(field.default, int) else field.default
+        yield row(f"`{field.name}`", default, configured[0] if configured else own[field.name])
 
 
 def phases() -> Iterator[str]:
-    yield row("phase", "meaning", "the peer's bytes", "its deadline", "the socket's owner")
-    yield row(*["---"] * 5)
+    """Of a connection. The one input that leads from everywhere to the same phase is left out."""
+    yield row("phase", "meaning", "the peer's bytes", "its deadline", "`wants`", "leads to")
+    yield row(*["---"] * 6)
     for phase, known in PHASES.items():
         own = "" if known.own is None else f"`{known.own.value}`"
-        yield row(f"`{phase.value}`", known.meaning, known.reading.value, own, f"`{known.wants.value}`")
+        steps = leads_to(phase, TRANSITIONS[phase], Input.WRITE_TIMEOUT)
+        yield row(f"`{phase.value}`", known.meaning, known.reading.value, own, f"`{known.wants.value}`", steps)
 
 
 def gateway_frames() -> Iterator[str]:
@@ -155,15 +187,12 @@ def gateway_frames() -> Iterator[str]:
 
 
 def gateway_phases() -> Iterator[str]:
-    yield row("phase", "meaning", "deadlines")
-    yield row(*["---"] * 3)
+    yield row("phase", "meaning", "deadlines", "leads to")
+    yield row(*["---"] * 4)
     for phase, known in gateway.PHASES.items():
         names = [f"`{name.value}`" for name in gateway.Deadline if name in gateway.MAY_RUN[phase]]
-        yield row(f"`{phase.value}`", known.meaning, ", ".join(names))
-
-
-def gateway_machine() -> Iterator[str]:
-    yield from machine(gateway.TRANSITIONS)
+        steps = leads_to(phase, gateway.TRANSITIONS[phase])
+        yield row(f"`{phase.value}`", known.meaning, ", ".join(names), steps)
 
 
 def gateway_following() -> Iterator[str]:
@@ -190,17 +219,13 @@ def gateway_client() -> Iterator[str]:
         yield row(f"`{phase.value}`", known.meaning, names, ", ".join(steps))
 
 
-def machine(transitions: Mapping[Any, Mapping[Any, Any]], *but: Any) -> Iterator[str]:
-    """A state machine as a diagram, without inputs that lead nowhere, and `but` these."""
-    yield "```mermaid"
-    yield "stateDiagram-v2"
-    yield f"    [*] --> {next(iter(transitions)).value}"
-    for phase, steps in transitions.items():
-        for target in dict.fromkeys(steps.values()):
-            inputs = [step.value for step in steps if steps[step] is target and step not in but]
-            if inputs and target is not phase:
-                yield f"    {phase.value} --> {target.value}: {', '.join(inputs)}"
-    yield "```"
+def leads_to(phase: Any, steps: Mapping[Any, Any], *but: Any) -> str:
+    """Each other phase with the inputs that lead to it, without `but` these."""
+    inputs: dict[Any, list[str]] = {}
+    for step, target in steps.items():
+        if target is not phase and step not in but:
+            inputs.setdefault(target, []).append(step.value)
+    return "; ".join(f"`{target.value}`: {', '.join(names)}" for target, names in inputs.items())
 
 
 def configuration() -> Iterator[str]:
@@ -233,13 +258,13 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
         bodies,
         errors,
         close_codes,
-        connection,
+        connection_events,
+        connection_limits,
         phases,
         configuration,
         metrics,
         gateway_frames,
         gateway_phases,
-        gateway_machine,
         gateway_following,
         gateway_closes,
         gateway_client,

@@ -1,13 +1,37 @@
 """OpenGuild's protocol, without I/O: what an embedder imports.
 
-Feed bytes and deadlines to a `ServerConnection`, take events, answer, take bytes to send. Give subscribers of a
-stream their frames with a `Hub`. Drive an operation yourself: `dispatch(context, request)` yields effects.
+A `ServerConnection` speaks HTTP/1.1 and WebSocket over one byte stream. A server on a socket, one client after the other:
+
+    import secrets, socket, time
+    from openguild_proto import RequestReceived, Response, ServerConnection, Wants
+
+    listener = socket.create_server(("127.0.0.1", 8081))
+    while True:
+        sock, _ = listener.accept()
+        conn = ServerConnection(now=time.monotonic(), random_bytes=secrets.token_bytes)
+        while conn.wants is Wants.KEEP and (data := sock.recv(65_536)):
+            events = conn.receive_data(data, time.monotonic())
+            while events:
+                for event in events:
+                    if isinstance(event, RequestReceived):
+                        conn.respond(Response.text("hello"), time.monotonic())
+                events = conn.next_events(time.monotonic())
+            for part in conn.data_to_send():
+                sock.sendall(part)
+        sock.close()
+
+A server for many clients waits for `next_deadline` too: docs/tutorials/embedder.md.
+
+A `Hub` distributes the frames of a log to many subscribers, and a `FanoutWriter` sends them on a connection.
+`build_event` and `verify_event` sign and check events.
+Operations, which answer a request by effects, are in `openguild_proto.operations.dispatch`.
 """
 
 from openguild_proto.canonical.event import BuiltEvent, build_event
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.canonical.verify import UnverifiedEvent, Verified, verify_event
+from openguild_proto.connection.fanout_writer import FanoutWriter
 from openguild_proto.connection.phases import Phase, Wants
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.errors import ErrorCode, FieldProblem, LocalProtocolError, Refusal
@@ -32,8 +56,8 @@ from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_
 
 __all__ = [
     "CLOSE_CODES", "BuiltEvent", "BytesReceived", "CloseCode", "DeadlineExpired", "ErrorCode", "Event", "EventSigner",
-    "FieldProblem", "HeaderPolicy", "Hub", "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed", "PeerGone",
-    "PeerViolated", "Phase", "Refusal", "Request", "RequestReceived", "Response", "Sequencer", "ServerConnection", "SigningKey",
-    "Subscriber", "SubscriberState", "TextReceived", "UnverifiedEvent", "Verified", "Wants", "WebSocketRequested", "build_event",
-    "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
+    "FanoutWriter", "FieldProblem", "HeaderPolicy", "Hub", "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed",
+    "PeerGone", "PeerViolated", "Phase", "Refusal", "Request", "RequestReceived", "Response", "Sequencer", "ServerConnection",
+    "SigningKey", "Subscriber", "SubscriberState", "TextReceived", "UnverifiedEvent", "Verified", "Wants", "WebSocketRequested",
+    "build_event", "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
 ]  # fmt: skip

@@ -47,6 +47,13 @@ class ErrorCode(Enum):
     INVALID_REFRESH_TOKEN = ErrorSpec(
         "invalid_refresh_token", 401, "the refresh token is unknown, used, revoked or expired", "invalid_refresh_token"
     )
+    SIGNATURE_INVALID = ErrorSpec(
+        "signature_invalid", 401, "the signature of this request is not good", "signature_invalid"
+    )
+    SERVER_DENIED = ErrorSpec("server_denied", 403, "this server has nothing to do with that one", "server_denied")
+    SERVER_QUARANTINED = ErrorSpec(
+        "server_quarantined", 403, "nothing new is taken from that server", "server_quarantined"
+    )
     FORBIDDEN = ErrorSpec("forbidden", 403, "your role does not permit this", "forbidden")
     ORIGIN_NOT_ALLOWED = ErrorSpec(
         "origin_not_allowed", 403, "pages of this origin may not open streams here", "origin_not_allowed"
@@ -58,15 +65,16 @@ class ErrorCode(Enum):
     )
     NOT_FOUND = ErrorSpec("not_found", 404, "there is nothing at this address that you may see")
     METHOD_NOT_ALLOWED = ErrorSpec("method_not_allowed", 405, "this address does not answer that method")
-    # 408, 409, 410, 413, 414, 415, 417, 426, 429, 431
+    # 408, 409, 410, 413, 414, 415, 417, 421, 426, 429, 431
     TIMEOUT = ErrorSpec("request_timeout", 408, "the request did not arrive in time", "request_timeout")
     USERNAME_TAKEN = ErrorSpec("username_taken", 409, "that username is taken", "username_taken")
-    NONCE_REUSED = ErrorSpec("nonce_reused", 409, "this nonce was used for other content", "nonce_reused")
+    NONCE_REUSED = ErrorSpec("nonce_reused", 409, "this nonce or key was used for another request", "nonce_reused")
     LAST_OWNER = ErrorSpec("last_owner", 409, "a guild must keep at least one owner", "last_owner")
     MESSAGE_REDACTED = ErrorSpec(
         "message_redacted", 409, "this message was taken back; nothing more can happen to it", "message_redacted"
     )
     LIMIT_REACHED = ErrorSpec("limit_reached", 409, "there are as many of these as there may be", "limit_reached")
+    ID_TAKEN = ErrorSpec("id_taken", 409, "this id belongs to another server", "id_taken")
     INVITE_EXPIRED = ErrorSpec("invite_expired", 410, "this invite has expired or is used up", "invite_expired")
     TOO_LARGE = ErrorSpec("payload_too_large", 413, "the request body is too large", "payload_too_large")
     URI_TOO_LONG = ErrorSpec("uri_too_long", 414, "the request target is too long", "malformed_request")
@@ -76,12 +84,14 @@ class ErrorCode(Enum):
     EXPECTATION_FAILED = ErrorSpec(
         "expectation_failed", 417, "only Expect: 100-continue is supported", "malformed_request"
     )
+    GUILD_MOVED = ErrorSpec("guild_moved", 421, "another server owns this guild now", "guild_moved")
     UPGRADE_REQUIRED = ErrorSpec(
         "upgrade_required", 426, "this address speaks WebSocket version 13", "invalid_handshake"
     )
     MESSAGE_RATE_LIMIT = ErrorSpec("message_rate_limit", 429, "you are sending messages too fast", "message_rate_limit")
     IP_RATE_LIMIT = ErrorSpec("ip_rate_limit", 429, "too many messages from this address", "ip_rate_limit")
     WRITE_RATE_LIMIT = ErrorSpec("write_rate_limit", 429, "you are changing things too fast", "write_rate_limit")
+    READ_RATE_LIMIT = ErrorSpec("read_rate_limit", 429, "you move your read positions too often", "read_rate_limit")
     TYPING_RATE_LIMIT = ErrorSpec(
         "typing_rate_limit", 429, "you tell too often that you are typing", "typing_rate_limit"
     )
@@ -92,6 +102,9 @@ class ErrorCode(Enum):
     REFRESH_RATE_LIMIT = ErrorSpec(
         "refresh_rate_limit", 429, "too many refreshes; wait before trying again", "refresh_rate_limit"
     )
+    SERVER_RATE_LIMIT = ErrorSpec(
+        "server_rate_limit", 429, "too many requests of this server; wait", "server_rate_limit"
+    )
     CONNECTION_LIMIT = ErrorSpec("connection_limit", 429, "connection limit reached", "websocket_limit")
     HEADERS_TOO_LARGE = ErrorSpec("headers_too_large", 431, "the request head is too large", "malformed_request")
     # 5xx
@@ -99,6 +112,12 @@ class ErrorCode(Enum):
     NOT_IMPLEMENTED = ErrorSpec("not_implemented", 501, "this server does not offer this yet")
     DATABASE_UNAVAILABLE = ErrorSpec(
         "database_unavailable", 503, "the database cannot be reached; retry later", "database_unavailable"
+    )
+    GUILD_OFFLINE = ErrorSpec(
+        "guild_offline", 503, "the server that owns this guild cannot be reached; retry later", "guild_offline"
+    )
+    KEYS_UNREADABLE = ErrorSpec(
+        "keys_unreadable", 503, "the keys of your server could not be read; retry later", "keys_unreadable"
     )
     OVERLOADED = ErrorSpec("overloaded", 503, "the server is at its limit; retry later", "overloaded")
     DRAINING = ErrorSpec("draining", 503, "this server is shutting down; retry elsewhere", "draining")
@@ -114,7 +133,8 @@ class Refusal(Exception):
     """Raised inside an operation to answer with a typed error; nothing has been done when it is raised.
 
     `reason` overrides the counted rejection reason (PROTOCOL 3.6.5, `openguild_messaging_rejections_total`),
-    `retry_after_secs` becomes `Retry-After`, `details` names the fields.
+    `wait_secs` becomes `Retry-After` and `retry_after_ms`, `details` names the fields. `limit`: the rate limit that was met.
+    `log_cause`: what the log says beyond what the caller is told. `log_user`: whose refused token it was, for the operator.
     """
 
     def __init__(
@@ -124,16 +144,23 @@ class Refusal(Exception):
         *,
         details: tuple[FieldProblem, ...] = (),
         reason: str | None = None,
-        retry_after_secs: int | None = None,
+        wait_secs: float | None = None,
+        limit: str | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        log_cause: str | None = None,
+        log_user: str | None = None,
     ) -> None:
         super().__init__(code.spec.code)
         self.code = code
         self.message = message or code.spec.message
         self.details = details
         self.reason = reason or code.spec.reason
-        self.retry_after_secs = retry_after_secs
+        self.wait_secs = wait_secs
+        self.limit = limit
         self.headers = headers
+        self.log_cause = log_cause
+        self.log_user = log_user
+        self.members: dict[str, object] = {}  # of the body beside those of every error
 
 
 class LocalProtocolError(Exception):

@@ -10,55 +10,81 @@ from openguild_proto.http.message import Request
 
 
 class RequestReceived(msgspec.Struct, frozen=True, gc=False):
-    """A whole request that is no upgrade: answer it with `respond`."""
+    """A whole request that is not an upgrade.
+
+    Call `respond`, now or later.
+    """
 
     request: Request
 
 
 class WebSocketRequested(msgspec.Struct, frozen=True, gc=False):
-    """A valid opening handshake: `accept` it, or refuse it with `respond`."""
+    """A valid opening handshake of a WebSocket.
+
+    Call `accept`, or refuse it with `respond`.
+    """
 
     request: Request
 
 
 class TextReceived(msgspec.Struct, frozen=True, gc=False):
-    """A whole text message, within the limit and valid UTF-8."""
+    """A whole text message, valid UTF-8 and at most `max_message_bytes` long.
+
+    Handle it. To reply call `send_text` or `send_bytes`.
+    """
 
     text: str
 
 
 class BytesReceived(msgspec.Struct, frozen=True, gc=False):
-    """A whole binary message, within the limit."""
+    """A whole binary message, at most `max_message_bytes` long.
+
+    Handle it. To reply call `send_text` or `send_bytes`.
+    """
 
     data: bytes
 
 
 class PeerClosed(msgspec.Struct, frozen=True, gc=False):
-    """The peer's close frame; ours is queued or was sent before. `code` None: the frame had none (RFC 6455 7.1.5)."""
+    """The peer's close frame; ours is queued or was sent before. `code` None: the frame had none (RFC 6455 7.1.5).
+
+    Send no further message, and follow `wants`.
+    """
 
     code: int | None
     reason: str
 
 
 class PeerGone(msgspec.Struct, frozen=True, gc=False):
-    """The peer has ended its side of the byte stream."""
+    """The peer has ended its side of the byte stream.
+
+    Respond to the requests that arrived whole, and follow `wants`.
+    """
 
 
 class PeerViolated(msgspec.Struct, frozen=True, gc=False):
-    """The peer broke a rule. The reply is queued, the connection is closing and interprets nothing further."""
+    """The peer broke a rule. The reply is queued, and nothing further is interpreted.
+
+    Log `rule`, and follow `wants`.
+    """
 
     rule: str  # "RFC 9112 6.1: Content-Length with Transfer-Encoding"
     reason: str  # rejection reason for the metric
     status_hint: int | None = None  # HTTP status of the reply
     close_hint: int | None = None  # WebSocket close code of the reply
+    request_id: str = ""  # of the reply over HTTP
 
 
 class DeadlineExpired(msgspec.Struct, frozen=True, gc=False):
-    """A deadline has passed and ended the connection; what is to be said is queued."""
+    """A deadline has passed and ended the connection. The reply, if there is one, is queued.
+
+    Log `name`, and follow `wants`.
+    """
 
     name: str
     reason: str | None = None  # rejection reason for the metric, where the peer is to blame
     status_hint: int | None = None  # HTTP status of the reply
+    request_id: str = ""  # of the reply over HTTP
 
 
 Event: TypeAlias = (
@@ -71,3 +97,4 @@ Event: TypeAlias = (
     | PeerViolated
     | DeadlineExpired
 )
+"""What a connection reports: one of the Structs above."""

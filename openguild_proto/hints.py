@@ -63,7 +63,19 @@ class ReportRequest(Hint, frozen=True, tag="request"):
     replica: str
 
 
-AnyHint: TypeAlias = ReadHint | TypingHint | PresenceChoice | PresenceReport | ReportRequest
+class GrownHint(Hint, frozen=True, tag="grown"):
+    """Logs that peers mirror have grown: whoever delivers to these peers goes on."""
+
+    log_ids: tuple[str, ...]
+
+
+class ContactHint(Hint, frozen=True, tag="contact"):
+    """A signed request of a peer has come: whoever delivers to it need not wait any longer."""
+
+    peer: str
+
+
+AnyHint: TypeAlias = ReadHint | TypingHint | PresenceChoice | PresenceReport | ReportRequest | GrownHint | ContactHint
 _decoder = msgspec.json.Decoder(AnyHint)
 
 HINT_START = b'{"type":'
@@ -80,6 +92,9 @@ def decode_hint(payload: bytes) -> AnyHint:
     hint: AnyHint = _decoder.decode(payload)
     return hint
 
+
+PEER_HINTS = (b'{"type":"grown"', b'{"type":"contact"')
+"""Tell hints on peers from those on users."""
 
 HINT_PROBE = encode_hint(PresenceReport(replica="", users=()))
 """A hint without effect."""

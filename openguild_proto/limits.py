@@ -1,7 +1,7 @@
 """Every bound of the core that is not configured, with its unit in its name and its source in a comment.
 
 Configured bounds and timeouts are in settings/sections.py. `Limits` are the bounds of one connection, which an embedder
-may set; it includes the configured ones. The constants are fixed (docs/PROTOCOL.md).
+may set; it includes the configured ones. The constants are fixed (docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -31,6 +31,38 @@ MIN_PASSWORD_CHARS = 8  # PROTOCOL 4.1.2
 MAX_PASSWORD_CHARS = 1_024  # PROTOCOL 4.1.2; bounds the work of Argon2id
 MAX_NONCE_CHARS = 64  # PROTOCOL 7.5.1, visible ASCII
 MAX_DEVICE_FIELD_CHARS = 256  # ours: device id, device name, user agent as stored
+# Between servers
+MAX_DELIVERED_EVENTS = 200  # PROTOCOL 16.8
+MAX_DELIVERED_BYTES = 1024 * 1024  # PROTOCOL 16.8: of the events of one delivery, but at least one event
+MAX_DELIVERED_LOGS = 200  # PROTOCOL 16.8
+BULK_EVENTS_PER_SEC = 10_000  # ours: that a process sends to peers that have missed many, all together
+MAX_ENDED_GUILDS = 1_000  # PROTOCOL 16.8: in one delivery
+MAX_DELIVERY_BODY_BYTES = 2 * 1024 * 1024  # ours: such a delivery with its members
+MAX_MIRRORED_MEMBERS = 50_000  # PROTOCOL 16.5: of a guild that other servers mirror
+MAX_MIRRORED_CHANNELS = 1_000  # PROTOCOL 16.5
+MAX_SNAPSHOT_BYTES = 16 * 1024 * 1024  # ours: 50,000 members of 300 bytes
+MAX_MIRRORED_EVENT_BYTES = 2 * 65_536  # ours: a proposal of MAX_PROPOSAL_BODY_BYTES, and the owner's signature
+MAX_MIRRORED_MS = 253_402_300_799_999  # ours: the last moment that a timestamptz of Python has, in the year 9999
+OWNER_RETRY_SECS = 5  # ours: told to users while the owner of their guild cannot be reached
+MAX_PROPOSAL_SKEW_MS = 600_000  # PROTOCOL 16.6: between the time of a proposed event and the owner's clock
+MAX_PROPOSAL_BODY_BYTES = 65_536  # ours: a message of 4,000 characters, escaped, with its members
+MAX_USER_REQUEST_BODY_BYTES = 65_536  # ours: a small body with what surrounds it
+PEER_HEADS_SECS = 60.0  # PROTOCOL 16.8: between two looks at all logs that a peer mirrors
+RENEWAL_SECS = 60.0  # PROTOCOL 16.5.9: in which a mirror begins anew at most once
+PEER_LEASE_SECS = 15.0  # ours: after a killed process another one delivers
+MIN_PEER_BACKOFF_SECS = 1.0  # ours: about so long after the first failure
+MAX_PEER_BACKOFF_SECS = 3_600.0  # PROTOCOL 16.8: between two attempts to reach a peer
+
+MAX_HANDOVER_BODY_BYTES = 1024 * 1024  # ours: the heads of 1,000 logs, and thousands of invites
+MAX_COPIED_PAGES = 25  # ours: pages of history that a server reads before it answers how far it is
+HANDOVER_SECS = 30.0  # ours: of one step, in which MAX_COPIED_PAGES are read and verified
+MAX_FOLLOWED_HANDOVERS = 64  # ours: of one guild, in one answer
+MAX_ASKED_PEERS = 32  # ours: deliveries of a process under way at a time, each of up to MAX_DELIVERY_BODY_BYTES
+MAX_LOOK_LOGS = 1_000  # ours: logs that are known to be behind, of one peer; the rest is read when these are done
+MAX_WAKING_LOGS = 1_000  # ours: logs that have grown; when there are more, all are looked at
+MAX_PROOF_EVENTS = 1_000  # PROTOCOL 16.9
+CHAIN_STEP = 256  # ours: events between two kept values of a receipt chain
+
 DEFAULT_PAGE_EVENTS = 50  # PROTOCOL 7.6.2
 MAX_PAGE_EVENTS = 200  # PROTOCOL 7.6.2
 MAX_PAGE_BYTES = 1024 * 1024  # ours: of a page's events, but at least one event; 200 of 4,000 characters can be 4.9 MB
@@ -46,6 +78,7 @@ MAX_TERM_CHARS = 64  # ours: longer words are compared by their beginning; Postg
 MAX_TERM_PLACES = 200  # ours: of one word in a message; PostgreSQL keeps 255
 MAX_TEXT_PLACES = 16_000  # ours: of words in a message; PostgreSQL counts to 16,383
 MAX_PAGE_LINES = 1_000  # PROTOCOL 3.5.1: guilds, channels, members; also the default
+MAX_PROBLEMS = 20  # ours: told of one request
 MAX_JSON_DEPTH = 128  # PROTOCOL 3.3.2
 MAX_BODY_BYTES = 2 * 1024 * 1024  # PROTOCOL 2.3.2: of any request; most routes take less
 MAX_SMALL_BODY_BYTES = 32_768  # ours: the largest login, 1,024 and 3 x 256 characters as \u pairs, has 21,504
@@ -58,6 +91,8 @@ MAX_METHOD_BYTES = 32  # ours: the longest method that IANA registers, UPDATERED
 MAX_WINDOW_KEYS = 100_000  # ours: kept by one rate limit; the one admitted longest ago is dropped
 MAX_ACCOUNT_ADDRESSES = 10  # ours: times the limit of one address, login attempts on an account from all addresses
 MAX_REPEATS_PER_MESSAGE = 10  # ours: times the message limits, repeats of posts are not counted
+KEPT_ANSWER_SECS = 86_400  # PROTOCOL 3.8.3: to a creation with a key
+MAX_KEPT_ANSWERS = 1_000  # PROTOCOL 3.8.3: of one user; 300 bytes each
 MAX_INVITE_USES = 1_000_000  # ours
 MAX_INVITE_TTL_SECS = 365 * 86_400  # ours
 
@@ -134,6 +169,7 @@ MAX_REPLICAS = 1_000  # ours: whose admissions a shared limit counts
 WAVE_SECS = 0.1  # ours: between two waves of a drain
 MIN_WAVE_SOCKETS = 50  # ours: fewer sockets need no waves
 MAX_RECONNECTS_PER_SEC = 1_000  # ours: that the other replicas take without effect on their clients
+MAX_GATEWAY_RECONNECTS_PER_SEC = 400  # ours: the same of gateway sockets, which ask for many logs
 MIN_SPREAD_MS = 100  # ours: over which the clients of a drained replica reconnect
 MAX_SPREAD_MS = 10_000  # ours: the longest reconnect delay
 
@@ -168,6 +204,7 @@ PAGE_RETRY_SECS = 2.0  # ours: after a log could not be read
 
 # The client's side
 MAX_PENDING_COMMANDS = 1_000  # ours: unanswered, of one gateway client
+READ_MARK_SECS = 1.0  # PROTOCOL 15.9.6: between two read positions of a client
 MAX_RESPONSE_HEAD_BYTES = 65_536  # ours
 MAX_RESPONSE_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
 MAX_INTERIM_RESPONSES = 16  # ours: 1xx before one response
@@ -180,6 +217,16 @@ BACKOFF_BASE_SECS = 0.25  # ours
 BACKOFF_MAX_SECS = 15.0  # ours
 
 
+# What a replica remembers for its operator
+MAX_REMEMBERED_REQUESTS = 8_192  # ours: ordinary ones, and as many that were refused, failed or slow; 0.4 KiB each
+SLOW_REQUEST_SECS = 0.75  # playbook: HTTP p95
+MAX_REMEMBERED_LINES = 4_096  # ours: of the log, about requests; 0.5 KiB each on average
+MAX_REMEMBERED_LINE_CHARS = 4_096  # ours: of one line, with its traceback
+MAX_COUNTED_USERS = 1_000  # ours: whose requests of a minute are counted
+CLOSED_READER_SECS = 3_600.0  # ours: how long a reader that was closed for slowness stays listed
+MAX_CLOSED_READERS = 200  # ours
+
+
 # Slow readers
 MAX_UNSENT_RESPONSE_BYTES = 256 * 1024 * 1024  # ours: of all HTTP responses of a process that wait for their readers
 
@@ -188,22 +235,22 @@ MAX_UNSENT_RESPONSE_BYTES = 256 * 1024 * 1024  # ours: of all HTTP responses of 
 class Limits(HttpLimits, WebSocketLimits):
     """Bounds of one connection. All are checked before the work they bound is done."""
 
-    max_target_bytes: int = 8_192  # RFC 9112 3: at least 8000 octets
+    max_target_bytes: int = 8_192  # of the request target; RFC 9112 3: at least 8000 octets
     max_head_bytes: int = 32_768  # request line and headers together
-    max_header_count: int = 100
-    max_header_line_bytes: int = 8_192
-    max_body_bytes: int = MAX_BODY_BYTES
+    max_header_count: int = 100  # of one request
+    max_header_line_bytes: int = 8_192  # one header
+    max_body_bytes: int = MAX_BODY_BYTES  # of any request
     unquestioned_body_bytes: int = MAX_SMALL_BODY_BYTES  # a longer one is checked against its route's limit
     max_chunk_line_bytes: int = 256  # chunk size and extensions, RFC 9112 7.1.1
-    max_body_chunks: int = 4_096  # ours: small chunks cost more work than their bytes
+    max_body_chunks: int = 4_096  # of one body, ours: small chunks cost more work than their bytes
     max_pipelined_bytes: int = 65_536  # kept unparsed until the response to the current request
-    max_message_fragments: int = 1_024  # unfinished message, ours
+    max_message_fragments: int = 1_024  # frames of an unfinished message, ours
     max_outbox_bytes: int = 1_048_576  # queued for one peer; beyond it the connection is closed
     frame_timeout_secs: float = 30.0  # ours: from a WebSocket frame's first byte to its last; as for a body
     min_write_bytes_per_sec: int = 8_192  # ours: of a blocked HTTP response, on average
     close_timeout_secs: float = 5.0  # from our close frame to the peer's
     linger_timeout_secs: float = 2.0  # ours: from our end of the stream to the peer's (RFC 9112 9.6)
-    max_missed_pongs: int = 2  # PROTOCOL 8.6.1
+    max_missed_pongs: int = 2  # pings in a row without a pong, PROTOCOL 8.6.1
 
     @classmethod
     def of(cls, http: HttpLimits, websocket: WebSocketLimits) -> Limits:

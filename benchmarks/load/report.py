@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import matplotlib
+from benchmarks.lab import results as store
+from benchmarks.lab.figures import rounded
+from benchmarks.load import plots
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
-
-RESULTS = Path(__file__).parents[1] / "results"
-LIBRARIES = (
-    "openguild",
-    "picows",
-    "websockets",
-    "aiohttp",
-    "starlette",
-    "uvicorn",
-    "anyio",
-    "uvloop",
-    "asyncpg",
-    "nats-py",
-)
+OTHERS = frozenset({"floor", "openguild", "node-ws", "nchan", "mosquitto", "nats-server"})  # no Python, or ours
 Results = dict[str, Any]
-
-
-def machine() -> dict[str, Any]:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "",
-    )
-    return {
-        "cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
-        "node": _node(), "versions": {name: _version(name) for name in LIBRARIES},
-    }  # fmt: skip
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _node() -> str | None:
-    try:
-        return subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def targets(results: Results) -> list[tuple[str, float | None, str, bool | None]]:
     """(measure, value, what is asked for, whether it is reached)."""
     fanout, burst = results["fanout"], results["burst"]
     best = max(
-        (line["per_cpu_sec"] for name, line in burst.items() if name not in {"floor", "openguild", "node-ws"}),
+        (line["per_cpu_sec"] for name, line in burst.items() if name not in OTHERS),
         default=None,
     )
     rows: list[tuple[str, float | None, str, float]] = [
@@ -120,59 +76,23 @@ def markdown(results: Results) -> str:
 
 
 def write(results: Results) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "load.json").write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    (RESULTS / "load.md").write_text(markdown(results))
-    _bars(results)
-    _latencies(results)
-    _scaling(results)
+    """Write load.json, load.md, the plots and the ratios of the history."""
+    floor = results["fanout"]["floor"]["cpu_us"]
+    ratios = {
+        f"fan-out, CPU: {name}": _with_spread(results["fanout"]["openguild"], line)
+        for name, line in results["fanout"].items()
+        if name != "openguild"
+    }
+    ratios["whole server, CPU: floor"] = _with_spread(results["whole"], {"cpu_us": floor, "spread": [floor, floor]})
+    store.write("load", results)
+    (store.RESULTS / "load.md").write_text(markdown(results))
+    store.remember("load", results, ratios)
+    plots.draw(results)
 
 
-def _bars(results: Results) -> None:
-    names = list(results["fanout"])
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
-    for axis, key, title in (
-        (axes[0], "fanout", "one event at a time"),
-        (axes[1], "burst", "burst as large as the ring"),
-    ):
-        floor = results[key]["floor"]["cpu_us"]
-        axis.barh(names, [results[key][name]["cpu_us"] / floor for name in names])
-        axis.set_title(f"CPU per delivery, {title}")
-        axis.set_xlabel("multiples of a bare send(2) loop")
-        axis.invert_yaxis()
-        axis.axvline(1, color="grey", linewidth=0.8)
-    figure.tight_layout()
-    figure.savefig(RESULTS / "cpu.svg")
-    figure, axis = plt.subplots(figsize=(6, 3.5))
-    shown = {name: line["bytes"] / 1024 for name, line in results["memory"].items() if line}
-    axis.barh(list(shown), list(shown.values()))
-    axis.set_xlabel("resident KiB per idle subscriber")
-    axis.invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(RESULTS / "memory.svg")
-
-
-def _latencies(results: Results) -> None:
-    figure, axis = plt.subplots(figsize=(7, 4))
-    for name, line in (*results["fanout"].items(), ("openguild, whole server", results["whole"])):
-        values = sorted(value * 1e3 for value in line["latencies"])
-        axis.plot(values, [place / len(values) for place in range(len(values))], label=name)
-    axis.set_xlabel("delivery latency, ms")
-    axis.set_ylabel("part of deliveries")
-    axis.set_xlim(left=0)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(RESULTS / "latency.svg")
-
-
-def _scaling(results: Results) -> None:
-    figure, axis = plt.subplots(figsize=(6, 3.5))
-    for name, line in results["scaling"].items():
-        axis.plot([int(count) for count in line], list(line.values()), marker="o", label=name)
-    axis.set_xscale("log")
-    axis.set_xlabel("subscribers")
-    axis.set_ylabel("CPU per delivery, microseconds")
-    axis.set_ylim(bottom=0)
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(RESULTS / "scaling.svg")
+def _with_spread(ours: Results, theirs: Results) -> dict[str, float]:
+    """The ratio of medians; the furthest ratios that the rounds allow."""
+    return {
+        "ratio": rounded(ours["cpu_us"] / theirs["cpu_us"]), "low": rounded(ours["spread"][0] / theirs["spread"][1]),
+        "high": rounded(ours["spread"][1] / theirs["spread"][0]), "runs": 3,
+    }  # fmt: skip

@@ -13,6 +13,6 @@ export PIP_CONSTRAINT="$constraints" PIP_BUILD_CONSTRAINT="$constraints" PIP_DIS
     echo "the compiled ring was not built: a C compiler is needed here" >&2
     exit 1
 }
-"$prefix/bin/pip" uninstall --quiet --yes pip
+"$prefix/bin/pip" uninstall -qq --yes pip setuptools # the latter comes with a venv of Python 3.11
 find "$prefix" -name __pycache__ -type d -prune -exec rm -rf {} +
 "$prefix/bin/python" -m compileall -q "$prefix/lib" || true # a file for another Python's syntax is none of ours

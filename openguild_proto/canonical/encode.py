@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
+from json.encoder import encode_basestring as encode_text
 from typing import Any
 
 from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SAFE_INTEGER
 
-_string = json.JSONEncoder(ensure_ascii=False).encode  # minimal escapes; control characters as \u00xx in lower case
+# `encode_text(str)`: minimal escapes; control characters as \u00xx in lower case
 _MIN_I64, _MAX_U64 = -(2**63), 2**64 - 1
 
 
@@ -22,7 +22,17 @@ def canonical_json(value: Any, *, strict: bool = True) -> bytes:
     Raises CanonicalError for NaN, infinities, lone surrogates, keys that are not text and nesting beyond 128.
     """
     parts: list[str] = []
+    write_canonical(value, parts, strict=strict)
+    return joined(parts)
+
+
+def write_canonical(value: Any, parts: list[str], *, strict: bool = True) -> None:
+    """Append the parts of the encoding. Raises CanonicalError as `canonical_json`, but for surrogates."""
     _write(value, parts, strict, MAX_JSON_DEPTH)
+
+
+def joined(parts: list[str]) -> bytes:
+    """Return the bytes of an encoding. Raises CanonicalError for lone surrogates."""
     try:
         return "".join(parts).encode()
     except UnicodeEncodeError:
@@ -39,7 +49,7 @@ def _write(value: Any, parts: list[str], strict: bool, depth: int) -> None:
     elif value is False:
         parts.append("false")
     elif isinstance(value, str):
-        parts.append(_string(value))
+        parts.append(encode_text(value))
     elif isinstance(value, int | float):
         parts.append(_number(value, strict))
     elif isinstance(value, dict):
@@ -61,12 +71,15 @@ def _write_object(value: dict[Any, Any], parts: list[str], strict: bool, depth: 
             raise CanonicalError("an object key is not text")
     parts.append("{")
     # code point order is UTF-8 byte order
-    for position, key in enumerate(sorted(value)):
-        if position:
-            parts.append(",")
-        parts.append(_string(key))
-        parts.append(":")
-        _write(value[key], parts, strict, depth - 1)
+    comma = ""
+    for key in sorted(value):
+        item = value[key]
+        if type(item) is str and depth:
+            parts.append(f"{comma}{encode_text(key)}:{encode_text(item)}")
+        else:
+            parts.append(f"{comma}{encode_text(key)}:")
+            _write(item, parts, strict, depth - 1)
+        comma = ","
     parts.append("}")
 
 

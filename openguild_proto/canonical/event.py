@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from json.encoder import encode_basestring as encode_text
 from typing import Any
 
 import msgspec
 from blake3 import blake3
 
-from openguild_proto.canonical.encode import canonical_json
+from openguild_proto.canonical.encode import joined, write_canonical
 from openguild_proto.canonical.keys import EventSigner
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_HEAD = b'{"schema_version":'
 _ID_SLOT = b',"event_id":"'
-_TAIL = b',"signatures":{}}'
 
 
 class CanonicalEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,16 +42,21 @@ class BuiltEvent(msgspec.Struct, frozen=True, gc=False):
 
 def canonical_bytes(event: CanonicalEvent, *, strict: bool = True) -> bytes:
     """Return the bytes to hash, in which event_id and signatures are empty. Raises CanonicalError."""
-    encode = canonical_json
-    return b"".join(
-        (
-            _HEAD, str(event.schema_version).encode(), _ID_SLOT, b'","origin_server":', encode(event.origin_server),
-            b',"room_id":', encode(event.room_id), b',"event_type":', encode(event.event_type),
-            b',"sender":', encode(event.sender), b',"origin_ts":', str(event.origin_ts).encode(),
-            b',"content":', canonical_json(event.content, strict=strict),
-            b',"prev_events":', encode(event.prev_events), b',"auth_events":', encode(event.auth_events), _TAIL,
-        )
-    )  # fmt: skip
+    text = encode_text
+    parts = [
+        f'{{"schema_version":{event.schema_version},"event_id":"","origin_server":{text(event.origin_server)}'
+        f',"room_id":{text(event.room_id)},"event_type":{text(event.event_type)},"sender":{text(event.sender)}'
+        f',"origin_ts":{event.origin_ts},"content":'
+    ]
+    write_canonical(event.content, parts, strict=strict)
+    if event.prev_events or event.auth_events:
+        for name, events in (("prev_events", event.prev_events), ("auth_events", event.auth_events)):
+            parts.append(f',"{name}":')
+            write_canonical(events, parts)
+    else:
+        parts.append(',"prev_events":[],"auth_events":[]')
+    parts.append(',"signatures":{}}')
+    return joined(parts)
 
 
 def event_hash(canonical: bytes) -> bytes:

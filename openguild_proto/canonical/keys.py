@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 
 import msgspec
 
@@ -55,6 +56,11 @@ def parse_public(text: str) -> bytes:
     return _parse(text, PUBLIC_BYTES, "a verifying key")
 
 
+def fingerprint(public: bytes) -> str:
+    """Return a short name of a public key, for logs and metrics: the first 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
 class KeyRing(msgspec.Struct, frozen=True):
     """Tokens are signed with `signing` and verified with it, then with each of `fallback` (public keys)."""
 
@@ -65,6 +71,11 @@ class KeyRing(msgspec.Struct, frozen=True):
     def public_keys(self) -> tuple[bytes, ...]:
         """The keys that verify, in the order in which they are tried."""
         return (self.signing.public, *self.fallback)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """The names of `public_keys`, in their order: first the one that signs."""
+        return tuple(fingerprint(public) for public in self.public_keys)
 
     def verifier(self, message: bytes, signature: bytes) -> bytes | None:
         """Return the public key that verifies the signature, or None."""
@@ -85,6 +96,10 @@ class EventSigner:
     def public(self) -> bytes:
         """The key that verifies the signatures."""
         return self._key.public
+
+    def sign_bytes(self, message: bytes) -> bytes:
+        """Return the 64-byte signature of `message`."""
+        return self._key.sign(message)
 
     def sign(self, event_hash: bytes) -> dict[str, dict[str, str]]:
         """Return the signatures of the 32 bytes `event_hash`, in standard base64 with padding."""

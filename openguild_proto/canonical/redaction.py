@@ -1,4 +1,4 @@
-"""An event whose content was taken away: it keeps its id, its signatures and its other members (PROTOCOL 6.7)."""
+"""Redacted events: the content is removed; id, signatures and other members stay (PROTOCOL 6.7)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
 
 
 def is_redacted(content: object) -> bool:
-    """Whether an event's content is what is left of one that was taken away, and nothing else."""
+    """Return whether an event's content is exactly that of a redacted one."""
     return (
         isinstance(content, dict)
         and content.get("content") == ""

@@ -1,4 +1,4 @@
-"""What a message says that it answers (PROTOCOL 6.4.3)."""
+"""The message that a message replies to (PROTOCOL 6.4.3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _decoder = msgspec.json.Decoder(_Message)
 
 
 def replied_to(wire: bytes) -> str | None:
-    """Return the event id of the message that the event `wire` answers; None: of none, or none can be read."""
+    """Return the event id of the message that the event `wire` replies to; None: it is no reply, or cannot be read."""
     if b'"reply_to"' not in wire:  # most do not: nothing is decoded
         return None
     try:

@@ -1,4 +1,4 @@
-"""What an event that posted a message says: its text, and what a search may ask it to have."""
+"""The text of a posted message, and the properties that a search can ask for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _decoder = msgspec.json.Decoder(_Message)
 
 
 def posted_with(wire: bytes) -> frozenset[Has]:
-    """Return whether the message answers another one, and whether it mentions somebody: edits change neither."""
+    """Return whether the message is a reply, and whether it has mentions. Edits change neither."""
     marks = {Has.REPLY} if replied_to(wire) is not None else set()
     if b'"mentions"' in wire and _mentions(wire):  # most do not: nothing is decoded
         marks.add(Has.MENTION)
@@ -38,7 +38,7 @@ def _mentions(wire: bytes) -> bool:
 
 
 def posted_text(wire: bytes) -> str:
-    """Return the text; empty where there is none, or none can be read."""
+    """Return the text; empty if there is none, or it cannot be read."""
     try:
         return _decoder.decode(wire).content.content
     except msgspec.DecodeError:

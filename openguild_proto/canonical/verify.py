@@ -20,14 +20,14 @@ ServerKeys = Mapping[str, Mapping[str, bytes]]
 
 
 class Verified(Enum):
-    """What `verify_event` has found true."""
+    """The result of `verify_event`."""
 
     WHOLE = "whole"  # the event is what its server signed
     REDACTED = "redacted"  # the server signed an event of this id; its content was taken away, so nobody can compare it
 
 
 class UnverifiedEvent(Exception):
-    """The event is not what it says it is; the message says why."""
+    """The event is not authentic; the message names the fault."""
 
 
 class _SentEvent(CanonicalEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,8 +42,8 @@ class _SentEvent(CanonicalEvent, frozen=True, kw_only=True, forbid_unknown_field
 _decoder = msgspec.json.Decoder(_SentEvent)
 
 
-def verify_event(wire: bytes | str, keys: ServerKeys) -> Verified:
-    """Verify one event with the keys of the server that it names as its origin.
+def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = None) -> Verified:
+    """Verify one event with the keys of the server `signed_by`; None: of the one that it names as its origin.
 
     `wire`: the JSON of the event, as a stream or a page has it. Raises UnverifiedEvent.
     """
@@ -54,18 +54,18 @@ def verify_event(wire: bytes | str, keys: ServerKeys) -> Verified:
         if not event.event_id.startswith("$"):
             raise ValueError("its id does not begin with $")
         digest = base58_decode(event.event_id[1:], 32)
-    except (msgspec.DecodeError, CanonicalError, ValueError) as malformed:
+    except (msgspec.DecodeError, CanonicalError, ValueError, RecursionError) as malformed:
         raise UnverifiedEvent(f"this is no event: {malformed}") from None
     redacted = is_redacted(event.content)
     if not redacted and event_id(event_hash(canonical)) != event.event_id:
         raise UnverifiedEvent("its id is not the hash of its content")
-    signatures = event.signatures.get(event.origin_server, {})
-    known = keys.get(event.origin_server, {})
+    server = event.origin_server if signed_by is None else signed_by
+    signatures, known = event.signatures.get(server, {}), keys.get(server, {})
     for name, text in signatures.items():
         public = known.get(name)
         if public is not None and verify(public, digest, _signature(text)):
             return Verified.REDACTED if redacted else Verified.WHOLE
-    raise UnverifiedEvent(f"no known key of {event.origin_server} has signed it")
+    raise UnverifiedEvent(f"no known key of {server} has signed it")
 
 
 def _refuse_repeated_members(wire: bytes | str) -> None:

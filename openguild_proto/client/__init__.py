@@ -3,10 +3,25 @@
 `openguild_runtime.client.Client` drives it with anyio. An embedder may drive it with any I/O library.
 """
 
+from openguild_proto.client.account_logs import AccountLogs
+from openguild_proto.client.errors import (
+    ApiError,
+    Conflict,
+    Forbidden,
+    NotFound,
+    Problem,
+    RateLimited,
+    Unauthorized,
+    api_error,
+    refused_command,
+)
+from openguild_proto.client.gateway_link import GatewayLink
 from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient
+from openguild_proto.client.invites import invite_code
 from openguild_proto.client.proxy_answers import proxy_answer_reason
+from openguild_proto.client.read_marks import ReadMark, ReadMarks
 from openguild_proto.client.retry_advice import is_temporary
-from openguild_proto.client.session import ApiError, Session, Step, api_error, next_step
+from openguild_proto.client.session import Session, Step, next_step
 from openguild_proto.client.stream import (
     Delivered,
     Disconnected,
@@ -16,25 +31,43 @@ from openguild_proto.client.stream import (
     StreamClient,
     StreamEvent,
 )
+from openguild_proto.client.websocket import ClientWebSocket
+from openguild_proto.gateway.client import GatewayClient
+from openguild_proto.gateway.client_logs import Place
 from openguild_proto.policy.backoff import Backoff
 
 __all__ = [
+    "AccountLogs",
     "ApiError",
     "Backoff",
     "ClientResponse",
+    "ClientWebSocket",
+    "Conflict",
     "ConnectionBroken",
     "Delivered",
     "Disconnected",
     "Ended",
+    "Forbidden",
+    "GatewayClient",
+    "GatewayLink",
     "HttpClient",
+    "NotFound",
     "Notified",
     "Opened",
+    "Place",
+    "Problem",
+    "RateLimited",
+    "ReadMark",
+    "ReadMarks",
     "Session",
     "Step",
     "StreamClient",
     "StreamEvent",
+    "Unauthorized",
     "api_error",
+    "invite_code",
     "is_temporary",
     "next_step",
     "proxy_answer_reason",
+    "refused_command",
 ]  # fmt: skip

@@ -28,13 +28,14 @@ class ConnectionBroken(Exception):
 class HttpClient:
     """Call `send_request`, send the bytes it returns, and feed `receive_data` until it returns the response.
 
-    `host` is the Host header's value. Handles one request at a time.
+    `host` is the Host header's value. Handles one request at a time. A body longer than `max_body_bytes` breaks the connection.
     """
 
-    __slots__ = ("_body", "_connection", "_head", "_host", "_interim", "_size")
+    __slots__ = ("_body", "_connection", "_head", "_host", "_interim", "_max_body_bytes", "_size")
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, max_body_bytes: int = MAX_RESPONSE_BODY_BYTES) -> None:
         self._host = host
+        self._max_body_bytes = max_body_bytes
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD_BYTES)
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
@@ -70,8 +71,7 @@ class HttpClient:
                     case h11.Response(headers=headers):
                         self._head = event
                         if any(
-                            name == b"content-length" and int(value) > MAX_RESPONSE_BODY_BYTES
-                            for name, value in headers
+                            name == b"content-length" and int(value) > self._max_body_bytes for name, value in headers
                         ):
                             raise ConnectionBroken("the answer is too large")
                     case h11.InformationalResponse():  # RFC 9110 15.2: any number may precede the response
@@ -80,7 +80,7 @@ class HttpClient:
                             raise ConnectionBroken("interim answers without an end")
                     case h11.Data(data=part):
                         self._size += len(part)
-                        if self._size > MAX_RESPONSE_BODY_BYTES:
+                        if self._size > self._max_body_bytes:
                             raise ConnectionBroken("the answer is too large")
                         self._body.append(bytes(part))
                     case h11.EndOfMessage():

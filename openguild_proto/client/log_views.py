@@ -1,4 +1,4 @@
-"""A guild and one's own affairs as a client knows them: folded answers, and the log applied to them (PROTOCOL 7.9.5).
+"""The state of a guild and of the user in a client: responses, and the log applied to them (PROTOCOL 7.9.5).
 
 Every event says how something is now, not what is to be added to it. So the answers may be newer than the place that they
 name: applying an event again changes nothing.
@@ -118,7 +118,7 @@ class GuildView(LogView):
 
 
 class UserView(LogView):
-    """One's guilds, read positions by channel, mentions, devices and display name."""
+    """The user's guilds, read positions by channel, mentions, devices and display name."""
 
     def __init__(self) -> None:
         super().__init__()

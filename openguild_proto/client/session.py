@@ -3,71 +3,61 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 import msgspec
 
 from openguild_proto.client.http import ClientResponse
-from openguild_proto.client.proxy_answers import media_type, proxy_answer_reason
+from openguild_proto.client.proxy_answers import proxy_answer_reason
 from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
+from openguild_proto.gateway.client_logs import Place
 from openguild_proto.limits import REFRESH_AHEAD_SECS
 from openguild_proto.schemas.accounts import TokenPair
 from openguild_proto.sessions.tokens import unverified_issue_us
-
-
-class ApiError(Exception):
-    """An error response of the server (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`."""
-
-    def __init__(
-        self, status: int, code: str, message: str, request_id: str, details: tuple[dict[str, str], ...] = ()
-    ) -> None:
-        problems = "; ".join(f"{problem.get('field', '')} {problem.get('message', '')}".strip() for problem in details)
-        super().__init__(f"{status} {code}: {message}" + (f" ({problems})" if problems else ""))
-        self.status = status
-        self.code = code
-        self.message = message
-        self.request_id = request_id
-        self.details = details
-
-
-class _ErrorBody(msgspec.Struct):
-    error: str = "unknown"
-    message: str = ""
-    request_id: str = ""
-    details: tuple[dict[str, str], ...] = ()
 
 
 class Session:
     """The token pair of one login. `refresh_token` changes with every refresh.
 
     `refresh_at`: monotonic seconds. Without it, as for a pair loaded from disk, the client refreshes after a 401.
+    `positions`: up to where the program has handled each log; shared with the session that replaces this one.
     """
 
-    __slots__ = ("access_token", "refresh_at", "refresh_token")
+    __slots__ = ("access_token", "positions", "refresh_at", "refresh_token")
 
-    def __init__(self, access_token: str, refresh_token: str, refresh_at: float = math.inf) -> None:
+    def __init__(
+        self,
+        access_token: str,
+        refresh_token: str,
+        refresh_at: float = math.inf,
+        positions: dict[str, Place] | None = None,
+    ) -> None:
         self.access_token = access_token
         self.refresh_token = refresh_token
         self.refresh_at = refresh_at
+        self.positions = positions if positions is not None else {}
 
     @classmethod
-    def of(cls, body: bytes, now: float) -> Session:
+    def of(cls, body: bytes, now: float, positions: dict[str, Place] | None = None) -> Session:
         """Return the session from a login or refresh response that arrived at `now`. Raises msgspec.DecodeError, ValueError."""
         pair = msgspec.json.decode(body, type=TokenPair)
         life = _lifetime_secs(pair)
-        if life <= 0:
-            return cls(pair.access_token, pair.refresh_token)
-        return cls(pair.access_token, pair.refresh_token, now + life - min(REFRESH_AHEAD_SECS, life / 10))
+        refresh_at = now + life - min(REFRESH_AHEAD_SECS, life / 10) if life > 0 else math.inf
+        return cls(pair.access_token, pair.refresh_token, refresh_at, positions)
 
-    def to_dict(self) -> dict[str, str]:
-        """Return the pair for storage. Protect it like a password. The next refresh invalidates it."""
-        return {"access_token": self.access_token, "refresh_token": self.refresh_token}
+    def to_dict(self) -> dict[str, Any]:
+        """Return the pair and the positions for storage. Protect it like a password. The next refresh invalidates the pair."""
+        positions = {log: [place.epoch, place.sequence] for log, place in self.positions.items()}
+        return {"access_token": self.access_token, "refresh_token": self.refresh_token, "positions": positions}
 
     @classmethod
-    def from_dict(cls, kept: dict[str, str]) -> Session:
-        """Return the session that `to_dict` stored. Raises KeyError."""
-        return cls(kept["access_token"], kept["refresh_token"])
+    def from_dict(cls, kept: Mapping[str, Any]) -> Session:
+        """Return the session that `to_dict` stored. Raises KeyError, ValueError."""
+        positions = {log: Place(*map(int, place)) for log, place in kept.get("positions", {}).items()}
+        return cls(kept["access_token"], kept["refresh_token"], positions=positions)
 
     def is_stale(self, now: float) -> bool:
         """Return whether the access token has expired or soon will."""
@@ -110,15 +100,3 @@ def next_step(response: ClientResponse, *, repeatable: bool) -> tuple[Step, floa
     if is_temporary(status) and repeatable:
         return Step.RETRY, parse_retry_after(response.header("retry-after"))
     return Step.FAIL, None
-
-
-def api_error(response: ClientResponse) -> ApiError:
-    """Return the error for an error response with any body."""
-    try:
-        body = msgspec.json.decode(response.body, type=_ErrorBody)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        body = _ErrorBody(
-            message=proxy_answer_reason(response)
-            or f"no error of the server's, but {media_type(response) or 'no text'}"
-        )
-    return ApiError(response.status, body.error, body.message, body.request_id, body.details)

@@ -8,37 +8,26 @@ sequence. A gap ends the connection: after the reconnect the server replays the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
-from wsproto import ConnectionType, WSConnection, events
-from wsproto.utilities import LocalProtocolError as WsprotoMisuse
-from wsproto.utilities import RemoteProtocolError
 
+from openguild_proto.client import websocket
+from openguild_proto.client.errors import api_error
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.client.proxy_answers import proxy_answer_reason
 from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
-from openguild_proto.client.session import api_error
+from openguild_proto.client.websocket import ClientWebSocket, WebSocketEvent
 from openguild_proto.errors import ErrorCode, LocalProtocolError
-from openguild_proto.http.message import EPOCH_HEADER
-from openguild_proto.limits import (
-    CLIENT_HANDSHAKE_SECS,
-    CLIENT_SILENCE_SECS,
-    MAX_INTERIM_RESPONSES,
-    MAX_REFUSAL_CHARS,
-    MAX_RESPONSE_HEAD_BYTES,
-    MAX_SAFE_INTEGER,
-    MAX_STREAM_MESSAGE_CHARS,
-)
+from openguild_proto.http.message import EPOCH_HEADER, Headers
+from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, CLIENT_SILENCE_SECS, MAX_SAFE_INTEGER
 from openguild_proto.policy.backoff import Backoff
 from openguild_proto.schemas.payloads import payload_sequence
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.reasons import reconnect_secs
 
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
-_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
-_EPOCH = re.compile(rb"[1-9][0-9]{0,15}")
+_EPOCH = re.compile(r"[1-9][0-9]{0,15}")
 
 
 class Opened(msgspec.Struct, frozen=True, gc=False):
@@ -96,17 +85,12 @@ class StreamClient:
         self.repeats = 0  # repeated events, which were dropped
         self._backoff = Backoff(jitter)
         self._refused_token = False
-        self._ws: WSConnection | None = None
+        self._ws: ClientWebSocket | None = None
         self._open = False
         self._opened_at = 0.0
         self._now = 0.0  # of the current input
-        self._out: list[bytes] = []
-        self._text: list[str] = []
-        self._chars = 0
-        self._head: bytes | None = None  # of the handshake response, until it is complete
-        self._interim = 0
+        self._out: list[bytes] = []  # of connections that have ended
         self._deadline: float | None = None
-        self._refusal: ClientResponse | None = None
 
     @property
     def connected(self) -> bool:
@@ -125,20 +109,16 @@ class StreamClient:
                 target += f"?since={self.position}"
                 if self.epoch is not None:
                     target += f"&epoch={self.epoch}"
-        self._ws = WSConnection(ConnectionType.CLIENT)
+        self._ws = ClientWebSocket(host, target, token=token)  # no subprotocol
         self._open = False
-        self._refusal = None
-        self._text, self._chars = [], 0
-        self._head, self._interim = b"", 0
-        authorization = (b"authorization", b"Bearer " + token.encode("ascii"))
-        self._out = [
-            self._ws.send(events.Request(host=host, target=target, extra_headers=[authorization]))  # no subprotocol
-        ]
+        self._out.clear()
         self._deadline = now + CLIENT_HANDSHAKE_SECS
 
     def data_to_send(self) -> bytes:
         """Return and clear the bytes queued for the transport."""
         parts, self._out = self._out, []
+        if self._ws is not None:
+            parts.append(self._ws.data_to_send())
         return b"".join(parts)
 
     # --- input ---------------------------------------------------------------------------------------
@@ -154,41 +134,13 @@ class StreamClient:
         found: list[StreamEvent] = []
         if self._open:
             self._deadline = now + CLIENT_SILENCE_SECS
-        try:
-            data = self._skip_interim_answers(data)
-            if not data:
-                return []
-            ws.receive_data(data)
-            for event in ws.events():
-                outcome = self._handle_event(event, now)
-                if outcome is not None:
-                    found.append(outcome)
-                if self._ws is None:
-                    break
-        except (
-            RemoteProtocolError,
-            UnicodeDecodeError,
-            ValueError,
-        ) as failure:  # wsproto decodes header values as ASCII
-            found.append(self._disconnect(f"not a WebSocket answer: {failure}"))
+        for event in ws.receive_data(data):
+            outcome = self._handle_event(event, now)
+            if outcome is not None:
+                found.append(outcome)
+            if self._ws is None:
+                break
         return found
-
-    def _skip_interim_answers(self, data: bytes) -> bytes:
-        """Drop interim responses, which wsproto takes for the response (RFC 9110 15.2); b"" until the head is complete."""
-        if self._head is None:
-            return data
-        self._head += data
-        while (end := _END_OF_HEAD.search(self._head)) is not None:
-            if _INTERIM.match(self._head) is None:
-                head, self._head = self._head, None
-                return head
-            self._head = self._head[end.end() :]
-            self._interim += 1
-            if self._interim > MAX_INTERIM_RESPONSES:
-                raise RemoteProtocolError("interim answers without an end")
-        if len(self._head) > MAX_RESPONSE_HEAD_BYTES:
-            raise RemoteProtocolError("its head is too large")
-        return b""
 
     def failed(self, reason: str, now: float) -> Disconnected:
         """Report that the transport could not be opened or failed."""
@@ -208,59 +160,32 @@ class StreamClient:
 
     def close(self) -> None:
         """Queue a close frame and end the stream."""
-        if self._ws is not None and self._open:
-            self._out.append(self._ws.send(events.CloseConnection(code=CloseCode.NORMAL)))
+        if self._ws is not None:
+            self._ws.close()
         self._reset_connection()
 
-    # --- events of wsproto ---------------------------------------------------------------------------
+    # --- events of the WebSocket ---------------------------------------------------------------------
 
-    def _handle_event(self, event: events.Event, now: float) -> StreamEvent | None:
+    def _handle_event(self, event: WebSocketEvent, now: float) -> StreamEvent | None:
         match event:
-            case events.AcceptConnection(extra_headers=headers):
+            case websocket.Accepted(headers=headers):
                 self._open = True
                 self.epoch = _epoch_from_headers(headers)
                 self._refused_token = False
                 self._opened_at = now
                 self._deadline = now + CLIENT_SILENCE_SECS
                 return Opened(self.position)
-            case events.RejectConnection(status_code=status, headers=headers, has_body=has_body):
-                fields = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
-                self._refusal = ClientResponse(status, fields, b"")
-                return None if has_body else self._handle_refusal("")
-            case events.RejectData(data=data, body_finished=finished):
-                text = bytes(data[:2_000]).decode(errors="replace")
-                self._text.append(text)
-                self._chars += len(text)
-                whole = finished or self._chars > MAX_REFUSAL_CHARS
-                return self._handle_refusal("".join(self._text)) if whole else None
-            case events.TextMessage(data=text, message_finished=finished):
-                return self._handle_message(text, finished)
-            case events.Ping():
-                self._reply(event.response())
-                return None
-            case events.CloseConnection(code=code, reason=reason):
-                self._reply(event.response())
-                return self._handle_close(code, reason or "")
+            case websocket.Refused(response=response):
+                return self._handle_refusal(response)
+            case websocket.Message(payload=str(text)):
+                return self._handle_message(text)
+            case websocket.Closed(code=code, reason=reason):
+                return self._handle_close(code, reason)
+            case websocket.Broken(reason=reason):
+                return self._disconnect(reason)
         return None
 
-    def _reply(self, answer: events.Event) -> None:
-        if self._ws is not None:
-            try:
-                self._out.append(self._ws.send(answer))
-            except WsprotoMisuse:  # this side has already sent its close frame
-                return
-
-    def _handle_message(self, text: str, finished: bool) -> StreamEvent | None:
-        self._chars += len(text)
-        if self._chars > MAX_STREAM_MESSAGE_CHARS:
-            return self._disconnect("a message is too large")
-        if self._text or not finished:
-            self._text.append(text)
-            if not finished:
-                return None
-            text = "".join(self._text)
-            self._text = []
-        self._chars = 0
+    def _handle_message(self, text: str) -> StreamEvent | None:
         if self.channel_id is None:
             self._backoff.reset()
             return Notified(text)
@@ -281,10 +206,8 @@ class StreamClient:
 
     # --- the end of a connection ---------------------------------------------------------------------
 
-    def _handle_refusal(self, body: str) -> StreamEvent:
+    def _handle_refusal(self, refusal: ClientResponse) -> StreamEvent:
         """Handle an HTTP response in place of the upgrade."""
-        refusal = self._refusal or ClientResponse(0, (), b"")
-        refusal = ClientResponse(refusal.status, refusal.headers, body.encode(errors="replace"))
         status, foreign = refusal.status, proxy_answer_reason(refusal)
         if foreign is not None or status < 400:
             return self._disconnect(foreign or f"HTTP {status} in place of the upgrade")
@@ -293,11 +216,11 @@ class StreamClient:
             return self._disconnect("the token is not accepted", needs_token=True)
         if is_temporary(status):
             return self._disconnect(f"HTTP {status}", parse_retry_after(refusal.header("retry-after")))
-        if status == 400 and self.epoch is not None and _rejects_epoch(body):
+        if status == 400 and self.epoch is not None and _rejects_epoch(refusal):
             self.epoch = None
             return self._disconnect("a server of the release before knows no epoch")
         self._reset_connection()
-        return Ended(status, body)
+        return Ended(status, refusal.body.decode(errors="replace"))
 
     def _handle_close(self, code: int, reason: str) -> StreamEvent:
         if code == CloseCode.TOKEN_ENDED and not self._refused_token:
@@ -318,22 +241,24 @@ class StreamClient:
         return Disconnected(self._backoff.next_delay(advised, at_once=needs_token), reason, needs_token)
 
     def _reset_connection(self) -> None:
+        if self._ws is not None:
+            self._out.append(self._ws.data_to_send())
         self._ws = None
         self._open = False
         self._deadline = None
 
 
-def _epoch_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+def _epoch_from_headers(headers: Headers) -> int | None:
     """Return the epoch in the headers of the 101; None if it is missing or invalid."""
     for name, value in headers:
-        if name.lower() == EPOCH_HEADER.encode() and _EPOCH.fullmatch(value) is not None:
+        if name == EPOCH_HEADER and _EPOCH.fullmatch(value) is not None:
             epoch = int(value)
             return epoch if epoch <= MAX_SAFE_INTEGER else None
     return None
 
 
-def _rejects_epoch(body: str) -> bool:
+def _rejects_epoch(refusal: ClientResponse) -> bool:
     """Return whether the server rejects the `epoch` parameter: during a rollout the stream may reach an older release."""
-    refused = api_error(ClientResponse(400, (), body.encode()))
-    named = any(problem.get("field") == "epoch" for problem in refused.details)
+    refused = api_error(ClientResponse(400, (), refusal.body))
+    named = any(problem.field == "epoch" for problem in refused.details)
     return named and refused.code == ErrorCode.VALIDATION.spec.code

@@ -1,4 +1,4 @@
-"""A channel's messages as a client knows them: a folded page, and the log applied to it (PROTOCOL 7.8.2)."""
+"""The messages of a channel in a client, from the events of its log (PROTOCOL 7.8.2)."""
 
 from __future__ import annotations
 

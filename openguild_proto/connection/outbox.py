@@ -30,8 +30,8 @@ class Outbox:
             return memoryview(b"")
         return memoryview(self._parts[0])[self._offset : self._offset + max_bytes]
 
-    def consume(self, nbytes: int) -> None:
-        """Remove `nbytes` that were sent. Raises ValueError if fewer are queued."""
+    def consume(self, nbytes: int) -> int:
+        """Remove `nbytes` that were sent, and return how many are left. Raises ValueError if fewer are queued."""
         if nbytes > self._size:
             raise ValueError("more was consumed than is queued")
         self._size -= nbytes
@@ -41,6 +41,7 @@ class Outbox:
             self._offset -= len(parts.popleft())
         if not parts:
             self._parts = None
+        return self._size
 
     def take(self) -> list[bytes]:
         """Remove and return everything, for callers that use `sendall`."""

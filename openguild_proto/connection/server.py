@@ -36,6 +36,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import BytesReceived, DeadlineExpired, Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http import strictness
 from openguild_proto.http.connection import HttpConnection
+from openguild_proto.http.fast_path import PLAIN
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.http.reader import RequestReader
@@ -58,9 +59,15 @@ _SECS: dict[Deadline, Callable[[Limits], float]] = {
 
 
 class ServerConnection:
-    """One accepted byte stream. `now`: monotonic seconds. `random_bytes(n)`: for request ids. `peer_address`: without port.
+    """One accepted byte stream.
 
-    `max_body_of(method, path)`: the body limit of a route, in addition to `limits.max_body_bytes`.
+    - `now`: the time, in monotonic seconds, here and in every method.
+    - `random_bytes(n)`: returns n random bytes, such as `secrets.token_bytes`; for request ids.
+    - `limits`, `policy`: bounds, and the headers of responses.
+    - `peer_address`: of the socket, without port.
+    - `max_body_of(method, path)`: the body limit of a route, in addition to `limits.max_body_bytes`.
+
+    Attributes: `phase`; `outbox`, the queued bytes: `append(data)` (prepared frames), `peek(max_bytes)`, `consume(nbytes)`, `len`.
     """
 
     __slots__ = (
@@ -108,14 +115,15 @@ class ServerConnection:
 
     def _move(self, step: Input, now: float) -> None:
         """Change to the phase that `step` leads to; the only place that changes the phase."""
-        target = self._require(step)
+        target = TRANSITIONS[self.phase].get(step) or self._require(step)
         if target is self.phase:
             return
         self.phase = target
-        row = PHASES[target]
-        self._deadlines.clear_all_but(MAY_RUN[target])
-        if row.own is not None and row.own not in self._deadlines:
-            self._deadlines.set(row.own, now + _SECS[row.own](self._limits))
+        row, deadlines = PHASES[target], self._deadlines
+        deadlines.clear_all_but(MAY_RUN[target])
+        own = row.own
+        if own is not None and own not in deadlines.times:
+            deadlines.times[own] = now + _SECS[own](self._limits)
         if row.reading is Reading.DROPPED and self._http is not None:
             self._http.reader.take_rest()
 
@@ -192,7 +200,7 @@ class ServerConnection:
         return []
 
     def receive_eof(self, now: float) -> list[Event]:
-        """Note that the peer has shut its side. Whole requests before that are still processed."""
+        """Note that the peer has shut its side (`recv` returned nothing). Whole requests before that are still processed."""
         events = self.next_events(now)
         self._move(Input.EOF, now)
         events.append(PeerGone())
@@ -203,6 +211,9 @@ class ServerConnection:
     def _next_request(self, http: HttpConnection, now: float) -> list[Event]:
         """Return at most one request: the next one waits for its response."""
         item = http.reader.next_item(now)
+        if isinstance(item, Request) and http.reader.exchange is PLAIN:  # the fast path takes no Upgrade
+            self._move(Input.REQUEST, now)
+            return [steps.received(item)]
         if item is not None:
             return self._take(steps.of_request(http, item, self._policy), now)
         before = self.phase

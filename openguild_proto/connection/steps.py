@@ -13,7 +13,6 @@ from openguild_proto.connection.phases import Input, Phase
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.events import DeadlineExpired, Event, PeerClosed, PeerViolated, RequestReceived, WebSocketRequested
 from openguild_proto.http.connection import HttpConnection
-from openguild_proto.http.fast_path import PLAIN
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
 from openguild_proto.http.reader import Awaited
@@ -49,12 +48,17 @@ def of_request(http: HttpConnection, item: Request | Rule, policy: HeaderPolicy)
     """Return the step for a request, or for the rule that it broke."""
     if isinstance(item, Rule):
         return of_violation(http, item)
-    if http.reader.exchange is PLAIN or not handshake.wants_upgrade(item):  # the fast path takes no Upgrade
-        return Step(Input.REQUEST, b"", RequestReceived(item))
+    if not handshake.wants_upgrade(item):
+        return Step(Input.REQUEST, b"", received(item))
     refusal = handshake.check(item, policy)
     if refusal is None:
         return Step(Input.HANDSHAKE, b"", WebSocketRequested(msgspec.structs.replace(item, is_upgrade=True)))
     return _refused(http, refusal, "invalid_handshake")
+
+
+def received(request: Request) -> Event:
+    """Return the event of a request that is no upgrade."""
+    return RequestReceived(request)
 
 
 def of_violation(http: HttpConnection, rule: Rule) -> Step:
@@ -63,8 +67,10 @@ def of_violation(http: HttpConnection, rule: Rule) -> Step:
 
 
 def _refused(http: HttpConnection, refusal: Refusal, reason: str) -> Step:
-    event = PeerViolated(refusal.message, refusal.reason or reason, status_hint=refusal.code.spec.status)
-    return Step(Input.VIOLATION, http.refuse(refusal), event)
+    reply, request_id = http.refuse(refusal)
+    status = refusal.code.spec.status
+    event = PeerViolated(refusal.message, refusal.reason or reason, status_hint=status, request_id=request_id)
+    return Step(Input.VIOLATION, reply, event)
 
 
 def of_last_frame(item: PeerClosed | WsRule, phase: Phase, codes: Codes) -> Step:
@@ -89,8 +95,9 @@ def of_deadline(name: Deadline, phase: Phase, http: HttpConnection | None, codes
     event: Event | None = None if name is Deadline.LINGER else DeadlineExpired(name.value, row.reason)
     if http is not None and phase is not Phase.NEW and name in {Deadline.HEAD, Deadline.BODY}:
         refusal = Refusal(ErrorCode.TIMEOUT)
-        event = DeadlineExpired(name.value, refusal.reason, refusal.code.spec.status)
-        return Step(row.input, http.refuse(refusal), event)
+        reply, request_id = http.refuse(refusal)
+        event = DeadlineExpired(name.value, refusal.reason, refusal.code.spec.status, request_id)
+        return Step(row.input, reply, event)
     reply = b"" if row.close is None else close_frame(codes.get(str(row.reason), row.close), row.text)
     return Step(row.input, reply, event)
 

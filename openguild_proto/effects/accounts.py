@@ -40,6 +40,12 @@ class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
     username_key: str
 
 
+class FindUsernames(StorageEffect[dict[str, str]], frozen=True):
+    """Find the usernames of these accounts, by user id; ids without an account are left out."""
+
+    user_ids: tuple[str, ...]
+
+
 class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
     """Read the profile for /users/me; None: no such account. `limit`: of the channels, by joining time."""
 

@@ -8,7 +8,7 @@ Storage effects are atomic.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -40,4 +40,10 @@ class StorageEffect(Effect[T], Generic[T], frozen=True):
 
     A change has an `author`. The store checks in the transaction of the change whether they may make it. If not, or if
     there is nothing to change, it raises `Refusal` (401, 403 or 404) and changes nothing.
+
+    `divides_by`: the effect is on a hot path. Each of its statements names its logs or its user, and finds in one partition
+    what it wants of one log (docs/scaling.md). None: it is rare. `on_standby`: a read that a standby may answer.
     """
+
+    divides_by: ClassVar[Literal["log", "user"] | None] = None
+    on_standby: ClassVar[bool] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from openguild_proto.effects.base import StorageEffect
+from openguild_proto.policy.repeats import Once
 from openguild_proto.records import (
     NOBODY,
     Author,
@@ -24,7 +25,7 @@ from openguild_proto.settings.sections import GuildSettings
 
 class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
     """Create a channel. A member gets the channel role `moderator`, a non-member none, so that they keep no access when their
-    server role is revoked. `limit`: channels of the guild.
+    server role is revoked. `limit`: channels of the guild. `once`: a repeat returns what the first one did.
     """
 
     author: Author
@@ -35,6 +36,7 @@ class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
     topic: str | None = None
     position: int = 0
     limit: int = GuildSettings.max_channels_per_guild
+    once: Once | None = None
 
 
 class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
@@ -45,15 +47,28 @@ class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
     after: PageCursor | None = None
 
 
+class PageBounds(msgspec.Struct, frozen=True, gc=False):
+    """A page of a log: the first `limit` events behind `after`, else the last `limit` before `before`, else the newest."""
+
+    limit: int
+    after: int | None = None
+    before: int | None = None
+
+
 class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
     """Find a channel with the user's roles; None: no such channel.
 
     `change`: what the user is about to do there. Then a store may tell about the message that it changes as `seen`.
+    `page`: what the user is about to read there, in the same round trip. The caller checks the roles before it shows any of it.
     """
+
+    divides_by = "log"
+    on_standby = True
 
     channel_id: str
     user_id: str
     change: Change | None = None
+    page: PageBounds | None = None
 
 
 class UpdateChannel(StorageEffect[ChannelRecord], frozen=True):
@@ -103,7 +118,9 @@ class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=Tr
     `seen`: the message as it was read before. A store may decide on it, if the message is still the same when it stores.
     """
 
-    author: Author | None  # None: not an account of this server; no permission is checked
+    divides_by = "log"
+
+    author: Author | None  # None: the owner of the channel, another server, has decided; no permission is checked
     channel_id: str
     sender_id: str
     event_id: str
@@ -112,9 +129,10 @@ class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=Tr
     nonce: str | None
     fingerprint: bytes  # 32 bytes, a hash of what a repeat must share with the first post
     now_ms: int
-    change: Change | None = None  # needs an author
+    change: Change | None = None
     mentions: Mentions = NOBODY  # of a message; of many needs MENTION_MANY
     seen: SeenMessage | None = None
+    redacted_by: str | None = None  # the content was taken away before the event came from another server
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
@@ -126,6 +144,8 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 
 class FindPosted(StorageEffect[Posted | None], frozen=True):
     """Find the durable event that the sender posted with this nonce; None: there is none."""
+
+    divides_by = "log"
 
     channel_id: str
     sender_id: str
@@ -139,6 +159,9 @@ class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
     Neither: the newest `limit`. Both raise LocalProtocolError.
     """
 
+    divides_by = "log"
+    on_standby = True
+
     log_id: str
     limit: int
     after: int | None = None
@@ -151,6 +174,8 @@ class MarkRead(StorageEffect[ReadState], frozen=True):
     It never decreases. Returns the stored position (PROTOCOL 7.7.2).
     """
 
+    divides_by = "log"
+
     author: Author
     channel_id: str
     sequence: int | None
@@ -162,6 +187,9 @@ class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
 
     `after`: the cursor of the last line of the previous page.
     """
+
+    divides_by = "user"
+    on_standby = True
 
     user_id: str
     limit: int | None = None

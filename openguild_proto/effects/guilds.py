@@ -1,11 +1,12 @@
 """Effects on guilds, members and invites. Each change is told in the guild's log, and to the users that it concerns in theirs.
 
-`reason`: what the author gives for it; it stands in the log (PROTOCOL 6.9).
+`reason`: what the author gives for it; it stands in the log (PROTOCOL 6.9). `once`: a repeat returns what the first one did.
 """
 
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
+from openguild_proto.policy.repeats import Once
 from openguild_proto.records import (
     Author,
     GuildAccess,
@@ -27,6 +28,7 @@ class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
     name: str
     now_ms: int
     limit: int = GuildSettings.max_owned_per_user
+    once: Once | None = None
 
 
 class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
@@ -42,6 +44,8 @@ class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
 
 class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
     """Find a guild with the user's roles; None: no such guild."""
+
+    divides_by = "log"
 
     guild_id: str
     user_id: str
@@ -120,6 +124,7 @@ class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
     expires_at_ms: int | None
     now_ms: int
     limit: int = GuildSettings.max_invites_per_guild
+    once: Once | None = None
 
 
 class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
@@ -151,6 +156,7 @@ class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=Tru
     role: str
     now_ms: int
     limit: int = GuildSettings.max_joined_per_user
+    once: Once | None = None
 
 
 class DeleteInvite(StorageEffect[None], frozen=True):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.records import LogAccess, LogPart, LogPlace, StoredEvent
+from openguild_proto.records import GuildRecord, LogAccess, LogPart, LogPlace, Record, StoredEvent
 
 
 class FindPlace(StorageEffect[LogPlace | None], frozen=True):
     """Find the newest place of a log; None: there is no such log."""
+
+    divides_by = "log"
 
     log_id: str
 
@@ -18,11 +20,33 @@ class FindLogs(StorageEffect[tuple[LogAccess, ...]], frozen=True):
     By log id; one that does not exist is left out.
     """
 
+    divides_by = "log"
+    on_standby = True
+
     user_id: str
     log_ids: tuple[str, ...]
 
 
+class AccountPlaces(Record, frozen=True):
+    """A user's guilds by creation, and where their logs and the user's own stand, read in one snapshot."""
+
+    place: LogPlace  # the newest of the user's log
+    guilds: tuple[tuple[GuildRecord, LogPlace], ...]
+
+
+class FindAccountPlaces(StorageEffect[AccountPlaces | None], frozen=True):
+    """Find a user's guilds, and where their logs and the user's own stand, in one query; None: no such user."""
+
+    divides_by = "user"
+    on_standby = True
+
+    user_id: str
+
+
 class ReadLogs(StorageEffect[tuple[StoredEvent, ...]], frozen=True):
     """Read parts of logs in one query: the parts in their order, each oldest first. A log that does not exist has no events."""
+
+    divides_by = "log"
+    on_standby = True
 
     parts: tuple[LogPart, ...]

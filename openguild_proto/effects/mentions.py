@@ -12,6 +12,9 @@ class ListMentions(StorageEffect[tuple[MentionRecord, ...]], frozen=True):
     `unread`: only those behind their read position. `after`: the cursor of the last line of the previous page.
     """
 
+    divides_by = "user"
+    on_standby = True
+
     user_id: str
     unread: bool = False
     limit: int | None = None

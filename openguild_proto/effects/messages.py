@@ -32,6 +32,9 @@ class ReadMessages(StorageEffect[MessagePage | None], frozen=True):
     of `limit` up to this sequence and the rest behind it. None of them: the newest. One of them at most.
     """
 
+    divides_by = "log"
+    on_standby = True
+
     channel_id: str
     reader_id: str
     limit: int
@@ -43,6 +46,9 @@ class ReadMessages(StorageEffect[MessagePage | None], frozen=True):
 class FindMessage(StorageEffect[MessagePage | None], frozen=True):
     """One message as a page of one. None: no such message in this channel."""
 
+    divides_by = "log"
+    on_standby = True
+
     channel_id: str
     reader_id: str
     event_id: str
@@ -53,6 +59,9 @@ class ListPins(StorageEffect[MessagePage | None], frozen=True):
 
     `behind`: where the last pin of the page before stands: the time of the pin, and the message's sequence.
     """
+
+    divides_by = "log"
+    on_standby = True
 
     channel_id: str
     reader_id: str
@@ -71,6 +80,9 @@ class MessageVersion(msgspec.Struct, frozen=True, gc=False):
 
 class ReadVersions(StorageEffect[tuple[MessageVersion, ...] | None], frozen=True):
     """The message's texts, oldest first; redacted ones too, without their text. None: no such message."""
+
+    divides_by = "log"
+    on_standby = True
 
     channel_id: str
     event_id: str

@@ -9,11 +9,15 @@ from openguild_proto.records import ControlRecord, Head, History, Visible
 class ReadHeads(StorageEffect[dict[str, Head]], frozen=True):
     """Read where the log of each channel that exists ends, by channel id, in one query."""
 
+    divides_by = "log"
+
     channel_ids: tuple[str, ...]
 
 
 class ReadVisible(StorageEffect[Visible], frozen=True):
     """Read the guilds and channels of the user's notification stream, in one snapshot."""
+
+    divides_by = "user"
 
     user_id: str
 

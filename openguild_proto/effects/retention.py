@@ -9,12 +9,13 @@ class PruneExpired(StorageEffect[bool], frozen=True):
     """Delete one small batch. True: there may be more.
 
     Each call examines `limit` users from the id `from_user` on, and deletes their sessions, refresh tokens and families
-    that have expired by `now_ms`. Of control records and login attempts it deletes at most `limit` that are older than
-    their bounds.
+    that have expired by `now_ms`. Of control records, login attempts and kept answers it deletes at most `limit` that are
+    older than their bounds.
     """
 
     now_ms: int
     from_user: str
     control_before_ms: int
     attempts_before_ms: int
+    answers_before_ms: int
     limit: int

@@ -25,7 +25,8 @@ class RevokeServerRole(StorageEffect[bool], frozen=True):
 class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):
     """Set the user's role, and add the membership if there is none; ends rights as SetMemberRole does.
 
-    DONE, or LAST_OWNER: the guild would have no owner. None: no such guild.
+    DONE, or LAST_OWNER: the guild would have no owner, or NOT_MEMBER: a user of another server joins by an invite first. None: no
+    such guild of this server.
     """
 
     guild_id: str
@@ -34,8 +35,11 @@ class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):
     now_ms: int
 
 
-class GrantChannelRole(StorageEffect[bool], frozen=True):
-    """Set the user's role in the channel, and add the membership if there is none. False: no such channel."""
+class GrantChannelRole(StorageEffect[bool | MemberChange], frozen=True):
+    """Set the user's role in the channel, and add the membership if there is none. False: no such channel of this server.
+
+    NOT_MEMBER: a user of another server joins the guild by an invite first.
+    """
 
     channel_id: str
     user_id: str

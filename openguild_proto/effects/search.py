@@ -40,6 +40,8 @@ class SearchMessages(StorageEffect[tuple[SearchHit, ...] | SearchTooWide], froze
     `behind`: the place of the last hit of the page before.
     """
 
+    on_standby = True
+
     reader_id: str
     wanted: Wanted
     limit: int

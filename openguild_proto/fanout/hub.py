@@ -1,6 +1,6 @@
 """The hub: rings, their subscribers, the change from replay to live, depths, and slow consumers.
 
-A ring is named by its key, a string: a channel id or a user's notification ring. A runtime uses:
+A ring is named by its key, a string: a channel id or a user's notification ring. docs/fan-out.md has a driver. It uses:
 
 - commands: `open`, `publish`, `subscribe`, `replayed`, `unsubscribe`, `close`;
 - the flush: `flush_plan` returns subscribers that are behind, `take` a span of whole frames, `sent` moves the cursor and

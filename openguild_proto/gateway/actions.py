@@ -1,4 +1,4 @@
-"""What a gateway socket wants done, as data, and what it is answered with (PROTOCOL 15)."""
+"""The actions that a gateway socket asks of its owner, as data (PROTOCOL 15)."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Run(Action, frozen=True):
 
 
 class Write(Action, frozen=True):
-    """There is something to write: call `next_write` as long as the socket takes bytes."""
+    """Data is queued: call `next_write` while the socket accepts bytes."""
 
 
 class Close(Action, frozen=True):
-    """Write what `next_write` still gives, then close the WebSocket; call `left` when the socket is gone."""
+    """Write what `next_write` returns, then close the WebSocket; call `left` when the socket is closed."""
 
     code: GatewayClose
     reason: str
@@ -69,7 +69,7 @@ AnyAction: TypeAlias = Authenticate | Subscribe | Unsubscribe | ReadPage | Run |
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a good token gives. `ends_at`: monotonic seconds at which the token ends."""
+    """The result of a valid token. `ends_at`: monotonic seconds at which the token expires."""
 
     ready: Ready
     ends_at: float

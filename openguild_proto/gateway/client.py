@@ -18,27 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
 from openguild_proto.deadlines import Deadlines
-from openguild_proto.errors import LocalProtocolError
+from openguild_proto.errors import ErrorCode, LocalProtocolError
+from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client_commands import PendingCommands
-from openguild_proto.gateway.client_events import (
-    Answered,
-    ClientEvent,
-    Connect,
-    Delivered,
-    Disconnect,
-    Ended,
-    Followed,
-    FollowRefused,
-    Interrupted,
-    LogGone,
-    LogLagging,
-    LogLive,
-    Opened,
-    Overheard,
-    Refused,
-    TokenNeeded,
-)
-from openguild_proto.gateway.client_logs import TEMPORARY, Arrival, FollowedLogs, Place
+from openguild_proto.gateway.client_logs import TEMPORARY, Arrival, Faults, FollowedLogs, Place
 from openguild_proto.gateway.client_phases import (
     CLIENT_PHASES,
     CLIENT_TRANSITIONS,
@@ -72,7 +55,6 @@ from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SILEN
 from openguild_proto.policy.backoff import Backoff
 
 _AGAIN = -1  # in place of the ref of an `auth` that is sent again
-_CONNECTED = frozenset({ClientPhase.AUTHENTICATING, ClientPhase.OPEN})
 
 
 class GatewayClient:
@@ -87,17 +69,18 @@ class GatewayClient:
         self._commands = PendingCommands(random_bytes)
         self._backoff = Backoff(jitter)
         self._deadlines: Deadlines[ClientDeadline] = Deadlines()
-        self._events: deque[ClientEvent] = deque()
+        self._events: deque[told.ClientEvent] = deque()
         self._messages: list[str | bytes] = []
         self._refs: Iterator[int] = count(1)
         self._token = ""
-        self._renewal = 0  # ref of an `auth` that is not answered, 0 for none
+        self._renewal, self._renews_again = 0, False  # ref of an unanswered `auth` or 0; a token waits for that
         self._heartbeat_secs = 0.0  # told by the server
+        self._frame_bytes = 0  # the same: at most, of one message
         self._opened_at = 0.0
 
     # --- getters -------------------------------------------------------------------------------------
 
-    def next_event(self) -> ClientEvent | None:
+    def next_event(self) -> told.ClientEvent | None:
         """Remove and return the next event; None: there is none."""
         return self._events.popleft() if self._events else None
 
@@ -115,15 +98,14 @@ class GatewayClient:
         """How far each log was delivered."""
         return self._logs.places()
 
-    @property
-    def gaps(self) -> int:
-        """Times that events were missing; a correct server never causes one."""
-        return self._logs.gaps
+    def follows(self, log: str) -> bool:
+        """Return whether a log is followed, or will be."""
+        return log in self._logs
 
     @property
-    def repeats(self) -> int:
-        """Repeated events, which were dropped; a correct server never causes one."""
-        return self._logs.repeats
+    def faults(self) -> Faults:
+        """What a correct server never causes."""
+        return Faults(self._logs.gaps, self._logs.repeats)
 
     @property
     def pending(self) -> int:
@@ -142,12 +124,15 @@ class GatewayClient:
     def set_token(self, token: str, now: float) -> None:
         """Use another token from now on: for the open connection too."""
         self._token = token
-        if self.phase is ClientPhase.OPEN:
+        if self.phase is ClientPhase.OPEN and self._renewal > 0:
+            self._renews_again = True
+        elif self.phase is ClientPhase.OPEN:
             self._renewal = next(self._refs)
             self._say(Auth(token, self._renewal))
         elif self.phase is ClientPhase.TOKENLESS:
             self._move(ClientInput.TOKEN)
-            self._deadlines.set(ClientDeadline.RECONNECT, now + self._backoff.next_delay(at_once=True))
+            if ClientDeadline.RECONNECT not in self._deadlines:
+                self._deadlines.set(ClientDeadline.RECONNECT, now)
 
     def follow(self, log: str, place: Place | None = None, *, tail: int | None = None) -> None:
         """Follow a log: behind `place`, else with its newest `tail` events, else from now on. Raises LocalProtocolError."""
@@ -156,7 +141,7 @@ class GatewayClient:
 
     def unfollow(self, log: str) -> None:
         """Follow a log no longer. Safe to repeat."""
-        if self._logs.remove(log) and self.phase in _CONNECTED:
+        if self._logs.remove(log) and self.phase.is_asking:
             self._say(Unsub([log]))
 
     def send(self, command: AnyCommand) -> int:
@@ -173,11 +158,11 @@ class GatewayClient:
         """End it. Safe to repeat."""
         if self.phase is ClientPhase.ENDED:
             return
-        if self.phase in _WITH_SOCKET:
-            self._events.append(Disconnect(GatewayClose.NORMAL))
+        if self.phase.has_socket:
+            self._events.append(told.Disconnect(GatewayClose.NORMAL))
         self._move(ClientInput.CLOSE)
         self._messages.clear()
-        self._events.append(Ended(None, "closed"))
+        self._events.append(told.Ended(None, "closed"))
 
     def to_dict(self) -> dict[str, list[int]]:
         """Return how far each log was delivered, for storage."""
@@ -200,23 +185,30 @@ class GatewayClient:
             self._deadlines.clear_all_but(CLIENT_PHASES[target].deadlines)
         return True
 
-    def _say(self, frame: ClientFrame) -> None:
-        self._messages.append(self.encoding.client_payload(frame))
+    def _say(self, frame: ClientFrame) -> bool:
+        """Queue a frame. False: it is larger than the server takes, and is not sent."""
+        payload = self.encoding.client_payload(frame)
+        fits = len(payload if isinstance(payload, bytes) else payload.encode()) <= self._frame_bytes
+        if fits:
+            self._messages.append(payload)
+        return fits
 
     def _ask(self) -> None:
         """Send what waits, unless the server stops or there is none."""
-        if self.phase in _CONNECTED:
-            for sub in self._logs.subs(self._refs):
+        if self.phase.is_asking:
+            for sub in self._logs.subs(self._refs, self._frame_bytes):
                 self._say(sub)
             for command in self._commands.to_send():
-                self._say(command)
+                if not self._say(command) and self._commands.answered(command.ref):
+                    spec = ErrorCode.TOO_LARGE.spec
+                    self._events.append(told.Refused(command.ref, spec.code, spec.message, None, ()))
 
     # --- the connection --------------------------------------------------------------------------------
 
     def _connect(self, step: ClientInput, now: float) -> None:
         if self._move(step):
             self._deadlines.set(ClientDeadline.ANSWER, now + CLIENT_HANDSHAKE_SECS)
-            self._events.append(Connect())
+            self._events.append(told.Connect())
 
     def connected(self, now: float) -> None:
         """The WebSocket is open."""
@@ -225,20 +217,26 @@ class GatewayClient:
 
     def disconnected(self, code: int | None, reason: str, now: float) -> None:
         """The WebSocket has ended with a close code, or without one: also when it could not be opened."""
-        if self.phase not in _WITH_SOCKET:
+        if not self.phase.has_socket:
             return
         comeback = comeback_of(code)
         if comeback is Comeback.FINAL:
-            self._forget_connection(now)
-            self._move(ClientInput.FINAL)
-            self._events.append(Ended(code, reason))
+            self.refused(code, reason, now)
         elif comeback is Comeback.RENEWED:
             self._forget_connection(now)
             self._move(ClientInput.TOKEN_REFUSED)
-            self._events.append(Interrupted(f"{code} {reason}", None))
-            self._events.append(TokenNeeded(None))
+            self._events.append(told.Interrupted(f"{code} {reason}", None))
+            # first the delay, then the token: it may not live long
+            self._deadlines.set(ClientDeadline.RECONNECT, now + self._backoff.next_delay(at_once=True))
+            self.handle_deadline(now)
         else:
             self._lost(f"{code} {reason}" if code is not None else reason, now)
+
+    def refused(self, code: int | None, reason: str, now: float) -> None:
+        """The server will not have this client: `code` is a final close code, or the HTTP status in place of the upgrade."""
+        self._forget_connection(now)
+        if self._move(ClientInput.FINAL):
+            self._events.append(told.Ended(code, reason))
 
     def _lost(self, reason: str, now: float) -> None:
         """Come back: in the slot that the server gave, else with backoff."""
@@ -249,10 +247,10 @@ class GatewayClient:
             delay = self._backoff.next_delay()
         self._move(ClientInput.LOST)
         self._deadlines.set(ClientDeadline.RECONNECT, now + delay)
-        self._events.append(Interrupted(reason, delay))
+        self._events.append(told.Interrupted(reason, delay))
 
     def _give_up(self, reason: str, now: float) -> None:
-        self._events.append(Disconnect(GatewayClose.GOING_AWAY))
+        self._events.append(told.Disconnect(GatewayClose.GOING_AWAY))
         self._lost(reason, now)
 
     def _forget_connection(self, now: float) -> None:
@@ -261,14 +259,16 @@ class GatewayClient:
         if self.phase is ClientPhase.DRAINING:
             self._backoff.reset()  # the server stops in order: nothing has failed
         self._messages.clear()
-        self._renewal = 0
+        self._renewal, self._renews_again = 0, False
         self._logs.disconnected()
-        self._commands.disconnected()
+        self._events.extend(told.Dropped(ref) for ref in self._commands.disconnected())
 
     def handle_deadline(self, now: float) -> None:
         """Act on the deadlines that have passed; early calls do nothing."""
         while (name := self._deadlines.take_expired(now)) is not None:
             match name:
+                case ClientDeadline.RECONNECT if self.phase is ClientPhase.TOKENLESS:
+                    self._events.append(told.TokenNeeded(None))
                 case ClientDeadline.RECONNECT:
                     self._connect(ClientInput.DUE, now)
                 case ClientDeadline.HEARTBEAT:
@@ -291,7 +291,7 @@ class GatewayClient:
 
     def received(self, payload: str | bytes, now: float) -> None:
         """Take a message: text as `str`, binary as `bytes`."""
-        if self.phase not in _WITH_SOCKET:
+        if not self.phase.has_socket:
             return
         if ClientDeadline.SILENCE in self._deadlines:
             self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
@@ -310,6 +310,7 @@ class GatewayClient:
             case Hello():
                 if self._move(ClientInput.HELLO):
                     self._heartbeat_secs = max(frame.heartbeat_ms, 1) / 1_000
+                    self._frame_bytes = frame.limits.frame_bytes
                     self._deadlines.set(ClientDeadline.ANSWER, now + CLIENT_HANDSHAKE_SECS)
                     self._say(Auth(self._token))
                     self._ask()  # the server does it when it has authenticated
@@ -318,47 +319,49 @@ class GatewayClient:
                     self._opened_at = now
                     self._deadlines.set(ClientDeadline.HEARTBEAT, now + self._heartbeat_secs)
                     self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
-                    self._events.append(Opened(frame))
+                    self._events.append(told.Opened(frame))
             case Drain(reconnect_after_ms=after_ms):
                 if self._move(ClientInput.DRAIN):
                     self._deadlines.set(ClientDeadline.SLOT, now + after_ms / 1_000)
-            case _ if self.phase in _AUTHENTICATED:
+            case _ if self.phase.has_sent_auth:
                 self._take_answer(frame, now)
 
     def _take_event(self, event: Ev) -> None:
         arrival = self._logs.arrived(event)
         if arrival is Arrival.NEXT:
             self._backoff.reset()
-            self._events.append(Delivered(event.log, event.epoch, event.seq, self.encoding.json_of(event.event)))
+            self._events.append(told.Delivered(event.log, event.epoch, event.seq, self.encoding.json_of(event.event)))
         elif arrival is Arrival.GAP:
             self._ask()
 
     def _take_answer(self, frame: ServerFrame, now: float) -> None:
         match frame:
+            case Ok(ref=ref) if ref == self._renewal:
+                self._renewed(now)
             case Ok(ref=ref, result=result):
                 if self._commands.answered(ref):
                     self._backoff.reset()
-                    self._events.append(Answered(ref, result))
+                    self._events.append(told.Answered(ref, result))
                     self._ask()
             case Err():
                 self._take_refusal(frame, now)
             case SubOk(ref=ref, logs=lines):
                 for line in lines:
                     if self._logs.begun(ref, line):
-                        self._events.append(Followed(line.log, line.epoch, line.after, line.head, line.recovered))
+                        self._events.append(told.Followed(line.log, line.epoch, line.after, line.head, line.recovered))
             case Gone(log=log, code=code):
                 if self._logs.gone(log, code):
-                    self._events.append(LogGone(log, code))
+                    self._events.append(told.LogGone(log, code))
                     self._rest(now)
                     self._ask()
             case AuthExpiring(expires_in_ms=left_ms):
-                self._events.append(TokenNeeded(left_ms))
+                self._events.append(told.TokenNeeded(left_ms))
             case Lagging(log=log, head=head) if log in self._logs:
-                self._events.append(LogLagging(log, head))
+                self._events.append(told.LogLagging(log, head))
             case Live(log=log) if log in self._logs:
-                self._events.append(LogLive(log))
+                self._events.append(told.LogLive(log))
             case Eph(log=log, kind=kind, data=data) if log in self._logs:
-                self._events.append(Overheard(log, kind, self.encoding.json_of(data)))
+                self._events.append(told.Overheard(log, kind, self.encoding.json_of(data)))
 
     def _take_refusal(self, err: Err, now: float) -> None:
         if err.log is not None:
@@ -366,24 +369,24 @@ class GatewayClient:
             if again:
                 self._rest(now)
             elif again is not None:
-                self._events.append(FollowRefused(err.log, err.code, err.message))
+                self._events.append(told.FollowRefused(err.log, err.code, err.message))
         elif err.ref == self._renewal != 0:
             if err.code in TEMPORARY:
                 self._renewal = _AGAIN
                 self._rest(now)
-            else:
-                self._renewal = 0
-                self._events.append(TokenNeeded(None))
+            elif not self._renewed(now):
+                self._events.append(told.TokenNeeded(None))
         elif self._commands.answered(err.ref):
-            self._events.append(Refused(err.ref, err.code, err.message, err.retry_after_ms, tuple(err.details)))
+            self._events.append(told.Refused(err.ref, err.code, err.message, err.retry_after_ms, tuple(err.details)))
             self._ask()
+
+    def _renewed(self, now: float) -> bool:
+        """A renewal is answered. Return whether another one follows."""
+        again, self._renewal, self._renews_again = self._renews_again, 0, False
+        if again:
+            self.set_token(self._token, now)
+        return again
 
     def _rest(self, now: float) -> None:
         if ClientDeadline.RETRY not in self._deadlines:
             self._deadlines.set(ClientDeadline.RETRY, now + PAGE_RETRY_SECS + self._backoff.next_delay())
-
-
-_WITH_SOCKET = frozenset({
-    ClientPhase.CONNECTING, ClientPhase.GREETING, ClientPhase.AUTHENTICATING, ClientPhase.OPEN, ClientPhase.DRAINING,
-})  # fmt: skip
-_AUTHENTICATED = frozenset({ClientPhase.AUTHENTICATING, ClientPhase.OPEN, ClientPhase.DRAINING})

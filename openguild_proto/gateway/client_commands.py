@@ -14,6 +14,13 @@ from openguild_proto.limits import MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 KEY_BYTES = 16
 
 
+def keyed(command: AnyCommand, random_bytes: Callable[[int], bytes]) -> AnyCommand:
+    """Return the command with a key, so that it may be sent again; a random one if it has none and needs one."""
+    if isinstance(command, (Read, Typing)) or command.key is not None:
+        return command
+    return msgspec.structs.replace(command, key=random_bytes(KEY_BYTES).hex())
+
+
 class PendingCommands:
     """`random_bytes(n)`: for keys of commands that have none."""
 
@@ -29,9 +36,7 @@ class PendingCommands:
         """Keep a command until it is answered, with a key. Raises LocalProtocolError when too many wait."""
         if len(self._commands) >= MAX_PENDING_COMMANDS:
             raise LocalProtocolError(f"{MAX_PENDING_COMMANDS} commands are not answered yet")
-        if not isinstance(command, (Read, Typing)) and command.key is None:
-            command = msgspec.structs.replace(command, key=self._random_bytes(KEY_BYTES).hex())
-        self._commands[ref] = msgspec.structs.replace(command, ref=ref)
+        self._commands[ref] = msgspec.structs.replace(keyed(command, self._random_bytes), ref=ref)
         self._unsent.append(ref)
 
     def to_send(self) -> Iterator[AnyCommand]:
@@ -43,7 +48,13 @@ class PendingCommands:
         """A command has its answer. Return False if it was not one that waits for it."""
         return ref not in self._unsent and self._commands.pop(ref, None) is not None
 
-    def disconnected(self) -> None:
-        """What was sent may not have arrived: all of it is sent again, under its keys. Nobody is writing any more."""
-        self._commands = {ref: command for ref, command in self._commands.items() if not isinstance(command, Typing)}
+    def disconnected(self) -> list[int]:
+        """What was sent may not have arrived: all of it is sent again, under its keys. Return the refs of what is not.
+
+        Nobody is writing any more, and the position that a user has read up to may be a newer one by now.
+        """
+        dropped = [ref for ref, command in self._commands.items() if isinstance(command, (Read, Typing))]
+        for ref in dropped:
+            del self._commands[ref]
         self._unsent = deque(self._commands)
+        return dropped

@@ -1,4 +1,4 @@
-"""What a gateway client tells its caller, in order."""
+"""The events of a gateway client, in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Connect(Told, frozen=True):
 
 
 class Disconnect(Told, frozen=True):
-    """Close the WebSocket with this code, and say nothing of it any more: neither messages nor `disconnected`."""
+    """Close the WebSocket with this code, and report nothing more about it, neither messages nor `disconnected`."""
 
     code: int
 
@@ -36,7 +36,7 @@ class Opened(Told, frozen=True):
 
 
 class Followed(Told, frozen=True):
-    """A log is followed behind `after`. `recovered` False: what is known of it must be read anew, up to `after`."""
+    """A log is followed after `after`. `recovered` False: discard your copy of the log, and read it again up to `after`."""
 
     log: str
     epoch: int
@@ -46,7 +46,7 @@ class Followed(Told, frozen=True):
 
 
 class FollowRefused(Told, frozen=True):
-    """A log is not followed, and is not asked for again."""
+    """The server refused a log. The client does not ask for it again."""
 
     log: str
     code: str
@@ -63,7 +63,7 @@ class Delivered(Told, frozen=True):
 
 
 class Overheard(Told, frozen=True):
-    """Something that is in no log. `data` in JSON."""
+    """A hint that is in no log, such as typing. `data` in JSON."""
 
     log: str
     kind: str
@@ -71,21 +71,21 @@ class Overheard(Told, frozen=True):
 
 
 class LogGone(Told, frozen=True):
-    """A log is not followed any more; after `restarted` and `unavailable` it is asked for again."""
+    """A log is no longer followed. After `restarted` and `unavailable` the client asks for it again."""
 
     log: str
     code: GoneCode
 
 
 class LogLagging(Told, frozen=True):
-    """This client reads a log too slowly; the log goes up to `head`."""
+    """This client reads a log too slowly. `head`: the log's newest sequence."""
 
     log: str
     head: int
 
 
 class LogLive(Told, frozen=True):
-    """A log's events come as they happen again."""
+    """The client has caught up with a log."""
 
     log: str
 
@@ -98,13 +98,19 @@ class Answered(Told, frozen=True):
 
 
 class Refused(Told, frozen=True):
-    """A command was refused, with the code of HTTP. It is not sent again."""
+    """The server refused a command, with the code of HTTP. The client does not repeat it."""
 
     ref: int
     code: str
     message: str
     retry_after_ms: int | None
     details: tuple[Problem, ...]
+
+
+class Dropped(Told, frozen=True):
+    """A `read` or `typing` is given up, because its connection ended. Whether it was done is unknown."""
+
+    ref: int
 
 
 class Interrupted(Told, frozen=True):
@@ -115,7 +121,7 @@ class Interrupted(Told, frozen=True):
 
 
 class Ended(Told, frozen=True):
-    """It is over for good. `code`: the close code, None if the caller has closed it."""
+    """It is over for good. `code`: the close code, or the HTTP status that refused the upgrade; None: the caller closed it."""
 
     code: int | None
     reason: str
@@ -135,6 +141,7 @@ ClientEvent: TypeAlias = (
     | LogLive
     | Answered
     | Refused
+    | Dropped
     | Interrupted
     | Ended
 )

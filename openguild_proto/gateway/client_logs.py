@@ -10,9 +10,10 @@ from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.gateway.frames import Ev, Sub, SubbedLog, SubLog
 from openguild_proto.limits import MAX_GATEWAY_LOGS
 
-LOGS_PER_SUB = 300  # of 140 bytes: less than the 64 KiB of a frame
+LINE_BYTES = 218  # of a log in a `sub`, at most: 300 logs in a frame of 64 KiB
 TEMPORARY = frozenset(
-    code.spec.code for code in (ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DRAINING)
+    code.spec.code
+    for code in (ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DRAINING, ErrorCode.GUILD_OFFLINE)
 )
 
 
@@ -21,6 +22,17 @@ class Place(NamedTuple):
 
     epoch: int
     sequence: int
+
+
+BEGINNING = Place(0, 0)
+"""Before the first event of a log, whatever its epoch."""
+
+
+class Faults(NamedTuple):
+    """Times that events were missing, and repeated events, which were dropped."""
+
+    gaps: int
+    repeats: int
 
 
 class LogState(Enum):
@@ -92,17 +104,18 @@ class FollowedLogs:
             if log.state is LogState.RESTING:
                 log.state = LogState.WANTED
 
-    def subs(self, refs: Iterator[int]) -> Iterable[Sub]:
-        """Yield the frames that ask for what is wanted."""
+    def subs(self, refs: Iterator[int], frame_bytes: int) -> Iterable[Sub]:
+        """Yield the frames that ask for what is wanted, of about `frame_bytes` at most."""
+        per_sub = max(frame_bytes // LINE_BYTES, 1)
         wanted = [(name, log) for name, log in self._logs.items() if log.state is LogState.WANTED]
-        for begin in range(0, len(wanted), LOGS_PER_SUB):
+        for begin in range(0, len(wanted), per_sub):
             ref, lines = next(refs), []
-            for name, log in wanted[begin : begin + LOGS_PER_SUB]:
+            for name, log in wanted[begin : begin + per_sub]:
                 log.state, log.ref = LogState.ASKED, ref
                 if log.place is None:
                     lines.append(SubLog(name, tail=log.tail))
                 else:
-                    lines.append(SubLog(name, log.place.epoch, log.place.sequence))
+                    lines.append(SubLog(name, log.place.epoch or None, log.place.sequence))
             yield Sub(ref, lines)
 
     # --- what the server says --------------------------------------------------------------------------

@@ -19,6 +19,21 @@ class ClientPhase(StrEnum):
     TOKENLESS = "tokenless"
     ENDED = "ended"
 
+    @property
+    def has_socket(self) -> bool:
+        """Return whether there is a WebSocket, or one is being opened."""
+        return self in _WITH_SOCKET
+
+    @property
+    def has_sent_auth(self) -> bool:
+        """Return whether the server's answers count."""
+        return self in _SENT_AUTH
+
+    @property
+    def is_asking(self) -> bool:
+        """Return whether something new may be asked for."""
+        return self in _ASKING
+
 
 class ClientInput(StrEnum):
     """The inputs of the state machine."""
@@ -65,7 +80,9 @@ CLIENT_PHASES: dict[ClientPhase, ClientPhaseRow] = {
     _P.OPEN: ClientPhaseRow("authenticated", _LIVE),
     _P.DRAINING: ClientPhaseRow("the server stops; nothing new is asked for until the slot", (*_LIVE, _D.SLOT)),
     _P.WAITING: ClientPhaseRow("until the next connection", (_D.RECONNECT,)),
-    _P.TOKENLESS: ClientPhaseRow("until the caller has another token"),
+    _P.TOKENLESS: ClientPhaseRow(
+        "until the caller has another token, which is asked for after a delay", (_D.RECONNECT,)
+    ),
     _P.ENDED: ClientPhaseRow("nothing happens any more"),
 }
 """phase -> its properties."""
@@ -84,3 +101,7 @@ CLIENT_TRANSITIONS: dict[ClientPhase, dict[ClientInput, ClientPhase]] = {
     _P.ENDED: {_I.CLOSE: _P.ENDED},
 }
 """phase -> input -> phase."""
+
+_ASKING = frozenset({_P.AUTHENTICATING, _P.OPEN})
+_SENT_AUTH = _ASKING | {_P.DRAINING}
+_WITH_SOCKET = _SENT_AUTH | {_P.CONNECTING, _P.GREETING}

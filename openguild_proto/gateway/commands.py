@@ -20,6 +20,7 @@ class _ErrorBody(msgspec.Struct):
     error: str = "server_error"
     message: str = ""
     details: list[Problem] = []
+    retry_after_ms: int | None = None
 
 
 _errors = msgspec.json.Decoder(_ErrorBody)
@@ -72,15 +73,8 @@ def _parts(command: AnyCommand) -> tuple[str, str, str, dict[str, Any] | None]:
 
 
 def answer_of(ref: int, response: Response, encoding: Encoding) -> Ok | Err:
-    """Return the frame for a response. Its body is passed on as it is; `Retry-After` becomes milliseconds."""
+    """Return the frame for a response. Its body is passed on as it is."""
     if response.status < 400:
         return Ok(ref, encoding.raw(response.body) if response.body else None)
     body = _errors.decode(response.body)
-    wait = next((value for name, value in response.headers if name == "retry-after"), None)
-    return Err(
-        ref,
-        body.error,
-        body.message,
-        retry_after_ms=int(wait) * 1_000 if wait is not None else None,
-        details=body.details,
-    )
+    return Err(ref, body.error, body.message, retry_after_ms=body.retry_after_ms, details=body.details)

@@ -25,7 +25,7 @@ from openguild_proto.gateway.encoding import Encoding
 
 
 class Follower(Protocol):
-    """What feeds know of a socket, by its handle."""
+    """A socket as feeds know it, by its handle."""
 
     handle: int
 
@@ -33,20 +33,21 @@ class Follower(Protocol):
         """The flush has passed the socket over, or could not give it everything."""
 
     def fell_off(self, feed: Feed) -> None:
-        """The ring has dropped the socket's next event; the follower gives its slot back."""
+        """Note that the ring has dropped the socket's next event; the follower returns its slot."""
 
-    def offer(self, message: bytes) -> None:
-        """Something that may be missed."""
+    def offer(self, message: bytes, about: str) -> None:
+        """Take a hint about a user, which may be dropped."""
 
 
 class Feed:
     """One log in one encoding. `readers`: sockets that follow it without a slot."""
 
-    __slots__ = ("encoding", "epoch", "key", "log", "readers", "ring", "slots")
+    __slots__ = ("base", "encoding", "epoch", "key", "log", "readers", "ring", "slots")
 
     def __init__(self, log: str, epoch: int, encoding: Encoding, key: str, ring: Ring) -> None:
         self.log = log
         self.epoch = epoch
+        self.base = 0  # behind which a mirrored log begins here
         self.encoding = encoding
         self.key = key  # of the ring, in the hub
         self.ring = ring
@@ -84,11 +85,13 @@ class Feeds:
         self._feeds: tuple[dict[str, Feed], ...] = ({}, {})  # by encoding, by log
         self._by_key: dict[str, Feed] = {}
         self._sockets: dict[int, Follower] = {}  # by handle
+        self.followed = 0  # pairs of a socket and a log
+        self.read_from_log = 0  # of these, without a slot: their next event is not in the ring
 
     # --- logs ----------------------------------------------------------------------------------------
 
-    def open(self, log: str, epoch: int, head: int, encoding: Encoding) -> Feed:
-        """Return the feed, at first with an empty ring at `head`."""
+    def open(self, log: str, epoch: int, head: int, encoding: Encoding, base: int = 0) -> Feed:
+        """Return the feed, at first with an empty ring at `head`. `base`: behind which a mirrored log begins here."""
         feeds = self._of(encoding)
         feed = feeds.get(log)
         if feed is None:
@@ -96,23 +99,24 @@ class Feeds:
             self.hub.open(key, head)
             feed = feeds[log] = Feed(log, epoch, encoding, key, self.hub.frames(key))
             self._by_key[key] = feed
+        feed.base = base
         return feed
 
     def get(self, log: str, encoding: Encoding) -> Feed | None:
-        """Return the feed, where it is open."""
+        """Return the feed, None if it is not open."""
         return self._of(encoding).get(log)
 
     def _of(self, encoding: Encoding) -> dict[str, Feed]:
         return self._feeds[encoding is Encoding.MSGPACK]
 
     def close(self, feed: Feed) -> None:
-        """Forget a feed that nobody follows. Raises LocalProtocolError if somebody does."""
+        """Remove a feed without followers. Raises LocalProtocolError if it has some."""
         if feed.is_followed:
             raise LocalProtocolError(f"{feed.log} is followed")
         self.retire(feed)
 
     def retire(self, feed: Feed) -> None:
-        """Forget a feed whose log is gone or begins anew: its followers get nothing more of it. Safe to repeat."""
+        """Remove a feed whose log was deleted or restarted. Its followers get no more events of it. Safe to repeat."""
         if self._of(feed.encoding).get(feed.log) is feed:
             del self._of(feed.encoding)[feed.log]
             del self._by_key[feed.key]
@@ -153,6 +157,10 @@ class Feeds:
         """Whether no log is followed."""
         return not self._by_key
 
+    def log_of(self, key: str) -> str:
+        """Return the log of a ring. Raises KeyError if there is no such feed."""
+        return self._by_key[key].log
+
     def feeds_of(self, log: str) -> list[Feed]:
         """Return the open feeds of a log."""
         return [feeds[log] for feeds in self._feeds if log in feeds]
@@ -160,7 +168,7 @@ class Feeds:
     # --- sockets -------------------------------------------------------------------------------------
 
     def join(self, handle: int, socket: Follower) -> None:
-        """Know a socket by `handle`, a small number of its own such as its descriptor. Raises LocalProtocolError if it is taken."""
+        """Add a socket under `handle`, a small unique number such as its descriptor. Raises LocalProtocolError if it is taken."""
         if handle in self._sockets:
             raise LocalProtocolError(f"handle {handle} is taken")
         if handle >= len(self.gates):
@@ -169,7 +177,7 @@ class Feeds:
         self.gates[handle] = 0
 
     def leave(self, handle: int) -> None:
-        """Forget a socket, which follows nothing any more. Safe to repeat."""
+        """Remove a socket that follows nothing. Safe to repeat."""
         self._sockets.pop(handle, None)
 
     def followers(self, feed: Feed) -> Iterator[Follower]:
@@ -186,27 +194,27 @@ class Feeds:
         except LocalProtocolError:  # the slot is free
             return None
 
-    def ephemeral(self, log: str, kind: str, data: bytes) -> Iterator[Follower]:
-        """Offer something that may be missed, `data` in JSON, to each follower of a log; yields after each one."""
+    def ephemeral(self, log: str, kind: str, data: bytes, about: str) -> Iterator[Follower]:
+        """Offer something about a user that others may miss, `data` in JSON, to each follower of a log; yields after each one."""
         for feed in self.feeds_of(log):
             message = feed.encoding.ephemeral_message(log, kind, data)
             for socket in self.followers(feed):
-                socket.offer(message)
+                socket.offer(message, about)
                 yield socket
 
     # --- the flush -----------------------------------------------------------------------------------
 
     def flush(
         self, key: str, limit: int, max_bytes: int, send: Callable[[int, bytes], int]
-    ) -> tuple[int, list[tuple[int, bytes]]]:
-        """Serve up to `limit` followers that are behind, in turn: the flush in pure Python.
+    ) -> tuple[int, bool, list[tuple[int, bytes]]]:
+        """Serve up to `limit` followers that are behind, in turn, `max_bytes` each: the flush in pure Python.
 
-        `send(handle, messages)` returns how many bytes the socket took. Return how many were served, and (handle, rest) of those
-        that took a part of a message: the rest goes first.
+        `send(handle, messages)` returns how many bytes the socket took. Return how many were served, whether any follower is
+        still behind, and (handle, rest) of those that took a part of a message: the rest goes first.
         """
         feed = self._by_key.get(key)
         if feed is None:
-            return 0, []
+            return 0, False, []
         ring, rests = feed.ring, list[tuple[int, bytes]]()
         slots = ring.pending(limit)
         for slot in slots:
@@ -221,7 +229,7 @@ class Feeds:
                 rests.append((handle, rest))
             if taken < len(span):
                 self.parked(key, slot)
-        return len(slots), rests
+        return len(slots), bool(ring.pending(1)), rests
 
     def parked(self, key: str, slot: int) -> None:
         """The flush has passed a slot over, because its gate is shut or its socket took less than it was given."""

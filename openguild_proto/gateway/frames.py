@@ -52,14 +52,14 @@ Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 
 
 class Auth(Body, frozen=True, tag_field="type", tag="auth"):
-    """Authenticates the socket, or renews its token before that ends."""
+    """Authenticate the socket, or renew its token before it expires."""
 
     token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN_CHARS)]
     ref: Ref = 0  # of the answer to a renewal
 
 
 class SubLog(Body, frozen=True):
-    """A log to follow: behind `after`, or with its newest `tail` events, or from now on."""
+    """A log to follow: after the sequence `after`, or from its newest `tail` events, or from its head."""
 
     log: Log
     epoch: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)] | None = None  # of the log that `after` counts in
@@ -68,20 +68,20 @@ class SubLog(Body, frozen=True):
 
 
 class Sub(Body, frozen=True, tag_field="type", tag="sub"):
-    """Follow logs; each is answered once. One that is followed already is moved."""
+    """Follow logs; each is answered once. A log that is already followed is moved."""
 
     ref: Ref
     logs: Annotated[list[SubLog], Meta(min_length=1, max_length=MAX_GATEWAY_LOGS)]
 
 
 class Unsub(Body, frozen=True, tag_field="type", tag="unsub"):
-    """Follow logs no longer; not answered."""
+    """Stop following logs; not answered."""
 
     logs: Annotated[list[Log], Meta(min_length=1, max_length=MAX_GATEWAY_LOGS)]
 
 
 class Command(Body, frozen=True):
-    """Base of what is answered by `ok` or `err`. `key`: done once, however often it is sent (PROTOCOL 7.5)."""
+    """Base of frames that are answered by `ok` or `err`. `key`: a repeat with it has no further effect (PROTOCOL 7.5)."""
 
     ref: Ref
     channel_id: ChannelId
@@ -97,7 +97,7 @@ class Post(Command, frozen=True, kw_only=True, tag_field="type", tag="post"):
 
 
 class Edit(Command, frozen=True, kw_only=True, tag_field="type", tag="edit"):
-    """Give one's own message another text."""
+    """Edit one's own message."""
 
     event_id: MessageId
     content: str
@@ -105,7 +105,7 @@ class Edit(Command, frozen=True, kw_only=True, tag_field="type", tag="edit"):
 
 
 class Redact(Command, frozen=True, kw_only=True, tag_field="type", tag="redact"):
-    """Take a message back."""
+    """Redact a message."""
 
     event_id: MessageId
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)] | None = None
@@ -113,7 +113,7 @@ class Redact(Command, frozen=True, kw_only=True, tag_field="type", tag="redact")
 
 
 class React(Command, frozen=True, kw_only=True, tag_field="type", tag="react"):
-    """Add an emoji of one's own to a message, or take it back."""
+    """Add a reaction to a message, or remove it."""
 
     event_id: MessageId
     emoji: Annotated[str, Meta(max_length=MAX_EMOJI_CHARS)]
@@ -122,13 +122,13 @@ class React(Command, frozen=True, kw_only=True, tag_field="type", tag="react"):
 
 
 class Read(Command, frozen=True, kw_only=True, tag_field="type", tag="read"):
-    """Move the read position up to `sequence`; absent: to the newest event. Repeating it changes nothing."""
+    """Move the read position to `sequence`, or to the newest event if it is absent. A repeat has no effect."""
 
     sequence: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)] | None = None
 
 
 class Typing(Command, frozen=True, kw_only=True, tag_field="type", tag="typing"):
-    """Tell others that one is writing, and what, if that is to be shown. An empty preview: nothing any more."""
+    """Show others that one is typing, with an optional preview of the text. An empty preview withdraws it."""
 
     preview: Annotated[str, Meta(max_length=MAX_TYPING_CHARS)] | None = None
 
@@ -144,7 +144,7 @@ ClientFrame: TypeAlias = Auth | Sub | Unsub | AnyCommand | Heartbeat
 
 
 class SocketLimits(Body, frozen=True, omit_defaults=False):
-    """What one socket may ask for."""
+    """The limits of one socket."""
 
     logs: Count
     frame_bytes: Count
@@ -170,14 +170,14 @@ class ReadyUser(Body, frozen=True):
 
 
 class ReadySession(Body, frozen=True):
-    """What the token stands for."""
+    """The session of the token."""
 
     session_id: Uuid
     expires_at: Timestamp
 
 
 class LogHead(Body, frozen=True):
-    """The newest place of a log."""
+    """The newest position of a log."""
 
     log: LogName
     epoch: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)]
@@ -214,14 +214,14 @@ class SubOk(Body, frozen=True, tag_field="type", tag="sub_ok"):
 
 
 class Ok(Body, frozen=True, tag_field="type", tag="ok"):
-    """A command was carried out; `result` is the body of HTTP's answer."""
+    """A command was carried out; `result` is the body of the HTTP response."""
 
     ref: Ref
     result: Any = None  # a server puts `Encoding.raw` here
 
 
 class Problem(Body, frozen=True):
-    """What is wrong with one member."""
+    """The fault of one member."""
 
     field: str
     message: str
@@ -248,7 +248,7 @@ class Ev(Body, frozen=True, tag_field="type", tag="ev"):
 
 
 class Eph(Body, frozen=True, tag_field="type", tag="eph"):
-    """Something that is in no log and may be missed, such as who is typing."""
+    """A hint that is in no log and may be lost, such as typing."""
 
     log: Log
     kind: str
@@ -259,33 +259,33 @@ GoneCode: TypeAlias = Literal["access_lost", "deleted", "restarted", "unavailabl
 
 
 class Gone(Body, frozen=True, tag_field="type", tag="gone"):
-    """A log is not followed any more. After `restarted` and `unavailable` it may be asked for again."""
+    """A log is no longer followed. After `restarted` and `unavailable` the client may subscribe again."""
 
     log: Log
     code: GoneCode
 
 
 class Lagging(Body, frozen=True, tag_field="type", tag="lagging"):
-    """The socket reads too slowly: the log's events come later, from storage."""
+    """The socket reads too slowly: the log's events come from storage as it reads."""
 
     log: Log
     head: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
 
 
 class Live(Body, frozen=True, tag_field="type", tag="live"):
-    """The log's events come as they happen again."""
+    """The socket has caught up: the log's events come as they happen."""
 
     log: Log
 
 
 class AuthExpiring(Body, frozen=True, tag_field="type", tag="auth_expiring"):
-    """The token ends soon: send `auth` with another one."""
+    """The token expires soon: send `auth` with another one."""
 
     expires_in_ms: Milliseconds
 
 
 class Drain(Body, frozen=True, tag_field="type", tag="drain"):
-    """The server stops: come back after this delay, which is for this socket alone."""
+    """The server stops: reconnect after this delay, which differs for each socket."""
 
     reconnect_after_ms: Milliseconds
 

@@ -71,7 +71,7 @@ class SocketLogs:
             return
         if feed in self.subscriptions:
             self._release(feed)  # it is moved
-        line = decide_begin(asked, feed.epoch, feed.head)
+        line = decide_begin(asked, feed.epoch, feed.head, feed.base)
         self.subscriptions.begin(feed, line.after)
         self._outputs.outgoing.add_line(self._openings.ref, line)
         self._outputs.has_output()

@@ -9,17 +9,18 @@ from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway.frames import Sub, SubbedLog, SubLog
 
 
-def decide_begin(asked: SubLog, epoch: int, head: int) -> SubbedLog:
+def decide_begin(asked: SubLog, epoch: int, head: int, base: int = 0) -> SubbedLog:
     """Return where a log begins for the socket: where it asked, else at its tail or its head.
 
-    A position of another epoch or beyond the head says nothing of this log: it is not `recovered`.
+    A position of another epoch, beyond the head or before the `base` of a mirrored log says nothing of what is here: it is
+    not `recovered`.
     """
     known = asked.after is not None
-    fits = asked.after is not None and asked.after <= head and asked.epoch in {None, epoch}
+    fits = asked.after is not None and base <= asked.after <= head and asked.epoch in {None, epoch}
     if asked.after is not None and fits:
         after = asked.after
     else:
-        after = head - min(asked.tail or 0, head)
+        after = head - min(asked.tail or 0, head - base)
     return SubbedLog(asked.log, epoch, after, head, recovered=fits or not known)
 
 
@@ -54,8 +55,8 @@ class Openings:
         refused: list[Refused] = []
         for log in sub.logs:
             if log.log in asked:
-                refused.append(Refused(log.log, ErrorCode.VALIDATION, "a log must not be repeated"))
-            elif log.after is not None and log.tail is not None:
+                continue  # it counts once, as it was named first
+            if log.after is not None and log.tail is not None:
                 refused.append(Refused(log.log, ErrorCode.VALIDATION, "after cannot be combined with tail"))
             elif log.epoch is not None and log.after is None:
                 refused.append(Refused(log.log, ErrorCode.VALIDATION, "epoch needs after"))

@@ -19,9 +19,10 @@ class SocketOutputs:
     `wake` is called when the first action is queued.
     """
 
-    __slots__ = ("_feeds", "_handle", "_wake", "actions", "number", "outgoing")
+    __slots__ = ("_feeds", "_handle", "_wake", "actions", "number", "outgoing", "user_id")
 
     def __init__(self, feeds: Feeds, handle: int, encoding: Encoding, wake: Callable[[], None]) -> None:
+        self.user_id: str | None = None  # whose socket it is, once it is authenticated
         self._feeds = feeds
         self._handle = handle
         self.actions: deque[AnyAction] = deque()
@@ -69,7 +70,7 @@ class SocketOutputs:
         """Ask for a page of a log."""
         self.act(ReadPage(feed, after, limit))
 
-    def offer(self, message: bytes) -> None:
-        """Queue something that may be missed, unless the socket is behind with what was offered before."""
-        if self.outgoing.offer(message):
+    def offer(self, message: bytes, about: str) -> None:
+        """Queue something about another user, unless the socket is behind with what was offered before."""
+        if about != self.user_id and self.outgoing.offer(message):
             self.has_output()

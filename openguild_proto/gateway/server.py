@@ -71,7 +71,7 @@ class GatewayServer:
 
     __slots__ = (
         "_client_address", "_deadlines", "_encoding", "_heartbeat_secs", "_lanes", "_logs", "_outputs", "_ref", "_renewal",
-        "_request_id", "_running", "_token", "phase", "session_id", "user_id",
+        "_request_id", "_running", "_token", "phase", "session_id",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +90,6 @@ class GatewayServer:
         heartbeat_secs: float = GATEWAY_HEARTBEAT_SECS,
     ) -> None:
         self.phase = Phase.OPENING
-        self.user_id: str | None = None  # until it is authenticated
         self.session_id: str | None = None
         self._encoding = encoding
         self._request_id = request_id
@@ -121,8 +120,13 @@ class GatewayServer:
 
     @property
     def wants_messages(self) -> bool:
-        """Whether the socket is to be read: False while so much waits that more would need memory."""
+        """Whether to read the socket: False while too much is queued."""
         return not (self._lanes.is_full or self._outputs.outgoing.is_full)
+
+    @property
+    def user_id(self) -> str | None:
+        """The authenticated user; None before that."""
+        return self._outputs.user_id
 
     @property
     def encoding(self) -> Encoding:
@@ -224,7 +228,7 @@ class GatewayServer:
         self._outputs.act(Authenticate(self._outputs.number, auth.token))
 
     def authenticated(self, number: int, grant: Grant, now: float) -> None:
-        """The token of this `Authenticate` is good."""
+        """Answer an `Authenticate`: the token is valid."""
         was, auth = self.phase, self._answered_auth(number)
         if auth is None or not self._move(Input.AUTHENTICATED):
             return
@@ -237,18 +241,18 @@ class GatewayServer:
         if was is Phase.RENEWING:
             self._outputs.say(Ok(auth.ref))
             return
-        self.user_id = grant.ready.user.user_id
+        self._outputs.user_id = grant.ready.user.user_id
         self._outputs.say(grant.ready)
         self._deadlines.set(Deadline.HEARTBEAT, now + self._heartbeat_secs)
         self._deadlines.set(Deadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
         self._run_lanes()
 
     def auth_refused(self, number: int) -> None:
-        """The token of this `Authenticate` is not good."""
+        """Answer an `Authenticate`: the token is invalid."""
         self._not_authenticated(number, Input.REFUSED, ErrorCode.UNAUTHORIZED, GatewayClose.TOKEN_REFUSED)
 
     def auth_unchecked(self, number: int) -> None:
-        """The token of this `Authenticate` cannot be checked now: the store is away."""
+        """Answer an `Authenticate`: the token cannot be checked, because the store is unavailable."""
         self._not_authenticated(number, Input.UNCHECKED, ErrorCode.DATABASE_UNAVAILABLE, GatewayClose.TRY_LATER)
 
     def _not_authenticated(self, number: int, step: Input, code: ErrorCode, close: GatewayClose) -> None:
@@ -265,7 +269,7 @@ class GatewayServer:
         return auth
 
     def expires_at(self, ends_at: float, now: float) -> None:
-        """The token ends at `ends_at`, monotonic seconds; again when the wall clock was set."""
+        """Set when the token expires: `ends_at`, monotonic seconds. Called again when the wall clock was set."""
         if Deadline.EXPIRY in MAY_RUN[self.phase]:
             self._deadlines.set(Deadline.EXPIRY, ends_at)
             self._deadlines.set(Deadline.NOTICE, ends_at - min(TOKEN_NOTICE_SECS, max(ends_at - now, 0.0) / 10))
@@ -288,7 +292,7 @@ class GatewayServer:
         self._logs.begin_changes()
 
     def answered(self, number: int, response: Response) -> None:
-        """The operation of this `Run` has responded."""
+        """Answer a `Run` with the response of its operation."""
         if number == self._running != 0:
             self._running = 0
             self._outputs.say(answer_of(self._ref, response, self._encoding))
@@ -297,25 +301,21 @@ class GatewayServer:
     # --- logs ----------------------------------------------------------------------------------------
 
     def subscribed(self, number: int, feed: Feed) -> None:
-        """The user may read this log of a `Subscribe`. Its feed is open, and not behind the head that was read with the right."""
+        """Answer a `Subscribe`: the user may read this log. Its feed is open, and not behind the head read with the right."""
         self._logs.subscribed(number, feed)
 
     def sub_refused(self, number: int, log: str, code: ErrorCode) -> None:
-        """The user may not read this log of a `Subscribe`, or it cannot be followed now."""
+        """Answer a `Subscribe`: the user may not read this log, or it cannot be followed now."""
         self._logs.sub_refused(number, log, code)
 
     def gone(self, feed: Feed, code: GoneCode) -> None:
-        """The right to read this log has ended, or the log has. One that the socket does not follow is ignored."""
+        """End a log: the user may no longer read it, or it was deleted. A log that the socket does not follow is ignored."""
         self._logs.gone(feed, code)
 
     def page(self, feed: Feed, after: int, pieces: Sequence[bytes], now: float) -> None:
         """Take whole messages of the events right behind `after`, for a `ReadPage`; none: the log cannot be read now."""
         if not self._logs.page(feed, after, pieces) and Deadline.REST in MAY_RUN[self.phase]:
             self._deadlines.set(Deadline.REST, now + PAGE_RETRY_SECS)
-
-    def offer(self, message: bytes) -> None:
-        """Say something to this socket that may be missed, `Encoding.ephemeral_message`."""
-        self._outputs.offer(message)
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -339,13 +339,13 @@ class GatewayServer:
         self._outputs.has_output()
 
     def took_bytes(self, now: float) -> None:
-        """A socket that had taken nothing takes bytes again: a sign of life."""
+        """Note that a blocked socket accepts bytes again, which is a sign of life."""
         self._heard(now)
 
     # --- ends and deadlines --------------------------------------------------------------------------
 
     def drain(self, after_ms: int, now: float) -> None:
-        """The server stops. The client is told to come back after `after_ms`, its slot; one that is not authenticated at once."""
+        """Tell the client to reconnect after `after_ms`, its slot; close a socket that is not authenticated."""
         if self.phase in {Phase.OPEN, Phase.RENEWING}:
             self._move(Input.DRAIN)
             self._renewal = None
@@ -359,7 +359,7 @@ class GatewayServer:
         self._end(Input.CLOSE, code, reason)
 
     def left(self) -> None:
-        """The socket is gone. Safe to repeat."""
+        """Note that the socket is closed. Safe to repeat."""
         self._move(Input.CLOSE)
         self._stop()
         self._logs.end()

@@ -34,8 +34,8 @@ class SubscriptionHandler(Protocol):
     def read_page(self, feed: Feed, after: int, limit: int) -> None:
         """Read up to `limit` events behind `after` from the log; answer with `page`."""
 
-    def offer(self, message: bytes) -> None:
-        """Something that may be missed."""
+    def offer(self, message: bytes, about: str) -> None:
+        """Something that may be missed, about a user."""
 
 
 class Subscriptions:
@@ -86,11 +86,12 @@ class Subscriptions:
         if not 0 <= after <= feed.head:
             raise LocalProtocolError(f"{after} is not within 0 and {feed.head}")
         self.end(feed)
+        self._feeds.followed += 1
         if after == feed.head:
             self._entries[feed] = feed.attach(after, self.handle) << _BITS | Following.LIVE
         else:
             self._entries[feed] = after << _BITS | Following.REPLAYING
-            feed.readers[self] = None
+            self._read_from_log(feed)
             self._catch_up(feed)
 
     def end(self, feed: Feed) -> None:
@@ -98,10 +99,11 @@ class Subscriptions:
         packed = self._entries.pop(feed, None)
         if packed is None:
             return
+        self._feeds.followed -= 1
         if _IN_RING[packed & _MASK]:
             feed.ring.detach(packed >> _BITS)
         else:
-            feed.readers.pop(self, None)
+            self._read_no_more(feed)
         if self._reading is feed:
             self._reading = self._page = None
         for queue in (self._due, self._behind):
@@ -132,7 +134,7 @@ class Subscriptions:
         position = feed.ring.cursor(slot)
         feed.ring.detach(slot)
         self._entries[feed] = position << _BITS | after
-        feed.readers[self] = None
+        self._read_from_log(feed)
         if state is Following.LIVE:
             self._queue(feed)
         elif after is Following.LAGGING:  # it was in the queue to be told `live`
@@ -140,9 +142,17 @@ class Subscriptions:
                 self._due.remove(feed)
             self._catch_up(feed)
 
-    def offer(self, message: bytes) -> None:
-        """Pass on something that may be missed."""
-        self._handler.offer(message)
+    def offer(self, message: bytes, about: str) -> None:
+        """Pass on something about a user that may be missed."""
+        self._handler.offer(message, about)
+
+    def _read_from_log(self, feed: Feed) -> None:
+        feed.readers[self] = None
+        self._feeds.read_from_log += 1
+
+    def _read_no_more(self, feed: Feed) -> None:
+        del feed.readers[self]
+        self._feeds.read_from_log -= 1
 
     def _step(self, feed: Feed, step: Step) -> Following:
         packed = self._entries[feed]
@@ -160,7 +170,7 @@ class Subscriptions:
         """Go back to the ring where it has the next event, else wait for a page."""
         position = self._entries[feed] >> _BITS
         if feed.reaches(position):
-            del feed.readers[self]
+            self._read_no_more(feed)
             slot = feed.attach(position, self.handle)
             feed.ring.park(slot, True)  # until it is level
             self._entries[feed] = slot << _BITS | STEPS[self.state(feed)][Step.REACHED]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.http import strictness
+from openguild_proto.http.fast_path import PLAIN
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Headers, Response
 from openguild_proto.http.reader import RequestReader
@@ -32,25 +35,30 @@ class HttpConnection:
         reader.begin_next()
         return data, True
 
-    def refuse(self, refusal: Refusal) -> bytes:
-        """Return the bytes of the last response of this connection, to an invalid head or body.
+    def refuse(self, refusal: Refusal) -> tuple[bytes, str]:
+        """Return the bytes of the last response of this connection, to an invalid head or body, and its request id.
 
-        Its request id is new if the head could not be read.
+        The id is new if the head could not be read.
         """
         reader = self.reader
         request_id = reader.request.request_id if reader.request is not None else new_uuid(reader.random_bytes)
-        return self._response_bytes(refusal_response(refusal, request_id, close=True), request_id)
+        return self._response_bytes(refusal_response(refusal, request_id, close=True), request_id), request_id
 
     def _response_bytes(self, response: Response, request_id: str) -> bytes:
-        request = self.reader.request
+        request, exchange, status = self.reader.request, self.reader.exchange, response.status
+        head_only = request is not None and request.method == "HEAD"
+        body = b"" if head_only or status in {204, 304} else response.body
+        has_length = status >= 200 and status not in {204, 304}
+        if exchange is PLAIN:
+            head = _status_line(status) + self._policy.lines(response, request, request_id)
+            length = b"content-length: %d\r\n" % len(response.body) if has_length else b""
+            return b"%b%b%b\r\n%b" % (head, length, b"connection: close\r\n" if response.close else b"", body)
         headers = self._policy.apply(response, request, request_id)
-        if response.status >= 200 and response.status not in {204, 304}:
+        if has_length:
             headers.append((b"content-length", str(len(response.body)).encode()))
         if response.close:
             headers.append((b"connection", b"close"))
-        head_only = request is not None and request.method == "HEAD"
-        body = b"" if head_only or response.status in {204, 304} else response.body
-        return self.reader.exchange.response(response.status, _reason(response.status), headers, body)
+        return exchange.response(status, _reason(status), headers, body)
 
     def continue_response(self) -> bytes:
         """Return the response 100 Continue (RFC 9110 10.1.1); b"" without Expect: 100-continue."""
@@ -74,6 +82,11 @@ def _token(value: str) -> bytes:
     return value.encode()
 
 
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {_reason(status)}\r\n".encode("ascii")
+
+
 def _reason(status: int) -> str:
     return _REASONS.get(status, "")
 
@@ -82,6 +95,7 @@ _REASONS = {
     200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 400: "Bad Request",
     401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
     409: "Conflict", 410: "Gone", 413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type",
-    417: "Expectation Failed", 426: "Upgrade Required", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
+    417: "Expectation Failed", 421: "Misdirected Request", 426: "Upgrade Required", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
 }  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from openguild_proto.http.message import Headers
 from openguild_proto.http.strictness import Framing, Rule
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """A complete head that has passed strictness.py, and the exchange for the rest of the request."""
 
     method: str

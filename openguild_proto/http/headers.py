@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
 
+from openguild_proto.http.fields import field_line
 from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
 from openguild_proto.policy.addresses import parse_address
@@ -26,7 +28,10 @@ SECURITY_HEADERS: Headers = (
 CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,OPTIONS"
 CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, idempotency-key"  # PROTOCOL 2.6.4
 # Readable from other origins.
-CORS_EXPOSED = "x-request-id, x-next-after, x-next-cursor, x-openguild-epoch, x-openguild-head, retry-after"
+CORS_EXPOSED = (
+    "x-request-id, x-next-after, x-next-cursor, x-openguild-epoch, x-openguild-head, retry-after"
+    ", ratelimit, ratelimit-policy"
+)
 CORS_MAX_AGE_SECS = 600
 VARY = "origin, access-control-request-method, access-control-request-headers"
 
@@ -41,10 +46,46 @@ def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 
 _SECURITY = _encoded(SECURITY_HEADERS)
+SECURITY_NAMES = frozenset(name for name, _ in SECURITY_HEADERS)
+NO_NAMES: frozenset[str] = frozenset()
+
+
+@lru_cache(maxsize=256)  # for each response, mostly with the same few origins of the configuration
+def _prepared_lines(
+    content_type: str | None, replaced: frozenset[str], admitted: str | None, is_preflight: bool
+) -> tuple[bytes, bytes]:
+    """Return the lines of the content type and of the security headers but `replaced`, and those of CORS."""
+    headers = [] if content_type is None else [(b"content-type", content_type.encode("latin-1"))]
+    headers += [header for header in _SECURITY if header[0].decode() not in replaced]
+    return _joined(headers), _joined(_cors_headers(admitted, is_preflight))
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([field_line(name, value) for name, value in headers])
+
+
+@lru_cache(maxsize=64)
+def _cors_headers(admitted: str | None, is_preflight: bool) -> tuple[tuple[bytes, bytes], ...]:
+    headers: Headers = (("vary", VARY), ("access-control-expose-headers", CORS_EXPOSED))
+    if admitted is not None:
+        headers += (("access-control-allow-origin", admitted),)
+        if is_preflight:
+            headers += (
+                ("access-control-allow-methods", CORS_METHODS),
+                ("access-control-allow-headers", CORS_REQUEST_HEADERS),
+                ("access-control-max-age", str(CORS_MAX_AGE_SECS)),
+            )
+    return tuple(_encoded(headers))
 
 
 class HeaderPolicy(msgspec.Struct, frozen=True):
-    """Use `create`. `cors_allowed_origins`: exact, for streams too; empty or "*" admits any. `trusted_proxies`: networks."""
+    """The headers of every response, the origins of browsers, and the client's address behind proxies. Use `create`.
+
+    - `cors_allowed_origins`: compared exactly, for requests and for WebSocket upgrades; empty or "*" admits any.
+    - `trusted_proxies`: networks whose X-Forwarded-For is believed.
+
+    A response that names a security header, such as content-security-policy, replaces that of the policy.
+    """
 
     cors_allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
@@ -67,26 +108,28 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         present = {name for name, _ in headers}
         headers.extend(header for header in _SECURITY if header[0] not in present)
         headers.append((b"x-request-id", request_id.encode("latin-1")))
-        headers.extend(_encoded(self._cors(request)))
+        headers.extend(_cors_headers(*self._admitted(request)))
         return headers
 
-    def _cors(self, request: Request | None) -> Headers:
-        origin = request.header("origin") if request is not None else None
+    def lines(self, response: Response, request: Request | None, request_id: str) -> bytes:
+        """Return the headers of `apply` as lines, most of them prepared. Raises LocalProtocolError for an invalid value."""
+        own, replaced = b"", NO_NAMES
+        if response.headers:
+            own = b"".join([field_line(name, value) for name, value in _encoded(response.headers)])
+            replaced = SECURITY_NAMES.intersection([name for name, _ in response.headers])
+        before, after = _prepared_lines(response.content_type, replaced, *self._admitted(request))
+        if _REQUEST_ID.fullmatch(request_id) is None:
+            return b"%b%b%b%b" % (own, before, field_line(b"x-request-id", request_id.encode("latin-1")), after)
+        return b"%b%bx-request-id: %b\r\n%b" % (own, before, request_id.encode("ascii"), after)
+
+    def _admitted(self, request: Request | None) -> tuple[str | None, bool]:
+        """Return the origin that may read the response, and whether the request is a preflight."""
+        is_preflight = request is not None and request.method == "OPTIONS"
         allowed = self.cors_allowed_origins
-        headers: Headers = (("vary", VARY), ("access-control-expose-headers", CORS_EXPOSED))
         if not allowed or "*" in allowed:
-            headers += (("access-control-allow-origin", "*"),)
-        elif origin is not None and origin in allowed:
-            headers += (("access-control-allow-origin", origin),)
-        else:
-            return headers
-        if request is not None and request.method == "OPTIONS":
-            headers += (
-                ("access-control-allow-methods", CORS_METHODS),
-                ("access-control-allow-headers", CORS_REQUEST_HEADERS),
-                ("access-control-max-age", str(CORS_MAX_AGE_SECS)),
-            )
-        return headers
+            return "*", is_preflight
+        origin = request.header("origin") if request is not None else None
+        return origin if origin in allowed else None, is_preflight
 
     def admits_stream(self, request: Request) -> bool:
         """Return whether the Origin may open a WebSocket, which CORS does not protect (RFC 6455 10.2).
@@ -104,7 +147,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
 
         Limits use `policy.addresses.limit_key` of it.
         """
-        if not self.trusted_proxies or not self.is_trusted(peer):
+        if not self.is_trusted(peer):
             return peer
         hops = [hop.strip() for name, value in headers if name == "x-forwarded-for" for hop in value.split(",")]
         client = peer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,7 +18,7 @@ OTHER_METHOD = "other"
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A whole request: the head has passed strictness.py and the body is complete and within its limit."""
+    """A whole, valid request. Its body is complete and within its limit."""
 
     method: str
     path: str  # raw path as sent, before percent-decoding, without the query
@@ -28,7 +28,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     http_version: str = "1.1"
     request_id: str = ""  # of the client, or generated (PROTOCOL 2.5.2)
     client_address: str = ""  # socket peer or right-most untrusted hop (PROTOCOL 2.7.1), no port
-    is_upgrade: bool = False  # a WebSocket handshake that passed handshake.py
+    is_upgrade: bool = False  # a valid WebSocket handshake
 
     @property
     def shown_method(self) -> str:
@@ -47,8 +47,18 @@ class Request(msgspec.Struct, frozen=True, gc=False):
         return [value for key, value in self.headers if key == name]
 
 
+class PeerSeen(NamedTuple):
+    """The server that asked, for the operator. `ahead_secs`: of its clock, before ours."""
+
+    server: str
+    ahead_secs: float
+
+
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """A whole response. The connection adds framing, security headers, CORS and X-Request-Id (http/headers.py)."""
+    """A whole response. The connection adds framing, security headers, CORS and X-Request-Id (`HeaderPolicy`).
+
+    Create it with `json`, `text` or `empty`, or with `status`, `body`, `headers` and `content_type`.
+    """
 
     status: int
     body: bytes = b""
@@ -57,6 +67,11 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     rejection: str | None = None  # counted in openguild_messaging_rejections_total{reason}
     route: str = "unmatched"  # template for the metrics; the dispatcher fills it in
     close: bool = False  # close the connection after this response
+    log_cause: str | None = None  # for the log and the metrics only: why, where the caller is not told
+    error: str | None = None  # the `error` member of the body
+    detail: str | None = None  # what else the body tells of the error, in a line for the operator
+    user_id: str | None = None  # of the caller, for the operator; the dispatcher fills it in
+    peer: PeerSeen | None = None  # whose signature was good; the dispatcher fills it in
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> Response:

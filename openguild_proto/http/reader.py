@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from openguild_proto.http import strictness
 from openguild_proto.http.exchange import Exchange, Head, HeadReader
-from openguild_proto.http.fast_path import PLAIN, PatternHeads
+from openguild_proto.http.fast_path import NO_BODY, PLAIN, PatternHeads
 from openguild_proto.http.headers import HeaderPolicy, request_id_for
 from openguild_proto.http.lines import LineExchange, take_line
 from openguild_proto.http.message import Request
@@ -109,6 +109,7 @@ class RequestReader:
         if head is None or isinstance(head, Rule):
             return head
         self.exchange = head.exchange
+        policy, peer = self._policy, self._peer
         self.request = Request(
             method=head.method,
             path=head.path,
@@ -116,8 +117,11 @@ class RequestReader:
             headers=head.headers,
             http_version=head.http_version,
             request_id=request_id_for(head.headers, self.random_bytes),
-            client_address=self._policy.client_address(self._peer, head.headers),
+            client_address=policy.client_address(peer, head.headers) if policy.trusted_proxies else peer,
         )
+        if head.framing is NO_BODY:
+            self.expects_continue = False
+            return self.request  # the fast path's most frequent case: nothing more to read
         return self._begin_body(self.request, head.framing)
 
     def _begin_body(self, request: Request, framing: strictness.Framing) -> Request | Rule | bool | None:

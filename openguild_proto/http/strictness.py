@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import msgspec
+
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import Headers
 from openguild_proto.limits import MAX_METHOD_BYTES
@@ -125,7 +127,7 @@ def check_chunk_line(line: bytes) -> tuple[int, Rule | None]:
     return int(matched[1], 16), None
 
 
-class Framing(NamedTuple):
+class Framing(msgspec.Struct, frozen=True, gc=False):
     """How the body is delimited: `length` bytes, or chunked."""
 
     length: int

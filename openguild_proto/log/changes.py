@@ -19,8 +19,8 @@ from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailur
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.channels import KIND_BYTES, is_same_post
-from openguild_proto.policy.messages import Asker, decide_change, permission_to_append
-from openguild_proto.policy.permissions import Permission, require_role, require_session
+from openguild_proto.policy.messages import Asker, apply_decided, decide_change, permission_to_append
+from openguild_proto.policy.permissions import Permission, handed_over, require_role, require_session
 from openguild_proto.records import Author, Change, Edit, MessageState, React, Redact, SeenMessage, StoredEvent
 
 
@@ -32,6 +32,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
     living: bool  # the author's session
     memberships: tuple[str | None, str | None]  # the author's roles in the guild and in the channel
     server_roles: tuple[str, ...]
+    is_moved: bool = False  # the guild was handed over to another server
     known: StoredEvent | None = None  # under the nonce or the event id
     known_fingerprint: bytes = b""
     message: MessageState | None = None  # the target of the change
@@ -64,13 +65,15 @@ class ChangeBatch:
     reactions: dict[tuple[str, int, str, str], tuple[int, bool]] = field(default_factory=dict)
     """By channel, message, emoji and user: the place in `events` of the last change, and whether the reaction is there then."""
     redacted: dict[tuple[str, int], bytes] = field(default_factory=dict)  # wires of stored events without their text
+    born_redacted: list[tuple[str, int, str]] = field(default_factory=list)
+    """Messages that came without their text: channel, sequence, the event id of their redaction."""
     _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # of a channel: newest sequence, messages
     _pins: dict[str, int] = field(default_factory=dict)  # of a channel: how many more than before the batch
     _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # of a message: one of its readings
     _posted: dict[tuple[str, str], MessageState] = field(default_factory=dict)  # in this batch, by channel and event id
 
     def decide(self, append: AppendEvent, judgement: Judgement | None) -> Outcome:
-        """`judgement` None: there is no such channel."""
+        """`judgement` None: there is no such channel. Without an author, another server has decided (`apply_decided`)."""
         if judgement is None:
             return AppendFailure(kind="no_channel")
         try:
@@ -79,6 +82,8 @@ class ChangeBatch:
                 return self._repeat(append, judgement.known, judgement.known_fingerprint)
             if append.change is None:
                 return self._append(append, judgement, None)
+            if append.author is None:
+                return self._apply(append, append.change, judgement)
             return self._change(append, append.change, append.author, role, judgement)
         except (Refusal, LocalProtocolError) as failure:
             return failure
@@ -109,30 +114,53 @@ class ChangeBatch:
         return repeat_of(append, known, fingerprint)
 
     def _change(
-        self, append: AppendEvent, change: Change, author: Author | None, role: str, judgement: Judgement
+        self, append: AppendEvent, change: Change, author: Author, role: str, judgement: Judgement
     ) -> Appended | Unchanged:
-        if author is None:
-            raise LocalProtocolError("a change has an author")
-        channel_id = append.channel_id
-        before = self._posted.get((channel_id, change.target), judgement.message)
-        if before is not None:
-            _, before = self.states.get((channel_id, before.sequence), (0, before))
-        reaction = None
-        has_reacted = judgement.has_reacted
-        if before is not None and isinstance(change, React):
-            reaction = (channel_id, before.sequence, change.emoji, author.user_id)
-            _, has_reacted = self.reactions.get(reaction, (0, has_reacted))
-        asker = Asker(author.user_id, role, has_reacted, judgement.pins + self._pins.get(channel_id, 0))
+        before, has_reacted = self._message(append, change, author.user_id, judgement)
+        asker = Asker(author.user_id, role, has_reacted, judgement.pins + self._pins.get(append.channel_id, 0))
         after = decide_change(before, change, asker, event_id=append.event_id, now_ms=append.now_ms)
         if before is None:
             raise LocalProtocolError("a change of no message was admitted")
         if after is None:
             return Unchanged(state=before)
+        return self._become(append, change, before, after, judgement)
+
+    def _apply(self, append: AppendEvent, change: Change, judgement: Judgement) -> Appended:
+        before, has_reacted = self._message(append, change, append.sender_id, judgement)
+        after = apply_decided(
+            before,
+            change,
+            append.sender_id,
+            has_reacted=has_reacted,
+            event_id=append.event_id,
+            now_ms=append.now_ms,
+        )
+        if before is None or after is None:
+            return self._append(append, judgement, before.sequence if before is not None else None)
+        return self._become(append, change, before, after, judgement)
+
+    def _message(
+        self, append: AppendEvent, change: Change, user_id: str, judgement: Judgement
+    ) -> tuple[MessageState | None, bool]:
+        """Return the message as the batch has left it, and whether the user has reacted to it with the emoji of the change."""
+        channel_id = append.channel_id
+        before = self._posted.get((channel_id, change.target), judgement.message)
+        if before is not None:
+            _, before = self.states.get((channel_id, before.sequence), (0, before))
+        has_reacted = judgement.has_reacted
+        if before is not None and isinstance(change, React):
+            _, has_reacted = self.reactions.get((channel_id, before.sequence, change.emoji, user_id), (0, has_reacted))
+        return before, has_reacted
+
+    def _become(
+        self, append: AppendEvent, change: Change, before: MessageState, after: MessageState, judgement: Judgement
+    ) -> Appended:
+        channel_id = append.channel_id
         self.states[channel_id, after.sequence] = len(self.events), after
         pinned = (after.pinned_at_ms is not None) - (before.pinned_at_ms is not None)
         self._pins[channel_id] = self._pins.get(channel_id, 0) + pinned
-        if isinstance(change, React) and reaction is not None:
-            self.reactions[reaction] = len(self.events), change.adds
+        if isinstance(change, React):
+            self.reactions[channel_id, after.sequence, change.emoji, append.sender_id] = len(self.events), change.adds
         if isinstance(change, Redact):
             self._redact(append, after.sequence, judgement.texts)
         return self._append(append, judgement, after.sequence)
@@ -145,8 +173,10 @@ class ChangeBatch:
         self.events.append(NewEvent(append, sequence, messages, target, append.wire, append.fingerprint))
         if is_message:
             self._posted[append.channel_id, append.event_id] = MessageState(
-                sequence, append.event_id, append.sender_id, append.now_ms
+                sequence, append.event_id, append.sender_id, append.now_ms, redacted_by=append.redacted_by
             )
+            if append.redacted_by is not None:
+                self.born_redacted.append((append.channel_id, sequence, append.redacted_by))
         return Appended(
             event=StoredEvent(
                 log_id=append.channel_id,
@@ -192,4 +222,7 @@ def _require_right(append: AppendEvent, judgement: Judgement) -> str:
         return ""
     require_session(judgement.living)
     needed = permission_to_append(append.change, append.mentions)
-    return require_role(judgement.server_roles, judgement.memberships, needed)
+    role = require_role(judgement.server_roles, judgement.memberships, needed)
+    if judgement.is_moved:
+        raise handed_over()
+    return role

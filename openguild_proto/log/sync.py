@@ -45,7 +45,7 @@ def plan_sync(asked: Sequence[Followed], found: Iterable[LogAccess], *, user_id:
         access = accesses.get(place.log_id)
         if access is None or access.kind != kind.value or not may_read(access, user_id):
             news.append(News(kind, place.log_id, None))
-        elif access.place.epoch != place.epoch or access.place.sequence < place.sequence:
+        elif access.place.epoch != place.epoch or not access.base <= place.sequence <= access.place.sequence:
             news.append(News(kind, place.log_id, access.place, restarted=True))
         elif access.place.sequence > place.sequence:
             news.append(News(kind, place.log_id, access.place))

@@ -15,14 +15,23 @@ from openguild_proto.memory import (
     accounts,
     appends,
     attempts,
+    chains,
     channels,
+    deliveries,
+    federation,
     guilds,
+    handovers,
     logs,
     mentions,
     messages,
+    mirror_events,
+    mirrors,
+    partings,
+    remote_members,
     replica,
     retention,
     search,
+    takeovers,
 )
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, StoredEvent, Visible
@@ -31,7 +40,26 @@ from openguild_proto.schemas.log_writer import LogWriter
 T = TypeVar("T")
 
 PERFORMERS = collect(
-    accounts, appends, attempts, channels, guilds, logs, mentions, messages, replica, retention, search
+    accounts,
+    appends,
+    attempts,
+    chains,
+    channels,
+    deliveries,
+    federation,
+    guilds,
+    handovers,
+    logs,
+    mentions,
+    messages,
+    mirror_events,
+    mirrors,
+    partings,
+    remote_members,
+    replica,
+    retention,
+    search,
+    takeovers,
 )
 """The function of each effect."""
 

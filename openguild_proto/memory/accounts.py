@@ -9,6 +9,7 @@ from openguild_proto.effects.accounts import (
     FindRefreshFamily,
     FindSession,
     FindUserByName,
+    FindUsernames,
     InsertUser,
     ListDevices,
     ListSessionAddresses,
@@ -74,6 +75,11 @@ def set_display_name(state: State, effect: SetDisplayName) -> UserRecord:
 def find_user_by_name(state: State, effect: FindUserByName) -> UserRecord | None:
     user_id = state.user_ids.get(effect.username_key)
     return state.users[user_id] if user_id is not None else None
+
+
+@performs(FindUsernames)
+def find_usernames(state: State, effect: FindUsernames) -> dict[str, str]:
+    return {user_id: state.users[user_id].username for user_id in effect.user_ids if user_id in state.users}
 
 
 @performs(DescribeUser)

@@ -12,7 +12,8 @@ from openguild_proto.memory.authority import effective_role_in, require_in_chann
 from openguild_proto.memory.mentions import note_mentions
 from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.channels import KIND_BYTES, is_same_post
-from openguild_proto.policy.messages import Asker, decide_change, permission_to_append
+from openguild_proto.policy.messages import Asker, apply_decided, decide_change, permission_to_append
+from openguild_proto.policy.permissions import require_owned
 from openguild_proto.records import NOBODY, Author, Edit, MessageState, React, Redact, StoredEvent
 
 
@@ -24,11 +25,14 @@ def append_event(state: State, effect: AppendEvent) -> Appended | Unchanged | Ap
     if effect.author is not None:
         needed = permission_to_append(effect.change, effect.mentions)
         require_in_channel(state, effect.author, effect.channel_id, needed)
+        require_owned(channel.record.origin)
     repeated = _find_repeated(state, channel, effect)
     if repeated is not None:
         return repeated
     before = after = None
-    if effect.change is not None:
+    if effect.change is not None and effect.author is None:
+        after = _decided_elsewhere(channel, state, effect)
+    elif effect.change is not None:
         before, after = _decide(state, channel, effect)
         if after is None:
             return Unchanged(state=before)
@@ -44,7 +48,7 @@ def append_event(state: State, effect: AppendEvent) -> Appended | Unchanged | Ap
     channel.senders.append(effect.sender_id if is_message else "")
     if is_message:
         channel.messages[event.sequence] = MessageState(
-            event.sequence, event.event_id, effect.sender_id, event.created_at_ms
+            event.sequence, event.event_id, effect.sender_id, event.created_at_ms, redacted_by=effect.redacted_by
         )
     state.event_places[effect.event_id] = (effect.channel_id, event.sequence)
     if effect.nonce is not None:
@@ -88,6 +92,22 @@ def _decide(state: State, channel: Channel, effect: AppendEvent) -> tuple[Messag
     if message is None:
         raise LocalProtocolError("a change of no message was admitted")
     return message, after
+
+
+def _decided_elsewhere(channel: Channel, state: State, effect: AppendEvent) -> MessageState | None:
+    change = effect.change
+    if change is None:
+        return None
+    sequence = state.event_places.get(change.target, ("", 0))[1]
+    emoji = change.emoji if isinstance(change, React) else ""
+    return apply_decided(
+        channel.messages.get(sequence),
+        change,
+        effect.sender_id,
+        has_reacted=effect.sender_id in channel.reactions.get((sequence, emoji), ()),
+        event_id=effect.event_id,
+        now_ms=effect.now_ms,
+    )
 
 
 def _asker(state: State, channel: Channel, author: Author, sequence: int, emoji: str) -> Asker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.memory.state import Channel, State
-from openguild_proto.policy.permissions import Permission, require_role, require_session
+from openguild_proto.policy.permissions import Permission, require_owned, require_role, require_session
 from openguild_proto.records import Author
 
 
@@ -22,6 +22,7 @@ def require_in_guild(state: State, author: Author, guild_id: str, permission: Pe
     require_author(state, author)
     if guild_id not in state.guilds:
         raise Refusal(ErrorCode.NOT_FOUND)
+    require_owned(state.guilds[guild_id].origin)
     own = state.guild_role(guild_id, author.user_id)
     return require_role(state.roles_of(author.user_id), (own,), permission)
 

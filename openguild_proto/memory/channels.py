@@ -12,6 +12,7 @@ from openguild_proto.effects.channels import (
     ListChannels,
     ListUnread,
     MarkRead,
+    PageBounds,
     Posted,
     ReadEvents,
     UpdateChannel,
@@ -19,14 +20,25 @@ from openguild_proto.effects.channels import (
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import LocalProtocolError
+from openguild_proto.event_page import EventPage
 from openguild_proto.memory.authority import require_in_channel, require_in_guild
+from openguild_proto.memory.deliveries import drop_cursors
 from openguild_proto.memory.mentions import is_mentioned
 from openguild_proto.memory.paging import page_after
-from openguild_proto.memory.state import Channel, Membership, State
+from openguild_proto.memory.repeats import find_repeat, keep_answer
+from openguild_proto.memory.state import ABSENT, Channel, Membership, State
 from openguild_proto.policy.channels import creator_role, decide_channel, decide_read_position
 from openguild_proto.policy.count_limits import check_count
-from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import ChannelAccess, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
+from openguild_proto.policy.permissions import Permission, require_owned
+from openguild_proto.records import (
+    ChannelAccess,
+    ChannelRecord,
+    ControlKind,
+    LimitReached,
+    MemberChange,
+    ReadState,
+    StoredEvent,
+)
 from openguild_proto.schemas.log_entries import (
     channel_created,
     channel_deleted,
@@ -41,6 +53,9 @@ from openguild_proto.schemas.payloads import channel_body
 def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | LimitReached:
     creator_id = effect.author.user_id
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
+    repeated = find_repeat(state, effect.author, effect.once, ChannelRecord, effect.now_ms)
+    if repeated is not None:
+        return repeated
     full = check_count(len(state.channels_of_guild(effect.guild_id)), effect.limit)
     if full is not None:
         return full
@@ -57,6 +72,7 @@ def insert_channel(state: State, effect: InsertChannel) -> ChannelRecord | Limit
     if role is not None:
         channel.roles[creator_id] = Membership(role, effect.now_ms)
     state.channels[effect.channel_id] = channel
+    keep_answer(state, effect.author, effect.once, record, effect.now_ms)
     state.append(channel_created(record), sender=creator_id, now_ms=effect.now_ms)
     state.log(
         ControlKind.CHANNEL_CREATED,
@@ -91,12 +107,21 @@ def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAcces
         channel_role=explicit.role if explicit is not None else None,
         server_roles=state.roles_of(effect.user_id),
         head=len(channel.events),
+        page=_page(state, effect.channel_id, effect.page),
     )
+
+
+def _page(state: State, channel_id: str, page: PageBounds | None) -> EventPage | None:
+    if page is None:
+        return None
+    events = read_events(state, ReadEvents(channel_id, page.limit, page.after, page.before))
+    return EventPage(tuple((event.sequence, event.wire) for event in events or ()))
 
 
 @performs(UpdateChannel)
 def update_channel(state: State, effect: UpdateChannel) -> ChannelRecord:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.RENAME)
+    require_owned(channel.record.origin)
     changed = decide_channel(channel.record, name=effect.name, topic=effect.topic, position=effect.position)
     if changed is not None:
         channel.record = changed
@@ -107,24 +132,34 @@ def update_channel(state: State, effect: UpdateChannel) -> ChannelRecord:
 @performs(DeleteChannel)
 def delete_channel(state: State, effect: DeleteChannel) -> None:
     channel = require_in_channel(state, effect.author, effect.channel_id, Permission.DELETE)
+    require_owned(channel.record.origin)
     drop_channel(state, channel)
     entries = channel_deleted(channel.record, effect.reason)
     state.append(entries, sender=effect.author.user_id, now_ms=effect.now_ms)
     state.log(ControlKind.CHANNEL_DELETED, guild_id=channel.record.guild_id, channel_id=effect.channel_id)
 
 
+def drop_events(state: State, channel: Channel) -> None:
+    """Forget the ids of the channel's events."""
+    for event in channel.events:
+        state.event_places.pop(event.event_id, None)
+
+
 def drop_channel(state: State, channel: Channel) -> None:
     """Delete the channel with its log and roles, without a control record."""
     del state.channels[channel.record.channel_id]
-    for event in channel.events:
-        del state.event_places[event.event_id]
+    drop_events(state, channel)
+    state.histories.pop(channel.record.channel_id, None)
+    drop_cursors(state, {channel.record.channel_id})
 
 
 @performs(GrantChannelRole)
-def grant_channel_role(state: State, effect: GrantChannelRole) -> bool:
-    channel = state.channels.get(effect.channel_id)
-    if channel is None or effect.user_id not in state.users:
+def grant_channel_role(state: State, effect: GrantChannelRole) -> bool | MemberChange:
+    channel, user = state.channels.get(effect.channel_id), state.users.get(effect.user_id)
+    if channel is None or channel.record.origin is not None or user is None:
         return False
+    if user.origin is not None and effect.user_id not in state.members[channel.record.guild_id]:
+        return MemberChange.NOT_MEMBER
     if effect.user_id in channel.roles:
         channel.roles[effect.user_id].role = effect.role
     else:
@@ -163,9 +198,9 @@ def read_events(state: State, effect: ReadEvents) -> tuple[StoredEvent, ...] | N
     limit = max(0, effect.limit)
     if effect.after is not None:
         start = max(0, effect.after)
-        return tuple(events[start : start + limit])
+        return tuple(event for event in events[start:] if event is not ABSENT)[:limit]
     end = len(events) if effect.before is None else min(max(0, effect.before - 1), len(events))
-    return tuple(events[max(0, end - limit) : end])
+    return tuple(event for event in events[max(0, end - limit) : end] if event is not ABSENT)
 
 
 @performs(MarkRead)

@@ -25,13 +25,15 @@ from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.memory.authority import require_author, require_in_guild
 from openguild_proto.memory.channels import drop_channel
+from openguild_proto.memory.deliveries import end_mirror, end_mirrors
 from openguild_proto.memory.paging import page_after
+from openguild_proto.memory.repeats import find_repeat, keep_answer
 from openguild_proto.memory.state import Membership, State
 from openguild_proto.policy.channels import decide_read_position
 from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
-from openguild_proto.policy.permissions import Permission, needed_to_delete
+from openguild_proto.policy.permissions import Permission, needed_to_delete, require_owned
 from openguild_proto.records import (
     ControlKind,
     GuildAccess,
@@ -57,6 +59,9 @@ from openguild_proto.schemas.payloads import channel_ids_body
 def insert_guild(state: State, effect: InsertGuild) -> GuildRecord | LimitReached:
     owner_id = effect.author.user_id
     require_author(state, effect.author)
+    repeated = find_repeat(state, effect.author, effect.once, GuildRecord, effect.now_ms)
+    if repeated is not None:
+        return repeated
     full = check_count(_guilds_owned(state, owner_id), effect.limit)
     if full is not None:
         return full
@@ -64,8 +69,9 @@ def insert_guild(state: State, effect: InsertGuild) -> GuildRecord | LimitReache
     state.guilds[effect.guild_id] = guild
     state.members[effect.guild_id] = {owner_id: Membership(OWNER, effect.now_ms)}
     state.logs[effect.guild_id] = []
-    entries = guild_created(guild, _known_member(state, effect.guild_id, owner_id))
+    entries = guild_created(guild, known_member(state, effect.guild_id, owner_id))
     state.append(entries, sender=owner_id, now_ms=effect.now_ms)
+    keep_answer(state, effect.author, effect.once, guild, effect.now_ms)
     state.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=owner_id)
     return guild
 
@@ -98,6 +104,7 @@ def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | No
         role=state.guild_role(effect.guild_id, effect.user_id),
         server_roles=state.roles_of(effect.user_id),
         place=state.place_of(effect.guild_id),
+        base=state.base_of(effect.guild_id),
     )
 
 
@@ -119,6 +126,9 @@ def delete_guild(state: State, effect: DeleteGuild) -> None:
         drop_channel(state, channel)
     del state.members[effect.guild_id]
     del state.logs[effect.guild_id]
+    end_mirrors(state, effect.guild_id)
+    for known in (state.moves, state.tenures, state.successions):
+        known.pop(effect.guild_id, None)
     for invite in [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]:
         del state.invites[invite.code]
     body = channel_ids_body([channel.record.channel_id for channel in channels])
@@ -162,7 +172,7 @@ def set_member_role(state: State, effect: SetMemberRole) -> MemberChange:
     if change is not MemberChange.DONE:
         return change
     state.members[effect.guild_id][user_id].role = effect.role
-    ended = _end_lost_rights(state, effect.guild_id, user_id, held, effect.role)
+    ended = end_lost_rights(state, effect.guild_id, user_id, held, effect.role)
     entries = role_set(effect.guild_id, user_id, effect.role, ended_invites=ended, reason=effect.reason)
     state.append(entries, sender=author.user_id, now_ms=effect.now_ms)
     state.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
@@ -175,6 +185,7 @@ def remove_member(state: State, effect: RemoveMember) -> MemberChange:
     author_role = None
     if user_id == author.user_id:
         require_author(state, author)
+        require_owned(state.guilds[effect.guild_id].origin if effect.guild_id in state.guilds else None)
     else:
         author_role = require_in_guild(state, author, effect.guild_id, Permission.MANAGE_MEMBERS)
     held = state.guild_role(effect.guild_id, user_id)
@@ -182,15 +193,17 @@ def remove_member(state: State, effect: RemoveMember) -> MemberChange:
     if change is not MemberChange.DONE:
         return change
     del state.members[effect.guild_id][user_id]
-    ended = _end_lost_rights(state, effect.guild_id, user_id, held, None)
+    ended = end_lost_rights(state, effect.guild_id, user_id, held, None)
     removed = user_id != author.user_id
     entries = member_gone(effect.guild_id, user_id, removed=removed, ended_invites=ended, reason=effect.reason)
+    last = len(state.logs[effect.guild_id]) + 1
+    end_mirror(state, effect.guild_id, user_id, last_sequence=last, now_ms=effect.now_ms)
     state.append(entries, sender=author.user_id, now_ms=effect.now_ms)
     state.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
 
-def _end_lost_rights(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> list[str]:
+def end_lost_rights(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> list[str]:
     """Return the codes of the ended invites."""
     ended = decide_ended(held, role)
     for channel in state.channels_of_guild(guild_id):
@@ -206,14 +219,17 @@ def _end_lost_rights(state: State, guild_id: str, user_id: str, held: str | None
 
 @performs(GrantGuildRole)
 def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | None:
-    if effect.guild_id not in state.guilds or effect.user_id not in state.users:
+    guild, user = state.guilds.get(effect.guild_id), state.users.get(effect.user_id)
+    if guild is None or guild.origin is not None or user is None:
         return None
     members = state.members[effect.guild_id]
     held = state.guild_role(effect.guild_id, effect.user_id)
+    if user.origin is not None and held is None:
+        return MemberChange.NOT_MEMBER
     change = decide_grant(held=held, role=effect.role, owners=_owners(state, effect.guild_id))
     if change is not MemberChange.DONE:
         return change
-    ended = _end_lost_rights(state, effect.guild_id, effect.user_id, held, effect.role)
+    ended = end_lost_rights(state, effect.guild_id, effect.user_id, held, effect.role)
     if effect.user_id in members:
         members[effect.user_id].role = effect.role
         kind = ControlKind.MEMBER_CHANGED
@@ -221,7 +237,7 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | Non
     else:
         members[effect.user_id] = Membership(effect.role, effect.now_ms)
         kind = ControlKind.MEMBER_JOINED
-        joined = _known_member(state, effect.guild_id, effect.user_id)
+        joined = known_member(state, effect.guild_id, effect.user_id)
         entries = member_joined(state.guilds[effect.guild_id], joined)
     state.append(entries, sender=None, now_ms=effect.now_ms)
     state.log(kind, guild_id=effect.guild_id, user_id=effect.user_id)
@@ -243,10 +259,12 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
         role=membership.role,
         joined_at_ms=membership.joined_at_ms,
         display_name=state.users[user_id].display_name,
+        origin=state.users[user_id].origin,
     )
 
 
-def _known_member(state: State, guild_id: str, user_id: str) -> MemberRecord:
+def known_member(state: State, guild_id: str, user_id: str) -> MemberRecord:
+    """Return the membership of somebody who is a member."""
     member = _member(state, guild_id, user_id)
     if member is None:
         raise LocalProtocolError("a member was looked for before they joined")
@@ -259,6 +277,9 @@ def _known_member(state: State, guild_id: str, user_id: str) -> MemberRecord:
 @performs(InsertInvite)
 def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitReached:
     require_in_guild(state, effect.author, effect.guild_id, Permission.CREATE_INVITES)
+    repeated = find_repeat(state, effect.author, effect.once, InviteRecord, effect.now_ms)
+    if repeated is not None:
+        return repeated
     others = [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]
     deleted = decide_new_invite(others, now_ms=effect.now_ms, limit=effect.limit)
     if isinstance(deleted, LimitReached):
@@ -276,6 +297,7 @@ def insert_invite(state: State, effect: InsertInvite) -> InviteRecord | LimitRea
         created_at_ms=effect.now_ms,
     )
     state.invites[effect.code] = invite
+    keep_answer(state, effect.author, effect.once, invite, effect.now_ms)
     state.append(invite_created(invite), sender=effect.author.user_id, now_ms=effect.now_ms)
     return invite
 
@@ -300,6 +322,7 @@ def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
         invite,
         guild_name=state.guilds[invite.guild_id].name,
         member_count=len(state.members[invite.guild_id]),
+        origin=state.guilds[invite.guild_id].origin,
     )
 
 
@@ -307,6 +330,9 @@ def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
 def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     user_id = effect.author.user_id
     require_author(state, effect.author)
+    repeated = find_repeat(state, effect.author, effect.once, MemberRecord, effect.now_ms)
+    if repeated is not None:
+        return repeated
     invite = state.invites.get(effect.code)
     already = _member(state, invite.guild_id, user_id) if invite is not None else None
     joining = decide_joining(
@@ -319,14 +345,18 @@ def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitRea
     if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
     if invite is None or joining is not Joining.JOIN:
+        if already is not None:
+            keep_answer(state, effect.author, effect.once, already, effect.now_ms)
         return already
+    require_owned(state.guilds[invite.guild_id].origin)
     state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
     state.members[invite.guild_id][user_id] = Membership(effect.role, effect.now_ms)
     for channel in state.channels_of_guild(invite.guild_id):
         channel.reads[user_id] = decide_read_position(
             None, head=len(channel.events), stored=channel.reads.get(user_id, 0)
         )
-    member = _known_member(state, invite.guild_id, user_id)
+    member = known_member(state, invite.guild_id, user_id)
+    keep_answer(state, effect.author, effect.once, member, effect.now_ms)
     entries = member_joined(state.guilds[invite.guild_id], member, invite_code=effect.code)
     state.append(entries, sender=user_id, now_ms=effect.now_ms)
     state.log(ControlKind.MEMBER_JOINED, guild_id=invite.guild_id, user_id=user_id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects.logs import FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.guilds import ListGuilds
+from openguild_proto.effects.logs import AccountPlaces, FindAccountPlaces, FindLogs, FindPlace, ReadLogs
 from openguild_proto.effects.performs import performs
 from openguild_proto.memory.authority import roles_in
-from openguild_proto.memory.state import State
+from openguild_proto.memory.guilds import list_guilds
+from openguild_proto.memory.state import ABSENT, State
 from openguild_proto.records import LogAccess, LogPlace, StoredEvent
 
 
@@ -23,6 +25,15 @@ def find_logs(state: State, effect: FindLogs) -> tuple[LogAccess, ...]:
     return tuple(access for access in found if access is not None)
 
 
+@performs(FindAccountPlaces)
+def find_account_places(state: State, effect: FindAccountPlaces) -> AccountPlaces | None:
+    if effect.user_id not in state.logs:
+        return None
+    guilds = list_guilds(state, ListGuilds(user_id=effect.user_id))
+    places = tuple((guild, state.place_of(guild.guild_id)) for guild in guilds)
+    return AccountPlaces(state.place_of(effect.user_id), places)
+
+
 def _access(state: State, user_id: str, log_id: str) -> LogAccess | None:
     place = find_place(state, FindPlace(log_id=log_id))
     if place is None:
@@ -32,7 +43,7 @@ def _access(state: State, user_id: str, log_id: str) -> LogAccess | None:
         kind, memberships = "channel", roles_in(state, state.channels[log_id], user_id)
     elif log_id in state.guilds:
         kind, memberships = "guild", (state.guild_role(log_id, user_id),)
-    return LogAccess(kind, place, memberships, state.roles_of(user_id))
+    return LogAccess(kind, place, memberships, state.roles_of(user_id), state.base_of(log_id))
 
 
 @performs(ReadLogs)
@@ -41,4 +52,5 @@ def read_logs(state: State, effect: ReadLogs) -> tuple[StoredEvent, ...]:
         event
         for part in effect.parts
         for event in (state.events_of(part.log_id) or ())[part.after : part.after + part.size]
+        if event is not ABSENT
     )

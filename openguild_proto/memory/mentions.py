@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.effects.mentions import ListMentions
 from openguild_proto.effects.performs import performs
+from openguild_proto.limits import MAX_SAFE_INTEGER
 from openguild_proto.memory.authority import roles_in
 from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.mentions import mentions_reader
@@ -35,8 +36,11 @@ def is_mentioned(state: State, channel: Channel, user_id: str, sequence: int) ->
 
 
 def _reader_since_ms(state: State, channel: Channel, user_id: str) -> int:
+    """Return since when the user is there; for one who reads by a role of the server alone, a time that never comes."""
     memberships = (channel.roles.get(user_id), state.members[channel.record.guild_id].get(user_id))
-    return min(membership.joined_at_ms for membership in memberships if membership is not None)
+    return min(
+        (membership.joined_at_ms for membership in memberships if membership is not None), default=MAX_SAFE_INTEGER
+    )
 
 
 @performs(ListMentions)

@@ -14,7 +14,7 @@ from openguild_proto.memory.state import State
 def prune_expired(state: State, effect: PruneExpired) -> bool:
     for user_id in sorted(user_id for user_id in state.users if user_id >= effect.from_user)[: effect.limit]:
         prune_user(state, user_id, effect.now_ms)
-    return any([_prune_control(state, effect), _prune_attempts(state, effect)])
+    return any([_prune_control(state, effect), _prune_attempts(state, effect), _prune_answers(state, effect)])
 
 
 def _prune_control(state: State, effect: PruneExpired) -> bool:
@@ -35,3 +35,16 @@ def _prune_attempts(state: State, effect: PruneExpired) -> bool:
     for digest in digests:
         del state.attempts[digest]
     return len(digests) == effect.limit
+
+
+def _prune_answers(state: State, effect: PruneExpired) -> bool:
+    old = (
+        (user_id, key)
+        for user_id, kept in state.answers.items()
+        for key, answer in kept.items()
+        if answer.at_ms < effect.answers_before_ms
+    )
+    dropped = list(islice(old, effect.limit))
+    for user_id, key in dropped:
+        del state.answers[user_id][key]
+    return len(dropped) == effect.limit

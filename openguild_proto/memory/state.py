@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from openguild_proto.effects.federation import Peer, PublishedKey
+from openguild_proto.effects.handovers import Move
+from openguild_proto.mirror_records import Handover, HistoricEvent
+from openguild_proto.policy.repeats import KeptAnswer
 from openguild_proto.records import (
     ChannelRecord,
     ControlKind,
@@ -58,6 +62,10 @@ class Membership:
     joined_at_ms: int
 
 
+ABSENT = StoredEvent("", 0, "", b"", 0)
+"""Stands for an event that is only at the origin of a mirrored log."""
+
+
 @dataclass(slots=True)
 class Channel:
     """A channel with its log; the event with sequence n is at index n - 1."""
@@ -72,6 +80,36 @@ class Channel:
     mentions: dict[int, Mentions] = field(default_factory=dict)  # by sequence of the message
     edits: dict[int, list[int]] = field(default_factory=dict)  # sequence of a message: those of its edits
     reactions: dict[tuple[int, str], dict[str, None]] = field(default_factory=dict)  # (message, emoji): user ids
+
+
+@dataclass(slots=True)
+class PeerGuild:
+    """A guild of this server that a peer mirrors, or still has to purge. `ended_at_ms`: since when."""
+
+    since_ms: int
+    ended_at_ms: int | None = None
+    purged_at_ms: int | None = None
+    last_sequence: int | None = None  # of the guild's log, where it has ended: the last event that the peer gets
+
+
+@dataclass(slots=True)
+class KeptChain:
+    """The receipt chain of a log."""
+
+    epoch: int
+    tip: tuple[int, bytes]  # (sequence, hash)
+    checkpoints: dict[int, bytes]  # by sequence; the first is where it begins
+
+
+@dataclass(slots=True)
+class Mirror:
+    """A mirrored log: the guild it belongs to, and the receipt chain at its head."""
+
+    guild_id: str
+    base: int  # events up to here are only at the origin
+    chain: bytes | None = None
+    receipt: bytes | None = None
+    copied: int = 0  # up to here its history is here, for a server that takes the guild
 
 
 @dataclass(slots=True)
@@ -98,6 +136,27 @@ class State:
     control_marks: list[tuple[int, int]] = field(
         default_factory=list
     )  # (time of a retention run, ms; the head at that time)
+    answers: dict[str, dict[str, KeptAnswer]] = field(default_factory=dict)  # user id, key
+    peers: dict[str, Peer] = field(default_factory=dict)  # by server
+    peer_nonces: dict[tuple[str, str], int] = field(default_factory=dict)  # (server, nonce): until, ms
+    own_keys: dict[str, PublishedKey] = field(default_factory=dict)  # by key id
+    peer_guilds: dict[tuple[str, str], PeerGuild] = field(default_factory=dict)  # (peer, guild id)
+    peer_cursors: dict[tuple[str, str], LogPlace] = field(
+        default_factory=dict
+    )  # (peer, log id): up to where it has the log
+    leases: dict[str, tuple[str, int]] = field(default_factory=dict)  # peer: who delivers to it, until when, ms
+    lease_holders: dict[str, int] = field(default_factory=dict)  # processes that deliver: until when, ms
+    chains: dict[str, KeptChain] = field(default_factory=dict)  # log id
+    mirrors: dict[str, Mirror] = field(default_factory=dict)  # log id
+    partings: dict[tuple[str, str, str], int] = field(default_factory=dict)  # (origin, guild id, user id): due, ms
+    tenures: dict[str, tuple[int, int]] = field(default_factory=dict)  # guild id: (term, serial), where not (1, 0)
+    bases: dict[str, int] = field(
+        default_factory=dict
+    )  # log id of this server: events up to here were lost with its owner
+    handovers: dict[str, dict[int, Handover]] = field(default_factory=dict)  # guild id, term
+    successions: dict[str, Handover] = field(default_factory=dict)  # guild id
+    moves: dict[str, Move] = field(default_factory=dict)  # guild id
+    histories: dict[str, list[HistoricEvent]] = field(default_factory=dict)  # log id: kept aside, in order
     attempts: dict[bytes, dict[int, int]] = field(default_factory=dict)  # digest: start of bin, ms: how many
 
     def append(self, entries: Entries, *, sender: str | None, now_ms: int) -> None:
@@ -109,6 +168,11 @@ class State:
             event = StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms)
             events.append(event)
             self.grown.append(event)
+
+    def base_of(self, log_id: str) -> int:
+        """Return behind which sequence a log begins here."""
+        mirror = self.mirrors.get(log_id)
+        return mirror.base if mirror is not None else self.bases.get(log_id, 0)
 
     def events_of(self, log_id: str) -> list[StoredEvent] | None:
         """Return the events of the log of a channel, guild or user; None: there is none."""

@@ -18,9 +18,9 @@ from blake3 import blake3
 from openguild_proto.effects.accounts import FindUserByName, ListSessionAddresses
 from openguild_proto.effects.attempts import AttemptKey, CountAttempt
 from openguild_proto.effects.base import Operation
-from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.errors import Refusal
 from openguild_proto.limits import MAX_ACCOUNT_ADDRESSES
-from openguild_proto.operations.context import Context
+from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.ids import new_id
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
@@ -43,17 +43,17 @@ def _stored(text: str, limit: int) -> AttemptKey:
     return AttemptKey(blake3(text.encode()).digest(), limit)
 
 
-def admit(ctx: Context, attempts: tuple[Attempt, ...], code: ErrorCode) -> None:
+def admit(ctx: Context, attempts: tuple[Attempt, ...], limit: Limit) -> None:
     """Admit one more in all of this replica's windows, or in none. Raises Refusal 429 with the seconds to wait."""
     for window, _, key in attempts:
-        _require_admitted(window.peek(key, ctx.now), code)
+        _require_admitted(window.peek(key, ctx.now), limit)
     for window, _, key in attempts:
         window.hit(key, ctx.now)
 
 
-def count(ctx: Context, attempts: tuple[Attempt, ...], code: ErrorCode) -> Operation[None]:
+def count(ctx: Context, attempts: tuple[Attempt, ...], limit: Limit) -> Operation[None]:
     """Count one more for all replicas. Raises Refusal 429 with the seconds to wait."""
-    _require_admitted((yield from _count(ctx, attempts)), code)
+    _require_admitted((yield from _count(ctx, attempts)), limit)
 
 
 def _count(ctx: Context, attempts: tuple[Attempt, ...], *more: AttemptKey) -> Operation[float | None]:
@@ -61,9 +61,9 @@ def _count(ctx: Context, attempts: tuple[Attempt, ...], *more: AttemptKey) -> Op
     return (yield from CountAttempt(keys=keys, window_secs=int(attempts[0].window.window_secs), now_ms=ctx.wall_ms))
 
 
-def _require_admitted(wait_secs: float | None, code: ErrorCode) -> None:
+def _require_admitted(wait_secs: float | None, limit: Limit) -> None:
     if wait_secs is not None:
-        raise Refusal(code, retry_after_secs=int(wait_secs) + 1)
+        raise limit.refusal(wait_secs)
 
 
 # --- login and registration ------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def _require_admitted(wait_secs: float | None, code: ErrorCode) -> None:
 def attempt_from(ctx: Context, address: str) -> Iterator[None]:
     """Read and check the body within this context: a refusal there charges the address an attempt. Raises Refusal 429."""
     window, key = ctx.service.address_logins, limit_key(address)
-    _require_admitted(window.peek(key, ctx.now), ErrorCode.LOGIN_RATE_LIMIT)
+    _require_admitted(window.peek(key, ctx.now), Limit.ATTEMPTS)
     try:
         yield
     except Refusal:
@@ -87,17 +87,17 @@ def count_attempt(ctx: Context, address: str, username_key: str) -> Operation[No
     An account has a limit for each address, and MAX_ACCOUNT_ADDRESSES times that for all addresses together. Addresses at
     which it has a session are exempt from the second, so that guesses of others do not lock its owner out.
     """
-    service, address, code = ctx.service, limit_key(address), ErrorCode.LOGIN_RATE_LIMIT
+    service, address = ctx.service, limit_key(address)
     attempts = (
         Attempt(service.address_logins, "address", address),
         Attempt(service.account_logins, "account at", f"{address} {username_key}"),
     )
-    admit(ctx, attempts, code)
+    admit(ctx, attempts, Limit.ATTEMPTS)
     everywhere = _stored(f"account {username_key}", service.account_logins.limit * MAX_ACCOUNT_ADDRESSES)
     wait_secs = yield from _count(ctx, attempts, everywhere)
     if wait_secs is not None and (yield from _has_session_at(ctx, address, username_key)):
         wait_secs = yield from _count(ctx, attempts)
-    _require_admitted(wait_secs, code)
+    _require_admitted(wait_secs, Limit.ATTEMPTS)
 
 
 def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[bool]:

@@ -10,16 +10,21 @@ from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request
 from openguild_proto.operations.context import Context
 from openguild_proto.schemas.decode import parse_query
-from openguild_proto.sessions.tokens import Claims, TokenInvalid
+from openguild_proto.sessions.tokens import Claims, TokenInvalid, TokenProblem
 from openguild_proto.ws.handshake import bearer_subprotocol
 
 
 def authenticate(ctx: Context, request: Request) -> Operation[Claims]:
     """Return the claims of an active session. Raises Refusal 401."""
-    claims = yield from live_claims(ctx, bearer_token(request))
-    if claims is None:
-        raise Refusal(ErrorCode.UNAUTHORIZED)
-    return claims
+    try:
+        return (yield from live_claims(ctx, bearer_token(request)))
+    except TokenInvalid as invalid:
+        raise unauthorized(invalid.problem, invalid.user_id) from None
+
+
+def unauthorized(problem: TokenProblem, user_id: str | None = None) -> Refusal:
+    """Return the refusal 401. Only the operator learns what the problem is, and whose token it is."""
+    return Refusal(ErrorCode.UNAUTHORIZED, log_cause=problem.value, log_user=user_id)
 
 
 def confirmed_claims(ctx: Context, request: Request) -> Claims | None:
@@ -39,14 +44,17 @@ def authenticate_socket(
     `parameters`: the names that the query may have. Return the claims and the subprotocol to echo. Raises Refusal 401.
     """
     subprotocol_token, subprotocol = bearer_subprotocol(request)
-    for token in (bearer_token(request), subprotocol_token, _query_token(request, parameters)):
-        claims = yield from live_claims(ctx, token)
-        if claims is not None:
-            return claims, subprotocol
-    raise Refusal(ErrorCode.UNAUTHORIZED)
+    problem, user_id = TokenProblem.MISSING, None
+    for token in (bearer_token(request), subprotocol_token, query_token(request, parameters)):
+        try:
+            return (yield from live_claims(ctx, token)), subprotocol
+        except TokenInvalid as invalid:
+            if problem is TokenProblem.MISSING:
+                problem, user_id = invalid.problem, invalid.user_id
+    raise unauthorized(problem, user_id)
 
 
-def _query_token(request: Request, parameters: Iterable[str]) -> str | None:
+def query_token(request: Request, parameters: Iterable[str]) -> str | None:
     """Return the token of the query; None also for an invalid query, which is reported after authentication (PROTOCOL 3.2.2)."""
     try:
         return parse_query(request, *parameters).get("access_token")
@@ -64,18 +72,17 @@ def bearer_token(request: Request) -> str | None:
     return token if scheme in {"Bearer", "bearer"} and token and token.isascii() and token.isprintable() else None
 
 
-def live_claims(ctx: Context, token: str | None) -> Operation[Claims | None]:
-    """Return the claims of a token of an active session; None: it is not valid."""
+def live_claims(ctx: Context, token: str | None) -> Operation[Claims]:
+    """Return the claims of a token of an active session. Raises TokenInvalid."""
     if token is None or not token.strip():
-        return None
+        raise TokenInvalid(TokenProblem.MISSING)
     tokens = ctx.service.tokens
-    try:
-        claims = tokens.verify(token, ctx.wall_ms)
-    except TokenInvalid:
-        return None
+    claims = tokens.verify(token, ctx.wall_ms)
     if not tokens.is_confirmed(token):
         session = yield from FindSession(session_id=claims.session_id)
-        if session is None or session.revoked or session.user_id != claims.user_id or session.username is None:
-            return None  # revoked, or the account is deleted (PROTOCOL 4.3.4, 4.1.5)
+        if session is None or session.user_id != claims.user_id:
+            raise TokenInvalid(TokenProblem.UNKNOWN_SESSION, claims.user_id)
+        if session.revoked or session.username is None:  # the account is deleted (PROTOCOL 4.3.4, 4.1.5)
+            raise TokenInvalid(TokenProblem.REVOKED, claims.user_id)
         tokens.confirm(token)
     return claims

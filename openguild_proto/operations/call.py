@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.channels import FindChannelAccess
+from openguild_proto.effects.channels import FindChannelAccess, PageBounds
 from openguild_proto.effects.guilds import FindGuildAccess
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http.message import Request
 from openguild_proto.operations.context import Context
-from openguild_proto.operations.route import Rights
+from openguild_proto.operations.route import Route
+from openguild_proto.operations.servers import PeerCaller
 from openguild_proto.policy.permissions import require_channel, require_guild
-from openguild_proto.records import Change
+from openguild_proto.records import Change, ChannelAccess, GuildAccess
 from openguild_proto.sessions.tokens import Claims
 
 Body = TypeVar("Body")
@@ -29,19 +31,53 @@ class Call(Generic[Body, Access]):
 
     ctx: Context
     request: Request
+    route: Route
     claims: Claims
+    peer: PeerCaller | None = None  # the server that asks, where a server does
     access: Access
     role: str  # the caller's effective role in that guild or channel
     query: Mapping[str, Any] = NO_QUERY  # decoded; without absent parameters
     body: Body
+    page: PageBounds | None = None  # of the channel's log, to be read with the rights
     subprotocol: str | None  # to echo, if the token came in one
     decided = False  # whether the rights were checked
+    is_remote = False  # the caller is a user of another server
 
-    def __init__(self, ctx: Context, request: Request, rights: Rights, params: Mapping[str, str]) -> None:
+    def __init__(self, ctx: Context, request: Request, route: Route, params: Mapping[str, str]) -> None:
         self.ctx = ctx
         self.request = request
-        self.rights = rights
+        self.route = route
+        self.rights = route.rights
         self.params = params
+
+    @property
+    def server(self) -> PeerCaller:
+        """The server that asks, on routes for servers."""
+        if self.peer is None:
+            raise LocalProtocolError("this route is not for servers")
+        return self.peer
+
+    @property
+    def owner(self) -> str | None:
+        """The server that owns the guild or channel of the path; None: this one."""
+        access: Any = getattr(self, "access", None)
+        match access:
+            case ChannelAccess():
+                return access.channel.origin
+            case GuildAccess():
+                return access.guild.origin
+        return None
+
+    @property
+    def guild_id(self) -> str | None:
+        """The guild of the path, or of its channel; None: the route has none."""
+        access: Any = getattr(self, "access", None)
+        match access:
+            case ChannelAccess():
+                return access.channel.guild_id
+            case GuildAccess():
+                return access.guild.guild_id
+        return None
 
     def permit(self, change: Change | None = None) -> Operation[None]:
         """Check the route's rights. Raises Refusal 404 or 403. Dispatch calls it, unless the route is `late`.
@@ -51,7 +87,7 @@ class Call(Generic[Body, Access]):
         scope, permission, _, _ = self.rights
         if permission is not None and scope == "channel":
             question = FindChannelAccess(
-                channel_id=self.params["channel_id"], user_id=self.claims.user_id, change=change
+                channel_id=self.params["channel_id"], user_id=self.claims.user_id, change=change, page=self.page
             )
             channel = yield from question
             self.role = require_channel(channel, permission)

@@ -10,9 +10,10 @@ from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_MESSAGE_BODY_BYTES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
+from openguild_proto.operations.idempotency import IDEMPOTENCY_KEY, asked_nonce
 from openguild_proto.operations.messages import checked_event_id, checked_text
 from openguild_proto.operations.parameters import REASON
-from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, fingerprint_of, post_event
+from openguild_proto.operations.posting import fingerprint_of, post_event
 from openguild_proto.operations.route import in_channel, route
 from openguild_proto.policy.emoji import checked_emoji
 from openguild_proto.policy.permissions import Permission

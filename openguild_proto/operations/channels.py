@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.channels import (
     DeleteChannel,
@@ -14,6 +16,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_PLACE, place_headers
+from openguild_proto.operations.idempotency import CREATION_KEY, asked_once
 from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page_response, start_of
 from openguild_proto.operations.parameters import REASON
@@ -47,7 +50,8 @@ def _cursor_of(channel: ChannelRecord) -> PageCursor:
 
 @route(
     "POST", "/guilds/{guild_id}/channels", "Create a channel", {200: Channel},
-    rights=in_guild(Permission.CREATE_CHANNELS), body=NewChannel, errors=(ErrorCode.LIMIT_REACHED,),
+    rights=in_guild(Permission.CREATE_CHANNELS), body=NewChannel,
+    errors=(ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED), request_headers=(CREATION_KEY,),
 )  # fmt: skip
 def create_channel(call: Call[NewChannel, GuildAccess], guild_id: str) -> Operation[Response]:
     """Create a channel and notify the guild's members (PROTOCOL 5.7.1)."""
@@ -63,6 +67,7 @@ def create_channel(call: Call[NewChannel, GuildAccess], guild_id: str) -> Operat
         position=position,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.guilds.max_channels_per_guild,
+        once=asked_once(call.request, "channel", guild_id, name, topic.strip(), position),
     )
     if isinstance(channel, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {channel.limit} channels")
@@ -84,16 +89,16 @@ def show_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[
 def update_channel(call: Call[ChannelChange, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Change what the body names; an empty topic is none."""
     body = call.body
-    if body.name is None and body.topic is None and body.position is None:
+    if body.name is UNSET and body.topic is UNSET and body.position is UNSET:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("name", "or topic or position must be given"),))
-    check_place(body.topic or "", body.position or 0)
+    check_place(body.topic or "", body.position or 0)  # UNSET is false
     channel = yield from UpdateChannel(
         author=call.claims.author,
         channel_id=channel_id,
         now_ms=call.ctx.wall_ms,
-        name=check_name(body.name, "channel_name") if body.name is not None else None,
-        topic=body.topic.strip() if body.topic is not None else None,
-        position=body.position,
+        name=check_name(body.name, "channel_name") if body.name is not UNSET else None,
+        topic=body.topic.strip() if body.topic is not UNSET else None,
+        position=body.position if body.position is not UNSET else None,
         reason=call.query.get("reason"),
     )
     return Response.json(Channel.of(channel))

@@ -72,6 +72,10 @@ class RecheckUser(Consequence, frozen=True):
     user_id: str
 
 
+class RestartLogs(Consequence, frozen=True):
+    """Follow anew the logs that have another epoch."""
+
+
 class UnknownKind(Consequence, frozen=True):
     """Ignore a kind of a newer release, and log it."""
 
@@ -79,7 +83,14 @@ class UnknownKind(Consequence, frozen=True):
 
 
 AnyConsequence: TypeAlias = (
-    RevokeSession | CloseStreams | ForgetChannel | AnnounceChannel | RefreshGuild | RecheckUser | UnknownKind
+    RevokeSession
+    | CloseStreams
+    | ForgetChannel
+    | AnnounceChannel
+    | RefreshGuild
+    | RecheckUser
+    | RestartLogs
+    | UnknownKind
 )
 
 
@@ -108,6 +119,8 @@ def consequences(record: ControlRecord) -> tuple[AnyConsequence, ...]:
                 *(ForgetChannel(channel_id=channel_id) for channel_id in channels_deleted(record)),
                 RefreshGuild(guild_id=record.guild_id),
             )
+        case ControlKind.LOGS_RENEWED if record.guild_id is not None:
+            return (RestartLogs(), RefreshGuild(guild_id=record.guild_id))
         case ControlKind.CHANNEL_CREATED:
             return (AnnounceChannel(record=record),)
         case kind if not kind.is_known:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
 from openguild_proto.canonical.keys import EventSigner
-from openguild_proto.errors import ErrorCode
-from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.federation.peers import KnownPeers
+from openguild_proto.federation.policy import FederationPolicy
+from openguild_proto.federation.upkeep import Upkeep
+from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE, RENEWAL_SECS
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
@@ -30,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     server_name: str = "localhost"
     version: str = "0"
-    refresh_grace_secs: int = 10  # for repeating a refresh whose response was lost
+    refresh_grace_secs: int = 60  # for repeating a refresh whose response was lost: as long as a client retries
     messaging: MessagingSettings = MessagingSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     session: SessionSettings = SessionSettings()
@@ -38,33 +42,81 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     registration: RegistrationSettings = RegistrationSettings()
     search: SearchSettings = SearchSettings()
     presence: PresenceSettings = PresenceSettings()
+    federation: FederationPolicy = FederationPolicy()
+
+
+class Policy(NamedTuple):
+    """A quota policy of a limit: its name in the headers, the part of a Service that counts it, and whose it is."""
+
+    name: str
+    window: str  # an attribute of Service: a window, or the limiter of streams
+    of_address: bool = False  # else of the account
 
 
 class Limit(Enum):
-    """A rate limit of routes: its text, its 429 codes, and the window in which dispatch counts the account.
+    """A rate limit of routes: its text, its 429 codes, its policies that are told in headers, and who counts.
 
-    Without a window the operation counts, because the count depends on the request.
+    `by_dispatch`: dispatch counts the account. Otherwise the operation does, because the count depends on the request.
+    Policies that depend on the body, those of one account's logins and refreshes, are not told in headers.
     """
 
-    WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), "user_writes")
-    MESSAGES = ("messages of an account and of an address", (ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.IP_RATE_LIMIT))
-    TYPING = ("signals of typing of an account", (ErrorCode.TYPING_RATE_LIMIT,), "user_typing")
-    SEARCHES = ("searches of an account", (ErrorCode.SEARCH_RATE_LIMIT,), "user_searches")
-    ATTEMPTS = ("attempts of an address and on an account", (ErrorCode.LOGIN_RATE_LIMIT,))
-    REFRESHES = ("refreshes of an address and of an account", (ErrorCode.REFRESH_RATE_LIMIT,))
-    STREAMS = ("open streams of an account and of an address", (ErrorCode.CONNECTION_LIMIT,))
+    WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), (Policy("writes", "user_writes"),), True)
+    MESSAGES = (
+        "messages of an account and of an address",
+        (ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.IP_RATE_LIMIT),
+        (Policy("messages", "user_messages"), Policy("messages-of-address", "address_messages", of_address=True)),
+    )
+    READS = (
+        "moves of the read positions of an account", (ErrorCode.READ_RATE_LIMIT,), (Policy("reads", "user_reads"),), True,
+    )  # fmt: skip
+    TYPING = (
+        "signals of typing of an account", (ErrorCode.TYPING_RATE_LIMIT,), (Policy("typing", "user_typing"),), True,
+    )  # fmt: skip
+    SEARCHES = (
+        "searches of an account", (ErrorCode.SEARCH_RATE_LIMIT,), (Policy("searches", "user_searches"),), True,
+    )  # fmt: skip
+    ATTEMPTS = (
+        "attempts of an address and on an account",
+        (ErrorCode.LOGIN_RATE_LIMIT,),
+        (Policy("attempts-of-address", "address_logins", of_address=True),),
+    )
+    REFRESHES = (
+        "refreshes of an address and of an account",
+        (ErrorCode.REFRESH_RATE_LIMIT,),
+        (Policy("refreshes-of-address", "address_refreshes", of_address=True),),
+    )
+    SERVERS = ("requests of another server", (ErrorCode.SERVER_RATE_LIMIT,), ())
+    STREAMS = (
+        "open streams of an account and of an address",
+        (ErrorCode.CONNECTION_LIMIT,),
+        (Policy("streams", "sockets"), Policy("streams-of-address", "sockets", of_address=True)),
+    )
 
-    def __init__(self, text: str, codes: tuple[ErrorCode, ...], window: str | None = None) -> None:
+    def __init__(
+        self, text: str, codes: tuple[ErrorCode, ...], policies: tuple[Policy, ...], by_dispatch: bool = False
+    ) -> None:
         self.text = text
         self.codes = codes
-        self.window = window
+        self.policies = policies
+        self.by_dispatch = by_dispatch
+
+    def refusal(self, wait_secs: float, code: ErrorCode | None = None) -> Refusal:
+        """Return the refusal with 429. `code`: one of `codes`, by default the first."""
+        return Refusal(code or self.codes[0], limit=self.name.lower(), wait_secs=wait_secs)
 
 
 SHARED = {
     "user": "user_messages",
     "address": "address_messages",
     "writes": "user_writes",
+    "reads": "user_reads",
     "searches": "user_searches",
+    "server_requests": "peer_requests",
+    "server_megabytes": "peer_megabytes",
+    "server_proposals": "peer_proposals",
+    "server_joins": "peer_joins",
+    "server_invites": "peer_invites",
+    "mirror_renewals": "mirror_renewals",
 }
 """Windows that replicas share, by their names on the bus."""
 
@@ -72,6 +124,7 @@ SHARED = {
 def rates(settings: Settings) -> dict[str, tuple[int, float]]:
     """Return the limit and the seconds of each window of a Service, by attribute."""
     messages, session, guilds, search = settings.messaging, settings.session, settings.guilds, settings.search
+    servers = settings.federation.budgets
     of_user, of_address = messages.max_messages_per_user_per_window, messages.max_messages_per_ip_per_window
     return {
         "user_messages": (of_user, messages.rate_limit_window_secs),
@@ -79,12 +132,21 @@ def rates(settings: Settings) -> dict[str, tuple[int, float]]:
         "user_repeats": (of_user * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
         "address_repeats": (of_address * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
         "user_writes": (guilds.max_writes_per_user_per_window, guilds.write_window_secs),
+        "user_reads": (messages.max_reads_per_user_per_window, messages.rate_limit_window_secs),
         "user_typing": (messages.max_typing_per_user_per_window, messages.rate_limit_window_secs),
         "user_searches": (search.max_searches_per_user_per_window, search.window_secs),
         "address_logins": (session.max_logins_per_address_per_window, session.login_window_secs),
         "account_logins": (session.max_logins_per_account_per_window, session.login_window_secs),
         "address_refreshes": (session.max_refreshes_per_address_per_window, session.login_window_secs),
         "account_refreshes": (session.max_refreshes_per_account_per_window, session.login_window_secs),
+        "peer_requests": (servers.max_requests_per_server_per_window, servers.window_secs),
+        "peer_megabytes": (servers.max_megabytes_per_server_per_window, servers.window_secs),
+        "peer_proposals": (servers.max_proposals_per_server_per_window, servers.window_secs),
+        "peer_joins": (servers.max_joins_per_server_per_window, servers.window_secs),
+        "peer_invites": (servers.max_invites_per_server_per_window, servers.window_secs),
+        "mirror_renewals": (1, RENEWAL_SECS),
+        "peer_discoveries": (servers.max_discoveries_per_window, servers.window_secs),
+        "address_discoveries": (max(1, servers.max_discoveries_per_window // 4), servers.window_secs),
     }
 
 
@@ -100,13 +162,25 @@ class Service:
     user_repeats: SlidingWindow  # key: user id; repeated posts
     address_repeats: SlidingWindow  # key: limit_key of the client's address; repeated posts
     user_writes: SlidingWindow  # key: user id; changes other than messages
+    user_reads: SlidingWindow  # key: user id; read positions
     user_typing: SlidingWindow  # key: user id
     user_searches: SlidingWindow  # key: user id
     address_logins: SlidingWindow  # key: limit_key of the client's address; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
     address_refreshes: SlidingWindow  # key: limit_key of the client's address
     account_refreshes: SlidingWindow  # key: user id
+    peer_requests: SlidingWindow  # key: server
+    peer_megabytes: SlidingWindow  # key: server; in the bodies of its requests
+    peer_proposals: SlidingWindow  # key: server
+    peer_joins: SlidingWindow  # key: server
+    peer_invites: SlidingWindow  # key: server
+    mirror_renewals: SlidingWindow  # key: guild id; mirrors that began anew because their owner says so
+    peer_discoveries: SlidingWindow  # key: ""; of all servers together
+    address_discoveries: SlidingWindow  # key: limit_key of the client's address
     sockets: StreamLimiter
+    peers: KnownPeers
+    upkeep: Upkeep
+    retired_signers: tuple[EventSigner, ...] = ()  # of keys that were replaced; they sign the keys document
 
     @classmethod
     def create(
@@ -115,6 +189,7 @@ class Service:
         tokens: TokenAuthority,
         *,
         signer: EventSigner | None = None,
+        retired_signers: tuple[EventSigner, ...] = (),
         workers: int = 1,
     ) -> Service:
         """Create the state from the settings. The total of streams is divided among `workers`."""
@@ -125,7 +200,21 @@ class Service:
             websocket.max_connections_per_address,
         )
         windows = {name: SlidingWindow(limit, secs) for name, (limit, secs) in rates(settings).items()}
-        return cls(settings=settings, tokens=tokens, signer=signer, sockets=sockets, **windows)
+        return cls(
+            settings=settings,
+            tokens=tokens,
+            signer=signer,
+            retired_signers=retired_signers,
+            sockets=sockets,
+            peers=KnownPeers(),
+            upkeep=Upkeep(),
+            **windows,
+        )
+
+    @property
+    def signers(self) -> tuple[EventSigner, ...]:
+        """The keys of this server whose private half it holds, the current one first."""
+        return (self.signer, *self.retired_signers) if self.signer is not None else ()
 
     def shared_windows(self) -> dict[str, SlidingWindow]:
         """Return the windows that replicas share, by their names on the bus."""
@@ -139,8 +228,7 @@ class Service:
             window.change(limit, secs)
 
 
-@dataclass(slots=True, frozen=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, gc=False):
     """`now`: monotonic seconds. `wall_ms`: UTC milliseconds. `entropy(n)`: n random bytes for ids and codes."""
 
     now: float

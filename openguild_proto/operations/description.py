@@ -1,4 +1,4 @@
-"""GET /openapi.json."""
+"""What describes the server to machines: OpenAPI for its routes, AsyncAPI for its sockets."""
 
 from __future__ import annotations
 
@@ -9,24 +9,40 @@ import msgspec
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.http.message import JSON, Response
+from openguild_proto.operations.asyncapi import build_asyncapi
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.openapi import build_openapi
+from openguild_proto.operations.openapi import ASYNCAPI_PATH, build_openapi
 from openguild_proto.operations.route import Media, Route
 
 DOCUMENT = Media(JSON, {"type": "object"})
 
 
-def describing(routes: Callable[[], Iterable[Route]]) -> Route:
-    """Return the route that describes `routes`, a callable because the route is itself one of them."""
+def describing(routes: Callable[[], Iterable[Route]]) -> tuple[Route, ...]:
+    """Return the routes that describe `routes`, a callable because these are some of them."""
 
     @cache
-    def document(version: str) -> bytes:
+    def openapi_document(version: str) -> bytes:
         return msgspec.json.encode(build_openapi(routes(), version))
+
+    @cache
+    def asyncapi_document(version: str, host: str) -> bytes:
+        return msgspec.json.encode(build_asyncapi(routes(), version, host))
 
     def openapi(call: Call[None, None]) -> Operation[Response]:
         yield from ()
-        return Response(status=200, body=document(call.ctx.service.settings.version), content_type=JSON)
+        return Response(status=200, body=openapi_document(call.ctx.service.settings.version), content_type=JSON)
 
-    return Route(
-        "GET", "/openapi.json", openapi, "This description", {200: DOCUMENT}, auth="none", query=None, client=False
-    )
+    def asyncapi(call: Call[None, None]) -> Operation[Response]:
+        yield from ()
+        settings = call.ctx.service.settings
+        body = asyncapi_document(settings.version, settings.server_name)
+        return Response(status=200, body=body, content_type=JSON)
+
+    return (
+        Route(
+            "GET", "/openapi.json", openapi, "The routes, as OpenAPI", {200: DOCUMENT}, auth="none", query=None, client=False
+        ),
+        Route(
+            "GET", ASYNCAPI_PATH, asyncapi, "The sockets, as AsyncAPI", {200: DOCUMENT}, auth="none", query=None, client=False
+        ),
+    )  # fmt: skip

@@ -1,26 +1,36 @@
-"""Checks the epoch of a `since`, for pages and streams of a channel's log."""
+"""Checks where a page or a stream of a log begins: one rule for both (PROTOCOL 7.2.6)."""
 
 from __future__ import annotations
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import EPOCH_HEADER, Headers
-from openguild_proto.records import ChannelRecord, LogPlace
+from openguild_proto.records import ChannelAccess, ChannelRecord, LogPlace
 
 LOG_EPOCH = "X-OpenGuild-Epoch"
 LOG_HEAD = "X-OpenGuild-Head"
 LOG_PLACE = (LOG_EPOCH, LOG_HEAD)
 
 
-def check_epoch(epoch: int | None, since: int | None, current: int) -> None:
-    """Raise Refusal 400 unless `epoch` is that of the log, `current`. None is not checked."""
-    if epoch is None:
-        return
-    if epoch < 1:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "must be positive"),))
-    if since is None:
+def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: int | None = None) -> None:
+    """Raise Refusal 400 unless a page or a stream may begin after `since` of `epoch` (PROTOCOL 7.2.6). None is not checked.
+
+    `newest`: the place at which the log ends now. `base`: behind which a mirrored log begins here.
+    """
+    if epoch is not None and since is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "says nothing without since"),))
-    if epoch != current:
-        raise Refusal(ErrorCode.INVALID_SINCE, details=(FieldProblem("epoch", f"the log's epoch is {current}"),))
+    if epoch is not None and epoch != newest.epoch:
+        raise Refusal(ErrorCode.INVALID_SINCE, details=(FieldProblem("epoch", f"the log's epoch is {newest.epoch}"),))
+    if since is not None and since > newest.sequence:
+        problem = FieldProblem("since", f"the newest sequence is {newest.sequence}")
+        raise Refusal(ErrorCode.INVALID_SINCE, details=(problem,))
+    if since is not None and base is not None and since < base:
+        problem = FieldProblem("since", f"this server has the log from {base} on")
+        raise Refusal(ErrorCode.INVALID_SINCE, details=(problem,))
+
+
+def newest_place(access: ChannelAccess) -> LogPlace:
+    """Return the place at which a channel's log ends."""
+    return LogPlace(access.channel.channel_id, access.channel.epoch, access.head)
 
 
 def place_headers(place: LogPlace) -> Headers:

@@ -5,21 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.guilds import ListGuilds
-from openguild_proto.effects.logs import FindLogs
-from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.effects.logs import FindAccountPlaces
 from openguild_proto.gateway.frames import LogHead, Ready, ReadySession, ReadyUser
 from openguild_proto.gateway.negotiation import negotiate
 from openguild_proto.http.message import OpenGateway
 from openguild_proto.log.names import LogKind, log_name
-from openguild_proto.log.sync import may_read
-from openguild_proto.operations.auth import bearer_token, live_claims
+from openguild_proto.operations.auth import bearer_token, live_claims, query_token, unauthorized
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.route import route
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.schemas.guilds import Guild
-from openguild_proto.sessions.tokens import Claims
+from openguild_proto.sessions.tokens import Claims, TokenInvalid, TokenProblem
 from openguild_proto.timestamps import from_millis
 
 
@@ -43,28 +40,29 @@ def open_gateway(call: Call[None, None]) -> Operation[OpenGateway]:
         encoding=chosen.encoding.value,
         subprotocol=chosen.subprotocol,
         address=limit_key(call.request.client_address),
-        token=bearer_token(call.request) or chosen.token,
+        token=bearer_token(call.request) or chosen.token or query_token(call.request, ("access_token",)),
         request_id=call.request.request_id,
     )
 
 
 def authenticate_gateway(ctx: Context, token: str) -> Operation[Authenticated]:
     """Authenticate a gateway socket. Raises Refusal 401."""
-    claims = yield from live_claims(ctx, token)
-    if claims is None:
-        raise Refusal(ErrorCode.UNAUTHORIZED)
+    try:
+        claims = yield from live_claims(ctx, token)
+    except TokenInvalid as invalid:
+        raise unauthorized(invalid.problem) from None
     user_id = claims.user_id
-    guilds = yield from ListGuilds(user_id=user_id)
-    found = yield from FindLogs(user_id=user_id, log_ids=(user_id, *(guild.guild_id for guild in guilds)))
-    heads = [
-        LogHead(log_name(LogKind(access.kind), access.place.log_id), access.place.epoch, access.place.sequence)
-        for access in found
-        if may_read(access, user_id)
+    account = yield from FindAccountPlaces(user_id=user_id)
+    if account is None:  # deleted since
+        raise unauthorized(TokenProblem.REVOKED)
+    heads = [LogHead(log_name(LogKind.USER, user_id), account.place.epoch, account.place.sequence)]
+    heads += [
+        LogHead(log_name(LogKind.GUILD, place.log_id), place.epoch, place.sequence) for _, place in account.guilds
     ]
     ready = Ready(
         user=ReadyUser(user_id, claims.username or user_id),
         session=ReadySession(claims.session_id, from_millis(claims.expires_at_us // 1_000)),
-        guilds=[Guild.of(guild) for guild in guilds],
+        guilds=[Guild.of(guild) for guild, _ in account.guilds],
         heads=heads,
     )
     return Authenticated(claims, ready)

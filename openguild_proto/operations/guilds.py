@@ -9,16 +9,18 @@ from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_PLACE, place_headers
+from openguild_proto.operations.idempotency import CREATION_KEY, asked_once
 from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page_response, start_of
-from openguild_proto.operations.parameters import REASON
-from openguild_proto.operations.route import Parameter, in_guild, route
+from openguild_proto.operations.parameters import REASON, switch
+from openguild_proto.operations.route import in_guild, route
+from openguild_proto.operations.servers import is_silent
 from openguild_proto.policy.names import check_name
 from openguild_proto.policy.permissions import Permission, sees_all
 from openguild_proto.records import GuildAccess, GuildRecord, LimitReached, PageCursor
 from openguild_proto.schemas.guilds import Guild, Name
 
-ALL = Parameter("all", {"type": "boolean"}, "true: every guild; server moderators and above, else 403")
+ALL = switch("all", "true: every guild; server moderators and above, else 403")
 
 
 @route(
@@ -28,7 +30,7 @@ ALL = Parameter("all", {"type": "boolean"}, "true: every guild; server moderator
 def list_guilds(call: Call[None, None]) -> Operation[Response]:
     """List the caller's guilds; with `?all=true` every guild, for server moderators and above."""
     user_id, page = call.claims.user_id, asked_page(call.query)
-    everything = call.query.get("all") == "true"
+    everything = call.query.get("all", False)
     if everything:
         profile = yield from DescribeUser(user_id=user_id)
         if profile is None or not sees_all(profile.server_roles):
@@ -40,14 +42,21 @@ def list_guilds(call: Call[None, None]) -> Operation[Response]:
 
     after = yield from start_of(page, find)
     guilds = yield from ListGuilds(user_id=None if everything else user_id, limit=page.limit + 1, after=after)
-    return page_response(page, guilds, Guild.of, _cursor_of)
+    silent: set[str] = set()
+    for origin in {guild.origin for guild in guilds if guild.origin is not None}:
+        if (yield from is_silent(call.ctx, origin)):
+            silent.add(origin)
+    return page_response(page, guilds, lambda guild: Guild.of(guild, offline=guild.origin in silent), _cursor_of)
 
 
 def _cursor_of(guild: GuildRecord) -> PageCursor:
     return PageCursor(guild.created_at_ms, guild.guild_id)
 
 
-@route("POST", "/guilds", "Create a guild", {200: Guild}, body=Name, errors=(ErrorCode.LIMIT_REACHED,))
+@route(
+    "POST", "/guilds", "Create a guild", {200: Guild}, body=Name,
+    errors=(ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED), request_headers=(CREATION_KEY,),
+)  # fmt: skip
 def create_guild(call: Call[Name, None]) -> Operation[Response]:
     """Create a guild, with the caller as its owner (PROTOCOL 5.4.1)."""
     name, ctx = check_name(call.body.name, "guild_name"), call.ctx
@@ -57,6 +66,7 @@ def create_guild(call: Call[Name, None]) -> Operation[Response]:
         name=name,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.guilds.max_owned_per_user,
+        once=asked_once(call.request, "guild", name),
     )
     if isinstance(guild, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"you may own at most {guild.limit} guilds")
@@ -74,8 +84,9 @@ def create_guild(call: Call[Name, None]) -> Operation[Response]:
 def show_guild(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Show a guild."""
     del guild_id
-    yield from ()
-    return Response.json(Guild.of(call.access.guild), headers=place_headers(call.access.place))
+    guild = call.access.guild
+    offline = guild.origin is not None and (yield from is_silent(call.ctx, guild.origin))
+    return Response.json(Guild.of(guild, offline=offline), headers=place_headers(call.access.place))
 
 
 @route(

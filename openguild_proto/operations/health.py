@@ -6,7 +6,6 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.process import CheckReadiness, Readiness, RenderMetrics
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_BODY_BYTES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.route import Media, route
 from openguild_proto.schemas.accounts import Version
@@ -63,18 +62,11 @@ def metrics(call: Call[None, None]) -> Operation[Response]:
     return Response(status=200, body=body, content_type=METRICS_TYPE)
 
 
-@route(
-    "POST", "/federation/transactions", "Federation", {501: None},
-    auth="none", query=None, client=False, max_body_bytes=MAX_BODY_BYTES,
-)  # fmt: skip
-@route(
-    "GET", "/federation/channels/{channel_id}/events", "Federation", {501: None}, auth="none", query=None, client=False
-)
 @route("GET", "/mls/key-packages", "MLS", {501: None}, auth="none", query=None, client=False)
 @route("GET", "/mls/handshake-test-vectors", "MLS", {501: None}, auth="none", query=None, client=False)
 @route("POST", "/mls/key-packages/{identity}/rotate", "MLS", {501: None}, auth="none", query=None, client=False)
 def not_implemented(call: Call[None, None], **params: str) -> Operation[Response]:
-    """Refuse federation and MLS, which come later (PROTOCOL 13.3)."""
+    """Refuse MLS, which comes later (PROTOCOL 13.3)."""
     del call, params
     yield from ()
     raise Refusal(ErrorCode.NOT_IMPLEMENTED)

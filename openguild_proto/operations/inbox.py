@@ -7,28 +7,38 @@ from openguild_proto.effects.mentions import ListMentions
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.messages import checked_event_id
-from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by
-from openguild_proto.operations.route import Parameter, route
+from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by, start_of
+from openguild_proto.operations.parameters import switch
+from openguild_proto.operations.route import route
 from openguild_proto.records import MentionRecord, PageCursor
+from openguild_proto.schemas.fields import EVENT_ID_PATTERN
 from openguild_proto.schemas.folded import mention_line
 from openguild_proto.schemas.messages import Mention
 
-UNREAD = Parameter("unread", {"type": "boolean"}, "true: only those that are not read yet")
+UNREAD = switch("unread", "true: only those that are not read yet")
 
 
 def _parse_event_id(text: str) -> str | None:
     return checked_event_id("after", text)
 
 
-@route("GET", "/inbox", "List one's mentions", {200: list[Mention]}, query=(UNREAD, *paged_by(_parse_event_id)),
-       response_headers=(NEXT_AFTER,))  # fmt: skip
+@route(
+    "GET", "/inbox", "List one's mentions", {200: list[Mention]},
+    query=(UNREAD, *paged_by(_parse_event_id, EVENT_ID_PATTERN.strip("^$"))), response_headers=(NEXT_AFTER,),
+)  # fmt: skip
 def list_inbox(call: Call[None, None]) -> Operation[Response]:
     """List the messages that mention the caller, newest first; reading their channel clears them."""
     page = asked_page(call.query)
-    after = page.after if isinstance(page.after, PageCursor) else None
-    unread = call.query.get("unread") == "true"
+    after = yield from start_of(page, _no_line)
+    unread = call.query.get("unread", False)
     mentions = yield from ListMentions(user_id=call.claims.user_id, unread=unread, limit=page.limit + 1, after=after)
     return page_response(page, mentions, mention_line, _cursor_of)
+
+
+def _no_line(_: str) -> Operation[PageCursor | None]:
+    """Find no line by its id: an event may be a mention or not, and only a cursor tells when."""
+    yield from ()
+    return None
 
 
 def _cursor_of(mention: MentionRecord) -> PageCursor:

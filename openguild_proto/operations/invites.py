@@ -18,9 +18,12 @@ from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_INVITE_TTL_SECS, MAX_INVITE_USES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_PLACE, place_headers
+from openguild_proto.operations.idempotency import CREATION_KEY, asked_once
 from openguild_proto.operations.ids import new_code
+from openguild_proto.operations.owners import pass_to_owner
 from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by, start_of
 from openguild_proto.operations.parameters import REASON
+from openguild_proto.operations.remote_joining import join_remote, show_remote_invite, split_invite
 from openguild_proto.operations.route import Rights, in_guild, route
 from openguild_proto.policy.invites import is_valid_invite
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
@@ -38,7 +41,8 @@ def _parse_code(text: str) -> str | None:
 
 @route(
     "POST", "/guilds/{guild_id}/invites", "Create an invite", {201: Invite},
-    rights=in_guild(Permission.CREATE_INVITES), body=NewInvite, body_required=False, errors=(ErrorCode.LIMIT_REACHED,),
+    rights=in_guild(Permission.CREATE_INVITES), body=NewInvite, body_required=False,
+    errors=(ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED), request_headers=(CREATION_KEY,),
 )  # fmt: skip
 def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operation[Response]:
     """Create an invite; without bounds it admits any number until it is deleted."""
@@ -61,6 +65,7 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
         expires_at_ms=ctx.wall_ms + body.expires_in_secs * 1000 if body.expires_in_secs is not None else None,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.guilds.max_invites_per_guild,
+        once=asked_once(call.request, "invite", guild_id, body.max_uses, body.expires_in_secs),
     )
     if isinstance(invite, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {invite.limit} living invites; delete some")
@@ -68,8 +73,9 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
 
 
 @route(
-    "GET", "/guilds/{guild_id}/invites", "List invites", {200: list[Invite]},
-    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code), response_headers=(NEXT_AFTER, *LOG_PLACE),
+    "GET", "/guilds/{guild_id}/invites", "List invites", {200: list[Invite]}, at_owner=True,
+    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code, "[A-Za-z0-9_-]{1,64}"),
+    response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """List the invites of a guild; used-up and expired ones too, until they are deleted."""
@@ -97,11 +103,18 @@ def _find(code: str) -> Operation[InviteRecord]:
 
 @route(
     "GET", "/invites/{code}", "Preview an invite", {200: InvitePreview},
-    errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED),
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """Show where an invite leads; 410 if it is used up or expired."""
+    """Show where an invite leads; 410 if it is used up or expired. Of another server: `code@server` (PROTOCOL 16.5.1)."""
+    code, server = split_invite(call, code)
+    if server is not None:
+        remote = yield from show_remote_invite(code, server)
+        return Response.json(InvitePreview.of_remote(f"{code}@{server}", server, remote))
     invite = yield from _find(code)
+    if invite.origin is not None:  # its guild was handed over
+        remote = yield from show_remote_invite(code, invite.origin)
+        return Response.json(InvitePreview.of_remote(f"{code}@{invite.origin}", invite.origin, remote))
     if not is_valid_invite(invite, call.ctx.wall_ms):
         raise Refusal(ErrorCode.INVITE_EXPIRED)
     return Response.json(InvitePreview.of(invite))
@@ -109,17 +122,28 @@ def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
 
 @route(
     "POST", "/invites/{code}/accept", "Join by invite", {200: Member},
-    errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.LIMIT_REACHED),
+    errors=(
+        ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED,
+        ErrorCode.GUILD_OFFLINE, ErrorCode.ID_TAKEN,
+    ),
+    request_headers=(CREATION_KEY,),
 )  # fmt: skip
 def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """Join the guild; idempotent for members."""
+    """Join the guild; idempotent for members. Of another server: `code@server` (PROTOCOL 16.5.1)."""
     ctx = call.ctx
+    code, server = split_invite(call, code)
+    if server is not None:
+        return Response.json(Member.of((yield from join_remote(call, code, server))))
+    invite = yield from FindInvite(code=code)
+    if invite is not None and invite.origin is not None:  # its guild was handed over
+        return Response.json(Member.of((yield from join_remote(call, code, invite.origin))))
     member = yield from AcceptInvite(
         author=call.claims.author,
         code=code,
         role=JOIN_ROLE,
         now_ms=ctx.wall_ms,
         limit=ctx.service.settings.guilds.max_joined_per_user,
+        once=asked_once(call.request, "member", code),
     )
     if isinstance(member, LimitReached):
         raise Refusal(ErrorCode.LIMIT_REACHED, f"you may be a member of at most {member.limit} guilds; leave one")
@@ -131,11 +155,17 @@ def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
 
 @route(
     "DELETE", "/invites/{code}", "Delete an invite", {204: None},
-    rights=Rights(text="self or MANAGE_MEMBERS"), query=(REASON,), errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN),
+    rights=Rights(text="self or MANAGE_MEMBERS"), for_remote=True, query=(REASON,),
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def delete_invite(call: Call[None, None], code: str) -> Operation[Response]:
     """Delete an invite, by its creator or a member with MANAGE_MEMBERS."""
+    code, server = split_invite(call, code)
+    if server is not None:
+        return (yield from pass_to_owner(call, server))
     invite = yield from _find(code)
+    if invite.origin is not None:  # its guild was handed over
+        return (yield from pass_to_owner(call, invite.origin, invite.guild_id))
     access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=call.claims.user_id)
     require_guild(access, needed_to_delete(invite.created_by, call.claims.user_id))
     reason = call.query.get("reason")

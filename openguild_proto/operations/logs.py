@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.channels import ReadEvents
+from openguild_proto.effects.channels import PageBounds, ReadEvents
 from openguild_proto.effects.logs import FindLogs, FindPlace, ReadLogs
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Response
+from openguild_proto.event_page import EventPage
+from openguild_proto.http.message import JSON, Response
 from openguild_proto.limits import (
     DEFAULT_PAGE_EVENTS,
     MAX_PAGE_EVENTS,
+    MAX_PROBLEMS,
     MAX_SAFE_INTEGER,
     MAX_SEQUENCE,
     MAX_SYNC_BODY_BYTES,
@@ -22,40 +24,65 @@ from openguild_proto.limits import (
 )
 from openguild_proto.log.names import LogKind, log_name
 from openguild_proto.log.sync import Followed, News, plan_sync
+from openguild_proto.operations.auth import unauthorized
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.epochs import LOG_EPOCH, LOG_PLACE, check_epoch, epoch_header, place_headers
+from openguild_proto.operations.epochs import (
+    LOG_EPOCH,
+    LOG_PLACE,
+    check_start,
+    epoch_header,
+    newest_place,
+    place_headers,
+)
+from openguild_proto.operations.owners import read_at_owner
 from openguild_proto.operations.paging import count_within_bytes
-from openguild_proto.operations.parameters import EPOCH, EVENT_LIMIT, SEQUENCE
+from openguild_proto.operations.parameters import EPOCH, EVENT_LIMIT, SEQUENCE, SINCE, parse_sequence
 from openguild_proto.operations.route import Parameter, in_channel, in_guild, route
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, GuildAccess, LogPlace, StoredEvent
-from openguild_proto.schemas.decode import parse_integer, parse_uuid
+from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.logs import FollowedLog, LogLine, LogNews, SyncedEvent, SyncRequest, SyncResponse
 from openguild_proto.schemas.messages import ListedEvent
+from openguild_proto.sessions.tokens import TokenProblem
 
-MAX_PROBLEMS = 20  # told of one request
 KINDS = frozenset(kind.value for kind in LogKind)
 
 LOG_PAGE = (
-    Parameter("since", SEQUENCE, "exclusive lower bound; 400 together with before", parse_integer),
+    SINCE,
     EPOCH,
-    Parameter(
-        "before", SEQUENCE, "exclusive upper bound: the newest page below it; 400 together with since", parse_integer
-    ),
+    Parameter("before", SEQUENCE, "exclusive upper bound: the newest page below it; 400 with since", parse_sequence),
     EVENT_LIMIT,
 )
+
+
+def _page_size(query: Mapping[str, Any]) -> int:
+    limit: int = query.get("limit", DEFAULT_PAGE_EVENTS)
+    return min(max(limit, 1), MAX_PAGE_EVENTS)
+
+
+def _page_of(query: Mapping[str, Any]) -> PageBounds | None:
+    since, before = query.get("since"), query.get("before")
+    return PageBounds(_page_size(query), since, before) if since is None or before is None else None
 
 
 @route(
     "GET", "/channels/{channel_id}/events", "Read the log", {200: list[ListedEvent]},
     rights=in_channel(Permission.READ), query=LOG_PAGE, response_headers=(LOG_EPOCH,), errors=(ErrorCode.INVALID_SINCE,),
+    page_of=_page_of,
 )  # fmt: skip
 def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Read a page of a channel's log, oldest first, of about a MiB at most."""
     channel = call.access.channel
-    page = yield from _read_page(call.query, channel_id, channel.epoch)
-    lines = [ListedEvent(event.sequence, event.log_id, msgspec.Raw(event.wire)) for event in page]
-    return Response.json(lines, headers=epoch_header(channel))
+    if channel.origin is not None and _begins_below(call.query, call.access.head, channel.base_sequence or 0):
+        older = yield from read_at_owner(call, channel.origin)
+        if older is not None:
+            return older
+    _check_page(call.query, newest_place(call.access))
+    page = call.access.page or EventPage()
+    if page.body is None:
+        events = _within_bytes(page.events, keep_newest="since" not in call.query)
+        page.body = listed_events(channel.channel_id, events)
+    return Response(status=200, body=page.body, headers=epoch_header(channel), content_type=JSON)
 
 
 @route(
@@ -64,8 +91,12 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
 )  # fmt: skip
 def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Read what happened to a guild, its channels, members and invites, who did it and why: a page, oldest first."""
-    place = call.access.place
-    page = yield from _read_page(call.query, guild_id, place.epoch)
+    place, origin = call.access.place, call.access.guild.origin
+    if origin is not None and _begins_below(call.query, place.sequence, call.access.base):
+        older = yield from read_at_owner(call, origin)
+        if older is not None:
+            return older
+    page = yield from _read_page(call.query, place)
     return Response.json(_lines(LogKind.GUILD, page), headers=place_headers(place))
 
 
@@ -77,8 +108,8 @@ def list_own_log(call: Call[None, None]) -> Operation[Response]:
     """Read what concerns the caller on all their devices: guilds, read positions, mentions, sessions. Oldest first."""
     place = yield from FindPlace(log_id=call.claims.user_id)
     if place is None:  # the account is deleted
-        raise Refusal(ErrorCode.UNAUTHORIZED)
-    page = yield from _read_page(call.query, place.log_id, place.epoch)
+        raise unauthorized(TokenProblem.REVOKED)
+    page = yield from _read_page(call.query, place)
     return Response.json(_lines(LogKind.USER, page), headers=place_headers(place))
 
 
@@ -86,16 +117,43 @@ def _lines(kind: LogKind, page: tuple[StoredEvent, ...]) -> list[LogLine]:
     return [LogLine(log_name(kind, event.log_id), event.sequence, msgspec.Raw(event.wire)) for event in page]
 
 
-def _read_page(query: Mapping[str, Any], log_id: str, epoch: int) -> Operation[tuple[StoredEvent, ...]]:
-    since, before = query.get("since"), query.get("before")
-    if since is not None and before is not None:
+def _begins_below(query: Mapping[str, Any], head: int, base: int) -> bool:
+    """Whether the page has events that are only at the owner of a mirrored log, which begins here behind `base`."""
+    since = query.get("since")
+    if since is not None:
+        return bool(since < base)
+    newest = min(query.get("before", head + 1), head + 1) - 1
+    return bool(max(newest - _page_size(query), 0) < base)
+
+
+def _check_page(query: Mapping[str, Any], newest: LogPlace) -> None:
+    since = query.get("since")
+    if since is not None and "before" in query:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("before", "cannot be combined with since"),))
-    check_epoch(query.get("epoch"), since, epoch)
+    check_start(since, query.get("epoch"), newest)
+
+
+def _within_bytes(page: Sequence[tuple[int, bytes]], *, keep_newest: bool) -> Sequence[tuple[int, bytes]]:
+    """Return the part of the page within MAX_PAGE_BYTES, as `_bounded`."""
+    if keep_newest:
+        return page[len(page) - count_within_bytes([wire for _, wire in reversed(page)]) :]
+    return page[: count_within_bytes([wire for _, wire in page])]
+
+
+def listed_events(channel_id: str, page: Sequence[tuple[int, bytes]]) -> bytes:
+    """Return a list of `ListedEvent` as JSON. The events are put in as they are stored, without a Struct for each."""
+    middle = b',"channel_id":"%b","event":' % channel_id.encode()
+    return b"[%b]" % b",".join([b'{"sequence":%d%b%b}' % (sequence, middle, wire) for sequence, wire in page])
+
+
+def _read_page(query: Mapping[str, Any], newest: LogPlace) -> Operation[tuple[StoredEvent, ...]]:
+    since, before = query.get("since"), query.get("before")
+    _check_page(query, newest)
     events = yield from ReadEvents(
-        log_id=log_id,
-        limit=min(max(query.get("limit", DEFAULT_PAGE_EVENTS), 1), MAX_PAGE_EVENTS),
-        after=max(since, 0) if since is not None else None,
-        before=max(before, 0) if before is not None else None,
+        log_id=newest.log_id,
+        limit=_page_size(query),
+        after=since,
+        before=before,
     )
     if events is None:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -105,8 +163,8 @@ def _read_page(query: Mapping[str, Any], log_id: str, epoch: int) -> Operation[t
 def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[StoredEvent, ...]:
     """Return the part of the page within MAX_PAGE_BYTES, at least one event, from the end at which the reader continues."""
     if keep_newest:
-        return events[len(events) - count_within_bytes(reversed(events)) :]
-    return events[: count_within_bytes(events)]
+        return events[len(events) - count_within_bytes([event.wire for event in reversed(events)]) :]
+    return events[: count_within_bytes([event.wire for event in events])]
 
 
 @route(
@@ -121,7 +179,7 @@ def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
     plan = plan_sync(asked, found, user_id=user_id, limit=limit)
     events = (yield from ReadLogs(parts=plan.parts)) if plan.parts else ()
     given: dict[str, list[StoredEvent]] = {}
-    for event in events[: count_within_bytes(events)]:
+    for event in events[: count_within_bytes([event.wire for event in events])]:
         given.setdefault(event.log_id, []).append(event)
     lines = [_news_line(news, given.get(news.log_id, [])) for news in plan.news]
     more = any(line.status == "news" and (not line.events or line.events[-1].sequence != line.head) for line in lines)

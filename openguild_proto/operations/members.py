@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.guilds import FindMember, ListMembers, RemoveMember, SetMemberRole
+from openguild_proto.effects.guilds import FindGuildAccess, FindMember, ListMembers, RemoveMember, SetMemberRole
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
@@ -13,6 +13,7 @@ from openguild_proto.operations.epochs import LOG_PLACE, place_headers
 from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page_response, start_of
 from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.route import in_guild, route
+from openguild_proto.operations.upkeep import leave_mirrored
 from openguild_proto.policy.permissions import Permission, normalise_role, require_removal, require_role_change
 from openguild_proto.records import GuildAccess, MemberChange, MemberRecord, PageCursor
 from openguild_proto.schemas.guilds import Member, RoleBody
@@ -84,12 +85,15 @@ def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> 
 
 
 @route(
-    "DELETE", "/guilds/{guild_id}/members/@me", "Leave a guild", {204: None},
-    errors=(ErrorCode.NOT_FOUND, ErrorCode.LAST_OWNER),
+    "DELETE", "/guilds/{guild_id}/members/@me", "Leave a guild", {204: None}, for_remote=True,
+    errors=(ErrorCode.GUILD_OFFLINE, ErrorCode.NOT_FOUND, ErrorCode.LAST_OWNER),
 )  # fmt: skip
 def leave(call: Call[None, None], guild_id: str) -> Operation[Response]:
     """Leave a guild; 409 for the last owner."""
     author, now_ms = call.claims.author, call.ctx.wall_ms
+    access = yield from FindGuildAccess(guild_id=guild_id, user_id=author.user_id)
+    if access is not None and access.guild.origin is not None:
+        return (yield from leave_mirrored(call, access.guild.origin, guild_id))
     _require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=author.user_id, now_ms=now_ms)))
     return Response.empty()
 

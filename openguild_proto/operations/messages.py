@@ -13,14 +13,17 @@ from openguild_proto.http.message import Response
 from openguild_proto.limits import (
     MAX_MESSAGE_BODY_BYTES,
     MAX_MESSAGE_CHARS,
+    MAX_PROBLEMS,
 )
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
-from openguild_proto.operations.posting import IDEMPOTENCY_KEY, asked_nonce, fingerprint_of, post_event
+from openguild_proto.operations.idempotency import IDEMPOTENCY_KEY, asked_nonce
+from openguild_proto.operations.posting import fingerprint_of, post_event
 from openguild_proto.operations.route import in_channel, route
 from openguild_proto.policy.mentions import allowed_mentions, find_mentions
-from openguild_proto.policy.permissions import Permission
+from openguild_proto.policy.permissions import Permission, normalise_role
 from openguild_proto.records import NOBODY, ChannelAccess, Mentions, Reply
+from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.events import MentionedParties
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
 from openguild_proto.schemas.messages import AllowedMentions, PostedMessage, PostMessage
@@ -57,11 +60,35 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
 
 def _mentions_of(text: str, allowed: AllowedMentions | None, role: str) -> Mentions:
     """Return whom the message mentions. Raises Refusal 400."""
+    wanted = _checked_allowance(allowed) if allowed is not None else AllowedMentions()
     named = find_mentions(text)
     if named == NOBODY:
         return named
-    wanted = allowed if allowed is not None else AllowedMentions()
     return allowed_mentions(named, role=role, users=wanted.users, roles=wanted.roles, everyone=wanted.everyone)
+
+
+def _checked_allowance(allowed: AllowedMentions) -> AllowedMentions:
+    users = [parse_uuid(user) for user in allowed.users or ()]
+    roles = [normalise_role(role) for role in allowed.roles or ()]
+    problems = [
+        *(
+            FieldProblem(f"allowed_mentions.users[{at}]", "must be a UUID")
+            for at, user in enumerate(users)
+            if user is None
+        ),
+        *(
+            FieldProblem(f"allowed_mentions.roles[{at}]", "is not a role")
+            for at, role in enumerate(roles)
+            if role is None
+        ),
+    ]
+    if problems:
+        raise Refusal(ErrorCode.VALIDATION, details=tuple(problems[:MAX_PROBLEMS]))
+    return msgspec.structs.replace(
+        allowed,
+        users=None if allowed.users is None else [user for user in users if user is not None],
+        roles=None if allowed.roles is None else [role for role in roles if role is not None],
+    )
 
 
 def checked_text(content: str) -> str:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-import msgspec
-
-from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
+from openguild_proto.operations.component_schemas import Schema, build_schemas, schema_of
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD
+from openguild_proto.operations.examples import example_of
 from openguild_proto.operations.paging import NEXT_AFTER, NEXT_CURSOR
 from openguild_proto.operations.parameters import EPOCH
+from openguild_proto.operations.path_parameters import PATH_PARAMETERS
 from openguild_proto.operations.route import Media, Parameter, Route
-from openguild_proto.operations.router import CLIENT_PREFIX, UUID_PARAMETERS
-from openguild_proto.schemas.events import CONTENTS, RedactedContent
-from openguild_proto.schemas.fields import MANDATORY_MARK, SCHEMA_PREFIX
-from openguild_proto.schemas.messages import Reaction
-from openguild_proto.ws.close_codes import CLOSE_CODES
+from openguild_proto.operations.router import CLIENT_PREFIX
+from openguild_proto.schemas.fields import ID_EXAMPLE, SCHEMA_PREFIX
 
-Schema = dict[str, Any]
+ASYNCAPI_PATH = "/asyncapi.json"
 
-# Only other schemas refer to them: they are raw bytes in answers.
-_BESIDE = (CanonicalEvent, Reaction, *CONTENTS.values(), RedactedContent)
-
+_REQUEST_ID = {"type": "string", "pattern": f"^[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID_CHARS}}}$"}
 _HEADERS: dict[str, Schema] = {
     "X-Request-Id": {
         "description": "the request's own id where it sent a good one, else a new one; it is in every log line",
         "required": True,
-        "schema": {"type": "string", "pattern": f"^[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID_CHARS}}}$"},
+        "schema": _REQUEST_ID,
     },
     NEXT_AFTER: {
         "description": "the `after` of the next page, opaque; absent on the last",
@@ -50,26 +46,85 @@ _HEADERS: dict[str, Schema] = {
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     },
-    "Retry-After": {"description": "seconds to wait; with 429 and 503", "schema": {"type": "integer", "minimum": 1}},
-    "WWW-Authenticate": {"description": "with 401", "schema": {"type": "string"}},
-    "Allow": {"description": "with 405: the methods that are answered", "schema": {"type": "string"}},
+    "RateLimit-Policy": {
+        "description": "the limits of the route (draft-ietf-httpapi-ratelimit-headers)",
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {"description": "what is left of them", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "how long the answer may be kept", "schema": {"type": "string"}},
+    "Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer", "minimum": 1}},
+    "WWW-Authenticate": {
+        "description": "how to authenticate",
+        "required": True,
+        "schema": {"type": "string", "const": "Bearer"},
+    },
+    "Allow": {"description": "the methods that are answered", "required": True, "schema": {"type": "string"}},
+    "Upgrade": {
+        "description": "what is spoken here",
+        "required": True,
+        "schema": {"type": "string", "const": "websocket"},
+    },
+    "Sec-WebSocket-Version": {"description": "of RFC 6455", "schema": {"type": "string", "const": "13"}},
+    "Sec-WebSocket-Accept": {"description": "RFC 6455 4.2.2", "required": True, "schema": {"type": "string"}},
+    "Sec-WebSocket-Protocol": {
+        "description": "the subprotocol that is spoken; absent where none was offered",
+        "schema": {"type": "string"},
+    },
 }
-_ERROR_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_ERROR_HEADERS = {
+    401: ("WWW-Authenticate",),
+    405: ("Allow",),
+    426: ("Upgrade", "Sec-WebSocket-Version"),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
+_UPGRADED = ("Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol")
+_LIMITED = ("RateLimit-Policy", "RateLimit")
 
 _ABOUT = (
-    "Every client route stands at the root and under /client/v1. A request may bring `X-Request-Id`; every answer has "
-    "one. Every error has the one shape `Error`. Lengths count after trimming."
+    f"Client routes stand under {CLIENT_PREFIX}, and also at the root, where clients of the first implementation look for "
+    "them. A request may bring `X-Request-Id`; every answer has one. Every error has the one shape `ApiError`; an "
+    "operation lists its codes in `x-error-codes`. Lengths count after trimming. The formats `username`, `title` and "
+    "`emoji` stand for rules that no pattern says: those of names, of one-line texts, and of emoji."
 )
+SECURITY_SCHEMES: dict[str, Schema] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "an access token"},
+    "subprotocol": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Sec-WebSocket-Protocol",
+        "description": "for browsers: the token as a subprotocol, as in `openguild.v1, bearer.<token>`; it is never echoed",
+    },
+    "query": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "access_token",
+        "description": "where no header can be sent; proxies may log it",
+    },
+    "server": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Signature",
+        "description": "between servers: Signature-Input and Signature as RFC 9421 has them, with Content-Digest",
+    },
+}
+_SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
+    "bearer": [{"bearer": []}],
+    "socket": [{"bearer": []}, {"subprotocol": []}, {"query": []}],
+    "gateway": [{}, {"bearer": []}, {"subprotocol": []}],
+    "none": [],
+    "refresh": [],
+    "server": [{"server": []}],
+}
 
 
 def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
     """Return a new document as plain dicts and lists. `version`: of the server."""
     routes = list(routes)
+    schemas = build_schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        prefixes = ("", CLIENT_PREFIX) if route.client else ("",)
-        for prefix in prefixes:
-            paths.setdefault(prefix + route.template, {})[route.method.lower()] = _operation(route, prefix)
+        paths.setdefault(documented_path(route), {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -78,77 +133,47 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
             "description": _ABOUT,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "the server that gave this document"}],
+        "servers": [{"url": "/", "description": "the root of the server that gave this document"}],
+        "externalDocs": {"url": ASYNCAPI_PATH, "description": "what is sent over sockets, as AsyncAPI"},
+        "tags": [_tag(route) for route in {route.module: route for route in routes}.values()],
         "paths": paths,
         "components": {
-            "schemas": build_schemas(routes),
+            "schemas": schemas,
             "headers": _HEADERS,
             "responses": {
-                "Error": _error_response(*_HEADERS.keys() - {NEXT_AFTER, NEXT_CURSOR, LOG_EPOCH, LOG_HEAD}),
+                "Error": _error_response("any error", schemas),
                 **{
-                    f"Error{status}": _error_response("X-Request-Id", *names)
+                    f"Error{status}": _error_response("a typed error", schemas, *names)
                     for status, names in _ERROR_HEADERS.items()
                 },
             },
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-        },
-        "x-close-codes": {
-            str(int(code)): {"action": row.action, "meaning": row.meaning} for code, row in CLOSE_CODES.items()
+            "securitySchemes": SECURITY_SCHEMES,
         },
     }
 
 
-def build_schemas(routes: Iterable[Route]) -> dict[str, Schema]:
-    """Return all component schemas by name, in the order of the routes."""
-    types: dict[str, Any] = {}  # by the text of the type: a list cannot be compared with a union
-    for route in routes:
-        for kind in (route.body, *route.responses.values(), route.frames):
-            if kind is not None and not isinstance(kind, Media):
-                types[str(kind)] = kind
-    _, components = msgspec.json.schema_components((*types.values(), *_BESIDE), ref_template=SCHEMA_PREFIX + "{name}")
-    unions = {_name(kind): _union(kind) for kind in types.values() if not _is_list(kind) and not isinstance(kind, type)}
-    schemas: dict[str, Schema] = msgspec.json.decode(
-        msgspec.json.encode({**components, **unions})
-    )  # turns defaults that are tuples into lists
-    for schema in schemas.values():
-        _require_mandatory(schema)
-    event = schemas["CanonicalEvent"]
-    event["required"] = list(event["properties"])  # the defaults are for builders; on the wire all members are present
-    for member in event["properties"].values():
-        member.pop("default", None)
-    contents = [_schema(kind) for kind in dict.fromkeys((*CONTENTS.values(), RedactedContent))]
-    event["properties"]["content"] = {"anyOf": contents}
-    event["properties"]["event_id"]["pattern"] = "^\\$[1-9A-HJ-NP-Za-km-z]{32,44}$"
-    event["properties"]["origin_ts"]["description"] = "UTC milliseconds: informs, does not order"
-    event["properties"]["room_id"] |= {
-        "description": "of the channel, guild or user whose log it is in",
-        "format": "uuid",
-    }
-    event["properties"]["sender"]["description"] = "a user; the server's name where its operator made the change"
-    readiness = schemas["Readiness"]["properties"]
-    readiness["status"]["enum"] = ["ready", "degraded", "unavailable", "draining"]
-    return {**schemas, "Error": _error_schema()}
+def documented_path(route: Route) -> str:
+    """Return the one path under which a route is described."""
+    return (CLIENT_PREFIX if route.client else "") + route.template
 
 
-def _union(kind: Any) -> Schema:
-    (described,), _ = msgspec.json.schema_components((kind,), ref_template=SCHEMA_PREFIX + "{name}")
-    return {key: value for key, value in described.items() if key != "title"}
+def operation_id(route: Route) -> str:
+    """Return the name of an operation, for generated clients: letters, digits and underscores."""
+    if route.status != 501:
+        return route.operation.__name__
+    words = [word.strip("{}").replace("-", "_") for word in route.template.split("/")[1:]]
+    return "_".join((route.method.lower(), *words))
 
 
-def _require_mandatory(schema: Schema) -> None:
-    """Mark members as required that have a default in the Struct but are refused when absent."""
-    for name, member in schema.get("properties", {}).items():
-        if member.pop(MANDATORY_MARK, False):
-            member.pop("default", None)
-            schema["required"].append(name)
-            kinds = [kind for kind in member.pop("anyOf", []) if kind != {"type": "null"}]
-            member.update(*kinds)
+def _tag(route: Route) -> dict[str, str]:
+    about = (sys.modules[route.operation.__module__].__doc__ or "").strip().splitlines()[0]
+    return {"name": route.module, "description": about.partition(" (PROTOCOL")[0].rstrip(".")}
 
 
-def _operation(route: Route, prefix: str) -> dict[str, Any]:
+def _operation(route: Route, schemas: Mapping[str, Schema]) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": f"{'client.' if prefix else ''}{route.name}"
-        + (f".{route.method}{route.template}" if route.status == 501 else ""),
+        "operationId": operation_id(route),
+        "tags": [route.module],
         "summary": route.summary,
         "x-permission": route.permission,
         "parameters": [
@@ -156,68 +181,49 @@ def _operation(route: Route, prefix: str) -> dict[str, Any]:
             *_parameters("query", route.query or ()),
             *_parameters("header", route.request_headers),
         ],
-        "responses": _responses(route),
+        "responses": _responses(route, schemas),
+        "security": _SECURITY[route.auth],
     }
     if route.limits:
         described["x-limits"] = [limit.text for limit in route.limits]
-    if route.frames is not None:
-        schema = _name(route.frames)
-        described["description"] = f"After the upgrade each text frame is one `{schema}` ({SCHEMA_PREFIX}{schema})."
-        described["x-frames"] = _schema(route.frames)
-    if route.needs_token:
-        described["security"] = [{"bearer": []}]
+    if route.error_codes:
+        described["x-error-codes"] = [code.spec.code for code in route.error_codes]
+    if route.auth in {"socket", "gateway"}:
+        described["description"] = "An upgrade to WebSocket (RFC 6455); its messages are described as AsyncAPI."
+        described["externalDocs"] = {"url": ASYNCAPI_PATH}
     if route.body is not None:
+        schema = schema_of(route.body)
         described["requestBody"] = {
             "required": route.body_required,
-            "content": {"application/json": {"schema": _schema(route.body)}},
+            "content": {"application/json": {"schema": schema, "example": example_of(schema, schemas)}},
         }
     return described
 
 
-def _responses(route: Route) -> dict[str, Any]:
-    if route.status == 501:
-        return {"501": {"$ref": "#/components/responses/Error"}}
+def _responses(route: Route, schemas: Mapping[str, Schema]) -> dict[str, Any]:
+    limited = _LIMITED if route.limits else ()
     responses: dict[str, Any] = {}
-    for status, kind in route.responses.items():
+    error = {"$ref": "#/components/responses/Error"}
+    if route.status == 501:
+        responses["501"] = {**error, "description": ErrorCode.NOT_IMPLEMENTED.spec.message}
+    for status, kind in route.responses.items() if route.status != 501 else ():
         more = route.response_headers if status == route.status else _ERROR_HEADERS.get(status, ())
-        text = route.summary if status == route.status else f"{route.summary}: not now"
-        response: dict[str, Any] = {"description": text, "headers": _header_references("X-Request-Id", *more)}
+        upgraded = _UPGRADED if status == 101 else ()
+        response: dict[str, Any] = {
+            "description": route.summary if status == route.status else f"{route.summary}: not now",
+            "headers": _header_references("X-Request-Id", *more, *limited, *upgraded),
+        }
         if kind is not None:
             content_type = kind.content_type if isinstance(kind, Media) else "application/json"
-            response["content"] = {content_type: {"schema": _schema(kind)}}
+            schema = schema_of(kind)
+            response["content"] = {content_type: {"schema": schema, "example": example_of(schema, schemas)}}
         responses[str(status)] = response
     for status, codes in groupby(route.error_codes, key=lambda code: code.spec.status):
+        text = "; ".join(f"`{code.spec.code}`: {code.spec.message}" for code in codes)
         reference = f"#/components/responses/Error{status if status in _ERROR_HEADERS else ''}"
-        responses[str(status)] = {"$ref": reference, "description": ", ".join(code.spec.code for code in codes)}
-    responses["default"] = {"$ref": "#/components/responses/Error"}
+        responses[str(status)] = {"$ref": reference, "description": text}
+    responses["default"] = error
     return responses
-
-
-def _schema(kind: Any) -> Schema:
-    if isinstance(kind, Media):
-        return kind.schema
-    if _is_list(kind):
-        return {"type": "array", "items": _schema(kind.__args__[0])}
-    return {"$ref": SCHEMA_PREFIX + _name(kind)}
-
-
-def schema_name(kind: Any) -> str:
-    """Return a schema's name for the tables: `Guild`, `[Guild]` for a list, "" without one."""
-    if kind is None or isinstance(kind, Media):
-        return ""
-    return f"[{_name(kind.__args__[0])}]" if _is_list(kind) else _name(kind)
-
-
-def _is_list(kind: Any) -> bool:
-    return getattr(kind, "__origin__", None) is list
-
-
-def _name(kind: Any) -> str:
-    """Return the name of a Struct, or the title of a union."""
-    if isinstance(kind, type):
-        return kind.__name__
-    titles = [str(meta.title) for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
-    return titles[0]
 
 
 def _header_references(*names: str) -> dict[str, Any]:
@@ -226,42 +232,18 @@ def _header_references(*names: str) -> dict[str, Any]:
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     names = [segment[1:-1] for segment in route.template.split("/") if segment.startswith("{")]
-    return [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "format": "uuid"} if name in UUID_PARAMETERS else {"type": "string"},
-        }
-        for name in names
-    ]
+    return [{"name": name, "in": "path", "required": True, **PATH_PARAMETERS[name]} for name in names]
 
 
 def _parameters(place: str, parameters: Iterable[Parameter]) -> list[dict[str, Any]]:
     return [{"name": row.name, "in": place, "description": row.text, "schema": row.schema} for row in parameters]
 
 
-def _error_response(*headers: str) -> dict[str, Any]:
+def _error_response(text: str, schemas: Mapping[str, Schema], *headers: str) -> dict[str, Any]:
+    schema = {"$ref": SCHEMA_PREFIX + "ApiError"}
+    example = {"error": "not_found", "message": ErrorCode.NOT_FOUND.spec.message, "request_id": ID_EXAMPLE}
     return {
-        "description": "a typed error",
-        "headers": _header_references(*headers),
-        "content": {"application/json": {"schema": {"$ref": SCHEMA_PREFIX + "Error"}}},
-    }
-
-
-def _error_schema() -> Schema:
-    problem = {
-        "type": "object",
-        "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-        "required": ["field", "message"],
-    }
-    return {
-        "type": "object",
-        "properties": {
-            "error": {"type": "string", "enum": sorted({code.spec.code for code in ErrorCode})},
-            "message": {"type": "string"},
-            "request_id": {"type": "string"},
-            "details": {"type": "array", "items": problem},
-        },
-        "required": ["error", "message", "request_id"],
+        "description": text,
+        "headers": _header_references("X-Request-Id", *headers),
+        "content": {"application/json": {"schema": schema, "example": example}},
     }

@@ -7,17 +7,18 @@ cannot see. Clients of the previous release send the last line's id, which must 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Headers, Response
 from openguild_proto.limits import MAX_PAGE_BYTES, MAX_PAGE_LINES, MAX_TIME_MS
-from openguild_proto.operations.parameters import CLAMPED, STRING
+from openguild_proto.operations.parameters import CURSOR_TIME, page_limit
 from openguild_proto.operations.route import Parameter
-from openguild_proto.records import PageCursor, StoredEvent
-from openguild_proto.schemas.decode import parse_integer, parse_uuid
+from openguild_proto.records import PageCursor
+from openguild_proto.schemas.decode import parse_uuid
+from openguild_proto.schemas.fields import UUID_PATTERN
 
 T = TypeVar("T")
 
@@ -43,8 +44,8 @@ def parse_cursor(text: str, parse_key: Callable[[str], str | None]) -> PageCurso
     return PageCursor(at_ms, key) if key is not None and at_ms <= MAX_TIME_MS else None
 
 
-def paged_by(parse_key: Callable[[str], str | None]) -> tuple[Parameter, ...]:
-    """Return the query parameters of a list. `parse_key` parses the id of a line."""
+def paged_by(parse_key: Callable[[str], str | None], key_pattern: str) -> tuple[Parameter, ...]:
+    """Return the query parameters of a list. `parse_key` parses the id of a line, which `key_pattern` describes."""
 
     def parse_after(name: str, text: str) -> PageCursor | str:
         after = parse_cursor(text, parse_key) or parse_key(text)
@@ -52,12 +53,12 @@ def paged_by(parse_key: Callable[[str], str | None]) -> tuple[Parameter, ...]:
             raise _after_problem()
         return after
 
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_LINES, "default": MAX_PAGE_LINES}
-    after = "the X-Next-After of the page before; also the id of a line that is in the list"
-    return Parameter("limit", limit, CLAMPED, parse_integer), Parameter("after", STRING, after, parse_after)
+    after = "the X-Next-After of the page before, opaque"
+    cursor = {"type": "string", "pattern": rf"^{CURSOR_TIME}\.{key_pattern}$"}
+    return page_limit(MAX_PAGE_LINES, MAX_PAGE_LINES), Parameter("after", cursor, after, parse_after)
 
 
-PAGE = paged_by(parse_uuid)
+PAGE = paged_by(parse_uuid, UUID_PATTERN)
 
 
 def asked_page(query: Mapping[str, Any]) -> Page:
@@ -79,11 +80,13 @@ def _after_problem() -> Refusal:
     return Refusal(ErrorCode.VALIDATION, details=(FieldProblem("after", f"must be the {NEXT_AFTER} of a page"),))
 
 
-def count_within_bytes(events: Iterable[StoredEvent]) -> int:
+def count_within_bytes(wires: Collection[bytes]) -> int:
     """Return how many of the first events fit in MAX_PAGE_BYTES, at least one."""
+    if sum(map(len, wires)) <= MAX_PAGE_BYTES:
+        return len(wires)
     size = count = 0
-    for event in events:
-        size += len(event.wire)
+    for wire in wires:
+        size += len(wire)
         if count and size > MAX_PAGE_BYTES:
             break
         count += 1

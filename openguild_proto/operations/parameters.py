@@ -5,21 +5,70 @@ from __future__ import annotations
 from typing import Any
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS, MAX_REASON_CHARS, MAX_SAFE_INTEGER
+from openguild_proto.limits import (
+    DEFAULT_PAGE_EVENTS,
+    MAX_PAGE_EVENTS,
+    MAX_REASON_CHARS,
+    MAX_SAFE_INTEGER,
+    MAX_SEQUENCE,
+)
 from openguild_proto.operations.route import Parameter
 from openguild_proto.policy.names import text_problem
-from openguild_proto.schemas.decode import parse_integer
+from openguild_proto.schemas.decode import parse_clamped, parse_integer
+from openguild_proto.schemas.fields import text_schema
 
-INTEGER: dict[str, Any] = {"type": "integer"}
+CURSOR_TIME = "[0-9]{1,14}"  # of a cursor, in ms
 STRING: dict[str, Any] = {"type": "string"}
-SEQUENCE: dict[str, Any] = {"type": "integer", "minimum": 0}
-CLAMPED = "how many at most; beyond the bounds the nearest one counts"
+SEQUENCE: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE}
 
+
+def page_limit(most: int, default: int) -> Parameter:
+    """Return the parameter `limit` of a page. A value beyond the bounds is no error."""
+    schema = {"type": "integer", "default": default}
+    return Parameter("limit", schema, f"1 to {most} lines; beyond these bounds the nearest one counts", parse_clamped)
+
+
+def _parse_boolean(name: str, text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(name, "must be true or false"),))
+    return text == "true"
+
+
+def switch(name: str, text: str) -> Parameter:
+    """Return a parameter that is true or false; absent: false."""
+    return Parameter(name, {"type": "boolean", "default": False}, text, _parse_boolean)
+
+
+def parse_sequence(name: str, text: str) -> int:
+    """Parse a sequence, 0 included. Raises Refusal."""
+    return _at_least(0, name, parse_integer(name, text), "must not be negative")
+
+
+def _parse_since(name: str, text: str) -> int:
+    return _at_least(0, name, parse_clamped(name, text), "must not be negative")  # however large: beyond the newest
+
+
+def _parse_epoch(name: str, text: str) -> int:
+    return _at_least(1, name, parse_integer(name, text), "must be positive")
+
+
+def _at_least(least: int, name: str, value: int, problem: str) -> int:
+    if value < least:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(name, problem),))
+    return value
+
+
+SINCE = Parameter(
+    "since",
+    SEQUENCE,
+    "the last sequence that the client has: the events after it; beyond the newest: 400 invalid_since",
+    _parse_since,
+)
 EPOCH = Parameter(
     "epoch",
     {"type": "integer", "minimum": 1, "maximum": MAX_SAFE_INTEGER},
-    "which log `since` counts in; another one than the channel's: 400 invalid_since",
-    parse_integer,
+    "which log `since` counts in; another one than it is: 400 invalid_since",
+    _parse_epoch,
 )
 
 
@@ -35,15 +84,10 @@ def _parse_reason(name: str, text: str) -> str:
 
 REASON = Parameter(
     "reason",
-    {"type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS},
+    text_schema(1, MAX_REASON_CHARS, "spam"),
     "why; it stands in the log, for everybody who may read it",
     _parse_reason,
 )
-EVENT_LIMIT = Parameter(
-    "limit",
-    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS},
-    CLAMPED,
-    parse_integer,
-)
+EVENT_LIMIT = page_limit(MAX_PAGE_EVENTS, DEFAULT_PAGE_EVENTS)
 ACCESS_TOKEN = Parameter("access_token", STRING, "the token, where no header can be sent; proxies may log it")
 CLIENT_ID = Parameter("client_id", STRING, "ignored")

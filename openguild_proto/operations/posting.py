@@ -9,26 +9,19 @@ from blake3 import blake3
 from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindPosted, Unchanged
-from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.http.message import Request, Response
-from openguild_proto.limits import MAX_NONCE_CHARS
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.context import Context
+from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.ids import new_nonce
-from openguild_proto.operations.route import Parameter
+from openguild_proto.operations.owners import propose
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.channels import KIND_BYTES, is_same_content
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import NOBODY, Change, ChannelAccess, Mentions, Reply, StoredEvent
-from openguild_proto.schemas.fields import NONCE_PATTERN
+from openguild_proto.schemas.between_servers import ProposalAnswer
 from openguild_proto.schemas.messages import ChangedMessage, PostedMessage
 from openguild_proto.timestamps import from_millis
-
-IDEMPOTENCY_KEY = Parameter(
-    "Idempotency-Key",
-    {"type": "string", "pattern": NONCE_PATTERN},
-    "the nonce, where the body has none; both only when they are equal",
-)
 
 
 def post_event(
@@ -46,6 +39,8 @@ def post_event(
     `members`: the event's content; the author and a nonce are added, so that two equal contents are two events.
     `fingerprint`: 32 bytes, a hash of what a repeat must share with the first post.
 
+    In a mirrored channel the owner server decides (PROTOCOL 16.6).
+
     A repeat of a nonce gets the response of the first post; nothing is stored or sent. So a client may retry after a lost
     response. Repeats have wider limits of their own, beyond which they count as messages.
     """
@@ -62,6 +57,7 @@ def post_event(
         if not is_same_content(fingerprint, posted.fingerprint):
             raise Refusal(ErrorCode.NONCE_REUSED)
         return _acknowledged(posted.event, change)
+    own_nonce = nonce or new_nonce(ctx)
     built = build_event(
         server_name=service.settings.server_name,
         room_id=channel_id,
@@ -70,11 +66,15 @@ def post_event(
         content={
             "author": {"id": claims.user_id, "username": claims.username or claims.user_id},
             **members,
-            "nonce": nonce or new_nonce(ctx),
+            "nonce": own_nonce,
         },
         origin_ts_ms=ctx.wall_ms,
         signer=service.signer,
     )
+    owner = call.access.channel.origin
+    if owner is not None:
+        answer = yield from propose(call, owner, built, own_nonce)
+        return _decided(answer, change)
     outcome = yield from AppendEvent(
         author=claims.author,
         channel_id=channel_id,
@@ -112,18 +112,11 @@ def _acknowledged(event: StoredEvent, change: Change | None) -> Response:
     return Response.json(ChangedMessage(change.target, event.sequence, event.event_id, created_at))
 
 
-def asked_nonce(request: Request, in_body: str | None) -> str | None:
-    """Return the nonce of the body or the Idempotency-Key header; both must agree (PROTOCOL 7.5.1). Raises Refusal."""
-    keys = request.all_headers("idempotency-key")
-    given = {nonce for nonce in (*keys, in_body) if nonce is not None}
-    if len(given) > 1:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("nonce", "differs from the Idempotency-Key header"),))
-    for nonce in given:
-        if not 1 <= len(nonce) <= MAX_NONCE_CHARS or not all("!" <= character <= "~" for character in nonce):
-            message = f"must be 1 to {MAX_NONCE_CHARS} visible ASCII characters"
-            raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("nonce", message),))
-        return nonce
-    return None
+def _decided(answer: ProposalAnswer, change: Change | None) -> Response:
+    if answer.sequence is None or answer.created_at_ms is None:
+        return Response.json(ChangedMessage(answer.event_id))
+    stored = StoredEvent("", answer.sequence, answer.event_id, b"", answer.created_at_ms)
+    return _acknowledged(stored, change)
 
 
 def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
@@ -151,7 +144,7 @@ def _charge(ctx: Context, *checks: tuple[SlidingWindow, str, ErrorCode]) -> Refu
     for window, key, code in checks:
         wait = window.peek(key, ctx.now)
         if wait is not None:
-            return Refusal(code, retry_after_secs=int(wait) + 1)
+            return Limit.MESSAGES.refusal(wait, code)
     for window, key, _ in checks:
         window.hit(key, ctx.now)
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from openguild_proto.effects.process import ComponentState, Readiness, StorageHealth
 from openguild_proto.policy.lifecycle import Lifecycle
 
@@ -23,13 +25,17 @@ def describe_readiness(
     is_memory: bool,
     descriptors_short: bool,
     uptime_seconds: int,
+    standbys: Sequence[bool] = (),
 ) -> Readiness:
-    """Return the state now. Degraded: it serves, but the bus has a problem or descriptors are short."""
+    """Return the state now. `standbys`: of each whether it serves reads.
+
+    Degraded: it serves, but the bus has a problem, a standby is left out, or descriptors are short.
+    """
     if lifecycle.is_draining:
         status = "draining"
     elif not (health.usable and lifecycle.has_started):
         status = "unavailable"
-    elif bus.status == "error" or descriptors_short:
+    elif bus.status == "error" or descriptors_short or not all(standbys):
         status = "degraded"
     else:
         status = "ready"
@@ -37,6 +43,7 @@ def describe_readiness(
         MEMORY if is_memory else _database(health),
         _migrations(health),
         bus,
+        *((_standbys(standbys),) if standbys else ()),
         DRAINING if lifecycle.is_draining else NOT_DRAINING,
         *((DESCRIPTORS_SHORT,) if descriptors_short else ()),
     )
@@ -59,6 +66,12 @@ def _migrations(health: StorageHealth) -> ComponentState:
     if not health.database:
         return MIGRATIONS_UNKNOWN
     return _component("migrations", health.migrations, "schema is current", "schema is not current")
+
+
+def _standbys(serving: Sequence[bool]) -> ComponentState:
+    left_out = len(serving) - sum(serving)
+    problem = f"{left_out} of {len(serving)} left out: late, away, or of another history"
+    return _component("standbys", left_out == 0, f"{len(serving)} serve reads", problem)
 
 
 def _component(name: str, good: bool, yes: str, no: str) -> ComponentState:

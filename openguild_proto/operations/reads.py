@@ -9,6 +9,7 @@ from openguild_proto.hints import ReadHint
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
 from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page_response, start_of
 from openguild_proto.operations.route import in_channel, route
 from openguild_proto.policy.permissions import Permission
@@ -18,7 +19,8 @@ from openguild_proto.schemas.messages import MarkReadBody, ReadPosition
 
 @route(
     "POST", "/channels/{channel_id}/read", "Move the read position", {200: ReadPosition},
-    rights=in_channel(Permission.READ), body=MarkReadBody, body_required=False,
+    rights=in_channel(Permission.READ), body=MarkReadBody, body_required=False, at_owner=False, for_remote=False,
+    limits=(Limit.READS,),
 )  # fmt: skip
 def mark_read(call: Call[MarkReadBody, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Raise the read position, and notify the caller's other devices (PROTOCOL 7.7.2)."""

@@ -1,4 +1,4 @@
-"""Declares a route beside its operation. Dispatch enforces the declaration; OpenAPI and docs/API.md print it."""
+"""Declares a route beside its operation. Dispatch enforces the declaration; OpenAPI and docs/api.md print it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Callable, Generator, Mapping
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
+from openguild_proto.effects.channels import PageBounds
 from openguild_proto.errors import ErrorCode
+from openguild_proto.http.message import Request
 from openguild_proto.limits import MAX_SMALL_BODY_BYTES
 from openguild_proto.operations.context import Limit, Settings
 from openguild_proto.policy.permissions import Permission
+from openguild_proto.sessions.tokens import Claims
 
-Auth: TypeAlias = Literal["none", "bearer", "socket", "gateway", "refresh"]
+Auth: TypeAlias = Literal["none", "bearer", "socket", "gateway", "refresh", "server"]
 """none; bearer: a token in the header; socket: for an upgrade, also in subprotocol or query; gateway: the socket authenticates
-after its upgrade; refresh: a refresh token in the body."""
+after its upgrade; refresh: a refresh token in the body; server: the signature of another server."""
 
 OperationFunction: TypeAlias = Callable[..., Generator[Any, Any, Any]]
 """Called with the `Call`, and with the template's parameters by name."""
@@ -39,6 +42,11 @@ class Rights(NamedTuple):
 
 
 OWN = Rights()
+SERVER_CODES = (
+    ErrorCode.SIGNATURE_INVALID,
+    ErrorCode.SERVER_DENIED,
+    ErrorCode.NOT_IMPLEMENTED,
+)
 
 
 def in_guild(permission: Permission) -> Rights:
@@ -60,11 +68,22 @@ class Parameter(NamedTuple):
     parse: Callable[[str, str], Any] | None = None
 
 
+class RunAs(NamedTuple):
+    """Returned by an operation, instead of a response, to answer with that of a route of clients, run for `claims`."""
+
+    request: Request
+    claims: Claims
+
+
 class Media(NamedTuple):
     """A response without a Struct."""
 
     content_type: str
     schema: dict[str, Any]
+
+
+NEED_TOKEN = frozenset({"bearer", "socket"})
+"""What a route that authenticates the caller by an access token has as `auth`."""
 
 
 class Route(NamedTuple):
@@ -92,12 +111,21 @@ class Route(NamedTuple):
     response_headers: tuple[str, ...] = ()  # on success
     frames: Any = None  # of a stream
     client: bool = True  # also under /client/v1
+    at_owner: bool | None = None  # of a mirrored guild, its owner answers (PROTOCOL 16.7); None: changes, unless late
+    for_remote: bool | None = None  # other servers may ask it for their users; None: what needs rights, unless late
     max_body_bytes: int = MAX_SMALL_BODY_BYTES
+    when_off: Callable[[Request, Mapping[str, str]], dict[str, object]] | None = None  # members of the 501
+    page_of: Callable[[Mapping[str, Any]], PageBounds | None] | None = None  # of a query: what to read with the rights
+
+    @property
+    def module(self) -> str:
+        """The name of the operation's module, such as `messages`."""
+        return self.operation.__module__.rpartition(".")[2]
 
     @property
     def name(self) -> str:
         """The name of the operation, such as `messages.post_message`."""
-        return f"{self.operation.__module__.rpartition('.')[2]}.{self.operation.__name__}"
+        return f"{self.module}.{self.operation.__name__}"
 
     @property
     def status(self) -> int:
@@ -106,9 +134,21 @@ class Route(NamedTuple):
         return status
 
     @property
+    def is_answered_by_owner(self) -> bool:
+        """Whether the owner of a mirrored guild answers it. A late one decides itself."""
+        changes = self.method != "GET" and self.rights.scope is not None and not self.rights.late
+        return changes if self.at_owner is None else self.at_owner
+
+    @property
+    def is_for_remote(self) -> bool:
+        """Whether other servers may ask it for their users. Events in channels are proposed instead (PROTOCOL 16.6)."""
+        scoped = self.auth == "bearer" and self.rights.scope is not None and not self.rights.late
+        return scoped if self.for_remote is None else self.for_remote
+
+    @property
     def needs_token(self) -> bool:
         """Whether the caller must be authenticated by an access token."""
-        return self.auth in {"bearer", "socket"}
+        return self.auth in NEED_TOKEN
 
     @property
     def permission(self) -> str:
@@ -121,10 +161,16 @@ class Route(NamedTuple):
         codes = [*self.errors]
         if self.needs_token:
             codes.append(ErrorCode.UNAUTHORIZED)
+        if self.auth == "server":
+            codes += SERVER_CODES
         if self.auth in {"socket", "gateway"}:
             codes.append(ErrorCode.UPGRADE_REQUIRED)
         if self.rights.scope is not None:
             codes += [ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN]
+        if self.is_answered_by_owner or self.rights.late:
+            codes.append(ErrorCode.GUILD_OFFLINE)
+        if ErrorCode.GUILD_OFFLINE in codes:  # the operator of either server may have decided against the other
+            codes += [ErrorCode.SERVER_DENIED, ErrorCode.SERVER_QUARANTINED]
         if self.query is not None or "{" in self.template:
             codes.append(ErrorCode.VALIDATION)
         if self.body is not None:
@@ -139,9 +185,12 @@ class Route(NamedTuple):
 def route(method: str, template: str, summary: str, responses: Mapping[int, Any], **known: Any) -> Callable[[F], F]:
     """Register the decorated operation for `method` at `template`. `known`: further fields of `Route`.
 
-    Methods other than GET with a bearer token have the limit WRITES, unless `limits` is given.
+    Methods other than GET with a bearer token have the limit WRITES, routes of servers SERVERS, unless `limits` is given.
     """
-    if method != "GET" and known.get("auth", "bearer") == "bearer":
+    auth = known.get("auth", "bearer")
+    if auth == "server":
+        known.setdefault("limits", (Limit.SERVERS,))
+    elif method != "GET" and auth == "bearer":
         known.setdefault("limits", (Limit.WRITES,))
 
     def mark(operation: F) -> F:

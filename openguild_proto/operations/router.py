@@ -13,7 +13,7 @@ from openguild_proto.operations.route import Route
 from openguild_proto.schemas.decode import decode_component, parse_uuid
 
 CLIENT_PREFIX = "/client/v1"
-UUID_PARAMETERS = frozenset({"guild_id", "channel_id", "user_id"})
+UUID_PARAMETERS = frozenset({"guild_id", "channel_id", "user_id", "log_id"})
 
 
 class Matched(NamedTuple):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from openguild_proto.limits import MAX_SMALL_BODY_BYTES
 from openguild_proto.operations import (
+    capabilities,
     changes,
     channels,
+    deliveries,
+    federation,
     gateway,
     guilds,
+    handing_over,
     health,
     inbox,
     invites,
@@ -15,26 +19,35 @@ from openguild_proto.operations import (
     logs,
     members,
     messages,
+    owner_changes,
+    peer_guilds,
+    peer_logs,
     presence,
+    proofs,
+    proposals,
     reads,
     search,
     sessions,
     streams,
+    succession,
+    taking_over,
     timeline,
+    transactions,
     typing,
     users,
 )
 from openguild_proto.operations.description import describing
 from openguild_proto.operations.route import Route, collect_routes
-from openguild_proto.operations.router import BadParameter, Matched, Router, WrongMethod
+from openguild_proto.operations.router import Matched, Router
 
 ROUTES: tuple[Route, ...] = (
-    *collect_routes(health, keys),
-    describing(lambda: ROUTES),
+    *collect_routes(health, keys, capabilities, federation, transactions),
+    *describing(lambda: ROUTES),
     *collect_routes(
         users,
         sessions,
         guilds,
+        succession,
         channels,
         members,
         invites,
@@ -49,15 +62,21 @@ ROUTES: tuple[Route, ...] = (
         search,
         streams,
         gateway,
+        peer_guilds,
+        peer_logs,
+        proposals,
+        deliveries,
+        proofs,
+        owner_changes,
+        handing_over,
+        taking_over,
     ),
 )
 
 _ROUTER = Router(ROUTES)
 
 
-def match(method: str, path: str) -> Matched | BadParameter | WrongMethod | None:
-    """Return the route for `method` and the raw `path`; None: no such path. HEAD matches as GET."""
-    return _ROUTER.match(method, path)
+match = _ROUTER.match
 
 
 def max_body_bytes(method: str, path: str) -> int:

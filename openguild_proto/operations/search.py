@@ -20,16 +20,19 @@ from openguild_proto.limits import (
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.paging import NEXT_CURSOR, Page, page_response, parse_cursor
-from openguild_proto.operations.parameters import CLAMPED, STRING
+from openguild_proto.operations.parameters import CURSOR_TIME, page_limit
 from openguild_proto.operations.route import Parameter, route
 from openguild_proto.policy.search import Has, Phrase, Wanted, parse_phrases
 from openguild_proto.records import PageCursor
-from openguild_proto.schemas.decode import parse_integer, parse_uuid
+from openguild_proto.schemas.decode import parse_uuid
+from openguild_proto.schemas.fields import ID_EXAMPLE, UUID_PATTERN
 from openguild_proto.schemas.search import SearchResult
 from openguild_proto.timestamps import to_millis
 
 _PLACE = re.compile(r"(.{36}):([0-9]{19})", re.ASCII)
-_MOMENT: dict[str, Any] = {"type": "string", "examples": ["2026-11-27", "2026-11-27T12:00:00Z"]}
+_MOMENT: dict[str, Any] = {
+    "type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}], "examples": ["2026-11-27", "2026-11-27T12:00:00Z"],
+}  # fmt: skip
 
 
 def _problem(name: str, message: str) -> Refusal:
@@ -90,20 +93,24 @@ def _parse_place(text: str) -> str | None:
     return text if place is not None and parse_uuid(place[1]) == place[1] else None
 
 
+_IDS: dict[str, Any] = {
+    "type": "string", "pattern": f"^{UUID_PATTERN}(,{UUID_PATTERN}){{0,{MAX_QUERY_PLACES - 1}}}$", "examples": [ID_EXAMPLE],
+}  # fmt: skip
+_KINDS = f"({'|'.join(has.value for has in Has)})"
+_HAS: dict[str, Any] = {
+    "type": "string", "pattern": f"^{_KINDS}(,{_KINDS}){{0,{MAX_QUERY_PLACES - 1}}}$", "examples": ["link"],
+}  # fmt: skip
+_CURSOR: dict[str, Any] = {"type": "string", "pattern": rf"^{CURSOR_TIME}\.{UUID_PATTERN}:0[0-9]{{18}}$"}
+
 QUERY = (
     Parameter("q", {"type": "string", "maxLength": MAX_QUERY_CHARS}, "words, phrases in quotes", _parse_query),
     Parameter("from", {"type": "string", "format": "uuid"}, "the author", _parse_id),
-    Parameter("in", STRING, "ids of channels and guilds, with commas between them", _listed(_parse_id)),
+    Parameter("in", _IDS, "ids of channels and guilds, with commas between them", _listed(_parse_id)),
     Parameter("before", _MOMENT, "posted before it", _parse_moment),
     Parameter("after", _MOMENT, "posted at it or after it", _parse_moment),
-    Parameter("has", STRING, f"with commas: {', '.join(has.value for has in Has)}", _listed(_parse_has)),
-    Parameter(
-        "limit",
-        {"type": "integer", "minimum": 1, "maximum": MAX_SEARCH_HITS, "default": DEFAULT_SEARCH_HITS},
-        CLAMPED,
-        parse_integer,
-    ),
-    Parameter("cursor", STRING, f"the {NEXT_CURSOR} of the page before", _parse_behind),
+    Parameter("has", _HAS, f"with commas: {', '.join(has.value for has in Has)}", _listed(_parse_has)),
+    page_limit(MAX_SEARCH_HITS, DEFAULT_SEARCH_HITS),
+    Parameter("cursor", _CURSOR, f"the {NEXT_CURSOR} of the page before", _parse_behind),
 )
 
 

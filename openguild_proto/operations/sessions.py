@@ -53,7 +53,7 @@ def login(call: Call[Login, None]) -> Operation[Response]:
     # an unknown user costs the same as a wrong password (PROTOCOL 4.2.2)
     good = yield from VerifyPassword(password_hash=user.password_hash if user is not None else None, password=secret)
     if user is None or not good:
-        raise Refusal(ErrorCode.INVALID_CREDENTIALS)
+        raise Refusal(ErrorCode.INVALID_CREDENTIALS, log_cause="unknown_user" if user is None else "wrong_password")
     tokens = _Tokens(ctx, new_refresh_token(ctx.entropy(TOKEN_BYTES)))
     agent = request.header("user-agent")
     yield from OpenSession(
@@ -132,7 +132,7 @@ def _presented(body: RefreshToken) -> tuple[str, bytes | None]:
 def _admit_address(ctx: Context, address: str) -> Attempt:
     """Admit one more refresh token from this address, without a query. Raises Refusal 429."""
     by_address = Attempt(ctx.service.address_refreshes, "refresh address", limit_key(address))
-    admit(ctx, (by_address,), ErrorCode.REFRESH_RATE_LIMIT)
+    admit(ctx, (by_address,), Limit.REFRESHES)
     return by_address
 
 
@@ -142,14 +142,14 @@ def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operati
     Each refresh leaves a session until its access token expires, so without a limit a family could grow until its
     revocation is slow.
     """
-    service, code = ctx.service, ErrorCode.REFRESH_RATE_LIMIT
+    service = ctx.service
     by_address = _admit_address(ctx, address)
     family = yield from FindRefreshFamily(refresh_hash=refresh_hash, now_ms=ctx.wall_ms)
     if family is None:
         raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
     by_account = Attempt(service.account_refreshes, "refresh account", family.user_id)
-    admit(ctx, (by_account,), code)
-    yield from count(ctx, (by_address, by_account), code)
+    admit(ctx, (by_account,), Limit.REFRESHES)
+    yield from count(ctx, (by_address, by_account), Limit.REFRESHES)
     return family
 
 

@@ -7,23 +7,18 @@ from typing import Any
 from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.channels import FindChannelAccess
-from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
-from openguild_proto.operations.epochs import LOG_EPOCH, check_epoch, epoch_header
-from openguild_proto.operations.parameters import ACCESS_TOKEN, CLIENT_ID, EPOCH, INTEGER, SEQUENCE
+from openguild_proto.operations.epochs import LOG_EPOCH, check_start, epoch_header, newest_place
+from openguild_proto.operations.parameters import ACCESS_TOKEN, CLIENT_ID, EPOCH, SINCE, STRING
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import Permission, require_channel
 from openguild_proto.records import ChannelAccess
-from openguild_proto.schemas.decode import parse_clamped
 from openguild_proto.schemas.frames import NotificationFrame, StreamFrame
 from openguild_proto.ws.close_codes import CloseCode
-
-SINCE = Parameter(
-    "since", SEQUENCE, "the last sequence the client has; beyond the newest: 400 invalid_since", parse_clamped
-)
 
 
 @route(
@@ -32,17 +27,10 @@ SINCE = Parameter(
     limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_SINCE,), response_headers=(LOG_EPOCH,), frames=StreamFrame,
 )  # fmt: skip
 def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Operation[OpenStream]:
-    """Open a channel's stream after `since`. A `since` beyond the head or of another epoch is refused before the upgrade
-    (PROTOCOL 7.2.3, 8.3.3)."""
+    """Open a channel's stream after `since`; what cannot be a place in its log is refused before the upgrade (PROTOCOL 8.3.3)."""
     yield from ()
     access, since = call.access, call.query.get("since")
-    if since is not None and since < 0:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("since", "must not be negative"),))
-    check_epoch(call.query.get("epoch"), since, access.channel.epoch)
-    if since is not None and since > access.head:
-        raise Refusal(
-            ErrorCode.INVALID_SINCE, details=(FieldProblem("since", f"the newest sequence is {access.head}"),)
-        )
+    check_start(since, call.query.get("epoch"), newest_place(access), access.channel.base_sequence)
     return OpenStream(
         **_of_the_caller(call),
         channel_id=channel_id,
@@ -57,7 +45,7 @@ def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Ope
 
 @route(
     "GET", "/notifications/ws", "Stream notifications", {101: None},
-    auth="socket", query=(Parameter("since", INTEGER, "ignored"), ACCESS_TOKEN, CLIENT_ID),
+    auth="socket", query=(Parameter("since", STRING, "ignored"), ACCESS_TOKEN, CLIENT_ID),
     limits=(Limit.STREAMS,), frames=NotificationFrame,
 )  # fmt: skip
 def open_notification_stream(call: Call[None, None]) -> Operation[OpenStream]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,12 +16,12 @@ from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_CHANNEL_PINS, MAX_PA
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header
 from openguild_proto.operations.messages import checked_event_id
+from openguild_proto.operations.owners import read_at_owner
 from openguild_proto.operations.paging import NEXT_CURSOR, parse_cursor
-from openguild_proto.operations.parameters import CLAMPED, EVENT_LIMIT, SEQUENCE, STRING
+from openguild_proto.operations.parameters import CURSOR_TIME, EVENT_LIMIT, SEQUENCE, page_limit, parse_sequence
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import ChannelAccess
-from openguild_proto.schemas.decode import parse_integer
+from openguild_proto.records import ChannelAccess, ChannelRecord
 from openguild_proto.schemas.folded import folded_messages, folded_version
 from openguild_proto.schemas.messages import Message, TextVersion
 
@@ -31,9 +32,9 @@ _SEQUENCE = re.compile(r"[0-9]{1,19}", re.ASCII)
 BOUNDS = ("after", "before", "around")
 
 MESSAGE_PAGE = (
-    Parameter("after", SEQUENCE, "exclusive lower bound", parse_integer),
-    Parameter("before", SEQUENCE, "exclusive upper bound: the newest page below it", parse_integer),
-    Parameter("around", SEQUENCE, "half of the page up to this place, half behind it", parse_integer),
+    Parameter("after", SEQUENCE, "exclusive lower bound", parse_sequence),
+    Parameter("before", SEQUENCE, "exclusive upper bound: the newest page below it", parse_sequence),
+    Parameter("around", SEQUENCE, "half of the page up to this place, half behind it", parse_sequence),
     EVENT_LIMIT,
 )
 
@@ -45,14 +46,10 @@ def _parse_pin(name: str, text: str) -> tuple[int, int]:
     return cursor.at_ms, int(cursor.key)
 
 
+_PIN: dict[str, Any] = {"type": "string", "pattern": rf"^{CURSOR_TIME}\.[0-9]{{1,18}}$"}
 PIN_PAGE = (
-    Parameter(
-        "limit",
-        {"type": "integer", "minimum": 1, "maximum": MAX_CHANNEL_PINS, "default": MAX_CHANNEL_PINS},
-        CLAMPED,
-        parse_integer,
-    ),
-    Parameter("cursor", STRING, f"the {NEXT_CURSOR} of the page before", _parse_pin),
+    page_limit(MAX_CHANNEL_PINS, MAX_CHANNEL_PINS),
+    Parameter("cursor", _PIN, f"the {NEXT_CURSOR} of the page before", _parse_pin),
 )
 
 
@@ -62,7 +59,7 @@ PIN_PAGE = (
 )  # fmt: skip
 def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """A page of messages, oldest first, of about a MiB at most, true of the log up to the head that the answer names."""
-    given = {name: max(call.query[name], 0) for name in BOUNDS if name in call.query}
+    given = {name: call.query[name] for name in BOUNDS if name in call.query}
     if len(given) > 1:
         later = list(given)[1]
         problem = FieldProblem(later, "cannot be combined with another bound")
@@ -71,6 +68,9 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
     page = yield from ReadMessages(channel_id=channel_id, reader_id=call.claims.user_id, limit=limit, **given)
     if page is None:
         raise Refusal(ErrorCode.NOT_FOUND)
+    older = yield from _read_older(call, _lacks_older(call.access.channel, page, given, limit))
+    if older is not None:
+        return older
     lines = _bounded(_lines(call, page), _nearest_first(page, given))
     return _page_response(call, page, lines)
 
@@ -81,6 +81,9 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
 )  # fmt: skip
 def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """The newest pin first, about a MiB at most; the header names the rest."""
+    older = yield from _read_older(call, bool(call.access.channel.base_sequence))
+    if older is not None:
+        return older
     limit = min(max(call.query.get("limit", MAX_CHANNEL_PINS), 1), MAX_CHANNEL_PINS)
     page = yield from ListPins(
         channel_id=channel_id, reader_id=call.claims.user_id, limit=limit + 1, behind=call.query.get("cursor")
@@ -105,6 +108,9 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
     )
     page = yield from question
     if page is None or not page.messages:
+        older = yield from _read_older(call, bool(call.access.channel.base_sequence))
+        if older is not None:
+            return older
         raise Refusal(ErrorCode.NOT_FOUND)
     (line,) = _lines(call, page)
     return Response(status=200, body=line, headers=_headers(call, page), content_type=JSON)
@@ -118,8 +124,27 @@ def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: st
     """Oldest first; the last one is its text now."""
     versions = yield from ReadVersions(channel_id=channel_id, event_id=checked_event_id("event_id", event_id))
     if versions is None:
+        older = yield from _read_older(call, bool(call.access.channel.base_sequence))
+        if older is not None:
+            return older
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response.json([folded_version(version) for version in versions])
+
+
+def _lacks_older(channel: ChannelRecord, page: MessagePage, given: Mapping[str, int], limit: int) -> bool:
+    """Whether the page of a mirrored channel has room for messages that are only at the owner, or answers one of them."""
+    base = channel.base_sequence or 0
+    if base == 0:
+        return False
+    if "after" in given:
+        return given["after"] < base
+    return len(page.messages) < limit or given.get("around", base + 1) <= base
+
+
+def _read_older(call: Call[None, ChannelAccess], lacks: bool) -> Operation[Response | None]:
+    """Read a page at the owner of a mirrored channel, which begins here where the mirror began (PROTOCOL 16.7.4)."""
+    origin = call.access.channel.origin
+    return (yield from read_at_owner(call, origin)) if lacks and origin is not None else None
 
 
 def _page_response(
@@ -130,7 +155,8 @@ def _page_response(
 
 
 def _lines(call: Call[None, ChannelAccess], page: MessagePage) -> list[bytes]:
-    messages = folded_messages(call.access.channel.channel_id, page, call.claims.user_id)
+    server_name = call.ctx.service.settings.server_name
+    messages = folded_messages(call.access.channel.channel_id, page, call.claims.user_id, server_name)
     return [_encode(message) for message in messages]
 
 

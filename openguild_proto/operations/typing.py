@@ -18,7 +18,7 @@ from openguild_proto.schemas.messages import TypingPreview
 
 @route(
     "POST", "/channels/{channel_id}/typing", "Tell others that one is writing", {204: None},
-    rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,),
+    rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), at_owner=False, for_remote=False,
 )  # fmt: skip
 def signal_typing(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Tell those who watch the channel that the caller is writing."""
@@ -28,7 +28,7 @@ def signal_typing(call: Call[None, ChannelAccess], channel_id: str) -> Operation
 
 @route(
     "POST", "/channels/{channel_id}/typing-preview", "Show others what one is writing", {204: None},
-    rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), body=TypingPreview,
+    rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), body=TypingPreview, at_owner=False, for_remote=False,
 )  # fmt: skip
 def preview_typing(call: Call[TypingPreview, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Tell those who watch the channel what the caller is writing; an empty preview: nothing any more."""

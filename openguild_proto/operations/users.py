@@ -8,6 +8,7 @@ from openguild_proto.effects.process import HashPassword
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.attempts import attempt_from, count_attempt
+from openguild_proto.operations.auth import unauthorized
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit, Settings
 from openguild_proto.operations.epochs import LOG_PLACE, place_headers
@@ -17,6 +18,7 @@ from openguild_proto.policy.names import check_display_name
 from openguild_proto.policy.permissions import effective_role
 from openguild_proto.schemas.accounts import ChannelLine, Credentials, GuildLine, Me, Profile, ProfileChange, Registered
 from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
+from openguild_proto.sessions.tokens import TokenProblem
 from openguild_proto.timestamps import from_millis
 
 
@@ -57,7 +59,7 @@ def me(call: Call[None, None]) -> Operation[Response]:
     """
     profile = yield from DescribeUser(user_id=call.claims.user_id)
     if profile is None:  # the account is deleted (PROTOCOL 4.1.5)
-        raise Refusal(ErrorCode.UNAUTHORIZED)
+        raise unauthorized(TokenProblem.REVOKED)
     guild_roles = {guild.guild_id: guild.role for guild in profile.guilds}
     channels = tuple(
         ChannelLine(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from openguild_proto.limits import MAX_RECONNECTS_PER_SEC, MAX_SPREAD_MS, MIN_SPREAD_MS, MIN_WAVE_SOCKETS, WAVE_SECS
+from openguild_proto.limits import (
+    MAX_GATEWAY_RECONNECTS_PER_SEC,
+    MAX_RECONNECTS_PER_SEC,
+    MAX_SPREAD_MS,
+    MIN_SPREAD_MS,
+    MIN_WAVE_SOCKETS,
+    WAVE_SECS,
+)
 
 
 class Waves(NamedTuple):
@@ -21,3 +28,11 @@ def plan_waves(sockets: int, window_secs: float) -> Waves:
     size = max(MIN_WAVE_SOCKETS, -(-sockets // waves))
     spread_ms = min(MAX_SPREAD_MS, MIN_SPREAD_MS + 1_000 * sockets // MAX_RECONNECTS_PER_SEC)
     return Waves(size, WAVE_SECS, spread_ms)
+
+
+def plan_slots(sockets: int, window_secs: float) -> int:
+    """Return the milliseconds over which the slots of gateway sockets are spread: at most half of the window.
+
+    The rest is for clients that do not leave in their slot. A socket is served until its slot, so a long spread costs nothing.
+    """
+    return min(MIN_SPREAD_MS + 1_000 * sockets // MAX_GATEWAY_RECONNECTS_PER_SEC, int(window_secs * 500))

@@ -1,7 +1,8 @@
 """Message limits shared by all replicas: each publishes what it has admitted.
 
 Every quarter of a second a replica publishes its new admissions, and the others count them as their own. Within that
-interval the replicas together may admit too much by what they admit in it.
+interval the replicas together may admit too much by what they admit in it. Among more than CROWD replicas this and all times
+below are longer by replicas / CROWD, so that each one gets as many messages as among CROWD.
 
 While the bus is down each replica applies its share: the limit divided by the number of replicas. The bus counts as down
 SILENT_SECS after its last response, long before the connection times out, so the limit does not fail open during an
@@ -24,6 +25,7 @@ HEARTBEAT_SECS = 1.0
 SILENT_SECS = 3.0
 HEARD_SECS = 3.0  # three heartbeats: every replica that is up has been heard
 FORGOTTEN_SECS = 10.0
+CROWD = 16  # replicas; each then gets 64 messages a second from the others at most
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
@@ -69,12 +71,15 @@ class LimitSharing:
             self._carries_since = now
         since = self._carries_since
         if since is not None:
-            self._heard = {name: at for name, at in self._heard.items() if now - max(at, since) < FORGOTTEN_SECS}
+            kept_secs = FORGOTTEN_SECS * self._stretch
+            self._heard = {name: at for name, at in self._heard.items() if now - max(at, since) < kept_secs}
         self.divisor = self._parts(now)
         for window in self._windows.values():
             window.divisor = self.divisor
+        if connected and self._stretch > 1 and now - self._told_at < PUBLISH_SECS * self._stretch:
+            return None  # what was admitted is told with what will be
         counts = {name: window.take_fresh() for name, window in self._windows.items()}
-        if not connected or (not any(counts.values()) and now - self._told_at < HEARTBEAT_SECS):
+        if not connected or (not any(counts.values()) and now - self._told_at < HEARTBEAT_SECS * self._stretch):
             return None
         self._told_at = now
         return msgspec.json.encode(Admitted(self._replica, {name: found for name, found in counts.items() if found}))
@@ -82,7 +87,8 @@ class LimitSharing:
     def _parts(self, now: float) -> int:
         if self._carries_since is None:
             return max(self._at_least, self.replicas)
-        return -(-self._at_least // (1 + sum(now - at < HEARD_SECS for at in self._heard.values())))
+        heard_secs = HEARD_SECS * self._stretch
+        return -(-self._at_least // (1 + sum(now - at < heard_secs for at in self._heard.values())))
 
     def probe(self) -> bytes:
         """Return an empty message, to test whether the bus permits publishing."""
@@ -101,6 +107,10 @@ class LimitSharing:
             if window is not None:
                 for key, count in counts.items():
                     window.absorb(key, count, now)
+
+    @property
+    def _stretch(self) -> float:
+        return max(1.0, self.replicas / CROWD)
 
     @property
     def replicas(self) -> int:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS
-from openguild_proto.policy.permissions import Permission, allows
+from openguild_proto.policy.permissions import ROLES, Permission, allows
 from openguild_proto.policy.reactions import EmojiUse, count_use, read_reactions, write_reactions
 from openguild_proto.records import NO_REACTIONS, Change, Edit, Mentions, MessageState, Pin, React, Redact, Reply
 
@@ -73,6 +73,22 @@ def decide_change(
         case Pin(pins=pins):
             return _pin(message, asker, now_ms if pins else None)
     raise TypeError(f"no change: {type(change).__name__}")
+
+
+def apply_decided(
+    message: MessageState | None, change: Change, sender_id: str, *, has_reacted: bool, event_id: str, now_ms: int
+) -> MessageState | None:
+    """Return the message after a change that another server has decided; None: it is not here, or nothing happens to it.
+
+    A change that would be refused here is of a server with other rules: it stands in the log, and does nothing.
+    """
+    if message is None:
+        return None
+    asker = Asker(sender_id, ROLES[0], has_reacted)
+    try:
+        return decide_change(message, change, asker, event_id=event_id, now_ms=now_ms)
+    except Refusal:
+        return None
 
 
 def _require_right(message: MessageState, change: Change, asker: Asker) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.records import ChannelAccess, GuildAccess
@@ -16,6 +17,7 @@ RANKS: dict[str, int] = {
     "owner": 7, "admin": 6, "moderator": 5, "maintainer": 4, "member": 3, "contributor": 2, "viewer": 1, "guest": 0,
 }  # fmt: skip
 ROLES = tuple(RANKS)
+HANDED_OVER_RETRY_SECS = 1.0  # ours: the next request is passed to the new owner
 SEES_ALL_RANK = RANKS["moderator"]  # server roles of this rank or above reach every guild (PROTOCOL 5.3.1)
 
 
@@ -102,7 +104,18 @@ def roles_above(role: str) -> tuple[str, ...]:
 def require_session(living: bool) -> None:
     """Raise Refusal 401 unless the session is alive: neither revoked nor of a deleted account."""
     if not living:
-        raise Refusal(ErrorCode.UNAUTHORIZED)
+        raise Refusal(ErrorCode.UNAUTHORIZED, log_cause="revoked")
+
+
+def handed_over() -> Refusal:
+    """Return the refusal 503 where a guild was handed over to another server after the request began (PROTOCOL 16.10.4)."""
+    return Refusal(ErrorCode.GUILD_OFFLINE, wait_secs=HANDED_OVER_RETRY_SECS)
+
+
+def require_owned(origin: str | None) -> None:
+    """Raise Refusal 503 for a guild of another server: `handed_over`."""
+    if origin is not None:
+        raise handed_over()
 
 
 def require_guild(access: GuildAccess | None, permission: Permission) -> str:
@@ -124,12 +137,19 @@ def require_role(server_roles: Sequence[str], memberships: Sequence[str | None],
 
     Raises Refusal: 404 for callers who may not know that it exists, 403 for members without the permission.
     """
-    if all(role is None for role in memberships) and not sees_all(server_roles):
+    visible, role = _standing(tuple(server_roles), tuple(memberships))
+    if not visible:
         raise Refusal(ErrorCode.NOT_FOUND)
-    role = highest((*server_roles, *memberships))
     if role is None or not allows(role, permission):
         raise Refusal(ErrorCode.FORBIDDEN)
     return role
+
+
+@lru_cache(maxsize=1_024)  # roles are few
+def _standing(server_roles: tuple[str, ...], memberships: tuple[str | None, ...]) -> tuple[bool, str | None]:
+    """Return whether the caller may know that it exists, and the effective role."""
+    visible = any(role is not None for role in memberships) or sees_all(server_roles)
+    return visible, highest((*server_roles, *memberships))
 
 
 def is_allowed(server_roles: Sequence[str], memberships: Sequence[str | None], permission: Permission) -> bool:

@@ -7,12 +7,16 @@ class Quota:
     """At most `most` places for each key. A key takes memory only while a place of it is held."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._held: dict[str, int] = {}
 
     def has_room(self, key: str) -> bool:
         """Return whether one more place of `key` may be taken."""
-        return self._held.get(key, 0) < self._most
+        return self._held.get(key, 0) < self.most
+
+    def left(self, key: str) -> int:
+        """Return how many more places of `key` may be taken."""
+        return self.most - self._held.get(key, 0)
 
     def take(self, key: str) -> None:
         """Take a place without a check: call `has_room` first."""
@@ -32,31 +36,31 @@ class StreamLimiter:
 
     def __init__(self, max_total: int, max_per_user: int, max_per_address: int) -> None:
         self.max_total = max_total  # may be changed; reserved places stay
-        self._users = Quota(max_per_user)
-        self._addresses = Quota(max_per_address)
+        self.users = Quota(max_per_user)
+        self.addresses = Quota(max_per_address)
         self.total = 0
 
     def reserve(self, user_id: str | None, address: str) -> bool:
         """Reserve a place. False, with nothing changed, at a limit. `user_id` None: the socket says later whose it is (`claim`)."""
-        has_room = self._addresses.has_room(address) and (user_id is None or self._users.has_room(user_id))
+        has_room = self.addresses.has_room(address) and (user_id is None or self.users.has_room(user_id))
         if self.total >= self.max_total or not has_room:
             return False
         self.total += 1
-        self._addresses.take(address)
+        self.addresses.take(address)
         if user_id is not None:
-            self._users.take(user_id)
+            self.users.take(user_id)
         return True
 
     def claim(self, user_id: str) -> bool:
         """Make a place that was reserved without a user that of `user_id`. False, with nothing changed, at their limit."""
-        if not self._users.has_room(user_id):
+        if not self.users.has_room(user_id):
             return False
-        self._users.take(user_id)
+        self.users.take(user_id)
         return True
 
     def release(self, user_id: str | None, address: str) -> None:
         """Give a reserved place back. `user_id` None: nobody has claimed it."""
         self.total -= 1
-        self._addresses.give_back(address)
+        self.addresses.give_back(address)
         if user_id is not None:
-            self._users.give_back(user_id)
+            self.users.give_back(user_id)

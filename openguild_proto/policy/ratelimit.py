@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from math import ceil
 
 from openguild_proto.limits import MAX_WINDOW_KEYS
 
@@ -29,14 +30,14 @@ class SlidingWindow:
         self.limit = limit
         self.window_secs = window_secs
 
-    def hit(self, key: str, now: float) -> float | None:
-        """Admit one more. None: admitted; otherwise the seconds to wait. A refusal is not counted."""
-        wait = self.peek(key, now)
+    def hit(self, key: str, now: float, count: int = 1) -> float | None:
+        """Admit `count` more. None: admitted; otherwise the seconds to wait. A refusal is not counted."""
+        wait = self.peek(key, now, count)
         if wait is not None:
             return wait
-        self._keep(key, 1, now)
+        self._keep(key, count, now)
         if self.fresh is not None and len(self.fresh) < self._max_keys:
-            self.fresh[key] = self.fresh.get(key, 0) + 1
+            self.fresh[key] = self.fresh.get(key, 0) + count
         return None
 
     def refund(self, key: str) -> None:
@@ -68,8 +69,8 @@ class SlidingWindow:
             times.popleft()  # bounded: the newest `limit` decide
         self._admitted.move_to_end(key)
 
-    def peek(self, key: str, now: float) -> float | None:
-        """Return what `hit` would, without admitting."""
+    def peek(self, key: str, now: float, count: int = 1) -> float | None:
+        """Return what `hit` would, without admitting. A `count` above the limit is taken for the limit."""
         times = self._admitted.get(key)
         if times is None:
             return None
@@ -77,7 +78,20 @@ class SlidingWindow:
         while times and times[0] <= start:
             times.popleft()
         limit = max(1, self.limit // self.divisor)
-        return times[-limit] - start if len(times) >= limit else None
+        room = limit - min(count, limit)  # that must be free of earlier admissions, or taken by no more than these
+        return times[-room - 1] - start if len(times) > room else None
+
+    def left(self, key: str, now: float) -> tuple[int, int]:
+        """Return how many more would be admitted now, and for how many seconds no more than these."""
+        times = self._admitted.get(key)
+        limit = max(1, self.limit // self.divisor)
+        start = now - self.window_secs
+        while times and times[0] <= start:
+            times.popleft()
+        if not times:
+            return limit, ceil(self.window_secs)
+        used = len(times)
+        return max(0, limit - used), ceil(times[max(0, used - limit)] - start)
 
     def _expire(self, now: float) -> None:
         start = now - self.window_secs

@@ -40,13 +40,14 @@ class _Opening:
 class ChannelFeed:
     """One followed channel, and the source of its follower."""
 
-    __slots__ = ("channel_id", "channels", "checking", "epoch", "follower", "gone", "holders", "opening")
+    __slots__ = ("base", "channel_id", "channels", "checking", "epoch", "follower", "gone", "holders", "opening")
 
     def __init__(self, channels: Channels, channel_id: str) -> None:
         self.channels = channels
         self.channel_id = channel_id
         self.checking: Signal | None = None  # the history is being read for streams of another epoch
         self.epoch: int | None = None  # of the log that is released from; None: it is not known yet
+        self.base = 0  # behind which a mirrored log begins here
         self.holders = 0
         self.opening: _Opening | None = None  # in progress
         self.gone = False  # the log has no such channel
@@ -251,8 +252,9 @@ class Channels:
         if feed is not None:
             yield from feed.follower.catch_up(head)
 
-    def reach_epoch(self, channel_id: str, epoch: int | None) -> Procedure[None]:
-        """Make sure that the feed of a held channel follows the log of this epoch. Raises StorageUnavailable, also if it cannot.
+    def reach_epoch(self, channel_id: str, epoch: int | None, base: int = 0) -> Procedure[None]:
+        """Make sure that the feed of a held channel follows the log of this epoch, which begins behind `base`. Raises
+        StorageUnavailable, also if it cannot.
 
         Another replica may have seen first that the database lost commits: what was released here is of the log before then.
         Or it lost them since the access of the stream was checked.
@@ -260,6 +262,7 @@ class Channels:
         feed = self._feeds.get(channel_id)
         if feed is None or epoch is None:
             return
+        feed.base = base
         while feed.checking is not None:  # streams that come together have the history read once
             yield from feed.checking.wait()
         if feed.epoch == epoch:

@@ -20,6 +20,7 @@ from openguild_proto.operations.consequences import (
     ForgetChannel,
     RecheckUser,
     RefreshGuild,
+    RestartLogs,
     RevokeSession,
     UnknownKind,
     consequences,
@@ -29,6 +30,7 @@ from openguild_proto.operations.streams import recheck_session, recheck_stream
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlKind, ControlRecord
 from openguild_proto.replica.actions import Close, Level, StreamSocket
+from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.epochs import Epochs
 from openguild_proto.replica.gateway import Gateway
 from openguild_proto.replica.outputs import Outputs
@@ -44,9 +46,16 @@ class Controls:
     """Applies every control record in order, once, from where the log stands at `start`."""
 
     def __init__(
-        self, outputs: Outputs, epochs: Epochs, streams: Streams, gateway: Gateway, tokens: TokenAuthority
+        self,
+        outputs: Outputs,
+        epochs: Epochs,
+        channels: Channels,
+        streams: Streams,
+        gateway: Gateway,
+        tokens: TokenAuthority,
     ) -> None:
         self._outputs = outputs
+        self._channels = channels
         self._epochs = epochs
         self._streams = streams
         self._gateway = gateway
@@ -177,6 +186,9 @@ class Controls:
                 case RecheckUser(user_id=user_id):
                     self._outputs.procedures.start(self._recheck_user(user_id), "checking a user's streams again")
                     self._gateway.recheck_user(user_id)
+                case RestartLogs():
+                    streams.pages.drop_all()
+                    self._outputs.procedures.start(self._channels.restart_all(), "following logs of another epoch")
                 case UnknownKind(kind=kind):
                     self._pass_over(kind)
 

@@ -52,22 +52,24 @@ class FeedPages:
         asking = self._asking.get((feed, after))
         if asking is None:
             self._asking[feed, after] = asking = []
-            self._outputs.procedures.start(self._read(feed, after, limit), "reading a page for the gateway")
+            self._outputs.procedures.start(self._read(feed, after, limit, asking), "reading a page for the gateway")
         asking.append(socket)
 
-    def _read(self, feed: Feed, after: int, limit: int) -> Procedure[None]:
+    def _read(self, feed: Feed, after: int, limit: int, asking: list[Any]) -> Procedure[None]:
+        """`asking`: those who wait for this page; no longer known once the feed was dropped, as what is read may be redacted."""
         log_id = feed.log.partition(":")[2]
         events: tuple[StoredEvent, ...] | None = None
-        asking: list[Any] | None = None
         try:
             events = yield from ReadEvents(log_id=log_id, after=after, limit=limit)
         except StorageUnavailable:
             pass  # the socket asks again after a rest
         finally:
-            asking = self._asking.pop((feed, after), None)
-        pages = _in_pages(feed, events or ())
-        if asking is None:  # dropped meanwhile: what was read may be redacted by now
+            is_known = self._asking.get((feed, after)) is asking
+            if is_known:
+                del self._asking[feed, after]
+        if not is_known:
             return
+        pages = _in_pages(feed, events or ())
         if pages:
             self._outputs.counters.replayed += len(events or ()) * len(asking)
         begin = after

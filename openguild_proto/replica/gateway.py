@@ -26,7 +26,7 @@ from openguild_proto.log.names import LogKind, log_name
 from openguild_proto.log.sync import may_read
 from openguild_proto.operations.consequences import CloseStreams
 from openguild_proto.policy.clock_watch import deadline_of
-from openguild_proto.policy.drain_waves import plan_waves
+from openguild_proto.policy.drain_waves import plan_slots
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import LogAccess
 from openguild_proto.replica.actions import FlushFeed, Haste, Level
@@ -49,6 +49,10 @@ class GatewaySocket(Protocol):
     @property
     def claims(self) -> Claims | None:
         """Those of its token; None until it is authenticated."""
+
+    @property
+    def address(self) -> str:
+        """The client's."""
 
     def wake(self) -> None:
         """Look after the machine soon: take its actions, and see to its deadlines."""
@@ -139,41 +143,54 @@ class Gateway:
                 self.pages.ask(socket, feed, after, limit)
 
     def _subscribe(self, socket: GatewaySocket, number: int, names: Sequence[str]) -> Procedure[None]:
-        """Some at a time: others have their turn of the loop."""
+        """Some at a time: others have their turn of the loop. Changes of rights meanwhile have not seen these logs."""
+        user_id = str(socket.server.user_id)
         for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
-            some = names[first : first + MAX_CHANNELS_AT_ONCE]
-            held: dict[str, LogAccess] = {}
+            if socket not in self._sockets:
+                return
+            some, changes = names[first : first + MAX_CHANNELS_AT_ONCE], self._streams.changes
+            held: set[str] = set()
             code = ErrorCode.NOT_FOUND
             try:
-                held = yield from self._hold(some, str(socket.server.user_id))
+                held, changes = yield from self._hold(some, user_id)
             except Overloaded:
                 code = ErrorCode.OVERLOADED
             except StorageUnavailable:
                 code = ErrorCode.DATABASE_UNAVAILABLE
             for name in some:
-                if name in held:
-                    socket.server.subscribed(number, self._open(name, socket.server))
+                feed = self._open(name, socket.server) if name in held else None
+                if feed is not None:
+                    socket.server.subscribed(number, feed)
                 else:
                     socket.server.sub_refused(number, name, code)
             socket.wake()
+            if held and changes != self._streams.changes:
+                yield from self._recheck_logs([socket], some, user_id)
 
-    def _hold(self, names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
-        """Follow those that the user may read, up to where the right was read. Raises StorageUnavailable, with nothing held."""
-        while True:
-            changes = self._streams.changes
-            readable = yield from self._readable(names, user_id)
-            held = yield from self._channels.follow([access.place.log_id for access in readable.values()])
-            readable = {name: access for name, access in readable.items() if access.place.log_id in held}
-            try:
-                for access in readable.values():
-                    yield from self._channels.reach_epoch(access.place.log_id, access.place.epoch)
-                    yield from self._channels.catch_up(access.place.log_id, access.place.sequence)
-            except BaseException:
-                self._channels.unfollow(held)
-                raise
-            if changes == self._streams.changes:
-                return readable
+    def _hold(self, names: Sequence[str], user_id: str) -> Procedure[tuple[set[str], int]]:
+        """Follow those that the user may read, up to where the right was read.
+
+        Rights are read once more where any changed meanwhile, not again and again: others may change theirs all the time.
+        Return those that are held, and the count of changes that this takes account of. Raises StorageUnavailable, with
+        nothing held.
+        """
+        changes = self._streams.changes
+        readable = yield from self._readable(names, user_id)
+        held = yield from self._channels.follow([access.place.log_id for access in readable.values()])
+        readable = {name: access for name, access in readable.items() if access.place.log_id in held}
+        try:
+            for access in readable.values():
+                yield from self._channels.reach_epoch(access.place.log_id, access.place.epoch, access.base)
+                yield from self._channels.catch_up(access.place.log_id, access.place.sequence)
+            kept = readable
+            if changes != self._streams.changes:
+                changes = self._streams.changes
+                kept = yield from self._readable(list(readable), user_id)
+        except BaseException:
             self._channels.unfollow(held)
+            raise
+        self._channels.unfollow([_log_id(name) for name in readable if name not in kept])
+        return set(kept), changes
 
     def _readable(self, names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
         """Return those that the user may read, by name: an id names one log, whatever kind the client takes it for."""
@@ -183,13 +200,16 @@ class Gateway:
         }
         return {name: readable[name] for name in names if name in readable}
 
-    def _open(self, name: str, server: GatewayServer) -> Feed:
+    def _open(self, name: str, server: GatewayServer) -> Feed | None:
+        """Return the feed of a log that is held; None: the log has ended meanwhile, and is let go."""
         feed = self.feeds.get(name, server.encoding)
         if feed is None:
             log_id = _log_id(name)
             channel = self._channels.get(log_id)
-            assert channel is not None, "it is held"
-            feed = self.feeds.open(name, channel.epoch or 1, channel.head, server.encoding)
+            if channel is None:
+                self._channels.unfollow([log_id])
+                return None
+            feed = self.feeds.open(name, channel.epoch or 1, channel.head, server.encoding, channel.base)
             self._names[log_id] = name
         return feed
 
@@ -263,21 +283,23 @@ class Gateway:
 
     def _recheck(self, user_id: str) -> Procedure[None]:
         sockets = list(self._of_user.get(user_id, ()))
-        followed = {feed.log: None for socket in sockets for feed in socket.server.subscriptions.feeds()}
-        names = list(followed)
+        names = list({feed.log: None for socket in sockets for feed in socket.server.subscriptions.feeds()})
         for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
-            some = names[first : first + MAX_CHANNELS_AT_ONCE]
-            code: GoneCode = "access_lost"
-            readable: dict[str, LogAccess] = {}
-            try:
-                readable = yield from self._readable(some, user_id)
-            except StorageUnavailable:
-                self._outputs.log(Level.WARNING, "access cannot be re-checked now: logs are let go", user_id=user_id)
-                code = "unavailable"
-            lost = {name for name in some if name not in readable}
-            for socket in sockets if lost else ():
-                feeds = [feed for feed in socket.server.subscriptions.feeds() if feed.log in lost]
-                _tell_gone(socket, feeds=feeds, code=code)
+            yield from self._recheck_logs(sockets, names[first : first + MAX_CHANNELS_AT_ONCE], user_id)
+
+    def _recheck_logs(self, sockets: Sequence[GatewaySocket], names: Sequence[str], user_id: str) -> Procedure[None]:
+        """Take from a user's sockets those of the logs that the user may not read any more."""
+        code: GoneCode = "access_lost"
+        readable: dict[str, LogAccess] = {}
+        try:
+            readable = yield from self._readable(names, user_id)
+        except StorageUnavailable:
+            self._outputs.log(Level.WARNING, "access cannot be re-checked now: logs are let go", user_id=user_id)
+            code = "unavailable"
+        lost = {name for name in names if name not in readable}
+        for socket in sockets if lost else ():
+            feeds = [feed for feed in socket.server.subscriptions.feeds() if feed.log in lost]
+            _tell_gone(socket, feeds=feeds, code=code)
 
     def recheck_all(self) -> None:
         """Anything may have changed."""
@@ -286,7 +308,9 @@ class Gateway:
     def _recheck_everyone(self) -> Procedure[None]:
         for user_id in list(self._of_user):
             for socket in list(self._of_user.get(user_id, ())):
-                session_id = self._sockets[socket]
+                session_id = self._sockets.get(socket)
+                if session_id is None:  # it left meanwhile
+                    continue
                 try:
                     session = yield from FindSession(session_id=str(session_id))
                 except StorageUnavailable:
@@ -318,7 +342,7 @@ class Gateway:
 
     def drain(self, window_secs: float, jitter: Callable[[], float]) -> None:
         """Send every socket elsewhere, each in its slot, within half of the window."""
-        spread_ms = min(plan_waves(len(self._sockets), window_secs).spread_ms, int(window_secs * 500))
+        spread_ms = plan_slots(len(self._sockets), window_secs)
 
         def send_away(socket: GatewaySocket) -> None:
             socket.server.drain(int(jitter() * spread_ms), self._outputs.procedures.now)
@@ -331,16 +355,23 @@ class Gateway:
 
     # --- what may be missed --------------------------------------------------------------------------
 
-    def offer(self, log: str, kind: str, data: bytes) -> None:
-        """Offer something that may be missed to the followers of a log."""
+    def offer(self, log: str, kind: str, data: bytes, about: str) -> None:
+        """Offer something about a user that others may miss to the followers of a log."""
         if self.feeds.feeds_of(log):
-            self._outputs.add_each(self.feeds.ephemeral(log, kind, data), _pass)
+            self._outputs.add_each(self.feeds.ephemeral(log, kind, data, about), _pass)
 
     # --- getters -------------------------------------------------------------------------------------
 
     def sockets(self) -> list[GatewaySocket]:
         """Every gateway socket of this replica."""
         return list(self._sockets)
+
+    def close_user(self, user_id: str) -> int:
+        """Close a user's sockets, as an operator wants; clients come back. Return how many there were."""
+        sockets = list(self._of_user.get(user_id, ()))
+        for socket in sockets:
+            self._close(socket, GatewayClose.CLOSED_BY_OPERATOR)
+        return len(sockets)
 
 
 def _log_id(name: str) -> str:

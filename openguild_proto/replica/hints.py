@@ -65,7 +65,7 @@ class Hints:
             case TypingHint(channel_id=channel_id, user_id=user_id, preview=preview):
                 users = [other for other in self._notifications.watchers.of_channel(channel_id) if other != user_id]
                 self._notifications.hint(users, typing_payload(channel_id, user_id, preview))
-                self._gateway.offer(f"channel:{channel_id}", "typing", typing_data(user_id, preview))
+                self._gateway.offer(f"channel:{channel_id}", "typing", typing_data(user_id, preview), user_id)
             case _ if self._presence is None:
                 pass
             case PresenceChoice():

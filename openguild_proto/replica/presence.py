@@ -263,7 +263,7 @@ class Presence:
             told: dict[str, None] = {}
             for guild_id in guild_ids:
                 told.update(dict.fromkeys(self._notifications.watchers.of_guild(guild_id)))
-                for _ in self._feeds.ephemeral(f"guild:{guild_id}", "presence", data):
+                for _ in self._feeds.ephemeral(f"guild:{guild_id}", "presence", data, user_id):
                     yield None
             told.pop(user_id, None)
             yield from map(self._notifications.hinting(presence_payload(data)), told)

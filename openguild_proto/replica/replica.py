@@ -45,11 +45,12 @@ from openguild_proto.replica.draining import Draining
 from openguild_proto.replica.epochs import Epochs
 from openguild_proto.replica.gateway import Gateway
 from openguild_proto.replica.hints import Hints
-from openguild_proto.replica.notifications import USER_RING, Notifications
+from openguild_proto.replica.notifications import Notifications
 from openguild_proto.replica.outputs import Counters, Outputs
 from openguild_proto.replica.pages import Pages, Pieces
 from openguild_proto.replica.preparing import Preparing
 from openguild_proto.replica.presence import Presence
+from openguild_proto.replica.readers import Depths, GatewayTotals, depths
 from openguild_proto.replica.redactions import redacted_frame, redaction_in
 from openguild_proto.replica.streams import Streams
 from openguild_proto.replica.tails import Tails
@@ -92,7 +93,7 @@ class Replica:
         )
         self.streams = Streams(hub, outputs, self.channels, self.notifications, Pages(outputs), self.presence)
         self.gateway = Gateway(feeds, outputs, self.channels, self.streams, self.presence, tokens)
-        self.controls = Controls(outputs, self.epochs, self.streams, self.gateway, tokens)
+        self.controls = Controls(outputs, self.epochs, self.channels, self.streams, self.gateway, tokens)
         self._sharing = sharing
         self._limits_delivered = True
         self._draining = Draining(outputs, jitter)
@@ -338,11 +339,14 @@ class Replica:
         """What the limits are divided by at the moment."""
         return 1 if self._sharing is None else self._sharing.divisor
 
-    def depths(self) -> tuple[list[tuple[str, int]], int]:
-        """The channels with readers that are behind, deepest first, and the deepest of the notification streams."""
-        deep = self.hub.depths()
-        channels = [(ring, depth) for ring, depth in deep if not ring.startswith(USER_RING)]
-        return channels, next((depth for ring, depth in deep if ring.startswith(USER_RING)), 0)
+    def depths(self) -> Depths:
+        """Return which channels have readers that are behind, and how far the notification streams are."""
+        return depths(self.hub, self.gateway.feeds)
+
+    def gateway_totals(self) -> GatewayTotals:
+        """Return how many gateway sockets there are, and what they follow."""
+        feeds = self.gateway.feeds
+        return GatewayTotals(len(self.gateway.sockets()), feeds.followed, feeds.read_from_log)
 
     def gateway_at(self, now: float) -> Gateway:
         """Return the gateway's sockets, whose inputs are given at this time."""

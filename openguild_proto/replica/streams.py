@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import cast
 
+from openguild_proto.diagnosis.closed_readers import LAGGED, SLOW_REASONS, ClosedReader, ClosedReaders
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.fanout.hub import Hub, Lagged, Subscriber, SubscriberState
 from openguild_proto.http.message import OpenStream
@@ -39,6 +40,7 @@ class Streams:
     ) -> None:
         self.notifications = notifications
         self.pages = pages
+        self.closed_readers = ClosedReaders()
         self.changes = 0
         self._hub = hub
         self._outputs = outputs
@@ -200,15 +202,28 @@ class Streams:
         self._outputs.counters.lagged += 1
         self._outputs.counters.missed += lagged.missed
         socket = cast("StreamSocket", lagged.subscriber.owner)
+        self._remember(socket, lagged.missed, LAGGED)
         has_log = socket.stream is None or socket.stream.channel_id is not None
         reason = reasons.lagged(lagged.missed, lagged.resume_from if has_log else None)
         return Close(socket, CloseCode.POLICY_VIOLATION, reason, missed=lagged.missed)
 
-    def count_missed(self, socket: StreamSocket) -> None:
-        """The socket ends by a deadline: what it had not got is dropped."""
+    def count_missed(self, socket: StreamSocket, reason: str | None) -> None:
+        """The socket ends by a deadline: what it had not got is dropped. `reason`: for the metric of rejections."""
         subscriber = socket.subscriber
-        if subscriber is not None and subscriber.state is SubscriberState.LIVE:
-            self._outputs.counters.dropped += self._hub.head(subscriber.ring) - subscriber.position
+        if subscriber is None or not self._hub.is_open(subscriber.ring):
+            return
+        missed = self._hub.head(subscriber.ring) - subscriber.position
+        if subscriber.state is SubscriberState.LIVE:
+            self._outputs.counters.dropped += missed
+        if missed and reason in SLOW_REASONS and subscriber.state is not SubscriberState.LAGGED:  # remembered already
+            self._remember(socket, missed, str(reason))
+
+    def _remember(self, socket: StreamSocket, missed: int, cause: str) -> None:
+        stream = socket.stream
+        if stream is not None:
+            now = self._outputs.procedures.now
+            reader = ClosedReader(now, stream.user_id, stream.address, stream.channel_id, missed, cause)
+            self.closed_readers.add(reader)
 
     def close_streams(self, ended: CloseStreams) -> None:
         """End the streams that are meant."""

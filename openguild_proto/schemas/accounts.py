@@ -10,11 +10,15 @@ from openguild_proto.schemas.fields import (
     MANDATORY,
     DeviceText,
     DisplayText,
+    Identifier,
     NameText,
+    NotBlank,
+    OptionalDeviceText,
     Password,
     Role,
     Secret,
     Timestamp,
+    Username,
     Uuid,
 )
 
@@ -32,7 +36,7 @@ class Version(Body, frozen=True):
 class Credentials(Body, frozen=True):
     """Absent members read as blank, so that every problem is reported at once (PROTOCOL 3.3.3)."""
 
-    username: Annotated[NameText, MANDATORY] = ""
+    username: Annotated[Username, MANDATORY] = ""
     password: Annotated[Password, MANDATORY] = ""
 
 
@@ -40,21 +44,21 @@ class Registered(Body, frozen=True):
     """The account that was opened."""
 
     user_id: Uuid
-    username: NameText
+    username: Username
 
 
 class Device(Body, frozen=True):
     """The device that logs in."""
 
     device_id: Annotated[DeviceText, MANDATORY] = ""
-    device_name: DeviceText | None = None
+    device_name: OptionalDeviceText | None = None
     ip_address: str | None = None  # accepted for old clients, never believed (PROTOCOL 2.7.2)
 
 
 class Login(Body, frozen=True):
     """Name, password and device; the device's former session ends."""
 
-    identifier: Annotated[DeviceText, MANDATORY] = ""
+    identifier: Annotated[Identifier, MANDATORY] = ""
     secret: Annotated[Secret, MANDATORY] = ""
     device: Annotated[Device | None, MANDATORY] = None
 
@@ -62,7 +66,7 @@ class Login(Body, frozen=True):
 class RefreshToken(Body, frozen=True):
     """A refresh token, to be exchanged or revoked."""
 
-    refresh_token: Annotated[str, MANDATORY] = ""
+    refresh_token: Annotated[NotBlank, MANDATORY] = ""
 
 
 class TokenPair(Body, frozen=True):
@@ -107,14 +111,14 @@ class ChannelLine(Body, frozen=True):
 class ProfileChange(Body, frozen=True):
     """The name that others see beside the username; an empty one is none."""
 
-    display_name: Annotated[DisplayText, MANDATORY] = ""
+    display_name: DisplayText
 
 
 class Profile(Body, frozen=True):
     """How others see an account. `display_name`: the username where there is none."""
 
     user_id: Uuid
-    username: NameText
+    username: Username
     display_name: NameText
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import JSON, Request
-from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SEQUENCE
+from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SAFE_INTEGER, MAX_SEQUENCE
 
 T = TypeVar("T")
 
@@ -94,7 +94,13 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+def _number(text: str) -> float | int:
+    """Return an integer where the number is one, however it is written: JSON knows no other kind (RFC 8259 6)."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) <= MAX_SAFE_INTEGER else value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_number)
 
 
 def _check_surrogates(value: Any) -> None:

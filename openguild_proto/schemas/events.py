@@ -33,7 +33,7 @@ class MessageContent(Body, frozen=True):
 
     author: EventAuthor
     content: MessageText
-    nonce: str
+    nonce: str = ""  # absent where a server sent the message as the first implementation did (PROTOCOL 13.2.6)
     reply_to: EventId | None = None
     mentions: MentionedParties | None = None
 

@@ -24,21 +24,23 @@ class _Content(msgspec.Struct):
 class _Event(msgspec.Struct):
     content: _Content
     sender: str = ""
+    origin_server: str = ""
 
 
 _decoder = msgspec.json.Decoder(_Event)
 
 
-def folded_messages(channel_id: str, page: MessagePage, reader_id: str) -> list[Message]:
-    """Return the messages of the page as this reader sees them."""
+def folded_messages(channel_id: str, page: MessagePage, reader_id: str, server_name: str) -> list[Message]:
+    """Return the messages of the page as this reader of the server `server_name` sees them."""
     previews = {event_id: _preview(original) for event_id, original in page.originals.items()}
-    return [_folded_message(channel_id, found, previews, reader_id) for found in page.messages]
+    return [_folded_message(channel_id, found, previews, reader_id, server_name) for found in page.messages]
 
 
 def _folded_message(
-    channel_id: str, found: FoundMessage, previews: Mapping[str, MessagePreview], reader_id: str
+    channel_id: str, found: FoundMessage, previews: Mapping[str, MessagePreview], reader_id: str, server_name: str
 ) -> Message:
-    state, content = found.state, _decoder.decode(found.wire).content
+    event = _decoder.decode(found.wire)
+    state, content = found.state, event.content
     reply_to = content.reply_to
     reactions: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     if state.reactions != NO_REACTIONS:
@@ -58,6 +60,7 @@ def _folded_message(
         reply_count=state.replies,
         reply_to=reply_to,
         reply_preview=None if reply_to is None else previews.get(reply_to),
+        origin=None if event.origin_server == server_name else event.origin_server,
     )
 
 

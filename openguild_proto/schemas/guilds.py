@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET, UnsetType
+
+from openguild_proto.mirror_records import Handover
 from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ChannelRecord, GuildRecord, InviteRecord, MemberRecord
 from openguild_proto.schemas.accounts import Body
+from openguild_proto.schemas.between_servers import RemoteInvite
 from openguild_proto.schemas.fields import (
     Count,
     Epoch,
@@ -13,6 +17,7 @@ from openguild_proto.schemas.fields import (
     NameText,
     Position,
     Role,
+    ServerName,
     Timestamp,
     TopicText,
     Uuid,
@@ -26,6 +31,20 @@ class Name(Body, frozen=True):
     name: NameText
 
 
+class Successor(Body, frozen=True):
+    """The server that may go on with a guild."""
+
+    server: ServerName
+
+
+class Succession(Body, frozen=True):
+    """A server that may go on with a guild. `statement`: keep it where this server's end does not reach it."""
+
+    server: ServerName
+    expires_at: Timestamp
+    statement: Handover
+
+
 class NewChannel(Body, frozen=True):
     """A channel to make."""
 
@@ -35,11 +54,11 @@ class NewChannel(Body, frozen=True):
 
 
 class ChannelChange(Body, frozen=True):
-    """What is to change of a channel; an empty topic is none."""
+    """What is to change of a channel, at least one of its members; an empty topic is none."""
 
-    name: NameText | None = None
-    topic: TopicText | None = None
-    position: Position | None = None
+    name: NameText | UnsetType = UNSET
+    topic: TopicText | UnsetType = UNSET
+    position: Position | UnsetType = UNSET
 
 
 class Guild(Body, frozen=True):
@@ -48,11 +67,13 @@ class Guild(Body, frozen=True):
     guild_id: Uuid
     name: NameText
     created_at: Timestamp
+    origin: ServerName | None = None  # the server that owns it; absent: this one
+    offline: bool = False  # that server has not been heard of for minutes: what is shown is as of then
 
     @classmethod
-    def of(cls, record: GuildRecord) -> Guild:
+    def of(cls, record: GuildRecord, *, offline: bool = False) -> Guild:
         """Return the body for `record`."""
-        return cls(record.guild_id, record.name, from_millis(record.created_at_ms))
+        return cls(record.guild_id, record.name, from_millis(record.created_at_ms), record.origin, offline)
 
 
 class Channel(Body, frozen=True):
@@ -65,6 +86,7 @@ class Channel(Body, frozen=True):
     epoch: Epoch
     topic: TopicText | None = None
     position: Position = 0
+    origin: ServerName | None = None  # as of its guild
 
     @classmethod
     def of(cls, record: ChannelRecord) -> Channel:
@@ -77,6 +99,7 @@ class Channel(Body, frozen=True):
             record.epoch,
             record.topic,
             record.position,
+            record.origin,
         )
 
 
@@ -95,6 +118,7 @@ class Member(Body, frozen=True):
     role: Role
     joined_at: Timestamp
     display_name: NameText | None = None
+    origin: ServerName | None = None  # the home server of a remote user; absent: this one
 
     @classmethod
     def of(cls, record: MemberRecord) -> Member:
@@ -106,6 +130,7 @@ class Member(Body, frozen=True):
             record.role,
             from_millis(record.joined_at_ms),
             record.display_name,
+            record.origin,
         )
 
 
@@ -143,7 +168,7 @@ class Invite(Body, frozen=True, omit_defaults=False):
 
 
 class InvitePreview(Body, frozen=True, omit_defaults=False):
-    """What an invite leads to."""
+    """What an invite leads to. `origin`: the server that owns the guild, where it is another one."""
 
     code: str
     guild_id: Uuid
@@ -153,6 +178,7 @@ class InvitePreview(Body, frozen=True, omit_defaults=False):
     uses: Count
     expires_at: Timestamp | None
     created_by: Uuid
+    origin: ServerName | UnsetType = UNSET
 
     @classmethod
     def of(cls, record: InviteRecord) -> InvitePreview:
@@ -167,4 +193,20 @@ class InvitePreview(Body, frozen=True, omit_defaults=False):
             line.uses,
             line.expires_at,
             line.created_by,
+        )
+
+    @classmethod
+    def of_remote(cls, code: str, server: str, invite: RemoteInvite) -> InvitePreview:
+        """Return the body for an invite of another server."""
+        expires_at = from_millis(invite.expires_at_ms) if invite.expires_at_ms is not None else None
+        return cls(
+            code,
+            invite.guild_id,
+            invite.guild_name,
+            invite.member_count,
+            invite.max_uses,
+            invite.uses,
+            expires_at,
+            invite.created_by,
+            server,
         )

@@ -21,6 +21,7 @@ from openguild_proto.schemas.fields import (
     ReasonText,
     Role,
     Sequence,
+    ServerName,
     Timestamp,
     TopicText,
     Uuid,
@@ -49,11 +50,29 @@ class GuildCreatedContent(LogContent, frozen=True):
 
 
 class GuildUpdatedContent(LogContent, frozen=True):
-    """The guild has another name."""
+    """The guild was renamed."""
 
     event_type = "guild.updated"
     name: NameText
     reason: ReasonText | None = None
+
+
+class GuildSuccessorSetContent(LogContent, frozen=True):
+    """An owner has named the server that may go on if this one is lost; absent: none may. Statements of lower serials are void."""
+
+    event_type = "guild.successor_set"
+    serial: Count
+    server: ServerName | None = None
+
+
+class GuildMovedContent(LogContent, frozen=True):
+    """The guild has another owner server, which has written this event. `lost`: the former one is lost, and what it had alone."""
+
+    event_type = "guild.moved"
+    former: ServerName
+    owner: ServerName
+    term: Sequence
+    lost: bool = False
 
 
 class ChannelCreatedContent(LogContent, frozen=True):
@@ -96,7 +115,7 @@ class ChannelRoleSetContent(LogContent, frozen=True):
 
 
 class MemberJoinedContent(LogContent, frozen=True):
-    """A user is a member now. `invite_id`: the invite that they used; absent: no invite was needed."""
+    """A user joined the guild. `invite_id`: the invite that they used; absent: no invite was needed."""
 
     event_type = "member.joined"
     user_id: Uuid
@@ -104,10 +123,11 @@ class MemberJoinedContent(LogContent, frozen=True):
     role: Role
     display_name: NameText | None = None
     invite_id: str | None = None
+    origin: ServerName | None = None  # the home server of a remote user
 
 
 class MemberRoleSetContent(LogContent, frozen=True):
-    """A member has another role. A lower one ends roles in channels and invites that it does not allow (PROTOCOL 5.5.3, 5.6.4)."""
+    """The role of a member changed. A lower one ends roles in channels and invites above it (PROTOCOL 5.5.3, 5.6.4)."""
 
     event_type = "member.role_set"
     user_id: Uuid
@@ -187,7 +207,7 @@ class ChannelReadContent(LogContent, frozen=True):
 
 
 class MentionedContent(LogContent, frozen=True):
-    """A message names the user."""
+    """A message mentions the user."""
 
     event_type = "mentioned"
     channel_id: Uuid
@@ -222,6 +242,8 @@ GUILD_CONTENTS: dict[str, type[LogContent]] = {
     for kind in (
         GuildCreatedContent,
         GuildUpdatedContent,
+        GuildSuccessorSetContent,
+        GuildMovedContent,
         ChannelCreatedContent,
         ChannelUpdatedContent,
         ChannelDeletedContent,

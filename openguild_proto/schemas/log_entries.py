@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from openguild_proto.mirror_records import Handover
 from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import (
     ChannelRecord,
@@ -30,6 +31,8 @@ from openguild_proto.schemas.log_contents import (
     GuildCreatedContent,
     GuildJoinedContent,
     GuildLeftContent,
+    GuildMovedContent,
+    GuildSuccessorSetContent,
     GuildUpdatedContent,
     InviteCreatedContent,
     InviteDeletedContent,
@@ -55,6 +58,17 @@ def guild_created(guild: GuildRecord, owner: MemberRecord) -> Entries:
 def guild_renamed(guild: GuildRecord, reason: str | None) -> Entries:
     """The guild has the name of `guild`."""
     return ((guild.guild_id, GuildUpdatedContent(guild.name, reason)),)
+
+
+def successor_set(guild_id: str, server: str | None, serial: int) -> Entries:
+    """An owner of the guild has named its successor, or none."""
+    return ((guild_id, GuildSuccessorSetContent(serial, server)),)
+
+
+def guild_moved(handover: Handover) -> Entries:
+    """The guild has another owner server."""
+    lost = handover.kind == "succession"
+    return ((handover.guild_id, GuildMovedContent(handover.owner, handover.to, handover.term, lost)),)
 
 
 def channel_created(channel: ChannelRecord) -> Entries:
@@ -85,11 +99,18 @@ def channel_role_granted(channel: ChannelRecord, user_id: str, role: str) -> Ent
 def member_joined(guild: GuildRecord, member: MemberRecord, *, invite_code: str | None = None) -> Entries:
     """The user is a member; `invite_code`: of the invite that they used."""
     used = invite_id(invite_code) if invite_code is not None else None
-    joined = MemberJoinedContent(member.user_id, member.username, member.role, member.display_name, used)
-    return (
-        (guild.guild_id, joined),
-        (member.user_id, GuildJoinedContent(guild.guild_id, guild.name, member.role)),
-    )
+    joined = MemberJoinedContent(member.user_id, member.username, member.role, member.display_name, used, member.origin)
+    return ((guild.guild_id, joined), *joined_guild(guild, member))
+
+
+def joined_guild(guild: GuildRecord, member: MemberRecord) -> Entries:
+    """What the user's own log tells of it."""
+    return ((member.user_id, GuildJoinedContent(guild.guild_id, guild.name, member.role)),)
+
+
+def left_guild(guild_id: str, user_id: str, *, removed: bool, reason: str | None) -> Entries:
+    """What the user's own log tells of the end of their membership."""
+    return ((user_id, GuildLeftContent(guild_id, removed, reason)),)
 
 
 def role_set(
@@ -105,7 +126,7 @@ def member_gone(
     """The user left, or was removed by another member."""
     content = MemberRemovedContent(user_id, reason) if removed else MemberLeftContent(user_id)
     gone = (guild_id, content), *invites_ended(guild_id, ended_invites)
-    return (*gone, (user_id, GuildLeftContent(guild_id, removed, reason)))
+    return (*gone, *left_guild(guild_id, user_id, removed=removed, reason=reason))
 
 
 def invites_ended(guild_id: str, codes: Iterable[str]) -> Entries:
@@ -136,7 +157,7 @@ def mentioned(user_ids: Iterable[str], message: StoredEvent) -> Entries:
 
 
 def profile_updated(user: UserRecord) -> Entries:
-    """The user has another display name."""
+    """The user's display name changed."""
     return ((user.user_id, ProfileUpdatedContent(user.display_name)),)
 
 

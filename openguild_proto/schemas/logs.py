@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from openguild_proto.schemas.accounts import Body
-from openguild_proto.schemas.fields import EVENT, Count, Epoch, LogName, Sequence, SyncLimit
+from openguild_proto.schemas.fields import EVENT, POSITIONS, AnyInteger, Count, Epoch, Head, LogName, Sequence
 
 NewsStatus: TypeAlias = Literal["news", "restarted", "gone"]
 
@@ -25,14 +25,14 @@ class FollowedLog(Body, frozen=True):
 
     log: LogName
     epoch: Epoch
-    sequence: Count
+    sequence: Head
 
 
 class SyncRequest(Body, frozen=True):
     """The logs that the client follows; what matters most to it comes first."""
 
-    positions: list[FollowedLog]
-    limit: SyncLimit | None = None
+    positions: Annotated[list[FollowedLog], POSITIONS]
+    limit: AnyInteger | None = None
 
 
 class SyncedEvent(Body, frozen=True):

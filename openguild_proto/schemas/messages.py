@@ -12,6 +12,7 @@ from openguild_proto.schemas.fields import (
     EVENT,
     MANDATORY,
     REACTIONS,
+    AnyInteger,
     Count,
     Emoji,
     EventId,
@@ -20,6 +21,7 @@ from openguild_proto.schemas.fields import (
     PreviewText,
     Role,
     Sequence,
+    ServerName,
     Timestamp,
     Uuid,
 )
@@ -116,7 +118,7 @@ class MessagePreview(Body, frozen=True):
 
 
 class Message(Body, frozen=True):
-    """A message as it is now: its newest text, and what has been done with it."""
+    """The current state of a message: its newest text, reactions and replies."""
 
     event_id: EventId
     sequence: Sequence
@@ -132,6 +134,7 @@ class Message(Body, frozen=True):
     reply_count: Count = 0
     reply_to: EventId | None = None
     reply_preview: MessagePreview | None = None  # absent: there is no such message any more
+    origin: ServerName | None = None  # the home server of its author; absent: this one
 
 
 class Mention(Body, frozen=True):
@@ -149,7 +152,7 @@ class Mention(Body, frozen=True):
 
 
 class TextVersion(Body, frozen=True):
-    """One text that a message had."""
+    """One version of a message's text."""
 
     sequence: Sequence
     event_id: EventId
@@ -168,7 +171,7 @@ class ListedEvent(Body, frozen=True):
 class MarkReadBody(Body, frozen=True):
     """Up to which sequence the caller has read."""
 
-    sequence: Count | None = None  # absent: the newest
+    sequence: AnyInteger | None = None  # absent: the newest
 
 
 class ReadPosition(Body, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import datetime
+from enum import Enum
 
 import msgspec
 from blake3 import blake3
@@ -20,8 +21,26 @@ from openguild_proto.sessions.refresh import fallback_secret, next_refresh_token
 from openguild_proto.timestamps import from_micros
 
 
+class TokenProblem(Enum):
+    """Why a request is not authenticated. For logs and metrics: the caller is not told."""
+
+    MISSING = "missing"
+    MALFORMED = "malformed"
+    BAD_SIGNATURE = "bad_signature"  # forged, or signed with a key that this replica does not have
+    EXPIRED = "expired"
+    REVOKED = "revoked"  # the session has ended, or the account is deleted
+    UNKNOWN_SESSION = (
+        "unknown_session"  # the signature is good: the session is of another database, or of a lost commit
+    )
+
+
 class TokenInvalid(Exception):
-    """The token is invalid, expired or revoked. The caller is not told which."""
+    """The token is not valid. The caller is not told why. `user_id`: whose it is, where the server has signed it."""
+
+    def __init__(self, problem: TokenProblem, user_id: str | None = None) -> None:
+        super().__init__(problem.value)
+        self.problem = problem
+        self.user_id = user_id
 
 
 class Claims(msgspec.Struct, frozen=True, gc=False):
@@ -36,8 +55,8 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def author(self) -> Author:
-        """The author of changes made with this token."""
-        return Author(self.user_id, self.session_id)
+        """The author of changes made with this token. A user of another server has no session here."""
+        return Author(self.user_id, self.session_id or None)
 
 
 class _Payload(msgspec.Struct, omit_defaults=True):
@@ -61,6 +80,11 @@ class TokenAuthority:
         self._confirmed: set[bytes] = set()  # of these, tokens whose session the store has confirmed
         self._by_session: dict[str, set[bytes]] = {}
         self._revoked: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def keys(self) -> KeyRing:
+        """The keys that sign and verify."""
+        return self._keys
 
     def replace_keys(self, keys: KeyRing) -> None:
         """Replace the keys and check every token again. `trusts` tells which open streams may stay."""
@@ -102,23 +126,23 @@ class TokenAuthority:
         self._verified.move_to_end(key)
         if claims.expires_at_us <= wall_ms * 1000:
             self._forget(key)
-            raise TokenInvalid
+            raise TokenInvalid(TokenProblem.EXPIRED, claims.user_id)
         if claims.session_id in self._revoked:
-            raise TokenInvalid
+            raise TokenInvalid(TokenProblem.REVOKED, claims.user_id)
         return claims
 
     def _check(self, token: str) -> Claims:
         if len(token) > MAX_TOKEN_CHARS or token.count(".") != 1:
-            raise TokenInvalid
+            raise TokenInvalid(TokenProblem.MALFORMED)
         payload_text, _, signature_text = token.partition(".")
         try:
             payload, signature = decode_unpadded(payload_text), decode_unpadded(signature_text)
         except ValueError:
-            raise TokenInvalid from None
+            raise TokenInvalid(TokenProblem.MALFORMED) from None
         # the signature comes first: nothing unsigned is parsed
         public = self._keys.verifier(payload, signature) if len(signature) == SIGNATURE_BYTES else None
         if public is None:
-            raise TokenInvalid
+            raise TokenInvalid(TokenProblem.BAD_SIGNATURE)
         try:
             fields = _payloads.decode(payload)
             return Claims(
@@ -130,7 +154,7 @@ class TokenAuthority:
                 public,
             )
         except (msgspec.DecodeError, ValueError, OverflowError):
-            raise TokenInvalid from None
+            raise TokenInvalid(TokenProblem.MALFORMED) from None
 
     # --- sessions -----------------------------------------------------------------------------------
 
@@ -195,6 +219,14 @@ def unverified_issue_us(token: str) -> int | None:
     try:
         return _micros(_payloads.decode(decode_unpadded(token.partition(".")[0])).issued_at)
     except (msgspec.DecodeError, ValueError, OverflowError):
+        return None
+
+
+def unverified_user_id(token: str) -> str | None:
+    """Return the token's user, or None. For clients: the signature is not verified."""
+    try:
+        return _payloads.decode(decode_unpadded(token.partition(".")[0])).user_id
+    except (msgspec.DecodeError, ValueError):
         return None
 
 

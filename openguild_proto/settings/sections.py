@@ -22,9 +22,12 @@ class MessagingSettings:
     max_messages_per_user_per_window: Annotated[Count, Setting("posts of one user", live=True)] = 60
     max_messages_per_ip_per_window: Annotated[Count, Setting("posts from one address", live=True)] = 200
     max_typing_per_user_per_window: Annotated[Count, Setting("signals of typing of one user", live=True)] = 120
-    rate_limit_window_secs: Annotated[Window, Setting("the window of the limits of posts and of typing", live=True)] = (
-        60
-    )
+    max_reads_per_user_per_window: Annotated[
+        Count, Setting("moves of one user's read positions; a client makes one in a second at most", live=True)
+    ] = 120
+    rate_limit_window_secs: Annotated[
+        Window, Setting("the window of the limits of posts, typing and read positions", live=True)
+    ] = 60
     replay_window: Annotated[
         int, Meta(ge=0, le=10_000), Setting("events replayed to a stream without `since`", live=True)
     ] = 50  # PROTOCOL 8.3.2

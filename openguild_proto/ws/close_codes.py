@@ -49,6 +49,7 @@ CLOSE_CODES: dict[CloseCode, CloseRow] = {
     CloseCode.MEMBERSHIP_LOST: CloseRow("terminal", "the user may no longer see the channel"),
     CloseCode.CHANNEL_DELETED: CloseRow("terminal", "the channel or its guild was deleted"),
 }
+"""What each close code means, and whether a client reconnects."""
 
 
 def is_sendable(code: int) -> bool:

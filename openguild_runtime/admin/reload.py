@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.operations.context import Service
 from openguild_runtime.config.declared import checked, is_section, keys_of, values_of
 from openguild_runtime.config.layers import ConfigError
@@ -65,6 +66,11 @@ def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
     return after
 
 
+def token_keys(keys: KeyRing) -> dict[str, Any]:
+    """Return the fingerprints of the key that signs access tokens, and of all that verify them."""
+    return {"signs": keys.fingerprints[0], "accepts": list(keys.fingerprints)}
+
+
 class LiveConfig:
     """The current configuration, and the parts that a change affects. `reread` loads the configuration again."""
 
@@ -99,6 +105,7 @@ class LiveConfig:
         service = self._service
         if _keys(before) != _keys(after):
             service.tokens.replace_keys(after.key_ring())
+            log.info("token keys", **token_keys(service.tokens.keys))
             self._replica.keys_replaced(service.tokens.trusts)
         service.apply(after.settings(service.settings.version))
         self.config = after

@@ -10,96 +10,41 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import anyio
 import structlog
 from anyio.abc import SocketStream
 from pydantic import ValidationError
 
-from openguild_proto.fanout.hub import Hub
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
-from openguild_runtime.admin.reload import SETTABLE, LiveConfig, value_of, with_value
+from openguild_runtime.admin.federation import LOOKS as FEDERATION_LOOKS
+from openguild_runtime.admin.federation import federation
+from openguild_runtime.admin.guilds import LOOKS as GUILD_LOOKS
+from openguild_runtime.admin.guilds import guild
+from openguild_runtime.admin.reload import SETTABLE, token_keys, value_of, with_value
+from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response, user_of
+from openguild_runtime.admin.usernames import resolve_user
+from openguild_runtime.admin.views import list_channels, list_sessions, remembered, snapshot
 from openguild_runtime.config.faults import in_words
 from openguild_runtime.config.layers import ConfigError
-from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability import logs
-from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.unix_socket import serve_unix_socket
 
 REQUEST_TIMEOUT_SECS = 5.0
 MAX_REQUEST_BYTES = 4_096
-MAX_LINES = 1_000
-
-Request = dict[str, Any]
-Response = dict[str, Any]
 
 log = structlog.get_logger("openguild.server")
 audit = structlog.get_logger(logs.AUDIT)
 
 
-class Refused(Exception):
-    """The request is refused; the text is for the operator."""
-
-
-class AdminScope(NamedTuple):
-    """The parts of one replica that an operator may see and change."""
-
-    live: LiveConfig
-    replica: ReplicaRunner
-    drain: Callable[[], None]  # drains the whole server; idempotent
-
-
-def _behind(hub: Hub, transport: Transport) -> int:
-    """Return how many events the peer is behind. A peer that lagged out stays listed until it is closed, perhaps after its ring."""
-    subscriber = transport.subscriber
-    if subscriber is None or not hub.is_open(subscriber.ring):
-        return 0
-    return hub.head(subscriber.ring) - subscriber.position
-
-
-def list_channels(scope: AdminScope, request: Request) -> Response:
-    """List channels with a backlog, the deepest first, with the slowest reader of each."""
-    hub, lines = scope.replica.replica.hub, []
-    for channel_id, depth in scope.replica.replica.depths()[0][: _limit(request)]:
-        behind = [
-            (_behind(hub, transport), transport.stream.user_id, transport.address)
-            for transport in scope.replica.transports()
-            if transport.stream is not None and transport.stream.channel_id == channel_id
-        ]
-        line: Response = {
-            "channel_id": channel_id,
-            "depth": depth,
-            "subscribers": hub.subscriber_count(channel_id),
-            "head": hub.head(channel_id),
-        }
-        if behind:
-            line["behind"], line["slowest_user"], line["slowest_address"] = max(behind)
-        lines.append(line)
-    return {"channels": lines}
-
-
-def list_sessions(scope: AdminScope, request: Request) -> Response:
-    """List open streams, the furthest behind first; `user` filters."""
-    user, limit = _user(request), _limit(request)
-    lines: list[Response] = [
-        {"user_id": transport.stream.user_id, "session_id": transport.stream.session_id, "address": transport.address,
-         "channel_id": transport.stream.channel_id, "behind": _behind(scope.replica.replica.hub, transport)}
-        for transport in scope.replica.transports()
-        if transport.stream is not None and user in (None, transport.stream.user_id)
-    ]  # fmt: skip
-    lines.sort(key=lambda line: -line["behind"])
-    return {"sessions": lines[:limit], "total": len(lines)}
-
-
 def show(scope: AdminScope, request: Request) -> Response:
-    """Show the settings that can change at run time, and the log filter."""
+    """Show the settings that can change at run time, the log filter, and the fingerprints of the token keys."""
     del request
     settings = {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}
-    return {"settings": settings, "log": logs.current_filter()}
+    return {"settings": settings, "log": logs.current_filter(), "token_keys": token_keys(scope.live.config.key_ring())}
 
 
 def change(scope: AdminScope, request: Request) -> Response:
@@ -129,8 +74,8 @@ def change_log(scope: AdminScope, request: Request) -> Response:
 
 
 def close_sessions(scope: AdminScope, request: Request) -> Response:
-    """Close a user's streams with a reconnect code; clients may reconnect to any replica."""
-    user = _user(request)
+    """Close a user's streams and gateway sockets with a reconnect code; clients may reconnect to any replica."""
+    user = user_of(request)
     if not user:
         raise Refused("name the user")
     found = [
@@ -140,7 +85,7 @@ def close_sessions(scope: AdminScope, request: Request) -> Response:
     ]
     for transport in found:
         transport.close(CloseCode.SERVICE_RESTART, reasons.reconnect_after(reasons.CLOSED_BY_OPERATOR, 1_000))
-    return {"closed": len(found)}
+    return {"closed": len(found) + scope.replica.replica.gateway.close_user(user)}
 
 
 def begin_drain(scope: AdminScope, request: Request) -> Response:
@@ -150,42 +95,37 @@ def begin_drain(scope: AdminScope, request: Request) -> Response:
     return {"draining": True}
 
 
+VIEWS: dict[str, Callable[[AdminScope, Request], Awaitable[Response]]] = {
+    "channels": list_channels, "sessions": list_sessions, "top": snapshot, "why": remembered,
+    "federation": federation, "guild": guild,
+}  # fmt: skip
 COMMANDS: dict[str, Callable[[AdminScope, Request], Response]] = {
-    "channels": list_channels, "sessions": list_sessions, "show": show, "set": change, "log": change_log,
-    "close": close_sessions, "drain": begin_drain,
+    "show": show, "set": change, "log": change_log, "close": close_sessions, "drain": begin_drain,
 }  # fmt: skip
 CHANGES = frozenset({"set", "log", "close", "drain"})
+LOOKS = {"federation": FEDERATION_LOOKS, "guild": GUILD_LOOKS}
+"""Actions of commands that change nothing."""
 
 
-def _limit(request: Request) -> int:
-    limit = request.get("limit", 20)
-    if not isinstance(limit, int) or not 0 < limit <= MAX_LINES:
-        raise Refused(f"limit: expected 1 to {MAX_LINES}")
-    return limit
-
-
-def _user(request: Request) -> str | None:
-    user = request.get("user")
-    if user is not None and not isinstance(user, str):
-        raise Refused("user: expected a user id")
-    return user
-
-
-def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
+async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
     """Run one request and return its response, which has `error` if it failed."""
     try:
         request = json.loads(line)
-        command = COMMANDS[request["command"]]
+        name = request["command"]
+        view, command = VIEWS.get(name), COMMANDS.get(name)
+        if view is None and command is None:
+            raise KeyError(name)
     except (ValueError, KeyError, TypeError, RecursionError):
-        return {"error": f"expected a command: {', '.join(COMMANDS)}"}
+        return {"error": f"expected a command: {', '.join([*VIEWS, *COMMANDS])}"}
     try:
-        response = command(scope, request)
+        named = await resolve_user(scope.storage, request)
+        response = await view(scope, named) if view is not None else COMMANDS[name](scope, named)
     except Refused as problem:
         response = {"error": str(problem)}
     except Exception:  # a bug must not end the server
-        log.exception("admin request failed", command=request["command"])
+        log.exception("admin request failed", command=name)
         response = {"error": "internal error"}
-    if request["command"] in CHANGES:
+    if name in CHANGES or (name in LOOKS and request.get("action") not in LOOKS[name]):
         audit.warning("admin action", uid=uid, request=request, answer=response)
     return response
 
@@ -198,7 +138,7 @@ async def serve_admin(scope: AdminScope, path: Path) -> None:
             line = b""
             while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
                 line += await stream.receive(MAX_REQUEST_BYTES)
-            await stream.send(json.dumps(respond(scope, line, _uid_of(stream))).encode() + b"\n")
+            await stream.send(json.dumps(await respond(scope, line, _uid_of(stream))).encode() + b"\n")
 
     await serve_unix_socket(path, serve)
 

@@ -11,7 +11,8 @@ from openguild_runtime.bus.base import Bus
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.config.server_config import ServerConfig
-from openguild_runtime.observability.metrics import NATS_SERIES, BusSeries, Metrics
+from openguild_runtime.observability.metric_labels import NATS_SERIES, BusSeries
+from openguild_runtime.observability.metrics import Metrics
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,8 @@ async def _assign_within(
         raise CommandFailed(
             f"'{user.username}' is the only owner of guild '{scope_id}': make another member owner first"
         )
+    if found is MemberChange.NOT_MEMBER:
+        raise CommandFailed(f"'{user.username}' is of another server: they join by an invite first")
     if not found:
         raise CommandFailed(f"{noun} '{scope_id}' not found")
     return _print_line(f"Assigned {noun} role '{role}' to user '{user.username}' in {noun} {scope_id}")

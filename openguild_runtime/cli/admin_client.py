@@ -7,27 +7,42 @@ import json
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from openguild_runtime.cli.admin_federation import add_federation_commands, federation_request
+from openguild_runtime.cli.admin_guild import add_guild_commands, guild_request
+from openguild_runtime.cli.admin_top import show_top
+from openguild_runtime.cli.admin_why import show_why
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.system.unix_socket import short_socket_path, worker_paths
 
 ANSWER_SECS = 10.0
 
+Answer: TypeAlias = dict[str, Any]
+
 
 def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `admin channels|sessions|show|set|log|close|drain`."""
+    """Add `admin top|why|channels|sessions|show|set|log|close|federation|guild|drain`."""
     admin = commands.add_parser("admin", help="inspect or change a running server of this host (admin_socket)")
-    asking = admin.add_subparsers(dest="ask", metavar="what", required=True)
+    asking = admin.add_subparsers(dest="ask", metavar="command", required=True)
+    top = asking.add_parser(
+        "top", help="a live view: backlogs, slow readers, busy users, event loop, queue, pool, NATS"
+    )
+    top.add_argument("--json", action="store_true", help="print one snapshot as JSON, and exit")
+    top.add_argument("--once", action="store_true", help="print one table, and exit; so it is without a terminal")
+    top.add_argument("--interval", type=float, default=2.0, metavar="SECS", help="between two looks, by default 2")
+    why = asking.add_parser("why", help="what happened to a request; exit status 1 if nothing is remembered of it")
+    why.add_argument("request_id", help="x-request-id of the response, or request_id of the error")
+    why.add_argument("--json", action="store_true", help="print what is remembered as JSON")
     for name, text in (
-        ("channels", "channels with a backlog, and their slowest readers"),
-        ("sessions", "open streams"),
+        ("channels", "channels with a backlog, and their slowest readers; readers closed for slowness"),
+        ("sessions", "open streams and gateway sockets"),
     ):
         listing = asking.add_parser(name, help=text)
         listing.add_argument("--limit", type=int, default=20)
         if name == "sessions":
-            listing.add_argument("--user", help="a user id")
+            listing.add_argument("--user", help="a user name or id; exit status 1 if there is no such session")
     asking.add_parser("show", help="show the settings that can change at run time, and the log filter")
     setting = asking.add_parser("set", help="change a setting until the next start or SIGHUP")
     setting.add_argument("key")
@@ -36,15 +51,19 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     window.add_argument("value")
     level = asking.add_parser("log", help="set the log filter, such as info,openguild=debug")
     level.add_argument("filter")
-    closing = asking.add_parser("close", help="close a user's streams; clients reconnect")
-    closing.add_argument("--user", required=True)
+    closing = asking.add_parser(
+        "close", help="close a user's streams; clients reconnect; exit status 1 if there is none"
+    )
+    closing.add_argument("--user", required=True, help="a user name or id")
+    add_federation_commands(asking)
+    add_guild_commands(asking)
     asking.add_parser("drain", help="drain and exit, with all workers, as at SIGTERM")
 
 
 def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
     """Send the command to the server or to all its workers; `drain` to one worker, whose supervisor drains all.
 
-    Return the exit status: 1 if any of them failed. Raises CommandFailed.
+    Return the exit status: 1 if any of them failed, or if nothing matched. Raises CommandFailed.
     """
     path = config.admin_path
     if path is None:
@@ -52,34 +71,51 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
             "admin_socket: is not set: give the settings that the server runs with, such as --embedded --data-dir .data"
         )
     request = _request(arguments)
+    match request["command"]:
+        case "top":
+            return show_top(lambda: ask_all(path, request), arguments)
+        case "why":
+            return show_why(ask_all(path, request), arguments)
+    answers = ask_all(path, request)
+    for answer in answers:
+        sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    failed = any("error" in answer for answer in answers)
+    return int(failed or (arguments.get("user") is not None and not _matched(answers)))
+
+
+def _matched(answers: list[Answer]) -> bool:
+    """Return whether the named user had a session with any worker."""
+    return any(answer.get("total") or answer.get("closed") for answer in answers)
+
+
+def ask_all(path: Path, request: dict[str, Any]) -> list[Answer]:
+    """Return the answer of the server, or those of its workers. Raises CommandFailed: none listens."""
     answer = _ask(path, request)
     if answer is not None:
-        return _print([answer])
-    workers: dict[int, dict[str, Any] | None] = {}
+        return [answer]
+    workers: dict[int, Answer | None] = {}
     for number, each in worker_paths(path).items():
         workers[number] = said = _ask(each, request)
         if said and "draining" in said:
-            return _print([{"worker": number} | said])
+            return [{"worker": number} | said]
     if not any(workers.values()):  # the sockets are left from killed processes
         raise CommandFailed(f"admin: no server listens at {path}")
-    return _print([{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()])
-
-
-def _print(answers: list[dict[str, Any]]) -> int:
-    for answer in answers:
-        sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
-    return int(any("error" in answer for answer in answers))
+    return [{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()]
 
 
 def _request(arguments: dict[str, Any]) -> dict[str, Any]:
     command = arguments["ask"]
     if command == "replay-window":
         return {"command": "set", "key": "messaging.replay_window", "value": arguments["value"]}
-    names = ("limit", "user", "key", "value", "filter")
+    if command == "federation":
+        return federation_request(arguments)
+    if command == "guild":
+        return guild_request(arguments)
+    names = ("limit", "user", "key", "value", "filter", "request_id")
     return {"command": command} | {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 
-def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+def _ask(path: Path, request: dict[str, Any]) -> Answer | None:
     """Return the answer; None if no server listens there."""
     text = b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -96,5 +132,5 @@ def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
             return {"error": failure.strerror or str(failure)}
     if not text:
         return {"error": "no answer"}
-    answer: dict[str, Any] = json.loads(text)
+    answer: Answer = json.loads(text)
     return answer

@@ -19,10 +19,13 @@ import anyio
 import structlog
 
 import openguild_runtime
-from openguild_proto.canonical.keys import encode_unpadded, parse_seed
+from openguild_proto.canonical.keys import encode_unpadded, fingerprint, parse_seed
 from openguild_proto.canonical.signing import SEED_BYTES
 from openguild_runtime.cli.accounts import COMMANDS, add_role_commands
 from openguild_runtime.cli.admin_client import add_admin_commands, run_admin
+from openguild_runtime.cli.arguments import Parser
+from openguild_runtime.cli.completion import SHELLS, script
+from openguild_runtime.cli.federation import add_federation_commands, federation
 from openguild_runtime.cli.probe import Options, probe
 from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.layers import (
@@ -34,7 +37,7 @@ from openguild_runtime.config.layers import (
 from openguild_runtime.config.server_config import ServerConfig, load
 from openguild_runtime.embedded.private import private_servers, with_running_database
 from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm, ignore_sighup
-from openguild_runtime.process.standard_streams import open_missing_descriptors, redirect_stderr_to_log
+from openguild_runtime.process.standard_streams import redirect_stderr_to_log
 from openguild_runtime.process.watchdog import exit_process
 from openguild_runtime.server.failures import CommandFailed, answer_failures
 from openguild_runtime.server.serving import serve_here, set_up_logs
@@ -52,11 +55,10 @@ log = structlog.get_logger("openguild.server")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openguild-server",
         description="OpenGuild homeserver. Serves if no subcommand is given.",
         epilog="Every key can also be set in the environment (OPENGUILD_SERVER__...) or in a file: docs/configuration.md",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"openguild-server {openguild_runtime.__version__}")
     for key in PLAIN_FLAGS:
@@ -66,9 +68,12 @@ def build_parser() -> argparse.ArgumentParser:
                         metavar="KEY", help="may be repeated; replaces the list")  # fmt: skip
     parser.add_argument("--embedded", dest="embedded", action="store_const", const=True,
                         help="run a private PostgreSQL and NATS under --data-dir")  # fmt: skip
+    parser.add_argument("--chaos-seed", dest="chaos_seed", type=int, metavar="N",
+                        help="for authors of clients: cause faults by this seed (docs/api.md)")  # fmt: skip
     commands = parser.add_subparsers(dest="command", metavar="subcommand")
     add_role_commands(commands)
     add_admin_commands(commands)
+    add_federation_commands(commands)
     migrate = commands.add_parser("migrate", help="migrate the schema of database_url to this release")
     how = migrate.add_mutually_exclusive_group()
     how.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is current")
@@ -78,12 +83,20 @@ def build_parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="check or show the configuration")
     config.add_argument("action", choices=("check", "dump"))
     commands.add_parser("keygen", help="print a new signing key and its public key")
+    chatting = commands.add_parser("chat", help="chat in this terminal; needs 'openguild[chat]'")
+    chatting.add_argument("url", nargs="?", default=f"http://127.0.0.1:{os.environ.get(PREFIX + 'PORT', '8080')}",
+                          help="of the server, by default %(default)s")  # fmt: skip
+    chatting.add_argument("--session-file", help="where to stay logged in; protect it like a password")
+    completing = commands.add_parser("completion", help="print a script that completes this command in a shell")
+    completing.add_argument("shell", choices=SHELLS, help="source <(openguild-server completion bash)")
     probing = commands.add_parser("probe", help="check a running server from outside, one line per step")
     probing.add_argument("url")
     probing.add_argument("--only", help="run one step only, such as ready")
     probing.add_argument("--username", help="log in, post and receive the post on a stream; password on standard input")
     probing.add_argument("--password-file", help="a file with the password of --username")
     probing.add_argument("--slo", action="store_true", help="compare the metrics with the playbook's thresholds")
+    probing.add_argument("--window", type=float, default=10.0, metavar="SECS",
+                         help="of --slo, by default 10; 900 after a rollout; 0: since the server started")  # fmt: skip
     probing.add_argument("--metrics-url", help="URL of the metrics, if not URL/metrics")
     probing.add_argument("--prometheus", metavar="FILE", help="write the results for a textfile collector")
     return parser
@@ -98,7 +111,6 @@ def _flag_help(key: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
-    open_missing_descriptors()
     exit_on_sigterm(SIGTERM_STATUS)
     parsed = vars(build_parser().parse_args(arguments))
     known = {key.name for key in keys_of(ServerConfig)}
@@ -117,8 +129,13 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     command = parsed["command"]
     if command == "keygen":
         return _keygen()
+    if command == "completion":
+        sys.stdout.write(script(build_parser(), parsed["shell"]))
+        return 0
     if command == "probe":
         return probe(Options(**{name: parsed[name] for name in Options._fields}))
+    if command == "chat":
+        return _chat(parsed["url"], parsed["session_file"])
     if command == "migrate" and parsed["sql"]:
         sys.stdout.write(migrations.render_sql())
         return 0
@@ -127,7 +144,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     if config.embedded and (names := ignored_names(os.environ)):
         log.warning("ignored: an embedded server runs its own PostgreSQL and NATS", names=names)
     if command is None:
-        _serve(config, lambda: load(flags, os.environ, Path.cwd()))
+        _serve(config, lambda: load(flags, os.environ, Path.cwd()), parsed["chaos_seed"])
     if command == "admin":
         return run_admin(config, parsed)
     if command == "config":
@@ -137,10 +154,10 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         return anyio.run(_wait_for_schema, config)
     if command == "migrate":
         return anyio.run(_migrate, config, parsed["new_epoch"])
-    return anyio.run(COMMANDS[command], config, parsed)
+    return anyio.run((COMMANDS | {"federation": federation})[command], config, parsed)
 
 
-def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn:
+def _serve(config: ServerConfig, reread: Callable[[], ServerConfig], chaos_seed: int | None) -> NoReturn:
     redirect_stderr_to_log()
     ignore_sighup()
     exit_on_sigterm(0)
@@ -150,6 +167,10 @@ def _serve(config: ServerConfig, reread: Callable[[], ServerConfig]) -> NoReturn
     names = [name for name in overridden_names(os.environ) if name not in ignored]
     if names:
         log.info("environment overrides", names=names)
+    if chaos_seed is not None:
+        from openguild_runtime.chaos.run import serve_chaos
+
+        exit_process(anyio.run(serve_chaos, config, reread, chaos_seed))
     if config.workers == 1:
         exit_process(serve_here(config, reread))
     from openguild_runtime.workers.supervisor import supervise
@@ -197,10 +218,25 @@ def _config(config: ServerConfig, action: str) -> int:
     return 0
 
 
+def _chat(url: str, session_file: str | None) -> int:
+    try:
+        from openguild_runtime.chat.run import chat
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.startswith("openguild"):
+            raise  # a bug
+        raise CommandFailed(f"chat: {missing.name} is not installed: pip install 'openguild[chat]'") from None
+    try:
+        return chat(url, session_file)
+    except ValueError as problem:
+        raise CommandFailed(f"chat: {problem}") from None
+
+
 def _keygen() -> int:
     key = encode_unpadded(secrets.token_bytes(SEED_BYTES))
     _print_line(f"signing_key = {key}")
-    _print_line(f"verifying_key = {encode_unpadded(parse_seed(key).public)}")
+    public = parse_seed(key).public
+    _print_line(f"verifying_key = {encode_unpadded(public)}")
+    _print_line(f"fingerprint = {fingerprint(public)}")
     return 0
 
 

@@ -1,8 +1,9 @@
-"""`openguild-server probe URL`: synthetic checks of a running server, one line per step (docs/OPERATIONS.md).
+"""`openguild-server probe URL`: synthetic checks of a running server, one line per step (docs/operations.md).
 
 Without an account it only reads. With `--username` and a password it also logs in, posts a message in its own guild and
 receives it on a stream; the message stays, the session is ended. `--slo` compares the server's metrics with the playbook's
-thresholds. `--prometheus FILE` writes the results for a textfile collector, even after a failure.
+thresholds, within a window that begins before the other steps. `--prometheus FILE` writes the results for a textfile collector,
+even after a failure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import http.client
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +21,8 @@ from urllib.parse import SplitResult, urlsplit
 import anyio
 
 from openguild_proto.http.headers import SECURITY_HEADERS
-from openguild_runtime.cli.probe_slo import Finding, check_slo
+from openguild_runtime.cli.probe_certificate import certificate_end, describe_end
+from openguild_runtime.cli.probe_slo import Finding, Restarted, check_slo
 from openguild_runtime.client import ApiError, Client, OutcomeUnknown, StreamEnded
 from openguild_runtime.observability.logs import redact
 from openguild_runtime.server.failures import WrongUsage
@@ -27,8 +30,11 @@ from openguild_runtime.system.atomic_file import write_atomically
 
 STEP_LIMIT_SECS = 5.0
 MAX_BODY_BYTES = 16 * 1_048_576
+MAX_WINDOW_SECS = 86_400
 MAX_CAUSE_CHARS = 200
 GUILD_NAME = "synthetic checks"
+# a proxy may add a line of its own to these; another header that comes twice is one that it adds to the server's own
+MAY_REPEAT = frozenset({"set-cookie", "vary", "via", "link", "warning", "cache-control", "server-timing", "alt-svc"})
 FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, OutcomeUnknown, StreamEnded, TimeoutError)
 
 
@@ -36,7 +42,7 @@ class Answer(NamedTuple):
     """The response to a step."""
 
     status: int
-    headers: dict[str, str]
+    headers: tuple[tuple[str, str], ...]  # names in lower case
     body: bytes
 
 
@@ -48,6 +54,7 @@ class Options(NamedTuple):
     username: str | None = None
     password_file: str | None = None
     slo: bool = False
+    window: float = 0.0  # seconds; 0: since the start of the server
     metrics_url: str | None = None
     prometheus: str | None = None
 
@@ -91,7 +98,8 @@ def _authentication(get: Get) -> str | None:
 
 
 def _headers(get: Get) -> str | None:
-    headers = get("/no-such-route").headers
+    answer = get("/no-such-route")
+    headers = dict(answer.headers)
     problems = [
         f"missing {name}" if name not in headers else f"another {name}"
         for name, value in SECURITY_HEADERS
@@ -99,6 +107,8 @@ def _headers(get: Get) -> str | None:
     ]
     if not headers.get("x-request-id"):
         problems.append("missing x-request-id")
+    counts = Counter(name for name, _ in answer.headers)
+    problems += [f"{count} times {name}" for name, count in counts.items() if count > 1 and name not in MAY_REPEAT]
     return ", ".join(problems) or None
 
 
@@ -175,9 +185,13 @@ class RoundTrip:
 def probe(options: Options) -> int:
     """Run the probe; return 0 if every step passed, else 1. Raises WrongUsage for invalid arguments."""
     parts = _parts(options.url)
-    if options.only is not None and options.only not in CHECKS:
-        raise WrongUsage(f"probe: --only: expected one of {', '.join(CHECKS)}")
+    steps = (*CHECKS, "certificate") if parts.scheme == "https" else tuple(CHECKS)
+    if options.only is not None and options.only not in steps:
+        raise WrongUsage(f"probe: --only: expected one of {', '.join(steps)}")
+    if not 0 <= options.window <= MAX_WINDOW_SECS:
+        raise WrongUsage(f"probe: --window: expected 0 to {MAX_WINDOW_SECS} seconds")
     results: list[tuple[str, float, str | None]] = []
+    ends_at: float | None = None
 
     def report(step: str, secs: float, problem: str | None, note: str = "") -> None:
         results.append((step, secs, problem))
@@ -195,17 +209,20 @@ def probe(options: Options) -> int:
     def get(path: str) -> Answer:
         return _get(parts.scheme, parts.netloc, parts.path.rstrip("/") + path)
 
+    begun = _read_metrics(options) if options.slo and options.window > 0 else None
     try:
         for name, check in CHECKS.items():
             if options.only in {None, name}:
                 run_check(name, lambda check=check: check(get))  # type: ignore[misc]  # mypy does not see the default's type
+        if parts.scheme == "https" and options.only in {None, "certificate"}:
+            ends_at = _certificate(parts, report)
         if options.username is not None:
             _round_trip(options, options.username, report)
         if options.slo:
-            _objectives(options, run_check, report)
+            _objectives(options, begun, run_check, report)
     finally:
         if options.prometheus is not None:
-            _write_for_prometheus(Path(options.prometheus), results)
+            _write_for_prometheus(Path(options.prometheus), results, ends_at)
     return int(any(problem is not None for _, _, problem in results))
 
 
@@ -220,6 +237,19 @@ def _parts(url: str) -> SplitResult:
     raise WrongUsage("probe: expected a URL such as http://127.0.0.1:8080")
 
 
+def _certificate(parts: SplitResult, report: Report) -> float | None:
+    """Report when the certificate ends, and return it in UTC seconds; None: it could not be read."""
+    started = time.monotonic()
+    try:
+        ends_at = certificate_end(str(parts.hostname), parts.port, STEP_LIMIT_SECS)
+    except OSError as failure:
+        report("certificate", time.monotonic() - started, _describe_failure(failure))
+        return None
+    problem, note = describe_end(ends_at)
+    report("certificate", time.monotonic() - started, problem, note)
+    return ends_at
+
+
 def _round_trip(options: Options, username: str, report: Report) -> None:
     try:
         password = _password(options)
@@ -232,20 +262,25 @@ def _round_trip(options: Options, username: str, report: Report) -> None:
         anyio.run(round_trip.run, report)
 
 
-def _objectives(options: Options, run_check: Callable[[str, Step], None], report: Report) -> None:
-    """Fetch the metrics in the step `metrics`, then report each objective as a step."""
+def _objectives(
+    options: Options, begun: Reading | None, run_check: Callable[[str, Step], None], report: Report
+) -> None:
+    """Fetch the metrics in the step `metrics`, then report each objective as a step. `begun`: the window's first reading."""
     found: dict[str, Finding] = {}
 
     def metrics() -> str | None:
-        parts = urlsplit(options.metrics_url or options.url.rstrip("/") + "/metrics")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            return "expected a URL such as http://127.0.0.1:9100/metrics"
-        answer = _get(parts.scheme, parts.netloc, parts.path + (f"?{parts.query}" if parts.query else ""))
-        if answer.status != 200:
-            hint = "" if options.metrics_url else "; set --metrics-url"
-            return f"status {answer.status}{hint}"
+        before = begun.text if begun is not None else None
+        if begun is not None:
+            if begun.problem is not None:
+                return begun.problem
+            time.sleep(max(0.0, begun.at + options.window - time.monotonic()))
+        after = _read_metrics(options)
+        if after.problem is not None:
+            return after.problem
         try:
-            found.update(check_slo(answer.body.decode()))
+            found.update(check_slo(after.text, before))
+        except Restarted as failure:
+            return str(failure)
         except (ValueError, LookupError) as failure:
             return f"not a server's metrics: {str(failure)[:100]}"
         return None
@@ -255,6 +290,29 @@ def _objectives(options: Options, run_check: Callable[[str, Step], None], report
         report(f"slo {name}", 0.0, finding.problem, finding.note)
 
 
+class Reading(NamedTuple):
+    """The metrics at a moment (monotonic seconds), or why there are none."""
+
+    at: float
+    text: str = ""
+    problem: str | None = None
+
+
+def _read_metrics(options: Options) -> Reading:
+    now = time.monotonic()
+    try:
+        parts = urlsplit(options.metrics_url or options.url.rstrip("/") + "/metrics")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            return Reading(now, problem="expected a URL such as http://127.0.0.1:9100/metrics")
+        answer = _get(parts.scheme, parts.netloc, parts.path + (f"?{parts.query}" if parts.query else ""))
+        if answer.status != 200:
+            hint = "" if options.metrics_url else "; set --metrics-url"
+            return Reading(now, problem=f"status {answer.status}{hint}")
+        return Reading(now, answer.body.decode())
+    except FAILURES as failure:
+        return Reading(now, problem=_describe_failure(failure))
+
+
 def _password(options: Options) -> str:
     """Read the password from the file or standard input; an argument would be visible in process lists. Raises OSError."""
     if options.password_file is None:
@@ -262,13 +320,16 @@ def _password(options: Options) -> str:
     return Path(options.password_file).read_text().strip()
 
 
-def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None]]) -> None:
+def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None]], ends_at: float | None) -> None:
     """Replace a textfile collector's file atomically."""
     lines = ["# TYPE openguild_probe_success gauge"]
     lines += [f'openguild_probe_success{{step="{name}"}} {int(problem is None)}' for name, _, problem in results]
     lines += ["# TYPE openguild_probe_duration_seconds gauge"]
     lines += [f'openguild_probe_duration_seconds{{step="{name}"}} {secs:.6f}' for name, secs, _ in results]
     lines += ["# TYPE openguild_probe_timestamp_seconds gauge", f"openguild_probe_timestamp_seconds {time.time():.0f}"]
+    if ends_at is not None:
+        name = "openguild_probe_certificate_expiry_timestamp_seconds"
+        lines += [f"# TYPE {name} gauge", f"{name} {ends_at:.0f}"]
     write_atomically(path, "\n".join(lines) + "\n", mode=0o644)
 
 
@@ -286,7 +347,7 @@ def _get(scheme: str, netloc: str, path: str) -> Answer:
     try:
         connection.request("GET", path, headers={"accept": "application/json"})
         response = connection.getresponse()
-        headers = {name.lower(): value for name, value in response.getheaders()}
+        headers = tuple((name.lower(), value) for name, value in response.getheaders())
         return Answer(response.status, headers, response.read(MAX_BODY_BYTES))
     finally:
         connection.close()

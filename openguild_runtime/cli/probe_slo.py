@@ -1,6 +1,7 @@
-"""Compares one reading of `/metrics` with the playbook's thresholds, to validate a deployment.
+"""Compares the metrics of a window of time with the playbook's thresholds, to validate a deployment.
 
-The counters cover the time since the process started, which is the time since the rollout.
+A window is what lies between two readings of `/metrics`. One reading alone covers the time since the process started, in which an
+old process hides what is wrong now.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ SERVER_FAULTS = frozenset(
 )  # as in the alert rules: anyone can cause 501 and 505, and 503 is normal under load
 
 Sample = tuple[str, dict[str, str], float]
+GROWING = ("_total", "_bucket", "_count", "_sum")
 
 
 class Finding(NamedTuple):
@@ -28,16 +30,45 @@ class Finding(NamedTuple):
     note: str = ""
 
 
-def check_slo(text: str) -> dict[str, Finding]:
-    """Check each objective. A missing series is a problem unless it is optional. Raises ValueError for invalid metrics."""
+class Restarted(ValueError):
+    """The two readings are not of the same processes."""
+
+
+def check_slo(text: str, before: str | None = None) -> dict[str, Finding]:
+    """Check each objective within the window from the reading `before` to the reading `text`; None: since the start.
+
+    A missing series is a problem unless it is optional. Raises ValueError for invalid metrics, Restarted.
+    """
     samples = list(_samples(text))
     present = {name for name, _, _ in samples}
     if "openguild_build_info" not in present:
         raise ValueError("openguild_build_info is missing")
+    if before is not None:
+        samples = _within(samples, list(_samples(before)))
     return {
         name: Finding(check(samples)) if series in present else _absent(series)
         for name, (series, check) in OBJECTIVES.items()
     }
+
+
+def _within(after: list[Sample], before: list[Sample]) -> list[Sample]:
+    """Return what counters have grown by, and the gauges of both readings. Raises Restarted."""
+    if _starts(after) != _starts(before):
+        raise Restarted(
+            "the server was started again within the window, or another one answered: give the --metrics-url of one instance"
+        )
+    grown: list[Sample] = []
+    earlier = {(name, *sorted(labels.items())): value for name, labels, value in before}
+    for name, labels, value in after:
+        if not name.endswith(GROWING):
+            grown.append((name, labels, value))
+            continue
+        grown.append((name, labels, value - earlier.get((name, *sorted(labels.items())), 0.0)))
+    return grown + [sample for sample in before if not sample[0].endswith(GROWING)]
+
+
+def _starts(samples: list[Sample]) -> set[tuple[str | None, float]]:
+    return {(labels.get("worker"), value) for name, labels, value in samples if name == "process_start_time_seconds"}
 
 
 def _absent(series: str) -> Finding:

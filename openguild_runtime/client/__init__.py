@@ -1,28 +1,159 @@
-"""A client on anyio: log in, post each message exactly once, follow a channel across restarts.
+"""A client on anyio: logs in, follows all channels of its user, posts each message exactly once.
 
-    async with Client("http://127.0.0.1:8080") as client:
-        await client.login("alice", "correct horse battery")
-        await client.post(channel_id, "hello")
-        async for event in client.subscribe(channel_id):
-            print(event.sequence, event.text)
+A bot that answers:
+
+    client = Client("http://127.0.0.1:8080", session_file="bot.json")
+
+    @client.on(MessagePosted)
+    async def answer(message: MessagePosted) -> None:
+        if message.text == "ping":
+            await message.reply("pong")
+
+    client.run("bot", "correct horse battery")
 
 `openguild_proto.client` decides what to retry, when, and from where to resume. A client takes several addresses of one
 service and moves to the next when one fails.
 """
 
-from openguild_proto.client import ApiError, Session
-from openguild_runtime.client.session import Client, Posted
+from openguild_proto.client import (
+    ApiError,
+    Conflict,
+    Forbidden,
+    NotFound,
+    Place,
+    Problem,
+    RateLimited,
+    Session,
+    Unauthorized,
+)
+from openguild_proto.schemas.guilds import Channel, Guild, Invite, Member
+from openguild_proto.schemas.messages import (
+    ChangedMessage,
+    Mention,
+    Message,
+    ReadPosition,
+    TextVersion,
+)
+from openguild_proto.schemas.search import SearchResult
+from openguild_runtime.client.events import (
+    Connected,
+    Event,
+    Interrupted,
+    LogEvent,
+    LogFollowed,
+    LogGone,
+    MessageEdited,
+    MessageEvent,
+    MessagePinned,
+    MessagePosted,
+    MessageRedacted,
+    MessageUnpinned,
+    PresenceChanged,
+    ReactionAdded,
+    ReactionRemoved,
+    TextTakenBack,
+    UnknownEvent,
+    UserTyping,
+)
+from openguild_runtime.client.gateway import Gateway
+from openguild_runtime.client.log_events import (
+    ChannelCreated,
+    ChannelDeleted,
+    ChannelRead,
+    ChannelRoleGiven,
+    ChannelRoleSet,
+    ChannelUpdated,
+    DeviceLoggedIn,
+    DeviceLoggedOut,
+    GuildCreated,
+    GuildJoined,
+    GuildLeft,
+    GuildMoved,
+    GuildSuccessorSet,
+    GuildUpdated,
+    InviteCreated,
+    InviteDeleted,
+    MemberJoined,
+    MemberLeft,
+    MemberRemoved,
+    MemberRoleSet,
+    Mentioned,
+    ProfileUpdated,
+)
+from openguild_runtime.client.messages import Posted
+from openguild_runtime.client.notifications import Notification, UnknownNotification
+from openguild_runtime.client.session import Client
 from openguild_runtime.client.subscription import ChannelEvent, StreamEnded, Subscription
 from openguild_runtime.client.transport import Address, OutcomeUnknown
 
 __all__ = [
     "Address",
     "ApiError",
+    "ChangedMessage",
+    "Channel",
+    "ChannelCreated",
+    "ChannelDeleted",
     "ChannelEvent",
+    "ChannelRead",
+    "ChannelRoleGiven",
+    "ChannelRoleSet",
+    "ChannelUpdated",
     "Client",
+    "Conflict",
+    "Connected",
+    "DeviceLoggedIn",
+    "DeviceLoggedOut",
+    "Event",
+    "Forbidden",
+    "Gateway",
+    "Guild",
+    "GuildCreated",
+    "GuildJoined",
+    "GuildLeft",
+    "GuildMoved",
+    "GuildSuccessorSet",
+    "GuildUpdated",
+    "Interrupted",
+    "Invite",
+    "InviteCreated",
+    "InviteDeleted",
+    "LogEvent",
+    "LogFollowed",
+    "LogGone",
+    "Member",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberRemoved",
+    "MemberRoleSet",
+    "Mention",
+    "Mentioned",
+    "Message",
+    "MessageEdited",
+    "MessageEvent",
+    "MessagePinned",
+    "MessagePosted",
+    "MessageRedacted",
+    "MessageUnpinned",
+    "NotFound",
+    "Notification",
     "OutcomeUnknown",
+    "Place",
     "Posted",
+    "PresenceChanged",
+    "Problem",
+    "ProfileUpdated",
+    "RateLimited",
+    "ReactionAdded",
+    "ReactionRemoved",
+    "ReadPosition",
+    "SearchResult",
     "Session",
     "StreamEnded",
     "Subscription",
+    "TextTakenBack",
+    "TextVersion",
+    "Unauthorized",
+    "UnknownEvent",
+    "UnknownNotification",
+    "UserTyping",
 ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from openguild_proto.client import ClientResponse
+from openguild_proto.client import ClientResponse, invite_code
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.schemas.guilds import Channel, Guild, Invite, Member
-from openguild_proto.schemas.messages import ReadPosition
+from openguild_proto.schemas.presence import GuildPresence
 from openguild_runtime.client.subscription import ChannelEvent
 from openguild_runtime.client.transport import decode_answer
 
@@ -18,19 +18,51 @@ T = TypeVar("T")
 
 
 class Api(ABC):
-    """Methods built on `send`. All raise ApiError and OutcomeUnknown; only reads are retried."""
+    """Methods built on `send`. All raise ApiError and OutcomeUnknown; they are retried, and what they make is made once."""
 
     __slots__ = ()
 
     @abstractmethod
-    async def send(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> ClientResponse:
-        """Send one request and return its response."""
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        authorized: bool = True,
+        repeatable: bool | None = None,
+        key: str | None = None,
+    ) -> ClientResponse:
+        """Send one request and return its response. `repeatable`: it may be sent twice; by default true of GET.
+
+        `key`: all attempts carry it, so that it is done exactly once.
+        """
+
+    @abstractmethod
+    def new_key(self) -> str:
+        """Return a key for one request that is to be done once."""
 
     # --- guilds, channels, invites -----------------------------------------------------------------
 
     async def create_guild(self, name: str) -> Guild:
         """Create a guild, owned by the caller."""
         return await self._post_for(Guild, "/guilds", {"name": name})
+
+    def guilds(self) -> AsyncIterator[Guild]:
+        """Iterate over the caller's guilds."""
+        return self.list_items(Guild, "/guilds")
+
+    def channels(self, guild_id: str) -> AsyncIterator[Channel]:
+        """Iterate over the channels of a guild."""
+        return self.list_items(Channel, f"/guilds/{guild_id}/channels")
+
+    def members(self, guild_id: str) -> AsyncIterator[Member]:
+        """Iterate over the members of a guild."""
+        return self.list_items(Member, f"/guilds/{guild_id}/members")
+
+    async def presence(self, guild_id: str) -> GuildPresence:
+        """Return the members of a guild who are not offline."""
+        return decode_answer((await self.send("GET", f"/guilds/{guild_id}/presence")).body, GuildPresence)
 
     async def create_channel(self, guild_id: str, name: str) -> Channel:
         return await self._post_for(Channel, f"/guilds/{guild_id}/channels", {"name": name})
@@ -41,9 +73,9 @@ class Api(ABC):
         body = {"max_uses": max_uses, "expires_in_secs": expires_in_secs}
         return await self._post_for(Invite, f"/guilds/{guild_id}/invites", body)
 
-    async def accept_invite(self, code: str) -> Member:
-        """Join the guild. A member keeps their role."""
-        return await self._post_for(Member, f"/invites/{code}/accept", None)
+    async def accept_invite(self, invite: str) -> Member:
+        """Join a guild by the code or the link of an invite. A member keeps their role."""
+        return await self._post_for(Member, f"/invites/{quote(invite_code(invite), safe='@')}/accept", None)
 
     # --- the log -----------------------------------------------------------------------------------
 
@@ -73,16 +105,6 @@ class Api(ABC):
                 yield event
             since = page[-1].sequence
 
-    # --- read positions ----------------------------------------------------------------------------
-
-    async def mark_read(self, channel_id: str, sequence: int | None = None) -> ReadPosition:
-        """Move the read position to `sequence`, or to the newest event. It never moves back."""
-        return await self._post_for(ReadPosition, f"/channels/{channel_id}/read", {"sequence": sequence})
-
-    def unread(self) -> AsyncIterator[ReadPosition]:
-        """Iterate over the read positions of all channels that the caller may read."""
-        return self.list_items(ReadPosition, "/channels/unread")
-
     # --- lists -------------------------------------------------------------------------------------
 
     async def list_items(self, kind: type[T], path: str) -> AsyncIterator[T]:
@@ -99,5 +121,5 @@ class Api(ABC):
             answer = await self.send("GET", path + separator + urlencode({"after": after}))
 
     async def _post_for(self, kind: type[T], path: str, body: Any) -> T:
-        answer = await self.send("POST", path, body)
+        answer = await self.send("POST", path, body, key=self.new_key())
         return decode_answer(answer.body, kind)

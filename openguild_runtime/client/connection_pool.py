@@ -70,14 +70,19 @@ class ConnectionPool:
         if self.address == address:
             self._preferred = (self._preferred + 1) % len(self._addresses)
 
-    async def attempt(self, method: str, path: str, data: bytes, token: str | None, *, fresh: bool) -> AttemptResult:
+    async def attempt(
+        self, method: str, path: str, data: bytes, token: str | None, key: str | None = None, *, fresh: bool
+    ) -> AttemptResult:
         """Send one request and return its response, or why the transport failed.
 
+        `key`: its idempotency key, if it has one.
         `fresh`: use a new connection, because a kept one may just be closing and the request cannot be repeated.
         """
         headers: tuple[tuple[str, str], ...] = ()
         if data:
             headers += (("content-type", "application/json"),)
+        if key is not None:
+            headers += (("idempotency-key", key),)
         if token is not None:
             headers += (("authorization", f"Bearer {token}"),)
         address = self.address

@@ -1,9 +1,11 @@
-"""The client: its session, and requests with retries."""
+"""The client: its session, requests with retries, and the streams that use them."""
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,33 +21,38 @@ from openguild_proto.client import (
     Session,
     Step,
     StreamClient,
+    Unauthorized,
     api_error,
     is_temporary,
     next_step,
 )
-from openguild_proto.schemas.accounts import TokenPair
-from openguild_runtime.client.api import Api
+from openguild_proto.gateway.client_commands import KEY_BYTES, keyed
+from openguild_proto.gateway.commands import key_of, request_of
+from openguild_proto.gateway.frames import AnyCommand, Read
+from openguild_proto.schemas.accounts import Registered, TokenPair
+from openguild_proto.sessions.passwords import normalise_username
+from openguild_proto.sessions.tokens import unverified_user_id
+from openguild_runtime.client import running
 from openguild_runtime.client.connection_pool import ConnectionPool
-from openguild_runtime.client.subscription import Subscription, decode_message
+from openguild_runtime.client.gateway import Gateway
+from openguild_runtime.client.handlers import E, Handler, Handlers
+from openguild_runtime.client.messages import Messages
+from openguild_runtime.client.notifications import Notification, notification_of
+from openguild_runtime.client.read_marker import ReadMarker
+from openguild_runtime.client.session_file import SessionFile
+from openguild_runtime.client.subscription import Subscription
 from openguild_runtime.client.transport import Connect, OutcomeUnknown, connect_tcp, decode_answer
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 
-class Posted(msgspec.Struct, frozen=True, gc=False):
-    """The server's acknowledgement of a post: the event is durable."""
-
-    sequence: int
-    event_id: str
-    created_at: str
-
-
-@dataclass(slots=True)
-class Client(Api):
+@dataclass(slots=True, eq=False)
+class Client(Messages):
     """A client of one service.
 
     `urls`: addresses of the service. `retry_secs`: how long to retry a request before raising `OutcomeUnknown`.
     `device_id`: the device that `login` uses, random by default. An account has one session per device: a login ends the
     device's previous session. `on_session` is called with each new token pair, which replaces the previous pair.
+    `session_file`: keeps the session and its positions between runs of the program; protect it like a password.
 
     `connect`, `sources` and `jitter` (returns a number in [0, 1)) are for tests and other transports.
     """
@@ -59,13 +66,22 @@ class Client(Api):
     device_id: str = ""
     on_session: Callable[[Session], None] = lambda session: None
     on_retry: Callable[[str], None] = lambda reason: None
+    session_file: str | os.PathLike[str] | None = None
+    _file: SessionFile = field(init=False)
+    _handlers: Handlers = field(init=False, default_factory=Handlers)
+    _gateway: Gateway | None = field(init=False, default=None)
     _pool: ConnectionPool = field(init=False)
+    _reads: ReadMarker = field(init=False)
+    _reporter: running.Reporter | None = field(init=False, default=None)  # within `run`
     _refresh_lock: anyio.Lock = field(init=False, default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
         self.device_id = self.device_id or f"client-{encode_unpadded(self.sources.random_bytes(9))}"
         urls = (self.urls,) if isinstance(self.urls, str) else self.urls
         self._pool = ConnectionPool(urls, self.connect, self.sources.monotonic)
+        self._file = SessionFile(self.session_file)
+        self._reads = ReadMarker(lambda: self._open_gateway, self.send, self.sources.monotonic, self.jitter)
+        self.session = self.session or self._file.load()
 
     async def __aenter__(self) -> Client:
         return self
@@ -82,7 +98,8 @@ class Client(Api):
     async def register(self, username: str, password: str) -> str:
         """Create an account and return its user id. Raises ApiError, OutcomeUnknown."""
         body = {"username": username, "password": password}
-        return str((await self.request("POST", "/users/register", body, authorized=False))["user_id"])
+        answer = await self.send("POST", "/users/register", body, authorized=False)
+        return decode_answer(answer.body, Registered).user_id
 
     async def login(self, username: str, password: str, device_id: str | None = None) -> None:
         """Log in as `device_id`, by default this client's. Ends the device's previous session.
@@ -90,7 +107,7 @@ class Client(Api):
         Raises ApiError, OutcomeUnknown.
         """
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
-        answer = await self._send_with_retries("POST", "/sessions/login", body, authorized=False, repeatable=True)
+        answer = await self.send("POST", "/sessions/login", body, authorized=False, repeatable=True)
         self._store_session(answer)
 
     async def logout(self) -> None:
@@ -107,17 +124,46 @@ class Client(Api):
             except ApiError as refusal:
                 if is_temporary(refusal.status):
                     raise
-                self.session = None  # it had already ended
+                self._forget_session()  # it had already ended
                 raise
-            self.session = None
+            self._forget_session()
+
+    @property
+    def user_id(self) -> str | None:
+        """The id of the user who is logged in."""
+        return unverified_user_id(self.session.access_token) if self.session is not None else None
+
+    async def enter(self, username: str, password: str) -> None:
+        """Use the kept session if it is this user's and still good, else log in. Raises ApiError, OutcomeUnknown."""
+        if self.session is not None:
+            try:
+                me = await self.request("GET", "/users/me")
+            except Unauthorized:
+                self.on_retry("the kept session has ended")
+            else:
+                if normalise_username(me["username"])[1] == normalise_username(username)[1]:
+                    return
+                self.on_retry("the kept session is another user's")
+        await self.login(username, password)
+
+    def _forget_session(self) -> None:
+        self.session = None
+        self._file.save(None)
 
     def _store_session(self, answer: ClientResponse) -> None:
         decode_answer(answer.body, TokenPair)
+        former = self.session
         try:
             session = Session.of(answer.body, self.sources.monotonic())
         except ValueError as failure:
             raise OutcomeUnknown(f"the tokens cannot be used: {failure}") from failure
+        if former is not None and unverified_user_id(former.access_token) in {
+            None,
+            unverified_user_id(session.access_token),
+        }:
+            session.positions = former.positions
         self.session = session
+        self._file.save(session)
         self.on_session(session)
 
     # --- requests ------------------------------------------------------------------------------------
@@ -127,51 +173,91 @@ class Client(Api):
         answer = await self.send(method, path, body, authorized=authorized)
         return decode_answer(answer.body, object) if answer.body else None
 
-    async def send(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> ClientResponse:
-        """Send one request and return its response with the headers. Otherwise like `request`."""
-        return await self._send_with_retries(method, path, body, authorized=authorized, repeatable=method == "GET")
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        authorized: bool = True,
+        repeatable: bool | None = None,
+        key: str | None = None,
+    ) -> ClientResponse:
+        """Send one request and return its response with the headers. `repeatable`: it may be sent twice; by default GET.
 
-    async def post(self, channel_id: str, text: str, *, nonce: str | None = None) -> Posted:
-        """Store a message exactly once: every attempt carries the same nonce.
-
-        Raises ApiError (every attempt was refused, nothing was stored) and OutcomeUnknown (an attempt got no response or a
-        5xx: post again with its `nonce`).
+        `key`: all attempts carry it, so that it is done exactly once; the route must take one (docs/api.md).
         """
-        nonce = nonce or encode_unpadded(self.sources.random_bytes(16))
-        path, body = f"/channels/{channel_id}/messages", {"content": text, "nonce": nonce}
+        data = b"" if body is None else msgspec.json.encode(body)
+        if key is not None:
+            return await self._send_once(method, path, data, key)
+        repeatable = method == "GET" if repeatable is None else repeatable
+        return await self._send_with_retries(method, path, data, authorized=authorized, repeatable=repeatable)
+
+    def new_key(self) -> str:
+        """Return a key for one request that is to be done once."""
+        return self.sources.random_bytes(KEY_BYTES).hex()
+
+    async def carry_out(self, command: AnyCommand) -> Any:
+        """Do a command exactly once, over the gateway while it is open, else over HTTP, and return its result.
+
+        Raises ApiError (every attempt was refused, nothing was done) and OutcomeUnknown (an attempt got no response or a
+        5xx: repeat it with its `nonce`).
+        """
+        if isinstance(command, Read):
+            return await self._reads.mark(command.channel_id, command.sequence, self.retry_secs)
+        command = keyed(command, self.sources.random_bytes)
+        gateway = self._open_gateway
+        if gateway is not None:
+            return await gateway.carry_out(command)
+        request = request_of(command, token="", request_id="", client_address="")
+        path = request.path + (f"?{request.query}" if request.query else "")
+        answer = await self._send_once(request.method, path, request.body, key_of(command))
+        return decode_answer(answer.body, object) if answer.body else None
+
+    @property
+    def _open_gateway(self) -> Gateway | None:
+        return self._gateway if self._gateway is not None and not self._gateway.is_over else None
+
+    def note_read(self, channel_id: str, sequence: int | None = None) -> None:
+        """Move the read position soon: over the gateway, when it is open."""
+        if self._reads.note(channel_id, sequence) and self._open_gateway is not None:
+            self._open_gateway.start(self._reads.send_all)
+
+    async def _send_once(self, method: str, path: str, data: bytes, key: str | None) -> ClientResponse:
+        """Send until it is done. Raises ApiError, when every attempt was refused, and OutcomeUnknown with the key."""
         unknown_outcomes: list[str] = []
         try:
-            answer = await self._send_with_retries(
-                "POST", path, body, authorized=True, repeatable=True, unknown_outcomes=unknown_outcomes
+            return await self._send_with_retries(
+                method, path, data, authorized=True, repeatable=True, key=key, unknown_outcomes=unknown_outcomes
             )
-            return decode_answer(answer.body, Posted)
         except (ApiError, OutcomeUnknown) as end:
             if isinstance(end, ApiError) and not unknown_outcomes:
                 raise
-            raise OutcomeUnknown(str(end), nonce) from end
+            raise OutcomeUnknown(str(end), key) from end
 
     async def _send_with_retries(
         self,
         method: str,
         path: str,
-        body: Any,
+        data: bytes,
         *,
         authorized: bool,
         repeatable: bool,
+        key: str | None = None,
         unknown_outcomes: list[str] | None = None,
     ) -> ClientResponse:
         """Send until it succeeds, is refused, or `retry_secs` have passed.
 
+        `key`: the idempotency key of all attempts.
         `unknown_outcomes` collects the reasons of attempts that the server may have carried out.
         """
-        data = b"" if body is None else msgspec.json.encode(body)
         backoff = Backoff(self.jitter)
         deadline = self.sources.monotonic() + self.retry_secs
         refreshed = ended_idle = False
         while True:
             token = await self.fresh_token() if authorized else None
             fresh = ended_idle or not repeatable
-            attempt = await self._pool.attempt(method, path, data, token, fresh=fresh)
+            attempt = await self._pool.attempt(method, path, data, token, key, fresh=fresh)
             response, reason, ended_idle = attempt.response, attempt.reason, attempt.ended_idle
             if unknown_outcomes is not None and (response is None or response.status >= 500):
                 unknown_outcomes.append(reason)
@@ -195,6 +281,8 @@ class Client(Api):
             if self.sources.monotonic() + delay > deadline:
                 raise api_error(response) if response else OutcomeUnknown(reason)
             self.on_retry(reason)
+            if self._reporter is not None:
+                self._reporter.warn(reason)
             await anyio.sleep(delay)
 
     # --- tokens --------------------------------------------------------------------------------------
@@ -221,26 +309,78 @@ class Client(Api):
             if session is None or session.access_token != refused:
                 return
             body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (PROTOCOL 4.6.4)
-            answer = await self._send_with_retries("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
+            answer = await self.send("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
             self._store_session(answer)
 
-    # --- streams -------------------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------------
+
+    def on(self, kind: type[E]) -> Callable[[Handler[E]], Handler[E]]:
+        """Register a handler for a kind of event: `@client.on(MessagePosted)`. `listen` and `run` call it."""
+        return self._handlers.on(kind)
+
+    def run(self, username: str, password: str, *, invites: Iterable[str] = ()) -> None:
+        """Log in, join by `invites` (codes or links), and call the handlers for what happens, until Ctrl-C or SIGTERM.
+
+        For programs that have no event loop of their own. What it cannot do ends the program with one line (SystemExit).
+        """
+        urls = (self.urls,) if isinstance(self.urls, str) else self.urls
+        self._reporter = running.Reporter(urls, self.sources.wall, self.retry_secs)
+        running.run(self, self._handlers, self._reporter, username, password, invites)
+
+    async def listen(self) -> None:
+        """Call the handlers for what happens, one event after the other, until cancelled.
+
+        An event is handled when its handlers have returned; within a second the session file has its position.
+        Raises ApiError when the session has ended, and StreamEnded when the server will not have this client.
+        """
+        async with self.gateway() as events:
+            await running.dispatch(
+                events, self._handlers, self.sources.monotonic, lambda: self._file.save(self.session)
+            )
+
+    @asynccontextmanager
+    async def gateway(self, *, everything: bool = True) -> AsyncIterator[Gateway]:
+        """Open the gateway: an async iterator of events, which also carries the commands of this client while it is open.
+
+        Starts with what happens from now on, or behind the session's `positions`. `everything` False: only the logs that
+        `Gateway.follow` names. Raises RuntimeError if it is open already.
+        """
+        if self._gateway is not None:
+            raise RuntimeError("the gateway of this client is open")
+        session = self._logged_in()
+        self._gateway = gateway = Gateway(
+            self,
+            self._pool,
+            self.sources,
+            self.jitter,
+            self.fresh_token,
+            session.positions,
+            retry_secs=self.retry_secs,
+            everything=everything,
+        )
+        try:
+            async with gateway:
+                gateway.start(self._reads.send_all)
+                yield gateway
+        finally:
+            self._gateway = None
+            self._file.save(self.session)
 
     def subscribe(self, channel_id: str, since: int | None = None, epoch: int | None = None) -> Subscription:
-        """Return a subscription to the events after `since`, in order and without repeats, across reconnects.
+        """Return a subscription to one channel's events after `since`, in order and without repeats, across reconnects.
 
         `since` is exclusive; None starts with the newest events. `epoch`: the `Subscription.state.epoch` stored with `since`.
         """
         return self._subscription(StreamClient(channel_id, since, self.jitter, epoch))
 
-    async def notifications(self) -> AsyncIterator[dict[str, Any]]:
+    async def notifications(self) -> AsyncIterator[Notification]:
         """Iterate over notifications for everything that the user may read (PROTOCOL 8.10), without replay."""
         subscription = self._subscription(StreamClient(None, None, self.jitter))
         try:
             while True:
                 event = await subscription.next_event()
                 if isinstance(event, Notified):
-                    yield decode_message(event.payload, dict[str, Any])
+                    yield notification_of(event.payload)
         finally:
             await subscription.aclose()
 

@@ -47,6 +47,10 @@ class StreamEnded(Exception):
         self.code = code
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[StreamEnded], tuple[object, ...]]:
+        """Let it pass between processes."""
+        return type(self), (self.code, self.reason)
+
 
 class ChannelEvent(msgspec.Struct, frozen=True):
     """One event of a channel, as streams send it (PROTOCOL 8.4.1)."""

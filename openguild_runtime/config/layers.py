@@ -172,8 +172,10 @@ def _from_environment(collected: Collected, environ: Mapping[str, str], model: t
     secrets = {key.name for key in keys if key.is_secret}
     indexed: dict[str, dict[int, Any]] = {}
     named: dict[str, str] = {}
+    spelt = {key.name.replace(".", "_"): key.name for key in keys}
     for name in sorted(environ):
         if not (name.upper().startswith(PREFIX) and environ[name]):  # an empty one counts as unset
+            _refuse_single_underscores(name, environ[name], spelt)
             continue
         key, text = name[len(PREFIX) :].lower().replace("__", "."), environ[name]
         if key.endswith("_file") and key not in known and key.removesuffix("_file") in secrets:
@@ -194,6 +196,15 @@ def _from_environment(collected: Collected, environ: Mapping[str, str], model: t
             raise ConfigError(f"failed to build configuration: {name}: unknown key{nearest(key, model)}")
     for base, entries in indexed.items():
         _put_list(collected, base, entries, named.get(base))
+
+
+def _refuse_single_underscores(name: str, text: str, spelt: Mapping[str, str]) -> None:
+    """`OPENGUILD_SERVER_PORT=9000` would be without effect. Kubernetes sets `OPENGUILD_SERVER_PORT=tcp://...` for a Service."""
+    stem = PREFIX.removesuffix("_")
+    key = spelt.get(name[len(stem) :].lower().replace("__", "_")) if name.upper().startswith(stem) else None
+    if key is not None and text and not text.startswith(("tcp://", "udp://")):
+        meant = PREFIX + key.upper().replace(".", "__")
+        raise ConfigError(f"failed to build configuration: {name}: unknown name; did you mean {meant}?")
 
 
 def _put_indexed(entries: dict[int, Any], name: str, rest: str, text: str) -> None:

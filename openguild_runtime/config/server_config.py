@@ -31,6 +31,7 @@ from openguild_proto.settings.sections import (
 from openguild_proto.settings.setting import Contradiction, PositiveSeconds, Seconds, Setting
 from openguild_runtime.config.declared import Declared, Strict, is_section, values_of
 from openguild_runtime.config.faults import one_line
+from openguild_runtime.config.federation import FederationSection, check_federation, federation_policy
 from openguild_runtime.config.layers import ConfigError, collect
 from openguild_runtime.config.pool_shares import MIN_POOL_SIZE
 from openguild_runtime.config.values import (
@@ -85,23 +86,6 @@ class CorsSection:
     """`cors.*`: whose pages may read answers and open streams."""
 
     allowed_origins: Annotated[tuple[Origin, ...], Setting("whose pages may read answers; empty: anybody's")] = ()
-
-
-class TrustedServer(Strict):
-    """One line of `federation.trusted_servers`."""
-
-    server_name: str = ""
-    key_id: str = ""
-    verifying_key: PublicKey
-
-
-@dataclass(frozen=True, kw_only=True)
-class FederationSection:
-    """`federation.*`: the key that signs events (PROTOCOL 6.3.3)."""
-
-    signing_key: Annotated[Seed | None, Setting("the seed of the key that signs events")] = None
-    key_id: Annotated[Text, Setting("the name of that key")] = "1"
-    trusted_servers: Annotated[tuple[TrustedServer, ...], Setting("servers and their verifying keys")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +143,13 @@ class DatabaseSection:
     statement_cache_size: Annotated[
         int, Meta(ge=0, le=MAX_STATEMENTS), Setting("prepared statements of a connection; 0 behind PgBouncer")
     ] = 100
+    replica_urls: Annotated[
+        tuple[DatabaseUrl, ...], Setting("streaming standbys of `database_url`, each with a pool of its own, for reads")
+    ] = ()
+    replica_wait_secs: Annotated[
+        PositiveSeconds,
+        Setting("a read waits for a standby to have all that was acknowledged; then the primary serves it"),
+    ] = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,14 +221,7 @@ class ServerConfig(Strict):
         return self
 
     def _check_parts(self) -> None:
-        for index, server in enumerate(self.federation.trusted_servers):
-            for name in ("server_name", "key_id"):
-                if not getattr(server, name).strip():
-                    raise Contradiction(
-                        f"invalid federation configuration: trusted server entries require a {name}: "
-                        f"set federation.trusted_servers.{index}.{name}",
-                        "federation.trusted_servers",
-                    )
+        check_federation(self.federation, self.server_name)
         if not self.mls.ciphersuite.strip():
             raise Contradiction(
                 "invalid MLS configuration: mls.ciphersuite must be provided when MLS is enabled: "
@@ -272,6 +256,12 @@ class ServerConfig(Strict):
             raise Contradiction(
                 "embedded: brings its own NATS: drop embedded, or drop nats.url", "embedded", "nats.url"
             )
+        if self.database.replica_urls and self.database_url is None:
+            raise Contradiction(
+                "database.replica_urls: are standbys of database_url, which is not set: set it, or drop them",
+                "database.replica_urls",
+                "database_url",
+            )
         if self.storage == "memory" and self.database_url is not None:
             raise Contradiction(
                 "storage: memory and database_url contradict each other: drop one of them", "storage", "database_url"
@@ -285,6 +275,15 @@ class ServerConfig(Strict):
     def shown(self) -> dict[str, Any]:
         """Every key and its value for people to read; a secret that is set is `***`."""
         return dict(_flat(self, ""))
+
+    def not_default(self) -> list[dict[str, Any]]:
+        """What `shown` has and a server without any configuration has not, by section."""
+        default = ServerConfig().shown()
+        sections: dict[str, dict[str, Any]] = {}
+        for key, value in self.shown().items():
+            if value != default[key]:
+                sections.setdefault(key.rpartition(".")[0], {})[key] = value
+        return list(sections.values())
 
     @property
     def admin_path(self) -> Path | None:
@@ -305,6 +304,7 @@ class ServerConfig(Strict):
             registration=self.registration,
             search=self.search,
             presence=self.presence,
+            federation=federation_policy(self.federation, self.server_name),
         )
 
     def key_ring(self) -> KeyRing:
@@ -324,11 +324,17 @@ def _flat(section: object, prefix: str) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, SecretStr):
             yield prefix + name, HIDDEN
         elif isinstance(value, tuple):
-            yield prefix + name, [item.model_dump() if isinstance(item, BaseModel) else item for item in value]
+            yield prefix + name, [_shown_item(item) for item in value]
         elif isinstance(value, str):
             yield prefix + name, without_userinfo(value)
         else:
             yield prefix + name, str(value) if isinstance(value, Path) else value
+
+
+def _shown_item(item: Any) -> Any:
+    if isinstance(item, SecretStr):
+        return HIDDEN
+    return item.model_dump() if isinstance(item, BaseModel) else item
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> ServerConfig:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import anyio
 import structlog
 
 from openguild_proto.effects import Effect, Operation, Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
+from openguild_proto.effects.federation import AskPeer, Discover, Exchange, Exchanged, Fetch, Fetched, Peer, PeerAnswer
+from openguild_proto.effects.handovers import StartAbsorbing
+from openguild_proto.effects.mirrors import MirrorEvents
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import (
     Announce,
@@ -31,10 +33,30 @@ from openguild_proto.records import StoredEvent
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.system.deadlines import Deadlines
 
 T = TypeVar("T")
 
 log = structlog.get_logger("openguild.operations")
+
+
+class Servers(Protocol):
+    """Connections to other servers. Every method raises PeerUnavailable."""
+
+    async def ask(self, effect: AskPeer) -> PeerAnswer:
+        """Send a signed request, and return an answer whose signature is good."""
+
+    async def discover(self, effect: Discover) -> Peer:
+        """Read where a server is reached and its keys, and store both."""
+
+    async def fetch(self, effect: Fetch) -> Fetched:
+        """Send an unsigned GET."""
+
+    async def exchange(self, effect: Exchange) -> Exchanged:
+        """Sign and send a request."""
+
+    def start_absorbing(self, effect: StartAbsorbing) -> None:
+        """Begin to store a log anew; raises nothing."""
 
 
 class Performer:
@@ -51,6 +73,7 @@ class Performer:
         committed: Callable[[StoredEvent, str], None],
         announce: Callable[[AnyHint], None],
         presence_of: Callable[[Iterable[str]], dict[str, PresenceStatus]],
+        servers: Servers,
         tracing: Tracing | None = None,
     ) -> None:
         self._storage = storage
@@ -60,19 +83,28 @@ class Performer:
         self._committed = committed
         self._announce_hint = announce
         self._presence_of = presence_of
+        self._servers = servers
         self._tracing = tracing
         self._lifecycle = lifecycle
+        self._deadlines = Deadlines()
 
-    async def run(self, operation: Operation[T], request_id: str = "", deadline: float = math.inf) -> T:
-        """Drive `operation` of the request `request_id` to its end, and return its result.
+    async def run(
+        self,
+        operation: Operation[T],
+        request_id: str = "",
+        deadline: float = math.inf,
+        effect: Effect[Any] | None = None,
+    ) -> T:
+        """Drive `operation` of the request `request_id` to its end, and return its result. `effect`: what it has asked for already.
 
         Failures of effects are thrown into it; uncaught ones propagate. An effect that runs at `deadline` (as
         `anyio.current_time`) is cancelled, and it and all later ones fail as unavailable; its outcome is unknown.
         """
         try:
-            effect = next(operation)
-            with anyio.CancelScope(deadline=deadline):
-                while True:
+            if effect is None:
+                effect = next(operation)
+            with self._deadlines.at(deadline) as limit:
+                while not limit.passed:
                     try:
                         result = await self.perform(effect, request_id)
                     except Exception as failure:  # the operation decides how to handle it
@@ -95,7 +127,11 @@ class Performer:
                 raise StorageUnavailable
             if isinstance(effect, AppendEvent):
                 return await self._append(effect, request_id)
-            return await self._storage.perform(effect)
+            result = await self._storage.perform(effect)
+            if isinstance(effect, MirrorEvents):
+                for event in result.events:
+                    self._announce(event, request_id)
+            return result
         performed = PERFORMERS.get(type(effect))
         if performed is None:
             raise TypeError(f"no performer for effect {type(effect).__name__}")
@@ -141,6 +177,26 @@ class Performer:
     @performs(FindPresence)
     async def _find_presence(self, effect: FindPresence) -> dict[str, PresenceStatus]:
         return self._presence_of(effect.user_ids)
+
+    @performs(Discover)
+    async def _discover(self, effect: Discover) -> Peer:
+        return await self._servers.discover(effect)
+
+    @performs(AskPeer)
+    async def _ask_peer(self, effect: AskPeer) -> PeerAnswer:
+        return await self._servers.ask(effect)
+
+    @performs(Fetch)
+    async def _fetch(self, effect: Fetch) -> Fetched:
+        return await self._servers.fetch(effect)
+
+    @performs(Exchange)
+    async def _exchange(self, effect: Exchange) -> Exchanged:
+        return await self._servers.exchange(effect)
+
+    @performs(StartAbsorbing)
+    async def _start_absorbing(self, effect: StartAbsorbing) -> None:
+        self._servers.start_absorbing(effect)
 
     @performs(WarnOperator)
     async def _warn_operator(self, effect: WarnOperator) -> None:

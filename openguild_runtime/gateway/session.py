@@ -83,6 +83,11 @@ class GatewaySession:
         )
 
     @property
+    def address(self) -> str:
+        """The client's."""
+        return self.opened.address
+
+    @property
     def described(self) -> dict[str, str | None]:
         """What a record of the log says of it."""
         return {"request_id": self.opened.request_id, "user_id": self.server.user_id}

@@ -11,7 +11,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import Operation
-from openguild_proto.errors import ErrorCode
+from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.events import BytesReceived, TextReceived
 from openguild_proto.gateway.actions import AnyAction
 from openguild_proto.gateway.connection import connection_limits
@@ -21,8 +21,10 @@ from openguild_proto.http.refusal import error_response
 from openguild_proto.limits import Limits
 from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.gateway import Authenticated, authenticate_gateway
+from openguild_proto.replica.readers import closed_gateway_reader
 from openguild_runtime.gateway.session import GatewaySession
 from openguild_runtime.net.transport import Transport
+from openguild_runtime.observability.log_context import bound_request
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -47,6 +49,9 @@ class OperationRunner(Protocol):
 
     def completed(self, request: Request, result: Any, started: float) -> None:
         """Count and log a request."""
+
+    def not_authenticated(self, cause: str) -> None:
+        """Count a token that is not valid."""
 
 
 class GatewaySessions:
@@ -86,6 +91,13 @@ class GatewaySessions:
         if session is not None:
             session.received(event)
 
+    def timed_out(self, transport: Transport, reason: str | None) -> None:
+        """Some socket ends by a deadline. `reason`: for the metric of rejections."""
+        session = self._sessions.get(transport)
+        reader = closed_gateway_reader(session, reason, self.clock()) if session is not None else None
+        if reader is not None:
+            self._replica.replica.streams.closed_readers.add(reader)
+
     def left(self, transport: Transport) -> bool:
         """The socket is gone. False: it was not the gateway's."""
         session = self._sessions.pop(transport, None)
@@ -111,7 +123,13 @@ class GatewaySessions:
         """Return whose token it is. Raises Refusal, StorageUnavailable."""
         deadline = anyio.current_time() + self._runner.timeout_secs
         request_id = session.opened.request_id
-        return await self._runner.perform(lambda ctx: authenticate_gateway(ctx, token), request_id, deadline)
+        try:
+            return await self._runner.perform(lambda ctx: authenticate_gateway(ctx, token), request_id, deadline)
+        except Refusal as refusal:
+            if refusal.log_cause is not None:
+                self._runner.not_authenticated(refusal.log_cause)
+            log.info("gateway token refused", cause=refusal.log_cause, client=session.address, **session.described)
+            raise
 
     def claim(self, user_id: str) -> bool:
         """Take a place of the user. False: they have as many sockets as one may have."""
@@ -125,7 +143,7 @@ class GatewaySessions:
         """Return the response of a command's operation."""
         started = self._runner.clock()
         deadline = anyio.current_time() + self._runner.timeout_secs
-        with structlog.contextvars.bound_contextvars(request_id=request.request_id):
+        with bound_request(request.request_id):
             result = await self._runner.run(request, deadline)
             self._runner.completed(request, result, started)
         if isinstance(result, Response):

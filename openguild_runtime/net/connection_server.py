@@ -1,7 +1,8 @@
 """The one loop that drives a connection: bytes in, events out, responses by the handler, bytes to send.
 
-While a connection speaks HTTP a task drives it. A WebSocket gets its bytes from a callback of the loop instead: the
-task ends with the upgrade, because a waiting task costs several KiB and an idle stream needs none.
+A callback of the loop reads. What it can respond to at once needs no task; the rest of an HTTP request, which waits for
+something, is left to the connection's task. That ends with the upgrade to a WebSocket, because a waiting task costs several
+KiB and an idle stream needs none.
 
 It holds no rule: the core decides what is read and when a connection ends, the handler how to respond. A failure that
 escapes is contained here, so that it never cancels the listener's task group.
@@ -18,6 +19,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from openguild_proto.connection.phases import Phase
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.events import Event, RequestReceived, WebSocketRequested
@@ -28,7 +30,7 @@ from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
-from openguild_runtime.net.transport import Transport
+from openguild_runtime.net.transport import Rest, Transport, Work
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
@@ -40,8 +42,11 @@ log = structlog.get_logger("openguild.http")
 class RequestHandler(Protocol):
     """What responds to the requests of a connection server."""
 
-    async def respond(self, transport: Transport, request: Request) -> None:
-        """Respond to `request`, or accept the upgrade it asks for; nothing else of this connection is read meanwhile."""
+    def begin(self, transport: Transport, request: Request) -> Rest | None:
+        """Respond to `request`, or accept the upgrade it asks for; nothing else of this connection is read meanwhile.
+
+        None: that is done. Otherwise the connection's task runs what is returned.
+        """
 
     def report(self, transport: Transport, event: Event) -> None:
         """The core has decided something by itself, or a message has come."""
@@ -183,23 +188,37 @@ class ConnectionServer:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
-    # --- HTTP: driven by a task --------------------------------------------------------------------
+    # --- HTTP: what a task does --------------------------------------------------------------------
 
     async def _drive(self, transport: Transport) -> bool:
-        """Until the connection ends, or until the loop drives it: True then."""
+        """Until the connection ends, or until only callbacks drive it: True then."""
         connection = transport.connection
+        transport.work = asyncio.get_running_loop().create_future()
         transport.settle()
-        while data := await transport.socket.receive_some(RECEIVE_BYTES):
-            await self._take(transport, connection.receive_data(data, self._clock()))
+        self.readable(transport)  # its first request has mostly come with the connection
+        if not transport.work.done():
+            transport.socket.call_when_readable(transport)
+        while True:
+            rest, events, peer_is_gone = await transport.work
+            if rest is not None:
+                await rest()
+            if not events:
+                if not transport.flushed():
+                    await self._flush(transport)
+                events = connection.next_events(self._clock())
+            await self._take(transport, events)
+            if peer_is_gone:
+                if not transport.flushed():
+                    await self._flush(transport)
+                return False
             transport.settle()
             if connection.is_websocket:
                 self.admission.became_stream(transport)
+                transport.work = None
                 transport.socket.call_when_readable(transport)
                 return True
-        await self._take(transport, connection.receive_eof(self._clock()))
-        if not transport.flushed():
-            await self._flush(transport)
-        return False
+            transport.work = asyncio.get_running_loop().create_future()
+            transport.socket.call_when_readable(transport)
 
     async def _take(self, transport: Transport, events: list[Event]) -> None:
         """Have the handler respond to these events, and to those behind them."""
@@ -210,7 +229,9 @@ class ConnectionServer:
                     break  # nobody waits for the response to what was pipelined
                 match event:
                     case RequestReceived(request=request) | WebSocketRequested(request=request):
-                        await self._handler.respond(transport, request)
+                        rest = self._handler.begin(transport, request)
+                        if rest is not None:
+                            await rest()
                         if not connection.is_websocket and not transport.flushed():
                             await self._flush(transport)
                     case _:
@@ -230,27 +251,63 @@ class ConnectionServer:
         finally:
             self.waiting.end(transport)
 
-    # --- WebSocket: driven by callbacks ------------------------------------------------------------
+    # --- what callbacks do -------------------------------------------------------------------------
 
     def readable(self, transport: Transport) -> None:
-        """Called by the transport of a stream."""
+        """Called by the transport."""
+        work = transport.work
         try:
-            data = transport.socket.receive(RECEIVE_BYTES)
-            if data is None:
-                return
-            connection, now = transport.connection, self._clock()
-            events = connection.receive_data(data, now) if data else connection.receive_eof(now)
-            while events:
-                for event in events:
-                    self._handler.report(transport, event)
-                events = connection.next_events(now)
-            if data:
-                transport.settle()
+            if work is None:
+                self._read_stream(transport)
+            elif work.done():
+                transport.socket.read_on(False)  # the peer sends while its request is under way: it is read after that
+            elif (left := self._read_requests(transport)) is not None:
+                work.set_result(left)
+        except Exception as failure:  # contained: one connection's failure must not end the others
+            if work is not None and not work.done():
+                work.set_exception(failure)
             else:
-                transport.push()
+                log.exception("connection failed", peer=transport.address)
                 self._end(transport)
-        except Exception:  # contained: one connection's failure must not end the others
-            log.exception("connection failed", peer=transport.address)
+
+    def _read_requests(self, transport: Transport) -> Work | None:
+        """Read once, and respond to a request that can be responded to at once; return what is left to the task."""
+        data = transport.socket.receive(RECEIVE_BYTES)
+        if data is None:
+            return None
+        connection, rest = transport.connection, None
+        if not data:
+            return Work(None, connection.receive_eof(self._clock()), peer_is_gone=True)
+        events = connection.receive_data(data, self._clock())
+        if events:
+            event = events[0]
+            if not isinstance(event, RequestReceived) or transport.socket.ended:
+                return Work(None, events)
+            rest = self._handler.begin(transport, event.request)
+            if rest is not None or not transport.flushed():
+                return Work(rest, [])
+            if connection.phase is Phase.IDLE:  # nothing else is wanted: this is what `settle` would do
+                self._timers.arm(transport)
+                return None
+            if events := connection.next_events(self._clock()):
+                return Work(None, events)
+        transport.settle()
+        return None
+
+    def _read_stream(self, transport: Transport) -> None:
+        data = transport.socket.receive(RECEIVE_BYTES)
+        if data is None:
+            return
+        connection, now = transport.connection, self._clock()
+        events = connection.receive_data(data, now) if data else connection.receive_eof(now)
+        while events:
+            for event in events:
+                self._handler.report(transport, event)
+            events = connection.next_events(now)
+        if data:
+            transport.settle()
+        else:
+            transport.push()
             self._end(transport)
 
     def report(self, transport: Transport, event: Event) -> None:

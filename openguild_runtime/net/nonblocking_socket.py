@@ -12,6 +12,10 @@ import socket
 from contextlib import suppress
 from typing import Protocol
 
+_BUFFER = memoryview(
+    bytearray(65_536)
+)  # of the loop's thread: a new one for each read costs more than the copy out of it
+
 
 class Reader(Protocol):
     """Reads a transport by callback instead of by a task."""
@@ -21,9 +25,9 @@ class Reader(Protocol):
 
 
 class NonblockingSocket:
-    """Owned by one connection; at most one task waits to read and one to write. Must be made while the loop runs."""
+    """Owned by one connection, and read by callback; at most one task waits to write. Must be made while the loop runs."""
 
-    __slots__ = ("_loop", "_over", "_reader", "_sock", "_waiter", "_watched", "_writer", "ended")
+    __slots__ = ("_loop", "_over", "_reader", "_sock", "_watched", "_writer", "ended")
 
     def __init__(self, sock: socket.socket) -> None:
         self.ended = False  # by `end`: nothing is sent or received any more
@@ -32,7 +36,6 @@ class NonblockingSocket:
         self._over = False  # the loop may never report this socket again
         self._watched = False  # the loop calls `_readable`
         self._reader: Reader | None = None
-        self._waiter: asyncio.Future[None] | None = None  # the task that waits to read
         self._writer: asyncio.Future[None] | None = None
 
     def fileno(self) -> int:
@@ -46,7 +49,7 @@ class NonblockingSocket:
         if self._over:
             return b""
         try:
-            data = self._sock.recv(size)
+            data = bytes(_BUFFER[: self._sock.recv_into(_BUFFER, size)])
             if data and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self._over = True
                 self._wake_reader()
@@ -78,30 +81,6 @@ class NonblockingSocket:
 
     # --- waiting -----------------------------------------------------------------------------------
 
-    async def receive_some(self, size: int) -> bytes:
-        """Up to `size` bytes once there are some, b"" when there will be no more.
-
-        Only a new connection is read without a wait: one that has just been read has rarely more, and each connection
-        gets its turn.
-        """
-        if self._watched:
-            await self._until_readable()
-        while (data := self.receive(size)) is None:
-            await self._until_readable()
-        return data
-
-    async def _until_readable(self) -> None:
-        """The loop goes on watching between two waits, so that a request needs no new watch."""
-        if self._over:
-            return
-        if not self._watched:
-            self._watch()
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
     async def writable(self) -> None:
         """Return when `send` is worth a try."""
         if self._over:
@@ -118,21 +97,29 @@ class NonblockingSocket:
     def call_when_readable(self, reader: Reader) -> None:
         """From now on the loop calls `reader.readable` whenever there is something to read, and once when there will be no more."""
         self._reader = reader
-        if self._over:
-            self._wake_reader()
-        elif not self._watched:
-            self._watch()
+        self.read_on(True)
 
     def read_on(self, wanted: bool) -> None:
-        """Go on reading by callback, or leave in the network what comes."""
-        if self._reader is not None and not self._over and wanted is not self._watched:
+        """Go on reading, or leave in the network what comes. A socket that is over is told of in any case.
+
+        The loop goes on watching between two reads, so that a request needs no new watch.
+        """
+        if self._reader is None:
+            return
+        if self._over:
+            if wanted:
+                self._wake_reader()
+            elif self._watched:  # the loop would report it again and again
+                self._unwatch()
+        elif wanted is not self._watched:
             if wanted:
                 self._watch()
             else:
                 self._unwatch()
 
     def _watch(self) -> None:
-        self._loop.add_reader(self._sock, self._readable)
+        if self._reader is not None:
+            self._loop.add_reader(self._sock, self._reader.readable)
         self._watched = True
 
     def _unwatch(self) -> None:
@@ -142,20 +129,10 @@ class NonblockingSocket:
     def _readable(self) -> None:
         if self._reader is not None:
             self._reader.readable()
-        elif self._waiter is None:
-            self._unwatch()  # the peer sends while its request is under way: it is read after that
-        elif not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _wake_reader(self) -> None:
         if self._reader is not None:
-            self._loop.call_soon(self._call_reader)  # later: the caller may be in the middle of a flush
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _call_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.readable()
+            self._loop.call_soon(self._readable)  # later: the caller may be in the middle of a flush
 
     def _wake_writer(self) -> None:
         if self._writer is not None and not self._writer.done():

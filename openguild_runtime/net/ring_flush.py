@@ -108,18 +108,18 @@ class GatewayRings:
         if not hub.is_open(key):
             return 0, True
         if self._native is None:
-            served, rests = self._feeds.flush(key, PURE_SENDS, SEND_BYTES, self._send)
+            served, left, rests = self._feeds.flush(key, PURE_SENDS, SEND_BYTES, self._send)
             for handle, rest in rests:
                 _look_after(self._transports[handle], rest, 0)
-            return served, served < PURE_SENDS
+            return served, not left
         ring = hub.frames(key)
-        served, left, troubles = self._native(ring, CHUNK_SENDS, SEND_BYTES, max_secs, self._feeds.gates)
+        served, count, troubles = self._native(ring, CHUNK_SENDS, SEND_BYTES, max_secs, self._feeds.gates)
         for slot, rest, error in troubles:
             transport = self._transports.get(ring.handle(slot))
             self._feeds.parked(key, slot)
             if transport is not None and (rest or error):
                 _look_after(transport, rest, error)
-        return served, served < CHUNK_SENDS and not left
+        return served, served < CHUNK_SENDS and not count
 
     def _send(self, handle: int, messages: bytes) -> int:
         transport = self._transports[handle]

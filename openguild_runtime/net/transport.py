@@ -7,8 +7,9 @@ fan-out flush leaves it alone, so two sources never interleave inside a frame (P
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol, TypeAlias
 
 import anyio
 import structlog
@@ -52,6 +53,18 @@ class GatewayDriver(Protocol):
         """Something else writes to the socket, or it is closing: events wait."""
 
 
+Rest: TypeAlias = Callable[[], Awaitable[None]]
+"""What is left to do for a request."""
+
+
+class Work(NamedTuple):
+    """What the callback that reads leaves to a connection's task: the rest of a request, then the events that follow."""
+
+    rest: Rest | None
+    events: list[Event]
+    peer_is_gone: bool = False
+
+
 class TransportHandler(Protocol):
     """What a transport tells its connection server, and may ask of it."""
 
@@ -70,8 +83,8 @@ class Transport:
     """Carries out what the connection wants; only the connection server closes the descriptor."""
 
     __slots__ = (
-        "_clock", "_handler", "_idle", "_pumping", "_tasks", "_timers", "address", "connection", "feeder", "gateway", "socket",
-        "stream", "subscriber", "timer_tick",
+        "_clock", "_handler", "_idle", "_pumping", "_tasks", "_timers", "_was_blocked", "address", "connection", "feeder",
+        "gateway", "socket", "stream", "subscriber", "timer_tick", "work",
     )  # fmt: skip
 
     def __init__(
@@ -92,12 +105,16 @@ class Transport:
         self.feeder: Feeder | None = None
         self.gateway: GatewayDriver | None = None
         self.subscriber: Subscriber | None = None
+        self.work: asyncio.Future[Work] | None = (
+            None  # what the task of an HTTP connection waits for, or does if it is done
+        )
         self.timer_tick = -1
         self._clock = clock
         self._timers = timers
         self._tasks = tasks
         self._handler = handler
         self._pumping = False
+        self._was_blocked = False  # since all bytes had left
         self._idle: anyio.Event | None = None  # somebody waits for the end of the pump
 
     @property
@@ -117,7 +134,9 @@ class Transport:
         if self.socket.ended:
             return None
         deadline = self.connection.next_deadline()
-        other = self.gateway.next_deadline() if self.gateway is not None else None
+        if self.gateway is None:
+            return deadline
+        other = self.gateway.next_deadline()
         return deadline if other is None else other if deadline is None else min(deadline, other)
 
     def deadline_passed(self) -> None:
@@ -189,12 +208,14 @@ class Transport:
     def push(self) -> bool:
         """Send the outbox as far as the kernel takes it; False when bytes are left."""
         outbox = self.connection.outbox
-        while outbox:
-            sent = self.send(outbox.peek(SEND_BYTES))
+        part: memoryview | None = outbox.peek(SEND_BYTES)
+        while part:
+            sent = self.send(part)
             if sent < 0:
                 return self.socket.ended
-            outbox.consume(sent)
-        if self.connection.is_write_blocked:
+            part = outbox.peek(SEND_BYTES) if outbox.consume(sent) else None
+        if self._was_blocked:
+            self._was_blocked = False
             self.connection.write_idle(self._clock())
         return True
 
@@ -207,12 +228,13 @@ class Transport:
         if not sent:
             self.write_blocked()
             return -1
-        if self.connection.is_write_blocked:
+        if self._was_blocked:
             self.connection.wrote(sent, self._clock())
         return sent
 
     def write_blocked(self) -> None:
         """The kernel took nothing: the write deadline runs from the first refusal to the next progress."""
+        self._was_blocked = True
         if not self.connection.is_write_blocked:
             self.connection.write_blocked(self._clock())
             self._timers.arm(self)

@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 OVERHEAD_BYTES = 64  # of a queued line, in addition to its text
-PAUSE_SECS = 0.002  # after a write, so that several lines leave together
+MAX_WRITES = 64  # between two looks at the queue's end
+PAUSE_SECS = 0.005  # when all is written, so that several lines leave together: the thread competes with the loop
 POLL_SECS = 1.0  # between two checks of a descriptor that another process made non-blocking
 
 
@@ -28,7 +29,6 @@ class LogWriter:
         self._descriptor = descriptor
         self._describe_gap = describe_gap
         self._lines: SimpleQueue[str | int] = SimpleQueue()  # an int marks a gap: the value of `_refused` there
-        self._next_item: str | int | None = None  # taken from the queue for the next write
         self._accepted = 0  # bytes taken by `append`
         self._written = 0  # bytes of them that the thread has written or lost
         self._refused = 0  # lines that did not fit into the queue
@@ -68,37 +68,49 @@ class LogWriter:
 
     def _run(self) -> None:
         while True:
-            lines = self._take()
-            if self._lost != self._lost_reported:
-                self._report_missing(self._reported)
-            try:
-                self._write("".join(lines).encode(errors="backslashreplace"))
-            except Exception:  # the reader is gone or the disk is full: count and go on
-                self._lost += len(lines)
-            self._written += sum(map(len, lines)) + OVERHEAD_BYTES * len(lines)
-            if self._next_item is None and self._lines.empty():
+            for item in self._take():
+                if isinstance(item, int):
+                    self._report_missing(item)
+                else:
+                    self._write_lines(item)
+            if self._lines.empty():
                 self._report_missing(self._refused)
                 time.sleep(PAUSE_SECS)
 
-    def _take(self) -> list[str]:
-        """Take queued lines, at most PIPE_BUF: a pipe takes that atomically, so lines of several processes do not mix."""
+    def _take(self) -> list[list[str] | int]:
+        """Wait for something to write, and take all there is: marks of gaps, and lists of lines that are written together.
+
+        Such a list has at most PIPE_BUF bytes: a pipe takes that atomically, so lines of several processes do not mix.
+        """
+        taken: list[list[str] | int] = []
         lines: list[str] = []
-        room = select.PIPE_BUF
-        item, self._next_item = self._next_item, None
-        while True:
-            if item is None:
-                if lines and self._lines.empty():
-                    return lines
-                item = self._lines.get()
-            if isinstance(item, str) and (not lines or len(item) <= room):
-                lines.append(item)
-                room -= len(item)
-            elif lines:
-                self._next_item = item
-                return lines
-            elif isinstance(item, int):
-                self._report_missing(item)
-            item = None
+        room = 0
+        item, take = self._lines.get(), self._lines.get_nowait
+        with suppress(Empty):
+            while True:
+                if isinstance(item, int):
+                    taken.append(item)
+                    room = 0
+                else:
+                    if len(item) > room:
+                        lines, room = [], select.PIPE_BUF
+                        taken.append(lines)
+                    lines.append(item)
+                    room -= len(item)
+                if len(taken) == MAX_WRITES:
+                    break
+                item = take()
+        return taken
+
+    def _write_lines(self, lines: list[str]) -> None:
+        text = "".join(lines)
+        if self._lost != self._lost_reported:
+            self._report_missing(self._reported)
+        try:
+            self._write(text.encode(errors="backslashreplace"))
+        except Exception:  # the reader is gone or the disk is full: count and go on
+            self._lost += len(lines)
+        self._written += len(text) + OVERHEAD_BYTES * len(lines)
 
     def _report_missing(self, refused: int) -> None:
         """Write how many lines were refused or lost and are not yet reported."""

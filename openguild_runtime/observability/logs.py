@@ -1,6 +1,6 @@
 """Structured logs on stderr, for records of structlog and of `logging`, as compact lines or as JSON lines.
 
-Every record of a request or a socket carries `request_id` (structlog's context variables). JSON mode writes one object
+Every record of a request or a socket carries `request_id` (log_context.py). JSON mode writes one object
 per line, including tracebacks (PROTOCOL 11.3.1). Tokens, passwords and the userinfo of URLs are redacted in all values.
 
 Every request writes an access log line. For speed, structlog's records bypass `logging` and processors, and a thread
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import re
 import sys
 import time
@@ -18,14 +19,19 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
 
-import msgspec
 import structlog
 
+from openguild_proto.diagnosis.lines import LineHistory
+from openguild_runtime.observability.log_context import process_fields
+from openguild_runtime.observability.log_context import request_id as current_request_id
+from openguild_runtime.observability.log_lines import Record, coloured, compact_line, json_line
 from openguild_runtime.observability.log_writer import LogWriter
 
 DEFAULT_FILTER = "info,openguild=info"
 WRITER = "openguild.log"  # target of messages about the log itself
 AUDIT = "openguild.audit"  # target of administrators' changes
+ACCESS_TARGET = "openguild.http"
+ACCESS = "request completed"  # message of the access log, which is remembered otherwise (openguild_proto/diagnosis)
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "off": 100}
 SECRET_KEYS = frozenset(
     {"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"}
@@ -41,9 +47,8 @@ _PATTERNS = (
     (re.compile(r"(?<=[A-Za-z0-9+.-]://)[^/\s@]*+@"), HIDDEN + "@"),
     (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{40,}+\.[A-Za-z0-9_-]{86}\b"), HIDDEN),  # an access token
 )
+_GENERATED_ID = re.compile(r"[0-9a-f-]{36}")  # of a request whose client named none: it holds no secret
 _TOKEN_END = re.compile(r"\.[A-Za-z0-9_-]{86}")
-
-Record = dict[str, Any]
 
 
 # --- redaction -------------------------------------------------------------------------------------
@@ -89,35 +94,13 @@ def _redacted(value: Any) -> Any:
 
 # --- lines -----------------------------------------------------------------------------------------
 
-_encode = msgspec.json.Encoder(enc_hook=str).encode
-
-
-def _json(record: Record) -> str:
-    return _encode(record).decode() + "\n"
-
-
-def _compact(record: Record) -> str:
-    """Format as `time LEVEL target: message key=value ...` on one line; a traceback follows on its own lines."""
-    line = f"{record['timestamp']} {record['level']:>7} {record['target']}: {record['message']}"
-    for key, value in record.items():
-        if key not in _HEAD_KEYS:
-            line += f" {key}={_value(value)}"
-    trace = record.get("exception")
-    return f"{line}\n" if trace is None else f"{line}\n{trace}\n"
-
-
-_HEAD_KEYS = frozenset({"timestamp", "level", "target", "message", "exception"})
-
-
-def _value(value: Any) -> str:
-    text = str(value)
-    return text if text and text.isprintable() and " " not in text else repr(text)
-
 
 def _render(level: str, target: str, message: object, fields: Record) -> str:
     """Return the line of a record. Log shippers rely on the names `message` and `target` (PROTOCOL 11.3.1)."""
     record: Record = {"timestamp": _timestamp(), "level": level, "target": target, "message": message}
-    record |= structlog.contextvars.get_contextvars()
+    record |= process_fields
+    if (bound := current_request_id.get()) is not None:
+        record["request_id"] = bound
     record |= fields
     try:
         line = _state.format(record)
@@ -126,7 +109,30 @@ def _render(level: str, target: str, message: object, fields: Record) -> str:
     except (ValueError, OverflowError):  # a lone surrogate or an integer beyond 64 bits
         safe = _redacted(record)
         line = _state.format({key: ascii(safe[key]) if key in fields else safe[key] for key in record})
-    return line
+    if message != ACCESS and (request_id := record.get("request_id")) is not None:
+        _state.remembered.add(str(request_id), line)
+    return coloured(line) if _state.has_colours else line
+
+
+def log_access(
+    request_id: str, *, method: str, route: str, status: int, latency_ms: float, client: str, refused: Record
+) -> None:
+    """Write the access log line of a request. `method`, `route` and `client` cannot hold a secret: no text of a peer is in them."""
+    target = _state.targets.get(ACCESS_TARGET) or _target(ACCESS_TARGET)
+    if target.level > logging.INFO:
+        return
+    fields: Record = {
+        "request_id": request_id, "method": method, "route": route, "status": status, "latency_ms": latency_ms,
+        "client": client, **refused,
+    }  # fmt: skip
+    if refused or _GENERATED_ID.fullmatch(request_id) is None:
+        line = _render("INFO", target.name, ACCESS, fields)
+    else:
+        head: Record = {"timestamp": _timestamp(), "level": "INFO", "target": target.name, "message": ACCESS}
+        line = _state.format(head | process_fields | fields)
+        if _state.has_colours:
+            line = coloured(line)
+    (_state.sink or _sink()).append(line)
 
 
 def _timestamp() -> str:
@@ -140,7 +146,7 @@ def _timestamp() -> str:
 def start_failure_line(message: str) -> str:
     """Return the JSON line for a process that could not start. Ignores the filter, which may not be configured yet."""
     text = redact(message).encode(errors="backslashreplace").decode()  # a path may hold a lone surrogate
-    return _json({"timestamp": _timestamp(), "level": "ERROR", "target": "openguild.server", "message": text})
+    return json_line({"timestamp": _timestamp(), "level": "ERROR", "target": "openguild.server", "message": text})
 
 
 # --- sinks -----------------------------------------------------------------------------------------
@@ -201,8 +207,10 @@ class _State:
         self.levels: dict[str, int] = {"": logging.INFO}
         self.targets: dict[str, _Target] = {}
         self.named: set[str] = set()  # `logging` loggers whose level the previous filter set
-        self.format: Callable[[Record], str] = _compact
+        self.format: Callable[[Record], str] = compact_line
+        self.has_colours = False
         self.sink: _Sink | None = None
+        self.remembered = LineHistory()
         self.second, self.shown = -1, ""
 
 
@@ -312,12 +320,23 @@ def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO 
         _state.sink = _Stream(stream)
     elif not isinstance(_state.sink, LogWriter):  # keep the writer of descriptor 2 even if `sys.stderr` was replaced
         _state.sink = _standard_error()
-    _state.format = _json if log_format == "json" else _compact
+    _state.format = json_line if log_format == "json" else compact_line
+    _state.has_colours = is_for_people() and isinstance(_state.sink, LogWriter) and _shows_colours()
     structlog.configure(processors=[], logger_factory=_target, wrapper_class=_Logger, cache_logger_on_first_use=True)
     handler = _Handler()
     handler.setFormatter(_Formatter())
     logging.getLogger().handlers[:] = [handler]
     set_filter(levels)
+
+
+def is_for_people() -> bool:
+    """Return whether the lines are compact ones."""
+    return _state.format is compact_line
+
+
+def _shows_colours() -> bool:
+    """Return whether standard error is a terminal that is wanted coloured (https://no-color.org)."""
+    return os.isatty(STANDARD_ERROR) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def flush(secs: float = EXIT_SECS) -> bool:
@@ -333,6 +352,11 @@ def dropped_lines() -> int:
     return 0 if _state.sink is None else _state.sink.dropped
 
 
+def remembered_lines(request_id: str) -> list[str]:
+    """Return the newest lines of a request and of its socket, without the access log."""
+    return [line.rstrip("\n") for line in _state.remembered.find(request_id)]
+
+
 def write_line(line: str) -> None:
     """Write a line that is not a record to stderr, for the operator at the terminal."""
     sink = _state.sink if isinstance(_state.sink, LogWriter) else _standard_error()
@@ -342,7 +366,7 @@ def write_line(line: str) -> None:
 
 def log_printed_line(text: str, target: str) -> None:
     """Log a printed line: unchanged in compact mode, as a record in JSON mode."""
-    _sink().append(f"{redact(text)}\n" if _state.format is _compact else _render("WARNING", target, text, {}))
+    _sink().append(f"{redact(text)}\n" if is_for_people() else _render("WARNING", target, text, {}))
 
 
 def current_filter() -> str:

@@ -9,7 +9,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,51 +20,26 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
-from openguild_proto.errors import ErrorCode
+from openguild_proto.replica.readers import Depths, GatewayTotals
 from openguild_runtime.observability.database_causes import CAUSES
+from openguild_runtime.observability.federation_metrics import FederationMetrics
+from openguild_runtime.observability.metric_labels import NATS_SERIES, NOT_AUTHENTICATED, OUTCOMES, REASONS, BusSeries
 from openguild_runtime.observability.process_metrics import ProcessCollector
+from openguild_runtime.observability.reader_metrics import DepthCollector, MissedEvents
+from openguild_runtime.observability.request_metrics import RequestMetrics
+from openguild_runtime.observability.standby_metrics import StandbyCollector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one extra series per metric, used by nothing
 
-HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # PROTOCOL 11.2.3
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CHUNK_SAMPLES = 64
-DEPTH_SERIES = 100  # PROTOCOL 11.2.5
 STALL_WINDOW_SECS = 60.0
-OUTCOMES = ("delivered", "no_subscribers", "dropped")
-REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason is not None) | {
-    "channel_name_empty", "channel_name_length", "guild_name_empty", "guild_name_length", "message_empty", "message_length",
-    "refresh_token_reused", "connection_limit", "malformed_frame", "frame_rate_limit", "slow_reader", "ping_timeout",
-    "write_timeout", "frame_timeout",
-}  # exported as 0 from the start, because `increase()` misses the first value of a series  # fmt: skip
-
-
-class BusSeries(NamedTuple):
-    """How the series of a kind of bus are named: `openguild_<prefix>_...`."""
-
-    prefix: str
-    title: str  # for people
-    setting: str  # the key that chooses it
-    faults: tuple[str, ...]  # kinds
-
-
-NATS_FAULTS = (
-    "unreachable", "silent", "garbage", "closed", "refused", "credentials_file", "tls", "subscriptions", "payload", "behind",
-    "shutdown", "expired", "late", "connections", "slow", "denied",
-)  # the kinds of openguild_proto/bus/nats.py  # fmt: skip
-NATS_SERIES = BusSeries("nats", "NATS", "nats.url", NATS_FAULTS)
-
-
-class Depths(NamedTuple):
-    """How many events the deepest subscribers are behind."""
-
-    channels: list[tuple[str, int]]  # (channel id, events), deepest first, only channels with a backlog
-    notifications: int  # of the deepest notification stream; user ids are never label values
 
 
 class _Family(Collector):
@@ -78,46 +52,25 @@ class _Family(Collector):
         return (self._family,)
 
 
-def _family_chunks(collector: MetricWrapperBase) -> Iterator[bytes]:
-    """Yield the text of one family in chunks, without the library's `collect`, which builds all samples at once."""
-    family = collector._get_metric()  # type: ignore[no-untyped-call]  # the library annotates only some
-    samples = iter(collector._samples())
+def _families(collector: Collector) -> Iterator[tuple[Metric, Iterator[Sample]]]:
+    """Yield the families of a collector that may have many samples, without its `collect`, which builds all at once."""
+    if isinstance(collector, RequestMetrics):
+        yield from collector.families()
+    elif isinstance(collector, MetricWrapperBase):
+        family = collector._get_metric()  # type: ignore[no-untyped-call]  # the library annotates only some
+        yield family, (sample._replace(name=family.name + sample.name) for sample in collector._samples())
+
+
+def _family_chunks(family: Metric, samples: Iterator[Sample]) -> Iterator[bytes]:
+    """Yield the text of one family in chunks."""
     begun = False
     while some := list(islice(samples, CHUNK_SAMPLES)):
-        family.samples = [sample._replace(name=family.name + sample.name) for sample in some]
+        family.samples = some
         text = generate_latest(_Family(family))
         yield text.split(b"\n", 2)[2] if begun else text  # HELP and TYPE come once
         begun = True
     if not begun:
         yield generate_latest(_Family(family))
-
-
-class _DepthCollector(Collector):
-    """Reads the queue depths from the hub at each scrape. Idle channels have no series (PROTOCOL 11.2.5)."""
-
-    def __init__(self) -> None:
-        self.depths = Depths([], 0)
-
-    def collect(self) -> Iterable[Metric]:
-        channels, notifications = self.depths
-        family = GaugeMetricFamily(
-            "openguild_websocket_queue_depth",
-            "Events the deepest subscriber of a channel is behind",
-            labels=["channel_id"],
-        )
-        for channel_id, depth in channels[:DEPTH_SERIES]:
-            family.add_metric([channel_id], depth)
-        yield family
-        yield GaugeMetricFamily(
-            "openguild_websocket_queue_depth_max",
-            "Depth of the deepest channel of this process",
-            value=channels[0][1] if channels else 0,
-        )
-        yield GaugeMetricFamily(
-            "openguild_notification_queue_depth_max",
-            "Events the deepest notification stream of this process is behind",
-            value=notifications,
-        )
 
 
 class _WindowMaximum:
@@ -159,16 +112,21 @@ class Metrics:
         registry.register(ProcessCollector())
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        self._depths = _DepthCollector()
+        self._depths = DepthCollector()
         registry.register(self._depths)
-        self._requests = self._counter("openguild_http_requests", "HTTP requests answered", "route", "status")
-        self._durations = Histogram(
-            "openguild_http_request_duration_seconds", "From the request's last byte to its response queued",
-            ["route", "status"], buckets=HTTP_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self._http: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self.missed_events = MissedEvents()
+        registry.register(self.missed_events)
+        self.standbys = StandbyCollector()
+        registry.register(self.standbys)
+        self._requests = RequestMetrics()
+        registry.register(self._requests)
+        self.http_request = self._requests.count
         self._rejections = self._counter("openguild_messaging_rejections", "Refused requests by reason", "reason")
         self._rejected = {reason: self._rejections.labels(reason) for reason in sorted(REASONS)}
+        causes = self._counter(
+            "openguild_unauthorized", "Requests and gateway sockets answered with 401, by cause", "cause"
+        )
+        self._not_authenticated = {cause: causes.labels(cause) for cause in NOT_AUTHENTICATED}
         events = self._counter("openguild_messaging_events", "Events by outcome", "outcome")
         self._events = {outcome: events.labels(outcome) for outcome in OUTCOMES}
         self._connections = self._gauge("openguild_connections", "TCP connections open")
@@ -179,6 +137,12 @@ class Metrics:
             "Connections that could not be accepted for lack of descriptors or memory",
         )
         self._subscribers = self._gauge("openguild_subscribers", "Subscribers of all rings")
+        self._gateway_sockets = self._gauge("openguild_gateway_connections", "Gateway sockets open")
+        self._gateway_logs = self._gauge("openguild_gateway_subscriptions", "Logs that gateway sockets follow")
+        self._gateway_from_log = self._gauge(
+            "openguild_gateway_catching_up",
+            "Of these, logs that storage serves: the socket began behind the newest events, or reads too slowly",
+        )
         self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
         self._replayed = self._counter("openguild_replay_events", "Events replayed from the log to joining streams")
         self._batch_size = self._histogram("openguild_append_batch_size", "Events committed together", BATCH_BUCKETS)
@@ -189,6 +153,10 @@ class Metrics:
             "Messages that waited for the search index at the last look, once a minute",
         )
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
+        self._shared_free = self._gauge(
+            "openguild_db_shared_places_free",
+            "Reads that could begin now: places of the pool that are not reserved and free",
+        )
         self._db_ready = self._gauge("openguild_db_ready", "1 if the last probe could read and write the database")
         self._db_failures = self._counter(
             "openguild_db_failures", "Failed database statements by cause", "operation", "cause"
@@ -236,7 +204,12 @@ class Metrics:
         )
         self._log_dropped_before = 0
         self._replica_before: dict[str, int] = {}
+        self.federation = FederationMetrics(registry)
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
+        self._token_keys = self._gauge(
+            "openguild_token_key_info", "Always 1: a key that this process accepts tokens of", "fingerprint", "use"
+        )
+        self._fingerprints: tuple[str, ...] = ()
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
 
@@ -251,21 +224,16 @@ class Metrics:
 
     # --- HTTP and messaging --------------------------------------------------------------------------
 
-    def http_request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request. `route`: a template or `unmatched`; never a path."""
-        children = self._http.get((route, status))
-        if children is None:
-            labels = (route, str(status))
-            children = self._http[route, status] = (self._requests.labels(*labels), self._durations.labels(*labels))
-        children[0].inc()
-        children[1].observe(seconds)
-
     def rejected(self, reason: str) -> None:
         """Count a rejection. `reason` is from a fixed set in the core."""
         child = self._rejected.get(reason)
         if child is None:
             child = self._rejected[reason] = self._rejections.labels(reason)
         child.inc()
+
+    def not_authenticated(self, cause: str) -> None:
+        """Count a 401. `cause`: one of NOT_AUTHENTICATED."""
+        self._not_authenticated[cause].inc()
 
     def replica_totals(self, totals: dict[str, int]) -> None:
         """Take the replica's totals since its start, by the names of `openguild_proto.replica.outputs.Counters`."""
@@ -308,6 +276,12 @@ class Metrics:
         """Set what waits for its readers now."""
         self._depths.depths = depths
 
+    def gateway(self, totals: GatewayTotals) -> None:
+        """Set the gateway's numbers."""
+        self._gateway_sockets.set(totals.sockets)
+        self._gateway_logs.set(totals.subscriptions)
+        self._gateway_from_log.set(totals.from_log)
+
     # --- storage and bus -------------------------------------------------------------------------------
 
     def batch_committed(self, events: int, seconds: float) -> None:
@@ -320,9 +294,10 @@ class Metrics:
     def unindexed(self, messages: int) -> None:
         self._unindexed.set(messages)
 
-    def pool(self, size: int, idle: int) -> None:
+    def pool(self, size: int, idle: int, shared_free: int) -> None:
         self._pool.labels("idle").set(idle)
         self._pool.labels("used").set(size - idle)
+        self._shared_free.set(shared_free)
 
     def db_ready(self, ready: bool) -> None:
         self._db_ready.set(ready)
@@ -356,6 +331,10 @@ class Metrics:
         self._stall.observe(seconds)
         self._longest_stall.add(seconds)
 
+    def longest_stall_secs(self) -> float:
+        """Return the longest stall of the last one to two windows."""
+        return self._longest_stall.value()
+
     def clock_difference(self, seconds: float) -> None:
         self._clock_difference.set(seconds)
 
@@ -364,6 +343,15 @@ class Metrics:
         self._log_dropped.inc(lines - self._log_dropped_before)
         self._log_dropped_before = lines
 
+    def token_keys(self, fingerprints: tuple[str, ...]) -> None:
+        """Name the keys of access tokens: the one that signs, then those that are accepted besides."""
+        if fingerprints == self._fingerprints:
+            return
+        self._fingerprints = fingerprints
+        self._token_keys.clear()
+        for place, fingerprint in enumerate(fingerprints):
+            self._token_keys.labels(fingerprint, "fallback" if place else "signing").set(1)
+
     def draining(self, draining: bool) -> None:
         self._draining.set(draining)
 
@@ -371,8 +359,9 @@ class Metrics:
         """Yield the Prometheus text 0.0.4 in chunks that take about a millisecond each, so that the loop can run between."""
         self._stall_max.set(self._longest_stall.value())
         for collector in list(self.registry._collector_to_names):
-            if isinstance(collector, MetricWrapperBase):  # may have many samples
-                yield from _family_chunks(collector)
+            if isinstance(collector, MetricWrapperBase | RequestMetrics):  # may have many samples
+                for family, samples in _families(collector):
+                    yield from _family_chunks(family, samples)
             else:
                 yield generate_latest(collector)
 

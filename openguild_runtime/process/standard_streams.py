@@ -1,11 +1,10 @@
-"""Descriptors 0, 1 and 2, and text that Python, warnings and libraries print to standard error."""
+"""Text that Python, warnings and libraries print to standard error."""
 
 from __future__ import annotations
 
 import atexit
 import io
 import logging
-import os
 import sys
 import threading
 import traceback
@@ -18,20 +17,6 @@ from openguild_runtime.observability import logs
 STDERR = "openguild.stderr"  # the log target of printed text
 
 log = structlog.get_logger("openguild.python")
-
-
-def open_missing_descriptors() -> None:
-    """Open /dev/null for each of 0, 1 and 2 that is closed, or the next socket would get its number. Call this first."""
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        try:
-            os.fstat(number)
-        except OSError:
-            if os.open(os.devnull, os.O_RDWR) != number:
-                raise
-            os.set_inheritable(number, True)
-            stream = open(number, mode, closefd=False)  # noqa: SIM115 - stays open until the process exits
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)
 
 
 def redirect_stderr_to_log() -> None:

@@ -21,6 +21,8 @@ from anyio.abc import TaskGroup
 
 import openguild_runtime
 from openguild_proto.connection.timer_wheel import TimerWheel
+from openguild_proto.diagnosis.busy_users import BusyUsers
+from openguild_proto.diagnosis.requests import RequestHistory
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.fanout import ring
 from openguild_proto.fanout.hub import Hub
@@ -33,12 +35,16 @@ from openguild_proto.policy.lifecycle import Lifecycle
 from openguild_proto.policy.limit_sharing import LimitSharing
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.reload import LiveConfig
-from openguild_runtime.admin.socket_commands import AdminScope, serve_admin
+from openguild_runtime.admin.scope import AdminScope
+from openguild_runtime.admin.socket_commands import serve_admin
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.bus.kinds import configured_bus, make_bus
 from openguild_runtime.config.server_config import ServerConfig, split_address
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
+from openguild_runtime.federation.delivering import PeerHints
+from openguild_runtime.federation.own_keys import record_keys_forever
+from openguild_runtime.federation.peer_link import PeerLink
 from openguild_runtime.gateway.sessions import GatewaySessions
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.listener import (
@@ -48,12 +54,21 @@ from openguild_runtime.net.listener import (
     open_listener,
 )
 from openguild_runtime.net.transport import Transport, watch_deadlines
+from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.process.shutdown import CONNECTIONS_SECS, Shutdown
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.descriptors import SCRAPES, Descriptors, make_budget
 from openguild_runtime.server.exposition import Exposition
-from openguild_runtime.server.parts import make_limits, make_service, make_storage, make_tracing
+from openguild_runtime.server.first_steps import first_steps
+from openguild_runtime.server.parts import (
+    make_connections,
+    make_deliveries,
+    make_limits,
+    make_service,
+    make_storage,
+    make_tracing,
+)
 from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.request_runner import RequestRunner
 from openguild_runtime.server.requests import Requests
@@ -123,6 +138,7 @@ class Server:
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
+        self.history, self.busy_users = RequestHistory(), BusyUsers()
         ring_type = None if native else ring.Ring
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=ring_type)
         feeds = Feeds(Hub(capacity_events=config.messaging.queue_capacity, ring_type=ring_type))
@@ -143,7 +159,18 @@ class Server:
             sources=self.sources,
             tracing=self.tracing,
         )
-        scrape = Scrape(self.metrics, self.storage, self.replica)
+        self.servers = PeerLink(
+            service=self.service,
+            storage=self.storage,
+            connections=make_connections(config, clock),
+            sources=self.sources,
+            tasks=tasks,
+            metrics=self.metrics.federation,
+        )
+        self.deliveries = make_deliveries(
+            self.service, self.storage, self.servers.ask, self.bus, tasks, self.sources, holder=replica_id
+        )
+        scrape = Scrape(self.metrics, self.storage, self.replica, self.service.tokens, self.deliveries, clock)
         self.exposition = Exposition(scrape.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config))
         budget = make_budget(config, descriptors, self.service.sockets.max_total)
@@ -162,7 +189,7 @@ class Server:
         self.connection_server = self._connection_server(self.performer, max_connections=budget.max_connections)
         self.descriptors = Descriptors(budget, self.connection_server, self.service.sockets, self.metrics, clock)
         self._connection_servers = [self.connection_server]  # whose connections end with the process
-        self.storage.attach(StorageEvents(self.replica, self.metrics, self.readiness))
+        self.storage.attach(StorageEvents(self.replica, self.deliveries, self.metrics, self.readiness))
 
     def _performer(self, *, metrics_shown: bool) -> Performer:
         return Performer(
@@ -171,9 +198,10 @@ class Server:
             hasher=self._hasher,
             readiness=self.readiness,
             render_metrics=self.exposition.whole if metrics_shown else _no_metrics,
-            committed=self.replica.committed,
+            committed=self.deliveries.after(self.replica.committed),
             announce=self.replica.announce,
             presence_of=self.replica.replica.presence_of,
+            servers=self.servers,
             tracing=self.tracing,
         )
 
@@ -189,7 +217,10 @@ class Server:
             dispatch=dispatch_metrics if metrics_only else dispatch,
             sources=self.sources,
             timeout_secs=limits.request_timeout_secs,
+            history=self.history,
+            busy_users=self.busy_users,
             tracing=None if metrics_only else self.tracing,
+            contacted=self.deliveries.contacted,
         )
         gateway = GatewaySessions(runner, self.replica, self.sources, self.tasks, limits)
         requests = Requests(runner, self.replica, gateway, self.metrics)
@@ -220,7 +251,7 @@ class Server:
         self.tasks.start_soon(self._watch_loop)
         self.tasks.start_soon(self.replica.watch_wall_clock)
         self.tasks.start_soon(self.replica.run)
-        await self.bus.start(self.replica)
+        await self.bus.start(PeerHints(self.replica, self.deliveries.heard))
         self.tasks.start_soon(self._start_storage)
 
     async def run(self, shutdown: Shutdown, hangups: AsyncIterator[signal.Signals]) -> None:
@@ -263,6 +294,7 @@ class Server:
         """Let go of what is outside, all at the same time."""
         async with anyio.create_task_group() as closing:
             closing.start_soon(shutdown.close, self.bus.title, self.bus.aclose)
+            closing.start_soon(shutdown.close, "other servers", self.servers.aclose)
             closing.start_soon(shutdown.close, "PostgreSQL", self.storage.aclose, self.storage.cut)
             if self.tracing is not None:
                 closing.start_soon(shutdown.close, "tracing", self.tracing.aclose)
@@ -282,7 +314,20 @@ class Server:
             remove_stale_sockets(path)
         else:
             path = worker_path(path, self.slot.number)
-        scope = AdminScope(self.live, self.replica, DrainRequest(self.lifecycle, self.slot))
+        scope = AdminScope(
+            live=self.live,
+            replica=self.replica,
+            drain=DrainRequest(self.lifecycle, self.slot),
+            storage=self.storage,
+            metrics=self.metrics,
+            history=self.history,
+            busy_users=self.busy_users,
+            readiness=self.readiness,
+            connections=lambda: len(self.connection_server.transports),
+            sources=self.sources,
+            servers=self.servers,
+            deliveries=self.deliveries,
+        )
         self.tasks.start_soon(serve_admin, scope, path)
 
     def _heartbeat(self) -> Heartbeat:
@@ -300,12 +345,28 @@ class Server:
         self.tasks.start_soon(self.timekeeper.run, self.storage)
         self.lifecycle.started()
         self._started.set()
-        log.info("serving")
+        await self._tell_serving()
         self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
         self.tasks.start_soon(index_forever, self.storage)
+        self.tasks.start_soon(self.servers.moves.run_forever)
+        self.tasks.start_soon(record_keys_forever, self.storage, self.service.signers, self.sources)
         self.replica.follow()
+        self.deliveries.start()
+
+    async def _tell_serving(self) -> None:
+        """The last line of a start; who has started an embedded server at a terminal is told what to try."""
+        config = self.live.config
+        is_first = self.slot is None or self.slot.number == 0
+        if not (config.embedded and logs.is_for_people() and is_first):
+            log.info("serving")
+            return
+        await self.readiness()  # its lines come before
+        url, *steps = first_steps(config.listen[1], config.data_dir)
+        log.info(url)
+        logs.write_line("\n".join(steps) + "\n")
 
     async def _drain(self, listener: socket.socket) -> None:
+        self.deliveries.drain()
         await drain(
             self.connection_server,
             self.replica,

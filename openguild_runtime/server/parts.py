@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 from anyio.abc import TaskGroup
 
 import openguild_runtime
-from openguild_proto.canonical.keys import EventSigner, parse_seed
+from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.effects.federation import AskPeer, PeerAnswer
+from openguild_proto.federation.policy import Mode
 from openguild_proto.limits import Limits
 from openguild_proto.memory import MemoryTables
+from openguild_proto.mirroring.deliveries import Deliveries
 from openguild_proto.operations.context import Service
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_runtime.bus.base import Bus
+from openguild_runtime.config.federation import make_signers
+from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.pool_shares import COMMITTERS
 from openguild_runtime.config.server_config import ServerConfig
+from openguild_runtime.federation.connections import PeerConnections
+from openguild_runtime.federation.delivering import DeliveryRunner
+from openguild_runtime.federation.dialer import Dialer, tls_context
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 
 def make_service(config: ServerConfig) -> Service:
@@ -25,16 +40,14 @@ def make_service(config: ServerConfig) -> Service:
         config.settings(openguild_runtime.__version__),
         TokenAuthority(config.key_ring()),
         signer=make_signer(config),
+        retired_signers=make_signers(config.federation, config.server_name)[1:],
         workers=config.workers,
     )
 
 
 def make_signer(config: ServerConfig) -> EventSigner | None:
     """Sign events with the configured key; None: without one they are not signed."""
-    federation, signing = config.federation, config.federation.signing_key
-    if signing is None:
-        return None
-    return EventSigner(config.server_name, federation.key_id, parse_seed(signing.get_secret_value()))
+    return next(iter(make_signers(config.federation, config.server_name)), None)
 
 
 def make_writer(config: ServerConfig) -> LogWriter:
@@ -54,7 +67,40 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
         statement_cache_size=config.database.statement_cache_size,
         committers=COMMITTERS if config.workers == 1 else 1,  # of siblings the batches overlap already
         writer=make_writer(config),
+        standby_urls=[url.get_secret_value() for url in config.database.replica_urls],
+        standby_wait_secs=config.database.replica_wait_secs,
     )
+
+
+def make_connections(config: ServerConfig, clock: Callable[[], float]) -> PeerConnections:
+    """Connections to other servers. Raises ConfigError for a `federation.ca_file` that cannot be read."""
+    federation = config.federation
+    tls = partial(tls_context, federation.ca_file)
+    if federation.ca_file is not None:
+        try:
+            tls()
+        except (OSError, ssl.SSLError) as problem:
+            raise ConfigError(f"federation.ca_file: {federation.ca_file}: cannot be read as PEM: {problem}") from None
+    return PeerConnections(Dialer(tls, allow_private=federation.allow_private_addresses), clock)
+
+
+def make_deliveries(
+    service: Service,
+    storage: Storage,
+    ask: Callable[[AskPeer], Awaitable[PeerAnswer]],
+    bus: Bus,
+    tasks: TaskGroup,
+    sources: ClocksAndEntropy,
+    *,
+    holder: str,
+) -> DeliveryRunner:
+    """What is delivered to other servers. `holder`: a name of this process."""
+    deliveries = Deliveries(holder, service.signer, random.random)
+
+    def is_on() -> bool:
+        return service.settings.federation.mode is not Mode.OFF
+
+    return DeliveryRunner(deliveries, storage=storage, ask=ask, bus=bus, tasks=tasks, sources=sources, is_on=is_on)
 
 
 def make_tracing(config: ServerConfig) -> Tracing | None:

@@ -7,12 +7,15 @@ from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
-from openguild_proto.effects import Operation
+from openguild_proto.diagnosis.busy_users import BusyUsers
+from openguild_proto.diagnosis.requests import FinishedRequest, RequestHistory
+from openguild_proto.effects import Effect, Operation
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import OpenGateway, OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
 from openguild_proto.operations.context import Context, Service
 from openguild_runtime.effects.performer import Performer
+from openguild_runtime.observability.logs import ACCESS_TARGET, log_access
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -20,13 +23,15 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 T = TypeVar("T")
 
 Result: TypeAlias = Response | OpenStream | OpenGateway
+Begun: TypeAlias = tuple[Operation[Result] | OpenStream | OpenGateway, Effect[Any] | None]
+"""An operation and the first effect that it asks for, or None: it is not begun, or has opened what it stands for."""
 Dispatch = Callable[[Context, Request], Operation[Result]]
 
-log = structlog.get_logger("openguild.http")
+log = structlog.get_logger(ACCESS_TARGET)
 
 
 class RequestRunner:
-    """`timeout_secs`: from a request's last byte to its response."""
+    """`timeout_secs`: from a request's last byte to its response. `contacted` hears of each server with a good signature."""
 
     def __init__(
         self,
@@ -37,65 +42,121 @@ class RequestRunner:
         dispatch: Dispatch,
         sources: ClocksAndEntropy,
         timeout_secs: float,
+        history: RequestHistory,
+        busy_users: BusyUsers,
         tracing: Tracing | None = None,
+        contacted: Callable[[str], None] = lambda server: None,
     ) -> None:
         self.service = service
+        self.history = history
         self.clock = sources.monotonic
+        self.wall = sources.wall
+        self._busy_users = busy_users
         self.timeout_secs = timeout_secs
         self._performer = performer
         self._metrics = metrics
         self._dispatch = dispatch
         self._sources = sources
         self._tracing = tracing
+        self._contacted = contacted
 
     async def run(self, request: Request, deadline: float) -> Result:
         """Return what the request's operation returns; a failure of ours is a 500. `deadline`: as `anyio.current_time`."""
+        begun = self.begin(request)
+        return begun if isinstance(begun, Response) else await self.finish(request, begun, deadline)
+
+    def begin(self, request: Request) -> Response | Begun:
+        """Run the request's operation up to its first effect: return its response if it has none, else call `finish`.
+
+        A traced one is left whole to `finish`.
+        """
+        operation = self._dispatch(self._context(), request)
+        if self._tracing is not None:
+            return operation, None
+        try:
+            return operation, next(operation)
+        except StopIteration as end:
+            result: Result = end.value
+            return result if isinstance(result, Response) else (result, None)
+        except Exception:  # a defect of ours: logged with its traceback; the client gets a typed 500
+            return self._failed(request)
+
+    async def finish(self, request: Request, begun: Begun, deadline: float) -> Result:
+        """Return what the operation returns that was begun."""
+        operation, effect = begun
+        if isinstance(operation, OpenStream | OpenGateway):
+            return operation
         if self._tracing is None:
-            return await self._run(request, deadline)
+            return await self._finish(request, operation, effect, deadline)
         with self._tracing.request(request) as span:
-            result = await self._run(request, deadline)
+            result = await self._finish(request, operation, effect, deadline)
             route = result.route or "unmatched"
             span.update_name(f"{request.shown_method} {route}")
             span.set_attribute("http.route", route)
             span.set_attribute("http.response.status_code", result.status if isinstance(result, Response) else 101)
         return result
 
-    async def _run(self, request: Request, deadline: float) -> Result:
+    async def _finish(
+        self, request: Request, operation: Operation[Result], effect: Effect[Any] | None, deadline: float
+    ) -> Result:
         try:
-            return await self.perform(lambda ctx: self._dispatch(ctx, request), request.request_id, deadline)
-        except Exception:  # a defect of ours: logged with its traceback; the client gets a typed 500
-            log.exception("operation failed", method=request.shown_method)
-            return error_response(ErrorCode.SERVER_ERROR, request.request_id)
+            return await self._performer.run(operation, request.request_id, deadline, effect)
+        except Exception:
+            return self._failed(request)
+
+    def _failed(self, request: Request) -> Response:
+        log.exception("operation failed", method=request.shown_method)
+        return error_response(ErrorCode.SERVER_ERROR, request.request_id)
 
     async def perform(self, operation: Callable[[Context], Operation[T]], request_id: str, deadline: float) -> T:
         """Drive an operation to its end. Raises what it raises."""
-        context = Context(
-            now=self.clock(),
-            wall_ms=int(self._sources.wall() * 1000),
-            entropy=self._sources.random_bytes,
-            service=self.service,
-        )
-        return await self._performer.run(operation(context), request_id, deadline)
+        return await self._performer.run(operation(self._context()), request_id, deadline)
+
+    def _context(self) -> Context:
+        sources = self._sources
+        return Context(self.clock(), int(sources.wall() * 1000), sources.random_bytes, self.service)
+
+    def not_authenticated(self, cause: str) -> None:
+        """Count a 401 by its cause."""
+        self._metrics.not_authenticated(cause)
 
     def completed(self, request: Request, result: Result, started: float) -> None:
         """Count and log a request; `started`: on the monotonic clock."""
-        elapsed = self.clock() - started
+        now = self.clock()
+        elapsed = now - started
+        method, client, status = request.shown_method, request.client_address, 101
+        user_id = result.user_id if not isinstance(result, OpenGateway) else None
+        error = reason = detail = cause = None
+        if isinstance(result, Response):
+            status, error, reason = result.status, result.error, result.rejection
+            detail, cause = result.detail, result.log_cause
+            if result.peer is not None:
+                self._metrics.federation.heard(*result.peer)
+                self._contacted(result.peer[0])
+        if user_id is not None and status != 401:
+            self._busy_users.count(user_id, now)
+        ended_at, request_id, route = self.wall(), request.request_id, result.route
+        self.history.add(
+            FinishedRequest(
+                ended_at, request_id, method, route, status, elapsed, client, user_id, error, reason, detail, cause
+            )
+        )
         refused: dict[str, Any] = {}
-        if not isinstance(result, Response):
-            status = 101
-        else:
-            status = result.status
-            if result.rejection is not None:
-                self._metrics.rejected(result.rejection)
-                refused["rejection"] = result.rejection
+        if reason is not None:
+            self._metrics.rejected(reason)
+            refused["rejection"] = reason
+        if cause is not None:
+            refused["cause"] = cause
+            if status == 401:
+                self.not_authenticated(cause)
         if request.method != "OPTIONS":  # a browser's preflight is no request of a client (PROTOCOL 11.2.3)
-            self._metrics.http_request(result.route, status, elapsed)
-        log.info(
-            "request completed",
-            method=request.shown_method,
-            route=result.route,
+            self._metrics.http_request(route, status, elapsed)
+        log_access(
+            request_id,
+            method=method,
+            route=route,
             status=status,
             latency_ms=round(elapsed * 1000, 2),
-            client=request.client_address,
-            **refused,
+            client=client,
+            refused=refused,
         )

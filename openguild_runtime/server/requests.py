@@ -5,21 +5,25 @@ It holds no rule: how to respond is the core's decision.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
+from functools import partial
 
 import anyio
 import structlog
 
+from openguild_proto.diagnosis.requests import FinishedRequest
 from openguild_proto.errors import ErrorCode
 from openguild_proto.events import BytesReceived, DeadlineExpired, Event, PeerViolated, TextReceived
 from openguild_proto.gateway.connection import CONNECTION_CODES
 from openguild_proto.http.message import OpenGateway, OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
 from openguild_runtime.gateway.sessions import GatewaySessions
-from openguild_runtime.net.transport import Transport
+from openguild_runtime.net.transport import Rest, Transport
+from openguild_runtime.observability.log_context import request_id as current_request_id
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
-from openguild_runtime.server.request_runner import RequestRunner
+from openguild_runtime.server.request_runner import Begun, RequestRunner
 
 log = structlog.get_logger("openguild.http")
 
@@ -43,23 +47,56 @@ class Requests:
             case TextReceived() | BytesReceived():
                 self._gateway.received(transport, event)
             case PeerViolated(rule=rule, status_hint=status, reason=reason):
-                log.info("peer broke a rule", rule=rule, **transport.described)
+                log.info("peer broke a rule", rule=rule, **_described(transport, event))
+                self._remember(transport, event, rule)
             case DeadlineExpired(name=name, status_hint=status, reason=reason):
-                log.info("deadline passed", deadline=name, **transport.described)
-                self._streams.replica.streams.count_missed(transport)
+                log.info("deadline passed", deadline=name, **_described(transport, event))
+                self._remember(transport, event, f"deadline passed: {name}")
+                self._streams.replica.streams.count_missed(transport, reason)
+                self._gateway.timed_out(transport, reason)
         if reason is not None:
             self._metrics.rejected(reason)
         if status is not None:
             self._metrics.http_request("unmatched", status, 0.0)
 
-    async def respond(self, transport: Transport, request: Request) -> None:
-        """Perform the request's operation, and respond or open the stream."""
-        runner = self._runner
+    def _remember(self, transport: Transport, event: PeerViolated | DeadlineExpired, detail: str) -> None:
+        if event.request_id:
+            self._runner.history.add(
+                FinishedRequest(
+                    ended_at=self._runner.wall(),
+                    request_id=event.request_id,
+                    method="",
+                    route="unmatched",
+                    status=event.status_hint or 0,
+                    secs=0.0,
+                    client=transport.address,
+                    reason=event.reason,
+                    detail=detail,
+                )
+            )
+
+    def begin(self, transport: Transport, request: Request) -> Rest | None:
+        """Respond at once where the operation asks for nothing; else return what performs it."""
+        runner, connection = self._runner, transport.connection
         started, changes = runner.clock(), self._streams.replica.changes
-        deadline = anyio.current_time() + runner.timeout_secs
-        structlog.contextvars.bind_contextvars(request_id=request.request_id)
+        current_request_id.set(request.request_id)
         try:
-            result = await runner.run(request, deadline)
+            begun = runner.begin(request)
+            if not isinstance(begun, Response):
+                return partial(self._finish, transport, request, begun, started, changes)
+            connection.respond(begun, runner.clock())
+            runner.completed(request, begun, started)
+        finally:
+            current_request_id.set(None)
+        return None
+
+    async def _finish(self, transport: Transport, request: Request, begun: Begun, started: float, changes: int) -> None:
+        """Perform the rest of an operation, and respond or open the stream."""
+        runner = self._runner
+        deadline = asyncio.get_running_loop().time() + runner.timeout_secs
+        current_request_id.set(request.request_id)
+        try:
+            result = await runner.finish(request, begun, deadline)
             if isinstance(result, OpenStream):
                 result = await self._open_stream(transport, request, result, changes, deadline)
             elif isinstance(result, OpenGateway):
@@ -69,7 +106,7 @@ class Requests:
             runner.completed(request, result, started)
         finally:
             if not transport.connection.is_websocket:  # a stream's records carry the id of its upgrade
-                structlog.contextvars.unbind_contextvars("request_id")
+                current_request_id.set(None)
 
     # --- streams -----------------------------------------------------------------------------------
 
@@ -123,3 +160,7 @@ class Requests:
 
     def _give_back(self, stream: OpenStream) -> None:
         self._runner.service.sockets.release(stream.user_id, stream.address)
+
+
+def _described(transport: Transport, event: PeerViolated | DeadlineExpired) -> dict[str, str | None]:
+    return transport.described | ({"request_id": event.request_id} if event.request_id else {})

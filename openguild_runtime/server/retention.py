@@ -9,6 +9,7 @@ import anyio
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.retention import PruneExpired
+from openguild_proto.policy.repeats import forgotten_until
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -37,6 +38,7 @@ async def prune(storage: Storage, sources: ClocksAndEntropy, login_window_secs: 
                 from_user=str(uuid.UUID(bytes=sources.random_bytes(16))),
                 control_before_ms=now_ms - CONTROL_KEPT_SECS * 1000,
                 attempts_before_ms=now_ms - 3 * login_window_secs * 1000,  # as the counting itself forgets them
+                answers_before_ms=forgotten_until(now_ms),
                 limit=BATCH_ROWS,
             )
         )

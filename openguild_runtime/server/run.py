@@ -8,9 +8,11 @@ from collections.abc import Callable
 import anyio
 import structlog
 
+from openguild_runtime.admin.reload import token_keys
 from openguild_runtime.bus.kinds import configured_bus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.embedded.private import private_servers
+from openguild_runtime.observability import logs
 from openguild_runtime.process.shutdown import WORKER_HEAD_START_SECS, Shutdown, handle_signals
 from openguild_runtime.server.app import Server, native_ring
 from openguild_runtime.server.descriptors import raise_limit
@@ -57,7 +59,13 @@ def tune_collector() -> None:
 
 
 def _announce(config: ServerConfig) -> None:
-    log.info("resolved server configuration", **config.shown())
+    if logs.is_for_people():
+        for values in config.not_default():
+            log.info("configuration", **values)
+        log.info("the rest of the configuration is the default: openguild-server config dump")
+    else:
+        log.info("resolved server configuration", **config.shown())
+    log.info("token keys", **token_keys(config.key_ring()))
     if not native_ring():
         log.warning("fan-out runs on the pure-Python ring: the compiled extension is not installed or was declined")
     if config.storage == "memory":

@@ -103,9 +103,7 @@ def _require_usable(key: str, path: Path) -> None:
     """A directory to write into, or one that can be made."""
     reason = ""
     try:
-        standing = path.absolute()
-        while not standing.exists():
-            standing = standing.parent
+        standing = _standing(path.absolute())
         if not standing.is_dir():
             reason = f"{standing} is no directory"
         elif not os.access(standing, os.W_OK | os.X_OK):
@@ -114,6 +112,17 @@ def _require_usable(key: str, path: Path) -> None:
         reason = _reason(failure)
     if reason:
         raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): mend that, or name another")
+
+
+def _standing(path: Path) -> Path:
+    """Return the path or the nearest directory above it that exists. Raises OSError for a path that cannot be."""
+    while True:
+        try:
+            path.stat()  # `exists` hides what is wrong with a path, from Python 3.14 on
+        except (FileNotFoundError, NotADirectoryError):
+            path = path.parent
+        else:
+            return path
 
 
 def _has_opentelemetry() -> bool:

@@ -1,8 +1,9 @@
-"""What follows from what the store tells: streams hear of changes, metrics count, readiness looks again."""
+"""What follows from what the store tells: streams and peers hear of changes, metrics count, readiness looks again."""
 
 from __future__ import annotations
 
 from openguild_proto.records import ControlRecord, StoredEvent
+from openguild_runtime.federation.delivering import DeliveryRunner
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.readiness import ReadinessProbe
@@ -12,8 +13,11 @@ from openguild_runtime.storage.base import StorageHandler
 class StorageEvents(StorageHandler):
     """The handler of a server's store."""
 
-    def __init__(self, replica: ReplicaRunner, metrics: Metrics, readiness: ReadinessProbe) -> None:
+    def __init__(
+        self, replica: ReplicaRunner, deliveries: DeliveryRunner, metrics: Metrics, readiness: ReadinessProbe
+    ) -> None:
         self._replica = replica
+        self._deliveries = deliveries
         self._metrics = metrics
         self._readiness = readiness
 
@@ -22,6 +26,7 @@ class StorageEvents(StorageHandler):
 
     def log_grew(self, event: StoredEvent) -> None:
         self._replica.log_grew(event)
+        self._deliveries.grew(event.log_id, event)
 
     def batch_committed(self, events: int, seconds: float) -> None:
         self._metrics.batch_committed(events, seconds)

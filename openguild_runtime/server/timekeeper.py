@@ -46,7 +46,7 @@ class Timekeeper:
         if abs(apart) >= WARN_SECS:
             log.warning(
                 f"the database's clock has moved by {apart:.1f} s against this process's: all replicas follow it, and what "
-                "expires does so earlier or later; see docs/OPERATIONS.md, Clocks"
+                "expires does so earlier or later; see docs/runbooks.md, Clocks"
             )
         self._compare()
 

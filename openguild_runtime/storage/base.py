@@ -9,6 +9,7 @@ import msgspec
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.process import StorageHealth
+from openguild_proto.policy.standbys import StandbyStats
 from openguild_proto.records import ControlRecord, StoredEvent
 
 T = TypeVar("T")
@@ -23,6 +24,8 @@ class StorageStats(msgspec.Struct, frozen=True, gc=False):
     unindexed: int = (
         0  # messages that waited for the search index when all logs were looked through, about once a minute
     )
+    shared_free: int = 1  # reads that could begin now; 1 where nothing limits them
+    standbys: tuple[StandbyStats, ...] = ()  # in the order of the configuration
 
 
 class StorageHandler:

@@ -21,6 +21,7 @@ import structlog
 
 from openguild_runtime.admin.reload import with_value
 from openguild_runtime.config.server_config import ServerConfig
+from openguild_runtime.observability.log_context import process_fields
 from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
 from openguild_runtime.process.standard_streams import redirect_stderr_to_log
 from openguild_runtime.process.watchdog import exit_process
@@ -49,7 +50,7 @@ def main() -> NoReturn:
     threading.Thread(target=_follow_supervisor, args=(lifeline, latest), daemon=True).start()
     set_up_logs(config)
     redirect_stderr_to_log()
-    structlog.contextvars.bind_contextvars(worker=slot.number)
+    process_fields["worker"] = slot.number
     with link:
         status = answer_failures(lambda: serve_here(config, lambda: latest[0], slot), None, lambda: config.log_format)
     exit_process(status)

@@ -172,6 +172,10 @@ class Supervisor:
             helpers.cancel_scope.cancel()
         return self._status
 
+    def signal_worker(self, slot: int, number: signal.Signals) -> None:
+        """Send a signal to the process of a slot, if it runs; it is started again when it has ended."""
+        self._workers[slot].signal(number)
+
     async def _forward_shutdown(self) -> None:
         """Make the workers drain at the first signal, and exit at once at the second."""
         await self._shutdown.wait_requested()

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("openguild_proto", "openguild_runtime", "ext", "tests", "docs", "benchmarks", "deploy", ".ci")
 SUFFIXES = {".py", ".pyx", ".pxd", ".pyi", ".md", ".yaml", ".sh", ".toml", ""}
-PROTOCOL = [ROOT / "docs/PROTOCOL.md", *sorted((ROOT / "docs/protocol").glob("*.md"))]
+PROTOCOL = [ROOT / "docs/protocol.md", *sorted((ROOT / "docs/protocol").glob("*.md"))]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 HEADING = re.compile(r"^##+ (\d+(?:\.\d+)?) (.+)$", re.MULTILINE)

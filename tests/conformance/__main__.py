@@ -65,8 +65,12 @@ def fuzzing_client() -> Path | None:
     return program
 
 
-async def run_cases(program: Path, directory: Path) -> dict[str, Any]:
-    """Case id to the report's line."""
+AGENTS = {"openguild": "", "gateway": "/gateway"}
+"""Names in the report, and the paths at which the echo server is asked."""
+
+
+async def run_cases(program: Path, directory: Path) -> dict[str, dict[str, Any]]:
+    """By agent: case id to the report's line."""
     server = await serve()
     port = server.sockets[0].getsockname()[1]
     specification = directory / "spec.json"
@@ -74,7 +78,7 @@ async def run_cases(program: Path, directory: Path) -> dict[str, Any]:
         json.dumps(
             {
                 "outdir": str(directory / "reports"),
-                "servers": [{"agent": "openguild", "url": f"ws://127.0.0.1:{port}"}],
+                "servers": [{"agent": agent, "url": f"ws://127.0.0.1:{port}{path}"} for agent, path in AGENTS.items()],
                 "cases": ["*"],
                 "exclude-cases": [],
                 "exclude-agent-cases": {},
@@ -90,19 +94,20 @@ async def run_cases(program: Path, directory: Path) -> dict[str, Any]:
     server.close()
     if status != 0:
         raise RuntimeError((directory / "output").read_text()[-2_000:])
-    report: dict[str, Any] = json.loads((directory / "reports/index.json").read_text())["openguild"]
+    report: dict[str, dict[str, Any]] = json.loads((directory / "reports/index.json").read_text())
     return report
 
 
-def table(report: dict[str, Any]) -> tuple[str, bool]:
-    """Markdown by category, and whether every case that was run has passed."""
+def table(reports: dict[str, dict[str, Any]]) -> tuple[str, bool]:
+    """Markdown by category, cases of all agents together, and whether every case that was run has passed."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     failed: list[str] = []
-    for case, line in report.items():
+    cases = [(agent, case, line) for agent, report in reports.items() for case, line in report.items()]
+    for agent, case, line in cases:
         counts[case.partition(".")[0]][line["behavior"]] += 1
         offered = line["behavior"] != "UNIMPLEMENTED"
         if offered and (line["behavior"] not in ALLOWED or line["behaviorClose"] not in ALLOWED):
-            failed.append(f"{case}: {line['behavior']}, close {line['behaviorClose']}")
+            failed.append(f"{agent} {case}: {line['behavior']}, close {line['behaviorClose']}")
     lines = [
         "| cases | category | OK | informational | non-strict | failed | not offered |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -114,10 +119,10 @@ def table(report: dict[str, Any]) -> tuple[str, bool]:
             f"| {category}.* | {CATEGORIES.get(category, '')} | {found['OK']} | {found['INFORMATIONAL']} | "
             f"{found['NON-STRICT']} | {bad} | {found['UNIMPLEMENTED']} |"
         )
-    run = sum(line["behavior"] != "UNIMPLEMENTED" for line in report.values())
+    run = sum(line["behavior"] != "UNIMPLEMENTED" for _, _, line in cases)
     lines += [
         "",
-        f"{run - len(failed)} of {run} cases passed, {len(report) - run} are about compression, which is not offered.",
+        f"{run - len(failed)} of {run} cases passed, {len(cases) - run} are about compression, which is not offered.",
     ]
     return "\n".join([*lines, *(f"- failed {line}" for line in failed)]) + "\n", not failed
 

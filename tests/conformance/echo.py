@@ -1,9 +1,13 @@
-"""An echo server on the core's connection and asyncio, with the limits opened that the fuzzing client goes beyond."""
+"""An echo server on the core's connection and asyncio, with the limits opened that the fuzzing client goes beyond.
+
+At `/gateway` the upgrade is accepted as that of a gateway socket: with its limits, opened as well, and its close codes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 from time import monotonic
 
 from openguild_proto import (
@@ -15,6 +19,7 @@ from openguild_proto import (
     Wants,
     WebSocketRequested,
 )
+from openguild_proto.gateway.connection import CONNECTION_CODES, connection_limits
 from openguild_proto.http.message import Response
 from openguild_proto.limits import Limits
 
@@ -23,6 +28,12 @@ LIMITS = Limits(
     max_frames_per_minute=0,
     max_message_fragments=1_000_000,
     max_outbox_bytes=64 * 1024 * 1024,
+)
+GATEWAY_LIMITS = replace(
+    connection_limits(LIMITS),
+    max_message_bytes=LIMITS.max_message_bytes,
+    max_message_fragments=LIMITS.max_message_fragments,
+    max_outbox_bytes=LIMITS.max_outbox_bytes,
 )
 
 
@@ -58,6 +69,8 @@ class Echo(asyncio.Protocol):
 
     def _answer(self, event: Event) -> None:
         match event:
+            case WebSocketRequested(request=request) if request.path == "/gateway":
+                self._conn.accept(monotonic(), codes=CONNECTION_CODES, limits=GATEWAY_LIMITS)
             case WebSocketRequested():
                 self._conn.accept(monotonic())
             case TextReceived(text=text):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,32 @@ def test_traces_may_leave_for_the_collector(overlay: str, rendered: dict[str, An
     rules = rendered[overlay]["NetworkPolicy", "openguild-server"]["spec"]["egress"]
     (found,) = [rule for rule in rules if {4317, 4318} <= {port["port"] for port in rule["ports"]}]
     assert found["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+
+
+def test_other_homeservers_are_reached_where_an_environment_federates(
+    rendered: dict[str, dict[tuple[str, str], Any]], tmp_path: Path
+) -> None:
+    name = ("NetworkPolicy", "openguild-server-federation")
+    assert all(name not in found for found in rendered.values()), "federation is off"
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    kustomization = tmp_path / "deploy/k8s/overlays/prod/kustomization.yaml"
+    kustomization.write_text(
+        kustomization.read_text().replace("components:\n", "components:\n  - ../../components/federation\n")
+    )
+    done = subprocess.run(["kubectl", "kustomize", kustomization.parent], capture_output=True, text=True, check=True)
+    found = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
+    assert found.keys() - rendered["prod"].keys() == {name}
+    policy = found[name]["spec"]
+    labels = found["Deployment", "openguild-server"]["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    (rule,) = policy["egress"]
+    assert [port["port"] for port in rule["ports"]] == [443]
+    closed = [ip_network(block) for peer in rule["to"] for block in peer["ipBlock"]["except"]]
+    for private in ("10.1.2.3", "127.0.0.1", "169.254.169.254", "192.168.0.1", "::1", "fd00::1", "fe80::1"):
+        assert any(ip_address(private) in block for block in closed if block.version == ip_address(private).version), (
+            private
+        )
+    assert script("deploy/policies.py").problems(list(found.values())) == []
 
 
 @overlays

@@ -13,21 +13,28 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboard
 
 from openguild_runtime.cli.probe_slo import SERVER_FAULTS
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import Chat
+from tests.support.prometheus import OBSERVABILITY, RULES, Prometheus
+from tests.support.runbooks import runbooks
 from tests.support.scripts import script
 from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import free_port, wait_until
 
-OBSERVABILITY = ROOT / "deploy/observability"
-RULES = OBSERVABILITY / "alerts/openguild.rules.yaml"
 DASHBOARD = "deploy/observability/grafana/dashboard.py"
 METRIC = re.compile(r"\b(?:openguild|process)_[a-z0-9_]+")
-OURS = re.compile(r"\bnamespace_job:[a-z0-9_:]+")
+OURS = re.compile(r"\bnamespace_job(?:_route)?:[a-z0-9_:]+")
 FROM_PROBE = frozenset(
-    {"openguild_probe_success", "openguild_probe_timestamp_seconds"}
+    {
+        "openguild_probe_success",
+        "openguild_probe_timestamp_seconds",
+        "openguild_probe_certificate_expiry_timestamp_seconds",
+    }
 )  # `probe --prometheus` writes them
 
 
@@ -59,13 +66,21 @@ def exported(server: ServerProcess) -> dict[str, set[str]]:
 def test_every_panel_asks_for_what_is_exported(exported: dict[str, set[str]]) -> None:
     for _, panel in script(DASHBOARD).panels():
         for query, legend in panel.queries:
-            for name in METRIC.findall(query):
-                assert name in exported, f"{panel.title}: {name}"
-            grouped = {word for group in re.findall(r"by \(([^)]*)\)", query) for word in group.split(", ")}
-            known = set().union(*(exported[name] for name in METRIC.findall(query)))
-            assert grouped <= known | {"instance", "job", "channel_id"}, panel.title
+            ours = [name for name in METRIC.findall(query) if name not in FROM_PROBE]
+            assert set(ours) <= exported.keys(), panel.title
+            grouped = {word for group in re.findall(r"\b(?<!on )by \(([^)]*)\)", query) for word in group.split(", ")}
+            known = set().union(*(exported[name] for name in ours))
+            assert grouped <= known | {"namespace", "instance", "channel_id", "server", "standby", "by"}, panel.title
             assert set(re.findall(r"{{(\w+)}}", legend)) <= grouped, panel.title
-            assert query.count('{namespace=~"$namespace", job=~"$job"') == len(METRIC.findall(query)), panel.title
+            chosen = 'namespace=~"$environment", instance=~"$instance"'
+            assert query.count(chosen) == len(ours) + len(re.findall(r"\bup{", query)), panel.title
+            assert "$environment" in query, panel.title
+
+
+def test_every_panel_has_a_description_and_a_runbook() -> None:
+    for _, panel in script(DASHBOARD).panels():
+        assert panel.description
+        assert panel.runbook in runbooks() or (panel.title, panel.runbook) == ("Firing alerts", "")
 
 
 def test_the_dashboard_file_is_its_table() -> None:
@@ -73,12 +88,41 @@ def test_the_dashboard_file_is_its_table() -> None:
     assert module.TARGET.read_text() == module.text(), "run: python deploy/observability/grafana/dashboard.py"
     built = json.loads(module.text())
     assert (built["uid"], built["title"]) == ("openguild-overview", "OpenGuild Overview")
-    assert len({panel["id"] for panel in built["panels"]}) == len(built["panels"]) > 25
-    assert [(line["name"], line["allValue"]) for line in built["templating"]["list"]] == [
-        ("namespace", ".*"),
-        ("job", ".*"),
-    ]
-    assert {"p95 by route", "p99 by route"} <= {panel["title"] for panel in built["panels"]}
+    assert len({panel["id"] for panel in built["panels"]}) == len(built["panels"]) > 40
+    assert [line["name"] for line in built["templating"]["list"]] == ["environment", "instance", "runbooks"]
+    assert [line["name"] for line in built["annotations"]["list"]] == ["Deploys"]
+    first = [panel["title"] for panel in built["panels"] if panel["gridPos"]["y"] == 1]
+    assert first == ["Firing alerts", "Ready", "Last synthetic check", "Certificate ends in"]
+    assert sum(panel["gridPos"]["w"] for panel in built["panels"][1:5]) == 24
+
+
+def test_grafanas_schema_knows_every_member_of_the_dashboard() -> None:
+    """What its generated types read and write again is the same: a member or a value that they do not have would be lost."""
+    register_default_plugins()
+    built = json.loads((OBSERVABILITY / "grafana/dashboards/overview.json").read_text())
+    for name in ("titleFormat", "useValueForTime", "step"):  # the data source's own
+        del built["annotations"]["list"][0][name]
+    read = GrafanaDashboard.from_json(json.loads(json.dumps(built)))
+    assert json.loads(JSONEncoder().encode(read)) == built
+
+
+def test_every_expression_of_the_dashboard_is_promql(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool on this machine")
+    module = script(DASHBOARD)
+    chosen = {"$environment": ".*", "$instance": ".*", "$__rate_interval": "1m"}
+    expressions = [query for _, panel in module.panels() for query, _ in panel.queries]
+    expressions.append(module.DEPLOYS.replace("{{$}}", ""))
+    rules = []
+    for place, expression in enumerate(expressions):
+        for name, value in chosen.items():
+            expression = expression.replace(name, value)
+        rules.append({"record": f"panel:{place}", "expr": expression})
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", tmp_path / "rules.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_rule_asks_for_what_is_exported(exported: dict[str, set[str]]) -> None:
@@ -90,16 +134,16 @@ def test_every_rule_asks_for_what_is_exported(exported: dict[str, set[str]]) -> 
 
 
 def test_every_alert_has_a_severity_a_runbook_and_tests() -> None:
-    operations = (ROOT / "docs/OPERATIONS.md").read_text()
+    runbooks = (ROOT / "docs/runbooks.md").read_text()
     anchors = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-               for line in operations.splitlines() if line.startswith("#")}  # fmt: skip
+               for line in runbooks.splitlines() if line.startswith("#")}  # fmt: skip
     tested = yaml.safe_load((OBSERVABILITY / "alerts/tests/openguild.tests.yaml").read_text())["tests"]
     names = {test["name"] for test in tested}
     for rule in rules():
         if "alert" in rule:
             assert rule["labels"]["severity"] in {"page", "warning", "info"}
             document, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-            assert document == "{{ $externalLabels.runbooks }}/OPERATIONS.md", "a link that works from Alertmanager"
+            assert document == "{{ $externalLabels.runbooks }}/runbooks.md", "a link that works from Alertmanager"
             assert anchor in anchors, anchor
             assert {f"{rule['alert']} fires", f"{rule['alert']} does not"} <= names
 
@@ -144,39 +188,6 @@ def test_development_does_not_page() -> None:
     assert all("namespace" in rule["equal"] for rule in found["inhibit_rules"])
 
 
-class Prometheus:
-    """A real one, scraping every second, with the rules' durations shortened."""
-
-    def __init__(self, directory: Path, target: str) -> None:
-        self.port = free_port()
-        shortened = re.sub(r"\[5m\]", "[10s]", re.sub(r"for: \d+m", "for: 2s", RULES.read_text()))
-        (directory / "openguild.rules.yaml").write_text(shortened)
-        configuration = yaml.safe_load((OBSERVABILITY / "prometheus/prometheus.yaml").read_text())
-        configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        configuration["rule_files"] = [str(directory / "openguild.rules.yaml")]
-        configuration["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
-        del configuration["alerting"]
-        (directory / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
-        self.log = directory / "prometheus.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                ["prometheus", f"--config.file={directory}/prometheus.yaml", f"--storage.tsdb.path={directory}/data",
-                 f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log,
-            )  # fmt: skip
-
-    def get(self, path: str, **query: str) -> Any:
-        try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", params=query, trust_env=False, verify=False)
-        except httpx.TransportError:
-            return None
-        return answer.json()["data"] if answer.status_code == 200 else None
-
-    def alert(self, name: str) -> str:
-        """pending, firing, or "" when it is quiet."""
-        found = (self.get("/api/v1/alerts") or {"alerts": []})["alerts"]
-        return next((alert["state"] for alert in found if alert["labels"]["alertname"] == name), "")
-
-
 def test_real_prometheus_fires_for_a_stopped_reader_and_resolves(
     new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
 ) -> None:
@@ -190,16 +201,12 @@ def test_real_prometheus_fires_for_a_stopped_reader_and_resolves(
     with server.start():
         prometheus = Prometheus(tmp_path, f"127.0.0.1:{metrics_port}")
         try:
-            wait_until(lambda: (prometheus.get("/api/v1/targets?state=active") or {}).get("activeTargets"), secs=30)
-            wait_until(
-                lambda: prometheus.get("/api/v1/targets?state=active")["activeTargets"][0]["health"] == "up", secs=30
-            )
+            prometheus.wait_scrapes()
             loaded = prometheus.get("/api/v1/rules")["groups"]
             assert sum(len(group["rules"]) for group in loaded) == len(rules())
             _stop_reading_until_it_fires(server.chat(), prometheus)
         finally:
-            prometheus.process.terminate()
-            prometheus.process.wait()
+            prometheus.stop()
         assert server.stop() == 0, server.tail()
 
 

@@ -1,4 +1,4 @@
-"""What docs/OPERATIONS.md promises, tried: headers on every answer, bounded series, the schema's gate, backup and restore."""
+"""What docs/operations.md promises, tried: headers on every answer, bounded series, the schema's gate, backup and restore."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.scripts import script
 from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import wait_until
 
-OPERATIONS = (ROOT / "docs/OPERATIONS.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
 
 
 def promised_headers() -> dict[str, str]:

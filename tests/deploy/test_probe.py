@@ -7,6 +7,7 @@ import shutil
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,9 +20,11 @@ from openguild_proto.errors import ErrorCode
 from openguild_proto.http.headers import SECURITY_HEADERS
 from openguild_proto.replica.outputs import Counters
 from openguild_runtime.cli.probe import Options, probe
-from openguild_runtime.cli.probe_slo import SERVER_FAULTS, check_slo
+from openguild_runtime.cli.probe_slo import SERVER_FAULTS, Restarted, check_slo
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.observability.metrics import REASONS, Depths, Metrics
+from openguild_runtime.observability.metric_labels import REASONS
+from openguild_runtime.observability.metrics import Depths, Metrics
+from openguild_runtime.server.failures import WrongUsage
 from tests.support.server import ROOT, ServerProcess
 from tests.support.waiting import free_port
 
@@ -51,7 +54,8 @@ def pages() -> Iterator[tuple[str, dict[str, Page], dict[str, str]]]:
             status, body = found.get(self.path, (404, "{}"))
             self.send_response(status)
             for name, value in shown.items():
-                self.send_header(name, value)
+                for each in value.split("|"):
+                    self.send_header(name, each)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body.encode())
@@ -89,6 +93,61 @@ def test_a_header_with_another_value_is_told(name: str, pages: Site, capsys: pyt
     del pages[2][name.title()]
     assert probe(Options(pages[0], only="headers")) == 1
     assert failed(capsys) == {"headers": f"missing {name}"}
+
+
+@pytest.mark.parametrize("name", ["x-frame-options", "x-request-id", "access-control-allow-origin"])
+def test_a_header_that_a_proxy_doubles_is_told(name: str, pages: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    value = pages[2].get(name.title(), "*")
+    pages[2][name.title()] = f"{value}|{value}"
+    assert probe(Options(pages[0], only="headers")) == 1
+    assert failed(capsys) == {"headers": f"2 times {name}"}
+    pages[2][name.title()] = value
+    pages[2]["Vary"] = "origin|accept-encoding"
+    assert probe(Options(pages[0], only="headers")) == 0
+
+
+def test_what_failed_before_the_window_does_not_count(pages: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = Metrics("1", native_ring=False)
+    metrics.db_ready(True)
+    metrics.bus_connected(True)
+    metrics.http_request("/ready", 500, 9.0)
+    pages[1]["/metrics"] = (200, metrics.render().decode())
+    assert probe(Options(pages[0], only="ready", slo=True, window=0.0)) == 1
+    assert failed(capsys).keys() == {"slo latency", "slo errors"}
+
+    def later() -> None:
+        metrics.http_request("/ready", 200, 0.001)
+        pages[1]["/metrics"] = (200, metrics.render().decode())
+
+    timer = threading.Timer(0.5, later)
+    timer.start()
+    assert probe(Options(pages[0], only="ready", slo=True, window=1.0)) == 0
+    timer.join()
+    assert probe(Options(pages[0], only="ready", slo=True, window=0.1)) == 1
+    assert failed(capsys) == {"slo latency": "no request was counted"}
+
+
+def test_a_window_is_of_one_process() -> None:
+    """And its gauges are those of both ends."""
+    before = Metrics("1", native_ring=False)
+    before.depths(Depths([("c", 197)], 0))
+    before.db_ready(False)
+    before.bus_connected(True)
+    text = before.render().decode()
+    before.depths(Depths([], 0))
+    before.db_ready(True)
+    before.http_request("/ready", 200, 0.001)
+    found = check_slo(before.render().decode(), text)
+    assert {name for name, finding in found.items() if finding.problem} == {"queue depth", "database"}
+    other = re.sub(r"^process_start_time_seconds .*$", "process_start_time_seconds 1.0", text, flags=re.MULTILINE)
+    with pytest.raises(Restarted, match="another one answered"):
+        check_slo(text, other)
+
+
+def test_a_window_has_a_bound(pages: Site) -> None:
+    for window in (-1.0, 86_401.0, float("nan")):
+        with pytest.raises(WrongUsage, match="--window"):
+            probe(Options(pages[0], slo=True, window=window))
 
 
 WRONG_METRICS: dict[str, tuple[Page, str]] = {
@@ -163,6 +222,7 @@ def test_a_certificate_that_nobody_signed_is_the_cause_and_may_be_trusted(pages:
             )
             refused = ask("--username", "x", stdin="secret")
             trusted = ask(SSL_CERT_FILE=str(certificate))
+            ends = ask("--only", "certificate", "--prometheus", "file", SSL_CERT_FILE=str(certificate))
         finally:
             server.shutdown()
             thread.join()
@@ -171,6 +231,13 @@ def test_a_certificate_that_nobody_signed_is_the_cause_and_may_be_trusted(pages:
         r"^FAIL login \d+ ms: SSLCertVerificationError: .*self.signed certificate", refused.stdout, re.MULTILINE
     )
     assert (trusted.returncode, trusted.stdout[:9]) == (0, "ok   live")
+    assert ends.returncode == 1, "a day is too short for a renewal"
+    assert re.fullmatch(r"FAIL certificate \d+ ms: ends in 1\.0 days\n", ends.stdout)
+    told = re.search(
+        r"^openguild_probe_certificate_expiry_timestamp_seconds (\d+)$", (tmp_path / "file").read_text(), re.MULTILINE
+    )
+    assert told is not None
+    assert 0 < int(told[1]) - time.time() <= 86_400
 
 
 class Ok(BaseHTTPRequestHandler):
@@ -222,7 +289,7 @@ def test_a_server_that_serves_alone_shows_no_nats_and_passes(tmp_path: Path, dat
         assert (
             "openguild_nats_connected" not in httpx.get(alone.base_url + "/metrics", trust_env=False, verify=False).text
         )
-        done = alone.run_command("probe", "--slo", alone.base_url)
+        done = alone.run_command("probe", "--slo", "--window", "0", alone.base_url)
         assert (done.returncode, done.stdout.count("ok   slo")) == (0, 6), done.stdout
         assert "ok   slo nats 0 ms: not configured\n" in done.stdout
 
@@ -262,11 +329,11 @@ def test_a_server_whose_metrics_have_their_own_listener(
     with ServerProcess(
         tmp_path, DATABASE_URL=new_database(), NATS__URL=nats_server.url, METRICS__BIND_ADDR=f"127.0.0.1:{port}"
     ).start() as server:
-        here = server.run_command("probe", "--slo", server.base_url)
+        here = server.run_command("probe", "--slo", "--window", "0", server.base_url)
         assert (here.returncode, here.stderr) == (1, "")
         assert "FAIL metrics" in here.stdout
         there = server.run_command(
-            "probe", "--slo", "--metrics-url", f"http://127.0.0.1:{port}/metrics", server.base_url
+            "probe", "--slo", "--window", "0", "--metrics-url", f"http://127.0.0.1:{port}/metrics", server.base_url
         )
         assert (there.returncode, there.stdout.count("ok   slo")) == (0, 6), there.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -11,11 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
+from openguild_proto.canonical.keys import fingerprint, parse_seed
+from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import User
-from tests.support.server import ServerProcess
+from tests.support.server import SIGNING_KEY, ServerProcess
 from tests.support.waiting import wait_until
 
 
@@ -33,9 +39,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, module_database: str, path:
         yield process
 
 
-def admin(server: ServerProcess, *arguments: str) -> Any:
+def admin(server: ServerProcess, *arguments: str, status: int = 0) -> Any:
     done = server.run_command("admin", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
@@ -46,16 +52,18 @@ def alice(server: ServerProcess) -> User:
 
 def test_who_is_slow_and_where(server: ServerProcess, alice: User) -> None:
     channel = alice.channel(alice.guild())
-    assert admin(server, "channels") == {"channels": []}
+    assert admin(server, "channels")["channels"] == []
     with alice.stream(channel), alice.notifications():
-        assert admin(server, "sessions", "--user", alice.user_id)["total"] == 2
+        assert admin(server, "sessions", "--user", alice.user_id) == admin(server, "sessions", "--user", alice.name)
+        assert admin(server, "sessions", "--user", alice.name)["total"] == 2
         for number in range(1_000):
             alice.say(channel, "y" * 4_000)
             if number % 25 == 0 and server.metric("openguild_websocket_queue_depth_max") > 60:
                 break
         (found,) = [line for line in admin(server, "channels")["channels"] if line["channel_id"] == channel]
         assert found["subscribers"] == 1
-        assert (found["slowest_user"], found["slowest_address"]) == (alice.user_id, "127.0.0.1")
+        assert (found["slowest_user"], found["slowest_username"]) == (alice.user_id, alice.name)
+        assert found["slowest_address"] == "127.0.0.1"
         assert 20 < found["behind"] <= found["depth"]
         every = admin(server, "sessions")["sessions"]  # the notifications carry the same events and wait as well
         assert {line["channel_id"] for line in every} == {channel, None}
@@ -63,18 +71,125 @@ def test_who_is_slow_and_where(server: ServerProcess, alice: User) -> None:
         assert admin(server, "sessions", "--limit", "1") == {"sessions": every[:1], "total": 2}
 
 
+def test_gateway_sockets_are_seen_and_closed(server: ServerProcess, alice: User) -> None:
+    channel = alice.channel(alice.guild())
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)  # it fills soon
+    narrow.connect(("127.0.0.1", int(server.base_url.rpartition(":")[2])))
+    url = server.base_url.replace("http", "ws") + "/gateway"
+    with connect(url, sock=narrow, proxy=None, max_queue=1) as client:
+        client.send(json.dumps({"type": "auth", "token": alice.token}))
+        client.send(json.dumps({"type": "sub", "ref": 1, "logs": [{"log": f"channel:{channel}"}]}))
+        wait_until(lambda: server.metric("openguild_gateway_subscriptions") == 1)
+        assert server.metric("openguild_gateway_connections") == 1
+        for number in range(1_000):
+            alice.say(channel, "y" * 4_000)
+            if number % 25 == 0 and server.metric("openguild_gateway_catching_up") == 1:
+                break
+        (line,) = admin(server, "sessions", "--user", alice.user_id)["sessions"]
+        assert (line["channel_id"], line["logs"], line["address"]) == (None, 1, "127.0.0.1")
+        assert line["behind"] > 20
+        alice.say(channel, "to the ring")
+        assert admin(server, "close", "--user", alice.user_id) == {"closed": 1}
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                client.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == GatewayClose.CLOSED_BY_OPERATOR
+    wait_until(lambda: server.metric("openguild_gateway_subscriptions") == 0)
+
+
+def test_top_refreshes_in_a_terminal_and_gives_it_back(server: ServerProcess, alice: User) -> None:
+    channel = alice.channel(alice.guild())
+    with alice.stream(channel), server.in_terminal("admin", "top", "--interval", "0.2") as terminal:
+        first = terminal.read_until("q: quit")
+        assert re.search(r"OpenGuild \S+ · ready · up ", first)
+        assert re.search(rf"{alice.name}\s+\d", first)
+        alice.say(channel, "hello")
+        following = terminal.read_until("requests 0/s")
+        assert "streams 1" in following + terminal.read_until("q: quit")
+        terminal.press("q")
+        assert terminal.wait() == 0
+        assert terminal.screen.endswith("\x1b[?1049l")
+        assert terminal.is_as_before
+    with server.in_terminal("admin", "top") as terminal:
+        terminal.read_until("q: quit")
+        terminal.press("\x03")
+        assert terminal.wait() == 0
+        assert terminal.is_as_before
+
+
+def test_top_without_a_terminal_prints_once(server: ServerProcess, alice: User) -> None:
+    alice.guild()
+    printed = server.run_command("admin", "top")
+    assert (printed.returncode, "\x1b" in printed.stdout) == (0, False)
+    assert "BUSIEST USER" in printed.stdout
+    assert "requests 0/s" in printed.stdout, "now, and not since the start"
+    told = admin(server, "top", "--json")
+    assert told["status"] == "ready"
+    assert alice.name in [line["username"] for line in told["users"]]
+    assert server.run_command("admin", "top", "--interval", "0").returncode == 2
+
+
+def test_a_request_is_explained_by_its_id(server: ServerProcess, alice: User) -> None:
+    refused = alice.post("/guilds", {"name": ""})
+    request_id = refused.json()["request_id"]
+    explained = server.run_command("admin", "why", request_id)
+    assert explained.returncode == 0, explained.stderr
+    for part in (f"user      {alice.name} ({alice.user_id})", "POST /guilds", "status    400"):
+        assert part in explained.stdout
+    assert "error     validation_error" in explained.stdout
+    alice.chat.login(alice.name)
+    alice.chat.login(alice.name)  # from the same device: the first session has ended
+    ended = alice.get("/guilds")
+    assert ended.status_code == 401
+    explained = server.run_command("admin", "why", ended.json()["request_id"])
+    assert f"user      {alice.name} ({alice.user_id}), whose token was refused" in explained.stdout
+    assert "cause     revoked" in explained.stdout
+    malformed = httpx.get(server.base_url + "/version", headers={"expect": "x"})
+    assert malformed.status_code == 417
+    text = server.run_command("admin", "why", malformed.headers["x-request-id"]).stdout
+    assert "detail    RFC 9110" in text
+    assert "peer broke a rule" in text, "the log line"
+    (told,) = admin(server, "why", request_id, "--json")
+    assert told["requests"][0]["error"] == "validation_error"
+    unknown = server.run_command("admin", "why", "nothing")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "nothing is remembered of request nothing" in unknown.stderr
+
+
+def test_a_closed_reader_stays_listed_with_its_log_lines(server: ServerProcess, alice: User) -> None:
+    channel = alice.channel(alice.guild())
+    with alice.stream(channel) as stream:
+        assert stream.response is not None
+        request_id = stream.response.headers["x-request-id"]
+        for number in range(2_000):
+            alice.say(channel, "y" * 4_000)
+            if number % 25 == 0 and server.metric("openguild_websocket_lag_closes_total") > 0:
+                break
+        (line,) = [line for line in admin(server, "channels")["closed"] if line["channel_id"] == channel]
+        assert (line["username"], line["cause"], line["address"]) == (alice.name, "lagged", "127.0.0.1")
+        assert line["missed"] > 200
+        assert re.search(rf"{alice.name}\s+\d+ s\s+\d+\s+lagged", server.run_command("admin", "top").stdout)
+        text = server.run_command("admin", "why", request_id).stdout
+        assert "status    101" in text
+        assert "stream lagged" in text
+
+
 def test_settings_change_at_once_and_are_audited(server: ServerProcess, alice: User) -> None:
     channel, before = alice.channel(alice.guild()), len(server.records())
     for number in range(5):
         alice.say(channel, str(number))
     assert admin(server, "show")["settings"]["messaging.replay_window"] == 50
+    name = fingerprint(parse_seed(SIGNING_KEY).public)
+    assert admin(server, "show")["token_keys"] == {"signs": name, "accepts": [name]}
     assert admin(server, "replay-window", "2") == {"changed": "messaging.replay_window", "value": 2}
     with alice.stream(channel) as stream:
         assert [json.loads(stream.recv(timeout=5))["sequence"] for _ in range(2)] == [4, 5]
     admin(server, "set", "messaging.max_messages_per_user_per_window", "5")
     assert alice.post(f"/channels/{channel}/messages", {"content": "x"}).status_code == 429
     admin(server, "log", "info,openguild=debug")
-    assert admin(server, "close", "--user", alice.user_id) == {"closed": 0}
+    assert admin(server, "close", "--user", alice.user_id, status=1) == {"closed": 0}
     admin(server, "log", "info")
     admin(server, "set", "messaging.max_messages_per_user_per_window", "1000000")
     admin(server, "replay-window", "50")

@@ -68,7 +68,7 @@ def test_a_refused_message_body_stores_nothing(name: str, alice: User, channel: 
         ("GET", "/channels/{channel}/events?limit=1&limit=2", 400, "validation_error"),
         ("GET", "/channels/{channel}/events?limt=5", 400, "validation_error"),
         ("GET", "/channels/{channel}/events?since=1&before=2", 400, "validation_error"),
-        ("GET", "/channels/{channel}/events?since=99999999999999999999", 400, "validation_error"),
+        ("GET", "/channels/{channel}/events?since=99999999999999999999", 400, "invalid_since"),
         ("GET", "/channels/{channel}/events?since=%ff", 400, "validation_error"),
         ("GET", "/no/such/route", 404, "not_found"),
         ("GET", "/client/v1/health", 404, "not_found"),

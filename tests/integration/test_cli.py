@@ -207,7 +207,7 @@ def test_config_check_and_dump(server: ServerProcess, tmp_path: Path) -> None:
 def test_keygen_makes_a_usable_key(tmp_path: Path) -> None:
     done = ServerProcess(tmp_path).run_command("keygen")
     lines = dict(line.split(" = ") for line in done.stdout.splitlines())
-    assert lines.keys() == {"signing_key", "verifying_key"}
+    assert lines.keys() == {"signing_key", "verifying_key", "fingerprint"}
     settings = {
         "SESSION__SIGNING_KEY": lines["signing_key"],
         "SESSION__FALLBACK_VERIFYING_KEYS": lines["verifying_key"],
@@ -267,7 +267,7 @@ def test_probe_with_an_account_posts_and_hears_it(server: ServerProcess, chat: C
     for _ in range(2):  # the guild and its channel are made once
         done = server.run_command(
             "probe", "--username", user.name, "--password-file", str(tmp_path / "password"),
-            "--slo", "--prometheus", str(textfile), server.base_url,
+            "--slo", "--window", "1", "--prometheus", str(textfile), server.base_url,
         )  # fmt: skip
         steps = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok  ")]
         assert done.returncode == 0, done.stdout + done.stderr

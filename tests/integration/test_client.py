@@ -11,7 +11,8 @@ import anyio.to_thread
 import pytest
 
 from openguild_proto.client import Disconnected, Opened
-from openguild_runtime.client import ApiError, Client, StreamEnded
+from openguild_proto.schemas.frames import ChannelCreated
+from openguild_runtime.client import ApiError, Client, Notification, StreamEnded
 from openguild_runtime.client.subscription import QUIET_SECS
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import PASSWORD, Chat
@@ -132,7 +133,7 @@ async def test_who_is_removed_is_told_so(client: Client, chat: Chat, server: Ser
 
 async def test_notifications(client: Client, chat: Chat) -> None:
     await registered(client, chat)
-    heard: list[dict[str, object]] = []
+    heard: list[Notification] = []
 
     async def listen(started: anyio.Event) -> None:
         stream = client.notifications()
@@ -149,7 +150,8 @@ async def test_notifications(client: Client, chat: Chat) -> None:
             guild = (await client.request("POST", "/guilds", {"name": "g"}))["guild_id"]
             while not heard:
                 await client.request("POST", f"/guilds/{guild}/channels", {"name": "c"})
-    assert heard[0]["kind"] == "channel_created"
+    assert isinstance(heard[0], ChannelCreated)
+    assert heard[0].event.name == "c"
 
 
 async def test_it_moves_to_another_replica_and_misses_nothing(

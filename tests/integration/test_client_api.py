@@ -34,7 +34,7 @@ async def test_two_people_meet_and_read(clients: tuple[Client, Client]) -> None:
     assert (guild.name, channel.name, channel.guild_id) == ("Tea room", "general", guild.guild_id)
     invite = await alice.create_invite(guild.guild_id, max_uses=1, expires_in_secs=60)
     assert (invite.max_uses, invite.uses) == (1, 0)
-    assert (await bob.accept_invite(invite.code)).role == "member"
+    assert (await bob.accept_invite(f"http://127.0.0.1:8081/#invite={invite.code}")).role == "member"
     for number in range(1, 6):
         await alice.post(channel.channel_id, f"text {number}")
     page = await bob.events(channel.channel_id, since=1, limit=2)

@@ -1,14 +1,16 @@
-"""The examples of docs/embedding.md run as they are documented, and each stays under 80 lines."""
+"""The programs in docs/examples run as they are documented, and each stays under 100 lines."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,10 +18,16 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.support.chat import PASSWORD, Chat
 from tests.support.raw import HOST, ask
 from tests.support.server import ROOT, ServerProcess
+from tests.support.waiting import wait_until
 
 EXAMPLES = ROOT / "docs/examples"
+HANDSHAKE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -38,8 +46,8 @@ def running(name: str) -> Iterator[int]:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_each_is_short_and_shown_in_the_guide(path: Path) -> None:
-    assert path.read_text().count("\n") < 80
-    assert path.name in (ROOT / "docs/embedding.md").read_text() + (ROOT / "docs/client.md").read_text()
+    assert path.read_text().count("\n") < 100
+    assert path.name in "".join(guide.read_text() for guide in (ROOT / "docs").rglob("*.md"))
 
 
 def test_threads() -> None:
@@ -64,6 +72,30 @@ def test_trio() -> None:
             assert stream.recv(timeout=10) == "SHOUT"
 
 
+def test_fan_out() -> None:
+    with running("fanout_server.py") as port, socket.socket() as slow:
+        assert ask(port, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n").status == 404
+        url = f"ws://127.0.0.1:{port}/"
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        slow.connect(("127.0.0.1", port))
+        slow.sendall(b"GET / HTTP/1.1\r\n" + HOST + HANDSHAKE)
+        assert slow.recv(12) == b"HTTP/1.1 101"
+        with connect(url, compression=None, proxy=None) as left, connect(url, compression=None, proxy=None) as right:
+            for number in range(280):
+                text = f"{number} " + "x" * 20_000
+                left.send(text)
+                assert left.recv(timeout=10) == right.recv(timeout=10) == text
+            slow.settimeout(10)
+            got = b""
+            while b"resume with since=" not in got:
+                chunk = slow.recv(65_536)
+                assert chunk, "it ended without a close frame"
+                got = got[-100:] + chunk
+            right.close()
+            left.send("still here")
+            assert left.recv(timeout=10) == "still here"
+
+
 def test_an_operation_by_hand() -> None:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "operation_by_hand.py")],
@@ -84,9 +116,37 @@ def test_the_client_chats(server: ServerProcess) -> None:
         assert done.stdout.splitlines()[-1] == "bob reads 3 bye"
 
 
-@pytest.mark.parametrize("name", ["embedding.md", "client.md"])
-def test_the_python_of_the_guides_runs(name: str) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, name, "exec"), {})
+def test_the_bot_answers_once_also_what_it_missed(server: ServerProcess, chat: Chat, tmp_path: Path) -> None:
+    owner, bot = chat.user(), chat.user()
+    guild = owner.guild()
+    channel = owner.channel(guild)
+    link = f"http://127.0.0.1:8081/#invite={owner.invite(guild)}"
+    command = [sys.executable, str(EXAMPLES / "bot.py"), server.base_url, bot.name, PASSWORD, link]
+
+    def answered() -> list[str]:
+        """The messages that the bot has answered."""
+        lines = owner.ok(owner.get(f"/channels/{channel}/messages"))
+        return [line["reply_to"] for line in lines if line["content"] == f"pong, {owner.name}"]
+
+    def answers(ping: str | None) -> bool:
+        """Whether `ping` is answered; None: whether any is, beside another one now."""
+        if ping is None:
+            owner.say(channel, "ping")
+        return ping in answered() or (ping is None and answered() != [])
+
+    missed = None
+    for end in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT) as process:
+            try:
+                wait_until(partial(answers, missed))  # and is killed before it saves its position
+            finally:
+                process.send_signal(end)
+        assert process.returncode == (-end if end is signal.SIGKILL else 0)
+        missed = owner.say(channel, "ping")["event_id"]
+        command = command[:6]
+    assert len(set(answered())) == len(answered())
+
+
+def test_the_guides_show_the_examples() -> None:
+    assert (EXAMPLES / "fanout_server.py").read_text() in (ROOT / "docs/fan-out.md").read_text()
+    assert (EXAMPLES / "bot.py").read_text() in (ROOT / "docs/client.md").read_text()

@@ -119,5 +119,5 @@ def test_an_event_is_the_same_bytes_for_every_reader(alice: User, channel: str) 
 def test_openapi_describes_every_route(server: ServerProcess, alice: User) -> None:
     document = alice.ok(alice.get("/openapi.json"))
     assert document["openapi"].startswith("3.")
-    assert "/channels/{channel_id}/messages" in document["paths"]
-    assert {"PostMessage", "Error"} <= document["components"]["schemas"].keys()
+    assert "/client/v1/channels/{channel_id}/messages" in document["paths"]
+    assert {"PostMessage", "ApiError"} <= document["components"]["schemas"].keys()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 
+from openguild_proto.canonical.keys import KeyRing, fingerprint, parse_seed
+from openguild_proto.sessions.tokens import Claims, TokenAuthority
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import User, receive
 from tests.support.raw import HOST, ask
-from tests.support.server import ServerProcess
+from tests.support.server import SIGNING_KEY, ServerProcess
 from tests.support.waiting import free_port, wait_until
 
 SERIES = (
@@ -84,6 +88,50 @@ def test_a_rejection_is_counted_once(server: ServerProcess, alice: User) -> None
         before = server.metric("openguild_messaging_rejections_total", reason=reason)
         assert attempt().status_code in {400, 401}
         assert server.metric("openguild_messaging_rejections_total", reason=reason) == before + 1
+
+
+def test_a_401_is_counted_and_logged_by_its_cause(server: ServerProcess, alice: User) -> None:
+    """The answer does not tell; the log and the metrics do."""
+    forged = TokenAuthority(KeyRing(parse_seed("A" * 43))).issue(Claims("s", "u", None, 0, 2**52))
+    ours = TokenAuthority(KeyRing(parse_seed(SIGNING_KEY)))
+    expired, nowhere = (ours.issue(Claims(str(uuid.uuid4()), "u", None, 0, until)) for until in (1, 2**52))
+    leaver = alice.chat.user()
+    leaver.ok(leaver.post("/sessions/revoke", {"refresh_token": leaver.refresh_token}))
+    tokens = {
+        "malformed": "x",
+        "bad_signature": forged,
+        "expired": expired,
+        "unknown_session": nowhere,
+        "revoked": leaver.token,
+    }
+    for cause, token in (("missing", None), *tokens.items()):
+        before = server.metric("openguild_unauthorized_total", cause=cause)
+        headers = {"x-request-id": f"why-{cause}"} | ({"authorization": f"Bearer {token}"} if token else {})
+        answer = alice.chat.http.get("/guilds", headers=headers)
+        assert (answer.status_code, answer.json()["message"]) == (401, "a valid bearer token is required")
+        assert server.metric("openguild_unauthorized_total", cause=cause) == before + 1
+    for name, cause in ((alice.name, "wrong_password"), ("nobody-of-this-name", "unknown_user")):
+        login = {"identifier": name, "secret": "wrong horse", "device": {"device_id": "x"}}
+        answer = alice.chat.http.post("/sessions/login", json=login, headers={"x-request-id": f"why-{cause}"})
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_credentials")
+    before = server.metric("openguild_unauthorized_total", cause="bad_signature")
+    with pytest.raises(ConnectionClosed), User(alice.chat, "", forged, "", "").socket("/gateway") as socket:
+        while True:
+            socket.recv(timeout=5)
+    assert server.metric("openguild_unauthorized_total", cause="bad_signature") == before + 1
+    wanted = {*tokens, "missing", "wrong_password", "unknown_user"}
+
+    def told() -> set[str]:
+        records = {record.get("request_id", ""): record for record in server.records()}
+        return {cause for cause in wanted if records.get(f"why-{cause}", {}).get("cause") == cause}
+
+    wait_until(lambda: told() == wanted, what="the causes in the log")
+
+
+def test_the_signing_key_is_named_and_not_shown(server: ServerProcess) -> None:
+    name = fingerprint(parse_seed(SIGNING_KEY).public)
+    assert server.metric("openguild_token_key_info", fingerprint=name, use="signing") == 1
+    assert [record["signs"] for record in server.records() if record["message"] == "token keys"] == [name]
 
 
 def test_outcomes_mean_what_they_say(server: ServerProcess, alice: User) -> None:
@@ -170,7 +218,8 @@ def test_compact_logs_are_one_line_each(tmp_path: Path) -> None:
         assert server.stop() == 0
         lines = server.log_path.read_text().splitlines()
     completed = (
-        r" INFO openguild\.http: request completed request_id=[-0-9a-f]{36} method=GET route=/health status=200 "
+        r" INFO openguild\.http: request completed method=GET route=/health status=200 "
+        r"latency_ms=[0-9.]+ client=127\.0\.0\.1 request_id=[-0-9a-f]{36}$"
     )
     assert any(re.search(completed, line) for line in lines)
     with pytest.raises(ValueError):

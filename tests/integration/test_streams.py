@@ -16,13 +16,13 @@ from websockets.sync.client import ClientConnection, connect
 from tests.support.chat import Chat, User, receive, texts
 from tests.support.raw import UPGRADE, RawClient
 from tests.support.server import ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECS, wait_until
 
 
 def close_of(stream: ClientConnection) -> tuple[int, str]:
     with pytest.raises(ConnectionClosed) as closed:
         while True:
-            stream.recv(timeout=15)
+            stream.recv(timeout=PATIENCE_SECS)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code, closed.value.rcvd.reason
 

@@ -174,11 +174,11 @@ def test_what_says_nothing_about_the_next_write_leaves_the_server_ready(place: P
         place.run(statement)
     try:
         assert place.post(f"state {state}") == (503, error)
-        assert place.server.status("/ready") == 200
+        wait_until(lambda: place.server.status("/ready") == 200, what="readiness while events are refused")
     finally:
         for statement in end:
             place.run(statement)
-    wait_until(lambda: place.post(f"state {state}") == (200, None))
+        wait_until(lambda: place.post(f"state {state}") == (200, None))
 
 
 def test_one_table_of_many_does_not_take_the_server_out(place: Place) -> None:

@@ -58,12 +58,14 @@ def test_a_signal_drains_the_server(number: signal.Signals, database_url: str, t
                 assert closed.value.rcvd.code == 1012
                 assert "reconnect in" in closed.value.rcvd.reason
         assert server.process.wait(10) == 0
-        assert server.records()[-1]["message"] == "stopped"
+        assert "stopped" in [
+            record["message"] for record in server.records()[-3:]
+        ]  # lines of requests come a turn late
 
 
 @pytest.mark.parametrize("sent", ["half a head", "half a body"])
 def test_a_request_that_has_begun_is_answered(sent: str, database_url: str, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
+    with ServerProcess(tmp_path, DATABASE_URL=database_url, DRAIN__WINDOW_SECS=10).start() as server:
         alice = server.chat().user()
         channel = alice.channel(alice.guild())
         body = b'{"content":"begun before the signal"}'
@@ -93,7 +95,7 @@ def test_a_request_that_has_begun_is_answered(sent: str, database_url: str, tmp_
 
 def test_an_answer_on_its_way_arrives_whole(database_url: str, tmp_path: Path) -> None:
     """The client has read nothing of it when the signal comes."""
-    with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
+    with ServerProcess(tmp_path, DATABASE_URL=database_url, DRAIN__WINDOW_SECS=10).start() as server:
         alice = server.chat().user()
         channel = alice.channel(alice.guild())
         for _ in range(200):

@@ -1,4 +1,4 @@
-"""What fails while the server serves, and how it comes back by itself (docs/RELIABILITY.md)."""
+"""What fails while the server serves, and how it comes back by itself (docs/reliability.md)."""
 
 from __future__ import annotations
 
@@ -129,12 +129,16 @@ def test_the_server_starts_while_postgres_is_away(own_postgres: EmbeddedPostgres
 def test_an_unmigrated_schema_is_not_served(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=own_postgres.url)
     with server.start(ready=False):
+        ready = server.base_url + "/ready"
+
         wait_until(lambda: server.status("/ready") == 503)
-        components = {
-            line["name"]: line["status"]
-            for line in httpx.get(server.base_url + "/ready", trust_env=False, verify=False).json()["components"]
-        }
-        assert (components["database"], components["migrations"]) == ("configured", "error")
+
+        def components() -> dict[str, str]:
+            answer = httpx.get(ready, trust_env=False, verify=False)
+            assert answer.status_code == 503
+            return {line["name"]: line["status"] for line in answer.json()["components"]}
+
+        wait_until(lambda: components().items() >= {"database": "configured", "migrations": "error"}.items())
         assert server.stop() == 0
 
 

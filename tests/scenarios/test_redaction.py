@@ -96,7 +96,7 @@ def test_a_redacted_text_is_nowhere(own_postgres: EmbeddedPostgres, replicas: li
 
 
 def left_in_files(postgres: EmbeddedPostgres, directory: Path) -> None:
-    """What docs/OPERATIONS.md says of PostgreSQL's files, the WAL aside."""
+    """What docs/operations.md says of PostgreSQL's files, the WAL aside."""
     statements(postgres, "VACUUM")
     relations = names_by_file(postgres)
     found = files_with(postgres, directory, WORD, KANJI[:2])

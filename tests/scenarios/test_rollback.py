@@ -1,4 +1,4 @@
-"""The release before comes back: the schema is a later one, and everything goes on (docs/OPERATIONS.md, Rollback)."""
+"""The release before comes back: the schema is a later one, and everything goes on (docs/operations.md, Rollback)."""
 
 from __future__ import annotations
 

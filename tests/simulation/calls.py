@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from openguild_proto.effects import Effect, StorageEffect, StorageUnavailable
+from openguild_proto.effects import Effect, Operation, StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.process import Announce, FindPresence, HashPassword, VerifyPassword, WarnOperator
-from openguild_proto.errors import ErrorCode
-from openguild_proto.http.message import OpenStream, Request, Response
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import OpenGateway, OpenStream, Request, Response
 from openguild_proto.http.refusal import error_response
 from openguild_proto.operations.dispatch import dispatch
 from tests.simulation.pipes import Pipe
@@ -101,9 +101,12 @@ class Call:
             self._is_late = True
             self.go_on(error=StorageUnavailable())
 
-    def _end_operation(self, result: Response | OpenStream) -> None:
+    def _end_operation(self, result: Response | OpenStream | OpenGateway) -> None:
         if isinstance(result, Response):
             self.answer(result)
+            return
+        if isinstance(result, OpenGateway):
+            self._open_gateway(result)
             return
         self._stream = result
         self._ticket = self._process.prepare(result, self)
@@ -131,6 +134,18 @@ class Call:
             if self.is_cut:
                 process.clock.later(process.delay(), socket.abort)
 
+    def _open_gateway(self, opened: OpenGateway) -> None:
+        process = self._process
+        self.has_ended = True
+        process.calls.pop(self, None)
+        if self._pipe is not None and process.alive and not process.draining:
+            process.gateways.open(self._pipe, opened, cut=self.is_cut)
+        else:
+            process.service.sockets.release(None, opened.address)
+            process.clock.later(
+                process.delay(), self._reply, error_response(ErrorCode.DRAINING, self.request.request_id)
+            )
+
     def _refuse(self, code: ErrorCode) -> None:
         stream = self._stream
         if stream is not None:
@@ -153,3 +168,30 @@ class Call:
         if not self.is_cut and not self.has_ended:
             self.is_cut = True
             self._process.clock.later(self._process.delay(), self._reply, None)
+
+
+class OperationRun:
+    """Drives an operation that is no request's; `done(result, error)` is called at its end, unless the process has died."""
+
+    def __init__(
+        self, process: Process, operation: Operation[Any], done: Callable[[Any, Exception | None], None]
+    ) -> None:
+        self._process = process
+        self._operation = operation
+        self._done = done
+
+    def go_on(self, result: Any = None, error: Exception | None = None) -> None:
+        """Drive it until it waits for the database, or ends."""
+        process = self._process
+        try:
+            while True:
+                effect = self._operation.throw(error) if error is not None else self._operation.send(result)
+                result = error = None
+                if process.serving:
+                    process.storage.submit(effect, self.go_on)
+                    return
+                error = StorageUnavailable()
+        except StopIteration as end:
+            self._done(end.value, None)
+        except (Refusal, StorageUnavailable) as failure:
+            self._done(None, failure)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -14,6 +15,7 @@ from tests.simulation.clock import Activity
 if TYPE_CHECKING:
     from tests.simulation.scenario import Run
 
+View: TypeAlias = "GuildView | UserView | ChannelView"
 AWAY_SECS = 4.0  # between two looks, at most
 LIMITS = (1, 3, 20)  # events of one answer
 MAX_ANSWERS = 500  # by then a device is level
@@ -45,15 +47,14 @@ class Device:
         for _ in range(MAX_ANSWERS):
             more = yield from self._sync(LIMITS[-1])
             if not more:
-                wrong = self._difference()
+                wrong = wrong_view(self._run, self._user_id, self._views, self._gone)
                 if wrong is not None:
                     self._run.violation(f"{self.client.name}: a device's view of {wrong} is not the server's")
                 return
         self._run.violation(f"{self.client.name}: a device is not level after {MAX_ANSWERS} answers")
 
     def _begin(self, name: str, epoch: int) -> None:
-        kind = name.partition(":")[0]
-        self._views[name] = {"guild": GuildView, "user": UserView, "channel": ChannelView}[kind]()
+        self._views[name] = new_view(name)
         self._epochs[name] = epoch
 
     def _sync(self, limit: int) -> Activity[bool]:
@@ -79,27 +80,33 @@ class Device:
             except ValueError as hole:
                 self._run.violation(f"{self.client.name} was told of {line.log} with a hole: {hole}")
 
-    # --- the books -----------------------------------------------------------------------------------
 
-    def _difference(self) -> str | None:
-        """The log whose view differs; None: none does."""
-        state = self._run.cluster.database.tables._state
-        own = self._views[f"user:{self._user_id}"]
-        assert isinstance(own, UserView)
-        devices = {f.device_id for f in state.families.values() if f.user_id == self._user_id and not f.revoked}
-        guilds = {guild_id for guild_id, members in state.members.items() if self._user_id in members}
-        read = {c: channel.reads.get(self._user_id, 0) for c, channel in state.channels.items()}
-        joined = self._user_id in self._run.returned  # joining reads every channel without an event
-        differs = any(own.read.get(c, 0) != sequence for c, sequence in read.items() if not joined or c in own.read)
-        if (own.devices, own.guilds & set(state.guilds), own.display_name) != (
-            devices, guilds, state.users[self._user_id].display_name,
-        ) or differs:  # fmt: skip
-            return f"user:{self._user_id}"
-        guild = self._views[self._guild]
-        assert isinstance(guild, GuildView)
-        if self._guild not in self._gone and _shown(guild) != _stored(state, self._run.people.guild_id):
-            return self._guild
-        return None
+def new_view(log: str) -> View:
+    """A view of a log that knows nothing of it."""
+    kinds: dict[str, type[View]] = {"guild": GuildView, "user": UserView, "channel": ChannelView}
+    return kinds[log.partition(":")[0]]()
+
+
+def wrong_view(run: Run, user_id: str, views: Mapping[str, View], gone: Set[str]) -> str | None:
+    """The log whose view differs from what is stored; None: none does. `gone`: logs that may not be read."""
+    state = run.cluster.database.tables._state
+    own = views[f"user:{user_id}"]
+    assert isinstance(own, UserView)
+    devices = {f.device_id for f in state.families.values() if f.user_id == user_id and not f.revoked}
+    guilds = {guild_id for guild_id, members in state.members.items() if user_id in members}
+    read = {c: channel.reads.get(user_id, 0) for c, channel in state.channels.items()}
+    joined = user_id in run.returned  # joining reads every channel without an event
+    differs = any(own.read.get(c, 0) != sequence for c, sequence in read.items() if not joined or c in own.read)
+    if (own.devices, own.guilds & set(state.guilds), own.display_name) != (
+        devices, guilds, state.users[user_id].display_name,
+    ) or differs:  # fmt: skip
+        return f"user:{user_id}"
+    name = f"guild:{run.people.guild_id}"
+    guild = views[name]
+    assert isinstance(guild, GuildView)
+    if name not in gone and _shown(guild) != _stored(state, run.people.guild_id):
+        return name
+    return None
 
 
 def _shown(view: GuildView) -> Any:

@@ -26,6 +26,11 @@ def _left_at(process: Process) -> list[str]:
     held = {
         "calls": process.calls,
         "sockets": process.sockets,
+        "gateway sockets": process.gateways,
+        "sockets of the gateway": replica.gateway.sockets(),
+        "users of the gateway": replica.gateway._of_user,
+        "rings of the gateway": replica.gateway.feeds.hub._rings,
+        "pages of the gateway": replica.gateway.pages._asking,
         "tickets": replica._preparing.tickets,
         "queries": queries,
         "feeds": replica.channels._feeds,

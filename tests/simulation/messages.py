@@ -8,6 +8,7 @@ import msgspec
 
 from openguild_proto.client.view import ChannelView
 from openguild_proto.effects.messages import FoundMessage, MessagePage, ReadMessages
+from openguild_proto.operations.context import Settings
 from openguild_proto.policy.reactions import read_reactions
 from openguild_proto.records import NO_REACTIONS
 from openguild_proto.schemas.folded import folded_messages
@@ -83,7 +84,9 @@ class _Frame(msgspec.Struct):
 
 
 def _shown(subscriber: Subscriber, found: FoundMessage) -> tuple[Any, ...]:
-    (message,) = folded_messages(subscriber.channel_id, MessagePage((found,), {}, 0), subscriber.user_id)
+    (message,) = folded_messages(
+        subscriber.channel_id, MessagePage((found,), {}, 0), subscriber.user_id, Settings().server_name
+    )
     shown = bytes(message.reactions).decode() if message.reactions else NO_REACTIONS
     reactions = {use.emoji: (use.count, use.me) for use in read_reactions(shown)}
     return (

@@ -11,6 +11,9 @@ from msgspec.structs import replace
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.channels import Appended, AppendEvent, MarkRead, ReadEvents
 from openguild_proto.effects.guilds import RemoveMember
+from openguild_proto.gateway.feeds import Feed
+from openguild_proto.gateway.following import Following
+from openguild_proto.gateway.subscriptions import Subscriptions
 from openguild_proto.http.message import OpenStream
 from openguild_proto.policy.reactions import read_reactions, write_reactions
 from openguild_proto.procedures import Procedure
@@ -128,6 +131,36 @@ def keep_leases(process: Process) -> None:
     presence._expire = lambda: None  # type: ignore[method-assign]  # this is the bug
 
 
+def serve_sockets_once(process: Process) -> None:
+    """A flush takes a gateway socket with more than one send for level."""
+    feeds = process.replica.gateway.feeds
+    flush = feeds.flush
+
+    def once(key: str, limit: int, max_bytes: int, send: Any) -> tuple[int, bool, list[tuple[int, bytes]]]:
+        served, _, rests = flush(key, limit, max_bytes, send)
+        return served, served == limit, rests
+
+    feeds.flush = once  # type: ignore[method-assign]  # this is the bug
+
+
+def skip_what_the_ring_dropped(process: Process) -> None:
+    """A gateway socket that fell off its ring goes on where the ring begins now."""
+    feeds = process.replica.gateway.feeds
+    attach = Feed.attach
+
+    def end_overrun(key: str) -> int:
+        feed = feeds._by_key.get(key)
+        lagged = feed.ring.lagged() if feed is not None else []
+        for slot in lagged:
+            socket = feeds._socket_at(feed, slot) if feed is not None else None
+            if feed is not None and isinstance(socket, Subscriptions):
+                feed.ring.detach(slot)
+                socket._entries[feed] = attach(feed, feed.ring.tail - 1, socket.handle) << 3 | Following.LIVE
+        return len(lagged)
+
+    feeds.end_overrun = end_overrun  # type: ignore[method-assign]  # this is the bug
+
+
 def _forget_newest(process: Process, kind: type[Any], log_of: Callable[[Any], str]) -> None:
     tables = process.database.tables
     perform = tables.perform
@@ -163,5 +196,6 @@ PLANTS = {
     for plant in (
         publish_before_commit, trust_nats, replay_before_subscribe, trust_nats_for_control, forget_the_rest,
         keep_redacted_pages, count_reactions_twice, forget_edits, tell_nobody_of_removals, tell_no_device_of_reads, keep_leases,
+        serve_sockets_once, skip_what_the_ring_dropped,
     )
 }  # fmt: skip

@@ -14,7 +14,11 @@ AGREE_SECS = LEASE_SECS + 5.0  # until the leases of replicas that crashed have 
 
 def disagreement(cluster: Cluster) -> str | None:
     """What some replica has wrong about somebody; None: nothing."""
-    there = {user_id for process in cluster.processes for user_id in process.replica.streams._sockets}
+    there = {
+        user_id
+        for process in cluster.processes
+        for user_id in (*process.replica.streams._sockets, *process.replica.gateway._of_user)
+    }
     for process in cluster.processes:
         presence = process.replica.presence
         assert presence is not None

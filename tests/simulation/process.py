@@ -24,6 +24,8 @@ from openguild_proto.replica.actions import (
     Close,
     ExpireAt,
     Flush,
+    FlushFeed,
+    Haste,
     Level,
     Log,
     Prepared,
@@ -38,6 +40,7 @@ from openguild_proto.settings.sections import SessionSettings
 from tests.simulation.calls import Call, Reply
 from tests.simulation.clock import Clock
 from tests.simulation.flush import Flusher
+from tests.simulation.gateways import Gateways
 from tests.simulation.keys import Keys
 from tests.simulation.pipes import Pipe
 from tests.simulation.sockets import StreamSocket
@@ -77,11 +80,13 @@ class Process:
         self.service = make_service(cluster.keys, cluster.token_secs)
         self.hub = Hub(capacity_events=cluster.capacity, ring_type=Ring)
         name = f"{number} since {self.clock.now}"
-        self.replica = Replica(self.hub, Feeds(Hub()), self.service.tokens, self.rng.random, replica_id=name)
+        feeds = Feeds(Hub(capacity_events=cluster.capacity, ring_type=Ring))
+        self.replica = Replica(self.hub, feeds, self.service.tokens, self.rng.random, replica_id=name)
         self.storage = Storage(self.clock, self.rng, self.database, self.stored)
         self.link = Link(cluster.wire, self)
         self.flusher = Flusher(self.clock, self.hub, self.send_bytes, self._flushed)
         self.sockets: dict[StreamSocket, None] = {}
+        self.gateways = Gateways(self)
         self.calls: dict[Call, None] = {}
         self.queries: dict[int, Effect[Any]] = {}  # that are being performed
         self.lagged = self.missed = 0  # as the closings say
@@ -121,7 +126,7 @@ class Process:
             self.link.end()
             for call in list(self.calls):
                 call.cut()
-            for socket in list(self.sockets):
+            for socket in (*self.sockets, *self.gateways):
                 socket.abort()
 
     def kill_at(self, number: int, moment: str, killed: Callable[[], None]) -> None:
@@ -140,7 +145,7 @@ class Process:
         for call in list(self.calls):
             if self.rng.random() < share:
                 call.cut()
-        for socket in list(self.sockets):
+        for socket in (*self.sockets, *self.gateways):
             if self.rng.random() < share:
                 socket.abort()
 
@@ -295,6 +300,10 @@ class Process:
         match action:
             case Flush(ring=ring, haste=haste):
                 self.flusher.flush(ring, haste)
+            case FlushFeed(key=key, haste=haste) if haste is Haste.NOW or haste is Haste.COMPLETELY:
+                self.gateways.flush(key, haste)
+            case FlushFeed(key=key, haste=haste):
+                self.clock.later(TURN_SECS, self.gateways.flush, key, haste)
             case Publish(channel_id=channel_id, payload=payload):
                 self.link.publish(channel_id, payload)
             case Broadcast(topic=topic, payload=payload):

@@ -14,6 +14,7 @@ from tests.simulation.client import DEVICE, Account, Client
 from tests.simulation.clock import Activity, Clock
 from tests.simulation.cluster import Cluster, Plant
 from tests.simulation.devices import Device
+from tests.simulation.gateway_device import GatewayDevice
 from tests.simulation.leftovers import left_over
 from tests.simulation.messages import Messages
 from tests.simulation.population import CLIENTS, populate
@@ -84,6 +85,7 @@ class Run:
         self.forgetful: list[Subscriber] = []
         self.watchers: list[Watcher] = []
         self.devices: list[Device] = []
+        self.sockets: list[GatewayDevice] = []
         pairs = [(user_id, channel) for user_id in self.people.user_ids.values() for channel in self.channels]
         self.rights = Rights(self.cluster, pairs)
         self._acknowledged: list[tuple[str, _Posted, str]] = []
@@ -149,6 +151,20 @@ class Run:
             self.devices.append(device)
             self.begin(device.look_now_and_then(TROUBLE_SECS))
 
+        for place, name in enumerate(("user0", "user2", "returning", "removed", "moderator")):
+            slow = self.rng.random() < SLOW_SHARE
+            socket = GatewayDevice(self, self.client(name, place), self.people.user_ids[name], channels, slow=slow)
+            self.sockets.append(socket)
+            self.clock.start(socket.follow())
+            self.begin(self._post_by_socket(socket))
+
+    def _post_by_socket(self, socket: GatewayDevice) -> Activity[None]:
+        for place in range(POSTS):
+            yield self.clock.sleep(0.9 * TROUBLE_SECS / POSTS * self.rng.random())
+            channel_id = self.rng.choice(self.people.channels)
+            if self.rights.may_read(socket.user_id, channel_id) and socket.user_id not in self.returned:
+                socket.post(channel_id, f"socket {socket.client.name}.{place}" + self.rng.choice(self._sizes))
+
     # --- posts ---------------------------------------------------------------------------------------
 
     def _post_some(self, client: Client, number: int) -> Activity[None]:
@@ -165,12 +181,16 @@ class Run:
         body = {"content": text, "nonce": f"{client.name}{self.rng.getrandbits(64)}"}
         answer = yield from client.ask("POST", f"/channels/{channel_id}/messages", body)
         if answer.status == 200:
-            posted = msgspec.json.decode(answer.body, type=_Posted)
-            self._acknowledged.append((channel_id, posted, text))
-            self.messages.posted.setdefault(channel_id, []).append((client.name, posted.event_id))
-            self.note("acknowledged", client.name, posted.sequence)
+            self.acknowledged(client.name, channel_id, msgspec.json.decode(answer.body), text)
         elif channel_id in self.people.channels and not self.cluster.database.restores:
             self.violation(f"{client.name} cannot post: {answer.status} {answer.body.decode()}")
+
+    def acknowledged(self, name: str, channel_id: str, result: Any, text: str) -> None:
+        """A post has its answer."""
+        posted = msgspec.convert(result, _Posted)
+        self._acknowledged.append((channel_id, posted, text))
+        self.messages.posted.setdefault(channel_id, []).append((name, posted.event_id))
+        self.note("acknowledged", name, posted.sequence)
 
     # --- the run -------------------------------------------------------------------------------------
 
@@ -186,13 +206,13 @@ class Run:
         self._sample()
         self.clock.run(TROUBLE_SECS)
         trouble.end()
-        for subscriber in self.subscribers:
-            subscriber.read_on()
+        for reading in (*self.subscribers, *self.sockets):
+            reading.read_on()
         if self._settle(SETTLE_SECS):
             self._one_more_round()
         self._check()
         self._agree_on_presence()
-        for reader in (*self.subscribers, *self.watchers):
+        for reader in (*self.subscribers, *self.watchers, *self.sockets):
             reader.stop()
         self.clock.run(self.clock.now + REST_SECS)
         self.report.violations += left_over(self.cluster)
@@ -202,7 +222,7 @@ class Run:
         """Everybody has everything within `secs`."""
         end = self.clock.now + secs
         while self.clock.now < end:
-            if not self._busy and all(reader.has_all for reader in (*self.subscribers, *self.watchers)):
+            if not self._busy and all(reader.has_all for reader in (*self.subscribers, *self.watchers, *self.sockets)):
                 return True
             self.clock.run(self.clock.now + LOOK_SECS)
         if self._busy:
@@ -258,7 +278,7 @@ class Run:
                 (posted.event_id, told)
             ]:
                 self.violation(f"acknowledged {text[:8]} is not at {posted.sequence} of {channel_id}")
-        for reader in (*self.subscribers, *self.watchers):
+        for reader in (*self.subscribers, *self.watchers, *self.sockets):
             wrong = reader.check()
             if wrong is not None:
                 self.violation(wrong)

@@ -25,6 +25,8 @@ EXPIRES_US = 10**12
 class GatewayClient:
     """`frames`: what has come, decoded. `closed`: the code, when the server has decided one."""
 
+    address = "192.0.2.1"
+
     def __init__(self, driven: Driven, user: str, session: str = "session", encoding: Encoding = Encoding.JSON) -> None:
         self.driven = driven
         self.frames: list[dict[str, Any]] = []
@@ -93,7 +95,8 @@ class GatewayClient:
         for flush in flushes:
             feeds = self.driven.replica.gateway.feeds
             if feeds.hub.is_open(flush.key):
-                feeds.flush(flush.key, 100, SPAN_BYTES, lambda handle, messages: _clients[handle]._take(messages))
+                while feeds.flush(flush.key, 100, SPAN_BYTES, lambda handle, data: _clients[handle]._take(data))[1]:
+                    pass
                 feeds.hub.flushed(flush.key)
                 feeds.end_overrun(flush.key)
         return bool(flushes)

@@ -99,10 +99,10 @@ class Replica:
         for key in list(self.dirty):
             del self.dirty[key]
             while True:
-                served, rests = self.feeds.flush(key, 4, 4_096, self._send)
+                _, left, rests = self.feeds.flush(key, 4, 4_096, self._send)
                 for handle, rest in rests:
                     self.socket(handle).outbox += rest
-                if not served:
+                if not left:
                     break
             self.feeds.end_overrun(key)
             if self.feeds.hub.is_open(key):

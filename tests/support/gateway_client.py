@@ -16,13 +16,19 @@ from openguild_proto.gateway.encoding import Encoding
 
 
 class DrivenClient:
-    """`sequences`: what was delivered, by log. `codes`: with which servers ended its connections; None: without one."""
+    """`sequences`: what was delivered, by log. `codes`: with which servers ended its connections; None: without one.
+
+    A client that a drain sends elsewhere ends its connection itself.
+    """
 
     def __init__(self, urls: Sequence[str], encoding: Encoding = Encoding.JSON) -> None:
         self.client = GatewayClient(encoding, jitter=random.random, random_bytes=random.randbytes)
         self.sequences: dict[str, list[int]] = {}
         self.codes: list[int | None] = []
+        self.connections = 0  # made so far
         self.events: list[ClientEvent] = []
+        self.longest_silence_secs = 0.0  # between two deliveries
+        self._delivered_at: float | None = None
         self._urls = itertools.cycle(urls)
         self._socket: ClientConnection | None = None
 
@@ -68,6 +74,7 @@ class DrivenClient:
                     if socket is not None:
                         await socket.close(code)
                 case Delivered(log=log, sequence=sequence):
+                    self._delivered()
                     self.sequences.setdefault(log, []).append(sequence)
                 case Ended():
                     return False
@@ -76,6 +83,12 @@ class DrivenClient:
         for message in self.client.messages_to_send() if self._socket is not None else ():
             await self._socket.send(message)
         return True
+
+    def _delivered(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._delivered_at is not None:
+            self.longest_silence_secs = max(self.longest_silence_secs, now - self._delivered_at)
+        self._delivered_at = now
 
     async def _connect(self, url: str) -> None:
         loop = asyncio.get_running_loop()
@@ -86,4 +99,5 @@ class DrivenClient:
         except (OSError, InvalidHandshake):
             self.client.disconnected(None, "", loop.time())
         else:
+            self.connections += 1
             self.client.connected(loop.time())

@@ -1,7 +1,7 @@
 """A real server that tells, at a signal, which of its objects hold a text: `python -m tests.support.held_memory FLAGS`.
 
 At SIGUSR2 it walks all objects that are reachable, and writes what it found to a file. A look at the raw memory of the process
-would also find what was freed and not written again, which nothing promises away (docs/SECURITY.md).
+would also find what was freed and not written again, which nothing promises away (docs/security.md).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import httpx
 
 from tests.support.chat import Chat
 from tests.support.launcher import PYTHON_ENVIRONMENT, LaunchedProcess, launch, run_launched
+from tests.support.terminal import Terminal
 from tests.support.waiting import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,7 @@ SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # the seed of PROTO
 class ServerProcess:
     """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
 
-    program: tuple[str, ...] = ("-m", "openguild_runtime.cli.main")
+    program: tuple[str, ...] = ("-m", "openguild_runtime.cli.entry_point")
     launched = False  # by tests.support.launcher, where the program is the usual one; else an interpreter each
 
     def __init__(
@@ -39,40 +40,46 @@ class ServerProcess:
         self.log_path = directory / f"server-{self.port}-{time.monotonic_ns()}.log"
         self._directory = directory
         self._flags = flags
-        self._settings = {
+        self.settings = {
             "HOST": "127.0.0.1", "PORT": self.port, "LOG_FORMAT": "json", "SESSION__SIGNING_KEY": SIGNING_KEY,
             "MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 1_000_000, "MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW": 1_000_000,
             "SESSION__MAX_LOGINS_PER_ADDRESS_PER_WINDOW": 1_000_000, "SESSION__MAX_REFRESHES_PER_ADDRESS_PER_WINDOW": 1_000_000,
-            "GUILDS__MAX_WRITES_PER_USER_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 2,
+            "GUILDS__MAX_WRITES_PER_USER_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 1,
             "METRICS__MAX_AGE_SECS": 0,
         } | settings  # fmt: skip
         for key in without:
-            del self._settings[key]
+            del self.settings[key]
         self._descriptors = descriptors  # the most files that it may have open
+        self.variables: dict[str, str] = {}  # of its environment, besides the settings
         self._chats: list[Chat] = []
         self.process: subprocess.Popen[bytes] | LaunchedProcess | None = None
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_SERVER__")}
-        environment = kept | {f"OPENGUILD_SERVER__{key}": str(value) for key, value in self._settings.items()}
-        return environment | PYTHON_ENVIRONMENT
+        environment = kept | {f"OPENGUILD_SERVER__{key}": str(value) for key, value in self.settings.items()}
+        return environment | PYTHON_ENVIRONMENT | self.variables
 
     def run_command(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """`openguild-server <flags> <arguments>` under the same settings, to its end; `environment` is set too."""
         fresh = not self.launched or "PYTHONPATH" in environment
-        environment = self._environment() | environment
+        environment = self.environment() | environment
         if fresh:
             return subprocess.run(
-                [sys.executable, "-m", "openguild_runtime.cli.main", *self._flags, *arguments],
+                [sys.executable, "-m", "openguild_runtime.cli.entry_point", *self._flags, *arguments],
                 cwd=self._directory, env=environment, input=stdin, capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
         return run_launched((*self._flags, *arguments), directory=self._directory, environment=environment, stdin=stdin)
 
+    def in_terminal(self, *arguments: str, **environment: str) -> Terminal:
+        """`openguild-server <flags> <arguments>` in a pseudo terminal."""
+        command = [sys.executable, "-m", "openguild_runtime.cli.entry_point", *self._flags, *arguments]
+        return Terminal(command, directory=self._directory, environment=self.environment() | environment)
+
     def start_command(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`run_command` that is not waited for."""
         return subprocess.Popen(
-            [sys.executable, "-m", "openguild_runtime.cli.main", *self._flags, *arguments],
-            cwd=self._directory, env=self._environment(), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, "-m", "openguild_runtime.cli.entry_point", *self._flags, *arguments],
+            cwd=self._directory, env=self.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def start(self, *, ready: bool = True, stderr: int | None = None, closed: bool = False) -> ServerProcess:
@@ -87,12 +94,12 @@ class ServerProcess:
             errors = log.fileno() if stderr is None else stderr
             if launched:
                 self.process = launch(
-                    self._flags, directory=self._directory, environment=self._environment(), stdin=nothing.fileno(),
+                    self._flags, directory=self._directory, environment=self.environment(), stdin=nothing.fileno(),
                     stdout=log.fileno(), stderr=errors,
                 )  # fmt: skip
             else:
                 self.process = subprocess.Popen(
-                    command, cwd=self._directory, env=self._environment(), stdin=nothing, stdout=log, stderr=errors
+                    command, cwd=self._directory, env=self.environment(), stdin=nothing, stdout=log, stderr=errors
                 )
         if ready:
             self.wait_ready()

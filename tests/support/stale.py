@@ -27,9 +27,9 @@ class StalePostgres(EmbeddedPostgres):
         shutil.copytree(self._directory, self._standby, copy_function=shutil.copy2)
         for directory, names, files in os.walk(self._standby):
             original = self._directory / os.path.relpath(directory, self._standby)
-            _give(directory, original)
+            give(directory, original)
             for name in (*names, *files):
-                _give(os.path.join(directory, name), original / name)
+                give(os.path.join(directory, name), original / name)
         self._launch()
 
     def promote(self, *, timeline: bool = True) -> None:
@@ -41,12 +41,12 @@ class StalePostgres(EmbeddedPostgres):
         standby = self._directory / "standby.signal"
         if timeline:
             standby.touch()
-            _give(standby, self._directory)
+            give(standby, self._directory)
         self._launch()
         if timeline and self.pid is not None:  # it answers reads by now
             promote = self._directory / "promote"
             promote.touch()
-            _give(promote, self._directory)
+            give(promote, self._directory)
             os.kill(self.pid, signal.SIGUSR1)
             wait_until(lambda: not standby.exists(), what="the promotion")
 
@@ -55,7 +55,7 @@ class StalePostgres(EmbeddedPostgres):
         return self._root / "standby"
 
 
-def _give(path: str | os.PathLike[str], like: str | os.PathLike[str]) -> None:
+def give(path: str | os.PathLike[str], like: str | os.PathLike[str]) -> None:
     """To the account that owns `like`."""
     owner = os.stat(like)
     os.chown(path, owner.st_uid, owner.st_gid)

@@ -10,6 +10,7 @@ import msgspec
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import Effect, StorageEffect
+from openguild_proto.effects.handovers import AbsorbHistory, StartAbsorbing
 from openguild_proto.effects.process import (
     Announce,
     CheckReadiness,
@@ -74,6 +75,8 @@ class World:
                 return None
             case FindPresence(user_ids=user_ids):
                 return {user_id: self.present[user_id] for user_id in user_ids if user_id in self.present}
+            case StartAbsorbing():
+                return self.tables.perform(AbsorbHistory(effect.owner, effect.log_id))
             case WarnOperator():
                 self.warned.append(effect)
                 return None

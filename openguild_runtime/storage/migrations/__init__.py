@@ -26,10 +26,14 @@ LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint, to be unique
 CONNECT_LIMIT_SECS = 10.0
 MAX_RACES = 3  # with other releases that migrate at the same time
 
-# Locks logs in the usual order. Epochs are random, so that two restores do not give the same one.
+# Locks logs in the usual order. A mirrored log counts in the epoch of its origin.
+# Epochs are random, so that two restores do not give the same one.
 NEW_EPOCHS = """
 UPDATE logs AS l SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
-FROM (SELECT log_id FROM logs ORDER BY log_id FOR NO KEY UPDATE) AS locked
+FROM (
+    SELECT log_id FROM logs WHERE NOT EXISTS (SELECT FROM federation_mirrors AS m WHERE m.log_id = logs.log_id)
+    ORDER BY log_id FOR NO KEY UPDATE
+) AS locked
 WHERE l.log_id = locked.log_id
 """
 RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL"  # the next replica records the lineage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from openguild_proto.effects.accounts import DescribeUser, FindUserByName, InsertUser, SetDisplayName
+from openguild_proto.effects.accounts import DescribeUser, FindUserByName, FindUsernames, InsertUser, SetDisplayName
 from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
@@ -66,6 +66,14 @@ async def set_display_name(tx: Transaction, effect: SetDisplayName) -> UserRecor
 async def find_user_by_name(connection: Connection, effect: FindUserByName) -> UserRecord | None:
     row = await connection.fetchrow(f"{USER} WHERE username_key = $1", effect.username_key)
     return USERS.record(row) if row is not None else None
+
+
+@performs(FindUsernames, Mode.QUERY)
+async def find_usernames(connection: Connection, effect: FindUsernames) -> dict[str, str]:
+    rows = await connection.fetch(
+        "SELECT user_id::text, username FROM users WHERE user_id = ANY ($1::uuid[])", list(effect.user_ids)
+    )
+    return {row["user_id"]: row["username"] for row in rows}
 
 
 @performs(DescribeUser, Mode.SNAPSHOT)

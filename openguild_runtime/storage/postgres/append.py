@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from openguild_proto.effects.channels import AppendEvent, AppendFailure
-from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.errors import Refusal
 from openguild_proto.log.changes import repeat_of
 from openguild_proto.log.commits import Outcome
-from openguild_proto.policy.permissions import Permission, require_role, require_session
+from openguild_proto.policy.permissions import Permission, handed_over, require_role, require_session
 from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.postgres.changes import OVERSEERS, PERMITTED, append_changes, stored_now
@@ -91,4 +91,4 @@ def _refusal(row: Row) -> Exception:
         require_role(row["server_roles"], (row["guild_role"], row["channel_role"]), Permission.SEND_MESSAGES)
     except Refusal as refusal:
         return refusal
-    return LocalProtocolError("the statement refuses a post that the rule allows")
+    return handed_over()

@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from openguild_proto.effects.channels import FindChannelAccess
 from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.policy.permissions import Permission, require_channel, require_guild, require_session
+from openguild_proto.policy.permissions import (
+    Permission,
+    require_channel,
+    require_guild,
+    require_owned,
+    require_session,
+)
 from openguild_proto.records import Author, ChannelAccess, GuildAccess
 from openguild_runtime.storage.postgres.access import find_channel_accesses, find_guild_access
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -52,6 +58,7 @@ async def require_in_guild(
     role = require_guild(access, permission)
     if access is None:
         raise Refusal(ErrorCode.NOT_FOUND)
+    require_owned(access.guild.origin)
     return access, role
 
 

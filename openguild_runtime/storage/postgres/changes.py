@@ -14,7 +14,7 @@ from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
 from openguild_proto.policy.reactions import is_crowded
-from openguild_proto.records import MessageState, Pin, React, Redact, StoredEvent
+from openguild_proto.records import NO_REACTIONS, MessageState, Pin, React, Redact, StoredEvent
 from openguild_runtime.storage.postgres.search_index import FOLLOW, changed_documents
 from openguild_runtime.storage.postgres.values import (
     Connection,
@@ -28,7 +28,7 @@ from openguild_runtime.storage.postgres.values import (
 
 # Names the columns: one that a later release adds changes nothing. The limit of locks is set as in append.py.
 JUDGE = """
-SELECT place, head_sequence, message_count, pins, living, guild_role, channel_role, server_roles,
+SELECT place, head_sequence, message_count, pins, is_moved, living, guild_role, channel_role, server_roles,
     known_sequence, known_event_id, known_fingerprint, known_wire, known_created_at,
     sequence, event_id, author_id, created_at AS posted_at, edited_text, edited_at, versions, redacted_by, pinned_at, replies,
     reactions, has_reacted, text_sequences, text_wires
@@ -49,6 +49,12 @@ FROM set_config('lock_timeout', {_PLACES[-4]}, true) AS lock_timeout, LATERAL ap
 ) AS appended
 """
 WRITE = f"SELECT place FROM write_changes_v1({', '.join(_PLACES[: _EVENTS + GONE_COLUMNS])})"
+BORN_REDACTED = f"""
+INSERT INTO message_states (log_id, sequence, revision, versions, redacted_by, replies, reactions, crowded)
+SELECT log_id, sequence, sequence, 1, redacted_by, 0, '{NO_REACTIONS}', false
+FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS born (log_id, sequence, redacted_by)
+ON CONFLICT (log_id, sequence) DO NOTHING
+"""
 _NO_STATE = (None,) * STATE_COLUMNS
 NOTHING_GONE = ((),) * GONE_COLUMNS
 PERMITTED = roles_with(Permission.SEND_MESSAGES)
@@ -58,7 +64,7 @@ OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 async def append_changes(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
     """Store the batch; one outcome for each effect, in order. Raises as `append_batch` does."""
     outcomes = await _append_foreseen(connection, effects, lock_timeout_ms)
-    return outcomes or await _append_judged(connection, effects, lock_timeout_ms)
+    return outcomes or await append_judged(connection, effects, lock_timeout_ms)
 
 
 async def _append_foreseen(
@@ -74,22 +80,31 @@ async def _append_foreseen(
     return [stored_now(effect, sequences[place]) for place, effect in enumerate(effects, start=1) if sequences]
 
 
-async def _append_judged(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
-    """Read under the locks, decide, and store."""
+async def append_judged(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
+    """Read under the locks, decide, and store, in a transaction."""
     async with connection.transaction(isolation="read_committed"):
-        rows = await connection.fetch(JUDGE, *_questions(effects), f"{lock_timeout_ms}ms")
-        judged = {row["place"]: row for row in rows}
-        batch = ChangeBatch()
-        outcomes = []
-        for place, effect in enumerate(effects, start=1):
-            row = judged.get(place)
-            outcomes.append(batch.decide(effect, _judgement(effect, row) if row is not None else None))
-        if batch.events:
-            gone = [(*key, wire) for key, wire in batch.redacted.items()]
-            await connection.execute(WRITE, *_written(batch), *(zip(*gone, strict=True) if gone else NOTHING_GONE))
-            documents = changed_documents(batch)
-            if documents[0]:
-                await connection.execute(FOLLOW, *documents)
+        return await judge_and_write(connection, effects, lock_timeout_ms)
+
+
+async def judge_and_write(
+    connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int
+) -> list[Outcome]:
+    """Read under the locks, decide, and store, in the transaction that the caller has begun."""
+    rows = await connection.fetch(JUDGE, *_questions(effects), f"{lock_timeout_ms}ms")
+    judged = {row["place"]: row for row in rows}
+    batch = ChangeBatch()
+    outcomes = []
+    for place, effect in enumerate(effects, start=1):
+        row = judged.get(place)
+        outcomes.append(batch.decide(effect, _judgement(effect, row) if row is not None else None))
+    if batch.events:
+        gone = [(*key, wire) for key, wire in batch.redacted.items()]
+        await connection.execute(WRITE, *_written(batch), *(zip(*gone, strict=True) if gone else NOTHING_GONE))
+        documents = changed_documents(batch)
+        if documents[0]:
+            await connection.execute(FOLLOW, *documents)
+        if batch.born_redacted:
+            await connection.execute(BORN_REDACTED, *zip(*batch.born_redacted, strict=True))
     return outcomes
 
 
@@ -139,6 +154,7 @@ def _judgement(effect: AppendEvent, row: Row) -> Judgement:
         head=row["head_sequence"],
         messages=row["message_count"],
         living=row["living"],
+        is_moved=row["is_moved"],
         memberships=(row["guild_role"], row["channel_role"]),
         server_roles=texts(row["server_roles"]),
         known=known,

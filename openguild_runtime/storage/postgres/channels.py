@@ -23,8 +23,16 @@ from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.limits import MAX_SEQUENCE
 from openguild_proto.policy.channels import creator_role, decide_channel
 from openguild_proto.policy.count_limits import check_count
-from openguild_proto.policy.permissions import ROLES, Permission
-from openguild_proto.records import Author, ChannelRecord, ControlKind, LimitReached, ReadState, StoredEvent
+from openguild_proto.policy.permissions import ROLES, Permission, require_owned
+from openguild_proto.records import (
+    Author,
+    ChannelRecord,
+    ControlKind,
+    LimitReached,
+    MemberChange,
+    ReadState,
+    StoredEvent,
+)
 from openguild_proto.schemas.log_entries import (
     channel_created,
     channel_deleted,
@@ -37,6 +45,7 @@ from openguild_runtime.storage.postgres.access import CHANNEL, CHANNELS
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_in_channel, require_in_guild
 from openguild_runtime.storage.postgres.mentions import OWN_CHANNELS, UNREAD_MENTIONS, count_unread_mentions
 from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
 
@@ -59,6 +68,9 @@ DELETE_LOGS = (
 async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecord | LimitReached:
     now, creator_id = moment(effect.now_ms), effect.author.user_id
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_CHANNELS)
+    repeated = await find_repeat(tx, effect.author, effect.once, ChannelRecord, effect.now_ms)
+    if repeated is not None:
+        return repeated
     count = await tx.connection.fetchval("SELECT count(*) FROM channels WHERE guild_id = $1", effect.guild_id)
     full = check_count(count, effect.limit)
     if full is not None:
@@ -92,6 +104,7 @@ async def insert_channel(tx: Transaction, effect: InsertChannel) -> ChannelRecor
             role,
             now,
         )
+    await keep_answer(tx, effect.author, effect.once, record, effect.now_ms)
     await tx.append(channel_created(record), sender=creator_id, now_ms=effect.now_ms)
     await tx.log(
         ControlKind.CHANNEL_CREATED,
@@ -154,7 +167,9 @@ async def _hold_channel(tx: Transaction, author: Author, channel_id: str, permis
     row = await tx.connection.fetchrow(f"SELECT {CHANNEL} FROM {CHANNELS} WHERE channel_id = $1", channel_id)
     if row is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    return CHANNEL.record(row)
+    channel = CHANNEL.record(row)
+    require_owned(channel.origin)
+    return channel
 
 
 async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
@@ -163,16 +178,31 @@ async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
         await tx.connection.execute(statement, log_ids)
 
 
+# Whether the user is of another server, and no member of the channel's guild: they have no mirror of it.
+IS_STRANGER = """
+SELECT EXISTS (
+    SELECT FROM channels AS c JOIN users AS u ON u.user_id = $2 AND u.origin IS NOT NULL
+    WHERE c.channel_id = $1 AND c.origin IS NULL AND NOT EXISTS (
+        SELECT FROM guild_memberships AS m WHERE m.guild_id = c.guild_id AND m.user_id = u.user_id
+    )
+)
+"""
+
+
 @performs(GrantChannelRole, Mode.TRANSACTION)
-async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool:
+async def grant_channel_role(tx: Transaction, effect: GrantChannelRole) -> bool | MemberChange:
     await hold_users(tx, [effect.user_id])
     await tx.connection.execute(
         "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM channels WHERE channel_id = $1) FOR NO KEY UPDATE",
         effect.channel_id,
     )
+    if await tx.connection.fetchval(IS_STRANGER, effect.channel_id, effect.user_id):
+        return MemberChange.NOT_MEMBER
     row = await tx.connection.fetchrow(
         f"""
-        WITH channel AS (SELECT channel_id FROM channels WHERE channel_id = $1 FOR KEY SHARE), granted AS (
+        WITH channel AS (
+            SELECT channel_id FROM channels WHERE channel_id = $1 AND origin IS NULL FOR KEY SHARE
+        ), granted AS (
             INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
             SELECT channel_id, user_id, $3, $4 FROM channel, users WHERE user_id = $2
             ON CONFLICT (channel_id, user_id) DO UPDATE SET role = EXCLUDED.role RETURNING channel_id

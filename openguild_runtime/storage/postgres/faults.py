@@ -118,8 +118,15 @@ def _errno(failure: OSError) -> int:
 class FaultLog:
     """Logs failures, each cause once in `REPEAT_SECS` with the number of suppressed lines. Calls `on_fault(writes, cause)`."""
 
-    def __init__(self, on_fault: Callable[[bool, str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        on_fault: Callable[[bool, str], None],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        title: str = "the database",
+    ) -> None:
         self._on_fault = on_fault
+        self._title = title
         self._clock = clock
         self._lines = LogThrottle(REPEAT_SECS)
 
@@ -129,7 +136,7 @@ class FaultLog:
         suppressed = self._lines.due(cause, self._clock())
         if suppressed is not None:
             log.warning(
-                f"the database failed: {CAUSES[cause]}",
+                f"{self._title} failed: {CAUSES[cause]}",
                 cause=cause,
                 sqlstate=getattr(failure, "sqlstate", None),
                 kind=type(failure).__name__ if failure is not None else None,

@@ -19,7 +19,7 @@ from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.policy.count_limits import check_count
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
-from openguild_proto.policy.permissions import Permission
+from openguild_proto.policy.permissions import Permission, require_owned
 from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
 from openguild_proto.schemas.log_entries import guild_created, guild_renamed, member_gone, member_joined, role_set
 from openguild_proto.schemas.payloads import channel_ids_body
@@ -27,7 +27,9 @@ from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
 from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
 from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.ended_mirrors import end_mirror, end_mirrors, holds_last_member
 from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
@@ -39,6 +41,9 @@ MEMBER = f"SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id)"
 async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | LimitReached:
     now, owner_id = moment(effect.now_ms), effect.author.user_id
     await require_author(tx, effect.author)
+    repeated = await find_repeat(tx, effect.author, effect.once, GuildRecord, effect.now_ms)
+    if repeated is not None:
+        return repeated
     full = check_count(await _guilds_owned(tx, owner_id), effect.limit)
     if full is not None:
         return full
@@ -60,6 +65,7 @@ async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | Li
     )
     guild = GuildRecord(guild_id=effect.guild_id, name=effect.name, created_at_ms=effect.now_ms)
     owner = await known_member(tx, effect.guild_id, owner_id)
+    await keep_answer(tx, effect.author, effect.once, guild, effect.now_ms)
     await tx.append(guild_created(guild, owner), sender=owner_id, now_ms=effect.now_ms)
     await tx.log(ControlKind.MEMBER_JOINED, guild_id=effect.guild_id, user_id=owner_id)
     return guild
@@ -110,6 +116,7 @@ async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
     log_ids = [effect.guild_id, *channel_ids]
     await tx.connection.execute(HOLD_LOGS, log_ids)
     await tx.connection.execute("DELETE FROM guilds WHERE guild_id = $1", effect.guild_id)
+    await end_mirrors(tx, effect.guild_id)
     await delete_logs(tx, log_ids)
     body = channel_ids_body(channel_ids)
     await tx.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id, body=body)
@@ -153,7 +160,7 @@ async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChang
     _, own_role = await require_in_guild(
         tx, author, effect.guild_id, Permission.MANAGE_MEMBERS, changing=[effect.user_id]
     )
-    held, owners, owned = await _membership_counts(tx, effect.guild_id, user_id)
+    held, owners, owned, _ = await _membership_counts(tx, effect.guild_id, user_id)
     change = decide_role_change(
         author_role=own_role,
         held=held,
@@ -166,7 +173,7 @@ async def set_member_role(tx: Transaction, effect: SetMemberRole) -> MemberChang
     if change is not MemberChange.DONE:
         return change
     await _set_role(tx, effect.guild_id, user_id, effect.role)
-    ended = await _end_lost_rights(tx, effect.guild_id, user_id, held, effect.role)
+    ended = await end_lost_rights(tx, effect.guild_id, user_id, held, effect.role)
     entries = role_set(effect.guild_id, user_id, effect.role, ended_invites=ended, reason=effect.reason)
     await tx.append(entries, sender=author.user_id, now_ms=effect.now_ms)
     await tx.log(ControlKind.MEMBER_CHANGED, guild_id=effect.guild_id, user_id=user_id)
@@ -180,38 +187,46 @@ async def remove_member(tx: Transaction, effect: RemoveMember) -> MemberChange:
     if user_id == author.user_id:
         await require_author(tx, author, changing=[user_id])
         await hold_guild(tx, effect.guild_id)
+        require_owned(await tx.connection.fetchval("SELECT origin FROM guilds WHERE guild_id = $1", effect.guild_id))
     else:
         _, author_role = await require_in_guild(
             tx, author, effect.guild_id, Permission.MANAGE_MEMBERS, changing=[user_id]
         )
-    held, owners, _ = await _membership_counts(tx, effect.guild_id, user_id)
+    held, owners, _, peer = await _membership_counts(tx, effect.guild_id, user_id)
     change = decide_removal(author_role=author_role, held=held, owners=owners)
     if change is not MemberChange.DONE:
         return change
     await tx.connection.execute(
         "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2", effect.guild_id, user_id
     )
-    ended = await _end_lost_rights(tx, effect.guild_id, user_id, held, None)
+    ended = await end_lost_rights(tx, effect.guild_id, user_id, held, None)
     removed = user_id != author.user_id
     entries = member_gone(effect.guild_id, user_id, removed=removed, ended_invites=ended, reason=effect.reason)
+    ends = await holds_last_member(tx, effect.guild_id, peer)
     await tx.append(entries, sender=author.user_id, now_ms=effect.now_ms)
+    if ends:
+        await end_mirror(tx, effect.guild_id, peer, effect.now_ms)
     await tx.log(ControlKind.MEMBER_REMOVED, guild_id=effect.guild_id, user_id=user_id)
     return MemberChange.DONE
 
 
-async def _membership_counts(tx: Transaction, guild_id: str, user_id: str) -> tuple[str | None, int, int]:
-    """Return the user's role in the guild, the guild's owners and the guilds that the user owns. The caller has locked both."""
+async def _membership_counts(tx: Transaction, guild_id: str, user_id: str) -> tuple[str | None, int, int, str | None]:
+    """Return the user's role in the guild, the guild's owners, the guilds that the user owns, and the user's home server.
+
+    The caller has locked both.
+    """
     row = await tx.connection.fetchrow(
         """
         SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,
             (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $3) AS owners,
-            (SELECT count(*) FROM guild_memberships WHERE user_id = $2 AND role = $3) AS owned
+            (SELECT count(*) FROM guild_memberships WHERE user_id = $2 AND role = $3) AS owned,
+            (SELECT origin FROM users WHERE user_id = $2) AS origin
         """,
         guild_id,
         user_id,
         OWNER,
     )
-    return (row["role"], row["owners"], row["owned"]) if row is not None else (None, 0, 0)
+    return (row["role"], row["owners"], row["owned"], row["origin"]) if row is not None else (None, 0, 0, None)
 
 
 async def _set_role(tx: Transaction, guild_id: str, user_id: str, role: str) -> None:
@@ -220,7 +235,7 @@ async def _set_role(tx: Transaction, guild_id: str, user_id: str, role: str) -> 
     )
 
 
-async def _end_lost_rights(
+async def end_lost_rights(
     tx: Transaction, guild_id: str, user_id: str, held: str | None, role: str | None
 ) -> list[str]:
     """Return the codes of the ended invites."""
@@ -248,11 +263,15 @@ async def _end_lost_rights(
 async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberChange | None:
     await hold_users(tx, [effect.user_id])
     await hold_guild(tx, effect.guild_id)
-    held, owners, _ = await _membership_counts(tx, effect.guild_id, effect.user_id)
+    held, owners, _, home = await _membership_counts(tx, effect.guild_id, effect.user_id)
+    if not await tx.connection.fetchval("SELECT origin IS NULL FROM guilds WHERE guild_id = $1", effect.guild_id):
+        return None
+    if home is not None and held is None:
+        return MemberChange.NOT_MEMBER
     change = decide_grant(held=held, role=effect.role, owners=owners)
     if change is not MemberChange.DONE:
         return change
-    ended = await _end_lost_rights(tx, effect.guild_id, effect.user_id, held, effect.role)
+    ended = await end_lost_rights(tx, effect.guild_id, effect.user_id, held, effect.role)
     if held is not None:
         kind = ControlKind.MEMBER_CHANGED
         await _set_role(tx, effect.guild_id, effect.user_id, effect.role)

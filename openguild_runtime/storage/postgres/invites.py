@@ -14,13 +14,14 @@ from openguild_proto.effects.guilds import (
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
-from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
+from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild, require_owned
 from openguild_proto.records import ControlKind, InviteRecord, LimitReached, MemberRecord
 from openguild_proto.schemas.log_entries import invite_created, invite_deleted, member_joined
 from openguild_runtime.storage.postgres.access import find_guild_access
 from openguild_runtime.storage.postgres.authority import hold_guild, require_author, require_in_guild
 from openguild_runtime.storage.postgres.guilds import MEMBER, MEMBERS, find_member, known_member
 from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import (
     Connection,
@@ -33,13 +34,16 @@ from openguild_runtime.storage.postgres.values import (
     to_millis_or_none,
 )
 
-INVITE = "i.code, i.guild_id, i.created_by, i.max_uses, i.uses, i.expires_at, i.created_at, g.name"
+INVITE = "i.code, i.guild_id, i.created_by, i.max_uses, i.uses, i.expires_at, i.created_at, g.name, g.origin"
 
 
 @performs(InsertInvite, Mode.TRANSACTION)
 async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord | LimitReached:
     connection = tx.connection
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.CREATE_INVITES)
+    repeated = await find_repeat(tx, effect.author, effect.once, InviteRecord, effect.now_ms)
+    if repeated is not None:
+        return repeated
     invites = await list_invites(connection, ListInvites(guild_id=effect.guild_id))
     deleted = decide_new_invite(invites, now_ms=effect.now_ms, limit=effect.limit)
     if isinstance(deleted, LimitReached):
@@ -68,6 +72,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
         created_by=effect.author.user_id,
         created_at_ms=effect.now_ms,
     )
+    await keep_answer(tx, effect.author, effect.once, invite, effect.now_ms)
     await tx.append(invite_created(invite), sender=invite.created_by, now_ms=effect.now_ms)
     return invite
 
@@ -111,6 +116,7 @@ def _invite(row: Row) -> InviteRecord:
         created_by=str(row["created_by"]),
         created_at_ms=to_millis(row["created_at"]),
         member_count=row["members"],
+        origin=row["origin"],
     )
 
 
@@ -120,6 +126,9 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     # lock the user, so that the count of guilds holds; before the guild, as a promotion does
     await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
     await require_author(tx, effect.author)
+    repeated = await find_repeat(tx, effect.author, effect.once, MemberRecord, effect.now_ms)
+    if repeated is not None:
+        return repeated
     # lock the guild before its invite, as a deletion of the guild does
     await connection.execute(
         "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE", effect.code
@@ -142,7 +151,12 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
     if guild_id is None or joining is not Joining.JOIN:
-        return MEMBERS.record(already) if already is not None else None
+        if already is None:
+            return None
+        member = MEMBERS.record(already)
+        await keep_answer(tx, effect.author, effect.once, member, effect.now_ms)
+        return member
+    require_owned(invite.origin if invite is not None else None)
     status = await connection.execute(
         """
         INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
@@ -161,6 +175,7 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
         if access is None:
             raise LocalProtocolError("a guild is gone that this transaction holds")
         entries = member_joined(access.guild, member, invite_code=effect.code)
+        await keep_answer(tx, effect.author, effect.once, member, effect.now_ms)
         await tx.append(entries, sender=user_id, now_ms=effect.now_ms)
         await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=user_id)
         return member
@@ -190,6 +205,7 @@ async def delete_invite(tx: Transaction, effect: DeleteInvite) -> None:
     await hold_guild(tx, invite.guild_id)
     access = await find_guild_access(tx.connection, FindGuildAccess(guild_id=invite.guild_id, user_id=user_id))
     require_guild(access, needed_to_delete(invite.created_by, user_id))
+    require_owned(access.guild.origin if access is not None else None)
     if not rows_changed(await tx.connection.execute("DELETE FROM invites WHERE code = $1", effect.code)):
         raise Refusal(ErrorCode.NOT_FOUND)
     await tx.append(invite_deleted(invite, effect.reason), sender=user_id, now_ms=effect.now_ms)

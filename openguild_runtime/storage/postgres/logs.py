@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects.logs import FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.logs import AccountPlaces, FindAccountPlaces, FindLogs, FindPlace, ReadLogs
 from openguild_proto.effects.performs import performs
 from openguild_proto.records import LogAccess, LogPlace, StoredEvent
-from openguild_runtime.storage.postgres.access import SERVER_ROLES
+from openguild_runtime.storage.postgres.access import GUILD, SERVER_ROLES
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, texts, to_millis
 
@@ -20,9 +20,10 @@ async def find_place(connection: Connection, effect: FindPlace) -> LogPlace | No
 async def find_logs(connection: Connection, effect: FindLogs) -> tuple[LogAccess, ...]:
     rows = await connection.fetch(
         f"""
-        SELECT l.log_id, l.kind, l.epoch, l.head_sequence, g.role AS guild_role, m.role AS channel_role,
+        SELECT l.log_id, l.kind, l.epoch, l.head_sequence, l.base_sequence, g.role AS guild_role, m.role AS channel_role,
             (SELECT {SERVER_ROLES}) AS server_roles
-        FROM logs AS l LEFT JOIN channels AS c ON c.channel_id = l.log_id
+        FROM logs AS l
+        LEFT JOIN LATERAL (SELECT guild_id FROM channels WHERE channel_id = l.log_id LIMIT 1) AS c ON true
         LEFT JOIN guild_memberships AS g ON g.guild_id = coalesce(c.guild_id, l.log_id) AND g.user_id = $2
         LEFT JOIN channel_memberships AS m ON m.channel_id = l.log_id AND m.user_id = $2
         WHERE l.log_id = ANY ($1::uuid[]) ORDER BY l.log_id
@@ -33,10 +34,36 @@ async def find_logs(connection: Connection, effect: FindLogs) -> tuple[LogAccess
     return tuple(_access(row) for row in rows)
 
 
+@performs(FindAccountPlaces, Mode.QUERY)
+async def find_account_places(connection: Connection, effect: FindAccountPlaces) -> AccountPlaces | None:
+    rows = await connection.fetch(
+        f"""
+        SELECT own.epoch AS own_epoch, own.head_sequence AS own_head, {GUILD}, theirs.epoch, theirs.head_sequence
+        FROM logs AS own LEFT JOIN LATERAL (
+            SELECT {GUILD}, l.epoch, l.head_sequence FROM guilds JOIN logs AS l ON l.log_id = guild_id
+            WHERE guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = own.log_id)
+        ) AS theirs ON true
+        WHERE own.log_id = $1 ORDER BY created_at, guild_id
+        """,
+        effect.user_id,
+    )
+    if not rows:
+        return None
+    return AccountPlaces(
+        LogPlace(effect.user_id, rows[0]["own_epoch"], rows[0]["own_head"]),
+        tuple(
+            (GUILD.record(row), LogPlace(str(row["guild_id"]), row["epoch"], row["head_sequence"]))
+            for row in rows
+            if row["guild_id"] is not None
+        ),
+    )
+
+
 def _access(row: Row) -> LogAccess:
     memberships = {"channel": (row["guild_role"], row["channel_role"]), "guild": (row["guild_role"],)}
     kind = row["kind"]
-    return LogAccess(kind, _place(row), memberships.get(kind, ()), texts(row["server_roles"]))
+    roles = texts(row["server_roles"])
+    return LogAccess(kind, _place(row), memberships.get(kind, ()), roles, row["base_sequence"] or 0)
 
 
 def _place(row: Row) -> LogPlace:

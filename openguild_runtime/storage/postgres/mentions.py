@@ -18,20 +18,27 @@ from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
 MENTION = Columns(MentionRecord)
 
-# Channels of the user $1, with the place of their effective role in $2 (roles, the highest first) and since when they read.
-OWN_CHANNELS = """
+# Of the user $1: the channels of their guilds, and those where they have a role. Two look-ups: with OR all channels are read.
+CHANNELS_OF_USER = """
+SELECT c.channel_id, c.guild_id, c.created_at FROM guild_memberships AS g JOIN channels AS c USING (guild_id)
+WHERE g.user_id = $1
+UNION
+SELECT c.channel_id, c.guild_id, c.created_at FROM channel_memberships AS m JOIN channels AS c USING (channel_id)
+WHERE m.user_id = $1
+""".strip()
+# These channels, with the place of the user's effective role in $2 (roles, the highest first) and since when they read.
+OWN_CHANNELS = f"""
 SELECT c.channel_id, c.guild_id, c.created_at, least(g.joined_at, m.joined_at) AS since,
     coalesce(s.last_read_sequence, 0) AS last_read,
     coalesce(s.last_read_messages, 0) AS last_read_messages, coalesce(s.own_since, 0) AS own_since, least(
         array_position($2::text[], g.role), array_position($2::text[], m.role),
         (SELECT min(array_position($2::text[], role)) FROM user_roles WHERE user_id = $1)
     ) AS highest
-FROM channels AS c
+FROM ({CHANNELS_OF_USER}) AS c
 LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = $1
 LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = $1
 LEFT JOIN channel_read_state AS s ON s.channel_id = c.channel_id AND s.user_id = $1
-WHERE (c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
-    OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1))
+WHERE true
 """
 # Whether a row `n` of many mentions the user otherwise than by their id, in a row `c` of the above.
 OF_MANY = """
@@ -63,8 +70,9 @@ FROM (
     SELECT log_id, sequence, event_id, created_at, direct, guild_id, last_read FROM direct
     UNION ALL SELECT log_id, sequence, event_id, created_at, direct, guild_id, last_read FROM of_many
 ) AS n
-JOIN log_events AS e ON e.log_id = n.log_id AND e.sequence = n.sequence
-LEFT JOIN message_states AS s ON s.log_id = n.log_id AND s.sequence = n.sequence
+CROSS JOIN LATERAL (SELECT wire FROM log_events WHERE log_id = n.log_id AND sequence = n.sequence LIMIT 1) AS e
+LEFT JOIN LATERAL (SELECT edited_text FROM message_states WHERE log_id = n.log_id AND sequence = n.sequence LIMIT 1) AS s
+    ON true
 ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
 """
 UNREAD_OF = f"SELECT {UNREAD_MENTIONS} AS mentions FROM ({OWN_CHANNELS} AND c.channel_id = $3) AS c"

@@ -12,5 +12,6 @@ class Mode(Enum):
     CHANGE = "one statement that writes, given a connection"
     SNAPSHOT = "several statements that read one snapshot, given a transaction"
     TRANSACTION = "several statements, perhaps with a control record, given a transaction"
+    LONG = "as TRANSACTION, for minutes: a log is stored anew"
     WATCH = "given a connection that is reserved for the reads of a replica"
     STORE = "given the store: for batches, or with state of the store"

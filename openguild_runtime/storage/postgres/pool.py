@@ -14,13 +14,17 @@ from typing import Any, TypeVar
 
 import anyio
 import asyncpg
+import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.policy.silence import SilenceDetector
 from openguild_runtime.observability.database_causes import CAUSES
-from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
+from openguild_runtime.storage.postgres.faults import FaultLog, Unusable, cause_of
+from openguild_runtime.storage.postgres.kept_sessions import KeptSessions, Session
+from openguild_runtime.storage.postgres.primary import FAILURES, PrimaryConnector
 from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.system.deadlines import Deadline, Deadlines
 
 T = TypeVar("T")
 
@@ -29,7 +33,18 @@ IDLE_LIFETIME_SECS = 300.0
 SILENT_AFTER_SECS = 3.0  # without any response: far longer than a loaded database takes
 TICKS = 10  # of a probe timer; a stall of this process counts as one
 CLOSE_SECS = 0.5  # for an orderly close of the sessions
+LOOK_SECS = 5.0  # between two looks at the other hosts of the URL
 RENEW_SECS = 5.0  # between two renewals of all sessions after failures, to limit reconnects to a standby
+log = structlog.get_logger("openguild.storage")
+
+# Failures after which a transaction is run again, once: a migration invalidated prepared statements, or it met another one.
+AGAIN = (
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+AGAIN_SECS = 0.02  # before that: the transaction that it met goes first, else they meet again
 # Causes after which a session cannot be used again.
 UNRECOVERABLE = frozenset({"read_only", "shutdown", "lost", "starting", "damaged"})
 
@@ -59,9 +74,10 @@ class ProbeTimer:
 
 
 class Pool:
-    """`on_fault(writes, cause)` is called for each failed use, `on_silence()` when the database stops responding.
+    """`on_fault(writes, cause)` is called for each failed use, `on_silence()` when the database stops responding. `title`: its name
+    in the log.
 
-    Every use ends after `limit_secs`, or when its caller is cancelled.
+    Every use ends after `limit_secs`, or when its caller is cancelled; the server times out first, with a reason.
     """
 
     def __init__(
@@ -73,31 +89,36 @@ class Pool:
         limit_secs: float,
         cache_size: int,
         settings: dict[str, str],
-        on_fault: Callable[[bool, str], None],
-        on_silence: Callable[[], None],
+        on_fault: Callable[[bool, str], None] = lambda writes, cause: None,
+        on_silence: Callable[[], None] = lambda: None,
+        title: str = "the database",
     ) -> None:
         self._url = url
+        self._primary = PrimaryConnector(url)
+        self._looked_at = time.monotonic()
         self._tasks = tasks
         self._size = size
         self._limit_secs = limit_secs
         self._cache_size = cache_size
         self._session: dict[str, Any] = {
             "timeout": limit_secs,
-            "command_timeout": limit_secs,  # the server times out first, with a reason
             "statement_cache_size": cache_size,
             "server_settings": settings,
         }
-        self._faults = FaultLog(on_fault)
+        self._faults = FaultLog(on_fault, title=title)
         self._on_silence = on_silence
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._sessions: asyncpg.Pool[asyncpg.Record] | None = None  # the same pool, also during `aclose`
-        self._lent: set[anyio.CancelScope] = set()
+        self._kept: KeptSessions | None = None  # of this pool
+        self._lent: set[Deadline] = set()
+        self.deadlines = Deadlines()
         self._silence = SilenceDetector(SILENT_AFTER_SECS)
         self._renewed_at = float("-inf")
 
     async def open(self) -> None:
         """Create the pool, without connecting. Raises ValueError for a bad URL."""
         if self._pool is None:
+            chosen: dict[str, Any] = {"connect": self._primary.connect} if self._primary.has_several else {}
             self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=0,
@@ -105,13 +126,16 @@ class Pool:
                 max_inactive_connection_lifetime=IDLE_LIFETIME_SECS,
                 reset=_keep_session,
                 **self._session,
+                **chosen,
             )
             self._sessions = self._pool
+            self._kept = KeptSessions(self._pool, self._give_back)
 
     async def aclose(self) -> None:
         """Close all sessions, within a time limit."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            self._keep_no_more()
             with anyio.move_on_after(CLOSE_SECS, shield=True) as limit, suppress(Exception):
                 await pool.close()
             if limit.cancelled_caught:
@@ -130,16 +154,23 @@ class Pool:
     @property
     def sizes(self) -> tuple[int, int]:
         """The number of open connections, and of idle ones among them."""
-        return (self._pool.get_size(), self._pool.get_idle_size()) if self._pool is not None else (0, 0)
+        if self._pool is None or self._kept is None:
+            return 0, 0
+        return self._pool.get_size(), self._pool.get_idle_size() + len(self._kept)
 
     # --- lending -----------------------------------------------------------------------------------
 
-    async def lend(self, use: Callable[[Connection], Awaitable[T]], *, writes: bool) -> T:
-        """Run `use(connection)`. Raises StorageUnavailable, its subclasses Overloaded and Locked, and errors of the statement."""
+    async def lend(
+        self, use: Callable[[Connection], Awaitable[T]], *, writes: bool, limit_secs: float | None = None
+    ) -> T:
+        """Run `use(connection)`, for at most `limit_secs`, by default the time of one statement.
+
+        Raises StorageUnavailable, its subclasses Overloaded and Locked, and errors of the statement.
+        """
         if self._silence.silent:
             raise StorageUnavailable(str(CAUSES["timeout"]))
-        with anyio.CancelScope(deadline=anyio.current_time() + self._limit_secs) as scope:
-            self._lent.add(scope)
+        with self.deadlines.after(limit_secs or self._limit_secs) as limit:
+            self._lent.add(limit)
             try:
                 return await self._borrowed(use)
             except Exception as failure:
@@ -150,25 +181,27 @@ class Pool:
                     await self.renew()
                 raise self._faults.note(cause, failure, writes=writes) from failure
             except BaseException:  # the caller timed out, because of the database
-                if self._pool is not None and not scope.cancel_called:
+                if self._pool is not None and not limit.passed:
                     self._faults.note("timeout", None, writes=writes)
                 raise
             finally:
-                self._lent.discard(scope)
+                self._lent.discard(limit)
         raise self._faults.note("timeout", None, writes=writes)
 
     async def _borrowed(self, use: Callable[[Connection], Awaitable[T]]) -> T:
-        pool = self._pool
-        if pool is None:
+        pool, kept = self._pool, self._kept
+        if pool is None or kept is None:
             raise StorageUnavailable
-        connection = await pool.acquire()
+        connection = kept.take()
+        if connection is None:
+            connection = await pool.acquire()
         try:
             try:
                 result = await use(connection)
-            except (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError):
-                result = await use(
-                    connection
-                )  # a migration invalidated prepared statements, and the transaction was rolled back
+            except AGAIN as failure:  # the transaction was rolled back
+                log.info("a transaction is run again", kind=type(failure).__name__)
+                await asyncio.sleep(AGAIN_SECS)
+                result = await use(connection)
         except BaseException as failure:
             cause = self.cause_of(failure) if isinstance(failure, Exception) else None
             if isinstance(failure, asyncpg.PostgresError) and cause != "lost":
@@ -176,8 +209,17 @@ class Pool:
             self._tasks.start_soon(_return, pool, connection, cause in UNRECOVERABLE)
             raise
         self._silence.heard(time.monotonic())
-        await pool.release(connection)
+        kept.put(connection)
         return result
+
+    def _give_back(self, pool: asyncpg.Pool[asyncpg.Record], session: Session) -> None:
+        self._tasks.start_soon(_return, pool, session, False)
+
+    def _keep_no_more(self) -> None:
+        """Return all kept sessions to their pool; those in use follow when they are put back."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def cause_of(self, failure: BaseException) -> str | None:
         """Return `faults.cause_of`, corrected for a configured pooler."""
@@ -202,7 +244,7 @@ class Pool:
     async def connected(self, use: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `use(connection)` in a new session. Raises what it and connecting raise."""
         try:
-            connection = await asyncpg.connect(self._url, **self._session)
+            connection = await self._primary.connect(command_timeout=self._limit_secs, **self._session)
             try:
                 result = await use(connection)
                 self._silence.heard(time.monotonic())
@@ -220,16 +262,31 @@ class Pool:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        for scope in list(self._lent):
-            scope.cancel()
+        for limit in list(self._lent):
+            limit.cancel()
+        self._keep_no_more()
         pool.terminate()
         await self.open()
         self._on_silence()
+
+    def follow_primary(self) -> None:
+        """Look, now and then, whether another host of the URL has become the primary; then all sessions are replaced."""
+        now = time.monotonic()
+        if self._primary.has_several and now - self._looked_at >= LOOK_SECS:
+            self._looked_at = now
+            self._tasks.start_soon(self._look)
+
+    async def _look(self) -> None:
+        with suppress(*FAILURES, Unusable):  # who needs a session will be told
+            if await self._primary.look(self._session):
+                await self.renew()
 
     async def renew(self) -> None:
         """Replace each session at its next use: its server may not be the primary any more."""
         self._renewed_at = time.monotonic()
         if self._pool is not None:
+            self._keep_no_more()
+            self._kept = KeptSessions(self._pool, self._give_back)
             await self._pool.expire_connections()
 
 

@@ -6,6 +6,7 @@ from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.replica import FindAudience, ReadControlHead, ReadControls, ReadHeads, ReadVisible
 from openguild_proto.records import ControlRecord, Head, Visible
+from openguild_runtime.storage.postgres.mentions import CHANNELS_OF_USER
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, control_record
 from openguild_runtime.storage.postgres.values import Connection, texts
@@ -23,12 +24,9 @@ async def read_heads(connection: Connection, effect: ReadHeads) -> dict[str, Hea
 @performs(ReadVisible, Mode.QUERY)
 async def read_visible(connection: Connection, effect: ReadVisible) -> Visible:
     row = await connection.fetchrow(
-        """
-        WITH mine AS (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
-        SELECT ARRAY(SELECT guild_id FROM mine ORDER BY guild_id) AS guilds, ARRAY(
-            SELECT channel_id FROM channels WHERE guild_id IN (SELECT guild_id FROM mine)
-            OR channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
-            ORDER BY created_at, channel_id
+        f"""
+        SELECT ARRAY(SELECT guild_id FROM guild_memberships WHERE user_id = $1 ORDER BY guild_id) AS guilds, ARRAY(
+            SELECT channel_id FROM ({CHANNELS_OF_USER}) AS c ORDER BY created_at, channel_id
         ) AS channels
         """,
         effect.user_id,

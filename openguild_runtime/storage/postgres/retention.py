@@ -22,6 +22,11 @@ DELETE FROM login_attempts WHERE (key, at) IN (
     SELECT key, at FROM login_attempts WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 """
+ANSWERS = """
+DELETE FROM idempotency_keys WHERE (user_id, key) IN (
+    SELECT user_id, key FROM idempotency_keys WHERE created_at < $1 ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+"""
 
 
 @performs(PruneExpired, Mode.TRANSACTION)
@@ -35,6 +40,10 @@ async def prune_expired(tx: Transaction, effect: PruneExpired) -> bool:
     await prune_users(tx, [str(row["user_id"]) for row in users], effect.now_ms)
     dropped = [
         rows_changed(await tx.connection.execute(statement, moment(before_ms), effect.limit))
-        for statement, before_ms in ((CONTROL, effect.control_before_ms), (ATTEMPTS, effect.attempts_before_ms))
+        for statement, before_ms in (
+            (CONTROL, effect.control_before_ms),
+            (ATTEMPTS, effect.attempts_before_ms),
+            (ANSWERS, effect.answers_before_ms),
+        )
     ]
     return max(dropped) == effect.limit

@@ -44,6 +44,8 @@ def changed_documents(batch: ChangeBatch) -> Documents:
     for event in batch.events:
         if isinstance(event.append.change, Edit | Redact) and event.target is not None:
             channel_id = event.append.channel_id
+            if (channel_id, event.target) not in batch.states:
+                continue  # it did nothing to the message (`apply_decided`)
             _, state = batch.states[channel_id, event.target]
             documents[channel_id, event.target] = None
             if state.redacted_by is None and state.edited_text is not None:

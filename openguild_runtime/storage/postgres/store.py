@@ -8,20 +8,23 @@ credentials.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects import StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess, Unchanged
+from openguild_proto.effects.mirrors import MirrorEvents, MirrorOutcome
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory
 from openguild_proto.effects.search import IndexMessages, SearchHit, SearchMessages, SearchTooWide
+from openguild_proto.effects.standby import may_use_standby
 from openguild_proto.log.commits import Attempt, Outcome
 from openguild_proto.records import ChannelAccess, History
 from openguild_proto.schemas.log_writer import LogWriter
@@ -29,46 +32,35 @@ from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, SEA
 from openguild_runtime.config.server_config import DatabaseSection
 from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS, explain
 from openguild_runtime.storage import fitness
-from openguild_runtime.storage.base import (
-    Storage,
-    StorageStats,
-)
+from openguild_runtime.storage.base import Storage, StorageStats
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
-from openguild_runtime.storage.postgres import (
-    access,
-    accounts,
-    attempts,
-    channels,
-    guilds,
-    history,
-    invites,
-    logs,
-    mentions,
-    messages,
-    replica,
-    retention,
-    search,
-    sessions,
-)
+from openguild_runtime.storage.postgres import access, history, search
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.committer import Committers
+from openguild_runtime.storage.postgres.mirror_events import mirror_events
+from openguild_runtime.storage.postgres.mirror_posts import MirrorPosts
 from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.page_groups import PageGroups
+from openguild_runtime.storage.postgres.performers import MODULES
+from openguild_runtime.storage.postgres.places import lend_in_turn, wait_for_place
 from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
 from openguild_runtime.storage.postgres.search_index import SearchIndexer
 from openguild_runtime.storage.postgres.session_settings import session_settings
+from openguild_runtime.storage.postgres.standbys import StandbyReaders, read_primary
 from openguild_runtime.storage.postgres.transaction import Transaction, run_transaction
 from openguild_runtime.storage.postgres.values import Connection
 from openguild_runtime.storage.postgres.write_probe import check_writable, probe_writes
 
 T = TypeVar("T")
 
-PLACE_LIMIT_SECS = 5.0  # for a shared connection: half of a request's time, then `overloaded`
 FINISH_LIMIT_SECS = 1.0  # for running batches at shutdown
 MAX_BACKOFF_SECS = 2.0
 
 log = structlog.get_logger("openguild.storage")
+
+LONG_SECS = 600.0  # of Mode.LONG: some million events
 
 
 class PostgresStorage(Storage):
@@ -76,7 +68,7 @@ class PostgresStorage(Storage):
 
     `pool_size`: connections at most, some of them reserved (below MIN_POOL_SIZE none is). `statement_cache_size` 0 is for
     PgBouncer in transaction mode: no prepared statements and no session settings; `statement_timeout_secs` then applies
-    on this side only (set it with `ALTER ROLE … SET statement_timeout` on the server).
+    on this side only (set it with `ALTER ROLE … SET statement_timeout` on the server). A standby's pool has the same size.
     """
 
     def __init__(
@@ -89,19 +81,28 @@ class PostgresStorage(Storage):
         statement_cache_size: int = DatabaseSection.statement_cache_size,
         committers: int = COMMITTERS,
         writer: LogWriter | None = None,
+        standby_urls: Sequence[str] = (),
+        standby_wait_secs: float = DatabaseSection.replica_wait_secs,
     ) -> None:
         super().__init__()
         self._writer = writer or LogWriter()
         self._tasks = tasks
-        self._pool = Pool(
-            database_url,
-            tasks,
+        pool = partial(
+            Pool,
+            tasks=tasks,
             size=pool_size,
             limit_secs=statement_timeout_secs + 1,  # the server times out first, with a reason
             cache_size=statement_cache_size,
             settings=session_settings(statement_timeout_secs, pooled=statement_cache_size == 0),
-            on_fault=self._failed,
-            on_silence=self._refuse_waiting,
+        )
+        self._pool = pool(database_url, on_fault=self._failed, on_silence=self._refuse_waiting)
+        self._standbys = StandbyReaders(
+            [pool(url, title=f"standby {number}") for number, url in enumerate(standby_urls)],
+            tasks,
+            pool_size=pool_size,
+            wait_secs=standby_wait_secs,
+            ask_primary=lambda: lend_in_turn(self._pool, self._watching, read_primary),
+            alone=self._alone,
         )
         self._needs_write_probe = True  # something failed since the last successful check
         self._writable = True
@@ -110,14 +111,15 @@ class PostgresStorage(Storage):
         self._history = history.HistoryReader()
         self._committers = Committers(self._store, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
+        self._pages = PageGroups(lambda use: self._with_connection(self._alone(use)))
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
-        # Each worker uses one connection at a time; the rest are shared.
-        reserved = committers + ACCESS_READERS + WATCHERS
+        reserved = committers + ACCESS_READERS + WATCHERS  # each worker uses one connection at a time
         self._shared = anyio.Semaphore(max(1, pool_size - reserved), fast_acquire=True)
         self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
         self._searching = anyio.Semaphore(SEARCHERS, fast_acquire=True)
         self._indexer = SearchIndexer()
+        self._mirror_posts = MirrorPosts()
 
     # --- start and stop ----------------------------------------------------------------------------
 
@@ -145,7 +147,7 @@ class PostgresStorage(Storage):
     async def _is_fit(self) -> bool:
         """Check the requirements; False: the database did not respond. Raises DatabaseUnfit."""
         try:
-            found = await self._in_turn(self._watching, fitness.read_fitness)
+            found = await lend_in_turn(self._pool, self._watching, fitness.read_fitness)
         except StorageUnavailable:
             return False
         self._sets_isolation = found.isolation != "read committed"  # behind a pooler; otherwise the session sets it
@@ -159,6 +161,7 @@ class PostgresStorage(Storage):
         """Create the pool and start the group commit, without connecting. Raises ValueError for a bad URL."""
         await self._pool.open()
         if self._workers_ended is None:
+            await self._standbys.open()
             self._workers_ended = anyio.Event()
             self._tasks.start_soon(self._run_workers)
 
@@ -169,10 +172,12 @@ class PostgresStorage(Storage):
             with anyio.move_on_after(FINISH_LIMIT_SECS, shield=True):
                 await self._workers_ended.wait()
         self._workers.cancel()
+        await self._standbys.aclose()
         await self._pool.aclose()
 
     def cut(self) -> None:
         self._workers.cancel()
+        self._standbys.cut()
         self._pool.cut()
 
     # --- effects -----------------------------------------------------------------------------------
@@ -184,24 +189,36 @@ class PostgresStorage(Storage):
         if performed is None:
             raise TypeError(f"not a storage effect: {type(effect).__name__}")
         function, mode = performed
+        if self._standbys and may_use_standby(effect):
+            answered = await self._standbys.read(effect)
+            if answered is not None:
+                return answered.result
         match mode:
             case Mode.STORE:
                 result = await function(self, effect)
             case Mode.WATCH:
-                result = await self._in_turn(self._watching, lambda connection: function(connection, effect))
+                result = await lend_in_turn(self._pool, self._watching, lambda connection: function(connection, effect))
             case Mode.QUERY | Mode.CHANGE:
                 alone = self._alone(lambda connection: function(connection, effect))
                 result = await self._with_connection(alone, writes=mode is Mode.CHANGE)
+            case Mode.LONG:
+                result = await self._transact(function, effect, snapshot=False, limit_secs=LONG_SECS)
             case _:
                 result = await self._transact(function, effect, snapshot=mode is Mode.SNAPSHOT)
         return cast("T", result)
 
     async def _transact(
-        self, function: Callable[[Transaction, Any], Awaitable[Any]], effect: StorageEffect[Any], *, snapshot: bool
+        self,
+        function: Callable[[Transaction, Any], Awaitable[Any]],
+        effect: StorageEffect[Any],
+        *,
+        snapshot: bool,
+        limit_secs: float | None = None,
     ) -> Any:
         result, ended = await self._with_connection(
             lambda connection: run_transaction(connection, function, effect, writer=self._writer, snapshot=snapshot),
             writes=not snapshot,
+            limit_secs=limit_secs,
         )
         for event in ended.events:
             self.handler.log_grew(event)
@@ -216,10 +233,20 @@ class PostgresStorage(Storage):
             self._indexer.grown(effect.channel_id)
         return outcome
 
+    @performs(MirrorEvents, Mode.STORE)
+    async def _mirror(self, effect: MirrorEvents) -> MirrorOutcome:
+        posts = self._alone(lambda connection: self._mirror_posts.store(connection, effect))
+        stored = await self._with_connection(posts, writes=True)
+        outcome: MirrorOutcome = stored or await self._transact(mirror_events, effect, snapshot=False)
+        return outcome
+
     @performs(SearchMessages, Mode.STORE)
     async def _search(self, effect: SearchMessages) -> tuple[SearchHit, ...] | SearchTooWide:
-        async with self._turn(self._searching):
+        await wait_for_place(self._searching, self._pool.deadlines)
+        try:
             return await self._with_connection(lambda connection: search.search_messages(connection, effect))
+        finally:
+            self._searching.release()
 
     @performs(IndexMessages, Mode.STORE)
     async def _index(self, effect: IndexMessages) -> bool:
@@ -231,34 +258,19 @@ class PostgresStorage(Storage):
 
     @performs(FindChannelAccess, Mode.STORE)
     async def _find_channel_access(self, effect: FindChannelAccess) -> ChannelAccess | None:
-        return await self._accesses.submit(effect)
+        if effect.page is None:
+            return await self._accesses.submit(effect)
+        return await self._pages.find(effect, effect.page)
 
     @performs(ReadHistory, Mode.STORE)
     async def _read_history(self, effect: ReadHistory) -> History | None:
-        return await self._in_turn(self._watching, self._history.read)
+        return await lend_in_turn(self._pool, self._watching, self._history.read)
 
-    async def _with_connection(self, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False) -> T:
-        """Run `use` with a shared connection. Raises Overloaded if none is free in time."""
-        return await self._in_turn(self._shared, use, writes=writes)
-
-    async def _in_turn(
-        self, places: anyio.Semaphore, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False
+    async def _with_connection(
+        self, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False, limit_secs: float | None = None
     ) -> T:
-        """Run `use` with a connection within a place of the semaphore, for each of which the pool has one."""
-        async with self._turn(places):
-            return await self._pool.lend(use, writes=writes)
-
-    @asynccontextmanager
-    async def _turn(self, places: anyio.Semaphore) -> AsyncIterator[None]:
-        """Hold a place of the semaphore. Raises Overloaded if none is free in time."""
-        with anyio.move_on_after(PLACE_LIMIT_SECS) as waiting:
-            await places.acquire()
-        if waiting.cancelled_caught:
-            raise Overloaded
-        try:
-            yield
-        finally:
-            places.release()
+        """Run `use` with a shared connection. Raises Overloaded if none is free in time."""
+        return await lend_in_turn(self._pool, self._shared, use, writes=writes, limit_secs=limit_secs)
 
     def _alone(self, use: Callable[[Connection], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
         """Wrap `use` of one statement, so that it reads with READ COMMITTED whatever the default of the session."""
@@ -322,7 +334,8 @@ class PostgresStorage(Storage):
         )
 
     async def wall_ms(self) -> float | None:
-        wall: float = await self._in_turn(
+        wall: float = await lend_in_turn(
+            self._pool,
             self._watching,
             lambda connection: connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8 * 1000"),
         )
@@ -332,6 +345,7 @@ class PostgresStorage(Storage):
 
     async def check(self) -> StorageHealth:
         """Check with a query in a session of the pool; at the start and after a failure with test writes in a new session."""
+        self._pool.follow_primary()
         schema.steps()  # the first call is slow, so it comes before the time limit
         try:
             if not self._needs_write_probe:
@@ -366,7 +380,7 @@ class PostgresStorage(Storage):
             timer.restart()
             return await schema.read(connection)
 
-        self._schema = await self._in_turn(self._watching, check)
+        self._schema = await lend_in_turn(self._pool, self._watching, check)
         return self._schema.serves
 
     async def _probe_writes(self, timer: ProbeTimer) -> bool:
@@ -377,24 +391,9 @@ class PostgresStorage(Storage):
     def stats(self) -> StorageStats:
         size, idle = self._pool.sizes
         return StorageStats(
-            pool_size=size, pool_idle=idle, queue_events=len(self._committers), unindexed=self._indexer.behind
+            size, idle, len(self._committers), self._indexer.behind, self._shared.value, self._standbys.stats()
         )
 
 
-PERFORMERS = collect(
-    access,
-    accounts,
-    attempts,
-    channels,
-    guilds,
-    history,
-    invites,
-    logs,
-    mentions,
-    messages,
-    replica,
-    retention,
-    sessions,
-    PostgresStorage,
-)
+PERFORMERS = collect(*MODULES, PostgresStorage)
 """The function and mode of each effect."""

@@ -42,8 +42,8 @@ class Transaction:
     """A running transaction. `records` and `events`: what it wrote to the control log, and to logs of guilds and users, to be
     announced after the commit.
 
-    Lock order: users by id, guilds by id, channels by id, invites; then the logs of channels, of guilds, of users, each by id;
-    the counter of the control log last.
+    Lock order: users by id, guilds by id, an idempotency key, channels by id, invites; then the logs of channels, of guilds, of
+    users, each by id; the counter of the control log last.
     """
 
     __slots__ = ("_writer", "connection", "events", "records")
@@ -53,6 +53,11 @@ class Transaction:
         self._writer = writer
         self.records: list[ControlRecord] = []
         self.events: list[StoredEvent] = []
+
+    @property
+    def server_name(self) -> str:
+        """The name of this server."""
+        return self._writer.server_name
 
     async def hold_logs(self, log_ids: Sequence[str]) -> None:
         """Lock logs in their order, which later appends to them then need not follow."""

@@ -79,7 +79,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule(user=users, place=places, name=st.none() | names, topic=st.sampled_from(["", "news", "話題"]))
     def change_channel(self, user: int, place: int, name: str | None, topic: str) -> None:
-        self.ask(user, "PATCH", f"/channels/{self.one_of(self.channels, place)}", {"name": name, "topic": topic})
+        change = {"topic": topic} if name is None else {"name": name, "topic": topic}
+        self.ask(user, "PATCH", f"/channels/{self.one_of(self.channels, place)}", change)
 
     @rule(user=users, place=places)
     def delete_channel(self, user: int, place: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from openguild_proto.canonical.keys import KeyRing, encode_unpadded
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.client import Session, Step, api_error, next_step
+from openguild_proto.client import Place, Session, Step, api_error, next_step
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 
@@ -74,3 +75,10 @@ def test_a_short_lifetime_is_refreshed_in_its_last_tenth() -> None:
 )
 def test_an_unknown_lifetime_waits_for_a_401(token: str) -> None:
     assert not Session.of(pair(600, token), now=0.0).is_stale(10**9)
+
+
+def test_positions_are_stored_with_the_pair_and_go_to_the_next_session() -> None:
+    session = Session("a", "r", positions={"channel:c": Place(2, 7)})
+    kept = Session.from_dict(json.loads(json.dumps(session.to_dict())))
+    assert kept.positions == session.positions
+    assert Session.from_dict({"access_token": "a", "refresh_token": "r"}).positions == {}

@@ -34,14 +34,20 @@ def test_silence_slow_heads_and_slow_bodies_end() -> None:
     slow = connection()
     list(slow.receive_data(b"GET /", 3.0))
     events, sent = expire(slow)
-    assert events == [DeadlineExpired("head", "request_timeout", 408)]
+    (event,) = events
+    assert isinstance(event, DeadlineExpired)
+    assert (event.name, event.reason, event.status_hint) == ("head", "request_timeout", 408)
     assert sent.startswith(b"HTTP/1.1 408 ")
+    assert f"\r\nx-request-id: {event.request_id}\r\n".encode() in sent
     body = connection()
     list(body.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx", 5.0))
     assert body.next_deadline() == 35.0
     events, sent = expire(body)
-    assert events == [DeadlineExpired("body", "request_timeout", 408)]
+    (event,) = events
+    assert isinstance(event, DeadlineExpired)
+    assert (event.name, event.reason, event.status_hint) == ("body", "request_timeout", 408)
     assert sent.startswith(b"HTTP/1.1 408 ")
+    assert f"\r\nx-request-id: {event.request_id}\r\n".encode() in sent
 
 
 def test_a_slow_head_is_not_prolonged_by_more_bytes() -> None:

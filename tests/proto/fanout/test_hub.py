@@ -169,9 +169,8 @@ class HubMachine(RuleBasedStateMachine):
 for _ring in RINGS:
     _name = "TestHubPure" if _ring is PureRing else "TestHubNative"
     _machine = type(_name, (HubMachine,), {"ring": _ring})
-    _case = _machine.TestCase
-    _case.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
-    globals()[_name] = _case
+    _machine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+    globals()[_name] = _machine.TestCase
 
 
 @pytest.fixture(params=RINGS, ids=lambda ring: "pure" if ring is PureRing else "native")

@@ -9,7 +9,7 @@ from tests.support.gateway import EPOCH, log_name
 CHANNEL = log_name(1).removeprefix("channel:")
 HELLO = {
     "type": "hello", "heartbeat_ms": 25_000, "auth_ms": 1, "server_time": "", "capabilities": [],
-    "limits": {"logs": 1, "frame_bytes": 1, "frames_per_minute": 1, "held_frames": 1},
+    "limits": {"logs": 1, "frame_bytes": 65_536, "frames_per_minute": 1, "held_frames": 1},
 }  # fmt: skip
 READY = {
     "type": "ready", "user": {"user_id": "u", "username": "n"}, "session": {"session_id": "s", "expires_at": ""},

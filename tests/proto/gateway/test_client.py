@@ -14,7 +14,7 @@ from openguild_proto.gateway.client_logs import Place
 from openguild_proto.gateway.client_phases import ClientPhase
 from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, Comeback, GatewayClose
 from openguild_proto.gateway.encoding import Encoding
-from openguild_proto.gateway.frames import Post, Read, Typing
+from openguild_proto.gateway.frames import AnyCommand, Post, Read, Typing
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, MAX_GATEWAY_LOGS, MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 from tests.proto.gateway.frames import CHANNEL, HELLO, READY
@@ -77,7 +77,7 @@ class TestLogs:
         server = Scripted().followed()
         server.event(5)
         assert server.event(5) == []
-        assert (server.client.repeats, server.client.gaps) == (1, 0)
+        assert server.client.faults == (0, 1)
         assert server.event(7) == []
         (sub,) = server.sent()
         assert sub["logs"] == [{"log": LOG, "epoch": EPOCH, "after": 5}]
@@ -88,13 +88,13 @@ class TestLogs:
         server.say({"type": "sub_ok", "ref": sub["ref"], "logs": [line]})
         assert server.event(6) == [told.Delivered(LOG, EPOCH, 6, b'{"n":6}')]
         assert server.client.places == {LOG: Place(EPOCH, 6)}
-        assert server.client.gaps == 1
+        assert server.client.faults.gaps == 1
 
     @pytest.mark.parametrize("sequence", [3, 5])
     def test_another_epoch_is_no_place_in_this_log(self, sequence: int) -> None:
         server = Scripted().followed()
         assert server.event(sequence, EPOCH + 1) == []
-        assert server.client.repeats == 0
+        assert server.client.faults.repeats == 0
         assert server.sent()[0]["logs"] == [{"log": LOG, "epoch": EPOCH, "after": 4}]
 
     def test_gone_logs_are_forgotten_or_asked_for_again(self) -> None:
@@ -203,12 +203,14 @@ class TestCommands:
         assert keys[0] == keys[1] is not None
         assert device.told(told.Answered) == [told.Answered(ref, {"n": 2})]
 
-    def test_typing_is_not_sent_again(self) -> None:
+    @pytest.mark.parametrize("command", [Typing(0, CHANNEL), Read(0, CHANNEL)])
+    def test_typing_and_read_are_not_sent_again(self, command: AnyCommand) -> None:
         server = Scripted().followed()
-        server.client.send(Typing(0, CHANNEL))
-        assert [frame["type"] for frame in server.sent()] == ["typing"]
+        ref = server.client.send(command)
+        assert [frame["ref"] for frame in server.sent()] == [ref]
         server.client.disconnected(None, "", 0.0)
         assert server.client.pending == 0
+        assert server.events()[0] == told.Dropped(ref)
 
 
 class TestConnections:
@@ -316,7 +318,12 @@ class TestConnections:
         assert server.sent() == [], "nothing new"
         assert server.event(5) == [told.Delivered(LOG, EPOCH, 5, b'{"n":5}')]
         server.client.handle_deadline(0.8)
-        assert [type(event) for event in server.events()] == [told.Disconnect, told.Interrupted, told.Connect]
+        assert [type(event) for event in server.events()] == [
+            told.Disconnect,
+            told.Dropped,
+            told.Interrupted,
+            told.Connect,
+        ]
 
     def test_a_drain_is_no_failure(self) -> None:
         server = Scripted()

@@ -100,7 +100,7 @@ def test_two_devices_get_everything_in_order_and_once(
     settle(replica, *devices)
     for number, device in enumerate(devices):
         assert device.client.phase is ClientPhase.OPEN
-        assert (device.client.gaps, device.client.repeats) == (0, 0)
+        assert device.client.faults == (0, 0)
         for log in LOGS:
             seen = device.delivered(log)
             assert seen == list(range(2, 2 + len(seen)))

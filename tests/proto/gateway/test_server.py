@@ -269,7 +269,7 @@ class TestEnds:
         assert successor.handle == handle
         successor.tell({"type": "sub", "ref": 1, "logs": [{"log": LOG}]})
         successor.heard()
-        socket.server.offer(b"\x81\x00")
+        socket.server.subscriptions.offer(b"\x81\x00", "u")
         socket.server.next_write(100)
         socket.server.left()
         assert replica.feeds.gates[handle] == 0, "the handle is another's"

@@ -10,6 +10,8 @@ from hypothesis import event, given, settings
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import RequestReceived
 from openguild_proto.http.fast_path import PLAIN, PatternHeads
+from openguild_proto.http.headers import HeaderPolicy
+from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
 from tests.support.wire import connection, drive
 
@@ -33,6 +35,8 @@ COMMON = st.builds(
     st.lists(st.one_of(st.sampled_from(COMMON_LINES), st.sampled_from(PIECES), LINES), max_size=3),
     st.sampled_from([b"", b"ab", b"abGET / HTTP/1.1\r\n"]),
 )
+
+VALUES = st.text(alphabet="ab 1;=", max_size=8).map(str.strip)
 
 
 def by_h11(data: bytes) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]] | None:
@@ -104,3 +108,32 @@ def test_it_writes_what_h11_writes_or_refuses_what_h11_refuses(
 def test_a_value_that_would_end_its_line_is_never_written(value: bytes) -> None:
     with pytest.raises(LocalProtocolError):
         PLAIN.response(200, "OK", [(b"x-request-id", value)], b"")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["x-a", "retry-after", "referrer-policy", "x-frame-options"]), VALUES), max_size=4
+    ),
+    st.sampled_from([None, "application/json", "text/plain; charset=utf-8"]),
+    st.sampled_from([(), ("https://chat.example.org",)]),
+    st.sampled_from([None, "https://chat.example.org", "https://other.example.org"]),
+    st.sampled_from(["GET", "OPTIONS"]),
+)
+def test_prepared_lines_are_those_of_the_list_of_headers(
+    headers: list[tuple[str, str]], kind: str | None, allowed: tuple[str, ...], origin: str | None, method: str
+) -> None:
+    policy = HeaderPolicy.create(cors_allowed_origins=allowed)
+    response = Response(status=200, headers=tuple(headers), content_type=kind)
+    sent = () if origin is None else (("origin", origin),)
+    asked = Request(method=method, path="/", query="", headers=sent, request_id="r1")
+    listed = policy.apply(response, asked, "r1")
+    assert policy.lines(response, asked, "r1") == b"".join(b"%b: %b\r\n" % header for header in listed)
+
+
+@pytest.mark.parametrize("value", ["a\r\nb: c", "a ", " a", "a\0"])
+def test_prepared_lines_take_no_invalid_value(value: str) -> None:
+    policy = HeaderPolicy()
+    with pytest.raises(LocalProtocolError):
+        policy.lines(Response(status=200, headers=(("x-a", value),)), None, "r1")
+    with pytest.raises(LocalProtocolError):
+        policy.lines(Response(status=200), None, value)

@@ -69,6 +69,8 @@ def test_a_page_of_another_origin_may_read_what_it_needs(allowed: tuple[str, ...
         b"x-openguild-epoch",
         b"x-openguild-head",
         b"retry-after",
+        b"ratelimit",
+        b"ratelimit-policy",
     }
 
 

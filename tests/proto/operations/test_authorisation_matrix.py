@@ -31,8 +31,9 @@ LOWEST = {
 }  # fmt: skip
 OPEN = {  # nothing to steal: probes, the description, and what makes an account or a session
     "GET /server/keys", "GET /health", "GET /live", "GET /ready", "GET /version", "GET /metrics", "GET /openapi.json",
-    "POST /users/register", "POST /sessions/login", "GET /gateway",
-    "POST /federation/transactions", "GET /federation/channels/{channel_id}/events",
+    "GET /asyncapi.json",
+    "POST /users/register", "POST /sessions/login", "GET /gateway", "GET /client/v1",
+    "GET /.well-known/openguild", "GET /federation/v1/keys",
     "GET /mls/key-packages", "GET /mls/handshake-test-vectors", "POST /mls/key-packages/{identity}/rotate",
 }  # fmt: skip
 OWN = {  # everybody's own things: any account; `True`: only where the caller is a member
@@ -42,6 +43,10 @@ OWN = {  # everybody's own things: any account; `True`: only where the caller is
     "PATCH /users/@me": False, "GET /users/@me/log": False, "GET /inbox": False, "POST /sync": False,
     "GET /search/messages": False, "PUT /users/@me/presence": False,
 }  # fmt: skip
+OF_OWNERS = {  # of the guild's own owners, whatever the server roles: what they get where federation is off
+    "GET /guilds/{guild_id}/succession": 404, "PUT /guilds/{guild_id}/succession": 404,
+    "DELETE /guilds/{guild_id}/succession": 204,
+}  # fmt: skip
 ROLES = [None, *RANK]
 QUERIES = {"GET /search/messages": "?q=x"}
 BODIES = {
@@ -49,6 +54,7 @@ BODIES = {
     "NewInvite": {}, "PostMessage": {"content": "x"}, "MarkReadBody": {}, "EditMessage": {"content": "y"},
     "NewChannel": {"name": "x"}, "ChannelChange": {"topic": "x"}, "ProfileChange": {"display_name": "X"},
     "SyncRequest": {"positions": []}, "TypingPreview": {"preview": "x"}, "ChosenPresence": {"status": "idle"},
+    "Successor": {"server": "other.example"},
     "ReactToMessage": {"emoji": "\N{THUMBS UP SIGN}"},
     "Login": {"identifier": "owner", "secret": PASSWORD, "device": {"device_id": "d"}},
 }  # fmt: skip
@@ -129,6 +135,8 @@ def expected(route: Route, server: str | None, guild: str | None, channel: str |
     member = guild is not None or (in_channel and channel is not None)
     if not member and rank(server) < rank("moderator"):
         return 404  # existence does not leak
+    if name_of(route) in OF_OWNERS:
+        return OF_OWNERS[name_of(route)] if guild == "owner" else 403
     needed = "MANAGE_MEMBERS" if route.permission == "self or MANAGE_MEMBERS" else route.permission
     highest = max(rank(server), rank(guild), rank(channel) if in_channel else -1)
     return route.status if highest >= rank(LOWEST[needed]) else 403
@@ -139,6 +147,9 @@ def test_every_route_has_a_rule() -> None:
         name = name_of(route)
         if route.auth in {"none", "gateway", "refresh"}:
             assert name in OPEN or (route.auth == "refresh" and route.body is RefreshToken), name
+        elif route.auth == "server":
+            assert route.template.startswith("/federation/"), name
+            continue
         else:
             assert (name in OWN) == (route.permission == "self"), name
             assert name in OWN or route.permission in {*LOWEST, "self or MANAGE_MEMBERS"}, name

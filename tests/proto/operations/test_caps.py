@@ -47,6 +47,18 @@ def test_messages_have_limits_of_their_own() -> None:
         assert world.ask("POST", f"/channels/{channel}/messages", {"content": "x"}, alice).status == 200
 
 
+def test_reading_takes_nothing_from_what_one_may_change() -> None:
+    world = World()
+    alice = world.user("alice")
+    guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, alice))["guild_id"]
+    channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, alice))["channel_id"]
+    world.service.user_writes, world.service.user_reads = SlidingWindow(1, 60), SlidingWindow(3, 60)
+    answers = [world.ask("POST", f"/channels/{channel}/read", {}, alice) for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]
+    assert decoded(answers[-1])["error"] == "read_rate_limit"
+    assert world.ask("POST", "/guilds", {"name": "g"}, alice).status == 200
+
+
 def test_guilds_that_one_may_be_in_are_counted_and_leaving_one_makes_room() -> None:
     world = World(Settings(guilds=GuildSettings(max_joined_per_user=2)))
     alice, bob = world.user("alice"), world.user("bob")

@@ -1,7 +1,7 @@
 """Every operation, stopped at each of its effects in turn: a typed 503, nothing half done, a retry that works.
 
 Two failures are tried at each effect: it was refused before anything happened, and it happened but its answer was
-lost (docs/embedding.md, "Operations and effects").
+lost (docs/building-blocks.md, "Operations and effects").
 """
 
 from __future__ import annotations

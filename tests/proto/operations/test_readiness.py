@@ -28,6 +28,7 @@ def readiness(
     draining: bool = False,
     is_memory: bool = False,
     descriptors_short: bool = False,
+    standbys: tuple[bool, ...] = (),
 ) -> Readiness:
     lifecycle = Lifecycle()
     if started:
@@ -35,7 +36,13 @@ def readiness(
     if draining:
         lifecycle.drain()
     return describe_readiness(
-        health, bus, lifecycle, is_memory=is_memory, descriptors_short=descriptors_short, uptime_seconds=1
+        health,
+        bus,
+        lifecycle,
+        is_memory=is_memory,
+        descriptors_short=descriptors_short,
+        uptime_seconds=1,
+        standbys=standbys,
     )
 
 
@@ -51,6 +58,8 @@ def readiness(
         (readiness(bus=describe_bus("nats", "NATS", "cannot be reached")), "degraded"),
         (readiness(bus=ComponentState("nats", "pending", "not configured")), "ready"),
         (readiness(descriptors_short=True), "degraded"),
+        (readiness(standbys=(True, True)), "ready"),
+        (readiness(standbys=(True, False)), "degraded"),
         (readiness(AWAY, draining=True), "draining"),
         (readiness(draining=True), "draining"),
     ],
@@ -88,3 +97,13 @@ def test_a_change_of_the_store_is_one_line(
     before: StorageHealth, now: StorageHealth, line: tuple[str, str] | None
 ) -> None:
     assert describe_change(before, now) == line
+
+
+def test_standbys_that_are_left_out_are_counted() -> None:
+    def shown(*standbys: bool) -> list[tuple[str, str]]:
+        components = readiness(standbys=standbys).components
+        return [(each.status, each.details) for each in components if each.name == "standbys"]
+
+    assert shown() == []
+    assert shown(True, True) == [("configured", "2 serve reads")]
+    assert shown(True, False) == [("error", "1 of 2 left out: late, away, or of another history")]

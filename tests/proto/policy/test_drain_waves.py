@@ -5,8 +5,13 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openguild_proto.limits import MAX_RECONNECTS_PER_SEC, MAX_SPREAD_MS, MIN_WAVE_SOCKETS
-from openguild_proto.policy.drain_waves import plan_waves
+from openguild_proto.limits import (
+    MAX_GATEWAY_RECONNECTS_PER_SEC,
+    MAX_RECONNECTS_PER_SEC,
+    MAX_SPREAD_MS,
+    MIN_WAVE_SOCKETS,
+)
+from openguild_proto.policy.drain_waves import plan_slots, plan_waves
 
 SOCKETS = st.integers(0, 1_000_000)
 WINDOWS = st.floats(0, 3_600)
@@ -34,3 +39,11 @@ def test_more_sockets_never_mean_smaller_waves_or_a_shorter_spread(one: int, oth
     fewer, more = (plan_waves(sockets, window_secs) for sockets in sorted((one, other)))
     assert fewer.size <= more.size
     assert fewer.spread_ms <= more.spread_ms
+
+
+@given(SOCKETS, WINDOWS)
+@example(5_000, 30.0)
+def test_slots_are_spread_by_how_many_there_are_within_half_of_the_window(sockets: int, window_secs: float) -> None:
+    spread_ms, half_ms = plan_slots(sockets, window_secs), int(window_secs * 500)
+    assert 0 <= spread_ms <= half_ms
+    assert spread_ms == half_ms or sockets / spread_ms * 1_000 <= MAX_GATEWAY_RECONNECTS_PER_SEC

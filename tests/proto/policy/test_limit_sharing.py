@@ -5,7 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from openguild_proto.policy.limit_sharing import FORGOTTEN_SECS, HEARD_SECS, HEARTBEAT_SECS, SILENT_SECS, LimitSharing
+from openguild_proto.policy.limit_sharing import (
+    CROWD,
+    FORGOTTEN_SECS,
+    HEARD_SECS,
+    HEARTBEAT_SECS,
+    PUBLISH_SECS,
+    SILENT_SECS,
+    LimitSharing,
+)
 from openguild_proto.policy.ratelimit import SlidingWindow
 
 
@@ -139,6 +147,33 @@ def test_a_replica_that_is_gone_is_forgotten() -> None:
     for _ in range(int(FORGOTTEN_SECS / HEARTBEAT_SECS) + 1):
         replicas.step(HEARTBEAT_SECS)
     assert replicas.sharings[0].replicas == 1
+
+
+@pytest.mark.parametrize("count", [CROWD, 3 * CROWD])
+def test_a_replica_gets_no_more_messages_among_many(count: int) -> None:
+    """Each has something to say all the time; all are known to all, and what is said counts."""
+    replicas = Replicas(count, limit=1_000_000)
+    heard = [0]
+    deliver = replicas.deliver
+
+    def counted(payload: bytes) -> None:
+        heard[0] += 1
+        deliver(payload)
+
+    replicas.deliver = counted  # type: ignore[method-assign]  # looks on
+    secs = 0.0
+    for turn in range(100):
+        for place in range(count):
+            replicas.hit(place)
+        replicas.step(PUBLISH_SECS)
+        if turn == 20:  # they know each other
+            heard[0], secs = 0, replicas.now
+    assert heard[0] <= 1.1 * CROWD / PUBLISH_SECS * (replicas.now - secs)
+    assert {sharing.replicas for sharing in replicas.sharings} == {count}
+    assert {window.divisor for window in replicas.windows} == {1}
+    window = replicas.windows[0]
+    window.change(int(0.9 * 100 * count), 60.0)
+    assert window.hit("alice", replicas.now) is not None, "what the others have admitted counts here"
 
 
 def test_nothing_to_say_is_said_once_a_second() -> None:

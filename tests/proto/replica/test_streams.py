@@ -271,6 +271,11 @@ def test_a_lagged_notification_stream_has_no_place_to_resume_from() -> None:
     assert socket.closed is not None
     assert socket.closed.missed is not None
     assert socket.closed.reason == reasons.lagged(socket.closed.missed, None)
+    (reader,) = chat.driven.replica.streams.closed_readers.newest(10, chat.driven.now)
+    assert (reader.user_id, reader.channel_id) == (chat.user, None)
+    assert (reader.missed, reader.cause) == (socket.closed.missed, "lagged")
+    chat.driven.replica.streams.count_missed(socket, "write_timeout")
+    assert len(chat.driven.replica.streams.closed_readers.newest(10, chat.driven.now)) == 1, "one line for one socket"
 
 
 def test_what_a_socket_had_not_got_at_its_deadline_counts_as_dropped(chat: DrivenChat) -> None:
@@ -278,10 +283,16 @@ def test_what_a_socket_had_not_got_at_its_deadline_counts_as_dropped(chat: Drive
     socket.stuck = True
     for _ in range(3):
         chat.driven.commit(chat.channel)
-    chat.driven.replica.streams.count_missed(socket)
+    streams = chat.driven.replica.streams
+    streams.count_missed(socket, None)
+    assert streams.closed_readers.newest(10, chat.driven.now) == []
+    streams.count_missed(socket, "write_timeout")
     chat.driven.leave(socket)
-    chat.driven.replica.streams.count_missed(socket)
-    assert chat.driven.replica.counters.dropped == 3
+    streams.count_missed(socket, "write_timeout")
+    assert chat.driven.replica.counters.dropped == 6
+    (reader,) = streams.closed_readers.newest(10, chat.driven.now)
+    assert (reader.user_id, reader.channel_id, reader.missed) == (chat.user, chat.channel, 3)
+    assert reader.cause == "write_timeout"
 
 
 def test_events_are_counted_by_whether_somebody_got_them(chat: DrivenChat) -> None:

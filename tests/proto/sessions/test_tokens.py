@@ -7,7 +7,7 @@ import pytest
 
 from openguild_proto.canonical.keys import KeyRing, encode_unpadded, parse_seed
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.sessions.tokens import Claims, TokenAuthority, TokenInvalid
+from openguild_proto.sessions.tokens import Claims, TokenAuthority, TokenInvalid, TokenProblem
 
 SEED = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 GOLDEN = (
@@ -39,6 +39,24 @@ def invalid(authority: TokenAuthority, token: str, wall_ms: int = NOW_MS) -> boo
     except TokenInvalid:
         return True
     return False
+
+
+def problem(authority: TokenAuthority, token: str, wall_ms: int = NOW_MS) -> TokenProblem | None:
+    try:
+        authority.verify(token, wall_ms)
+    except TokenInvalid as refused:
+        return refused.problem
+    return None
+
+
+def test_what_is_wrong_with_a_token_is_named(authority: TokenAuthority) -> None:
+    another_key = TokenAuthority(KeyRing(parse_seed("A" * 43)))
+    assert problem(authority, GOLDEN) is None
+    assert problem(authority, "x") is problem(authority, "a.b.c") is problem(authority, "%.%") is TokenProblem.MALFORMED
+    assert problem(authority, another_key.issue(CLAIMS)) is TokenProblem.BAD_SIGNATURE
+    assert problem(authority, GOLDEN, CLAIMS.expires_at_us // 1000 + 1) is TokenProblem.EXPIRED
+    authority.revoke_session(CLAIMS.session_id)
+    assert problem(authority, GOLDEN) is TokenProblem.REVOKED
 
 
 def test_golden_vector(authority: TokenAuthority) -> None:

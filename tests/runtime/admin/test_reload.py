@@ -67,10 +67,19 @@ def test_these_keys_apply_while_it_serves() -> None:
     """In the open, so that nobody marks a key by mistake; the code itself has no list."""
     marked = {name for name, setting in KEYS.items() if setting.live}
     sections = {name.partition(".")[0] for name in marked}
-    assert sections == {"messaging", "session", "guilds", "registration", "search"}
+    assert sections == {"messaging", "session", "guilds", "registration", "search", "federation"}
     still = {name for name in KEYS if name.partition(".")[0] in sections} - marked
-    assert still == {"messaging.queue_capacity"}
-    assert marked - SETTABLE == {"session.signing_key", "session.fallback_verifying_keys"}
+    assert still == {"messaging.queue_capacity"} | {
+        f"federation.{name}"
+        for name in (
+            "signing_key", "key_id", "previous_signing_key", "previous_key_id", "base_url", "allow_private_addresses", "addresses",
+            "ca_file",
+        )
+    }  # fmt: skip
+    lists = ("trusted_servers", "allowed_servers", "denied_servers", "quarantined_servers", "take_guilds_from")
+    assert marked - SETTABLE == {"session.signing_key", "session.fallback_verifying_keys", "federation.mode"} | {
+        f"federation.{name}" for name in lists
+    }
 
 
 @pytest.mark.parametrize("key", sorted(SETTABLE))

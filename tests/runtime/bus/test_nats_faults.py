@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from openguild_proto.bus.topics import Topic
 from openguild_runtime.bus.nats import NatsBus
-from openguild_runtime.observability.metrics import NATS_FAULTS, Metrics
+from openguild_runtime.observability.metric_labels import NATS_FAULTS
+from openguild_runtime.observability.metrics import Metrics
 from tests.support.bus_handler import BusRecorder
 from tests.support.fake_nats import INFO, FakeNats, faking
 from tests.support.nats_config import ConfiguredNats, configured_nats, permissions

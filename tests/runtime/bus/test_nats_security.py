@@ -1,4 +1,4 @@
-"""NATS with TLS and credentials: connections with and without them (docs/RELIABILITY.md)."""
+"""NATS with TLS and credentials: connections with and without them (docs/reliability.md)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from openguild_proto import Response
 from openguild_proto.client import Disconnected, Opened
 from openguild_proto.http.message import Request
 from openguild_runtime.client import Client, OutcomeUnknown, Session, StreamEnded
-from openguild_runtime.client.session import Posted
+from openguild_runtime.client.messages import Posted
 from tests.support.scripted import scripted
 
 pytestmark = pytest.mark.anyio
@@ -62,7 +62,7 @@ async def test_a_post_through_a_portal_has_an_unknown_outcome() -> None:
 async def test_an_unrepeatable_request_is_sent_once(answer: Response) -> None:
     async with scripted(lambda request: answer) as server, client(server.url) as ours:
         with pytest.raises(OutcomeUnknown):
-            await ours.create_guild("g")
+            await ours.register("name", "secret")
     assert len(server.requests) == 1
 
 

@@ -63,5 +63,6 @@ def test_msgspec_holds_a_section_to_the_same_bounds(number: Number) -> None:
 
 def test_secrets_are_those_whose_type_says_so() -> None:
     assert {key.name for key in KEYS if key.is_secret} == {
-        "database_url", "nats.url", "session.signing_key", "federation.signing_key", "media.access_key", "media.secret_key",
+        "database_url", "nats.url", "session.signing_key", "federation.signing_key", "federation.previous_signing_key",
+        "media.access_key", "media.secret_key", "database.replica_urls",
     }  # fmt: skip

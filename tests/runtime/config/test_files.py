@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from openguild_runtime.config.server_config import ServerConfig, load
 
 P = "OPENGUILD_SERVER__"
 LONG = "9" * 5_000  # Python reads no such number
+TRAILING_COMMA = "line 2, column 12: illegal trailing comma" if sys.version_info >= (3, 13) else "line 3, column 1: "
 
 
 def written(directory: Path, name: str, content: str | bytes) -> Path:
@@ -43,7 +45,7 @@ def refused(directory: Path) -> str:
         ("server.toml", "[session]\nsigning_key = 'hunter2\n", "line 2, column 23: "),
         ("server.toml", "port = 1\n\n[session", "line 3, column 9: expected"),
         ("server.toml", f"server_name = 'x'\nport = {LONG}", "line 2, column 8: a value that cannot be read"),
-        ("server.json", '{\n  "port": 1,\n}', "line 3, column 1: "),
+        ("server.json", '{\n  "port": 1,\n}', TRAILING_COMMA),
         ("server.json", '{\n\t"session": {"signing_key": "hunter2}\n}', "line 2, column 38: "),
         ("server.json", "", "line 1, column 1: expecting value"),
         ("server.json", '{"port": 1,\n\t"port": 2}', "line 2, column 2: a key stands twice"),

@@ -84,7 +84,9 @@ def test_lists_by_index_and_by_comma(tmp_path: Path) -> None:
     assert by_comma.cors == by_index.cors
     trusted = P + "FEDERATION__TRUSTED_SERVERS__0__"
     config = configured(
-        tmp_path, **{trusted + "SERVER_NAME": "far", trusted + "KEY_ID": "1", trusted + "VERIFYING_KEY": PUBLIC}
+        tmp_path,
+        **{trusted + "SERVER_NAME": "far", trusted + "KEY_ID": "1", trusted + "VERIFYING_KEY": PUBLIC},
+        **{P + "FEDERATION__SIGNING_KEY": SEED},
     )
     assert config.federation.trusted_servers[0].server_name == "far"
     assert configured(tmp_path, **{P + "TRUSTED_PROXIES": "10.0.0.0/8"}).trusted_proxies == ("10.0.0.0/8",)
@@ -183,6 +185,7 @@ def test_secrets_from_files(tmp_path: Path) -> None:
         ({"MESAGING__REPLAY_WINDOW": "5"}, "did you mean messaging.replay_window?"),
         ({"EMBEDDED": "true", "STORAGE": "memory"}, "embedded"),
         ({"STORAGE": "memory", "DATABASE_URL": "postgresql://x"}, "contradict"),
+        ({"DATABASE__REPLICA_URLS": "postgresql://x"}, "are standbys of database_url, which is not set"),
         ({"STORAGE": "sqlite"}, "storage"),
     ],
 )  # fmt: skip
@@ -210,6 +213,20 @@ def test_unknown_keys_in_files_are_refused(tmp_path: Path) -> None:
     assert "messaging.replay_windw" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("PORT", "PORT"), ("NATS_URL", "NATS__URL"), ("messaging_replay_window", "MESSAGING__REPLAY_WINDOW")],
+)
+def test_names_with_single_underscores_are_refused(tmp_path: Path, name: str, meant: str) -> None:
+    assert f"did you mean {P}{meant}?" in refused(tmp_path, **{P.removesuffix("_") + name: "9000"})
+
+
+def test_names_that_kubernetes_sets_for_a_service_are_passed_over(tmp_path: Path) -> None:
+    service = {"PORT": "tcp://10.0.0.1:8080", "SERVICE_HOST": "10.0.0.1", "PORT_8080_TCP_ADDR": "10.0.0.1"}
+    names = {P.removesuffix("_") + name: text for name, text in service.items()}
+    assert configured(tmp_path, **names).port == 8080
+
+
 def test_a9_a_start_needs_a_named_store(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="storage: none is chosen"):
         require_servable(configured(tmp_path))
@@ -224,13 +241,16 @@ def test_a9_a_start_needs_a_named_store(tmp_path: Path) -> None:
 def test_dump_hides_secrets(tmp_path: Path) -> None:
     config = configured(
         tmp_path,
-        **{P + "DATABASE_URL": "postgresql://u:secret@h/d", P + "SESSION__SIGNING_KEY": SEED, "MEDIA_SECRET_KEY": "s3"},
+        **{P + "DATABASE_URL": "postgresql://u:secret@h/d"},
+        **{P + f"DATABASE__REPLICA_URLS__{number}": f"postgresql://u:secret@h{number}/d" for number in range(2)},
+        **{P + "SESSION__SIGNING_KEY": SEED, "MEDIA_SECRET_KEY": "s3"},
     )
     shown = json.dumps(config.shown())
     assert "secret@" not in shown
     assert SEED not in shown
     assert "s3" not in shown
     assert config.shown()["database_url"] == "***"
+    assert config.shown()["database.replica_urls"] == ["***", "***"]
     assert set(config.shown()) == {key.name for key in keys_of(ServerConfig)}
 
 

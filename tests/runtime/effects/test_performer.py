@@ -42,6 +42,15 @@ class Busy(PasswordHasher):
         return password
 
 
+class NoServers:
+    """No operation here asks another server."""
+
+    async def ask(self, effect: Any) -> Any:
+        raise NotImplementedError
+
+    discover = fetch = exchange = ask
+
+
 def performer(storage: MemoryStorage) -> Performer:
     async def never() -> Any:
         raise NotImplementedError
@@ -51,7 +60,7 @@ def performer(storage: MemoryStorage) -> Performer:
     return Performer(
         storage=storage, lifecycle=lifecycle, hasher=Busy(), readiness=never, render_metrics=never,
         committed=lambda event, request_id: None, announce=lambda hint: None,
-        presence_of=lambda user_ids: {},
+        presence_of=lambda user_ids: {}, servers=NoServers(),
     )  # fmt: skip
 
 

@@ -123,6 +123,26 @@ def processes_in(directory: Path, program: str) -> list[int]:
     return ours
 
 
+def test_a_first_run_in_a_terminal_ends_with_what_to_try(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(tmp_path / "data"), LOG_FORMAT="compact")
+    with server.in_terminal() as terminal:
+        terminal.read_until("  stop: ")
+        lines = terminal.screen.splitlines()
+        assert len([line for line in lines if "configuration" in line]) <= 10
+        assert max(len(line) for line in lines) < 1_000
+        (serving,) = [number for number, line in enumerate(lines) if "serving on" in line]
+        assert f"serving on {server.base_url}" in lines[serving]
+        assert all(line.startswith("  ") for line in lines[serving + 1 :])
+        assert "\x1b[2m" in lines[0]
+        terminal.press("\x03")
+        assert terminal.wait() == 0
+    with ServerProcess(tmp_path, "--storage", "memory", LOG_FORMAT="compact").in_terminal(NO_COLOR="1") as terminal:
+        terminal.read_until("serving")
+        terminal.press("\x03")
+        assert terminal.wait() == 0
+        assert "\x1b" not in terminal.screen
+
+
 def test_a_killed_private_server_is_restarted(tmp_path: Path) -> None:
     data = tmp_path / "data"
     server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(data), without=("SESSION__SIGNING_KEY",))

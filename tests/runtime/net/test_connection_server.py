@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import pytest
@@ -19,7 +20,7 @@ from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
 from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.connection_server import ConnectionServer
-from openguild_runtime.net.transport import Transport, watch_deadlines
+from openguild_runtime.net.transport import Rest, Transport, watch_deadlines
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -44,6 +45,9 @@ class Handler:
         self.turns: list[str] = []
         self.reported: list[Event] = []
         self.gone_descriptors: list[int] = []
+
+    def begin(self, transport: Transport, request: Request) -> Rest:
+        return partial(self.respond, transport, request)
 
     async def respond(self, transport: Transport, request: Request) -> None:
         self.turns.append(f"begin {request.path}")

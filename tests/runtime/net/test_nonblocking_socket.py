@@ -254,6 +254,25 @@ async def test_a_request_under_way_is_finished_and_nothing_is_left(end: Callable
         storage.go.set()
 
 
+class Waiting:
+    """Is told that there is something to read."""
+
+    def __init__(self) -> None:
+        self.ready = anyio.Event()
+
+    def readable(self) -> None:
+        self.ready.set()
+
+
+async def received(transport: NonblockingSocket, size: int) -> bytes:
+    """Up to `size` bytes once there are some, b"" when there will be no more."""
+    while (data := transport.receive(size)) is None:
+        waiting = Waiting()
+        transport.call_when_readable(waiting)
+        await waiting.ready.wait()
+    return data
+
+
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_reset_that_comes_with_data_ends_the_stream_after_the_data(
     end: Callable[[socket.socket], None],
@@ -264,9 +283,9 @@ async def test_a_reset_that_comes_with_data_ends_the_stream_after_the_data(
         server.send(b"unread")
         client.send(b"last words")
         end(client)
-        assert await transport.receive_some(100) == b"last words"
+        assert await received(transport, 100) == b"last words"
         with anyio.fail_after(5):
-            assert await transport.receive_some(100) == b""
+            assert await received(transport, 100) == b""
             await transport.writable()
         transport.close()
 
@@ -278,13 +297,34 @@ async def test_whoever_waits_to_read_or_to_write_wakes_at_the_end() -> None:
         while transport.send(b"x" * 65_536):
             pass  # until the kernel takes no more
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(transport.receive_some, 100)
+            tasks.start_soon(received, transport, 100)
             tasks.start_soon(transport.writable)
             await anyio.wait_all_tasks_blocked()
             transport.end()
         assert transport.receive(100) == b""
         assert transport.send(b"x") is None
         transport.close()
+        transport.close()
+
+
+async def test_an_ended_socket_that_nobody_wants_to_read_is_not_reported_again() -> None:
+    """As while a request is under way whose peer is gone: the loop would be busy until it ends."""
+
+    class Busy:
+        calls = 0
+
+        def readable(self) -> None:
+            self.calls += 1
+            transport.read_on(False)
+
+    server, client = tcp_pair()
+    with client:
+        transport, reader = NonblockingSocket(server), Busy()
+        transport.call_when_readable(reader)
+        transport.end()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert 1 <= reader.calls <= 3
         transport.close()
 
 
@@ -296,6 +336,6 @@ async def test_a_descriptor_is_free_for_its_next_owner() -> None:
         client.send(b"x")
         reset(client)
         with anyio.fail_after(5):
-            while await transport.receive_some(1):
+            while await received(transport, 1):
                 pass
         transport.close()

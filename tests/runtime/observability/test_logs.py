@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from openguild_runtime.observability import logs
+from openguild_runtime.observability import log_context, logs
 from tests.support.server import ROOT
 
 
@@ -37,17 +37,16 @@ def logged() -> Iterator[Callable[..., io.StringIO]]:
     for name in ("openguild", "openguild.http"):
         logging.getLogger(name).setLevel(logging.NOTSET)
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 def test_json_lines_hold_context_and_tracebacks(logged: Callable[..., io.StringIO]) -> None:
     stream = logged()
-    structlog.contextvars.bind_contextvars(request_id="r1")
-    try:
-        raise RuntimeError('broken "quote"\nnew line')
-    except RuntimeError:
-        structlog.get_logger("openguild.test").exception("failed", number=1)
-    logging.getLogger("some.library").warning("plain %s", "record")
+    with log_context.bound_request("r1"):
+        try:
+            raise RuntimeError('broken "quote"\nnew line')
+        except RuntimeError:
+            structlog.get_logger("openguild.test").exception("failed", number=1)
+        logging.getLogger("some.library").warning("plain %s", "record")
     first, second = (json.loads(line) for line in stream.getvalue().splitlines())
     assert (first["level"], first["target"], first["message"], first["number"]) == (
         "ERROR",
@@ -58,6 +57,26 @@ def test_json_lines_hold_context_and_tracebacks(logged: Callable[..., io.StringI
     assert first["request_id"] == second["request_id"] == "r1"
     assert "RuntimeError" in first["exception"]
     assert second["message"] == "plain record"
+
+
+@pytest.mark.parametrize("log_format", ["json", "compact"])
+def test_the_access_line_is_what_any_record_would_be(log_format: str, logged: Callable[..., io.StringIO]) -> None:
+    stream = logged(log_format)
+    request_id = "0b1e6a5e-3c0e-4b7e-9b1e-6a5e3c0e4b7e"
+    fields: dict[str, Any] = {"method": "GET", "route": "/users/me", "status": 200, "latency_ms": 1.25, "client": "::1"}
+    logs.log_access(request_id, refused={}, **fields)
+    with log_context.bound_request(request_id):
+        structlog.get_logger("openguild.http").info(logs.ACCESS, **fields)
+    access, plain = (line[line.index("Z") :] for line in stream.getvalue().splitlines())
+    assert access == plain
+
+
+def test_the_access_line_hides_a_secret_in_the_request_id(logged: Callable[..., io.StringIO]) -> None:
+    stream = logged("json")
+    token = "a" * 40 + "." + "b" * 86
+    logs.log_access(token, method="GET", route="/", status=200, latency_ms=0.1, client="::1", refused={})
+    assert token not in stream.getvalue()
+    assert json.loads(stream.getvalue())["request_id"] == logs.HIDDEN
 
 
 def test_filter_by_target(logged: Callable[..., io.StringIO]) -> None:
@@ -115,8 +134,8 @@ def test_the_current_filter_is_returned_as_given(text: str, logged: Callable[...
 PROGRAM = """
 import threading, warnings, sys, structlog
 from openguild_runtime.observability import logs
-from openguild_runtime.process import standard_streams
-standard_streams.open_missing_descriptors()
+from openguild_runtime.process import missing_descriptors, standard_streams
+missing_descriptors.open_missing_descriptors()
 logs.configure("json", "info")
 standard_streams.redirect_stderr_to_log()
 log = structlog.get_logger("openguild.test")

@@ -11,6 +11,7 @@ from openguild_proto.effects.accounts import (
     FindRefreshFamily,
     FindSession,
     FindUserByName,
+    FindUsernames,
     InsertUser,
     ListDevices,
     ListSessionAddresses,
@@ -57,6 +58,12 @@ async def test_a_name_is_unique(storage: Storage) -> None:
     assert user is not None
     assert (user.user_id, user.username, user.created_at_ms) == (user_id, "Alice", NOW)
     assert await storage.perform(FindUserByName(username_key="bob")) is None
+
+
+async def test_names_are_found_by_id(storage: Storage) -> None:
+    alice, bob = await add_user(storage, "Alice"), await add_user(storage, "bob")
+    assert await storage.perform(FindUsernames(user_ids=(alice, new_id(), bob))) == {alice: "Alice", bob: "bob"}
+    assert await storage.perform(FindUsernames(user_ids=())) == {}
 
 
 async def test_describe_shows_roles_guilds_and_channels(storage: Storage) -> None:

@@ -25,7 +25,7 @@ from openguild_proto.effects.guilds import (
     RenameGuild,
     SetMemberRole,
 )
-from openguild_proto.effects.logs import FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.logs import FindAccountPlaces, FindLogs, FindPlace, ReadLogs
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.records import Author, LogPart
 from openguild_runtime.storage.memory import MemoryStorage
@@ -153,6 +153,6 @@ def test_a_history_leaves_the_same_logs_in_both_stores(
         assert all(later.sequence == event.sequence + 1 for event, later in itertools.pairwise(own))
         both.alike(DescribeUser(user_id=user), FindGuildAccess(guild_id=deeds.guild, user_id=user))
         both.alike(FindPlace(log_id=user), FindPlace(log_id=deeds.guild), FindPlace(log_id=new_id()))
-        both.alike(FindLogs(user_id=user, log_ids=logs))
+        both.alike(FindLogs(user_id=user, log_ids=logs), FindAccountPlaces(user_id=user))
     both.alike(ReadLogs(parts=(LogPart(deeds.guild, 1, 3), LogPart(new_id(), 0, 9), LogPart(USERS[1], 0, 2))))
     both.alike(DeleteGuild(author=Author(USERS[0]), guild_id=deeds.guild), FindPlace(log_id=deeds.guild))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import pytest
 
@@ -15,6 +17,7 @@ from openguild_proto.effects.channels import (
     ListChannels,
     ListUnread,
     MarkRead,
+    PageBounds,
     Posted,
     ReadEvents,
     UpdateChannel,
@@ -182,6 +185,11 @@ async def test_pages_after_before_and_newest(storage: Storage, channel_id: str) 
         found = await storage.perform(ReadEvents(log_id=channel_id, limit=3, **bounds))
         assert found is not None
         assert all(event == events[event.sequence - 1] for event in found)
+        question = FindChannelAccess(channel_id, new_id(), page=PageBounds(3, **bounds))
+        access = await storage.perform(question)  # the same events, whatever the user may see
+        assert access is not None
+        assert access.page is not None
+        assert access.page.events == tuple((event.sequence, event.wire) for event in found)
         return [event.sequence for event in found]
 
     assert await page(after=0) == [1, 2, 3]
@@ -198,9 +206,22 @@ async def test_pages_after_before_and_newest(storage: Storage, channel_id: str) 
     assert await page(before=MAX_SEQUENCE) == [8, 9, 10]
 
 
+async def test_readers_of_the_same_page_have_their_own_roles(storage: Storage, channel_id: str, owner: str) -> None:
+    events = await fill(storage, channel_id, 3)
+    users = [owner if number % 3 == 0 else new_id() for number in range(40)]
+    questions = [FindChannelAccess(channel_id, user, page=PageBounds(2)) for user in users]
+    accesses = await asyncio.gather(*[storage.perform(question) for question in questions])
+    for user, access in zip(users, accesses, strict=True):
+        assert access is not None
+        assert access.page is not None
+        assert access.page.events == tuple((event.sequence, event.wire) for event in events[1:])
+        assert (access.guild_role is not None) == (user == owner)
+
+
 async def test_pages_of_an_empty_and_of_an_unknown_channel(storage: Storage, channel_id: str) -> None:
     assert await storage.perform(ReadEvents(log_id=channel_id, limit=10)) == ()
     assert await storage.perform(ReadEvents(log_id=new_id(), limit=10)) is None
+    assert await storage.perform(FindChannelAccess(new_id(), new_id(), page=PageBounds(10))) is None
     with pytest.raises(LocalProtocolError):
         await storage.perform(ReadEvents(log_id=channel_id, limit=10, after=1, before=5))
 

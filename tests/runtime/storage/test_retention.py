@@ -18,7 +18,9 @@ from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, appe
 
 pytestmark = pytest.mark.anyio
 
-NOTHING = PruneExpired(now_ms=0, from_user=str(uuid.UUID(int=0)), control_before_ms=0, attempts_before_ms=0, limit=100)
+NOTHING = PruneExpired(
+    now_ms=0, from_user=str(uuid.UUID(int=0)), control_before_ms=0, attempts_before_ms=0, answers_before_ms=0, limit=100
+)
 
 
 async def test_sessions_of_users_who_stay_away(storage: Storage) -> None:

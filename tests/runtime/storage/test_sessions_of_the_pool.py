@@ -14,6 +14,7 @@ from openguild_proto.effects.guilds import RenameGuild
 from openguild_proto.records import Author, History
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append, control_head, history, renew_epochs
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -172,4 +173,17 @@ async def test_what_a_failed_reading_asked_for_is_asked_again(database_url: str)
         found = await history(store)
         assert found is not None
         assert found.lacks
+        await store.aclose()
+
+
+async def test_a_session_that_ended_while_idle_fails_nobody(database_url: str) -> None:
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        for _ in range(3):
+            await store.perform(FindUserByName(username_key="nobody"))
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        await execute(database_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+        await eventually(lambda: store.stats().pool_size == 0, what="the end of all sessions")
+        assert await store.perform(FindUserByName(username_key="nobody")) is None
         await store.aclose()

@@ -99,15 +99,16 @@ class SimSocket:
     def fileno(self) -> int:
         return self._number
 
-    def recv(self, size: int) -> bytes:
+    def recv_into(self, buffer: memoryview, size: int) -> int:
         if self._shut:
-            return b""
+            return 0
         data = self.incoming.read(size)
         if not data and self.incoming.reset:
             raise ConnectionResetError(errno.ECONNRESET, "reset")
         if not data and not self.incoming.ended:
             raise BlockingIOError
-        return data
+        buffer[: len(data)] = data
+        return len(data)
 
     def send(self, data: bytes | memoryview) -> int:
         if self.outgoing.reset or self._shut:

@@ -20,7 +20,9 @@ LEFT JOIN LATERAL (
     SELECT role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.author LIMIT 1
 ) AS m ON true
 LEFT JOIN sessions AS x ON x.session_id = given.session AND x.user_id = given.author
-LEFT JOIN refresh_families AS f ON f.family_id = x.family_id AND f.revoked_at IS NULL
+LEFT JOIN LATERAL (
+    SELECT family_id, revoked_at FROM refresh_families WHERE family_id = x.family_id LIMIT 1
+) AS f ON f.revoked_at IS NULL
 LEFT JOIN LATERAL (
     SELECT e.sequence, e.event_id, e.fingerprint, e.wire, e.created_at FROM log_events AS e
     WHERE e.log_id = {log} AND e.sender_id = given.sender_id AND e.nonce = given.nonce
@@ -33,7 +35,7 @@ LEFT JOIN LATERAL (
 
 # Whether the author of the row may do what takes one of the roles `permitted`.
 ADMITTED = """
-given.author IS NULL OR ((given.session IS NULL OR f.family_id IS NOT NULL) AND (
+given.author IS NULL OR (c.origin IS NULL AND (given.session IS NULL OR f.family_id IS NOT NULL) AND (
             coalesce(g.role = ANY (permitted), false) OR coalesce(m.role = ANY (permitted), false) OR EXISTS (
                 SELECT FROM user_roles AS r WHERE r.user_id = given.author AND r.role = ANY (permitted)
                 AND (g.role IS NOT NULL OR m.role IS NOT NULL OR r.role = ANY (overseers))

@@ -15,7 +15,7 @@ RETURN QUERY WITH given AS (
 SELECT given.place, l.head_sequence, l.message_count, CASE WHEN given.pinning THEN (
         SELECT count(*) FROM message_states AS p WHERE p.log_id = given.log_id AND p.pinned_at > '-infinity'
     ) END,
-    given.session IS NULL OR f.family_id IS NOT NULL, g.role, m.role,
+    c.origin IS NOT NULL, given.session IS NULL OR f.family_id IS NOT NULL, g.role, m.role,
     ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = given.author),
     known.sequence, known.event_id, known.fingerprint, known.wire, known.created_at,
     t.sequence, t.event_id, t.sender_id, t.created_at, s.edited_text, s.edited_at,
@@ -54,7 +54,7 @@ CREATE FUNCTION judge_changes_v1(
     targets text[], emojis text[], redacts boolean[], pins_asked boolean[]
 ) RETURNS TABLE (
     place bigint, head_sequence bigint, message_count bigint, pins bigint,
-    living boolean, guild_role text, channel_role text, server_roles text[],
+    is_moved boolean, living boolean, guild_role text, channel_role text, server_roles text[],
     known_sequence bigint, known_event_id text, known_fingerprint bytea, known_wire bytea, known_created_at timestamptz,
     sequence bigint, event_id text, author_id text, created_at timestamptz, edited_text text, edited_at timestamptz,
     versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions text,

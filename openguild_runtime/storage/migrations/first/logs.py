@@ -13,8 +13,10 @@ CREATE TABLE channels (
     name       text NOT NULL,
     created_at timestamptz NOT NULL,
     topic      text,
-    position   integer NOT NULL DEFAULT 0
+    position   integer NOT NULL DEFAULT 0,
+    origin     text
 );
+COMMENT ON COLUMN channels.origin IS 'as of its guild';
 CREATE INDEX channels_guild ON channels (guild_id, created_at, channel_id);
 
 CREATE TABLE channel_memberships (
@@ -46,8 +48,10 @@ CREATE TABLE logs (
     kind          text NOT NULL CHECK (kind IN ('channel', 'guild', 'user')),
     epoch         bigint NOT NULL DEFAULT 1,
     head_sequence bigint NOT NULL DEFAULT 0,
-    message_count bigint NOT NULL DEFAULT 0
+    message_count bigint NOT NULL DEFAULT 0,
+    base_sequence bigint
 ) WITH (fillfactor = 70);
+COMMENT ON COLUMN logs.base_sequence IS 'events up to here are at its origin only, or were lost with it; NULL: all are here';
 COMMENT ON TABLE logs IS 'one for each channel, guild and user, under its id; not partitioned, for every append joins it';
 COMMENT ON COLUMN logs.epoch IS 'which log the sequences count in: 1 to 2^53 - 1, another one after each restore';
 COMMENT ON COLUMN logs.head_sequence IS 'sequence of the newest event; raised under the lock of this row';

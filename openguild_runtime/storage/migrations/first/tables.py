@@ -8,8 +8,10 @@ CREATE TABLE users (
     password_hash text NOT NULL,
     created_at    timestamptz NOT NULL,
     updated_at    timestamptz NOT NULL,
-    display_name  text
+    display_name  text,
+    origin        text
 );
+COMMENT ON COLUMN users.origin IS 'home server of a remote user, who cannot log in here; NULL: this server';
 COMMENT ON COLUMN users.username_key IS 'case-folded NFKC name: unique whatever the case';
 
 CREATE TABLE user_roles (
@@ -62,9 +64,16 @@ GUILDS = """
 CREATE TABLE guilds (
     guild_id   uuid PRIMARY KEY,
     name       text NOT NULL,
-    created_at timestamptz NOT NULL
+    created_at timestamptz NOT NULL,
+    origin     text,
+    term       bigint NOT NULL DEFAULT 1,
+    serial     bigint NOT NULL DEFAULT 0
 );
+COMMENT ON COLUMN guilds.origin IS 'owner server of a mirrored guild; NULL: this server';
+COMMENT ON COLUMN guilds.term IS 'of its owner server, one more with each hand-over';
+COMMENT ON COLUMN guilds.serial IS 'of the newest naming of a successor';
 CREATE INDEX guilds_created ON guilds (created_at, guild_id);
+CREATE INDEX guilds_origin ON guilds (origin, guild_id) WHERE origin IS NOT NULL;
 
 CREATE TABLE guild_memberships (
     guild_id  uuid NOT NULL REFERENCES guilds ON DELETE CASCADE,
@@ -127,6 +136,19 @@ CREATE TABLE schema_serves (
 );
 COMMENT ON COLUMN schema_serves.serves_from IS 'releases whose own newest step is this one or later work with this schema';
 INSERT INTO schema_serves (serves_from) VALUES ('0001');
+"""
+
+KEYS = """
+CREATE TABLE idempotency_keys (
+    user_id     uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    key         text NOT NULL,
+    fingerprint bytea NOT NULL,
+    answer      bytea NOT NULL,
+    created_at  timestamptz NOT NULL,
+    PRIMARY KEY (user_id, key)
+);
+COMMENT ON TABLE idempotency_keys IS 'what creations with a key made, for a day: a repeat gets the same answer';
+CREATE INDEX idempotency_keys_created ON idempotency_keys (created_at);
 """
 
 ATTEMPTS = """

@@ -7,8 +7,11 @@ from openguild_runtime.storage.migrations.first import (
     access,
     appends,
     changes,
+    federation,
+    handovers,
     logs,
     mentions,
+    mirrors,
     reading,
     search,
     tables,
@@ -31,6 +34,11 @@ TABLES = (
     tables.CONTROL,
     tables.HISTORY,
     tables.ATTEMPTS,
+    tables.KEYS,
+    federation.PEERS,
+    mirrors.OWNER,
+    mirrors.MIRROR,
+    handovers.HANDOVERS,
 )
 FUNCTIONS = (
     appends.APPEND,

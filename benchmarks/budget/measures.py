@@ -1,0 +1,84 @@
+"""What is counted: instructions per request and per delivery, of requests that come one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.budget.counted import CountedServer
+from benchmarks.http.wire import Connection, request
+from benchmarks.load.actors import Crowd
+from tests.support.chat import User
+
+WARM, TURNS, WINDOWS = 30, 20, 8
+PAGE_EVENTS = 50
+SUBSCRIBERS = 400
+RELEASED = 10
+
+Counts = dict[str, float]
+
+
+def measure(directory: Path, progress: Callable[[str], None]) -> tuple[Counts, int]:
+    """Return instructions per operation, and those of the yardstick."""
+    progress("start under valgrind")
+    with CountedServer(directory) as server:
+        unit = server.unit()
+        user = server.user
+        guild = user.guild()
+        channel = user.channel(guild)
+        with Connection(server.server.port) as connection:
+            post = request("POST", f"/channels/{channel}/messages", user.token, {"content": "x" * 100})
+            connection.ask(post)
+            requests = {
+                "version": request("GET", "/version"),
+                "post": post,
+                "page of 50": request("GET", f"/channels/{channel}/events?limit={PAGE_EVENTS}", user.token),
+                "folded page of 50": request("GET", f"/channels/{channel}/messages?limit={PAGE_EVENTS}", user.token),
+                "unread": request("GET", "/channels/unread", user.token),
+                "sync of one log": request("POST", "/sync", user.token, _positions(user, channel)),
+            }
+
+            def repeat(data: bytes, turns: int) -> None:
+                for _ in range(turns):
+                    connection.ask(data)
+
+            repeat(post, PAGE_EVENTS)
+            found: Counts = {}
+            for name, data in requests.items():
+                progress(name)
+                repeat(data, WARM)
+                found[name] = (
+                    least(lambda name=name, data=data: server.count(name, lambda: repeat(data, TURNS))) / TURNS
+                )
+            progress("delivery")
+            found["delivery"] = _delivery(server, channel, user)
+    return found, unit
+
+
+def least(count: Callable[[], int]) -> int:
+    """Return the least of WINDOWS counts: a collection of garbage belongs to no request."""
+    return min(count() for _ in range(WINDOWS))
+
+
+def _delivery(server: CountedServer, channel: str, user: User) -> float:
+    """Instructions of an event that is released to SUBSCRIBERS, by each of them."""
+    head = user.history(channel, before=1 << 53, limit=1)[-1]["sequence"]
+    crowd = Crowd(
+        server.server.port, SUBSCRIBERS, f"/channels/{channel}/ws?since={head}", user.token, opening={"in_flight": 8}
+    )
+    try:
+        crowd.begin_reading(5.0)
+        found = least(lambda: server.count("delivery", lambda: server.publish(RELEASED)))
+        heard = crowd.result()
+    finally:
+        crowd.close()
+    if heard["frames"] != [RELEASED * WINDOWS] or not heard["even"]:
+        raise RuntimeError(f"messages were lost: {heard['frames']}")
+    return found / RELEASED / SUBSCRIBERS
+
+
+def _positions(user: User, channel: str) -> dict[str, object]:
+    """The body of a sync that is at the newest event but one."""
+    page = user.get(f"/channels/{channel}/events?limit=1")
+    place = {"log": f"channel:{channel}", "epoch": int(page.headers["x-openguild-epoch"])}
+    return {"positions": [place | {"sequence": page.json()[0]["sequence"] - 1}]}

@@ -1,0 +1,110 @@
+"""`openguild-server` under callgrind: a thread begins and ends the count as the lines of stdin say.
+
+`begin` begins a count, `end NAME` writes what was counted to a file, `publish COUNT` releases events to the followers of all
+channels; each is answered with one line. Before it serves, it counts the yardstick as `unit`.
+
+From the first `begin` on the timers of the server stand still: their work comes with time, not with requests, and time is long
+under valgrind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from openguild_runtime.cli.entry_point import main
+from openguild_runtime.server import app
+from openguild_runtime.server import run as serve_module
+
+UNIT_TURNS = 2_000
+EVENT = b'{"t":%020d,"p":"%b"}' % (0, b"x" * 270)  # the crowd counts what carries a time
+STILL = 10_000.0
+
+
+class Timers:
+    """Replaces `anyio.sleep`."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+        self._sleep = anyio.sleep
+        anyio.sleep = self.sleep
+
+    async def sleep(self, secs: float) -> None:
+        """Sleep longer, once the timers stand still."""
+        await self._sleep(secs * self.factor)
+
+
+def unit() -> int:
+    """Do a fixed piece of Python like that of a request: the yardstick that divides out the build of the interpreter."""
+    total = 0
+    for number in range(UNIT_TURNS):
+        name, parts = f"user-{number}", [number, number + 1]
+        fields = {"id": number, "name": name, "parts": parts}
+        line = b"%d: %b\r\n" % (number, name.encode())
+        total += len(line.split(b":")) + len(fields) + sum(_each(parts))
+    return total
+
+
+def _each(parts: list[int]) -> Iterator[int]:
+    for part in parts:
+        yield part + 1
+
+
+class Captured(app.Server):
+    """The server of this process."""
+
+    running: tuple[app.Server, asyncio.AbstractEventLoop]
+
+    async def run(self, *arguments: Any) -> None:
+        """Run, and be known."""
+        Captured.running = self, asyncio.get_running_loop()
+        await super().run(*arguments)
+
+
+async def publish(server: app.Server, count: int) -> None:
+    """Release events to all channels that somebody follows, one after the other, each until it is with the kernel."""
+    hub = server.replica.replica.hub
+    for _ in range(count):
+        for stream in list(hub._rings):
+            if not stream.startswith("user:"):
+                server.replica.replica.release(stream, hub.head(stream) + 1, EVENT)
+        server.replica.carry_out()
+        while server.replica.busy:
+            await anyio.lowlevel.checkpoint()
+
+
+def obey(counter: ctypes.CDLL, timers: Timers) -> None:
+    """Obey stdin until it ends."""
+    for line in sys.stdin:
+        command, _, name = line.strip().partition(" ")
+        match command:
+            case "begin":
+                timers.factor = STILL
+                counter.begin()
+            case "end":
+                counter.end(name.encode())
+            case "publish":
+                server, loop = Captured.running
+                asyncio.run_coroutine_threadsafe(publish(server, int(name)), loop).result()
+        sys.stdout.write("done\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    shared = ctypes.CDLL(os.environ["BUDGET_COUNTER"])
+    unit()
+    shared.begin()
+    unit()
+    shared.end(b"unit")
+    shared.rest()  # the start is fast without it
+    serve_module.Server = Captured  # type: ignore[misc]  # the class whose instance is wanted
+    threading.Thread(target=obey, args=(shared, Timers()), daemon=True).start()
+    raise SystemExit(main())

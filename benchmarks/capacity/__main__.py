@@ -1,0 +1,110 @@
+"""What 10 thousand, 1 million and 100 million users need: `python -m benchmarks run capacity`.
+
+python -m benchmarks.capacity                       # the table, from the committed unit costs
+python -m benchmarks.capacity --users 50000 --set readers=200 --set core_price=18
+python -m benchmarks.capacity --measure --save      # measure the unit costs, check the model by a mixed load: two minutes
+python -m benchmarks.capacity --replicas            # messages and queries of a replica among 3 to 100, simulated
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from benchmarks.capacity.check import Checked, check
+from benchmarks.capacity.model import Machines, Needs, Profile, needs
+from benchmarks.capacity.units import Units, measure, staged
+from benchmarks.lab import results
+
+USERS = (10_000, 1_000_000, 100_000_000)
+REPLICAS = (3, 10, 30, 100)
+SECS = 6.0  # of each operation
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def fixed() -> dict[str, float]:
+    """Return the unit costs that other suites measure, from their committed results."""
+    load, http, gateway = (
+        json.loads((results.RESULTS / f"{name}.json").read_text()) for name in ("load", "http", "gateway")
+    )
+    return {
+        "delivery_us": load["whole"]["cpu_us"],
+        "connection_bytes": load["memory"]["server"]["bytes"],
+        "subscription_bytes": gateway["memory, bytes: 1,000 sockets with 100 logs of their own"]["subscription"],
+        "login_us": http["jobs"]["login"]["openguild"]["cpu_us"]["median"],
+    }
+
+
+def changed(assumed: S, given: Sequence[str]) -> S:
+    """Return the assumptions with those of `name=value` that are its own."""
+    values = dict(pair.split("=", 1) for pair in given)
+    own = {name: value for name, value in values.items() if name in assumed.__struct_fields__}
+    return msgspec.convert({**msgspec.structs.asdict(assumed), **own}, type(assumed), strict=False)
+
+
+def table(found: Sequence[Needs]) -> str:
+    """Return a Markdown table, a column for each number of users."""
+    rows = [["users", *(f"{each.users:,}" for each in found)]]
+    for name in Needs.__struct_fields__[1:]:
+        rows.append([name.replace("_", " "), *(_shown(getattr(each, name)) for each in found)])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| --- |" + " ---: |" * len(found), *lines[1:]])
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.2g}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--users", type=int, action="append")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an assumption")
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--secs", type=float, default=SECS, help="of each operation that is measured")
+    parser.add_argument("--save", action="store_true", help="keep the unit costs in benchmarks/results/capacity.json")
+    parser.add_argument("--replicas", action="store_true")
+    given = parser.parse_args()
+    profile, machines = changed(Profile(), given.set), changed(Machines(), given.set)
+    unknown = {pair.partition("=")[0] for pair in given.set} - {*Profile.__struct_fields__, *Machines.__struct_fields__}
+    if unknown:
+        parser.error(f"no assumption: {', '.join(sorted(unknown))}")
+    if given.replicas:
+        from benchmarks.capacity.many_replicas import measure as among
+
+        for count in REPLICAS:
+            sys.stdout.write(f"{among(count)}\n")
+        return 0
+    units, checked = _measured(given.secs) if given.measure else (_kept(), None)
+    if checked is not None:
+        sys.stdout.write(f"{units}\n{checked}\n")
+    if given.save and checked is not None:
+        kept: dict[str, Any] = {"units": msgspec.to_builtins(units), "check": msgspec.to_builtins(checked)}
+        results.write("capacity", results.stamped(kept))
+    sys.stdout.write(table([needs(users, units, profile, machines) for users in given.users or USERS]) + "\n")
+    return 0
+
+
+def _kept() -> Units:
+    return msgspec.convert(json.loads((results.RESULTS / "capacity.json").read_text())["units"], Units)
+
+
+def _measured(secs: float) -> tuple[Units, Checked]:
+    with tempfile.TemporaryDirectory(prefix="og-capacity-") as name:
+        Path(name).chmod(0o755)
+        with staged(Path(name)) as stage:
+            units = asyncio.run(measure(stage, secs, fixed()))
+            return units, asyncio.run(check(stage, units, 2 * secs))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,150 @@
+"""What a number of users needs, from unit costs, a profile of the users, and prices. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from benchmarks.capacity.units import Units
+from openguild_proto.limits import MAX_LEASES
+
+YEAR_SECS = 365 * 86_400
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What users do at the busiest hour. Assumptions: change them with `--set name=value`."""
+
+    online: float = 0.1  # of all users, at the busiest moment
+    posts_an_hour: float = 4.0  # of each user that is online
+    readers: float = 40.0  # that follow the log of a post at its moment
+    logs: float = 50.0  # that a connection follows
+    opens_an_hour: float = 2.0  # connections that a user opens, with a sync and the unread counts
+    pages_an_hour: float = 20.0  # folded pages of a user that is online
+    logins_a_day: float = 0.05  # of each user
+    mean_share: float = 0.4  # of the busiest hour's posts, over a day
+
+
+class Machines(msgspec.Struct, frozen=True, kw_only=True):
+    """What machines hold, and list prices in dollars a month. Assumptions, too."""
+
+    busy: float = 0.5  # of a core that is planned with: bursts and a lost replica need the rest
+    sockets: int = 15_000  # of one process
+    database_cores: int = 32  # of one node
+    partition_events: float = 100e6
+    kept_years: float = 2.0
+    bus_messages: float = 500_000.0  # a second, of one NATS server
+    max_replicas: int = 200  # of one cluster: what is told to all replicas grows with their number
+    max_nodes: int = 8  # of one cluster
+    max_online: int = MAX_LEASES  # users of one cluster whose presence its replicas know
+    core_price: float = 25.0
+    gib_price: float = 3.5
+    disk_gib_price: float = 0.12
+    egress_gib_price: float = 0.02
+    message_bytes: float = 450.0  # on the wire to a reader
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """For so many users, of all clusters together."""
+
+    users: int
+    clusters: int
+    online: float
+    posts: float  # a second
+    deliveries: float  # a second
+    server_cores: float  # of CPU that is used
+    replicas: int
+    memory_gib: float
+    database_cores: float  # of CPU that is used, of the primaries and of the standbys
+    nodes: int  # primaries
+    standbys: int
+    partitions: int
+    wal_mib: float  # a second
+    disk_tib: float
+    bus_messages: float  # a second
+    bus_servers: int
+    dollars: float  # a month
+
+
+LIMIT_MESSAGES = 64.0  # that a replica gets a second from all others, at most (openguild_proto/policy/limit_sharing.py)
+PRESENCE_MESSAGES = 0.1  # that it gets a second from each other one
+
+
+def needs(users: int, units: Units, profile: Profile, machines: Machines) -> Needs:
+    """Return what is needed: one cluster if it can be one, else several that federate."""
+    clusters = 1
+    while True:
+        found = _cluster(users / clusters, units, profile, machines)
+        over = max(
+            found.replicas / machines.max_replicas,
+            found.nodes / machines.max_nodes,
+            found.online / machines.max_online,
+        )
+        if over <= 1:
+            return _times(found, clusters, users)
+        clusters = max(clusters + 1, math.floor(clusters * over))
+
+
+def _cluster(users: float, units: Units, profile: Profile, machines: Machines) -> Needs:
+    online = users * profile.online
+    posts = online * profile.posts_an_hour / 3600
+    opens, pages = online * profile.opens_an_hour / 3600, online * profile.pages_an_hour / 3600
+    logins = users * profile.logins_a_day / 86_400
+    deliveries = posts * profile.readers
+    by_sockets = online / machines.sockets
+    replicas = max(2.0, by_sockets)
+    for _ in range(50):  # an event is read at each replica where it has a reader: their number depends on itself
+        heard_at = replicas * (1 - (1 - 1 / replicas) ** profile.readers)
+        broadcasts = replicas * (min(LIMIT_MESSAGES, 4 * (replicas - 1)) + PRESENCE_MESSAGES * (replicas - 1))
+        cores = 1e-6 * (
+            posts * units.post.server
+            + posts * heard_at * units.event.server
+            + broadcasts * units.event.server
+            + deliveries * units.delivery_us
+            + pages * units.folded.server
+            + opens * (units.connect.server + units.sync.server + units.unread.server)
+            + logins * units.login_us
+            + replicas * units.idle.server
+        )
+        more = max(2.0, by_sockets, cores / machines.busy)
+        if more > 10 * machines.max_replicas or abs(more - replicas) < 0.5:
+            replicas = more
+            break
+        replicas = more
+    writes = 1e-6 * posts * units.post.database
+    reads = 1e-6 * (
+        pages * units.folded.database + opens * (units.connect.database + units.sync.database + units.unread.database)
+    )
+    room = machines.database_cores * machines.busy
+    stored = posts * profile.mean_share * YEAR_SECS * machines.kept_years
+    nodes = max(1, math.ceil(writes / room))
+    standbys = max(1, math.ceil(reads / room))
+    memory = (online * (units.connection_bytes + profile.logs * units.subscription_bytes)) / 2**30 + replicas * 0.15
+    messages = posts * heard_at + broadcasts
+    disk = stored * units.event_bytes
+    egress = deliveries * profile.mean_share * machines.message_bytes * YEAR_SECS / 12
+    servers = math.ceil(replicas)
+    machines_cores = servers + (nodes + standbys) * min(
+        machines.database_cores, max(2, math.ceil(max(writes / nodes, reads / standbys) / machines.busy))
+    )
+    dollars = (
+        machines_cores * machines.core_price
+        + (memory + 4 * machines_cores) * machines.gib_price
+        + disk * 2 / 2**30 * machines.disk_gib_price  # the standby has it, too
+        + egress / 2**30 * machines.egress_gib_price
+    )
+    return Needs(
+        users=round(users), clusters=1, online=online, posts=posts, deliveries=deliveries, server_cores=cores,
+        replicas=servers, memory_gib=memory, database_cores=writes + reads, nodes=nodes, standbys=standbys,
+        partitions=max(8, math.ceil(stored / machines.partition_events)), wal_mib=posts * units.wal_bytes / 2**20,
+        disk_tib=disk / 2**40, bus_messages=messages, bus_servers=max(1, math.ceil(messages / machines.bus_messages)),
+        dollars=dollars,
+    )  # fmt: skip
+
+
+def _times(found: Needs, clusters: int, users: int) -> Needs:
+    whole = {
+        name: value * clusters if isinstance(value, int | float) else value
+        for name, value in msgspec.structs.asdict(found).items()
+    }
+    return Needs(**{**whole, "users": users, "clusters": clusters})

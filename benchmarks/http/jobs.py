@@ -1,0 +1,86 @@
+"""The jobs of the HTTP benchmark: what is asked, of whom, how often."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import NamedTuple
+
+from benchmarks.http.servers import Target
+from benchmarks.http.wire import request
+from tests.support.chat import PASSWORD, Chat, User
+
+CHANNELS = 16
+CONNECTIONS = 64
+EVENTS = 100  # in each channel at the beginning
+BEHIND = 5  # events of each channel that a sync has not seen
+
+
+class Household:
+    """A user with a guild and CHANNELS channels with EVENTS messages, at one server."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        chat = Chat(target.url)
+        self.user: User = chat.user()
+        guild = self.user.guild()
+        self.channels = [self.user.channel(guild, f"c{number}") for number in range(CHANNELS)]
+        for _ in range(EVENTS):
+            for channel in self.channels:
+                self.user.ok(self.user.post(f"/channels/{channel}/messages", {"content": "x" * 100}))
+
+    def each(self, method: str, path: str, body: object = None) -> list[bytes]:
+        """A request of this user for each channel."""
+        return [request(method, path.format(channel), self.user.token, body) for channel in self.channels]
+
+    def post(self, count: int) -> list[bytes]:
+        return self.each("POST", "/channels/{}/messages", {"content": "x" * 100})
+
+    def page(self, count: int) -> list[bytes]:
+        return self.each("GET", "/channels/{}/events?limit=50")
+
+    def folded_page(self, count: int) -> list[bytes]:
+        return self.each("GET", "/channels/{}/messages?limit=50")
+
+    def unread(self, count: int) -> list[bytes]:
+        return [request("GET", "/channels/unread", self.user.token)]
+
+    def version(self, count: int) -> list[bytes]:
+        return [request("GET", "/version")]
+
+    def register(self, count: int) -> list[bytes]:
+        names = [f"u{secrets.token_hex(8)}" for _ in range(count)]
+        return [request("POST", "/users/register", "", {"username": name, "password": PASSWORD}) for name in names]
+
+    def login(self, count: int) -> list[bytes]:
+        body = {"identifier": self.user.name, "secret": PASSWORD, "device": {"device_id": "bench"}}
+        return [request("POST", "/sessions/login", "", body)]
+
+    def sync(self, count: int) -> list[bytes]:
+        positions = []
+        for channel in self.channels:
+            page = self.user.get(f"/channels/{channel}/events?limit={BEHIND + 1}")
+            place = {"log": f"channel:{channel}", "epoch": int(page.headers["x-openguild-epoch"])}
+            positions.append(place | {"sequence": page.json()[0]["sequence"]})
+        return [request("POST", "/sync", self.user.token, {"positions": positions})]
+
+
+class Job(NamedTuple):
+    """`count` requests in a window, over `connections`; `servers`: those that can do it."""
+
+    requests: Callable[[Household, int], list[bytes]]
+    count: int
+    connections: int = CONNECTIONS
+    servers: tuple[str, ...] = ("openguild", "fastapi")
+
+
+JOBS = {
+    "version": Job(Household.version, 6_000, servers=("openguild", "fastapi", "bare-asgi")),
+    "post": Job(Household.post, 1_200),
+    "page": Job(Household.page, 600),
+    "folded page": Job(Household.folded_page, 400),
+    "unread": Job(Household.unread, 800),
+    "sync": Job(Household.sync, 300),
+    "register": Job(Household.register, 40, connections=4),
+    "login": Job(Household.login, 40, connections=4),
+}

@@ -1,0 +1,72 @@
+"""The HTTP benchmark's results as JSON and as a Markdown table against the goals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.http.measure import Window
+from benchmarks.lab.figures import ratio, summary
+from benchmarks.lab.results import RESULTS, remember, stamped, write
+
+GOALS = {
+    "post, CPU: fastapi": 0.4, "page, CPU: fastapi": 0.25, "version, CPU: bare-asgi": 2.0,
+}  # fmt: skip
+SECS = {"p50": "p50_ms", "p99": "p99_ms"}
+
+
+def results_of(found: dict[str, dict[str, list[Window]]], skipped: dict[str, str]) -> dict[str, Any]:
+    """Return medians with spread by job and server, and the ratios of OpenGuild to each peer."""
+    jobs: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
+    for job, by_server in found.items():
+        jobs[job] = {name: _summaries(windows) for name, windows in by_server.items()}
+        ours = by_server.get("openguild")
+        for name, theirs in by_server.items():
+            if ours is not None and name != "openguild":
+                for key, label in (("cpu_us", "CPU"), ("per_sec", "a second")):
+                    pairs = [line[key] for line in ours], [line[key] for line in theirs]
+                    ratios[f"{job}, {label}: {name}"] = ratio(*pairs)
+    return stamped({"jobs": jobs, "ratios": ratios, "skipped": skipped})
+
+
+def _summaries(windows: list[Window]) -> dict[str, Any]:
+    return {
+        SECS.get(key, key): summary([line[key] * (1e3 if key in SECS else 1) for line in windows]) for key in windows[0]
+    }
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return the tables."""
+    rows = [
+        "| job | server | CPU of the server, us | a second | p99 ms | CPU, ours against it | a second, ours against it |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for job, by_server in results["jobs"].items():
+        for name, line in by_server.items():
+            against = [_shown(results["ratios"].get(f"{job}, {label}: {name}")) for label in ("CPU", "a second")]
+            figures = [f"{line[key]['median']:,.4g}" for key in ("cpu_us", "per_sec", "p99_ms")]
+            rows.append(f"| {' | '.join([job, name, *figures, *against])} |")
+    rows += ["", "| goal | asked for | found | reached |", "| --- | --- | --- | --- |"]
+    for measure, bound in GOALS.items():
+        found = results["ratios"].get(measure)
+        if found is not None:
+            reached = found["ratio"] <= bound
+            rows.append(f"| {measure} | <= {bound:g} | {_shown(found)} | {'yes' if reached else '**no**'} |")
+    made = results["stamp"]
+    rows += [
+        "",
+        f"Commit {made['commit']}, {made['date'][:10]}, {made['cpu']}, {made['cores']} cores, load {made['load']}.",
+    ]
+    rows += [f"Not run: {name}, {why}." for name, why in results["skipped"].items()]
+    return "\n".join(rows) + "\n"
+
+
+def _shown(found: dict[str, Any] | None) -> str:
+    return "" if found is None else f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def save(results: dict[str, Any]) -> None:
+    """Write results/http.json and http.md, and the history."""
+    write("http", results)
+    (RESULTS / "http.md").write_text(markdown(results))
+    remember("http", results, results["ratios"])

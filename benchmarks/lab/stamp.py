@@ -1,0 +1,59 @@
+"""What every result carries: commit, date, machine, kernel, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+LIBRARIES = (
+    "openguild", "picows", "websockets", "aiohttp", "starlette", "fastapi", "uvicorn", "httptools", "anyio", "uvloop", "asyncpg",
+    "nats-py", "msgspec",
+)  # fmt: skip
+
+
+def stamp() -> dict[str, Any]:
+    """Return what a reader must know to repeat a run."""
+    return {
+        "commit": commit(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": _cpu(), "cores": os.cpu_count() or 0,
+        "load": round(os.getloadavg()[0], 1), "memory_gib": _memory_gib(), "kernel": platform.release(),
+        "python": platform.python_version(), "node": _said("node", "--version"),
+        "versions": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
+    }  # fmt: skip
+
+
+def commit(root: Path = ROOT) -> str:
+    """Return the short hash of the commit, with a + where the work tree differs from it."""
+    name = _said("git", "-C", str(root), "rev-parse", "--short=12", "HEAD") or "unknown"
+    changed = _said(
+        "git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results"
+    )
+    return f"{name}+" if changed else name
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+
+
+def _memory_gib() -> int:
+    return round(int(Path("/proc/meminfo").read_text().split()[1]) / 1024**2)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _said(*command: str) -> str | None:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,198 @@
+"""The plots of the fan-out benchmark. `python -m benchmarks.load.plots` draws them anew from load.json and history.csv."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+from benchmarks.lab.results import RESULTS, history
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # after the choice of its backend
+from matplotlib.axes import Axes
+
+OURS, OTHERS, FLOOR = "#d1495b", "#7c98b3", "#444444"
+STYLE = {"svg.hashsalt": "openguild", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+SHOWN_PERCENTILES = ("50", "75", "90", "95", "99", "99.9")
+TRACKED = (
+    "fan-out, CPU: floor",
+    "whole server, CPU: floor",
+    "post, CPU: fastapi",
+    "page, CPU: fastapi",
+    "version, CPU: bare-asgi",
+)
+
+Results = dict[str, Any]
+
+
+def colour(name: str) -> str:
+    return OURS if name.startswith("openguild") else FLOOR if name == "floor" else OTHERS
+
+
+def draw(results: Results) -> None:
+    """Draw all plots."""
+    with matplotlib.rc_context(STYLE):
+        _cpu(results)
+        _memory(results)
+        _latency(results)
+        _scaling(results)
+        _history()
+
+
+def _save(figure: Any, name: str) -> None:
+    figure.tight_layout()
+    figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def _bars(axis: Axes, values: Mapping[str, float], spreads: Mapping[str, Sequence[float]], unit: str) -> None:
+    """Bars with their values, the best at the top, the spread of the rounds as a line."""
+    names = sorted(values, key=lambda name: values[name], reverse=True)
+    axis.barh(names, [values[name] for name in names], color=[colour(name) for name in names], height=0.7)
+    furthest = max(values.values())
+    for place, name in enumerate(names):
+        value = values[name]
+        low, high = spreads.get(name, (value, value))
+        if low < high:
+            axis.plot([low, high], [place, place], color="black", linewidth=1.2, marker="|", markersize=6)
+        axis.annotate(f"{value:.3g}", (max(value, high), place), xytext=(5, 0), textcoords="offset points", va="center")
+        furthest = max(furthest, high)
+    for label in axis.get_yticklabels():
+        if label.get_text().startswith("openguild"):
+            label.set_fontweight("bold")
+            label.set_color(OURS)
+    axis.set_xlabel(f"{unit}\n◀ better")
+    if axis.get_xscale() == "linear":
+        axis.set_xlim(0, furthest * 1.15)
+    else:
+        axis.set_xlim(right=furthest * 2.2)
+
+
+def _cpu(results: Results) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
+    titles = {"fanout": "one event at a time", "burst": "a burst as large as the ring"}
+    for axis, (key, title) in zip(axes, titles.items(), strict=True):
+        lines, floor = dict(results[key]), results[key]["floor"]["cpu_us"]
+        if key == "fanout" and "whole" in results:
+            lines["openguild, whole server"] = results["whole"]
+        if key == "burst":
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        spreads = {name: [edge / floor for edge in line["spread"]] for name, line in lines.items() if "spread" in line}
+        _bars(
+            axis,
+            {name: line["cpu_us"] / floor for name, line in lines.items()},
+            spreads,
+            "multiples of a bare send(2) loop",
+        )
+        axis.axvline(1, color=FLOOR, linewidth=0.8, linestyle=":")
+        axis.set_title(f"CPU per delivery, {title}", fontsize=10)
+    _save(figure, "cpu")
+
+
+def _memory(results: Results) -> None:
+    figure, axis = plt.subplots(figsize=(6, 2.6))
+    shown = {name: line["bytes"] / 1024 for name, line in results["memory"].items() if line}
+    shown["openguild"] = shown.pop("server")
+    _bars(axis, shown, {}, "resident KiB per idle subscriber")
+    axis.set_title("Memory of an idle subscriber")
+    _save(figure, "memory")
+
+
+def _latency(results: Results) -> None:
+    """Percentiles against milliseconds on a logarithmic axis: one tail does not squeeze the others."""
+    figure, axis = plt.subplots(figsize=(8, 4.4))
+    lines = {**results["fanout"], "openguild, whole server": results["whole"]}
+    ends = []
+    for name, line in lines.items():
+        values = [line["percentiles_ms"][part] for part in SHOWN_PERCENTILES]
+        ours = name.startswith("openguild")
+        style = "--" if "whole" in name else "-"
+        axis.plot(
+            values,
+            style,
+            marker="o",
+            markersize=3,
+            color=colour(name),
+            linewidth=2.2 if ours else 1.1,
+            zorder=3 if ours else 2,
+        )
+        ends.append((values[-1], name))
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(SHOWN_PERCENTILES)), [f"p{part}" for part in SHOWN_PERCENTILES])
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _label_ends(axis, ends)
+    axis.set_ylabel("milliseconds (logarithmic)\n◀ better")
+    axis.set_xlabel("percentile of deliveries")
+    axis.grid(axis="y", which="both", linewidth=0.3)
+    axis.set_title("Latency from post to socket, one event at a time")
+    _save(figure, "latency")
+
+
+def _label_ends(axis: Axes, ends: list[tuple[float, str]]) -> None:
+    """Names at the right ends of the lines, moved apart where they would meet."""
+    figure_height = axis.get_window_extent().height
+    bottom, top = axis.get_ylim()
+    previous = -1e9
+    for value, name in sorted(ends):
+        at = axis.transData.transform((0, value))[1]
+        at = max(at, previous + figure_height / 28)
+        previous = at
+        y = axis.transData.inverted().transform((0, at))[1]
+        weight = "bold" if name.startswith("openguild") else "normal"
+        place = len(SHOWN_PERCENTILES) - 0.9
+        axis.text(place, y, name, color=colour(name), va="center", fontsize=8, fontweight=weight)
+        top = max(top, y * 1.1)
+    axis.set_ylim(bottom, top)
+    axis.set_xlim(-0.2, len(SHOWN_PERCENTILES) + 0.9)
+
+
+def _scaling(results: Results) -> None:
+    figure, axis = plt.subplots(figsize=(6, 3.2))
+    for name, line in results["scaling"].items():
+        counts, costs = [int(count) for count in line], list(line.values())
+        axis.plot(
+            counts, costs, marker="o", label=name, color=colour(name), linewidth=2 if name == "openguild" else 1.2
+        )
+        for count, cost in zip(counts, costs, strict=True):
+            above = 6 if name == "openguild" else -12
+            axis.annotate(
+                f"{cost:.3g}", (count, cost), xytext=(0, above), textcoords="offset points", ha="center", fontsize=8
+            )
+    axis.set_xscale("log")
+    axis.set_xlabel("subscribers (logarithmic)")
+    axis.set_ylabel("microseconds\n◀ better")
+    axis.set_ylim(bottom=0, top=axis.get_ylim()[1] * 1.15)
+    axis.set_title("CPU per delivery")
+    axis.legend(frameon=False)
+    _save(figure, "scaling")
+
+
+def _history() -> None:
+    """The ratios of each commit, oldest first."""
+    lines = history()
+    commits = list(dict.fromkeys(line["commit"] for line in lines))
+    figure, axis = plt.subplots(figsize=(8, 3.4))
+    for measure in TRACKED:
+        found = {line["commit"]: line for line in lines if line["measure"] == measure}
+        if found:
+            places = [commits.index(commit) for commit in found]
+            ratios = [float(line["ratio"]) for line in found.values()]
+            below = [ratio - float(line["low"]) for ratio, line in zip(ratios, found.values(), strict=True)]
+            above = [float(line["high"]) - ratio for ratio, line in zip(ratios, found.values(), strict=True)]
+            axis.errorbar(places, ratios, yerr=[below, above], marker="o", capsize=3, label=measure)
+    axis.set_xticks(range(len(commits)), [commit[:7] for commit in commits], rotation=30)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    axis.set_ylabel("ours against theirs (logarithmic)\n◀ better")
+    axis.set_title("Ratios by commit")
+    axis.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
+    _save(figure, "history")
+
+
+if __name__ == "__main__":
+    draw(json.loads((RESULTS / "load.json").read_text()))

@@ -1,0 +1,70 @@
+# The commands of docs/runbooks.md. Source it in bash and name what you are called for:
+#   . deploy/oncall.sh prod                         a namespace of the current kubectl context
+#   . deploy/oncall.sh compose                      deploy/compose.yaml on this host
+#   . deploy/oncall.sh http://127.0.0.1:8080 [LOG]  a server on this host; LOG: its file, else the journal of openguild-server.service
+# It defines: og, ready, logs, metrics, sql. Each asks every replica, except sql.
+# shellcheck shell=bash
+oncall_directory=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=deploy/database-url.sh
+. "$oncall_directory/database-url.sh"
+oncall_target=${1:?name a namespace, compose or the URL of a server}
+oncall_log=${2:-}
+oncall_page='import sys, urllib.error, urllib.request as u
+try: print(u.urlopen(sys.argv[1], timeout=9).read().decode())
+except urllib.error.HTTPError as e: print(e.read().decode())' # the image has no curl
+
+# oncall_each FILTER COMMAND: the command at each replica, through the filter; `cat` is none, and keeps the exit status
+oncall_filter() { if [ "$1" = cat ]; then "${@:2}"; else "${@:2}" | "$1"; fi; }
+case $oncall_target in
+http*://*)
+    oncall_each() { oncall_filter "$@"; }
+    oncall_get() { oncall_each "$1" curl -sS --max-time 9 "$oncall_target$3"; }
+    oncall_lines() { if [ -n "$oncall_log" ]; then oncall_since "$1" <"$oncall_log"; else journalctl --unit openguild-server --output cat --since "-$1 min"; fi; }
+    oncall_since() { jq -Rr --argjson minutes "$1" '(now - 60 * $minutes | todate[:19]) as $since | select((fromjson? | .timestamp? // "") >= $since)'; }
+    oncall_database() { printf '%s\n' "${OPENGUILD_SERVER__DATABASE_URL:?set it as the server has it}"; }
+    ;;
+compose)
+    oncall_compose() { docker compose --file "$oncall_directory/compose.yaml" "$@"; }
+    oncall_each() { oncall_filter "$1" oncall_compose exec -T server "${@:2}"; }
+    oncall_get() { oncall_each "$1" python -c "$oncall_page" "http://127.0.0.1:$2$3"; }
+    oncall_lines() { oncall_compose logs --no-log-prefix --since "$1m" server; }
+    oncall_database() { oncall_compose exec -T server printenv OPENGUILD_SERVER__DATABASE_URL; }
+    ;;
+*)
+    oncall_pods() {
+        kubectl get pods -n "$oncall_target" -l app.kubernetes.io/component=server \
+            -o jsonpath='{range .items[*]}{.metadata.name}={.status.podIP}{"\n"}{end}'
+    }
+    oncall_each() { # before each answer the pod's name, and the address that alerts call `instance`
+        for oncall_pod in $(oncall_pods); do
+            echo "# pod/${oncall_pod%%=*} at ${oncall_pod#*=}"
+            oncall_filter "$1" kubectl exec -n "$oncall_target" "pod/${oncall_pod%%=*}" -c server -- "${@:2}"
+        done
+    }
+    oncall_get() { oncall_each "$1" python -c "$oncall_page" "http://127.0.0.1:$2$3"; }
+    oncall_lines() {
+        kubectl logs -n "$oncall_target" -l app.kubernetes.io/component=server --tail=-1 --since="$1m" --prefix=false --max-log-requests=20
+    }
+    oncall_database() { kubectl get secret openguild-server -n "$oncall_target" -o jsonpath='{.data.database-url}' | base64 -d; }
+    ;;
+esac
+
+# og ARGUMENTS: `openguild-server ARGUMENTS`
+og() { oncall_each cat openguild-server "$@"; }
+
+# ready: what each part says of itself, and the problem
+ready() { oncall_get oncall_parts 8080 /ready; }
+oncall_parts() { jq -r '"\(.status)", (.components[] | "  \(.name): \(.status) \(.details // "")")'; }
+
+# logs [MINUTES]: the JSON records of the last 15 minutes; lines that are no JSON are left out
+logs() { oncall_lines "${1:-15}" | jq -Rc 'fromjson?'; }
+
+# metrics PATTERN: the samples that it matches, without those that are 0
+metrics() {
+    oncall_pattern=$1
+    case $oncall_target in http*) oncall_get oncall_samples 8080 /metrics ;; *) oncall_get oncall_samples 9100 /metrics ;; esac
+}
+oncall_samples() { grep -E "^($oncall_pattern)" | grep -v ' 0\.0$'; }
+
+# sql STATEMENT: in the database of the servers, by this machine's psql
+sql() (url=$(oncall_database) && use_database "$url" && psql --no-psqlrc --dbname="$database" --command="$1")

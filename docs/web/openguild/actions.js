@@ -1,0 +1,73 @@
+/** What a user does to messages: over the gateway, each with a key, so that it is carried out once (PROTOCOL 15.4). */
+
+import { Api } from "./api.js";
+import { randomKey } from "./keys.js";
+
+/** @typedef {import("./types.js").PostedMessage} PostedMessage */
+/** @typedef {import("./types.js").ChangedMessage} ChangedMessage */
+
+/** All reject with ApiError (nothing was changed), OutcomeUnknown (do it again with its `key`), ConnectionEnded. @abstract */
+export class Actions extends Api {
+  /**
+   * Send a command over the gateway until it is answered.
+   * @abstract
+   * @param {import("./commands.js").Command} _command
+   * @returns {Promise<any>}
+   */
+  command(_command) {
+    throw new Error("abstract");
+  }
+
+  /**
+   * Post a message: stored once, whatever happens on the way. Rejects with ApiError (nothing was stored) and OutcomeUnknown (post again
+   * with its `key`).
+   * @param {string} channelId
+   * @param {string} content
+   * @param {{replyTo?: string | undefined, allowedMentions?: import("./types.js").AllowedMentions | undefined, key?: string | undefined}} [options]
+   * @returns {Promise<PostedMessage>}
+   */
+  post(channelId, content, { replyTo, allowedMentions, key = randomKey() } = {}) {
+    return this.command({ type: "post", channel_id: channelId, content, key, reply_to: replyTo, allowed_mentions: allowedMentions });
+  }
+
+  /** @param {string} channelId @param {string} eventId @param {string} content @param {{key?: string}} [options] @returns {Promise<ChangedMessage>} */
+  edit(channelId, eventId, content, { key = randomKey() } = {}) {
+    return this.command({ type: "edit", channel_id: channelId, event_id: eventId, content, key });
+  }
+
+  /** Take a message back; of somebody else with a reason. @param {string} channelId @param {string} eventId @param {{reason?: string | undefined, key?: string}} [options] @returns {Promise<ChangedMessage>} */
+  redact(channelId, eventId, { reason, key = randomKey() } = {}) {
+    return this.command({ type: "redact", channel_id: channelId, event_id: eventId, reason, key });
+  }
+
+  /** @param {string} channelId @param {string} eventId @param {string} emoji @param {{action?: "add" | "remove", key?: string}} [options] @returns {Promise<ChangedMessage>} */
+  react(channelId, eventId, emoji, { action = "add", key = randomKey() } = {}) {
+    return this.command({ type: "react", channel_id: channelId, event_id: eventId, emoji, action, key });
+  }
+
+  /**
+   * Move the read position to a sequence, or to the newest event; it never moves back. One is sent in a second, for all channels
+   * together, and of a channel only the newest: with it all that came before are answered.
+   * @param {string} channelId
+   * @param {number} [sequence]
+   * @returns {Promise<import("./types.js").ReadPosition>}
+   */
+  read(channelId, sequence) {
+    return this.command({ type: "read", channel_id: channelId, sequence });
+  }
+
+  /** Tell that one is writing, and what, if that is to be shown. It may be missed. @param {string} channelId @param {string} [preview] @returns {Promise<void>} */
+  typing(channelId, preview) {
+    return this.command({ type: "typing", channel_id: channelId, preview });
+  }
+
+  /** @param {string} channelId @param {string} eventId @param {{key?: string}} [options] @returns {Promise<ChangedMessage>} */
+  async pin(channelId, eventId, { key = randomKey() } = {}) {
+    return (await this.request("PUT", `/channels/${channelId}/pins/${encodeURIComponent(eventId)}`, { key })).body;
+  }
+
+  /** @param {string} channelId @param {string} eventId @param {{key?: string}} [options] @returns {Promise<ChangedMessage>} */
+  async unpin(channelId, eventId, { key = randomKey() } = {}) {
+    return (await this.request("DELETE", `/channels/${channelId}/pins/${encodeURIComponent(eventId)}`, { key })).body;
+  }
+}

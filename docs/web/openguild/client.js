@@ -1,0 +1,404 @@
+/** The client: a session, the routes, and one gateway socket for everything else. */
+
+import { Actions } from "./actions.js";
+import { ApiError, ConnectionEnded, isTemporary, OpenGuildError } from "./errors.js";
+import { Everything } from "./everything.js";
+import { CLOCK, Gateway } from "./gateway.js";
+import { closedReason, Http } from "./http.js";
+import { randomKey } from "./keys.js";
+import { EventQueue, endOf } from "./queues.js";
+import { ReadMarker } from "./reads.js";
+import { sendUntilAnswered } from "./retries.js";
+import { SessionKeeper } from "./session.js";
+
+/** @typedef {import("./types.js").LogEvent} LogEvent */
+/** @typedef {import("./types.js").Place} Place */
+/** @typedef {import("./types.js").Ready} Ready */
+/** @typedef {import("./types.js").Beginning} Beginning */
+/** @typedef {import("./phases.js").MachineEvent} MachineEvent */
+/** @typedef {import("./told.js").Status} Status */
+/** @typedef {import("./told.js").Told} Told */
+
+/** What `toJSON` returns, for storage. Protect it like a password.
+ * @typedef {{url: string, device_id: string, session: import("./session.js").StoredSession | null, positions: Record<string, [number, number]>}} StoredClient */
+
+/**
+ * @typedef {object} ClientOptions
+ * @property {import("./gateway.js").SocketClass} [WebSocket] where there is no global one, such as that of the package `ws`
+ * @property {typeof fetch} [fetch]
+ * @property {string} [deviceId] keep it to be the same device after a restart; a login ends the device's former session
+ * @property {number} [retryMs] how long requests and commands are retried; 60 s
+ * @property {import("./gateway.js").Clock} [clock] of the gateway, for tests
+ * @property {() => number} [random]
+ */
+
+export class Client extends Actions {
+  /** Of the user, from the first connection on. */
+  userId = "";
+  /** @type {Http} */
+  #http;
+  /** @type {Gateway} */
+  #gateway;
+  /** @type {ReadMarker} */
+  #reads;
+  /** @type {SessionKeeper} */
+  #session;
+  #random;
+  #retryMs;
+  #closing = new AbortController();
+  /** @type {Map<string, Set<(told: any) => void>>} */
+  #listeners = new Map();
+  /** @type {Map<string, Set<EventQueue>>} the loops over each log */
+  #queues = new Map();
+  /** @type {Set<string>} logs that are followed whether or not a loop reads them */
+  #subscribed = new Set();
+  /** @type {Map<string, Place>} from storage, of logs that are not followed yet */
+  #kept = new Map();
+  /** @type {import("./types.js").PresenceStatus | null} */
+  #presence = null;
+  /** @type {Status} */
+  #status = { state: "ended", reason: "not connected", retryMs: null };
+  /** @type {Ready | null} */
+  #ready = null;
+
+  /**
+   * @param {string} url of the server, such as `https://chat.example.org`
+   * @param {ClientOptions} [options]
+   */
+  constructor(url, { WebSocket, fetch = globalThis.fetch, deviceId, retryMs = 60_000, clock = CLOCK, random = Math.random } = {}) {
+    super();
+    this.url = new URL(url).origin;
+    this.deviceId = deviceId ?? `web-${randomKey()}`;
+    this.#random = random;
+    this.#retryMs = retryMs;
+    const base = `${this.url}/client/v1`;
+    /** @param {string} [refused] */
+    const freshToken = (refused) => this.#session.fresh(refused);
+    this.#http = new Http({ base, fetch, random, retryMs, freshToken, closed: this.#closing.signal });
+    /** @param {string} refreshToken */
+    const exchange = async (refreshToken) => {
+      const options = { body: { refresh_token: refreshToken }, authorized: false, repeatable: true }; // PROTOCOL 4.6.4
+      return (await this.#http.send("POST", "/sessions/refresh", options)).body;
+    };
+    this.#session = new SessionKeeper(exchange, (session) => this.#emit("session", session));
+    const SocketClass = WebSocket ?? /** @type {import("./gateway.js").SocketClass | undefined} */ (globalThis.WebSocket);
+    if (SocketClass === undefined) throw new OpenGuildError("this program has no WebSocket: start Node 20 with --experimental-websocket, or give one as an option");
+    /** @param {MachineEvent} told */
+    const tell = (told) => this.#told(told);
+    const gatewayUrl = `${base.replace(/^http/, "ws")}/gateway`;
+    this.#gateway = new Gateway({ url: gatewayUrl, WebSocket: SocketClass, freshToken, tell, random, clock });
+    this.#reads = new ReadMarker({
+      ready: () => this.connect(),
+      attempt: (command) => this.#gateway.send(command, retryMs),
+      renew: () => void this.#gateway.renew(),
+      clock,
+      random,
+    });
+  }
+
+  // --- session -------------------------------------------------------------------------------------------
+
+  /** @override @param {string} method @param {string} path @param {import("./http.js").RequestOptions} [options] */
+  request(method, path, options) {
+    return this.#http.send(method, path, options);
+  }
+
+  /** Create an account; its user id. Sent once: after OutcomeUnknown try to log in. @param {string} username @param {string} password */
+  async register(username, password) {
+    const { body } = await this.request("POST", "/users/register", { body: { username, password }, authorized: false });
+    return /** @type {string} */ (body.user_id);
+  }
+
+  /** @param {string} username @param {string} password */
+  async login(username, password) {
+    const body = { identifier: username, secret: password, device: { device_id: this.deviceId } };
+    this.#session.keep((await this.request("POST", "/sessions/login", { body, authorized: false, repeatable: true })).body);
+  }
+
+  /** End the session, and close this client. */
+  async logout() {
+    await this.#session.settled();
+    const session = this.#session.stored;
+    if (session !== null) {
+      const body = { refresh_token: session.refresh_token };
+      try {
+        await this.request("POST", "/sessions/revoke", { body, authorized: false, repeatable: true });
+      } catch (refusal) {
+        if (!(refusal instanceof ApiError) || isTemporary(refusal.status)) throw refusal; // else it had ended
+      }
+      this.#session.forget();
+    }
+    this.close();
+  }
+
+  get isLoggedIn() {
+    return this.#session.stored !== null;
+  }
+
+  /**
+   * What a later `Client.fromJSON` goes on from: the session, and how far each log was handled: told to listeners, and in a loop when the
+   * next event is taken. Store it when `session` is told, and as often as positions are to be kept.
+   * @returns {StoredClient}
+   */
+  toJSON() {
+    const places = new Map([...this.#kept, ...this.#gateway.machine.logs.places()]);
+    for (const [log, queues] of this.#queues) {
+      for (const { place } of queues) if (place !== null) places.set(log, place);
+    }
+    const positions = Object.fromEntries([...places].map(([log, { epoch, sequence }]) => [log, /** @type {[number, number]} */ ([epoch, sequence])]));
+    return { url: this.url, device_id: this.deviceId, session: this.#session.stored, positions };
+  }
+
+  /** Return a client that goes on from what `toJSON` returned. @param {StoredClient} stored @param {ClientOptions} [options] */
+  static fromJSON(stored, options = {}) {
+    const client = new Client(stored.url, { ...options, deviceId: stored.device_id });
+    if (stored.session !== null) client.#session.restore(stored.session);
+    for (const [log, [epoch, sequence]] of Object.entries(stored.positions)) client.#kept.set(log, { epoch, sequence });
+    return client;
+  }
+
+  // --- the connection ------------------------------------------------------------------------------------
+
+  /** How the gateway stands now. */
+  get status() {
+    return this.#status;
+  }
+
+  /** Open the gateway; resolves when it is open. Also done by everything that needs it. Rejects with ConnectionEnded. */
+  async connect() {
+    if (!this.isLoggedIn) throw new OpenGuildError("log in first");
+    this.#gateway.start();
+    if (this.#ready !== null) return this.#ready;
+    return await /** @type {Promise<Ready>} */ (new Promise((resolve, reject) => {
+      const stop = this.on("ready", (ready) => (stop(), unwatch(), resolve(ready)));
+      /** @param {Status} status */
+      const check = ({ state, reason }) => {
+        if (state === "ended") (stop(), unwatch(), reject(new ConnectionEnded(null, reason)));
+      };
+      const unwatch = this.on("status", check);
+      if (this.#gateway.machine.phase === "ended") check(this.#status);
+    }));
+  }
+
+  /** Connect at once where a connection is waited for, as when the network is back. */
+  wake() {
+    this.#gateway.hurry();
+  }
+
+  /** End the gateway and all loops and retries. The session stays. */
+  close() {
+    this.#gateway.close();
+    this.#closing.abort(closedReason());
+  }
+
+  // --- listeners -----------------------------------------------------------------------------------------
+
+  /**
+   * Listen; returns what stops it. A listener that throws does not stop others: its error is uncaught.
+   * @template {keyof Told} K
+   * @overload
+   * @param {K} name
+   * @param {(told: Told[K]) => void} listener
+   * @returns {() => void}
+   */
+  /**
+   * @overload
+   * @param {`${string}.${string}` | "mentioned"} name an `event_type`
+   * @param {(told: LogEvent) => void} listener
+   * @returns {() => void}
+   */
+  /** @param {string} name @param {(told: any) => void} listener */
+  on(name, listener) {
+    const listeners = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  /** @param {string} name @param {unknown} told */
+  #emit(name, told) {
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+      try {
+        listener(told);
+      } catch (failure) {
+        queueMicrotask(() => {
+          throw failure;
+        });
+      }
+    }
+  }
+
+  /** What failed behind the caller's back: told to `failure`, else uncaught. @param {unknown} failure */
+  #failed(failure) {
+    if (this.#closing.signal.aborted) return; // the caller has given it up
+    if (this.#listeners.get("failure")?.size) this.#emit("failure", failure);
+    else queueMicrotask(() => Promise.reject(failure));
+  }
+
+  /** @param {MachineEvent} told */
+  #told(told) {
+    const end = endOf(told);
+    if (end !== undefined) {
+      const ended = "log" in told ? [told.log] : [...this.#queues.keys()];
+      for (const log of ended) for (const queue of this.#queues.get(log) ?? []) queue.end(end);
+    }
+    switch (told.type) {
+      case "event":
+        this.#deliver({ log: told.log, epoch: told.epoch, sequence: told.sequence, event: told.event });
+        break;
+      case "followed":
+        for (const queue of this.#queues.get(told.log) ?? []) queue.followed(told);
+        this.#emit("followed", told);
+        break;
+      case "ephemeral": {
+        const of = told.log.slice(told.log.indexOf(":") + 1);
+        const { user_id: userId, preview = null, status } = told.data;
+        this.#emit(told.kind, told.kind === "typing" ? { channelId: of, userId, preview } : told.kind === "presence" ? { guildId: of, userId, status } : told.data);
+        break;
+      }
+      case "connect":
+        return this.#setStatus("connecting");
+      case "opened":
+        this.#ready = told.ready;
+        this.userId = told.ready.user.user_id;
+        this.#setStatus("online");
+        this.#emit("ready", told.ready);
+        if (this.#presence !== null) this.setPresence(this.#presence).catch((failure) => this.#failed(failure));
+        break;
+      case "draining":
+        return this.#setStatus("draining", "the server restarts", told.afterMs);
+      case "interrupted":
+        this.#ready = null;
+        return this.#setStatus("waiting", told.reason, told.retryMs);
+      case "ended":
+        this.#ready = null;
+        this.#reads.end(new ConnectionEnded(told.code, told.reason));
+        if (told.code === 4005) this.#session.forget(); // PROTOCOL 15.8: log in again
+        return this.#setStatus("ended", told.reason);
+      default:
+        this.#emit(told.type, told); // gone, refused, lagging, live
+    }
+  }
+
+  /** @param {Status["state"]} state */
+  #setStatus(state, reason = "", /** @type {number | null} */ retryMs = null) {
+    this.#status = { state, reason, retryMs };
+    this.#emit("status", this.#status);
+  }
+
+  /** @param {LogEvent} event */
+  #deliver(event) {
+    for (const queue of this.#queues.get(event.log) ?? []) {
+      if (queue.push(event)) {
+        queue.isPaused = true;
+        this.#gateway.unfollow(event.log); // until the loop has taken what waits: then from the last of them
+      }
+    }
+    this.#emit(event.event.event_type, event);
+    this.#emit("event", event);
+  }
+
+  // --- logs ----------------------------------------------------------------------------------------------
+
+  /**
+   * Follow a log: behind `after` (with its `epoch`), else behind the stored position, else with its newest `tail` events, else from
+   * now on. Its events are told to listeners, each once and in order, across connections; `gone` ends it. A log that is followed goes on,
+   * or moves to a beginning that is given.
+   * @param {string} log `channel:<id>`, `guild:<id>` or `user:<own id>`
+   * @param {Beginning} [beginning]
+   */
+  subscribe(log, beginning = {}) {
+    this.#subscribed.add(log);
+    this.#follow(log, beginning);
+  }
+
+  /** Whether the events of a log come now, or it is not followed at all. @param {string} log */
+  isFollowed(log) {
+    return !this.#gateway.machine.logs.isAwaited(log);
+  }
+
+  /** Follow a log no longer. Safe to repeat. @param {string} log */
+  unsubscribe(log) {
+    this.#subscribed.delete(log);
+    this.#gateway.unfollow(log);
+  }
+
+  /** @param {string} log @param {Beginning} beginning */
+  #follow(log, beginning) {
+    const place = this.#placeOf(log, beginning);
+    if (!this.#gateway.machine.logs.has(log) || place !== null || beginning.tail !== undefined) this.#gateway.follow(log, place, beginning.tail);
+    this.#kept.delete(log);
+    if (this.isLoggedIn) this.#gateway.start();
+  }
+
+  /** @param {string} log @param {Beginning} beginning @returns {Place | null} */
+  #placeOf(log, { epoch, after }) {
+    if (after !== undefined) return { epoch: epoch ?? 0, sequence: after };
+    return this.#kept.get(log) ?? null;
+  }
+
+  /**
+   * Iterate over the events of a log, beginning as `subscribe` does. A loop that falls behind takes its time: the rest waits on the
+   * server. Leaving the loop ends the subscription. Throws LogGone (`restarted`: read the log anew), ApiError where the log may not be
+   * followed, ConnectionEnded; ends when this client is closed.
+   * @param {string} log
+   * @param {Beginning} [beginning]
+   * @returns {AsyncGenerator<LogEvent, void, void>}
+   */
+  async *events(log, beginning = {}) {
+    const queue = new EventQueue(log, this.#placeOf(log, beginning) ?? this.#gateway.machine.logs.places().get(log) ?? null);
+    const queues = this.#queues.get(log) ?? new Set();
+    this.#queues.set(log, queues.add(queue));
+    this.#follow(log, beginning);
+    const goOn = () => {
+      if (!queue.isPaused) return;
+      queue.isPaused = false;
+      this.#gateway.follow(log, queue.last);
+    };
+    try {
+      for (let event = await queue.next(goOn); event !== undefined; event = await queue.next(goOn)) yield event;
+    } finally {
+      queue.handled();
+      queues.delete(queue);
+      if (queues.size === 0) {
+        this.#queues.delete(log);
+        if (this.#subscribed.has(log)) goOn();
+        else {
+          this.#gateway.unfollow(log);
+          if (queue.place !== null) this.#kept.set(log, queue.place);
+        }
+      }
+    }
+  }
+
+  /**
+   * Follow everything that one may read, now and later: one's own log, those of one's guilds and of their channels. Logs with a stored
+   * position go on from there, others begin now, and new channels at their beginning. Listeners to `guild` are told of each guild with
+   * its channels, also of those joined later. Resolves with the guilds of the beginning.
+   */
+  async followAll() {
+    return await new Everything(this, (guild) => this.#emit("guild", guild), (failure) => this.#failed(failure)).begin(await this.connect());
+  }
+
+  // --- commands ------------------------------------------------------------------------------------------
+
+  /**
+   * Send a command over the gateway until it is answered. Every attempt has the same key, so it is carried out once.
+   * @override
+   * @param {import("./commands.js").Command} command
+   * @returns {Promise<any>}
+   */
+  async command(command) {
+    if (!this.isLoggedIn) throw new OpenGuildError("log in first");
+    this.#gateway.start();
+    if (command.type === "read") {
+      return await this.#reads.mark(command.channel_id, /** @type {number | undefined} */ (command["sequence"]), this.#retryMs);
+    }
+    return await sendUntilAnswered(this.#gateway, command, this.#retryMs, this.#random);
+  }
+
+  /** Choose how one appears. The choice holds with the connection, and is made again with the next one. @param {import("./types.js").PresenceStatus} status */
+  async setPresence(status) {
+    this.#presence = status;
+    await this.request("PUT", "/users/@me/presence", { body: { status }, repeatable: true });
+  }
+}

@@ -1,0 +1,73 @@
+/** The commands of a client that are not answered yet, in order, across connections (PROTOCOL 15.9.3). */
+
+import { OpenGuildError } from "./errors.js";
+import { MAX_HELD_FRAMES, MAX_PENDING_COMMANDS } from "./policy.js";
+
+/** A frame of PROTOCOL 15.1.5 without its `ref`.
+ * @typedef {{type: "post" | "edit" | "redact" | "react" | "read" | "typing", channel_id: string, key?: string, [member: string]: unknown}} Command */
+
+export class PendingCommands {
+  /** @type {Map<number, Command & {ref: number}>} */
+  #commands = new Map();
+  /** @type {Set<number>} refs, in order */
+  #unsent = new Set();
+  /** @type {Set<number>} refs of those that were sent at least once */
+  #tried = new Set();
+
+  /**
+   * Keep a command until it is answered. Throws when too many wait.
+   * @param {number} ref
+   * @param {Command} command with its key
+   */
+  add(ref, command) {
+    if (this.#commands.size >= MAX_PENDING_COMMANDS) {
+      throw new OpenGuildError(`${MAX_PENDING_COMMANDS} commands are not answered yet`);
+    }
+    const { type, ...members } = command;
+    this.#commands.set(ref, { type, ref, ...members });
+    this.#unsent.add(ref);
+  }
+
+  /** Return what is to be sent now, in order: only so much that the server holds it. */
+  toSend() {
+    const frames = [];
+    for (const ref of this.#unsent) {
+      if (this.#commands.size - this.#unsent.size >= MAX_HELD_FRAMES) break;
+      this.#unsent.delete(ref);
+      this.#tried.add(ref);
+      frames.push(/** @type {Command & {ref: number}} */ (this.#commands.get(ref)));
+    }
+    return frames;
+  }
+
+  /**
+   * A command has its answer. Return false if it was not one that waits for it.
+   * @param {number} ref
+   */
+  answered(ref) {
+    if (this.#unsent.has(ref) || !this.#commands.delete(ref)) return false;
+    this.#tried.delete(ref);
+    return true;
+  }
+
+  /**
+   * Give a command up. An answer that still comes is not told. Return whether it was ever sent.
+   * @param {number} ref
+   */
+  withdraw(ref) {
+    this.#unsent.delete(ref);
+    this.#commands.delete(ref);
+    return this.#tried.delete(ref);
+  }
+
+  /**
+   * What was sent may not have arrived: all of it is sent again, under its keys. Return the refs of what is not: nobody is writing any
+   * more, and the position that a user has read up to may be a newer one by now.
+   */
+  disconnected() {
+    const dropped = [...this.#commands.values()].filter(({ type }) => type === "typing" || type === "read").map(({ ref }) => ref);
+    for (const ref of dropped) this.withdraw(ref);
+    this.#unsent = new Set(this.#commands.keys());
+    return dropped;
+  }
+}

@@ -1,0 +1,156 @@
+/** Requests with retries, by the rules of the Python client (docs/client.md, Retries). */
+
+import { ApiError, ConnectionEnded, isTemporary, OutcomeUnknown } from "./errors.js";
+import { Backoff } from "./policy.js";
+
+const ATTEMPT_MS = 20_000;
+
+/** @typedef {{status: number, headers: Headers, body: any}} Answer */
+
+/**
+ * @typedef {object} RequestOptions
+ * @property {unknown} [body] sent as JSON
+ * @property {Record<string, string | number | boolean | undefined>} [query] members without a value are left out
+ * @property {boolean} [authorized] with the session's token; true unless given
+ * @property {string} [key] the request is carried out once, however often it is sent (PROTOCOL 7.5)
+ * @property {boolean} [repeatable] it may be sent twice; true for GET and for what has a key
+ */
+
+/**
+ * @typedef {object} HttpParts
+ * @property {string} base address of the server with `/client/v1`
+ * @property {typeof fetch} fetch
+ * @property {() => number} random
+ * @property {number} retryMs how long a request is retried
+ * @property {(refused?: string) => Promise<string>} freshToken
+ * @property {AbortSignal} closed
+ */
+
+export class Http {
+  /** @type {HttpParts} */
+  #parts;
+
+  /** @param {HttpParts} parts */
+  constructor(parts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Send a request until it succeeds, is refused, or the time for retries has passed.
+   * Rejects with ApiError and OutcomeUnknown.
+   * @param {string} method
+   * @param {string} path behind `/client/v1`
+   * @param {RequestOptions} [options]
+   * @returns {Promise<Answer>}
+   */
+  async send(method, path, { body, query = {}, authorized = true, key, repeatable = method === "GET" || key !== undefined } = {}) {
+    const { base, freshToken, random, retryMs } = this.#parts;
+    const wanted = Object.entries(query).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
+    const url = `${base}${path}${wanted.length > 0 ? `?${new URLSearchParams(wanted)}` : ""}`;
+    /** @type {Record<string, string>} */
+    const headers = {};
+    if (body !== undefined) headers["content-type"] = "application/json";
+    if (key !== undefined) headers["idempotency-key"] = key;
+    const backoff = new Backoff(random);
+    const deadline = performance.now() + retryMs;
+    let isRefreshed = false;
+    let isUnknown = false; // an attempt may have been carried out
+    for (;;) {
+      const token = authorized ? await freshToken() : undefined;
+      if (token !== undefined) headers["authorization"] = `Bearer ${token}`;
+      /** @type {RequestInit} */
+      const init = { method, headers, redirect: "manual" };
+      if (body !== undefined) init.body = JSON.stringify(body);
+      const { answer, reason } = await this.#attempt(url, init);
+      /** @type {ApiError | undefined} */
+      let refusal;
+      if (answer === undefined) {
+        isUnknown = true;
+        if (!repeatable) throw new OutcomeUnknown(reason, key);
+      } else if (answer.status < 400) {
+        return answer;
+      } else if (answer.status === 401 && token !== undefined && !isRefreshed) {
+        isRefreshed = true;
+        await freshToken(token);
+        continue;
+      } else {
+        refusal = apiError(answer);
+        isUnknown ||= answer.status >= 500;
+        if (!repeatable || !isTemporary(answer.status)) throw key !== undefined && isUnknown ? new OutcomeUnknown(refusal.message, key) : refusal;
+      }
+      const advisedMs = refusal?.retryAfter === undefined ? undefined : refusal.retryAfter * 1_000;
+      const delay = backoff.nextDelay({ advisedMs });
+      if (performance.now() + delay > deadline) {
+        throw refusal === undefined || (key !== undefined && isUnknown) ? new OutcomeUnknown(reason, key) : refusal;
+      }
+      await this.#pause(delay);
+    }
+  }
+
+  /**
+   * One attempt; without an answer the reason why.
+   * @param {string} url
+   * @param {RequestInit} init
+   * @returns {Promise<{answer?: Answer, reason: string}>}
+   */
+  async #attempt(url, init) {
+    const { closed, retryMs } = this.#parts;
+    closed.throwIfAborted();
+    let response, text;
+    try {
+      const { fetch } = this.#parts; // called without `this`
+      response = await fetch(url, { ...init, signal: AbortSignal.any([closed, AbortSignal.timeout(Math.min(ATTEMPT_MS, retryMs))]) });
+      text = await response.text();
+    } catch (failure) {
+      closed.throwIfAborted();
+      return { reason: `no answer: ${failure instanceof Error ? (failure.cause ?? failure) : failure}` };
+    }
+    const foreign = foreignAnswer(response, text);
+    if (foreign !== null) return { reason: foreign };
+    let body = null;
+    try {
+      if (text !== "") body = JSON.parse(text);
+    } catch (fault) {
+      if (!(fault instanceof SyntaxError)) throw fault;
+      if (response.status < 400) return { reason: `HTTP ${response.status} without valid JSON` };
+    }
+    return { answer: { status: response.status, headers: response.headers, body }, reason: `HTTP ${response.status}` };
+  }
+
+  /** @param {number} ms */
+  #pause(ms) {
+    const { closed } = this.#parts;
+    return new Promise((resolve, reject) => {
+      const stop = () => (clearTimeout(timer), reject(closed.reason));
+      const timer = setTimeout(() => (closed.removeEventListener("abort", stop), resolve(undefined)), ms);
+      closed.addEventListener("abort", stop, { once: true });
+    });
+  }
+}
+
+/** The reason with which requests of a closed client end. */
+export const closedReason = () => new ConnectionEnded(null, "closed");
+
+/**
+ * Return why this is not an answer of the server but of a proxy or a portal, or null. No redirect is followed: the token goes
+ * to the given address only.
+ * @param {Response} response
+ * @param {string} text
+ */
+function foreignAnswer(response, text) {
+  if (isTemporary(response.status)) return null;
+  if (response.type === "opaqueredirect" || (response.status >= 300 && response.status < 400)) return "a redirect, which is not followed";
+  const kind = (response.headers.get("content-type") ?? "").split(";")[0]?.trim().toLowerCase();
+  const isOurs = kind ? kind === "application/json" || kind === "text/plain" : /^\s*[[{]/.test(text);
+  return text !== "" && !isOurs ? `HTTP ${response.status} with ${kind || "no content type"}: not from the server` : null;
+}
+
+/** @param {Answer} answer */
+function apiError({ status, headers, body }) {
+  const seconds = Number(headers.get("retry-after") ?? NaN);
+  /** @type {{retryAfter?: number}} */
+  const retryAfter = Number.isInteger(seconds) && seconds >= 0 ? { retryAfter: seconds } : {};
+  if (typeof body?.retry_after_ms === "number") retryAfter.retryAfter = body.retry_after_ms / 1_000;
+  const { error = "unknown", message = "no error of the server's", request_id: requestId = "", details = [] } = body ?? {};
+  return new ApiError(status, error, message, { ...retryAfter, requestId, details });
+}

@@ -1,0 +1,162 @@
+/** The logs that a client follows, and how far it has got in each, across connections (PROTOCOL 15.9). */
+
+import { OpenGuildError } from "./errors.js";
+import { LINE_BYTES, MAX_LOGS, TEMPORARY_CODES } from "./policy.js";
+
+/** @typedef {import("./types.js").Place} Place */
+
+/** `wanted`: to be asked for when there is a connection; `resting`: to be asked for after a while.
+ * @typedef {{state: "wanted" | "resting" | "asked" | "followed", place: Place | null, tail: number | undefined, ref: number}} FollowedLog */
+
+export class FollowedLogs {
+  /** @type {Map<string, FollowedLog>} */
+  #logs = new Map();
+
+  /** @param {string} name */
+  has(name) {
+    return this.#logs.has(name);
+  }
+
+  /** @param {string} name */
+  isAwaited(name) {
+    const state = this.#logs.get(name)?.state;
+    return state !== undefined && state !== "followed";
+  }
+
+  /** Return how far each log was had, as far as anything of it was.
+   * @returns {Map<string, Place>} */
+  places() {
+    /** @type {Map<string, Place>} */
+    const places = new Map();
+    for (const [name, { place }] of this.#logs) if (place !== null) places.set(name, place);
+    return places;
+  }
+
+  /**
+   * Follow a log behind `place`, or with its newest `tail` events. Throws beyond the bound of a socket.
+   * @param {string} name
+   * @param {Place | null} place
+   * @param {number} [tail]
+   */
+  add(name, place, tail) {
+    if (!this.#logs.has(name) && this.#logs.size >= MAX_LOGS) throw new OpenGuildError(`a socket follows at most ${MAX_LOGS} logs`);
+    this.#logs.set(name, { state: "wanted", place, tail: place === null ? tail : undefined, ref: 0 });
+  }
+
+  /**
+   * Follow a log no longer. Return whether the server has to be told.
+   * @param {string} name
+   */
+  remove(name) {
+    const log = this.#logs.get(name);
+    this.#logs.delete(name);
+    return log !== undefined && (log.state === "asked" || log.state === "followed");
+  }
+
+  /** Nothing is followed on the server any more. */
+  disconnected() {
+    for (const log of this.#logs.values()) log.state = "wanted";
+  }
+
+  /** Ask again for what rests. */
+  wake() {
+    for (const log of this.#logs.values()) if (log.state === "resting") log.state = "wanted";
+  }
+
+  /**
+   * Return the frames that ask for what is wanted, of about `frameBytes` at most.
+   * @param {() => number} nextRef
+   * @param {number} frameBytes
+   */
+  subs(nextRef, frameBytes) {
+    const perSub = Math.max(Math.floor(frameBytes / LINE_BYTES), 1);
+    const wanted = [...this.#logs].filter(([, log]) => log.state === "wanted");
+    const frames = [];
+    for (let begin = 0; begin < wanted.length; begin += perSub) {
+      const ref = nextRef();
+      const logs = wanted.slice(begin, begin + perSub).map(([name, log]) => {
+        log.state = "asked";
+        log.ref = ref;
+        if (log.place !== null) {
+          const { epoch, sequence: after } = log.place;
+          return epoch === 0 ? { log: name, after } : { log: name, epoch, after };
+        }
+        return log.tail === undefined ? { log: name } : { log: name, tail: log.tail };
+      });
+      frames.push({ type: "sub", ref, logs });
+    }
+    return frames;
+  }
+
+  /**
+   * Return the log that waits for the answer with this ref.
+   * @param {number} ref
+   * @param {string} name
+   */
+  #asked(ref, name) {
+    const log = this.#logs.get(name);
+    return log?.state === "asked" && log.ref === ref ? log : undefined;
+  }
+
+  /**
+   * A log is followed. Return false for an answer that nothing waits for any more.
+   * @param {number} ref
+   * @param {{log: string, epoch: number, after: number}} line
+   */
+  begun(ref, line) {
+    const log = this.#asked(ref, line.log);
+    if (log === undefined) return false;
+    log.state = "followed";
+    log.place = { epoch: line.epoch, sequence: line.after };
+    return true;
+  }
+
+  /**
+   * A log is not followed. Return whether it is asked for again after a while; undefined: nothing waits for this answer.
+   * @param {number} ref
+   * @param {string} name
+   * @param {string} code
+   */
+  refused(ref, name, code) {
+    const log = this.#asked(ref, name);
+    if (log === undefined) return undefined;
+    if (TEMPORARY_CODES.has(code)) {
+      log.state = "resting";
+      return true;
+    }
+    this.#logs.delete(name);
+    return false;
+  }
+
+  /**
+   * A log is not followed any more. Return whether it was.
+   * @param {string} name
+   * @param {string} code
+   */
+  gone(name, code) {
+    const log = this.#logs.get(name);
+    if (log?.state !== "followed") return false;
+    if (code === "restarted") log.state = "wanted";
+    else if (code === "unavailable") log.state = "resting";
+    else this.#logs.delete(name);
+    return true;
+  }
+
+  /**
+   * Take an event. `next` moves the place; `gap`: it is asked for again with those before it.
+   * @param {{log: string, epoch: number, seq: number}} event
+   * @returns {"next" | "repeat" | "gap" | "unwanted"}
+   */
+  arrived(event) {
+    const log = this.#logs.get(event.log);
+    if (log === undefined || log.place === null || log.state !== "followed") return "unwanted";
+    const { epoch, sequence } = log.place;
+    if (event.epoch === epoch && event.seq <= sequence) return "repeat";
+    if (event.epoch !== epoch || event.seq !== sequence + 1) {
+      log.state = "wanted";
+      return "gap";
+    }
+    log.place = { epoch, sequence: event.seq };
+    return "next";
+  }
+}

@@ -1,0 +1,153 @@
+/** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
+
+import { announce, byId, h, shown } from "./dom.js";
+import { Composer } from "./composer.js";
+import { setGoTo, showPins, showResults } from "./panel.js";
+import { hideDrawers, Sidebar } from "./sidebar.js";
+import { Timeline } from "./timeline.js";
+
+/** @typedef {import("../openguild.js").Client} Client */
+/** @typedef {import("./chat.js").Chat} Chat */
+/** @typedef {import("./chat.js").Part} Part */
+
+export class App {
+  /** @type {Chat | null} */
+  #chat = null;
+  /** @type {Set<Part>} */
+  #dirty = new Set();
+  /** @type {Sidebar | null} */
+  #sidebar = null;
+  /** @type {Timeline | null} */
+  #timeline = null;
+  /** @type {Composer | null} */
+  #composer = null;
+  #shownChannel = "";
+
+  /** @param {Client} client @param {() => void} leave */
+  constructor(client, leave) {
+    this.client = client;
+    this.leave = leave;
+  }
+
+  /** @param {Chat} chat */
+  show(chat) {
+    this.#chat = chat;
+    const composer = new Composer(chat);
+    const timeline = new Timeline(chat, composer);
+    const sidebar = new Sidebar(chat);
+    setGoTo((channelId, sequence, eventId) => timeline.goTo(channelId, sequence, eventId));
+    [this.#composer, this.#timeline, this.#sidebar] = [composer, timeline, sidebar];
+    const search = h("input", { type: "search", id: "search", name: "q", required: true, maxlength: 256, placeholder: "Search", "aria-label": "Search this guild" });
+    /** @param {SubmitEvent} event */
+    const find = (event) => {
+      event.preventDefault();
+      void shown(() => showResults(chat, search.value));
+    };
+    const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(() => this.client.setPresence(/** @type {any} */ (presence.value))) },
+      h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
+    sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
+      h("button", { type: "button", id: "log-out", onclick: () => void shown(async () => (await this.client.logout(), this.leave())) }, "Log out")));
+    byId("view").replaceChildren(h("div", { class: "app", id: "app" },
+      h("header", { class: "top" },
+        h("button", { type: "button", class: "only-narrow", id: "open-channels", "aria-controls": "channels", "aria-expanded": "false", onclick: () => this.#toggle("channels") }, "☰", h("span", { class: "hidden" }, "Guilds and channels")),
+        h("span", { class: "brand" }, "OpenGuild"),
+        h("p", { id: "status", role: "status" }),
+        h("button", { type: "button", id: "connect-now", hidden: true, onclick: () => this.client.wake() }, "Connect now"),
+        h("button", { type: "button", class: "only-narrow", id: "open-members", "aria-controls": "members", "aria-expanded": "false", onclick: () => this.#toggle("members") }, "Members")),
+      sidebar.navigation,
+      h("main", { id: "main", "aria-labelledby": "channel-title" },
+        h("div", { class: "channel-head" },
+          h("div", {}, h("h1", { id: "channel-title", tabindex: "-1" }), h("p", { id: "topic" })),
+          h("form", { role: "search", onsubmit: find }, search),
+          h("button", { type: "button", id: "show-pins", onclick: () => void shown(() => showPins(chat)) }, "Pins")),
+        timeline.element, composer.element),
+      h("aside", { id: "panel", hidden: true, "aria-labelledby": "panel-title" }),
+      sidebar.members));
+    addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && document.getElementById("app") !== null) hideDrawers()?.focus();
+    });
+    for (const part of /** @type {Part[]} */ (["status", "guilds", "messages"])) this.changed(part);
+    const root = byId("app");
+    const timer = setInterval(() => (root.isConnected ? this.#showStatus() : clearInterval(timer)), 500);
+  }
+
+  /** Show where a guild is made or joined, also where that is hidden for want of room. */
+  showNavigation() {
+    const isHidden = getComputedStyle(byId("channels")).display === "none";
+    if (isHidden) this.#toggle("channels");
+  }
+
+  /** @param {"channels" | "members"} which */
+  #toggle(which) {
+    const isShown = byId("app").classList.contains(`shows-${which}`);
+    hideDrawers();
+    if (isShown) return;
+    byId("app").classList.add(`shows-${which}`);
+    byId(`open-${which}`).setAttribute("aria-expanded", "true");
+    byId(which).querySelector("button")?.focus();
+  }
+
+  /** A part of what is shown has changed; it is drawn once for many changes. @param {Part} part */
+  changed(part) {
+    if (this.#dirty.size === 0) requestAnimationFrame(() => this.#draw());
+    if (this.#dirty.size === 0 && document.hidden) setTimeout(() => this.#draw()); // a hidden page is given no frames
+    this.#dirty.add(part);
+  }
+
+  /** Tell of a message of somebody else; null: one was taken back, and is not to be found any more. @param {import("../openguild/types.js").Message | null} message */
+  heard(message) {
+    announce(message === null ? null : `${this.#chat?.nameOf(message.author)}: ${this.#chat?.shownText(message.content)}`);
+  }
+
+  #draw() {
+    const chat = this.#chat;
+    if (this.#dirty.size === 0 || chat === null || document.getElementById("app") === null) return;
+    const dirty = new Set(this.#dirty);
+    this.#dirty.clear();
+    const all = dirty.has("guilds");
+    if (dirty.has("status")) this.#showStatus();
+    if (all || dirty.has("channels")) this.#sidebar?.drawNavigation();
+    if (all || dirty.has("members")) this.#sidebar?.drawMembers();
+    if (all || dirty.has("messages")) this.#timeline?.draw();
+    if (all || dirty.has("typing") || dirty.has("messages")) this.#composer?.draw();
+    if (all) this.#drawHead(chat); // last: it gives the focus to what is shown by now
+    const unread = [...chat.unread.values()].reduce((sum, counts) => sum + counts.unread, 0);
+    document.title = `${unread > 0 ? `(${unread}) ` : ""}${chat.channel ? `#${chat.channel.name} – ` : ""}OpenGuild`;
+  }
+
+  /** @param {Chat} chat */
+  #drawHead(chat) {
+    byId("me").textContent = chat.me.username;
+    byId("channel-title").textContent = chat.channel ? `#${chat.channel.name}` : (chat.guild?.guild.name ?? "Welcome");
+    byId("topic").textContent = chat.channel?.topic ?? "";
+    byId("main").classList.toggle("is-empty", chat.channel === undefined);
+    if (chat.channelId === this.#shownChannel) return;
+    this.#shownChannel = chat.channelId;
+    hideDrawers();
+    const mayFocus = document.querySelector("dialog") === null && matchMedia("(hover: hover)").matches; // else a keyboard would cover half the screen
+    if (chat.channelId !== "" && mayFocus) byId("composer-text").focus();
+  }
+
+  #since = 0;
+  #told = "";
+
+  #showStatus() {
+    const line = document.getElementById("status");
+    if (line === null) return;
+    const { state, reason, retryMs } = this.client.status;
+    const key = `${state} ${reason} ${retryMs}`;
+    if (key !== this.#told) [this.#told, this.#since] = [key, Date.now()];
+    const left = Math.ceil(((retryMs ?? 0) - (Date.now() - this.#since)) / 1_000);
+    const texts = {
+      connecting: "Connecting…", online: "Connected", ended: "Not connected", draining: "The server restarts…",
+      waiting: retryMs === null ? "Renewing the session…" : "Connection lost",
+    };
+    const text = texts[state];
+    line.dataset["state"] = state;
+    const countdown = state === "waiting" && left > 0 ? ` – next attempt in ${left} s` : "";
+    if (line.firstChild?.textContent !== text) line.replaceChildren(text, h("span", { "aria-hidden": "true" }));
+    const shownCountdown = line.querySelector("span");
+    if (shownCountdown !== null && shownCountdown.textContent !== countdown) shownCountdown.textContent = countdown;
+    byId("connect-now").hidden = !(state === "waiting" && left > 1);
+  }
+}

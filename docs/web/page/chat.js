@@ -1,0 +1,396 @@
+/** What the page knows: guilds, channels, members, unread counts, and the messages of the channel that is open. No elements. */
+
+import { ApiError, foldMessages } from "../openguild.js";
+
+/** @typedef {import("../openguild.js").Client} Client */
+/** @typedef {import("../openguild/types.js").Channel} Channel */
+/** @typedef {import("../openguild/types.js").Guild} Guild */
+/** @typedef {import("../openguild/types.js").Member} Member */
+/** @typedef {import("../openguild/types.js").Message} Message */
+/** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
+
+/** @typedef {{guild: Guild, channels: Map<string, Channel>, members: Map<string, Member>, presence: Map<string, string>, isLoaded: boolean}} GuildState */
+/** @typedef {"guilds" | "channels" | "members" | "messages" | "typing" | "status"} Part */
+
+export const PAGE = 50;
+const MOST = 1_000; // messages that are kept; older ones are read again
+const TYPING_MS = 5_000; // PROTOCOL 7.12.2
+const MODERATORS = ["owner", "admin", "moderator"];
+const MAINTAINERS = [...MODERATORS, "maintainer"];
+
+export class Chat {
+  /** @type {Map<string, GuildState>} */
+  guilds = new Map();
+  guildId = "";
+  channelId = "";
+  /** @type {Message[] | null} null: they are being read */
+  messages = null;
+  isNewest = true; // the list ends with the newest message
+  hasOlder = false;
+  /** @type {{channelId: string, content: string}[]} what was written and is not stored yet */
+  pending = [];
+  /** @type {Map<string, {unread: number, mentions: number, latest: number}>} */
+  unread = new Map();
+  /** @type {Map<string, {until: number, preview: string | null}>} who is typing in the open channel */
+  typing = new Map();
+  me = { user_id: "", username: "" };
+  #head = 0;
+  /** @type {LogEvent[]} of the open channel, that came while its page was being read */
+  #early = [];
+  #opening = 0;
+  #read = 0;
+
+  /**
+   * @param {Client} client
+   * @param {(part: Part) => void} changed
+   * @param {(message: Message | null) => void} heard a new message of somebody else; null: one was taken back
+   * @param {(failure: unknown) => void} failed
+   */
+  constructor(client, changed, heard, failed) {
+    this.client = client;
+    this.changed = changed;
+    this.heard = heard;
+    this.failed = failed;
+    client.on("event", (event) => this.#apply(event));
+    client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
+    client.on("status", () => changed("status"));
+    client.on("typing", ({ channelId, userId, preview }) => channelId === this.channelId && this.#types(userId, preview));
+    client.on("presence", ({ guildId, userId, status }) => {
+      this.guilds.get(guildId)?.presence.set(userId, status);
+      if (guildId === this.guildId) changed("members");
+    });
+    client.on("followed", ({ log, recovered }) => {
+      if (!recovered && log === `channel:${this.channelId}`) void this.#later(() => this.open(this.channelId));
+    });
+    client.on("gone", ({ log }) => this.#gone(log));
+    client.on("ready", () => {
+      for (const state of this.guilds.values()) if (state.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
+    });
+  }
+
+  /** Follow everything. */
+  async start() {
+    this.me = (await this.client.connect()).user;
+    await this.client.followAll();
+    for (const { channel_id: id, unread, mentions, latest_sequence: latest } of await this.client.unread()) {
+      if ((this.unread.get(id)?.latest ?? 0) <= latest) this.unread.set(id, { unread, mentions, latest });
+    }
+    this.changed("guilds");
+  }
+
+  // --- what is shown -------------------------------------------------------------------------------------
+
+  get guild() {
+    return this.guilds.get(this.guildId);
+  }
+
+  get channel() {
+    return this.guild?.channels.get(this.channelId);
+  }
+
+  /** The oldest first. */
+  get sortedGuilds() {
+    return [...this.guilds.values()].sort((a, b) => a.guild.created_at.localeCompare(b.guild.created_at));
+  }
+
+  /** The channels of the open guild, in the order in which they are shown (PROTOCOL 5.7.4). */
+  get channels() {
+    const channels = [...(this.guild?.channels.values() ?? [])];
+    return channels.sort((a, b) => (a.position ?? 0) - (b.position ?? 0) || a.created_at.localeCompare(b.created_at));
+  }
+
+  get role() {
+    return this.guild?.members.get(this.me.user_id)?.role ?? "guest";
+  }
+
+  get mayModerate() {
+    return MODERATORS.includes(this.role);
+  }
+
+  get mayMaintain() {
+    return MAINTAINERS.includes(this.role);
+  }
+
+  /** @param {{id: string, username?: string | null}} author */
+  nameOf(author) {
+    const member = this.guild?.members.get(author.id);
+    return member?.display_name ?? member?.username ?? author.username ?? "somebody";
+  }
+
+  /** A text as it is shown: mentions by name. @param {string | null | undefined} content */
+  shownText(content) {
+    return (content ?? "").replace(/<@([0-9a-f-]{36})>/g, (_, id) => `@${this.nameOf({ id })}`);
+  }
+
+  /** What was written as it is stored: `@name` of a member mentions them (PROTOCOL 6.11.1). @param {string} written */
+  storedText(written) {
+    const ids = new Map([...(this.guild?.members.values() ?? [])].map(({ user_id: id, username }) => [username.toLowerCase(), id]));
+    return written.replace(/(^|\s)@([^\s@]+)/g, (whole, before, name) => {
+      const [, username = "", rest = ""] = /^(.*?)([.,:;!?)]*)$/.exec(name) ?? [];
+      const id = ids.get(username.toLowerCase());
+      return id === undefined ? whole : `${before}<@${id}>${rest}`;
+    });
+  }
+
+  /** @param {string} guildId */
+  unreadOf(guildId) {
+    return [...(this.guilds.get(guildId)?.channels.keys() ?? [])].reduce((sum, id) => sum + (this.unread.get(id)?.unread ?? 0), 0);
+  }
+
+  // --- choosing ------------------------------------------------------------------------------------------
+
+  /** @param {string} guildId */
+  async openGuild(guildId) {
+    this.guildId = guildId;
+    this.channelId = "";
+    this.messages = null;
+    this.changed("guilds");
+    const state = this.guild;
+    if (state === undefined) return;
+    await this.#load(state);
+    const first = this.channels[0];
+    if (this.guildId === guildId && this.channelId === "" && first !== undefined) await this.open(first.channel_id);
+  }
+
+  /** Open a guild that was made or joined a moment ago, when it is there. @param {string} guildId */
+  async arrived(guildId) {
+    if (!this.guilds.has(guildId)) {
+      await new Promise((resolve) => {
+        const stop = this.client.on("guild", ({ guild_id: id }) => id === guildId && (stop(), resolve(undefined)));
+      });
+    }
+    await this.openGuild(guildId);
+  }
+
+  /** @param {GuildState} state */
+  async #load(state) {
+    if (state.isLoaded) return;
+    state.isLoaded = true;
+    const { guild_id: guildId } = state.guild;
+    const [members] = await Promise.all([this.client.members(guildId), this.#readPresence(state)]);
+    for (const member of members) state.members.set(member.user_id, member);
+    if (guildId === this.guildId) this.changed("guilds");
+  }
+
+  /** @param {GuildState} state */
+  async #readPresence(state) {
+    /** @param {unknown} refusal @returns {import("../openguild/types.js").GuildPresence} */
+    const hidden = (refusal) => {
+      if (refusal instanceof ApiError && refusal.code === "presence_off") return { shown: false, members: [] };
+      throw refusal;
+    };
+    const { members } = await this.client.presence(state.guild.guild_id).catch(hidden);
+    state.presence = new Map(members.map(({ user_id: id, status }) => [id, status]));
+    this.changed("members");
+  }
+
+  /** Open a channel at its newest messages, or around one. @param {string} channelId @param {number} [around] a sequence */
+  async open(channelId, around) {
+    const guild = [...this.guilds.values()].find(({ channels }) => channels.has(channelId));
+    if (guild === undefined) return;
+    if (guild.guild.guild_id !== this.guildId) {
+      this.guildId = guild.guild.guild_id;
+      await this.#load(guild);
+    }
+    const opening = ++this.#opening;
+    this.channelId = channelId;
+    this.messages = null;
+    this.#early = [];
+    this.typing.clear();
+    this.changed("guilds");
+    const page = await this.client.messages(channelId, around === undefined ? { limit: PAGE } : { limit: PAGE, around });
+    if (opening !== this.#opening) return;
+    this.#head = page.head;
+    this.isNewest = around === undefined || page.messages.filter(({ sequence }) => sequence > around).length < PAGE / 2;
+    this.hasOlder = (page.messages[0]?.sequence ?? 1) > 1;
+    this.messages = page.messages;
+    for (const event of this.#early.splice(0)) this.#fold(event);
+    this.changed("messages");
+    this.markRead();
+  }
+
+  /** Read the messages before the first one. */
+  async older() {
+    const first = this.messages?.[0];
+    const opening = this.#opening;
+    if (first === undefined) return;
+    const page = await this.client.messages(this.channelId, { before: first.sequence, limit: PAGE });
+    if (opening !== this.#opening || this.messages === null) return;
+    this.hasOlder = (page.messages[0]?.sequence ?? 1) > 1;
+    this.messages = [...page.messages.filter(({ sequence }) => sequence < (this.messages?.[0]?.sequence ?? 0)), ...this.messages];
+    this.changed("messages");
+  }
+
+  /** What is shown has been read, if it is the newest and the page is looked at. */
+  markRead() {
+    const last = this.messages?.at(-1)?.sequence ?? 0;
+    const counts = this.unread.get(this.channelId);
+    if (!this.isNewest || document.hidden || this.client.status.state === "ended" || last <= this.#read && !counts?.unread) return;
+    this.#read = last;
+    const { channelId } = this;
+    if (!counts?.unread) return;
+    this.unread.set(channelId, { ...counts, unread: 0, mentions: 0 });
+    this.changed("channels");
+    this.client.read(channelId, counts.latest).catch(() => {}); // of no concern to the reader: the next message is read again
+  }
+
+  /**
+   * Post to the open channel; shown as pending until it is stored.
+   * @param {string} content
+   * @param {string | undefined} replyTo
+   */
+  async post(content, replyTo) {
+    const written = { channelId: this.channelId, content };
+    this.pending.push(written);
+    this.changed("messages");
+    try {
+      await this.client.post(written.channelId, content, { replyTo });
+    } finally {
+      this.pending.splice(this.pending.indexOf(written), 1);
+      this.changed("messages");
+    }
+  }
+
+  // --- events --------------------------------------------------------------------------------------------
+
+  /** @param {LogEvent} told */
+  #apply(told) {
+    const [kind, of = ""] = told.log.split(":");
+    if (kind === "channel") this.#applyToChannel(of, told);
+    else if (kind === "guild") this.#applyToGuild(of, told);
+    else this.#applyToMe(told);
+  }
+
+  /** @param {string} channelId @param {LogEvent} told */
+  #applyToChannel(channelId, told) {
+    const { event, sequence } = told;
+    const isMine = event.sender === this.me.user_id;
+    const counts = this.unread.get(channelId) ?? { unread: 0, mentions: 0, latest: 0 };
+    if (sequence > counts.latest) {
+      const counted = event.event_type === "message" && !isMine;
+      const { users = [], everyone = false } = event.content["mentions"] ?? {};
+      const mentions = counts.mentions + (counted && (everyone || users.includes(this.me.user_id)) ? 1 : 0);
+      this.unread.set(channelId, { unread: counts.unread + (counted ? 1 : 0), mentions, latest: sequence });
+      if (counted) this.changed("channels");
+    }
+    if (channelId !== this.channelId) return;
+    if (event.event_type === "message" && this.typing.delete(event.sender)) this.changed("typing");
+    if (this.messages === null) {
+      this.#early.push(told);
+      return;
+    }
+    this.#fold(told);
+    this.changed("messages");
+    const last = this.messages.at(-1);
+    if (event.event_type === "message" && !isMine && last?.event_id === event.event_id) this.heard(last);
+    if (event.event_type === "message.redacted") this.heard(null);
+    this.markRead();
+  }
+
+  /** @param {LogEvent} told */
+  #fold(told) {
+    if (this.messages === null || told.sequence <= this.#head) return;
+    this.#head = told.sequence;
+    if (told.event.event_type === "message" && !this.isNewest) return; // there is a gap before it
+    this.messages = foldMessages(this.messages, [told], { me: this.me.user_id });
+    if (this.messages.length > MOST) {
+      this.messages = this.messages.slice(-MOST / 2);
+      this.hasOlder = true;
+    }
+  }
+
+  /** @param {string} guildId @param {LogEvent} told */
+  #applyToGuild(guildId, { event }) {
+    const state = this.guilds.get(guildId);
+    if (state === undefined) return;
+    const { content } = event;
+    switch (event.event_type) {
+      case "guild.updated":
+        state.guild = { ...state.guild, name: content["name"] };
+        break;
+      case "channel.created":
+      case "channel.updated": {
+        const id = content["channel_id"];
+        const created = new Date(event.origin_ts).toISOString();
+        const known = state.channels.get(id) ?? { channel_id: id, guild_id: guildId, created_at: created, epoch: 1 };
+        state.channels.set(id, { ...known, name: content["name"], topic: content["topic"] ?? null, position: content["position"] ?? 0 });
+        break;
+      }
+      case "channel.deleted":
+        state.channels.delete(content["channel_id"]);
+        break;
+      case "member.joined":
+        state.members.set(content["user_id"], {
+          guild_id: guildId, user_id: content["user_id"], username: content["username"], role: content["role"],
+          display_name: content["display_name"] ?? null, joined_at: new Date(event.origin_ts).toISOString(),
+        });
+        void this.#later(() => this.#readPresence(state)); // they may have been online before
+        break;
+      case "member.role_set": {
+        const member = state.members.get(content["user_id"]);
+        if (member !== undefined) state.members.set(member.user_id, { ...member, role: content["role"] });
+        break;
+      }
+      case "member.left":
+      case "member.removed":
+        state.members.delete(content["user_id"]);
+    }
+    this.changed("guilds");
+    if (guildId === this.guildId && this.channelId === "" && state.channels.size > 0) void this.#later(() => this.open(this.channels[0]?.channel_id ?? ""));
+  }
+
+  /** @param {LogEvent} told */
+  #applyToMe({ event }) {
+    const { content } = event;
+    if (event.event_type === "guild.left") this.#gone(`guild:${content["guild_id"]}`);
+    else if (event.event_type === "channel.read") {
+      const counts = this.unread.get(content["channel_id"]);
+      if (counts !== undefined && content["last_read_sequence"] >= counts.latest) {
+        this.unread.set(content["channel_id"], { ...counts, unread: 0, mentions: 0 });
+        this.changed("channels");
+      }
+    }
+  }
+
+  /** @param {Guild} guild @param {Channel[]} channels */
+  #add(guild, channels) {
+    const known = this.guilds.get(guild.guild_id);
+    const state = known ?? { guild, channels: new Map(), members: new Map(), presence: new Map(), isLoaded: false };
+    for (const channel of channels) state.channels.set(channel.channel_id, channel);
+    this.guilds.set(guild.guild_id, state);
+    this.changed("guilds");
+  }
+
+  /** @param {string} log */
+  #gone(log) {
+    const [kind, of = ""] = log.split(":");
+    if (kind === "guild") this.guilds.delete(of);
+    if (kind === "channel") for (const { channels } of this.guilds.values()) channels.delete(of);
+    if (this.guildId === of) this.guildId = this.channelId = "";
+    if (this.channelId === of) this.channelId = "";
+    this.changed("guilds");
+  }
+
+  /** @param {string} userId @param {string | null} preview */
+  #types(userId, preview) {
+    if (preview === "") this.typing.delete(userId);
+    else {
+      this.typing.set(userId, { until: Date.now() + TYPING_MS, preview });
+      setTimeout(() => {
+        if ((this.typing.get(userId)?.until ?? Infinity) > Date.now()) return;
+        this.typing.delete(userId);
+        this.changed("typing");
+      }, TYPING_MS + 50);
+    }
+    this.changed("typing");
+  }
+
+  /** @param {() => Promise<unknown>} work */
+  async #later(work) {
+    try {
+      await work();
+    } catch (failure) {
+      this.failed(failure);
+    }
+  }
+}

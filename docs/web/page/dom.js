@@ -1,0 +1,100 @@
+/** Elements without markup in texts: what people write is always textContent. */
+
+/** @typedef {Node | string | null | undefined | false} Child */
+
+/**
+ * Return a new element. Members of `props`: `class`, `on<event>` listeners, boolean attributes, and attributes.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Record<string, unknown>} [props]
+ * @param {...Child} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+export function h(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (typeof value === "function") element.addEventListener(name.slice(2), /** @type {EventListener} */ (value));
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/**
+ * Return the element with an id, which must be there.
+ * @param {string} id
+ */
+export function byId(id) {
+  const element = document.getElementById(id);
+  if (element === null) throw new Error(`no element ${id}`);
+  return element;
+}
+
+/** Show a problem until another one comes, or for a while. @param {unknown} failure */
+export function showProblem(failure) {
+  const text = failure instanceof Error ? (/** @type {{text?: string}} */ (failure).text ?? failure.message) : String(failure);
+  const alert = h("p", {}, text, h("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => alert.remove() }, "✕"));
+  byId("alerts").replaceChildren(alert);
+  setTimeout(() => alert.remove(), 30_000);
+}
+
+/**
+ * Run what may fail, and show its problem.
+ * @template T
+ * @param {() => Promise<T>} work
+ * @returns {Promise<T | undefined>}
+ */
+export async function shown(work) {
+  try {
+    return await work();
+  } catch (failure) {
+    showProblem(failure);
+    return undefined;
+  }
+}
+
+/** Say something to those who use a screen reader; null: forget what was said. @param {string | null} text */
+export function announce(text) {
+  const announcer = byId("announcer");
+  if (text === null) announcer.replaceChildren();
+  else announcer.append(h("p", {}, text));
+  while (announcer.childElementCount > 5) announcer.firstElementChild?.remove();
+}
+
+/** @typedef {{name: string, label: string, value?: string, required?: boolean, maxlength?: number}} Field */
+
+/**
+ * Ask for texts in a dialog; null: it was cancelled.
+ * @param {{title: string, text?: string, fields?: Field[], submit: string, extra?: Child}} question
+ * @returns {Promise<Record<string, string> | null>}
+ */
+export function ask({ title, text, fields = [], submit, extra }) {
+  return new Promise((resolve) => {
+    const inputs = fields.map(({ name, label, value = "", required = false, maxlength = 1_000 }) => {
+      const input = h("input", { name, required, maxlength, autocomplete: "off", id: `ask-${name}` });
+      input.value = value;
+      return h("p", {}, h("label", { for: `ask-${name}` }, label), input);
+    });
+    const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
+    /** @param {SubmitEvent} event */
+    const onsubmit = (event) => {
+      event.preventDefault();
+      resolve(Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, String(value).trim()])));
+      dialog.close();
+    };
+    const form = h("form", { onsubmit }, h("h2", { id: "ask-title" }, title), text && h("p", {}, text), ...inputs, extra,
+      h("p", { class: "buttons" }, cancel, h("button", { class: "primary" }, submit)));
+    const dialog = h("dialog", { "aria-labelledby": "ask-title", onclose: () => (resolve(null), dialog.remove()) }, form);
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+/** A time of today, or a day. @param {string} timestamp */
+export function timeElement(timestamp) {
+  const when = new Date(timestamp);
+  const isToday = when.toDateString() === new Date().toDateString();
+  const text = isToday ? when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : when.toLocaleDateString([], { dateStyle: "medium" });
+  return h("time", { datetime: timestamp, title: when.toLocaleString() }, text);
+}

@@ -1,0 +1,140 @@
+/** The page: finds the server, signs people in, and shows the chat. */
+
+import { ApiError, Client } from "../openguild.js";
+import { Chat } from "./chat.js";
+import { ask, byId, h, showProblem, shown } from "./dom.js";
+import { App } from "./app.js";
+
+const KEPT = "openguild.session"; // of this tab: it survives a reload, and another tab can be another person
+const VISITED = "openguild.visited"; // of this browser: somebody has logged in here
+const INVITE = /^#invite=([A-Za-z0-9_-]{1,64})$/;
+
+/** The session alone is kept: after a reload the page reads folded messages, and follows the logs behind them. @param {Client} client */
+function keep(client) {
+  if (client.isLoggedIn) sessionStorage.setItem(KEPT, JSON.stringify({ ...client.toJSON(), positions: {} }));
+  else sessionStorage.removeItem(KEPT);
+}
+
+/** @param {string} api */
+function keptClient(api) {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+    return kept?.url === api && kept.session ? Client.fromJSON(kept) : null;
+  } catch {
+    return null; // what is kept is not of this release
+  }
+}
+
+/**
+ * Open an account, or log in where the name and the password are of one already.
+ * @param {Client} client
+ * @param {string} name
+ * @param {string} password
+ */
+async function register(client, name, password) {
+  try {
+    await client.register(name, password);
+  } catch (refusal) {
+    if (!(refusal instanceof ApiError) || refusal.code !== "username_taken") throw refusal;
+    try {
+      return await client.login(name, password);
+    } catch (wrong) {
+      throw wrong instanceof ApiError && wrong.status === 401 ? refusal : wrong;
+    }
+  }
+  await client.login(name, password);
+}
+
+/** What to do about a refusal. @param {ApiError} refusal */
+function advice({ code, text, details }) {
+  if (code === "username_taken") return "This name is taken. If it is yours, the password is wrong; else choose another name.";
+  if (code === "invalid_credentials") return "There is no account with this name and password. If you have none yet, press Register.";
+  return [text, ...details.map(({ field, message }) => `${field} ${message}`)].join(": ");
+}
+
+/**
+ * Enter in the form registers on the first visit and after an invite, and logs in later.
+ * @param {string} api
+ * @param {string} [notice]
+ */
+function showSignIn(api, notice) {
+  const isInvited = INVITE.test(location.hash);
+  const isNew = isInvited || localStorage.getItem(VISITED) === null;
+  const name = h("input", { id: "username", name: "username", required: true, autocomplete: "username", autocapitalize: "none", maxlength: 64 });
+  const password = h("input", { id: "password", name: "password", type: "password", required: true, minlength: 8, autocomplete: isNew ? "new-password" : "current-password" });
+  const problem = h("p", { role: "alert", class: "problem" }, notice);
+  /** @param {SubmitEvent} event */
+  const onsubmit = async (event) => {
+    event.preventDefault();
+    const registers = event.submitter?.getAttribute("value") === "register";
+    problem.textContent = "";
+    for (const button of form.querySelectorAll("button")) button.disabled = true;
+    const client = new Client(api, { retryMs: 5_000 });
+    try {
+      if (registers) await register(client, name.value, password.value);
+      else await client.login(name.value, password.value);
+      localStorage.setItem(VISITED, "yes");
+      await showChat(api, Client.fromJSON(client.toJSON())); // with more patience from here on
+    } catch (failure) {
+      problem.textContent = failure instanceof ApiError ? advice(failure)
+        : `${api} does not answer: is the server running, and does it allow pages of ${location.origin}?`;
+    } finally {
+      for (const button of form.querySelectorAll("button")) button.disabled = false;
+      client.close();
+    }
+  };
+  const entering = h("button", { value: "login", class: isNew ? null : "primary" }, "Log in");
+  const registering = h("button", { value: "register", class: isNew ? "primary" : null }, "Register");
+  const form = h("form", { onsubmit, "aria-labelledby": "sign-in-title" },
+    h("h1", { id: "sign-in-title" }, "OpenGuild"),
+    h("p", {}, isInvited ? "You are invited. Choose a name and a password, and register to join; or log in." : isNew ? "Choose a name and a password, and register; or log in." : "Log in, or register a new account."),
+    h("p", {}, h("label", { for: "username" }, "Username"), name),
+    h("p", {}, h("label", { for: "password" }, "Password, at least 8 characters"), password),
+    problem,
+    h("p", { class: "buttons" }, ...(isNew ? [registering, entering] : [entering, registering])));
+  byId("view").replaceChildren(h("main", { class: "sign-in" }, form, h("p", { class: "server" }, `Server: ${api}`)));
+  name.focus();
+}
+
+/** @param {string} api @param {Client} client */
+async function showChat(api, client) {
+  keep(client);
+  client.on("session", () => keep(client));
+  client.on("failure", showProblem);
+  const app = new App(client, () => {
+    keep(client);
+    showSignIn(api);
+  });
+  const chat = new Chat(client, (part) => app.changed(part), (message) => app.heard(message), showProblem);
+  client.on("status", ({ state, reason }) => {
+    if (state === "ended" && !client.isLoggedIn) showSignIn(api, reason === "closed" ? "" : "Your session has ended. Log in again.");
+  });
+  addEventListener("online", () => client.wake());
+  document.addEventListener("visibilitychange", () => chat.markRead());
+  app.show(chat);
+  await shown(async () => {
+    await chat.start();
+    const joined = await acceptInvite(client);
+    if (joined) return await chat.arrived(joined.guild_id);
+    const first = chat.sortedGuilds[0]?.guild.guild_id;
+    if (first === undefined) app.showNavigation();
+    else if (chat.guildId === "") await chat.openGuild(first);
+  });
+}
+
+/** Join by the invite in the page's address, if there is one. @param {Client} client */
+async function acceptInvite(client) {
+  const code = INVITE.exec(location.hash)?.[1];
+  if (code === undefined) return undefined;
+  history.replaceState(null, "", location.pathname);
+  const preview = await shown(() => client.previewInvite(code));
+  if (preview === undefined) return undefined;
+  const people = preview.member_count === 1 ? "1 member" : `${preview.member_count} members`;
+  const accepted = await ask({ title: `Join ${preview.guild_name}?`, text: people, submit: "Join" });
+  return accepted !== null ? await shown(() => client.acceptInvite(code)) : undefined;
+}
+
+const { api } = await (await fetch("settings.json")).json();
+const client = keptClient(api);
+if (client === null) showSignIn(api);
+else await showChat(api, client);

@@ -1,0 +1,146 @@
+/** Guilds, channels and members. */
+
+import { ask, byId, h, shown } from "./dom.js";
+
+/** @typedef {import("./chat.js").Chat} Chat */
+/** @typedef {import("./dom.js").Child} Child */
+
+const RANKS = ["owner", "admin", "moderator", "maintainer", "member", "contributor", "viewer", "guest"];
+
+export class Sidebar {
+  /** @param {Chat} chat */
+  constructor(chat) {
+    this.chat = chat;
+    this.lists = h("div", { class: "lists" });
+    this.navigation = h("nav", { id: "channels", "aria-label": "Guilds and channels" }, this.lists);
+    this.members = h("aside", { id: "members", "aria-labelledby": "members-title" });
+  }
+
+  drawNavigation() {
+    const { chat } = this;
+    const guilds = chat.sortedGuilds.map(({ guild: { guild_id: id, name } }) => {
+      const unread = id === chat.guildId ? 0 : chat.unreadOf(id);
+      return this.#item("guild", id, name, id === chat.guildId, unread, 0, () => chat.openGuild(id));
+    });
+    const channels = chat.channels.map(({ channel_id: id, name }) => {
+      const { unread = 0, mentions = 0 } = chat.unread.get(id) ?? {};
+      return this.#item("channel", id, `# ${name}`, id === chat.channelId, unread, mentions, () => chat.open(id));
+    });
+    redraw(this.lists,
+      h("h2", {}, "Guilds"),
+      h("ul", {}, ...guilds),
+      h("p", { class: "buttons" }, h("button", { type: "button", id: "new-guild", onclick: () => void shown(() => this.#newGuild()) }, "New guild"),
+        h("button", { type: "button", id: "join", onclick: () => void shown(() => this.#join()) }, "Join")),
+      chat.guild && h("h2", {}, "Channels"),
+      chat.guild && h("ul", {}, ...channels),
+      chat.guild && h("p", { class: "buttons" },
+        chat.mayMaintain && h("button", { type: "button", id: "new-channel", onclick: () => void shown(() => this.#newChannel()) }, "New channel"),
+        chat.mayMaintain && h("button", { type: "button", id: "invite", onclick: () => void shown(() => this.#invite()) }, "Invite"),
+        h("button", { type: "button", id: "leave", onclick: () => void shown(() => this.#leave()) }, "Leave")));
+  }
+
+  /**
+   * @param {string} kind @param {string} id @param {string} name @param {boolean} isCurrent @param {number} unread @param {number} mentions
+   * @param {() => Promise<unknown>} open
+   */
+  #item(kind, id, name, isCurrent, unread, mentions, open) {
+    const badge = unread > 0 && h("span", { class: mentions > 0 ? "badge mentions" : "badge" }, mentions > 0 ? `@${mentions}` : String(unread),
+      h("span", { class: "hidden" }, mentions > 0 ? " mentions" : " unread"));
+    return h("li", {}, h("button", {
+      type: "button", class: "item", "data-key": `${kind}-${id}`, "aria-current": isCurrent && "true", onclick: () => (hideDrawers(), void shown(open)),
+    }, h("span", { class: "name" }, name), badge));
+  }
+
+  drawMembers() {
+    const { chat } = this;
+    const shownName = (/** @type {import("../openguild/types.js").Member} */ member) => member.display_name ?? member.username;
+    const members = [...(chat.guild?.members.values() ?? [])].map((member) => {
+      const isMe = member.user_id === chat.me.user_id;
+      return { member, status: isMe ? "online" : (chat.guild?.presence.get(member.user_id) ?? "offline") };
+    });
+    members.sort((a, b) => Number(a.status === "offline") - Number(b.status === "offline") || RANKS.indexOf(a.member.role) - RANKS.indexOf(b.member.role)
+      || shownName(a.member).localeCompare(shownName(b.member)));
+    redraw(this.members,
+      h("h2", { id: "members-title" }, "Members"),
+      h("ul", {}, ...members.map(({ member, status }) => h("li", { class: `member ${status}`, "data-user": member.username },
+        h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, shownName(member)),
+        h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role" }, member.role),
+        this.#mayRemove(member) && h("button", {
+          type: "button", class: "quiet", "aria-label": `Remove ${shownName(member)}`, onclick: () => void shown(() => this.#remove(member)),
+        }, "✕")))));
+  }
+
+  /** @param {import("../openguild/types.js").Member} member */
+  #mayRemove(member) {
+    return this.chat.mayModerate && RANKS.indexOf(member.role) > RANKS.indexOf(this.chat.role);
+  }
+
+  /** @param {import("../openguild/types.js").Member} member */
+  async #remove(member) {
+    const sure = await ask({ title: `Remove ${member.username}?`, text: "They can come back with another invite.", submit: "Remove" });
+    if (sure !== null) await this.chat.client.removeMember(member.guild_id, member.user_id);
+  }
+
+  async #newGuild() {
+    const name = await askName("New guild", "Name of the guild", "Create");
+    if (!name) return;
+    const { client } = this.chat;
+    const { guild_id: id } = await client.createGuild(name);
+    await client.createChannel(id, "general");
+    await this.chat.arrived(id);
+  }
+
+  async #newChannel() {
+    const name = await askName("New channel", "Name of the channel", "Create");
+    if (name) await this.chat.client.createChannel(this.chat.guildId, name);
+  }
+
+  async #invite() {
+    const { code } = await this.chat.client.createInvite(this.chat.guildId, { maxUses: 100, expiresInSecs: 7 * 86_400 });
+    const link = `${location.origin}${location.pathname}#invite=${code}`;
+    const input = h("input", { id: "invite-link", readonly: true, "aria-label": "Link", onfocus: () => input.select() });
+    input.value = link;
+    const answer = await ask({
+      title: `Invite to ${this.chat.guild?.guild.name}`, text: "Whoever has this link can join, for a week.", submit: "Copy", extra: h("p", {}, input),
+    });
+    if (answer !== null) await navigator.clipboard.writeText(link);
+  }
+
+  async #join() {
+    const answer = await ask({ title: "Join a guild", fields: [{ name: "invite", label: "Link or code of the invite", required: true }], submit: "Join" });
+    if (!answer?.["invite"]) return;
+    const { guild_id: id } = await this.chat.client.acceptInvite(answer["invite"]);
+    await this.chat.arrived(id);
+  }
+
+  async #leave() {
+    const { guild, client } = this.chat;
+    if (guild === undefined) return;
+    const sure = await ask({ title: `Leave ${guild.guild.name}?`, submit: "Leave" });
+    if (sure !== null) await client.leaveGuild(guild.guild.guild_id);
+  }
+}
+
+/** Hide what is shown over the messages on narrow screens. Return which button has shown it. */
+export function hideDrawers() {
+  const opener = document.querySelector('.only-narrow[aria-expanded="true"]');
+  byId("app").classList.remove("shows-channels", "shows-members");
+  for (const button of document.querySelectorAll(".only-narrow")) button.setAttribute("aria-expanded", "false");
+  return opener instanceof HTMLElement ? opener : null;
+}
+
+/** Replace the children, and keep the focus on what has the same key or id. @param {HTMLElement} parent @param {...Child} children */
+export function redraw(parent, ...children) {
+  const active = document.activeElement;
+  const key = active instanceof HTMLElement && parent.contains(active) ? (active.dataset["key"] ?? active.id) : "";
+  parent.replaceChildren(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  if (key === "") return;
+  const again = [...parent.querySelectorAll("button, [tabindex]")].find((element) => element instanceof HTMLElement && (element.dataset["key"] ?? element.id) === key);
+  if (again instanceof HTMLElement) again.focus();
+  else byId("channel-title").focus();
+}
+
+/** Ask for a name. @param {string} title @param {string} label @param {string} submit */
+async function askName(title, label, submit) {
+  return (await ask({ title, fields: [{ name: "name", label, required: true, maxlength: 64 }], submit }))?.["name"];
+}

@@ -1,0 +1,137 @@
+"""Which logs a client follows to miss nothing that its user may read: their own, their guilds', their channels (PROTOCOL 15.9.4).
+
+Feed `opened`, `followed`, `delivered`, `gone` with the events of the gateway client, and after each list the channels of every
+guild that `next_listing` names, with `listed`. A guild's channels are listed once its log is level, and the answer is used
+once the log has come to the place that it names. So a channel made while the client was away is followed from its beginning.
+Logs that end need no care: the server says that they are gone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.gateway.client import GatewayClient
+from openguild_proto.gateway.client_events import Delivered, Followed
+from openguild_proto.gateway.client_logs import BEGINNING, Place
+from openguild_proto.gateway.frames import Ready
+from openguild_proto.schemas.events import parse_content, parse_event
+from openguild_proto.schemas.log_contents import (
+    ChannelCreatedContent,
+    ChannelRoleGivenContent,
+    GuildJoinedContent,
+    GuildLeftContent,
+)
+
+
+class _GuildLog:
+    """A guild whose log is followed. `level_at`: its channels are listed when the log has come there; None: not yet known."""
+
+    __slots__ = ("known", "level_at", "listing")
+
+    def __init__(self) -> None:
+        self.known = False  # its channels, from one list and the log behind it
+        self.level_at: int | None = None
+        self.listing: tuple[int, tuple[str, ...]] | None = (
+            None  # an answer that waits for the log: its head, the channels
+        )
+
+
+class AccountLogs:
+    """Follows them with `gateway`, behind its kept places where it has them, else from now on.
+
+    `skipped`: logs beyond the MAX_GATEWAY_LOGS of a socket, which are not followed.
+    """
+
+    def __init__(self, gateway: GatewayClient) -> None:
+        self.skipped: set[str] = set()
+        self._gateway = gateway
+        self._guilds: dict[str, _GuildLog] = {}
+        self._listings: deque[str] = deque()
+
+    def next_listing(self) -> str | None:
+        """Remove and return the guild whose channels are to be listed next; None: none."""
+        return self._listings.popleft() if self._listings else None
+
+    # --- input ---------------------------------------------------------------------------------------
+
+    def opened(self, ready: Ready) -> None:
+        """A connection is authenticated: `ready` names the guilds."""
+        self._follow(f"user:{ready.user.user_id}")
+        joined = {guild.guild_id for guild in ready.guilds}
+        for guild_id in self._guilds.keys() - joined:
+            del self._guilds[guild_id]
+        for guild_id in joined:
+            self._join(guild_id)
+
+    def followed(self, event: Followed) -> None:
+        """A log is followed."""
+        kind, log_id = _split(event.log)
+        if kind == "guild" and (guild := self._guilds.get(log_id)) is not None:
+            if not guild.known or not event.recovered:
+                guild.level_at = event.head
+            self._moved(log_id, guild, event.after)
+
+    def delivered(self, event: Delivered) -> None:
+        """A log has an event more."""
+        kind, log_id = _split(event.log)
+        if kind == "channel":
+            return
+        match parse_content(parse_event(event.wire)):
+            case GuildJoinedContent(guild_id=guild_id):
+                self._join(guild_id)
+            case GuildLeftContent(guild_id=guild_id):
+                self._guilds.pop(guild_id, None)
+            case ChannelRoleGivenContent(channel_id=channel_id):
+                self._follow(f"channel:{channel_id}")
+            case ChannelCreatedContent(channel_id=channel_id):
+                self._follow(f"channel:{channel_id}", BEGINNING)
+        if kind == "guild" and (guild := self._guilds.get(log_id)) is not None:
+            self._moved(log_id, guild, event.sequence)
+
+    def gone(self, log: str) -> None:
+        """A log cannot be followed any more."""
+        kind, log_id = _split(log)
+        if kind == "guild":
+            self._guilds.pop(log_id, None)
+
+    def listed(self, guild_id: str, head: int, channel_ids: Iterable[str]) -> None:
+        """The guild has these channels, or had when its log ended at `head`."""
+        guild = self._guilds.get(guild_id)
+        if guild is not None:
+            guild.listing = head, tuple(channel_ids)
+            place = self._gateway.places.get(f"guild:{guild_id}")
+            self._moved(guild_id, guild, place.sequence if place is not None else 0)
+
+    # --- the logs ------------------------------------------------------------------------------------
+
+    def _moved(self, guild_id: str, guild: _GuildLog, sequence: int) -> None:
+        """The guild's log was delivered up to `sequence`."""
+        if guild.level_at is not None and sequence >= guild.level_at:
+            guild.level_at = None
+            self._listings.append(guild_id)
+        if guild.listing is not None and sequence >= guild.listing[0]:
+            for channel_id in guild.listing[1]:
+                self._follow(f"channel:{channel_id}")
+            guild.listing, guild.known = None, True
+
+    def _join(self, guild_id: str) -> None:
+        if guild_id not in self._guilds and self._follow(f"guild:{guild_id}"):
+            self._guilds[guild_id] = _GuildLog()
+
+    def _follow(self, log: str, place: Place | None = None) -> bool:
+        """Follow a log unless it is followed. Return False beyond the bound."""
+        if self._gateway.follows(log):
+            return True
+        try:
+            self._gateway.follow(log, place)
+        except LocalProtocolError:  # beyond the bound
+            self.skipped.add(log)
+            return False
+        return True
+
+
+def _split(log: str) -> tuple[str, str]:
+    kind, _, log_id = log.partition(":")
+    return kind, log_id

@@ -1,0 +1,113 @@
+"""Refusals of the server as exceptions, by their status; requests and the gateway's commands raise the same ones."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.client.http import ClientResponse
+from openguild_proto.client.proxy_answers import media_type, proxy_answer_reason
+from openguild_proto.client.retry_advice import parse_retry_after
+from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.client_events import Refused
+
+STATUS_BY_CODE: dict[str, int] = {code.spec.code: code.spec.status for code in ErrorCode}
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """The fault of one member of a request."""
+
+    field: str = ""
+    message: str = ""
+
+
+class ApiError(Exception):
+    """A refusal (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`. Nothing was changed, unless status >= 500.
+
+    `retry_after_secs`: the server's advice, None without one.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        request_id: str = "",
+        details: tuple[Problem, ...] = (),
+        retry_after_secs: float | None = None,
+    ) -> None:
+        problems = "; ".join(f"{problem.field} {problem.message}".strip() for problem in details)
+        super().__init__(f"{status} {code}: {message}" + (f" ({problems})" if problems else ""))
+        self.status = status
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+        self.details = details
+        self.retry_after_secs = retry_after_secs
+
+    def __reduce__(self) -> tuple[type[ApiError], tuple[object, ...]]:
+        """Let it pass between processes."""
+        told = self.status, self.code, self.message, self.request_id, self.details, self.retry_after_secs
+        return type(self), told
+
+
+class Unauthorized(ApiError):
+    """401: the session has ended, or name and password are wrong."""
+
+
+class Forbidden(ApiError):
+    """403: the user's role does not permit this."""
+
+
+class NotFound(ApiError):
+    """404: the object does not exist, or the user may not see it."""
+
+
+class Conflict(ApiError):
+    """409: the request conflicts with the current state, such as a name that is taken."""
+
+
+class RateLimited(ApiError):
+    """429: too many requests; see `retry_after_secs`."""
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    429: RateLimited,
+}
+
+
+class _ErrorBody(msgspec.Struct):
+    error: str = "unknown"
+    message: str = ""
+    request_id: str = ""
+    details: tuple[Problem, ...] = ()
+
+
+def api_error(response: ClientResponse) -> ApiError:
+    """Return the error for an error response with any body."""
+    try:
+        body = msgspec.json.decode(response.body, type=_ErrorBody)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        body = _ErrorBody(
+            message=proxy_answer_reason(response)
+            or f"no error of the server's, but {media_type(response) or 'no text'}"
+        )
+    return _BY_STATUS.get(response.status, ApiError)(
+        response.status,
+        body.error,
+        body.message,
+        body.request_id,
+        body.details,
+        parse_retry_after(response.header("retry-after")),
+    )
+
+
+def refused_command(refused: Refused) -> ApiError:
+    """Return the error for a command that the gateway refused. A code of a newer server counts as status 400."""
+    status = STATUS_BY_CODE.get(refused.code, 400)
+    advised = refused.retry_after_ms / 1_000 if refused.retry_after_ms is not None else None
+    details = tuple(Problem(problem.field, problem.message) for problem in refused.details)
+    return _BY_STATUS.get(status, ApiError)(status, refused.code, refused.message, "", details, advised)

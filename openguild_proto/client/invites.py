@@ -1,0 +1,13 @@
+"""Invites as people pass them on."""
+
+from __future__ import annotations
+
+import re
+
+_IN_LINK = re.compile(r"[#?&]invite=([^&#\s]+)")
+
+
+def invite_code(invite: str) -> str:
+    """Return the code of an invite: the end of a link such as `https://chat.example.org/#invite=CODE`, or all of it."""
+    found = _IN_LINK.search(invite)
+    return found[1] if found is not None else invite.strip()

@@ -1,0 +1,112 @@
+"""The newest messages of a channel as a client shows them: a folded page, and the events behind it applied (PROTOCOL 7.8.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.schemas.events import (
+    EditContent,
+    MessageContent,
+    PinContent,
+    ReactionContent,
+    RedactionContent,
+    parse_content,
+    parse_event,
+)
+from openguild_proto.schemas.messages import Message, Reaction
+
+
+class ShownReaction(msgspec.Struct):
+    """One emoji on a message. `me`: the user is among those who used it."""
+
+    count: int
+    me: bool
+
+
+class ShownMessage(msgspec.Struct):
+    """A message as it is now. `text` None: taken back."""
+
+    event_id: str
+    sequence: int
+    author_id: str
+    author: str
+    text: str | None
+    edited: bool = False
+    pinned: bool = False
+    reply_to: str | None = None
+    replies: int = 0
+    reactions: dict[str, ShownReaction] = {}
+
+
+_reactions = msgspec.json.Decoder(list[Reaction])
+
+
+class MessageList:
+    """`messages` by event id, oldest first. `head`: the log's sequence up to which they are true. `user_id`: whose view it is."""
+
+    def __init__(self, user_id: str, page: Iterable[Message], head: int) -> None:
+        self.messages: dict[str, ShownMessage] = {line.event_id: _shown(line) for line in page}
+        self.head = head
+        self._user_id = user_id
+
+    def apply(self, sequence: int, wire: bytes | str) -> ShownMessage | None:
+        """Apply an event of the log. Return the message that is new or another one now; None: nothing that is shown changed."""
+        if sequence <= self.head:
+            return None
+        self.head = sequence
+        event = parse_event(wire)
+        content = parse_content(event)
+        if isinstance(content, EditContent | RedactionContent | ReactionContent | PinContent):
+            return self._change(event, content)
+        match content:
+            case MessageContent(author=author, content=text, reply_to=reply_to):
+                if reply_to in self.messages:
+                    self.messages[reply_to].replies += 1
+                message = ShownMessage(event.event_id, sequence, author.id, author.username, text, reply_to=reply_to)
+                self.messages[event.event_id] = message
+                return message
+        return None
+
+    def _change(
+        self, event: CanonicalEvent, content: EditContent | RedactionContent | ReactionContent | PinContent
+    ) -> ShownMessage | None:
+        message = self.messages.get(content.target)
+        if message is None or message.text is None:
+            return None
+        match content:
+            case EditContent(content=text):
+                message.text, message.edited = text, True
+            case RedactionContent():
+                message.text, message.edited, message.pinned, message.reactions = None, False, False, {}
+            case ReactionContent(emoji=emoji):
+                self._react(message, emoji, event.sender, 1 if event.event_type == "reaction.added" else -1)
+            case PinContent():
+                message.pinned = event.event_type == "message.pinned"
+        return message
+
+    def _react(self, message: ShownMessage, emoji: str, user_id: str, step: int) -> None:
+        reaction = message.reactions.setdefault(emoji, ShownReaction(0, False))
+        reaction.count += step
+        if user_id == self._user_id:
+            reaction.me = step > 0
+        if reaction.count <= 0:
+            del message.reactions[emoji]
+
+
+def _shown(line: Message) -> ShownMessage:
+    reactions = _reactions.decode(line.reactions) if isinstance(line.reactions, msgspec.Raw) else []
+    return ShownMessage(
+        line.event_id,
+        line.sequence,
+        line.author.id,
+        line.author.username or "",
+        line.content,
+        edited=line.edited_at is not None,
+        pinned=line.pinned_at is not None,
+        reply_to=line.reply_to,
+        replies=line.reply_count,
+        reactions={reaction.emoji: ShownReaction(reaction.count, reaction.me) for reaction in reactions},
+    )

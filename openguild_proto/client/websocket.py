@@ -1,0 +1,197 @@
+"""One WebSocket from the client's side, without I/O: handshake, messages, close. For a single connection.
+
+Send `data_to_send()` after every call, feed `receive_data`, and take the events. `Accepted` comes first; the last event is
+`Refused`, `Closed` or `Broken`, after which nothing more is read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+import msgspec
+from wsproto import ConnectionType, WSConnection, events
+from wsproto.utilities import LocalProtocolError as WsprotoMisuse
+from wsproto.utilities import RemoteProtocolError
+
+from openguild_proto.client.http import ClientResponse
+from openguild_proto.http.message import Headers
+from openguild_proto.limits import (
+    MAX_INTERIM_RESPONSES,
+    MAX_REFUSAL_CHARS,
+    MAX_RESPONSE_HEAD_BYTES,
+    MAX_STREAM_MESSAGE_CHARS,
+)
+from openguild_proto.ws.close_codes import CloseCode
+
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
+_READ_REFUSAL_BYTES = 2_000
+
+
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """The server has accepted the upgrade. `headers`: of the 101, with lower-case names."""
+
+    headers: Headers
+    subprotocol: str | None
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """A whole message: `str` for text, `bytes` for binary."""
+
+    payload: str | bytes
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """The server answered the upgrade with another status than 101. The body may be cut off."""
+
+    response: ClientResponse
+
+
+class Closed(msgspec.Struct, frozen=True, gc=False):
+    """The server sent a close frame, which is answered. `code` 1005: it named none."""
+
+    code: int
+    reason: str
+
+
+class Broken(msgspec.Struct, frozen=True, gc=False):
+    """The server broke the protocol, or a bound of this client."""
+
+    reason: str
+
+
+WebSocketEvent: TypeAlias = Accepted | Message | Refused | Closed | Broken
+
+
+class ClientWebSocket:
+    """Begins with the handshake for `target` (path and query) on `host`; `token` is sent as a bearer token."""
+
+    def __init__(self, host: str, target: str, *, token: str | None = None, subprotocols: tuple[str, ...] = ()) -> None:
+        self._ws = WSConnection(ConnectionType.CLIENT)
+        self._open = False
+        self._over = False
+        self._parts: list[str | bytes] = []  # of a message, or of the body of a refusal
+        self._size = 0
+        self._head: bytes | None = b""  # of the handshake response, until it is complete
+        self._interim = 0
+        self._refusal = ClientResponse(0, (), b"")
+        headers = [(b"authorization", b"Bearer " + token.encode("ascii"))] if token is not None else []
+        request = events.Request(host=host, target=target, subprotocols=list(subprotocols), extra_headers=headers)
+        self._out = [self._ws.send(request)]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is read."""
+        return self._over
+
+    def data_to_send(self) -> bytes:
+        """Return and clear the bytes queued for the transport."""
+        parts, self._out = self._out, []
+        return b"".join(parts)
+
+    def send(self, payload: str | bytes) -> None:
+        """Queue a message. Does nothing once either side has sent its close frame."""
+        if isinstance(payload, str):
+            self._send(events.TextMessage(data=payload))
+        else:
+            self._send(events.BytesMessage(data=payload))
+
+    def close(self, code: int = CloseCode.NORMAL) -> None:
+        """Queue a close frame, if the WebSocket is open. Nothing more is read."""
+        if self._open:
+            self._send(events.CloseConnection(code=code))
+        self._over = True
+
+    def receive_data(self, data: bytes) -> list[WebSocketEvent]:
+        """Feed bytes from the server and return the events."""
+        found: list[WebSocketEvent] = []
+        if self._over:
+            return found
+        try:
+            data = self._skip_interim_answers(data)
+            if data:
+                self._ws.receive_data(data)
+                for decoded in self._ws.events():
+                    event = self._handle(decoded)
+                    if event is not None:
+                        found.append(event)
+                    if self.is_over:
+                        break
+        except (RemoteProtocolError, UnicodeDecodeError, ValueError) as failure:  # header values that are not ASCII
+            found.append(self._break(f"not a WebSocket answer: {failure}"))
+        return found
+
+    def _skip_interim_answers(self, data: bytes) -> bytes:
+        """Drop interim responses, which wsproto takes for the response (RFC 9110 15.2); b"" until the head is complete."""
+        if self._head is None:
+            return data
+        self._head += data
+        while (end := _END_OF_HEAD.search(self._head)) is not None:
+            if _INTERIM.match(self._head) is None:
+                head, self._head = self._head, None
+                return head
+            self._head = self._head[end.end() :]
+            self._interim += 1
+            if self._interim > MAX_INTERIM_RESPONSES:
+                raise RemoteProtocolError("interim answers without an end")
+        if len(self._head) > MAX_RESPONSE_HEAD_BYTES:
+            raise RemoteProtocolError("its head is too large")
+        return b""
+
+    def _handle(self, event: events.Event) -> WebSocketEvent | None:
+        match event:
+            case events.AcceptConnection(extra_headers=headers, subprotocol=subprotocol):
+                self._open = True
+                return Accepted(_decoded(headers), subprotocol)
+            case events.RejectConnection(status_code=status, headers=headers, has_body=has_body):
+                self._refusal = ClientResponse(status, _decoded(headers), b"")
+                return None if has_body else self._refused()
+            case events.RejectData(data=data, body_finished=finished):
+                self._parts.append(bytes(data[:_READ_REFUSAL_BYTES]))
+                self._size += len(data)
+                return self._refused() if finished or self._size > MAX_REFUSAL_CHARS else None
+            case events.TextMessage(data=data, message_finished=finished):
+                return self._whole(data, finished, "")
+            case events.BytesMessage(data=data, message_finished=finished):
+                return self._whole(bytes(data), finished, b"")
+            case events.Ping():
+                self._send(event.response())
+                return None
+            case events.CloseConnection(code=code, reason=reason):
+                self._send(event.response())
+                self._over = True
+                return Closed(code, reason or "")
+        return None
+
+    def _whole(self, part: str | bytes, finished: bool, empty: str | bytes) -> WebSocketEvent | None:
+        self._size += len(part)
+        if self._size > MAX_STREAM_MESSAGE_CHARS:
+            return self._break("a message is too large")
+        if self._parts or not finished:
+            self._parts.append(part)
+            if not finished:
+                return None
+            part = empty.join(self._parts)  # type: ignore[arg-type]  # the parts of a message are of one kind (RFC 6455 5.4)
+            self._parts = []
+        self._size = 0
+        return Message(part)
+
+    def _send(self, event: events.Event) -> None:
+        try:
+            self._out.append(self._ws.send(event))
+        except WsprotoMisuse:  # a close frame was sent
+            return
+
+    def _refused(self) -> Refused:
+        self._over = True
+        body = b"".join(part for part in self._parts if isinstance(part, bytes))
+        return Refused(ClientResponse(self._refusal.status, self._refusal.headers, body))
+
+    def _break(self, reason: str) -> Broken:
+        self._over = True
+        return Broken(reason)
+
+
+def _decoded(headers: list[tuple[bytes, bytes]]) -> Headers:
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)

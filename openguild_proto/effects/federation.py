@@ -1,0 +1,246 @@
+"""Effects between servers: what is known of a peer, the nonces it has used, and requests to it (PROTOCOL 16)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from openguild_proto.effects.base import Effect, StorageEffect
+
+
+class PublishedKey(msgspec.Struct, frozen=True, gc=False):
+    """A public key of a server. Times are UTC milliseconds."""
+
+    key_id: str
+    public_key: bytes  # 32 bytes
+    not_before: int
+    not_after: int  # moves on while the key is in use
+    revoked_at: int | None = None
+
+
+class Standing(Enum):
+    """What the operator has decided of a server, or of a server in one guild."""
+
+    ALLOW = "allow"  # in the mode `pinned`, too
+    DENY = "deny"  # every request of it is refused, and none is sent to it
+    QUARANTINE = "quarantine"  # what it has stays; nothing new of it is taken: no post, no join, no invite
+
+
+class Ruling(msgspec.Struct, frozen=True, gc=False):
+    """A decision of the operator. `reason` is shown to the users concerned."""
+
+    standing: Standing
+    reason: str = ""
+    guild_id: str | None = None  # None: for everything
+
+
+class Peer(msgspec.Struct, frozen=True, gc=False):
+    """What is known of another server. Times are UTC milliseconds."""
+
+    server: str
+    base_url: str | None = None  # None: not discovered yet
+    keys: tuple[PublishedKey, ...] = ()  # all that it ever had
+    checked_ms: int = 0  # when its base_url and keys were read
+    contacted_ms: int = 0  # when it was last heard of with a good signature
+    rulings: tuple[Ruling, ...] = ()
+
+
+class FindPeer(StorageEffect[Peer | None], frozen=True):
+    """Find a server by its name. None: nothing is known of it."""
+
+    server: str
+
+
+class StorePeer(StorageEffect[None], frozen=True):
+    """Store where a server is reached, and its keys. The keys that it had before stay; rulings and contact are not touched."""
+
+    server: str
+    base_url: str
+    keys: tuple[PublishedKey, ...]
+    checked_ms: int
+
+
+class NoteContact(StorageEffect[None], frozen=True):
+    """Note that a server was heard of with a good signature. An earlier time than the known one changes nothing."""
+
+    server: str
+    contacted_ms: int
+
+
+class ListPeers(StorageEffect[tuple[Peer, ...]], frozen=True):
+    """List servers that are known, by name, the first `limit` after `after`."""
+
+    after: str
+    limit: int
+
+
+class RuleServer(StorageEffect[None], frozen=True):
+    """Decide of a server, for everything or for one guild. `standing` None: take the decision back."""
+
+    server: str
+    guild_id: str | None
+    standing: Standing | None
+    reason: str
+    now_ms: int
+
+
+class FederatedGuild(msgspec.Struct, frozen=True, gc=False):
+    """A guild with members on several servers. `name` None: it is deleted, and some server still has to purge it."""
+
+    guild_id: str
+    name: str | None
+    origin: str | None  # its owner server; None: this one
+    mirrored_by: tuple[str, ...]
+    purging: tuple[str, ...]  # must delete their mirrors, and have not said yet that they have
+
+
+class ListFederatedGuilds(StorageEffect[tuple[FederatedGuild, ...]], frozen=True):
+    """List guilds that this server mirrors or that others mirror, by id, the first `limit`."""
+
+    limit: int
+
+
+class ListGuildHomes(StorageEffect[tuple[str, ...]], frozen=True):
+    """List the servers that have members in a guild, without this one, by name."""
+
+    guild_id: str
+
+
+class IsReader(StorageEffect[bool], frozen=True):
+    """Return whether a user of a server may read a channel of this one."""
+
+    server: str
+    channel_id: str
+
+
+class RememberNonce(StorageEffect[bool], frozen=True):
+    """Remember the nonce of a request for all replicas. False: it was seen before."""
+
+    server: str
+    nonce: str
+    now_ms: int
+    until_ms: int  # UTC milliseconds; it may be forgotten then
+
+
+class RecordOwnKey(StorageEffect[bool], frozen=True):
+    """Record a key of this server as in use until `not_after`. False: its id was used for another key, or it is revoked."""
+
+    key_id: str
+    public_key: bytes
+    now_ms: int
+    not_after: int
+
+
+class RevokeOwnKey(StorageEffect[bool], frozen=True):
+    """Revoke a key of this server from now on. False: there is none of this id, or it is revoked already."""
+
+    key_id: str
+    now_ms: int
+
+
+class ListOwnKeys(StorageEffect[tuple[PublishedKey, ...]], frozen=True):
+    """List all keys that this server ever had, the newest first."""
+
+
+class PeerUnavailable(Exception):
+    """Thrown into an operation: a server gave no answer that counts. `reason`: one of PEER_FAILURES.
+
+    `sent`: the request may have been carried out. `detail`: more for the log. `wait_secs`: what the server asks for.
+    """
+
+    def __init__(
+        self, server: str, reason: str, detail: str = "", *, sent: bool = False, wait_secs: float | None = None
+    ) -> None:
+        super().__init__(f"{server}: {reason}" + (f": {detail}" if detail else ""))
+        self.server = server
+        self.reason = reason
+        self.detail = detail
+        self.sent = sent
+        self.wait_secs = wait_secs
+
+
+PEER_FAILURES = (
+    "off",  # federation is off here
+    "denied",  # by the operator of this server
+    "busy",  # too many requests to it, or in all, are under way
+    "address",  # its name leads to an address that is not allowed, or to none
+    "connect",  # nothing answers there, or not in time
+    "tls",  # its certificate is not good
+    "broken",  # the connection ended, or what came is not HTTP, or too large
+    "timeout",  # no whole answer in time
+    "discovery",  # its /.well-known/openguild is not good
+    "keys",  # its keys document is not good
+    "unsigned",  # the answer has no signature, or one that is not good
+    "refused",  # it does not take our signature
+    "denied_there",  # its operator denies this server
+    "off_there",  # federation is off there
+    "overloaded",  # it asks to wait
+)
+"""Why a server gave no answer that counts: labels of a metric, too (PROTOCOL 16.3.8)."""
+
+
+class PeerAnswer(msgspec.Struct, frozen=True, gc=False):
+    """An answer whose signature is good."""
+
+    status: int
+    body: bytes
+
+
+class Discover(Effect[Peer], frozen=True):
+    """Read where a server is reached and its keys, and store both. Raises PeerUnavailable."""
+
+    server: str
+
+
+class AskPeer(Effect[PeerAnswer], frozen=True):
+    """Send a signed request, discovering the server first where needed. Raises PeerUnavailable.
+
+    The request is signed when it is sent. The answer's signature, size and time are checked.
+    """
+
+    server: str
+    method: str
+    target: str  # path and query
+    body: bytes = b""
+    timeout_secs: float = 10.0
+
+
+class Fetched(msgspec.Struct, frozen=True, gc=False):
+    """An answer to `Fetch`."""
+
+    status: int
+    location: str | None
+    body: bytes
+
+
+class Fetch(Effect[Fetched], frozen=True):
+    """Send an unsigned GET to a server, without following redirects. Raises PeerUnavailable, also for a longer body."""
+
+    server: str
+    base_url: str
+    authority: str
+    target: str
+    max_bytes: int
+    timeout_secs: float
+
+
+class Exchanged(msgspec.Struct, frozen=True, gc=False):
+    """What came back for a signed request, not verified. `signature`: of the request."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]  # names in lower case
+    body: bytes
+    signature: bytes
+
+
+class Exchange(Effect[Exchanged], frozen=True):
+    """Sign a request and send it at once, on a connection that is kept. Raises PeerUnavailable."""
+
+    server: str
+    base_url: str
+    authority: str
+    method: str
+    target: str
+    body: bytes
+    timeout_secs: float

@@ -1,0 +1,178 @@
+"""Effects of federation on guilds: what their owner keeps of mirrors, and what a mirror keeps (PROTOCOL 16.5 to 16.7)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import StorageEffect
+from openguild_proto.mirror_records import MirroredEvent, MirroredMember, RemoteUser, Snapshot
+from openguild_proto.records import LimitReached, LogPlace, MemberChange, Record, StoredEvent
+
+# --- of the owner ----------------------------------------------------------------------------------
+
+
+class RemoteJoin(Record, frozen=True):
+    """A remote user is a member. `place`: of the guild's log, their join included. `snapshot`: where it was asked for."""
+
+    guild_id: str
+    member: MirroredMember
+    place: LogPlace
+    snapshot: Snapshot | None
+
+
+class JoinFromServer(StorageEffect[RemoteJoin | LimitReached | None], frozen=True):
+    """Let a user of `peer` join as `AcceptInvite` does, and begin to deliver the guild's logs to `peer` from their heads, in one
+    transaction. None: the invite is not valid. Raises Refusal `id_taken`: the id is that of a user of another server.
+    """
+
+    peer: str
+    user: RemoteUser
+    code: str
+    role: str
+    now_ms: int
+    limit: int
+    wants_snapshot: bool
+
+
+class ReadSnapshot(StorageEffect[Snapshot | None], frozen=True):
+    """Read a guild for a mirror that begins anew; cursors of `peer` move to its heads. None: `peer` mirrors no such guild."""
+
+    peer: str
+    guild_id: str
+
+
+class KnowRemoteUser(StorageEffect[None], frozen=True):
+    """Note the names of a user of `peer`. Raises Refusal 404 for a user who is not known here, `id_taken` for one of another
+    server."""
+
+    peer: str
+    user: RemoteUser
+    now_ms: int
+
+
+# --- of a mirror -----------------------------------------------------------------------------------
+
+
+class StoreMirror(StorageEffect[bool], frozen=True):
+    """Store a guild of `origin`, with its members, channels and logs that begin at their heads. One that is there stays as it is,
+    unless it is of another epoch or `is_behind` the snapshot: then it begins anew. Raises Refusal `id_taken` for ids of others.
+
+    `snapshot` None: the guild is said to be there; False: it is not, or `is_behind`. `joined`: a user of this server who has
+    asked to join, and is a member at the place `stands` of the guild's log. They are not admitted where the mirror knows that they
+    have gone since. False: it cannot know, because it begins after that. Nothing is stored where the answer is False. Users of
+    this server are members of a mirror in no other way.
+    """
+
+    origin: str
+    guild_id: str
+    snapshot: Snapshot | None
+    now_ms: int
+    joined: MirroredMember | None = None
+    stands: LogPlace | None = None
+
+
+def is_behind(mirror: LogPlace, owner: LogPlace) -> bool:
+    """Return whether a mirror lacks more of a guild's log than the one event of a join.
+
+    Among these events may be that the user has left before they joined again.
+    """
+    return mirror.epoch != owner.epoch or mirror.sequence + 1 < owner.sequence
+
+
+REPEATED = "an event of it stands at another place of the log"
+NOT_OURS = "an event of it is of a user of the mirror, and not of their server"
+FORKED = "its receipt chain does not follow that of the mirror"
+"""Reasons for which a mirror refuses a part of a delivery."""
+
+
+class MirrorOutcome(Record, frozen=True):
+    """`status` as of MirrorPlace. `events`: those that are new here. `ended`: no user of this server is a member any more, and
+    nothing is left of the guild."""
+
+    status: str
+    place: LogPlace | None = None
+    events: tuple[StoredEvent, ...] = ()
+    ended: bool = False
+    reason: str | None = None  # why it is refused
+
+
+class MirrorEvents(StorageEffect[MirrorOutcome], frozen=True):
+    """Append events to a mirrored log at their places, and apply what they say, in one transaction.
+
+    Events that are there are skipped. Nothing is stored where one before the first is missing: status `ok` with the place.
+    """
+
+    origin: str
+    guild_id: str
+    log_id: str
+    epoch: int
+    events: tuple[MirroredEvent, ...]
+    chain: bytes | None = None
+    receipt: bytes | None = None
+
+
+class FindMirrorPlace(StorageEffect[LogPlace | None], frozen=True):
+    """Find where the mirror of a log of `origin` stands; None: it is not mirrored."""
+
+    origin: str
+    log_id: str
+
+
+class FindNextMirror(StorageEffect[str | None], frozen=True):
+    """Find the mirrored guild of `origin` that follows `past` by id, or the first one. None: none follows."""
+
+    origin: str
+    past: str | None
+
+
+class DropMirror(StorageEffect[None], frozen=True):
+    """Delete the mirror of a guild of `origin`, with everything in it, if there is one. Its members of this server are told."""
+
+    origin: str
+    guild_id: str
+    now_ms: int
+
+
+# --- partings: whom an owner may hold for a member ---------------------------------------------------
+
+
+class Parting(Record, frozen=True):
+    """A user of this server who is no member of a mirrored guild, while its owner may think so since `due_ms` or before."""
+
+    guild_id: str
+    user: RemoteUser
+    due_ms: int
+
+
+class LeaveMirror(StorageEffect[MemberChange], frozen=True):
+    """Let a user of this server leave a guild of `origin` here, and note the parting. The mirror goes with the last of them.
+
+    DONE, NOT_MEMBER (also where there is no such mirror), or LAST_OWNER.
+    """
+
+    origin: str
+    guild_id: str
+    user_id: str
+    now_ms: int
+
+
+class NoteParting(StorageEffect[None], frozen=True):
+    """Note before a join that its answer may be lost: from `due_ms` on it is undone, unless the user is a member here."""
+
+    origin: str
+    guild_id: str
+    user_id: str
+    due_ms: int
+
+
+class FindPartings(StorageEffect[tuple[Parting, ...]], frozen=True):
+    """Find partings of guilds of `origin` that are due, of users who are no members here."""
+
+    origin: str
+    now_ms: int
+    limit: int
+
+
+class EndParting(StorageEffect[None], frozen=True):
+    """Forget a parting: the owner knows it. One that was noted again meanwhile stays."""
+
+    origin: str
+    parting: Parting

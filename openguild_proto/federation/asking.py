@@ -1,0 +1,108 @@
+"""Asks another server: where it is reached, whether it may be asked, and whether its answer counts (PROTOCOL 16.2.5, 16.3)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.federation import (
+    AskPeer,
+    Discover,
+    Exchange,
+    Exchanged,
+    FindPeer,
+    NoteContact,
+    Peer,
+    PeerAnswer,
+    PeerUnavailable,
+    Standing,
+)
+from openguild_proto.federation.discovery import place_of
+from openguild_proto.federation.faults import Fault, SignatureFault
+from openguild_proto.federation.keys import with_pinned
+from openguild_proto.federation.peers import CONTACT_MS, REFRESH_MS, KnownPeers
+from openguild_proto.federation.policy import FederationPolicy, Mode, judge
+from openguild_proto.federation.signatures import verify_answer
+
+MAX_WAIT_SECS = 3_600.0  # ours: that another server may ask for
+
+_UNSIGNED = {401: "refused", 403: "denied_there", 429: "overloaded", 501: "off_there", 503: "overloaded"}
+
+
+def ask_peer(
+    asked: AskPeer, policy: FederationPolicy, known: KnownPeers, now: float, now_ms: int
+) -> Operation[PeerAnswer]:
+    """Ask and return an answer whose signature is good. Raises PeerUnavailable.
+
+    `now`: monotonic seconds. `now_ms`: UTC milliseconds.
+    """
+    server = asked.server
+    if policy.mode is Mode.OFF:
+        raise PeerUnavailable(server, "off")
+    if not known.has(server, now):
+        known.put(server, (yield from FindPeer(server=server)), now)
+    peer = known.get(server) or Peer(server)
+    verdict = judge(policy, server, peer)
+    if server == policy.server_name or verdict.standing is Standing.DENY:
+        raise PeerUnavailable(server, "denied", verdict.reason)
+    place = place_of(policy, peer)
+    stale = now_ms - peer.checked_ms >= REFRESH_MS
+    if (place is None or stale) and known.may_try(server, now):
+        peer = yield from _discovered(server, peer, known, now, required=place is None)
+        place = place_of(policy, peer)
+    if place is None:
+        raise PeerUnavailable(server, "discovery", "it was tried a moment ago")
+    answer = yield from Exchange(
+        server=server,
+        base_url=place.base_url,
+        authority=place.authority,
+        method=asked.method,
+        target=asked.target,
+        body=asked.body,
+        timeout_secs=asked.timeout_secs,
+    )
+    fault = _fault(policy, peer, answer, now_ms)
+    if fault in {Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY} and known.may_try(server, now):
+        peer = yield from _discovered(server, peer, known, now, required=False)
+        fault = _fault(policy, peer, answer, now_ms)
+    if fault is not None:
+        raise _unsigned(server, answer, fault)
+    if now_ms - peer.contacted_ms >= CONTACT_MS:
+        yield from NoteContact(server=server, contacted_ms=now_ms)
+        known.put(server, msgspec.structs.replace(peer, contacted_ms=now_ms), now)
+    return PeerAnswer(answer.status, answer.body)
+
+
+def _discovered(server: str, peer: Peer, known: KnownPeers, now: float, *, required: bool) -> Operation[Peer]:
+    try:
+        with known.trying(server):
+            peer = yield from Discover(server=server)
+    except PeerUnavailable:
+        if required:
+            raise
+        return peer  # what is known is good until its keys are too old
+    known.put(server, peer, now)
+    return peer
+
+
+def _fault(policy: FederationPolicy, peer: Peer, answer: Exchanged, now_ms: int) -> Fault | None:
+    keys = with_pinned(peer.keys, policy.pinned.get(peer.server, ()))
+    try:
+        verify_answer(peer.server, answer.status, answer.headers, answer.body, answer.signature, keys, now_ms)
+    except SignatureFault as fault:
+        return fault.reason
+    return None
+
+
+def _unsigned(server: str, answer: Exchanged, fault: Fault) -> PeerUnavailable:
+    """An answer that does not count as the server's. What it says is a hint, which only delays."""
+    reason = _UNSIGNED.get(answer.status, "unsigned") if fault is Fault.MISSING else "unsigned"
+    wait_text = next((value for name, value in answer.headers if name == "retry-after"), "")
+    wait_secs = min(float(wait_text), MAX_WAIT_SECS) if wait_text.isascii() and wait_text.isdigit() else None
+    return PeerUnavailable(
+        server,
+        reason,
+        f"status {answer.status}, signature {fault.value}",
+        sent=answer.status not in _UNSIGNED,
+        wait_secs=wait_secs,
+    )

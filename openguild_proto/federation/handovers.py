@@ -1,0 +1,71 @@
+"""Statements by which a guild's owner hands it over: what is signed, and which one counts (PROTOCOL 16.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from openguild_proto.canonical.encode import CanonicalError, canonical_json
+from openguild_proto.canonical.keys import EventSigner, decode_unpadded, encode_unpadded
+from openguild_proto.canonical.signing import verify
+from openguild_proto.federation.keys import DAY_MS
+from openguild_proto.mirror_records import Handover, Tenure
+
+MOVE, SUCCESSION = "move", "succession"
+DOMAIN = b"openguild-handover\n"
+MOVE_MS = 3_650 * DAY_MS  # a move is done at once, and followed by whoever was away
+SUCCESSION_MS = 366 * DAY_MS
+MAX_SIGNATURES = 4  # ours: the current key and the one before it
+
+
+def signed_handover(handover: Handover, signers: Iterable[EventSigner]) -> Handover:
+    """Return the statement with signatures of the owner's keys."""
+    signed = handover_bytes(handover)
+    signatures = {signer.key_id: encode_unpadded(signer.sign_bytes(signed)) for signer in signers}
+    return msgspec.structs.replace(handover, signatures=signatures)
+
+
+def handover_bytes(handover: Handover) -> bytes:
+    """Return what is signed. It begins as no event, receipt or document of keys does."""
+    members = msgspec.to_builtins(msgspec.structs.replace(handover, signatures={}))
+    return DOMAIN + canonical_json({**members, "serial": handover.serial})
+
+
+def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
+    """Return whether one of `keys`, of its owner by `ed25519:<id>`, has signed the statement."""
+    if not 0 < len(handover.signatures) <= MAX_SIGNATURES:
+        return False
+    try:
+        signed = handover_bytes(handover)
+    except CanonicalError:
+        return False
+    for key_id, text in handover.signatures.items():
+        public = keys.get(f"ed25519:{key_id}")
+        try:
+            signature = decode_unpadded(text)
+        except ValueError:
+            continue
+        if public is not None and verify(public, signed, signature):
+            return True
+    return False
+
+
+def handover_problem(handover: Handover, tenure: Tenure, owner: str, now_ms: int) -> str | None:
+    """Return why a statement does not count for a guild that `owner` is known to own; None: it does, if it is signed.
+
+    Only one for the next term counts, so a statement counts once, and none from before another hand-over does.
+    """
+    if handover.kind not in {MOVE, SUCCESSION} or handover.guild_id != tenure.guild_id:
+        return "it is of another kind or guild"
+    if handover.owner != owner:
+        return "it is not of the owner"
+    if handover.to == owner:
+        return "it names the owner itself"
+    if handover.term != tenure.term + 1:
+        return "it is of another term"
+    if handover.kind == SUCCESSION and handover.serial < tenure.serial:
+        return "it was revoked"
+    if now_ms >= handover.expires_at_ms:
+        return "it has expired"
+    return None

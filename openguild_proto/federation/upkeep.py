@@ -1,0 +1,42 @@
+"""When a mirror last settled with an owner what only the two of them know: who has left, and which mirrors are to go."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+UPKEEP_SECS = 60.0  # PROTOCOL 16.8.15: between two rounds with one owner
+MAX_KNOWN = 1_024  # ours: of owners, and of guilds that were denied
+
+
+class Upkeep:
+    """One per process. `now`: monotonic seconds."""
+
+    __slots__ = ("_denied", "_rounds", "past")
+
+    def __init__(self) -> None:
+        self._rounds: OrderedDict[str, float] = OrderedDict()  # by owner: when the last one began
+        self._denied: OrderedDict[str, float] = (
+            OrderedDict()
+        )  # by guild: when the owner first said that it is not mirrored
+        self.past: dict[str, str | None] = {}  # by owner: the guild that was asked about last
+
+    def begin(self, owner: str, now: float) -> bool:
+        """Return whether a round with an owner is due; then it begins."""
+        if self._rounds.get(owner, float("-inf")) + UPKEEP_SECS > now:
+            return False
+        self._rounds[owner] = now
+        self._rounds.move_to_end(owner)
+        if len(self._rounds) > MAX_KNOWN:
+            self.past.pop(self._rounds.popitem(last=False)[0], None)
+        return True
+
+    def confirmed(self, guild_id: str) -> None:
+        """The owner says that a guild is mirrored."""
+        self._denied.pop(guild_id, None)
+
+    def denied(self, guild_id: str, now: float) -> bool:
+        """The owner says that a guild is not mirrored. Returns whether it has said so before, and not just now."""
+        first = self._denied.setdefault(guild_id, now)
+        if len(self._denied) > MAX_KNOWN:
+            self._denied.popitem(last=False)
+        return first + UPKEEP_SECS / 2 <= now

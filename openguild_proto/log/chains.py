@@ -1,0 +1,138 @@
+"""Computes values of receipt chains from what is kept of them and the ids of events (PROTOCOL 16.9).
+
+A chain is computed when somebody needs a value, from the last kept one before it; nothing is computed when an event is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from openguild_proto.canonical.keys import EventSigner, encode_unpadded
+from openguild_proto.canonical.receipts import first_link, next_link, sign_receipt
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.deliveries import BeginChains, ChainPoint, MoveChains, ReadChains, ReadEventIds
+from openguild_proto.limits import CHAIN_STEP
+from openguild_proto.mirror_records import Snapshot
+from openguild_proto.records import LogPlace, Record
+
+READ_IDS = 1_000  # in one reading
+MAX_CACHED_LOGS = 1_000
+CACHED_VALUES = 4  # of a log: of the peers some are behind others
+
+
+class Receipt(Record, frozen=True):
+    """The value of a chain at a place, and the owner's signature of it. `signature` None: the owner has no key."""
+
+    point: ChainPoint
+    signature: bytes | None
+
+    @property
+    def text(self) -> str | None:
+        """The signature as it travels."""
+        return encode_unpadded(self.signature) if self.signature is not None else None
+
+
+class ChainCache:
+    """The newest values of the chains that are used most, so that live delivery reads none."""
+
+    def __init__(self, max_logs: int = MAX_CACHED_LOGS) -> None:
+        self._max_logs = max_logs
+        self._values: dict[str, dict[LogPlace, bytes]] = {}  # by log, the one used last at the end
+
+    def get(self, place: LogPlace) -> bytes | None:
+        """Return the value at `place`, if it is here."""
+        values = self._values.pop(place.log_id, None)
+        if values is None:
+            return None
+        self._values[place.log_id] = values
+        return values.get(place)
+
+    def add(self, point: ChainPoint) -> None:
+        """Keep a value, and drop the oldest one of its log or of all."""
+        values = self._values.pop(point.place.log_id, {})
+        self._values[point.place.log_id] = values
+        values[point.place] = point.hash
+        if len(values) > CACHED_VALUES:
+            del values[next(iter(values))]
+        if len(self._values) > self._max_logs:
+            del self._values[next(iter(self._values))]
+
+
+def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) -> ChainPoint:
+    """Return the value behind these events, which follow `point`. Values to be kept are appended to `passed`."""
+    place, chain = point.place, point.hash
+    sequence = place.sequence
+    for sequence, event_id in enumerate(event_ids, start=place.sequence + 1):
+        chain = next_link(chain, place.log_id, place.epoch, sequence, event_id)
+        if sequence % CHAIN_STEP == 0:
+            passed.append(ChainPoint(LogPlace(place.log_id, place.epoch, sequence), chain))
+    return ChainPoint(LogPlace(place.log_id, place.epoch, sequence), chain)
+
+
+def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
+    """Return the values at these places, one for each log.
+
+    A place before its chain begins, or that the log does not have, is left out.
+    """
+    found: dict[LogPlace, bytes] = {}
+    if not places:
+        return found
+    passed: list[ChainPoint] = []
+    wanted = {place.log_id: place for place in places}
+    parts = yield from ReadChains(places=tuple(wanted.values()), limit=READ_IDS)
+    for part in parts:
+        place = wanted[part.point.place.log_id]
+        point = fold(part.point, part.event_ids, passed)
+        while point.place.sequence < place.sequence:
+            size = min(READ_IDS, place.sequence - point.place.sequence)
+            ids = yield from ReadEventIds(log_id=place.log_id, after=point.place.sequence, limit=size)
+            if not ids:
+                break
+            point = fold(point, ids, passed)
+        if point.place == place:
+            found[place] = point.hash
+    if passed:
+        yield from MoveChains(tips=(), checkpoints=tuple(passed))
+    return found
+
+
+def begun_chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
+    """Return the values at these places, one for each log; a chain that has not begun begins there."""
+    found = yield from chains_at(places)
+    missing = [place for place in places if place not in found]
+    if missing:
+        begins = [
+            ChainPoint(place, first_link(place.log_id, place.epoch, place.sequence)) for place in missing
+        ]  # where another process has begun one meanwhile, that one counts
+        yield from BeginChains(points=tuple(begins))
+        found |= yield from chains_at(missing)
+    return found
+
+
+def receipt_at(place: LogPlace, signer: EventSigner | None) -> Operation[Receipt | None]:
+    """Return the receipt of a log's event. None: its chain begins later, or the log has no such event."""
+    found = yield from begun_chains_at((place,))
+    value = found.get(place)
+    return None if value is None else signed(ChainPoint(place, value), signer)
+
+
+def signed(point: ChainPoint, signer: EventSigner | None) -> Receipt:
+    """Return the receipt of a value."""
+    place = point.place
+    if signer is None:
+        return Receipt(point, None)
+    return Receipt(point, sign_receipt(signer, point.hash, place.log_id, place.epoch, place.sequence))
+
+
+def with_chains(snapshot: Snapshot) -> Operation[Snapshot]:
+    """Return the snapshot with the values of the receipt chains at its heads; those that have not begun begin there."""
+    of_guild = LogPlace(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
+    of_channels = [LogPlace(each.channel_id, each.epoch, each.sequence) for each in snapshot.channels]
+    found = yield from begun_chains_at((of_guild, *of_channels))
+    texts = {place: encode_unpadded(value) for place, value in found.items()}
+    channels = [
+        replace(each, chain=texts.get(place)) for each, place in zip(snapshot.channels, of_channels, strict=True)
+    ]
+    return replace(snapshot, channels=channels, chain=texts.get(of_guild))

@@ -1,0 +1,64 @@
+"""Users who are no members of a mirrored guild while its owner may think so, in memory."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.mirrors import EndParting, FindNextMirror, FindPartings, LeaveMirror, NoteParting, Parting
+from openguild_proto.effects.performs import performs
+from openguild_proto.memory.guilds import end_lost_rights
+from openguild_proto.memory.mirrors import drop
+from openguild_proto.memory.state import State
+from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.policy.members import OWNER, decide_removal
+from openguild_proto.records import ControlKind, MemberChange
+from openguild_proto.schemas.log_entries import left_guild
+
+
+@performs(LeaveMirror)
+def leave_mirror(state: State, effect: LeaveMirror) -> MemberChange:
+    guild_id, user_id = effect.guild_id, effect.user_id
+    guild = state.guilds.get(guild_id)
+    if guild is None or guild.origin != effect.origin:
+        return MemberChange.NOT_MEMBER
+    members = state.members[guild_id]
+    owners = sum(member.role == OWNER for member in members.values())
+    held = members[user_id].role if user_id in members else None
+    change = decide_removal(author_role=None, held=held, owners=owners)
+    if change is not MemberChange.DONE:
+        return change
+    end_lost_rights(state, guild_id, user_id, held, None)
+    del members[user_id]
+    state.partings[effect.origin, guild_id, user_id] = effect.now_ms
+    state.append(left_guild(guild_id, user_id, removed=False, reason=None), sender=user_id, now_ms=effect.now_ms)
+    if any(state.users[member].origin is None for member in members):
+        state.log(ControlKind.MEMBER_REMOVED, guild_id=guild_id, user_id=user_id)
+    else:
+        drop(state, guild_id)
+    return MemberChange.DONE
+
+
+@performs(NoteParting)
+def note_parting(state: State, effect: NoteParting) -> None:
+    state.partings[effect.origin, effect.guild_id, effect.user_id] = effect.due_ms
+
+
+@performs(FindPartings)
+def find_partings(state: State, effect: FindPartings) -> tuple[Parting, ...]:
+    due = [
+        Parting(guild_id, RemoteUser(user_id, state.users[user_id].username, state.users[user_id].display_name), due_ms)
+        for (origin, guild_id, user_id), due_ms in sorted(state.partings.items())
+        if origin == effect.origin and due_ms <= effect.now_ms and user_id not in state.members.get(guild_id, {})
+    ]
+    return tuple(due[: effect.limit])
+
+
+@performs(EndParting)
+def end_parting(state: State, effect: EndParting) -> None:
+    key = effect.origin, effect.parting.guild_id, effect.parting.user.user_id
+    if state.partings.get(key) == effect.parting.due_ms:
+        del state.partings[key]
+
+
+@performs(FindNextMirror)
+def find_next_mirror(state: State, effect: FindNextMirror) -> str | None:
+    ids = (guild_id for guild_id, guild in state.guilds.items() if guild.origin == effect.origin)
+    return min((guild_id for guild_id in ids if effect.past is None or guild_id > effect.past), default=None)

@@ -1,0 +1,143 @@
+"""Users of other servers as members of guilds of this one, in memory."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from openguild_proto.effects.guilds import AcceptInvite
+from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, ReadSnapshot, RemoteJoin
+from openguild_proto.effects.performs import performs
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.memory.guilds import accept_invite
+from openguild_proto.memory.state import PeerGuild, State
+from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
+from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord, UserRecord
+
+
+@performs(JoinFromServer)
+def join_from_server(state: State, effect: JoinFromServer) -> RemoteJoin | LimitReached | None:
+    invite = state.invites.get(effect.code)
+    if invite is None:
+        return None
+    known = effect.user.user_id in state.users
+    _know(state, effect.peer, effect.user, effect.now_ms)
+    member = accept_invite(
+        state,
+        AcceptInvite(
+            author=Author(effect.user.user_id),
+            code=effect.code,
+            role=effect.role,
+            now_ms=effect.now_ms,
+            limit=effect.limit,
+        ),
+    )
+    if not isinstance(member, MemberRecord):
+        if not known:  # nothing is stored
+            del state.users[effect.user.user_id], state.logs[effect.user.user_id]
+        return member
+    guild_id = member.guild_id
+    begins = begin_mirror(state, effect.peer, guild_id, effect.now_ms)
+    snapshot = _snapshot(state, guild_id) if effect.wants_snapshot or begins else None
+    return RemoteJoin(guild_id, _member(member), state.place_of(guild_id), snapshot)
+
+
+def begin_mirror(state: State, peer: str, guild_id: str, now_ms: int) -> bool:
+    """Let `peer` follow the guild's logs from where they are, or go on where it was if it has not purged them.
+
+    False: it follows them already.
+    """
+    followed = state.peer_guilds.get((peer, guild_id))
+    if followed is not None and followed.ended_at_ms is None:
+        return False
+    state.peer_guilds[peer, guild_id] = PeerGuild(now_ms)
+    if (peer, guild_id) not in state.peer_cursors:
+        move_to_heads(state, peer, guild_id)
+    return True
+
+
+def move_to_heads(state: State, peer: str, guild_id: str) -> None:
+    """Let the cursors of `peer` stand at the heads of the guild's logs."""
+    for place in _heads(state, guild_id):
+        state.peer_cursors[peer, place.log_id] = place
+
+
+def _heads(state: State, guild_id: str) -> list[LogPlace]:
+    channels = [channel.record for channel in state.channels_of_guild(guild_id)]
+    heads = [LogPlace(each.channel_id, each.epoch, len(state.channels[each.channel_id].events)) for each in channels]
+    return [state.place_of(guild_id), *heads]
+
+
+@performs(ReadSnapshot)
+def read_snapshot(state: State, effect: ReadSnapshot) -> Snapshot | None:
+    followed = state.peer_guilds.get((effect.peer, effect.guild_id))
+    if followed is None or followed.ended_at_ms is not None or effect.guild_id not in state.guilds:
+        return None
+    move_to_heads(state, effect.peer, effect.guild_id)
+    return _snapshot(state, effect.guild_id)
+
+
+@performs(KnowRemoteUser)
+def know_remote_user(state: State, effect: KnowRemoteUser) -> None:
+    if effect.user.user_id not in state.users:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    _know(state, effect.peer, effect.user, effect.now_ms)
+
+
+def _know(state: State, peer: str, user: RemoteUser, now_ms: int) -> None:
+    known = state.users.get(user.user_id)
+    if known is None:
+        state.users[user.user_id] = UserRecord(
+            user.user_id, user.username, "", now_ms, now_ms, display_name=user.display_name, origin=peer
+        )
+        state.logs[user.user_id] = []
+    elif known.origin != peer:
+        raise Refusal(ErrorCode.ID_TAKEN)
+    else:
+        state.users[user.user_id] = replace(known, username=user.username, display_name=user.display_name)
+
+
+def _snapshot(state: State, guild_id: str) -> Snapshot:
+    guild, place = state.guilds[guild_id], state.place_of(guild_id)
+    term, serial = state.tenures.get(guild_id, (1, 0))
+    members = [
+        MirroredMember(
+            user_id,
+            state.users[user_id].username,
+            membership.role,
+            membership.joined_at_ms,
+            state.users[user_id].display_name,
+            state.users[user_id].origin,
+        )
+        for user_id, membership in state.members[guild_id].items()
+    ]
+    channels = [
+        MirroredChannel(
+            channel.record.channel_id,
+            channel.record.name,
+            channel.record.created_at_ms,
+            channel.record.epoch,
+            len(channel.events),
+            sum(sender != "" for sender in channel.senders),
+            channel.record.topic,
+            channel.record.position,
+            {user_id: membership.role for user_id, membership in channel.roles.items()},
+        )
+        for channel in state.channels_of_guild(guild_id)
+    ]
+    return Snapshot(
+        guild_id,
+        guild.name,
+        guild.created_at_ms,
+        place.epoch,
+        place.sequence,
+        members,
+        channels,
+        term=term,
+        serial=serial,
+    )
+
+
+def _member(member: MemberRecord) -> MirroredMember:
+    return MirroredMember(
+        member.user_id, member.username, member.role, member.joined_at_ms, member.display_name, member.origin
+    )

@@ -1,0 +1,48 @@
+"""What the delivery to peers wants done, as data, in the order in which it is to be done."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, TypeAlias
+
+import msgspec
+
+from openguild_proto.effects.base import Effect
+from openguild_proto.hints import AnyHint
+
+
+class Action(msgspec.Struct, frozen=True, gc=False):
+    """Base of all actions."""
+
+
+class Query(Action, frozen=True):
+    """Perform `effect`; answer with `Deliveries.answered(number, result)` or `Deliveries.failed(number, error)`."""
+
+    number: int
+    effect: Effect[Any]
+
+
+class Tell(Action, frozen=True):
+    """Tell every other replica. Best effort."""
+
+    hint: AnyHint
+
+
+class Level(Enum):
+    """Of a line in the log."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Log(Action, frozen=True):
+    """A line for the operator."""
+
+    level: Level
+    message: str
+    fields: dict[str, Any] = {}
+    failure: Exception | None = None  # a defect: the log shows its traceback
+
+
+AnyAction: TypeAlias = Query | Tell | Log

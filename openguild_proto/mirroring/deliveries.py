@@ -1,0 +1,317 @@
+"""What one process delivers to the peers that mirror guilds of this server (PROTOCOL 16.8).
+
+The call contract: before each input give the time, then take actions until there are none, and come back at `next_deadline`:
+
+    deliveries.at(now, wall_ms)
+    deliveries.grew(log_id)
+    while (action := deliveries.next_action()) is not None:
+        ...                                  # a Query is answered later, with `answered` or `failed`
+    wait_until = deliveries.next_deadline()
+
+Inputs: `start`, `grew`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all processes one delivers to
+a peer: the one that holds its lease.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.deliveries import CursorMove, FindMirroring, FindWoken, LeaveLeases, TakeLeases, Woken
+from openguild_proto.hints import AnyHint, ContactHint, GrownHint
+from openguild_proto.limits import BULK_EVENTS_PER_SEC, MAX_ASKED_PEERS, MAX_WAKING_LOGS, PEER_LEASE_SECS
+from openguild_proto.mirroring.actions import AnyAction, Level, Log, Query, Tell
+from openguild_proto.mirroring.alarms import Alarms
+from openguild_proto.mirroring.batches import Prepared, Wanted
+from openguild_proto.mirroring.cursors import CursorBatch, Cursors
+from openguild_proto.mirroring.peer import STORAGE_SECS, PeerDelivery
+from openguild_proto.mirroring.preparing import Preparing
+from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
+from openguild_proto.records import LogPlace, StoredEvent
+
+RENEW_SECS = PEER_LEASE_SECS / 3
+TAKEN_AT_ONCE = 50  # leases in one round, so that processes that start together share them
+ASKED_AT_ONCE = 1_000  # peers among which are those
+MORE_SECS = 0.2  # to the next round where all were free
+LEASES = ""  # the alarm that is of no server
+UNLEASED_SECS = 1.0  # between two rounds out of turn
+WAKE_SECS = 0.002  # between two questions whom growth concerns
+UNMIRRORED_SECS = 1.0  # for which a log that nobody mirrors is not asked about again
+BULK_EVENTS = 50  # of a delivery that is no news, but what a peer has missed
+CONTACT_SECS = 1.0  # between two hints of contact with a peer
+
+
+class Deliveries:
+    """One per process. `holder`: a name of this process that no other has. `jitter` gives numbers in [0, 1)."""
+
+    def __init__(self, holder: str, signer: EventSigner | None, jitter: Callable[[], float]) -> None:
+        self.procedures = Procedures(self._defect)
+        self.jitter = jitter
+        self.wall_ms = 0
+        self.peers: dict[str, PeerDelivery] = {}
+        self._holder = holder
+        self._actions: deque[AnyAction] = deque()
+        self._alarms = Alarms()
+        self._preparing = Preparing(self.procedures, signer)
+        self._cursors = Cursors(self.procedures)
+        self._is_ended = False
+        self._lease_until = 0.0
+        self._bulk_at = 0.0  # when the next large delivery may be put together
+        self._holders = 1  # processes that deliver, as far as is known
+        self._lease_signal: Signal | None = None
+        self._hurried = 0.0  # when leases were taken out of turn
+        self._places = MAX_ASKED_PEERS
+        self._waiting: deque[Signal] = deque()  # for a place
+        self._grown: dict[str, bool] = {}  # logs to ask about: whether the others must hear of it
+        self._is_asking = False
+        self._is_flooded = False  # more have grown
+        self._unmirrored: set[str] = set()
+        self._passed_over: set[str] = set()  # of these, the ones that have grown again
+        self._told: dict[str, float] = {}  # when the others heard of contact with a peer
+
+    # --- inputs --------------------------------------------------------------------------------------
+
+    def at(self, now: float, wall_ms: int) -> None:
+        """Set the time: monotonic seconds, and UTC milliseconds of the clock that replicas share."""
+        self.procedures.now = now
+        self.wall_ms = wall_ms
+
+    def start(self) -> None:
+        """Begin to take leases, and to deliver."""
+        self.procedures.start(self._keep_leases(), "leases of peers")
+        self.procedures.start(self._ask_again(), "logs that nobody mirrors")
+
+    def grew(self, log_id: str, event: StoredEvent | None = None) -> None:
+        """This process has stored an event; given where it is at hand."""
+        if log_id in self._unmirrored:
+            self._passed_over.add(log_id)
+            return
+        if event is not None:
+            self._preparing.recent.add(event, self.procedures.now)
+        self._ask({log_id: True})
+
+    def heard(self, hint: AnyHint) -> None:
+        """Another process tells something."""
+        match hint:
+            case GrownHint(log_ids=log_ids):
+                self._ask({log_id: self._grown.get(log_id, False) for log_id in log_ids[:MAX_WAKING_LOGS]})
+            case ContactHint(peer=server) if server in self.peers:
+                self.peers[server].contacted()
+
+    def contacted(self, server: str) -> None:
+        """A signed request of a peer has come to this process."""
+        if server in self.peers:
+            self.peers[server].contacted()
+        elif server in self._told and self._told[server] + CONTACT_SECS <= self.procedures.now:
+            self._told[server] = self.procedures.now
+            self._actions.append(Tell(ContactHint(server)))
+
+    def answered(self, number: int, result: Any) -> None:
+        """The effect of this query was performed."""
+        self.procedures.answered(number, result)
+
+    def failed(self, number: int, error: Exception) -> None:
+        """The effect of this query raised."""
+        self.procedures.failed(number, error)
+
+    def handle_deadline(self) -> None:
+        """Do what is due; an early call does nothing."""
+        self.procedures.handle_deadline(self.procedures.now)
+        for server in self._alarms.take_due(self.procedures.now):
+            if server == LEASES:
+                self._wake_leases()
+            elif server in self.peers:
+                self.peers[server].rang()
+
+    def drain(self) -> None:
+        """End: requests under way are finished, no other is sent, and the leases are left."""
+        if not self._is_ended:
+            self._is_ended = True
+            self._keep_only(())
+            self.procedures.start(_leave(self._holder), "leaving leases")
+
+    # --- outputs -------------------------------------------------------------------------------------
+
+    def next_action(self) -> AnyAction | None:
+        """The next thing to do, in order; None: nothing is left."""
+        query = self.procedures.take_query()
+        if query is not None:
+            return Query(*query)
+        return self._actions.popleft() if self._actions else None
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` is due, in monotonic seconds; None: nothing waits for time."""
+        times = [time for time in (self.procedures.next_deadline(), self._alarms.next()) if time is not None]
+        return min(times, default=None)
+
+    # --- leases --------------------------------------------------------------------------------------
+
+    def _keep_leases(self) -> Procedure[None]:
+        while not self._is_ended:
+            secs = RENEW_SECS
+            try:
+                if (yield from self._take_leases()):
+                    secs = MORE_SECS
+            except StorageUnavailable:
+                if self._lease_until <= self.procedures.now:  # another one may deliver now
+                    self._keep_only(())
+            self._lease_signal = Signal(self.procedures)
+            self._alarms.set(LEASES, self.procedures.now + secs * (0.5 + 0.5 * self.jitter()))
+            yield from self._lease_signal.wait()
+
+    def _wake_leases(self) -> None:
+        if self._lease_signal is not None:
+            self._lease_signal.set()
+
+    def _take_leases(self) -> Procedure[bool]:
+        """Renew leases, and take some more. Returns whether there may be others to take."""
+        mirroring = yield from FindMirroring()
+        self._told = {server: self._told.get(server, 0.0) for server in mirroring if server not in self.peers}
+        others = [server for server in mirroring if server not in self.peers]
+        start = int(self.jitter() * len(others))
+        if not mirroring:
+            self._keep_only(())
+            return False
+        at_most = min(TAKEN_AT_ONCE, self._share(mirroring) - len(self.peers))
+        until, until_ms = self.procedures.now + PEER_LEASE_SECS, self.wall_ms + int(PEER_LEASE_SECS * 1_000)
+        leases = yield from TakeLeases(
+            peers=tuple(server for server in mirroring if server in self.peers),
+            holder=self._holder,
+            now_ms=self.wall_ms,
+            until_ms=until_ms,
+            others=tuple((others[start:] + others[:start])[:ASKED_AT_ONCE]),
+            at_most=max(0, at_most),
+        )
+        if self._is_ended:
+            return False
+        self._lease_until, self._holders = until, leases.holders
+        self._keep_only(leases.peers)
+        taken = [server for server in leases.peers if server not in self.peers]
+        for server in taken:
+            peer = self.peers[server] = PeerDelivery(server, self)
+            self.procedures.start(peer.run(), f"delivery to {server}")
+        yield from self._leave_some(len(self.peers) - self._share(mirroring))
+        return len(taken) == TAKEN_AT_ONCE
+
+    def _share(self, mirroring: Sequence[str]) -> int:
+        """Return to how many peers this process delivers where all take part evenly."""
+        return -(-len(mirroring) // self._holders)
+
+    def _leave_some(self, count: int) -> Procedure[None]:
+        """Leave peers to a process that has fewer. Raises StorageUnavailable."""
+        if count > 0:
+            left = tuple(self.peers)[-count:]
+            self._keep_only(tuple(self.peers)[:-count])
+            self._told |= dict.fromkeys(left, 0.0)
+            yield from LeaveLeases(holder=self._holder, peers=left)
+
+    def _keep_only(self, held: Sequence[str]) -> None:
+        for server in self.peers.keys() - set(held):
+            self.peers.pop(server).end()
+            self._alarms.clear(server)
+
+    # --- growth --------------------------------------------------------------------------------------
+
+    def _ask(self, grown: dict[str, bool]) -> None:
+        if len(self._grown) < MAX_WAKING_LOGS:
+            self._grown.update(grown)
+        else:
+            self._is_flooded = True
+        if not self._is_asking:
+            self._is_asking = True
+            self.procedures.start(self._wake(), "waking peers", self._woke)
+
+    def _woke(self, _: object, error: Exception | None) -> None:
+        self._is_asking = False
+        if error is not None:
+            self._defect("waking peers", error)
+
+    def _wake(self) -> Procedure[None]:
+        while self._grown:
+            asked, self._grown = self._grown, {}
+            try:
+                woken = yield from FindWoken(log_ids=tuple(asked), holder=self._holder)
+            except StorageUnavailable:
+                self._grown = {**asked, **self._grown}
+                yield from Sleep(STORAGE_SECS).wait()
+                continue
+            self._hear(woken, asked)
+            if self._is_flooded:
+                self._is_flooded = False
+                for peer in self.peers.values():
+                    peer.look()
+            yield from Sleep(WAKE_SECS).wait()
+
+    def _hear(self, woken: Woken, asked: dict[str, bool]) -> None:
+        self._unmirrored.update(asked.keys() - set(woken.mirrored))
+        if woken.free and self.procedures.now >= self._hurried + UNLEASED_SECS:  # a peer has just begun to mirror
+            self._hurried = self.procedures.now
+            self._wake_leases()
+        told = tuple(log_id for log_id in woken.mirrored if asked[log_id])
+        if woken.elsewhere and told:
+            self._actions.append(Tell(GrownHint(told)))
+        for server, log in woken.behind:
+            if server in self.peers:
+                self.peers[server].woken(log)
+
+    def _ask_again(self) -> Procedure[None]:
+        """A guild that is mirrored from now on is noticed within `UNMIRRORED_SECS`."""
+        while not self._is_ended:
+            yield from Sleep(UNMIRRORED_SECS).wait()
+            passed_over, self._passed_over = self._passed_over, set()
+            self._unmirrored.clear()
+            if passed_over:
+                self._ask(dict.fromkeys(passed_over, True))
+
+    # --- what the peers share ------------------------------------------------------------------------
+
+    def prepare(self, wanted: Sequence[Wanted], ended: tuple[LogPlace, ...]) -> Procedure[Prepared]:
+        """Read the events and put the delivery together. Raises StorageUnavailable."""
+        return (yield from self._preparing.prepare(wanted, ended))
+
+    def move_cursors(self, moves: Sequence[CursorMove]) -> CursorBatch:
+        """Have stored up to where a peer has logs."""
+        return self._cursors.move(moves)
+
+    def take_place(self) -> Procedure[None]:
+        """Wait for one of the places for requests under way."""
+        if self._places > 0:
+            self._places -= 1
+            return
+        mine = Signal(self.procedures)
+        self._waiting.append(mine)
+        yield from mine.wait()
+
+    def pace(self, events: int) -> Procedure[None]:
+        """Wait before a large delivery, so that all of this process together leave its users their share of it."""
+        if events < BULK_EVENTS:
+            return
+        at = max(self.procedures.now, self._bulk_at)
+        self._bulk_at = at + events / BULK_EVENTS_PER_SEC
+        if at > self.procedures.now:
+            yield from Sleep(at - self.procedures.now).wait()
+
+    def leave_place(self) -> None:
+        """Give a place to the peer that has waited longest."""
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._places += 1
+
+    def due_changed(self, server: str, due: float) -> None:
+        """Wake the delivery to that server at `due`."""
+        self._alarms.set(server, due)
+
+    def log(self, level: Level, message: str, failure: Exception | None = None, **fields: Any) -> None:
+        """Write a line for the operator."""
+        self._actions.append(Log(level, message, fields, failure))
+
+    def _defect(self, what: str, failure: Exception) -> None:
+        self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))
+
+
+def _leave(holder: str) -> Procedure[None]:
+    yield from LeaveLeases(holder=holder)

@@ -1,0 +1,384 @@
+"""The delivery to one peer: what it lacks, one request at a time, and what its answers mean (PROTOCOL 16.8).
+
+A peer's answers are the truth about what it has. What is known of a peer here is what it lacks, read from the store at the start
+and each `PEER_HEADS_SECS`, and raised by what grows meanwhile; of a peer that cannot be reached, only how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.deliveries import BehindLog, CursorMove, FindBehind, FindEnded, NotePurged
+from openguild_proto.effects.federation import AskPeer, FindPeer, PeerUnavailable
+from openguild_proto.limits import (
+    MAX_DELIVERED_BYTES,
+    MAX_DELIVERED_EVENTS,
+    MAX_ENDED_GUILDS,
+    MAX_LOOK_LOGS,
+    MAX_PEER_BACKOFF_SECS,
+    MAX_SEQUENCE,
+    MIN_PEER_BACKOFF_SECS,
+    PEER_HEADS_SECS,
+)
+from openguild_proto.mirroring.actions import Level
+from openguild_proto.mirroring.batches import GUESSED_BYTES, Prepared, Sent, Wanted, choose
+from openguild_proto.mirroring.cursors import CursorBatch
+from openguild_proto.mirroring.host import Counters, Host, Phase
+from openguild_proto.policy.backoff import Backoff
+from openguild_proto.procedures import Procedure, Signal
+from openguild_proto.records import LogPlace
+from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPlace
+
+TARGET = "/federation/v1/deliveries"
+ANSWER_SECS = 30.0  # a peer may have to read a whole guild anew before it answers
+HEADS_AT_ONCE = 50  # logs whose heads are compared each minute, of those that are level
+STORAGE_SECS = 1.0  # about so long after the store could not be reached
+STATUSES = frozenset({"unknown", "epoch", "refused"})  # of a log whose events the peer has not stored
+MAX_REASON_CHARS = 200  # in the log
+_answers = msgspec.json.Decoder(DeliveryAnswer)
+
+
+class PeerDelivery:
+    """Inputs: `woken`, `look`, `contacted`, `rang` (at `due`), `end`. `run` is the procedure."""
+
+    __slots__ = (
+        "_backoff", "_behind", "_ended", "_event_bytes", "_failed_ms", "_fell_back", "_greet_at", "_greeted", "_has_warned",
+        "_held", "_host", "_look_at", "_past", "_retry_at", "_signal", "_stands", "_storing", "counters", "due", "phase",
+        "reason", "server",
+    )  # fmt: skip
+
+    def __init__(self, server: str, host: Host) -> None:
+        self.server = server
+        self.phase = Phase.LOOKING
+        self.due = 0.0  # monotonic seconds: when it goes on by itself
+        self.counters = Counters()
+        self.reason = ""  # of the last failure since the last success
+        self._host = host
+        self._behind: dict[str, BehindLog] = {}  # by log, in the order of turns
+        self._held: dict[str, int] = {}  # logs that the peer does not take, until the next look: events it lacks
+        self._fell_back: set[str] = set()  # logs of which it had less than before, since the last look
+        self._ended: dict[str, LogPlace] = {}  # guilds to purge, with the place of the last event
+        self._stands: dict[str, LogPlace] = {}  # where logs are since the last look, stored or not yet
+        self._storing: CursorBatch | None = None  # the cursors that were moved last
+        self._past: tuple[str, str] | None = None  # where the next page of logs begins
+        self._look_at = 0.0
+        self._greet_at = 0.0
+        self._greeted: tuple[str, str] | None = None  # the log up to which heads were compared
+        self._retry_at = 0.0
+        self._failed_ms = 0
+        self._has_warned = False  # since the last look
+        self._backoff = Backoff(host.jitter, base_secs=MIN_PEER_BACKOFF_SECS, max_secs=MAX_PEER_BACKOFF_SECS)
+        self._event_bytes = float(GUESSED_BYTES)
+        self._signal: Signal | None = None
+
+    # --- inputs --------------------------------------------------------------------------------------
+
+    def woken(self, log: BehindLog) -> None:
+        """A log that the peer mirrors has grown."""
+        if self.phase in {Phase.BACKING_OFF, Phase.ENDED} or not self._held.keys().isdisjoint(
+            (log.log_id, log.guild_id)
+        ):
+            return
+        known = self._behind.get(log.log_id)
+        log = self._as_answered(log)
+        if not (_lacking(log) or log.ends):
+            return
+        if known is None:
+            self._behind[log.log_id] = log
+        elif (known.head.epoch, known.epoch) == (log.head.epoch, log.epoch):
+            if known.head.sequence < log.head.sequence:
+                self._behind[log.log_id] = replace(known, head=log.head, ends=log.ends)
+        else:
+            self._behind[log.log_id] = log
+        if log.ends:
+            self._drop_channels(log.guild_id)
+        self._count_behind()
+        self._wake()
+
+    def look(self) -> None:
+        """Something has changed that is not known here: look at everything."""
+        if self.phase is not Phase.BACKING_OFF:
+            self._look_soon()
+            self._wake()
+
+    def contacted(self) -> None:
+        """A signed request of the peer has come: it lives."""
+        self._backoff.reset()
+        soon = self._host.procedures.now + self._host.jitter() * MIN_PEER_BACKOFF_SECS
+        if self.phase is Phase.BACKING_OFF and self._retry_at > soon:
+            self._retry_at = soon
+            if self.due > soon:
+                self.due = soon
+                self._host.due_changed(self.server, self.due)
+
+    def rang(self) -> None:
+        """`due` has come."""
+        self._wake()
+
+    def end(self) -> None:
+        """Another process delivers to it from now on. A request under way is finished."""
+        self.phase = Phase.ENDED
+        self._wake()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether this process delivers to it no more."""
+        return self.phase is Phase.ENDED
+
+    def _wake(self) -> None:
+        if self._signal is not None:
+            self._signal.set()
+
+    # --- the procedure -------------------------------------------------------------------------------
+
+    def run(self) -> Procedure[None]:
+        """Deliver until the end."""
+        while not self.is_ended:
+            try:
+                until = yield from self._step()
+            except StorageUnavailable:
+                until = self._put_off("storage", STORAGE_SECS * (0.5 + self._host.jitter()))
+            except PeerUnavailable as failure:
+                until = self._put_off(failure.reason, self._backoff.next_delay(failure.wait_secs))
+            except Exception as failure:  # contained: tried again as if the peer had failed, and the log has it
+                self._host.log(Level.ERROR, "a delivery failed", failure, peer=self.server)
+                until = self._put_off("defect", self._backoff.next_delay())
+            if until is not None and not self.is_ended:
+                yield from self._wait(until)
+
+    def _wait(self, until: float) -> Procedure[None]:
+        self.due = until
+        self._host.due_changed(self.server, self.due)
+        self._signal = Signal(self._host.procedures)
+        yield from self._signal.wait()
+        self._signal = None
+
+    def _step(self) -> Procedure[float | None]:
+        """Do what is next. Returns until when nothing is; None: go on."""
+        now = self._host.procedures.now
+        if self.phase is Phase.BACKING_OFF:
+            if now < self._retry_at:
+                yield from self._glance()
+                return min(self._retry_at, self._host.procedures.now + PEER_HEADS_SECS)
+            self._look_soon()
+        if self._look_at <= now or (not self._behind and self._past is not None):
+            yield from self._look()
+            return None
+        wanted = choose(self._behind.values(), self._room())
+        if not wanted and not self._ended:
+            if self._greet_at > now:
+                self._turn(Phase.LEVEL)
+                return min(self._look_at, self._greet_at)
+            wanted = yield from self._heads()
+        yield from self._host.pace(sum(each.size for each in wanted))
+        yield from self._host.take_place()
+        try:
+            yield from self._deliver(wanted)
+        finally:
+            self._host.leave_place()
+        return None
+
+    def _turn(self, phase: Phase) -> None:
+        if not self.is_ended:
+            self.phase = phase
+
+    def _put_off(self, reason: str, secs: float) -> float:
+        """Note a failure. What the peer lacks is read again before the next attempt."""
+        if reason != self.reason:
+            self._host.log(
+                Level.WARNING,
+                "a peer gets no events for now",
+                peer=self.server,
+                reason=reason,
+                retry_secs=round(secs, 1),
+            )
+        self.reason = reason
+        self.counters.failures += 1
+        self.counters.backoff_secs = secs
+        self._turn(Phase.BACKING_OFF)
+        self._behind.clear()
+        self._held.clear()
+        self._failed_ms = self._host.wall_ms
+        self._retry_at = self._host.procedures.now + secs
+        return min(self._retry_at, self._host.procedures.now + PEER_HEADS_SECS)
+
+    def _glance(self) -> Procedure[None]:
+        """While the peer is put off, see how much it lacks, and whether another process has heard of it."""
+        if self.due > self._host.procedures.now:
+            return
+        found = yield from FindBehind(peer=self.server, limit=MAX_LOOK_LOGS)
+        self.counters.behind = sum(_lacking(log) for log in found)
+        peer = yield from FindPeer(server=self.server)
+        if peer is not None and peer.contacted_ms > self._failed_ms:
+            self.contacted()
+
+    # --- what the peer lacks -------------------------------------------------------------------------
+
+    def _look_soon(self) -> None:
+        self._look_at = 0.0
+        self._past = None
+
+    def _look(self) -> Procedure[None]:
+        """Read what the peer lacks, or the next page of it."""
+        self._turn(Phase.LOOKING)
+        past = self._past
+        if past is None:
+            self._held.clear()
+            self._fell_back.clear()
+            self._behind.clear()
+            self._has_warned = False
+            self._look_at = self._host.procedures.now + PEER_HEADS_SECS * (0.75 + 0.5 * self._host.jitter())
+            yield from self._have_stored()
+            self._ended = {place.log_id: place for place in (yield from FindEnded(peer=self.server))}
+        found = yield from FindBehind(peer=self.server, limit=MAX_LOOK_LOGS, past=past)
+        for log in found:
+            self._behind.setdefault(log.log_id, log)
+        is_whole = len(found) < MAX_LOOK_LOGS
+        self._past = None if is_whole else (found[-1].guild_id, found[-1].log_id)
+        self._count_behind()
+
+    def _heads(self) -> Procedure[tuple[Wanted, ...]]:
+        """Return logs that the peer should have whole, some each time: its answer tells whether it has, and that both live."""
+        self._set_greeting()
+        logs = yield from FindBehind(peer=self.server, limit=HEADS_AT_ONCE, past=self._greeted, level=True)
+        self._greeted = (logs[-1].guild_id, logs[-1].log_id) if len(logs) == HEADS_AT_ONCE else None
+        return tuple(Wanted(self._as_answered(log), 0) for log in logs if not log.ends and log.log_id not in self._held)
+
+    def _as_answered(self, log: BehindLog) -> BehindLog:
+        """Return the log with what the peer has answered since its cursor was read."""
+        stands = self._stands.get(log.log_id)
+        if stands is None or log.ends or stands.epoch != log.epoch or stands.sequence <= log.after:
+            return log
+        return replace(log, after=min(stands.sequence, log.head.sequence))
+
+    def _have_stored(self) -> Procedure[None]:
+        """Wait for the cursors. Raises StorageUnavailable: what they said is read from the peer's next answer."""
+        storing, self._storing = self._storing, None
+        self._stands.clear()
+        if storing is not None:
+            yield from storing.wait()
+
+    def _set_greeting(self) -> None:
+        self._greet_at = self._host.procedures.now + PEER_HEADS_SECS * (0.75 + 0.5 * self._host.jitter())
+
+    def _count_behind(self) -> None:
+        self.counters.behind = sum(_lacking(log) for log in self._behind.values()) + sum(self._held.values())
+
+    def _room(self) -> int:
+        """Return how many events about fit, so that few are read in vain."""
+        return max(1, min(MAX_DELIVERED_EVENTS, int(1.25 * MAX_DELIVERED_BYTES / self._event_bytes)))
+
+    # --- a delivery ----------------------------------------------------------------------------------
+
+    def _deliver(self, wanted: Sequence[Wanted]) -> Procedure[None]:
+        self._turn(Phase.SENDING)
+        ended = tuple(self._ended[guild_id] for guild_id in sorted(self._ended)[:MAX_ENDED_GUILDS])
+        prepared = yield from self._host.prepare(wanted, ended)
+        for log_id in prepared.gone:
+            self._behind.pop(log_id, None)
+        if self.is_ended or not (prepared.sent or ended):
+            return
+        if prepared.events:
+            self._event_bytes += (prepared.nbytes / prepared.events - self._event_bytes) / 4
+        asked_ms = self._host.wall_ms
+        self.counters.requests += 1
+        answer = yield from AskPeer(self.server, "POST", TARGET, prepared.body, ANSWER_SECS)
+        if answer.status != 200:
+            raise PeerUnavailable(self.server, f"status_{answer.status}")
+        try:
+            said = _answers.decode(answer.body)
+        except msgspec.DecodeError:
+            raise PeerUnavailable(self.server, "malformed_answer") from None
+        yield from self._settle(prepared, ended, said, asked_ms)
+
+    def _settle(
+        self, prepared: Prepared, ended: tuple[LogPlace, ...], said: DeliveryAnswer, asked_ms: int
+    ) -> Procedure[None]:
+        """Take what the peer says, and store it."""
+        self._succeeded(prepared)
+        places = {place.log_id: place for place in said.logs}
+        moves = [move for part in prepared.sent if (move := self._move(part, places.get(part.log.log_id))) is not None]
+        self._count_behind()
+        may_purge = {
+            *(place.log_id for place in ended),
+            *(part.log.guild_id for part in prepared.sent if part.log.ends),
+        }
+        purged = tuple(sorted(may_purge.intersection(said.purged)))
+        for guild_id in (*purged, *(place.log_id for place in ended)):  # of those it has not purged at the next look
+            self._ended.pop(guild_id, None)
+        if moves:
+            self._storing = self._host.move_cursors([CursorMove(self.server, place) for place in moves])
+        if purged:
+            yield from NotePurged(peer=self.server, guild_ids=purged, now_ms=asked_ms)
+
+    def _succeeded(self, prepared: Prepared) -> None:
+        if self.reason:
+            self._host.log(Level.INFO, "a peer gets events again", peer=self.server)
+        self.reason = ""
+        self._set_greeting()
+        self.counters.events += prepared.events
+        self.counters.backoff_secs = 0.0
+        self._backoff.reset()
+
+    def _move(self, part: Sent, place: MirrorPlace | None) -> LogPlace | None:
+        """Take where the mirror of a log stands. Returns the cursor's new place; None: it stays."""
+        log = self._behind.pop(part.log.log_id, part.log)
+        if log.head.epoch != part.log.head.epoch:  # it was renewed meanwhile
+            self._behind[log.log_id] = log
+            return None
+        if place is None or place.status != "ok" or not 0 <= place.sequence <= MAX_SEQUENCE:
+            return self._refused(log, place)
+        if place.epoch != log.head.epoch:
+            return self._hold(log, "epoch", place)
+        if log.epoch != log.head.epoch:  # it has begun anew, and so its other logs have
+            self._look_soon()
+        elif part.last == part.log.after and place.sequence >= part.log.after:  # nothing was sent
+            if log.after < log.head.sequence:
+                self._behind[log.log_id] = log
+            return None
+        elif place.sequence <= part.log.after:
+            if place.sequence == part.log.after or log.log_id in self._fell_back:
+                return self._hold(log, "stalled", place)
+            self._fell_back.add(log.log_id)
+        moved = replace(log, after=place.sequence, epoch=place.epoch)
+        if moved.after < moved.head.sequence:
+            self._behind[log.log_id] = moved  # behind the others
+        elif log.ends:
+            self._ended[log.guild_id] = log.head
+        self._stands[log.log_id] = stands = LogPlace(log.log_id, place.epoch, place.sequence)
+        return stands
+
+    def _refused(self, log: BehindLog, place: MirrorPlace | None) -> LogPlace | None:
+        """Take that the peer has not stored a part. Of a guild that has ended there is nothing more to say but to purge it."""
+        if log.ends:
+            self._ended[log.guild_id] = log.head
+            return log.head
+        status = "none" if place is None else place.status
+        return self._hold(log, status if status in STATUSES else "malformed", place)
+
+    def _hold(self, log: BehindLog, status: str, place: MirrorPlace | None) -> LogPlace | None:
+        """Leave a log alone until the next look, and with a guild's own log all of the guild. Its cursor stays."""
+        if not self._has_warned:
+            self._has_warned = True
+            reason = (place.reason or "")[:MAX_REASON_CHARS] if place is not None else ""
+            self._host.log(
+                Level.WARNING, "a peer does not take the events of a log", peer=self.server, log_id=log.log_id,
+                guild_id=log.guild_id, status=status, reason=reason,
+            )  # fmt: skip
+        self.counters.held += 1
+        self._held[log.log_id] = _lacking(log)
+        if log.is_guild:
+            self._drop_channels(log.guild_id)
+        return None
+
+    def _drop_channels(self, guild_id: str) -> None:
+        for log in [log for log in self._behind.values() if log.guild_id == guild_id and not log.is_guild]:
+            del self._behind[log.log_id]
+
+
+def _lacking(log: BehindLog) -> int:
+    return max(0, log.head.sequence - log.after) if log.epoch == log.head.epoch else log.head.sequence

@@ -1,0 +1,169 @@
+"""Takes what is new in the logs that this server mirrors (PROTOCOL 16.8)."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from openguild_proto.canonical.keys import decode_unpadded
+from openguild_proto.canonical.verify import UnverifiedEvent
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.handovers import FindTenure
+from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import Response
+from openguild_proto.limits import MAX_DELIVERY_BODY_BYTES, MAX_SAFE_INTEGER, MAX_SEQUENCE
+from openguild_proto.mirror_records import Snapshot
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.mirrored_events import read_mirrored
+from openguild_proto.operations.owner_changes import follow_owner, tell_former_owner
+from openguild_proto.operations.owner_claims import snapshot_problem
+from openguild_proto.operations.owners import ask_owner, is_mirrored
+from openguild_proto.operations.route import route
+from openguild_proto.operations.servers import EventKeys, keys_for_events, require_unrestricted, with_own_past
+from openguild_proto.operations.upkeep import keep_up
+from openguild_proto.records import LogPlace
+from openguild_proto.schemas.between_servers import (
+    Delivery,
+    DeliveryAnswer,
+    EndedGuild,
+    LogDelivery,
+    MirrorPlace,
+    check_delivery,
+)
+from openguild_proto.schemas.decode import parse_uuid
+
+TOO_OFTEN = "it has begun anew within the last minute"
+
+
+@route(
+    "POST", "/federation/v1/deliveries", "What is new in logs that this server mirrors", {200: DeliveryAnswer},
+    auth="server", client=False, body=Delivery, max_body_bytes=MAX_DELIVERY_BODY_BYTES,
+    errors=(ErrorCode.SERVER_QUARANTINED,),
+)  # fmt: skip
+def deliver(call: Call[Delivery, None]) -> Operation[Response]:
+    """Store the events, and answer where each mirror stands now. What is there already changes nothing."""
+    body, owner = call.body, call.server.server
+    require_unrestricted(call.ctx, call.server)
+    problem = check_delivery(body)
+    if problem is not None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("logs", problem),))
+    keys = yield from keys_for_events(call.ctx, owner)
+    has_all_keys, is_flooding = False, False
+    told: dict[str, bool] = {}  # guilds of which it was asked whether they are the sender's now
+    places: list[MirrorPlace] = []
+    purged: list[str] = []
+    for part in body.logs:
+        outcome = yield from _take(call, part, keys)
+        if isinstance(outcome, str) and not has_all_keys:  # perhaps signed here with a key that was replaced
+            keys, has_all_keys = (yield from with_own_past(call.ctx, keys)), True
+            outcome = yield from _take(call, part, keys)
+        if not isinstance(outcome, str) and outcome.status == "unknown" and (yield from _is_its(call, part, told)):
+            outcome = yield from _take(call, part, keys)
+        if isinstance(outcome, str):
+            place = yield from FindMirrorPlace(origin=owner, log_id=part.log_id)
+            places.append(_answered(part.log_id, "refused", place, outcome))
+            continue
+        if outcome.status == "epoch":
+            if call.ctx.service.mirror_renewals.hit(part.guild_id, call.ctx.now) is not None:
+                is_flooding, outcome = True, replace(outcome, reason=TOO_OFTEN)
+            elif (yield from _begin_anew(call, owner, part.guild_id)):
+                place = yield from FindMirrorPlace(origin=owner, log_id=part.log_id)
+                outcome = MirrorOutcome("ok" if place is not None else "unknown", place)
+        if outcome.ended:
+            purged.append(part.guild_id)
+        places.append(_answered(part.log_id, outcome.status, outcome.place, outcome.reason))
+    for ended in body.ended:
+        purged += yield from _purge(owner, ended, call.ctx.wall_ms)
+    yield from keep_up(call.ctx, owner)
+    answer = Response.json(DeliveryAnswer(places, purged))
+    return replace(answer, rejection=ErrorCode.SERVER_RATE_LIMIT.spec.reason) if is_flooding else answer
+
+
+def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, ...]]:
+    """Delete the mirror of a guild, if it is one from before the end that the owner names. Returns the guild, if nothing is left.
+
+    One that stands behind that place, or counts in another epoch, may be of a later join: its owner is asked.
+    """
+    guild_id = ended.guild_id
+    if parse_uuid(guild_id) != guild_id:
+        return ()
+    place = yield from FindMirrorPlace(origin=owner, log_id=guild_id)
+    if place is None:
+        return (guild_id,)
+    is_later = ended.epoch and (place.epoch != ended.epoch or place.sequence > ended.sequence)
+    if is_later and (yield from is_mirrored(owner, guild_id)) is not False:
+        return ()
+    yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=now_ms)
+    return (guild_id,)
+
+
+def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Operation[MirrorOutcome | str]:
+    """Store one part; a text: why it is refused whole."""
+    owner, here = call.server.server, call.ctx.service.settings.federation.server_name
+    well_formed = parse_uuid(part.log_id) == part.log_id and parse_uuid(part.guild_id) == part.guild_id
+    if (
+        not well_formed
+        or not 0 <= part.after <= MAX_SEQUENCE - len(part.events)
+        or not 1 <= part.epoch <= MAX_SAFE_INTEGER
+    ):
+        return "it names no place in a log"
+    of_guild = part.log_id == part.guild_id
+    try:
+        events = tuple(
+            read_mirrored(
+                line.event.encode(),
+                LogPlace(part.log_id, part.epoch, part.after + at),
+                owner,
+                here,
+                keys.at,
+                at_ms=line.at_ms,
+                of_guild=of_guild,
+            )
+            for at, line in enumerate(part.events, start=1)
+        )
+        chain = decode_unpadded(part.chain) if part.chain is not None else None
+        receipt = decode_unpadded(part.receipt) if part.receipt is not None else None
+    except (UnverifiedEvent, ValueError) as fault:
+        return str(fault)
+    return (
+        yield from MirrorEvents(
+            origin=owner,
+            guild_id=part.guild_id,
+            log_id=part.log_id,
+            epoch=part.epoch,
+            events=events,
+            chain=chain,
+            receipt=receipt,
+        )
+    )
+
+
+def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]) -> Operation[bool]:
+    """Whether a guild that was another server's is the sender's now. A sender whose guild it was is told who owns it."""
+    sender, guild_id = call.server.server, part.guild_id
+    if guild_id in told:
+        return told[guild_id]
+    tenure = (yield from FindTenure(guild_id=guild_id)) if parse_uuid(guild_id) == guild_id else None
+    told[guild_id] = False
+    if tenure is not None and tenure.origin != sender:
+        told[guild_id] = yield from follow_owner(call.ctx, guild_id, sender)
+        if not told[guild_id]:
+            yield from tell_former_owner(guild_id, sender)
+    return told[guild_id]
+
+
+def _answered(log_id: str, status: str, place: LogPlace | None, reason: str | None = None) -> MirrorPlace:
+    if place is None:
+        return MirrorPlace(log_id, "unknown" if status == "ok" else status, reason=reason)
+    return MirrorPlace(log_id, status, place.epoch, place.sequence, reason)
+
+
+def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operation[bool]:
+    """Store the guild anew, whose owner counts in another epoch. False: it cannot be read now."""
+    try:
+        snapshot = yield from ask_owner(owner, "GET", f"/federation/v1/guilds/{guild_id}/snapshot", None, Snapshot)
+    except Refusal:
+        return False
+    if snapshot.guild_id != guild_id or snapshot_problem(snapshot) is not None:
+        return False
+    return (yield from StoreMirror(origin=owner, guild_id=guild_id, snapshot=snapshot, now_ms=call.ctx.wall_ms))

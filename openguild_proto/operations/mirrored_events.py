@@ -1,0 +1,76 @@
+"""Checks the events of another server's log, for a mirror (PROTOCOL 16.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.canonical.verify import ServerKeys, UnverifiedEvent, Verified, verify_event
+from openguild_proto.mirror_records import MirroredEvent
+from openguild_proto.operations.owner_claims import event_problem
+from openguild_proto.records import LogPlace
+from openguild_proto.schemas.events import PinContent, parse_content, parse_event
+from openguild_proto.schemas.said import Said, what_is_said
+
+
+def read_mirrored(
+    wire: bytes,
+    place: LogPlace,
+    owner: str,
+    here: str,
+    keys: Callable[[int], ServerKeys],
+    *,
+    at_ms: int,
+    of_guild: bool,
+    any_epoch: bool = False,
+) -> MirroredEvent:
+    """Return the event that `owner` says stands at `place` of its log. `any_epoch`: it was stored in one before, perhaps.
+
+    Raises UnverifiedEvent unless `owner` has signed it, and this server, `here`, what is said to be of it. `keys`: those that
+    verify events of a time.
+    """
+    try:
+        event = parse_event(wire)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
+        raise UnverifiedEvent(f"this is no event: {malformed}") from None
+    known = keys(event.origin_ts)
+    verified = verify_event(wire, known, owner)
+    of_here = event.origin_server == here
+    if of_here:
+        verify_event(wire, known, here)
+    if event.room_id != place.log_id:
+        raise UnverifiedEvent("it is of another log")
+    content = parse_content(event)
+    problem = event_problem(event, content, wire, at_ms)
+    if problem is not None:
+        raise UnverifiedEvent(problem)
+    if of_guild:
+        _check_place(event, place, owner, any_epoch=any_epoch)
+        said = Said(None)
+    else:
+        said = what_is_said(event, content)
+    return MirroredEvent(
+        place.sequence,
+        event.event_id,
+        event.event_type,
+        event.sender,
+        wire,
+        at_ms,
+        said.change,
+        said.mentions,
+        said.redacted_by if verified is Verified.REDACTED else None,
+        by_owner=not (of_guild or of_here or isinstance(content, PinContent)),  # pins are requests (PROTOCOL 16.7)
+    )
+
+
+def _check_place(event: CanonicalEvent, place: LogPlace, owner: str, *, any_epoch: bool) -> None:
+    """Events of a guild's log are of its owner, and name their place."""
+    if event.origin_server != owner:
+        raise UnverifiedEvent("it is of another server than the guild")
+    content = event.content
+    stands = content.get("place") if isinstance(content, dict) else None
+    epoch = stands.get("epoch") if any_epoch and isinstance(stands, dict) else place.epoch
+    if stands != {"epoch": epoch, "sequence": place.sequence}:
+        raise UnverifiedEvent("it stands at another place")

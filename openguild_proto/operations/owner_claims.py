@@ -1,0 +1,191 @@
+"""Checks what the owner of a mirrored guild says before it is stored: an honest owner has checked all of it (PROTOCOL 16.8.14).
+
+Texts are held only to what cannot be stored, or misleads wherever it is shown: releases differ in the characters that they know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.canonical.keys import decode_unpadded
+from openguild_proto.federation.names import NameFault, parse_server_name
+from openguild_proto.limits import (
+    MAX_EMOJI_CHARS,
+    MAX_MENTIONED_USERS,
+    MAX_MESSAGE_CHARS,
+    MAX_MIRRORED_EVENT_BYTES,
+    MAX_MIRRORED_MS,
+    MAX_NAME_CHARS,
+    MAX_POSITION,
+    MAX_REASON_CHARS,
+    MAX_SAFE_INTEGER,
+    MAX_TOPIC_CHARS,
+)
+from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot
+from openguild_proto.policy.names import text_problem
+from openguild_proto.policy.permissions import ROLES
+from openguild_proto.schemas.between_servers import ProposalAnswer, check_snapshot
+from openguild_proto.schemas.decode import parse_uuid
+from openguild_proto.schemas.events import (
+    AnyContent,
+    EditContent,
+    MentionedParties,
+    MessageContent,
+    ReactionContent,
+    RedactionContent,
+    UnknownContent,
+)
+from openguild_proto.schemas.fields import EVENT_ID_PATTERN
+
+_EVENT_ID = re.compile(EVENT_ID_PATTERN)
+_TYPE = re.compile(r"[!-~]{1,64}", re.ASCII)
+_SENDER = re.compile(r"[!-~]{1,255}", re.ASCII)  # a user, or the server
+_MISLEADING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")  # line breaks, directions
+_CHAIN_BYTES = 32
+
+
+def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, wire: bytes, at_ms: int) -> str | None:
+    """Return why an event cannot be kept; None: it can."""
+    if len(wire) > MAX_MIRRORED_EVENT_BYTES:
+        return "it is too large"
+    if not _is_moment(at_ms):
+        return "it was stored at no time"
+    if _TYPE.fullmatch(event.event_type) is None or _SENDER.fullmatch(event.sender) is None:
+        return "its type or its sender is none"
+    if not _is_server(event.origin_server):
+        return "its origin is no server"
+    members = _members(content)
+    if not all(_FIELDS[name](value) for name, value in members.items() if name in _FIELDS and value is not None):
+        return "its content is not of its type"
+    match content:
+        case MessageContent(content=text, mentions=named):
+            well_formed = _is_text(text) and (named is None or _may_be_mentioned(named))
+        case EditContent(content=text):
+            well_formed = _is_text(text)
+        case RedactionContent(reason=str(reason)) if len(reason) > MAX_REASON_CHARS:
+            well_formed = False
+        case ReactionContent(emoji=emoji):
+            well_formed = 1 <= len(emoji) <= MAX_EMOJI_CHARS and text_problem(emoji) is None
+        case _:
+            well_formed = True
+    return None if well_formed else "its content is not of its type"
+
+
+def snapshot_problem(snapshot: Snapshot) -> str | None:
+    """Return why a snapshot cannot be kept; None: it can."""
+    channel_ids = [channel.channel_id for channel in snapshot.channels]
+    if not _is_uuid(snapshot.guild_id) or not _is_name(snapshot.name) or not _is_moment(snapshot.created_at_ms):
+        return "the guild is none"
+    if not is_place(snapshot.epoch, snapshot.sequence, snapshot.chain):
+        return "the guild's log stands nowhere"
+    if len({snapshot.guild_id, *channel_ids}) <= len(channel_ids):
+        return "an id is there twice"
+    problems = (*map(member_problem, snapshot.members), *map(_channel_problem, snapshot.channels))
+    return check_snapshot(snapshot) or next((problem for problem in problems if problem is not None), None)
+
+
+def member_problem(member: MirroredMember) -> str | None:
+    """Return why a member cannot be kept; None: they can."""
+    names: Iterable[str] = (member.username, *([member.display_name] if member.display_name is not None else []))
+    if not _is_uuid(member.user_id) or not all(map(_is_name, names)) or member.role not in ROLES:
+        return "a member is none"
+    if not _is_moment(member.joined_at_ms) or not (member.origin is None or _is_server(member.origin)):
+        return "a member is of no server, or joined at no time"
+    return None
+
+
+def is_answer(answer: ProposalAnswer) -> bool:
+    """Whether an answer to a proposal may be shown to the user who posted."""
+    at_ms, sequence = answer.created_at_ms, answer.sequence
+    return (
+        _EVENT_ID.fullmatch(answer.event_id) is not None
+        and (at_ms is None or _is_moment(at_ms))
+        and (sequence is None or 1 <= sequence <= MAX_SAFE_INTEGER)
+    )
+
+
+def _channel_problem(channel: MirroredChannel) -> str | None:
+    shown = _is_name(channel.name) and (channel.topic is None or _is_topic(channel.topic))
+    if not _is_uuid(channel.channel_id) or not shown or not _is_position(channel.position):
+        return "a channel is none"
+    if not _is_moment(channel.created_at_ms) or not is_place(channel.epoch, channel.sequence, channel.chain):
+        return "the log of a channel stands nowhere"
+    if not 0 <= channel.messages <= MAX_SAFE_INTEGER:
+        return "a channel has no count of messages"
+    if not all(_is_uuid(user_id) and role in ROLES for user_id, role in channel.roles.items()):
+        return "a role in a channel is none"
+    return None
+
+
+def _members(content: Any) -> dict[str, Any]:
+    return {name: getattr(content, name) for name in getattr(content, "__struct_fields__", ()) if name != "content"}
+
+
+def _may_be_mentioned(named: MentionedParties) -> bool:
+    return len(named.users) <= MAX_MENTIONED_USERS and all(map(_is_uuid, named.users)) and {*named.roles} <= {*ROLES}
+
+
+def _is_uuid(text: str) -> bool:
+    return parse_uuid(text) == text
+
+
+def _is_name(text: str) -> bool:
+    return 1 <= len(text) <= MAX_NAME_CHARS and _is_line(text)
+
+
+def _is_topic(text: str) -> bool:
+    return len(text) <= MAX_TOPIC_CHARS and _is_line(text)
+
+
+def _is_line(text: str) -> bool:
+    """Whether a text stays in its line. `isprintable` is for speed: it is false for some that do."""
+    return text.isprintable() or (text_problem(text) is None and _MISLEADING.search(text) is None)
+
+
+def _is_text(text: str) -> bool:
+    return len(text) <= MAX_MESSAGE_CHARS and "\0" not in text
+
+
+def _is_position(position: int) -> bool:
+    return 0 <= position <= MAX_POSITION
+
+
+def _is_moment(millis: int) -> bool:
+    return 0 <= millis <= MAX_MIRRORED_MS
+
+
+@lru_cache(maxsize=1_024)
+def _is_server(name: str) -> bool:
+    try:
+        return parse_server_name(name) == name
+    except NameFault:
+        return False
+
+
+def is_place(epoch: int, sequence: int, chain: str | None = None) -> bool:
+    """Whether a log can stand there, with that value of its receipt chain."""
+    try:
+        has_chain = chain is None or len(decode_unpadded(chain)) == _CHAIN_BYTES
+    except ValueError:
+        return False
+    return has_chain and 1 <= epoch <= MAX_SAFE_INTEGER and 0 <= sequence <= MAX_SAFE_INTEGER
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "channel_id": _is_uuid,
+    "user_id": _is_uuid,
+    "name": _is_name,
+    "username": _is_name,
+    "display_name": _is_name,
+    "topic": _is_topic,
+    "position": _is_position,
+    "role": ROLES.__contains__,
+    "origin": _is_server,
+    "target": lambda text: _EVENT_ID.fullmatch(text) is not None,
+    "reply_to": lambda text: _EVENT_ID.fullmatch(text) is not None,
+}
+"""Members of contents of any type, by their names."""

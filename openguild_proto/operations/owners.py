@@ -1,0 +1,251 @@
+"""Asks the owner server of a mirrored guild: to join, to post, to change, to read older things (PROTOCOL 16.5 to 16.7)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from openguild_proto.canonical.event import BuiltEvent
+from openguild_proto.canonical.keys import decode_unpadded
+from openguild_proto.canonical.verify import UnverifiedEvent
+from openguild_proto.effects.accounts import DescribeUser
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.federation import AskPeer, PeerUnavailable, Standing
+from openguild_proto.effects.mirrors import MirrorEvents
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.federation.policy import Verdict
+from openguild_proto.http.message import JSON, Response
+from openguild_proto.limits import MAX_REASON_CHARS, MAX_SAFE_INTEGER, OWNER_RETRY_SECS
+from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.idempotency import KEY_HEADER
+from openguild_proto.operations.mirrored_events import read_mirrored
+from openguild_proto.operations.owner_changes import follow_owner, moved
+from openguild_proto.operations.owner_claims import is_answer
+from openguild_proto.operations.servers import denied, keys_for_events
+from openguild_proto.policy.permissions import HANDED_OVER_RETRY_SECS
+from openguild_proto.records import ChannelAccess, LogPlace
+from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer, UserAnswer, UserRequest
+
+T = TypeVar("T")
+
+_VALUE = re.compile(r"[!-~]{1,256}", re.ASCII)  # of a header: an epoch, a place, a cursor
+
+CODES = {code.spec.code: code for code in ErrorCode}
+OURS = frozenset({401, 500, 501, 502, 503, 504})
+"""Statuses of an owner that tell of servers, not of what the user asked for."""
+
+MAX_WAIT_MS = 3_600_000  # ours: that an owner may ask of a user
+CHECK_SECS = 3.0  # ours: for a question within the answer to another server
+MAX_DETAILS = 20  # ours: of a refusal
+
+
+class _Problem(msgspec.Struct):
+    field: str
+    message: str
+
+
+class _ErrorBody(msgspec.Struct):
+    error: str
+    message: str | None = None
+    details: tuple[_Problem, ...] = ()
+    limit: str | None = None
+    retry_after_ms: int | None = None
+
+
+def ask_owner(server: str, method: str, target: str, body: msgspec.Struct | None, kind: type[T]) -> Operation[T]:
+    """Return the answer of an owner. Raises Refusal: 503 `guild_offline` where there is none, or what the owner refuses with."""
+    sent = msgspec.json.encode(body) if body is not None else b""
+    try:
+        answer = yield from AskPeer(server=server, method=method, target=target, body=sent)
+    except PeerUnavailable as failure:
+        if failure.reason == "denied":
+            raise denied(Verdict(Standing.DENY, failure.detail)) from None
+        raise offline(failure.wait_secs) from None
+    if answer.status >= 400:
+        raise refusal_of(answer.status, answer.body)
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise offline() from None
+
+
+def is_mirrored(server: str, log_id: str) -> Operation[bool | None]:
+    """Return whether a server says that this one mirrors a log of its. None: it does not say."""
+    target = f"/federation/v1/logs/{log_id}/events?since={MAX_SAFE_INTEGER}&limit=1"
+    try:
+        answer = yield from AskPeer(server=server, method="GET", target=target, timeout_secs=CHECK_SECS)
+    except PeerUnavailable:
+        return None
+    return True if answer.status == 200 else False if answer.status == 404 else None
+
+
+def offline(wait_secs: float | None = None) -> Refusal:
+    """Return the refusal 503 `guild_offline`: the owner cannot be reached, or cannot answer."""
+    return Refusal(ErrorCode.GUILD_OFFLINE, wait_secs=wait_secs if wait_secs is not None else OWNER_RETRY_SECS)
+
+
+def refusal_of(status: int, body: bytes) -> Refusal:
+    """Return the refusal of an owner as one of this server."""
+    try:
+        told = msgspec.json.decode(body, type=_ErrorBody)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return offline()
+    code = CODES.get(told.error)
+    wait_secs = None
+    if told.retry_after_ms is not None:
+        wait_secs = min(max(told.retry_after_ms, 0), MAX_WAIT_MS) / 1000
+    if code is None or code is ErrorCode.SERVER_RATE_LIMIT or status in OURS or code.spec.status != status:
+        return offline(wait_secs)
+    message = told.message if told.message is not None and len(told.message) <= MAX_REASON_CHARS else None
+    details = tuple(FieldProblem(problem.field, problem.message) for problem in told.details[:MAX_DETAILS])
+    return Refusal(code, message, details=details, limit=told.limit, wait_secs=wait_secs)
+
+
+def remote_user(call: Call[Any, Any]) -> Operation[RemoteUser]:
+    """Return the caller as other servers know them. Raises Refusal 401 for a deleted account."""
+    profile = yield from DescribeUser(user_id=call.claims.user_id, limit=0)
+    if profile is None:
+        raise Refusal(ErrorCode.UNAUTHORIZED)
+    return RemoteUser(profile.user.user_id, profile.user.username, profile.user.display_name)
+
+
+def _follow_moved(call: Call[Any, Any], refusal: Refusal, server: str, guild_id: str | None) -> Operation[None]:
+    """Where a server says that a guild has moved, follow the guild, and raise Refusal 503: the next request goes there."""
+    if refusal.code is not ErrorCode.GUILD_MOVED:
+        return
+    if guild_id is not None:
+        yield from follow_owner(call.ctx, guild_id, server)
+    raise offline(HANDED_OVER_RETRY_SECS) from None
+
+
+# --- requests of users -----------------------------------------------------------------------------
+
+
+def pass_to_owner(call: Call[Any, Any], server: str, guild_id: str | None = None) -> Operation[Response]:
+    """Let the owner answer the caller's request as if they were there (PROTOCOL 16.7). Raises Refusal.
+
+    `guild_id`: where the call does not know it. A guild has one owner, whom other servers ask directly: they get 421.
+    """
+    guild_id = call.guild_id or guild_id
+    if call.is_remote:
+        raise moved(guild_id, server) if guild_id is not None else Refusal(ErrorCode.NOT_FOUND)
+    request = call.request
+    keys = request.all_headers(KEY_HEADER)
+    user = yield from remote_user(call)
+    asked = UserRequest(
+        user,
+        request.method,
+        f"{request.path}?{request.query}" if request.query else request.path,
+        request.body.decode("utf-8", "replace") if request.body else None,
+        keys[0] if len(keys) == 1 else None,
+    )
+    answer = yield from ask_owner(server, "POST", "/federation/v1/requests", asked, UserAnswer)
+    if answer.status >= 400:
+        refusal = refusal_of(answer.status, (answer.body or "").encode())
+        yield from _follow_moved(call, refusal, server, guild_id)
+        raise refusal
+    if answer.status not in call.route.responses:
+        raise offline()
+    kind, here = call.route.responses[answer.status], call.ctx.service.settings.server_name
+    told = {name.lower() for name in call.route.response_headers}
+    try:
+        body = seen_from(here, (answer.body or "").encode(), server, kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise offline() from None
+    return Response(
+        status=answer.status,
+        body=body,
+        headers=tuple(
+            (name, value) for name, value in answer.headers.items() if name in told and _VALUE.fullmatch(value)
+        ),
+        content_type=JSON if body else None,
+    )
+
+
+def seen_from(here: str, body: bytes, owner: str, kind: Any) -> bytes:
+    """Return an answer of the route that `owner` has given, with the `origin` of guilds, users and messages as `here` says it.
+
+    Raises MsgspecError, UnicodeDecodeError and RecursionError for an answer of another route.
+    """
+    if kind is None:
+        return b""
+    msgspec.json.decode(body, type=kind)
+    (shown,) = get_args(kind) or (kind,)
+    if "origin" not in getattr(shown, "__struct_fields__", ()):
+        return body
+    value: Any = msgspec.json.decode(body)
+    for line in value if isinstance(value, list) else [value]:
+        origin = line.pop("origin", owner)
+        if origin != here:
+            line["origin"] = origin
+    return msgspec.json.encode(value)
+
+
+def read_at_owner(call: Call[Any, Any], server: str) -> Operation[Response | None]:
+    """Read what is only at the owner; None: it cannot be reached, and what is here has to do."""
+    try:
+        return (yield from pass_to_owner(call, server))
+    except Refusal as refusal:
+        if refusal.code is ErrorCode.GUILD_OFFLINE:
+            return None
+        raise
+
+
+# --- proposals -------------------------------------------------------------------------------------
+
+
+def propose(
+    call: Call[Any, ChannelAccess], server: str, built: BuiltEvent, nonce: str | None
+) -> Operation[ProposalAnswer]:
+    """Let the owner decide on an event, and keep it here at once where nothing before it is missing. Raises Refusal."""
+    access = call.access
+    user = yield from remote_user(call)
+    proposal = Proposal(user, built.wire.decode(), nonce)
+    channel_id = access.channel.channel_id
+    target = f"/federation/v1/logs/{channel_id}/proposals"
+    try:
+        answer = yield from ask_owner(server, "POST", target, proposal, ProposalAnswer)
+    except Refusal as refusal:
+        yield from _follow_moved(call, refusal, server, access.channel.guild_id)
+        raise
+    if not is_answer(answer):
+        raise offline()
+    if answer.event_id != built.event_id and not (answer.repeated or answer.sequence is None):
+        raise offline()  # an answer to another question
+    if answer.event is not None and answer.sequence is not None and not answer.repeated:
+        yield from _keep(call.ctx, access, server, answer)
+    return answer
+
+
+def _keep(ctx: Context, access: ChannelAccess, server: str, answer: ProposalAnswer) -> Operation[None]:
+    channel = access.channel
+    if answer.epoch != channel.epoch:
+        return  # its owner has gone on in another epoch, which the delivery begins
+    place = LogPlace(channel.channel_id, channel.epoch, answer.sequence or 0)
+    here = ctx.service.settings.federation.server_name
+    keys = yield from keys_for_events(ctx, server)
+    try:
+        event = read_mirrored(
+            (answer.event or "").encode(),
+            place,
+            server,
+            here,
+            keys.at,
+            at_ms=answer.created_at_ms or ctx.wall_ms,
+            of_guild=False,
+        )
+        receipt = decode_unpadded(answer.receipt) if answer.receipt is not None else None
+    except (UnverifiedEvent, ValueError):
+        return  # the delivery tells
+    yield from MirrorEvents(
+        origin=server,
+        guild_id=channel.guild_id,
+        log_id=channel.channel_id,
+        epoch=channel.epoch,
+        events=(event,),
+        receipt=receipt,
+    )

@@ -1,0 +1,154 @@
+"""What this server answers others about its guilds: invites, joins, snapshots, requests of their users (PROTOCOL 16.5, 16.7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.guilds import FindInvite
+from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, ReadSnapshot
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.federation.names import NameFault, parse_user_id
+from openguild_proto.http.message import Request, Response
+from openguild_proto.limits import MAX_MIRRORED_MEMBERS, MAX_USER_REQUEST_BODY_BYTES
+from openguild_proto.log.chains import with_chains
+from openguild_proto.mirror_records import RemoteUser, Snapshot
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.idempotency import KEY_HEADER
+from openguild_proto.operations.invites import JOIN_ROLE
+from openguild_proto.operations.owner_changes import moved
+from openguild_proto.operations.route import RunAs, route
+from openguild_proto.operations.servers import require_unrestricted, spend
+from openguild_proto.policy.invites import is_valid_invite
+from openguild_proto.policy.names import check_name
+from openguild_proto.records import InviteRecord, LimitReached
+from openguild_proto.schemas.between_servers import (
+    JoinAnswer,
+    JoinRequest,
+    RemoteInvite,
+    UserAnswer,
+    UserRequest,
+)
+from openguild_proto.sessions.tokens import Claims
+
+
+def checked_user(user: RemoteUser) -> RemoteUser:
+    """Return the user as they may be shown here. Raises Refusal 400."""
+    try:
+        parse_user_id(user.user_id)
+    except NameFault:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("user.user_id", "must be a UUID"),)) from None
+    name = check_name(user.username, "user.username")
+    shown = check_name(user.display_name, "user.display_name") if user.display_name is not None else None
+    return RemoteUser(user.user_id, name, shown)
+
+
+def _invite(call: Call[Any, Any], code: str) -> Operation[InviteRecord]:
+    """Return a valid invite to a guild of this server. Raises Refusal."""
+    require_unrestricted(call.ctx, call.server)
+    spend(call.ctx, call.ctx.service.peer_invites, call.server.server)
+    invite = yield from FindInvite(code=code)
+    if invite is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    if invite.origin is not None:
+        raise moved(invite.guild_id, invite.origin)
+    if not is_valid_invite(invite, call.ctx.wall_ms):
+        raise Refusal(ErrorCode.INVITE_EXPIRED)
+    require_unrestricted(call.ctx, call.server, invite.guild_id)
+    return invite
+
+
+@route(
+    "GET", "/federation/v1/invites/{code}", "Where an invite leads, for another server", {200: RemoteInvite},
+    auth="server", client=False,
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_MOVED),
+)  # fmt: skip
+def show_invite(call: Call[None, None], code: str) -> Operation[Response]:
+    """Show a valid invite."""
+    invite = yield from _invite(call, code)
+    return Response.json(
+        RemoteInvite(
+            invite.guild_id,
+            invite.guild_name,
+            invite.member_count,
+            invite.created_by,
+            invite.uses,
+            invite.max_uses,
+            invite.expires_at_ms,
+        )
+    )
+
+
+@route(
+    "POST", "/federation/v1/invites/{code}/join", "A user of another server joins by an invite", {200: JoinAnswer},
+    auth="server", client=False, body=JoinRequest,
+    errors=(
+        ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.LIMIT_REACHED, ErrorCode.ID_TAKEN,
+        ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_MOVED, ErrorCode.GUILD_OFFLINE,
+    ),
+)  # fmt: skip
+def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
+    """Let a user of the server join; idempotent for members. The guild's logs are delivered from the answer on."""
+    ctx, server = call.ctx, call.server.server
+    user = checked_user(call.body.user)
+    invite = yield from _invite(call, code)
+    if invite.member_count >= MAX_MIRRORED_MEMBERS:
+        raise Refusal(ErrorCode.LIMIT_REACHED, "this guild is too large to be mirrored")
+    spend(ctx, ctx.service.peer_joins, server)
+    joined = yield from JoinFromServer(
+        peer=server,
+        user=user,
+        code=code,
+        role=JOIN_ROLE,
+        now_ms=ctx.wall_ms,
+        limit=ctx.service.settings.guilds.max_joined_per_user,
+        wants_snapshot=not call.body.has_mirror,
+    )
+    if isinstance(joined, LimitReached):
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"they may be a member of at most {joined.limit} guilds here")
+    if joined is None:
+        raise Refusal(ErrorCode.INVITE_EXPIRED)
+    place, found = joined.place, joined.snapshot
+    snapshot = (yield from with_chains(found)) if found is not None else None
+    answer = JoinAnswer(joined.guild_id, joined.member, place.epoch, place.sequence, snapshot)
+    return Response.json(answer)
+
+
+@route(
+    "GET", "/federation/v1/guilds/{guild_id}/snapshot", "A guild as it is, for a mirror that begins anew",
+    {200: Snapshot}, auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
+)  # fmt: skip
+def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
+    """Show a guild that the server mirrors; its logs are delivered from there on."""
+    found = yield from ReadSnapshot(peer=call.server.server, guild_id=guild_id)
+    if found is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.json((yield from with_chains(found)))
+
+
+@route(
+    "POST", "/federation/v1/requests", "A request of a user of another server", {200: UserAnswer},
+    auth="server", client=False, body=UserRequest, max_body_bytes=MAX_USER_REQUEST_BODY_BYTES,
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.ID_TAKEN, ErrorCode.SERVER_QUARANTINED),
+)  # fmt: skip
+def user_request(call: Call[UserRequest, None]) -> Operation[RunAs]:
+    """Run a route of clients for a user of the server, by the user's rights here."""
+    ctx, body, server = call.ctx, call.body, call.server.server
+    require_unrestricted(ctx, call.server)
+    spend(ctx, ctx.service.peer_proposals, server)
+    user = checked_user(body.user)
+    yield from KnowRemoteUser(peer=server, user=user, now_ms=ctx.wall_ms)
+    path, _, query = body.target.partition("?")
+    headers = [("content-type", "application/json")] if body.body is not None else []
+    if body.key is not None:
+        headers.append((KEY_HEADER, body.key))
+    request = Request(
+        method=body.method,
+        path=path,
+        query=query,
+        headers=tuple(headers),
+        body=body.body.encode() if body.body is not None else b"",
+        request_id=call.request.request_id,
+        client_address=server,
+    )
+    return RunAs(request, Claims("", user.user_id, user.username, 0, 0))

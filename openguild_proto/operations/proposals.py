@@ -1,0 +1,175 @@
+"""Events that users of other servers want in channels of this one (PROTOCOL 16.6)."""
+
+from __future__ import annotations
+
+from openguild_proto.canonical.encode import CanonicalError
+from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash, wire_bytes
+from openguild_proto.canonical.verify import UnverifiedEvent, Verified, verify_event
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindChannelAccess, Unchanged
+from openguild_proto.effects.mirrors import KnowRemoteUser
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.http.message import Response
+from openguild_proto.limits import MAX_PROPOSAL_BODY_BYTES, MAX_PROPOSAL_SKEW_MS, MAX_REASON_CHARS
+from openguild_proto.log.chains import receipt_at
+from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Context, Limit
+from openguild_proto.operations.idempotency import checked_nonce
+from openguild_proto.operations.messages import checked_event_id, checked_text
+from openguild_proto.operations.owner_changes import moved
+from openguild_proto.operations.peer_guilds import checked_user
+from openguild_proto.operations.posting import fingerprint_of
+from openguild_proto.operations.route import route
+from openguild_proto.operations.servers import PeerCaller, keys_of, require_unrestricted, spend
+from openguild_proto.policy.emoji import checked_emoji
+from openguild_proto.policy.mentions import allowed_mentions, find_mentions
+from openguild_proto.policy.permissions import Permission, effective_role, require_channel
+from openguild_proto.records import Author, Change, ChannelAccess, Edit, LogPlace, MessageState, React, Redact
+from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer
+from openguild_proto.schemas.events import MessageContent, RedactedContent, UnknownContent, parse_content, parse_event
+from openguild_proto.schemas.said import Said, what_is_said
+
+ERRORS = (
+    ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.NONCE_REUSED, ErrorCode.MESSAGE_REDACTED, ErrorCode.LIMIT_REACHED,
+    ErrorCode.ID_TAKEN, ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_MOVED, ErrorCode.GUILD_OFFLINE,
+)  # fmt: skip
+
+
+@route(
+    "POST", "/federation/v1/logs/{log_id}/proposals", "An event of a user of another server", {200: ProposalAnswer},
+    auth="server", client=False, body=Proposal, max_body_bytes=MAX_PROPOSAL_BODY_BYTES, errors=ERRORS,
+)  # fmt: skip
+def propose_event(call: Call[Proposal, None], log_id: str) -> Operation[Response]:
+    """Decide on the event as on one of a user here, and countersign it. A repeat with the nonce gets the first answer."""
+    return Response.json((yield from take_proposal(call.ctx, call.server, call.body, log_id)))
+
+
+def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str) -> Operation[ProposalAnswer]:
+    """Append a proposed event, or return the answer to the first of its repeats. Raises Refusal."""
+    require_unrestricted(ctx, caller)
+    spend(ctx, ctx.service.peer_proposals, caller.server)
+    user = checked_user(body.user)
+    nonce, wire = checked_nonce(body.nonce), body.event.encode()
+    event = yield from _checked_event(ctx, caller.server, user.user_id, log_id, wire)
+    yield from KnowRemoteUser(peer=caller.server, user=user, now_ms=ctx.wall_ms)
+    said = what_is_said(event, parse_content(event))
+    access = yield from FindChannelAccess(channel_id=log_id, user_id=user.user_id, change=said.change)
+    require_channel(access, Permission.READ)
+    if access is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    if access.channel.origin is not None:
+        raise moved(access.channel.guild_id, access.channel.origin)
+    require_unrestricted(ctx, caller, access.channel.guild_id)
+    wait_secs = ctx.service.user_messages.hit(user.user_id, ctx.now)
+    if wait_secs is not None:
+        raise Limit.MESSAGES.refusal(wait_secs)
+    _check_said(event, user, said, access)
+    outcome = yield from AppendEvent(
+        author=Author(user.user_id),
+        channel_id=log_id,
+        sender_id=user.user_id,
+        event_id=event.event_id,
+        event_type=event.event_type,
+        wire=_countersigned(ctx, event, caller.server),
+        nonce=nonce,
+        fingerprint=fingerprint_of(event.event_type, _target(said.change), *said.said),
+        now_ms=ctx.wall_ms,
+        change=said.change,
+        mentions=said.mentions,
+        seen=access.seen,
+    )
+    if isinstance(outcome, Unchanged):
+        return _unchanged(outcome.state)
+    if isinstance(outcome, AppendFailure):
+        raise Refusal(ErrorCode.NONCE_REUSED if outcome.kind == "nonce_reused" else ErrorCode.NOT_FOUND)
+    stored = outcome.event
+    receipt = yield from receipt_at(LogPlace(log_id, access.channel.epoch, stored.sequence), ctx.service.signer)
+    return ProposalAnswer(
+        stored.event_id,
+        stored.sequence,
+        stored.created_at_ms,
+        stored.wire.decode(),
+        outcome.repeated,
+        receipt.text if receipt is not None else None,
+        access.channel.epoch,
+    )
+
+
+def _unchanged(state: MessageState) -> ProposalAnswer:
+    return ProposalAnswer(state.event_id)
+
+
+def _target(change: Change | None) -> str | None:
+    return change.target if change is not None else None
+
+
+def _checked_event(ctx: Context, server: str, user_id: str, log_id: str, wire: bytes) -> Operation[CanonicalEvent]:
+    """Return the event, whole and signed by its home. Raises Refusal 400."""
+    keys = yield from keys_of(ctx, server, ctx.wall_ms)
+    try:
+        if verify_event(wire, keys, server) is not Verified.WHOLE:
+            raise UnverifiedEvent("its content is not there")
+    except UnverifiedEvent as fault:
+        raise _problem(str(fault)) from None
+    event = parse_event(wire)
+    if event.schema_version != 1 or event.prev_events or event.auth_events:
+        raise _problem("it has another form than version 1")
+    if event.origin_server != server or event.sender != user_id or event.room_id != log_id:
+        raise _problem("it is not of that user for that log")
+    if abs(event.origin_ts - ctx.wall_ms) > MAX_PROPOSAL_SKEW_MS:
+        raise _problem("its time is more than ten minutes from the time here")
+    return event
+
+
+def _check_said(event: CanonicalEvent, user: RemoteUser, said: Said, access: ChannelAccess) -> None:
+    """Check what the event says as the route of a client would. Raises Refusal."""
+    content = parse_content(event)
+    if isinstance(content, UnknownContent | RedactedContent) or "author" not in event.content:
+        raise _problem("events of this type cannot be proposed, or its content is not understood")
+    if event.content["author"].get("id") != event.sender:
+        raise _problem("its author is not its sender")
+    if event.content["author"].get("username") not in {user.username, user.user_id}:
+        raise _problem("its author has another name than its sender")
+    if said.change is not None:
+        checked_event_id("event.content", said.change.target)
+    match said.change:
+        case React(emoji=emoji):
+            if checked_emoji(emoji) != emoji:
+                raise _problem("the emoji is not in its one form")
+        case Edit(text=text):
+            _check_text(text)
+        case Redact(reason=str(reason)) if not 0 < len(reason) <= MAX_REASON_CHARS:
+            raise _problem("the reason is too long")
+    if isinstance(content, MessageContent):
+        _check_text(content.content)
+        role = effective_role(access.server_roles, access.guild_role, access.channel_role) or ""
+        named = find_mentions(content.content)
+        mentions = said.mentions
+        permitted = allowed_mentions(
+            named, role=role, users=mentions.users, roles=mentions.roles, everyone=mentions.everyone
+        )
+        if permitted != mentions:
+            raise _problem("it mentions others than its text may")
+
+
+def _check_text(text: str) -> None:
+    if checked_text(text) != text:
+        raise _problem("the text is not trimmed")
+
+
+def _countersigned(ctx: Context, event: CanonicalEvent, server: str) -> bytes:
+    """Return the event with the signatures of its home and of this server, and no others."""
+    try:
+        canonical = canonical_bytes(event)
+    except CanonicalError as fault:
+        raise _problem(str(fault)) from None
+    digest = event_hash(canonical)
+    signatures = {server: event.signatures[server]}
+    if ctx.service.signer is not None:
+        signatures |= ctx.service.signer.sign(digest)
+    return wire_bytes(canonical, event.event_id, signatures)
+
+
+def _problem(message: str) -> Refusal:
+    return Refusal(ErrorCode.VALIDATION, details=(FieldProblem("event", message),))

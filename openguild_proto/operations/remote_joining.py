@@ -1,0 +1,114 @@
+"""Joins guilds of other servers: an invite is written `code@server` (PROTOCOL 16.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openguild_proto.effects.accounts import DescribeUser
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.mirrors import EndParting, FindMirrorPlace, NoteParting, Parting, StoreMirror
+from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
+from openguild_proto.federation.names import NameFault, parse_server_name
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.owner_changes import follow_owner
+from openguild_proto.operations.owner_claims import is_place, member_problem, snapshot_problem
+from openguild_proto.operations.owners import ask_owner, offline, remote_user
+from openguild_proto.records import LogPlace, MemberRecord
+from openguild_proto.schemas.between_servers import JoinAnswer, JoinRequest, RemoteInvite, check_snapshot
+from openguild_proto.schemas.decode import parse_uuid
+
+UNDONE_MS = 60_000  # PROTOCOL 16.5.12: after which a join whose answer was lost is undone
+MAX_MOVES = 3  # ours: of a guild, since the invite was made
+
+
+def split_invite(call: Call[Any, Any], code: str) -> tuple[str, str | None]:
+    """Return the code and the server of an invite; None: this one. Raises Refusal 400."""
+    code, at, server = code.partition("@")
+    if not at or server == call.ctx.service.settings.server_name:
+        return code, None
+    try:
+        return code, parse_server_name(server)
+    except NameFault as fault:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("code", str(fault)),)) from None
+
+
+def show_remote_invite(code: str, server: str) -> Operation[RemoteInvite]:
+    """Return where an invite of another server leads. Raises Refusal."""
+    return (yield from _find_invite(code, server))[0]
+
+
+def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite, str]]:
+    """Return an invite, and the server that owns its guild now: the one it was made on says so."""
+    for _ in range(MAX_MOVES):
+        try:
+            found = yield from ask_owner(server, "GET", f"/federation/v1/invites/{code}", None, RemoteInvite)
+            return found, server
+        except Refusal as refusal:
+            owner = next((each.message for each in refusal.details if each.field == "owner"), None)
+            if refusal.code is not ErrorCode.GUILD_MOVED or owner is None:
+                raise
+            server = _owner_named(owner)
+    raise offline()
+
+
+def _owner_named(text: str) -> str:
+    try:
+        return parse_server_name(text)
+    except NameFault:
+        raise offline() from None
+
+
+def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[MemberRecord]:
+    """Make the caller a member of a guild of another server, and mirror the guild here. Raises Refusal."""
+    user = yield from remote_user(call)
+    yield from _require_room(call)
+    asked = server
+    invite, server = yield from _find_invite(code, server)
+    if parse_uuid(invite.guild_id) != invite.guild_id:
+        raise offline()
+    if server != asked:
+        yield from follow_owner(call.ctx, invite.guild_id, asked)
+    place = yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)
+    has_mirror = place is not None
+    due_ms = call.ctx.wall_ms + UNDONE_MS
+    yield from NoteParting(origin=server, guild_id=invite.guild_id, user_id=user.user_id, due_ms=due_ms)
+    while True:
+        target = f"/federation/v1/invites/{code}/join"
+        try:
+            answer = yield from ask_owner(server, "POST", target, JoinRequest(user, has_mirror), JoinAnswer)
+        except Refusal as refusal:
+            if refusal.code is not ErrorCode.GUILD_OFFLINE:
+                yield from EndParting(origin=server, parting=Parting(invite.guild_id, user, due_ms))
+            raise
+        member, snapshot = answer.member, answer.snapshot
+        if member.user_id != user.user_id or answer.guild_id != invite.guild_id or member_problem(member) is not None:
+            raise offline()  # an answer to another question
+        if snapshot is not None and check_snapshot(snapshot) is not None:
+            raise Refusal(ErrorCode.LIMIT_REACHED, "this guild is too large to be mirrored")
+        if snapshot is not None and (snapshot.guild_id != answer.guild_id or snapshot_problem(snapshot) is not None):
+            raise offline()
+        if not is_place(answer.epoch, answer.sequence):
+            raise offline()
+        stands = LogPlace(answer.guild_id, answer.epoch, answer.sequence)
+        stored = yield from StoreMirror(
+            origin=server,
+            guild_id=answer.guild_id,
+            snapshot=snapshot,
+            now_ms=call.ctx.wall_ms,
+            joined=member,
+            stands=stands,
+        )
+        if stored:
+            return MemberRecord(
+                answer.guild_id, user.user_id, user.username, member.role, member.joined_at_ms, user.display_name
+            )
+        if snapshot is not None or not has_mirror:
+            raise offline()
+        has_mirror = False  # the mirror went meanwhile, or does not tell whether they are a member
+
+
+def _require_room(call: Call[Any, Any]) -> Operation[None]:
+    limit = call.ctx.service.settings.guilds.max_joined_per_user
+    profile = yield from DescribeUser(user_id=call.claims.user_id, limit=0)
+    if profile is not None and len(profile.guilds) >= limit:
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"you may be a member of at most {limit} guilds; leave one")

@@ -1,0 +1,96 @@
+"""Naming the server that may go on with a guild when this one is lost for good (PROTOCOL 16.10.6)."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.deliveries import FindMirrored
+from openguild_proto.effects.handovers import FindSuccession, FindTenure, SetSuccessor
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.federation.handovers import SUCCESSION, SUCCESSION_MS, signed_handover
+from openguild_proto.federation.policy import Mode
+from openguild_proto.http.message import Response
+from openguild_proto.mirror_records import Handover, Tenure
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.route import in_guild, route
+from openguild_proto.policy.members import OWNER
+from openguild_proto.policy.permissions import Permission
+from openguild_proto.records import GuildAccess
+from openguild_proto.schemas.guilds import Succession, Successor
+from openguild_proto.timestamps import from_millis
+
+
+def _require_owner(call: Call[Successor, GuildAccess] | Call[None, GuildAccess]) -> None:
+    """Raise Refusal 403 for everybody but an owner of the guild: roles of the server do not count."""
+    if call.access.role != OWNER:
+        raise Refusal(ErrorCode.FORBIDDEN, "only an owner of the guild decides who goes on with it")
+
+
+@route(
+    "GET", "/guilds/{guild_id}/succession", "Read the statement that lets another server go on with the guild",
+    {200: Succession}, rights=in_guild(Permission.READ), at_owner=True,
+)  # fmt: skip
+def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
+    """Show it to an owner of the guild; 404 where no server is named, or the statement has expired."""
+    _require_owner(call)
+    handover = yield from FindSuccession(guild_id=guild_id)
+    if handover is None or handover.expires_at_ms <= call.ctx.wall_ms:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.json(_shown(handover))
+
+
+@route(
+    "PUT", "/guilds/{guild_id}/succession", "Name the server that may go on with the guild", {200: Succession},
+    rights=in_guild(Permission.READ), body=Successor,
+)  # fmt: skip
+def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operation[Response]:
+    """Sign a statement for a server that mirrors the guild; those from before are void."""
+    _require_owner(call)
+    ctx, server = call.ctx, call.body.server
+    service = ctx.service
+    if service.settings.federation.mode is Mode.OFF or service.signer is None:
+        raise Refusal(ErrorCode.NOT_FOUND, "this server does not federate")
+    if (yield from FindMirrored(peer=server, log_id=guild_id)) is None:
+        raise Refusal(ErrorCode.NOT_FOUND, "no user of that server is a member of the guild")
+    tenure, serial = yield from _next_serial(call, guild_id)
+    here, now_ms = service.settings.federation.server_name, ctx.wall_ms
+    handover = signed_handover(
+        Handover(SUCCESSION, guild_id, here, server, tenure.term + 1, now_ms, now_ms + SUCCESSION_MS, serial),
+        service.signers,
+    )
+    yield from _set(call, guild_id, handover, serial)
+    return Response.json(_shown(handover))
+
+
+@route(
+    "DELETE", "/guilds/{guild_id}/succession", "Revoke the statement that names a successor", {204: None},
+    rights=in_guild(Permission.READ),
+)  # fmt: skip
+def revoke_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
+    """Let no server go on with the guild; every server that mirrors it is told."""
+    _require_owner(call)
+    _, serial = yield from _next_serial(call, guild_id)
+    yield from _set(call, guild_id, None, serial)
+    return Response.empty()
+
+
+def _next_serial(
+    call: Call[Successor, GuildAccess] | Call[None, GuildAccess], guild_id: str
+) -> Operation[tuple[Tenure, int]]:
+    tenure = yield from FindTenure(guild_id=guild_id)
+    if tenure is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return tenure, max(call.ctx.wall_ms, tenure.serial + 1)
+
+
+def _set(
+    call: Call[Successor, GuildAccess] | Call[None, GuildAccess], guild_id: str, handover: Handover | None, serial: int
+) -> Operation[None]:
+    done = yield from SetSuccessor(
+        author=call.claims.author, guild_id=guild_id, handover=handover, serial=serial, now_ms=call.ctx.wall_ms
+    )
+    if not done:
+        raise Refusal(ErrorCode.OVERLOADED, "another owner has named a successor at the same moment", wait_secs=1.0)
+
+
+def _shown(handover: Handover) -> Succession:
+    return Succession(handover.to, from_millis(handover.expires_at_ms), handover)

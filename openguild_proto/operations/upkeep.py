@@ -1,0 +1,95 @@
+"""What a mirror and the owner of its guilds may have lost sight of: who has left, which joins failed, which mirrors are to go.
+
+It is looked at when the owner delivers, which shows that it can be reached (PROTOCOL 16.8.15).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.federation import AskPeer, PeerUnavailable
+from openguild_proto.effects.handovers import FindCopies, FindTenure
+from openguild_proto.effects.mirrors import DropMirror, EndParting, FindNextMirror, FindPartings, LeaveMirror, Parting
+from openguild_proto.effects.process import WarnOperator
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.http.message import Response
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.owners import CHECK_SECS, is_mirrored, offline, pass_to_owner
+from openguild_proto.records import MemberChange
+from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
+
+MAX_PARTINGS = 10  # in one round
+SETTLED = frozenset(
+    {204, 404, 409}
+)  # statuses of an owner that has decided: gone, no member, the last one that owns the guild
+
+
+def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation[Response]:
+    """Let the caller leave a mirrored guild. Where its owner does not decide, they leave here, and the owner is told later.
+
+    Raises Refusal 409 for the last owner of the guild.
+    """
+    try:
+        return (yield from pass_to_owner(call, owner, guild_id))
+    except Refusal as refusal:
+        if call.is_remote or refusal.code in {ErrorCode.LAST_OWNER, ErrorCode.UNAUTHORIZED}:
+            raise
+    tenure = yield from FindTenure(guild_id=guild_id)  # the answer may have been that the guild has moved
+    if tenure is not None and tenure.origin is not None:
+        owner = tenure.origin
+    copies = yield from FindCopies(owner=owner, guild_id=guild_id)
+    if any(
+        copy.copied for copy in copies or ()
+    ):  # it is on its way to this server, and must not go with its last member
+        raise offline()
+    left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=call.claims.user_id, now_ms=call.ctx.wall_ms)
+    if left is not MemberChange.DONE:
+        raise Refusal(ErrorCode.LAST_OWNER if left is MemberChange.LAST_OWNER else ErrorCode.NOT_FOUND)
+    return Response.empty()
+
+
+def keep_up(ctx: Context, owner: str) -> Operation[None]:
+    """Settle with an owner, at most once a minute: tell it who has left, and ask whether one of the mirrors is to be there."""
+    upkeep = ctx.service.upkeep
+    if not upkeep.begin(owner, ctx.now):
+        return
+    for parting in (yield from FindPartings(origin=owner, now_ms=ctx.wall_ms, limit=MAX_PARTINGS)):
+        if not (yield from _tell(owner, parting)):
+            return
+    guild_id = yield from FindNextMirror(origin=owner, past=upkeep.past.get(owner))
+    upkeep.past[owner] = guild_id
+    if guild_id is None:
+        return
+    mirrored = yield from is_mirrored(owner, guild_id)
+    if mirrored:
+        upkeep.confirmed(guild_id)
+    elif mirrored is False and upkeep.denied(guild_id, ctx.now):
+        yield from WarnOperator(
+            "the owner of a guild does not know this mirror, which is deleted: was the database restored?",
+            (("guild_id", guild_id), ("owner", owner)),
+        )
+        yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=ctx.wall_ms)
+
+
+def _tell(owner: str, parting: Parting) -> Operation[bool]:
+    """Tell an owner that a user is no member. False: it cannot be reached."""
+    target = f"/guilds/{parting.guild_id}/members/@me"
+    asked = msgspec.json.encode(UserRequest(parting.user, "DELETE", target))
+    try:
+        answer = yield from AskPeer(owner, "POST", "/federation/v1/requests", asked, CHECK_SECS)
+    except PeerUnavailable:
+        return False
+    if answer.status == 404 or (answer.status == 200 and _status(answer.body) in SETTLED):
+        yield from EndParting(origin=owner, parting=parting)
+    return True
+
+
+def _status(body: bytes) -> int:
+    try:
+        return msgspec.json.decode(body, type=UserAnswer).status
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0

@@ -1,0 +1,202 @@
+"""The terminal's screens."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import ClassVar
+
+import anyio
+from rich.text import Text
+from textual import on, work
+from textual.app import App, ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.widgets import Footer, Input, Static, Tree
+
+from openguild_proto.client import Backoff, is_temporary
+from openguild_runtime.chat.commands import HELP, Commands, NoCommand
+from openguild_runtime.chat.login import LoginScreen
+from openguild_runtime.chat.model import ChatModel
+from openguild_runtime.chat.render import channel_label, message_lines, problem_text
+from openguild_runtime.client import ApiError, Client, OutcomeUnknown, StreamEnded
+
+
+def is_passing(failure: Exception) -> bool:
+    """Return whether to go on after a while: the server is busy or away, and the session is still good."""
+    return isinstance(failure, OutcomeUnknown) or (isinstance(failure, ApiError) and is_temporary(failure.status))
+
+
+class ChatScreen(Screen[None]):
+    """Guilds and channels beside the messages of one channel. The client is logged in; it is dismissed when that has ended."""
+
+    CSS = """
+    #channels { width: 30; border-right: solid $primary; }
+    #messages { height: 1fr; padding: 0 1; overflow-y: auto; }
+    #typing { height: auto; min-height: 1; max-height: 10; color: $text-muted; }
+    #status { height: 1; background: $panel; }
+    """
+    BINDINGS: ClassVar = [
+        ("ctrl+n", "next_unread", "next unread"),
+        ("ctrl+g", "focus_channels", "channels"),
+        ("escape", "focus_input", "write"),
+    ]
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self.client = client
+        self.model = ChatModel(client)
+        self._commands = Commands(self.model, self.show_note)
+        self._note = ""
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            yield Tree("guilds", id="channels")
+            with Vertical():
+                yield Static("", id="messages")
+                yield Static("", id="typing")
+                yield Input(placeholder="write, or /help", id="line")
+        yield Static("", id="status")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Chat until the session ends."""
+        self.query_one("#channels", Tree).show_root = False
+        self.query_one("#line", Input).focus()
+        self._chat()
+
+    @work(exclusive=True, group="chat")
+    async def _chat(self) -> None:
+        backoff = Backoff(self.client.jitter, base_secs=1.0)
+        while True:
+            try:
+                await self._follow()
+                return
+            except (ApiError, StreamEnded, OutcomeUnknown) as failure:
+                if not is_passing(failure):
+                    self.app.notify(problem_text(failure), severity="error", markup=False)
+                    self.dismiss(None)
+                    return
+                delay = backoff.next_delay(getattr(failure, "retry_after_secs", None))
+                self.model.status = f"{problem_text(failure)}; again in {delay:.0f} s"
+                self._refresh()
+                await anyio.sleep(delay)
+
+    async def _follow(self) -> None:
+        async with self.client.gateway() as events:  # first: what happens while the lists are read comes behind them
+            await self.model.load()
+            if self.model.channels and self.model.open_channel is None:
+                await self.model.open(next(iter(self.model.channels)))
+            self._refresh()
+            async for event in events:
+                self.model.hear(event)
+                self.model.read()
+                self._refresh()
+
+    # --- what the user does --------------------------------------------------------------------------
+
+    @on(Tree.NodeSelected, "#channels")
+    def channel_selected(self, event: Tree.NodeSelected[str]) -> None:
+        """Open the channel."""
+        if event.node.data is not None:
+            self._do(self.model.open, event.node.data)
+            self.query_one("#line", Input).focus()
+
+    @on(Input.Submitted, "#line")
+    def line_given(self, event: Input.Submitted) -> None:
+        """Post the line, or do what its command says."""
+        event.input.value = ""
+        if event.value.strip():
+            self._do(self._commands.do, event.value)
+
+    @on(Input.Changed, "#line")
+    def line_changed(self, event: Input.Changed) -> None:
+        """Tell the others that one is writing."""
+        if event.value and not event.value.startswith("/") and self.model.open_channel is not None:
+            self._tell_typing(self.model.open_channel)
+
+    @work(exclusive=True, group="typing")
+    async def _tell_typing(self, channel_id: str) -> None:
+        with suppress(ApiError, OutcomeUnknown):  # a hint, lost without harm
+            await self.client.typing(channel_id)
+
+    @work(group="do")
+    async def _do(self, action: Callable[[str], Awaitable[None]], argument: str) -> None:
+        try:
+            await action(argument)
+        except NoCommand as problem:
+            self.show_note(str(problem))
+        except (ApiError, OutcomeUnknown) as failure:
+            self.show_note(problem_text(failure))
+        self._refresh()
+
+    def action_next_unread(self) -> None:
+        """Open the next channel with unread messages."""
+        unread = [channel for channel in self.model.channels.values() if channel.unread]
+        if unread:
+            self._do(self.model.open, unread[0].channel_id)
+
+    def action_focus_channels(self) -> None:
+        """Choose a channel."""
+        self.query_one("#channels", Tree).focus()
+
+    def action_focus_input(self) -> None:
+        """Write."""
+        self.query_one("#line", Input).focus()
+
+    # --- what is shown -------------------------------------------------------------------------------
+
+    def show_note(self, text: str) -> None:
+        """Show a line or a page until the next one."""
+        self._note = HELP if text == "help" else text
+        self._refresh()
+
+    def _refresh(self) -> None:
+        model = self.model
+        self._refresh_channels()
+        lines = message_lines(model, self.query_one("#messages").size.height or 30)
+        self.query_one("#messages", Static).update(Text("\n").join(lines) if lines else Text("no messages"))
+        self.query_one("#typing", Static).update(Text(self._note or model.typing))  # Text: brackets are no markup
+        online = f", {len(model.online)} online" if model.online else ""
+        self.query_one("#status", Static).update(Text(f" {model.username}: {model.status}{online}"))
+
+    def _refresh_channels(self) -> None:
+        tree = self.query_one("#channels", Tree)
+        wanted = [
+            (guild_id, name, [channel for channel in self.model.channels.values() if channel.guild_id == guild_id])
+            for guild_id, name in self.model.guilds.items()
+        ]
+        tree.clear()
+        for _, name, channels in wanted:
+            node = tree.root.add(Text(name), expand=True)
+            for channel in channels:
+                node.add_leaf(channel_label(channel, channel.channel_id == self.model.open_channel), channel.channel_id)
+
+
+class ChatApp(App[None]):
+    """`client` may be logged in already, by its session file."""
+
+    TITLE = "OpenGuild"
+    CSS = """
+    #login { width: 60; height: auto; margin: 2 4; }
+    #login Horizontal { height: auto; }
+    """
+    BINDINGS: ClassVar = [("ctrl+q", "quit", "quit")]
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self.client = client
+
+    def on_mount(self) -> None:
+        """Log in, unless the session file did, then chat."""
+        if self.client.session is None:
+            self._log_in(None)
+        else:
+            self._chat(None)
+
+    def _log_in(self, _: None) -> None:
+        self.client.session = None
+        self.push_screen(LoginScreen(self.client), self._chat)
+
+    def _chat(self, _: None) -> None:
+        self.push_screen(ChatScreen(self.client), self._log_in)

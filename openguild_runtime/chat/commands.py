@@ -1,0 +1,132 @@
+"""What a line of the user does: a message, or a command that begins with a slash."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from openguild_proto.client.message_list import ShownMessage
+from openguild_runtime.chat.model import ChatModel
+
+HELP = """/guild NAME      make a guild      /channel NAME   make a channel
+/invite          show a code       /join INVITE    a code or a link
+/reply N TEXT    answer            /react [N] EMOJI
+/edit TEXT       your last one     /delete [N]     take back
+/pin N           pin, or unpin     /search WORDS   /members
+@NAME mentions. N: the number before a message, else the last one"""
+
+
+class NoCommand(Exception):
+    """The line cannot be done; the text says why."""
+
+
+class Commands:
+    """`show` shows a line until the next one."""
+
+    def __init__(self, model: ChatModel, show: Callable[[str], None]) -> None:
+        self._model = model
+        self._show = show
+        self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
+            "help": self._help, "guild": self._guild, "channel": self._channel, "invite": self._invite, "join": self._join,
+            "reply": self._reply, "edit": self._edit, "delete": self._delete, "react": self._react, "pin": self._pin,
+            "search": self._search, "members": self._members,
+        }  # fmt: skip
+
+    async def do(self, line: str) -> None:
+        """Do what the line says. Raises NoCommand, ApiError, OutcomeUnknown."""
+        self._show("")
+        if not line.startswith("/"):
+            await self._model.client.post(self._open(), self._model.stored_text(line))
+            return
+        name, _, argument = line[1:].partition(" ")
+        command = self._commands.get(name)
+        if command is None:
+            raise NoCommand(f"/{name} is no command: /help lists them")
+        await command(argument.strip())
+
+    def _open(self) -> str:
+        if self._model.open_channel is None:
+            raise NoCommand("no channel is open: /guild NAME makes a guild, /join CODE joins one")
+        return self._model.open_channel
+
+    def _guild_id(self) -> str:
+        return self._model.channels[self._open()].guild_id
+
+    def _numbered(self, number: str) -> ShownMessage:
+        shown = self._model.shown
+        found = (message for message in shown.messages.values() if str(message.sequence) == number) if shown else ()
+        message = next(iter(found), None)
+        if message is None:
+            raise NoCommand(f"no message here has the number {number!r}")
+        return message
+
+    async def _help(self, argument: str) -> None:
+        self._show("help")
+
+    async def _guild(self, name: str) -> None:
+        guild = await self._model.client.create_guild(name)
+        channel = await self._model.client.create_channel(guild.guild_id, "general")
+        await self._model.load_guild(guild.guild_id, guild.name)
+        await self._model.open(channel.channel_id)
+        await self._invite("")
+
+    async def _channel(self, name: str) -> None:
+        guild_id = self._guild_id()
+        channel = await self._model.client.create_channel(guild_id, name)
+        await self._model.load_guild(guild_id, self._model.guilds[guild_id])
+        await self._model.open(channel.channel_id)
+
+    async def _invite(self, argument: str) -> None:
+        invite = await self._model.client.create_invite(self._guild_id())
+        self._show(f"others join with: /join {invite.code}")
+
+    async def _join(self, invite: str) -> None:
+        member = await self._model.client.accept_invite(invite)
+        guild = await self._model.client.request("GET", f"/guilds/{member.guild_id}")
+        await self._model.load_guild(member.guild_id, guild["name"])
+        channels = [one for one in self._model.channels.values() if one.guild_id == member.guild_id]
+        if channels:
+            await self._model.open(channels[0].channel_id)
+
+    async def _reply(self, argument: str) -> None:
+        number, _, text = argument.partition(" ")
+        answered = self._numbered(number)
+        await self._model.client.post(self._open(), self._model.stored_text(text), reply_to=answered.event_id)
+
+    async def _edit(self, text: str) -> None:
+        own = self._model.own_last()
+        if own is None:
+            raise NoCommand("none of your messages is shown")
+        await self._model.client.edit(self._open(), own.event_id, self._model.stored_text(text))
+
+    async def _delete(self, argument: str) -> None:
+        message = self._numbered(argument) if argument else self._model.own_last()
+        if message is None:
+            raise NoCommand("none of your messages is shown")
+        await self._model.client.redact(self._open(), message.event_id)
+
+    async def _react(self, argument: str) -> None:
+        number, _, emoji = argument.rpartition(" ")
+        message = self._numbered(number) if number else self._model.last()
+        if message is None:
+            raise NoCommand("no message is shown")
+        reaction = message.reactions.get(emoji)
+        change = self._model.client.unreact if reaction is not None and reaction.me else self._model.client.react
+        await change(self._open(), message.event_id, emoji)
+
+    async def _pin(self, number: str) -> None:
+        message = self._numbered(number)
+        change = self._model.client.unpin if message.pinned else self._model.client.pin
+        await change(self._open(), message.event_id)
+
+    async def _search(self, words: str) -> None:
+        found = await self._model.client.search(words, limit=5)
+        lines = [f"#{hit.subtitle} {hit.sequence} {hit.title}: {self._model.shown_text(hit.snippet)}" for hit in found]
+        self._show("   ".join(lines) or f"nothing has {words!r}")
+
+    async def _members(self, argument: str) -> None:
+        members = [member async for member in self._model.client.members(self._guild_id())]
+        online = self._model.online
+        names = [
+            f"{one.display_name or one.username}{' *' if one.user_id in online else ''} ({one.role})" for one in members
+        ]
+        self._show(", ".join(names))

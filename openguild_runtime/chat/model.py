@@ -1,0 +1,185 @@
+"""What the terminal shows, without the terminal: guilds, channels with unread counts, the messages of the open channel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from openguild_proto.client.message_list import MessageList, ShownMessage
+from openguild_runtime.client import (
+    ChannelCreated,
+    ChannelDeleted,
+    ChannelRead,
+    ChannelUpdated,
+    Client,
+    Connected,
+    Event,
+    Forbidden,
+    GuildUpdated,
+    Interrupted,
+    LogEvent,
+    LogGone,
+    MemberJoined,
+    MessagePosted,
+    PresenceChanged,
+    UserTyping,
+)
+
+MENTION = re.compile(r"<@([0-9a-f-]{36})>")
+AT_NAME = re.compile(r"(?<!\S)@([^\s@]+?)(?=[.,:;!?)]*(?:\s|$))")
+
+
+class ShownChannel(msgspec.Struct):
+    """A channel in the list. `unread`: messages of others behind the read position."""
+
+    channel_id: str
+    guild_id: str
+    name: str
+    unread: int = 0
+    latest: int = 0  # sequence up to which `unread` counts
+
+
+class ChatModel:
+    """Feed `hear` with the events of the gateway, and `open` a channel before its messages are shown."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.user_id = ""
+        self.username = ""
+        self.guilds: dict[str, str] = {}  # id -> name
+        self.channels: dict[str, ShownChannel] = {}
+        self.names: dict[str, str] = {}  # of users, as far as they are known
+        self._ids: dict[str, str] = {}  # of the same, by their username in lower case
+        self.status = "connecting"
+        self.typing = ""  # who writes in the open channel
+        self.online: set[str] = set()
+        self.open_channel: str | None = None
+        self.shown: MessageList | None = None
+        self._read_up_to = 0  # in the open channel
+
+    async def load(self) -> None:
+        """Read guilds, channels and unread counts. Raises ApiError, OutcomeUnknown."""
+        me = await self.client.request("GET", "/users/me")
+        self.user_id, self.username = me["user_id"], me["username"]
+        self.names[self.user_id] = self.username
+        for guild in [line async for line in self.client.guilds()]:
+            await self.load_guild(guild.guild_id, guild.name)
+        async for position in self.client.unread():
+            if position.channel_id in self.channels:
+                channel = self.channels[position.channel_id]
+                channel.unread, channel.latest = position.unread, position.latest_sequence
+
+    async def load_guild(self, guild_id: str, name: str) -> None:
+        """Read the channels and members of a guild. Raises ApiError, OutcomeUnknown."""
+        self.guilds[guild_id] = name
+        async for channel in self.client.channels(guild_id):
+            self.channels.setdefault(channel.channel_id, ShownChannel(channel.channel_id, guild_id, channel.name))
+        async for member in self.client.members(guild_id):
+            self._know(member.user_id, member.username, member.display_name)
+        with suppress(Forbidden):  # this server does not show presence
+            presence = await self.client.presence(guild_id)
+            self.online |= {line.user_id for line in presence.members}
+
+    def _know(self, user_id: str, username: str, display_name: str | None) -> None:
+        self.names[user_id] = display_name or username
+        self._ids[username.lower()] = user_id
+
+    def shown_text(self, text: str) -> str:
+        """Return a text with the names of those whom it mentions."""
+        return MENTION.sub(lambda found: f"@{self.names.get(found[1], 'somebody')}", text)
+
+    def stored_text(self, written: str) -> str:
+        """Return what was written as it is stored: `@name` of somebody known mentions them (PROTOCOL 6.11.1)."""
+
+        def mention(found: re.Match[str]) -> str:
+            user_id = self._ids.get(found[1].lower())
+            return found[0] if user_id is None else f"<@{user_id}>"
+
+        return AT_NAME.sub(mention, written)
+
+    async def open(self, channel_id: str) -> None:
+        """Show a channel: its newest messages, which are read by that. Raises ApiError, OutcomeUnknown."""
+        self.open_channel, self.typing, self._read_up_to = channel_id, "", 0
+        self.shown = await self.client.message_list(channel_id, self.user_id)
+        self.read()
+
+    def read(self) -> None:
+        """The user has read the open channel; the server is told of it soon."""
+        if self.open_channel is None or self.shown is None or self.shown.head <= self._read_up_to:
+            return
+        self.channels[self.open_channel].unread = 0
+        self._read_up_to = self.shown.head
+        self.client.note_read(self.open_channel, self.shown.head)
+
+    def own_last(self) -> ShownMessage | None:
+        """Return the newest message of the user that is shown and not taken back."""
+        return self._last(lambda message: message.author_id == self.user_id)
+
+    def last(self) -> ShownMessage | None:
+        """Return the newest message that is shown and not taken back."""
+        return self._last(lambda message: True)
+
+    def _last(self, wanted: Callable[[ShownMessage], bool]) -> ShownMessage | None:
+        messages = reversed(list(self.shown.messages.values())) if self.shown is not None else ()
+        return next((message for message in messages if message.text is not None and wanted(message)), None)
+
+    # --- events --------------------------------------------------------------------------------------
+
+    def hear(self, event: Event) -> None:
+        """Take an event: afterwards everything here is as it says."""
+        match event:
+            case Connected():
+                self.status = "connected"
+            case Interrupted(reason=reason, retry_secs=None):
+                self.status = f"renewing the session ({reason})"
+            case Interrupted(reason=reason, retry_secs=secs):
+                self.status = f"reconnecting in {secs:.1f} s ({reason})"
+            case PresenceChanged(user_id=user_id, status=status):
+                (self.online.discard if status.value == "offline" else self.online.add)(user_id)
+            case UserTyping(channel_id=channel_id, user_id=user_id, preview=preview) if channel_id == self.open_channel:
+                self.typing = f"{self.names.get(user_id, 'somebody')} is writing" if preview != "" else ""
+            case LogGone(log=log):
+                self._forget(log)
+            case LogEvent():
+                self._hear_log(event)
+
+    def _hear_log(self, event: LogEvent[Any]) -> None:
+        match event:
+            case GuildUpdated(content=content):
+                self.guilds[event.log_id] = content.name
+            case ChannelCreated(content=content) | ChannelUpdated(content=content):
+                channel = self.channels.setdefault(
+                    content.channel_id, ShownChannel(content.channel_id, event.log_id, content.name)
+                )
+                channel.name = content.name
+            case ChannelDeleted(content=content):
+                self.channels.pop(content.channel_id, None)
+            case ChannelRead(content=content) if content.channel_id in self.channels:
+                channel = self.channels[content.channel_id]
+                if content.last_read_sequence >= channel.latest:
+                    channel.unread = 0
+            case MessagePosted():
+                self.names.setdefault(event.author.id, event.author.username)
+                heard = self.channels.get(event.channel_id)
+                if heard is not None and event.sequence > heard.latest:
+                    heard.latest = event.sequence
+                    heard.unread += event.channel_id != self.open_channel and event.author.id != self.user_id
+            case MemberJoined(content=content):
+                self._know(content.user_id, content.username, content.display_name)
+        if event.log == f"channel:{self.open_channel}" and self.shown is not None:
+            self.shown.apply(event.sequence, event.wire)
+            if isinstance(event, MessagePosted):
+                self.typing = ""
+
+    def _forget(self, log: str) -> None:
+        kind, _, log_id = log.partition(":")
+        if kind == "channel":
+            self.channels.pop(log_id, None)
+            if log_id == self.open_channel:
+                self.open_channel = self.shown = None
+        elif kind == "guild":
+            self.guilds.pop(log_id, None)

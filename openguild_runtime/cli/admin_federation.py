@@ -1,0 +1,41 @@
+"""`openguild-server admin federation ...`: other servers, and what is decided of them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+NAMES = ("action", "server", "guild", "reason", "limit", "revoke")
+
+
+def add_federation_commands(asking: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `admin federation peers|guilds|allow|deny|quarantine|clear|retry|keys`."""
+    federation = asking.add_parser("federation", help="other servers, and what is decided of them")
+    actions = federation.add_subparsers(dest="action", metavar="action", required=True)
+    peers = actions.add_parser("peers", help="the servers that are known: standing, address, last contact")
+    peers.add_argument("server", nargs="?", help="only this one, with its keys")
+    peers.add_argument("--limit", type=int, default=200)
+    guilds = actions.add_parser("guilds", help="guilds with members on several servers")
+    guilds.add_argument("--limit", type=int, default=200)
+    for action, text in (
+        ("allow", "hear and ask a server, in the mode pinned too"),
+        ("deny", "have nothing to do with a server"),
+        ("quarantine", "take nothing new of a server: no posts, no joins, no invites"),
+        ("clear", "take back what was decided"),
+    ):
+        ruling = actions.add_parser(action, help=f"{text}; at once, on every replica, and it stays")
+        ruling.add_argument("server")
+        ruling.add_argument("--guild", metavar="ID", help="only in this guild")
+        if action != "clear":
+            ruling.add_argument("--reason", default="", help="one line that the users concerned are shown")
+    retry = actions.add_parser("retry", help="ask a server now; exit status 1 if it gives no answer that counts")
+    retry.add_argument("server")
+    keys = actions.add_parser("keys", help="the keys of this server")
+    keys.add_argument("--revoke", metavar="KEY_ID", help="revoke a former key, and tell the other servers")
+
+
+def federation_request(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the request for the admin socket."""
+    return {"command": "federation"} | {
+        name: arguments[name] for name in NAMES if arguments.get(name) not in {None, ""}
+    }

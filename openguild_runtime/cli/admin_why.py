@@ -1,0 +1,27 @@
+"""`openguild-server admin why ID`: prints what the servers of this host remember of a request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import msgspec
+
+from openguild_proto.diagnosis.why import Remembered, explain, is_known, not_found
+from openguild_runtime.server.failures import CommandFailed
+
+
+def show_why(answers: list[dict[str, Any]], arguments: dict[str, Any]) -> int:
+    """Print what is remembered, and return 0; 1 if that is nothing. Raises CommandFailed: no server told anything."""
+    told = [msgspec.convert(answer, Remembered) for answer in answers if "error" not in answer]
+    if not told:
+        raise CommandFailed(f"admin why: {answers[0]['error']}")
+    request_id = arguments["request_id"]
+    if arguments["json"]:
+        sys.stdout.write(json.dumps([msgspec.to_builtins(each) for each in told], indent=2, ensure_ascii=False) + "\n")
+    elif is_known(told):
+        sys.stdout.write("\n".join(explain(request_id, told)) + "\n")
+    else:
+        sys.stderr.write(not_found(request_id, told) + "\n")
+    return 0 if is_known(told) else 1

@@ -1,0 +1,227 @@
+"""What a client hears, as types: `@client.on(MessagePosted)`, or `match` on the events of `client.gateway()`.
+
+An event of a log has its place (`log`, `epoch`, `sequence`), the signed `event`, and its `content`. Events about a message
+have methods that act on it.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Generic, TypeVar
+
+import msgspec
+
+from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.gateway.client_events import Delivered
+from openguild_proto.gateway.frames import GoneCode, Ready
+from openguild_proto.hints import PresenceStatus
+from openguild_proto.schemas.events import (
+    AnyContent,
+    EditContent,
+    EventAuthor,
+    MessageContent,
+    PinContent,
+    ReactionContent,
+    RedactedContent,
+    RedactionContent,
+    UnknownContent,
+)
+from openguild_proto.schemas.messages import ChangedMessage, ReadPosition
+from openguild_runtime.client.messages import Messages, Posted
+
+C = TypeVar("C", bound=AnyContent | UnknownContent)
+
+
+class Event:
+    """Base of all events of a client."""
+
+    __slots__ = ()
+
+
+class Connected(Event, msgspec.Struct, frozen=True):
+    """The gateway is authenticated, for the first time or again: `ready` tells the user and their guilds."""
+
+    ready: Ready
+
+
+class Interrupted(Event, msgspec.Struct, frozen=True):
+    """The connection ended; the client comes back in `retry_secs`, or when it has a new token (None). Nothing is missed."""
+
+    reason: str
+    retry_secs: float | None
+
+
+class LogFollowed(Event, msgspec.Struct, frozen=True):
+    """A log is followed behind the sequence `after`. `recovered` False: read anew what you know of it, up to `after`."""
+
+    log: str
+    epoch: int
+    after: int
+    head: int
+    recovered: bool
+
+
+class LogGone(Event, msgspec.Struct, frozen=True):
+    """A log is not followed any more: the right to read it has ended, or it was deleted."""
+
+    log: str
+    code: GoneCode
+
+
+class UserTyping(Event, msgspec.Struct, frozen=True):
+    """A user is typing in a channel. `preview`: their text, if they show it."""
+
+    channel_id: str
+    user_id: str
+    preview: str | None = None
+
+
+class PresenceChanged(Event, msgspec.Struct, frozen=True):
+    """The presence of a user who shares a guild changed."""
+
+    user_id: str
+    status: PresenceStatus
+
+
+class LogEvent(Event, Generic[C]):
+    """The next event of a log, in order and once. `client`: whatever acts on it goes through this client."""
+
+    __slots__ = ("client", "content", "epoch", "event", "log", "sequence", "wire")
+
+    def __init__(self, client: Messages, delivered: Delivered, event: CanonicalEvent, content: C) -> None:
+        self.client = client
+        self.log = delivered.log
+        self.epoch = delivered.epoch
+        self.sequence = delivered.sequence
+        self.wire = delivered.wire  # the event in JSON, as it was signed
+        self.event = event
+        self.content = content
+
+    @property
+    def log_id(self) -> str:
+        """The id of the channel, guild or user whose log it is."""
+        return self.log.partition(":")[2]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.log} {self.sequence}: {self.content!r})"
+
+
+class UnknownEvent(LogEvent[UnknownContent]):
+    """An event of a newer server: its type is in `event.event_type`."""
+
+
+class TextTakenBack(LogEvent[RedactedContent]):
+    """A message, or an edit of one, that was redacted before this client read it."""
+
+
+Said = TypeVar("Said", bound=MessageContent | EditContent | RedactionContent | ReactionContent | PinContent)
+
+
+class MessageEvent(LogEvent[Said]):
+    """An event about the message `message_id` of the channel `channel_id`. `author`: of the event."""
+
+    __slots__ = ()
+
+    @property
+    def channel_id(self) -> str:
+        return self.log_id
+
+    @property
+    def message_id(self) -> str:
+        content = self.content
+        return self.event.event_id if isinstance(content, MessageContent) else content.target
+
+    @property
+    def author(self) -> EventAuthor:
+        return self.content.author
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the client's own user did this."""
+        return self.author.id == self.client.user_id
+
+    async def reply(self, text: str, *, nonce: str | None = None) -> Posted:
+        """Answer the message. The same text as an answer to this event is stored once, also by a later run of the program.
+
+        `nonce`: of the post, where answers are told apart by something else than their texts. Raises ApiError, OutcomeUnknown.
+        """
+        nonce = self._nonce("reply", text) if nonce is None else nonce
+        return await self.client.post(self.channel_id, text, reply_to=self.message_id, nonce=nonce)
+
+    def _nonce(self, *parts: str) -> str:
+        """Return the nonce of what is done because of this event: the same one whenever it is done."""
+        return sha256("\0".join((self.event.event_id, *parts)).encode()).hexdigest()
+
+    async def react(self, emoji: str) -> ChangedMessage:
+        """Add an emoji to the message. Raises ApiError, OutcomeUnknown."""
+        return await self.client.react(self.channel_id, self.message_id, emoji)
+
+    async def unreact(self, emoji: str) -> ChangedMessage:
+        """Take one's own emoji back. Raises ApiError, OutcomeUnknown."""
+        return await self.client.unreact(self.channel_id, self.message_id, emoji)
+
+    async def redact(self, reason: str | None = None) -> ChangedMessage:
+        """Take the message back: one's own, or as a moderator. Raises ApiError, OutcomeUnknown."""
+        return await self.client.redact(self.channel_id, self.message_id, reason)
+
+    def note_read(self) -> None:
+        """Have read the channel up to this event: the server is told soon."""
+        self.client.note_read(self.channel_id, self.sequence)
+
+    async def mark_read(self) -> ReadPosition:
+        """Have read the channel up to this event, and wait until the server knows. Raises ApiError, OutcomeUnknown."""
+        return await self.client.mark_read(self.channel_id, self.sequence)
+
+
+class MessagePosted(MessageEvent[MessageContent]):
+    """A message was posted."""
+
+    __slots__ = ("_edits",)
+
+    def __init__(self, client: Messages, delivered: Delivered, event: CanonicalEvent, content: MessageContent) -> None:
+        super().__init__(client, delivered, event, content)
+        self._edits = 0  # made with this object
+
+    @property
+    def text(self) -> str:
+        return self.content.content
+
+    async def edit(self, text: str, *, nonce: str | None = None) -> ChangedMessage:
+        """Give one's own message another text. Raises ApiError, OutcomeUnknown.
+
+        The first, second, ... edit of this event to the same text is stored once, also by a later run of the program.
+        """
+        nonce = self._nonce("edit", str(self._edits), text) if nonce is None else nonce
+        changed = await self.client.edit(self.channel_id, self.message_id, text, nonce=nonce)
+        self._edits += 1
+        return changed
+
+
+class MessageEdited(MessageEvent[EditContent]):
+    """A message was edited."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        return self.content.content
+
+
+class MessageRedacted(MessageEvent[RedactionContent]):
+    """A message was redacted: discard its text."""
+
+
+class ReactionAdded(MessageEvent[ReactionContent]):
+    """A user reacted to a message: `content.emoji`."""
+
+
+class ReactionRemoved(MessageEvent[ReactionContent]):
+    """A user removed their reaction."""
+
+
+class MessagePinned(MessageEvent[PinContent]):
+    """A message was pinned."""
+
+
+class MessageUnpinned(MessageEvent[PinContent]):
+    """A message was unpinned."""

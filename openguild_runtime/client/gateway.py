@@ -1,0 +1,330 @@
+"""The client's gateway: the events of all logs that its user may read, and commands, over one socket.
+
+async with client.gateway() as events:
+    async for event in events:
+        match event:
+            case MessagePosted(text="ping"):
+                await event.reply("pong")
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from openguild_proto.client import (
+    AccountLogs,
+    ApiError,
+    Backoff,
+    GatewayClient,
+    Place,
+    Unauthorized,
+    is_temporary,
+    refused_command,
+)
+from openguild_proto.gateway import client_events as told
+from openguild_proto.gateway.client_commands import keyed
+from openguild_proto.gateway.commands import key_of
+from openguild_proto.gateway.encoding import Encoding
+from openguild_proto.gateway.frames import AnyCommand
+from openguild_proto.operations.epochs import LOG_HEAD
+from openguild_proto.schemas.guilds import Channel
+from openguild_runtime.client.connection_pool import ConnectionPool
+from openguild_runtime.client.events import Connected, Event, Interrupted, LogEvent, LogFollowed, LogGone
+from openguild_runtime.client.gateway_driver import GatewayDriver
+from openguild_runtime.client.log_events import log_event, overheard_event
+from openguild_runtime.client.messages import Messages
+from openguild_runtime.client.subscription import StreamEnded
+from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+
+MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program
+CLOSE_SECS = 3.0
+
+
+class _Answer:
+    """The answer that a caller waits for."""
+
+    __slots__ = ("arrived", "outcome")
+
+    def __init__(self) -> None:
+        self.arrived = anyio.Event()
+        self.outcome: told.Answered | told.Refused | told.Dropped | None = None
+
+
+class Gateway:
+    """An async iterator of `Event`, within `async with`. For one consumer; commands may come from any task.
+
+    Follows everything that the user may read, behind `positions` where they have the log, else from now on; with
+    `everything` False only what `follow` names. An event counts as handled, and moves
+    `positions`, with `handled` or when the next one is taken.
+    A program that takes no events is a slow reader: the server keeps them for it.
+
+    The iterator raises ApiError when the session has ended, and StreamEnded when the server will not have this client.
+    """
+
+    def __init__(
+        self,
+        client: Messages,
+        pool: ConnectionPool,
+        sources: ClocksAndEntropy,
+        jitter: Callable[[], float],
+        token: Callable[[str | None], Awaitable[str]],
+        positions: dict[str, Place],
+        *,
+        retry_secs: float,
+        everything: bool = True,
+    ) -> None:
+        self._client = client
+        self._clock = sources.monotonic
+        self._random_bytes = sources.random_bytes
+        self._jitter = jitter
+        self._positions = positions
+        self._retry_secs = retry_secs
+        self._machine = GatewayClient(Encoding.JSON, jitter=jitter, random_bytes=sources.random_bytes)
+        self._logs = AccountLogs(self._machine) if everything else None
+        self._driver = GatewayDriver(self._machine, pool, self._clock, jitter, token, self._hear, self._has_room)
+        self._tasks: TaskGroup | None = None
+        self._waiting: deque[Event] = deque()
+        self._arrived = anyio.Event()
+        self._taken: Event | None = None  # by the program, which may still be busy with it
+        self._answers: dict[int, _Answer] = {}
+        self._end: Exception | None = None
+        self._opened = anyio.Event()  # or it is over
+        self._over = anyio.Event()
+
+    # --- its life ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Gateway:
+        if self._logs is not None:
+            for log, place in self._positions.items():
+                self._machine.follow(log, place)
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._drive)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """An event that the program failed on is not handled: it comes again behind the kept positions."""
+        tasks, self._tasks = self._tasks, None
+        if kind is None:
+            self.handled()
+        self._machine.close()
+        self._driver.wake()
+        with anyio.move_on_after(CLOSE_SECS, shield=True):
+            await self._over.wait()
+        if tasks is not None:
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)  # the failure passes on as it is, not within a group
+
+    async def _drive(self) -> None:
+        try:
+            await self._driver.run()
+        except ApiError as refusal:
+            self._end = refusal
+        finally:
+            self._over.set()
+            self._arrived.set()
+            self._opened.set()
+            for answer in self._answers.values():
+                answer.arrived.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._over.is_set()
+
+    # --- events --------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Gateway:
+        return self
+
+    async def __anext__(self) -> Event:
+        self.handled()
+        while not self._waiting:
+            if self._over.is_set():
+                if self._end is not None:
+                    raise self._end
+                raise StopAsyncIteration
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+        self._taken = event = self._waiting.popleft()
+        self._driver.made_room()
+        return event
+
+    def handled(self) -> None:
+        """Move `positions` behind the last event: the program is done with it. Taking the next one does the same."""
+        match self._taken:
+            case LogEvent() as event:
+                self._positions[event.log] = Place(event.epoch, event.sequence)
+            case LogFollowed(log=log, epoch=epoch, after=after):
+                self._positions[log] = Place(epoch, after)
+            case LogGone(log=log):
+                self._positions.pop(log, None)
+        self._taken = None
+
+    def _has_room(self) -> bool:
+        """An answer may stand behind events in the network, so these are read while somebody waits for one."""
+        return len(self._waiting) < MAX_WAITING_EVENTS or bool(self._answers)
+
+    def _hear(self, event: told.ClientEvent) -> None:
+        """Take an event of the machine."""
+        match event:
+            case told.Answered(ref=ref) | told.Refused(ref=ref) | told.Dropped(ref=ref):
+                answer = self._answers.get(ref)
+                if answer is not None:
+                    answer.outcome = event
+                    answer.arrived.set()
+                return
+            case told.Ended(code=code, reason=reason):
+                if code is not None:
+                    self._end = StreamEnded(code, reason)
+                return
+            case told.Opened():
+                self._opened.set()
+            case told.Interrupted() if self._opened.is_set():
+                self._opened = anyio.Event()
+        if self._logs is not None:
+            self._follow_account(self._logs, event)
+        heard = self._event_of(event)
+        if heard is not None:
+            self._waiting.append(heard)
+            self._arrived.set()
+
+    def _event_of(self, event: told.ClientEvent) -> Event | None:
+        match event:
+            case told.Delivered():
+                return log_event(self._client, event)
+            case told.Overheard():
+                return overheard_event(event)
+            case told.Opened(ready=ready):
+                return Connected(ready)
+            case told.Interrupted(reason=reason, retry_secs=retry_secs):
+                return Interrupted(reason, retry_secs)
+            case told.Followed(log=log, epoch=epoch, after=after, head=head, recovered=recovered):
+                return LogFollowed(log, epoch, after, head, recovered)
+            case told.LogGone(log=log, code=code) if not self._machine.follows(log):
+                return LogGone(log, code)
+            case told.FollowRefused(log=log):
+                return LogGone(log, "access_lost")
+        return None
+
+    # --- which logs ----------------------------------------------------------------------------------
+
+    def follow(self, log: str, *, tail: int | None = None) -> None:
+        """Follow a log, such as "channel:<id>": behind its position, else with its newest `tail` events, else from now on."""
+        self._machine.follow(log, self._positions.get(log), tail=tail)
+        self._driver.wake()
+
+    def unfollow(self, log: str) -> None:
+        """Follow a log no longer. Safe to repeat."""
+        self._machine.unfollow(log)
+        self._driver.wake()
+
+    def _follow_account(self, logs: AccountLogs, event: told.ClientEvent) -> None:
+        match event:
+            case told.Opened(ready=ready):
+                logs.opened(ready)
+            case told.Followed():
+                logs.followed(event)
+            case told.Delivered():
+                logs.delivered(event)
+            case told.LogGone(log=log) if not self._machine.follows(log):
+                logs.gone(log)
+        while (guild_id := logs.next_listing()) is not None:
+            if self._tasks is not None:
+                self._tasks.start_soon(self._list_channels, logs, guild_id)
+
+    async def _list_channels(self, logs: AccountLogs, guild_id: str) -> None:
+        backoff = Backoff(self._jitter)
+        while self._machine.follows(f"guild:{guild_id}"):
+            try:
+                head, channels = await self._channels_of(guild_id)
+            except OutcomeUnknown:
+                await anyio.sleep(backoff.next_delay())
+            except ApiError as refusal:
+                if not is_temporary(refusal.status):
+                    return  # the guild is gone, or no longer the user's: its log says so
+                await anyio.sleep(backoff.next_delay(refusal.retry_after_secs))
+            else:
+                logs.listed(guild_id, head, channels)
+                self._driver.wake()
+                return
+
+    async def _channels_of(self, guild_id: str) -> tuple[int, list[str]]:
+        path, after, found = f"/guilds/{guild_id}/channels?limit=200", "", list[str]()
+        while True:
+            page = await self._client.send("GET", path + after)
+            found += [channel.channel_id for channel in decode_answer(page.body, list[Channel])]
+            next_after = page.header("x-next-after")
+            if next_after is None:
+                return int(page.header(LOG_HEAD.lower()) or 0), found
+            after = f"&after={next_after}"
+
+    # --- commands ------------------------------------------------------------------------------------
+
+    async def opened(self) -> None:
+        """Wait until there is a connection, or it is over."""
+        await self._opened.wait()
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do this beside the events, until the gateway is closed."""
+        if self._tasks is not None:
+            self._tasks.start_soon(work)
+
+    async def attempt(self, command: AnyCommand) -> Any:
+        """Send a command once, on one connection, and return its result. Raises ApiError, OutcomeUnknown."""
+        outcome = await self._answer_to(command, self._clock() + self._retry_secs)
+        if isinstance(outcome, told.Answered):
+            return outcome.result
+        if isinstance(outcome, told.Dropped):
+            raise OutcomeUnknown("the connection was lost")
+        refusal = refused_command(outcome)
+        if isinstance(refusal, Unauthorized):  # it came as the token ended: the next one is on its way
+            self._driver.renew_token()
+            raise OutcomeUnknown(str(refusal)) from refusal
+        raise refusal
+
+    async def carry_out(self, command: AnyCommand) -> Any:
+        """Do a command exactly once, across connections, and return its result. Raises ApiError, OutcomeUnknown."""
+        command = keyed(command, self._random_bytes)
+        backoff, deadline = Backoff(self._jitter), self._clock() + self._retry_secs
+        while True:
+            outcome = await self._answer_to(command, deadline)
+            if isinstance(outcome, told.Answered):
+                return outcome.result
+            if isinstance(outcome, told.Dropped):  # a sign of typing, which may be missed
+                return None
+            refusal = refused_command(outcome)
+            delay = backoff.next_delay(refusal.retry_after_secs)
+            if isinstance(refusal, Unauthorized):  # it came as the token ended: the next one is on its way
+                self._driver.renew_token()
+            elif not is_temporary(refusal.status):
+                raise refusal
+            if self._clock() + delay > deadline:
+                raise refusal
+            await anyio.sleep(delay)
+
+    async def _answer_to(self, command: AnyCommand, deadline: float) -> told.Answered | told.Refused | told.Dropped:
+        if self._over.is_set():
+            raise self._end or OutcomeUnknown("the gateway is closed", key_of(command))
+        answer = _Answer()
+        ref = self._machine.send(command)
+        self._answers[ref] = answer
+        self._driver.wake()
+        try:
+            with anyio.move_on_after(deadline - self._clock()):
+                await answer.arrived.wait()
+        finally:
+            del self._answers[ref]
+        if answer.outcome is None:
+            reason = "the gateway was closed" if self._over.is_set() else "no answer in time"
+            raise OutcomeUnknown(reason, key_of(command))
+        return answer.outcome

@@ -1,0 +1,205 @@
+"""Moves bytes and time for the gateway's client machine: one task that sends and waits, one that reads the open connection."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import ByteStream, TaskGroup
+
+from openguild_proto.client import ApiError, Backoff, GatewayClient, GatewayLink, is_temporary
+from openguild_proto.gateway.client_events import ClientEvent, Connect, Disconnect, Ended, Interrupted, TokenNeeded
+from openguild_proto.limits import CLIENT_HANDSHAKE_SECS
+from openguild_runtime.client.connection_pool import ConnectionPool
+from openguild_runtime.client.transport import (
+    ATTEMPT_SECS,
+    TRANSPORT_ERRORS,
+    Address,
+    OutcomeUnknown,
+    close,
+    describe_failure,
+    receive,
+)
+
+
+class GatewayDriver:
+    """`heard` is called with every event but those that the driver carries out itself.
+
+    `token(refused)` returns an access token other than `refused`. `has_room`: whether more may be read now.
+    """
+
+    def __init__(
+        self,
+        machine: GatewayClient,
+        pool: ConnectionPool,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        token: Callable[[str | None], Awaitable[str]],
+        heard: Callable[[ClientEvent], None],
+        has_room: Callable[[], bool],
+    ) -> None:
+        self._machine = machine
+        self._link = GatewayLink(machine)
+        self._pool = pool
+        self._clock = clock
+        self._jitter = jitter
+        self._get_token = token
+        self._heard = heard
+        self._has_room = has_room
+        self._token: str | None = None  # the one in use
+        self._is_renewing = False
+        self._tasks: TaskGroup | None = None  # while it runs
+        self._transport: ByteStream | None = None
+        self._address: Address | None = None
+        self._woken = anyio.Event()
+        self._more_room = anyio.Event()
+
+    def wake(self) -> None:
+        """The machine has something to do: a command was given, or it was closed."""
+        self._woken.set()
+        self.made_room()
+
+    def made_room(self) -> None:
+        """`has_room` may be true again."""
+        self._more_room.set()
+
+    async def run(self) -> None:
+        """Drive the machine until it has ended. Raises ApiError: the session has ended."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                self._token = await self._fresh_token(None)
+                self._machine.start(self._token, self._clock())
+                while await self._carry_out(tasks):
+                    await self._send()
+                    await self._wait()
+                    self._machine.handle_deadline(self._clock())
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _only(group) from None
+        finally:
+            self._tasks = None
+            await self._close_transport()
+
+    async def _wait(self) -> None:
+        """Until there is something to do, or a deadline has come."""
+        deadline = self._machine.next_deadline()
+        with anyio.move_on_after(None if deadline is None else max(0.0, deadline - self._clock())):
+            await self._woken.wait()
+        self._woken = anyio.Event()
+
+    async def _carry_out(self, tasks: TaskGroup) -> bool:
+        """Carry out what the machine wants; False: it has ended."""
+        while (event := self._machine.next_event()) is not None:
+            match event:
+                case Connect():
+                    await self._connect(tasks)
+                case Disconnect(code=code):
+                    await self._disconnect(code)
+                case TokenNeeded():
+                    self.renew_token()
+                case Ended():
+                    self._heard(event)
+                    return False
+                case _:
+                    if isinstance(event, Interrupted) and event.retry_secs is not None and self._address is not None:
+                        self._pool.mark_failed(self._address)
+                    self._heard(event)
+        if not self._link.is_connected:
+            await self._close_transport()
+        return True
+
+    # --- the connection ------------------------------------------------------------------------------
+
+    async def _connect(self, tasks: TaskGroup) -> None:
+        await self._close_transport()
+        self._address = address = self._pool.address
+        self._link.connect(address.authority, self._clock())
+        try:
+            with anyio.fail_after(CLIENT_HANDSHAKE_SECS):
+                self._transport = await self._pool.connect(address)
+        except TRANSPORT_ERRORS as failure:
+            self._link.failed(describe_failure(failure), self._clock())
+        else:
+            tasks.start_soon(self._read, self._transport)
+
+    async def _read(self, transport: ByteStream) -> None:
+        while self._transport is transport:
+            while not self._has_room():
+                self._more_room = anyio.Event()
+                await self._more_room.wait()
+            try:
+                data = await receive(transport)
+            except TRANSPORT_ERRORS as failure:
+                if self._transport is transport:
+                    self._link.failed(describe_failure(failure), self._clock())
+                    self._woken.set()
+                return
+            if self._transport is not transport:
+                return
+            self._link.receive_data(data, self._clock())
+            self._woken.set()
+            if not data:
+                return
+            await anyio.lowlevel.checkpoint()  # the program has its turn even if the network is faster
+
+    async def _send(self) -> None:
+        transport, data = self._transport, self._link.data_to_send()
+        if transport is None or not data:
+            return
+        try:
+            with anyio.fail_after(ATTEMPT_SECS):
+                await transport.send(data)
+        except TRANSPORT_ERRORS as failure:
+            if self._transport is transport and self._link.is_connected:
+                self._link.failed(describe_failure(failure), self._clock())
+                self._woken.set()
+
+    async def _disconnect(self, code: int) -> None:
+        transport, data = self._transport, self._link.disconnect(code)
+        if transport is not None:
+            with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT_ERRORS):
+                await transport.send(data)
+        await self._close_transport()
+
+    async def _close_transport(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await close(transport)
+
+    # --- the token -----------------------------------------------------------------------------------
+
+    def renew_token(self) -> None:
+        """Get another token than the one in use, unless that is under way. The machine uses it from then on."""
+        if not self._is_renewing and self._tasks is not None:
+            self._is_renewing = True
+            self._tasks.start_soon(self._renew_token)
+
+    async def _renew_token(self) -> None:
+        self._token = await self._fresh_token(self._token)
+        self._is_renewing = False
+        self._machine.set_token(self._token, self._clock())
+        self._woken.set()
+
+    async def _fresh_token(self, refused: str | None) -> str:
+        """Try until there is one. Raises ApiError: the session has ended."""
+        backoff = Backoff(self._jitter)
+        while True:
+            try:
+                return await self._get_token(refused)
+            except OutcomeUnknown:
+                await anyio.sleep(backoff.next_delay())
+            except ApiError as refusal:
+                if not is_temporary(refusal.status):
+                    raise
+                await anyio.sleep(backoff.next_delay(refusal.retry_after_secs))
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what a group with one exception is about."""
+    inner = group.exceptions[0]
+    if len(group.exceptions) > 1:
+        return group
+    return _only(inner) if isinstance(inner, BaseExceptionGroup) else inner

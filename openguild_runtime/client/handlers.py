@@ -1,0 +1,40 @@
+"""Functions that a program has registered for kinds of events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from openguild_runtime.client.events import Event
+
+E = TypeVar("E", bound=Event)
+Handler = Callable[[E], Awaitable[None]]
+
+log = logging.getLogger("openguild.client")
+
+
+class Handlers:
+    """Handlers by the type of event that they are for; a base type such as `LogEvent` is for all of its kinds."""
+
+    def __init__(self) -> None:
+        self._handlers: list[tuple[type[Event], Handler[Any]]] = []
+
+    def on(self, kind: type[E]) -> Callable[[Handler[E]], Handler[E]]:
+        """Return a decorator that registers a handler for `kind`."""
+
+        def register(handler: Handler[E]) -> Handler[E]:
+            self._handlers.append((kind, handler))
+            return handler
+
+        return register
+
+    async def call(self, event: Event) -> None:
+        """Call the handlers of an event, in the order of registration. What one raises is logged; the others are called."""
+        for kind, handler in self._handlers:
+            if isinstance(event, kind):
+                try:
+                    await handler(event)
+                except Exception:
+                    name = getattr(handler, "__name__", repr(handler))
+                    log.exception("the handler %s failed on %r", name, event)

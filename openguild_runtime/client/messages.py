@@ -1,0 +1,184 @@
+"""The client's methods about messages. Each command is done exactly once: all attempts carry one key (PROTOCOL 7.5)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from openguild_proto.client.message_list import MessageList
+from openguild_proto.gateway.frames import AnyCommand, Edit, Post, React, Read, Redact, Typing
+from openguild_proto.limits import DEFAULT_PAGE_EVENTS
+from openguild_proto.operations.epochs import LOG_HEAD
+from openguild_proto.schemas.messages import (
+    AllowedMentions,
+    ChangedMessage,
+    Mention,
+    Message,
+    ReadPosition,
+    TextVersion,
+)
+from openguild_proto.schemas.search import SearchResult
+from openguild_runtime.client.api import Api
+from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
+
+T = TypeVar("T")
+_REF = 0  # given by whatever sends the command
+
+
+class Posted(msgspec.Struct, frozen=True, gc=False):
+    """The server's acknowledgement of a post: the event is durable."""
+
+    sequence: int
+    event_id: str
+    created_at: str
+
+
+class Messages(Api):
+    """Methods built on `carry_out`. All raise ApiError, when nothing was done, and OutcomeUnknown, when that is unknown."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def user_id(self) -> str | None:
+        """The id of the user who is logged in."""
+
+    @abstractmethod
+    async def carry_out(self, command: AnyCommand) -> Any:
+        """Do a command exactly once and return its decoded result, None if it has none. A key is chosen if there is none."""
+
+    async def post(
+        self,
+        channel_id: str,
+        text: str,
+        *,
+        reply_to: str | None = None,
+        allowed_mentions: AllowedMentions | None = None,
+        nonce: str | None = None,
+    ) -> Posted:
+        """Store a message. After OutcomeUnknown post again with the exception's `nonce`.
+
+        `nonce`, here and in `edit`: 1 to 64 visible ASCII characters, random by default. What has the same one is stored
+        once in a channel; with another text it raises Conflict (PROTOCOL 7.5).
+        """
+        command = Post(_REF, channel_id, content=text, key=nonce, reply_to=reply_to, allowed_mentions=allowed_mentions)
+        return _converted(await self.carry_out(command), Posted)
+
+    async def edit(self, channel_id: str, message_id: str, text: str, *, nonce: str | None = None) -> ChangedMessage:
+        """Give one's own message another text. `message_id`: `Posted.event_id`, or of an event."""
+        return await self._change(Edit(_REF, channel_id, event_id=message_id, content=text, key=nonce))
+
+    async def redact(self, channel_id: str, message_id: str, reason: str | None = None) -> ChangedMessage:
+        """Take a message back: one's own, or as a moderator. Repeating it changes nothing."""
+        return await self._change(Redact(_REF, channel_id, event_id=message_id, reason=reason))
+
+    async def react(self, channel_id: str, message_id: str, emoji: str) -> ChangedMessage:
+        """Add an emoji to a message. Repeating it changes nothing."""
+        return await self._change(React(_REF, channel_id, event_id=message_id, emoji=emoji))
+
+    async def unreact(self, channel_id: str, message_id: str, emoji: str) -> ChangedMessage:
+        """Take one's own emoji back. Repeating it changes nothing."""
+        return await self._change(React(_REF, channel_id, event_id=message_id, emoji=emoji, action="remove"))
+
+    async def mark_read(self, channel_id: str, sequence: int | None = None) -> ReadPosition:
+        """Move the read position to `sequence`, or to the newest event, and return it. It never moves back.
+
+        One is sent in a second, for all channels together, and of a channel only the newest: `note_read` does not wait.
+        """
+        return _converted(await self.carry_out(Read(_REF, channel_id, sequence=sequence)), ReadPosition)
+
+    @abstractmethod
+    def note_read(self, channel_id: str, sequence: int | None = None) -> None:
+        """Move the read position soon: over the gateway, when it is open. One that the server refuses is dropped."""
+
+    async def typing(self, channel_id: str, preview: str | None = None) -> None:
+        """Tell the others that one is writing, and what, if `preview` is given."""
+        await self.carry_out(Typing(_REF, channel_id, preview=preview))
+
+    async def _change(self, command: AnyCommand) -> ChangedMessage:
+        return _converted(await self.carry_out(command), ChangedMessage)
+
+    # --- pins ----------------------------------------------------------------------------------------
+
+    async def pin(self, channel_id: str, message_id: str) -> None:
+        """Pin a message, as a moderator. Repeating it changes nothing."""
+        await self.send("PUT", f"/channels/{channel_id}/pins/{message_id}", repeatable=True)
+
+    async def unpin(self, channel_id: str, message_id: str) -> None:
+        """Unpin a message. Repeating it changes nothing."""
+        await self.send("DELETE", f"/channels/{channel_id}/pins/{message_id}", repeatable=True)
+
+    def pins(self, channel_id: str) -> AsyncIterator[Message]:
+        """Iterate over the pinned messages."""
+        return self.list_items(Message, f"/channels/{channel_id}/pins")
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    async def messages(
+        self,
+        channel_id: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        around: int | None = None,
+        limit: int = DEFAULT_PAGE_EVENTS,
+    ) -> list[Message]:
+        """Return a page of messages as they are now, oldest first: the newest, or before, after or around a sequence."""
+        bounds = {"before": before, "after": after, "around": around, "limit": limit}
+        path = f"/channels/{channel_id}/messages?" + _query(bounds)
+        return decode_answer((await self.send("GET", path)).body, list[Message])
+
+    async def message_list(self, channel_id: str, user_id: str, *, limit: int = DEFAULT_PAGE_EVENTS) -> MessageList:
+        """Return the newest messages, to which the channel's events can be applied. `user_id`: the caller's."""
+        answer = await self.send("GET", f"/channels/{channel_id}/messages?limit={limit}")
+        page, head = decode_answer(answer.body, list[Message]), answer.header(LOG_HEAD.lower())
+        return MessageList(user_id, page, int(head or 0))
+
+    async def message(self, channel_id: str, message_id: str) -> Message:
+        """Return one message as it is now."""
+        return decode_answer((await self.send("GET", f"/channels/{channel_id}/messages/{message_id}")).body, Message)
+
+    async def versions(self, channel_id: str, message_id: str) -> list[TextVersion]:
+        """Return the texts that a message had, oldest first."""
+        path = f"/channels/{channel_id}/messages/{message_id}/versions"
+        return decode_answer((await self.send("GET", path)).body, list[TextVersion])
+
+    async def search(
+        self,
+        words: str,
+        *,
+        in_: str | None = None,
+        from_: str | None = None,
+        before: str | None = None,
+        after: str | None = None,
+        has: str | None = None,
+        limit: int | None = None,
+    ) -> list[SearchResult]:
+        """Return messages with these words, newest first. The others narrow it: see `GET /search/messages` in docs/api.md."""
+        query = {
+            "q": words, "in": in_, "from": from_, "before": before, "after": after, "has": has, "limit": limit
+        }  # fmt: skip
+        return decode_answer((await self.send("GET", f"/search/messages?{_query(query)}")).body, list[SearchResult])
+
+    def inbox(self) -> AsyncIterator[Mention]:
+        """Iterate over the messages that mention the caller, newest first."""
+        return self.list_items(Mention, "/inbox")
+
+    def unread(self) -> AsyncIterator[ReadPosition]:
+        """Iterate over the read positions of all channels that the caller may read."""
+        return self.list_items(ReadPosition, "/channels/unread")
+
+
+def _query(members: dict[str, Any]) -> str:
+    return urlencode({name: value for name, value in members.items() if value is not None})
+
+
+def _converted(result: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(result, kind)
+    except msgspec.ValidationError as failure:
+        raise OutcomeUnknown(f"the answer is not what the server gives here: {failure}") from failure

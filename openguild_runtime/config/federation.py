@@ -1,0 +1,197 @@
+"""`federation.*`: the keys of this server, which servers it has to do with, and how it reaches them (PROTOCOL 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from openguild_proto.canonical.keys import EventSigner, parse_public, parse_seed
+from openguild_proto.effects.federation import PublishedKey, Standing
+from openguild_proto.federation.keys import pinned_key
+from openguild_proto.federation.names import NameFault, authority_of, parse_key_id, parse_server_name
+from openguild_proto.federation.policy import OWNER_LOST_SECS, FederationPolicy, Mode
+from openguild_proto.settings.federation import FederationSettings
+from openguild_proto.settings.setting import Contradiction, Setting, Window
+from openguild_runtime.config.declared import Strict
+from openguild_runtime.config.values import FilePath, PublicKey, Seed, Text
+
+EXAMPLE = "https://chat.example.org"
+
+
+def _mode(value: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    if value is False:
+        return "off"
+    return value.lower() if isinstance(value, str) else value
+
+
+def _base_url(value: str) -> str:
+    try:
+        authority_of(value)
+    except NameFault as fault:
+        raise ValueError(f"is not what others can reach: {fault}; write it as {EXAMPLE}") from None
+    return value.rstrip("/")
+
+
+def _server(value: str) -> str:
+    try:
+        return parse_server_name(value)
+    except NameFault as fault:
+        raise ValueError(f"is not the name of a server: {fault}; write it as chat.example.org") from None
+
+
+def _mapped(value: str) -> str:
+    server, equals, url = value.partition("=")
+    if not equals:
+        raise ValueError(f"is not a server and its URL; write it as chat.example.org={EXAMPLE}")
+    return f"{_server(server.strip())}={_base_url(url.strip())}"
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+OtherServer = Annotated[str, AfterValidator(_server)]
+MappedServer = Annotated[str, AfterValidator(_mapped)]
+ModeName = Literal["off", "pinned", "open"]
+
+
+class TrustedServer(Strict):
+    """One line of `federation.trusted_servers`."""
+
+    server_name: str = ""
+    key_id: str = ""
+    verifying_key: PublicKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationSection(FederationSettings):
+    """`federation.*`: keys, other servers, and the budgets that the core reads."""
+
+    mode: Annotated[
+        ModeName | None, BeforeValidator(_mode),
+        Setting("`off`, `pinned` or `open`; without it `pinned` where servers are trusted", live=True, settable=False),
+    ] = None  # fmt: skip
+    signing_key: Annotated[Seed | None, Setting("the seed of the key that signs events and requests")] = None
+    key_id: Annotated[Text, Setting("the name of that key, never used for another one")] = "1"
+    previous_signing_key: Annotated[
+        Seed | None, Setting("the seed before it, for 7 days after a rotation: it vouches for the new key")
+    ] = None
+    previous_key_id: Annotated[Text | None, Setting("the name of the key before it")] = None
+    trusted_servers: Annotated[
+        tuple[TrustedServer, ...], Setting("servers and their verifying keys", live=True, settable=False)
+    ] = ()
+    base_url: Annotated[BaseUrl | None, Setting("where other servers reach this one; else https and `server_name`")] = (
+        None
+    )
+    allowed_servers: Annotated[
+        tuple[OtherServer, ...], Setting("servers that are trusted with whatever keys they publish", live=True, settable=False)
+    ] = ()  # fmt: skip
+    denied_servers: Annotated[
+        tuple[OtherServer, ...], Setting("servers that this one has nothing to do with", live=True, settable=False)
+    ] = ()
+    quarantined_servers: Annotated[
+        tuple[OtherServer, ...], Setting("servers of which nothing new is taken", live=True, settable=False)
+    ] = ()
+    take_guilds_from: Annotated[
+        tuple[OtherServer, ...], Setting("servers that may move guilds to this one", live=True, settable=False)
+    ] = ()
+    owner_lost_after_secs: Annotated[
+        Window, Setting("not having heard of a server for so long, its guilds may go on at their successors", live=True)
+    ] = OWNER_LOST_SECS
+    allow_private_addresses: Annotated[
+        bool, Setting("whether other servers may be at loopback, private and link-local addresses")
+    ] = False
+    addresses: Annotated[
+        tuple[MappedServer, ...], Setting("`server=URL` pairs that are used instead of discovery; http is allowed here")
+    ] = ()
+    ca_file: Annotated[FilePath | None, Setting("a PEM bundle that vouches for other servers besides the system's")] = (
+        None
+    )
+
+
+def check_federation(section: FederationSection, server_name: str) -> None:
+    """Raise Contradiction where keys or servers do not fit together."""
+    for index, server in enumerate(section.trusted_servers):
+        for name in ("server_name", "key_id"):
+            if not getattr(server, name).strip():
+                raise Contradiction(
+                    f"invalid federation configuration: trusted server entries require a {name}: "
+                    f"set federation.trusted_servers.{index}.{name}",
+                    "federation.trusted_servers",
+                )
+    if mode_of(section) is Mode.OFF:
+        return
+    if section.signing_key is None:
+        raise Contradiction(
+            "invalid federation configuration: federation.signing_key: is not set, and other servers could not verify this one: "
+            "run `openguild-server keygen` and set it, or set federation.mode to off",
+            "federation.mode",
+            "federation.trusted_servers",
+        )
+    if section.previous_signing_key is not None and section.previous_key_id in {None, section.key_id}:
+        raise Contradiction(
+            "invalid federation configuration: federation.previous_key_id: must name the key before, which is not the current one",
+            "federation.previous_key_id",
+            "federation.key_id",
+        )
+    for key, what, check in _names(section, server_name):
+        try:
+            check(what)
+        except NameFault as fault:
+            raise Contradiction(f"invalid federation configuration: {key}: {fault}: choose another", key) from None
+
+
+def _names(section: FederationSection, server_name: str) -> Iterator[tuple[str, str, Any]]:
+    yield "server_name", server_name, parse_server_name
+    yield "federation.key_id", section.key_id, parse_key_id
+    if section.previous_key_id is not None:
+        yield "federation.previous_key_id", section.previous_key_id, parse_key_id
+    for server in section.trusted_servers:
+        yield "federation.trusted_servers", server.server_name, parse_server_name
+        yield "federation.trusted_servers", server.key_id.removeprefix("ed25519:"), parse_key_id
+
+
+def mode_of(section: FederationSection) -> Mode:
+    """Return the mode: the one that is set, or what the trusted servers imply."""
+    if section.mode is not None:
+        return Mode(section.mode)
+    return Mode.PINNED if section.trusted_servers else Mode.OFF
+
+
+def federation_policy(section: FederationSection, server_name: str) -> FederationPolicy:
+    """Return what the core reads."""
+    pinned: dict[str, tuple[PublishedKey, ...]] = {}
+    for server in section.trusted_servers:
+        key = pinned_key(server.key_id.removeprefix("ed25519:"), parse_public(server.verifying_key))
+        pinned[server.server_name] = (*pinned.get(server.server_name, ()), key)
+    configured = {
+        **dict.fromkeys(section.allowed_servers, Standing.ALLOW),
+        **dict.fromkeys(section.quarantined_servers, Standing.QUARANTINE),
+        **dict.fromkeys(section.denied_servers, Standing.DENY),
+    }
+    return FederationPolicy(
+        mode=mode_of(section),
+        server_name=server_name,
+        base_url=section.base_url or "",
+        pinned=pinned,
+        configured=configured,
+        addresses=dict(entry.split("=", 1) for entry in section.addresses),
+        allow_private_addresses=section.allow_private_addresses,
+        take_guilds_from=frozenset(section.take_guilds_from),
+        owner_lost_after_secs=section.owner_lost_after_secs,
+        budgets=section,
+    )
+
+
+def make_signers(section: FederationSection, server_name: str) -> tuple[EventSigner, ...]:
+    """Return the signers of this server's keys, the current one first; none where there is no key."""
+    given: tuple[tuple[SecretStr | None, str | None], ...] = (
+        (section.signing_key, section.key_id),
+        (section.previous_signing_key, section.previous_key_id),
+    )
+    return tuple(
+        EventSigner(server_name, key_id, parse_seed(seed.get_secret_value()))
+        for seed, key_id in given
+        if seed is not None and key_id is not None
+    )

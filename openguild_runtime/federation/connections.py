@@ -1,0 +1,166 @@
+"""Keeps connections to other servers open between requests, and bounds how many requests are under way."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import ByteStream
+
+from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient
+from openguild_proto.effects.federation import PeerUnavailable
+from openguild_proto.http.message import Headers
+from openguild_runtime.federation.dialer import Dialer
+
+IDLE_SECS = 30.0  # below what servers and proxies close after
+MAX_IDLE = 256  # of all servers together
+MAX_IDLE_PER_SERVER = 8
+MAX_AT_ONCE = 64
+MAX_AT_ONCE_PER_SERVER = 8
+MAX_BODY_BYTES = 32 * 1024 * 1024  # of an answer
+RECEIVE_BYTES = 65_536
+TRANSPORT_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    stream: ByteStream
+    http: HttpClient
+    idle_since: float | None = None  # None: not used before
+
+
+@dataclass(slots=True)
+class _Places:
+    semaphore: anyio.Semaphore
+    users: int = 0
+
+
+class PeerConnections:
+    """Sends requests to other servers. `clock`: monotonic seconds."""
+
+    def __init__(self, dialer: Dialer, clock: Callable[[], float]) -> None:
+        self._dialer = dialer
+        self._clock = clock
+        self._idle: OrderedDict[_Connection, tuple[str, str]] = OrderedDict()  # oldest first
+        self._total = anyio.Semaphore(MAX_AT_ONCE, fast_acquire=True)
+        self._places: dict[str, _Places] = {}
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        while self._idle:
+            await close(self._idle.popitem()[0].stream)
+
+    async def request(
+        self,
+        server: str,
+        base_url: str,
+        authority: str,
+        *,
+        method: str,
+        target: str,
+        headers: Callable[[], Headers],
+        body: bytes = b"",
+        max_bytes: int = MAX_BODY_BYTES,
+        timeout_secs: float,
+    ) -> ClientResponse:
+        """Send a request and return its answer. `headers` is called when it is sent. Raises PeerUnavailable.
+
+        A request on a kept connection that ends before a byte of the answer is sent again, once, on a new one: requests
+        between servers may be repeated.
+        """
+        started, waiting = False, True
+        try:
+            with anyio.fail_after(timeout_secs):
+                async with self._place(server):
+                    waiting = False
+                    key = (base_url, authority)
+                    kept = self._take(key) if max_bytes == MAX_BODY_BYTES else None
+                    if kept is not None:
+                        started = True
+                        answer = await self._exchange(kept, key, server, method, target, headers, body)
+                        if answer is not None:
+                            return answer
+                    stream = await self._dialer.connect(server, base_url)
+                    fresh = _Connection(stream, HttpClient(authority, max_bytes))
+                    started = True
+                    answer = await self._exchange(fresh, key, server, method, target, headers, body)
+                    if answer is None:
+                        raise PeerUnavailable(server, "broken", "the connection ended", sent=True)
+                    return answer
+        except TimeoutError:
+            if started:
+                raise PeerUnavailable(server, "timeout", sent=True) from None
+            raise PeerUnavailable(server, "busy" if waiting else "connect") from None
+
+    @asynccontextmanager
+    async def _place(self, server: str) -> AsyncIterator[None]:
+        places = self._places.setdefault(server, _Places(anyio.Semaphore(MAX_AT_ONCE_PER_SERVER, fast_acquire=True)))
+        places.users += 1
+        try:
+            async with places.semaphore, self._total:
+                yield
+        finally:
+            places.users -= 1
+            if not places.users:
+                self._places.pop(server, None)
+
+    async def _exchange(
+        self,
+        connection: _Connection,
+        key: tuple[str, str],
+        server: str,
+        method: str,
+        target: str,
+        headers: Callable[[], Headers],
+        body: bytes,
+    ) -> ClientResponse | None:
+        """Send and receive; None: the connection ended before a byte came."""
+        received = done = False
+        try:
+            await connection.stream.send(connection.http.send_request(method, target, headers(), body))
+            while True:
+                try:
+                    part = await connection.stream.receive(RECEIVE_BYTES)
+                except anyio.EndOfStream:
+                    part = b""
+                received = received or part != b""
+                answer = connection.http.receive_data(part)
+                if answer is not None:
+                    done = True
+                    return answer
+        except (*TRANSPORT_ERRORS, ConnectionBroken) as failure:
+            if not received:
+                return None
+            raise PeerUnavailable(server, "broken", str(failure), sent=True) from failure
+        finally:
+            if done and connection.http.reusable:
+                await self._keep(connection, key)
+            else:
+                await close(connection.stream)
+
+    def _take(self, key: tuple[str, str]) -> _Connection | None:
+        """Remove and return the newest idle connection, or None."""
+        for connection in reversed(self._idle):
+            if self._idle[connection] == key and self._clock() - (connection.idle_since or 0.0) < IDLE_SECS:
+                del self._idle[connection]
+                return connection
+        return None
+
+    async def _keep(self, connection: _Connection, key: tuple[str, str]) -> None:
+        connection.idle_since = now = self._clock()
+        self._idle[connection] = key
+        over = [old for old in self._idle if now - (old.idle_since or 0.0) >= IDLE_SECS]
+        same = [old for old, known in self._idle.items() if known == key]
+        over += same[:-MAX_IDLE_PER_SERVER]
+        over += list(self._idle)[: max(0, len(self._idle) - MAX_IDLE)]
+        for old in dict.fromkeys(over):
+            del self._idle[old]
+            await close(old.stream)
+
+
+async def close(stream: ByteStream) -> None:
+    """Close without a farewell: what came is complete, or does not matter."""
+    await anyio.aclose_forcefully(stream)

@@ -1,0 +1,253 @@
+"""Performs what operations ask of other servers: discovery and signed requests."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.effects import Effect, Operation, StorageEffect, StorageUnavailable
+from openguild_proto.effects.federation import (
+    AskPeer,
+    Discover,
+    Exchange,
+    Exchanged,
+    Fetch,
+    Fetched,
+    FindPeer,
+    Peer,
+    PeerAnswer,
+    PeerUnavailable,
+)
+from openguild_proto.effects.handovers import AbsorbHistory, StartAbsorbing
+from openguild_proto.federation.asking import ask_peer
+from openguild_proto.federation.discovery import discover
+from openguild_proto.federation.policy import FederationPolicy
+from openguild_proto.federation.signatures import sign_request
+from openguild_proto.http.message import Headers
+from openguild_proto.mirror_records import Handover
+from openguild_proto.operations.context import Context, Service
+from openguild_proto.operations.taking_over import succeed
+from openguild_runtime.federation.connections import PeerConnections
+from openguild_runtime.federation.guild_moves import GuildMoves
+from openguild_runtime.observability.federation_metrics import FederationMetrics
+from openguild_runtime.storage.base import Storage
+from openguild_runtime.system.background import start_background_task
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+
+T = TypeVar("T")
+
+DISCOVERY_SECS = 20.0  # with every redirect
+MAX_DISCOVERIES = 16  # at once
+NONCE_BYTES = 16
+JSON_HEADERS: Headers = (("content-type", "application/json"),)
+
+log = structlog.get_logger("openguild.federation")
+
+
+class _Discovery:
+    """One that is under way. Whoever wants the same server waits for it."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.peer: Peer | None = None
+        self.failure: Exception | None = None
+
+
+class PeerLink:
+    """`sources`: the wall clock is that of signatures."""
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        storage: Storage,
+        connections: PeerConnections,
+        sources: ClocksAndEntropy,
+        tasks: TaskGroup,
+        metrics: FederationMetrics,
+    ) -> None:
+        self._service = service
+        self._storage = storage
+        self._connections = connections
+        self._sources = sources
+        self._tasks = tasks
+        self._metrics = metrics
+        self._discoveries: dict[str, _Discovery] = {}
+        self._absorbing: set[str] = set()  # logs
+        self.moves = GuildMoves(storage=storage, run=self._run, context=self.context, is_on=lambda: self.policy.is_on)
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        await self._connections.aclose()
+
+    @property
+    def policy(self) -> FederationPolicy:
+        """The configuration as it is now."""
+        return self._service.settings.federation
+
+    @property
+    def current_key_id(self) -> str | None:
+        """The id of the key that signs; None: this server has none."""
+        return self._service.signer.key_id if self._service.signer is not None else None
+
+    def forget(self, server: str) -> None:
+        """Read the row of a server again: it has changed."""
+        self._service.peers.drop(server)
+
+    def retry(self, server: str) -> None:
+        """Let the keys of a server be read again at once."""
+        self._service.peers.retry(server)
+
+    async def find(self, server: str) -> Peer:
+        """Return what is known of a server. Raises StorageUnavailable."""
+        return await self._storage.perform(FindPeer(server=server)) or Peer(server)
+
+    def context(self) -> Context:
+        """Return that of an operation that runs now."""
+        wall_ms = self._now_ms()
+        return Context(self._sources.monotonic(), wall_ms, self._sources.random_bytes, self._service)
+
+    async def succeed(self, handover: Handover) -> str | None:
+        """Own a guild whose owner is lost. A text: why not. Raises StorageUnavailable."""
+        return await self._run(succeed(self.context(), handover))
+
+    def start_absorbing(self, effect: StartAbsorbing) -> None:
+        """Store a log anew with its history, unless this process is at it."""
+        if effect.log_id not in self._absorbing:
+            self._absorbing.add(effect.log_id)
+            self.in_background(self._absorb, effect)
+
+    async def _absorb(self, effect: StartAbsorbing) -> None:
+        try:
+            await self._storage.perform(AbsorbHistory(owner=effect.owner, log_id=effect.log_id))
+        except StorageUnavailable as failure:  # the next step of the move begins it again
+            log.warning("the history of a log is not stored yet", log_id=effect.log_id, reason=str(failure))
+        finally:
+            self._absorbing.discard(effect.log_id)
+
+    def in_background(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run a coroutine function as long as the server lives; what it raises is logged."""
+        start_background_task(self._tasks, function, *arguments)
+
+    async def ask(self, effect: AskPeer) -> PeerAnswer:
+        """Send a signed request. Raises PeerUnavailable."""
+        policy = self._service.settings.federation
+        operation = ask_peer(effect, policy, self._service.peers, self._sources.monotonic(), self._now_ms())
+        try:
+            answer = await self._run(operation)
+        except PeerUnavailable as failure:
+            self._metrics.failed(failure.server, failure.reason)
+            log.info("a server gave no answer", server=failure.server, reason=failure.reason, detail=failure.detail)
+            raise
+        self._metrics.answered(effect.server)
+        return answer
+
+    async def discover(self, effect: Discover) -> Peer:
+        """Read where a server is reached and its keys. Raises PeerUnavailable."""
+        found = self._discoveries.get(effect.server)
+        if found is None:
+            if len(self._discoveries) >= MAX_DISCOVERIES:
+                raise PeerUnavailable(effect.server, "busy")
+            found = self._discoveries[effect.server] = _Discovery()
+            self._tasks.start_soon(self._discover, effect.server, found)  # it goes on where who asked gives up
+        await found.ended.wait()
+        if found.peer is None:
+            raise found.failure or PeerUnavailable(effect.server, "timeout")
+        return found.peer
+
+    async def _discover(self, server: str, found: _Discovery) -> None:
+        try:
+            with anyio.move_on_after(DISCOVERY_SECS):
+                found.peer = await self._run(discover(server, self._service.settings.federation, self._now_ms()))
+        except (PeerUnavailable, StorageUnavailable) as failure:
+            found.failure = failure
+            if isinstance(failure, PeerUnavailable):
+                log.info("a server was not found", server=server, reason=failure.reason, detail=failure.detail)
+        finally:
+            del self._discoveries[server]
+            found.ended.set()
+
+    async def fetch(self, effect: Fetch) -> Fetched:
+        """Send an unsigned GET. Raises PeerUnavailable."""
+        answer = await self._connections.request(
+            effect.server,
+            effect.base_url,
+            effect.authority,
+            method="GET",
+            target=effect.target,
+            headers=lambda: (("accept", "application/json"), ("connection", "close")),
+            max_bytes=effect.max_bytes,
+            timeout_secs=effect.timeout_secs,
+        )
+        return Fetched(answer.status, answer.header("location"), answer.body)
+
+    async def exchange(self, effect: Exchange) -> Exchanged:
+        """Sign and send a request. Raises PeerUnavailable."""
+        signer = self._service.signer
+        if signer is None:
+            raise PeerUnavailable(effect.server, "off")
+        signature = b""
+
+        def sign() -> Headers:
+            nonlocal signature
+            headers, signature = sign_request(
+                effect.method,
+                effect.target,
+                effect.authority,
+                effect.body,
+                signer=signer,
+                created=self._now_ms() // 1_000,
+                nonce=self._sources.random_bytes(NONCE_BYTES).hex(),
+            )
+            return headers + JSON_HEADERS if effect.body else headers
+
+        answer = await self._connections.request(
+            effect.server,
+            effect.base_url,
+            effect.authority,
+            method=effect.method,
+            target=effect.target,
+            headers=sign,
+            body=effect.body,
+            timeout_secs=effect.timeout_secs,
+        )
+        return Exchanged(answer.status, answer.headers, answer.body, signature)
+
+    async def perform(self, effect: Effect[Any]) -> Any:
+        """Perform an effect of this module, or of the store. Raises TypeError for others."""
+        match effect:
+            case StorageEffect():
+                return await self._storage.perform(effect)
+            case AskPeer():
+                return await self.ask(effect)
+            case Discover():
+                return await self.discover(effect)
+            case Fetch():
+                return await self.fetch(effect)
+            case Exchange():
+                return await self.exchange(effect)
+            case _:
+                raise TypeError(type(effect).__name__)
+
+    async def _run(self, operation: Operation[T]) -> T:
+        try:
+            effect = next(operation)
+            while True:
+                try:
+                    result = await self.perform(effect)
+                except (PeerUnavailable, StorageUnavailable) as failure:
+                    effect = operation.throw(failure)
+                else:
+                    effect = operation.send(result)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            operation.close()
+
+    def _now_ms(self) -> int:
+        return int(self._sources.wall() * 1_000)

@@ -1,0 +1,48 @@
+"""What the metrics show of deliveries to other servers, read at each scrape (PROTOCOL 11.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from openguild_proto.mirroring.host import Counters
+
+TOTALS = (
+    ("requests", "openguild_federation_delivery_requests", "Requests with events for another server"),
+    ("events", "openguild_federation_delivered_events", "Events sent to another server"),
+    ("failures", "openguild_federation_delivery_failures", "Deliveries to another server that failed and are put off"),
+    ("held", "openguild_federation_logs_not_taken", "Logs that another server did not take, until the next look"),
+)
+LEVELS = (
+    ("behind", "openguild_federation_behind_events", "Events that another server lacks, as far as they were looked at"),
+    ("backoff_secs", "openguild_federation_backoff_seconds", "For how long the delivery to another server is put off"),
+)
+
+
+class DeliveryCollector(Collector):
+    """`label` bounds the names of servers: those beyond it are shown as one."""
+
+    def __init__(self, label: Callable[[str], str]) -> None:
+        self.peers: Iterable[tuple[str, Counters]] = ()
+        self._label = label
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the families."""
+        peers = [(self._label(server), counters) for server, counters in self.peers]
+        for name, series, text in TOTALS:
+            yield _filled(CounterMetricFamily(series, text, labels=["server"]), name, peers)
+        for name, series, text in LEVELS:
+            yield _filled(GaugeMetricFamily(series, text, labels=["server"]), name, peers)
+
+
+def _filled(
+    family: CounterMetricFamily | GaugeMetricFamily, name: str, peers: Iterable[tuple[str, Counters]]
+) -> CounterMetricFamily | GaugeMetricFamily:
+    values: dict[str, float] = {}
+    for server, counters in peers:
+        values[server] = values.get(server, 0.0) + getattr(counters, name)
+    for server, value in values.items():
+        family.add_metric([server], value)
+    return family

@@ -1,0 +1,66 @@
+"""What is counted of other servers (PROTOCOL 11.2). At most SERVER_SERIES of them have series of their own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from openguild_proto.effects.federation import PEER_FAILURES
+from openguild_runtime.observability.delivery_metrics import DeliveryCollector
+
+SERVER_SERIES = 100
+OTHER = "other"
+
+
+class FederationMetrics:
+    """Names of servers are labels only once a signature of theirs was good, or the operator's users have asked them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._servers: set[str] = set()
+        failures = Counter(
+            "openguild_federation_failures", "Requests to other servers without an answer that counts",
+            ["reason"], registry=registry,
+        )  # fmt: skip
+        self._failures = {reason: failures.labels(reason) for reason in PEER_FAILURES}
+        self._failed = Counter(
+            "openguild_federation_failed_requests",
+            "Requests without an answer that counts, by server",
+            ["server"],
+            registry=registry,
+        )
+        self._asked = Counter(
+            "openguild_federation_answers", "Answers of other servers that count", ["server"], registry=registry
+        )
+        self._heard = Counter(
+            "openguild_federation_requests", "Requests of other servers whose signature was good",
+            ["server"], registry=registry,
+        )  # fmt: skip
+        self.deliveries = DeliveryCollector(self.label)
+        registry.register(self.deliveries)
+        self._ahead = Gauge(
+            "openguild_federation_clock_ahead_seconds",
+            "How far the clock of another server was ahead of ours at its last request; 300 either way are refused",
+            ["server"], registry=registry,
+        )  # fmt: skip
+
+    def label(self, server: str) -> str:
+        """Return the name, or `other` where there are as many as there may be."""
+        if server not in self._servers:
+            if len(self._servers) >= SERVER_SERIES:
+                return OTHER
+            self._servers.add(server)
+        return server
+
+    def failed(self, server: str, reason: str) -> None:
+        """Count a request without an answer that counts. `reason`: one of PEER_FAILURES."""
+        self._failures[reason].inc()
+        self._failed.labels(self.label(server)).inc()
+
+    def answered(self, server: str) -> None:
+        """Count an answer whose signature was good."""
+        self._asked.labels(self.label(server)).inc()
+
+    def heard(self, server: str, ahead_secs: float) -> None:
+        """Count a request whose signature was good. `ahead_secs`: of its clock, within a second."""
+        label = self.label(server)
+        self._heard.labels(label).inc()
+        self._ahead.labels(label).set(ahead_secs)

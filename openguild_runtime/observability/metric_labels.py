@@ -1,0 +1,35 @@
+"""The values that labels of metrics can have, and how the series of a bus are named."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from openguild_proto.errors import ErrorCode
+from openguild_proto.federation.faults import Fault
+from openguild_proto.sessions.tokens import TokenProblem
+
+OUTCOMES = ("delivered", "no_subscribers", "dropped")
+REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason is not None) | {
+    "channel_name_empty", "channel_name_length", "guild_name_empty", "guild_name_length", "message_empty", "message_length",
+    "refresh_token_reused", "connection_limit", "malformed_frame", "frame_rate_limit", "slow_reader", "ping_timeout",
+    "write_timeout", "frame_timeout", *(f"signature_{fault.value}" for fault in Fault),
+}  # exported as 0 from the start, because `increase()` misses the first value of a series  # fmt: skip
+
+NOT_AUTHENTICATED = (*(problem.value for problem in TokenProblem), "unknown_user", "wrong_password")
+"""The causes of a 401 that the log and the metrics tell; the caller is not told."""
+
+
+class BusSeries(NamedTuple):
+    """How the series of a kind of bus are named: `openguild_<prefix>_...`."""
+
+    prefix: str
+    title: str  # for people
+    setting: str  # the key that chooses it
+    faults: tuple[str, ...]  # kinds
+
+
+NATS_FAULTS = (
+    "unreachable", "silent", "garbage", "closed", "refused", "credentials_file", "tls", "subscriptions", "payload", "behind",
+    "shutdown", "expired", "late", "connections", "slow", "denied",
+)  # the kinds of openguild_proto/bus/nats.py  # fmt: skip
+NATS_SERIES = BusSeries("nats", "NATS", "nats.url", NATS_FAULTS)

@@ -1,0 +1,74 @@
+"""Counts answered requests by route and status.
+
+The library's counter and histogram take locks and walk all buckets for each request. These are plain numbers of the loop's
+thread, which become samples when they are scraped.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds; PROTOCOL 11.2.3
+LABELS = ("route", "status")
+
+
+class _Series:
+    """The numbers of a route and status. `counts`: of each bucket alone, the last one without a bound."""
+
+    __slots__ = ("counts", "labels", "secs")
+
+    def __init__(self, route: str, status: int) -> None:
+        self.labels = {"route": route, "status": str(status)}
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.secs = 0.0
+
+
+class RequestMetrics(Collector):
+    """The families `openguild_http_requests` and `openguild_http_request_duration_seconds`."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[str, int], _Series] = {}
+
+    def count(self, route: str, status: int, secs: float) -> None:
+        """Count a request. `route`: a template or `unmatched`; never a path."""
+        series = self._series.get((route, status))
+        if series is None:
+            series = self._series[route, status] = _Series(route, status)
+        series.counts[bisect_left(BUCKETS, secs)] += 1
+        series.secs += secs
+
+    def families(self) -> Iterator[tuple[Metric, Iterator[Sample]]]:
+        """Yield each family, empty, and its samples."""
+        counter = CounterMetricFamily("openguild_http_requests", "HTTP requests answered", labels=LABELS)
+        yield counter, self._totals(counter.name)
+        histogram = HistogramMetricFamily(
+            "openguild_http_request_duration_seconds",
+            "From the request's last byte to its response queued",
+            labels=LABELS,
+        )
+        yield histogram, self._buckets(histogram.name)
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield both families with all samples."""
+        for family, samples in self.families():
+            family.samples = list(samples)
+            yield family
+
+    def _totals(self, name: str) -> Iterator[Sample]:
+        for series in list(self._series.values()):
+            yield Sample(f"{name}_total", series.labels, sum(series.counts))
+
+    def _buckets(self, name: str) -> Iterator[Sample]:
+        for series in list(self._series.values()):
+            counts, secs = series.counts.copy(), series.secs
+            total = 0
+            for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
+                total += count
+                yield Sample(f"{name}_bucket", {**series.labels, "le": bound}, total)
+            yield Sample(f"{name}_count", series.labels, total)
+            yield Sample(f"{name}_sum", series.labels, secs)

@@ -1,0 +1,42 @@
+"""What somebody who has just started an embedded server may do next."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+USUAL_PORT = 8080
+PAGE = Path("docs/web/serve.py")  # in a checkout
+
+
+def first_steps(port: int, data_dir: Path) -> list[str]:
+    """Return the lines that follow `serving`: the URL, and what to try."""
+    program = _program()
+    url = f"http://127.0.0.1:{port}"
+    is_usual = port == USUAL_PORT
+    steps = [
+        ("chat here", f"{program} chat{'' if is_usual else ' ' + url}", "in another terminal, one for each person")
+    ]
+    if PAGE.exists():
+        steps.append(
+            ("in a browser", f"make web{'' if is_usual else ' API=' + url}", "and open the address that it prints")
+        )
+    steps += [
+        ("look inside", f"{program} --embedded --data-dir {data_dir} admin top", ""),
+        ("the API", f"{url}/openapi.json", ""),
+        ("stop", "Ctrl-C", f"what was said stays in {data_dir}"),
+    ]
+    lines = [f"  {what + ':':<14}{command}{f'  ({note})' if note else ''}" for what, command, note in steps]
+    return [f"serving on {url}", *lines]
+
+
+def _program() -> str:
+    """Return how this program is called, as short as it can be."""
+    path = Path(sys.argv[0])
+    if path.name != "openguild-server":
+        return "openguild-server"
+    if not path.is_absolute():
+        return str(path)
+    relative = os.path.relpath(path)
+    return min(str(path), relative, key=len)

@@ -1,0 +1,243 @@
+"""What the peers that mirror guilds have of their logs, and who delivers to them, in PostgreSQL."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.deliveries import (
+    BehindLog,
+    FindBehind,
+    FindEnded,
+    FindMirrored,
+    FindMirroring,
+    FindWoken,
+    Leases,
+    LeaveLeases,
+    MoveCursors,
+    NotePurged,
+    TakeLeases,
+    Woken,
+)
+from openguild_proto.effects.performs import performs
+from openguild_proto.records import LogPlace
+from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.values import Connection, Row, moment, texts
+
+# Of the lines `m` of federation_guilds and the logs `own`: those that the peer has not whole. A peer whose last member is gone
+# gets the guild's log up to the removal, and nothing else.
+_BEHIND = """
+SELECT m.peer, m.guild_id, l.log_id, l.epoch, m.ended_at IS NOT NULL AS ends,
+    CASE WHEN m.ended_at IS NULL THEN l.head_sequence ELSE m.last_sequence END AS head,
+    coalesce(c.sequence, 0) AS after, coalesce(c.epoch, l.epoch) AS cursor_epoch
+FROM {mirrored}
+JOIN logs AS l ON l.log_id = own.log_id
+LEFT JOIN federation_cursors AS c ON c.peer = m.peer AND c.log_id = own.log_id
+WHERE m.purged_at IS NULL AND CASE WHEN m.ended_at IS NULL
+    THEN {level}coalesce(c.sequence, 0) < l.head_sequence OR c.epoch <> l.epoch
+    ELSE own.log_id = m.guild_id AND coalesce(c.sequence, 0) < m.last_sequence END
+"""
+FIND_BEHIND = (
+    _BEHIND.format(
+        level="$5 OR ",
+        mirrored="""federation_guilds AS m JOIN LATERAL (
+            SELECT m.guild_id AS log_id UNION ALL SELECT channel_id FROM channels WHERE guild_id = m.guild_id
+        ) AS own ON true""",
+    )
+    + """
+AND m.peer = $1 AND ($3::uuid IS NULL OR
+    (m.guild_id, own.log_id <> m.guild_id, own.log_id) > ($3, $3 <> $4::uuid, $4::uuid))
+ORDER BY m.guild_id, own.log_id <> m.guild_id, own.log_id LIMIT $2
+"""
+)
+_GROWN = """
+WITH grown AS (
+    SELECT l.log_id, coalesce(c.guild_id, l.log_id) AS guild_id FROM logs AS l
+    LEFT JOIN channels AS c ON c.channel_id = l.log_id WHERE l.log_id = ANY ($1::uuid[]) AND l.kind <> 'user'
+)
+"""
+# First a line for each log that somebody mirrors, without a peer; then what each peer lacks.
+FIND_WOKEN = (
+    _GROWN
+    + """, mirrored AS MATERIALIZED (
+    SELECT grown.log_id, bool_or(lease.holder IS DISTINCT FROM $2) AS elsewhere, bool_or(lease.holder IS NULL) AS free
+    FROM grown JOIN federation_guilds AS m USING (guild_id) LEFT JOIN federation_leases AS lease USING (peer)
+    WHERE m.purged_at IS NULL GROUP BY grown.log_id
+), behind AS (
+"""
+    + _BEHIND.format(
+        level="",
+        mirrored="""(SELECT guild_id, log_id FROM grown UNION SELECT guild_id, guild_id FROM grown) AS own
+        JOIN federation_guilds AS m ON m.guild_id = own.guild_id
+        JOIN federation_leases AS lease ON lease.peer = m.peer AND lease.holder = $2""",
+    )
+    + """)
+SELECT peer, guild_id, log_id, epoch, ends, head, after, cursor_epoch, free FROM (
+SELECT NULL AS peer, NULL::uuid AS guild_id, log_id, NULL::bigint AS epoch, elsewhere AS ends, NULL::bigint AS head,
+    NULL::bigint AS after, NULL::bigint AS cursor_epoch, free
+FROM mirrored
+UNION ALL
+SELECT peer, guild_id, log_id, epoch, ends, head, after, cursor_epoch, false FROM behind
+) AS found ORDER BY peer COLLATE "C" NULLS FIRST, guild_id, guild_id <> log_id, log_id
+"""
+)
+# A new line needs the log's row, which is held so that the log is not deleted meanwhile.
+# Not waited for until it is on disk: what a crash forgets is delivered again, and the peer's answer tells where it stands.
+MOVE_CURSORS = """
+WITH given AS (
+    SELECT peer, log_id, epoch, sequence FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::bigint[])
+    AS row (peer, log_id, epoch, sequence), set_config('synchronous_commit', 'off', true)
+), moved AS (
+    UPDATE federation_cursors AS c SET epoch = given.epoch, sequence = given.sequence
+    FROM given WHERE c.peer = given.peer AND c.log_id = given.log_id RETURNING c.peer, c.log_id
+), fresh AS (
+    SELECT peer, log_id, epoch, sequence FROM given
+    WHERE NOT EXISTS (SELECT FROM moved WHERE moved.peer = given.peer AND moved.log_id = given.log_id)
+), held AS (
+    SELECT log_id FROM logs WHERE log_id IN (SELECT log_id FROM fresh) ORDER BY log_id FOR KEY SHARE
+)
+INSERT INTO federation_cursors (peer, log_id, epoch, sequence)
+SELECT fresh.peer, fresh.log_id, fresh.epoch, fresh.sequence FROM fresh JOIN held USING (log_id)
+LEFT JOIN channels AS ch ON ch.channel_id = fresh.log_id
+JOIN federation_guilds AS m ON m.peer = fresh.peer AND m.guild_id = coalesce(ch.guild_id, fresh.log_id)
+WHERE m.purged_at IS NULL
+ON CONFLICT (peer, log_id) DO UPDATE SET epoch = EXCLUDED.epoch, sequence = EXCLUDED.sequence
+"""
+
+# A process has a row of its own under a name that no server has, so that the others know how many they are.
+PROCESS = "process "
+TAKE_LEASES = f"""
+WITH part AS (
+    INSERT INTO federation_leases AS l (peer, holder, until) VALUES ('{PROCESS}' || $2::text, $2, $4::timestamptz)
+    ON CONFLICT (peer) DO UPDATE SET until = EXCLUDED.until
+), ended AS (
+    DELETE FROM federation_leases WHERE peer LIKE '{PROCESS}%' AND until < $3::timestamptz - interval '1 hour'
+), wanted AS (
+    SELECT peer FROM unnest($1::text[]) AS peer
+    UNION (
+        SELECT given.peer FROM unnest($5::text[]) WITH ORDINALITY AS given (peer, place) WHERE NOT EXISTS (
+            SELECT FROM federation_leases AS l WHERE l.peer = given.peer AND l.holder <> $2 AND l.until >= $3
+        ) ORDER BY given.place LIMIT $6
+    )
+), taken AS (
+    INSERT INTO federation_leases AS l (peer, holder, until) SELECT peer, $2, $4 FROM wanted ORDER BY peer
+    ON CONFLICT (peer) DO UPDATE SET holder = EXCLUDED.holder, until = EXCLUDED.until
+    WHERE l.holder = EXCLUDED.holder OR l.until < $3 RETURNING peer
+)
+SELECT coalesce((SELECT array_agg(peer) FROM taken), '{{}}') AS peers, 1 + (
+    SELECT count(*) FROM federation_leases WHERE peer LIKE '{PROCESS}%' AND holder <> $2 AND until >= $3
+) AS holders
+"""
+
+
+@performs(FindBehind, Mode.QUERY)
+async def find_behind(connection: Connection, effect: FindBehind) -> tuple[BehindLog, ...]:
+    past = effect.past or (None, None)
+    rows = await connection.fetch(FIND_BEHIND, effect.peer, effect.limit, *past, effect.level)
+    return tuple(_behind(row) for row in rows)
+
+
+def _behind(row: Row) -> BehindLog:
+    head = LogPlace(str(row["log_id"]), row["epoch"], row["head"])
+    return BehindLog(str(row["guild_id"]), head, row["after"], row["cursor_epoch"], row["ends"])
+
+
+@performs(FindWoken, Mode.QUERY)
+async def find_woken(connection: Connection, effect: FindWoken) -> Woken:
+    rows = await connection.fetch(FIND_WOKEN, effect.log_ids, effect.holder)
+    mirrored = [row for row in rows if row["peer"] is None]
+    return Woken(
+        tuple((row["peer"], _behind(row)) for row in rows if row["peer"] is not None),
+        tuple(sorted(str(row["log_id"]) for row in mirrored)),
+        elsewhere=any(row["ends"] for row in mirrored),
+        free=any(row["free"] for row in mirrored),
+    )
+
+
+@performs(MoveCursors, Mode.CHANGE)
+async def move_cursors(connection: Connection, effect: MoveCursors) -> None:
+    places = [move.place for move in effect.moves]
+    await connection.execute(
+        MOVE_CURSORS,
+        [move.peer for move in effect.moves],
+        [place.log_id for place in places],
+        [place.epoch for place in places],
+        [place.sequence for place in places],
+    )
+
+
+@performs(FindMirrored, Mode.QUERY)
+async def find_mirrored(connection: Connection, effect: FindMirrored) -> LogPlace | None:
+    row = await connection.fetchrow(
+        """
+        SELECT l.epoch, l.head_sequence FROM logs AS l LEFT JOIN channels AS c ON c.channel_id = l.log_id
+        JOIN federation_guilds AS m ON m.peer = $1 AND m.guild_id = coalesce(c.guild_id, l.log_id)
+        WHERE l.log_id = $2 AND m.ended_at IS NULL
+        """,
+        effect.peer,
+        effect.log_id,
+    )
+    return LogPlace(effect.log_id, row["epoch"], row["head_sequence"]) if row is not None else None
+
+
+@performs(FindMirroring, Mode.QUERY)
+async def find_mirroring(connection: Connection, effect: FindMirroring) -> tuple[str, ...]:
+    rows = await connection.fetch(
+        'SELECT DISTINCT peer COLLATE "C" AS peer FROM federation_guilds WHERE purged_at IS NULL ORDER BY 1'
+    )
+    return texts(row["peer"] for row in rows)
+
+
+@performs(FindEnded, Mode.QUERY)
+async def find_ended(connection: Connection, effect: FindEnded) -> tuple[LogPlace, ...]:
+    rows = await connection.fetch(
+        """
+        SELECT m.guild_id, coalesce(l.epoch, 0) AS epoch, coalesce(m.last_sequence, 0) AS sequence
+        FROM federation_guilds AS m LEFT JOIN logs AS l ON l.log_id = m.guild_id
+        LEFT JOIN federation_cursors AS c ON c.peer = m.peer AND c.log_id = m.guild_id
+        WHERE m.peer = $1 AND m.ended_at IS NOT NULL AND m.purged_at IS NULL
+          AND (l.log_id IS NULL OR coalesce(c.sequence, 0) >= coalesce(m.last_sequence, 0))
+        ORDER BY m.guild_id
+        """,
+        effect.peer,
+    )
+    return tuple(LogPlace(str(row["guild_id"]), row["epoch"], row["sequence"]) for row in rows)
+
+
+@performs(NotePurged, Mode.CHANGE)
+async def note_purged(connection: Connection, effect: NotePurged) -> None:
+    await connection.execute(
+        """
+        WITH purged AS (
+            UPDATE federation_guilds SET purged_at = $3
+            WHERE peer = $1 AND guild_id = ANY ($2::uuid[]) AND ended_at <= $3 AND purged_at IS NULL RETURNING guild_id
+        )
+        DELETE FROM federation_cursors WHERE peer = $1 AND log_id IN (
+            SELECT guild_id FROM purged UNION ALL SELECT channel_id FROM channels JOIN purged USING (guild_id)
+        )
+        """,
+        effect.peer,
+        effect.guild_ids,
+        moment(effect.now_ms),
+    )
+
+
+@performs(TakeLeases, Mode.CHANGE)
+async def take_leases(connection: Connection, effect: TakeLeases) -> Leases:
+    """Take leases in the order of the peers, so that two that ask at once do not wait for each other."""
+    row = await connection.fetchrow(
+        TAKE_LEASES,
+        effect.peers,
+        effect.holder,
+        moment(effect.now_ms),
+        moment(effect.until_ms),
+        effect.others,
+        effect.at_most,
+    )
+    return Leases(tuple(sorted(row["peers"])), row["holders"]) if row is not None else Leases((), 1)
+
+
+@performs(LeaveLeases, Mode.CHANGE)
+async def leave_leases(connection: Connection, effect: LeaveLeases) -> None:
+    await connection.execute(
+        "DELETE FROM federation_leases WHERE holder = $1 AND ($2::text[] IS NULL OR peer = ANY ($2))",
+        effect.holder,
+        effect.peers,
+    )

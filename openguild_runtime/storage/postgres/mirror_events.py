@@ -1,0 +1,176 @@
+"""Events of other servers' logs in PostgreSQL: appended at their places, with what they say (PROTOCOL 16.8)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from openguild_proto.canonical.receipts import chain_over
+from openguild_proto.canonical.redaction import redacted_wire
+from openguild_proto.effects.channels import Appended, AppendEvent
+from openguild_proto.effects.mirrors import FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
+from openguild_proto.limits import LOCK_TIMEOUT_MS
+from openguild_proto.mirror_records import MirroredEvent
+from openguild_proto.records import LogPlace, Redact, StoredEvent
+from openguild_proto.schemas.decode import parse_uuid
+from openguild_proto.schemas.events import parse_content, parse_event
+from openguild_runtime.storage.postgres.authority import hold_users
+from openguild_runtime.storage.postgres.changes import judge_and_write
+from openguild_runtime.storage.postgres.mentions import mentions_somebody, note_mentions
+from openguild_runtime.storage.postgres.mirror_guild import GuildMirror, users_of
+from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import moment, texts
+
+# With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, and which of the users $6
+# are of this server. Both rows are locked: whoever waits for another delivery reads the newest of what is locked, and of other
+# tables what was there before the wait.
+HOLD = """
+SELECT l.epoch, l.head_sequence, m.hash,
+    EXISTS (
+        SELECT FROM unnest($4::text[], $5::bigint[]) AS given (event_id, sequence)
+        JOIN log_events AS e ON e.log_id = $1 AND e.event_id = given.event_id AND e.sequence <> given.sequence
+    ) AS is_repeated,
+    ARRAY(SELECT u.user_id FROM users AS u WHERE u.user_id = ANY ($6::uuid[]) AND u.origin IS NULL) AS own
+FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
+WHERE m.log_id = $1 AND m.guild_id = $2 AND g.origin = $3 FOR NO KEY UPDATE OF l, m
+"""
+# Locks the guild before its log, as every change of it does; a deletion of the guild waits.
+HOLD_GUILD = "SELECT FROM guilds WHERE guild_id = $1 AND origin = $2 FOR NO KEY UPDATE"
+CHAIN = "UPDATE federation_mirrors SET hash = $2, receipt = $3 WHERE log_id = $1"
+RAISE_HEAD = "UPDATE logs SET head_sequence = $2 WHERE log_id = $1"
+ADD_EVENTS = """
+INSERT INTO log_events (log_id, sequence, event_id, event_type, wire, sender_id, created_at, fingerprint, message_number)
+SELECT $1, sequence, event_id, event_type, wire, sender_id, created_at, '', 0
+FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::timestamptz[])
+    AS e (sequence, event_id, event_type, wire, sender_id, created_at)
+"""
+# Messages of users of this server, so that what they wrote is not unread to them.
+COUNT_OWN = """
+INSERT INTO channel_read_state AS s (channel_id, user_id, own_since, updated_at)
+SELECT $1, given.user_id, given.count, $4 FROM unnest($2::uuid[], $3::bigint[]) AS given (user_id, count)
+ORDER BY given.user_id
+ON CONFLICT (channel_id, user_id) DO UPDATE SET own_since = s.own_since + EXCLUDED.own_since
+"""
+# What was copied of the history is copied again from the redacted message on.
+UNSTAGE = """
+DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
+    SELECT sequence FROM federation_history WHERE log_id = $1 AND event_id = $2
+)
+"""
+STRAY_EDITS = """
+SELECT sequence, wire FROM log_events WHERE log_id = $1 AND event_type = 'message.edited' AND target IS NULL
+"""
+REPLACE_WIRE = "UPDATE log_events SET wire = $3 WHERE log_id = $1 AND sequence = $2"
+
+
+async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
+    of_guild = effect.log_id == effect.guild_id
+    if of_guild:
+        await hold_users(tx, users_of(effect.events))
+        await tx.connection.execute(HOLD_GUILD, effect.guild_id, effect.origin)
+    row = await tx.connection.fetchrow(
+        HOLD,
+        effect.log_id,
+        effect.guild_id,
+        effect.origin,
+        [event.event_id for event in effect.events],
+        [event.sequence for event in effect.events],
+        []
+        if of_guild
+        else list({event.sender_id for event in effect.events if parse_uuid(event.sender_id) is not None}),
+    )
+    if row is None:
+        return MirrorOutcome("unknown")
+    epoch, head = row["epoch"], row["head_sequence"]
+    place = LogPlace(effect.log_id, epoch, head)
+    if epoch != effect.epoch:
+        return MirrorOutcome("epoch", place)
+    fresh = [event for event in effect.events if event.sequence > head]
+    if not fresh or fresh[0].sequence != head + 1:
+        return MirrorOutcome("ok", place)
+    own = {*texts(row["own"])}
+    if row["is_repeated"]:
+        return MirrorOutcome("refused", place, reason=REPEATED)
+    if any(event.by_owner and event.sender_id in own for event in fresh):
+        return MirrorOutcome("refused", place, reason=NOT_OURS)
+    if row["hash"] is not None:
+        links = ((event.sequence, event.event_id) for event in fresh)
+        chain = chain_over(row["hash"], effect.log_id, epoch, links)
+        if effect.chain is not None and chain != effect.chain:
+            return MirrorOutcome("refused", place, reason=FORKED)
+        await tx.connection.execute(CHAIN, effect.log_id, chain, effect.receipt)
+    reached = LogPlace(effect.log_id, epoch, fresh[-1].sequence)
+    if of_guild:
+        return await _guild_events(tx, effect, fresh, reached)
+    return MirrorOutcome("ok", reached, await _channel_events(tx, effect.log_id, fresh, own))
+
+
+async def _guild_events(
+    tx: Transaction, effect: MirrorEvents, fresh: Sequence[MirroredEvent], reached: LogPlace
+) -> MirrorOutcome:
+    await tx.connection.execute(RAISE_HEAD, effect.log_id, reached.sequence)
+    await tx.connection.execute(
+        ADD_EVENTS,
+        effect.log_id,
+        [event.sequence for event in fresh],
+        [event.event_id for event in fresh],
+        [event.event_type for event in fresh],
+        [event.wire for event in fresh],
+        [event.sender_id for event in fresh],
+        [moment(event.at_ms) for event in fresh],
+    )
+    mirror = GuildMirror(tx, effect.origin, effect.guild_id)
+    for event in fresh:
+        tx.events.append(StoredEvent(effect.log_id, event.sequence, event.event_id, event.wire, event.at_ms))
+        await mirror.apply(event, parse_content(parse_event(event.wire)))
+    if mirror.lost_members and not await mirror.has_own_members():
+        channel_ids = await clear(tx, effect.guild_id)
+        await mirror.tell()
+        await tell_dropped(tx, effect.guild_id, channel_ids)
+        return MirrorOutcome("ok", reached, ended=True)
+    await mirror.tell()
+    return MirrorOutcome("ok", reached)
+
+
+async def _channel_events(
+    tx: Transaction, log_id: str, fresh: Sequence[MirroredEvent], own_users: set[str]
+) -> tuple[StoredEvent, ...]:
+    effects = [
+        AppendEvent(
+            author=None,
+            channel_id=log_id,
+            sender_id=event.sender_id,
+            event_id=event.event_id,
+            event_type=event.event_type,
+            wire=event.wire,
+            nonce=None,
+            fingerprint=b"",
+            now_ms=event.at_ms,
+            change=event.change,
+            mentions=event.mentions,
+            redacted_by=event.redacted_by,
+        )
+        for event in fresh
+    ]
+    outcomes = await judge_and_write(tx.connection, effects, LOCK_TIMEOUT_MS)
+    own = Counter(event.sender_id for event in fresh if event.event_type == "message" and event.sender_id in own_users)
+    if own:
+        await tx.connection.execute(
+            COUNT_OWN, log_id, list(own), list(own.values()), moment(max(event.at_ms for event in fresh))
+        )
+    for event in fresh:
+        if isinstance(event.change, Redact):
+            await tx.connection.execute(UNSTAGE, log_id, event.change.target)
+            await _redact_strays(tx, log_id, event.change.target, event.event_id)
+    if mentions_somebody(effects):
+        await note_mentions(tx, effects, outcomes)
+    return tuple(outcome.event for outcome in outcomes if isinstance(outcome, Appended))
+
+
+async def _redact_strays(tx: Transaction, log_id: str, target: str, redacted_by: str) -> None:
+    """Take away the texts of edits of a message that is not here."""
+    for row in await tx.connection.fetch(STRAY_EDITS, log_id):
+        if parse_event(row["wire"]).content.get("target") == target:
+            wire = redacted_wire(row["wire"], redacted_by)
+            await tx.connection.execute(REPLACE_WIRE, log_id, row["sequence"], wire)

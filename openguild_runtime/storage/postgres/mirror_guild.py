@@ -1,0 +1,164 @@
+"""Applies what the events of another server's guild log say to the mirror of the guild, in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from openguild_proto.mirror_records import MirroredChannel, MirroredEvent, MirroredMember
+from openguild_proto.policy.channels import creator_role
+from openguild_proto.records import ChannelRecord, ControlKind
+from openguild_proto.schemas.events import parse_content, parse_event
+from openguild_proto.schemas.log_contents import (
+    ChannelCreatedContent,
+    ChannelDeletedContent,
+    ChannelRoleSetContent,
+    ChannelUpdatedContent,
+    GuildSuccessorSetContent,
+    GuildUpdatedContent,
+    MemberJoinedContent,
+    MemberLeftContent,
+    MemberRemovedContent,
+    MemberRoleSetContent,
+)
+from openguild_proto.schemas.log_entries import Entries, left_guild
+from openguild_proto.schemas.payloads import channel_body
+from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
+from openguild_runtime.storage.postgres.guilds import end_lost_rights
+from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import moment, rows_changed
+
+HAS_OWN_MEMBERS = """
+SELECT EXISTS (
+    SELECT FROM guild_memberships AS m JOIN users AS u USING (user_id) WHERE m.guild_id = $1 AND u.origin IS NULL
+)
+"""
+RAISE_SERIAL = "UPDATE guilds SET serial = greatest(serial, $2) WHERE guild_id = $1"
+ROLE = "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2"
+JOIN = """
+INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
+SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2 AND origin = $5 ON CONFLICT DO NOTHING
+"""
+SET_ROLE = "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2"
+LEAVE = "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2 RETURNING role"
+UPDATE_CHANNEL = "UPDATE channels SET name = $3, topic = $4, position = $5 WHERE channel_id = $1 AND guild_id = $2"
+OF_GUILD = "SELECT EXISTS (SELECT FROM channels WHERE channel_id = $1 AND guild_id = $2)"
+EXISTS = "SELECT EXISTS (SELECT FROM logs WHERE log_id = $1)"
+
+
+def users_of(events: Iterable[MirroredEvent]) -> list[str]:
+    """Return the users whose rights the events change, for the lock that comes first."""
+    found = set()
+    for event in events:
+        user_id = getattr(parse_content(parse_event(event.wire)), "user_id", None)
+        if user_id is not None:
+            found.add(user_id)
+    return sorted(found)
+
+
+class GuildMirror:
+    """Applies events in order; then `tell` writes what this server's users and replicas hear of it."""
+
+    def __init__(self, tx: Transaction, origin: str, guild_id: str) -> None:
+        self._tx = tx
+        self._connection = tx.connection
+        self._origin = origin
+        self._guild_id = guild_id
+        self._entries: list[tuple[Entries, str, int]] = []  # of users' logs: with sender and time
+        self._records: list[tuple[ControlKind, dict[str, Any]]] = []
+        self.lost_members = False  # whether somebody is a member no more
+
+    async def apply(self, event: MirroredEvent, content: object) -> None:
+        """Apply one event. What is not understood changes nothing."""
+        connection, guild_id = self._connection, self._guild_id
+        match content:
+            case GuildUpdatedContent(name=name):
+                await connection.execute("UPDATE guilds SET name = $2 WHERE guild_id = $1", guild_id, name)
+            case GuildSuccessorSetContent(serial=serial):
+                await connection.execute(RAISE_SERIAL, guild_id, serial)
+            case ChannelCreatedContent():
+                await self._add_channel(event, content)
+            case ChannelUpdatedContent() as now:
+                await connection.execute(UPDATE_CHANNEL, now.channel_id, guild_id, now.name, now.topic, now.position)
+            case ChannelDeletedContent(channel_id=channel_id):
+                await self._drop_channel(channel_id)
+            case ChannelRoleSetContent(channel_id=channel_id, user_id=user_id, role=role):
+                if await connection.fetchval(OF_GUILD, channel_id, guild_id):
+                    await connection.execute(ADD_ROLES, [channel_id], [user_id], [role], moment(event.at_ms))
+                    self._record(ControlKind.ACCESS_CHANGED, channel_id=channel_id, user_id=user_id)
+            case MemberJoinedContent():
+                await self._join(event, content)
+            case MemberRoleSetContent(user_id=user_id, role=role):
+                held = await connection.fetchval(ROLE, guild_id, user_id)
+                if held is not None:
+                    await connection.execute(SET_ROLE, guild_id, user_id, role)
+                    await end_lost_rights(self._tx, guild_id, user_id, held, role)
+                    self._record(ControlKind.MEMBER_CHANGED, user_id=user_id)
+            case MemberLeftContent(user_id=user_id):
+                await self._leave(event, user_id, removed=False, reason=None)
+            case MemberRemovedContent(user_id=user_id, reason=reason):
+                await self._leave(event, user_id, removed=True, reason=reason)
+
+    async def _add_channel(self, event: MirroredEvent, made: ChannelCreatedContent) -> None:
+        if await self._connection.fetchval(EXISTS, made.channel_id):
+            return
+        role = creator_role(await self._connection.fetchval(ROLE, self._guild_id, event.sender_id))
+        roles = {event.sender_id: role} if role is not None else {}
+        line = MirroredChannel(made.channel_id, made.name, event.at_ms, 1, 0, 0, made.topic, made.position, roles)
+        await add_channels(self._tx, self._origin, self._guild_id, [line])
+        await add_roles(self._tx, [line])
+        record = ChannelRecord(
+            made.channel_id, self._guild_id, made.name, event.at_ms, made.topic, made.position, 1, self._origin, 0
+        )
+        self._record(ControlKind.CHANNEL_CREATED, channel_id=made.channel_id, body=channel_body(record))
+
+    async def _drop_channel(self, channel_id: str) -> None:
+        if not await self._connection.fetchval(OF_GUILD, channel_id, self._guild_id):
+            return
+        await self._connection.execute(HOLD_LOGS, [channel_id])
+        await self._connection.execute("DELETE FROM channels WHERE channel_id = $1", channel_id)
+        await self._connection.execute("DELETE FROM federation_mirrors WHERE log_id = $1", channel_id)
+        await delete_logs(self._tx, [channel_id])
+        self._record(ControlKind.CHANNEL_DELETED, channel_id=channel_id)
+
+    async def _join(self, event: MirroredEvent, joined: MemberJoinedContent) -> None:
+        """Users of this server are admitted by their own request only (`StoreMirror`)."""
+        home = home_of(self._tx.server_name, self._origin, joined.origin)
+        if home is None:
+            return
+        member = MirroredMember(
+            joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin
+        )
+        await know_users(self._tx, self._origin, [member], event.at_ms)
+        status = await self._connection.execute(
+            JOIN, self._guild_id, joined.user_id, joined.role, moment(event.at_ms), home
+        )
+        if rows_changed(status):
+            self._record(ControlKind.MEMBER_JOINED, user_id=joined.user_id)
+
+    async def _leave(self, event: MirroredEvent, user_id: str, *, removed: bool, reason: str | None) -> None:
+        held = await self._connection.fetchval(LEAVE, self._guild_id, user_id)
+        if held is None:
+            return
+        self.lost_members = True
+        await end_lost_rights(self._tx, self._guild_id, user_id, held, None)
+        if await self._connection.fetchval("SELECT origin IS NULL FROM users WHERE user_id = $1", user_id):
+            entries = left_guild(self._guild_id, user_id, removed=removed, reason=reason)
+            self._entries.append((entries, event.sender_id, event.at_ms))
+        self._record(ControlKind.MEMBER_REMOVED, user_id=user_id)
+
+    async def has_own_members(self) -> bool:
+        """Whether a user of this server is a member."""
+        found: bool = await self._connection.fetchval(HAS_OWN_MEMBERS, self._guild_id)
+        return found
+
+    async def tell(self) -> None:
+        """Append to the logs of this server's users, then to the control log."""
+        for entries, sender, at_ms in self._entries:
+            await self._tx.append(entries, sender=sender, now_ms=at_ms)
+        for kind, members in self._records:
+            await self._tx.log(kind, guild_id=self._guild_id, **members)
+
+    def _record(self, kind: ControlKind, **members: Any) -> None:
+        self._records.append((kind, members))

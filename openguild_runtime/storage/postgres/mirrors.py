@@ -1,0 +1,307 @@
+"""Mirrors of other servers' guilds in PostgreSQL. What comes into them: mirror_events.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from openguild_proto.canonical.keys import decode_unpadded
+from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, StoreMirror, is_behind
+from openguild_proto.effects.performs import performs
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot, place_of
+from openguild_proto.records import ControlKind, GuildRecord, LogPlace, MemberRecord
+from openguild_proto.schemas.log_entries import joined_guild, left_guild
+from openguild_proto.schemas.payloads import channel_ids_body
+from openguild_runtime.storage.postgres.access import GUILD
+from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
+from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.remote_members import KNOW_USERS
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts
+
+# Joins of the first members at once take turns: there is no row yet that one of them could hold.
+TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtextextended('mirror ' || $1::uuid::text, 0))"
+HOLD_GUILD = f"SELECT {GUILD} FROM guilds WHERE guild_id = $1 FOR UPDATE"
+ADD_GUILD = """
+WITH log AS (
+    INSERT INTO logs (log_id, kind, epoch, head_sequence, base_sequence) VALUES ($1, 'guild', $5, $6, $6)
+)
+INSERT INTO guilds (guild_id, name, created_at, origin, term, serial) VALUES ($1, $2, $3, $4, $7, $8)
+"""
+ADD_MIRROR = """
+INSERT INTO federation_mirrors (log_id, guild_id, hash, first_sequence, first_hash) VALUES ($1, $1, $2, $3, $2)
+"""
+ADD_CHANNELS = """
+WITH given AS (
+    SELECT channel_id, name, created_at, epoch, head, messages, topic, position, hash FROM unnest(
+        $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::integer[],
+        $10::bytea[]
+    ) AS row (channel_id, name, created_at, epoch, head, messages, topic, position, hash)
+), log AS (
+    INSERT INTO logs (log_id, kind, epoch, head_sequence, message_count, base_sequence)
+    SELECT channel_id, 'channel', epoch, head, messages, head FROM given
+), mirror AS (
+    INSERT INTO federation_mirrors (log_id, guild_id, hash, first_sequence, first_hash)
+    SELECT channel_id, $1, hash, head, hash FROM given
+)
+INSERT INTO channels (channel_id, guild_id, name, created_at, topic, position, origin)
+SELECT channel_id, $1, name, created_at, topic, position, $11 FROM given
+"""
+ADD_MEMBERS = """
+INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
+SELECT $1, u.user_id, given.role, given.joined_at
+FROM unnest($2::uuid[], $3::text[], $4::timestamptz[], $5::text[]) AS given (user_id, role, joined_at, origin)
+JOIN users AS u ON u.user_id = given.user_id AND u.origin IS NOT DISTINCT FROM given.origin
+ON CONFLICT DO NOTHING
+"""
+# A user of this server who is no member has no role in a mirror (PROTOCOL 16.5.5).
+ADD_ROLES = """
+INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
+SELECT given.channel_id, u.user_id, given.role, $4
+FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS given (channel_id, user_id, role)
+JOIN users AS u USING (user_id) JOIN channels AS c USING (channel_id)
+WHERE u.origin IS NOT NULL OR EXISTS (
+    SELECT FROM guild_memberships AS m WHERE m.guild_id = c.guild_id AND m.user_id = u.user_id
+)
+ON CONFLICT (channel_id, user_id) DO UPDATE SET role = EXCLUDED.role
+"""
+READ_ALL = """
+SELECT FROM mark_read_v1(ARRAY(
+    SELECT channel_id FROM channels JOIN logs ON log_id = channel_id WHERE guild_id = $1 AND head_sequence > 0
+), $2, NULL, $3)
+"""
+OWN_MEMBERS = """
+SELECT m.user_id, m.role, m.joined_at FROM guild_memberships AS m JOIN users AS u USING (user_id)
+WHERE m.guild_id = $1 AND u.origin IS NULL
+"""
+NO_PARTING = "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3"
+BEGINS_AFTER = "SELECT base_sequence > $2 FROM logs WHERE log_id = $1"
+HAS_GONE = """
+SELECT EXISTS (
+    SELECT FROM log_events WHERE log_id = $1 AND sequence > $2 AND event_type IN ('member.left', 'member.removed')
+    AND convert_from(wire, 'UTF8')::jsonb -> 'content' ->> 'user_id' = $3::text
+)
+"""
+# Whoever has a log of one of these ids that is not of this guild.
+TAKEN = """
+SELECT EXISTS (
+    SELECT FROM unnest($1::uuid[]) AS id JOIN logs ON log_id = id LEFT JOIN channels ON channel_id = id
+    WHERE guild_id IS DISTINCT FROM $2
+)
+"""
+
+
+@performs(StoreMirror, Mode.TRANSACTION)
+async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
+    snapshot, joined = effect.snapshot, effect.joined
+    if joined is not None:
+        await tx.connection.execute("SELECT FROM users WHERE user_id = $1 FOR UPDATE", joined.user_id)
+    if snapshot is not None:
+        await tx.connection.execute(TAKE_TURN, effect.guild_id)
+        await know_users(tx, effect.origin, snapshot.members, effect.now_ms)
+    guild = await _hold(tx, effect.guild_id)
+    if guild is not None and guild.origin != effect.origin:
+        raise Refusal(ErrorCode.ID_TAKEN)
+    here = await _place(tx.connection, effect.guild_id) if guild is not None else None
+    if snapshot is None and (here is None or (effect.stands is not None and is_behind(here, effect.stands))):
+        return False
+    begins = snapshot is not None and (here is None or is_behind(here, place_of(snapshot)))
+    if (
+        not begins
+        and effect.stands is not None
+        and await tx.connection.fetchval(BEGINS_AFTER, *_sequence(effect.stands))
+    ):
+        return False
+    renews, gone = False, []
+    if snapshot is not None:
+        if begins:
+            renews = guild is not None
+            gone = await _store(tx, effect.origin, snapshot, anew=renews)
+        guild = GuildRecord(effect.guild_id, snapshot.name, snapshot.created_at_ms, effect.origin)
+    if joined is not None:
+        await tx.connection.execute(NO_PARTING, effect.origin, effect.guild_id, joined.user_id)
+    if joined is not None and guild is not None and not await _has_gone(tx.connection, joined, effect.stands):
+        await _admit(tx, guild, joined, effect.now_ms)
+    if snapshot is not None and begins:
+        await add_roles(tx, snapshot.channels)
+    await _tell_gone(tx, effect.guild_id, gone, effect.now_ms)
+    if renews:
+        await tx.log(ControlKind.LOGS_RENEWED, guild_id=effect.guild_id)
+    return True
+
+
+async def _hold(tx: Transaction, guild_id: str) -> GuildRecord | None:
+    row = await tx.connection.fetchrow(HOLD_GUILD, guild_id)
+    return GUILD.record(row) if row is not None else None
+
+
+async def _place(connection: Connection, log_id: str) -> LogPlace:
+    row = await connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", log_id)
+    return LogPlace(log_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(log_id, 0, 0)
+
+
+def _sequence(place: LogPlace) -> tuple[str, int]:
+    return place.log_id, place.sequence
+
+
+async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogPlace | None) -> bool:
+    """Whether the mirror has an event of the user's leaving from after they joined."""
+    if stands is None:
+        return False
+    return bool(await connection.fetchval(HAS_GONE, *_sequence(stands), joined.user_id))
+
+
+async def _tell_gone(tx: Transaction, guild_id: str, user_ids: Sequence[str], now_ms: int) -> None:
+    """Tell users of this server that they are members no more; nobody knows when they left, or by whom."""
+    gone = [left_guild(guild_id, user_id, removed=True, reason=None) for user_id in user_ids]
+    await tx.append(tuple(chain.from_iterable(gone)), sender=None, now_ms=now_ms)
+    for user_id in user_ids:
+        await tx.log(ControlKind.MEMBER_REMOVED, guild_id=guild_id, user_id=user_id)
+
+
+async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool) -> list[str]:
+    """Return the users of this server who are members no more."""
+    connection, guild_id = tx.connection, snapshot.guild_id
+    channel_ids = [channel.channel_id for channel in snapshot.channels]
+    ids = channel_ids if anew else [guild_id, *channel_ids]
+    if await connection.fetchval(TAKEN, ids, guild_id):
+        raise Refusal(ErrorCode.ID_TAKEN)
+    own = await connection.fetch(OWN_MEMBERS, guild_id) if anew else []
+    if anew:
+        await clear(tx, guild_id)
+    await connection.execute(
+        ADD_GUILD,
+        guild_id,
+        snapshot.name,
+        moment(snapshot.created_at_ms),
+        origin,
+        snapshot.epoch,
+        snapshot.sequence,
+        snapshot.term,
+        snapshot.serial,
+    )
+    await connection.execute(ADD_MIRROR, guild_id, _hash(snapshot.chain), snapshot.sequence)
+    home = tx.server_name
+    there = {member.user_id for member in snapshot.members if home_of(home, origin, member.origin) is None}
+    kept = [row for row in own if str(row["user_id"]) in there]
+    remote = [member for member in snapshot.members if home_of(home, origin, member.origin) is not None]
+    await connection.execute(
+        ADD_MEMBERS,
+        guild_id,
+        [*(row["user_id"] for row in kept), *(member.user_id for member in remote)],
+        [*(row["role"] for row in kept), *(member.role for member in remote)],
+        [*(row["joined_at"] for row in kept), *(moment(member.joined_at_ms) for member in remote)],
+        [*(None for _ in kept), *(member.origin or origin for member in remote)],
+    )
+    await add_channels(tx, origin, guild_id, snapshot.channels)
+    for row in kept:
+        await connection.execute(READ_ALL, guild_id, row["user_id"], row["joined_at"])
+    return sorted(str(row["user_id"]) for row in own if row not in kept)
+
+
+async def add_channels(tx: Transaction, origin: str, guild_id: str, lines: Sequence[MirroredChannel]) -> None:
+    """Add channels whose logs begin behind the places that the lines name."""
+    await tx.connection.execute(
+        ADD_CHANNELS,
+        guild_id,
+        [line.channel_id for line in lines],
+        [line.name for line in lines],
+        [moment(line.created_at_ms) for line in lines],
+        [line.epoch for line in lines],
+        [line.sequence for line in lines],
+        [line.messages for line in lines],
+        [line.topic for line in lines],
+        [line.position for line in lines],
+        [_hash(line.chain) for line in lines],
+        origin,
+    )
+
+
+async def add_roles(tx: Transaction, lines: Sequence[MirroredChannel]) -> None:
+    """Add the explicit roles in channels that the lines name, when the members are there."""
+    roles = [(line.channel_id, user_id, role) for line in lines for user_id, role in line.roles.items()]
+    if roles:
+        await tx.connection.execute(ADD_ROLES, *zip(*roles, strict=True), moment(lines[0].created_at_ms))
+
+
+def home_of(server_name: str, sender: str, origin: str | None) -> str | None:
+    """Return the home of a user whom the server `sender` calls one of `origin`; None: it is the server `server_name`."""
+    home = origin if origin is not None else sender
+    return None if home == server_name else home
+
+
+async def know_users(tx: Transaction, origin: str, members: Iterable[MirroredMember], now_ms: int) -> None:
+    """Keep the names of remote users. One whose id is that of another server's user stays unknown."""
+    given = [
+        (member.user_id, member.username, member.display_name, home)
+        for member in sorted(members, key=lambda member: member.user_id)
+        if (home := home_of(tx.server_name, origin, member.origin)) is not None
+    ]
+    if given:
+        await tx.connection.execute(KNOW_USERS, *zip(*given, strict=True), moment(now_ms), origin)
+
+
+async def _admit(tx: Transaction, guild: GuildRecord, member: MirroredMember, now_ms: int) -> None:
+    guild_id, user_id = guild.guild_id, member.user_id
+    status = await tx.connection.execute(
+        """
+        INSERT INTO guild_memberships (guild_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+        """,
+        guild_id,
+        user_id,
+        member.role,
+        moment(member.joined_at_ms),
+    )
+    if not rows_changed(status):
+        return
+    await tx.connection.execute(READ_ALL, guild_id, user_id, moment(now_ms))
+    record = MemberRecord(guild_id, user_id, member.username, member.role, member.joined_at_ms)
+    await tx.append(joined_guild(guild, record), sender=user_id, now_ms=now_ms)
+    await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=user_id)
+
+
+@performs(FindMirrorPlace, Mode.QUERY)
+async def find_mirror_place(connection: Connection, effect: FindMirrorPlace) -> LogPlace | None:
+    row = await connection.fetchrow(
+        """
+        SELECT l.epoch, l.head_sequence FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id)
+        JOIN logs AS l USING (log_id) WHERE m.log_id = $1 AND g.origin = $2
+        """,
+        effect.log_id,
+        effect.origin,
+    )
+    return LogPlace(effect.log_id, row["epoch"], row["head_sequence"]) if row is not None else None
+
+
+@performs(DropMirror, Mode.TRANSACTION)
+async def drop_mirror(tx: Transaction, effect: DropMirror) -> None:
+    guild = await _hold(tx, effect.guild_id)
+    if guild is None or guild.origin != effect.origin:
+        return
+    own = sorted(texts(row["user_id"] for row in await tx.connection.fetch(OWN_MEMBERS, effect.guild_id)))
+    channel_ids = await clear(tx, effect.guild_id)
+    await _tell_gone(tx, effect.guild_id, own, effect.now_ms)
+    await tell_dropped(tx, effect.guild_id, channel_ids)
+
+
+async def tell_dropped(tx: Transaction, guild_id: str, channel_ids: Sequence[str]) -> None:
+    """Tell the replicas that the mirror of a guild is gone; the last that the transaction does."""
+    await tx.log(ControlKind.GUILD_DELETED, guild_id=guild_id, body=channel_ids_body(channel_ids))
+
+
+async def clear(tx: Transaction, guild_id: str) -> list[str]:
+    """Delete a mirrored guild, whose row is held, with everything in it. Return the ids of its channels."""
+    rows = await tx.connection.fetch(
+        "SELECT channel_id FROM channels WHERE guild_id = $1 ORDER BY channel_id", guild_id
+    )
+    channel_ids = [str(row["channel_id"]) for row in rows]
+    log_ids = [guild_id, *channel_ids]
+    await tx.connection.execute(HOLD_LOGS, log_ids)
+    await tx.connection.execute("DELETE FROM guilds WHERE guild_id = $1", guild_id)
+    await delete_logs(tx, log_ids)
+    return channel_ids
+
+
+def _hash(text: str | None) -> bytes | None:
+    return decode_unpadded(text) if text is not None else None

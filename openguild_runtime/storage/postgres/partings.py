@@ -1,0 +1,113 @@
+"""Users who are no members of a mirrored guild while its owner may think so, in PostgreSQL."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.mirrors import EndParting, FindNextMirror, FindPartings, LeaveMirror, NoteParting, Parting
+from openguild_proto.effects.performs import performs
+from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.policy.members import OWNER, decide_removal
+from openguild_proto.records import ControlKind, MemberChange
+from openguild_proto.schemas.log_entries import left_guild
+from openguild_runtime.storage.postgres.authority import hold_users
+from openguild_runtime.storage.postgres.guilds import end_lost_rights
+from openguild_runtime.storage.postgres.mirror_guild import HAS_OWN_MEMBERS, LEAVE
+from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
+from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import Connection, moment, to_millis
+
+HOLD = "SELECT FROM guilds WHERE guild_id = $1 AND origin = $2 FOR UPDATE"
+ROLES = """
+SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,
+    (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $3) AS owners
+FROM guilds WHERE guild_id = $1 AND origin = $4
+"""
+# Those of owners that are never heard of again go after a month.
+NOTE = """
+WITH gone AS (
+    DELETE FROM federation_partings WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM federation_partings WHERE user_id = $3 AND due_at < $4::timestamptz - interval '30 days' LIMIT 10
+    ))
+)
+INSERT INTO federation_partings (origin, guild_id, user_id, due_at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (origin, guild_id, user_id) DO UPDATE SET due_at = EXCLUDED.due_at
+"""
+
+
+@performs(LeaveMirror, Mode.TRANSACTION)
+async def leave_mirror(tx: Transaction, effect: LeaveMirror) -> MemberChange:
+    guild_id, user_id = effect.guild_id, effect.user_id
+    await hold_users(tx, [user_id])
+    await tx.connection.execute(HOLD, guild_id, effect.origin)
+    row = await tx.connection.fetchrow(ROLES, guild_id, user_id, OWNER, effect.origin)
+    if row is None:
+        return MemberChange.NOT_MEMBER
+    change = decide_removal(author_role=None, held=row["role"], owners=row["owners"])
+    if change is not MemberChange.DONE:
+        return change
+    await tx.connection.execute(LEAVE, guild_id, user_id)
+    await end_lost_rights(tx, guild_id, user_id, row["role"], None)
+    await tx.connection.execute(NOTE, effect.origin, guild_id, user_id, moment(effect.now_ms))
+    left = left_guild(guild_id, user_id, removed=False, reason=None)
+    if await tx.connection.fetchval(HAS_OWN_MEMBERS, guild_id):
+        await tx.append(left, sender=user_id, now_ms=effect.now_ms)
+        await tx.log(ControlKind.MEMBER_REMOVED, guild_id=guild_id, user_id=user_id)
+        return MemberChange.DONE
+    channel_ids = await clear(tx, guild_id)
+    await tx.append(left, sender=user_id, now_ms=effect.now_ms)
+    await tell_dropped(tx, guild_id, channel_ids)
+    return MemberChange.DONE
+
+
+@performs(NoteParting, Mode.CHANGE)
+async def note_parting(connection: Connection, effect: NoteParting) -> None:
+    await connection.execute(NOTE, effect.origin, effect.guild_id, effect.user_id, moment(effect.due_ms))
+
+
+@performs(FindPartings, Mode.QUERY)
+async def find_partings(connection: Connection, effect: FindPartings) -> tuple[Parting, ...]:
+    rows = await connection.fetch(
+        """
+        SELECT p.guild_id, p.user_id, p.due_at, u.username, u.display_name
+        FROM federation_partings AS p JOIN users AS u USING (user_id)
+        WHERE p.origin = $1 AND p.due_at <= $2 AND NOT EXISTS (
+            SELECT FROM guild_memberships AS m WHERE m.guild_id = p.guild_id AND m.user_id = p.user_id
+        ) ORDER BY p.guild_id, p.user_id LIMIT $3
+        """,
+        effect.origin,
+        moment(effect.now_ms),
+        effect.limit,
+    )
+    return tuple(
+        Parting(
+            str(row["guild_id"]),
+            RemoteUser(str(row["user_id"]), row["username"], row["display_name"]),
+            to_millis(row["due_at"]),
+        )
+        for row in rows
+    )
+
+
+@performs(EndParting, Mode.CHANGE)
+async def end_parting(connection: Connection, effect: EndParting) -> None:
+    parting = effect.parting
+    await connection.execute(
+        "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3 AND due_at = $4",
+        effect.origin,
+        parting.guild_id,
+        parting.user.user_id,
+        moment(parting.due_ms),
+    )
+
+
+@performs(FindNextMirror, Mode.QUERY)
+async def find_next_mirror(connection: Connection, effect: FindNextMirror) -> str | None:
+    guild_id = await connection.fetchval(
+        """
+        SELECT guild_id FROM guilds WHERE origin = $1 AND ($2::uuid IS NULL OR guild_id > $2)
+        ORDER BY guild_id LIMIT 1
+        """,
+        effect.origin,
+        effect.past,
+    )
+    return str(guild_id) if guild_id is not None else None

@@ -1,0 +1,190 @@
+"""Users of other servers as members of guilds of this one, in PostgreSQL."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.guilds import AcceptInvite
+from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, ReadSnapshot, RemoteJoin
+from openguild_proto.effects.performs import performs
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
+from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord
+from openguild_runtime.storage.postgres.invites import accept_invite
+from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis
+
+# Names of known users are those that their home says: the server $6 that speaks renames its own only.
+# No name of an account begins with the control character, so a remote user takes nobody's name, and nobody logs in as one.
+KNOW_USERS = """
+WITH given AS (
+    SELECT DISTINCT ON (user_id) user_id, username, display_name, origin
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS row (user_id, username, display_name, origin)
+), renamed AS (
+    UPDATE users AS u SET username = given.username, display_name = given.display_name, updated_at = $5
+    FROM given WHERE u.user_id = given.user_id AND u.origin = given.origin AND u.origin = $6
+        AND (u.username, u.display_name) IS DISTINCT FROM (given.username, given.display_name)
+), added AS (
+    INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at, display_name, origin)
+    SELECT user_id, username, E'\\x1f' || user_id, '', $5, $5, display_name, origin FROM given
+    ON CONFLICT (user_id) DO NOTHING RETURNING user_id
+)
+INSERT INTO logs (log_id, kind) SELECT user_id, 'user' FROM added
+"""
+# With each proposal and request: nothing is written where the names are as they were.
+RENAME = """
+WITH renamed AS (
+    UPDATE users SET username = $2, display_name = $3, updated_at = $5
+    WHERE user_id = $1 AND origin = $4 AND (username, display_name) IS DISTINCT FROM ($2::text, $3::text)
+)
+SELECT origin FROM users WHERE user_id = $1
+"""
+# Before the guild's log is held, as where a removal ends the mirror.
+HOLD_MIRROR = """
+SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = (SELECT guild_id FROM invites WHERE code = $2) FOR UPDATE
+"""
+BEGIN_MIRROR = """
+INSERT INTO federation_guilds AS f (peer, guild_id, since) VALUES ($1, $2, $3)
+ON CONFLICT (peer, guild_id) DO UPDATE SET since = EXCLUDED.since, ended_at = NULL, purged_at = NULL
+WHERE f.ended_at IS NOT NULL
+"""
+_HEADS = """
+INSERT INTO federation_cursors (peer, log_id, epoch, sequence)
+SELECT $1, log_id, epoch, head_sequence FROM logs
+WHERE (log_id = $2 OR log_id IN (SELECT channel_id FROM channels WHERE guild_id = $2))
+"""
+# A peer that has not purged what it had goes on from there.
+BEGIN_AT_HEADS = (
+    _HEADS + "AND NOT EXISTS (SELECT FROM federation_cursors WHERE peer = $1 AND log_id = $2) ON CONFLICT DO NOTHING"
+)
+MOVE_TO_HEADS = _HEADS + "ON CONFLICT (peer, log_id) DO UPDATE SET epoch = EXCLUDED.epoch, sequence = EXCLUDED.sequence"
+MEMBERS = """
+SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin
+FROM guild_memberships AS m JOIN users AS u USING (user_id) WHERE m.guild_id = $1
+"""
+CHANNELS = """
+SELECT c.channel_id, c.name, c.created_at, l.epoch, l.head_sequence, l.message_count, c.topic, c.position
+FROM channels AS c JOIN logs AS l ON l.log_id = c.channel_id WHERE c.guild_id = $1
+"""
+ROLES = """
+SELECT m.channel_id, m.user_id, m.role FROM channel_memberships AS m JOIN channels AS c USING (channel_id)
+WHERE c.guild_id = $1
+"""
+GUILD = """
+SELECT g.name, g.created_at, g.term, g.serial, l.epoch, l.head_sequence FROM guilds AS g JOIN logs AS l ON l.log_id = g.guild_id
+WHERE g.guild_id = $1
+"""
+
+
+@performs(JoinFromServer, Mode.TRANSACTION)
+async def join_from_server(tx: Transaction, effect: JoinFromServer) -> RemoteJoin | LimitReached | None:
+    if not await tx.connection.fetchval("SELECT EXISTS (SELECT FROM invites WHERE code = $1)", effect.code):
+        return None
+    await tx.connection.execute(HOLD_MIRROR, effect.peer, effect.code)
+    await _know(tx, effect.peer, effect.user, effect.now_ms)
+    member = await accept_invite(
+        tx,
+        AcceptInvite(
+            author=Author(effect.user.user_id),
+            code=effect.code,
+            role=effect.role,
+            now_ms=effect.now_ms,
+            limit=effect.limit,
+        ),
+    )
+    if not isinstance(member, MemberRecord):
+        return member
+    guild_id = member.guild_id
+    began = await tx.connection.execute(BEGIN_MIRROR, effect.peer, guild_id, moment(effect.now_ms))
+    begins = rows_changed(began) == 1
+    if begins:
+        await tx.connection.execute(BEGIN_AT_HEADS, effect.peer, guild_id)
+    snapshot = await _snapshot(tx, guild_id) if effect.wants_snapshot or begins else None
+    row = await tx.connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", guild_id)
+    place = LogPlace(guild_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(guild_id, 0, 0)
+    joined = MirroredMember(
+        member.user_id, member.username, member.role, member.joined_at_ms, member.display_name, member.origin
+    )
+    return RemoteJoin(guild_id, joined, place, snapshot)
+
+
+@performs(ReadSnapshot, Mode.TRANSACTION)
+async def read_snapshot(tx: Transaction, effect: ReadSnapshot) -> Snapshot | None:
+    followed = await tx.connection.fetchval(
+        "SELECT guild_id FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL FOR UPDATE",
+        effect.peer,
+        effect.guild_id,
+    )
+    if followed is None:
+        return None
+    log_ids = await tx.connection.fetch(
+        "SELECT channel_id FROM channels WHERE guild_id = $1", effect.guild_id
+    )  # so that nothing is appended between the two readings
+    await tx.hold_logs([effect.guild_id, *(str(row["channel_id"]) for row in log_ids)])
+    await tx.connection.execute(MOVE_TO_HEADS, effect.peer, effect.guild_id)
+    return await _snapshot(tx, effect.guild_id)
+
+
+@performs(KnowRemoteUser, Mode.CHANGE)
+async def know_remote_user(connection: Connection, effect: KnowRemoteUser) -> None:
+    user = effect.user
+    row = await connection.fetchrow(
+        RENAME, user.user_id, user.username, user.display_name, effect.peer, moment(effect.now_ms)
+    )
+    if row is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    if row["origin"] != effect.peer:
+        raise Refusal(ErrorCode.ID_TAKEN)
+
+
+async def _know(tx: Transaction, peer: str, user: RemoteUser, now_ms: int) -> None:
+    await tx.connection.execute(
+        KNOW_USERS, [user.user_id], [user.username], [user.display_name], [peer], moment(now_ms), peer
+    )
+    origin = await tx.connection.fetchval("SELECT origin FROM users WHERE user_id = $1", user.user_id)
+    if origin != peer:
+        raise Refusal(ErrorCode.ID_TAKEN)
+
+
+async def _snapshot(tx: Transaction, guild_id: str) -> Snapshot | None:
+    guild = await tx.connection.fetchrow(GUILD, guild_id)
+    if guild is None:
+        return None
+    roles: dict[str, dict[str, str]] = {}
+    for row in await tx.connection.fetch(ROLES, guild_id):
+        roles.setdefault(str(row["channel_id"]), {})[str(row["user_id"])] = row["role"]
+    members = [
+        MirroredMember(
+            str(row["user_id"]),
+            row["username"],
+            row["role"],
+            to_millis(row["joined_at"]),
+            row["display_name"],
+            row["origin"],
+        )
+        for row in await tx.connection.fetch(MEMBERS, guild_id)
+    ]
+    channels = [
+        MirroredChannel(
+            str(row["channel_id"]),
+            row["name"],
+            to_millis(row["created_at"]),
+            row["epoch"],
+            row["head_sequence"],
+            row["message_count"],
+            row["topic"],
+            row["position"],
+            roles.get(str(row["channel_id"]), {}),
+        )
+        for row in await tx.connection.fetch(CHANNELS, guild_id)
+    ]
+    return Snapshot(
+        guild_id,
+        guild["name"],
+        to_millis(guild["created_at"]),
+        guild["epoch"],
+        guild["head_sequence"],
+        members=members,
+        channels=channels,
+        term=guild["term"],
+        serial=guild["serial"],
+    )

@@ -1,0 +1,53 @@
+"""Kept answers of creations with a key, in PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from openguild_proto.limits import MAX_KEPT_ANSWERS
+from openguild_proto.policy.repeats import KeptAnswer, Once, decide_repeat
+from openguild_proto.records import Author, Record
+from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.values import moment, to_millis
+
+R = TypeVar("R", bound=Record)
+
+# Of requests with one key, the next reads what the one before has committed.
+HOLD = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text || $2, 0))"
+FIND = "SELECT fingerprint, answer, created_at FROM idempotency_keys WHERE user_id = $1 AND key = $2"
+KEEP = """
+INSERT INTO idempotency_keys (user_id, key, fingerprint, answer, created_at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (user_id, key) DO UPDATE
+SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = excluded.created_at
+"""
+TRIM = """
+DELETE FROM idempotency_keys WHERE user_id = $1 AND key IN (
+    SELECT key FROM idempotency_keys WHERE user_id = $1 ORDER BY created_at DESC, key COLLATE "C" OFFSET $2
+    FOR UPDATE SKIP LOCKED
+)
+"""
+
+
+async def find_repeat(tx: Transaction, author: Author, once: Once | None, kind: type[R], now_ms: int) -> R | None:
+    """Return what the first request with this key made; None: this is the first. Raises Refusal 409 for another request.
+
+    Holds the key to the end of the transaction. Call it when the author's rights are held.
+    """
+    if once is None:
+        return None
+    await tx.connection.execute(HOLD, author.user_id, once.key)
+    row = await tx.connection.fetchrow(FIND, author.user_id, once.key)
+    kept = KeptAnswer(row["fingerprint"], row["answer"], to_millis(row["created_at"])) if row is not None else None
+    answer = decide_repeat(kept, once, now_ms=now_ms)
+    return msgspec.json.decode(answer, type=kind) if answer is not None else None
+
+
+async def keep_answer(tx: Transaction, author: Author, once: Once | None, answer: Record, now_ms: int) -> None:
+    """Keep what was made, for repeats of the request."""
+    if once is None:
+        return
+    encoded = msgspec.json.encode(answer)
+    await tx.connection.execute(KEEP, author.user_id, once.key, once.fingerprint, encoded, moment(now_ms))
+    await tx.connection.execute(TRIM, author.user_id, MAX_KEPT_ANSWERS)

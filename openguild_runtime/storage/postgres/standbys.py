@@ -1,0 +1,246 @@
+"""Reads from standbys of the primary (openguild_proto/policy/standbys.py): a pool for each, and the question how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import anyio
+import anyio.lowlevel
+import asyncpg
+import structlog
+from anyio.abc import TaskGroup
+
+from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
+from openguild_proto.effects.channels import FindChannelAccess, PageBounds
+from openguild_proto.limits import ACCESS_CHECK_BYTES, MAX_QUEUED_ACCESS_CHECKS
+from openguild_proto.policy.batches import ArrivalQueue
+from openguild_proto.policy.standbys import Standbys, StandbyState, StandbyStats, WalPlace, compare, next_pause
+from openguild_runtime.storage.postgres.batcher import Batcher
+from openguild_runtime.storage.postgres.history import LINEAGE, UNSUPPORTED
+from openguild_runtime.storage.postgres.page_groups import PageGroups
+from openguild_runtime.storage.postgres.pool import Pool
+from openguild_runtime.storage.postgres.reads import read
+from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.system.background import log_exceptions
+
+T = TypeVar("T")
+
+WATCH_SECS = 1.0  # between two looks at a standby
+QUESTIONS = 1  # at once to each standby: whoever comes meanwhile shares the next one
+
+# What was acknowledged is flushed. What is inserted behind it may stay there for a while, and no standby gets it before.
+PRIMARY_PLACE = f"""
+SELECT {LINEAGE} AS lineage,
+    CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint ELSE 0 END AS position
+"""
+# A standby that was promoted serves nothing: it is another primary.
+STANDBY_PLACE = """
+SELECT CASE WHEN pg_is_in_recovery() THEN lineage END AS lineage,
+    coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint AS position FROM log_history
+"""
+
+log = structlog.get_logger("openguild.storage")
+
+
+Alone: TypeAlias = Callable[[Callable[[Connection], Awaitable[Any]]], Callable[[Connection], Awaitable[Any]]]
+
+
+class Answered(NamedTuple, Generic[T]):
+    """What a standby has answered."""
+
+    result: T
+
+
+async def read_primary(connection: Connection) -> WalPlace:
+    """Return where the primary is; without lineage where it does not tell, as some compatible services."""
+    try:
+        return await _read_place(connection, PRIMARY_PLACE)
+    except UNSUPPORTED:
+        return WalPlace(None, 0)
+
+
+async def read_standby(connection: Connection) -> WalPlace:
+    """Return where a standby is."""
+    return await _read_place(connection, STANDBY_PLACE)
+
+
+async def _read_place(connection: Connection, statement: str) -> WalPlace:
+    row = await connection.fetchrow(statement)
+    return WalPlace(row["lineage"], row["position"]) if row is not None else WalPlace(None, 0)
+
+
+class _Standby:
+    """One standby. `questions`: whether it has what the primary has now."""
+
+    def __init__(self, pool: Pool, places: int, ask: Callable[[Pool], Awaitable[StandbyState]], alone: Alone) -> None:
+        async def ask_for_all(waiting: Sequence[None]) -> list[StandbyState]:
+            return [await ask(pool)] * len(waiting)
+
+        self.pool = pool
+        self._alone = alone
+        self._pages = PageGroups(self._borrow)
+        self._places = anyio.Semaphore(places, fast_acquire=True)
+        self.questions: Batcher[None, StandbyState] = Batcher(
+            ArrivalQueue(max_items=MAX_QUEUED_ACCESS_CHECKS, item_bytes=ACCESS_CHECK_BYTES), ask_for_all
+        )
+        self.reads = self.missed = 0
+
+    async def perform(self, effect: StorageEffect[Any]) -> Any:
+        """Read, whatever the standby has now."""
+        match effect:
+            case FindChannelAccess(page=PageBounds() as page):
+                return await self._pages.find(effect, page)
+        return await self._borrow(lambda connection: read(connection, effect))
+
+    async def _borrow(self, use: Callable[[Connection], Awaitable[Any]]) -> Any:
+        await anyio.lowlevel.checkpoint()  # readers that were told together that they may, read together
+        async with self._places:
+            return await self.pool.lend(self._alone(use), writes=False)
+
+
+class StandbyReaders:
+    """Serves reads from standbys. `ask_primary()`: where the primary is now. `alone(use)`: what wraps a use of one statement.
+
+    `pools`: one for each, of `pool_size` connections. A read waits at most `wait_secs` before it goes to the primary.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        tasks: TaskGroup,
+        *,
+        pool_size: int,
+        wait_secs: float,
+        ask_primary: Callable[[], Awaitable[WalPlace]],
+        alone: Alone,
+    ) -> None:
+        self._tasks = tasks
+        self._wait_secs = wait_secs
+        self._ask_primary = ask_primary
+        self._rules = Standbys(len(pools))
+        places = max(1, pool_size - QUESTIONS - 1)  # but for the questions and the look
+        self._standbys = [_Standby(pool, places, self._ask, alone) for pool in pools]
+        self._scope = anyio.CancelScope()
+        self._is_closed = False
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._standbys)
+
+    async def open(self) -> None:
+        """Create the pools and begin to look, without connecting. Raises ValueError for a bad URL."""
+        for standby in self._standbys:
+            await standby.pool.open()
+        if self:
+            self._tasks.start_soon(self._run)
+
+    async def aclose(self) -> None:
+        self._is_closed = True
+        for standby in self._standbys:
+            standby.questions.close()
+        async with anyio.create_task_group() as closing:
+            for standby in self._standbys:
+                closing.start_soon(standby.pool.aclose)
+        self._scope.cancel()
+
+    def cut(self) -> None:
+        """Close all connections now."""
+        for standby in self._standbys:
+            standby.pool.cut()
+
+    def stats(self) -> tuple[StandbyStats, ...]:
+        return tuple(
+            StandbyStats(state is StandbyState.SERVING, standby.reads, standby.missed)
+            for state, standby in zip(self._rules.states, self._standbys, strict=True)
+        )
+
+    async def read(self, effect: StorageEffect[T]) -> Answered[T] | None:
+        """Read from a standby that has all that was acknowledged by now; None: the primary must answer."""
+        number = self._rules.choose()
+        if number is None:
+            return None
+        standby = self._standbys[number]
+        state = StandbyState.BEHIND
+        with anyio.move_on_after(self._wait_secs):
+            try:
+                state = await standby.questions.submit(None)
+            except StorageUnavailable:  # the primary does not tell
+                return None
+        if state is StandbyState.SERVING:
+            try:
+                answer = Answered(await standby.perform(effect))
+            except (
+                Overloaded
+            ):  # this read alone: a conflict with what is replayed, or messages that are not indexed yet
+                pass
+            except StorageUnavailable:
+                state = StandbyState.FAILED
+            else:
+                standby.reads += 1
+                return answer
+        standby.missed += 1
+        self._found(number, state)
+        return None
+
+    async def _ask(self, pool: Pool) -> StandbyState:
+        """Return whether a standby has in time what the primary has now. Raises StorageUnavailable if the primary does not tell."""
+        wanted = await self._ask_primary()
+        began, pause = time.monotonic(), 0.0
+        while True:
+            try:
+                found = await pool.lend(read_standby, writes=False)
+            except (StorageUnavailable, asyncpg.PostgresError):
+                return StandbyState.FAILED
+            state = compare(wanted, found)
+            longer = next_pause(time.monotonic() - began, pause, self._wait_secs)
+            if state is not StandbyState.BEHIND or longer is None:
+                return state
+            pause = longer
+            await anyio.sleep(pause)
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        with self._scope:
+            async with anyio.create_task_group() as tasks:
+                for number, standby in enumerate(self._standbys):
+                    tasks.start_soon(self._watch, number)
+                    for _ in range(QUESTIONS):
+                        tasks.start_soon(standby.questions.run)
+
+    async def _watch(self, number: int) -> None:
+        """Look at a standby for ever, whether it serves or not, so that metrics are true when nobody reads."""
+        while True:
+            with log_exceptions("looking at a standby"):
+                state = await self._look(self._standbys[number])
+                if state is not None:
+                    self._found(number, state)
+            await anyio.sleep(WATCH_SECS)
+
+    async def _look(self, standby: _Standby) -> StandbyState | None:
+        """Return how it is; None: the primary does not tell."""
+        pool = standby.pool
+        look = partial(pool.connected, read_standby) if pool.silent else partial(pool.lend, read_standby, writes=False)
+        try:
+            await pool.probe(lambda _timer: look())  # one that has stopped to respond is given up after a while
+        except Exception as failure:
+            if not isinstance(failure, StorageUnavailable) and pool.cause_of(failure) is None:
+                raise
+            return StandbyState.FAILED
+        try:
+            return await standby.questions.submit(None)
+        except StorageUnavailable:
+            return None
+
+    def _found(self, number: int, state: StandbyState) -> None:
+        if self._is_closed or not self._rules.found(number, state):
+            return
+        if state is StandbyState.SERVING:
+            log.info("a standby serves reads", standby=number)
+        else:
+            log.warning(
+                f"a standby is left out, its reads go to others: {state.value}", standby=number, state=state.name
+            )

@@ -1,0 +1,87 @@
+"""Tokens and passwords: a wrong key on one replica, and passwords tried on 200 accounts from 200 addresses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from openguild_proto.canonical.keys import fingerprint, parse_seed
+from openguild_runtime.embedded import EmbeddedNats
+from tests.incidents.conftest import Incident, pod
+from tests.support.chat import PASSWORD
+from tests.support.oncall import OnCall
+from tests.support.server import SIGNING_KEY
+
+OTHER_KEY = "A" * 43
+ACCOUNTS = 200
+
+
+def test_one_replica_has_a_wrong_key(
+    database_url: str, nats_server: EmbeddedNats, tmp_path: Path, walk: Callable[..., Incident]
+) -> None:
+    servers = [pod(tmp_path, DATABASE_URL=database_url, NATS__URL=nats_server.url) for _ in range(3)]
+    odd = servers[2]
+    odd.settings["SESSION__SIGNING_KEY"] = OTHER_KEY
+    right, wrong = (fingerprint(parse_seed(key).public) for key in (SIGNING_KEY, OTHER_KEY))
+
+    def restart() -> None:
+        assert odd.stop() == 0
+        odd.settings["SESSION__SIGNING_KEY"] = SIGNING_KEY
+        odd.start()
+
+    with servers[0].start(), servers[1].start(), odd.start():
+        oncall = OnCall(tmp_path, {f"openguild-server-{place}": server for place, server in enumerate(servers)})
+        oncall.rollouts["restart"] = restart
+        incident = walk("tokens-refused", *servers, oncall=oncall)
+        alice = servers[0].chat().user()
+        there = odd.chat()
+        for _ in range(25):
+            assert there.http.get("/guilds", headers=alice.auth).status_code == 401
+        told = incident.fires("OpenGuildTokenKeysDiffer", instance=f"127.0.0.1:{odd.port}")
+        assert wrong in told["annotations"]["summary"]
+        assert "only 33.33% of" in told["annotations"]["summary"]
+        incident.fires("OpenGuildTokensRefused", cause="bad_signature", instance=f"127.0.0.1:{odd.port}")
+        said = incident.ask()
+        assert re.findall(r'fingerprint="(\w+)",use="signing"', said) == [right, right, wrong]
+        assert 'openguild_unauthorized_total{cause="bad_signature"} 25.0' in said.partition("openguild-server-2")[2]
+        incident.mend()
+        incident.ends("OpenGuildTokenKeysDiffer", "OpenGuildTokensRefused")
+        assert incident.run("og probe --only authentication http://127.0.0.1:8080").count("ok   authentication") == 3
+        assert there.http.get("/guilds", headers=alice.auth).status_code == 200
+
+
+def test_passwords_are_tried_on_200_accounts_from_200_addresses(
+    database_url: str, tmp_path: Path, walk: Callable[..., Incident]
+) -> None:
+    server = pod(tmp_path, DATABASE_URL=database_url, TRUSTED_PROXIES="127.0.0.1")
+    with server.start(), ThreadPoolExecutor(8) as many:
+        incident = walk("logins-fail", server)
+        chat = server.chat()
+        names = [f"known-{number}" for number in range(ACCOUNTS)]
+
+        def register(name: str) -> int:
+            return chat.http.post("/users/register", json={"username": name, "password": PASSWORD}).status_code
+
+        assert set(many.map(register, names)) == {201}
+
+        def attempt(number: int) -> int:
+            login = {"identifier": names[number], "secret": "Summer2026!", "device": {"device_id": "x"}}
+            address = {"x-forwarded-for": f"198.51.{number // 100}.{number % 100 + 1}"}
+            return chat.http.post("/sessions/login", json=login, headers=address).status_code
+
+        assert set(many.map(attempt, range(ACCOUNTS))) == {401}, "no limit catches it"
+        told = incident.fires("OpenGuildLoginsFail")
+        assert told["labels"]["severity"] == "page"
+        incident.fires("OpenGuildLoginsFailHere", instance=f"127.0.0.1:{server.port}")
+        said = json.loads(incident.ask())
+        assert (said["failed"], said["addresses"]) == (ACCOUNTS, ACCOUNTS)
+        assert said["by_cause"] == {"wrong_password": ACCOUNTS}
+        assert [line["failed"] for line in said["top"]] == [1] * 5
+        assert '"value": false' in incident.mend()
+        closed = chat.http.post("/users/register", json={"username": "bot-1", "password": "correct horse battery"})
+        assert closed.json()["error"] == "registration_closed"
+        incident.ends("OpenGuildLoginsFail", "OpenGuildLoginsFailHere")
+        assert '"value": true' in incident.run("og admin set registration.enabled true")

@@ -1,0 +1,147 @@
+"""Two people chat in two terminals, on a real server."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Button, Input, Static, Tree
+
+from openguild_runtime.chat.app import ChatApp, ChatScreen
+from openguild_runtime.client import Client
+from tests.support.chat import PASSWORD
+from tests.support.server import ServerProcess
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+class Terminal:
+    """One person's."""
+
+    def __init__(self, app: ChatApp, pilot: Pilot[None]) -> None:
+        self.app = app
+        self.pilot = pilot
+
+    async def register(self, name: str) -> None:
+        await eventually(lambda: bool(self.app.screen.query("#name")))
+        self.app.screen.query_one("#name", Input).value = name
+        self.app.screen.query_one("#password", Input).value = PASSWORD
+        self.app.screen.query_one("#register", Button).press()
+        await eventually(lambda: isinstance(self.app.screen, ChatScreen))
+        await eventually(lambda: "connected" in self.text("#status"))
+
+    async def is_refused(self, name: str, password: str, button: str, pattern: str) -> None:
+        await eventually(lambda: bool(self.app.screen.query("#name")))
+        self.app.screen.query_one("#name", Input).value = name
+        self.app.screen.query_one("#password", Input).value = password
+        self.app.screen.query_one(button, Button).press()
+        await self.sees(pattern, "#problem")
+
+    async def write(self, line: str) -> None:
+        box = self.app.screen.query_one("#line", Input)
+        box.value = line
+        await box.action_submit()
+
+    def channel(self) -> str:
+        screen = self.app.screen
+        assert isinstance(screen, ChatScreen)
+        assert screen.model.open_channel is not None
+        return screen.model.open_channel
+
+    def text(self, where: str) -> str:
+        """What is shown there; empty where the screen has not been drawn yet."""
+        return "".join(str(shown.render()) for shown in self.app.screen.query(where).results(Static))
+
+    async def sees(self, pattern: str, where: str = "#messages") -> None:
+        await eventually(lambda: re.search(pattern, self.text(where)), what=f"{pattern} in {where}")
+
+
+@pytest.fixture
+async def terminals(server: ServerProcess) -> AsyncIterator[tuple[Terminal, Terminal]]:
+    async with Client(server.base_url) as one, Client(server.base_url) as two:
+        alice, bob = ChatApp(one), ChatApp(two)
+        async with alice.run_test(size=(100, 30)) as hers, bob.run_test(size=(100, 30)) as his:
+            yield Terminal(alice, hers), Terminal(bob, his)
+
+
+async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:
+    alice, bob = terminals
+    name = uuid.uuid4().hex[:8]
+    await alice.is_refused(f"alice-{name}", "short", "#register", "password.*8 characters")
+    await alice.is_refused(f"alice-{name}", PASSWORD, "#enter", "Press Register")
+    await alice.register(f"alice-{name}")
+    await bob.register(f"bob-{name}")
+    await alice.write("/help")
+    await alice.sees(r"/react \[N\] EMOJI", "#typing")
+    await alice.write("/guild Tea [room]")
+    tree = alice.app.screen.query_one("#channels", Tree)
+    await eventually(lambda: [str(node.label) for node in tree.root.children] == ["Tea [room]"])
+    await alice.sees("/join ", "#typing")
+    await bob.write(alice.text("#typing").partition(": ")[2])
+    await bob.sees("no messages")
+    await alice.write("hello [bold]Bob[/bold]")
+    await bob.sees(r"1 alice-\w+  hello \[bold\]Bob")
+    await bob.write("/reply 1 hello Alice")
+    await alice.sees(r"> alice-\w+: hello.*\n.*2 bob-\w+  hello Alice")
+    await alice.write(f"/edit good morning @BOB-{name}, and @nobody")
+    await bob.sees(rf"good morning @bob-{name}, and @nobody \(edited\)")
+    [now] = [one for one in await bob.app.client.messages(bob.channel()) if one.sequence == 1]
+    assert now.content is not None
+    assert now.content.startswith("good morning <@")
+    await bob.write("/react 1 👋")
+    await alice.sees("👋 1")
+    await bob.write("/react 1 👋")
+    await alice.write("/pin 2")
+    await bob.sees(r"hello Alice \(pinned\)")
+    await alice.write("/search morning")
+    await alice.sees("#general 1 .*good.*morning", "#typing")
+    await alice.write("/delete 1")
+    await bob.sees("taken back")
+    await bob.write("/nonsense")
+    await bob.sees("is no command", "#typing")
+    await alice.write("/members")
+    await alice.sees(rf"bob-{name}", "#typing")
+    await alice.write("/channel news")
+    await alice.sees("no messages")
+    await alice.write("in another channel")
+    screen = bob.app.screen
+    assert isinstance(screen, ChatScreen)
+    await eventually(lambda: [one.unread for one in screen.model.channels.values()] == [0, 1])
+    await bob.pilot.press("ctrl+n")
+    await bob.sees("in another channel")
+    await eventually(lambda: [one.unread for one in screen.model.channels.values()] == [0, 0])
+    assert "2 online" in bob.text("#status")
+
+
+async def test_a_limit_of_reading_does_not_disturb_the_reader(
+    server: ServerProcess, terminals: tuple[Terminal, Terminal]
+) -> None:
+    alice, bob = terminals
+    name = uuid.uuid4().hex[:8]
+    await alice.register(f"alice-{name}")
+    await bob.register(f"bob-{name}")
+    await spend_reads(server.base_url, bob.app.client)
+    await alice.write("/guild Tea room")
+    await alice.sees("/join ", "#typing")
+    join = alice.text("#typing").partition(": ")[2].replace("/join ", "/join http://127.0.0.1:8081/#invite=")
+    await alice.write("hello")
+    await bob.write(join)
+    await bob.sees("hello")
+    await bob.write("hello you")
+    await alice.sees("hello you")
+    assert isinstance(bob.app.screen, ChatScreen)
+    assert "connected" in bob.text("#status")
+
+
+async def spend_reads(url: str, client: Client) -> None:
+    """Move read positions until the limit of a minute refuses."""
+    assert client.session is not None
+    headers = {"authorization": f"Bearer {client.session.access_token}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, verify=False) as http:
+        while (await http.post(f"/client/v1/channels/{uuid.uuid4()}/read")).status_code != 429:
+            pass

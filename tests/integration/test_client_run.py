@@ -1,0 +1,71 @@
+"""`Client.run` and `listen`: what is saved when, answers that are stored once, and ends in one line."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import anyio
+import pytest
+
+from openguild_runtime.client import Client, LogFollowed, MessagePosted
+from tests.support.chat import PASSWORD, Chat
+from tests.support.server import ServerProcess
+from tests.support.waiting import eventually, free_port
+
+
+@pytest.mark.anyio
+async def test_a_position_is_saved_after_its_handler_though_nothing_follows(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    file, name = tmp_path / "bot.json", f"client-{uuid.uuid4().hex[:12]}"
+    texts: list[str] = []
+    async with Client(server.base_url, session_file=file) as client, anyio.create_task_group() as tasks:
+        await client.register(name, PASSWORD)
+        await client.login(name, PASSWORD)
+        channel = (await client.create_channel((await client.create_guild("tea")).guild_id, "general")).channel_id
+        followed = anyio.Event()
+
+        @client.on(LogFollowed)
+        async def begins(event: LogFollowed) -> None:
+            if event.log == f"channel:{channel}":
+                followed.set()
+
+        @client.on(MessagePosted)
+        async def heard(message: MessagePosted) -> None:
+            texts.append(message.text)
+            if message.text == "ping":
+                for text in ("one", "two", "one", "two"):
+                    await message.reply(text)
+                await message.edit("pong")
+                await message.edit("ping")
+                await message.edit("pong")
+
+        tasks.start_soon(client.listen)
+        await followed.wait()
+        ping = await client.post(channel, "ping")
+        await eventually(lambda: len(texts) == 3)
+        last = [line.sequence for line in await client.events(channel)][-1]
+        await eventually(lambda: json.loads(file.read_text())["positions"].get(f"channel:{channel}") == [1, last])
+        versions = await client.versions(channel, ping.event_id)
+        tasks.cancel_scope.cancel()
+    assert texts == ["ping", "one", "two"]
+    assert [version.content for version in versions] == ["ping", "pong", "ping", "pong"]
+
+
+def test_a_wrong_password_or_invite_ends_it_in_one_line(server: ServerProcess, chat: Chat) -> None:
+    name = chat.user().name
+    with pytest.raises(SystemExit, match=f"cannot log in as '{name}': 401 invalid_credentials"):
+        Client(server.base_url).run(name, "wrong horse battery")
+    with pytest.raises(SystemExit, match="cannot join by the invite 'nothing-here': 404 not_found"):
+        Client(server.base_url).run(name, PASSWORD, invites=["nothing-here"])
+
+
+def test_a_server_that_is_down_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(SystemExit, match="cannot log in as 'bot'"):
+        Client(url, retry_secs=0.5).run("bot", PASSWORD)
+    [record] = caplog.records
+    assert record.getMessage().startswith(f"cannot reach {url} (")
+    assert ", trying until " in record.getMessage()

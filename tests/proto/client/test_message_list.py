@@ -1,0 +1,59 @@
+"""What a client shows of a channel: equal to the folded answer, whatever happens behind the page."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from openguild_proto.client.message_list import MessageList, ShownReaction
+from openguild_proto.schemas.messages import Author, Message
+
+ME, OTHER = (f"0198c0de-0000-7000-8000-{number:012}" for number in range(2))
+PAGE = [
+    Message("$one", 1, "c", Author(OTHER, "other"), "t", "first", reactions=msgspec.Raw(b'[{"emoji":"x","count":2,"me":true}]')),
+    Message("$two", 2, "c", Author(ME, "me"), "t"),
+]  # fmt: skip
+
+
+def wire(event_type: str, sender: str = OTHER, event_id: str = "$new", **content: Any) -> str:
+    return json.dumps({
+        "schema_version": 1, "event_id": event_id, "origin_server": "s", "room_id": "c", "event_type": event_type,
+        "sender": sender, "origin_ts": 0, "prev_events": [], "auth_events": [], "signatures": {},
+        "content": {"author": {"id": sender, "username": "name"}, "nonce": "n", **content},
+    })  # fmt: skip
+
+
+def test_what_is_in_the_page_is_not_applied_again() -> None:
+    shown = MessageList(ME, PAGE, 5)
+    assert shown.apply(5, wire("message.edited", target="$one", content="later")) is None
+    assert [message.text for message in shown.messages.values()] == ["first", None]
+    assert shown.messages["$one"].reactions == {"x": ShownReaction(2, True)}
+
+
+def test_events_behind_the_page_change_what_is_shown() -> None:
+    shown = MessageList(ME, PAGE, 5)
+    shown.apply(6, wire("message.edited", target="$one", content="later"))
+    shown.apply(7, wire("reaction.removed", ME, target="$one", emoji="x"))
+    shown.apply(8, wire("reaction.added", target="$one", emoji="y"))
+    shown.apply(9, wire("message.pinned", target="$one"))
+    shown.apply(10, wire("message", content="an answer", reply_to="$one"))
+    one = shown.messages["$one"]
+    assert (one.text, one.edited, one.pinned, one.replies) == ("later", True, True, 1)
+    assert one.reactions == {"x": ShownReaction(1, False), "y": ShownReaction(1, False)}
+    assert list(shown.messages) == ["$one", "$two", "$new"]
+    shown.apply(11, wire("reaction.removed", target="$one", emoji="x"))
+    assert list(one.reactions) == ["y"]
+    shown.apply(12, wire("message.redacted", target="$one"))
+    assert (one.text, one.reactions, one.pinned, one.edited) == (None, {}, False, False)
+    assert shown.apply(13, wire("reaction.added", target="$one", emoji="z")) is None
+    assert shown.head == 13
+
+
+def test_other_messages_and_unknown_events_are_passed_over() -> None:
+    shown = MessageList(ME, PAGE, 0)
+    for sequence, event in enumerate([
+        wire("message.edited", target="$none", content="x"), wire("message.pinned", target="$two"), wire("later.type"),
+    ], 1):  # fmt: skip
+        assert shown.apply(sequence, event) is None

@@ -1,0 +1,100 @@
+"""A client's WebSocket: handshake, messages of both kinds, refusals and faults."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openguild_proto import RequestReceived, WebSocketRequested
+from openguild_proto.client.websocket import (
+    Accepted,
+    Broken,
+    ClientWebSocket,
+    Closed,
+    Message,
+    Refused,
+    WebSocketEvent,
+)
+from openguild_proto.limits import MAX_INTERIM_RESPONSES, MAX_RESPONSE_HEAD_BYTES
+from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, text_frame
+from tests.support.wire import connection, cut
+
+
+def accepted(*, interim: bytes = b"") -> tuple[ClientWebSocket, bytes]:
+    """A WebSocket, and what a server answers to its handshake."""
+    client, server = ClientWebSocket("server:80", "/path?a=1", token="t", subprotocols=("openguild.v2",)), connection()
+    for event in server.receive_data(client.data_to_send(), 0.0):
+        assert isinstance(event, WebSocketRequested)
+        assert (event.request.path, event.request.query) == ("/path", "a=1")
+        assert event.request.header("authorization") == "Bearer t"
+        server.accept(0.0, subprotocol="openguild.v2", headers=(("X-Word", "there"),))
+    return client, interim + b"".join(bytes(part) for part in server.data_to_send())
+
+
+@given(st.lists(st.integers(1, 400), max_size=6))
+def test_any_split_of_the_bytes_gives_the_same_events(places: list[int]) -> None:
+    client, answer = accepted(interim=b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    data = (
+        answer + text_frame("größer".encode()) + ping_frame(b"p") + binary_frame(b"\x00\xff") + close_frame(4009, "why")
+    )
+    events: list[WebSocketEvent] = []
+    for piece in cut(data, places):
+        events += client.receive_data(piece)
+    first = events.pop(0)
+    assert isinstance(first, Accepted)
+    assert first.subprotocol == "openguild.v2"
+    assert ("x-word", "there") in first.headers
+    assert events == [Message("größer"), Message(b"\x00\xff"), Closed(4009, "why")]
+    assert client.is_over
+    assert client.data_to_send()[:1] == b"\x8a", "a pong, then the answer to the close"
+
+
+def test_a_refusal_carries_the_response() -> None:
+    client = ClientWebSocket("server:80", "/")
+    client.data_to_send()
+    [refused] = client.receive_data(b"HTTP/1.1 503 X\r\nRetry-After: 3\r\nContent-Length: 4\r\n\r\nbusy")
+    assert isinstance(refused, Refused)
+    assert (refused.response.status, refused.response.header("retry-after"), refused.response.body) == (
+        503,
+        "3",
+        b"busy",
+    )
+    assert client.receive_data(b"more") == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 103 X\r\n\r\n" * (MAX_INTERIM_RESPONSES + 1),
+        b"HTTP/1.1 101 X\r\nA: " + b"a" * MAX_RESPONSE_HEAD_BYTES,
+        b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: wrong\r\n\r\n",
+        b"SSH-2.0\r\n\r\n",
+    ],
+)
+def test_an_answer_that_is_no_handshake_breaks_it(answer: bytes) -> None:
+    client = ClientWebSocket("server:80", "/")
+    assert [type(event) for event in client.receive_data(answer)] == [Broken]
+
+
+def test_a_close_is_queued_once_and_nothing_is_sent_behind_it() -> None:
+    client, answer = accepted()
+    client.receive_data(answer)
+    client.send("text")
+    client.close()
+    queued = client.data_to_send()
+    client.send("late")
+    client.close()
+    assert queued
+    assert client.data_to_send() == b""
+    assert client.receive_data(text_frame(b"late")) == []
+
+
+def test_what_it_sends_is_read_by_a_server() -> None:
+    client, server = ClientWebSocket("server:80", "/"), connection()
+    for event in server.receive_data(client.data_to_send(), 0.0):
+        assert not isinstance(event, RequestReceived)
+        server.accept(0.0)
+    client.receive_data(b"".join(bytes(part) for part in server.data_to_send()))
+    client.send("words")
+    assert [getattr(event, "text", None) for event in server.receive_data(client.data_to_send(), 0.0)] == ["words"]

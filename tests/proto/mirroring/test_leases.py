@@ -1,0 +1,39 @@
+"""Processes share the peers that they deliver to (PROTOCOL 16.8.12)."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.limits import PEER_LEASE_SECS
+from tests.support.mirrored_guild import World
+
+
+@pytest.mark.parametrize("peers", [1, 7, 90])
+def test_a_process_that_joins_late_gets_its_share(peers: int) -> None:
+    world = World(peers=peers)
+    world.driven.run(5)
+    assert len(world.process.peers) == peers
+    late = world.driven.add("late")
+    later = world.driven.add("later")
+    world.driven.run(30)
+    held = [len(process.peers) for process in (world.process, late, later)]
+    assert (sum(held), max(held)) == (peers, -(-peers // 3))
+    before = [set(process.peers) for process in world.driven.processes]
+    world.driven.run(60)
+    assert [set(process.peers) for process in world.driven.processes] == before, "nobody takes turns"
+    for process in world.driven.processes:
+        world.driven.at(process).grew(world.channel)
+    world.owner.post(world.channel)
+    world.grew(world.channel)
+    world.driven.run(1)
+    world.assert_level()
+
+
+def test_the_others_take_over_from_one_that_was_killed() -> None:
+    world = World(peers=9)
+    others = [world.driven.add("two"), world.driven.add("three")]
+    world.driven.run(30)
+    world.driven.processes.remove(world.process)
+    world.driven.run(2 * PEER_LEASE_SECS + 10)
+    held = [len(process.peers) for process in others]
+    assert (sum(held), max(held)) == (9, 5)

@@ -1,0 +1,37 @@
+"""What peers have missed is sent at a pace that leaves the process to its users."""
+
+from __future__ import annotations
+
+from openguild_proto.limits import BULK_EVENTS_PER_SEC, PEER_HEADS_SECS
+from tests.support.driven_deliveries import ModelPeer
+from tests.support.mirrored_guild import World
+
+MISSED = 400
+
+
+def test_catch_ups_of_all_peers_together_have_a_pace() -> None:
+    world = World(peers=3)
+    world.driven.run(PEER_HEADS_SECS)
+    begun = world.driven.now
+    world.post(MISSED)
+    assert sum(log.sequence for peer in world.peers.values() for log in peer.logs.values()) < 3 * MISSED
+    while any(peer.logs[world.channel].sequence < MISSED for peer in world.peers.values()):
+        world.driven.run(0.01)
+    assert 0.8 <= (world.driven.now - begun) * BULK_EVENTS_PER_SEC / (3 * MISSED) <= 1.3
+    world.assert_level()
+
+
+def test_news_does_not_wait_for_a_catch_up() -> None:
+    world = World(peers=2)
+    guild = world.owner.guild()
+    channel = world.owner.channel(guild)
+    level = world.peers["new.test"] = ModelPeer("new.test")
+    world.owner.join(guild, level)
+    world.driven.run(2 * PEER_HEADS_SECS)
+    world.owner.post(world.channel, MISSED)
+    world.owner.post(channel)
+    for each in (world.channel, channel):
+        world.driven.grew_channel(each)
+    world.driven.run(0.005)
+    assert level.logs[channel].sequence == 1
+    assert any(world.peers[server].logs[world.channel].sequence < MISSED for server in ("p0.test", "p1.test"))

@@ -1,0 +1,268 @@
+"""An owner server that lies: what its mirrors take from it, and what they refuse (PROTOCOL 16.5, 16.8)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from openguild_proto.canonical.event import build_event
+from openguild_proto.effects.federation import AskPeer, PeerAnswer
+from openguild_proto.effects.mirrors import ReadSnapshot
+from openguild_proto.errors import ErrorCode
+from openguild_proto.mirror_records import RemoteUser, Snapshot
+from openguild_proto.operations.owner_claims import snapshot_problem
+from openguild_proto.operations.owners import refusal_of
+from openguild_proto.schemas.between_servers import (
+    DeliveredEvent,
+    Delivery,
+    DeliveryAnswer,
+    LogDelivery,
+    MirrorPlace,
+    Proposal,
+    ProposalAnswer,
+    UserAnswer,
+)
+from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, shared, user_id
+
+__all__ = ["shared"]
+
+
+def said(shared: Shared, event_type: str, content: dict[str, Any], *, sender: str, home: str = NORTH) -> str:
+    """An event of the channel that only the owner has signed."""
+    content = {"author": {"id": sender, "username": "x"}, **content, "nonce": "n"}
+    north = shared.north
+    return build_event(
+        server_name=home, room_id=shared.channel, event_type=event_type, sender=sender, content=content,
+        origin_ts_ms=north.wall_ms, signer=north.signer,
+    ).wire.decode()  # fmt: skip
+
+
+def told(shared: Shared, log_id: str, after: int, *events: str, at_ms: int | None = None) -> MirrorPlace:
+    """What the south answers to these events."""
+    at_ms = shared.north.wall_ms if at_ms is None else at_ms
+    part = LogDelivery(log_id, shared.guild, 1, after, [DeliveredEvent(event, at_ms) for event in events])
+    body = msgspec.json.encode(Delivery([part]))
+    answer = shared.north.perform(AskPeer(SOUTH, "POST", "/federation/v1/deliveries", body))
+    assert answer.status == 200, answer.body
+    (place,) = msgspec.json.decode(answer.body, type=DeliveryAnswer).logs
+    return place
+
+
+@pytest.mark.parametrize("home", [NORTH, SOUTH], ids=["as one of its own", "as one of this server"])
+@pytest.mark.parametrize("event_type", ["message", "message.edited", "reaction.added"])
+def test_users_of_this_server_say_only_what_it_has_signed(shared: Shared, event_type: str, home: str) -> None:
+    (before,) = shared.messages(shared.north, shared.alice)
+    content = {
+        "message": {"content": "I owe alice money"},
+        "message.edited": {"content": "I owe alice money", "target": before["event_id"]},
+        "reaction.added": {"emoji": "\N{THUMBS UP SIGN}", "target": before["event_id"]},
+    }[event_type]
+    forged = said(shared, event_type, content, sender=user_id(shared.south, shared.bob), home=home)
+    assert told(shared, shared.channel, 1, forged).status == "refused"
+    assert [message["content"] for message in shared.messages(shared.south, shared.bob)] == ["before"]
+    true = said(shared, "message", {"content": "hello"}, sender=user_id(shared.north, shared.alice))
+    assert told(shared, shared.channel, 1, true).sequence == 2
+
+
+def test_pins_of_users_of_this_server_are_events_of_the_owner(shared: Shared) -> None:
+    bob, south, path = user_id(shared.south, shared.bob), shared.south, f"/channels/{shared.channel}"
+    shared.north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{bob}", {"role": "admin"})
+    shared.level()
+    mine = south.ask_for(shared.bob, "POST", f"{path}/messages", {"content": "mine"})["event_id"]
+    south.ask_for(shared.bob, "PUT", f"{path}/pins/{mine}")
+    shared.level()
+    assert [line["event_id"] for line in south.ask_for(shared.bob, "GET", f"{path}/pins")] == [mine]
+
+
+LONG = "x" * 65
+CONTENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a text without a bound": ("message", {"content": "x" * 4_001}),
+    "a text with NUL": ("message", {"content": "a\0b"}),
+    "an event without a bound": ("message", {"content": "hi", "more": "x" * 140_000}),
+    "too many mentions": ("message", {"content": "hi", "mentions": {"users": [NORTH] * 51}}),
+    "mentions of nobody": ("message", {"content": "hi", "mentions": {"users": ["nobody"]}}),
+    "mentions of no role": ("message", {"content": "hi", "mentions": {"roles": ["a\0b"]}}),
+    "a reply to nothing": ("message", {"content": "hi", "reply_to": "$\0"}),
+    "an edit of nothing": ("message.edited", {"content": "hi", "target": "x" * 500}),
+    "a reaction without a bound": ("reaction.added", {"emoji": "e" * 65, "target": "$1"}),
+    "a type with NUL": ("mess\0age", {"content": "hi"}),
+}
+
+
+@pytest.mark.parametrize("case", CONTENTS)
+def test_events_that_cannot_be_kept(shared: Shared, case: str) -> None:
+    forged = said(shared, *CONTENTS[case], sender=user_id(shared.north, shared.alice))
+    place = told(shared, shared.channel, 1, forged)
+    assert (place.status, place.sequence) == ("refused", 1)
+
+
+@pytest.mark.parametrize("home", ["<b>", "A.test", ""])
+def test_events_of_no_server(shared: Shared, home: str) -> None:
+    forged = said(shared, "message", {"content": "hi"}, sender=user_id(shared.north, shared.alice), home=home)
+    assert told(shared, shared.channel, 1, forged).status == "refused"
+
+
+@pytest.mark.parametrize("at_ms", [-1, 2**62, 253_402_300_800_000])
+def test_events_of_no_time(shared: Shared, at_ms: int) -> None:
+    event = said(shared, "message", {"content": "hi"}, sender=user_id(shared.north, shared.alice))
+    assert told(shared, shared.channel, 1, event, at_ms=at_ms).status == "refused"
+
+
+def test_events_that_are_none(shared: Shared) -> None:
+    event = said(shared, "message", {"content": "hi"}, sender=user_id(shared.north, shared.alice))
+    for text in ("[" * 20_000, event.replace('"content":"hi"', '"content":' + "[" * 20_000 + "]" * 20_000), "{}"):
+        assert told(shared, shared.channel, 1, text).status == "refused"
+    assert told(shared, shared.channel, 2**63 - 1, event).status == "refused"
+
+
+GUILD_EVENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a name without a bound": ("guild.updated", {"name": LONG}),
+    "a name with NUL": ("guild.updated", {"name": "a\0b"}),
+    "a name that turns around": ("guild.updated", {"name": "safe\u202egpj.exe"}),
+    "a channel without an id": ("channel.created", {"channel_id": "x", "name": "made"}),
+    "a channel far away": ("channel.created", {"channel_id": SOUTH, "name": "made", "position": 2**40}),
+    "a role that there is not": ("member.role_set", {"user_id": "bob", "role": "god"}),
+    "a member of no server": (
+        "member.joined", {"user_id": "11111111-1111-4111-8111-111111111111", "username": "x", "role": "member", "origin": "<b>"},
+    ),
+    "a member with a name without a bound": (
+        "member.joined", {"user_id": "11111111-1111-4111-8111-111111111111", "username": LONG, "role": "member"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GUILD_EVENTS)
+def test_changes_of_a_guild_that_cannot_be_kept(shared: Shared, case: str) -> None:
+    event_type, content = GUILD_EVENTS[case]
+    head = told(shared, shared.guild, 0).sequence
+    event = build_event(
+        server_name=NORTH, room_id=shared.guild, event_type=event_type, sender=user_id(shared.north, shared.alice),
+        content={**content, "place": {"epoch": 1, "sequence": head + 1}}, origin_ts_ms=shared.north.wall_ms,
+        signer=shared.north.signer,
+    )  # fmt: skip
+    place = told(shared, shared.guild, head, event.wire.decode())
+    assert (place.status, place.sequence) == ("refused", head)
+
+
+def with_(path: str, value: Any) -> Callable[[Any], None]:
+    *way, last = (int(name) if name.isdigit() else name for name in path.split("."))
+
+    def change(snapshot: Any) -> None:
+        for name in way:
+            snapshot = snapshot[name]
+        snapshot[last] = value
+
+    return change
+
+
+def doubled(snapshot: Any) -> None:
+    snapshot["channels"] *= 2
+
+
+def of_its_guild(snapshot: Any) -> None:
+    snapshot["channels"][0]["channel_id"] = snapshot["guild_id"]
+
+
+SNAPSHOTS = {
+    "whole": (lambda snapshot: None, True),
+    "a channel twice": (doubled, False),
+    "a channel with the id of its guild": (of_its_guild, False),
+    "a name without a bound": (with_("name", LONG), False),
+    "a name with NUL": (with_("name", "a\0b"), False),
+    "no epoch": (with_("epoch", 0), False),
+    "no place": (with_("sequence", -1), False),
+    "a place beyond all": (with_("channels.0.sequence", 2**63), False),
+    "no chain": (with_("chain", "!"), False),
+    "a chain of three bytes": (with_("channels.0.chain", "AAAA"), False),
+    "a channel without an id": (with_("channels.0.channel_id", "x"), False),
+    "a channel of no time": (with_("channels.0.created_at_ms", 2**60), False),
+    "a channel far away": (with_("channels.0.position", 2**40), False),
+    "a topic without a bound": (with_("channels.0.topic", "x" * 1_025), False),
+    "fewer messages than none": (with_("channels.0.messages", -1), False),
+    "a role that there is not": (with_("members.0.role", "god"), False),
+    "a role of nobody": (with_("channels.0.roles", {"x": "member"}), False),
+    "a member without an id": (with_("members.0.user_id", "x"), False),
+    "a member who turns around": (with_("members.0.username", "bob\u202e"), False),
+    "a member of no server": (with_("members.0.origin", "<b>"), False),
+}
+
+
+@pytest.mark.parametrize("case", SNAPSHOTS)
+def test_snapshots_that_cannot_be_kept(shared: Shared, case: str) -> None:
+    change, is_kept = SNAPSHOTS[case]
+    snapshot = shared.north.perform(ReadSnapshot(peer=SOUTH, guild_id=shared.guild))
+    given = msgspec.json.decode(msgspec.json.encode(snapshot))
+    change(given)
+    try:
+        problem = snapshot_problem(msgspec.convert(given, Snapshot))
+    except msgspec.ValidationError:
+        problem = "not an integer"
+    assert (problem is None) is is_kept
+
+
+ANSWERS: dict[str, tuple[int, Any]] = {
+    "no JSON": (200, "<script>"),
+    "a body where there is none": (204, None),
+    "another route's": (200, '{"a": 1}'),
+    "nested": (200, "[" * 5_000),
+    "empty": (200, ""),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_answers_of_another_route_are_none(shared: Shared, case: str) -> None:
+    status, body = ANSWERS[case]
+    lie(shared, UserAnswer(status, {}, body))
+    path = f"/channels/{shared.channel}/messages/$1/versions"
+    assert shared.south.ask("GET", path, token=shared.bob).status in {404, 503}
+    assert shared.messages(shared.south, shared.bob) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"), [(-(10**9), 0), (10**400, 3_600), (1_500, 1.5)], ids=["no", "ever", "soon"]
+)
+def test_refusals_of_owners_have_bounds(asked: int, waits: float) -> None:
+    told = {"error": "message_rate_limit", "message": "x" * 5_000, "retry_after_ms": asked, "details": []}
+    refusal = refusal_of(429, json.dumps(told).encode())
+    assert (refusal.code, refusal.wait_secs) == (ErrorCode.MESSAGE_RATE_LIMIT, waits)
+    assert refusal.message == ErrorCode.MESSAGE_RATE_LIMIT.spec.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [ProposalAnswer("$x\0"), ProposalAnswer("x" * 500), ProposalAnswer("$1", -1), ProposalAnswer("$1", 1, 2**62)],
+)
+def test_answers_to_posts_have_bounds(shared: Shared, answer: ProposalAnswer) -> None:
+    lie(shared, answer)
+    path = f"/channels/{shared.channel}/messages"
+    assert shared.south.ask("POST", path, {"content": "hello"}, shared.bob).status == 503
+
+
+def lie(shared: Shared, answer: msgspec.Struct) -> None:
+    """Let the north answer this to all that the south asks of it from now on."""
+    perform = shared.south.perform
+
+    def performed(effect: Any) -> Any:
+        return PeerAnswer(200, msgspec.json.encode(answer)) if isinstance(effect, AskPeer) else perform(effect)
+
+    shared.south.perform = performed  # type: ignore[method-assign]  # of this one server
+
+
+@pytest.mark.parametrize(
+    ("name", "nonce", "status"), [("bob", "n1", 200), ("alice", "n2", 400), ("x" * 5_000, "n3", 400), ("bob", "a\0b", 400)],
+    ids=["good", "the name of another", "a name without a bound", "a nonce with NUL"],
+)  # fmt: skip
+def test_proposals_are_of_their_user(shared: Shared, name: str, nonce: str, status: int) -> None:
+    bob, south = user_id(shared.south, shared.bob), shared.south
+    content = {"author": {"id": bob, "username": name}, "content": "hello", "nonce": "n"}
+    built = build_event(
+        server_name=SOUTH, room_id=shared.channel, event_type="message", sender=bob, content=content,
+        origin_ts_ms=south.wall_ms, signer=south.signer,
+    )  # fmt: skip
+    body = msgspec.json.encode(Proposal(RemoteUser(bob, "bob"), built.wire.decode(), nonce))
+    target = f"/federation/v1/logs/{shared.channel}/proposals"
+    assert south.perform(AskPeer(NORTH, "POST", target, body)).status == status

@@ -1,0 +1,214 @@
+"""A guild that moves to another server, through the cores of three servers (PROTOCOL 16.10)."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from openguild_proto.effects.federation import AskPeer
+from openguild_proto.effects.handovers import EndMove, ListHandovers, ListMoves
+from openguild_proto.policy.moves import MOVING, NO_GUILD, NO_MEMBER
+from tests.support.moving_guild import EAST, NORTH, SOUTH, MovingGuild, error
+
+
+@pytest.fixture
+def guild() -> MovingGuild:
+    return MovingGuild()
+
+
+def test_a_moved_guild_is_whole_on_its_new_server(guild: MovingGuild) -> None:
+    first = guild.post(guild.north, guild.alice, "to edit")
+    guild.north.ask_for(
+        guild.alice, "PATCH", f"/channels/{guild.channel}/events/{first['event_id']}", {"content": "edited"}
+    )
+    guild.post(guild.east, guild.carol, "from the east")
+    before = guild.texts(guild.north, guild.alice)
+    guild.move(guild.north, SOUTH)
+    assert [guild.origin(*each) for each in ((guild.north, guild.alice), (guild.south, guild.bob))] == [SOUTH, None]
+    guild.federation.cut.add(frozenset({NORTH, SOUTH}))
+    guild.federation.cut.add(frozenset({SOUTH, EAST}))
+    assert guild.texts(guild.south, guild.bob) == before
+    names = {
+        line["username"]: line.get("origin")
+        for line in guild.south.ask_for(guild.bob, "GET", f"/guilds/{guild.guild}/members")
+    }
+    assert names == {"alice": NORTH, "bob": None, "carol": EAST}
+    log = guild.south.ask_for(guild.bob, "GET", f"/guilds/{guild.guild}/log?limit=200")
+    assert log[0]["event"]["event_type"] == "guild.created"
+    moved = log[-1]["event"]
+    assert (moved["event_type"], moved["origin_server"]) == ("guild.moved", SOUTH)
+    assert {**moved["content"], "place": None} == {"former": NORTH, "owner": SOUTH, "term": 2, "place": None}
+
+
+def test_all_servers_follow_a_moved_guild(guild: MovingGuild) -> None:
+    guild.move(guild.north, SOUTH)
+    guild.level(guild.south)
+    for server, token in ((guild.north, guild.alice), (guild.east, guild.carol)):
+        assert guild.origin(server, token) == SOUTH
+    guild.post(guild.north, guild.alice, "from the north")
+    guild.post(guild.east, guild.carol, "from the east")
+    guild.post(guild.south, guild.bob, "from the south")
+    guild.level(guild.south)
+    expected = ["before", "from the north", "from the east", "from the south"]
+    for server, token in ((guild.north, guild.alice), (guild.south, guild.bob), (guild.east, guild.carol)):
+        assert guild.texts(server, token) == expected
+
+
+def test_the_former_owner_sends_servers_on(guild: MovingGuild) -> None:
+    guild.move(guild.north, SOUTH)
+    assert error(guild.try_post(guild.east, guild.carol, "hello", nonce="n")) == (503, "guild_offline")
+    assert guild.origin(guild.east, guild.carol) == SOUTH
+    assert guild.try_post(guild.east, guild.carol, "hello", nonce="n").status == 200
+    assert guild.texts(guild.south, guild.bob) == ["before", "hello"]
+
+
+def test_other_requests_are_sent_on_as_well(guild: MovingGuild) -> None:
+    guild.move(guild.north, SOUTH)
+    assert guild.east.ask("GET", f"/guilds/{guild.guild}/invites", token=guild.carol).status == 403
+    assert guild.east.ask("DELETE", f"/guilds/{guild.guild}/members/@me", token=guild.carol).status == 204
+    assert ("east.test", "north.test", "POST /federation/v1/requests") in guild.federation.carried
+
+
+def test_invites_go_on_to_the_new_owner(guild: MovingGuild) -> None:
+    guild.move(guild.north, SOUTH)
+    dora, erik = guild.north.user("dora"), guild.east.user("erik")
+    shown = guild.north.ask_for(dora, "GET", f"/invites/{guild.code}")
+    assert (shown["origin"], shown["code"]) == (SOUTH, f"{guild.code}@{SOUTH}")
+    guild.level(guild.south)
+    guild.north.ask_for(dora, "POST", f"/invites/{guild.code}@{SOUTH}/accept")
+    guild.east.ask_for(erik, "POST", f"/invites/{guild.code}@{NORTH}/accept")
+    guild.level(guild.south)
+    assert len(guild.south.ask_for(guild.bob, "GET", f"/guilds/{guild.guild}/members")) == 5
+
+
+def test_a_repeat_after_the_move_is_known_by_its_nonce(guild: MovingGuild) -> None:
+    posted = {
+        "north": guild.post(guild.north, guild.alice, "once", nonce="a"),
+        "south": guild.post(guild.south, guild.bob, "once", nonce="b"),
+        "east": guild.post(guild.east, guild.carol, "once", nonce="c"),
+    }
+    guild.move(guild.north, SOUTH)
+    guild.level(guild.south)
+    assert guild.post(guild.north, guild.alice, "once", nonce="a") == posted["north"]
+    assert guild.post(guild.south, guild.bob, "once", nonce="b") == posted["south"]
+    assert guild.post(guild.east, guild.carol, "once", nonce="c") == posted["east"]
+    assert error(guild.try_post(guild.east, guild.carol, "twice", nonce="c")) == (409, "nonce_reused")
+    assert guild.texts(guild.south, guild.bob) == ["before", "once", "once", "once"]
+
+
+def test_a_guild_moves_on_and_back(guild: MovingGuild) -> None:
+    guild.move(guild.north, SOUTH)
+    guild.level(guild.south)
+    guild.post(guild.south, guild.bob, "in the south")
+    guild.move(guild.south, EAST)
+    guild.level(guild.east)
+    guild.post(guild.east, guild.carol, "in the east")
+    guild.move(guild.east, NORTH)
+    guild.level(guild.north)
+    guild.post(guild.south, guild.bob, "at home")
+    assert [each.term for each in guild.north.perform(ListHandovers(guild_id=guild.guild))] == [2, 3, 4]
+    guild.federation.cut |= {frozenset({NORTH, SOUTH}), frozenset({NORTH, EAST})}
+    assert guild.texts(guild.north, guild.alice) == ["before", "in the south", "in the east", "at home"]
+
+
+def test_a_server_that_joined_later_knows_former_owners(guild: MovingGuild) -> None:
+    guild.east.ask_for(guild.carol, "DELETE", f"/guilds/{guild.guild}/members/@me")
+    guild.level(guild.north)
+    guild.move(guild.north, SOUTH)
+    guild.level(guild.south)
+    guild.post(guild.south, guild.bob, "in the south")
+    guild.east.ask_for(guild.carol, "POST", f"/invites/{guild.code}@{SOUTH}/accept")
+    guild.move(guild.south, EAST)
+    assert guild.texts(guild.east, guild.carol) == ["before", "in the south"]
+    assert [each.term for each in guild.east.perform(ListHandovers(guild_id=guild.guild))] == [2, 3]
+    guild.federation.cut.add(frozenset({NORTH, SOUTH}))
+    guild.level(guild.east)
+    assert guild.origin(guild.north, guild.alice) == EAST
+
+
+def test_a_server_without_members_keeps_nothing_of_a_moved_guild(guild: MovingGuild) -> None:
+    bob = guild.user_id(guild.south, guild.bob)
+    guild.north.ask_for(guild.alice, "PUT", f"/guilds/{guild.guild}/members/{bob}", {"role": "owner"})
+    guild.north.ask_for(guild.alice, "DELETE", f"/guilds/{guild.guild}/members/@me")
+    guild.level(guild.north)
+    guild.move(guild.north, SOUTH)
+    state = guild.north.tables._state
+    assert guild.guild not in state.guilds
+    assert guild.channel not in state.channels
+    assert error(guild.try_post(guild.east, guild.carol, "hello"))[0] in {404, 503}
+    guild.level(guild.south)
+    assert guild.origin(guild.east, guild.carol) == SOUTH
+
+
+def test_what_cannot_be_moved_is_said(guild: MovingGuild) -> None:
+    assert guild.begin(guild.north, "nowhere.test") == NO_MEMBER
+    assert guild.begin(guild.south, EAST) == NO_GUILD
+    assert guild.begin(guild.north, SOUTH) is None
+    assert guild.begin(guild.north, SOUTH) is None
+    assert guild.begin(guild.north, EAST) == MOVING
+    assert guild.north.perform(EndMove(guild_id=guild.guild, done=False))
+    assert guild.north.perform(ListMoves()) == ()
+
+
+def test_the_other_operator_must_agree(guild: MovingGuild) -> None:
+    settings = guild.south.service.settings
+    policy = msgspec.structs.replace(settings.federation, take_guilds_from=frozenset())
+    guild.south.service.settings = msgspec.structs.replace(settings, federation=policy)
+    assert guild.begin(guild.north, SOUTH) is None
+    assert "federation.take_guilds_from" in (guild.drive(guild.north) or "")
+    assert guild.origin(guild.north, guild.alice) is None
+
+
+def test_a_server_that_is_behind_reads_what_it_lacks(guild: MovingGuild) -> None:
+    guild.north.ask_for(guild.alice, "PATCH", f"/guilds/{guild.guild}", {"name": "renamed"})
+    guild.post(guild.north, guild.alice, "not delivered")
+    assert guild.begin(guild.north, SOUTH) is None
+    assert guild.drive_to(guild.north, "never") is None
+    shown = guild.south.ask_for(guild.bob, "GET", f"/guilds/{guild.guild}")
+    assert (shown["name"], shown.get("origin")) == ("renamed", None)
+    assert guild.texts(guild.south, guild.bob) == ["before", "not delivered"]
+
+
+def test_nobody_writes_between_the_owners(guild: MovingGuild) -> None:
+    assert guild.begin(guild.north, SOUTH) is None
+    real, steps = guild.federation.carry, 0
+
+    def carry(sender, server, request):  # type: ignore[no-untyped-def]  # as Federation.carry
+        nonlocal steps
+        if b'"owner":"north.test"' in request.body and request.path.endswith("/handover") and not steps:
+            steps = 1
+            guild.federation.cut.add(frozenset({NORTH, SOUTH}))
+        return real(sender, server, request)
+
+    guild.federation.carry = carry  # type: ignore[method-assign]  # the link is cut by what it carries
+    assert "connect" in (guild.drive_to(guild.north, "connect") or "")
+    assert guild.origin(guild.north, guild.alice) == SOUTH
+    assert guild.origin(guild.south, guild.bob) == NORTH
+    for server, token in ((guild.north, guild.alice), (guild.south, guild.bob), (guild.east, guild.carol)):
+        assert error(guild.try_post(server, token, "now", nonce=server.name)) == (503, "guild_offline")
+    assert not guild.north.perform(EndMove(guild_id=guild.guild, done=False)), "it cannot be taken back any more"
+    guild.federation.cut.clear()
+    assert guild.drive(guild.north) is None
+    guild.level(guild.south)
+    for server, token in ((guild.north, guild.alice), (guild.south, guild.bob), (guild.east, guild.carol)):
+        assert guild.try_post(server, token, "now", nonce=server.name).status == 200
+    assert guild.texts(guild.south, guild.bob) == ["before", "now", "now", "now"]
+
+
+def test_history_is_for_the_server_that_takes_the_guild(guild: MovingGuild) -> None:
+    def status(server: str) -> int:
+        asker = guild.federation[server]
+        return asker.perform(AskPeer(NORTH, "GET", f"/federation/v1/logs/{guild.channel}/history?since=0")).status
+
+    assert [status(SOUTH), status(EAST)] == [404, 404]
+    assert guild.begin(guild.north, SOUTH) is None
+    assert [status(SOUTH), status(EAST)] == [200, 404]
+
+
+def test_nobody_leaves_a_guild_between_its_owners(guild: MovingGuild) -> None:
+    assert guild.begin(guild.north, SOUTH) is None
+    assert guild.drive(guild.north) is not None
+    guild.federation.cut.add(frozenset({NORTH, SOUTH}))
+    path = f"/guilds/{guild.guild}/members/@me"
+    assert error(guild.south.ask("DELETE", path, token=guild.bob)) == (503, "guild_offline")
+    assert guild.origin(guild.south, guild.bob) == NORTH

@@ -1,0 +1,156 @@
+"""What a mirror settles with the owner of its guilds: who left while it was away, joins that failed, mirrors that are to go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from openguild_proto.effects.federation import AskPeer
+from openguild_proto.effects.logs import ReadLogs
+from openguild_proto.effects.mirrors import FindMirrorPlace
+from openguild_proto.federation.upkeep import MAX_KNOWN, UPKEEP_SECS, Upkeep
+from openguild_proto.http.message import Request, Response
+from openguild_proto.records import LogPart
+from openguild_proto.schemas.between_servers import Delivery
+from openguild_proto.schemas.events import parse_event
+from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, error, shared, user_id
+
+__all__ = ["shared"]
+
+BOTH = frozenset({NORTH, SOUTH})
+
+
+def greet(shared: Shared) -> None:
+    """A minute later the north has something to say."""
+    for server in (shared.north, shared.south):
+        server.wall_ms += int(UPKEEP_SECS * 1_000) + 1
+    answer = shared.north.perform(AskPeer(SOUTH, "POST", "/federation/v1/deliveries", msgspec.json.encode(Delivery())))
+    assert answer.status == 200, answer.body
+
+
+def members(shared: Shared) -> set[str]:
+    """Of the guild, at its owner."""
+    return {line["username"] for line in shared.north.ask_for(shared.alice, "GET", f"/guilds/{shared.guild}/members")}
+
+
+def leave(shared: Shared, token: str) -> Response:
+    answer = shared.south.ask("DELETE", f"/guilds/{shared.guild}/members/@me", token=token)
+    assert isinstance(answer, Response)
+    return answer
+
+
+def has_mirror(shared: Shared) -> bool:
+    return shared.south.perform(FindMirrorPlace(NORTH, shared.guild)) is not None
+
+
+def test_a_user_leaves_at_once_while_the_owner_is_away(shared: Shared) -> None:
+    carol = shared.south.user("carol")
+    shared.south.ask_for(carol, "POST", f"/invites/{shared.code}@{NORTH}/accept")
+    shared.federation.cut.add(BOTH)
+    assert leave(shared, shared.bob).status == 204
+    assert shared.south.ask_for(shared.bob, "GET", "/guilds") == []
+    bob = user_id(shared.south, shared.bob)
+    news = shared.south.perform(ReadLogs(parts=(LogPart(bob, 0, 10),)))
+    assert [parse_event(event.wire).event_type for event in news][-2:] == ["guild.joined", "guild.left"]
+    assert error(leave(shared, shared.bob)) == (404, "not_found")
+    assert len(shared.south.ask_for(carol, "GET", "/guilds")) == 1
+    shared.federation.cut.clear()
+    greet(shared)
+    assert members(shared) == {"alice", "carol"}
+    shared.level()
+    assert not shared.south.tables._state.partings
+
+
+def test_the_last_one_takes_the_mirror_along_while_the_owner_is_away(shared: Shared) -> None:
+    shared.federation.cut.add(BOTH)
+    assert leave(shared, shared.bob).status == 204
+    assert not has_mirror(shared)
+    shared.federation.cut.clear()
+    greet(shared)
+    assert members(shared) == {"alice"}
+    shared.south.ask_for(shared.bob, "POST", f"/invites/{shared.code}@{NORTH}/accept")
+    greet(shared)
+    assert members(shared) == {"alice", "bob"}
+
+
+def test_the_only_owner_of_a_guild_does_not_leave_it(shared: Shared) -> None:
+    bob = user_id(shared.south, shared.bob)
+    shared.north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{bob}", {"role": "owner"})
+    shared.level()
+    shared.north.ask_for(shared.alice, "DELETE", f"/guilds/{shared.guild}/members/@me")
+    shared.level()
+    for cut in (False, True):
+        shared.federation.cut = {BOTH} if cut else set()
+        assert error(leave(shared, shared.bob)) == (409, "last_owner")
+
+
+def lose_answers(shared: Shared, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """The north carries requests out, but its answers to those with `what` in their path are lost."""
+    carry = type(shared.federation).carry
+
+    def losing(self: Any, sender: Any, server: str, request: Request) -> Response:
+        answer = carry(self, sender, server, request)
+        return Response(status=502) if what in request.path else answer
+
+    monkeypatch.setattr(type(shared.federation), "carry", losing)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gives up", "tries again"])
+def test_a_join_whose_answer_is_lost_is_undone(shared: Shared, monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+    carol = shared.south.user("carol")
+    with monkeypatch.context() as losing:
+        lose_answers(shared, losing, "/join")
+        answer = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
+        assert error(answer) == (503, "guild_offline")
+    assert members(shared) == {"alice", "bob", "carol"}
+    if again:
+        shared.south.ask_for(carol, "POST", f"/invites/{shared.code}@{NORTH}/accept")
+    greet(shared)
+    assert members(shared) == {"alice", "bob"} | ({"carol"} if again else set())
+    assert len(shared.south.ask_for(carol, "GET", "/guilds")) == again
+
+
+def test_a_join_that_is_refused_is_not_undone(shared: Shared) -> None:
+    shared.north.ask_for(shared.alice, "DELETE", f"/guilds/{shared.guild}")
+    carol = shared.south.user("carol")
+    answer = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
+    assert error(answer)[0] in {404, 410}
+    assert not shared.south.tables._state.partings
+
+
+def test_a_mirror_that_its_owner_does_not_know_goes(shared: Shared) -> None:
+    """A backup has brought it back. The owner has to say so twice."""
+    peer_guilds = shared.north.tables._state.peer_guilds
+    (line,) = peer_guilds.values()
+    peer_guilds.clear()
+    greet(shared)
+    assert has_mirror(shared)
+    peer_guilds[SOUTH, shared.guild] = line
+    for _ in range(3):
+        greet(shared)
+    peer_guilds.clear()
+    rounds = 0
+    while has_mirror(shared) and rounds < 6:
+        greet(shared)
+        rounds += 1
+    assert 2 <= rounds <= 4
+    assert shared.south.ask_for(shared.bob, "GET", "/guilds") == []
+
+
+def test_rounds_are_a_minute_apart_and_bounded() -> None:
+    upkeep = Upkeep()
+    assert upkeep.begin("a.test", 0.0)
+    assert not upkeep.begin("a.test", UPKEEP_SECS - 1)
+    assert upkeep.begin("a.test", UPKEEP_SECS)
+    for number in range(2 * MAX_KNOWN):
+        upkeep.begin(f"{number}.test", UPKEEP_SECS)
+        upkeep.denied(str(number), 0.0)
+        upkeep.past[f"{number}.test"] = None
+    assert upkeep.begin("a.test", UPKEEP_SECS), "forgotten"
+    assert len(upkeep.past) <= MAX_KNOWN + 1
+    assert not upkeep.denied("0", 1.0), "forgotten"
+    assert upkeep.denied("0", 1.0 + UPKEEP_SECS)
+    upkeep.confirmed("0")
+    assert not upkeep.denied("0", UPKEEP_SECS)

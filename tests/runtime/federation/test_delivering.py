@@ -1,0 +1,111 @@
+"""Deliveries in a process: hints between replicas, and a configuration that turns them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from openguild_proto.bus.topics import Topic
+from openguild_proto.effects.federation import AskPeer, PeerAnswer
+from openguild_proto.hints import (
+    PEER_HINTS,
+    ContactHint,
+    GrownHint,
+    PresenceChoice,
+    PresenceStatus,
+    TypingHint,
+    encode_hint,
+)
+from openguild_proto.mirroring.deliveries import Deliveries
+from openguild_runtime.bus.local import LocalBus
+from openguild_runtime.federation.delivering import DeliveryRunner, PeerHints
+from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+from tests.support.driven_deliveries import SIGNER, ModelPeer
+from tests.support.owner import Owner
+
+pytestmark = pytest.mark.anyio
+
+
+class Handler:
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def probe(self, topic: Topic) -> bytes:
+        return topic.value.encode()
+
+    def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        self.given.append((channel_id, payload, headers))
+
+    def broadcast_message(self, topic: Topic, payload: bytes) -> None:
+        self.given.append((topic, payload))
+
+    def bus_answered(self) -> None:
+        self.given.append("answered")
+
+    def bus_reconnected(self) -> None:
+        self.given.append("reconnected")
+
+
+def test_hints_on_peers_go_to_the_deliveries_and_all_else_to_the_replica() -> None:
+    handler, heard = Handler(), list[bytes]()
+    hints = PeerHints(handler, heard.append)
+    ours = [encode_hint(GrownHint(("a",))), encode_hint(ContactHint("p.test"))]
+    others = [encode_hint(TypingHint("c", "u")), encode_hint(PresenceChoice("u", "s", PresenceStatus.IDLE))]
+    for payload in (*ours, *others):
+        hints.broadcast_message(Topic.HINTS, payload)
+    hints.broadcast_message(Topic.CONTROL, ours[0])
+    hints.channel_message("c", b"x", {})
+    hints.bus_answered()
+    hints.bus_reconnected()
+    assert heard == ours
+    assert all(payload.startswith(PEER_HINTS) for payload in ours)
+    assert handler.given == [
+        *((Topic.HINTS, payload) for payload in others), (Topic.CONTROL, ours[0]), ("c", b"x", {}), "answered", "reconnected",
+    ]  # fmt: skip
+    assert hints.probe(Topic.LIMITS) == b"limits"
+
+
+async def test_deliveries_begin_when_federation_is_turned_on() -> None:
+    owner, peer = Owner(), ModelPeer("p.test")
+    guild = owner.guild()
+    channel = owner.channel(guild)
+    owner.join(guild, peer)
+    storage = MemoryStorage(owner.tables)
+    is_on, arrived = False, anyio.Event()
+
+    async def ask(effect: AskPeer) -> PeerAnswer:
+        answer = PeerAnswer(200, msgspec.json.encode(peer.take(effect.body)))
+        if peer.logs[channel].events:
+            arrived.set()
+        return answer
+
+    async with anyio.create_task_group() as tasks:
+        runner = DeliveryRunner(
+            Deliveries("here", SIGNER, lambda: 0.5), storage=storage, ask=ask, bus=LocalBus(), tasks=tasks,
+            sources=ClocksAndEntropy(), is_on=lambda: is_on,
+        )  # fmt: skip
+        runner.grew(channel)
+        runner.start()
+        owner.post(channel)
+        runner.grew(channel)
+        runner.heard(b"{}")
+        runner.contacted("p.test")
+        await anyio.wait_all_tasks_blocked()
+        assert peer.requests == []
+        is_on = True
+        runner.grew(channel)
+        runner.heard(b'{"type":"grown"')
+        with anyio.fail_after(10):
+            await arrived.wait()
+        assert [server for server, _ in runner.counters()] == ["p.test"]
+        assert runner.delivery_to("p.test") is not None
+        runner.drain()
+        await anyio.wait_all_tasks_blocked()
+        assert runner.counters() == []
+        assert owner.tables._state.leases == {}
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,38 @@
+"""A user's guilds and where the logs stand that concern them, on both stores."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.effects.guilds import ListGuilds
+from openguild_proto.effects.logs import FindAccountPlaces, FindPlace
+from openguild_runtime.storage.base import Storage
+from tests.support.deeds import add_guild, add_user, new_id
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
+async def test_it_is_what_the_single_effects_find(storage: Storage) -> None:
+    user = await add_user(storage)
+    guilds = [await add_guild(storage, user) for _ in range(3)]
+    await add_guild(storage, await add_user(storage))  # not theirs
+    found = await storage.perform(FindAccountPlaces(user_id=user))
+    assert found is not None
+    assert found.place == await storage.perform(FindPlace(log_id=user))
+    assert tuple(guild for guild, _ in found.guilds) == await storage.perform(ListGuilds(user_id=user))
+    assert {guild.guild_id for guild, _ in found.guilds} == set(guilds)
+    for guild, place in found.guilds:
+        assert place == await storage.perform(FindPlace(log_id=guild.guild_id))
+
+
+async def test_a_user_without_guilds_has_a_place_and_nobody_has_none(storage: Storage) -> None:
+    user = await add_user(storage)
+    found = await storage.perform(FindAccountPlaces(user_id=user))
+    assert found is not None
+    assert found.guilds == ()
+    assert await storage.perform(FindAccountPlaces(user_id=new_id())) is None

@@ -1,0 +1,61 @@
+"""Users of a store who join guilds that it mirrors: when they become members."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from openguild_proto.effects.guilds import FindGuildAccess, RemoveMember
+from openguild_proto.effects.mirrors import FindMirrorPlace, StoreMirror
+from openguild_proto.records import Author
+from openguild_runtime.storage.base import Storage
+from tests.runtime.storage.test_mirrors import level, mirrored, register
+from tests.support.owner_server import NOW_MS, OWNER, Owner
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def storage(kept_storage: Storage) -> Storage:
+    return kept_storage
+
+
+async def test_whoever_left_and_joined_again_stays_a_member(storage: Storage) -> None:
+    """The mirror has not got yet that they left: it begins anew."""
+    owner = Owner()
+    user_id = await mirrored(storage, owner)
+    owner.do(RemoveMember(Author(user_id), owner.guild_id, user_id, NOW_MS))
+    joined = owner.join(user_id)
+    asked = StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=joined.place)
+    assert not await storage.perform(asked)
+    assert await storage.perform(replace(asked, snapshot=joined.snapshot))
+    assert await storage.perform(FindMirrorPlace(OWNER, owner.guild_id)) == joined.place
+    assert not (await level(storage, owner, owner.guild_id)).ended
+    access = await storage.perform(FindGuildAccess(owner.guild_id, user_id))
+    assert access is not None
+    assert access.role == "member"
+
+
+async def test_a_join_from_before_the_mirror_is_not_believed(storage: Storage) -> None:
+    """They may have left before it began."""
+    owner = Owner()
+    user_id = await register(storage, "carol")
+    joined = owner.join(user_id)
+    await mirrored(storage, owner)
+    asked = StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=joined.place)
+    assert not await storage.perform(asked)
+    assert not await storage.perform(replace(asked, snapshot=joined.snapshot))
+
+
+async def test_whoever_has_gone_since_is_not_admitted(storage: Storage) -> None:
+    owner = Owner()
+    await mirrored(storage, owner)
+    user_id = await register(storage, "carol")
+    joined = owner.join(user_id)
+    owner.do(RemoveMember(Author(user_id), owner.guild_id, user_id, NOW_MS))
+    await level(storage, owner, owner.guild_id)
+    asked = StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=joined.place)
+    assert await storage.perform(asked)
+    access = await storage.perform(FindGuildAccess(owner.guild_id, user_id))
+    assert access is not None
+    assert access.role is None

@@ -1,0 +1,79 @@
+"""Users who left a mirrored guild while its owner was away, and joins whose answer was lost: one suite for every store."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.effects.guilds import FindGuildAccess, ListMembers
+from openguild_proto.effects.mirrors import (
+    EndParting,
+    FindMirrorPlace,
+    FindNextMirror,
+    FindPartings,
+    LeaveMirror,
+    NoteParting,
+    Parting,
+    StoreMirror,
+)
+from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.records import MemberChange
+from openguild_runtime.storage.base import Storage
+from tests.runtime.storage.test_gone_members import left
+from tests.runtime.storage.test_mirrors import mirrored, register
+from tests.support.owner_server import NOW_MS, OWNER, Owner, new_id
+
+pytestmark = pytest.mark.anyio
+
+
+async def partings(storage: Storage, owner: Owner, now_ms: int = NOW_MS) -> list[Parting]:
+    found = await storage.perform(FindPartings(OWNER, now_ms, 100))
+    return [parting for parting in found if parting.guild_id == owner.guild_id]
+
+
+async def test_users_leave_and_the_last_one_takes_the_mirror_along(kept_storage: Storage) -> None:
+    storage, owner = kept_storage, Owner()
+    bob, carol = await mirrored(storage, owner), await register(storage, "carol")
+    joined = owner.join(carol, "carol")
+    await storage.perform(StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=joined.place))
+    for origin, user_id in ((OWNER, new_id()), ("thief.example", bob)):
+        assert await storage.perform(LeaveMirror(origin, owner.guild_id, user_id, NOW_MS)) is MemberChange.NOT_MEMBER
+    assert await storage.perform(LeaveMirror(OWNER, owner.guild_id, bob, NOW_MS)) is MemberChange.DONE
+    assert {line.user_id for line in await storage.perform(ListMembers(owner.guild_id))} == {owner.user_id, carol}
+    assert [content.removed for content in await left(storage, bob)] == [False]
+    assert await partings(storage, owner) == [Parting(owner.guild_id, RemoteUser(bob, "bob"), NOW_MS)]
+    assert await storage.perform(LeaveMirror(OWNER, owner.guild_id, carol, NOW_MS)) is MemberChange.DONE
+    assert await storage.perform(FindMirrorPlace(OWNER, owner.guild_id)) is None
+    assert await storage.perform(FindGuildAccess(owner.guild_id, carol)) is None
+    found = await partings(storage, owner)
+    assert {parting.user.user_id for parting in found} == {bob, carol}
+    for parting in found:
+        await storage.perform(EndParting(OWNER, parting))
+    assert await partings(storage, owner) == []
+
+
+async def test_a_join_is_undone_unless_the_user_is_a_member(kept_storage: Storage) -> None:
+    storage, owner = kept_storage, Owner()
+    bob = await register(storage, "bob")
+    await storage.perform(NoteParting(OWNER, owner.guild_id, bob, NOW_MS + 60_000))
+    assert await partings(storage, owner) == []
+    (due,) = await partings(storage, owner, NOW_MS + 60_000)
+    await storage.perform(NoteParting(OWNER, owner.guild_id, bob, NOW_MS + 90_000))
+    await storage.perform(EndParting(OWNER, due))
+    assert len(await partings(storage, owner, NOW_MS + 90_000)) == 1, "noted again meanwhile"
+    joined = owner.join(bob)
+    await storage.perform(StoreMirror(OWNER, owner.guild_id, joined.snapshot, NOW_MS, joined=joined.member))
+    assert await partings(storage, owner, NOW_MS + 90_000) == []
+    await storage.perform(NoteParting(OWNER, owner.guild_id, bob, NOW_MS))
+    assert await partings(storage, owner) == [], "a member"
+
+
+async def test_mirrors_are_found_in_turn(kept_storage: Storage) -> None:
+    storage, owners = kept_storage, [Owner() for _ in range(3)]
+    for owner in owners:
+        await mirrored(storage, owner)
+    found, past = [], None
+    while (past := await storage.perform(FindNextMirror(OWNER, past))) is not None:
+        found.append(past)
+    assert found == sorted(found)
+    assert {owner.guild_id for owner in owners} <= set(found)
+    assert await storage.perform(FindNextMirror("nobody.example", None)) is None

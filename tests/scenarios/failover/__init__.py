@@ -1,0 +1,1 @@
+"""A primary is killed under load, and its standby promoted; and reads of one's own writes from a standby."""

@@ -1,0 +1,216 @@
+"""What was committed where, and what must hold at every moment of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from openguild_proto.effects import StorageEffect
+from openguild_proto.effects.channels import Appended, AppendEvent
+from openguild_proto.effects.federation import RememberNonce
+from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, ReadSnapshot, StoreMirror
+from openguild_proto.memory.state import ABSENT
+from openguild_proto.records import StoredEvent
+from openguild_proto.schemas.between_servers import Delivery
+
+if TYPE_CHECKING:
+    from tests.simulation.federation.scenario import Run
+    from tests.simulation.federation.server import Server
+
+LEFT_SECS = 30.0  # after the last reader of a server has gone, until nothing is sent to it any more
+
+Readers = frozenset[str]  # servers with a member of the guild
+Place = tuple[str, int, int]  # log, epoch, sequence
+
+
+class Posted(NamedTuple):
+    """A post that a user knows to be stored. `began`: when it was asked for; None: a restored database has it."""
+
+    owner: str
+    channel_id: str
+    event_id: str
+    text: str
+    began: float | None
+
+
+class Books:
+    """Follows every store. `events`: the one event of each place; `readers`: who might have it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.events: dict[Place, str] = {}
+        self.readers: dict[Place, Readers] = {}
+        self.posted: list[Posted] = []
+        self.asked_once: list[tuple[str, str]] = []  # guild and name of channels that were asked for once
+        self._left: dict[tuple[str, str], float] = {}  # (guild, server): when its last member went
+        self._heads: dict[tuple[str, str], tuple[int, int]] = {}  # (server, log): epoch, sequence
+        self._epochs: dict[tuple[str, str], set[int]] = {}  # (server, log): those it had before
+        self._nonces: dict[tuple[str, str, str], float] = {}
+        self._grown: dict[str, list[StoredEvent]] = {}
+        for server in run.servers.values():
+            self.adopt(server)
+
+    # --- each effect ---------------------------------------------------------------------------------
+
+    def before(self, server: Server, effect: StorageEffect[Any]) -> dict[str, Readers] | None:
+        """Note who reads the guilds of the server before a change."""
+        if type(effect).__name__.startswith(("Find", "Read", "List", "Note", "Remember", "Store", "Move", "Take")):
+            return None
+        return self._audience(server)
+
+    def performed(
+        self, server: Server, effect: StorageEffect[Any], result: Any, before: dict[str, Readers] | None
+    ) -> None:
+        """Check an effect that was carried out."""
+        match effect:
+            case AppendEvent() if isinstance(result, Appended) and not result.repeated:
+                self._appended(server, effect, result.event)
+            case RememberNonce(server=peer, nonce=nonce) if result:
+                self._remembered(server, peer, nonce)
+            case MirrorEvents() | StoreMirror() | DropMirror():
+                self.look_at_mirror(server, effect.guild_id)
+            case ReadSnapshot(peer=peer, guild_id=guild_id) if result is not None:
+                if peer not in self._readers(server, guild_id):
+                    self.run.violation(f"{peer} has got a snapshot without a member")
+        for event in server.tables.take_grown():
+            self._grown.setdefault(server.name, []).append(event)
+            guild = server.state.guilds.get(event.log_id)
+            if guild is not None and guild.origin is None:
+                now = self._readers(server, event.log_id)
+                self._note(server, event, now | (before or {}).get(event.log_id, now))
+        if before is not None:
+            for guild_id, readers in before.items():
+                for peer in readers - self._readers(server, guild_id):
+                    self._left[guild_id, peer] = self.run.clock.now
+
+    def take_grown(self, server: Server) -> list[StoredEvent]:
+        """Return what was stored since the last call."""
+        return self._grown.pop(server.name, [])
+
+    def _appended(self, server: Server, effect: AppendEvent, event: StoredEvent) -> None:
+        self._grown.setdefault(server.name, []).append(event)
+        channel = server.state.channels[effect.channel_id]
+        if channel.record.origin is not None:
+            self.run.violation(f"{server.name} appends to a channel of {channel.record.origin}")
+            return
+        guild_id = channel.record.guild_id
+        if server.state.guild_role(guild_id, effect.sender_id) is None and effect.sender_id not in channel.roles:
+            self.run.violation(f"{effect.sender_id} has posted to {effect.channel_id} and is no member")
+        self._note(server, event, self._readers(server, guild_id))
+
+    def _note(self, server: Server, event: StoredEvent, readers: Readers) -> None:
+        channel = server.state.channels.get(event.log_id)
+        epoch = channel.record.epoch if channel is not None else server.state.place_of(event.log_id).epoch
+        place = (event.log_id, epoch, event.sequence)
+        self._is_the_one(server, place, event.event_id)
+        self.readers[place] = readers
+
+    def _is_the_one(self, server: Server, place: Place, event_id: str) -> None:
+        known = self.events.setdefault(place, event_id)
+        if known != event_id:
+            self.run.violation(f"{server.name} has {event_id} at {place}, where {known} stands")
+
+    def _remembered(self, server: Server, peer: str, nonce: str) -> None:
+        at = self._nonces.get((server.name, peer, nonce))
+        if at is not None and server.restored_at < at:
+            self.run.violation(f"{server.name} has carried out a request of {peer} twice")
+        self._nonces[server.name, peer, nonce] = self.run.clock.now
+
+    # --- readers -------------------------------------------------------------------------------------
+
+    def _readers(self, server: Server, guild_id: str) -> Readers:
+        users = server.state.users
+        members = server.state.members.get(guild_id, {})
+        return frozenset(users[user_id].origin or server.name for user_id in members)
+
+    def _audience(self, server: Server) -> dict[str, Readers]:
+        own = (guild_id for guild_id, guild in server.state.guilds.items() if guild.origin is None)
+        return {guild_id: self._readers(server, guild_id) for guild_id in own}
+
+    def sent(self, sender: Server, server: str, body: bytes) -> None:
+        """A delivery leaves: the server may have every event of it."""
+        now = self.run.clock.now
+        for part in msgspec.json.decode(body, type=Delivery).logs:
+            self.run.report.delivered += len(part.events)
+            self._check_cursor(sender, server, part.log_id)
+            if not part.events:
+                continue
+            if server in self._readers(sender, part.guild_id):
+                continue
+            left = self._left.get((part.guild_id, server), -LEFT_SECS)
+            if part.log_id != part.guild_id and now > left + LEFT_SECS:
+                self.run.violation(f"{server} is sent events of {part.log_id}, and has no reader since {left}")
+            for sequence in range(part.after + 1, part.after + 1 + len(part.events)):
+                readers = self.readers.get((part.log_id, part.epoch, sequence), frozenset())
+                if server not in readers:
+                    self.run.violation(f"{server} is sent {part.log_id} {sequence}, and has no reader of it")
+
+    def _check_cursor(self, sender: Server, server: str, log_id: str) -> None:
+        """A cursor stands where the mirror is, or behind it."""
+        cursor, mirror = sender.state.peer_cursors.get((server, log_id)), self.run.servers[server]
+        here = mirror.tables.perform(FindMirrorPlace(sender.name, log_id))
+        if cursor is None or here is None or here.epoch != cursor.epoch or mirror.restored_at >= 0:
+            return
+        if here.sequence < cursor.sequence:
+            self.run.violation(
+                f"{sender.name} takes {server} to have {log_id} up to {cursor.sequence}: {here.sequence}"
+            )
+
+    # --- mirrors -------------------------------------------------------------------------------------
+
+    def look_at_mirror(self, server: Server, guild_id: str) -> None:
+        """Check that no mirrored log of the guild has gone back, and that each has the events of its owner."""
+        state = server.state
+        guild = state.guilds.get(guild_id)
+        if guild is None or guild.origin is None:
+            return
+        place = state.place_of(guild_id)
+        self._look_at_log(server, guild_id, place.epoch, state.logs[guild_id])
+        for channel in state.channels_of_guild(guild_id):
+            self._look_at_log(server, channel.record.channel_id, channel.record.epoch, channel.events)
+
+    def _look_at_log(self, server: Server, log_id: str, epoch: int, events: list[StoredEvent]) -> None:
+        key = (server.name, log_id)
+        known, head = self._heads.get(key, (epoch, 0))
+        before = self._epochs.setdefault(key, set())
+        if known != epoch:
+            before.add(known)
+            head = 0
+            if epoch in before:
+                self.run.violation(f"{server.name} has {log_id} in epoch {epoch} again, after {known}")
+        elif len(events) < head:
+            self.run.violation(f"{server.name} had {log_id} up to {head}, and now up to {len(events)}")
+        self._heads[key] = (epoch, len(events))
+        for event in events[head:]:
+            if event is not ABSENT and event.event_id:
+                self._is_the_one(server, (log_id, epoch, event.sequence), event.event_id)
+
+    # --- databases that go back ----------------------------------------------------------------------
+
+    def adopt(self, server: Server) -> None:
+        """Note what a server's own logs have."""
+        state = server.state
+        for guild_id, guild in state.guilds.items():
+            if guild.origin is not None:
+                continue
+            readers = self._readers(server, guild_id)
+            for log in (state.logs[guild_id], *(channel.events for channel in state.channels_of_guild(guild_id))):
+                for event in log:
+                    self._note(server, event, readers)
+
+    def restored(self, server: Server) -> None:
+        """The database of a server has gone back, and its own logs have new epochs."""
+        for key in [key for key in self._heads if key[0] == server.name]:
+            del self._heads[key], self._epochs[key]
+        kept = server.state.event_places
+        self.posted = [
+            post._replace(began=None) if post.owner == server.name and post.event_id in kept else post
+            for post in self.posted
+        ]
+        self.adopt(server)
+        self._grown.pop(server.name, None)
+        for guild_id, readers in self._audience(server).items():
+            for name in self.run.servers:
+                if name not in readers:
+                    self._left[guild_id, name] = self.run.clock.now

@@ -1,0 +1,82 @@
+"""The gateway sockets of one process, and the flush of their rings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from openguild_proto.gateway.actions import AnyAction
+from openguild_proto.http.message import OpenGateway
+from openguild_proto.replica.actions import Haste
+from tests.simulation.flush import SOCKETS, TURN_SECS
+from tests.simulation.gateway_socket import GatewaySocket
+from tests.simulation.pipes import Pipe
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+
+class Gateways:
+    """Sockets by handle."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._sockets: dict[int, GatewaySocket] = {}
+        self._handles = itertools.count()
+
+    def __iter__(self) -> Iterator[GatewaySocket]:
+        return iter(list(self._sockets.values()))
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def open(self, pipe: Pipe, opened: OpenGateway, *, cut: bool) -> None:
+        """Accept the upgrade; `cut`: the client has gone meanwhile."""
+        process, handle = self._process, next(self._handles)
+        socket = self._sockets[handle] = GatewaySocket(process, pipe, opened, handle)
+        pipe.accepted(socket, opened.headers)
+        process.replica.gateway_at(process.clock.now).opened(socket)
+        socket.wake()
+        if cut:
+            process.clock.later(process.delay(), socket.abort)
+
+    def do(self, socket: GatewaySocket, action: AnyAction) -> None:
+        """Carry out an action that is about logs."""
+        self._process.replica.gateway_at(self._process.clock.now).do(socket, action)
+        self._process.carry_out()
+
+    def authenticated(self, socket: GatewaySocket) -> None:
+        self._process.replica.gateway_at(self._process.clock.now).authenticated(socket)
+        self._process.carry_out()
+
+    def left(self, socket: GatewaySocket) -> None:
+        process = self._process
+        self._sockets = {handle: other for handle, other in self._sockets.items() if other is not socket}
+        if process.alive:
+            process.service.sockets.release(None, socket.address)
+            process.replica.gateway_at(process.clock.now).left(socket)
+            socket.attend()
+            process.carry_out()
+
+    def flush(self, key: str, haste: Haste) -> None:
+        """Give the followers of a ring what it has, some at a time unless it must be all."""
+        process = self._process
+        feeds = process.replica.gateway.feeds
+        while process.alive and feeds.hub.is_open(key):
+            _, left, rests = feeds.flush(key, SOCKETS, process.send_bytes, self._send)
+            for handle, rest in rests:
+                self._sockets[handle].cut(rest)
+            if not left:
+                feeds.hub.flushed(key)
+                feeds.end_overrun(key)
+                break
+            if haste is not Haste.COMPLETELY:
+                process.clock.later(TURN_SECS, self.flush, key, haste)
+                break
+        if process.alive:
+            process.replica.flushed(now=process.clock.now)
+            process.carry_out()
+
+    def _send(self, handle: int, messages: bytes) -> int:
+        return self._sockets[handle].flush(messages)

@@ -1,0 +1,173 @@
+"""Deliveries of one or more processes over one store in memory, with peers that are models; time is the test's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.effects.base import StorageEffect, StorageUnavailable
+from openguild_proto.effects.federation import AskPeer, FindPeer, PeerAnswer, PeerUnavailable
+from openguild_proto.memory import MemoryTables
+from openguild_proto.mirroring.actions import AnyAction, Level, Log, Query, Tell
+from openguild_proto.mirroring.deliveries import Deliveries
+from openguild_proto.schemas.between_servers import Delivery, DeliveryAnswer, LogDelivery, MirrorPlace
+
+WALL_MS = 1_700_000_000_000
+SIGNER = EventSigner("owner.test", "1", SigningKey(bytes(32)))
+
+
+class ModelLog:
+    """A mirrored log: the events after `base`, as they came."""
+
+    def __init__(self, guild_id: str, epoch: int, base: int) -> None:
+        self.guild_id = guild_id
+        self.epoch = epoch
+        self.base = base
+        self.events: list[bytes] = []
+        self.chain: str | None = None
+        self.receipt: str | None = None
+
+    @property
+    def sequence(self) -> int:
+        return self.base + len(self.events)
+
+
+class ModelPeer:
+    """A peer that stores what it is sent, as the receiving side of the protocol says. Channels that it is sent are made at once."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self.logs: dict[str, ModelLog] = {}
+        self.requests: list[Delivery] = []
+        self.purged: list[str] = []
+        self.order: list[tuple[str, int]] = []  # (log, sequence) of each event that was new, as it came
+        self.answer: Callable[[LogDelivery], MirrorPlace | None] = lambda part: None  # instead of taking it
+
+    def take(self, body: bytes) -> DeliveryAnswer:
+        delivery = msgspec.json.decode(body, type=Delivery)
+        self.requests.append(delivery)
+        places = [self.answer(part) or self._take(part) for part in delivery.logs]
+        for ended in delivery.ended:
+            self.purge(ended.guild_id)
+        return DeliveryAnswer(places, [ended.guild_id for ended in delivery.ended])
+
+    def _take(self, part: LogDelivery) -> MirrorPlace:
+        log = self.logs.get(part.log_id)
+        if log is None:
+            if part.guild_id not in self.logs:
+                return MirrorPlace(part.log_id, "unknown")
+            log = self.logs[part.log_id] = ModelLog(part.guild_id, part.epoch, 0)
+        if log.epoch != part.epoch:
+            return MirrorPlace(part.log_id, "epoch", log.epoch, log.sequence)
+        for sequence, event in enumerate(part.events, start=part.after + 1):
+            if sequence == log.sequence + 1:
+                log.events.append(event.event.encode())
+                self.order.append((part.log_id, sequence))
+        if part.after + len(part.events) == log.sequence:
+            log.chain, log.receipt = part.chain, part.receipt
+        return MirrorPlace(part.log_id, "ok", log.epoch, log.sequence)
+
+    def purge(self, guild_id: str) -> None:
+        self.purged.append(guild_id)
+        self.logs = {log_id: log for log_id, log in self.logs.items() if log.guild_id != guild_id}
+
+
+class DrivenDeliveries:
+    """`fails(effect)`: what an effect raises instead of being performed; None: nothing."""
+
+    def __init__(self, tables: MemoryTables, peers: dict[str, ModelPeer], seed: int = 0) -> None:
+        self.tables = tables
+        self.peers = peers
+        self.now = 1_000.0
+        self.random = random.Random(seed)
+        self.processes: list[Deliveries] = []
+        self.lines: list[Log] = []
+        self.asked: list[StorageEffect[Any]] = []
+        self.fails: Callable[[Any], Exception | None] = lambda effect: None
+        self.loses_answer: Callable[[], bool] = lambda: False
+
+    def add(self, name: str) -> Deliveries:
+        """Start a process."""
+        process = Deliveries(name, SIGNER, self.random.random)
+        self.processes.append(process)
+        process.at(self.now, self.wall_ms)
+        process.start()
+        self.carry_out()
+        return process
+
+    @property
+    def wall_ms(self) -> int:
+        return WALL_MS + int(self.now * 1000)
+
+    def at(self, process: Deliveries) -> Deliveries:
+        process.at(self.now, self.wall_ms)
+        return process
+
+    def grew(self) -> None:
+        """The first process stores an event to each log that has grown since."""
+        for event in self.tables.take_grown():
+            self.at(self.processes[0]).grew(event.log_id, event)
+        self.carry_out()
+
+    def grew_channel(self, log_id: str) -> None:
+        self.at(self.processes[0]).grew(log_id)
+        self.carry_out()
+
+    def carry_out(self) -> None:
+        """Do what the processes want done, until nothing is."""
+        while True:
+            done = [self._do(process, action) for process in self.processes if (action := self._next(process))]
+            if not done:
+                return
+
+    def _next(self, process: Deliveries) -> AnyAction | None:
+        return self.at(process).next_action()
+
+    def _do(self, process: Deliveries, action: AnyAction) -> None:
+        match action:
+            case Query(number=number, effect=effect):
+                try:
+                    result = self._perform(effect)
+                except (StorageUnavailable, PeerUnavailable) as error:
+                    process.failed(number, error)
+                else:
+                    process.answered(number, result)
+            case Tell(hint=hint):
+                for other in self.processes:
+                    if other is not process:
+                        self.at(other).heard(hint)
+            case Log():
+                assert action.level is not Level.ERROR, (action.message, repr(action.failure))
+                self.lines.append(action)
+
+    def _perform(self, effect: Any) -> Any:
+        error = self.fails(effect)
+        if error is not None:
+            raise error
+        if isinstance(effect, FindPeer):
+            return None
+        if not isinstance(effect, AskPeer):
+            self.asked.append(effect)
+            return self.tables.perform(effect)
+        answer = self.peers[effect.server].take(effect.body)
+        if self.loses_answer():
+            raise PeerUnavailable(effect.server, "timeout", sent=True)
+        return PeerAnswer(200, msgspec.json.encode(answer))
+
+    def run(self, secs: float) -> None:
+        """Let time pass."""
+        end = self.now + secs
+        while True:
+            self.carry_out()
+            times = [time for process in self.processes if (time := process.next_deadline()) is not None]
+            self.now = max(self.now, min(times, default=end))
+            if self.now > end:
+                self.now = end
+                return
+            for process in self.processes:
+                self.at(process).handle_deadline()

@@ -1,0 +1,360 @@
+// docs/web/openguild.js against a real server, behind a link that is cut and stopped: node --test, called by test_javascript_client.py.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ApiError, Client, ConnectionEnded, foldMessages, LogGone, OutcomeUnknown } from "../../docs/web/openguild.js";
+
+const { URL_OF_SERVER: url, DIRECT: direct, CONTROL: control } = process.env;
+const PASSWORD = "correct horse battery";
+
+/** @param {string} name */
+const command = async (name) => assert.equal((await fetch(`${control}/${name}`, { method: "POST" })).status, 200);
+
+let numbers = 0;
+
+/** A new user, logged in, with a client that is closed with the test. */
+async function user(t, options = {}) {
+  const client = new Client(options.url ?? url, options);
+  t.after(() => client.close());
+  client.username = `user-${process.pid}-${(numbers += 1)}`;
+  client.userId = await client.register(client.username, PASSWORD);
+  await client.login(client.username, PASSWORD);
+  return client;
+}
+
+/** A user with a guild and a channel. */
+async function owner(t, options) {
+  const alice = await user(t, options);
+  const { guild_id: guildId } = await alice.createGuild("guild");
+  const { channel_id: channelId } = await alice.createChannel(guildId, "general");
+  return { alice, guildId, channelId, log: `channel:${channelId}` };
+}
+
+/** The next `told` of this name that passes the check. */
+function next(client, name, check = () => true) {
+  return new Promise((resolve) => {
+    const stop = client.on(name, (told) => check(told) && (stop(), resolve(told)));
+  });
+}
+
+/** The sequences that a loop over a log gives, up to the last one. */
+async function sequences(client, log, last, beginning = { after: 0 }) {
+  const found = [];
+  for await (const { sequence } of client.events(log, beginning)) {
+    found.push(sequence);
+    if (sequence >= last) break;
+  }
+  return found;
+}
+
+const upTo = (last, from = 1) => Array.from({ length: last - from + 1 }, (_, place) => from + place);
+
+test("a user registers, logs in, posts and reads", async (t) => {
+  const { alice, channelId, log } = await owner(t);
+  const heard = next(alice, "message");
+  alice.subscribe(log, { after: 0 });
+  const posted = await alice.post(channelId, "hello");
+  assert.equal(posted.sequence, 1);
+  const { event, sequence } = await heard;
+  assert.deepEqual([event.content.content, event.content.author.username, sequence], ["hello", alice.username, 1]);
+  assert.deepEqual(await alice.post(channelId, "twice", { key: "k" }), await alice.post(channelId, "twice", { key: "k" }));
+  await assert.rejects(alice.post(channelId, "else", { key: "k" }), (refusal) => refusal instanceof ApiError && refusal.code === "nonce_reused" && refusal.status === 409);
+  await assert.rejects(alice.register(alice.username, PASSWORD), (refusal) => refusal instanceof ApiError && refusal.code === "username_taken");
+  assert.equal((await alice.search({ q: "hello", in: [channelId] })).results.length, 1);
+  await assert.rejects(alice.post("00000000-0000-4000-8000-000000000000", "x"), { code: "not_found", status: 404 });
+});
+
+test("folded times have the server's form: no fraction at whole seconds", () => {
+  /** @param {number} milliseconds */
+  const created = (milliseconds) => {
+    const event = { event_id: "$a", room_id: "c", sender: "u", event_type: "message", origin_ts: milliseconds, content: { content: "x" } };
+    return foldMessages([], [{ sequence: 1, event }], { me: "u" })[0].created_at;
+  };
+  assert.deepEqual([created(1_000), created(1_020)], ["1970-01-01T00:00:01Z", "1970-01-01T00:00:01.020Z"]);
+});
+
+test("what two people do reaches both, and folds to what the server says", async (t) => {
+  const { alice, guildId, channelId, log } = await owner(t);
+  const bob = await user(t);
+  const invite = await alice.createInvite(guildId, { maxUses: 1 });
+  assert.equal((await bob.previewInvite(invite.code)).guild_name, "guild");
+  await bob.acceptInvite(`http://127.0.0.1:8081/#invite=${invite.code}`);
+  const events = [];
+  alice.on("event", (event) => event.log === log && events.push(event));
+  const early = await alice.messages(channelId);
+  alice.subscribe(log, { epoch: early.epoch, after: early.head });
+  await alice.connect();
+  const one = await alice.post(channelId, "one");
+  const two = await bob.post(channelId, `two <@${alice.userId}>`, { replyTo: one.event_id });
+  const three = await bob.post(channelId, "three", { replyTo: one.event_id });
+  await bob.post(channelId, "four", { replyTo: two.event_id });
+  await alice.edit(channelId, one.event_id, "one, edited");
+  await bob.react(channelId, one.event_id, "👍");
+  await alice.react(channelId, one.event_id, "👍");
+  await alice.react(channelId, one.event_id, "🎉");
+  await bob.react(channelId, one.event_id, "👍", { action: "remove" });
+  await alice.pin(channelId, two.event_id);
+  await alice.pin(channelId, one.event_id);
+  await alice.unpin(channelId, one.event_id);
+  const half = await alice.messages(channelId);
+  await bob.edit(channelId, three.event_id, "three, edited");
+  await bob.redact(channelId, three.event_id);
+  await alice.redact(channelId, two.event_id, { reason: "a test" });
+  const last = await alice.post(channelId, "last", { replyTo: one.event_id });
+  if (events.at(-1)?.sequence !== last.sequence) await next(alice, "message", (event) => event.sequence === last.sequence);
+  const now = await alice.messages(channelId);
+  for (const page of [early, half]) {
+    const behind = events.filter(({ sequence }) => sequence > page.head);
+    assert.deepEqual(foldMessages(page.messages, behind, { me: alice.userId }), now.messages);
+  }
+  assert.deepEqual((await alice.versions(channelId, one.event_id)).map(({ content }) => content), ["one", "one, edited"]);
+  assert.deepEqual(await alice.pins(channelId), []);
+  assert.equal((await bob.unread()).find((line) => line.channel_id === channelId).unread, 2, "of alice");
+  assert.equal((await bob.read(channelId)).unread, 0);
+  assert.deepEqual((await alice.members(guildId)).map(({ username }) => username), [alice.username, bob.username]);
+  assert.deepEqual(await alice.inbox(), [], "the mention was taken back");
+});
+
+test("of the read positions of a channel only the newest is sent, at most one in a second", async (t) => {
+  const frames = [];
+  class Recording extends WebSocket {
+    send(text) {
+      frames.push(JSON.parse(text));
+      super.send(text);
+    }
+  }
+  const sent = () => frames.filter(({ type }) => type === "read").map(({ sequence }) => sequence);
+  const { alice, channelId } = await owner(t, { WebSocket: Recording });
+  for (const number of upTo(8)) await alice.post(channelId, `${number}`);
+  const began = performance.now();
+  const positions = await Promise.all(upTo(5).map((sequence) => alice.read(channelId, sequence)));
+  assert.deepEqual(positions.map((position) => position.last_read_sequence), [5, 5, 5, 5, 5]);
+  assert.deepEqual(sent(), [5]);
+  await assert.rejects(alice.read("00000000-0000-4000-8000-000000000000", 1), { status: 404 });
+  assert.ok(performance.now() - began > 950, "a second between two");
+  await command("stop");
+  const lost = alice.read(channelId, 6);
+  while (sent().length < 3) await new Promise((resolve) => setTimeout(resolve, 20)); // it was sent, and nothing answers
+  const newer = [7, 8].map((sequence) => alice.read(channelId, sequence));
+  await command("cut");
+  assert.deepEqual((await Promise.all([lost, ...newer])).map((position) => position.last_read_sequence), [8, 8, 8]);
+  assert.deepEqual(sent(), [5, 1, 6, 8], "none of them twice");
+});
+
+test("typing and presence are told", async (t) => {
+  const { alice, guildId, channelId, log } = await owner(t);
+  const bob = await user(t);
+  await bob.acceptInvite((await alice.createInvite(guildId)).code);
+  await alice.followAll();
+  const online = next(alice, "presence", ({ userId }) => userId === bob.userId);
+  const typing = next(alice, "typing");
+  bob.subscribe(log);
+  await bob.connect();
+  assert.equal((await online).status, "online");
+  await bob.typing(channelId, "hel");
+  assert.deepEqual(await typing, { channelId, userId: bob.userId, preview: "hel" });
+  const idle = next(alice, "presence", ({ userId }) => userId === bob.userId);
+  await bob.setPresence("idle");
+  assert.deepEqual(await idle, { guildId, userId: bob.userId, status: "idle" });
+  assert.equal((await alice.presence(guildId)).members.length, 2);
+});
+
+test("guilds and channels that come later are followed", async (t) => {
+  const { alice, guildId } = await owner(t);
+  const bob = await user(t);
+  assert.deepEqual(await bob.followAll(), []);
+  const joined = next(bob, "guild.joined");
+  await bob.acceptInvite((await alice.createInvite(guildId)).code);
+  await joined;
+  const hello = next(bob, "message", ({ event }) => event.content.content === "in a new channel");
+  const { channel_id: later } = await alice.createChannel(guildId, "later");
+  await alice.post(later, "in a new channel");
+  assert.equal((await hello).sequence, 1);
+});
+
+test("a removed member is told that the log is gone", async (t) => {
+  const { alice, guildId, channelId, log } = await owner(t);
+  const bob = await user(t);
+  await bob.acceptInvite((await alice.createInvite(guildId)).code);
+  await alice.post(channelId, "one");
+  const loop = sequences(bob, log, 99);
+  await next(bob, "message");
+  await alice.removeMember(guildId, bob.userId);
+  await assert.rejects(loop, (end) => end instanceof LogGone && end.code === "access_lost");
+  await assert.rejects(sequences(bob, log, 99), (end) => end instanceof ApiError && end.code === "not_found");
+});
+
+test("a restart is survived in a slot, by what was kept as well", async (t) => {
+  const { alice, channelId, log } = await owner(t, { url: direct });
+  for (const text of ["1", "2", "3"]) await alice.post(channelId, text);
+  const states = [];
+  alice.on("status", ({ state }) => states.push(state));
+  const before = next(alice, "message", ({ sequence }) => sequence === 3);
+  const loop = sequences(alice, log, 5);
+  await before;
+  const online = next(alice, "status", ({ state }) => state === "online");
+  await command("restart");
+  await alice.post(channelId, "4");
+  await online;
+  await command("kill");
+  await alice.post(channelId, "5");
+  assert.deepEqual(await loop, upTo(5));
+  assert.ok(states.includes("draining") && states.includes("waiting") && states.at(-1) === "online", states.join());
+  const stored = JSON.parse(JSON.stringify(alice));
+  assert.deepEqual(stored.positions[log], [stored.positions[log][0], 5]);
+  alice.close();
+  const again = Client.fromJSON(stored);
+  t.after(() => again.close());
+  await again.post(channelId, "6");
+  assert.deepEqual(await sequences(again, log, 6, {}), [6]);
+});
+
+test("a post whose answer is lost is stored once", async (t) => {
+  const lost = { frames: 0 };
+  /** Loses the answer to a command, and the connection with it. */
+  class Losing extends WebSocket {
+    addEventListener(kind, listener) {
+      super.addEventListener(kind, (event) => {
+        if (kind === "message" && lost.frames > 0 && JSON.parse(event.data).type === "ok") {
+          lost.frames -= 1;
+          this.close();
+        } else listener(event);
+      });
+    }
+  }
+  const { alice, channelId, log } = await owner(t, { WebSocket: Losing, random: () => 0 });
+  await alice.connect();
+  lost.frames = 2;
+  const posted = await alice.post(channelId, "once");
+  assert.equal(lost.frames, 0);
+  const { event_id: eventId } = posted;
+  lost.frames = 1;
+  await alice.edit(channelId, eventId, "edited once");
+  lost.frames = 1;
+  await alice.react(channelId, eventId, "👍");
+  await alice.post(channelId, "last");
+  const types = [];
+  for await (const { event } of alice.events(log, { after: 0 })) if (types.push(event.event_type) === 4) break;
+  assert.deepEqual(types, ["message", "message.edited", "reaction.added", "message"]);
+});
+
+test("an outcome that nobody knows is told with its key", async (t) => {
+  const { alice, channelId } = await owner(t, { retryMs: 1_000 });
+  await alice.connect();
+  await command("stop");
+  t.after(() => command("go"));
+  const failure = await alice.post(channelId, "perhaps").catch((failure) => failure);
+  assert.ok(failure instanceof OutcomeUnknown, String(failure));
+  await assert.rejects(alice.createGuild("perhaps"), OutcomeUnknown);
+  await command("go");
+  const other = new Client(url);
+  t.after(() => other.close());
+  await other.login(alice.username, PASSWORD);
+  await other.post(channelId, "perhaps", { key: failure.key });
+  assert.equal((await other.logPage(`channel:${channelId}`)).length, 1);
+});
+
+test("a link that is cut again and again loses and repeats nothing", async (t) => {
+  const { alice, channelId, log } = await owner(t, { random: () => 0.1 });
+  const bob = await user(t, { url: direct });
+  await bob.acceptInvite((await alice.createInvite((await alice.channel(channelId)).guild_id)).code);
+  const loop = sequences(alice, log, 40);
+  const posting = (async () => {
+    for (const number of upTo(20)) await bob.post(channelId, `bob ${number}`);
+  })();
+  const own = upTo(20).map((number) => alice.post(channelId, `alice ${number}`));
+  for (let cuts = 0; cuts < 3; cuts += 1) {
+    await command("cut");
+    await alice.connect();
+  }
+  await Promise.all([posting, ...own]);
+  assert.deepEqual(await loop, upTo(40));
+  const texts = (await alice.messages(channelId, { limit: 200 })).messages.map(({ content }) => content);
+  assert.deepEqual(texts.filter((text) => text.startsWith("alice")), upTo(20).map((number) => `alice ${number}`), "in their order");
+});
+
+test("slow readers and slow loops get everything, in order", async (t) => {
+  const { alice, channelId, log } = await owner(t);
+  const bob = new Client(direct);
+  t.after(() => bob.close());
+  await bob.login(alice.username, PASSWORD);
+  const count = 1_300; // more than wait for a loop, and than the link holds
+  const [told, heard] = [[], []];
+  for (const kind of ["lagging", "live"]) alice.on(kind, () => told.push(kind));
+  alice.on("message", ({ sequence }) => heard.push(sequence));
+  alice.subscribe(log, { after: 0 });
+  const loop = bob.events(log, { after: 0 });
+  await alice.post(channelId, "first");
+  assert.equal((await loop.next()).value.sequence, 1);
+  await command("stop");
+  t.after(() => command("go"));
+  for (const [from, to] of [[2, 900], [901, count]]) {
+    await Promise.all(upTo(to, from).map((number) => bob.post(channelId, `${number} ${"x".repeat(1_500)}`)));
+  }
+  const live = next(alice, "live");
+  await command("go");
+  await live;
+  const last = next(alice, "message", ({ sequence }) => sequence === count + 1);
+  await bob.post(channelId, "last");
+  await last;
+  assert.deepEqual(heard, upTo(count + 1));
+  assert.ok(told.length >= 2 && told.every((kind, place) => kind === ["lagging", "live"][place % 2]), told.join());
+  const found = [];
+  for await (const { sequence } of loop) {
+    found.push(sequence);
+    if (sequence === count + 1) break;
+  }
+  assert.deepEqual(found, upTo(count + 1, 2));
+});
+
+test("loops and listeners of one log do not disturb each other", async (t) => {
+  const { alice, channelId, log } = await owner(t);
+  const heard = [];
+  alice.on("message", ({ sequence }) => heard.push(sequence));
+  await alice.followAll();
+  const loops = [alice.events(log), alice.events(log)];
+  const first = loops.map((loop) => loop.next());
+  for (const number of upTo(20)) await alice.post(channelId, `${number}`);
+  assert.deepEqual(await Promise.all(first.map(async (next) => (await next).value.sequence)), [1, 1]);
+  await loops[0].return();
+  await alice.post(channelId, "after the first loop");
+  assert.equal((await loops[1].next()).value.sequence, 2);
+  await loops[1].return();
+  const last = next(alice, "message", ({ sequence }) => sequence === 22);
+  await alice.post(channelId, "after both");
+  await last;
+  assert.deepEqual(heard, upTo(22));
+  assert.equal(alice.toJSON().positions[log][1], 22);
+});
+
+test("an ended session ends the client", async (t) => {
+  const { alice } = await owner(t);
+  const ended = next(alice, "status", ({ state }) => state === "ended");
+  const loop = sequences(alice, `user:${alice.userId}`, 99);
+  await alice.connect();
+  await alice.request("DELETE", `/sessions/devices/${alice.deviceId}`);
+  assert.equal((await ended).state, "ended");
+  assert.equal(alice.isLoggedIn, false);
+  await assert.rejects(loop, (end) => end instanceof ConnectionEnded && end.code === 4005);
+});
+
+test("tokens are renewed before they end, once for all who ask", async (t) => {
+  await command("short-tokens"); // 12 seconds
+  let refreshes = 0;
+  const counting = (address, init) => ((refreshes += String(address).endsWith("/sessions/refresh") ? 1 : 0), fetch(address, init));
+  const { alice, channelId, log } = await owner(t, { fetch: counting });
+  const states = [];
+  await alice.connect();
+  alice.on("status", ({ state }) => states.push(state));
+  const loop = sequences(alice, log, 1);
+  await next(alice, "session");
+  await Promise.all(upTo(5).map(() => alice.me()));
+  await alice.post(channelId, "after a renewal");
+  assert.deepEqual(await loop, [1]);
+  assert.deepEqual(states, [], "without a break");
+  assert.ok(refreshes <= 3, `${refreshes} refreshes`);
+  const stored = JSON.parse(JSON.stringify(alice));
+  stored.session.access_token = "ended";
+  const again = Client.fromJSON(stored);
+  t.after(() => again.close());
+  assert.equal((await Promise.all([again.me(), again.me(), again.me()]))[2].username, alice.username);
+});

@@ -1,0 +1,20 @@
+"""What the tests of docs/web need on the machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node, of a release whose WebSocket can be switched on."""
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("no node on this machine")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.removeprefix("v").partition(".")[0]) < 20:
+        pytest.skip(f"node {version.strip()} is older than 20")
+    return program

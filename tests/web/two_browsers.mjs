@@ -1,0 +1,186 @@
+// Two people in two browsers: they meet by an invite, chat, and the server restarts between them. Called by test_page.py.
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+
+const { NODE_MODULES, CHROMIUM, PAGE, CONTROL, SCREENSHOTS } = process.env;
+const { chromium } = createRequire(`${NODE_MODULES}/`)("playwright-core");
+const [ALICE, BOB] = ["alice", "bob"].map((name) => name + (process.env.SUFFIX ?? ""));
+const PASSWORD = "correct horse battery";
+const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-background-networking", "--no-proxy-server"];
+const EXPECTED = /net::ERR_CONNECTION|status of 503|WebSocket connection to .* failed/; // while the server restarts
+const complaints = [];
+
+async function open(name, options = {}) {
+  const browser = await chromium.launch({ executablePath: CHROMIUM, args });
+  const page = await browser.newPage({ viewport: { width: 1180, height: 720 }, ...options });
+  page.setDefaultTimeout(30_000);
+  page.on("pageerror", (error) => complaints.push(`${name}: ${error}`));
+  page.on("console", (message) => message.type() === "error" && !EXPECTED.test(message.text()) && complaints.push(`${name}: ${message.text()}`));
+  return { browser, page };
+}
+
+/** On a first visit, or with an invite, Enter registers. */
+async function register(page, name) {
+  await page.getByLabel("Username").fill(name);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.keyboard.press("Enter");
+  await page.getByRole("status").filter({ hasText: /^Connected$/ }).waitFor();
+}
+
+const message = (page, text) => page.locator("#messages > li").filter({ hasText: text });
+async function write(page, text) {
+  await page.getByLabel("Message", { exact: true }).fill(text);
+  await page.keyboard.press("Enter");
+}
+/** Choose what is to be done with a message, by keyboard. */
+async function act(page, text, name) {
+  await message(page, text).last().focus();
+  await message(page, text).last().getByRole("button", { name, exact: true }).click();
+}
+async function fill(page, label, text, button) {
+  const dialog = page.getByRole("dialog");
+  if (label) await dialog.getByLabel(label).fill(text);
+  await dialog.getByRole("button", { name: button, exact: true }).click();
+  await dialog.waitFor({ state: "detached" });
+}
+const texts = (page) => page.locator("#messages .text").allTextContents();
+const shot = async (page, name) => SCREENSHOTS && (await page.screenshot({ path: `${SCREENSHOTS}/${name}.png` }));
+
+const [alice, bob] = await Promise.all([open("alice"), open("bob", { colorScheme: "dark" })]);
+try {
+  const [one, two] = [alice.page, bob.page];
+  await one.goto(PAGE);
+  await shot(one, "sign-in");
+  await register(one, ALICE);
+
+  await one.getByRole("button", { name: "New guild" }).click();
+  await fill(one, "Name of the guild", "Tea room", "Create");
+  await one.getByRole("heading", { name: "#general" }).waitFor();
+  await one.waitForFunction(() => document.activeElement.id === "composer-text"); // they may write at once
+  await one.getByRole("button", { name: "Invite", exact: true }).click();
+  const link = await one.getByLabel("Link").inputValue();
+  await fill(one, null, null, "Cancel");
+
+  await two.goto(link);
+  await register(two, BOB);
+  await two.getByRole("heading", { name: "Join Tea room?" }).waitFor();
+  await fill(two, null, null, "Join");
+  await two.getByRole("heading", { name: "#general" }).waitFor();
+
+  // presence, typing, messages
+  await one.locator("#members .member.online", { hasText: BOB }).waitFor();
+  await two.getByLabel("Message", { exact: true }).pressSequentially("Hel");
+  await one.getByText(`${BOB} is typing`).waitFor();
+  await write(two, "Hello <b>Alice</b> & everybody");
+  await message(one, "Hello <b>Alice</b>").waitFor();
+  assert.equal(await one.locator("#messages b").count(), 0, "what people write is text");
+  assert.match(await one.locator("#announcer").textContent(), new RegExp(`${BOB}: Hello`));
+  await write(one, "Helo Bob");
+  await act(one, "Helo Bob", "Edit");
+  await one.keyboard.press("Control+A");
+  await one.keyboard.type("Hello Bob");
+  await one.keyboard.press("Enter");
+  await message(two, "Hello Bob").getByRole("button", { name: "edited" }).waitFor();
+
+  // reactions, replies, pins
+  await act(two, "Hello Bob", "React");
+  await two.getByRole("button", { name: "React with 🎉" }).click();
+  await message(one, "Hello Bob").getByRole("button", { name: "🎉 1" }).click();
+  await message(two, "Hello Bob").getByRole("button", { name: "🎉 2" }).waitFor();
+  await two.mouse.move(0, 0);
+  await two.waitForFunction(() => [...document.querySelectorAll(".actions")].every((actions) => getComputedStyle(actions).opacity === "0"));
+  await act(two, "Hello Bob", "Reply");
+  await write(two, "Nice to see you here");
+  await message(one, "Nice to see you here").getByText(`↪ ${ALICE}: Hello Bob`).waitFor();
+  await act(one, "Nice to see you here", "Pin");
+  await message(two, "Nice to see you here").getByText("pinned").waitFor();
+  await two.getByRole("button", { name: "Pins" }).click();
+  await two.locator("#panel").getByRole("button", { name: "Nice to see you here" }).waitFor();
+  await two.keyboard.press("Escape");
+  await two.locator("#panel").waitFor({ state: "hidden" });
+
+  // unread counts, in a channel that is not open
+  await one.getByRole("button", { name: "New channel" }).click();
+  await fill(one, "Name of the channel", "recipes", "Create");
+  await one.getByRole("button", { name: "# recipes" }).click();
+  await one.getByRole("heading", { name: "#recipes" }).waitFor();
+  await write(one, "Scones need buttermilk");
+  await two.getByRole("button", { name: "# recipes 1 unread" }).waitFor();
+  await write(one, `@${BOB}, do you agree?`);
+  await two.getByRole("button", { name: "# recipes @1 mentions" }).click();
+  await message(two, `@${BOB}, do you agree?`).waitFor();
+  await message(two, "Scones need buttermilk").waitFor();
+  await two.getByRole("button", { name: "# recipes", exact: true }).waitFor();
+
+  // search
+  await one.getByRole("button", { name: "# general" }).click();
+  await message(one, "Hello Bob").first().waitFor();
+  await one.getByRole("searchbox").fill("buttermilk");
+  await one.keyboard.press("Enter");
+  await one.locator("#panel").getByRole("button", { name: "Scones need buttermilk" }).click();
+  await one.getByRole("heading", { name: "#recipes" }).waitFor();
+  await shot(one, "desktop-light");
+  await one.locator("#panel").getByRole("button", { name: "Close" }).click();
+  await two.getByRole("button", { name: "# general" }).click();
+  await shot(two, "desktop-dark");
+
+  // the server restarts while they chat
+  await two.getByRole("button", { name: "# recipes" }).click();
+  const restarted = fetch(`${CONTROL}/restart`, { method: "POST" });
+  await one.getByRole("status").filter({ hasNotText: /^Connected/ }).waitFor();
+  await write(one, "Are you still there?");
+  await write(two, "Yes, I am");
+  await shot(two, "reconnecting");
+  await restarted;
+  for (const page of [one, two]) {
+    await page.getByRole("status").filter({ hasText: /^Connected$/ }).waitFor();
+    await message(page, "Are you still there?").waitFor();
+    await message(page, "Yes, I am").waitFor();
+  }
+  await write(one, "Once more");
+  await message(two, "Once more").waitFor();
+  assert.deepEqual(await texts(one), await texts(two), "all level");
+  assert.equal((await texts(one)).length, 5, "nothing twice");
+
+  // a reload goes on, and a message is taken back
+  await one.reload();
+  await one.getByRole("button", { name: "# recipes" }).click();
+  await act(one, "Once more", "Delete");
+  await fill(one, "Reason, if you like", "", "Delete");
+  await message(two, "This message was taken back.").waitFor();
+  assert.ok(!(await two.content()).includes("Once more"));
+
+  // a telephone
+  await two.setViewportSize({ width: 390, height: 780 });
+  await shot(two, "phone");
+  await two.getByRole("button", { name: "Guilds and channels" }).click();
+  await two.getByRole("button", { name: "# general" }).waitFor();
+  await shot(two, "phone-channels");
+  await two.getByRole("button", { name: "# general" }).click();
+  await message(two, "Hello Bob").first().waitFor();
+  await shot(two, "phone-general");
+  const { scrollWidth, scrollHeight } = await two.evaluate(() => ({ scrollWidth: document.documentElement.scrollWidth, scrollHeight: document.documentElement.scrollHeight }));
+  assert.deepEqual([scrollWidth, scrollHeight], [390, 780], "nothing is cut off, and the page itself does not scroll");
+
+  // the end of a membership
+  await one.getByRole("button", { name: `Remove ${BOB}` }).click();
+  await fill(one, null, null, "Remove");
+  await two.getByText("Create a guild, or join one by an invite.").waitFor();
+  await one.getByRole("button", { name: "Log out" }).click();
+  await one.getByLabel("Username").fill(`${ALICE}-else`);
+  await one.getByLabel("Password").fill(PASSWORD);
+  await one.keyboard.press("Enter"); // not the first visit: it logs in
+  await one.getByText("If you have none yet, press Register").waitFor();
+  await one.getByLabel("Username").fill(ALICE);
+  await one.getByRole("button", { name: "Register" }).click(); // the account is theirs
+  await one.getByRole("status").filter({ hasText: /^Connected$/ }).waitFor();
+  assert.deepEqual(complaints.filter((complaint) => !/status of (401|409)/.test(complaint)), []);
+} catch (failure) {
+  await shot(alice.page, "failed-alice");
+  await shot(bob.page, "failed-bob");
+  for (const { page } of [alice, bob]) console.error(await page.locator("#alerts").allTextContents());
+  console.error(complaints.join("\n"));
+  throw failure;
+} finally {
+  await Promise.all([alice.browser.close(), bob.browser.close()]);
+}
