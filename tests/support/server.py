@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -47,6 +48,8 @@ class ServerProcess:
             "GUILDS__MAX_WRITES_PER_USER_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 1,
             "METRICS__MAX_AGE_SECS": 0,
         } | settings  # fmt: skip
+        if "NATS__URL" in settings and "DATABASE_URL" in settings:  # others use the NATS server with databases of their own
+            self.settings.setdefault("SERVER_NAME", urlsplit(str(settings["DATABASE_URL"])).path.strip("/") + ".test")
         for key in without:
             del self.settings[key]
         self._descriptors = descriptors  # the most files that it may have open
