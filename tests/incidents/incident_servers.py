@@ -33,7 +33,7 @@ def test_nats_permits_too_little(database_url: str, tmp_path: Path, walk: Callab
     denied = '"openguild.localhost.limits", "openguild.localhost.hints"'
     with configured_nats(tmp_path, permissions(publish=denied)) as nats, ExitStack() as running:
         servers = [
-            pod(tmp_path, DATABASE_URL=database_url, NATS__URL=nats.url_of("og:pw"), NATS__MIN_REPLICAS=2,
+            pod(tmp_path, DATABASE_URL=database_url, NATS__URL=nats.url_of("og:pw"), SERVER_NAME="localhost", NATS__MIN_REPLICAS=2,
                 PRESENCE__MAX_GUILD_MEMBERS=2)
             for _ in range(2)
         ]  # fmt: skip

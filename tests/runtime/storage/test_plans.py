@@ -86,8 +86,10 @@ FILLING = (
     log_events SELECT log_id, n, log_id || ':' || n, 'message', 'somebody', 'wire', NULL, '', n, NULL, now()
     FROM logs, generate_series(1, 4) AS n WHERE head_sequence = 4
     """,
-    "channel_memberships SELECT channel_id, user_id, 'member', now() FROM channels JOIN guild_memberships USING (guild_id)",
-    "channel_read_state SELECT channel_id, user_id, 0, 0, 0, now() FROM channels JOIN guild_memberships USING (guild_id)",
+    "channel_memberships SELECT channel_id, user_id, 'member', now() FROM channels JOIN guild_memberships USING (guild_id)"
+    " WHERE random() < 0.05",
+    "channel_read_state SELECT channel_id, user_id, 0, 0, 0, now() FROM channels JOIN guild_memberships USING (guild_id)"
+    " WHERE random() < 0.1",
     """
     message_states SELECT log_id, n, n, NULL, NULL, 0, NULL, NULL, 0, '[]', false
     FROM logs, generate_series(1, 2) AS n WHERE head_sequence = 4
