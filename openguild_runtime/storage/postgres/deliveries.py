@@ -19,6 +19,7 @@ from openguild_proto.effects.deliveries import (
 from openguild_proto.effects.performs import performs
 from openguild_proto.records import LogPlace
 from openguild_runtime.storage.postgres.mode import Mode
+from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, texts
 
 # Of the lines `m` of federation_guilds and the logs `own`: those that the peer has not whole. A peer whose last member is gone
@@ -78,7 +79,7 @@ SELECT peer, guild_id, log_id, epoch, ends, head, after, cursor_epoch, false FRO
 ) AS found ORDER BY peer COLLATE "C" NULLS FIRST, guild_id, guild_id <> log_id, log_id
 """
 )
-# A new line needs the log's row, which is held so that the log is not deleted meanwhile.
+# A new line needs the rows of the log and of the mirror, which are held: neither is deleted, or noted as purged, meanwhile.
 # Not waited for until it is on disk: what a crash forgets is delivered again, and the peer's answer tells where it stands.
 MOVE_CURSORS = """
 WITH given AS (
@@ -92,12 +93,15 @@ WITH given AS (
     WHERE NOT EXISTS (SELECT FROM moved WHERE moved.peer = given.peer AND moved.log_id = given.log_id)
 ), held AS (
     SELECT log_id FROM logs WHERE log_id IN (SELECT log_id FROM fresh) ORDER BY log_id FOR KEY SHARE
+), wanted AS (
+    SELECT fresh.*, coalesce(ch.guild_id, fresh.log_id) AS guild_id FROM fresh JOIN held USING (log_id)
+    LEFT JOIN channels AS ch ON ch.channel_id = fresh.log_id
+), mirrored AS (
+    SELECT peer, guild_id FROM federation_guilds
+    WHERE (peer, guild_id) IN (SELECT peer, guild_id FROM wanted) AND purged_at IS NULL ORDER BY peer, guild_id FOR SHARE
 )
 INSERT INTO federation_cursors (peer, log_id, epoch, sequence)
-SELECT fresh.peer, fresh.log_id, fresh.epoch, fresh.sequence FROM fresh JOIN held USING (log_id)
-LEFT JOIN channels AS ch ON ch.channel_id = fresh.log_id
-JOIN federation_guilds AS m ON m.peer = fresh.peer AND m.guild_id = coalesce(ch.guild_id, fresh.log_id)
-WHERE m.purged_at IS NULL
+SELECT peer, log_id, epoch, sequence FROM wanted JOIN mirrored USING (peer, guild_id)
 ON CONFLICT (peer, log_id) DO UPDATE SET epoch = EXCLUDED.epoch, sequence = EXCLUDED.sequence
 """
 
@@ -201,21 +205,26 @@ async def find_ended(connection: Connection, effect: FindEnded) -> tuple[LogPlac
     return tuple(LogPlace(str(row["guild_id"]), row["epoch"], row["sequence"]) for row in rows)
 
 
-@performs(NotePurged, Mode.CHANGE)
-async def note_purged(connection: Connection, effect: NotePurged) -> None:
-    await connection.execute(
+@performs(NotePurged, Mode.TRANSACTION)
+async def note_purged(transaction: Transaction, effect: NotePurged) -> None:
+    """In two statements: the second one sees what was inserted before the first got its locks."""
+    purged = await transaction.connection.fetch(
         """
-        WITH purged AS (
-            UPDATE federation_guilds SET purged_at = $3
-            WHERE peer = $1 AND guild_id = ANY ($2::uuid[]) AND ended_at <= $3 AND purged_at IS NULL RETURNING guild_id
-        )
-        DELETE FROM federation_cursors WHERE peer = $1 AND log_id IN (
-            SELECT guild_id FROM purged UNION ALL SELECT channel_id FROM channels JOIN purged USING (guild_id)
-        )
+        UPDATE federation_guilds SET purged_at = $3
+        WHERE peer = $1 AND guild_id = ANY ($2::uuid[]) AND ended_at <= $3 AND purged_at IS NULL RETURNING guild_id
         """,
         effect.peer,
         effect.guild_ids,
         moment(effect.now_ms),
+    )
+    await transaction.connection.execute(
+        """
+        DELETE FROM federation_cursors WHERE peer = $1 AND log_id IN (
+            SELECT unnest($2::uuid[]) UNION ALL SELECT channel_id FROM channels WHERE guild_id = ANY ($2::uuid[])
+        )
+        """,
+        effect.peer,
+        [row["guild_id"] for row in purged],
     )
 
 
