@@ -13,15 +13,15 @@ from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import Effect
 from openguild_proto.effects.accounts import FindSession
-from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess
+from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.operations.context import Context, Service, Settings
 from openguild_proto.operations.dispatch import dispatch
-from openguild_proto.records import ChannelAccess, ChannelRecord, SessionRecord, StoredEvent
+from openguild_proto.records import SessionRecord, StoredEvent
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 
 NOW_MS = 1_760_304_866_000  # time comes in as an argument, and so does randomness
 USER, SESSION = "ec7c5138-ee1a-4112-95ef-e53514b670c2", "00000000-0000-4000-8000-000000000001"
-CHANNEL = ChannelRecord("3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6", "6c0ae6a4-14f0-4d0e-b4ab-1d28d43c7f62", "tea", NOW_MS)
+CHANNEL = "3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6"
 
 numbers = itertools.count(1)
 service = Service.create(Settings(server_name="example.org"), TokenAuthority(KeyRing(SigningKey(bytes(32)))))
@@ -33,8 +33,6 @@ def answer(effect: Effect[Any]) -> Any:
     match effect:
         case FindSession(session_id=session_id):
             return SessionRecord(session_id, USER, "alice", revoked=False)
-        case FindChannelAccess():
-            return ChannelAccess(CHANNEL, guild_role="member", channel_role=None, server_roles=(), head=41)
         case AppendEvent(channel_id=channel_id, event_id=event_id, wire=wire):
             return Appended(StoredEvent(channel_id, 42, event_id, wire, NOW_MS))
         case _:
@@ -46,7 +44,7 @@ def post(text: str) -> Response:
     token = service.tokens.issue(Claims(SESSION, USER, "alice", NOW_MS * 1000, (NOW_MS + 60_000) * 1000))
     headers = (("authorization", f"Bearer {token}"), ("content-type", "application/json"))
     body = b'{"content": "%b"}' % text.encode()
-    request = Request("POST", f"/channels/{CHANNEL.channel_id}/messages", "", headers, body, request_id="by-hand")
+    request = Request("POST", f"/channels/{CHANNEL}/messages", "", headers, body, request_id="by-hand")
     operation = dispatch(context, request)
     try:
         effect = next(operation)

@@ -11,6 +11,7 @@ import msgspec
 
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.federation.mirrored import MirroredChannels
 from openguild_proto.federation.peers import KnownPeers
 from openguild_proto.federation.policy import FederationPolicy
 from openguild_proto.federation.upkeep import Upkeep
@@ -179,6 +180,7 @@ class Service:
     address_discoveries: SlidingWindow  # key: limit_key of the client's address
     sockets: StreamLimiter
     peers: KnownPeers
+    mirrored: MirroredChannels
     upkeep: Upkeep
     retired_signers: tuple[EventSigner, ...] = ()  # of keys that were replaced; they sign the keys document
 
@@ -207,6 +209,7 @@ class Service:
             retired_signers=retired_signers,
             sockets=sockets,
             peers=KnownPeers(),
+            mirrored=MirroredChannels(),
             upkeep=Upkeep(),
             **windows,
         )

@@ -22,7 +22,7 @@ from openguild_proto.operations.posting import fingerprint_of, post_event
 from openguild_proto.operations.route import in_channel, route
 from openguild_proto.policy.mentions import allowed_mentions, find_mentions
 from openguild_proto.policy.permissions import Permission, normalise_role
-from openguild_proto.records import NOBODY, ChannelAccess, Mentions, Reply
+from openguild_proto.records import NOBODY, ChannelAccess, Reply
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.events import MentionedParties
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
@@ -47,8 +47,13 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
         raise Refusal(ErrorCode.SENDER_MISMATCH)
     reply_to = None if body.reply_to is None else checked_event_id("reply_to", body.reply_to)
     change = None if reply_to is None else Reply(target=reply_to)
-    yield from call.permit(change)
-    mentions = _mentions_of(text, body.allowed_mentions, call.role)
+    allowed = _checked_allowance(body.allowed_mentions) if body.allowed_mentions is not None else AllowedMentions()
+    mentions = find_mentions(text)
+    if change is not None or mentions != NOBODY:  # the rights decide who is told; else storing decides about them
+        yield from call.permit(change)
+        mentions = allowed_mentions(
+            mentions, role=call.role, users=allowed.users, roles=allowed.roles, everyone=allowed.everyone
+        )
     members: dict[str, Any] = {"content": text}
     if reply_to is not None:
         members["reply_to"] = reply_to
@@ -56,15 +61,6 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
         members["mentions"] = msgspec.to_builtins(MentionedParties(mentions.users, mentions.roles, mentions.everyone))
     fingerprint = fingerprint_of("message", reply_to, text)
     return (yield from post_event(call, channel_id, "message", members, nonce, fingerprint, change, mentions))
-
-
-def _mentions_of(text: str, allowed: AllowedMentions | None, role: str) -> Mentions:
-    """Return whom the message mentions. Raises Refusal 400."""
-    wanted = _checked_allowance(allowed) if allowed is not None else AllowedMentions()
-    named = find_mentions(text)
-    if named == NOBODY:
-        return named
-    return allowed_mentions(named, role=role, users=wanted.users, roles=wanted.roles, everyone=wanted.everyone)
 
 
 def _checked_allowance(allowed: AllowedMentions) -> AllowedMentions:

@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindPosted, Unchanged
+from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindPosted, Unchanged
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
@@ -34,7 +34,8 @@ def post_event(
     change: Change | None = None,
     mentions: Mentions = NOBODY,
 ) -> Operation[Response]:
-    """Store an event, and respond when it is durable. The caller has checked the permission.
+    """Store an event, and respond when it is durable. Where the caller has not checked the permission, the transaction that stores
+    the event decides about it alone; only a plain message may be left to it.
 
     `members`: the event's content; the author and a nonce are added, so that two equal contents are two events.
     `fingerprint`: 32 bytes, a hash of what a repeat must share with the first post.
@@ -45,12 +46,16 @@ def post_event(
     response. Repeats have wider limits of their own, beyond which they count as messages.
     """
     ctx, request, claims, service = call.ctx, call.request, call.claims, call.ctx.service
+    if not call.decided and channel_id in service.mirrored:
+        yield from call.permit()
     refusal = _limit_messages(ctx, claims.user_id, request.client_address)
     if refusal is not None:
         if nonce is None:
             raise refusal
         if not _admit_repeat(ctx, claims.user_id, request.client_address):
             raise refusal
+        if not call.decided:
+            yield from call.permit()
         posted = yield from FindPosted(channel_id=channel_id, sender_id=claims.user_id, nonce=nonce)
         if posted is None:
             raise refusal
@@ -71,11 +76,7 @@ def post_event(
         origin_ts_ms=ctx.wall_ms,
         signer=service.signer,
     )
-    owner = call.access.channel.origin
-    if owner is not None:
-        answer = yield from propose(call, owner, built, own_nonce)
-        return _decided(answer, change)
-    outcome = yield from AppendEvent(
+    append = AppendEvent(
         author=claims.author,
         channel_id=channel_id,
         sender_id=claims.user_id,
@@ -87,16 +88,43 @@ def post_event(
         now_ms=ctx.wall_ms,
         change=change,
         mentions=mentions,
-        seen=call.access.seen,
+        seen=call.access.seen if call.decided else None,
     )
+    outcome = (yield from _append_undecided(call, append)) if not call.decided else None
+    if outcome is None:
+        owner = call.access.channel.origin
+        service.mirrored.note(channel_id, mirrored=owner is not None)
+        if owner is not None:
+            answer = yield from propose(call, owner, built, own_nonce)
+            return _decided(answer, change)
+        outcome = yield from append
     if isinstance(outcome, Unchanged):
         return Response.json(ChangedMessage(outcome.state.event_id))
     if isinstance(outcome, AppendFailure):
         raise Refusal(ErrorCode.NONCE_REUSED if outcome.kind == "nonce_reused" else ErrorCode.NOT_FOUND)
     if outcome.repeated and _admit_repeat(ctx, claims.user_id, request.client_address):
-        service.user_messages.refund(claims.user_id)
-        service.address_messages.refund(limit_key(request.client_address))
+        _refund(ctx, claims.user_id, request.client_address)
     return _acknowledged(outcome.event, change)
+
+
+def _append_undecided(
+    call: Call[Any, ChannelAccess], append: AppendEvent
+) -> Operation[Appended | Unchanged | AppendFailure | None]:
+    """Store an event whose author's rights the storing transaction decides about. None: another server owns the guild, and the
+    rights are known now. Raises Refusal; what was refused does not count as a message.
+    """
+    try:
+        outcome = yield from append
+    except Refusal as refusal:
+        if refusal.code is ErrorCode.GUILD_OFFLINE:
+            yield from call.permit()
+            return None
+        _refund(call.ctx, append.sender_id, call.request.client_address)
+        raise
+    call.decided = True
+    if isinstance(outcome, AppendFailure) and outcome.kind == "no_channel":
+        _refund(call.ctx, append.sender_id, call.request.client_address)
+    return outcome
 
 
 def fingerprint_of(event_type: str, target: str | None, *said: str) -> bytes:
@@ -127,6 +155,12 @@ def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
         (service.address_messages, limit_key(address), ErrorCode.IP_RATE_LIMIT),
         (service.user_messages, user_id, ErrorCode.MESSAGE_RATE_LIMIT),
     )
+
+
+def _refund(ctx: Context, user_id: str, address: str) -> None:
+    """Take back what `_limit_messages` charged."""
+    ctx.service.user_messages.refund(user_id)
+    ctx.service.address_messages.refund(limit_key(address))
 
 
 def _admit_repeat(ctx: Context, user_id: str, address: str) -> bool:

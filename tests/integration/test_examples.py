@@ -102,7 +102,7 @@ def test_an_operation_by_hand() -> None:
         capture_output=True, text=True, check=True, timeout=60, env=ENVIRONMENT,
     )  # fmt: skip
     *steps, last = done.stdout.splitlines()
-    assert steps == [f"it asks for {name}" for name in ("FindSession", "FindChannelAccess", "AppendEvent")]
+    assert steps == [f"it asks for {name}" for name in ("FindSession", "AppendEvent")]
     status, _, body = last.partition(" ")
     assert (status, json.loads(body)["sequence"]) == ("200", 42)
 

@@ -48,7 +48,9 @@ class ServerProcess:
             "GUILDS__MAX_WRITES_PER_USER_PER_WINDOW": 1_000_000, "DRAIN__DELAY_SECS": 0, "DRAIN__WINDOW_SECS": 1,
             "METRICS__MAX_AGE_SECS": 0,
         } | settings  # fmt: skip
-        if "NATS__URL" in settings and "DATABASE_URL" in settings:  # others use the NATS server with databases of their own
+        if (
+            "NATS__URL" in settings and "DATABASE_URL" in settings
+        ):  # others use the NATS server with databases of their own
             self.settings.setdefault("SERVER_NAME", urlsplit(str(settings["DATABASE_URL"])).path.strip("/") + ".test")
         for key in without:
             del self.settings[key]
