@@ -397,3 +397,4 @@ class History(Record, frozen=True):
     renewals: int  # how often every channel was given a new epoch
     lacks: bool = False  # an event that this replica stored, in a channel that is there
     standby: bool = False  # it may be behind, and cannot be written: it says nothing until it is promoted
+    database: str = ""  # an id, given anew with the epochs, by which replicas of one database know each other

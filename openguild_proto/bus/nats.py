@@ -56,6 +56,10 @@ PAYLOAD = Fault(
 SLOW_SUBSCRIBER = Fault(
     "behind", "delivered faster than this server read, and messages were dropped", "check loop stalls and CPU"
 )
+WAITING = Fault("waiting", "is not contacted before the database, whose id its subjects name", "see the database")
+MOVED = Fault(
+    "moved", "is contacted again, because the database has a new id", "nothing: the id is renewed with the epochs"
+)
 SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing, if it or another server of nats.url comes back")
 
 # Parts of nats-server's error texts (its errors.go) in lower case. The first match counts.
@@ -125,30 +129,44 @@ def parse_denial(text: str) -> tuple[str, str] | None:
 
 
 class Subjects:
-    """`openguild.<server>.channel.<channel id>`, and `openguild.<server>.<topic>` for each topic.
+    """`openguild.<server>.<database>.channel.<channel id>`, and `openguild.<server>.<database>.<topic>` for each topic.
 
-    `probe_channel`: an id whose subject only this replica uses.
+    The names of subscriptions lack what comes before `channel` or the topic, which `join` decides. `probe_channel`: an id whose
+    subject only this replica uses.
     """
 
     def __init__(self, server_name: str, probe_channel: str = "") -> None:
-        self.prefix = f"openguild.{re.sub(r'[^A-Za-z0-9_-]', '_', server_name)}"
-        self.topics = {topic: f"{self.prefix}.{topic.value}" for topic in Topic}
-        self.probes = {
-            **{topic.value: subject for topic, subject in self.topics.items()},
-            "channel": self.channel(probe_channel),
-        }
+        self._server = f"openguild.{re.sub(r'[^A-Za-z0-9_-]', '_', server_name)}"
+        self.names = {**{topic.value: topic.value for topic in Topic}, "channel": self.channel_name(probe_channel)}
+        self.join("")
+
+    def join(self, database: str) -> None:
+        """Use the subjects of this database."""
+        self.database = database
+        self._prefix = f"{self._server}.{database}"
+        self.topics = {topic: f"{self._prefix}.{topic.value}" for topic in Topic}
+        self.probes = {kind: f"{self._prefix}.{name}" for kind, name in self.names.items()}
 
     def channel(self, channel_id: str) -> str:
         """Return the subject of a channel."""
-        return f"{self.prefix}.channel.{channel_id}"
+        return f"{self._prefix}.channel.{channel_id}"
 
-    def split(self, subject: str) -> tuple[str, str]:
-        """Return the kind of a subject (channel, or the value of a topic) and the id of its channel, "" if it has none."""
-        kind, _, channel_id = subject[len(self.prefix) + 1 :].partition(".")
-        return kind, channel_id
+    def channel_name(self, channel_id: str) -> str:
+        """Return the name of the subscription to a channel."""
+        return f"channel.{channel_id}"
+
+    def subscription(self, name: str) -> str:
+        """Return what is subscribed to. Control messages are few, and those of other databases betray that there are others."""
+        return f"{self._server}.*.{name}" if name == Topic.CONTROL.value else f"{self._prefix}.{name}"
+
+    def split(self, subject: str) -> tuple[str, str, str]:
+        """Return the database of a subject, its kind (channel, or the value of a topic), and the id of its channel or ""."""
+        database, _, name = subject[len(self._server) + 1 :].partition(".")
+        kind, _, channel_id = name.partition(".")
+        return database, kind, channel_id
 
     def denied(self, action: str, subject: str) -> tuple[str, Fault]:
         """Return a key and the fault for a denied subject, given in lower case. All channels are one kind, and none is named."""
-        kind, channel_id = self.split(subject)
-        pattern = f"{self.prefix}.{kind}{'.*' if channel_id else ''}"
-        return f"{action} {kind}", denied_fault(action, pattern, f"{self.prefix}.>")
+        _, kind, channel_id = self.split(subject)
+        pattern = f"{self._server}.*.{kind}{'.*' if channel_id else ''}"
+        return f"{action} {kind}", denied_fault(action, pattern, f"{self._server}.>")

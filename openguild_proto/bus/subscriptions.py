@@ -1,4 +1,7 @@
-"""The subjects that a bus is to hear, and those that its connection has: subscribing takes time, and wishes change meanwhile."""
+"""The subscriptions that a bus is to have, by name, and those that its connection has.
+
+Subscribing takes time, and wishes change meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ T = TypeVar("T")
 
 
 class Change(NamedTuple, Generic[T]):
-    """Subscribe to the subject, and then call `made`; or end the subscription."""
+    """Make the subscription of this name, and then call `made`; or end it."""
 
-    subject: str
+    name: str
     ending: T | None
 
 
 class Subscriptions(Generic[T]):
-    """`T`: a subscription of the connection. `always`: subjects that are wanted whatever happens.
+    """`T`: a subscription of the connection. `always`: names that are wanted whatever happens.
 
-    Take `next_change` and carry it out, until there is none; one at a time, so that the changes of a subject keep their order.
+    Take `next_change` and carry it out, until there is none; one at a time, so that the changes of a name keep their order.
     A subscription that fails is made with the next connection.
     """
 
@@ -28,18 +31,18 @@ class Subscriptions(Generic[T]):
         self._made: dict[str, T] = {}
         self._pending: OrderedDict[str, None] = (
             OrderedDict()
-        )  # subjects that may have to change; a dict is slow to empty from its front
+        )  # names that may have to change; a dict is slow to empty from its front
 
-    def want(self, subjects: Iterable[str]) -> None:
+    def want(self, names: Iterable[str]) -> None:
         """These are to be heard. Idempotent."""
-        for subject in subjects:
-            self._wanted[subject] = self._pending[subject] = None
+        for name in names:
+            self._wanted[name] = self._pending[name] = None
 
-    def unwant(self, subjects: Iterable[str]) -> None:
+    def unwant(self, names: Iterable[str]) -> None:
         """These are no longer to be heard. Idempotent."""
-        for subject in subjects:
-            self._wanted.pop(subject, None)
-            self._pending[subject] = None
+        for name in names:
+            self._wanted.pop(name, None)
+            self._pending[name] = None
 
     def reconnected(self) -> None:
         """There is a new connection, without subscriptions."""
@@ -47,24 +50,24 @@ class Subscriptions(Generic[T]):
         self._pending = OrderedDict.fromkeys(self._wanted)
 
     def next_change(self) -> Change[T] | None:
-        """Return what is to be done next; None: every wanted subject has its subscription, and no other has one."""
+        """Return what is to be done next; None: every wanted name has its subscription, and no other has one."""
         while self._pending:
-            subject, _ = self._pending.popitem(last=False)
-            if subject not in self._wanted:
-                ending = self._made.pop(subject, None)
+            name, _ = self._pending.popitem(last=False)
+            if name not in self._wanted:
+                ending = self._made.pop(name, None)
                 if ending is not None:
-                    return Change(subject, ending)
-            elif subject not in self._made:
-                return Change(subject, None)
+                    return Change(name, ending)
+            elif name not in self._made:
+                return Change(name, None)
         return None
 
-    def made(self, subject: str, subscription: T) -> None:
-        """The connection has subscribed to the subject."""
-        self._made[subject] = subscription
+    def made(self, name: str, subscription: T) -> None:
+        """The connection has made the subscription."""
+        self._made[name] = subscription
 
-    def of(self, subjects: Iterable[str]) -> list[T]:
-        """Return the subscriptions that there are of these subjects."""
-        return [self._made[subject] for subject in subjects if subject in self._made]
+    def of(self, names: Iterable[str]) -> list[T]:
+        """Return the subscriptions that there are of these names."""
+        return [self._made[name] for name in names if name in self._made]
 
     def all(self) -> list[T]:
         """Return every subscription."""

@@ -47,6 +47,12 @@ class Broadcast(Action, frozen=True):
     payload: bytes
 
 
+class Join(Action, frozen=True):
+    """From now on what is told to other replicas, and heard of them, is of this database."""
+
+    database: str
+
+
 class Haste(IntEnum):
     """When a ring is to be flushed."""
 
@@ -127,5 +133,5 @@ class Pass(Action, frozen=True):
 PASS = Pass()
 
 AnyAction: TypeAlias = (
-    Query | Publish | Broadcast | Flush | FlushFeed | Replay | Close | ExpireAt | Prepared | Log | Pass
+    Query | Publish | Broadcast | Join | Flush | FlushFeed | Replay | Close | ExpireAt | Prepared | Log | Pass
 )

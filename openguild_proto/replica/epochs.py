@@ -3,6 +3,9 @@
 What shows it: another lineage than the one recorded in the database (a promotion, a point-in-time recovery, a move), also at the
 start of a replica; and a log that went back under a running replica. Replicas that see it at once renew once: the first one's
 transaction wins, the others find the count of renewals raised.
+
+The same readings have the id of the database, which decides with whom a replica talks. It is given anew with the epochs, so that
+a copy that is used beside its original, such as a restored backup, leaves it.
 """
 
 from __future__ import annotations
@@ -14,16 +17,21 @@ from openguild_proto.effects.replica import ReadHistory, RecordLineage, RenewEpo
 from openguild_proto.log.lineage import Verdict, judge
 from openguild_proto.procedures import Procedure, Signal
 from openguild_proto.records import History
-from openguild_proto.replica.actions import Level
+from openguild_proto.replica.actions import Join, Level
 from openguild_proto.replica.outputs import Outputs
 
 
 class Epochs:
-    """`begin_anew` is what follows when the channels have new epochs. Raises StorageUnavailable: the next check does it again."""
+    """`begin_anew` is what follows when the channels have new epochs. Raises StorageUnavailable: the next check does it again.
 
-    def __init__(self, outputs: Outputs, begin_anew: Callable[[], Procedure[None]]) -> None:
+    `replica_id`: the id of a database that has none, because it ends with this process.
+    """
+
+    def __init__(self, outputs: Outputs, begin_anew: Callable[[], Procedure[None]], replica_id: str) -> None:
         self._outputs = outputs
         self._begin_anew = begin_anew
+        self._replica_id = replica_id
+        self._joined: str | None = None  # the id of a database
         self._known: History | None = None
         self._doubt: str | None = None  # the log that went back, until it is settled
         self._checking: Signal | None = None
@@ -42,6 +50,7 @@ class Epochs:
     def _check(self) -> Procedure[None]:
         found = yield from ReadHistory()
         if found is None:
+            self._join(self._replica_id)
             return
         if found.standby:
             self._refuse_standby()
@@ -49,6 +58,7 @@ class Epochs:
         verdict = judge(self._known, found, doubted=self._doubt is not None)
         if verdict is Verdict.SAME:
             self._known = found
+            self._join(found.database)
             return
         if verdict is Verdict.LOST and self._doubt is None:
             self._doubt = "an event that was stored is missing" if found.lacks else "another lineage"
@@ -73,9 +83,15 @@ class Epochs:
         now = yield from ReadHistory()
         if now is None or now.standby:
             raise StorageUnavailable
+        self._join(now.database)
         if verdict is not Verdict.UNRECORDED:
             yield from self._begin_anew()
         return now
+
+    def _join(self, database: str) -> None:
+        if database != self._joined:
+            self._joined = database
+            self._outputs.add(Join(database))
 
     def _renew(self, found: History) -> Procedure[None]:
         known = self._known.renewals if self._known is not None else 0

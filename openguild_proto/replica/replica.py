@@ -83,7 +83,7 @@ class Replica:
         self.hub = hub
         self._outputs = outputs = Outputs(hub)
         self._procedures = outputs.procedures
-        self.epochs = Epochs(outputs, self._begin_anew)
+        self.epochs = Epochs(outputs, self._begin_anew, replica_id)
         self.channels = Channels(outputs, self.epochs, self)
         self.notifications = Notifications(hub, outputs, self.channels)
         self.presence = (

@@ -65,7 +65,11 @@ class Bus(ABC):
 
     @abstractmethod
     async def start(self, handler: BusHandler) -> None:
-        """Start to connect, without waiting for the server, and deliver to `handler` from now on."""
+        """Start to connect, without waiting for the server or the first `join`, and deliver to `handler` from now on."""
+
+    @abstractmethod
+    def join(self, database: str) -> None:
+        """Exchange messages with the replicas of this database, and no longer with those of another one."""
 
     @abstractmethod
     async def aclose(self) -> None:

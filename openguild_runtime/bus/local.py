@@ -26,6 +26,9 @@ class LocalBus(Bus):
     async def start(self, handler: BusHandler) -> None:
         """Do nothing."""
 
+    def join(self, database: str) -> None:
+        """Do nothing."""
+
     async def aclose(self) -> None:
         """Do nothing."""
 

@@ -27,7 +27,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from openguild_proto.bus.faults import Fault
-from openguild_proto.bus.nats import CA_FILE, CLOSED, PAYLOAD, SILENT, Subjects
+from openguild_proto.bus.nats import CA_FILE, CLOSED, MOVED, PAYLOAD, SILENT, UNREACHABLE, Subjects
 from openguild_proto.bus.probing import Probing
 from openguild_proto.bus.publish_queue import Message, PublishQueue
 from openguild_proto.bus.reconnects import Reconnects
@@ -85,7 +85,8 @@ class NatsBus(Bus):
         self._connection: NatsConnection | None = None
         self.reconnects = Reconnects(random.random)
         self._problems = NatsProblems(self._subjects, metrics)
-        self._subscriptions: Subscriptions[Subscription] = Subscriptions(self._subjects.probes.values())
+        self._subscriptions: Subscriptions[Subscription] = Subscriptions(self._subjects.names.values())
+        self._joined = anyio.Event()  # a database
         self._changed = anyio.Event()  # other subjects are wanted
         self._queue = PublishQueue()
         self._published = anyio.Event()  # something has been put into the queue
@@ -108,6 +109,12 @@ class NatsBus(Bus):
         self._handler = handler
         self._tasks.start_soon(self._run)
 
+    def join(self, database: str) -> None:
+        self._subjects.join(database)
+        self._joined.set()
+        if self._connection is not None:
+            self._connection.leave(MOVED)
+
     async def aclose(self) -> None:
         connection = self._connection
         if connection is not None:
@@ -124,6 +131,8 @@ class NatsBus(Bus):
         connected_before = False
         start = random.randrange(len(self._servers))  # noqa: S311 - spreads replicas over the servers
         with self._scope:
+            await self._joined.wait()
+            self._problems.last_end = UNREACHABLE
             for server in itertools.cycle(self._servers[start:] + self._servers[:start]):
                 connection = await self._connect(server)
                 if connection is None:
@@ -164,6 +173,7 @@ class NatsBus(Bus):
         return None
 
     async def _open_connection(self, connection: NatsConnection) -> None:
+        database = self._subjects.database
         self._subscriptions.reconnected()
         self._problems.clear()
         await connection.open(
@@ -174,6 +184,8 @@ class NatsBus(Bus):
         await self._apply_changes(connection)
         await self._publish_probes(connection)
         await connection.confirm()
+        if database != self._subjects.database:
+            raise ConnectionFailed(MOVED)
         self._problems.answered(anyio.current_time())
 
     def _tls_context(self, server: NatsServer) -> ssl.SSLContext | None:
@@ -242,7 +254,7 @@ class NatsBus(Bus):
                 self._handler.bus_answered()
 
     async def _probe(self, connection: NatsConnection, probing: Probing) -> None:
-        again = self._subscriptions.of(self._subjects.probes[kind] for kind in probing.kinds_to_resubscribe)
+        again = self._subscriptions.of(self._subjects.names[kind] for kind in probing.kinds_to_resubscribe)
         for subscription in self._subscriptions.all() if probing.resubscribes_all() else again:
             await connection.resubscribe(subscription)
         await self._publish_probes(connection)
@@ -272,11 +284,11 @@ class NatsBus(Bus):
     # --- receiving -----------------------------------------------------------------------------------
 
     def subscribe(self, channel_ids: Iterable[str]) -> None:
-        self._subscriptions.want(map(self._subjects.channel, channel_ids))
+        self._subscriptions.want(map(self._subjects.channel_name, channel_ids))
         self._changed.set()
 
     def unsubscribe(self, channel_ids: Iterable[str]) -> None:
-        self._subscriptions.unwant(map(self._subjects.channel, channel_ids))
+        self._subscriptions.unwant(map(self._subjects.channel_name, channel_ids))
         self._changed.set()
 
     async def _apply_changes_forever(self, connection: NatsConnection) -> None:
@@ -292,15 +304,17 @@ class NatsBus(Bus):
                 if change.ending is not None:
                     await change.ending.unsubscribe()
                 else:
-                    made = await connection.subscribe(
-                        change.subject, "", self._received, pending_msgs_limit=PENDING_MESSAGES
-                    )
-                    self._subscriptions.made(change.subject, made)
+                    subject = self._subjects.subscription(change.name)
+                    made = await connection.subscribe(subject, "", self._received, pending_msgs_limit=PENDING_MESSAGES)
+                    self._subscriptions.made(change.name, made)
             except nats.errors.Error as failure:
                 log.info("subscribing waits for the next connection", kind=type(failure).__name__)
 
     async def _received(self, message: Msg) -> None:
-        kind, channel_id = self._subjects.split(message.subject)
+        database, kind, channel_id = self._subjects.split(message.subject)
+        if database != self._subjects.database:
+            self._problems.record_other(database)
+            return
         with self._problems.handling_message(message.subject):
             if kind == "channel":
                 self._handler.channel_message(channel_id, message.data, message.headers or NO_HEADERS)

@@ -180,6 +180,11 @@ class NatsConnection(Client):
         if self._has_alternatives:
             self._mark_ended()
 
+    def leave(self, fault: Fault) -> None:
+        """Mark it as ended for this reason, unless there is another one."""
+        self._first_fault = self._first_fault or fault
+        self._mark_ended()
+
     async def _read_loop(self) -> None:
         await super()._read_loop()
         if self.is_connected:  # invalid data has ended the reading task

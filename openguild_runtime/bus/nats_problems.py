@@ -9,7 +9,8 @@ import anyio
 import structlog
 
 from openguild_proto.bus.faults import Fault, Problems
-from openguild_proto.bus.nats import SILENT, UNREACHABLE, Subjects
+from openguild_proto.bus.nats import SILENT, WAITING, Subjects
+from openguild_proto.bus.other_databases import OtherDatabases
 from openguild_runtime.observability.metrics import Metrics
 
 log = structlog.get_logger("openguild.nats")
@@ -19,9 +20,10 @@ class NatsProblems(Problems):
     """Counts and logs what the core's `Problems` keeps."""
 
     def __init__(self, subjects: Subjects, metrics: Metrics) -> None:
-        super().__init__("NATS", UNREACHABLE, SILENT)
+        super().__init__("NATS", WAITING, SILENT)
         self._subjects = subjects
         self._metrics = metrics
+        self._others = OtherDatabases()
 
     def report(self, fault: Fault, server: str, before: str = "", **fields: int) -> None:
         """Count the fault, and log it unless it was logged within the last minute."""
@@ -47,8 +49,20 @@ class NatsProblems(Problems):
         self.count()
 
     def count(self) -> None:
-        """Show in the metrics how much is denied."""
+        """Show in the metrics how much is denied, and how many other databases there are."""
         self._metrics.denied_subjects(self.denied)
+        self._metrics.other_databases(self._others.count(anyio.current_time()))
+
+    def record_other(self, database: str) -> None:
+        """Note a message of another database, which is dropped."""
+        if self._others.heard(database, anyio.current_time()):
+            self.count()
+            log.warning(
+                "replicas of another database use this server_name on this NATS, and their messages are ignored: give each "
+                "deployment a server_name or a NATS account of its own, and all replicas of one the same database",
+                database=self._subjects.database,
+                other=database,
+            )
 
     @contextmanager
     def handling_message(self, subject: str) -> Iterator[None]:

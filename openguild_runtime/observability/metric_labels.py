@@ -30,6 +30,6 @@ class BusSeries(NamedTuple):
 
 NATS_FAULTS = (
     "unreachable", "silent", "garbage", "closed", "refused", "credentials_file", "tls", "subscriptions", "payload", "behind",
-    "shutdown", "expired", "late", "connections", "slow", "denied",
+    "shutdown", "expired", "late", "connections", "slow", "denied", "moved",
 )  # the kinds of openguild_proto/bus/nats.py  # fmt: skip
 NATS_SERIES = BusSeries("nats", "NATS", "nats.url", NATS_FAULTS)

@@ -178,6 +178,9 @@ class Metrics:
         self._denied_subjects = self._gauge(
             f"{prefix}_denied_subjects", f"Publishes and subscriptions that {title} denies"
         )
+        self._other_databases = self._gauge(
+            f"{prefix}_other_databases", f"Other databases whose replicas use the same server_name on {title}"
+        )
         self._limit_divisor = self._gauge(
             "openguild_limit_divisor", "The divisor of message limits; 1 if they are shared or there is one replica"
         )
@@ -321,6 +324,9 @@ class Metrics:
 
     def denied_subjects(self, count: int) -> None:
         self._denied_subjects.set(count)
+
+    def other_databases(self, count: int) -> None:
+        self._other_databases.set(count)
 
     def limit_divisor(self, divisor: int) -> None:
         self._limit_divisor.set(divisor)

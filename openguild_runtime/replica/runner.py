@@ -33,6 +33,7 @@ from openguild_proto.replica.actions import (
     Flush,
     FlushFeed,
     Haste,
+    Join,
     Log,
     Prepared,
     Publish,
@@ -118,8 +119,7 @@ class ReplicaRunner:
 
         self.replica.run(self.replica.start(), "the start of the replica", done, now=self._clock())
         self.carry_out()
-        error = await ended
-        if error is not None:
+        if (error := await ended) is not None:
             raise error
 
     def follow(self) -> None:
@@ -302,6 +302,8 @@ class ReplicaRunner:
                 self._publish(action)
             case Broadcast(topic=topic, payload=payload):
                 self._bus.broadcast(topic, payload)
+            case Join(database=database):
+                self._bus.join(database)
             case Query() if self._has_ended:
                 self.replica.failed(action.number, StorageUnavailable(), now=self._clock())
             case Query(number=number, effect=effect) if (performed := PERFORMERS.get(type(effect))) is not None:

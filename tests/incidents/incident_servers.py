@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from openguild_proto.canonical.keys import encode_unpadded
+from openguild_runtime.embedded import EmbeddedNats
 from tests.incidents.conftest import Incident, pod, repeated, run_statements
 from tests.support.chat import User
 from tests.support.nats_config import configured_nats, permissions
@@ -30,11 +31,11 @@ def online(user: User, guild: str) -> set[str]:
 
 def test_nats_permits_too_little(database_url: str, tmp_path: Path, walk: Callable[..., Incident]) -> None:
     """Users at different replicas do not see each other, and limits are divided."""
-    denied = '"openguild.localhost.limits", "openguild.localhost.hints"'
+    denied = '"openguild.localhost.*.limits", "openguild.localhost.*.hints"'
     with configured_nats(tmp_path, permissions(publish=denied)) as nats, ExitStack() as running:
         servers = [
-            pod(tmp_path, DATABASE_URL=database_url, NATS__URL=nats.url_of("og:pw"), SERVER_NAME="localhost", NATS__MIN_REPLICAS=2,
-                PRESENCE__MAX_GUILD_MEMBERS=2)
+            pod(tmp_path, DATABASE_URL=database_url, SERVER_NAME="localhost", NATS__URL=nats.url_of("og:pw"),
+                NATS__MIN_REPLICAS=2, PRESENCE__MAX_GUILD_MEMBERS=2)
             for _ in range(2)
         ]  # fmt: skip
         for server in servers:
@@ -52,7 +53,7 @@ def test_nats_permits_too_little(database_url: str, tmp_path: Path, walk: Callab
                 refuses.fires("OpenGuildNatsDenied", instance=f"127.0.0.1:{server.port}")
             refuses.fires("OpenGuildLimitsDivided")
             said = refuses.ask()
-            assert said.count("NATS permits no publish on openguild.localhost.limits") == 2
+            assert said.count("NATS permits no publish on openguild.localhost.*.limits") == 2
             assert said.count("openguild_nats_denied_subjects 2.0") == said.count("openguild_limit_divisor 2.0") == 2
             nats.reload(permissions())
             refuses.ends("OpenGuildNatsDenied", "OpenGuildLimitsDivided")
@@ -70,6 +71,28 @@ def test_nats_permits_too_little(database_url: str, tmp_path: Path, walk: Callab
         carol.join(alice.invite(guild))
         assert alice.get(f"/guilds/{guild}/presence").json()["shown"] is False
         assert nobody.ask().count("presence.max_guild_members = 2") == 2
+
+
+def test_another_database_has_the_same_server_name(
+    new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path, walk: Callable[..., Incident]
+) -> None:
+    """Prod, and staging that has its configuration."""
+    prod, staging = (
+        pod(tmp_path, DATABASE_URL=new_database(), NATS__URL=nats_server.url, SERVER_NAME="shared.test")
+        for _ in range(2)
+    )
+    with prod.start(), staging.start():
+        incident = walk("another-database", prod)
+        incident.fires("OpenGuildNatsShared", instance=f"127.0.0.1:{prod.port}")
+        said = incident.ask()
+        assert "openguild_nats_other_databases 1.0" in said
+        (ours,) = set(re.findall(r'"ours": "([0-9a-f-]+)"', said))
+        assert re.search(rf"^ *{ours.rpartition('-')[0]}", said, re.MULTILINE), "the id that the database tells"
+        assert staging.stop() == 0
+        staging.settings["SERVER_NAME"] = "staging.test"
+        staging.start()
+        incident.ends("OpenGuildNatsShared")
+        assert "openguild_nats_other_databases" not in incident.ask()
 
 
 def set_clock(database_url: str, ahead_secs: int) -> None:

@@ -69,8 +69,8 @@ def logins(**denied: str) -> str:
 
 def test_limits_are_divided_where_their_subject_is_denied(database_url: str, tmp_path: Path) -> None:
     """To one of two replicas, from the start and later, publishing and subscribing. It was 39 of 20 that both admitted."""
-    limit, subject = 20, '"openguild.localhost.limits"'
-    settings = {"DATABASE_URL": database_url, "NATS__MIN_REPLICAS": 2, "SERVER_NAME": "localhost"}
+    limit, subject = 20, '"openguild.localhost.*.limits"'
+    settings = {"DATABASE_URL": database_url, "SERVER_NAME": "localhost", "NATS__MIN_REPLICAS": 2}
     settings |= {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": limit}
     with configured_nats(tmp_path, logins(publish=subject)) as nats, ExitStack() as running:
         denied, free = (
@@ -85,7 +85,7 @@ def test_limits_are_divided_where_their_subject_is_denied(database_url: str, tmp
             return sum(sides[turn % 2].post(path, {"content": "x"}).status_code == 200 for turn in range(3 * limit))
 
         def told(action: str) -> bool:
-            return f"permits no {action} on openguild.localhost.limits" in nats_details(denied)
+            return f"permits no {action} on openguild.localhost.*.limits" in nats_details(denied)
 
         denied.wait_ready()
         free.wait_ready()

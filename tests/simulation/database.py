@@ -42,7 +42,9 @@ class Database:
         self._lineage = 1  # grows with each promotion
         self._recorded: str | None = None
         self._renewals = 0
-        self._backup: tuple[bytes, str | None, int] | None = None
+        self._ids = 1  # that were given
+        self._id = "database 1"
+        self._backup: tuple[bytes, str | None, int, str] | None = None
 
     # --- faults --------------------------------------------------------------------------------------
 
@@ -69,7 +71,8 @@ class Database:
         """One effect at its moment. `witness`: an event that the asking replica has stored before (see `lacks` of History)."""
         match effect:
             case ReadHistory():
-                return History(self._name, self._recorded, self._renewals, lacks=self._lacks(witness))
+                lacks = self._lacks(witness)
+                return History(self._name, self._recorded, self._renewals, lacks=lacks, database=self._id)
             case RecordLineage(found=found):
                 if self._recorded is None and self._renewals == found.renewals:
                     self._recorded = found.lineage
@@ -107,6 +110,8 @@ class Database:
             return False
         self._renewals = max(self._renewals + 1, at_least)
         self._recorded = found.lineage or self._recorded
+        self._ids += 1
+        self._id = f"database {self._ids}"
         for channel in self.tables._state.channels.values():
             channel.record = msgspec.structs.replace(channel.record, epoch=2 + self._rng.getrandbits(52))
         for log_id in self.tables._state.logs:
@@ -115,13 +120,13 @@ class Database:
 
     def back_up(self) -> None:
         """What a standby has that is behind from here on."""
-        self._backup = pickle.dumps(self.tables._state), self._recorded, self._renewals
+        self._backup = pickle.dumps(self.tables._state), self._recorded, self._renewals, self._id
 
     def restore(self) -> None:
         """The state of the backup serves from here on, under another lineage, as of a standby that was promoted."""
         if self._backup is None:
             return
-        state, self._recorded, self._renewals = self._backup
+        state, self._recorded, self._renewals, self._id = self._backup
         self.tables._state = restored = pickle.loads(state)
         self.restores += 1
         self._lineage += 1

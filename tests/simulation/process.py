@@ -26,6 +26,7 @@ from openguild_proto.replica.actions import (
     Flush,
     FlushFeed,
     Haste,
+    Join,
     Level,
     Log,
     Prepared,
@@ -308,6 +309,8 @@ class Process:
                 self.link.publish(channel_id, payload)
             case Broadcast(topic=topic, payload=payload):
                 self.link.publish(topic, payload)
+            case Join(database=database):
+                self.link.join(database)
             case Query(number=number, effect=effect):
                 self.queries[number] = effect
                 self._perform(number, effect)

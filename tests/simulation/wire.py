@@ -45,7 +45,7 @@ class Wire:
             if link is sender or self.rng.random() < drop:
                 continue
             for _ in range(2 if self.rng.random() < self.repeat else 1):
-                self.clock.later(self.latency(), link.bring, channel_id, payload, self.lost)
+                self.clock.later(self.latency(), link.bring, sender.database, channel_id, payload, self.lost)
 
 
 class Link:
@@ -53,6 +53,7 @@ class Link:
 
     def __init__(self, wire: Wire, listener: Listener) -> None:
         self.is_up = True
+        self.database: str | None = None  # whose replicas it talks with
         self.subscribed: set[str] = set()
         self._wire = wire
         self._listener = listener
@@ -79,13 +80,21 @@ class Link:
             self.is_up = True
             self._listener.wire_back()
 
+    def join(self, database: str) -> None:
+        """Hear the replicas of another database than before: what was told there meanwhile is in its log."""
+        moved, self.database = self.database is not None, database
+        if moved and self.is_up:
+            self._listener.wire_back()
+
     def publish(self, channel_id: str | Topic, payload: bytes) -> None:
         """What is told of a channel, or of a topic to all."""
-        if self.is_up:
+        if self.is_up and self.database is not None:
             self._wire.publish(self, channel_id, payload)
 
-    def bring(self, channel_id: str | Topic, payload: bytes, lost: int) -> None:
-        if self.is_up and lost == self._wire.lost and (isinstance(channel_id, Topic) or channel_id in self.subscribed):
+    def bring(self, database: str, channel_id: str | Topic, payload: bytes, lost: int) -> None:
+        if not self.is_up or database != self.database or lost != self._wire.lost:
+            return
+        if isinstance(channel_id, Topic) or channel_id in self.subscribed:
             self._listener.heard(channel_id, payload)
 
     def subscribe(self, channel_ids: tuple[str, ...], done: Callable[[], None]) -> None:

@@ -27,6 +27,7 @@ from openguild_proto.replica.actions import (
     Broadcast,
     Close,
     Flush,
+    Join,
     Log,
     Pass,
     Prepared,
@@ -130,6 +131,7 @@ class Driven:
         self.failing: dict[type[Effect[Any]], Exception] = {}
         self.asked: list[Effect[Any]] = []
         self.wire: set[str] = set()  # channels subscribed to
+        self.databases: list[str] = []  # whose replicas it talked with, the last one now
         self.actions: list[AnyAction] = []  # all but queries, as they were carried out
         self.prepared: dict[int, Any] = {}  # ticket -> refusal
         self.flushing = True
@@ -256,6 +258,9 @@ class Driven:
     def _do(self, action: AnyAction) -> None:
         if isinstance(action, Query):
             self._query(action)
+            return
+        if isinstance(action, Join):
+            self.databases.append(action.database)
             return
         if not isinstance(action, Pass):
             self.actions.append(action)

@@ -36,7 +36,8 @@ FROM (
 ) AS locked
 WHERE l.log_id = locked.log_id
 """
-RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL"  # the next replica records the lineage
+# The next replica records the lineage.
+RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL, database = gen_random_uuid()"
 
 
 async def upgrade(database_url: str, revision: str = "head") -> Schema:

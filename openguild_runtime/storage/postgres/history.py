@@ -22,21 +22,24 @@ CASE WHEN NOT pg_is_in_recovery() THEN
     (SELECT system_identifier FROM pg_control_system()) || ':' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)
 END
 """
+# A copy within the cluster (CREATE DATABASE ... TEMPLATE) has the random id of its original, and another oid.
+DATABASE = "database || '-' || (SELECT oid FROM pg_database WHERE datname = current_database())"
 # $1: events stored in the channels $2. An event of a deleted channel is not missing.
 READ = """
-SELECT renewals, lineage AS recorded, {lineage} AS lineage, pg_is_in_recovery() AS standby, EXISTS (
+SELECT renewals, {database} AS database, lineage AS recorded, {lineage} AS lineage, pg_is_in_recovery() AS standby, EXISTS (
     SELECT FROM unnest($1::text[], $2::uuid[]) AS witness (event_id, channel_id) JOIN channels USING (channel_id)
     WHERE NOT EXISTS (
         SELECT FROM log_events AS e WHERE e.log_id = witness.channel_id AND e.event_id = witness.event_id
     )
 ) AS lacks FROM log_history
 """
-READ_ALL = READ.format(lineage=LINEAGE)
-READ_WITHOUT_LINEAGE = READ.format(lineage="NULL")
+READ_ALL = READ.format(database=DATABASE, lineage=LINEAGE)
+READ_WITHOUT_LINEAGE = READ.format(database=DATABASE, lineage="NULL")
 RECORD = "UPDATE log_history SET lineage = $1 WHERE lineage IS NULL AND renewals = $2"
 # The count must exceed that of replicas that know more renewals than a restored database.
 CLAIM = (
-    "UPDATE log_history SET renewals = greatest(renewals + 1, $2), lineage = coalesce($3, lineage) WHERE renewals = $1"
+    "UPDATE log_history SET renewals = greatest(renewals + 1, $2), lineage = coalesce($3, lineage), "
+    "database = gen_random_uuid() WHERE renewals = $1"
 )
 
 # Services that are compatible with PostgreSQL may refuse or lack these functions.
@@ -86,7 +89,14 @@ class HistoryReader:
             return None
         if succeeded:
             self._settled = {} if row["lacks"] else asked or self._settled  # a missing event is reported once
-        return History(row["lineage"], row["recorded"], row["renewals"], lacks=row["lacks"], standby=row["standby"])
+        return History(
+            row["lineage"],
+            row["recorded"],
+            row["renewals"],
+            lacks=row["lacks"],
+            standby=row["standby"],
+            database=row["database"],
+        )
 
     async def _ask(self, connection: Connection, witnesses: list[tuple[str, str]]) -> Row | None:
         events, channels = [event for event, _ in witnesses], [channel for _, channel in witnesses]

@@ -52,17 +52,30 @@ def test_denials_name_action_and_subject() -> None:
 
 def test_subjects_are_of_one_server_and_hide_channels() -> None:
     subjects = Subjects("Chat.example:8080")
-    assert subjects.topics[Topic.CONTROL] == "openguild.Chat_example_8080.control"
+    subjects.join("11ab")
+    assert subjects.topics[Topic.CONTROL] == "openguild.Chat_example_8080.11ab.control"
     denied = subjects.channel("8d1f").lower()
     key, fault = subjects.denied("publish", denied)
     assert key == "publish channel"
-    assert fault.cause == "permits no publish on openguild.Chat_example_8080.channel.*"
+    assert fault.cause == "permits no publish on openguild.Chat_example_8080.*.channel.*"
     assert "openguild.Chat_example_8080.>" in fault.mend
 
 
 def test_a_subject_is_split_into_its_kind_and_channel() -> None:
     subjects = Subjects("a", probe_channel="p")
+    subjects.join("1")
     assert [subjects.split(subject) for subject in subjects.probes.values()] == [
-        ("control", ""), ("limits", ""), ("hints", ""), ("channel", "p"),
+        ("1", "control", ""), ("1", "limits", ""), ("1", "hints", ""), ("1", "channel", "p"),
     ]  # fmt: skip
     assert list(subjects.probes) == ["control", "limits", "hints", "channel"]
+
+
+def test_other_databases_are_heard_by_their_control_messages_only() -> None:
+    subjects = Subjects("a", probe_channel="p")
+    subjects.join("1")
+    subjects.join("2")
+    assert [subjects.subscription(name) for name in subjects.names.values()] == [
+        "openguild.a.*.control", "openguild.a.2.limits", "openguild.a.2.hints", "openguild.a.2.channel.p",
+    ]  # fmt: skip
+    _, fault = subjects.denied("subscribe", "openguild.a.*.control")
+    assert fault.cause == "permits no subscribe on openguild.a.*.control"

@@ -13,11 +13,11 @@ def carry_out(subscriptions: Subscriptions[str]) -> list[str]:
     done = []
     while (change := subscriptions.next_change()) is not None:
         if change.ending is None:
-            subscriptions.made(change.subject, change.subject.upper())
-            done.append(f"+{change.subject}")
+            subscriptions.made(change.name, change.name.upper())
+            done.append(f"+{change.name}")
         else:
-            assert change.ending == change.subject.upper()
-            done.append(f"-{change.subject}")
+            assert change.ending == change.name.upper()
+            done.append(f"-{change.name}")
     return done
 
 
@@ -82,10 +82,10 @@ def test_in_the_end_what_is_wanted_is_subscribed_to(steps: list[tuple[str, str]]
                 has.clear()
             case "step" if (change := subscriptions.next_change()) is not None:
                 if change.ending is None:
-                    subscriptions.made(change.subject, change.subject.upper())
-                    has.add(change.subject)
+                    subscriptions.made(change.name, change.name.upper())
+                    has.add(change.name)
                 else:
-                    has.remove(change.subject)
+                    has.remove(change.name)
     for done in carry_out(subscriptions):
         (has.add if done[0] == "+" else has.remove)(done[1:])
     assert has == wanted

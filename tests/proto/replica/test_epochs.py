@@ -46,7 +46,10 @@ class Database:
         self.renewed += 1
         self.elsewhere.renew_epochs()
         self.change(
-            recorded=self.history.lineage, renewals=max(self.history.renewals + 1, effect.at_least), lacks=False
+            recorded=self.history.lineage,
+            renewals=max(self.history.renewals + 1, effect.at_least),
+            lacks=False,
+            database=f"renewed {self.renewed}",
         )
         return True
 
@@ -239,3 +242,37 @@ def test_only_streams_of_channels_whose_epoch_changed_are_closed() -> None:
     assert after.closed is None
     driven.commit(later)
     assert after.sequences == [1, 2]
+
+
+def test_replicas_talk_within_their_database() -> None:
+    database = Database(database="first")
+    second = database.replica()
+    check(second)
+    assert database.first.databases == second.databases == ["first"]
+
+
+def test_a_copy_never_talks_with_the_replicas_of_its_original() -> None:
+    """A restored backup has another lineage than the recorded one, and the id of its original."""
+    database = Database(database="original", lineage="copy", recorded="original")
+    assert database.first.databases == ["renewed 1"]
+
+
+def test_all_replicas_move_to_the_new_id_of_their_database() -> None:
+    database = Database(database="first")
+    second = database.replica()
+    database.change(lineage="two")
+    check(second)
+    assert second.databases == ["first", "renewed 1"]
+    check(database.first)
+    assert database.first.databases == ["first", "renewed 1"]
+
+
+def test_a_standby_does_not_say_with_whom_to_talk() -> None:
+    database = Database(database="first")
+    database.change(standby=True, database="old")
+    check(database.first)
+    assert database.first.databases == ["first"]
+
+
+def test_a_store_that_ends_with_its_process_has_no_other_replicas() -> None:
+    assert Driven(replica_id="alone").databases == ["alone"]

@@ -30,12 +30,16 @@ def own_nats(tmp_path: Path) -> Iterator[EmbeddedNats]:
     server.stop()
 
 
+DATABASE = "2d2a4c9e-3c3b-4b0e-9d7c-6f6a1b0e8f11"
+
+
 class Recorder(BusRecorder):
     """A bus and what it has delivered; `picky` may raise at a control message."""
 
     def __init__(self, bus: NatsBus) -> None:
         super().__init__()
         self.bus = bus
+        self.metrics = bus._metrics
         self.answered_at: list[float] = []
         self.picky: Callable[[bytes], None] = lambda payload: None
 
@@ -62,6 +66,7 @@ async def listening(
         recorders = [Recorder(bus) for bus in buses]
         for recorder in recorders:
             await recorder.bus.start(recorder)
+            recorder.bus.join(DATABASE)
         await eventually(lambda: all(bus.connected for bus in buses))
         yield recorders
         for bus in buses:
@@ -171,7 +176,8 @@ async def test_subscriptions_change_while_connecting(nats_server: EmbeddedNats) 
         b.bus.subscribe(["unwanted"])
         proxy.delay_secs = 0.2
         await b.bus.start(b)
-        await eventually(lambda: b.bus._subscriptions.of([b.bus._subjects.channel("unwanted")]))
+        b.bus.join(DATABASE)
+        await eventually(lambda: b.bus._subscriptions.of([b.bus._subjects.channel_name("unwanted")]))
         assert not b.bus.connected
         b.bus.unsubscribe(["unwanted"])
         b.bus.subscribe(["wanted"])
@@ -197,7 +203,9 @@ async def test_a_handler_error_is_logged_and_the_next_message_delivered(nats_ser
             a.bus.broadcast(Topic.CONTROL, b"first")
             a.bus.broadcast(Topic.CONTROL, b"second")
             await eventually(lambda: b.controls == [b"second"])
-    assert [line["subject"] for line in records if line["log_level"] == "error"] == ["openguild.four.control"]
+    assert [line["subject"] for line in records if line["log_level"] == "error"] == [
+        f"openguild.four.{DATABASE}.control"
+    ]
 
 
 async def test_queued_messages_are_sent_before_closing(nats_server: EmbeddedNats) -> None:
@@ -213,6 +221,7 @@ async def test_closing_works_while_connecting(nats_server: EmbeddedNats) -> None
         proxy.black_hole()
         bus = NatsBus(url, "six", Metrics("0", native_ring=False), tasks)
         await bus.start(BusRecorder())
+        bus.join(DATABASE)
         await eventually(lambda: proxy.connections == 1)
         await bus.aclose()
         proxy.heal()
@@ -229,3 +238,46 @@ async def test_a_too_large_message_is_dropped_and_counted(nats_server: EmbeddedN
         assert [line["nbytes"] for line in records if "max_payload" in line["event"]] == [1_048_576 + 16]
         assert a.bus.connected
         assert a.reconnects == 0
+
+
+async def test_databases_under_one_name_do_not_hear_each_other(nats_server: EmbeddedNats) -> None:
+    """The operator is told once; no topic and no channel of the other one is delivered."""
+    with capture_logs() as records:
+        async with listening((nats_server.url, "eight"), (nats_server.url, "eight"), ping_secs=0.3) as (a, b):
+            b.bus.join("another")
+            await eventually(
+                lambda: (b.reconnects, b.bus.connected) == (1, True), what="the move to the other database"
+            )
+            for recorder in (a, b):
+                recorder.bus.subscribe(["c1"])
+
+            def telling() -> bool:
+                for topic in Topic:
+                    a.bus.broadcast(topic, b"foreign")
+                a.bus.publish_channel("c1", b"foreign")
+                return others(b) == 1
+
+            await eventually(telling, secs=30, what="notice of the other database")
+            assert b.bus.problem is None
+            assert (b.events, [payloads for payloads in b.broadcasts.values() if payloads]) == ([], [])
+            b.bus.join(DATABASE)
+            await eventually(lambda: (b.reconnects, b.bus.connected) == (2, True), what="the move back")
+            await eventually(lambda: (telling(), b.events)[1], what="a channel of the same database")
+            assert b.controls[:1] == [b"foreign"]
+    lines = [(line["database"], line["other"]) for line in records if "another database" in line["event"]]
+    assert lines == [("another", DATABASE)]
+
+
+def others(recorder: Recorder) -> float | None:
+    """How many other databases the metric tells of."""
+    return recorder.metrics.registry.get_sample_value("openguild_nats_other_databases")
+
+
+async def test_a_bus_connects_when_it_knows_its_database(nats_server: EmbeddedNats) -> None:
+    async with anyio.create_task_group() as tasks:
+        bus = NatsBus(nats_server.url, "nine", Metrics("0", native_ring=False), tasks)
+        await bus.start(BusRecorder())
+        assert bus.problem == "is not contacted before the database, whose id its subjects name"
+        bus.join(DATABASE)
+        await eventually(lambda: bus.connected and bus.problem is None)
+        await bus.aclose()

@@ -66,6 +66,7 @@ async def listening(*urls: str, connected: bool = True, **options: Any) -> Async
             recorders.append(Recorder(NatsBus(url, "One", metrics, tasks, ping_secs=PING_SECS, **options), metrics))
         for recorder in recorders:
             await recorder.bus.start(recorder)
+            recorder.bus.join("here")
         if connected:
             await eventually(lambda: all(recorder.bus.connected for recorder in recorders))
         yield recorders
@@ -147,9 +148,9 @@ async def test_a_subscription_limit_keeps_the_connection(nats: ConfiguredNats) -
 @pytest.mark.parametrize("action", ["publish", "subscribe"])
 async def test_a_denied_subject_is_reported_from_the_start(nats: ConfiguredNats, action: str, kind: str) -> None:
     """Also if a reload denies it later, and another one permits it again."""
-    denied = permissions(**{action: f'"openguild.One.{kind}{".>" if kind == "channel" else ""}"'})
+    denied = permissions(**{action: f'"openguild.One.*.{kind}{".>" if kind == "channel" else ""}"'})
     await anyio.to_thread.run_sync(nats.reload, denied)
-    named = f"no {action} on openguild.One.{kind}"
+    named = f"no {action} on openguild.One.*.{kind}"
     async with listening(nats.url_of("og:pw"), nats.url_of("og:pw")) as (here, there):
         for recorder in (here, there):
             assert recorder.has_problem(named), "when it connects"

@@ -40,6 +40,8 @@ async def test_tls_and_credentials_work_also_after_a_reconnect(secured: SecuredN
         )
         await here.start(BusRecorder())
         await there.start(recorders)
+        here.join("database")
+        there.join("database")
         await eventually(lambda: here.connected and there.connected)
         there.subscribe(["c1"])
         await eventually(lambda: _published(here) and heard, what="an event on the other side")
@@ -73,6 +75,7 @@ async def test_missing_ca_or_credentials_are_retried(secured: SecuredNats, missi
             ca_file=None if missing in ("authority", "tls") else str(secured.ca_file),
         )
         await bus.start(BusRecorder())
+        bus.join("database")
         await eventually(lambda: bus.reconnects.failed_attempts >= 2, what="a second refusal")
         assert not bus.connected
         await bus.aclose()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import asyncpg
 import pytest
@@ -102,13 +104,33 @@ async def test_a_database_that_does_not_tell_its_timeline_serves(database_url: s
         await store.start()
         with structlog.testing.capture_logs() as logged:
             found = await history(store)
-            assert found == await history(store) == History(lineage=None, recorded=None, renewals=0)
-        assert ["does not tell its timeline" in record["event"] for record in logged] == [True]
+            assert found == await history(store)
         assert found is not None
+        assert found == History(lineage=None, recorded=None, renewals=0, database=found.database)
+        assert ["does not tell its timeline" in record["event"] for record in logged] == [True]
         assert await renew_epochs(store, found, 1)
         assert not await renew_epochs(store, found, 1), "once for each reading"
-        assert await history(store) == History(lineage=None, recorded=None, renewals=1)
+        renewed = await history(store)
+        assert renewed is not None
+        assert renewed == History(lineage=None, recorded=None, renewals=1, database=renewed.database)
+        assert renewed.database != found.database, "replicas of a copy leave those of the original"
         await store.aclose()
+
+
+async def test_each_database_of_a_cluster_has_an_id_of_its_own(new_database: Callable[[], str]) -> None:
+    """Also copies of one template; all who read it read the same."""
+    urls = [new_database() for _ in range(2)]
+    async with anyio.create_task_group() as tasks:
+        stores = [PostgresStorage(url, tasks) for url in (*urls, urls[0])]
+        found = []
+        for store in stores:
+            await store.start()
+            said = await history(store)
+            assert said is not None
+            found.append(said.database)
+            await store.aclose()
+    assert found[0] == found[2] != found[1]
+    assert found[0].rpartition("-")[0] == found[1].rpartition("-")[0], "copies"
 
 
 async def test_an_event_that_is_missing_is_told_once_and_not_with_its_channel(database_url: str) -> None:

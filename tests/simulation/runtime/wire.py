@@ -55,6 +55,9 @@ class SimBus(Bus):
         self._handler = handler
         self._nats.buses.append(self)
 
+    def join(self, database: str) -> None:
+        """Do nothing: there is one database, and it is never renewed."""
+
     async def aclose(self) -> None:
         self.die()
 

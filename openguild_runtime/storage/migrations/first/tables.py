@@ -124,10 +124,12 @@ HISTORY = """
 CREATE TABLE log_history (
     single   boolean PRIMARY KEY DEFAULT true CHECK (single),
     lineage  text,
-    renewals bigint NOT NULL DEFAULT 0
+    renewals bigint NOT NULL DEFAULT 0,
+    database uuid NOT NULL DEFAULT gen_random_uuid()
 );
 COMMENT ON COLUMN log_history.lineage IS 'cluster and timeline for which the logs have their epochs; NULL: not recorded yet';
 COMMENT ON COLUMN log_history.renewals IS 'how often every log was given a new epoch';
+COMMENT ON COLUMN log_history.database IS 'by which replicas of one database know each other; given anew with the epochs';
 INSERT INTO log_history DEFAULT VALUES;
 
 CREATE TABLE schema_serves (
