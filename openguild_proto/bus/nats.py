@@ -58,7 +58,7 @@ SLOW_SUBSCRIBER = Fault(
 )
 WAITING = Fault("waiting", "is not contacted before the database, whose id its subjects name", "see the database")
 MOVED = Fault(
-    "moved", "is contacted again, because the database has a new id", "nothing: the id is renewed with the epochs"
+    "moved", "is contacted again, because the database has a new id", "nothing, it is renewed with the epochs"
 )
 SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing, if it or another server of nats.url comes back")
 

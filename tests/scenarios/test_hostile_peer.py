@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,9 +19,11 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.federation.signatures import content_digest
 from openguild_proto.http.message import Headers
 from openguild_runtime.embedded import EmbeddedNats
+from tests.support.busy import fair_secs
 from tests.support.hostile import GIGABYTES, PAGES, HostilePeer, misbehave, signed
 from tests.support.raw import RawClient
 from tests.support.server import ServerProcess
+from tests.support.waiting import wait_until
 
 PING, TRANSACTIONS = "/federation/v1/ping", "/federation/transactions"
 CHANGED = "/federation/v1/keys/changed"
@@ -214,11 +215,11 @@ def test_a_head_that_is_too_large(stage: Stage) -> None:
 )
 def test_bodies(stage: Stage, head: str, body: bytes, status: int) -> None:
     fields = "".join(f"{name}: {value}\r\n" for name, value in signed(stage.peer.signer, "POST", TRANSACTIONS))
-    started = time.monotonic()
+    started = fair_secs()
     with RawClient(stage.one.port) as client:
         client.send(f"POST {TRANSACTIONS} HTTP/1.1\r\nHost: b.example\r\n{fields}{head}\r\n\r\n".encode() + body)
         assert client.answer().status == status
-    assert time.monotonic() - started < 5
+    assert fair_secs() - started < 5
 
 
 def test_chunks_without_an_end(stage: Stage) -> None:
@@ -259,10 +260,10 @@ def test_events_in_the_name_of_another_server(stage: Stage) -> None:
 def test_documents_that_are_not_believed(stage: Stage, case: str) -> None:
     peer = HostilePeer(stage.authority)
     misbehave(peer, case)
-    started = time.monotonic()
+    started = fair_secs()
     assert stage.claimed_by(peer) == (401, "unknown_server")
     assert stage.claimed_by(peer) == (401, "unknown_server")
-    assert time.monotonic() - started < 5
+    assert fair_secs() - started < 5
     assert len(peer.asked) <= 5, "at most three redirects, and once a minute"
     assert peer.sent < 8 * 1024 * 1024
     peer.close()
@@ -275,12 +276,12 @@ def test_slow_documents_hold_nothing_up(stage: Stage) -> None:
     slow[1].pages["/.well-known/openguild"] = slow[1].slow(b"")
     slow[2].pages["/federation/v1/keys"] = slow[2].slow(b"HTTP/1.1 200 X\r\ncontent-length: 4000\r\n\r\n")
     with ThreadPoolExecutor(3) as threads:
-        started = time.monotonic()
+        started = fair_secs()
         waiting = [threads.submit(stage.claimed_by, peer) for peer in slow]
         assert [stage.claimed_by(stage.victim) for _ in range(5)] == [(200, "ok")] * 5
-        assert time.monotonic() - started < 3
+        assert fair_secs() - started < 3
         assert [answer.result() for answer in waiting] == [(401, "unknown_server")] * 3
-        assert time.monotonic() - started < 10
+        assert fair_secs() - started < 10
     for peer in slow:
         peer.close()
 
@@ -330,12 +331,12 @@ def test_names_that_lead_inside(strict: ServerProcess, host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         signer = EventSigner(f"{host}:{port}", "1", SigningKey(b"s" * 32))
-        started = time.monotonic()
+        started = fair_secs()
         answer = httpx.get(
             strict.base_url + PING, headers=list(signed(signer, "GET", PING)), trust_env=False, verify=False
         )
         assert (answer.status_code, answer.json()["details"][0]["message"]) == (401, "unknown_server")
-        assert time.monotonic() - started < 2
+        assert fair_secs() - started < 2
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -351,8 +352,10 @@ def test_a_flood_meets_the_budget_of_its_server_on_all_replicas(stage: Stage) ->
     assert set(answers) == {(200, "ok"), (429, "server_rate_limit")}
     assert answers.count((200, "ok")) <= REQUESTS
     assert stage.counted("server_rate_limit") >= 20
-    time.sleep(0.6)  # replicas tell each other four times a second
-    assert stage.ask(signed(peer.signer, "GET", PING), replica=2) == (429, "server_rate_limit")
+    there: list[tuple[int, str]] = []
+    wait_until(lambda: there.append(stage.ask(signed(peer.signer, "GET", PING), replica=2)) or there[-1][0] == 429)
+    assert there[-1] == (429, "server_rate_limit")
+    assert len(there) <= REQUESTS, "the first replica has told it, four times a second"
     assert stage.claimed_by(stage.victim) == (200, "ok"), "others are served"
     peer.close()
 

@@ -130,12 +130,16 @@ def test_everybody_is_connected_and_the_database_stands_still(signals: int, data
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_whatever_it_waits_for_never_answers(signals: int, tmp_path: Path) -> None:
-    """The database at the start, NATS, the collector of traces; and nobody reads its log."""
+@pytest.mark.parametrize("has_database", [False, True], ids=["no database", "no NATS"])
+def test_whatever_it_waits_for_never_answers(
+    has_database: bool, signals: int, database_url: str, tmp_path: Path
+) -> None:
+    """The database at the start, or NATS, which is contacted behind it; the collector of traces; and nobody reads its log."""
     reader, writer = os.pipe()
     with deaf() as database, deaf() as nats, deaf() as collector:
+        url = database_url if has_database else f"postgresql://x:y@127.0.0.1:{database}/z"
         server = ServerProcess(
-            tmp_path, DATABASE_URL=f"postgresql://x:y@127.0.0.1:{database}/z", NATS__URL=f"nats://127.0.0.1:{nats}",
+            tmp_path, DATABASE_URL=url, NATS__URL=f"nats://127.0.0.1:{nats}",
             TRACING__OTLP_ENDPOINT=f"http://127.0.0.1:{collector}", DRAIN__WINDOW_SECS=WINDOW_SECS,
             DRAIN__DELAY_SECS=0 if signals == 1 else LONG_SECS,
         )  # fmt: skip
