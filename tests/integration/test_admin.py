@@ -22,7 +22,7 @@ from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import User
 from tests.support.server import SIGNING_KEY, ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECS, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_gateway_sockets_are_seen_and_closed(server: ServerProcess, alice: User)
         assert admin(server, "close", "--user", alice.user_id) == {"closed": 1}
         with pytest.raises(ConnectionClosed) as closed:
             while True:
-                client.recv(timeout=10)
+                client.recv(timeout=PATIENCE_SECS)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == GatewayClose.CLOSED_BY_OPERATOR
     wait_until(lambda: server.metric("openguild_gateway_subscriptions") == 0)
@@ -185,7 +185,7 @@ def test_settings_change_at_once_and_are_audited(server: ServerProcess, alice: U
     assert admin(server, "show")["token_keys"] == {"signs": name, "accepts": [name]}
     assert admin(server, "replay-window", "2") == {"changed": "messaging.replay_window", "value": 2}
     with alice.stream(channel) as stream:
-        assert [json.loads(stream.recv(timeout=5))["sequence"] for _ in range(2)] == [4, 5]
+        assert [json.loads(stream.recv(timeout=PATIENCE_SECS))["sequence"] for _ in range(2)] == [4, 5]
     admin(server, "set", "messaging.max_messages_per_user_per_window", "5")
     assert alice.post(f"/channels/{channel}/messages", {"content": "x"}).status_code == 429
     admin(server, "log", "info,openguild=debug")

@@ -16,6 +16,7 @@ from openguild_proto.operations.asyncapi import ANSWERS, SOCKETS, build_asyncapi
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.ws.close_codes import CLOSE_CODES
 from tests.support.chat import Chat, User, receive
+from tests.support.waiting import PATIENCE_SECS
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(build_asyncapi(ROUTES, "1", "localhost")))
 MESSAGES = [
@@ -102,7 +103,7 @@ def test_the_gateway_sends_what_is_described(alice: User, channel: str, socket: 
                 frame = asked.pop(0)
                 check(socket, frame["type"], frame)
                 opened.send(json.dumps(frame) if subprotocol == "openguild.v2" else msgspec.msgpack.encode(frame))
-            payload = opened.recv(timeout=10)
+            payload = opened.recv(timeout=PATIENCE_SECS)
             heard = json.loads(payload) if isinstance(payload, str) else msgspec.msgpack.decode(payload)
             check(socket, heard["type"], heard)
             wanted.discard(heard["type"])

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from tests.support.chat import PASSWORD, Chat
 from tests.support.raw import HOST, ask
 from tests.support.server import ROOT, ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECS, wait_until
 
 EXAMPLES = ROOT / "docs/examples"
 HANDSHAKE = (
@@ -56,7 +56,7 @@ def test_threads() -> None:
         with connect(f"ws://127.0.0.1:{port}/echo", compression=None, proxy=None) as stream:
             for text in ("one", "zwölf", "x" * 60_000):
                 stream.send(text)
-                assert stream.recv(timeout=10) == text
+                assert stream.recv(timeout=PATIENCE_SECS) == text
         with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{port}/none", proxy=None):
             pass
         assert refused.value.response.status_code == 404
@@ -69,7 +69,7 @@ def test_trio() -> None:
         assert answer.json() == {"path": "/tea", "request_id": answer.headers["x-request-id"]}
         with connect(f"ws://127.0.0.1:{port}/", compression=None, proxy=None) as stream:
             stream.send("shout")
-            assert stream.recv(timeout=10) == "SHOUT"
+            assert stream.recv(timeout=PATIENCE_SECS) == "SHOUT"
 
 
 def test_fan_out() -> None:
@@ -84,8 +84,8 @@ def test_fan_out() -> None:
             for number in range(280):
                 text = f"{number} " + "x" * 20_000
                 left.send(text)
-                assert left.recv(timeout=10) == right.recv(timeout=10) == text
-            slow.settimeout(10)
+                assert left.recv(timeout=PATIENCE_SECS) == right.recv(timeout=PATIENCE_SECS) == text
+            slow.settimeout(PATIENCE_SECS)
             got = b""
             while b"resume with since=" not in got:
                 chunk = slow.recv(65_536)
@@ -93,7 +93,7 @@ def test_fan_out() -> None:
                 got = got[-100:] + chunk
             right.close()
             left.send("still here")
-            assert left.recv(timeout=10) == "still here"
+            assert left.recv(timeout=PATIENCE_SECS) == "still here"
 
 
 def test_an_operation_by_hand() -> None:

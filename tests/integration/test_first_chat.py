@@ -10,6 +10,7 @@ import pytest
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import Chat, receive, texts
 from tests.support.server import ServerProcess
+from tests.support.waiting import PATIENCE_SECS
 
 
 def test_alice_and_bob_chat(chat: Chat) -> None:
@@ -51,11 +52,11 @@ def test_notifications_reach_a_member_who_has_no_channel_open(chat: Chat) -> Non
     bob.join(alice.invite(guild))
     with bob.notifications() as stream:
         channel = alice.channel(guild, "news")
-        created = json.loads(stream.recv(timeout=10))
+        created = json.loads(stream.recv(timeout=PATIENCE_SECS))
         assert created["kind"] == "channel_created"
         assert created["event"]["name"] == "news"
         alice.say(channel, "first")
-        message = json.loads(stream.recv(timeout=10))
+        message = json.loads(stream.recv(timeout=PATIENCE_SECS))
         assert (message["kind"], message["channel_id"], message["sequence"]) == ("channel_message", channel, 1)
 
 

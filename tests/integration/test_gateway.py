@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from openguild_proto.gateway.close_codes import GatewayClose
 from tests.support.chat import Chat, User
+from tests.support.waiting import PATIENCE_SECS
 
 JSON, MSGPACK = "openguild.v2", "openguild.v2.msgpack"
 
@@ -31,7 +32,7 @@ class Gateway:
     def hear(self, kind: str, **members: Any) -> dict[str, Any]:
         """The next frame of this type with these members; what comes before it is dropped."""
         while True:
-            payload = self.socket.recv(timeout=10)
+            payload = self.socket.recv(timeout=PATIENCE_SECS)
             frame: dict[str, Any] = json.loads(payload) if isinstance(payload, str) else msgspec.msgpack.decode(payload)
             if frame["type"] == kind and all(frame.get(name) == value for name, value in members.items()):
                 return frame
@@ -39,7 +40,7 @@ class Gateway:
     def closed_with(self) -> int:
         with pytest.raises(ConnectionClosed) as closed:
             while True:
-                self.socket.recv(timeout=10)
+                self.socket.recv(timeout=PATIENCE_SECS)
         assert closed.value.rcvd is not None
         return closed.value.rcvd.code
 
@@ -136,7 +137,7 @@ def test_the_socket_says_what_is_wrong_with_a_token(chat: Chat) -> None:
 def test_a_client_without_subprotocols_speaks_json(chat: Chat) -> None:
     user = chat.user()
     with connect(chat.base_url.replace("http", "ws") + "/gateway", proxy=None) as socket:
-        assert json.loads(socket.recv(timeout=10))["type"] == "hello"
+        assert json.loads(socket.recv(timeout=PATIENCE_SECS))["type"] == "hello"
     assert user.get("/gateway").status_code == 426
 
 

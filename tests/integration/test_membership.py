@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.chat import Chat, User
 from tests.support.deeds import new_id
+from tests.support.waiting import PATIENCE_SECS
 
 ROLES = ("guest", "viewer", "contributor", "member", "maintainer", "moderator", "admin", "owner")
 
@@ -94,7 +95,7 @@ def test_only_members_hear_of_a_new_channel(chat: Chat, owner: User, guild: str)
     with eve.notifications() as stream:
         owner.channel(guild, "secret")
         own = eve.channel(eve.guild("eve's"), "mine")
-        heard = json.loads(stream.recv(timeout=10))
+        heard = json.loads(stream.recv(timeout=PATIENCE_SECS))
         assert heard["event"]["channel_id"] == own, "the first thing that eve hears is her own channel"
 
 
@@ -103,10 +104,10 @@ def test_a_channel_made_right_after_its_guild_is_heard_of(chat: Chat) -> None:
     with eve.notifications() as stream:
         for number in range(40):  # the guild's membership is still being read when the channel comes
             own = eve.channel(eve.guild("eve's"), f"c{number}")
-            heard = json.loads(stream.recv(timeout=10))
+            heard = json.loads(stream.recv(timeout=PATIENCE_SECS))
             assert heard["event"]["channel_id"] == own
             eve.say(own, "first")
-            assert json.loads(stream.recv(timeout=10))["kind"] == "channel_message"
+            assert json.loads(stream.recv(timeout=PATIENCE_SECS))["kind"] == "channel_message"
 
 
 def test_invites(chat: Chat, owner: User, guild: str) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash, event_id
 from tests.support.chat import Chat, User, receive, texts
 from tests.support.server import ServerProcess
+from tests.support.waiting import PATIENCE_SECS
 
 
 def test_unread_counts_are_of_the_messages_of_others(alice: User, chat: Chat) -> None:
@@ -77,7 +78,7 @@ def test_the_stored_read_position_is_answered_and_other_devices_hear(alice: User
     with alice.notifications() as other_device:
         assert alice.ok(alice.post(f"/channels/{channel}/read", {"sequence": 4}))["last_read_sequence"] == 4
         assert alice.ok(alice.post(f"/channels/{channel}/read", {"sequence": 2}))["last_read_sequence"] == 4
-        heard = json.loads(other_device.recv(timeout=10))
+        heard = json.loads(other_device.recv(timeout=PATIENCE_SECS))
         assert (heard["kind"], heard["channel_id"], heard["event"]["last_read_sequence"]) == (
             "channel_read",
             channel,
@@ -113,7 +114,7 @@ def test_stored_events_hash_to_their_ids(alice: User, channel: str) -> None:
 def test_an_event_is_the_same_bytes_for_every_reader(alice: User, channel: str) -> None:
     with alice.stream(channel) as one, alice.stream(channel) as two:
         alice.say(channel, "x")
-        assert one.recv(timeout=10) == two.recv(timeout=10)
+        assert one.recv(timeout=PATIENCE_SECS) == two.recv(timeout=PATIENCE_SECS)
 
 
 def test_openapi_describes_every_route(server: ServerProcess, alice: User) -> None:

@@ -17,7 +17,7 @@ from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import User, receive
 from tests.support.raw import HOST, ask
 from tests.support.server import SIGNING_KEY, ServerProcess
-from tests.support.waiting import free_port, wait_until
+from tests.support.waiting import PATIENCE_SECS, free_port, wait_until
 
 SERIES = (
     "openguild_http_requests_total", "openguild_http_request_duration_seconds_bucket", "openguild_messaging_events_total",
@@ -117,7 +117,7 @@ def test_a_401_is_counted_and_logged_by_its_cause(server: ServerProcess, alice: 
     before = server.metric("openguild_unauthorized_total", cause="bad_signature")
     with pytest.raises(ConnectionClosed), User(alice.chat, "", forged, "", "").socket("/gateway") as socket:
         while True:
-            socket.recv(timeout=5)
+            socket.recv(timeout=PATIENCE_SECS)
     assert server.metric("openguild_unauthorized_total", cause="bad_signature") == before + 1
     wanted = {*tokens, "missing", "wrong_password", "unknown_user"}
 

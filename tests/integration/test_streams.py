@@ -169,7 +169,7 @@ def test_losing_membership_closes_with_4403(how: str, chat: Chat, alice: User) -
         assert close_of(stream)[0] == 4403
         alice.say(channel, "secret")
         own = bob.channel(bob.guild())
-        assert json.loads(notifications.recv(timeout=10))["event"]["channel_id"] == own
+        assert json.loads(notifications.recv(timeout=PATIENCE_SECS))["event"]["channel_id"] == own
 
 
 def test_nothing_follows_a_close_frame(alice: User, channel: str, server: ServerProcess) -> None:
@@ -233,7 +233,7 @@ def test_new_members_are_notified_from_then_on(chat: Chat, alice: User) -> None:
 def test_the_author_is_notified_too(alice: User, channel: str) -> None:
     with alice.notifications() as stream:
         alice.say(channel, "x")
-        frame = json.loads(stream.recv(timeout=10))
+        frame = json.loads(stream.recv(timeout=PATIENCE_SECS))
         assert frame.keys() == {"kind", "channel_id", "sequence", "event"}
 
 
@@ -299,7 +299,7 @@ def handshake(
     """A socket after its upgrade that reads and answers only when the test does."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE_SECS)
         sock.connect(("127.0.0.1", server.port))
         token = f"Authorization: Bearer {user.token}\r\n\r\n".encode()
         sock.sendall(f"GET /channels/{channel}/ws{query} HTTP/1.1\r\n".encode() + UPGRADE + token)

@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection
 from tests.conftest import run_apart
 from tests.support.chat import User, receive, texts
 from tests.support.server import ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECS, wait_until
 
 FROM_THE_FUTURE = """
 WITH next AS (UPDATE control_head SET sequence = sequence + 1 RETURNING sequence)
@@ -41,7 +41,7 @@ def execute(database_url: str, *statements: str) -> None:
 def close_code(stream: ClientConnection) -> tuple[int, str]:
     with pytest.raises(ConnectionClosed) as closed:
         while True:
-            stream.recv(timeout=10)
+            stream.recv(timeout=PATIENCE_SECS)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code, closed.value.rcvd.reason
 

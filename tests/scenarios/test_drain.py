@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.chat import receive, texts
 from tests.support.raw import HOST, UPGRADE, RawClient
 from tests.support.server import ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECS, wait_until
 
 
 def begin_drain(server: ServerProcess) -> None:
@@ -53,7 +53,7 @@ def test_a_signal_drains_the_server(number: signal.Signals, database_url: str, t
             for socket in (stream, notifications):
                 with pytest.raises(ConnectionClosed) as closed:
                     for _ in range(10):
-                        socket.recv(timeout=10)
+                        socket.recv(timeout=PATIENCE_SECS)
                 assert closed.value.rcvd is not None
                 assert closed.value.rcvd.code == 1012
                 assert "reconnect in" in closed.value.rcvd.reason

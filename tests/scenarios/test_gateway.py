@@ -20,7 +20,7 @@ from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import User
 from tests.support.gateway_client import DrivenClient
 from tests.support.server import ServerProcess
-from tests.support.waiting import eventually, wait_until
+from tests.support.waiting import PATIENCE_SECS, eventually, wait_until
 
 POSTS = 1_500
 MANY = {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 100_000, "MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW": 100_000}
@@ -62,13 +62,13 @@ def test_a_reader_that_stops_gets_everything_later(database_url: str, tmp_path: 
         with connect(url, sock=sock, subprotocols=["openguild.v2"], compression=None, max_queue=1) as stream:  # type: ignore[list-item]  # a NewType
             stream.send(json.dumps({"type": "auth", "token": alice.token}))
             stream.send(json.dumps({"type": "sub", "ref": 1, "logs": [{"log": f"channel:{channel}"}]}))
-            while json.loads(stream.recv(timeout=10))["type"] != "sub_ok":
+            while json.loads(stream.recv(timeout=PATIENCE_SECS))["type"] != "sub_ok":
                 pass
             anyio.run(post_all, [server.base_url], alice, channel, POSTS)
             kinds: list[str] = []
             sequences: list[int] = []
             while len(sequences) < POSTS or "live" not in kinds:
-                frame = json.loads(stream.recv(timeout=20))
+                frame = json.loads(stream.recv(timeout=PATIENCE_SECS))
                 if frame["type"] == "ev":
                     sequences.append(frame["seq"])
                 else:
@@ -76,7 +76,7 @@ def test_a_reader_that_stops_gets_everything_later(database_url: str, tmp_path: 
             assert sequences == list(range(1, POSTS + 1))
             assert kinds.count("lagging") == kinds.count("live") >= 1
             alice.say(channel, "at once again")
-            while (frame := json.loads(stream.recv(timeout=10)))["type"] != "ev":
+            while (frame := json.loads(stream.recv(timeout=PATIENCE_SECS)))["type"] != "ev":
                 pass
             assert frame["seq"] == POSTS + 1
 

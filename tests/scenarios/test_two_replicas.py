@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import User
 from tests.support.server import ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECS, wait_until
 
 SUBSCRIBERS = 50  # on each replica
 POSTS = 1_000
@@ -134,9 +134,9 @@ def test_a_guild_made_on_one_replica_is_served_by_the_other(replicas: list[Serve
     bob.join(alice.invite(guild))
     with bob.notifications() as stream:
         channel = alice.channel(guild, "far away")
-        assert json.loads(stream.recv(timeout=10))["event"]["channel_id"] == channel
+        assert json.loads(stream.recv(timeout=PATIENCE_SECS))["event"]["channel_id"] == channel
         alice.say(channel, "hello")
-        assert json.loads(stream.recv(timeout=10))["kind"] == "channel_message"
+        assert json.loads(stream.recv(timeout=PATIENCE_SECS))["kind"] == "channel_message"
 
 
 def test_password_guesses_are_counted_for_all_replicas_together(

@@ -12,6 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.support.waiting import PATIENCE_SECS
+
 PASSWORD = "correct horse battery"
 _numbers = itertools.count(1)
 
@@ -22,7 +24,7 @@ class Chat:
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
         # plain HTTP: to read the certificates of all authorities takes as long as ten requests
-        self.http = httpx.Client(base_url=base_url, timeout=20.0, trust_env=False, verify=False)
+        self.http = httpx.Client(base_url=base_url, timeout=PATIENCE_SECS, trust_env=False, verify=False)
 
     def close(self) -> None:
         self.http.close()
@@ -97,7 +99,12 @@ class User:
     def socket(self, path: str, **query: Any) -> ClientConnection:
         url = httpx.URL(self.chat.base_url).copy_with(scheme="ws", path=path, params=query or None)
         return connect(
-            str(url), additional_headers=self.auth, compression=None, proxy=None, open_timeout=10, close_timeout=2
+            str(url),
+            additional_headers=self.auth,
+            compression=None,
+            proxy=None,
+            open_timeout=PATIENCE_SECS,
+            close_timeout=2,
         )
 
 
@@ -106,7 +113,7 @@ def texts(events: list[dict[str, Any]]) -> list[str]:
     return [event["event"]["content"]["content"] for event in events]
 
 
-def receive(stream: ClientConnection, count: int, *, secs: float = 10.0) -> list[dict[str, Any]]:
+def receive(stream: ClientConnection, count: int, *, secs: float = PATIENCE_SECS) -> list[dict[str, Any]]:
     """The next `count` frames, decoded; without those of presence, which come when others open and end streams."""
     frames: list[dict[str, Any]] = []
     while len(frames) < count:
@@ -120,6 +127,6 @@ def closed_with(stream: ClientConnection) -> int:
     """The close code with which the server ends the stream; what comes before it is dropped."""
     with pytest.raises(ConnectionClosed) as closed:
         while True:
-            stream.recv(timeout=10)
+            stream.recv(timeout=PATIENCE_SECS)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code

@@ -6,6 +6,8 @@ import json
 import socket
 from typing import Any, NamedTuple
 
+from tests.support.waiting import PATIENCE_SECS
+
 HOST = b"Host: localhost\r\n"
 UPGRADE = HOST + (
     b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -23,7 +25,7 @@ class RawAnswer(NamedTuple):
 
 
 class RawClient:
-    def __init__(self, port: int, timeout_secs: float = 10.0) -> None:
+    def __init__(self, port: int, timeout_secs: float = PATIENCE_SECS) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout_secs)
         self._buffer = b""
 

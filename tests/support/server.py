@@ -20,7 +20,7 @@ import httpx
 from tests.support.chat import Chat
 from tests.support.launcher import PYTHON_ENVIRONMENT, LaunchedProcess, launch, run_launched
 from tests.support.terminal import Terminal
-from tests.support.waiting import free_port, wait_until
+from tests.support.waiting import PATIENCE_SECS, free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # the seed of PROTOCOL 6.5.1
@@ -150,7 +150,9 @@ class ServerProcess:
     def metric(self, name: str, **labels: str) -> float:
         """The value of one sample, 0.0 when it is absent."""
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
-        for line in httpx.get(self.base_url + "/metrics", timeout=5.0, trust_env=False, verify=False).text.splitlines():
+        for line in httpx.get(
+            self.base_url + "/metrics", timeout=PATIENCE_SECS, trust_env=False, verify=False
+        ).text.splitlines():
             sample, _, value = line.rpartition(" ")
             if sample.partition("{")[0] == name and all(label in sample for label in wanted):
                 return float(value)
@@ -158,7 +160,7 @@ class ServerProcess:
 
     def longer_stalls(self) -> dict[float, float]:
         """How many stalls of the loop were longer than each bucket's bound, in seconds; all of one scrape."""
-        text = httpx.get(self.base_url + "/metrics", timeout=5.0, trust_env=False, verify=False).text
+        text = httpx.get(self.base_url + "/metrics", timeout=PATIENCE_SECS, trust_env=False, verify=False).text
         counts = {
             float(bound): float(count)
             for bound, count in re.findall(r'openguild_loop_stall_seconds_bucket\{le="(.+)"\} (.+)', text)
