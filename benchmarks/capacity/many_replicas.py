@@ -70,10 +70,10 @@ class _Counter:
         """Count what any replica gets from the bus, and asks of the database."""
         bring, submit = Link.bring, Storage.submit
 
-        def brought(link: Link, channel_id: str | Topic, payload: bytes, lost: int) -> None:
+        def brought(link: Link, database: str, channel_id: str | Topic, payload: bytes, lost: int) -> None:
             if isinstance(channel_id, Topic) or channel_id in link.subscribed:
                 self.heard[isinstance(channel_id, Topic)] += 1
-            bring(link, channel_id, payload, lost)
+            bring(link, database, channel_id, payload, lost)
 
         def submitted(storage: Storage, effect: Any, *more: Any) -> None:
             self.queries += 1
