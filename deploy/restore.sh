@@ -14,7 +14,7 @@ pg_restore --no-owner --no-privileges --exit-on-error --single-transaction --dbn
 # Clients may have read what is gone now: a new epoch tells them so.
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname="$database" <<'SQL' ||
 BEGIN;
-UPDATE log_history SET renewals = renewals + 1, lineage = NULL;
+UPDATE log_history SET renewals = renewals + 1, lineage = NULL, database = gen_random_uuid();
 UPDATE logs SET epoch = 2 + trunc(random() * 9007199254740990)::bigint;
 COMMIT;
 SQL

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -188,6 +189,19 @@ def test_the_schema_of_a_later_release_is_served(tmp_path: Path, database_url: s
         assert texts(alice.history(channel)) == ["still here"]
 
 
+def id_of(database_url: str) -> UUID:
+    """By which the replicas of a database know each other."""
+    found: list[UUID] = []
+
+    async def look(url: str) -> None:
+        connection = await asyncpg.connect(url)
+        found.append(await connection.fetchval("SELECT database FROM log_history"))
+        await connection.close()
+
+    run_apart(look, database_url)
+    return found[0]
+
+
 def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -> None:
     """While the server serves; every event comes back, and who was here before is told that the log may be another one."""
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}  # of the server's version
@@ -201,6 +215,7 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
         before = alice.ok(alice.get(f"/channels/{channel}"))["epoch"]
         restore = [DEPLOY / "restore.sh", tmp_path / "backup", empty_url]
         subprocess.run(restore, check=True, env=environment)
+        assert id_of(database_url) != id_of(empty_url), "replicas of the copy do not hear those of the original"
         again = subprocess.run(restore, check=False, env=environment, capture_output=True, text=True)
         assert (again.returncode, again.stdout, again.stderr.count("\n")) == (1, "", 1), "not over what is there"
         assert re.match(r"restore.sh: the database has \d+ tables: rename it, create an empty one", again.stderr)

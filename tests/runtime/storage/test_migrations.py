@@ -68,13 +68,13 @@ LOG = "INSERT INTO logs (log_id, kind) VALUES (gen_random_uuid(), 'channel')"
 
 
 async def test_a_restored_database_is_given_new_epochs(database_url: str, tmp_path: Path) -> None:
-    """Each log another one, each time; nothing else of it changes."""
+    """Each log another one, each time, and the database another id; nothing else of it changes."""
     connection = await asyncpg.connect(database_url)
     for _ in range(3):
         await connection.execute(LOG)
     rest = "SELECT log_id, kind, head_sequence, message_count FROM logs ORDER BY log_id"
     kept = await connection.fetch(rest)
-    seen = {1}
+    seen, ids = {1}, [await connection.fetchval("SELECT database FROM log_history")]
     for _ in range(2):
         done = ServerProcess(tmp_path, DATABASE_URL=database_url).run_command("migrate", "--new-epoch")
         assert (done.returncode, "new epoch" in done.stdout) == (0, True), done.stderr
@@ -83,6 +83,8 @@ async def test_a_restored_database_is_given_new_epochs(database_url: str, tmp_pa
         assert not epochs & seen
         assert all(1 < epoch <= MAX_SAFE_INTEGER for epoch in epochs)
         seen |= epochs
+        ids.append(await connection.fetchval("SELECT database FROM log_history"))
+    assert len(set(ids)) == 3, "replicas of a copy do not hear those of its original"
     assert await connection.fetch(rest) == kept
     await connection.close()
     refused = ServerProcess(tmp_path, DATABASE_URL=database_url).run_command("migrate", "--new-epoch", "--wait")
