@@ -40,7 +40,7 @@ from openguild_runtime.client.gateway_driver import GatewayDriver
 from openguild_runtime.client.log_events import log_event, overheard_event
 from openguild_runtime.client.messages import Messages
 from openguild_runtime.client.subscription import StreamEnded
-from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
+from openguild_runtime.client.transport import NotLoggedIn, OutcomeUnknown, decode_answer
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program
@@ -247,6 +247,8 @@ class Gateway:
         while self._machine.follows(f"guild:{guild_id}"):
             try:
                 head, channels = await self._channels_of(guild_id)
+            except NotLoggedIn:
+                return  # the session has ended meanwhile: the connection says so
             except OutcomeUnknown:
                 await anyio.sleep(backoff.next_delay())
             except ApiError as refusal:

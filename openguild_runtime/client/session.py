@@ -41,7 +41,7 @@ from openguild_runtime.client.notifications import Notification, notification_of
 from openguild_runtime.client.read_marker import ReadMarker
 from openguild_runtime.client.session_file import SessionFile
 from openguild_runtime.client.subscription import Subscription
-from openguild_runtime.client.transport import Connect, OutcomeUnknown, connect_tcp, decode_answer
+from openguild_runtime.client.transport import Connect, NotLoggedIn, OutcomeUnknown, connect_tcp, decode_answer
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 
@@ -299,7 +299,7 @@ class Client(Messages):
 
     def _logged_in(self) -> Session:
         if self.session is None:
-            raise RuntimeError("log in first")
+            raise NotLoggedIn("log in first")
         return self.session
 
     async def refresh(self, refused: str | None) -> None:

@@ -17,6 +17,10 @@ from anyio.abc import ByteStream, SocketAttribute
 from openguild_proto.client import ConnectionBroken
 
 
+class NotLoggedIn(RuntimeError):
+    """A request needs a session, and there is none yet, or no longer."""
+
+
 class OutcomeUnknown(Exception):
     """It is unknown whether the server carried out the request: an attempt got no response, or a post got a 5xx.
 

@@ -182,6 +182,17 @@ async def test_positions_of_a_session_that_ends_are_not_sent(two: tuple[Client, 
             await alice.mark_read(channel, 2)
 
 
+async def test_a_logout_while_channels_are_listed_is_no_failure(two: tuple[Client, Client]) -> None:
+    alice, _ = two
+    guild = (await alice.create_guild("tea")).guild_id
+    async with alice.gateway() as events:
+        await heard(events, Connected)
+        events.follow(f"guild:{guild}")
+        await alice.logout()
+        assert events._logs is not None
+        await events._list_channels(events._logs, guild)
+
+
 async def test_a_removed_member_is_told_and_hears_nothing_more(two: tuple[Client, Client]) -> None:
     alice, bob = two
     guild = (await alice.create_guild("tea")).guild_id
